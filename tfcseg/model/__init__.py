@@ -1,0 +1,1 @@
+"""The network: tensors in, tensors out; no paths, no OpenCV, no printing."""

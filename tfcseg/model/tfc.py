@@ -1,0 +1,153 @@
+"""The TFC network: a SegFormer-like image network at keyframes, correlation and sparse repair between them.
+
+Shapes: B intervals (one keyframe each), T non-keyframes per interval, D embedding width, K classes, H W image
+(multiples of 32), h w = H/4, W/4. The network holds no memory; what a keyframe leaves behind is a `Keyframe`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tfcseg.model import correlation
+from tfcseg.model.config import NUM_LEVELS, ModelConfig
+from tfcseg.model.decode_head import DecodeHead, pointwise, resize
+from tfcseg.model.deformable import SparseUpdate
+from tfcseg.model.efficientnet_lite import EfficientNetLite0
+from tfcseg.model.mix_transformer import MixTransformer, build_mix_transformer
+
+Backbone: TypeAlias = MixTransformer | EfficientNetLite0
+"""Four levels at strides 4, 8, 16, 32 (``channels``) in two halves: ``encode_low`` and ``encode_high`` (eq. 1)."""
+
+
+class Keyframe(NamedTuple):
+    """What a keyframe leaves for the frames until the next one (B rows each)."""
+
+    embedding: Tensor
+    """z_k (B, D, h, w)."""
+    level2: Tensor
+    """x̂2_k, projected and resized to stride 4 (B, D, h, w), for eq. 6; folded, fewer channels with equal cosines."""
+    high: Tensor
+    """Levels 3 and 4 of the fused sum (B, D, h, w): with eq. 4 it is the same for every frame of the interval."""
+    values: tuple[Tensor, Tensor]
+    """MSDA's value maps of levels 3 and 4, (B, h_l, w_l, M, d)."""
+
+
+class NonKeyframes(NamedTuple):
+    """Results for the B·T frames between keyframes."""
+
+    logits: Tensor
+    """(B·T, K, h, w)."""
+    similarity: Tensor
+    """w_t of eq. 6, unclamped (B·T, h, w)."""
+    updated_fraction: Tensor
+    """Share of points repaired by sparse MSDA (B·T,), float32."""
+
+
+class TFCSegmenter(nn.Module):
+    """Backbone and decode head shared by all frames; the sparse update is the only part of its own (0.8 M at D 256)."""
+
+    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.decode_head = DecodeHead(backbone.channels, config.embed_dim, config.num_classes)
+        self.update = SparseUpdate(config.embed_dim, config.heads, config.points, config.ffn_dim)
+        self.folded_values = nn.ModuleList()
+        self.folded_similarity = nn.ModuleList()
+
+    def keyframe(self, image: Tensor) -> tuple[Tensor, Keyframe]:
+        """Eqs 1 to 3: (B, 3, H, W) normalised → logits (B, K, h, w) and what the interval's other frames need."""
+        head = self.decode_head
+        x1, x2 = self.backbone.encode_low(image)
+        x3, x4 = self.backbone.encode_high(x2)
+        size = (x1.shape[-2], x1.shape[-1])
+        high = head.fuse_high(x3, x4, size)
+        z = head.activate(head.fuse_low(x1, x2), high)
+        memory = Keyframe(z, resize(self._correlated(x2), size), high, (self._value(x3, 2), self._value(x4, 3)))
+        return head.classify(z), memory
+
+    def image(self, image: Tensor) -> Tensor:
+        """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit for bit those of `keyframe`."""
+        head = self.decode_head
+        x1, x2 = self.backbone.encode_low(image)
+        x3, x4 = self.backbone.encode_high(x2)
+        high = head.fuse_high(x3, x4, (x1.shape[-2], x1.shape[-1]))
+        return head.classify(head.activate(head.fuse_low(x1, x2), high))
+
+    def non_keyframes(
+        self, images: Tensor, memory: Keyframe, *, mode: str = "tfc", threshold: float | None = None
+    ) -> NonKeyframes:
+        """Eqs 4 to 11 for any number of frames per keyframe at once.
+
+        images (B·T, 3, H, W), the frames of one interval together; ``memory`` of the B keyframes. ``mode`` is ``tfc``
+        or ``reuse`` (eq. 4 alone: no interpolation, no MSDA). Frames refer to their keyframe only, never to each other.
+        """
+        head = self.decode_head
+        frames = images.shape[0]
+        x1, x2 = self.backbone.encode_low(images)
+        size = (x1.shape[-2], x1.shape[-1])
+        # Eq. 4: the mixed pyramid (x1_t, x2_t, x3_k, x4_k); its high part is the keyframe's sum.
+        z_t = head.activate(head.fuse_low(x1, x2), correlation.per_frame(memory.high, frames))
+        level2 = resize(self._correlated(x2), size)
+        w = correlation.similarity(correlation.per_frame(memory.level2, frames), level2)
+        if mode == "reuse":
+            return NonKeyframes(head.classify(z_t), w[:, 0], w.new_zeros(frames))
+        w_hat = correlation.interpolation_weight(w)
+        z = correlation.interpolate(correlation.per_frame(memory.embedding, frames), z_t, w_hat)
+        points = correlation.inconsistent_points(w, self.config.threshold if threshold is None else threshold)
+        if points.frame.numel():
+            values = (self._value(x1, 0), self._value(x2, 1), *memory.values)
+            interval = points.frame // (frames // memory.high.shape[0])
+            z = self.update(z, points, values, (points.frame, points.frame, interval, interval))
+        share = torch.bincount(points.frame, minlength=frames).float() / (size[0] * size[1])
+        return NonKeyframes(head.classify(z), w[:, 0], share)
+
+    @torch.no_grad()
+    def fold(self) -> TFCSegmenter:
+        """Prepare for inference, exact up to rounding and not undone: eval mode, constant matrices multiplied once.
+
+        Norms go into convolutions, projections into the fuse layer and into MSDA's values.
+
+        Cosines need only inner products of M (x, 1) with M = [P_2 b_2]; with M = QR these are the inner products of
+        R (x, 1), which has C_2 + 1 channels instead of D.
+        """
+        self.eval()
+        if self.folded_values:
+            return self
+        if isinstance(self.backbone, EfficientNetLite0):
+            self.backbone.fold()
+        value = self.update.attention.value
+        for level in range(NUM_LEVELS):
+            weight, bias = self.decode_head.projection(level)
+            self.folded_values.append(pointwise(value.weight @ weight, value.weight @ bias + value.bias))
+        weight, bias = self.decode_head.projection(1)
+        upper = torch.linalg.qr(torch.cat([weight, bias[:, None]], dim=1).double(), mode="r").R.to(weight.dtype)
+        self.folded_similarity.append(pointwise(upper[:, :-1], upper[:, -1]))
+        self.decode_head.fold()
+        return self
+
+    def _value(self, x: Tensor, level: int) -> Tensor:
+        """MSDA's value map of a level: (S, C_l, h_l, w_l) → (S, h_l, w_l, M, d)."""
+        attention = self.update.attention
+        if self.folded_values:
+            return attention.split_heads(self.folded_values[level](x).permute(0, 2, 3, 1))
+        return attention.project_value(self.decode_head.project(x, level))
+
+    def _correlated(self, x2: Tensor) -> Tensor:
+        """What eq. 6 correlates, before its resize: x̂2, or folded a vector with the same inner products."""
+        if self.folded_similarity:
+            rotated: Tensor = self.folded_similarity[0](x2)
+            return rotated
+        return self.decode_head.project(x2, 1)
+
+
+def build_segmenter(config: ModelConfig) -> TFCSegmenter:
+    """Network with random weights for ``config``; ValueError for an unknown backbone."""
+    if config.backbone == "efficientnet_lite0":
+        return TFCSegmenter(config, EfficientNetLite0())
+    if config.backbone.startswith("mit_"):
+        return TFCSegmenter(config, build_mix_transformer(config.backbone.removeprefix("mit_")))
+    raise ValueError(f"unknown backbone {config.backbone!r}")

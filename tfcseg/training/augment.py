@@ -1,0 +1,120 @@
+"""One random view of a scene: where the crop looks, and how the colours come out.
+
+A view is drawn once and applied to every frame of a clip, and to labels at the network's grid, so that image and
+labels stay aligned and nothing changes between frames but the scene. Coordinates are pixel centres at whole numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+LABEL_STRIDE = 4
+"""Labels are sampled where the network's logits lie."""
+
+SHORT_SIDE_RANGE_PX = (280, 900)
+"""The scene is scaled so that its short side falls here (log-uniform); inference uses 480."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Crop of ``size`` px: output position (x, y) shows source position ``matrix @ (x, y, 1)``."""
+
+    matrix: NDArray[np.float64]
+    size: int
+    brightness: float = 0.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue_shift: int = 0
+    blur_px: float = 0.0
+    jpeg_quality: int | None = None
+
+
+def draw_view(rng: np.random.Generator, source: tuple[int, int], size: int, *, strong: bool = True) -> View:
+    """Random zoom, aspect, position, flip and small rotation over a source of (height, width)."""
+    height, width = source
+    low, high = np.log(SHORT_SIDE_RANGE_PX)
+    step = min(source) / np.exp(rng.uniform(low, high))  # source px per output px
+    aspect = np.exp(rng.uniform(-0.2, 0.2))
+    angle = rng.normal(0.0, 0.06)
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = step * linear @ np.diag([flip * aspect, 1.0 / aspect])
+    # The crop's centre is kept so far inside that the crop shows as little outside as it can.
+    reach = np.abs(linear) @ np.full(2, size / 2)
+    centre = [
+        rng.uniform(min(r, side / 2), max(side - r, side / 2)) for r, side in zip(reach, (width, height), strict=True)
+    ]
+    offset = np.array(centre) - 0.5 - linear @ np.full(2, (size - 1) / 2)
+    view = View(np.column_stack([linear, offset]), size)
+    return draw_colours(rng, view) if strong else view
+
+
+def draw_colours(rng: np.random.Generator, view: View) -> View:
+    """Photometric distortion: each kind comes into play on its own."""
+
+    def maybe(share: float, low: float, high: float, neutral: float) -> float:
+        return float(rng.uniform(low, high)) if rng.random() < share else neutral
+
+    return replace(
+        view,
+        brightness=maybe(0.5, -32, 32, 0.0),
+        contrast=maybe(0.5, 0.6, 1.4, 1.0),
+        saturation=maybe(0.5, 0.5, 1.5, 1.0) if rng.random() > 0.05 else 0.0,
+        hue_shift=round(maybe(0.3, -9, 9, 0.0)),
+        blur_px=maybe(0.2, 0.4, 1.6, 0.0),
+        jpeg_quality=int(rng.integers(25, 80)) if rng.random() < 0.2 else None,
+    )
+
+
+def view_image(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB → (size, size, 3) with the view's geometry and colours; outside of the source is grey."""
+    size = (view.size, view.size)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    crop = cv2.warpAffine(image, view.matrix, size, flags=flags, borderValue=(124, 116, 104))
+    return distort_colours(crop, view)
+
+
+def distort_colours(crop: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """The photometric part of a view on an RGB image of any size."""
+    if view.contrast != 1.0 or view.brightness != 0.0:
+        ramp = (np.arange(256) - 128.0) * view.contrast + 128.0 + view.brightness
+        crop = cv2.LUT(crop, np.clip(np.rint(ramp), 0, 255).astype(np.uint8))
+    if view.saturation != 1.0 or view.hue_shift:
+        hsv = cv2.cvtColor(crop, cv2.COLOR_RGB2HSV)
+        hue = ((np.arange(256) + view.hue_shift) % 180).astype(np.uint8)
+        saturation = np.clip(np.arange(256) * view.saturation, 0, 255).astype(np.uint8)
+        value = np.arange(256, dtype=np.uint8)
+        crop = cv2.cvtColor(cv2.LUT(hsv, np.stack([hue, saturation, value], -1)[None]), cv2.COLOR_HSV2RGB)
+    if view.blur_px:
+        crop = cv2.GaussianBlur(crop, (0, 0), view.blur_px)
+    if view.jpeg_quality is not None:
+        _, coded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, view.jpeg_quality])
+        crop = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    return crop
+
+
+def view_soft_labels(labels: NDArray[np.uint8], source: tuple[int, int], view: View) -> NDArray[np.uint8]:
+    """(G, G, K) soft labels over a source of (height, width) → (s, s, K) at the view's label grid.
+
+    Outside of the source all K are 0: no label there, which the loss reads as weight 0.
+    """
+    cells = view.size // LABEL_STRIDE
+    grid_per_source = np.array([labels.shape[1] / source[1], labels.shape[0] / source[0]])
+    linear, offset = view.matrix[:, :2], view.matrix[:, 2]
+    centre = offset + linear @ np.full(2, (LABEL_STRIDE - 1) / 2)
+    linear = grid_per_source[:, None] * linear * LABEL_STRIDE
+    offset = grid_per_source * (centre + 0.5) - 0.5
+    rows, columns = np.mgrid[0:cells, 0:cells].astype(np.float32)
+    map_x = (linear[0, 0] * columns + linear[0, 1] * rows + offset[0]).astype(np.float32)
+    map_y = (linear[1, 0] * columns + linear[1, 1] * rows + offset[1]).astype(np.float32)
+    return cv2.remap(labels, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+
+
+def view_hard_labels(labels: NDArray[np.uint8], view: View, ignore_index: int = 255) -> NDArray[np.uint8]:
+    """(H, W) class map → (size, size), nearest; ``ignore_index`` outside of the source."""
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(labels, view.matrix, (view.size, view.size), flags=flags, borderValue=ignore_index)

@@ -1,0 +1,202 @@
+"""Soft labels for a folder of images and videos, computed once and kept on disk.
+
+Layout of the cache (everything in it can be deleted and is made again):
+
+    stills/<key>.npy                     (GRID, GRID, K) uint8 soft labels; <key> = hash of teachers, path and size
+    clips/<key>/00000.jpg ...            frames of a video, short side at most CLIP_SIDE_PX, about CLIP_RATE_HZ
+    clips/<key>/labels.npy               (T, GRID, GRID, K) uint8 soft labels, steadied in time
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import DataError
+from tfcseg.training.teachers import GRID, Teacher, soft_labels
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+
+CLIP_SIDE_PX = 336
+CLIP_RATE_HZ = 15.0
+"""VSPW's rate: what one interval means in time is then the same in training and in the benchmark."""
+
+STEADY_REACH = 2
+"""Frames on each side whose labels, moved along the flow, are averaged into a frame's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """An image with its soft labels on disk."""
+
+    image: Path
+    labels: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Consecutive frames of one video with their soft labels on disk."""
+
+    frames: tuple[Path, ...]
+    labels: Path
+
+
+def find_media(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """(images, videos) below ``roots``, sorted; DataError if a root is missing or there is nothing at all."""
+    images: list[Path] = []
+    videos: list[Path] = []
+    for root in roots:
+        if not root.exists():
+            raise DataError(f"{root} does not exist")
+        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+            suffix = path.suffix.lower()
+            if suffix in IMAGE_SUFFIXES:
+                images.append(path)
+            elif suffix in VIDEO_SUFFIXES:
+                videos.append(path)
+    if not images and not videos:
+        raise DataError(f"no images or videos below {', '.join(str(root) for root in roots)}")
+    return images, videos
+
+
+def label_media(
+    images: Sequence[Path],
+    videos: Sequence[Path],
+    teachers: Sequence[Path],
+    cache: Path,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Still], list[Clip]]:
+    """Label everything that the cache does not hold yet and return what can be trained on.
+
+    Images that cannot be read are left out of the result (the caller compares the counts). ``progress(done, total)``
+    counts files. A killed run continues where it stopped: every file appears under its name only when complete.
+    """
+    (cache / "stills").mkdir(parents=True, exist_ok=True)
+    (cache / "clips").mkdir(parents=True, exist_ok=True)
+    signature = _signature(teachers)
+    stills = [Still(path, cache / "stills" / f"{_key(signature, path)}.npy") for path in images]
+    folders = [(path, cache / "clips" / _key(signature, path)) for path in videos]
+    jobs: list[tuple[Path, Path]] = [(s.image, s.labels) for s in stills if not s.labels.exists()]
+    jobs += [(path, folder) for path, folder in folders if not (folder / "labels.npy").exists()]
+    if jobs:
+        count = workers or max(1, len(os.sched_getaffinity(0)))
+        # spawn: a fork of a process that already runs torch threads may deadlock
+        context = get_context("spawn")
+        with ProcessPoolExecutor(count, context, _start_worker, (tuple(teachers),)) as pool:
+            for done, _ in enumerate(pool.map(_label_file, jobs, chunksize=1), start=1):
+                progress(done, len(jobs))
+    clips = [
+        Clip(tuple(sorted(folder.glob("*.jpg"))), folder / "labels.npy")
+        for _, folder in folders
+        if (folder / "labels.npy").exists()
+    ]
+    return [still for still in stills if still.labels.exists()], clips
+
+
+def _signature(teachers: Sequence[Path]) -> str:
+    digest = hashlib.sha256(b"labels-1")
+    for path in teachers:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _key(signature: str, path: Path) -> str:
+    return hashlib.sha256(f"{signature}\n{path.resolve()}\n{path.stat().st_size}".encode()).hexdigest()[:24]
+
+
+_worker_teachers: list[Teacher] = []
+
+
+def _start_worker(paths: tuple[Path, ...]) -> None:
+    cv2.setNumThreads(1)
+    _worker_teachers.extend(Teacher(path) for path in paths)
+
+
+def _label_file(job: tuple[Path, Path]) -> None:
+    source, target = job
+    if target.suffix == ".npy":
+        image = cv2.imread(str(source), cv2.IMREAD_COLOR)
+        if image is not None:
+            _save(target, soft_labels(_worker_teachers, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), crops=True))
+        return
+    target.mkdir(exist_ok=True)
+    frames = _extract_frames(source, target)
+    if frames:
+        probabilities = np.stack([soft_labels(_worker_teachers, frame, crops=False) for frame in frames])
+        _save(target / "labels.npy", steady_labels(frames, probabilities))
+
+
+def _save(path: Path, array: NDArray[np.uint8]) -> None:
+    partial = path.with_suffix(".partial.npy")
+    np.save(partial, array)
+    partial.replace(path)
+
+
+def _extract_frames(video: Path, folder: Path) -> list[NDArray[np.uint8]]:
+    """Frames at about CLIP_RATE_HZ, short side at most CLIP_SIDE_PX, also written as JPEG into ``folder``."""
+    capture = cv2.VideoCapture(str(video))
+    rate_hz = capture.get(cv2.CAP_PROP_FPS) or CLIP_RATE_HZ
+    step = max(1, round(rate_hz / CLIP_RATE_HZ))
+    frames: list[NDArray[np.uint8]] = []
+    position = 0
+    while capture.grab():
+        if position % step == 0:
+            readable, image = capture.retrieve()
+            if not readable:
+                break
+            scale = min(1.0, CLIP_SIDE_PX / min(image.shape[:2]))
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(folder / f"{len(frames):05d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        position += 1
+    capture.release()
+    return frames
+
+
+def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Teacher labels (T, GRID, GRID, K) averaged over time along the optical flow.
+
+    A frame's neighbours within STEADY_REACH are moved onto it (DIS flow at twice the grid); cells whose forward and
+    backward flow disagree by more than a cell do not take part. Same shape and type as ``labels``.
+    """
+    flow_size = 2 * GRID
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    small = [cv2.cvtColor(cv2.resize(f, (flow_size, flow_size)), cv2.COLOR_RGB2GRAY) for f in frames]
+    columns, rows = np.meshgrid(np.arange(GRID, dtype=np.float32), np.arange(GRID, dtype=np.float32))
+    steadied = np.empty_like(labels)
+    for t in range(len(frames)):
+        total = labels[t].astype(np.float32)
+        weight = np.ones((GRID, GRID, 1), np.float32)
+        for other in range(max(0, t - STEADY_REACH), min(len(frames), t + STEADY_REACH + 1)):
+            if other == t:
+                continue
+            there = _grid_flow(dis, small[t], small[other])
+            back = _grid_flow(dis, small[other], small[t])
+            map_x, map_y = columns + there[..., 0], rows + there[..., 1]
+            returned = cv2.remap(back, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + there
+            inside = (map_x >= 0) & (map_x <= GRID - 1) & (map_y >= 0) & (map_y <= GRID - 1)
+            trusted = (inside & (np.hypot(returned[..., 0], returned[..., 1]) < 1.0))[..., None].astype(np.float32)
+            moved = cv2.remap(labels[other], map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            total += moved * trusted
+            weight += trusted
+        steadied[t] = np.rint(total / weight).astype(np.uint8)
+    return steadied
+
+
+def _grid_flow(dis: cv2.DISOpticalFlow, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Flow from ``source`` to ``target`` at (GRID, GRID, 2), in grid cells."""
+    flow = dis.calc(source, target, None)
+    halved: NDArray[np.float32] = cv2.resize(flow, (GRID, GRID), interpolation=cv2.INTER_AREA) * 0.5
+    return halved

@@ -1,0 +1,279 @@
+"""The training loop: optimiser, schedule, checkpoints, log, validation. What is trained on is given to it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from tfcseg.errors import DataError, TfcsegError, WeightsError
+from tfcseg.evaluation.metrics import ConfusionMatrix, mean_iou
+from tfcseg.labels import NO_CLASS
+from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.training.datasets import Sample
+from tfcseg.training.depthwise import use_float32_backward
+from tfcseg.training.objective import Objective, clip_losses, grid_classes, image_losses, normalise
+from tfcseg.training.processes import start_processes, sum_gradients, sum_over_processes, use_cross_process_norm
+from tfcseg.weights import ModelCard, save_model
+
+CHECKPOINT_FORMAT = "tfcseg-checkpoint-1"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """Numbers of one training run; a checkpoint made with others is refused."""
+
+    stage: str
+    """``image`` (step 1) or ``tfc`` (step 2, clips of one interval)."""
+    steps: int
+    batch: int
+    """Samples per step and process."""
+    learning_rate: float
+    head_rate_scale: float = 10.0
+    """The head and the TFC layer learn this many times faster than the pretrained backbone (SegFormer's recipe)."""
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    bce_weight: float = 1.0
+    train_norms: bool = True
+    """False keeps batch norm's statistics: step 2 must not move the image network."""
+    averaging: float = 0.999
+    """Decay of the running average of the weights; the average is what is validated and written."""
+    seed: int = 0
+
+
+class Trainer:
+    """One training run in ``folder``: checkpoint.pt (resumable), log.jsonl, best.safetensors, last.safetensors."""
+
+    def __init__(
+        self,
+        network: TFCSegmenter,
+        card: ModelCard,
+        options: TrainOptions,
+        train: Dataset[Sample],
+        validation: Dataset[Sample],
+        folder: Path,
+        *,
+        device: torch.device,
+        precision: torch.dtype,
+        workers: int,
+        report: Callable[[dict[str, Any]], None] = lambda record: None,
+    ) -> None:
+        self.rank, self.world = start_processes(device)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.card, self.options, self.folder = card, options, folder
+        self.train_samples, self.validation_samples = train, validation
+        self.device, self.precision, self.workers, self.report = device, precision, workers, report
+        if device.type == "cpu":
+            use_float32_backward(self.network)
+        if self.world > 1:
+            use_cross_process_norm(self.network)
+        self.objective: Objective = image_losses if options.stage == "image" else clip_losses
+        self.optimizer = torch.optim.AdamW(_parameter_groups(network, options), lr=options.learning_rate)
+        self.average = {name: t.detach().clone() for name, t in network.state_dict().items()}
+        self.step, self.best = 0, -math.inf
+
+    def run(self, *, validate_every: int, checkpoint_every: int, log_every: int = 20) -> float:
+        """Train to the last step; returns the best validation score (mIoU, 0–100)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.resume()
+        started, first = time.perf_counter(), self.step
+        for batch in self._batches():
+            losses = self._train_step(batch)
+            self.step += 1
+            last = self.step == self.options.steps
+            if self.step % log_every == 0 or last:
+                rate = (self.step - first) / (time.perf_counter() - started)
+                self._log(
+                    {
+                        "step": self.step,
+                        "steps": self.options.steps,
+                        **{name: round(value, 5) for name, value in losses.items()},
+                        "lr": self._learning_rate(),
+                        "images_per_s": round(rate * self.options.batch * self.world * batch.images.shape[1], 2),
+                        "eta_s": round((self.options.steps - self.step) / rate),
+                    }
+                )
+            if self.step % validate_every == 0 or last:
+                self._validate()
+            if self.step % checkpoint_every == 0 or last:
+                self.save_checkpoint()
+        return self.best
+
+    def _batches(self) -> Iterator[Sample]:
+        """Samples of every remaining step for one process: their numbers follow from step and rank."""
+        batch, world = self.options.batch, self.world
+        numbers = [
+            [(step * world + self.rank) * batch + i for i in range(batch)]
+            for step in range(self.step, self.options.steps)
+        ]
+        loader: DataLoader[Sample] = DataLoader(
+            self.train_samples,
+            batch_sampler=numbers,
+            num_workers=self.workers,
+            prefetch_factor=4 if self.workers else None,
+            persistent_workers=False,
+            multiprocessing_context="spawn" if self.workers else None,
+            worker_init_fn=_start_worker,
+        )
+        return iter(loader)
+
+    def _train_step(self, batch: Sample) -> dict[str, float]:
+        self._set_training()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate() * group["scale"]
+        losses = self._losses(batch)
+        weights = {"seg": 1.0, "bce": self.options.bce_weight}
+        # Divide by the weight of all processes: gradients are summed, so this is the mean over the whole batch.
+        totals = {name: sum_over_processes(loss.weight).clamp_min(1e-6) for name, loss in losses.items()}
+        loss = torch.stack([weights[name] * losses[name].total / totals[name] for name in losses]).sum()
+        if not torch.isfinite(loss):
+            raise TfcsegError(f"the loss is {loss.item()} at step {self.step}: lower --lr and resume with a new folder")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        sum_gradients(self.network.parameters())
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self._update_average()
+        shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
+        return {name: float(value) for name, value in shares.items()}
+
+    def _losses(self, batch: Sample) -> dict[str, Any]:
+        images = normalise(batch.images.to(self.device, non_blocking=True), self.card.preprocessing)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        low = self.precision is not torch.float32
+        with torch.autocast(self.device.type, self.precision, enabled=low):
+            return self.objective(self.network, images, labels)
+
+    def _set_training(self) -> None:
+        self.network.train()
+        if not self.options.train_norms:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then the poly schedule of power 1 (SegFormer)."""
+        warm = min(1.0, (self.step + 1) / max(1, self.options.warmup_steps))
+        return self.options.learning_rate * warm * max(0.0, 1 - self.step / self.options.steps)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # A young average follows faster, or it would remember the initial weights for long.
+        decay = min(self.options.averaging, (1 + self.step) / (10 + self.step))
+        for name, tensor in self.network.state_dict().items():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, 1 - decay)
+            else:
+                self.average[name].copy_(tensor)
+
+    def _validate(self) -> None:
+        """Score the averaged weights; write them as last.safetensors and, if they are the best so far, best."""
+        if self.rank:
+            return
+        current = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average)
+        score = 100 * validation_miou(self, self.validation_samples)
+        self._log({"step": self.step, "validation_miou": round(score, 3), "best": round(max(score, self.best), 3)})
+        save_model(self.folder / "last.safetensors", self.network, self.card)
+        if score > self.best:
+            self.best = score
+            save_model(self.folder / "best.safetensors", self.network, self.card)
+        self.network.load_state_dict(current)
+
+    def predict(self, sample: Sample) -> Tensor:
+        """Logits (T, K, s, s) of one sample: the first frame a keyframe, the others not (in stage ``tfc``)."""
+        self.network.eval()
+        images = normalise(sample.images.to(self.device), self.card.preprocessing)
+        with torch.inference_mode():
+            if self.options.stage == "image":
+                return self.network.image(images)
+            first, memory = self.network.keyframe(images[:1])
+            return torch.cat([first, self.network.non_keyframes(images[1:], memory).logits])
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.rank:
+            return
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"time": round(time.time(), 1), **record}) + "\n")
+        self.report(record)
+
+    def save_checkpoint(self) -> None:
+        """Write everything needed to go on, under a temporary name first."""
+        if self.rank:
+            return
+        partial = self.folder / "checkpoint.pt.partial"
+        torch.save(
+            {
+                "format": CHECKPOINT_FORMAT,
+                "options": asdict(self.options),
+                "network": self.network.state_dict(),
+                "average": self.average,
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "best": self.best,
+            },
+            partial,
+        )
+        partial.replace(self.folder / "checkpoint.pt")
+
+    def resume(self) -> None:
+        """Continue from the folder's checkpoint, if there is one; WeightsError if it was made with other options."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
+            raise WeightsError(f"{path} is not a tfcseg checkpoint; train into another folder")
+        ours = asdict(self.options)
+        other = {key: value for key, value in state["options"].items() if ours.get(key) != value}
+        if other:
+            raise WeightsError(f"{path} was made with other options ({other}); train into another folder")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.step, self.best = state["average"], int(state["step"]), float(state["best"])
+
+
+def validation_miou(trainer: Trainer, samples: Dataset[Sample]) -> float:
+    """Mean IoU (0–1) at the label grid over all frames of ``samples``; soft labels count by their largest class."""
+    matrix = ConfusionMatrix(trainer.network.config.num_classes)
+    for number in range(len(samples)):  # type: ignore[arg-type]
+        sample = samples[number]
+        logits = trainer.predict(sample)
+        size = (logits.shape[-2], logits.shape[-1])
+        classes, known = grid_classes(sample.labels[None], size)
+        target = torch.where(known > 0, classes, NO_CLASS)[0].numpy().astype(np.uint8)
+        for truth, prediction in zip(target, logits.argmax(1).cpu().numpy().astype(np.uint8), strict=True):
+            matrix.update(truth, prediction)
+    score = mean_iou(matrix.counts)
+    if math.isnan(score):
+        raise DataError("the validation samples have no labelled pixel")
+    return score
+
+
+def _start_worker(number: int) -> None:
+    cv2.setNumThreads(1)  # the cores belong to the network
+
+
+def _parameter_groups(network: TFCSegmenter, options: TrainOptions) -> list[dict[str, Any]]:
+    """Backbone and the rest at their rates; norms and biases without weight decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        scale = 1.0 if name.startswith("backbone.") else options.head_rate_scale
+        decay = options.weight_decay if parameter.dim() > 1 else 0.0
+        if options.stage == "image" and name.startswith("update."):
+            parameter.requires_grad_(False)  # takes no part in step 1
+            continue
+        groups.setdefault((scale, decay), []).append(parameter)
+    return [
+        {"params": parameters, "scale": scale, "weight_decay": decay} for (scale, decay), parameters in groups.items()
+    ]

@@ -1,0 +1,65 @@
+"""What a batch costs: the image network's loss (step 1) and eq. 12 over a clip of one interval (step 2).
+
+Shapes: B clips, T frames (the first is the keyframe), K classes, S crop side, s = S / 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tfcseg.model.correlation import interpolation_weight
+from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.training.losses import WeightedSum, hard_cross_entropy, similarity_loss, soft_cross_entropy
+from tfcseg.weights import Preprocessing
+
+Losses = dict[str, WeightedSum]
+Objective = Callable[[TFCSegmenter, Tensor, Tensor], Losses]
+
+
+def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8 RGB (…, 3, H, W) → float32 as the network takes it."""
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=images.device).view(3, 1, 1)
+    return (images.float() - mean) / std
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor) -> WeightedSum:
+    """L_seg against soft labels (B, K, s, s) or hard ones (B, S, S)."""
+    if labels.dim() == 4:
+        return soft_cross_entropy(logits, labels)
+    return hard_cross_entropy(logits, labels.long())
+
+
+def image_losses(network: TFCSegmenter, images: Tensor, labels: Tensor) -> Losses:
+    """Step 1: every frame of images (B, T, 3, S, S) through the image network."""
+    return {"seg": segmentation_loss(network.image(images.flatten(0, 1)), labels.flatten(0, 1))}
+
+
+def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor) -> Losses:
+    """Step 2, eq. 12: L_seg over the keyframe and its non-keyframes, L_bce over the similarities."""
+    keyframe_logits, memory = network.keyframe(images[:, 0])
+    result = network.non_keyframes(images[:, 1:].flatten(0, 1), memory)
+    key = segmentation_loss(keyframe_logits, labels[:, 0])
+    rest = segmentation_loss(result.logits, labels[:, 1:].flatten(0, 1))
+    size = (result.similarity.shape[-2], result.similarity.shape[-1])
+    classes, known = grid_classes(labels, size)
+    unchanged = (classes[:, 1:] == classes[:, :1]).flatten(0, 1).float()
+    weight = (known[:, 1:] * known[:, :1]).flatten(0, 1)
+    return {
+        "seg": WeightedSum(key.total + rest.total, key.weight + rest.weight),
+        "bce": similarity_loss(interpolation_weight(result.similarity), unchanged, weight),
+    }
+
+
+def grid_classes(labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Class (B, T, h, w) and how sure it is (0…1) at the network's grid, of soft or hard labels."""
+    if labels.dim() == 5:
+        best = labels.max(dim=2)
+        return best.indices, best.values.float() / 255.0
+    # The centre of each cell stands for it: an average of class numbers means nothing.
+    stride = labels.shape[-1] // size[1]
+    classes = labels[..., stride // 2 :: stride, stride // 2 :: stride]
+    return classes, (classes != 255).float()

