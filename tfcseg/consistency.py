@@ -1,0 +1,110 @@
+"""How stable labels are from frame to frame, measured without ground truth.
+
+Letters: H image height, W image width; h, w the size at which the flow is computed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import InputError
+
+Image: TypeAlias = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.uint8]
+
+_MIN_SIDE_PX = 12  # DIS refuses anything smaller
+_MIN_FOLLOWED = 0.15  # of the pixels: across cuts the flow is noise that passed the check for 0 to 13 % of them
+
+
+class FrameConsistency(NamedTuple):
+    """A frame compared with the one before; None where there is nothing to compare."""
+
+    label_change: float | None  # share of all pixels whose label differs from the previous frame's
+    tc: float | None  # share of the pixels followed by the flow whose label agrees
+
+
+class ConsistencyMeter:
+    """Compares each frame of one video with the frame before it.
+
+    TC follows pixels with optical flow (OpenCV DIS, medium preset) on frames whose short side is at most
+    ``flow_short_side_px``. Labels are compared at that size too: the flow is no finer, and clips of different sizes are
+    measured alike. Pixels that leave the frame or become hidden, found by a forward-backward check, do not count.
+    ``tc`` is None for the first frame, with ``use_flow`` off, for frames too small for the flow, and where hardly
+    anything can be followed (a cut).
+    """
+
+    def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 240) -> None:
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) if use_flow else None
+        self._flow_short_side_px = flow_short_side_px
+        self._labels: Labels | None = None
+        self._small: _Small | None = None
+
+    @property
+    def flow_name(self) -> str | None:
+        """What the flow was, for the report: TC numbers compare only between equal flows. None without flow."""
+        return f"opencv-dis-medium-{self._flow_short_side_px}" if self._flow is not None else None
+
+    def update(self, image: Image, labels: Labels) -> FrameConsistency:
+        """Compare the (H, W, 3) RGB ``image`` and its (H, W) ``labels`` with those of the previous call.
+
+        Raises InputError if the frame size changes within the video.
+        """
+        previous, self._labels = self._labels, labels.copy()
+        previous_small, self._small = self._small, self._shrink(image, labels) if self._flow is not None else None
+        if previous is None:
+            return FrameConsistency(None, None)
+        if previous.shape != labels.shape:
+            raise InputError(f"frame size changes from {previous.shape} to {labels.shape}; cut the video there")
+        tc = None
+        if self._flow is not None and previous_small is not None and self._small is not None:
+            tc = _temporal_consistency(self._flow, previous_small, self._small)
+        return FrameConsistency(float(np.count_nonzero(previous != labels) / labels.size), tc)
+
+    def _shrink(self, image: Image, labels: Labels) -> _Small | None:
+        scale = min(1.0, self._flow_short_side_px / min(labels.shape))
+        size_wh = (round(labels.shape[1] * scale), round(labels.shape[0] * scale))
+        if min(size_wh) < _MIN_SIDE_PX:
+            return None
+        gray = cv2.cvtColor(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+        small_labels = cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT)
+        return _Small(np.asarray(gray, dtype=np.uint8), np.asarray(small_labels, dtype=np.uint8))
+
+
+class _Small(NamedTuple):
+    gray: NDArray[np.uint8]  # (h, w)
+    labels: Labels  # (h, w)
+
+
+def _temporal_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _Small) -> float | None:
+    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``."""
+    height, width = current.gray.shape
+    forward = _flow_between(flow, previous, current)
+    backward = _flow_between(flow, current, previous)
+    origin_x = np.arange(width, dtype=np.float32) + backward[..., 0]
+    origin_y = np.arange(height, dtype=np.float32)[:, None] + backward[..., 1]
+    is_inside = (origin_x > -0.5) & (origin_x < width - 0.5) & (origin_y > -0.5) & (origin_y < height - 0.5)
+    forward_at_origin = np.asarray(cv2.remap(forward, origin_x, origin_y, cv2.INTER_LINEAR), dtype=np.float32)
+    followed = is_inside & _flows_agree(forward_at_origin, backward)
+    count = np.count_nonzero(followed)
+    if count < _MIN_FOLLOWED * followed.size:
+        return None
+    warped = cv2.remap(previous.labels, origin_x, origin_y, cv2.INTER_NEAREST)
+    return float(np.count_nonzero((warped == current.labels) & followed) / count)
+
+
+def _flow_between(flow: cv2.DISOpticalFlow, first: _Small, second: _Small) -> NDArray[np.float32]:
+    """(h, w, 2) displacements (x, y) in pixels."""
+    # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
+    no_guess = np.empty((1, 1, 2), dtype=np.float32)
+    return np.asarray(flow.calc(first.gray, second.gray, no_guess), dtype=np.float32)
+
+
+def _flows_agree(forward: NDArray[np.float32], backward: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(h, w) where going back and forth returns to the start (the test of Sundaram et al., ECCV 2010)."""
+    gap = np.square(forward + backward).sum(axis=-1)
+    length = np.square(forward).sum(axis=-1) + np.square(backward).sum(axis=-1)
+    return np.asarray(gap < 0.01 * length + 0.5)

@@ -1,0 +1,86 @@
+"""Tables for spreadsheets and data frames: frames.csv, one row per frame."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import numbers
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from tfcseg.errors import OutputError
+from tfcseg.report.schema import decimals_of
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRow:
+    """Facts of one frame; the fields are the columns. None, NaN and infinities become empty cells."""
+
+    frame: int  # 0-based
+    time_s: float
+    is_keyframe: bool  # 1 or 0 in the file
+    similarity: float | None  # mean over the grid
+    updated_fraction: float | None
+    label_change: float | None
+    tc: float | None
+    model_ms: float | None
+
+
+COLUMNS = tuple(item.name for item in dataclasses.fields(FrameRow))
+
+
+class FrameTable:
+    """Writes frames.csv row by row: what is done is on disk even if the run is cut short. Raises OutputError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = path.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise self._failure(error) from error
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._write_row(COLUMNS)
+
+    def write(self, row: FrameRow) -> None:
+        """Append ``row`` and hand it to the operating system."""
+        self._write_row([_cell(name, getattr(row, name)) for name in COLUMNS])
+
+    def close(self) -> None:
+        """Close the file; further calls do nothing."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def __enter__(self) -> FrameTable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write_row(self, cells: list[str] | tuple[str, ...]) -> None:
+        try:
+            self._writer.writerow(cells)
+            self._file.flush()
+        except OSError as error:
+            with suppress(OSError):  # closing tries to write the same row again
+                self._file.close()
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write {str(self._path)!r}: {error.strerror or error}")
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return ""
+    if isinstance(value, numbers.Integral | np.bool_):
+        return str(int(value))
+    return f"{float(value):.{decimals_of(name)}f}"
