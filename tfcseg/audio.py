@@ -1,0 +1,101 @@
+"""The sound of a source beside a written video: copied where mp4 can hold it, else as AAC, else left out with a reason.
+
+It is added when the video is complete, so that no damage in it can cost the video.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfcseg.errors import InputError
+from tfcseg.ffmpeg import FfmpegProcess, input_arguments
+from tfcseg.probing import SourceStream, probe_file
+
+_COPIED_CODECS = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
+"""What players expect to find in mp4; ffmpeg would put more there than most of them can play."""
+_AAC = ("-c:a", "aac", "-b:a", "192k")
+_COPY = ("-c:a", "copy", "-copypriorss", "0", "-strict", "-2")
+_UNHEARD_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTrack:
+    """Sound cut out of a source, in a file of its own."""
+
+    path: Path
+    method: str
+    """``copied`` or ``aac``."""
+    delay_s: float
+    """How much later than the first frame it begins."""
+
+
+def cut_audio(source: str, target: Path, *, start_s: float | None, end_s: float | None) -> AudioTrack | str:
+    """Write the first audio stream of ``source`` to ``target``, from the first frame at ``start_s`` up to ``end_s``.
+
+    Returns a word or reason instead if there is nothing to write: ``none``, or ``dropped: <reason>``.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return "none"
+    if not path.is_file():
+        return "dropped: a stream can be read only once"
+    try:
+        stream = probe_file(path)
+    except InputError as error:
+        return f"dropped: {error}"
+    if stream.audio_index is None:
+        return "none"
+    video_s = max(stream.first_time_s, start_s or 0.0)
+    duration_s = None if end_s is None else end_s - video_s
+    method, reason = "copied", ""
+    if stream.info.audio in _COPIED_CODECS:
+        reason = _extract(stream, target, video_s, duration_s, _COPY)
+    if stream.info.audio not in _COPIED_CODECS or reason:
+        method, reason = "aac", _extract(stream, target, video_s, duration_s, _AAC)
+    if reason:
+        with contextlib.suppress(OSError):
+            target.unlink()
+        return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})"
+    return AudioTrack(target, method, max(0.0, -_skipped_s(stream, video_s)))
+
+
+def add_audio(video: Path, track: AudioTrack, target: Path) -> str:
+    """Write ``video`` and ``track`` to ``target`` without coding either again; returns ffmpeg's reason if it failed."""
+    delay = ["-itsoffset", f"{track.delay_s:.6f}"] if track.delay_s > _UNHEARD_S else []
+    return _run(
+        *input_arguments(video),
+        *input_arguments(track.path, delay),
+        *("-map", "0:v:0", "-map", "1:a:0", "-c", "copy", "-strict", "-2"),
+        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
+    )
+
+
+def _extract(
+    stream: SourceStream, target: Path, video_s: float, duration_s: float | None, codec: tuple[str, ...]
+) -> str:
+    skipped_s = _skipped_s(stream, video_s)
+    cut = ["-ss", f"{skipped_s:.6f}"] if skipped_s > _UNHEARD_S else []
+    # Seeking is exact only where there is an index; elsewhere the beginning is read and thrown away.
+    before, after = (cut, []) if stream.is_seekable else ([], cut)
+    limit = [] if duration_s is None else ["-t", f"{duration_s:.6f}"]
+    return _run(
+        *input_arguments(stream.info.path, ["-vn", "-sn", "-dn", *before]),
+        *after,
+        *("-map", f"0:{stream.audio_index}", *codec, *limit, "-f", "mp4", f"file:{target}"),
+    )
+
+
+def _skipped_s(stream: SourceStream, video_s: float) -> float:
+    """Seconds between ffmpeg's zero for the audio and the first frame that was written; negative: audio is later."""
+    if stream.has_time_jumps:
+        return stream.container_start_s + video_s - stream.audio_start_s
+    return video_s
+
+
+def _run(*arguments: str) -> str:
+    """Run ffmpeg to its end; an empty string, or why it failed."""
+    with FfmpegProcess(arguments) as process:
+        status = process.wait()
+        return "" if status == 0 else process.last_words() or f"ffmpeg ended with status {status}"

@@ -1,0 +1,167 @@
+"""The ffmpeg process: how it is started, what it said last, and that it never stays behind.
+
+Names are passed as an argument list behind ``file:``, so that no character in them has a meaning, and neither
+protocols that reach the network nor formats that point to other files are enabled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, cast
+
+import imageio_ffmpeg
+
+from tfcseg.errors import TfcsegError
+
+VIDEO_FORMATS = (
+    "apng,asf,asf_o,av1,avi,dv,flv,gif,gxf,h261,h263,hevc,h264,ivf,live_flv,m4v,matroska,webm,mjpeg,mov,mpeg,mpegts,"
+    "mpegvideo,mxf,nut,obu,ogg,rm,vc1,vvc,webp_anim,wtv,yuv4mpegpipe"
+)
+"""ffmpeg's names of the formats that hold a video in one file. Playlists and scripts (hls, dash, concat, imf, sdp, …)
+are left out on purpose: they would make ffmpeg open files that the user did not name."""
+
+_PIPE_BYTES = 1 << 20
+_PROGRESS = re.compile(r"(\w+)=\s*(\S*)")
+_SOURCE_TAG = re.compile(r"^(\[[^\]]*\] )+")
+_EMPTY_WORDS = re.compile(
+    r"Error opening (input|output)|Task finished|Terminating thread|Conversion failed|Last message repeated"
+    r"|Nothing was written|Could not open encoder|Error (muxing|submitting) a packet|To ignore this"
+)
+
+
+@functools.cache
+def ffmpeg_path() -> str:
+    """Find the ffmpeg binary that came with imageio-ffmpeg, or the one in IMAGEIO_FFMPEG_EXE."""
+    try:
+        return cast(str, imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        raise TfcsegError("no ffmpeg found; reinstall imageio-ffmpeg or set IMAGEIO_FFMPEG_EXE to a binary") from None
+
+
+@functools.cache
+def has_decoder(name: str) -> bool:
+    """Whether this ffmpeg was built with the decoder ``name``."""
+    listing = subprocess.run(
+        [ffmpeg_path(), "-hide_banner", "-decoders"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    return re.search(rf"\s{re.escape(name)}\s", listing.stdout.decode(errors="replace")) is not None
+
+
+def input_arguments(source: str | Path, options: Iterable[str] = ()) -> list[str]:
+    """Arguments that open ``source`` (``-``: stdin) and nothing else; ``options`` apply to this input."""
+    url = "pipe:0" if source == "-" else f"file:{source}"
+    return ["-protocol_whitelist", "file,pipe", "-format_whitelist", f"{VIDEO_FORMATS},mp4", *options, "-i", url]
+
+
+class FfmpegProcess:
+    """One ffmpeg child. Leaving the ``with`` block kills it if it still runs, and always reaps it.
+
+    It runs in a session of its own: Ctrl-C reaches us alone, and we decide what becomes of its output. Its stderr is
+    read by a thread, so that it can never block on a full pipe.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, writes_input: bool = False, reads_output: bool = False) -> None:
+        command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-y", *arguments]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if writes_input else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if reads_output else subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                # Python ignores SIGXFSZ; ffmpeg inherits that, and reports a file-size limit instead of dying mutely.
+                restore_signals=False,
+            )
+        except OSError as error:
+            raise TfcsegError(f"cannot start ffmpeg ({command[0]}): {error.strerror}") from None
+        for pipe in (self._process.stdin, self._process.stdout):
+            _enlarge(cast("BinaryIO | None", pipe))
+        self._words: deque[str] = deque(maxlen=50)
+        self.progress: dict[str, str] = {}
+        """Last values ffmpeg reported, where it was asked to with ``-progress pipe:2``."""
+        self._drain = threading.Thread(target=self._read_stderr, name="ffmpeg-stderr", daemon=True)
+        self._drain.start()
+
+    def __enter__(self) -> FfmpegProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    @property
+    def output(self) -> BinaryIO:
+        """Its stdout, buffered."""
+        return cast(BinaryIO, self._process.stdout)
+
+    def write(self, data: memoryview | bytes) -> None:
+        """Write all of ``data`` to its stdin; BrokenPipeError once it has stopped."""
+        pipe = cast(BinaryIO, self._process.stdin)
+        pipe.write(data)
+        pipe.flush()
+
+    def end_input(self) -> None:
+        """Close its stdin: it finishes what it has."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+    def wait(self) -> int:
+        """End its input, wait for its own end and return its exit status (negative: killed by a signal)."""
+        self.end_input()
+        status = self._process.wait()
+        self._drain.join()
+        return status
+
+    def kill(self) -> None:
+        """Stop it without ceremony; nothing happens if it has ended."""
+        self._process.kill()
+        self.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def last_words(self) -> str:
+        """Why it stopped, in its own words, as one line; an empty string if it said nothing. Valid after ``wait``."""
+        lines = [line for line in self._words if not _EMPTY_WORDS.search(line)]
+        if not lines and self._words:
+            lines = [self._words[-1]]
+        status = self._process.returncode
+        if status is not None and status < 0:
+            lines.append(f"killed by {_signal_name(-status)}")
+        return lines[-1].rstrip(".") if lines else ""
+
+    def _read_stderr(self) -> None:
+        for raw in cast(BinaryIO, self._process.stderr):
+            line = raw.decode(errors="replace").strip()
+            if (progress := _PROGRESS.fullmatch(line)) is not None:
+                self.progress[progress[1]] = progress[2]
+            elif line:
+                self._words.append(_SOURCE_TAG.sub("", line))
+
+
+def _enlarge(pipe: BinaryIO | None) -> None:
+    """Let the pipe hold more than the usual 64 KiB, where the system can: a frame then takes fewer turns."""
+    if pipe is None:
+        return
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,132 @@
+"""What a source of frames is, whether a video, a stream or a folder of images stands behind it.
+
+Letters: H, W image height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from types import TracebackType
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import UsageError
+
+Image: TypeAlias = NDArray[np.uint8]
+"""(H, W, 3) RGB."""
+
+_ROUNDING_S = 0.001
+"""Containers round times to a millisecond: a frame this close to a limit counts as lying on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known before the first frame is decoded."""
+
+    path: str
+    """As the user gave it; ``-`` for stdin."""
+    width: int
+    """Upright, as the frames come out."""
+    height: int
+    frame_rate: Fraction
+    """Frames per second of the constant-rate sequence that is decoded."""
+    duration_s: float | None
+    frames_declared: int | None
+    """What the container claims (its frame count, else its duration times the rate): for progress bars only."""
+    rotation: int
+    """Degrees the source carried as side data; already undone in the frames."""
+    audio: str | None
+    """Codec of the first audio stream."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One decoded frame."""
+
+    index: int
+    """0-based position among the frames decoded (of the selected range)."""
+    time_s: float
+    """When the source shows it, counted from the start of the file."""
+    image: Image
+    """Stays valid and unchanged after later frames are read."""
+    is_held: bool
+    """The file of this frame could not be read: another image stands in."""
+
+
+class FrameRange(NamedTuple):
+    """Which frames of the constant-rate sequence are wanted."""
+
+    first: int
+    length: int | None
+    """None: to the end."""
+
+
+class FrameSource:
+    """Iterator of frames that owns whatever produces them; use it as a context manager, or call ``close``.
+
+    The first frame is decoded at once, so that an unreadable source fails here (InputError) and the size in ``info``
+    is that of the frames. ``warnings`` starts as those of ``info`` and grows when the source ends.
+    """
+
+    def __init__(self, info: VideoInfo, frames: Generator[Frame, None, None], warnings: list[str]) -> None:
+        self._frames = frames
+        self._first: Frame | None = next(frames)
+        height, width = self._first.image.shape[:2]
+        self.info = replace(info, width=width, height=height)
+        self.frames_decoded = 0
+        self.warnings = warnings
+
+    def __iter__(self) -> FrameSource:
+        return self
+
+    def __next__(self) -> Frame:
+        frame = self._first if self._first is not None else next(self._frames)
+        self._first = None
+        self.frames_decoded += 1
+        return frame
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop decoding and release the process or files; may be called again. Call it where the frames are read."""
+        self._first = None
+        self._frames.close()
+
+
+def select_frames(
+    frame_rate: Fraction, start_s: float | None, end_s: float | None, *, first_time_s: float = 0.0
+) -> FrameRange:
+    """Frames shown from ``start_s`` up to, not including, ``end_s`` (seconds from the start of the file).
+
+    ``first_time_s`` is when frame 0 is shown. UsageError for a range that cannot hold a frame.
+    """
+    if start_s is not None and not 0 <= start_s < float("inf"):
+        raise UsageError(f"the start of the range must be 0 s or later, not {start_s:g} s")
+    if end_s is not None and not end_s > (start_s or 0):
+        raise UsageError(f"the end of the range ({end_s:g} s) must lie after its start ({start_s or 0:g} s)")
+    first = 0 if start_s is None else _first_frame_at(start_s - first_time_s, frame_rate)
+    if end_s is None or end_s == float("inf"):
+        return FrameRange(first, None)
+    count = _first_frame_at(end_s - first_time_s, frame_rate) - first
+    if count < 1:
+        raise UsageError(
+            f"no frame lies between {start_s or 0:g} s and {end_s:g} s at {float(frame_rate):g} frames per second"
+        )
+    return FrameRange(first, count)
+
+
+def _first_frame_at(time_s: float, frame_rate: Fraction) -> int:
+    """Index of the first frame shown at ``time_s`` or later."""
+    slack = min(0.5, _ROUNDING_S * float(frame_rate))
+    return max(0, int(np.ceil(time_s * float(frame_rate) - slack)))

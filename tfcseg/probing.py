@@ -1,0 +1,289 @@
+"""What a video file or stream holds, found by demuxing it and decoding one frame; nothing else is opened.
+
+Times are seconds. A container has its own zero; ``time_s`` of a frame counts from where the container starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from tfcseg.errors import InputError
+from tfcseg.ffmpeg import VIDEO_FORMATS, has_decoder
+from tfcseg.frames import VideoInfo
+
+_PICTURE_FORMATS = "bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,webp_pipe"
+_AUDIO_FORMATS = "aac,ac3,aiff,amr,caf,flac,mp3,wav"
+_PICTURE_BRANDS = {"avif", "heic", "heix", "mif1"}
+_SEEKABLE_FORMATS = {"mov", "matroska"}
+_RAW_FORMATS = {"h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1", "vvc", "av1"}
+_TIME_JUMPS_FLAG = 0x0200  # AVFMT_TS_DISCONT
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_USUAL_RATES = tuple(Fraction(n) for n in (24, 25, 30, 50, 60)) + tuple(Fraction(n * 1000, 1001) for n in (24, 30, 60))
+_DEFAULT_RATE = Fraction(25)
+_MAX_RATE = 1000
+_MAX_PACKETS_TO_FIRST_FRAME = 300
+_NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"#EXTM3U", "a playlist, which only points to other files"),
+    (b"ffconcat", "a concat script, which only points to other files"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"%PDF", "a PDF document"),
+    (b"GIF8", "a damaged GIF"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM file that is cut off or damaged"),
+    (b"RIFF", "a RIFF (AVI, WAV) file that is cut off or damaged"),
+)
+_MP4_ATOMS = {b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"}
+
+
+class Readable(Protocol):
+    """What a demuxer needs of a file or stream."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most ``size``; none at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStream:
+    """The video stream that will be decoded, and what the decoder must be told about it."""
+
+    info: VideoInfo
+    index: int
+    """Of the video stream within the container."""
+    decoder: str | None
+    """Decoder to ask for by name; None: ffmpeg's choice."""
+    has_alpha: bool
+    is_decodable: bool
+    """A frame could be decoded near the beginning."""
+    is_timed: bool
+    """Frames carry times; a bare stream of pictures has none, and its rate is all there is."""
+    is_even: bool
+    """The container's own idea of the rate agrees with the average over its frames."""
+    is_seekable: bool
+    """The container has an index with exact times."""
+    has_time_jumps: bool
+    """Its times may start anew; ffmpeg then counts from the streams it uses, not from the start of the container."""
+    container_start_s: float
+    first_time_s: float
+    """When frame 0 is shown, after the start of the container."""
+    is_length_known: bool
+    """``frames_declared`` is about this stream, not about the longest one of the container."""
+    audio_index: int | None
+    audio_start_s: float
+
+
+def probe_file(path: Path) -> SourceStream:
+    """Look into a video file; InputError says in one line what was found instead."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+            file.seek(0)
+            return probe_readable(file, str(path), head)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def probe_readable(source: BinaryIO | Readable, name: str, head: bytes) -> SourceStream:
+    """Look into an open file, or into a stream that can only be read forwards; ``head`` is how its data begin."""
+    if not head:
+        raise InputError(f"{name}: not a video: it is empty (0 bytes)")
+    options = {"protocol_whitelist": "file,pipe", "format_whitelist": _allowed_formats()}
+    try:
+        container = av.open(source, "r", options=options, metadata_errors="replace")
+    except av.FFmpegError:
+        raise InputError(f"{name}: not a video: it is {describe_content(head)}") from None
+    with container:
+        _refuse_picture(container, name)
+        stream = _first_video_stream(container, name)
+        return _describe_stream(container, stream, _decode_first_frame(container, stream), name)
+
+
+def describe_content(head: bytes) -> str:
+    """Say what a file that is not a video seems to be, from its first bytes."""
+    for signature, meaning in _SIGNATURES:
+        if head.startswith(signature):
+            return meaning
+    if head[4:8] in _MP4_ATOMS:
+        return "an mp4 or mov file without its index (moov atom), as when a recording or a copy was cut off"
+    try:
+        text = head[: max(1, len(head) - 3)].decode()
+    except UnicodeDecodeError:
+        return "in no format that can be read"
+    return "text" if "\0" not in text else "in no format that can be read"
+
+
+def _allowed_formats() -> str:
+    return f"{VIDEO_FORMATS},mp4,{_PICTURE_FORMATS},{_AUDIO_FORMATS}"
+
+
+def _refuse_picture(container: InputContainer, name: str) -> None:
+    kind = container.format.name.removesuffix("_pipe")
+    if kind == container.format.name:
+        kind = container.metadata.get("major_brand", "").strip()
+        if kind not in _PICTURE_BRANDS:
+            return
+    raise InputError(f"{name}: not a video: it is a picture ({kind}); pictures are read as a folder of images")
+
+
+def _first_video_stream(container: InputContainer, name: str) -> VideoStream:
+    """Find the first stream of moving pictures that can be decoded: not a cover picture, not a preview strip."""
+    for stream in container.streams.video:
+        if not stream.disposition & _NOT_VIDEO and _codec_name(stream) is not None:
+            return stream
+    found = ", ".join(_describe_other(stream) for stream in container.streams) or "nothing"
+    raise InputError(f"{name}: no video stream that can be decoded; found {found}")
+
+
+def _codec_name(stream: Stream) -> str | None:
+    # PyAV types the context as always present, but leaves it out for codecs it has no decoder for.
+    context: Any = stream.codec_context
+    return None if context is None else str(context.codec.canonical_name)
+
+
+def _describe_other(stream: Stream) -> str:
+    if stream.type == "video" and stream.disposition & _NOT_VIDEO:
+        return "a cover picture"
+    return f"{stream.type} ({_codec_name(stream) or 'unknown codec'})"
+
+
+def _decode_first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    """Return the first frame that decodes, or None if the beginning is too damaged for that."""
+    try:
+        for number, packet in enumerate(container.demux(stream)):
+            if number > _MAX_PACKETS_TO_FIRST_FRAME:
+                break
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                continue
+            if frames:
+                return frames[0] if isinstance(frames[0], VideoFrame) else None
+    except av.FFmpegError:
+        return None
+    return None
+
+
+def _describe_stream(
+    container: InputContainer, stream: VideoStream, frame: VideoFrame | None, name: str
+) -> SourceStream:
+    formats = set(container.format.name.split(","))
+    rotation = frame.rotation % 360 if frame is not None else 0
+    size_wh = (frame.width, frame.height) if frame is not None else (stream.width, stream.height)
+    width, height = reversed(size_wh) if rotation % 180 == 90 else size_wh
+    is_timed = not formats & _RAW_FORMATS
+    average = stream.average_rate if is_timed else stream.guessed_rate
+    frame_rate = constant_rate(average, (stream.guessed_rate, stream.base_rate))
+    duration_s, is_length_known = _duration(container, stream) if is_timed else (None, False)
+    container_start_s = (container.start_time or 0) / av.time_base
+    pixel_format = frame.format if frame is not None else stream.codec_context.format
+    is_layered = stream.metadata.get("alpha_mode") == "1"  # VP8 and VP9 keep alpha beside the picture
+    has_alpha = is_layered or (pixel_format is not None and any(part.is_alpha for part in pixel_format.components))
+    decoder = _ALPHA_DECODERS.get(_codec_name(stream) or "") if is_layered else None
+    if decoder is not None and not has_decoder(decoder):
+        decoder, has_alpha = None, False
+    audio = next(iter(container.streams.audio), None)
+    info = VideoInfo(
+        path=name,
+        width=width,
+        height=height,
+        frame_rate=frame_rate,
+        duration_s=duration_s,
+        frames_declared=_frames_declared(stream, duration_s, frame_rate, is_length_known=is_length_known),
+        rotation=rotation,
+        audio=None if audio is None else _codec_name(audio) or "unknown",
+        warnings=tuple(_stream_warnings(stream, has_alpha=has_alpha)),
+    )
+    return SourceStream(
+        info=info,
+        index=stream.index,
+        decoder=decoder,
+        has_alpha=has_alpha,
+        is_decodable=frame is not None,
+        is_timed=is_timed,
+        is_even=frame_rate in (stream.guessed_rate, stream.base_rate),
+        is_seekable=bool(formats & _SEEKABLE_FORMATS),
+        has_time_jumps=bool(container.format.flags & _TIME_JUMPS_FLAG),
+        container_start_s=container_start_s,
+        first_time_s=max(0.0, _first_time_s(stream, frame) - container_start_s),
+        is_length_known=is_length_known,
+        audio_index=None if audio is None else audio.index,
+        audio_start_s=container_start_s if audio is None else _start_s(audio, container_start_s),
+    )
+
+
+def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Fraction:
+    """Choose the rate at which a stream is decoded: its average rate, as the exact number that it stands for.
+
+    An average is measured over rounded times (59.94 comes as 2997/50 or 59939/1000), so a nominal or usual rate that
+    is close enough replaces it.
+    """
+    known = [rate for rate in nominal if rate is not None and 0 < rate <= _MAX_RATE]
+    if average is None or not 0 < average <= _MAX_RATE:
+        return known[0] if known else _DEFAULT_RATE
+    close = [rate for rate in _USUAL_RATES if abs(rate - average) <= average / 2000]
+    close += [rate for rate in known if abs(rate - average) <= average / 200]
+    return close[0] if close else average.limit_denominator(100_000)
+
+
+def _start_s(stream: Stream, otherwise: float) -> float:
+    if stream.start_time is None or stream.time_base is None:
+        return otherwise
+    return float(stream.start_time * stream.time_base)
+
+
+def _first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
+    if frame is not None and frame.pts is not None and frame.time_base is not None:
+        return float(frame.pts * frame.time_base)
+    return _start_s(stream, 0.0)
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
+    """Seconds, and whether they are this stream's own; Matroska tells the container's, and a tag for each stream."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base), True
+    tag = stream.metadata.get("DURATION", "")
+    try:
+        hours, minutes, seconds = tag.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds), True
+    except ValueError:
+        pass
+    if container.duration is None:
+        return None, False
+    return container.duration / av.time_base, len(container.streams) == 1
+
+
+def _frames_declared(
+    stream: VideoStream, duration_s: float | None, frame_rate: Fraction, *, is_length_known: bool
+) -> int | None:
+    by_duration = None if duration_s is None else round(duration_s * frame_rate)
+    if not stream.frames:
+        return by_duration
+    # An edit list can hide frames that the count still has.
+    return min(stream.frames, by_duration) if by_duration and is_length_known else stream.frames
+
+
+def _stream_warnings(stream: VideoStream, *, has_alpha: bool) -> list[str]:
+    warnings = []
+    if has_alpha:
+        warnings.append("the video has an alpha channel: it was composited on black")
+    transfer = _HDR_TRANSFERS.get(int(stream.codec_context.color_trc or 0))
+    if transfer is not None:
+        warnings.append(
+            f"the video is HDR ({transfer}): it was reduced to 8 bits without tone mapping, colours look flat"
+        )
+    ratio = stream.sample_aspect_ratio
+    if ratio not in (None, 0, 1):
+        warnings.append(f"the pixels of the video are not square ({ratio}): frames are kept as stored")
+    return warnings

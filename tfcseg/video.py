@@ -1,0 +1,212 @@
+"""Frames of a video file, a stream or a folder of images, and the video that is written from frames.
+
+ffmpeg decodes to a constant rate, upright, 8-bit RGB. Each frame arrives as a PPM picture: it names its own size, so
+nothing is misread when a file says one size and holds another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from tfcseg.errors import InputError
+from tfcseg.ffmpeg import FfmpegProcess, input_arguments
+from tfcseg.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
+from tfcseg.images import DEFAULT_FRAME_RATE, open_images, probe_images
+from tfcseg.probing import SourceStream, probe_file
+from tfcseg.streams import StreamFeed, probe_stream
+from tfcseg.video_writer import VideoWriter
+
+__all__ = [
+    "DEFAULT_FRAME_RATE",
+    "Frame",
+    "FrameSource",
+    "Image",
+    "VideoInfo",
+    "VideoWriter",
+    "open_frames",
+    "probe",
+    "read_frames",
+]
+
+_EXACT_RGB = "scale=flags=bicubic+accurate_rnd+full_chroma_int,format=gbrp"
+"""Converts with the matrix and range that the stream names, to the nearest level. Planar RGB comes first because
+swscale is three times faster to it than to packed RGB under these flags; packing it is nearly free."""
+_SEEK_MARGIN_S = 1.0
+"""Seeking may land after a frame that is shown at the time asked for; starting this much earlier cannot."""
+_LONGEST_DECODED_LEAD_S = 5.0
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Describe a video file or a folder of images without decoding it; InputError with one line if nothing."""
+    if str(path) == "-" or _is_stream(Path(path)):
+        raise InputError(f"{path}: a stream can be read only once; open it instead of probing it")
+    path = Path(path)
+    return probe_images(path) if path.is_dir() else probe_file(path).info
+
+
+def open_frames(
+    source: str | Path,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    frame_rate: Fraction = DEFAULT_FRAME_RATE,
+) -> FrameSource:
+    """Open a video file, a folder of images, a named pipe, or ``-`` (stdin), and decode its first frame.
+
+    ``start_s`` and ``end_s`` select frames by the time at which the source shows them, the end being left out.
+    ``frame_rate`` is that of a folder of images; videos bring their own. Raises InputError if no frame can be had.
+    """
+    path = Path(source)
+    if str(source) == "-" or _is_stream(path):
+        with contextlib.ExitStack() as on_failure:
+            feed = on_failure.enter_context(contextlib.closing(StreamFeed(source)))
+            frames = _open_stream(probe_stream(feed), feed, start_s, end_s)
+            on_failure.pop_all()
+        return frames
+    if path.is_dir():
+        return open_images(path, frame_rate=frame_rate, start_s=start_s, end_s=end_s)
+    return _open_stream(probe_file(path), None, start_s, end_s)
+
+
+def read_frames(
+    source: str | Path,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    frame_rate: Fraction = DEFAULT_FRAME_RATE,
+) -> Iterator[Frame]:
+    """Frames of ``source`` one by one; arguments and errors are those of ``open_frames``."""
+    with open_frames(source, start_s=start_s, end_s=end_s, frame_rate=frame_rate) as frames:
+        yield from frames
+
+
+def _is_stream(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
+
+def _open_stream(
+    stream: SourceStream, feed: StreamFeed | None, start_s: float | None, end_s: float | None
+) -> FrameSource:
+    wanted = select_frames(stream.info.frame_rate, start_s, end_s, first_time_s=stream.first_time_s)
+    warnings = list(stream.info.warnings)
+    return FrameSource(stream.info, _decode(stream, wanted, feed, warnings), warnings)
+
+
+def _decode(
+    stream: SourceStream, wanted: FrameRange, feed: StreamFeed | None, warnings: list[str]
+) -> Generator[Frame, None, None]:
+    """Frames from one ffmpeg process, which ends with this generator; ``warnings`` are added when the frames end."""
+    rate = stream.info.frame_rate
+    count = 0
+    arguments = _decode_arguments(stream, wanted, is_piped=feed is not None)
+    # Left from the inside out: the feed can end only after ffmpeg has, which it may be waiting for.
+    with (
+        contextlib.nullcontext() if feed is None else contextlib.closing(feed),
+        FfmpegProcess(arguments, writes_input=feed is not None, reads_output=True) as process,
+    ):
+        if feed is not None:
+            feed.start(process)
+        while (image := _read_ppm(process.output)) is not None:
+            time_s = stream.first_time_s + float((wanted.first + count) / rate)
+            yield Frame(count, time_s, image, is_held=False)
+            count += 1
+        status = process.wait()
+        _check_end(stream, wanted, count, status, process)
+        warnings.extend(_end_warnings(stream, wanted, count, process))
+
+
+def _decode_arguments(stream: SourceStream, wanted: FrameRange, *, is_piped: bool) -> list[str]:
+    """Arguments for ffmpeg: one video stream, from the first wanted frame on, at a constant rate, as PPM pictures."""
+    rate = stream.info.frame_rate
+    lead_s = float(wanted.first / rate)
+    options = [] if stream.decoder is None else ["-c:v", stream.decoder]
+    if not stream.is_timed:
+        options += ["-r", str(rate)]
+    # Half a frame earlier than the first frame: times are rounded, and the constant rate picks the nearest.
+    earlier_s = 0.5 / float(rate)
+    if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
+        zero_s = stream.first_time_s + lead_s
+        options += ["-copyts", "-noaccurate_seek", "-ss", f"{zero_s - _SEEK_MARGIN_S:.6f}"]
+        zero_s += stream.container_start_s
+        timing = f"trim=start={zero_s - earlier_s:.6f},setpts=PTS-{zero_s:.6f}/TB"
+    elif wanted.first:
+        timing = f"setpts=PTS-STARTPTS,trim=start={lead_s - earlier_s:.6f},setpts=PTS-{lead_s:.6f}/TB"
+    else:
+        timing = "setpts=PTS-STARTPTS"
+    colours = _EXACT_RGB
+    if stream.has_alpha:
+        colours = colours.replace("gbrp", "gbrap") + ",premultiply=inplace=1"
+    limit = [] if wanted.length is None else ["-frames:v", str(wanted.length)]
+    return [
+        *("-progress", "pipe:2"),
+        *input_arguments("-" if is_piped else stream.info.path, options),
+        *("-map", f"0:{stream.index}", "-vf", f"{timing},{colours},scale,format=rgb24", "-r", str(rate), *limit),
+        *("-f", "image2pipe", "-c:v", "ppm", "pipe:1"),
+    ]
+
+
+def _read_ppm(pipe: BinaryIO) -> Image | None:
+    """Read the next picture, (H, W, 3) RGB in memory of its own; None at the end or if the picture is cut off."""
+    if pipe.readline() != b"P6\n":
+        return None
+    width, height = (int(number) for number in pipe.readline().split())
+    pipe.readline()  # the largest value, 255
+    image = np.empty((height, width, 3), np.uint8)
+    unread = image.data.cast("B")
+    while unread:
+        size = pipe.readinto(unread)  # type: ignore[attr-defined]
+        if not size:
+            return None
+        unread = unread[size:]
+    return image
+
+
+def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int, process: FfmpegProcess) -> None:
+    """InputError if there were no frames at all, or if the decoder did not end by itself."""
+    name, words = stream.info.path, process.last_words()
+    if status < 0:
+        raise InputError(f"{name}: the decoder died after {count} frames: {words}")
+    if count:
+        return
+    if wanted.first and not status:
+        raise InputError(f"{name}: the video ends before the start of the range that was asked for")
+    raise InputError(f"{name}: no frame could be decoded{_in_brackets(words)}")
+
+
+def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, process: FfmpegProcess) -> list[str]:
+    """Say what is known only when the frames have ended: uneven times, damage, and an early end."""
+    info, words = stream.info, process.last_words()
+    warnings = []
+    repeated, dropped = (int(process.progress.get(f"{kind}_frames", 0)) for kind in ("dup", "drop"))
+    if words and stream.is_even and repeated:
+        warnings.append(f"the video is damaged: {repeated} frames repeated for others that were lost ({words})")
+    elif repeated or dropped:
+        warnings.append(
+            f"the video has a variable frame rate: decoded at a constant {float(info.frame_rate):.5g} frames per "
+            f"second, {repeated} frames repeated and {dropped} dropped"
+        )
+    if info.frames_declared is None:
+        return warnings
+    expected = max(0, info.frames_declared - wanted.first)
+    expected = expected if wanted.length is None else min(expected, wanted.length)
+    is_short = expected - count > max(1, expected // 100)
+    if is_short and (stream.is_length_known or words):
+        warnings.append(
+            f"decoded {count} of about {expected} frames: the file is cut off or damaged{_in_brackets(words)}"
+        )
+    return warnings
+
+
+def _in_brackets(words: str) -> str:
+    return f" ({words})" if words else ""
