@@ -1,0 +1,220 @@
+"""Weights: one safetensors file per model with its card inside, and the registry of those that come with the tool."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from tfcseg.errors import UsageError, WeightsError
+from tfcseg.labels import LabelSet
+from tfcseg.model.config import ModelConfig
+from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.model_card import IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
+from tfcseg.tensor_file import check_fits, open_weights, parse_json, read_metadata, read_tensor_file, write_tensor_file
+
+__all__ = [
+    "IMAGENET_PREPROCESSING",
+    "LoadedModel",
+    "ModelCard",
+    "ModelRecord",
+    "Preprocessing",
+    "list_models",
+    "load_model",
+    "read_card",
+    "save_model",
+]
+
+REGISTRY = "models.json"
+_REGISTRY_LIMIT_BYTES = 1 << 20
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """One model of the registry: a file beside ``models.json`` and the SHA-256 that it must have."""
+
+    name: str
+    path: Path
+    sha256: str
+    is_default: bool
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A network ready for inference (eval mode, on its device), and what is known about it."""
+
+    network: TFCSegmenter
+    card: ModelCard
+    device: torch.device
+    precision: torch.dtype
+    sha256: str
+    parameters: int
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes of its logits."""
+        return self.card.labels
+
+
+def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: torch.dtype = torch.float16) -> str:
+    """Write ``network``'s parameters as ``dtype`` (statistics of norms stay as they are); returns the file's SHA-256.
+
+    What could not be loaded again is not written: WeightsError for a card out of bounds or of another network, a folded
+    network, or values that ``dtype`` cannot hold. OutputError if the file cannot be written.
+    """
+    if network.config != card.config:
+        raise WeightsError(f"{path}: the card describes another network ({card.config}, not {network.config})")
+    metadata = card.to_metadata()
+    parse_card(metadata, path)
+    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    state |= {name: state[name].to(dtype) for name, _ in network.named_parameters()}
+    check_fits(path, state, _build_without_values(card.config).state_dict())
+    return write_tensor_file(path, state, metadata)
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """Card of a weights file, from its header alone; WeightsError if the file is not one of ours."""
+    path = Path(path)
+    return parse_card(read_metadata(path), path)
+
+
+def load_model(
+    name_or_path: str | Path = "default",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    fold: bool = True,
+    assets: Path | None = None,
+) -> LoadedModel:
+    """Network from a weights file or a name of the registry, ready for inference.
+
+    device: ``auto`` (CUDA, else the CPU), ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``. precision: ``auto`` (fp16 on
+    CUDA, else fp32), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head apart, as training needs them.
+    ``assets`` is the folder of the registry, by default the one that came with the tool.
+    UsageError for a device or precision that is not there, WeightsError for everything about the file.
+    """
+    target = resolve_device(device)
+    dtype = resolve_precision(precision, target)
+    path, sha256 = _locate(name_or_path, assets)
+    file = read_tensor_file(path)
+    if sha256 is not None and file.sha256 != sha256:
+        raise WeightsError(f"{path} is not the file that {REGISTRY} names (SHA-256 differs); install it again")
+    card = parse_card(file.metadata, path)
+    network = _network_from(path, card.config, file.tensors)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if fold:
+        network.fold()  # before the change of precision: the products are taken in float32
+    network.to(device=target, dtype=dtype)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot this one
+    return LoadedModel(network, card, target, dtype, file.sha256, parameters)
+
+
+def list_models(assets: Path | None = None) -> list[ModelRecord]:
+    """Return the models of the registry, by name; WeightsError if there is no registry or it makes no sense."""
+    path = (assets or _assets_folder()) / REGISTRY
+    with open_weights(path) as file:
+        text = file.read(_REGISTRY_LIMIT_BYTES)
+    try:
+        content = parse_json(text.decode())
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be read ({error}); install tfcseg again") from None
+    match content:
+        case {"default": str(default), "models": dict(models)} if default in models:
+            return [_record(path, name, models[name], default) for name in sorted(models)]
+    raise WeightsError(f"{path} does not name models and a default among them; install tfcseg again")
+
+
+def resolve_device(device: str) -> torch.device:
+    """Device by name; UsageError if there is no such device here."""
+    has_cuda = torch.cuda.is_available()
+    if device == "auto":
+        return torch.device("cuda" if has_cuda else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", device):
+        raise UsageError(f"no device {device!r}; there are auto, cpu, cuda, cuda:<number> and mps")
+    found = torch.device(device)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count() * has_cuda:
+        raise UsageError(f"device {device!r} is not available (PyTorch {torch.__version__} sees no such GPU); use cpu")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"device 'mps' is not available (PyTorch {torch.__version__} sees no Apple GPU); use cpu")
+    return found
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Floating-point type by name; UsageError for an unknown one, and for fp16 on the CPU, which is slow there."""
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if precision not in _PRECISIONS:
+        raise UsageError(f"no precision {precision!r}; there are auto, {', '.join(_PRECISIONS)}")
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU; use fp32 (or bf16) on the CPU")
+    return _PRECISIONS[precision]
+
+
+class _SkipNormal(TorchFunctionMode):
+    """On the meta device there is nothing to draw, but ``normal_`` there imports torch's compiler: a second or more."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
+def _build_without_values(config: ModelConfig) -> TFCSegmenter:
+    """Network on the meta device: names, shapes and types, but neither memory nor random numbers."""
+    with torch.device("meta"), _SkipNormal():
+        return build_segmenter(config)
+
+
+def _network_from(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> TFCSegmenter:
+    """Network of ``config`` in eval mode with exactly these tensors, in float32; WeightsError if they do not fit."""
+    network = _build_without_values(config)
+    check_fits(path, tensors, network.state_dict())
+    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    network.load_state_dict(floats, assign=True)
+    return network.eval()
+
+
+def _locate(name_or_path: str | Path, assets: Path | None) -> tuple[Path, str | None]:
+    """File for a name of the registry (with its SHA-256) or a path; a name wins over a file of that name."""
+    if isinstance(name_or_path, Path) or _looks_like_path(name_or_path):
+        return Path(name_or_path), None
+    records = list_models(assets)
+    for record in records:
+        if name_or_path == record.name or (name_or_path == "default" and record.is_default):
+            return record.path, record.sha256
+    if Path(name_or_path).is_file():
+        return Path(name_or_path), None
+    names = [record.name for record in records]
+    close = difflib.get_close_matches(name_or_path, names, n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(names)}"
+    raise WeightsError(f"no model or weights file {name_or_path!r}; {hint}")
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.endswith(".safetensors") or os.sep in text or (os.altsep is not None and os.altsep in text)
+
+
+def _assets_folder() -> Path:
+    """Folder of the registry: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "assets", package.parent / "assets"):
+        if (folder / REGISTRY).is_file():
+            return folder
+    raise WeightsError(f"no weights came with this installation ({REGISTRY} is missing); give a weights file")
+
+
+def _record(registry: Path, name: str, entry: object, default: str) -> ModelRecord:
+    """One entry of the registry; its file must be a plain name beside it."""
+    match entry:
+        case {"file": str(file), "sha256": str(sha256)} if file == Path(file).name and re.fullmatch(
+            "[0-9a-f]{64}", sha256
+        ):
+            return ModelRecord(name, registry.with_name(file), sha256, name == default)
+    raise WeightsError(f"{registry}: model {name!r} needs a plain file name and a SHA-256; install tfcseg again")
