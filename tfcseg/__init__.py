@@ -1,0 +1,66 @@
+"""Stable, fast semantic segmentation of any video (Temporal Feature Correlation, AAAI 2024).
+
+import tfcseg
+
+report = tfcseg.run("street.mp4", "street")
+
+model = tfcseg.load_model("default")
+for frame in tfcseg.segment(tfcseg.read_frames("street.mp4"), model):
+    frame.labels  # (H, W) uint8 class indices, named by model.labels.names
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfcseg.errors import TfcsegError
+    from tfcseg.frames import Frame, VideoInfo
+    from tfcseg.labels import LabelSet
+    from tfcseg.pipeline import SegmentedFrame, run, segment
+    from tfcseg.report import Report
+    from tfcseg.results import ResultOptions
+    from tfcseg.video import probe, read_frames
+    from tfcseg.weights import LoadedModel, list_models, load_model
+
+_HOMES = {
+    "TfcsegError": "errors",
+    "Frame": "frames",
+    "VideoInfo": "frames",
+    "LabelSet": "labels",
+    "SegmentedFrame": "pipeline",
+    "run": "pipeline",
+    "segment": "pipeline",
+    "Report": "report",
+    "ResultOptions": "results",
+    "probe": "video",
+    "read_frames": "video",
+    "LoadedModel": "weights",
+    "list_models": "weights",
+    "load_model": "weights",
+}
+
+__all__ = [
+    "Frame",
+    "LabelSet",
+    "LoadedModel",
+    "Report",
+    "ResultOptions",
+    "SegmentedFrame",
+    "TfcsegError",
+    "VideoInfo",
+    "list_models",
+    "load_model",
+    "probe",
+    "read_frames",
+    "run",
+    "segment",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the command line must answer ``--help`` without loading torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tfcseg' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tfcseg.{_HOMES[name]}"), name)

@@ -37,7 +37,7 @@ class ConsistencyMeter:
     anything can be followed (a cut).
     """
 
-    def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 240) -> None:
+    def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 160) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) if use_flow else None
         self._flow_short_side_px = flow_short_side_px
         self._labels: Labels | None = None

@@ -74,7 +74,7 @@ class DecodeHead(nn.Module):
         return self.fuse_level(x3, 2, size) + self.fuse_level(x4, 3, size)
 
     def activate(self, low: Tensor, high: Tensor) -> Tensor:
-        """z = ReLU(norm(low + high)), the embedding of eq. 2 (B, D, h, w)."""
+        """Embedding of eq. 2: z = ReLU(norm(low + high)), (B, D, h, w)."""
         return F.relu(self.norm(low + high), inplace=True)
 
     def classify(self, z: Tensor) -> Tensor:

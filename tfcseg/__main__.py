@@ -1,0 +1,5 @@
+"""``python -m tfcseg`` is ``tfcseg``."""
+
+from tfcseg.cli import main
+
+main()

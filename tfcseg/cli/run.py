@@ -1,0 +1,192 @@
+"""``tfcseg run``: segment videos and write overlay, masks and reports."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tfcseg.cli import options
+from tfcseg.cli.console import is_terminal, print_error, print_warning, stderr
+from tfcseg.errors import TfcsegError, UsageError
+
+if TYPE_CHECKING:
+    from tfcseg.pipeline import Progress as OnFrame
+    from tfcseg.report import Report
+
+Inputs = Annotated[
+    list[str], typer.Argument(help="Videos, folders of images, or - for a video on stdin.", show_default=False)
+]
+
+
+def command(
+    inputs: Inputs,
+    output: options.Output = None,
+    model: options.Model = "default",
+    mode: options.Mode = "tfc",
+    keyframe_interval: options.KeyframeInterval = None,
+    threshold: options.Threshold = None,
+    size: options.Size = None,
+    start: Annotated[float | None, typer.Option(help="Begin at this second.")] = None,
+    end: Annotated[float | None, typer.Option(help="Stop before this second.")] = None,
+    overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
+    masks: Annotated[bool, typer.Option(help="Write masks/00000000.png …, value = class index.")] = True,
+    csv: Annotated[bool, typer.Option(help="Write frames.csv.")] = True,
+    report: Annotated[bool, typer.Option(help="Write report.json.")] = True,
+    tc: Annotated[bool, typer.Option(help="Measure TC (optical flow).")] = True,
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Also write side_by_side.mp4.")] = False,
+    alpha: Annotated[float, typer.Option(help="Opacity of the class colours, 0 to 1.")] = 0.55,
+    legend: Annotated[bool, typer.Option(help="Draw the class legend.")] = True,
+    classes: Annotated[
+        str | None, typer.Option(help="Draw these classes only, e.g. [bold]person,car[/].", show_default="all")
+    ] = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Segment videos: overlay video, label masks and a per-frame consistency report.
+
+    Example: tfcseg run street.mp4 -o street
+    """
+    from tfcseg.pipeline import output_folders, run
+    from tfcseg.results import ResultOptions
+    from tfcseg.weights import load_model
+
+    wanted = ResultOptions(
+        overlay=overlay,
+        masks=masks,
+        frames_csv=csv,
+        report=report,
+        side_by_side=side_by_side,
+        alpha=alpha,
+        legend=legend,
+        classes=tuple(name.strip() for name in classes.split(",")) if classes else (),
+        tc=tc,
+    )
+    if not (overlay or masks or csv or report or side_by_side or as_json):
+        raise UsageError("every output is switched off; nothing would be written")
+    if start is not None and end is not None and end <= start:
+        raise UsageError(f"--end {end:g} is not after --start {start:g}")
+    folders = output_folders(inputs, output)
+    loaded: Any = model
+    if len(inputs) > 1:
+        loaded = load_model(model, device=device, precision=precision)
+    reports: list[Report] = []
+    failures: list[tuple[str, TfcsegError]] = []
+    for source, folder in zip(inputs, folders, strict=True):
+        try:
+            with _progress(source, shown=not quiet) as on_frame:
+                result = run(
+                    source,
+                    folder,
+                    loaded,
+                    mode=mode,
+                    keyframe_interval=keyframe_interval,
+                    threshold=threshold,
+                    size=size,
+                    start_s=start,
+                    end_s=end,
+                    device=device,
+                    precision=precision,
+                    results=wanted,
+                    overwrite=overwrite,
+                    on_frame=on_frame,
+                )
+        except TfcsegError as error:
+            if len(inputs) == 1:
+                raise
+            failures.append((source, error))
+            print_error(str(error))
+            continue
+        reports.append(result)
+        for warning in result.warnings:
+            print_warning(warning)
+        if not quiet:
+            _print_summary(result, folder)
+    if as_json:
+        _print_json(reports, single=len(inputs) == 1)
+    if failures:
+        _print_failures(failures, len(inputs))
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
+    """Progress bar with fps and time left on stderr; the callback to give to `run`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
+        task = bar.add_task(escape(Path(source).name or source), total=None, speed="")
+
+        def on_frame(frame: Any, info: Any) -> None:
+            state = bar.tasks[0]
+            speed = f"{state.speed:.1f} fps" if state.speed else ""
+            bar.update(task, advance=1, total=info.frames_declared, speed=speed)
+
+        yield on_frame
+
+
+def _print_summary(report: Report, folder: Path) -> None:
+    speed, stability = report.speed, report.stability
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    rows: list[tuple[str, str]] = [
+        ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
+        (
+            "speed",
+            f"{_number(speed.fps)} fps end to end, {_number(speed.model_fps)} fps model "
+            f"({report.options.device}, {report.options.precision})",
+        ),
+        ("label change", _percent(stability.label_change)),
+        ("TC", f"{_percent(stability.tc)} along optical flow" if stability.tc is not None else "not measured"),
+        ("recomputed", f"{_percent(stability.updated_fraction)} of the points between keyframes"),
+        ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
+        ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
+    ]
+    for name, value in rows:
+        table.add_row(f"[bold]{name}[/]", escape(value))
+    stderr.print(table)
+
+
+def _largest(report: Report) -> list[Any]:
+    return sorted(report.classes, key=lambda entry: -entry.share)[:5]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def _print_json(reports: list[Report], *, single: bool) -> None:
+    from tfcseg.report import to_json
+
+    content = to_json(reports[0]) if single else [to_json(report) for report in reports]
+    json.dump(content, sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None:
+    table = Table(title=f"{len(failures)} of {total} inputs failed", box=None, title_justify="left")
+    table.add_column("input")
+    table.add_column("reason")
+    for source, error in failures:
+        table.add_row(escape(source), escape(str(error)))
+    stderr.print(table)

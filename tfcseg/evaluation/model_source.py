@@ -1,0 +1,79 @@
+"""Predictions that a model makes for the videos of a data set, in any mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from tfcseg.errors import DataError
+from tfcseg.evaluation.predictions import Prediction
+from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
+from tfcseg.inference import InferenceOptions, IntervalNetwork
+from tfcseg.weights import LoadedModel
+
+
+class ModelPredictions:
+    """Segments every video from its first image on, intervals counted over the images that can be read.
+
+    ``model_s`` is the time spent in preprocessing, network and labels so far.
+    """
+
+    def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
+        self._network = IntervalNetwork(model, options)
+        self._interval = options.keyframe_interval
+        self.model_s = 0.0
+
+    def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
+        """One label map (at its mask's size) per frame of ``video``, or the reason why there is none."""
+        interval: list[tuple[VspwFrame, NDArray[np.uint8] | DataError]] = []
+        readable = 0
+        for frame in video.frames:
+            image = _read(video, frame)
+            interval.append((frame, image))
+            readable += not isinstance(image, DataError)
+            if readable == self._interval:
+                yield from self._predict(interval)
+                interval, readable = [], 0
+        yield from self._predict(interval)
+
+    def _predict(self, interval: Sequence[tuple[VspwFrame, NDArray[np.uint8] | DataError]]) -> Iterator[Prediction]:
+        images = [image for _, image in interval if not isinstance(image, DataError)]
+        results = iter(self._network.run(images, _label_size(interval))) if images else iter(())
+        for _, image in interval:
+            if isinstance(image, DataError):
+                yield image
+            else:
+                result = next(results)
+                self.model_s += result.model_ms / 1000
+                yield result.labels
+
+
+def _read(video: VspwVideo, frame: VspwFrame) -> NDArray[np.uint8] | DataError:
+    if frame.image is None:
+        return DataError(f"{video.name}/{frame.stem}: the image is missing")
+    image = cv2.imread(str(frame.image), cv2.IMREAD_COLOR)
+    if image is None:
+        return DataError(f"{frame.image}: cannot be read as an image")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _label_size(interval: Sequence[tuple[VspwFrame, object]]) -> tuple[int, int] | None:
+    """(height, width) of the first mask that says so; None leaves the images' own."""
+    for path in (frame.mask for frame, _ in interval):
+        size = None if path is None else _png_size(path)
+        if size is not None:
+            return size
+    return None
+
+
+def _png_size(path: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(path) as mask:
+            return mask.height, mask.width
+    except (OSError, UnidentifiedImageError):
+        return None  # the scorer reads the mask and says what is wrong with it

@@ -1,0 +1,53 @@
+"""Reading ahead: a thread takes from an iterator while its consumer works, a bounded number of items at a time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+def prefetch(items: Iterable[_T], depth: int) -> Iterator[_T]:
+    """Yield what ``items`` yields, up to ``depth`` of them read ahead; its exceptions arrive in their place.
+
+    The thread ends when the items do or when this generator is closed; ``items`` is only ever used by that thread.
+    """
+    ready: queue.Queue[tuple[bool, _T | BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(entry: tuple[bool, _T | BaseException | None]) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not put((True, item)):
+                    return
+        except BaseException as error:  # noqa: BLE001  # raised again in the consumer's thread
+            put((False, error))
+        else:
+            put((False, None))
+
+    thread = threading.Thread(target=read, name="tfcseg-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            is_item, value = ready.get()
+            if is_item:
+                yield value  # type: ignore[misc]  # an item, by the flag
+            elif value is None:
+                return
+            else:
+                raise value  # type: ignore[misc]  # an exception, by the flag
+    finally:
+        stopped.set()
+        thread.join()
