@@ -20,6 +20,10 @@ MODES = ("tfc", "reuse", "image")
 """``image``: every frame a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11."""
 
 
+CORRELATIONS = ("paper", "aligned")
+"""``paper``: eq. 6 compares the same position. ``aligned``: the position's best match nearby (model/alignment.py)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Everything needed to build a network of the right shape; stored in the weights file."""
@@ -32,3 +36,4 @@ class ModelConfig:
     ffn_dim: int = 1024
     keyframe_interval: int = KEYFRAME_INTERVAL
     threshold: float = SIMILARITY_THRESHOLD
+    correlation: str = "paper"

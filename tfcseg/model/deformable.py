@@ -81,7 +81,7 @@ class DeformableAttention(nn.Module):
         return value.reshape(*value.shape[:-1], self.heads, -1)
 
     def forward(self, query: Tensor, reference: Tensor, values: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
-        """Attend from query (N, D) at reference (N, 2), (x, y) in 0…1; values and rows as in `sample_and_weigh`.
+        """Attend from query (N, D) at reference (N, L, 2), (x, y) in 0…1; values and rows as in `sample_and_weigh`.
 
         Returns (N, D).
         """
@@ -90,7 +90,7 @@ class DeformableAttention(nn.Module):
         weights = self.weights(query).view(count, self.heads, NUM_LEVELS * self.points).softmax(-1)
         sizes = torch.tensor([(v.shape[2], v.shape[1]) for v in values], device=query.device)  # (L, 2) as (w, h)
         # float32 from here: half precision cannot tell neighbouring cells of a wide map apart.
-        locations = reference[:, None, None, None].float() + offsets.float() / sizes[:, None]
+        locations = reference[:, None, :, None].float() + offsets.float() / sizes[:, None]
         weights = weights.view(count, self.heads, NUM_LEVELS, self.points)
         output: Tensor = self.output(sample_and_weigh(values, rows, locations, weights))
         return output
@@ -130,8 +130,18 @@ class SparseUpdate(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def forward(self, z: Tensor, points: Points, values: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self,
+        z: Tensor,
+        points: Points,
+        values: Sequence[Tensor],
+        rows: Sequence[Tensor],
+        shift: Tensor | None = None,
+    ) -> Tensor:
         """Eq. 11: z (S, D, h, w) with its N ``points`` updated, all others untouched. Returns (S, D, h, w).
+
+        ``shift`` (S, 2, h, w) are displacements (y, x) in cells of z: where a position lies in the keyframe, whose
+        levels 3 and 4 it samples there (aligned correlation). None: at the same position (the paper).
 
         The query is taken from the interpolated embedding z' (figure 1: interpolation first, then sparse MSDA on its
         output); eq. 8 writes z_t.
@@ -139,7 +149,11 @@ class SparseUpdate(nn.Module):
         height, width = z.shape[-2:]
         pixels = z.permute(0, 2, 3, 1)
         query = pixels[points.frame, points.y, points.x]  # (N, D)
-        reference = torch.stack([(points.x + 0.5) / width, (points.y + 0.5) / height], -1)
+        reference = torch.stack([points.x + 0.5, points.y + 0.5], -1)[:, None].repeat(1, NUM_LEVELS, 1)
+        if shift is not None:
+            moved = shift.permute(0, 2, 3, 1)[points.frame, points.y, points.x]  # (N, 2) as (y, x)
+            reference[:, NUM_LEVELS // 2 :] += moved.flip(-1)[:, None]
+        reference = reference / torch.tensor([width, height], device=z.device)
         query = query + self.attention(self.attention_norm(query), reference, values, rows)
         query = query + self.ffn_out(F.relu(self.ffn_in(self.ffn_norm(query))))
         updated = pixels.index_put((points.frame, points.y, points.x), query.to(z.dtype))

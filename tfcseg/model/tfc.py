@@ -11,8 +11,9 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from tfcseg.model import correlation
+from tfcseg.model.alignment import Shift, find_shift, move
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
+from tfcseg.model.correlation import inconsistent_points, interpolate, interpolation_weight, similarity
 from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
 from tfcseg.model.efficientnet_lite import EfficientNetLite0
@@ -29,6 +30,8 @@ class Keyframe(NamedTuple):
     """z_k (B, D, h, w)."""
     level2: Tensor
     """x̂2_k, projected and resized to stride 4 (B, D, h, w), for eq. 6; folded, fewer channels with equal cosines."""
+    match: Tensor
+    """The same before its resize (B, ·, H/8, W/8): what aligned correlation searches."""
     high: Tensor
     """Levels 3 and 4 of the fused sum (B, D, h, w): with eq. 4 it is the same for every frame of the interval."""
     values: tuple[Tensor, Tensor]
@@ -44,6 +47,8 @@ class NonKeyframes(NamedTuple):
     """w_t of eq. 6, unclamped (B·T, h, w)."""
     updated_fraction: Tensor
     """Share of points repaired by sparse MSDA (B·T,), float32."""
+    shift: Shift | None
+    """Where positions lie in their keyframe; None with the paper's correlation, or if nothing moved."""
 
 
 class TFCSegmenter(nn.Module):
@@ -66,7 +71,8 @@ class TFCSegmenter(nn.Module):
         size = (x1.shape[-2], x1.shape[-1])
         high = head.fuse_high(x3, x4, size)
         z = head.activate(head.fuse_low(x1, x2), high)
-        memory = Keyframe(z, resize(self._correlated(x2), size), high, (self._value(x3, 2), self._value(x4, 3)))
+        match = self._correlated(x2)
+        memory = Keyframe(z, resize(match, size), match, high, (self._value(x3, 2), self._value(x4, 3)))
         return head.classify(z), memory
 
     def image(self, image: Tensor) -> Tensor:
@@ -78,32 +84,41 @@ class TFCSegmenter(nn.Module):
         return head.classify(head.activate(head.fuse_low(x1, x2), high))
 
     def non_keyframes(
-        self, images: Tensor, memory: Keyframe, *, mode: str = "tfc", threshold: float | None = None
+        self,
+        images: Tensor,
+        memory: Keyframe,
+        *,
+        mode: str = "tfc",
+        threshold: float | None = None,
+        correlation: str | None = None,
     ) -> NonKeyframes:
         """Eqs 4 to 11 for any number of frames per keyframe at once.
 
         images (B·T, 3, H, W), the frames of one interval together; ``memory`` of the B keyframes. ``mode`` is ``tfc``
-        or ``reuse`` (eq. 4 alone: no interpolation, no MSDA). Frames refer to their keyframe only, never to each other.
+        or ``reuse`` (eq. 4 alone: no interpolation, no MSDA). ``correlation`` is ``paper`` or ``aligned``; what is None
+        is the configuration's. Frames refer to their keyframe only, never to each other.
         """
         head = self.decode_head
         frames = images.shape[0]
         x1, x2 = self.backbone.encode_low(images)
         size = (x1.shape[-2], x1.shape[-1])
+        match = self._correlated(x2)
+        aligned = (correlation or self.config.correlation) == "aligned"
+        shift = find_shift(memory.match, match, size) if aligned else None
         # Eq. 4: the mixed pyramid (x1_t, x2_t, x3_k, x4_k); its high part is the keyframe's sum.
-        z_t = head.activate(head.fuse_low(x1, x2), correlation.per_frame(memory.high, frames))
-        level2 = resize(self._correlated(x2), size)
-        w = correlation.similarity(correlation.per_frame(memory.level2, frames), level2)
+        z_t = head.activate(head.fuse_low(x1, x2), move(memory.high, shift, frames))
+        w = similarity(move(memory.level2, shift, frames), resize(match, size))
         if mode == "reuse":
-            return NonKeyframes(head.classify(z_t), w[:, 0], w.new_zeros(frames))
-        w_hat = correlation.interpolation_weight(w)
-        z = correlation.interpolate(correlation.per_frame(memory.embedding, frames), z_t, w_hat)
-        points = correlation.inconsistent_points(w, self.config.threshold if threshold is None else threshold)
+            return NonKeyframes(head.classify(z_t), w[:, 0], w.new_zeros(frames), shift)
+        z = interpolate(move(memory.embedding, shift, frames), z_t, interpolation_weight(w))
+        points = inconsistent_points(w, self.config.threshold if threshold is None else threshold)
         if points.frame.numel():
             values = (self._value(x1, 0), self._value(x2, 1), *memory.values)
             interval = points.frame // (frames // memory.high.shape[0])
-            z = self.update(z, points, values, (points.frame, points.frame, interval, interval))
+            rows = (points.frame, points.frame, interval, interval)
+            z = self.update(z, points, values, rows, None if shift is None else shift.cells)
         share = torch.bincount(points.frame, minlength=frames).float() / (size[0] * size[1])
-        return NonKeyframes(head.classify(z), w[:, 0], share)
+        return NonKeyframes(head.classify(z), w[:, 0], share, shift)
 
     @torch.no_grad()
     def fold(self) -> TFCSegmenter:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tfcseg.model.alignment import move
 from tfcseg.model.correlation import interpolation_weight
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.losses import WeightedSum, hard_cross_entropy, similarity_loss, soft_cross_entropy
@@ -46,8 +47,11 @@ def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor) -> Losses
     rest = segmentation_loss(result.logits, labels[:, 1:].flatten(0, 1))
     size = (result.similarity.shape[-2], result.similarity.shape[-1])
     classes, known = grid_classes(labels, size)
-    unchanged = (classes[:, 1:] == classes[:, :1]).flatten(0, 1).float()
-    weight = (known[:, 1:] * known[:, :1]).flatten(0, 1)
+    frames = result.similarity.shape[0]
+    # With aligned correlation the keyframe's label is that of the place which the position was compared with.
+    before, before_known = (move(x[:, :1], result.shift, frames)[:, 0] for x in (classes, known))
+    unchanged = (classes[:, 1:].flatten(0, 1) == before).float()
+    weight = known[:, 1:].flatten(0, 1) * before_known
     return {
         "seg": WeightedSum(key.total + rest.total, key.weight + rest.weight),
         "bce": similarity_loss(interpolation_weight(result.similarity), unchanged, weight),
