@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tfcseg.errors import UsageError, WeightsError
@@ -159,16 +159,19 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     return _PRECISIONS[precision]
 
 
-class _SkipNormal(TorchFunctionMode):
-    """On the meta device there is nothing to draw, but ``normal_`` there imports torch's compiler: a second or more."""
+class _WithoutCompiler(TorchFunctionMode):
+    """Keeps off the meta device the two functions that import torch's compiler there, which takes a second or more."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):  # nothing to draw
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **({**kwargs, "device": "cpu"} if func is torch.arange else kwargs))
 
 
 def _build_without_values(config: ModelConfig) -> TFCSegmenter:
     """Network on the meta device: names, shapes and types, but neither memory nor random numbers."""
-    with torch.device("meta"), _SkipNormal():
+    with torch.device("meta"), _WithoutCompiler():
         return build_segmenter(config)
 
 
