@@ -1,0 +1,102 @@
+"""Tables of names between label sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tfcseg.errors import DataError
+from tfcseg.evaluation.label_maps import BUILT_IN, KNOWN_NAMES, built_in_label_map, read_label_map
+from tfcseg.evaluation.label_names import ADE150, CITYSCAPES19, VOC21, VSPW
+from tfcseg.labels import ADE31, LabelSet, distinct_palette, name_table
+
+
+def label_set(names: tuple[str, ...], name: str = "mine") -> LabelSet:
+    return LabelSet(name, names, distinct_palette(len(names)))
+
+
+def test_name_lists_are_complete():
+    assert [len(names) for names in (VSPW, CITYSCAPES19, VOC21, ADE150)] == [124, 19, 21, 150]
+    assert ADE150[:31] == ADE31.names[1:]
+    assert (VSPW[0], VSPW[60], VSPW[123]) == ("wall", "person", "train")
+
+
+@pytest.mark.parametrize(("source", "target"), BUILT_IN)
+def test_built_in_maps_name_classes_of_both_sets(source, target):
+    label_map = BUILT_IN[source, target]
+    table = name_table(label_set(KNOWN_NAMES[source]), label_set(KNOWN_NAMES[target]), label_map)
+    assert (table >= 0).sum() == len(label_map) > 0
+    same_name = set(KNOWN_NAMES[source]) & set(KNOWN_NAMES[target])
+    assert all(label_map[name] == name for name in same_name)
+
+
+def test_our_label_set_has_the_counterparts_one_expects():
+    to_vspw = built_in_label_map(ADE31, label_set(VSPW))
+    assert set(ADE31.names) - set(to_vspw) == {"other"}
+    assert to_vspw["sidewalk"] == "path"
+    assert to_vspw["armchair"] == to_vspw["chair"] == "chair_or_seat"
+    assert built_in_label_map(ADE31, label_set(CITYSCAPES19))["house"] == "building"
+    assert built_in_label_map(ADE31, label_set(VOC21))["wall"] == "background"
+    assert built_in_label_map(ADE31, label_set(ADE150))["rug"] == "rug"
+
+
+def test_label_sets_are_recognised_by_their_names_in_any_order():
+    renamed = label_set(tuple(reversed(ADE31.names)), "whatever")
+    assert built_in_label_map(renamed, label_set(VSPW)) == built_in_label_map(ADE31, label_set(VSPW))
+
+
+def test_equal_names_map_to_themselves():
+    names = ("cat", "dog")
+    assert built_in_label_map(label_set(names), label_set(names[::-1])) == {"cat": "cat", "dog": "dog"}
+
+
+def test_a_part_of_vspw_gets_a_part_of_its_map():
+    assert built_in_label_map(ADE31, label_set(("path", "sky", "gun"))) == {"sidewalk": "path", "sky": "sky"}
+
+
+@pytest.mark.parametrize("names", [("sky", "zebra crossing"), ("gun",)])
+def test_unknown_sets_need_a_file(names):
+    with pytest.raises(DataError, match=r"no built-in label map from label set 'ade31' to 'mine'.*--label-map"):
+        built_in_label_map(ADE31, label_set(names))
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_reads_a_label_map(tmp_path):
+    path = write(tmp_path / "map.json", {"sky": "sky", "field": "ground", "rug": None})
+    assert read_label_map(path, ADE31, label_set(VSPW)) == {"sky": "sky", "field": "ground"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"ski": "sky"}, "no class 'ski' in label set 'ade31'; did you mean sky"),
+        ({"sky": "ski"}, "no class 'ski' in label set 'vspw'; did you mean sky"),
+        ({"skj": None}, "no class 'skj'"),
+        ({"sky": 28}, "'sky' goes to 28; give the name"),
+        ({"sky": None}, "maps no class"),
+        ({}, "maps no class"),
+        (["sky"], "a JSON list"),
+    ],
+)
+def test_label_maps_that_make_no_sense_are_refused(tmp_path, content, message):
+    path = write(tmp_path / "map.json", content)
+    with pytest.raises(DataError, match=f"map.json: .*{message}"):
+        read_label_map(path, ADE31, label_set(VSPW, "vspw"))
+
+
+def test_label_maps_have_to_be_json(tmp_path):
+    path = tmp_path / "map.json"
+    with pytest.raises(DataError, match=r"map.json: no such file"):
+        read_label_map(path, ADE31, label_set(VSPW))
+    path.write_text('{"sky": "sky", "sky": "sea"}')
+    with pytest.raises(DataError, match=r"map.json: not readable as JSON .*'sky' is given twice"):
+        read_label_map(path, ADE31, label_set(VSPW))
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"map.json: not readable as JSON"):
+        read_label_map(path, ADE31, label_set(VSPW))

@@ -1,0 +1,200 @@
+"""Score the videos of a VSPW split, one frame at a time, whatever the predictions come from."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import DataError, TfcsegError, UsageError
+from tfcseg.evaluation.label_maps import LabelMap
+from tfcseg.evaluation.metrics import (
+    VC_WINDOWS,
+    ConfusionMatrix,
+    Counts,
+    Mean,
+    VcProtocol,
+    WindowScores,
+    class_iou,
+    mean_iou,
+    only_targets,
+    pixel_accuracy,
+    weighted_iou,
+)
+from tfcseg.evaluation.predictions import PredictionSource
+from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, percent
+from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
+from tfcseg.evaluation.shards import Shard
+from tfcseg.evaluation.stability import flow_name
+from tfcseg.evaluation.vspw import VspwDataset, open_vspw
+from tfcseg.labels import LabelSet
+
+OnVideo: TypeAlias = Callable[[VideoScore], None]
+
+
+def evaluate(
+    root: str | Path,
+    predict: PredictionSource,
+    *,
+    split: str = "val",
+    protocol: VcProtocol = "vspw",
+    mode: str = "predictions",
+    model_labels: LabelSet | None = None,
+    label_map: LabelMap | None = None,
+    limit: int | None = None,
+    skip_bad: bool = False,
+    measure_tc: bool = False,
+    model_s: Callable[[], float] | None = None,
+    shard: Shard | None = None,
+    on_frame: OnFrame | None = None,
+    on_video: OnVideo | None = None,
+) -> Evaluation:
+    """Score what ``predict`` yields for the videos of a split against their masks.
+
+    Missing frames, masks and videos do not stop the evaluation: they are counted and listed in ``skipped``. DataError
+    if the folder or a prediction is not what it should be, or if nothing could be scored.
+
+    Args:
+        root: Folder in VSPW's layout.
+        predict: Source of label maps, asked video by video and frame by frame.
+        split: List of videos, ``<split>.txt``.
+        protocol: How video consistency is counted (see ``VideoConsistency``).
+        mode: Kept in the result: how the predictions were made.
+        model_labels: Classes of the predictions; None if they are already classes of the data set.
+        label_map: Names of ``model_labels`` to names of the data set; None takes the built-in one.
+        limit: Score the first videos only.
+        skip_bad: Leave damaged frames and stray mask values out, and list them, instead of stopping at the first.
+        measure_tc: Also warp labels along the optical flow of the images, which costs more than all the rest.
+        model_s: Seconds that ``predict`` has spent in its network so far, for ``Speed``.
+        shard: Share of this process; every process returns the same result, equal to that of a single one.
+        on_frame: Called with every scored frame and its prediction in classes of the data set (to save it).
+        on_video: Called with every score of this process (to show progress).
+
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"a limit of {limit} videos leaves none to score")
+    shard = shard or Shard()
+    dataset = open_vspw(root, split)
+    table = prediction_table(dataset.labels, model_labels, label_map)
+    scoring = Scoring(len(dataset.labels), table, protocol, skip_bad, measure_tc, on_frame)
+    videos = dataset.videos[:limit]
+    part = _score_share(dataset, videos, predict, scoring, shard, model_s or (lambda: 0.0), on_video)
+    parts: list[_Part] = shard.gather(part)
+    failures = [part.failure for part in parts if part.failure is not None]
+    if failures:
+        raise min(failures, key=lambda failure: failure[0])[1]
+    scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
+    counts = np.sum([part.counts for part in parts], axis=0)
+    speed = _speed(parts, sum(score.frames for score in scores), has_model=model_s is not None)
+    return _summarise(dataset, scoring, counts, scores, mode, speed)
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one process has to say; ``scores`` and ``failure`` come with the position of the video in the list."""
+
+    counts: Counts
+    scores: list[tuple[int, VideoScore]] = field(default_factory=list)
+    failure: tuple[int, TfcsegError] | None = None
+    wall_s: float = 0.0
+    model_s: float = 0.0
+
+
+def _score_share(
+    dataset: VspwDataset,
+    videos: Sequence[str],
+    predict: PredictionSource,
+    scoring: Scoring,
+    shard: Shard,
+    model_s: Callable[[], float],
+    on_video: OnVideo | None,
+) -> _Part:
+    """Score this process's videos. A failure is kept for all processes to raise, so that none waits for the others."""
+    part = _Part(ConfusionMatrix(scoring.num_classes).counts)
+    started_s, model_started_s = time.perf_counter(), model_s()
+    for position in range(shard.rank, len(videos), shard.count):
+        try:
+            score, counts = VideoScorer(dataset.read_video(videos[position]), scoring).run(predict)
+        except TfcsegError as error:
+            part.failure = (position, error)
+            break
+        part.scores.append((position, score))
+        part.counts += counts
+        if on_video:
+            on_video(score)
+    part.wall_s = time.perf_counter() - started_s
+    part.model_s = model_s() - model_started_s
+    return part
+
+
+def _speed(parts: Sequence[_Part], frames: int, *, has_model: bool) -> Speed:
+    wall_s = max(part.wall_s for part in parts)
+    model_s = sum(part.model_s for part in parts) if has_model else None
+    return Speed(wall_s, frames / wall_s, model_s, frames / model_s if model_s else None)
+
+
+def _summarise(
+    dataset: VspwDataset, scoring: Scoring, counts: Counts, scores: Sequence[VideoScore], mode: str, speed: Speed
+) -> Evaluation:
+    """Pool the counts (K, K + 1) and the scores of all videos, in the order of the list."""
+    skipped = tuple(itertools.chain(*(score.skipped for score in scores)))
+    frames = sum(score.frames for score in scores)
+    if not frames:
+        first = f", such as {skipped[0].video}: {skipped[0].reason}" if skipped else ""
+        raise DataError(f"{dataset.root}: no frame of split {dataset.split!r} can be scored{first}")
+    is_predictable = scoring.is_predictable()
+    predictable = only_targets(counts, is_predictable)
+    classes = _class_scores(dataset, counts, predictable, is_predictable)
+    windows = {n: WindowScores.pool(score.windows[n] for score in scores) for n in VC_WINDOWS}
+    return Evaluation(
+        miou=percent(mean_iou(predictable)),
+        miou_all=percent(mean_iou(counts)),
+        wiou=percent(weighted_iou(predictable)),
+        wiou_all=percent(weighted_iou(counts)),
+        pixel_accuracy=percent(pixel_accuracy(predictable)),
+        pixel_accuracy_all=percent(pixel_accuracy(counts)),
+        vc8=percent(windows[8].vc.value),
+        vc16=percent(windows[16].vc.value),
+        tc=percent(Mean.pool(score.tc for score in scores).value),
+        tc_flow=flow_name() if scoring.measure_tc else None,
+        label_change=percent(Mean.pool(score.label_change for score in scores).value),
+        classes_counted=sum(score.iou is not None for score in classes),
+        classes_counted_all=sum(score.iou_all is not None for score in classes),
+        unpredictable=tuple(score.name for score in classes if score.target_pixels and not score.is_predictable),
+        windows=windows,
+        videos=sum(score.frames > 0 for score in scores),
+        frames=frames,
+        frames_missing=sum(score.frames_missing for score in scores),
+        skipped=skipped,
+        classes=classes,
+        per_video=tuple(scores),
+        protocol=scoring.protocol,
+        mode=mode,
+        split=dataset.split,
+        speed=speed,
+    )
+
+
+def _class_scores(
+    dataset: VspwDataset, counts: Counts, predictable: Counts, is_predictable: NDArray[np.bool_]
+) -> tuple[ClassScore, ...]:
+    iou, iou_all = class_iou(predictable), class_iou(counts)
+    in_target, predicted = counts.sum(axis=1), counts[:, :-1].sum(axis=0)
+    return tuple(
+        ClassScore(
+            index=index,
+            name=name,
+            is_predictable=bool(is_predictable[index]),
+            target_pixels=int(in_target[index]),
+            predicted_pixels=int(predicted[index]),
+            iou=percent(float(iou[index])),
+            iou_all=percent(float(iou_all[index])),
+        )
+        for index, name in enumerate(dataset.labels.names)
+    )

@@ -1,0 +1,203 @@
+"""What an evaluation found, and its files: eval.json, per_class.csv, per_video.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tfcseg.evaluation.metrics import Mean, VcProtocol, WindowScores
+from tfcseg.outputs import replace_atomically
+
+RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv")
+
+SkipKind = Literal[
+    "missing video",
+    "no masks",
+    "missing frame",
+    "missing image",
+    "missing mask",
+    "bad frame",
+    "stray values",
+    "too short",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Something that was left out of the scores, and why; ``frame`` is None where the whole video is meant."""
+
+    kind: SkipKind
+    video: str
+    frame: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoScore:
+    """Scores of one video (percentages over the classes that can be predicted) and the sums they are pooled from."""
+
+    name: str
+    frames: int
+    """Scored ones."""
+    frames_missing: int
+    """Frames that are not on disk, or whose image or mask is not."""
+    miou: float | None
+    pixel_accuracy: float | None
+    windows: Mapping[int, WindowScores]
+    tc: Mean
+    label_change: Mean
+    skipped: tuple[Skip, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One class of the data set: IoU in percent, among the classes that can be predicted and among all."""
+
+    index: int
+    name: str
+    is_predictable: bool
+    target_pixels: int
+    predicted_pixels: int
+    iou: float | None
+    iou_all: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """``wall_s`` of the slowest process; ``model_s`` is the time in the network, summed over processes, if known."""
+
+    wall_s: float
+    fps: float
+    model_s: float | None
+    model_fps: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of one split. Percentages are 0 to 100, and None where nothing could be counted.
+
+    ``…_all`` is over all classes of the data set, those the model cannot predict counting 0; the plain numbers leave
+    the ground truth of such classes out (``unpredictable`` names those that occur). VC takes the target of all classes.
+    """
+
+    miou: float | None
+    miou_all: float | None
+    wiou: float | None
+    wiou_all: float | None
+    pixel_accuracy: float | None
+    pixel_accuracy_all: float | None
+    vc8: float | None
+    vc16: float | None
+    tc: float | None
+    tc_flow: str | None
+    label_change: float | None
+    classes_counted: int
+    classes_counted_all: int
+    unpredictable: tuple[str, ...]
+    windows: Mapping[int, WindowScores]
+    videos: int
+    frames: int
+    frames_missing: int
+    skipped: tuple[Skip, ...]
+    classes: tuple[ClassScore, ...]
+    per_video: tuple[VideoScore, ...]
+    protocol: VcProtocol
+    mode: str
+    split: str
+    speed: Speed
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether data was missing or bad; a video that is merely too short for a window does not count."""
+        return any(skip.kind != "too short" for skip in self.skipped)
+
+    @property
+    def skipped_by_kind(self) -> dict[str, int]:
+        """How many entries of each kind ``skipped`` has."""
+        return dict(Counter(skip.kind for skip in self.skipped))
+
+    def to_json(self) -> dict[str, Any]:
+        """Content of eval.json."""
+        numbers = (
+            "miou miou_all wiou wiou_all pixel_accuracy pixel_accuracy_all vc8 vc16 tc tc_flow label_change "
+            "classes_counted classes_counted_all unpredictable"
+        )
+        return {
+            **{key: getattr(self, key) for key in numbers.split()},
+            "windows": {str(n): {"counted": w.counted, "dropped": w.dropped} for n, w in self.windows.items()},
+            "windows_dropped": {str(n): _drops(scores) for n, scores in self.windows.items()},
+            "videos": self.videos,
+            "frames": self.frames,
+            "frames_missing": self.frames_missing,
+            "skipped": [asdict(skip) for skip in self.skipped],
+            "per_class": {score.name: score.iou for score in self.classes if score.iou is not None},
+            "per_class_all": {score.name: score.iou_all for score in self.classes if score.iou_all is not None},
+            "protocol": self.protocol,
+            "mode": self.mode,
+            "split": self.split,
+            "speed": asdict(self.speed),
+        }
+
+
+def percent(share: float) -> float | None:
+    """Turn a share into 0 to 100, and NaN into None."""
+    return None if math.isnan(share) else 100 * share
+
+
+def write_evaluation(directory: str | Path, evaluation: Evaluation) -> tuple[Path, ...]:
+    """Write ``RESULT_FILES`` into ``directory``, replacing those there; OutputError if it cannot be written."""
+    contents = (
+        json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        _csv(asdict(score) for score in evaluation.classes),
+        _csv(_video_row(score) for score in evaluation.per_video),
+    )
+    paths = tuple(Path(directory) / name for name in RESULT_FILES)
+    for path, content in zip(paths, contents, strict=True):
+        with replace_atomically(path) as partial:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(content, encoding="utf-8")
+    return paths
+
+
+def _drops(scores: WindowScores) -> dict[str, int]:
+    return {
+        "last": scores.dropped_last,
+        "across_gap": scores.dropped_across_gap,
+        "without_target": scores.dropped_without_target,
+    }
+
+
+def _video_row(score: VideoScore) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "video": score.name,
+        "frames": score.frames,
+        "frames_missing": score.frames_missing,
+        "miou": score.miou,
+        "pixel_accuracy": score.pixel_accuracy,
+    }
+    for n, windows in score.windows.items():
+        row[f"vc{n}"] = percent(windows.vc.value)
+        row[f"vc{n}_counted"] = windows.counted
+        row[f"vc{n}_dropped"] = windows.dropped
+    row["tc"] = percent(score.tc.value)
+    row["label_change"] = percent(score.label_change.value)
+    row["skipped"] = "; ".join(f"{skip.frame or 'video'}: {skip.reason}" for skip in score.skipped)
+    return row
+
+
+def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Table with a header; numbers with four decimals, empty cells for None."""
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
+    return text.getvalue()

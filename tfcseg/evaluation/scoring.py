@@ -1,0 +1,200 @@
+"""Score one video: pair its frames with predictions, decide what is left out, feed the accumulators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import DataError, TfcsegError
+from tfcseg.evaluation.label_maps import LabelMap, built_in_label_map
+from tfcseg.evaluation.metrics import (
+    VC_WINDOWS,
+    ConfusionMatrix,
+    Counts,
+    Labels,
+    VcProtocol,
+    VideoConsistency,
+    mean_iou,
+    only_targets,
+    pixel_accuracy,
+)
+from tfcseg.evaluation.predictions import Prediction, PredictionSource
+from tfcseg.evaluation.result import Skip, SkipKind, VideoScore, percent
+from tfcseg.evaluation.stability import StabilityScores
+from tfcseg.evaluation.vspw import VspwFrame, VspwVideo, read_target
+from tfcseg.labels import NO_CLASS, LabelSet, name_table
+
+OnFrame: TypeAlias = Callable[[VspwVideo, VspwFrame, Labels], None]
+
+_STRAY = 254
+"""Marks values without meaning in a lookup table; data sets have at most 253 classes, so no class has it."""
+
+_ABSENT: tuple[SkipKind, ...] = ("missing image", "missing mask")
+_DAMAGE: tuple[SkipKind, ...] = ("bad frame", "stray values")
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How videos are scored; the same for all of them."""
+
+    num_classes: int
+    table: Labels  # (256,) predicted value -> class of the data set
+    protocol: VcProtocol
+    skip_bad: bool
+    measure_tc: bool
+    on_frame: OnFrame | None
+
+    def is_predictable(self) -> NDArray[np.bool_]:
+        """(K,) which classes of the data set a prediction can name."""
+        return np.isin(np.arange(self.num_classes), self.table)
+
+
+def prediction_table(dataset: LabelSet, model: LabelSet | None, label_map: LabelMap | None) -> Labels:
+    """(256,) class of the data set by predicted value: 255 where it has no counterpart, 254 where it means nothing."""
+    table = np.full(256, _STRAY, dtype=np.uint8)
+    table[NO_CLASS] = NO_CLASS
+    if model is None:
+        table[: len(dataset)] = np.arange(len(dataset))
+    else:
+        pairs = built_in_label_map(model, dataset) if label_map is None else label_map
+        counterparts = name_table(model, dataset, pairs)
+        table[: len(model)] = np.where(counterparts < 0, NO_CLASS, counterparts)
+    return table
+
+
+class _ScoredFrame(NamedTuple):
+    frame: VspwFrame
+    target: Labels
+    predicted: Labels  # as the source gave it
+    prediction: Labels  # in classes of the data set
+    after_gap: bool
+
+
+class VideoScorer:
+    """One video: pairs frames with predictions, decides what is left out, and feeds the accumulators."""
+
+    def __init__(self, video: VspwVideo, scoring: Scoring) -> None:
+        self.video = video
+        self.scoring = scoring
+        self.skipped: list[Skip] = []
+
+    def run(self, predict: PredictionSource) -> tuple[VideoScore, Counts]:
+        """Score the whole video; its (K, K + 1) counts come along to be added up."""
+        scoring = self.scoring
+        confusion = ConfusionMatrix(scoring.num_classes)
+        consistency = VideoConsistency(VC_WINDOWS, scoring.protocol)
+        stability = StabilityScores()
+        frames = 0
+        for frame, target, predicted, prediction, after_gap in self._scored_frames(predict):
+            confusion.update(target, prediction)
+            consistency.update(target, prediction, after_gap=after_gap)
+            if scoring.measure_tc:
+                self._measure_tc(stability, frame, predicted, after_gap)
+            if scoring.on_frame:
+                scoring.on_frame(self.video, frame, prediction)
+            frames += 1
+        self._note_short(frames)
+        counts = only_targets(confusion.counts, scoring.is_predictable())
+        score = VideoScore(
+            name=self.video.name,
+            frames=frames,
+            frames_missing=self.video.frames_missing + sum(skip.kind in _ABSENT for skip in self.skipped),
+            miou=percent(mean_iou(counts)),
+            pixel_accuracy=percent(pixel_accuracy(counts)),
+            windows=consistency.result(),
+            tc=stability.tc,
+            label_change=stability.label_change,
+            skipped=tuple(self.skipped),
+        )
+        return score, confusion.counts
+
+    def _scored_frames(self, predict: PredictionSource) -> Iterator[_ScoredFrame]:
+        """Yield the frames that can be scored, and note the others."""
+        video = self.video
+        if not video.frames:
+            self._note("missing video", None, "no frame of it is in data/")
+            return
+        if not video.has_masks:
+            self._note("no masks", None, f"{len(video.frames)} frames without masks")
+            return
+        predictions = iter(predict(video))
+        after_gap = False
+        shape: tuple[int, ...] | None = None
+        for frame, missing in zip(video.frames, video.missing_before, strict=True):
+            predicted = next(predictions, None)
+            if predicted is None:
+                raise DataError(f"{video.name}: the predictions end before frame {frame.stem}")
+            if missing:
+                self._note("missing frame", frame, f"{missing} missing before this one")
+                after_gap = True
+            scored = self._pair(frame, predicted, after_gap, shape)
+            after_gap = scored is None
+            if scored is not None:
+                shape = scored.target.shape
+                yield scored
+        if next(predictions, None) is not None:
+            raise DataError(f"{video.name}: there are more predictions than its {len(video.frames)} frames")
+
+    def _pair(
+        self, frame: VspwFrame, predicted: Prediction, after_gap: bool, shape: tuple[int, ...] | None
+    ) -> _ScoredFrame | None:
+        """Bring target and prediction together; None, and a note why, if the frame cannot be scored."""
+        if frame.mask is None:
+            self._note("missing mask", frame, "the image has no mask")
+            return None
+        if isinstance(predicted, TfcsegError):
+            # Whoever predicts from images can do nothing about one that was never there.
+            self._note("missing image" if frame.image is None else "bad frame", frame, str(predicted))
+            return None
+        try:
+            target, stray = read_target(frame.mask, self.scoring.num_classes)
+        except DataError as error:
+            self._note("bad frame", frame, str(error))
+            return None
+        for value, pixels in stray.items():
+            self._note("stray values", frame, f"{frame.mask}: value {value} is no class ({pixels} pixels)")
+        for what, other in (("its prediction", predicted.shape), ("the mask before it", shape)):
+            if other is not None and other != target.shape:
+                reason = f"{frame.mask}: the mask's (height, width) is {target.shape}, but that of {what} {other}"
+                self._note("bad frame", frame, reason)
+                return None
+        return _ScoredFrame(frame, target, predicted, self._translate(frame, predicted), after_gap)
+
+    def _translate(self, frame: VspwFrame, predicted: Labels) -> Labels:
+        """Predicted values as classes of the data set."""
+        prediction = np.asarray(cv2.LUT(predicted, self.scoring.table), dtype=np.uint8)
+        is_stray = prediction == _STRAY
+        if is_stray.any():
+            highest = int(np.flatnonzero(self.scoring.table != _STRAY)[-2])
+            raise DataError(
+                f"prediction {self.video.name}/{frame.stem}.png has value {predicted[is_stray].min()}; "
+                f"classes go from 0 to {highest}, {NO_CLASS} = none"
+            )
+        return prediction
+
+    def _measure_tc(self, stability: StabilityScores, frame: VspwFrame, predicted: Labels, after_gap: bool) -> None:
+        if frame.image is None:
+            stability.restart()
+            return
+        try:
+            stability.update(frame.image, predicted, after_gap=after_gap)
+        except TfcsegError as error:
+            self._note("bad frame", frame, str(error))
+            stability.restart()
+
+    def _note_short(self, frames: int) -> None:
+        usable = frames - 1 if self.scoring.protocol == "vspw" else frames
+        for n in VC_WINDOWS:
+            if frames > 0 and usable < n:
+                self._note("too short", None, f"{frames} frames give no window of {n}")
+
+    def _note(self, kind: SkipKind, frame: VspwFrame | None, reason: str) -> None:
+        """List what is left out; damage stops the evaluation unless it may be skipped."""
+        if kind in _DAMAGE and not self.scoring.skip_bad:
+            raise DataError(f"{reason}; --skip-bad leaves it out and counts it")
+        self.skipped.append(Skip(kind, self.video.name, frame.stem if frame else None, reason))
