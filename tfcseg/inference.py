@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.model.config import MODES, SIZE_MULTIPLE
+from tfcseg.model.config import CORRELATIONS, MODES, SIZE_MULTIPLE
 from tfcseg.model.label_map import labels_from_logits
 from tfcseg.model.tfc import Keyframe
 from tfcseg.weights import LoadedModel
@@ -34,6 +34,8 @@ class InferenceOptions:
     threshold: float
     size: int
     """Short side of the network's input in px."""
+    correlation: str
+    """``paper`` or ``aligned``."""
 
     @property
     def uses_memory(self) -> bool:
@@ -63,6 +65,7 @@ def checked_options(
     keyframe_interval: int | None = None,
     threshold: float | None = None,
     size: int | None = None,
+    correlation: str | None = None,
 ) -> InferenceOptions:
     """Options with the model's defaults for what is None; UsageError for values that make no sense."""
     config = model.card.config
@@ -71,13 +74,16 @@ def checked_options(
     side = model.card.preprocessing.size if size is None else size
     if mode not in MODES:
         raise UsageError(f"no mode {mode!r}; there are {', '.join(MODES)}")
+    matching = config.correlation if correlation is None else correlation
+    if matching not in CORRELATIONS:
+        raise UsageError(f"no correlation {matching!r}; there are {', '.join(CORRELATIONS)}")
     if not 1 <= interval <= 1000:
         raise UsageError(f"a keyframe interval of {interval} is not between 1 and 1000")
     if not 0.0 <= limit <= 1.0:
         raise UsageError(f"a threshold of {limit:g} is not between 0 and 1")
     if not SIZE_MULTIPLE <= side <= 4096:
         raise UsageError(f"a network input of {side} px is not between {SIZE_MULTIPLE} and 4096")
-    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side)
+    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side, matching)
 
 
 def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
@@ -147,6 +153,7 @@ class IntervalNetwork:
             memory,
             mode=self.options.mode,
             threshold=self.options.threshold,
+            correlation=self.options.correlation,
         )
         labels = _to_labels(result.logits, size)
         similarity = result.similarity.float().cpu().numpy()

@@ -62,14 +62,18 @@ def segment(
     keyframe_interval: int | None = None,
     threshold: float | None = None,
     size: int | None = None,
+    correlation: str | None = None,
 ) -> Iterator[SegmentedFrame]:
     """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
 
     frames: from `read_frames`, or plain (H, W, 3) uint8 RGB arrays, all of one size within an interval. ``mode`` is
-    ``tfc``, ``reuse`` or ``image``; what is None is the model's default. Holds one interval of frames, and nothing
-    between two calls: two videos interleaved do not affect each other. UsageError for senseless options.
+    ``tfc``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``; what is None is the model's default.
+    Holds one interval of frames, and nothing between two calls: two videos interleaved do not affect each other.
+    UsageError for senseless options.
     """
-    options = checked_options(model, mode=mode, keyframe_interval=keyframe_interval, threshold=threshold, size=size)
+    options = checked_options(
+        model, mode=mode, keyframe_interval=keyframe_interval, threshold=threshold, size=size, correlation=correlation
+    )
     network = IntervalNetwork(model, options)
     numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
     return _segment(numbered, network)
@@ -111,6 +115,7 @@ def run(
     keyframe_interval: int | None = None,
     threshold: float | None = None,
     size: int | None = None,
+    correlation: str | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
     device: str = "auto",
@@ -131,7 +136,12 @@ def run(
     try:
         loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
         options = checked_options(
-            loaded, mode=mode, keyframe_interval=keyframe_interval, threshold=threshold, size=size
+            loaded,
+            mode=mode,
+            keyframe_interval=keyframe_interval,
+            threshold=threshold,
+            size=size,
+            correlation=correlation,
         )
         visible = results.visible(loaded.labels)
         frames = open_frames(source, start_s=start_s, end_s=end_s)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.consistency import ConsistencyMeter
-from tfcseg.errors import UsageError
+from tfcseg.errors import DataError, UsageError
 from tfcseg.frames import VideoInfo
 from tfcseg.inference import InferenceOptions
 from tfcseg.labels import LabelSet
@@ -55,14 +55,16 @@ class ResultOptions:
     """Measure TC, which needs optical flow."""
 
     def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
-        """(K,) flags of the classes to draw, None for all. UsageError for senseless options, DataError for a name."""
+        """(K,) flags of the classes to draw, None for all. UsageError for senseless options and unknown names."""
         if not 0.0 <= self.alpha <= 1.0:
             raise UsageError(f"an alpha of {self.alpha:g} is not between 0 and 1")
         if not self.classes:
             return None
         flags = np.zeros(len(labels), np.bool_)
-        for name in self.classes:
-            flags[labels.index(name)] = True
+        try:
+            flags[[labels.index(name) for name in self.classes]] = True
+        except DataError as error:
+            raise UsageError(str(error)) from None
         return flags
 
 
@@ -277,6 +279,7 @@ def build_report(facts: RunFacts, summary: Summary, wall_s: float) -> Report:
             options.keyframe_interval,
             options.threshold,
             options.size,
+            options.correlation,
             str(model.device),
             str(model.precision).removeprefix("torch."),
         ),

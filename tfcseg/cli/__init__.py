@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.cli import models, run, train
+from tfcseg.cli import models, publish, run, train
 from tfcseg.cli.console import print_error
 from tfcseg.errors import TfcsegError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command("run")(run.command)
 app.command("train")(train.command)
 app.command("models")(models.command)
+app.command("publish")(publish.command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -24,6 +24,13 @@ Threshold = Annotated[
 Size = Annotated[
     int | None, typer.Option(help="Short side of the network's input in px.", show_default="the model's, 480")
 ]
+Correlation = Annotated[
+    str | None,
+    typer.Option(
+        help="Compare with the keyframe at the same position ([bold]paper[/]) or at the best match ([bold]aligned[/]).",
+        show_default="the model's",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<number> or mps.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16 (auto: fp16 on CUDA, else fp32).")]
 Output = Annotated[

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tfcseg.errors import DataError
+from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.evaluation.predictions import Prediction
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
+from tfcseg.images import read_image
 from tfcseg.inference import InferenceOptions, IntervalNetwork
 from tfcseg.weights import LoadedModel
 
@@ -30,22 +30,22 @@ class ModelPredictions:
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
         """One label map (at its mask's size) per frame of ``video``, or the reason why there is none."""
-        interval: list[tuple[VspwFrame, NDArray[np.uint8] | DataError]] = []
+        interval: list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]] = []
         readable = 0
         for frame in video.frames:
             image = _read(video, frame)
             interval.append((frame, image))
-            readable += not isinstance(image, DataError)
+            readable += not isinstance(image, TfcsegError)
             if readable == self._interval:
                 yield from self._predict(interval)
                 interval, readable = [], 0
         yield from self._predict(interval)
 
-    def _predict(self, interval: Sequence[tuple[VspwFrame, NDArray[np.uint8] | DataError]]) -> Iterator[Prediction]:
-        images = [image for _, image in interval if not isinstance(image, DataError)]
+    def _predict(self, interval: Sequence[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]]) -> Iterator[Prediction]:
+        images = [image for _, image in interval if not isinstance(image, TfcsegError)]
         results = iter(self._network.run(images, _label_size(interval))) if images else iter(())
         for _, image in interval:
-            if isinstance(image, DataError):
+            if isinstance(image, TfcsegError):
                 yield image
             else:
                 result = next(results)
@@ -53,13 +53,13 @@ class ModelPredictions:
                 yield result.labels
 
 
-def _read(video: VspwVideo, frame: VspwFrame) -> NDArray[np.uint8] | DataError:
+def _read(video: VspwVideo, frame: VspwFrame) -> NDArray[np.uint8] | TfcsegError:
     if frame.image is None:
         return DataError(f"{video.name}/{frame.stem}: the image is missing")
-    image = cv2.imread(str(frame.image), cv2.IMREAD_COLOR)
-    if image is None:
-        return DataError(f"{frame.image}: cannot be read as an image")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    try:
+        return read_image(frame.image)
+    except InputError as error:
+        return error
 
 
 def _label_size(interval: Sequence[tuple[VspwFrame, object]]) -> tuple[int, int] | None:

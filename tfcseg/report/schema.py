@@ -53,6 +53,7 @@ class OptionFacts:
     keyframe_interval: int
     threshold: float
     size: int | None  # short side of the network's input
+    correlation: str
     device: str
     precision: str
 
