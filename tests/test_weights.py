@@ -200,6 +200,7 @@ _PREPROCESSING = dataclasses.asdict(IMAGENET_PREPROCESSING)
         ({"config": "[" * 100_000}, "config: JSON is nested too deeply"),
         ({"config": changed(_CONFIG, backbone="mit_b6")}, "config: unknown backbone 'mit_b6'"),
         ({"config": changed(_CONFIG, backbone=[])}, "config: unknown backbone"),
+        ({"config": changed(_CONFIG, correlation="none")}, "config: unknown correlation 'none'"),
         ({"config": changed(_CONFIG, embed_dim=10**9)}, "embed_dim must be a whole number from 1 to 2048"),
         ({"config": changed(_CONFIG, embed_dim=16.0)}, "embed_dim must be a whole number"),
         ({"config": changed(_CONFIG, embed_dim=15)}, "embed_dim 15 is no multiple of 2 heads"),
