@@ -75,25 +75,25 @@ def view_image(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
     size = (view.size, view.size)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     crop = cv2.warpAffine(image, view.matrix, size, flags=flags, borderValue=(124, 116, 104))
-    return distort_colours(crop, view)
+    return distort_colours(as_bytes(crop), view)
 
 
 def distort_colours(crop: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
     """The photometric part of a view on an RGB image of any size."""
     if view.contrast != 1.0 or view.brightness != 0.0:
         ramp = (np.arange(256) - 128.0) * view.contrast + 128.0 + view.brightness
-        crop = cv2.LUT(crop, np.clip(np.rint(ramp), 0, 255).astype(np.uint8))
+        crop = as_bytes(cv2.LUT(crop, np.clip(np.rint(ramp), 0, 255).astype(np.uint8)))
     if view.saturation != 1.0 or view.hue_shift:
         hsv = cv2.cvtColor(crop, cv2.COLOR_RGB2HSV)
         hue = ((np.arange(256) + view.hue_shift) % 180).astype(np.uint8)
         saturation = np.clip(np.arange(256) * view.saturation, 0, 255).astype(np.uint8)
         value = np.arange(256, dtype=np.uint8)
-        crop = cv2.cvtColor(cv2.LUT(hsv, np.stack([hue, saturation, value], -1)[None]), cv2.COLOR_HSV2RGB)
+        crop = as_bytes(cv2.cvtColor(cv2.LUT(hsv, np.stack([hue, saturation, value], -1)[None]), cv2.COLOR_HSV2RGB))
     if view.blur_px:
-        crop = cv2.GaussianBlur(crop, (0, 0), view.blur_px)
+        crop = as_bytes(cv2.GaussianBlur(crop, (0, 0), view.blur_px))
     if view.jpeg_quality is not None:
         _, coded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, view.jpeg_quality])
-        crop = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        crop = as_bytes(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return crop
 
 
@@ -111,10 +111,15 @@ def view_soft_labels(labels: NDArray[np.uint8], source: tuple[int, int], view: V
     rows, columns = np.mgrid[0:cells, 0:cells].astype(np.float32)
     map_x = (linear[0, 0] * columns + linear[0, 1] * rows + offset[0]).astype(np.float32)
     map_y = (linear[1, 0] * columns + linear[1, 1] * rows + offset[1]).astype(np.float32)
-    return cv2.remap(labels, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    return as_bytes(cv2.remap(labels, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0))
 
 
 def view_hard_labels(labels: NDArray[np.uint8], view: View, ignore_index: int = 255) -> NDArray[np.uint8]:
     """(H, W) class map → (size, size), nearest; ``ignore_index`` outside of the source."""
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(labels, view.matrix, (view.size, view.size), flags=flags, borderValue=ignore_index)
+    return as_bytes(cv2.warpAffine(labels, view.matrix, (view.size, view.size), flags=flags, borderValue=ignore_index))
+
+
+def as_bytes(pixels: object) -> NDArray[np.uint8]:
+    """What OpenCV returned, as what it is: its stubs only say that it is some array."""
+    return np.asarray(pixels, np.uint8)

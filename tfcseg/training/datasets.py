@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError
-from tfcseg.training.augment import draw_view, view_image, view_soft_labels
+from tfcseg.training.augment import as_bytes, draw_view, view_image, view_soft_labels
 from tfcseg.training.labelling import Clip, Still
 from tfcseg.training.pseudo_clips import pseudo_clip
 
@@ -63,7 +63,7 @@ class StillSource:
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """A view of a random still."""
-        still = self._stills[rng.integers(len(self._stills))]
+        still = self._stills[int(rng.integers(len(self._stills)))]
         image = read_rgb(still.image)
         view = draw_view(rng, (image.shape[0], image.shape[1]), self._crop)
         soft = view_soft_labels(np.load(still.labels), (image.shape[0], image.shape[1]), view)
@@ -124,7 +124,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise DataError(f"{path} cannot be read as an image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 def to_sample(images: Sequence[NDArray[np.uint8]], soft: Sequence[NDArray[np.uint8]]) -> Sample:

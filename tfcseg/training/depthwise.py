@@ -17,16 +17,14 @@ Pair = tuple[int, int]
 
 class _DepthwiseFunction(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = (stride, padding, bias is not None)
         low_bias = None if bias is None else bias.to(x.dtype)
         return nn.functional.conv2d(x, weight.to(x.dtype), low_bias, stride, padding, 1, weight.shape[0])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         stride, padding, has_bias = ctx.geometry
         groups = weight.shape[0]
@@ -55,7 +53,9 @@ class DepthwiseConv2d(nn.Conv2d):
             return super().forward(input)
         low = input.to(torch.get_autocast_dtype("cpu"))
         stride, padding = self.stride, self.padding
-        result: Tensor = _DepthwiseFunction.apply(low, self.weight, self.bias, stride, padding)
+        result: Tensor = _DepthwiseFunction.apply(  # type: ignore[no-untyped-call]
+            low, self.weight, self.bias, stride, padding
+        )
         return result
 
 
@@ -63,7 +63,9 @@ def use_float32_backward(network: nn.Module) -> None:
     """Replace every depthwise convolution below ``network`` by one with a float32 backward pass, in place."""
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if type(child) is nn.Conv2d and child.groups == child.in_channels == child.out_channels > 1:
+            if type(child) is not nn.Conv2d or child.dilation != (1, 1) or child.padding_mode != "zeros":
+                continue
+            if child.groups == child.in_channels == child.out_channels > 1:
                 replacement = DepthwiseConv2d(
                     child.in_channels,
                     child.out_channels,

@@ -10,7 +10,6 @@ Layout of the cache (everything in it can be deleted and is made again):
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
+from tfcseg.training.augment import as_bytes
+from tfcseg.training.cores import available_cores
+from tfcseg.training.interrupts import ignore_interrupts
 from tfcseg.training.teachers import GRID, Teacher, soft_labels
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -52,13 +54,13 @@ class Clip:
 
 
 def find_media(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """(images, videos) below ``roots``, sorted; DataError if a root is missing or there is nothing at all."""
+    """(images, videos) below ``roots``, sorted, not hidden ones; DataError if a root is missing or all are empty."""
     images: list[Path] = []
     videos: list[Path] = []
     for root in roots:
         if not root.exists():
             raise DataError(f"{root} does not exist")
-        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+        for path in [root] if root.is_file() else filter(Path.is_file, sorted(root.rglob("[!.]*"))):
             suffix = path.suffix.lower()
             if suffix in IMAGE_SUFFIXES:
                 images.append(path)
@@ -91,7 +93,7 @@ def label_media(
     jobs: list[tuple[Path, Path]] = [(s.image, s.labels) for s in stills if not s.labels.exists()]
     jobs += [(path, folder) for path, folder in folders if not (folder / "labels.npy").exists()]
     if jobs:
-        count = workers or max(1, len(os.sched_getaffinity(0)))
+        count = workers or available_cores()
         # spawn: a fork of a process that already runs torch threads may deadlock
         context = get_context("spawn")
         with ProcessPoolExecutor(count, context, _start_worker, (tuple(teachers),)) as pool:
@@ -120,6 +122,7 @@ _worker_teachers: list[Teacher] = []
 
 
 def _start_worker(paths: tuple[Path, ...]) -> None:
+    ignore_interrupts()
     cv2.setNumThreads(1)
     _worker_teachers.extend(Teacher(path) for path in paths)
 
@@ -129,7 +132,7 @@ def _label_file(job: tuple[Path, Path]) -> None:
     if target.suffix == ".npy":
         image = cv2.imread(str(source), cv2.IMREAD_COLOR)
         if image is not None:
-            _save(target, soft_labels(_worker_teachers, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), crops=True))
+            _save(target, soft_labels(_worker_teachers, as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), crops=True))
         return
     target.mkdir(exist_ok=True)
     frames = _extract_frames(source, target)
@@ -159,7 +162,7 @@ def _extract_frames(video: Path, folder: Path) -> list[NDArray[np.uint8]]:
             scale = min(1.0, CLIP_SIDE_PX / min(image.shape[:2]))
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             cv2.imwrite(str(folder / f"{len(frames):05d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-            frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            frames.append(as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
         position += 1
     capture.release()
     return frames
@@ -172,8 +175,8 @@ def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]
     backward flow disagree by more than a cell do not take part. Same shape and type as ``labels``.
     """
     flow_size = 2 * GRID
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    small = [cv2.cvtColor(cv2.resize(f, (flow_size, flow_size)), cv2.COLOR_RGB2GRAY) for f in frames]
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    small = [as_bytes(cv2.cvtColor(cv2.resize(f, (flow_size, flow_size)), cv2.COLOR_RGB2GRAY)) for f in frames]
     columns, rows = np.meshgrid(np.arange(GRID, dtype=np.float32), np.arange(GRID, dtype=np.float32))
     steadied = np.empty_like(labels)
     for t in range(len(frames)):
@@ -197,6 +200,6 @@ def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]
 
 def _grid_flow(dis: cv2.DISOpticalFlow, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Flow from ``source`` to ``target`` at (GRID, GRID, 2), in grid cells."""
-    flow = dis.calc(source, target, None)
+    flow = dis.calc(source, target, None)  # type: ignore[call-overload]  # None: a new array
     halved: NDArray[np.float32] = cv2.resize(flow, (GRID, GRID), interpolation=cv2.INTER_AREA) * 0.5
     return halved

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import cv2
@@ -16,17 +17,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from tfcseg.errors import DataError, TfcsegError, WeightsError
-from tfcseg.evaluation.metrics import ConfusionMatrix, mean_iou
-from tfcseg.labels import NO_CLASS
+from tfcseg.errors import DataError, TfcsegError
 from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
-from tfcseg.training.objective import Objective, clip_losses, grid_classes, image_losses, normalise
-from tfcseg.training.processes import start_processes, sum_gradients, sum_over_processes, use_cross_process_norm
+from tfcseg.training.interrupts import ignore_interrupts, noted_interrupts
+from tfcseg.training.objective import Objective, clip_losses, image_losses, normalise
+from tfcseg.training.processes import (
+    copy_from_first,
+    start_processes,
+    sum_gradients,
+    sum_over_processes,
+    use_cross_process_norm,
+)
+from tfcseg.training.validation import validation_miou
 from tfcseg.weights import ModelCard, save_model
-
-CHECKPOINT_FORMAT = "tfcseg-checkpoint-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class TrainOptions:
     averaging: float = 0.999
     """Decay of the running average of the weights; the average is what is validated and written."""
     seed: int = 0
+    frozen: tuple[str, ...] = ()
+    """Parameters whose names begin with one of these are not trained."""
 
 
 class Trainer:
@@ -67,47 +75,70 @@ class Trainer:
         precision: torch.dtype,
         workers: int,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
+        on_step: Callable[[int, int], None] = lambda step, steps: None,
     ) -> None:
         self.rank, self.world = start_processes(device)
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: TFCSegmenter = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.options, self.folder = card, options, folder
         self.train_samples, self.validation_samples = train, validation
-        self.device, self.precision, self.workers, self.report = device, precision, workers, report
+        self.device, self.precision, self.workers = device, precision, workers
+        self.report, self.on_step = report, on_step
         if device.type == "cpu":
             use_float32_backward(self.network)
         if self.world > 1:
             use_cross_process_norm(self.network)
+            copy_from_first(self.network)
         self.objective: Objective = image_losses if options.stage == "image" else clip_losses
         self.optimizer = torch.optim.AdamW(_parameter_groups(network, options), lr=options.learning_rate)
         self.average = {name: t.detach().clone() for name, t in network.state_dict().items()}
         self.step, self.best = 0, -math.inf
 
     def run(self, *, validate_every: int, checkpoint_every: int, log_every: int = 20) -> float:
-        """Train to the last step; returns the best validation score (mIoU, 0–100)."""
+        """Train to the last step; returns the best validation score (mIoU, 0–100).
+
+        After Ctrl-C or SIGTERM the step is finished, a checkpoint saved and KeyboardInterrupt raised.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.resume()
         started, first = time.perf_counter(), self.step
-        for batch in self._batches():
-            losses = self._train_step(batch)
-            self.step += 1
-            last = self.step == self.options.steps
-            if self.step % log_every == 0 or last:
-                rate = (self.step - first) / (time.perf_counter() - started)
-                self._log(
-                    {
-                        "step": self.step,
-                        "steps": self.options.steps,
-                        **{name: round(value, 5) for name, value in losses.items()},
-                        "lr": self._learning_rate(),
-                        "images_per_s": round(rate * self.options.batch * self.world * batch.images.shape[1], 2),
-                        "eta_s": round((self.options.steps - self.step) / rate),
-                    }
-                )
-            if self.step % validate_every == 0 or last:
-                self._validate()
-            if self.step % checkpoint_every == 0 or last:
-                self.save_checkpoint()
+        interval: list[dict[str, float]] = []
+        with noted_interrupts(patient=self.world > 1) as interrupted:
+            for batch in self._batches():
+                rate = self._learning_rate()
+                interval.append(self._train_step(batch))
+                self.step += 1
+                last = self.step == self.options.steps
+                if not self.rank:
+                    self.on_step(self.step, self.options.steps)
+                if self.step % log_every == 0 or last:
+                    pace_hz = (self.step - first) / (time.perf_counter() - started)
+                    self._log(self._progress(interval, rate, pace_hz, batch.images.shape[1]))
+                    interval.clear()
+                if self.step % validate_every == 0 or last:
+                    self._validate()
+                stop = self._is_any(interrupted())
+                if self.step % checkpoint_every == 0 or last or stop:
+                    self.save_checkpoint()
+                if stop and not last:
+                    raise KeyboardInterrupt
         return self.best
+
+    def _progress(
+        self, interval: Sequence[dict[str, float]], learning_rate: float, pace_hz: float, frames: int
+    ) -> dict[str, Any]:
+        """Log record of the steps since the last one: their mean losses, and how fast training goes."""
+        return {
+            "step": self.step,
+            "steps": self.options.steps,
+            **{name: round(fmean(losses[name] for losses in interval), 5) for name in interval[0]},
+            "lr": learning_rate,
+            "images_per_s": round(pace_hz * self.options.batch * self.world * frames, 2),
+            "eta_s": round((self.options.steps - self.step) / pace_hz),
+        }
+
+    def _is_any(self, claim: bool) -> bool:
+        """Whether ``claim`` holds in any process: all of them stop at the same step or they would wait for ever."""
+        return bool(sum_over_processes(torch.tensor(float(claim), device=self.device)) > 0)
 
     def _batches(self) -> Iterator[Sample]:
         """Samples of every remaining step for one process: their numbers follow from step and rank."""
@@ -125,10 +156,15 @@ class Trainer:
             multiprocessing_context="spawn" if self.workers else None,
             worker_init_fn=_start_worker,
         )
-        return iter(loader)
+        try:
+            yield from loader
+        except DataError as error:
+            # From a worker process it arrives with that process's traceback around it.
+            raise DataError(str(error).rstrip().rsplit(f"{DataError.__name__}: ", 1)[-1]) from None
 
     def _train_step(self, batch: Sample) -> dict[str, float]:
         self._set_training()
+        torch.manual_seed(self._step_seed())
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate() * group["scale"]
         losses = self._losses(batch)
@@ -153,6 +189,10 @@ class Trainer:
         low = self.precision is not torch.float32
         with torch.autocast(self.device.type, self.precision, enabled=low):
             return self.objective(self.network, images, labels)
+
+    def _step_seed(self) -> int:
+        """Dropout draws the same in a step whether training was stopped before it or not."""
+        return int(np.random.SeedSequence((self.options.seed, self.step, self.rank)).generate_state(1, np.uint64)[0])
 
     def _set_training(self) -> None:
         self.network.train()
@@ -182,7 +222,7 @@ class Trainer:
             return
         current = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
-        score = 100 * validation_miou(self, self.validation_samples)
+        score = 100 * validation_miou(self.predict, self.validation_samples, self.network.config.num_classes)
         self._log({"step": self.step, "validation_miou": round(score, 3), "best": round(max(score, self.best), 3)})
         save_model(self.folder / "last.safetensors", self.network, self.card)
         if score > self.best:
@@ -208,13 +248,12 @@ class Trainer:
         self.report(record)
 
     def save_checkpoint(self) -> None:
-        """Write everything needed to go on, under a temporary name first."""
+        """Write everything needed to go on."""
         if self.rank:
             return
-        partial = self.folder / "checkpoint.pt.partial"
-        torch.save(
+        write_checkpoint(
+            self.folder / "checkpoint.pt",
             {
-                "format": CHECKPOINT_FORMAT,
                 "options": asdict(self.options),
                 "network": self.network.state_dict(),
                 "average": self.average,
@@ -222,45 +261,21 @@ class Trainer:
                 "step": self.step,
                 "best": self.best,
             },
-            partial,
         )
-        partial.replace(self.folder / "checkpoint.pt")
 
     def resume(self) -> None:
         """Continue from the folder's checkpoint, if there is one; WeightsError if it was made with other options."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-            raise WeightsError(f"{path} is not a tfcseg checkpoint; train into another folder")
-        ours = asdict(self.options)
-        other = {key: value for key, value in state["options"].items() if ours.get(key) != value}
-        if other:
-            raise WeightsError(f"{path} was made with other options ({other}); train into another folder")
+        state = read_checkpoint(path, asdict(self.options), self.network.state_dict(), self.device)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step, self.best = state["average"], int(state["step"]), float(state["best"])
 
 
-def validation_miou(trainer: Trainer, samples: Dataset[Sample]) -> float:
-    """Mean IoU (0–1) at the label grid over all frames of ``samples``; soft labels count by their largest class."""
-    matrix = ConfusionMatrix(trainer.network.config.num_classes)
-    for number in range(len(samples)):  # type: ignore[arg-type]
-        sample = samples[number]
-        logits = trainer.predict(sample)
-        size = (logits.shape[-2], logits.shape[-1])
-        classes, known = grid_classes(sample.labels[None], size)
-        target = torch.where(known > 0, classes, NO_CLASS)[0].numpy().astype(np.uint8)
-        for truth, prediction in zip(target, logits.argmax(1).cpu().numpy().astype(np.uint8), strict=True):
-            matrix.update(truth, prediction)
-    score = mean_iou(matrix.counts)
-    if math.isnan(score):
-        raise DataError("the validation samples have no labelled pixel")
-    return score
-
-
 def _start_worker(number: int) -> None:
+    ignore_interrupts()
     cv2.setNumThreads(1)  # the cores belong to the network
 
 
@@ -270,8 +285,9 @@ def _parameter_groups(network: TFCSegmenter, options: TrainOptions) -> list[dict
     for name, parameter in network.named_parameters():
         scale = 1.0 if name.startswith("backbone.") else options.head_rate_scale
         decay = options.weight_decay if parameter.dim() > 1 else 0.0
-        if options.stage == "image" and name.startswith("update."):
-            parameter.requires_grad_(False)  # takes no part in step 1
+        idle = ("update.",) if options.stage == "image" else ()  # step 1 has no frames between keyframes
+        if name.startswith((*idle, *options.frozen)):
+            parameter.requires_grad_(False)
             continue
         groups.setdefault((scale, decay), []).append(parameter)
     return [

@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
+
+from tfcseg.errors import TfcsegError
+
+_T = TypeVar("_T")
+
+_LONGEST_WAIT = timedelta(days=7)
+"""The first process may label media for hours while the others wait."""
+
+
+class FirstProcessError(TfcsegError):
+    """The first process failed and has said why; the others end without a word."""
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that talks and writes; true where there is only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def processes_here() -> int:
+    """Processes that share this machine's cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def process_device(device: torch.device) -> torch.device:
+    """``device``, but where it is CUDA without a number the GPU that belongs to this process."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(own)
+    return own
 
 
 def start_processes(device: torch.device) -> tuple[int, int]:
@@ -18,6 +50,44 @@ def start_processes(device: torch.device) -> tuple[int, int]:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return dist.get_rank(), dist.get_world_size()
+
+
+def first_process_first(task: Callable[[], _T]) -> _T:
+    """Result of ``task``, which the first process runs alone, before the others do.
+
+    What is slow and kept on disk (labels) is then made once. FirstProcessError in the others if the first one failed.
+    """
+    if not dist.is_initialized():
+        return task()
+    # A group of its own: the usual one gives up after minutes.
+    waiting = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+    failed = torch.zeros(1)
+    try:
+        if dist.get_rank() == 0:
+            failed += 1
+            result = task()
+            failed.zero_()
+    finally:
+        dist.broadcast(failed, 0, group=waiting)
+    if dist.get_rank() == 0:
+        return result
+    if failed:
+        raise FirstProcessError("the first process failed")
+    return task()
+
+
+def end_processes() -> None:
+    """Leave the group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def copy_from_first(network: nn.Module) -> None:
+    """Give every process the parameters and statistics of the first, in place: they were drawn at random."""
+    for tensor in network.state_dict().values():
+        copy = tensor.detach().contiguous()
+        dist.broadcast(copy, 0)
+        tensor.copy_(copy)
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
@@ -36,7 +106,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     trainable = [p for p in parameters if p.requires_grad]
     flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in trainable])
     dist.all_reduce(flat)
-    for parameter, gradient in zip(trainable, flat.split([p.numel() for p in trainable]), strict=True):
+    for parameter, gradient in zip(trainable, torch.split(flat, [p.numel() for p in trainable]), strict=True):
         parameter.grad = gradient.view_as(parameter).clone()
 
 
@@ -50,7 +120,8 @@ class CrossProcessBatchNorm(nn.BatchNorm2d):
         x = input.float()
         count = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
         sums = torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count])
-        total, squares, number = differentiable_all_reduce(sums).split([x.shape[1], x.shape[1], 1])
+        sums = differentiable_all_reduce(sums)  # type: ignore[no-untyped-call]
+        total, squares, number = torch.split(sums, [x.shape[1], x.shape[1], 1])
         mean = total / number
         variance = (squares / number - mean * mean).clamp_min(0)
         with torch.no_grad():
@@ -58,9 +129,9 @@ class CrossProcessBatchNorm(nn.BatchNorm2d):
             unbiased = variance * (number / (number - 1).clamp_min(1))
             self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
             self.running_var.lerp_(unbiased, momentum)  # type: ignore[union-attr]
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr,operator]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        normalised = (x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
+        normalised: Tensor = (x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
         return normalised.to(input.dtype)
 
 

@@ -12,7 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.training.augment import LABEL_STRIDE, View, distort_colours, draw_view, view_image, view_soft_labels
+from tfcseg.training.augment import (
+    LABEL_STRIDE,
+    View,
+    as_bytes,
+    distort_colours,
+    draw_view,
+    view_image,
+    view_soft_labels,
+)
 
 Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """An image (H, W, 3) and its soft labels (G, G, K)."""
@@ -110,5 +118,5 @@ def _noise(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uin
     """Sensor noise of its own for every frame: a still copied T times would teach that w = 1 means bit equality."""
     noise = np.empty(image.shape, np.int8)
     cv2.setRNGSeed(int(rng.integers(2**31)))
-    cv2.randn(noise, 0, float(rng.uniform(0.5, 5.0)))
-    return cv2.add(image, noise, dtype=cv2.CV_8U)
+    cv2.randn(noise, 0, float(rng.uniform(0.5, 5.0)))  # type: ignore[call-overload]  # numbers are fine
+    return as_bytes(cv2.add(image, noise, dtype=cv2.CV_8U))

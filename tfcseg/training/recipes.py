@@ -7,22 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from tfcseg.errors import DataError, UsageError
+from tfcseg.errors import DataError, InputError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE, open_vspw
 from tfcseg.labels import ADE31, LabelSet
 from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
 from tfcseg.model.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.model_card import BACKBONES
+from tfcseg.training.damage import examine, image_defect, refuse
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
 from tfcseg.training.labelling import find_media, label_media
 from tfcseg.training.loop import TrainOptions
-from tfcseg.training.vspw_clips import VspwClipSource, check_frames
+from tfcseg.training.teachers import check_teachers
+from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
+from tfcseg.video import probe
 from tfcseg.weights import ModelCard, Preprocessing, load_model
 
 LITE0_PREPROCESSING = Preprocessing(480, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
@@ -44,6 +49,8 @@ class Material:
     validation: Dataset[Sample]
     labels: LabelSet
     description: str
+    left_out: Sequence[str] = ()
+    """Bad data that is not trained on, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class Distillation:
     media: Sequence[Path]
     teachers: Sequence[Path]
     cache: Path
+    skip_bad: bool = False
     progress: Callable[[int, int], None] = field(default=lambda done, total: None)
 
 
@@ -63,8 +71,13 @@ def is_vspw(root: Path) -> bool:
 
 def distilled_material(job: Distillation, options: TrainOptions, crop: int, processes: int) -> Material:
     """Label the media (once) and set up the sources: stills in stage ``image``, clips and pseudo-clips in ``tfc``."""
-    images, videos = find_media(job.media)
+    check_teachers(job.teachers, len(ADE31))
+    images, videos, defects = _sound_media(job)
     stills, clips = label_media(images, videos, job.teachers, job.cache, progress=job.progress)
+    labelled = {still.image for still in stills}
+    unlabelled = [f"{path}: cannot be decoded" for path in images if path not in labelled]
+    if not job.skip_bad:
+        refuse(unlabelled, "some images could not be labelled")
     held_out, kept = stills[::HELD_OUT_EVERY], [s for i, s in enumerate(stills) if i % HELD_OUT_EVERY]
     if not kept:
         raise DataError(f"{len(stills)} readable images: at least 2 are needed (videos alone cannot validate)")
@@ -87,30 +100,59 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
         SampleStream(sources, shares, count=options.steps * options.batch * processes, seed=options.seed),
         SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=_VALIDATION_SEED),
         ADE31,
-        f"distilled from {names} on {len(kept)} photos and {len(clips)} video clips",
+        f"distilled from {names} on {_count(len(kept), 'photo')} and {_count(len(clips), 'video clip')}",
+        defects + unlabelled,
     )
+
+
+def _sound_media(job: Distillation) -> tuple[list[Path], list[Path], list[str]]:
+    """(images, videos, defects): what looks whole, and one line for each file that does not."""
+    images, videos = find_media(job.media)
+    image_defects, video_defects = examine(image_defect, images), examine(_video_defect, videos)
+    pairs = [*zip(images, image_defects, strict=True), *zip(videos, video_defects, strict=True)]
+    defects = [f"{path}: {defect}" for path, defect in pairs if defect]
+    if not job.skip_bad:
+        refuse(defects, "damaged files")
+    return (
+        [path for path, defect in zip(images, image_defects, strict=True) if not defect],
+        [path for path, defect in zip(videos, video_defects, strict=True) if not defect],
+        defects,
+    )
+
+
+def _video_defect(path: Path) -> str | None:
+    try:
+        probe(path)
+    except InputError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
 
 
 def vspw_material(root: Path, options: TrainOptions, crop: int, processes: int, *, skip_bad: bool) -> Material:
     """The paper's data: clips of one interval from the train split, validated on the val split."""
     train, validation = open_vspw(root, "train"), open_vspw(root, "val")
+    found, held_out = find_sound_frames(train), find_sound_frames(validation)
+    left_out = found.defects + held_out.defects
     if not skip_bad:
-        check_frames(train)
-        check_frames(validation)
+        refuse(left_out, str(root))
     length = 1 if options.stage == "image" else KEYFRAME_INTERVAL
     count = options.steps * options.batch * processes
     return Material(
-        SampleStream([VspwClipSource(train, crop, length)], [1.0], count=count, seed=options.seed),
+        SampleStream([VspwClipSource(train, found, crop, length)], [1.0], count=count, seed=options.seed),
         SampleStream(
-            [VspwClipSource(validation, crop, length)], [1.0], count=VALIDATION_SAMPLES, seed=_VALIDATION_SEED
+            [VspwClipSource(validation, held_out, crop, length)],
+            [1.0],
+            count=VALIDATION_SAMPLES,
+            seed=_VALIDATION_SEED,
         ),
         train.labels,
-        f"supervised on {root.resolve().name} ({len(train.videos)} videos)",
+        f"supervised on {root.resolve().name} ({_count(len(train.videos), 'video')})",
+        left_out,
     )
 
 
 def start_network(
-    backbone: str, labels: LabelSet, init: Path | None, *, embed_dim: int | None = None
+    backbone: str, labels: LabelSet, init: str | Path | None, *, embed_dim: int | None = None
 ) -> tuple[TFCSegmenter, ModelCard]:
     """Network to start from and its card: weights of ``init``, else ImageNet's for Lite0, else random."""
     if init is not None:
@@ -123,8 +165,8 @@ def start_network(
     config = ModelConfig(backbone, width, len(labels), ffn_dim=4 * width)
     try:
         network = build_segmenter(config)
-    except ValueError as error:
-        raise UsageError(f"{error}; known: efficientnet_lite0, mit_b0 … mit_b5") from None
+    except ValueError:
+        raise UsageError(f"no backbone {backbone!r}; there are {', '.join(BACKBONES)}") from None
     if isinstance(network.backbone, EfficientNetLite0):
         try:
             load_imagenet_weights(network.backbone)
@@ -135,13 +177,31 @@ def start_network(
         config=config,
         labels=labels,
         preprocessing=LITE0_PREPROCESSING if lite else MIT_PREPROCESSING,
-        trained_on="nothing",
+        trained_on="backbone: ImageNet" if lite else "",
         licence="Apache-2.0",
         measured={},
-        created_with=f"torch {torch.__version__}",
+        created_with=f"tfcseg {version('tfcseg')}, torch {torch.__version__}",
         description="",
     )
     return network, card
+
+
+def trained_card(
+    start: ModelCard, material: Material, options: TrainOptions, crop: int, processes: int, *, name: str, licence: str
+) -> ModelCard:
+    """Card of what a run makes of a network with the card ``start``; what was measured of that no longer holds."""
+    return replace(
+        start,
+        name=name,
+        trained_on="; then ".join(filter(None, (start.trained_on, material.description))),
+        licence=licence,
+        measured={},
+        created_with=f"tfcseg {version('tfcseg')}, torch {torch.__version__}",
+        description=(
+            f"stage {options.stage}: {options.steps} steps of {options.batch * processes} samples of {crop} px, "
+            f"learning rate {options.learning_rate:g}, seed {options.seed}"
+        ),
+    )
 
 
 def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> TrainOptions:
@@ -155,5 +215,20 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
     elif stage == "image":
         base = TrainOptions(stage, steps=4000, batch=8, learning_rate=5e-4, head_rate_scale=2.0)
     else:
-        base = TrainOptions(stage, steps=1500, batch=4, learning_rate=2e-5, train_norms=False)
+        base = TrainOptions(
+            stage,
+            steps=1500,
+            batch=4,
+            learning_rate=2e-5,
+            head_rate_scale=20.0,
+            warmup_steps=50,
+            averaging=0.995,
+            train_norms=False,
+            # Edges and colours need no change, and their layers are the costly ones to train: every frame runs them.
+            frozen=("backbone.stem.", "backbone.stages.0.", "backbone.stages.1."),
+        )
     return replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

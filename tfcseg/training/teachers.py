@@ -49,10 +49,15 @@ class Teacher:
         candidates = [
             tensor
             for tensor in self._network.get_tensor_details()
-            if len(tensor["shape"]) == 4 and tuple(tensor["shape"][:3]) == spatial and 1 < tensor["shape"][3] <= 255
+            if tensor["index"] != self._input["index"]
+            and len(tensor["shape"]) == 4
+            and tuple(tensor["shape"][:3]) == spatial
+            and 1 < tensor["shape"][3] <= 255
         ]
-        if not candidates or self._input["dtype"] is not np.uint8:
-            raise DataError(f"{path} has no logits of the size of its output, or does not take 8-bit RGB")
+        if not candidates or min(spatial[1:]) < GRID or self._input["dtype"] is not np.uint8:
+            raise DataError(
+                f"{path} has no logits of the size of its output, from {GRID} px on, or does not take 8-bit RGB"
+            )
         self._logits = candidates[-1]
         self.num_classes = int(self._logits["shape"][3])
         self.size = (int(self._input["shape"][1]), int(self._input["shape"][2]))
@@ -63,13 +68,20 @@ class Teacher:
         squeezed = cv2.resize(image, (width, height), interpolation=_interpolation(image.shape[0], height))
         self._network.set_tensor(self._input["index"], squeezed[None])
         self._network.invoke()
-        scale, zero_point = self._logits["quantization"]
+        scale, zero_point = self._logits["quantization"]  # (0, 0) where logits are not quantised
         quantised = self._network.get_tensor(self._logits["index"])[0]
         # Logits were enlarged from about GRID inside the network: a block's centre stands for the block.
-        step = quantised.shape[0] // GRID
-        first = step // 2
-        sampled = quantised[first::step, first::step][:GRID, :GRID].astype(np.float32)
-        return _softmax((sampled - zero_point) * scale)
+        rows, columns = (slice(side // GRID // 2, None, side // GRID) for side in quantised.shape[:2])
+        sampled = quantised[rows, columns][:GRID, :GRID].astype(np.float32)
+        return _softmax((sampled - zero_point) * scale if scale else sampled)
+
+
+def check_teachers(paths: Sequence[Path], num_classes: int) -> None:
+    """DataError naming the first file that is no network of ``num_classes`` classes."""
+    for path in paths:
+        known = Teacher(path).num_classes
+        if known != num_classes:
+            raise DataError(f"teacher {path} knows {known} classes, not {num_classes}; leave it out")
 
 
 def _interpolation(source: int, target: int) -> int:

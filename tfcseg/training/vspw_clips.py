@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import PIL.Image
 import torch
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, read_target
+from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, read_target
 from tfcseg.training.augment import draw_view, view_hard_labels, view_image
+from tfcseg.training.damage import examine, image_defect
 from tfcseg.training.datasets import Sample, read_rgb
 
 
-class VspwClipSource:
-    """Runs of ``length`` frames that follow each other without a gap, one crop for the whole clip."""
+class Sound(NamedTuple):
+    """What can be trained on: runs of (image, mask) pairs without a gap, and what is left out, one line each."""
 
-    def __init__(self, dataset: VspwDataset, crop: int, length: int) -> None:
+    runs: list[list[tuple[Path, Path]]]
+    defects: list[str]
+
+
+class VspwClipSource:
+    """Clips of ``length`` frames that follow each other without a gap, one crop for the whole clip."""
+
+    def __init__(self, dataset: VspwDataset, sound: Sound, crop: int, length: int) -> None:
         self._crop = crop
         self._length = length
         self._classes = len(dataset.labels)
-        videos = [dataset.read_video(name) for name in dataset.videos]
-        self._runs = [run for video in videos for run in _unbroken_runs(video) if len(run) >= length]
+        self._runs = [run for run in sound.runs if len(run) >= length]
         if not self._runs:
             raise DataError(f"{dataset.root}: no video of split {dataset.split} has {length} labelled frames in a row")
 
@@ -39,34 +48,38 @@ class VspwClipSource:
         return Sample(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(labels)))
 
 
-def check_frames(dataset: VspwDataset, limit: int = 20) -> None:
-    """DataError naming up to ``limit`` defects (missing files, empty files, masks without their image)."""
-    defects = []
+def find_sound_frames(dataset: VspwDataset) -> Sound:
+    """Examine every frame of a split: missing, empty and cut files, masks of another kind or size than their image."""
+    runs: list[list[tuple[Path, Path]]] = []
+    defects: list[str] = []
     for name in dataset.videos:
         video = dataset.read_video(name)
         if not video.frames:
             defects.append(f"{name}: no frames")
-        defects += [f"{name}/{frame.stem}: {reason}" for frame in video.frames if (reason := _defect(frame))]
-    if defects:
-        more = f" and {len(defects) - limit} more" if len(defects) > limit else ""
-        raise DataError(f"{dataset.root}: {'; '.join(defects[:limit])}{more}; mend them or train with --skip-bad")
+        runs.append([])
+        found = examine(_defect, video.frames)
+        for frame, missing, defect in zip(video.frames, video.missing_before, found, strict=True):
+            if missing or defect:
+                runs.append([])
+            if defect:
+                defects.append(f"{name}/{frame.stem}: {defect}")
+            elif frame.image and frame.mask:
+                runs[-1].append((frame.image, frame.mask))
+    return Sound([run for run in runs if run], defects)
 
 
 def _defect(frame: VspwFrame) -> str | None:
     for kind, path in (("image", frame.image), ("mask", frame.mask)):
-        if path is None:
-            return f"{kind} missing"
-        if path.stat().st_size == 0:
-            return f"{kind} is empty"
+        defect = "missing" if path is None else image_defect(path)
+        if defect:
+            return f"{kind} {defect}"
+    try:
+        with PIL.Image.open(frame.image) as image, PIL.Image.open(frame.mask) as mask:  # type: ignore[arg-type]
+            kind, mask_size, image_size = mask.mode, mask.size, image.size
+    except (OSError, SyntaxError, ValueError):
+        return "image or mask has a damaged header"
+    if kind not in {"L", "P"}:
+        return "mask is a colour picture"
+    if mask_size != image_size:
+        return f"mask is {mask_size[0]}×{mask_size[1]}, its image {image_size[0]}×{image_size[1]}"
     return None
-
-
-def _unbroken_runs(video: VspwVideo) -> list[list[tuple[Path, Path]]]:
-    """Maximal runs of sound frames: (image, mask) pairs."""
-    runs: list[list[tuple[Path, Path]]] = [[]]
-    for frame, missing in zip(video.frames, video.missing_before, strict=True):
-        if missing or _defect(frame):
-            runs.append([])
-        if frame.image and frame.mask and not _defect(frame):
-            runs[-1].append((frame.image, frame.mask))
-    return [run for run in runs if run]

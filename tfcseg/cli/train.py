@@ -1,0 +1,218 @@
+"""``tfcseg train``: train a model on a VSPW folder, or distil one from teachers on any images and videos."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from tfcseg.cli import options
+from tfcseg.cli.console import is_terminal, print_error, print_warning, stderr
+
+if TYPE_CHECKING:
+    from tfcseg.training.run import TrainListener, TrainResult
+
+INTERRUPTED = 130
+
+
+def command(
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A VSPW folder (supervised), or images, videos and folders of them (with --teachers).",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run; a run that is there goes on.", show_default=False)
+    ],
+    teachers: Annotated[
+        list[Path] | None,
+        typer.Option(help="Networks that label the data: .tflite files or a folder of them.", show_default=False),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for the teachers' labels.", show_default="<output>/labels")
+    ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            help="[bold]image[/] (the image network) or [bold]tfc[/] (clips of one interval).",
+            show_default="tfc; image with --teachers and without --init",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="efficientnet_lite0 or mit_b0 … mit_b5.", show_default="efficientnet_lite0"),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Weights file or model to start from.", show_default="ImageNet, or random")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the recipe's")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Samples per step and process.", show_default="the recipe's")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the recipe's")] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="Side of the training crop in px.", show_default="480, 320 with --teachers")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that prepare data.", show_default="1, up to 8 for a GPU")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the network on the CPU.", show_default="all cores")
+    ] = None,
+    device: options.Device = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32 or bf16 (auto: bf16 where the hardware has it, else fp32).")
+    ] = "auto",
+    validate_every: Annotated[
+        int | None, typer.Option(help="Steps between validations.", show_default="a tenth of all")
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave damaged files out instead of stopping.")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model in its card.", show_default="the output folder's")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the model in its card.")] = "not stated",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a model; the same command goes on where an interrupted one stopped. Works under torchrun.
+
+    Example: tfcseg train VSPW_480p -o runs/vspw
+
+    Example: tfcseg train photos clips --teachers teachers -o runs/image
+    """
+    from tfcseg.training.processes import FirstProcessError, is_first_process
+    from tfcseg.training.request import TrainRequest
+    from tfcseg.training.run import train
+
+    talks = is_first_process()
+    request = TrainRequest(
+        data=data,
+        output=output,
+        teachers=teachers or (),
+        cache=cache,
+        stage=stage,
+        backbone=backbone,
+        init=init,
+        steps=steps,
+        batch=batch,
+        learning_rate=lr,
+        crop=crop,
+        workers=workers,
+        threads=threads,
+        device=device,
+        precision=precision,
+        validate_every=validate_every,
+        checkpoint_every=checkpoint_every,
+        seed=seed,
+        skip_bad=skip_bad,
+        name=name,
+        licence=licence,
+    )
+    try:
+        with _listener(shown=talks and not quiet) as listener:
+            result = train(request, listener if talks else None)
+    except FirstProcessError as error:
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        if talks:
+            print_error(f"interrupted; what is done is kept in {output}, and the same command goes on from there")
+        raise typer.Exit(INTERRUPTED) from None
+    if talks and not quiet:
+        _print_summary(result)
+    if talks and as_json:
+        _print_json(result)
+
+
+@contextmanager
+def _listener(*, shown: bool) -> Iterator[TrainListener]:
+    """A progress line on a terminal, one line per log record elsewhere; warnings always."""
+    from tfcseg.training.run import TrainListener
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    is_live = shown and is_terminal()
+    with Progress(*columns, console=stderr, transient=True, disable=not is_live) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, facts="")
+            bar.update(tasks[what], completed=done, total=total)
+
+        def tell(record: dict[str, Any]) -> None:
+            line = describe(record)
+            if is_live and "lr" in record:
+                bar.update(tasks["training"], facts=line.partition("  ")[2])
+            elif shown:
+                stderr.print(line)
+
+        yield TrainListener(
+            on_labelled=lambda done, total: advance("labelling", done, total),
+            on_left_out=_print_left_out,
+            on_step=lambda step, steps: advance("training", step, steps),
+            on_record=tell,
+        )
+
+
+def describe(record: dict[str, Any]) -> str:
+    """A log record as one line."""
+    if "validation_miou" in record:
+        return f"step {record['step']}  validation mIoU {record['validation_miou']:.2f} (best {record['best']:.2f})"
+    minutes, seconds = divmod(record["eta_s"], 60)
+    hours, minutes = divmod(minutes, 60)
+    loss = "  ".join(f"{name} loss {record[name]:.4f}" for name in ("seg", "bce") if name in record)
+    return (
+        f"step {record['step']}/{record['steps']}  {loss}  lr {record['lr']:.2e}  "
+        f"{record['images_per_s']:.1f} img/s  {hours}:{minutes:02}:{seconds:02} left"
+    )
+
+
+def _print_left_out(defects: Sequence[str]) -> None:
+    for defect in defects[:5]:
+        print_warning(f"left out: {defect}")
+    if len(defects) > 5:
+        print_warning(f"left out: {len(defects) - 5} more")
+
+
+def _print_summary(result: TrainResult) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    score = "–" if result.best_miou is None else f"{result.best_miou:.2f} on the validation samples"
+    rows = (
+        ("model", f"{result.name}, stage {result.stage}, {result.steps} steps"),
+        ("best mIoU", score),
+        ("trained on", result.trained_on),
+        ("written", f"{result.output}: best.safetensors, last.safetensors, log.jsonl, checkpoint.pt"),
+    )
+    for key, value in rows:
+        table.add_row(f"[bold]{key}[/]", escape(value))
+    stderr.print(table)
+
+
+def _print_json(result: TrainResult) -> None:
+    content = {
+        "name": result.name,
+        "stage": result.stage,
+        "steps": result.steps,
+        "best_miou": result.best_miou,
+        "trained_on": result.trained_on,
+        "weights": str(result.output / "best.safetensors"),
+        "log": str(result.output / "log.jsonl"),
+    }
+    json.dump(content, sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")

@@ -1,0 +1,175 @@
+"""What a training run was asked to do, checked and completed before any work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tfcseg.errors import DataError, UsageError
+from tfcseg.evaluation.vspw import LABEL_FILE
+from tfcseg.model.config import SIZE_MULTIPLE
+from tfcseg.training.cores import available_cores, has_bfloat16
+from tfcseg.training.loop import TrainOptions
+from tfcseg.training.processes import process_device, processes_here
+from tfcseg.training.recipes import is_vspw, recipe_options
+from tfcseg.weights import resolve_device
+
+STAGES = ("image", "tfc")
+DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 320, 480
+VALIDATIONS, VALIDATION_STEPS = 10, 50
+"""Times that a run is validated if nothing else was asked for, and the fewest steps between them."""
+
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_LEAST = {
+    "steps": 1,
+    "batch": 1,
+    "crop": SIZE_MULTIPLE,
+    "workers": 0,
+    "threads": 1,
+    "validate_every": 1,
+    "checkpoint_every": 1,
+    "seed": 0,
+}
+_GPU_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """What to train, on what and how; None stands for the recipe's or the machine's default."""
+
+    data: Sequence[Path]
+    """One folder in VSPW layout, or folders and files of images and videos for ``teachers`` to label."""
+    output: Path
+    teachers: Sequence[Path] = ()
+    """TensorFlow Lite files, or folders of them."""
+    cache: Path | None = None
+    stage: str | None = None
+    backbone: str | None = None
+    init: str | Path | None = None
+    steps: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
+    crop: int | None = None
+    workers: int | None = None
+    threads: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    validate_every: int | None = None
+    checkpoint_every: int = 200
+    seed: int = 0
+    skip_bad: bool = False
+    name: str | None = None
+    licence: str = "not stated"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """A request with every default filled in."""
+
+    is_supervised: bool
+    options: TrainOptions
+    crop: int
+    teachers: Sequence[Path]
+    cache: Path
+    validate_every: int
+    device: torch.device
+    precision: torch.dtype
+    workers: int
+    threads: int
+
+
+def plan_training(request: TrainRequest) -> TrainPlan:
+    """UsageError for a request that makes no sense, DataError for data that is not there."""
+    _check_numbers(request)
+    is_supervised = _is_supervised(request)
+    stage = request.stage or ("tfc" if is_supervised or request.init else "image")
+    if stage not in STAGES:
+        raise UsageError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
+    if stage == "tfc" and not is_supervised and request.init is None:
+        raise UsageError("stage tfc refines an image network that the teachers trained: give it with --init")
+    given = {
+        "steps": request.steps,
+        "batch": request.batch,
+        "learning_rate": request.learning_rate,
+        "seed": request.seed,
+    }
+    options = recipe_options(stage, supervised=is_supervised, given=given)
+    device = process_device(resolve_device(request.device))
+    cores = max(1, available_cores() // processes_here())
+    on_gpu = device.type != "cpu"
+    return TrainPlan(
+        is_supervised=is_supervised,
+        options=options,
+        crop=request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
+        teachers=_teacher_files(request.teachers),
+        cache=request.cache or request.output / "labels",
+        validate_every=request.validate_every or max(VALIDATION_STEPS, options.steps // VALIDATIONS),
+        device=device,
+        precision=training_precision(request.precision, device),
+        # On the CPU one process prepares more than a network there can use.
+        workers=request.workers if request.workers is not None else (min(_GPU_WORKERS, cores) if on_gpu else 1),
+        # torch's own choice obeys OMP_NUM_THREADS, which torchrun sets to 1 unless told otherwise.
+        threads=request.threads or (cores if processes_here() > 1 else min(cores, torch.get_num_threads())),
+    )
+
+
+def training_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Type that the network computes in; ``auto`` is bf16 where the hardware has it, weights are float32 anyway."""
+    if precision == "auto":
+        fast = {"cpu": has_bfloat16, "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False)}
+        return torch.bfloat16 if fast.get(device.type, lambda: False)() else torch.float32
+    if precision not in _PRECISIONS:
+        raise UsageError(f"no training precision {precision!r}; there are auto, {', '.join(_PRECISIONS)}")
+    return _PRECISIONS[precision]
+
+
+def _check_numbers(request: TrainRequest) -> None:
+    for name, least in _LEAST.items():
+        value = getattr(request, name)
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} {value} is less than {least}")
+    if request.learning_rate is not None and not 0 < request.learning_rate <= 1:
+        raise UsageError(f"--lr {request.learning_rate:g} is not between 0 and 1")
+    if request.crop is not None and request.crop % SIZE_MULTIPLE:
+        raise UsageError(f"--crop {request.crop} is no multiple of {SIZE_MULTIPLE}")
+
+
+def _is_supervised(request: TrainRequest) -> bool:
+    """Whether the data brings its labels (VSPW layout) and not the teachers."""
+    for path in request.data:
+        if not path.exists():
+            raise DataError(f"{path} does not exist; give a VSPW folder, or images and videos with --teachers")
+    labelled = [path for path in request.data if is_vspw(path)]
+    if request.teachers:
+        if labelled:
+            raise UsageError(f"{labelled[0]} is a VSPW folder with labels of its own; leave --teachers out")
+        _check_apart(request)
+        return False
+    if not labelled:
+        raise UsageError(
+            f"{request.data[0]} is no VSPW folder ({LABEL_FILE} and data/); images and videos need --teachers"
+        )
+    if len(request.data) > 1:
+        raise UsageError(f"one VSPW folder at a time, not {len(request.data)}")
+    return True
+
+
+def _check_apart(request: TrainRequest) -> None:
+    """The label cache holds frames of videos, which the next start would take for data."""
+    for what, written in (("--output", request.output), ("--cache", request.cache)):
+        for root in request.data:
+            if written is not None and written.resolve().is_relative_to(root.resolve()):
+                raise UsageError(f"{what} {written} is inside of the data ({root}); write elsewhere")
+
+
+def _teacher_files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.tflite")) if path.is_dir() else [path]
+        if not found or not found[0].is_file():
+            raise UsageError(f"--teachers {path}: no such .tflite file, or none in this folder")
+        files += found
+    return files

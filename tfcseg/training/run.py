@@ -1,0 +1,123 @@
+"""One training run, from what was asked for to best.safetensors: recipe → network → loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tfcseg.errors import OutputError, UsageError
+from tfcseg.evaluation.vspw import open_vspw
+from tfcseg.labels import ADE31
+from tfcseg.model_card import parse_card
+from tfcseg.training.loop import Trainer
+from tfcseg.training.processes import end_processes, first_process_first, start_processes
+from tfcseg.training.recipes import (
+    Distillation,
+    Material,
+    distilled_material,
+    start_network,
+    trained_card,
+    vspw_material,
+)
+from tfcseg.training.request import TrainPlan, TrainRequest, plan_training
+
+DEFAULT_BACKBONE = "efficientnet_lite0"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainListener:
+    """Who is told what happens on the way."""
+
+    on_labelled: Callable[[int, int], None] = lambda done, total: None
+    """Files that the teachers have labelled, of how many."""
+    on_left_out: Callable[[Sequence[str]], None] = lambda defects: None
+    """Bad data that is not trained on, one line each."""
+    on_step: Callable[[int, int], None] = lambda step, steps: None
+    on_record: Callable[[dict[str, Any]], None] = lambda record: None
+    """What log.jsonl gets as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a finished run left in its folder."""
+
+    output: Path
+    name: str
+    stage: str
+    steps: int
+    best_miou: float | None
+    """On the validation samples at the label grid, 0–100; None if nothing was ever validated."""
+    trained_on: str
+
+
+def train(request: TrainRequest, listener: TrainListener | None = None) -> TrainResult:
+    """Train, or go on from the checkpoint in ``request.output``.
+
+    UsageError for a request that makes no sense and DataError for bad data, both before the first step.
+    KeyboardInterrupt after Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    plan = plan_training(request)
+    if plan.device.type == "cpu":
+        torch.set_num_threads(plan.threads)
+    _make_folder(request.output)
+    try:
+        _, processes = start_processes(plan.device)
+        trainer = _trainer(request, plan, processes, listener or TrainListener())
+        best = trainer.run(validate_every=plan.validate_every, checkpoint_every=request.checkpoint_every)
+    finally:
+        end_processes()
+    return TrainResult(
+        output=request.output,
+        name=trainer.card.name,
+        stage=plan.options.stage,
+        steps=trainer.step,
+        best_miou=None if math.isinf(best) else best,
+        trained_on=trainer.card.trained_on,
+    )
+
+
+def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Trainer:
+    """Network, material and card, brought together; what is wrong with the weights shows before media are labelled."""
+    labels = open_vspw(request.data[0], "train").labels if plan.is_supervised else ADE31
+    torch.manual_seed(request.seed)
+    network, start = start_network(request.backbone or DEFAULT_BACKBONE, labels, request.init)
+    if request.backbone not in {None, start.config.backbone}:
+        raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
+    material = first_process_first(lambda: _material(request, plan, processes, listener))
+    if material.left_out:
+        listener.on_left_out(material.left_out)
+    name = request.name or request.output.resolve().name
+    card = trained_card(start, material, plan.options, plan.crop, processes, name=name, licence=request.licence)
+    parse_card(card.to_metadata(), request.output / "best.safetensors")  # now, and not when the best is written
+    return Trainer(
+        network,
+        card,
+        plan.options,
+        material.train,
+        material.validation,
+        request.output,
+        device=plan.device,
+        precision=plan.precision,
+        workers=plan.workers,
+        report=listener.on_record,
+        on_step=listener.on_step,
+    )
+
+
+def _material(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Material:
+    if plan.is_supervised:
+        return vspw_material(request.data[0], plan.options, plan.crop, processes, skip_bad=request.skip_bad)
+    job = Distillation(request.data, plan.teachers, plan.cache, request.skip_bad, listener.on_labelled)
+    return distilled_material(job, plan.options, plan.crop, processes)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
