@@ -27,6 +27,7 @@ __all__ = [
     "ModelCard",
     "ModelRecord",
     "Preprocessing",
+    "count_parameters",
     "list_models",
     "load_model",
     "read_card",
@@ -85,6 +86,11 @@ def read_card(path: str | Path) -> ModelCard:
     """Card of a weights file, from its header alone; WeightsError if the file is not one of ours."""
     path = Path(path)
     return parse_card(read_metadata(path), path)
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Parameters of a network of ``config``, without building it in memory."""
+    return sum(parameter.numel() for parameter in _build_without_values(config).parameters())
 
 
 def load_model(

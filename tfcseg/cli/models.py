@@ -42,8 +42,7 @@ def command(as_json: options.Json = False) -> None:
 
 
 def _facts(record: Any) -> dict[str, Any]:
-    from tfcseg.tensor_file import count_parameters
-    from tfcseg.weights import read_card
+    from tfcseg.weights import count_parameters, read_card
 
     card = read_card(record.path)
     return {
@@ -52,7 +51,7 @@ def _facts(record: Any) -> dict[str, Any]:
         "backbone": card.config.backbone,
         "labels": card.labels.name,
         "classes": len(card.labels),
-        "parameters": count_parameters(record.path),
+        "parameters": count_parameters(card.config),
         "size_bytes": record.path.stat().st_size,
         "sha256": record.sha256,
         "licence": card.licence,
