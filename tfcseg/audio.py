@@ -5,18 +5,20 @@ It is added when the video is complete, so that no damage in it can cost the vid
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfcseg.errors import InputError
+import av
+
+from tfcseg.errors import TfcsegError
 from tfcseg.ffmpeg import FfmpegProcess, input_arguments
+from tfcseg.frames import select_frames
 from tfcseg.probing import SourceStream, probe_file
 
 _COPIED_CODECS = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
 """What players expect to find in mp4; ffmpeg would put more there than most of them can play."""
 _AAC = ("-c:a", "aac", "-b:a", "192k")
-_COPY = ("-c:a", "copy", "-copypriorss", "0", "-strict", "-2")
+_COPY = ("-c:a", "copy", "-strict", "-2")
 _UNHEARD_S = 0.01
 
 
@@ -43,28 +45,40 @@ def cut_audio(source: str, target: Path, *, start_s: float | None, end_s: float 
         return "dropped: a stream can be read only once"
     try:
         stream = probe_file(path)
-    except InputError as error:
+        rate = stream.info.frame_rate
+        wanted = select_frames(rate, start_s, end_s, first_time_s=stream.first_time_s)
+    except TfcsegError as error:
         return f"dropped: {error}"
     if stream.audio_index is None:
         return "none"
-    video_s = max(stream.first_time_s, start_s or 0.0)
-    duration_s = None if end_s is None else end_s - video_s
+    video_s = stream.first_time_s + float(wanted.first / rate)
+    duration_s = None if wanted.length is None else float(wanted.length / rate)
     method, reason = "copied", ""
     if stream.info.audio in _COPIED_CODECS:
         reason = _extract(stream, target, video_s, duration_s, _COPY)
     if stream.info.audio not in _COPIED_CODECS or reason:
         method, reason = "aac", _extract(stream, target, video_s, duration_s, _AAC)
     if reason:
-        with contextlib.suppress(OSError):
-            target.unlink()
         return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})"
+    if not _has_sound(target):
+        return "none"
     return AudioTrack(target, method, max(0.0, -_skipped_s(stream, video_s)))
+
+
+def _has_sound(track: Path) -> bool:
+    """Whether anything was left in the range: a source's sound may end long before its pictures."""
+    try:
+        with track.open("rb") as file, av.open(file) as container:
+            return len(container.streams.audio) > 0
+    except av.FFmpegError:
+        return False
 
 
 def add_audio(video: Path, track: AudioTrack, target: Path) -> str:
     """Write ``video`` and ``track`` to ``target`` without coding either again; returns ffmpeg's reason if it failed."""
     delay = ["-itsoffset", f"{track.delay_s:.6f}"] if track.delay_s > _UNHEARD_S else []
     return _run(
+        "-copyts",
         *input_arguments(video),
         *input_arguments(track.path, delay),
         *("-map", "0:v:0", "-map", "1:a:0", "-c", "copy", "-strict", "-2"),
@@ -77,13 +91,14 @@ def _extract(
 ) -> str:
     skipped_s = _skipped_s(stream, video_s)
     cut = ["-ss", f"{skipped_s:.6f}"] if skipped_s > _UNHEARD_S else []
+    exact = ["-copypriorss", "0"] if cut else []
     # Seeking is exact only where there is an index; elsewhere the beginning is read and thrown away.
     before, after = (cut, []) if stream.is_seekable else ([], cut)
     limit = [] if duration_s is None else ["-t", f"{duration_s:.6f}"]
     return _run(
         *input_arguments(stream.info.path, ["-vn", "-sn", "-dn", *before]),
         *after,
-        *("-map", f"0:{stream.audio_index}", *codec, *limit, "-f", "mp4", f"file:{target}"),
+        *("-map", f"0:{stream.audio_index}", *codec, *exact, *limit, "-f", "mp4", f"file:{target}"),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import signal
 import subprocess
@@ -80,6 +81,8 @@ class FfmpegProcess:
                 start_new_session=True,
                 # Python ignores SIGXFSZ; ffmpeg inherits that, and reports a file-size limit instead of dying mutely.
                 restore_signals=False,
+                # Some static builds crash in the system's character-set modules, at the name of a transport stream.
+                env={**os.environ, "GCONV_PATH": os.devnull},
             )
         except OSError as error:
             raise TfcsegError(f"cannot start ffmpeg ({command[0]}): {error.strerror}") from None

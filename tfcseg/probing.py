@@ -99,9 +99,10 @@ def probe_readable(source: BinaryIO | Readable, name: str, head: bytes) -> Sourc
     """Look into an open file, or into a stream that can only be read forwards; ``head`` is how its data begin."""
     if not head:
         raise InputError(f"{name}: not a video: it is empty (0 bytes)")
-    options = {"protocol_whitelist": "file,pipe", "format_whitelist": _allowed_formats()}
+    limits = {"protocol_whitelist": "file,pipe", "format_whitelist": _allowed_formats()}
     try:
-        container = av.open(source, "r", options=options, metadata_errors="replace")
+        # Not "options": those go to each stream as well, and crash on streams that appear late, as in FLV.
+        container = av.open(source, "r", container_options=limits, metadata_errors="replace")
     except av.FFmpegError:
         raise InputError(f"{name}: not a video: it is {describe_content(head)}") from None
     with container:
