@@ -291,6 +291,22 @@ def test_cover_art_alone_is_no_video(tmp_path):
         open_frames(song)
 
 
+# Recordings that were joined: times that jump, and a size that changes.
+
+
+@pytest.mark.parametrize(("size", "offset_s"), [((48, 64), 3600), ((96, 128), 1.2)])
+def test_joined_transport_streams(tmp_path, size, offset_s):
+    first = write_clip(tmp_path / "first.ts", 30)
+    second = write_clip(tmp_path / "second.ts", 30, size=size, extra=("-output_ts_offset", str(offset_s)))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    with open_frames(path) as source:
+        frames = list(source)
+    assert [read_number(frame.image) for frame in frames] == [*range(30), *range(30)]
+    assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
+    assert source.warnings == []
+
+
 # Row 9: alpha.
 
 CLEAR = "color=c=white:s=32x32:r=5:d=0.6,format=rgba,geq=r=255:g=100:b=30:a='if(lt(X,16),64,255)'"

@@ -104,9 +104,9 @@ def _extract(
 
 def _skipped_s(stream: SourceStream, video_s: float) -> float:
     """Seconds between ffmpeg's zero for the audio and the first frame that was written; negative: audio is later."""
-    if stream.has_time_jumps:
-        return stream.container_start_s + video_s - stream.audio_start_s
-    return video_s
+    if stream.keeps_times:
+        return video_s
+    return stream.container_start_s + video_s - stream.audio_start_s
 
 
 def _run(*arguments: str) -> str:

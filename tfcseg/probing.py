@@ -72,11 +72,13 @@ class SourceStream:
     """The container's own idea of the rate agrees with the average over its frames."""
     is_seekable: bool
     """The container has an index with exact times."""
-    has_time_jumps: bool
-    """Its times may start anew; ffmpeg then counts from the streams it uses, not from the start of the container."""
+    keeps_times: bool
+    """Its times never start anew, so the decoder can leave them as they are; else it counts from the streams in use."""
     container_start_s: float
     first_time_s: float
     """When frame 0 is shown, after the start of the container."""
+    decoder_zero_s: float
+    """The same moment as the decoder counts it."""
     is_length_known: bool
     """``frames_declared`` is about this stream, not about the longest one of the container."""
     audio_index: int | None
@@ -187,13 +189,10 @@ def _describe_stream(
     average = stream.average_rate if is_timed else stream.guessed_rate
     frame_rate = constant_rate(average, (stream.guessed_rate, stream.base_rate))
     duration_s, is_length_known = _duration(container, stream) if is_timed else (None, False)
+    keeps_times = not container.format.flags & _TIME_JUMPS_FLAG
     container_start_s = (container.start_time or 0) / av.time_base
-    pixel_format = frame.format if frame is not None else stream.codec_context.format
-    is_layered = stream.metadata.get("alpha_mode") == "1"  # VP8 and VP9 keep alpha beside the picture
-    has_alpha = is_layered or (pixel_format is not None and any(part.is_alpha for part in pixel_format.components))
-    decoder = _ALPHA_DECODERS.get(_codec_name(stream) or "") if is_layered else None
-    if decoder is not None and not has_decoder(decoder):
-        decoder, has_alpha = None, False
+    first_s = max(container_start_s, _first_time_s(stream, frame)) if is_timed else container_start_s
+    has_alpha, decoder = _find_alpha(stream, frame)
     audio = next(iter(container.streams.audio), None)
     info = VideoInfo(
         path=name,
@@ -215,13 +214,23 @@ def _describe_stream(
         is_timed=is_timed,
         is_even=frame_rate in (stream.guessed_rate, stream.base_rate),
         is_seekable=bool(formats & _SEEKABLE_FORMATS),
-        has_time_jumps=bool(container.format.flags & _TIME_JUMPS_FLAG),
+        keeps_times=keeps_times,
         container_start_s=container_start_s,
-        first_time_s=max(0.0, _first_time_s(stream, frame) - container_start_s),
-        is_length_known=is_length_known,
+        first_time_s=first_s - container_start_s,
+        decoder_zero_s=first_s if keeps_times else first_s - _start_s(stream, first_s),
+        is_length_known=is_length_known and keeps_times,
         audio_index=None if audio is None else audio.index,
         audio_start_s=container_start_s if audio is None else _start_s(audio, container_start_s),
     )
+
+
+def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, str | None]:
+    """Whether frames have an alpha channel, and the decoder that must be asked for by name to get it."""
+    if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep it beside the picture
+        decoder = _ALPHA_DECODERS.get(_codec_name(stream) or "")
+        return (True, decoder) if decoder is not None and has_decoder(decoder) else (False, None)
+    pixel_format = frame.format if frame is not None else stream.codec_context.format
+    return pixel_format is not None and any(part.is_alpha for part in pixel_format.components), None
 
 
 def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Fraction:

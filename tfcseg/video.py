@@ -131,19 +131,16 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, *, is_piped: boo
     rate = stream.info.frame_rate
     lead_s = float(wanted.first / rate)
     options = [] if stream.decoder is None else ["-c:v", stream.decoder]
-    if not stream.is_timed:
-        options += ["-r", str(rate)]
-    # Half a frame earlier than the first frame: times are rounded, and the constant rate picks the nearest.
-    earlier_s = 0.5 / float(rate)
+    options += ["-copyts"] if stream.keeps_times else []
+    options += [] if stream.is_timed else ["-r", str(rate)]
     if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
-        zero_s = stream.first_time_s + lead_s
-        options += ["-copyts", "-noaccurate_seek", "-ss", f"{zero_s - _SEEK_MARGIN_S:.6f}"]
-        zero_s += stream.container_start_s
-        timing = f"trim=start={zero_s - earlier_s:.6f},setpts=PTS-{zero_s:.6f}/TB"
-    elif wanted.first:
-        timing = f"setpts=PTS-STARTPTS,trim=start={lead_s - earlier_s:.6f},setpts=PTS-{lead_s:.6f}/TB"
-    else:
-        timing = "setpts=PTS-STARTPTS"
+        options += ["-noaccurate_seek", "-ss", f"{stream.first_time_s + lead_s - _SEEK_MARGIN_S:.6f}"]
+    # Plain numbers, not STARTPTS: ffmpeg builds its filters anew when the size of the frames changes on the way.
+    zero_s = stream.decoder_zero_s + lead_s
+    timing = f"setpts=PTS-{zero_s:.6f}/TB"
+    if wanted.first:
+        # Half a frame earlier than the first frame: times are rounded, and the constant rate picks the nearest.
+        timing = f"trim=start={zero_s - 0.5 / float(rate):.6f},{timing}"
     colours = _EXACT_RGB
     if stream.has_alpha:
         colours = colours.replace("gbrp", "gbrap") + ",premultiply=inplace=1"
