@@ -117,9 +117,14 @@ class IntervalNetwork:
     def run(self, images: Sequence[NDArray[np.uint8]], label_size: tuple[int, int] | None = None) -> list[FrameResult]:
         """Results for one interval, the first of ``images`` ((H, W, 3) uint8 RGB) being its keyframe.
 
-        ``label_size`` (height, width) is that of the labels if it is not the images'.
+        ``label_size`` (height, width) is that of the labels if it is not the images'. UsageError if these differ in
+        size.
         """
-        size = label_size or (images[0].shape[0], images[0].shape[1])
+        sizes = {(image.shape[0], image.shape[1]) for image in images}
+        if len(sizes) > 1:
+            shown = " and ".join(f"{height}×{width}" for height, width in sorted(sizes))
+            raise UsageError(f"frames between two keyframes must have one size, not {shown} (height×width)")
+        size = label_size or sizes.pop()
         if not self.options.uses_memory:
             return [self._keyframe(image, size)[0] for image in images]
         first, memory = self._keyframe(images[0], size)

@@ -89,8 +89,9 @@ class DeformableAttention(nn.Module):
         offsets = self.offsets(query).view(count, self.heads, NUM_LEVELS, self.points, 2)
         weights = self.weights(query).view(count, self.heads, NUM_LEVELS * self.points).softmax(-1)
         sizes = torch.tensor([(v.shape[2], v.shape[1]) for v in values], device=query.device)  # (L, 2) as (w, h)
-        # float32 from here: half precision cannot tell neighbouring cells of a wide map apart.
-        locations = reference[:, None, :, None].float() + offsets.float() / sizes[:, None]
+        # At least float32 from here: half precision cannot tell neighbouring cells of a wide map apart.
+        precise = torch.promote_types(query.dtype, torch.float32)
+        locations = reference[:, None, :, None].to(precise) + offsets.to(precise) / sizes[:, None]
         weights = weights.view(count, self.heads, NUM_LEVELS, self.points)
         output: Tensor = self.output(sample_and_weigh(values, rows, locations, weights))
         return output

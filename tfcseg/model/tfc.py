@@ -109,7 +109,7 @@ class TFCSegmenter(nn.Module):
         z_t = head.activate(head.fuse_low(x1, x2), move(memory.high, shift, frames))
         w = similarity(move(memory.level2, shift, frames), resize(match, size))
         if mode == "reuse":
-            return NonKeyframes(head.classify(z_t), w[:, 0], w.new_zeros(frames), shift)
+            return NonKeyframes(head.classify(z_t), w[:, 0], w.new_zeros(frames, dtype=torch.float32), shift)
         z = interpolate(move(memory.embedding, shift, frames), z_t, interpolation_weight(w))
         points = inconsistent_points(w, self.config.threshold if threshold is None else threshold)
         if points.frame.numel():
@@ -142,7 +142,7 @@ class TFCSegmenter(nn.Module):
         upper = torch.linalg.qr(torch.cat([weight, bias[:, None]], dim=1).double(), mode="r").R.to(weight.dtype)
         self.folded_similarity.append(pointwise(upper[:, :-1], upper[:, -1]))
         self.decode_head.fold()
-        return self
+        return self.eval()  # the new layers too
 
     def _value(self, x: Tensor, level: int) -> Tensor:
         """MSDA's value map of a level: (S, C_l, h_l, w_l) → (S, h_l, w_l, M, d)."""
