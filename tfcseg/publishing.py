@@ -50,18 +50,28 @@ def publish(
     measured: dict[str, float | str],
     default: bool,
     correlation: str | None = None,
+    trained_on: str | None = None,
+    licence: str | None = None,
 ) -> Path:
     """Write ``<folder>/<name>.safetensors`` with its card filled in and enter it into ``<folder>/models.json``.
 
     The first model of a registry is its default, later ones if ``default``. ``correlation`` sets what the model uses
-    unless told otherwise. WeightsError and OutputError as in reading and writing weights.
+    unless told otherwise; ``trained_on`` and ``licence`` replace what training wrote. WeightsError and OutputError as in reading and writing weights.
     """
     if Path(name).name != name or not name:
         raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
     config = replace(model.card.config, correlation=correlation or model.card.config.correlation)
     model.network.config = config
-    card = replace(model.card, name=name, config=config, description=description, measured=measured)
+    card = replace(
+        model.card,
+        name=name,
+        config=config,
+        description=description,
+        measured=measured,
+        trained_on=trained_on or model.card.trained_on,
+        licence=licence or model.card.licence,
+    )
     target = folder / f"{name}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     sha256 = save_model(target, model.network, card, dtype=torch.float16)

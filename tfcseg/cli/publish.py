@@ -17,6 +17,8 @@ def command(
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "val",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the registry.")] = Path("assets"),
     description: Annotated[str, typer.Option(help="One line for the model card.")] = "",
+    trained_on: Annotated[str | None, typer.Option(help="Data and their licences.", show_default="as trained")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights.", show_default="as trained")] = None,
     correlation: Annotated[str | None, typer.Option(help="What the model correlates by default.")] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default model.")] = False,
 ) -> None:
@@ -37,5 +39,7 @@ def command(
         measured=measured,
         default=default,
         correlation=correlation,
+        trained_on=trained_on,
+        licence=licence,
     )
     print(path)

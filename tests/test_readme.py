@@ -1,0 +1,93 @@
+"""The README tells the truth: its tables are the measurements, its commands and options exist, its Python runs."""
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import tfcseg
+from tfcseg.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def load_tables():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "assets" / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    return tables
+
+
+def test_tables_are_the_committed_measurements():
+    tables = load_tables()
+    assert tables.MARKED.search(README)
+    assert tables.with_tables(README) == README, "run python assets/tables.py"
+
+
+def test_measurements_were_made_with_the_shipped_model():
+    shipped = {
+        entry["sha256"] for entry in json.loads((ROOT / "assets" / "models.json").read_text())["models"].values()
+    }
+    results = sorted((ROOT / "assets" / "results").glob("*.json"))
+    assert results
+    for path in results:
+        assert json.loads(path.read_text(encoding="utf-8"))["model"]["sha256"] in shipped, path.name
+
+
+def commands():
+    inline = re.findall(r"`(tfcseg [^`]+)`", README)
+    shown = re.findall(r"^\$ (.+)$", README, flags=re.MULTILINE)
+    return inline + [part.strip() for line in shown for part in line.split("&&") if part.strip().startswith("tfcseg")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_and_options_exist(line):
+    words = [word.replace("...", "") for word in shlex.split(line.replace("\\|", "|"))]
+    command = get_command(app).commands[words[1]]
+    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+    for word in words[2:]:
+        if word.startswith("-") and word != "-":
+            assert word in known, f"{words[1]} has no {word}"
+
+
+def test_options_of_the_table_exist():
+    run = get_command(app).commands["run"]
+    known = {name for option in run.params for name in option.opts}
+    rows = re.findall(r"^\| `(--[a-z].*?) \|", README, flags=re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"--[a-z-]+", row)}
+    assert len(named) > 8
+    assert named <= known
+
+
+def test_python_example_runs(tmp_path, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "demo.mp4").symlink_to(ROOT / "assets" / "demo.mp4")
+    short = code.replace('"out")', '"out", end_s=0.3)').replace(
+        '"assets/demo.mp4"), model', '"assets/demo.mp4", end_s=0.3), model'
+    )
+    assert short.count("end_s") == 2
+    names = {}
+    exec(compile(short, "README.md", "exec"), names)
+    assert (tmp_path / "out" / "overlay.mp4").exists()
+    assert names["frame"].labels.max() < len(names["model"].labels)
+
+
+def test_public_names_exist():
+    for name in tfcseg.__all__:
+        assert getattr(tfcseg, name) is not None
+    with pytest.raises(AttributeError):
+        tfcseg.no_such_name  # noqa: B018
+
+
+def test_files_speak_of_the_project_alone():
+    tracked = [README, (ROOT / "CHANGELOG.md").read_text(), (ROOT / "assets" / "README.md").read_text()]
+    tracked += [path.read_text(encoding="utf-8") for path in (ROOT / "assets" / "results").glob("*.json")]
+    for text in tracked:
+        assert not re.search(r"/(home|root|tmp|work|Users)/", text)
