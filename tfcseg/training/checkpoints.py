@@ -36,10 +36,11 @@ def read_checkpoint(
     state = _load(path, device)
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT or state.keys() != _KEYS:
         raise WeightsError(f"{path} is not a tfcseg checkpoint; train into another folder")
+    # What an older version did not know yet has no entry, and is free.
     other = [
-        f"{name} {state['options'].get(name, 'unset')}, now {options.get(name, 'unset')}"
-        for name in sorted(options.keys() | state["options"].keys())
-        if state["options"].get(name, _KEYS) != options.get(name, _KEYS)
+        f"{name} {value}, now {options.get(name, 'unset')}"
+        for name, value in state["options"].items()
+        if options.get(name, _KEYS) != value
     ]
     if other:
         raise WeightsError(f"{path} was made with other options ({'; '.join(other)}); train into another folder")

@@ -92,8 +92,11 @@ def _paste(
     crop: int,
 ) -> None:
     """Draw the cut-out into every frame, on a path of its own; in place."""
-    source, labels = donor
+    source = donor[0]
     height, width = source.shape[:2]
+    # At its edge a label cell of the frame may be centred beside the object: it is the object's all the same.
+    own = mask[..., None] > 0
+    labels = np.where(own, donor[1], np.rint(donor[1].mean((0, 1), where=own)).astype(np.uint8))
     full_mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
     rows, columns = np.nonzero(mask)
     centre = np.array([columns.mean() / mask.shape[1] * width, rows.mean() / mask.shape[0] * height])

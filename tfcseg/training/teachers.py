@@ -71,8 +71,8 @@ class Teacher:
         scale, zero_point = self._logits["quantization"]  # (0, 0) where logits are not quantised
         quantised = self._network.get_tensor(self._logits["index"])[0]
         # Logits were enlarged from about GRID inside the network: a block's centre stands for the block.
-        rows, columns = (slice(side // GRID // 2, None, side // GRID) for side in quantised.shape[:2])
-        sampled = quantised[rows, columns][:GRID, :GRID].astype(np.float32)
+        rows, columns = (((np.arange(GRID) + 0.5) * side / GRID).astype(np.intp) for side in quantised.shape[:2])
+        sampled = quantised[np.ix_(rows, columns)].astype(np.float32)
         return _softmax((sampled - zero_point) * scale if scale else sampled)
 
 
