@@ -99,6 +99,7 @@ def test_probe_tells_what_the_file_holds(clip):
         (Fraction(2999, 100), Fraction(30), 30),
         (Fraction(25), Fraction(50), 25),  # fields counted as frames
         (Fraction(1200, 59), Fraction(30), Fraction(1200, 59)),
+        (Fraction(600), Fraction(25), 25),  # empty packets counted as frames
         (None, Fraction(15), 15),
         (None, Fraction(90000), 25),
         (Fraction(90000), None, 25),
@@ -487,14 +488,13 @@ def test_named_pipe_and_leaving_it_early(tmp_path, clip):
 # Selecting a range.
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
 @pytest.mark.parametrize(
     ("start_s", "end_s"), [(None, 0.2), (0.2, 0.4), (1.01, 1.11), (9.0, 9.2), (9.8, None), (7.33, 7.5)]
 )
 def test_range_is_exactly_the_slice_of_the_whole(tmp_path, clip, suffix, start_s, end_s):
-    path = clip
+    path = clip if suffix == "mp4" else tmp_path / f"clip.{suffix}"
     if suffix != "mp4":
-        path = tmp_path / f"clip.{suffix}"
         run_ffmpeg("-i", clip, "-c", "copy", path)
     numbers, times, _, warnings = decode(path)
     assert numbers == list(range(250))

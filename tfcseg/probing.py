@@ -26,6 +26,8 @@ _PICTURE_BRANDS = {"avif", "heic", "heix", "mif1"}
 _SEEKABLE_FORMATS = {"mov", "matroska"}
 _RAW_FORMATS = {"h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1", "vvc", "av1"}
 _TIME_JUMPS_FLAG = 0x0200  # AVFMT_TS_DISCONT
+_GUESSED_TIMES_FORMATS = {"avi"}
+"""Frames are only numbered, in the order in which they are decoded; each library makes its own times of that."""
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _USUAL_RATES = tuple(Fraction(n) for n in (24, 25, 30, 50, 60)) + tuple(Fraction(n * 1000, 1001) for n in (24, 30, 60))
@@ -77,8 +79,8 @@ class SourceStream:
     container_start_s: float
     first_time_s: float
     """When frame 0 is shown, after the start of the container."""
-    decoder_zero_s: float
-    """The same moment as the decoder counts it."""
+    decoder_zero_s: float | None
+    """The same moment as the decoder counts it; None: whenever its first frame comes."""
     is_length_known: bool
     """``frames_declared`` is about this stream, not about the longest one of the container."""
     audio_index: int | None
@@ -191,7 +193,9 @@ def _describe_stream(
     duration_s, is_length_known = _duration(container, stream) if is_timed else (None, False)
     keeps_times = not container.format.flags & _TIME_JUMPS_FLAG
     container_start_s = (container.start_time or 0) / av.time_base
-    first_s = max(container_start_s, _first_time_s(stream, frame)) if is_timed else container_start_s
+    has_times = is_timed and not formats & _GUESSED_TIMES_FORMATS
+    first_s = max(container_start_s, _first_time_s(stream, frame)) if has_times else container_start_s
+    zero_s = first_s if keeps_times else first_s - _start_s(stream, first_s)
     has_alpha, decoder = _find_alpha(stream, frame)
     audio = next(iter(container.streams.audio), None)
     info = VideoInfo(
@@ -217,7 +221,7 @@ def _describe_stream(
         keeps_times=keeps_times,
         container_start_s=container_start_s,
         first_time_s=first_s - container_start_s,
-        decoder_zero_s=first_s if keeps_times else first_s - _start_s(stream, first_s),
+        decoder_zero_s=zero_s if has_times else None,
         is_length_known=is_length_known and keeps_times,
         audio_index=None if audio is None else audio.index,
         audio_start_s=container_start_s if audio is None else _start_s(audio, container_start_s),
@@ -237,10 +241,10 @@ def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]
     """Choose the rate at which a stream is decoded: its average rate, as the exact number that it stands for.
 
     An average is measured over rounded times (59.94 comes as 2997/50 or 59939/1000), so a nominal or usual rate that
-    is close enough replaces it.
+    is close enough replaces it. An average far above the nominal rate counts empty packets, as AVI has them.
     """
     known = [rate for rate in nominal if rate is not None and 0 < rate <= _MAX_RATE]
-    if average is None or not 0 < average <= _MAX_RATE:
+    if average is None or not 0 < average <= min([Fraction(_MAX_RATE), *(2 * rate for rate in known)]):
         return known[0] if known else _DEFAULT_RATE
     close = [rate for rate in _USUAL_RATES if abs(rate - average) <= average / 2000]
     close += [rate for rate in known if abs(rate - average) <= average / 200]

@@ -135,12 +135,12 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, *, is_piped: boo
     options += [] if stream.is_timed else ["-r", str(rate)]
     if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
         options += ["-noaccurate_seek", "-ss", f"{stream.first_time_s + lead_s - _SEEK_MARGIN_S:.6f}"]
-    # Plain numbers, not STARTPTS: ffmpeg builds its filters anew when the size of the frames changes on the way.
-    zero_s = stream.decoder_zero_s + lead_s
-    timing = f"setpts=PTS-{zero_s:.6f}/TB"
+    # Rather a number than STARTPTS: ffmpeg builds its filters anew when the size of the frames changes on the way.
+    origin = "STARTPTS" if stream.decoder_zero_s is None else f"{stream.decoder_zero_s:.6f}/TB"
+    timing = f"setpts=round(PTS-{origin})"  # some containers count in whole frames
     if wanted.first:
-        # Half a frame earlier than the first frame: times are rounded, and the constant rate picks the nearest.
-        timing = f"trim=start={zero_s - 0.5 / float(rate):.6f},{timing}"
+        # Times are rounded, at worst to whole frames: this is nearer to the first wanted frame than to the one before.
+        timing += f",trim=start={lead_s - 0.4 / float(rate):.6f},setpts=round(PTS-{lead_s:.6f}/TB)"
     colours = _EXACT_RGB
     if stream.has_alpha:
         colours = colours.replace("gbrp", "gbrap") + ",premultiply=inplace=1"
