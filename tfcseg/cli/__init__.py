@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.cli import models, publish, run, train
+from tfcseg.cli import compare, evaluate, models, publish, run, train
 from tfcseg.cli.console import print_error
 from tfcseg.errors import TfcsegError
 
@@ -28,6 +28,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("run")(run.command)
+app.command("eval")(evaluate.command)
+app.command("compare")(compare.command)
 app.command("train")(train.command)
 app.command("models")(models.command)
 app.command("publish")(publish.command)

@@ -1,0 +1,166 @@
+"""``tfcseg compare``: what TFC buys, on a video or on a VSPW folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from tfcseg.cli import options
+from tfcseg.cli.console import is_terminal, print_warning, stderr
+from tfcseg.cli.evaluate import LabelMap, Limit, MeasureTc, Protocol, Quiet, SkipBad, Split, was_given
+from tfcseg.cli.scores import fail_if_incomplete, print_comparison, print_json
+from tfcseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from tfcseg.comparison import Comparison
+
+_DATASET_OPTIONS = ("split", "protocol", "label_map", "limit", "skip_bad")
+_VIDEO_OPTIONS = ("start", "end")
+
+
+def command(
+    context: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.", show_default=False),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the results.", show_default="<name>_compare")
+    ] = None,
+    modes: Annotated[str, typer.Option(help="Modes to compare.")] = "image,reuse,tfc",
+    intervals: Annotated[
+        str | None,
+        typer.Option(help="Draw the trade-off over these keyframe intervals, e.g. [bold]2,4,8[/].", show_default=False),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, "
+            "or DIR/<video>/<frame>.png for a VSPW folder.",
+            show_default=False,
+        ),
+    ] = None,
+    model: options.Model = "default",
+    keyframe_interval: options.KeyframeInterval = None,
+    threshold: options.Threshold = None,
+    size: options.Size = None,
+    correlation: options.Correlation = None,
+    tc: MeasureTc = True,
+    start: Annotated[float | None, typer.Option(help="Begin at this second (videos).")] = None,
+    end: Annotated[float | None, typer.Option(help="Stop before this second (videos).")] = None,
+    split: Split = "val",
+    protocol: Protocol = "vspw",
+    label_map: LabelMap = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the same weights in several modes and compare them: speed, stability, GFLOPs, pictures; scores with VSPW.
+
+    Example: tfcseg compare street.mp4 --end 10
+    """
+    from tfcseg.comparison import Plan, Scope, compare_dataset, compare_video, comparison_json, default_output
+    from tfcseg.evaluation.metrics import VC_PROTOCOLS
+
+    is_dataset = _is_vspw(Path(source), split)
+    _refuse_options(context, _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS, is_dataset=is_dataset)
+    if protocol not in VC_PROTOCOLS:
+        raise UsageError(f"no protocol {protocol!r}; there are {' and '.join(VC_PROTOCOLS)}")
+    if start is not None and end is not None and end <= start:
+        raise UsageError(f"--end {end:g} is not after --start {start:g}")
+    plan = Plan(
+        modes=[name.strip() for name in modes.split(",")],
+        intervals=_parse_intervals(intervals) if intervals is not None else (),
+        baseline=baseline,
+        keyframe_interval=keyframe_interval,
+        threshold=threshold,
+        size=size,
+        correlation=correlation,
+        tc=tc,
+    )
+    with _progress("videos" if is_dataset else "frames", shown=not quiet) as on_progress:
+        compare: Callable[..., Comparison] = (
+            partial(compare_dataset, scope=Scope(split, protocol, label_map, limit, skip_bad))
+            if is_dataset
+            else partial(compare_video, start_s=start, end_s=end)
+        )
+        result = compare(
+            source,
+            output,
+            model,
+            plan,
+            device=device,
+            precision=precision,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    for warning in result.warnings:
+        print_warning(warning)
+    if as_json:
+        print_json(comparison_json(result))
+    else:
+        print_comparison(result)
+    if not quiet:
+        _print_notes(result, output or default_output(source))
+    fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=skip_bad)
+
+
+def _is_vspw(path: Path, split: str) -> bool:
+    """Whether ``path`` is meant to be a VSPW folder; what it lacks, if anything, the reader of the folder says."""
+    from tfcseg.evaluation.vspw import LABEL_FILE
+
+    return (path / LABEL_FILE).is_file() or ((path / "data").is_dir() and (path / f"{split}.txt").is_file())
+
+
+def _refuse_options(context: typer.Context, names: tuple[str, ...], *, is_dataset: bool) -> None:
+    for name in names:
+        if was_given(context, name):
+            option = name.replace("_", "-")
+            kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
+            raise UsageError(f"--{option} is for {kind}: {context.params['source']!r}; leave it out")
+
+
+def _parse_intervals(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--intervals {text!r} is no list of numbers such as 2,4,8") from None
+
+
+@contextmanager
+def _progress(unit: str, *, shown: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Progress bar on stderr, one line per stage; the callback that moves it."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
+
+        def on_progress(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(escape(stage), total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield on_progress
+
+
+def _print_notes(result: Comparison, folder: Path) -> None:
+    """Where things are, and where to look."""
+    for found in result.differences:
+        stderr.print(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {escape(str(folder / found.picture))}")
+    stderr.print(f"written: {escape(str(folder))}: {', '.join(sorted(result.outputs.values()))}")

@@ -1,0 +1,259 @@
+"""``tfcseg eval``: score a model, or label maps that any program wrote, on a VSPW folder."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tfcseg.cli import options
+from tfcseg.cli.console import is_terminal, print_warning, stderr
+from tfcseg.cli.scores import fail_if_incomplete, print_evaluation, print_json
+from tfcseg.errors import OutputError, TfcsegError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tfcseg.evaluation.predictions import PredictionWriter
+    from tfcseg.evaluation.result import Evaluation, VideoScore
+    from tfcseg.evaluation.scoring import OnFrame
+    from tfcseg.evaluation.shards import Shard
+    from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
+
+_MODEL_OPTIONS = (
+    "model",
+    "mode",
+    "keyframe_interval",
+    "threshold",
+    "size",
+    "correlation",
+    "device",
+    "precision",
+    "label_map",
+)
+_NOTES_SHOWN = 10
+
+Split = Annotated[str, typer.Option(help="List of videos: <split>.txt.")]
+Protocol = Annotated[
+    str,
+    typer.Option(help="How VC is counted: [bold]vspw[/] (as published) or [bold]strict[/] (right, void left out)."),
+]
+LabelMap = Annotated[
+    Path | None,
+    typer.Option(help='JSON {"model class": "data set class", …}.', show_default="built in, by the classes' names"),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Score the first videos only.", show_default="all")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, list and accept what is damaged or missing.")]
+MeasureTc = Annotated[bool, typer.Option(help="Measure TC (optical flow), which takes longer than all other scores.")]
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: the result only.")]
+
+
+def command(
+    context: typer.Context,
+    root: Annotated[
+        Path,
+        typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.", show_default=False),
+    ],
+    split: Split = "val",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score these instead of a model: DIR/<video>/<frame>.png, value = class index, 255 = none.",
+            show_default=False,
+        ),
+    ] = None,
+    model: options.Model = "default",
+    mode: options.Mode = "tfc",
+    keyframe_interval: options.KeyframeInterval = None,
+    threshold: options.Threshold = None,
+    size: options.Size = None,
+    correlation: options.Correlation = None,
+    protocol: Protocol = "vspw",
+    label_map: LabelMap = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    tc: MeasureTc = True,
+    save_masks: Annotated[
+        Path | None, typer.Option(help="Write what is scored, in the layout of --predictions.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write eval.json, per_class.csv, per_video.csv.", show_default=False),
+    ] = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a model on a VSPW folder: mIoU, wIoU, video consistency (VC), temporal consistency (TC), speed.
+
+    Under torchrun the processes share the videos. Exit code 1 if data was missing, unless --skip-bad.
+
+    Example: tfcseg eval VSPW_480p -o scores
+    """
+    from tfcseg.evaluation.evaluate import evaluate
+    from tfcseg.evaluation.metrics import VC_PROTOCOLS
+    from tfcseg.evaluation.predictions import PredictionFolder, PredictionWriter
+    from tfcseg.evaluation.result import RESULT_FILES, write_evaluation
+    from tfcseg.evaluation.shards import torchrun_shard
+    from tfcseg.evaluation.vspw import open_vspw
+    from tfcseg.result_files import claimed_files
+
+    if protocol not in VC_PROTOCOLS:
+        raise UsageError(f"no protocol {protocol!r}; there are {' and '.join(VC_PROTOCOLS)}")
+    if predictions is not None:
+        _refuse_model_options(context)
+    inputs = [root] if predictions is None else [root, predictions]
+    with torchrun_shard() as shard, ExitStack() as stack:
+        is_first = shard.rank == 0
+        if is_first and output is not None:
+            stack.enter_context(claimed_files(output, RESULT_FILES, inputs=inputs, overwrite=overwrite))
+        if is_first and save_masks is not None:
+            _check_masks_folder(save_masks, [root / "data", *inputs[1:]], overwrite=overwrite)
+        with _only_first_fails(shard):
+            dataset = open_vspw(root, split)
+            if predictions is not None:
+                source: dict[str, Any] = {"predict": PredictionFolder(predictions)}
+        if predictions is None:
+            wanted = {
+                "mode": mode,
+                "keyframe_interval": keyframe_interval,
+                "threshold": threshold,
+                "size": size,
+                "correlation": correlation,
+            }
+            source = _model_source(model, _device_of(shard, device), precision, wanted, dataset, label_map)
+        writer = PredictionWriter(save_masks) if save_masks is not None else None
+        mine = len(dataset.videos[:limit][shard.rank :: shard.count])
+        on_frame, on_video = stack.enter_context(_progress(mine, writer, shown=is_first and not quiet))
+        with _only_first_fails(shard):
+            result = evaluate(
+                root,
+                split=split,
+                protocol=protocol,
+                limit=limit,
+                skip_bad=skip_bad,
+                measure_tc=tc,
+                shard=shard,
+                on_frame=on_frame,
+                on_video=on_video,
+                **source,
+            )
+        if is_first and output is not None:
+            write_evaluation(output, result)
+    if not is_first:
+        raise typer.Exit(1 if result.is_incomplete and not skip_bad else 0)
+    if not quiet:
+        _print_notes(result)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_evaluation(result, root.resolve().name)
+    fail_if_incomplete(result.skipped_by_kind, is_incomplete=result.is_incomplete, skip_bad=skip_bad)
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether the user gave the option himself."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse_model_options(context: typer.Context) -> None:
+    for name in _MODEL_OPTIONS:
+        if was_given(context, name):
+            option = name.replace("_", "-")
+            raise UsageError(f"--predictions are scored as they are, in classes of the data set; leave out --{option}")
+
+
+def _model_source(
+    name: str, device: str, precision: str, wanted: dict[str, Any], dataset: VspwDataset, label_map: Path | None
+) -> dict[str, Any]:
+    """Keyword arguments of `evaluate` for the predictions of a model."""
+    from tfcseg.evaluation.label_maps import read_label_map
+    from tfcseg.evaluation.model_source import ModelPredictions
+    from tfcseg.inference import checked_options
+    from tfcseg.weights import load_model
+
+    loaded = load_model(name, device=device, precision=precision)
+    predictions = ModelPredictions(loaded, checked_options(loaded, **wanted))
+    return {
+        "predict": predictions,
+        "mode": wanted["mode"],
+        "model_labels": loaded.labels,
+        "label_map": None if label_map is None else read_label_map(label_map, loaded.labels, dataset.labels),
+        "model_s": lambda: predictions.model_s,
+    }
+
+
+def _device_of(shard: Shard, device: str) -> str:
+    """GPU of this process: those of a machine are shared out among its processes."""
+    if device != "auto" or shard.count == 1:
+        return device
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu"
+
+
+def _check_masks_folder(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
+    """Masks of others must not be mixed with ours, let alone replaced."""
+    place = folder.resolve()
+    for path in inputs:
+        if path.resolve() in (place, *place.parents):
+            raise UsageError(f"--save-masks {str(folder)!r} is in the input {str(path)!r}; choose another folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise OutputError(f"{str(folder)!r} is not empty; use --overwrite or choose another folder")
+
+
+@contextmanager
+def _only_first_fails(shard: Shard) -> Iterator[None]:
+    """What fails here fails in every process alike: the first one says so, the others leave quietly."""
+    try:
+        yield
+    except TfcsegError as error:
+        if shard.rank == 0:
+            raise
+        raise typer.Exit(error.exit_code) from None
+
+
+@contextmanager
+def _progress(
+    videos: int, writer: PredictionWriter | None, *, shown: bool
+) -> Iterator[tuple[OnFrame, Callable[[VideoScore], None]]]:
+    """Progress bar on stderr, and the callbacks of `evaluate` that move it; masks are written on the way."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("videos · {task.fields[frames]} frames"),
+        TimeRemainingColumn(),
+    )
+    frames = itertools.count(1)
+    with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
+        task = bar.add_task("scoring", total=videos, frames=0)
+
+        def on_frame(video: VspwVideo, frame: VspwFrame, labels: NDArray[np.uint8]) -> None:
+            if writer is not None:
+                writer(video, frame, labels)
+            bar.update(task, frames=next(frames))
+
+        yield on_frame, lambda score: bar.update(task, advance=1)
+
+
+def _print_notes(result: Evaluation) -> None:
+    """Why things were left out."""
+    for skip in result.skipped[:_NOTES_SHOWN]:
+        where = skip.video if skip.frame is None else f"{skip.video}/{skip.frame}"
+        print_warning(f"{skip.kind}: {where}: {skip.reason}")
+    more = len(result.skipped) - _NOTES_SHOWN
+    if more > 0:
+        print_warning(f"{more} more of this kind; --json and eval.json list them all")

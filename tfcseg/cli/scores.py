@@ -1,0 +1,119 @@
+"""Tables of scores on stdout, and the last word on data that was missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tfcseg.cli.console import print_error
+
+if TYPE_CHECKING:
+    from tfcseg.comparison import Comparison
+    from tfcseg.comparison.result import Metric
+    from tfcseg.evaluation.result import Evaluation
+
+_NOTHING = "–"
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print a result for programs."""
+    json.dump(content, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def fail_if_incomplete(skipped: Mapping[str, int], *, is_incomplete: bool, skip_bad: bool) -> None:
+    """Exit with 1 if data was missing and nobody said that it may be; the scores have been printed by then."""
+    if is_incomplete and not skip_bad:
+        missing = ", ".join(f"{kind} ({count})" for kind, count in skipped.items() if kind != "too short")
+        print_error(f"not everything could be scored: {missing}; --skip-bad accepts that")
+        raise typer.Exit(1)
+
+
+def print_evaluation(result: Evaluation, name: str) -> None:
+    """Print the scores of data set ``name``. VC stands beside the mIoU that it is worth nothing without."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("predictable\nclasses", justify="right")
+    table.add_column("all\nclasses", justify="right")
+    table.add_row("mIoU", _percent(result.miou), _percent(result.miou_all))
+    table.add_row("wIoU", _percent(result.wiou), _percent(result.wiou_all))
+    table.add_row("pixel accuracy", _percent(result.pixel_accuracy), _percent(result.pixel_accuracy_all))
+    table.add_row("classes counted", str(result.classes_counted), str(result.classes_counted_all))
+    table.add_row()
+    table.add_row("", "[bold]8 frames[/]", "[bold]16 frames[/]")
+    table.add_row(f"VC at mIoU {_percent(result.miou)}", _percent(result.vc8), _percent(result.vc16))
+    table.add_row("windows counted", *(str(windows.counted) for windows in result.windows.values()))
+    table.add_row("windows dropped", *(str(windows.dropped) for windows in result.windows.values()))
+    table.add_row()
+    table.add_row("TC along optical flow", _percent(result.tc))
+    table.add_row("label change per frame", _percent(result.label_change))
+    table.add_row("videos scored", str(result.videos))
+    table.add_row("frames scored", str(result.frames))
+    for kind, count in result.skipped_by_kind.items():
+        table.add_row(f"left out: {kind}", str(count))
+    table.add_row("fps end to end", _number(result.speed.fps))
+    table.add_row("fps model only", _number(result.speed.model_fps))
+    _print(f"{name} · {result.split} · {result.mode} · protocol {result.protocol}", table)
+
+
+def print_comparison(result: Comparison) -> None:
+    """Print a column per mode, and one for the pair that is compared: factors, and differences of percentages."""
+    from tfcseg.comparison.result import METRICS
+
+    candidate, reference = result.ratio_of
+    titles = {mode: mode for mode in result.modes} | ({"image": "baseline"} if result.options["baseline"] else {})
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for mode in result.modes:
+        table.add_column(titles[mode], justify="right")
+    if candidate != reference:
+        table.add_column(f"{candidate} to {titles[reference]}", justify="right")
+    for metric in METRICS:
+        values = {mode: numbers.get(metric.key) for mode, numbers in result.modes.items()}
+        if all(value is None for value in values.values()):
+            continue
+        cells = [_NOTHING if value is None else f"{value:.{metric.digits}f}" for value in values.values()]
+        if candidate != reference:
+            cells.append(_step(metric, values[candidate], values[reference]))
+        title = metric.title.format(reference=titles[reference])
+        table.add_row(f"{title} (%)" if metric.is_percentage else title, *cells)
+    _print(_conditions(result), table)
+
+
+def _conditions(result: Comparison) -> str:
+    resolution = "×".join(str(side) for side in reversed(result.resolution["network"]))
+    threads = f", {result.threads} {'thread' if result.threads == 1 else 'threads'}" if result.device == "cpu" else ""
+    return (
+        f"{result.model.name} at {resolution} · interval {result.options['keyframe_interval']} · "
+        f"{result.device}, {result.precision}{threads}"
+    )
+
+
+def _print(heading: str, table: Table) -> None:
+    console = Console(highlight=False)
+    console.print(heading, markup=False, soft_wrap=True)
+    console.print(table)
+
+
+def _step(metric: Metric, candidate: float | None, reference: float | None) -> str:
+    """From the reference to the candidate: ``+1.23`` for percentages, ``1.23×`` for quantities."""
+    if candidate is None or reference is None:
+        return ""
+    if metric.is_percentage:
+        return f"{candidate - reference:+.{metric.digits}f}"
+    return f"{candidate / reference:.2f}×" if reference else ""
+
+
+def _percent(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.2f}"
+
+
+def _number(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.1f}"

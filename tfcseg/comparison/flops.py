@@ -1,0 +1,50 @@
+"""Arithmetic per frame, counted on real frames by PyTorch's own counter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from tfcseg.frames import Image
+from tfcseg.inference import InferenceOptions, IntervalNetwork
+from tfcseg.weights import LoadedModel
+
+FLOPS_FACTS = {
+    "counted": "convolutions and matrix products; a multiply-add counts as two",
+    "not_counted": "norms, activations, resizes, similarity, the sampling of MSDA, preprocessing and label maps",
+}
+"""What the numbers mean, for compare.json."""
+
+
+def count_gflops(
+    model: LoadedModel, options: InferenceOptions, samples: Sequence[Sequence[Image]]
+) -> dict[str, float | None]:
+    """GFLOPs of a keyframe, of the mean frame between keyframes (None without any) and of the mean frame.
+
+    samples: beginnings of intervals of (H, W, 3) images. How much sparse MSDA computes depends on what they show: the
+    more of them, and the more apart, the closer to the mean of the video. The mean frame is that of a whole interval.
+    """
+    network = IntervalNetwork(model, options)
+    keyframe = _count(network, samples[0][:1])
+    interval = options.keyframe_interval
+    rests = [sample[:interval] for sample in samples if len(sample) > 1]
+    if not options.uses_memory or not rests:
+        return _in_giga(keyframe, None, keyframe)
+    extra = sum(_count(network, sample) - keyframe for sample in rests)
+    non_keyframe = extra / sum(len(sample) - 1 for sample in rests)
+    return _in_giga(keyframe, non_keyframe, (keyframe + (interval - 1) * non_keyframe) / interval)
+
+
+def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[str, float | None]:
+    return {
+        "gflops_per_frame": mean / 1e9,
+        "gflops_keyframe": keyframe / 1e9,
+        "gflops_non_keyframe": None if non_keyframe is None else non_keyframe / 1e9,
+    }
+
+
+def _count(network: IntervalNetwork, images: Sequence[Image]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        network.run(images)
+    return float(counter.get_total_flops())

@@ -1,0 +1,73 @@
+"""Label maps of a video as PNG files: ours, or those of another program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.consistency import ConsistencyMeter
+from tfcseg.errors import DataError
+from tfcseg.evaluation.metrics import Mean
+from tfcseg.frames import Frame
+from tfcseg.images import natural_key
+from tfcseg.labels import NO_CLASS, LabelSet
+from tfcseg.outputs import read_mask
+
+
+class MaskFolder:
+    """``directory/*.png`` in natural order, one per frame of a video; value = class index, 255 = none."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        try:
+            found = [path for path in self.directory.iterdir() if path.suffix.lower() == ".png"]
+        except OSError as error:
+            raise DataError(f"{directory}: no readable folder of masks ({error.strerror or error})") from None
+        self._paths = sorted(
+            (path for path in found if not path.name.startswith(".")), key=lambda path: natural_key(path.name)
+        )
+        if not self._paths:
+            raise DataError(f"{directory}: no .png in it; masks are <folder>/*.png, one per frame")
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, frame: Frame, labels: LabelSet) -> NDArray[np.uint8]:
+        """(H, W) class indices of ``frame``; DataError if there are none, or they fit neither frame nor ``labels``."""
+        if frame.index >= len(self):
+            raise DataError(f"{self.directory}: {len(self)} masks, but the video has more frames; give one per frame")
+        path = self._paths[frame.index]
+        mask = read_mask(path)
+        if mask.shape != frame.image.shape[:2]:
+            raise DataError(f"{path}: the mask is {mask.shape}, but the frames are {frame.image.shape[:2]}")
+        is_stray = (mask >= len(labels)) & (mask != NO_CLASS)
+        if is_stray.any():
+            raise DataError(
+                f"{path}: value {mask[is_stray].min()} is no class of {labels.name!r}; "
+                f"classes go from 0 to {len(labels) - 1}, {NO_CLASS} = none"
+            )
+        return mask
+
+    def measure(self, frames: Iterable[Frame], labels: LabelSet, *, tc: bool) -> dict[str, float | None]:
+        """Label change and TC in percent over all ``frames``; DataError unless there is exactly one mask per frame."""
+        meter = ConsistencyMeter(use_flow=tc)
+        changes: list[float] = []
+        agreements: list[float] = []
+        count = 0
+        for frame in frames:
+            count += 1
+            found = meter.update(frame.image, self.read(frame, labels))
+            if found.label_change is not None:
+                changes.append(found.label_change)
+            if found.tc is not None:
+                agreements.append(found.tc)
+        if count != len(self):
+            raise DataError(f"{self.directory}: {len(self)} masks for {count} frames; give one per frame")
+        return {"label_change": _percent(changes), "tc": _percent(agreements)}
+
+
+def _percent(shares: list[float]) -> float | None:
+    return 100 * Mean.of(shares).value if shares else None

@@ -1,0 +1,141 @@
+"""What a comparison runs: modes, keyframe intervals, and another program's masks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfcseg.errors import UsageError
+from tfcseg.frames import Image
+from tfcseg.inference import InferenceOptions, IntervalNetwork, checked_options
+from tfcseg.weights import LoadedModel
+
+MAX_SAMPLE = 32
+"""Frames of an interval that warm the network up and count its FLOPs: bounds memory whatever the interval."""
+
+
+_ORDER = ("image", "reuse", "tfc")
+"""From the plainest to the one that all is about."""
+
+BASELINE = "baseline"
+"""Folder of the scores of another program's masks."""
+
+_FOLDER = re.compile(rf"image|reuse|tfc|{BASELINE}|(reuse|tfc)_interval_[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One pass of the network over the data; ``folder`` is where its results go, below the comparison's."""
+
+    folder: str
+    options: InferenceOptions
+
+    def warm_up(self, model: LoadedModel, images: Sequence[Image]) -> None:
+        """Run the network on the beginning of an interval, so that no first-time costs are measured later."""
+        IntervalNetwork(model, self.options).run(images[: min(MAX_SAMPLE, self.options.keyframe_interval)])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to compare; None leaves an option to the model. UsageError for what makes no sense."""
+
+    modes: Sequence[str] = _ORDER
+    intervals: Sequence[int] = ()
+    """Keyframe intervals of the trade-off plot, besides ``keyframe_interval``."""
+    baseline: str | Path | None = None
+    """Masks of another program, which then stand for the mode ``image``."""
+    keyframe_interval: int | None = None
+    threshold: float | None = None
+    size: int | None = None
+    correlation: str | None = None
+    tc: bool = True
+    """Measure TC, which needs optical flow."""
+
+    def __post_init__(self) -> None:
+        unknown = [mode for mode in self.modes if mode not in _ORDER]
+        if unknown or not self.modes:
+            raise UsageError(
+                f"{f'no mode {unknown[0]!r}' if unknown else 'no mode is given'}; there are {', '.join(_ORDER)}"
+            )
+        if len(set(self.modes)) < len(self.modes):
+            raise UsageError(f"a mode is named twice: {','.join(self.modes)}")
+        if not self.network_modes:
+            raise UsageError("the baseline stands for mode 'image'; name another mode to compare it with")
+        if any(not 1 <= interval <= 1000 for interval in self.intervals):
+            raise UsageError(f"keyframe intervals are from 1 to 1000, not {','.join(map(str, self.intervals))}")
+        if self.intervals and set(self.network_modes) == {"image"}:
+            raise UsageError("mode 'image' alone has no keyframe intervals to draw; add tfc to the modes")
+
+    @property
+    def network_modes(self) -> tuple[str, ...]:
+        """Modes that the network runs, in the order of the result."""
+        return tuple(mode for mode in _ORDER if mode in self.modes and (mode != "image" or self.baseline is None))
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """(reference, candidate): the pair that ratios and pictures are about; the same mode twice if it is alone."""
+        return self.shown_modes[0], self.shown_modes[-1]
+
+    @property
+    def shown_modes(self) -> tuple[str, ...]:
+        """Modes of the result: the reference first, the one to be compared with it last."""
+        return self.network_modes if self.baseline is None else ("image", *self.network_modes)
+
+    def folders(self) -> list[str]:
+        """Folders that any of the runs may write to."""
+        extra = [_folder(mode, interval) for mode in self._modes_with_memory() for interval in self.intervals]
+        return [*self.network_modes, *extra]
+
+    def runs(self, model: LoadedModel) -> list[Run]:
+        """Runs of the plan: one per mode, then those that only the trade-off plot needs."""
+        main = [Run(mode, self._options(model, mode, self.keyframe_interval)) for mode in self.network_modes]
+        done = {(run.options.mode, run.options.keyframe_interval) for run in main}
+        extra = [
+            Run(_folder(mode, interval), self._options(model, mode, interval))
+            for mode in self._modes_with_memory()
+            for interval in sorted(set(self.intervals))
+            if (mode, interval) not in done
+        ]
+        return main + extra
+
+    def to_json(self, runs: Sequence[Run]) -> dict[str, Any]:
+        """Return what was compared, with the options that the model filled in."""
+        last = runs[len(self.network_modes) - 1].options
+        return {
+            "modes": list(self.shown_modes),
+            "keyframe_interval": last.keyframe_interval,
+            "threshold": last.threshold,
+            "size": last.size,
+            "correlation": last.correlation,
+            "intervals": sorted(set(self.intervals)),
+            "baseline": None if self.baseline is None else str(self.baseline),
+            "tc": self.tc,
+        }
+
+    def _modes_with_memory(self) -> list[str]:
+        return [mode for mode in self.network_modes if mode != "image"]
+
+    def _options(self, model: LoadedModel, mode: str, interval: int | None) -> InferenceOptions:
+        return checked_options(
+            model,
+            mode=mode,
+            keyframe_interval=interval,
+            threshold=self.threshold,
+            size=self.size,
+            correlation=self.correlation,
+        )
+
+
+def known_folders(folder: Path) -> list[str]:
+    """Folders below ``folder`` that a comparison, whatever its plan, may have made."""
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_dir() and _FOLDER.fullmatch(path.name))
+    except OSError:  # it does not exist; that it cannot be listed is said when it is written to
+        return []
+
+
+def _folder(mode: str, interval: int) -> str:
+    return f"{mode}_interval_{interval}"

@@ -1,0 +1,258 @@
+"""Compare modes on one video, each as `run` runs it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
+from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer
+from tfcseg.comparison.machine import machine_facts
+from tfcseg.comparison.masks import MaskFolder
+from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders
+from tfcseg.comparison.result import Comparison, Difference, TradeOffPoint, default_output, ratios, write_comparison
+from tfcseg.comparison.trade_off import PLOT_NAMES, draw_trade_off, require_matplotlib
+from tfcseg.errors import UsageError
+from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
+from tfcseg.inference import network_size
+from tfcseg.outputs import OutputDir, prepare_output
+from tfcseg.pipeline import SegmentedFrame, prefetch_frames, run
+from tfcseg.report import Report
+from tfcseg.result_files import claimed_files
+from tfcseg.results import ResultOptions
+from tfcseg.video import open_frames
+from tfcseg.weights import LoadedModel, load_model
+
+COMPARE_JSON, SIDE_BY_SIDE, DIFFERENCES = "compare.json", "side_by_side.mp4", "differences"
+_FLOP_SAMPLES = 3
+"""Intervals, spread over the video, on which FLOPs are counted."""
+
+OnProgress: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with what is being done, how many frames of it are done, and of how many if that is known."""
+
+
+def compare_video(
+    source: str | Path,
+    output: str | Path | None = None,
+    model: str | Path | LoadedModel = "default",
+    plan: Plan | None = None,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    overwrite: bool = False,
+    on_progress: OnProgress = lambda stage, done, total: None,
+) -> Comparison:
+    """Run the modes of ``plan`` on a video or a folder of frames, one after the other, and compare what they give.
+
+    output: folder, by default ``<stem>_compare`` in the current one. It gets ``compare.json``, ``side_by_side.mp4``,
+    pictures of the greatest differences, the plot if the plan has intervals, and a folder per run with all that `run`
+    writes. Every run is warmed up before its clock starts. Any failure raises a TfcsegError with one line.
+    """
+    plan = plan or Plan()
+    if str(source) == "-":
+        raise UsageError("a stream can be read once only, but every mode reads the video; save it to a file first")
+    if plan.intervals:
+        require_matplotlib()
+    folder = Path(output) if output is not None else default_output(source)
+    inputs = [source] if plan.baseline is None else [source, plan.baseline]
+    with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite):
+        with _claimed_runs(folder, plan, inputs, overwrite=overwrite):
+            loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
+            clip = _Clip(source, start_s, end_s, on_progress)
+            job = _VideoComparison(clip, folder, plan, loaded, plan.runs(loaded))
+            opening = clip.read(max(each.options.keyframe_interval for each in job.runs))
+            baseline = job.measure_baseline()
+        for unused in set(plan.folders()) - {each.folder for each in job.runs}:
+            with suppress(OSError):  # it is not empty, and not ours
+                (folder / unused).rmdir()
+        result = job.result(baseline, [job.run(each, opening) for each in job.runs])
+        write_comparison(folder / COMPARE_JSON, result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """The part of a video that is compared; it is read once for every run, and a few times more."""
+
+    source: str | Path
+    start_s: float | None
+    end_s: float | None
+    on_progress: OnProgress
+
+    def open(self, skip_s: float = 0.0) -> FrameSource:
+        start_s = (self.start_s or 0.0) + skip_s if skip_s else self.start_s
+        return open_frames(self.source, start_s=start_s, end_s=self.end_s)
+
+    def read(self, count: int, skip_s: float = 0.0) -> list[Image]:
+        """The first ``count`` frames, or as many as a sample may have."""
+        with self.open(skip_s) as frames:
+            return [frame.image for frame in itertools.islice(frames, min(count, MAX_SAMPLE))]
+
+    def frame_at(self, time_s: float) -> Frame:
+        """The frame that the video shows at ``time_s``."""
+        with open_frames(self.source, start_s=time_s) as frames:
+            return next(frames)
+
+    def tell(self, stage: str, frames: Iterable[Frame], total: int | None) -> Iterator[Frame]:
+        for done, frame in enumerate(frames):
+            self.on_progress(stage, done, total)
+            yield frame
+
+
+@dataclass(frozen=True, slots=True)
+class _VideoComparison:
+    clip: _Clip
+    folder: Path
+    plan: Plan
+    model: LoadedModel
+    runs: Sequence[Run]
+    """First one per mode, then those of the trade-off."""
+
+    def measure_baseline(self) -> dict[str, float | None]:
+        """Stability of the other program's masks, if there are any; DataError unless they fit the video."""
+        if self.plan.baseline is None:
+            return {}
+        masks = MaskFolder(self.plan.baseline)
+        with self.clip.open() as source:
+            frames = self.clip.tell("baseline", source, source.info.frames_declared)
+            return masks.measure(frames, self.model.labels, tc=self.plan.tc)
+
+    def run(self, each: Run, opening: Sequence[Image]) -> Report:
+        """Warm up, then the real command with everything that it writes: its speed is the one that users get."""
+        each.warm_up(self.model, opening)
+
+        def on_frame(frame: SegmentedFrame, info: VideoInfo) -> None:
+            self.clip.on_progress(each.folder.replace("_", " "), frame.index + 1, info.frames_declared)
+
+        return run(
+            self.clip.source,
+            self.folder / each.folder,
+            self.model,
+            mode=each.options.mode,
+            keyframe_interval=each.options.keyframe_interval,
+            threshold=each.options.threshold,
+            size=each.options.size,
+            correlation=each.options.correlation,
+            start_s=self.clip.start_s,
+            end_s=self.clip.end_s,
+            results=ResultOptions(tc=self.plan.tc),
+            on_frame=on_frame,
+        )
+
+    def result(self, baseline: Mapping[str, float | None], reports: Sequence[Report]) -> Comparison:
+        """Compare the masks of the runs, and bring all measurements together."""
+        points = [
+            TradeOffPoint(each.options.mode, each.options.keyframe_interval, _numbers(report))
+            for each, report in zip(self.runs, reports, strict=True)
+        ]
+        modes = {"image": dict(baseline)} if baseline else {}
+        samples = self._samples(reports[0])
+        for each, point in zip(self.runs, points[: len(self.plan.network_modes)], strict=False):
+            modes[point.mode] = {**point.numbers, **count_gflops(self.model, each.options, samples)}
+        agreement, differences = self._compare_frames(reports[0])
+        reference, candidate = self.plan.sides
+        for mode in modes:
+            modes[mode]["agreement"] = agreement.get(f"{reference}|{mode}")
+        if self.plan.intervals:
+            keys = ("label_change", "tc") if self.plan.tc else ("label_change",)
+            draw_trade_off(self.folder, points, keys, self._title(reports[0]), baseline=baseline)
+        source = reports[0].input
+        size = (source.height, source.width)
+        return Comparison(
+            kind="video",
+            input={
+                "path": source.path,
+                "frames": source.frames_decoded,
+                "frame_rate": source.frame_rate,
+                "start_s": self.clip.start_s,
+                "end_s": self.clip.end_s,
+            },
+            options=self.plan.to_json(self.runs),
+            resolution={"source": size, "network": network_size(size, self.runs[0].options.size)},
+            modes=modes,
+            ratio_of=(candidate, reference),
+            ratio=ratios(modes[candidate], modes[reference]) if candidate != reference else {},
+            agreement=agreement,
+            flops={**FLOPS_FACTS, "frames": sum(len(sample) for sample in samples)},
+            trade_off=tuple(points) if self.plan.intervals else (),
+            differences=differences,
+            outputs=self._outputs(has_pictures=bool(differences)),
+            warnings=reports[0].warnings,
+            **machine_facts(self.model),
+        )
+
+    def _samples(self, report: Report) -> list[list[Image]]:
+        """Beginnings of intervals from all over the video."""
+        count = max(each.options.keyframe_interval for each in self.runs[: len(self.plan.network_modes)])
+        starts = {report.input.frames_decoded * part // _FLOP_SAMPLES for part in range(_FLOP_SAMPLES)}
+        return [self.clip.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
+
+    def _compare_frames(self, report: Report) -> tuple[dict[str, float], tuple[Difference, ...]]:
+        """Agreement of the modes' masks, and pictures of where the two that matter differ."""
+        masks = {mode: MaskFolder(OutputDir(self.folder / mode).masks) for mode in self.plan.network_modes}
+        if self.plan.baseline is not None:
+            masks = {"image": MaskFolder(self.plan.baseline), **masks}
+        shown = list(dict.fromkeys(self.plan.sides))
+        titles = ["baseline" if mode == "image" and self.plan.baseline is not None else mode for mode in shown]
+        comparer = FrameComparer(self.model.labels, masks, shown, titles)
+        with self.clip.open() as source:
+            frames = self.clip.tell("side by side", prefetch_frames(source), report.input.frames_decoded)
+            found = comparer.compare(frames, source.info, self.folder / SIDE_BY_SIDE)
+        return found.agreement(), comparer.draw_greatest(found, self.clip.frame_at, self.folder / DIFFERENCES)
+
+    def _title(self, report: Report) -> str:
+        device, precision = report.options.device, report.options.precision
+        return f"{report.model.name} on {Path(report.input.path).name} · {device} · {precision}"
+
+    def _outputs(self, *, has_pictures: bool) -> dict[str, str]:
+        outputs = {each.folder: each.folder for each in self.runs} | {"side_by_side": SIDE_BY_SIDE}
+        if has_pictures:
+            outputs["differences"] = DIFFERENCES
+        if self.plan.intervals:
+            outputs |= {"trade_off_png": PLOT_NAMES[0], "trade_off_svg": PLOT_NAMES[1]}
+        return outputs | {"compare": COMPARE_JSON}
+
+
+def _numbers(report: Report) -> dict[str, float | None]:
+    """Numbers of one run, shares as percentages."""
+    speed, stability = report.speed, report.stability
+    return {
+        "tc": _percent(stability.tc),
+        "label_change": _percent(stability.label_change),
+        "updated_fraction": _percent(stability.updated_fraction),
+        "fps": speed.fps,
+        "model_fps": speed.model_fps,
+        "keyframe_ms": speed.keyframe_ms,
+        "non_keyframe_ms": speed.non_keyframe_ms,
+    }
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+@contextmanager
+def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[str | Path], *, overwrite: bool) -> Iterator[None]:
+    """Make the folders of all runs ready, or refuse; if the block fails, those that were made here go again.
+
+    With ``overwrite`` the runs of an earlier plan go as well: what lies there belongs to one comparison.
+    """
+    for earlier in set(known_folders(folder) if overwrite else ()) - set(plan.folders()):
+        prepare_output(folder / earlier, inputs=inputs, overwrite=True)
+        OutputDir(folder / earlier, is_new=True).discard()
+    with ExitStack() as undo:
+        for name in plan.folders():
+            undo.callback(prepare_output(folder / name, inputs=inputs, overwrite=overwrite).discard)
+        yield
+        undo.pop_all()
+
+
+def _result_names(folder: Path) -> list[str]:
+    pictures = [f"{DIFFERENCES}/{path.name}" for path in (folder / DIFFERENCES).glob(PICTURE_PATTERN)]
+    return [COMPARE_JSON, SIDE_BY_SIDE, *PLOT_NAMES, *pictures]

@@ -1,0 +1,82 @@
+"""Files of known names in an output folder: whether they may be written there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tfcseg.errors import OutputError, UsageError
+
+
+@contextmanager
+def claimed_files(
+    folder: Path, names: Iterable[str], *, inputs: Iterable[str | Path] = (), overwrite: bool = False
+) -> Iterator[None]:
+    """Make ``folder`` ready to receive the files ``names`` (paths relative to it), or refuse before any work begins.
+
+    UsageError if ``folder``, or a file that exists, is one of ``inputs`` or lies in one that is a folder. OutputError
+    if any of the files exists and ``overwrite`` is off, and if the folder cannot be written. With ``overwrite`` they
+    are removed, and subfolders that this leaves empty. If the block fails and nothing was written, a folder that was
+    made here goes again.
+    """
+    existing = [path for name in names if os.path.lexists(path := folder / name)]
+    _refuse_inputs([folder, *existing], inputs)
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise OutputError(
+            f"{str(folder)!r} already holds results ({existing[0].relative_to(folder)}{more}); "
+            "use --overwrite or choose another folder"
+        )
+    is_new = not os.path.lexists(folder)
+    _make_folder(folder)
+    try:
+        for path in existing:
+            _remove(folder, path)
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # something was written after all
+                folder.rmdir()
+        raise
+
+
+def _refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    sources = {identity: path for path in inputs if (identity := _identity(Path(path)))}
+    for place in places:
+        for path in (place, place.parent) if place.is_file() else (place,):
+            identity = _identity(path)
+            if identity in sources:
+                raise UsageError(
+                    f"output {str(place)!r} is the input {str(sources[identity])!r} or in it; choose another folder"
+                )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write to folder {str(folder)!r}: {error.strerror or error}") from error
+
+
+def _remove(folder: Path, path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot remove {str(path)!r}: {error.strerror or error}") from error
+    if path.parent != folder:
+        with suppress(OSError):  # it holds other files
+            path.parent.rmdir()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode, the same for every name of a file or folder; None if there is nothing to be reached."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
