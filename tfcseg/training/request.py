@@ -21,6 +21,7 @@ STAGES = ("image", "tfc")
 DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 320, 480
 VALIDATIONS, VALIDATION_STEPS = 10, 50
 """Times that a run is validated if nothing else was asked for, and the fewest steps between them."""
+NAME_LIMIT = 100
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _LEAST = {
@@ -84,6 +85,8 @@ class TrainPlan:
 def plan_training(request: TrainRequest) -> TrainPlan:
     """UsageError for a request that makes no sense, DataError for data that is not there."""
     _check_numbers(request)
+    if request.name is not None and not (0 < len(request.name) <= NAME_LIMIT and request.name.isprintable()):
+        raise UsageError(f"--name must be one line of 1 to {NAME_LIMIT} characters")
     is_supervised = _is_supervised(request)
     stage = request.stage or ("tfc" if is_supervised or request.init else "image")
     if stage not in STAGES:
