@@ -188,6 +188,10 @@ class SmallDevice:
         self._reserve(image)
         return self._network.keyframe(image)
 
+    def image(self, image):
+        self._reserve(image)
+        return self._network.image(image)
+
     def non_keyframes(self, images, memory, **options):
         self._reserve(images)
         return self._network.non_keyframes(images, memory, **options)
@@ -214,3 +218,14 @@ def test_a_frame_that_does_not_fit_is_reported(mode):
     model = dataclasses.replace(MODEL, network=SmallDevice(MODEL.network, room=0))
     with pytest.raises(TfcsegError, match=r"too little memory for one frame of 96×64; use a smaller --size"):
         run(moving_images(2), model=model, mode=mode)
+
+
+def test_the_middle_frame_can_be_the_keyframe():
+    images = moving_images(9)
+    results = run(images[:4], keyframe_position="middle")
+    assert [result.is_keyframe for result in results] == [False, False, True, False]
+    turned = run([images[2], images[0], images[1], images[3]])
+    assert_same(results, [turned[1], turned[2], turned[0], turned[3]])
+    last = run(images[:2], keyframe_position="middle")  # a shorter interval, as at the end of a video
+    assert [result.is_keyframe for result in last] == [False, True]
+    assert run(images[:1], keyframe_position="middle")[0].is_keyframe

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.model.config import CORRELATIONS, MODES, SIZE_MULTIPLE
+from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, MODES, SIZE_MULTIPLE
 from tfcseg.model.label_map import labels_from_logits
 from tfcseg.model.tfc import Keyframe
 from tfcseg.weights import LoadedModel
@@ -36,6 +36,13 @@ class InferenceOptions:
     """Short side of the network's input in px."""
     correlation: str
     """``paper`` or ``aligned``."""
+    keyframe_position: str
+    """``first`` or ``middle`` of the interval."""
+
+    def keyframe_of(self, frames: int) -> int:
+        """Index of the keyframe among the ``frames`` of an interval (the last one of a video may be shorter)."""
+        middle = self.keyframe_interval // 2 if self.keyframe_position == "middle" else 0
+        return min(middle, frames - 1)
 
     @property
     def uses_memory(self) -> bool:
@@ -66,6 +73,7 @@ def checked_options(
     threshold: float | None = None,
     size: int | None = None,
     correlation: str | None = None,
+    keyframe_position: str | None = None,
 ) -> InferenceOptions:
     """Options with the model's defaults for what is None; UsageError for values that make no sense."""
     config = model.card.config
@@ -77,13 +85,16 @@ def checked_options(
     matching = config.correlation if correlation is None else correlation
     if matching not in CORRELATIONS:
         raise UsageError(f"no correlation {matching!r}; there are {', '.join(CORRELATIONS)}")
+    position = config.keyframe_position if keyframe_position is None else keyframe_position
+    if position not in KEYFRAME_POSITIONS:
+        raise UsageError(f"no keyframe position {position!r}; there are {', '.join(KEYFRAME_POSITIONS)}")
     if not 1 <= interval <= 1000:
         raise UsageError(f"a keyframe interval of {interval} is not between 1 and 1000")
     if not 0.0 <= limit <= 1.0:
         raise UsageError(f"a threshold of {limit:g} is not between 0 and 1")
     if not SIZE_MULTIPLE <= side <= 4096:
         raise UsageError(f"a network input of {side} px is not between {SIZE_MULTIPLE} and 4096")
-    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side, matching)
+    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side, matching, position)
 
 
 def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
@@ -115,7 +126,7 @@ class IntervalNetwork:
 
     @torch.inference_mode()
     def run(self, images: Sequence[NDArray[np.uint8]], label_size: tuple[int, int] | None = None) -> list[FrameResult]:
-        """Results for one interval, the first of ``images`` ((H, W, 3) uint8 RGB) being its keyframe.
+        """Results for the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in their order.
 
         ``label_size`` (height, width) is that of the labels if it is not the images'. UsageError if these differ in
         size.
@@ -126,18 +137,29 @@ class IntervalNetwork:
             raise UsageError(f"frames between two keyframes must have one size, not {shown} (height×width)")
         size = label_size or sizes.pop()
         if not self.options.uses_memory:
-            return [self._keyframe(image, size)[0] for image in images]
-        first, memory = self._keyframe(images[0], size)
-        results = [first]
-        while len(results) < len(images):
-            part = images[len(results) : len(results) + self._batch]
+            return [self._alone(image, size) for image in images]
+        key = self.options.keyframe_of(len(images))
+        keyframe, memory = self._keyframe(images[key], size)
+        others = [image for index, image in enumerate(images) if index != key]
+        results: list[FrameResult] = []
+        while len(results) < len(others):
+            part = others[len(results) : len(results) + self._batch]
             try:
                 results += self._non_keyframes(part, memory, size)
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise self._too_large(part[0]) from None
                 self._batch = len(part) // 2
-        return results
+        return [*results[:key], keyframe, *results[key:]]
+
+    def _alone(self, image: NDArray[np.uint8], size: tuple[int, int]) -> FrameResult:
+        """A frame that no other refers to: the image network, bit for bit the logits of a keyframe."""
+        started_s = time.perf_counter()
+        try:
+            labels = _to_labels(self._network.image(self._to_network([image])), size)
+        except torch.OutOfMemoryError:
+            raise self._too_large(image) from None
+        return FrameResult(labels[0], True, None, None, 1000 * (time.perf_counter() - started_s))
 
     def _keyframe(self, image: NDArray[np.uint8], size: tuple[int, int]) -> tuple[FrameResult, Keyframe]:
         started_s = time.perf_counter()

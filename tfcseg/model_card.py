@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels import NO_CLASS, LabelSet
-from tfcseg.model.config import CORRELATIONS, ModelConfig
+from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, ModelConfig
 from tfcseg.model.mix_transformer import MIT_VARIANTS
 from tfcseg.tensor_file import parse_json
 
@@ -123,15 +123,19 @@ def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, obj
 
 def _config(values: dict[str, object]) -> ModelConfig:
     backbone, threshold = values.pop("backbone", None), values.pop("threshold", None)
-    correlation = values.pop("correlation", None)
+    correlation, position = values.pop("correlation", None), values.pop("keyframe_position", None)
     if not isinstance(backbone, str) or backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {_shown(backbone)}")
     if not isinstance(correlation, str) or correlation not in CORRELATIONS:
         raise ValueError(f"unknown correlation {_shown(correlation)}")
+    if not isinstance(position, str) or position not in KEYFRAME_POSITIONS:
+        raise ValueError(f"unknown keyframe_position {_shown(position)}")
     _require_keys(values, set(_CONFIG_BOUNDS))
     numbers = {key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()}
     limit = _number("threshold", threshold, 0, 1)
-    config = ModelConfig(backbone=backbone, threshold=limit, correlation=correlation, **numbers)
+    config = ModelConfig(
+        backbone=backbone, threshold=limit, correlation=correlation, keyframe_position=position, **numbers
+    )
     if config.embed_dim % config.heads:
         raise ValueError(f"embed_dim {config.embed_dim} is no multiple of {config.heads} heads")
     return config

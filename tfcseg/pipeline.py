@@ -63,16 +63,24 @@ def segment(
     threshold: float | None = None,
     size: int | None = None,
     correlation: str | None = None,
+    keyframe_position: str | None = None,
 ) -> Iterator[SegmentedFrame]:
     """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
 
     frames: from `read_frames`, or plain (H, W, 3) uint8 RGB arrays, all of one size within an interval. ``mode`` is
-    ``tfc``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``; what is None is the model's default.
+    ``tfc``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``, ``keyframe_position``
+    ``first`` or ``middle`` of an interval; what is None is the model's default.
     Holds one interval of frames, and nothing between two calls: two videos interleaved do not affect each other.
     UsageError for senseless options.
     """
     options = checked_options(
-        model, mode=mode, keyframe_interval=keyframe_interval, threshold=threshold, size=size, correlation=correlation
+        model,
+        mode=mode,
+        keyframe_interval=keyframe_interval,
+        threshold=threshold,
+        size=size,
+        correlation=correlation,
+        keyframe_position=keyframe_position,
     )
     network = IntervalNetwork(model, options)
     numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
@@ -98,6 +106,8 @@ def _segment(frames: Iterator[Frame], network: IntervalNetwork) -> Iterator[Segm
 def _as_frame(index: int, frame: Frame | Image) -> Frame:
     if isinstance(frame, Frame):
         return frame
+    if not isinstance(frame, np.ndarray) or not frame.size:
+        raise UsageError(f"a frame is {type(frame).__name__}; a (H, W, 3) uint8 RGB array with pixels is needed")
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise UsageError(f"a frame is {frame.dtype} {frame.shape}; (H, W, 3) uint8 RGB is needed")
     return Frame(index, float(index), frame, is_held=False)
@@ -116,6 +126,7 @@ def run(
     threshold: float | None = None,
     size: int | None = None,
     correlation: str | None = None,
+    keyframe_position: str | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
     device: str = "auto",
@@ -142,6 +153,7 @@ def run(
             threshold=threshold,
             size=size,
             correlation=correlation,
+            keyframe_position=keyframe_position,
         )
         visible = results.visible(loaded.labels)
         frames = open_frames(source, start_s=start_s, end_s=end_s)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,20 +21,25 @@ from tfcseg.weights import REGISTRY, load_model, save_model
 SCORES = ("miou", "vc8", "vc16")
 
 
-def measure(weights: Path, root: Path, split: str = "val", *, correlation: str | None = None) -> dict[str, float | str]:
+def measure(
+    weights: Path, root: Path, split: str = "val", *, defaults: Mapping[str, Any] | None = None
+) -> dict[str, float | str]:
     """Scores of a weights file on a VSPW folder, in ``image`` and ``tfc``: what the card's ``measured`` says.
 
-    mIoU is over the classes that the model can predict, percentages 0 to 100, VC as in protocol ``vspw``.
+    mIoU is over the classes that the model can predict, percentages 0 to 100, VC as in protocol ``vspw``. ``defaults``
+    are those that the model will have (see ``publish``).
     """
     model = load_model(weights)
-    used = checked_options(model, correlation=correlation)
+    chosen = dict(defaults or {})
+    used = checked_options(model, **chosen)
     measured: dict[str, float | str] = {
         "data": f"{root.resolve().name}/{split}",
         "settings": f"short side {used.size} px, interval {used.keyframe_interval}, threshold {used.threshold:g}, "
-        f"{used.correlation} correlation, {model.device}, {str(model.precision).removeprefix('torch.')}",
+        f"{used.correlation} correlation, {used.keyframe_position} keyframe, {model.device}, "
+        f"{str(model.precision).removeprefix('torch.')}",
     }
     for mode in ("image", "tfc"):
-        predictions = ModelPredictions(model, checked_options(model, mode=mode, correlation=correlation))
+        predictions = ModelPredictions(model, checked_options(model, mode=mode, **chosen))
         result = evaluate(root, predictions, split=split, mode=mode, model_labels=model.labels)
         for score in SCORES:
             value = getattr(result, score)
@@ -49,19 +56,20 @@ def publish(
     description: str,
     measured: dict[str, float | str],
     default: bool,
-    correlation: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
     trained_on: str | None = None,
     licence: str | None = None,
 ) -> Path:
     """Write ``<folder>/<name>.safetensors`` with its card filled in and enter it into ``<folder>/models.json``.
 
-    The first model of a registry is its default, later ones if ``default``. ``correlation`` sets what the model uses
-    unless told otherwise; ``trained_on`` and ``licence`` replace what training wrote. WeightsError and OutputError as in reading and writing weights.
+    The first model of a registry is its default, later ones if ``default``. ``defaults`` (``correlation``,
+    ``keyframe_position``, ``keyframe_interval``, ``threshold``) replace the model's own; ``trained_on`` and ``licence``
+    what training wrote. WeightsError and OutputError as in reading and writing weights.
     """
     if Path(name).name != name or not name:
         raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
-    config = replace(model.card.config, correlation=correlation or model.card.config.correlation)
+    config = replace(model.card.config, **(defaults or {}))
     model.network.config = config
     card = replace(
         model.card,

@@ -279,9 +279,10 @@ def build_report(facts: RunFacts, summary: Summary, wall_s: float) -> Report:
             options.keyframe_interval,
             options.threshold,
             options.size,
-            options.correlation,
             str(model.device),
             str(model.precision).removeprefix("torch."),
+            options.correlation,
+            options.keyframe_position,
         ),
         speed=SpeedFacts(
             wall_s,

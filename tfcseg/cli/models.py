@@ -25,20 +25,24 @@ def command(as_json: options.Json = False) -> None:
         sys.stdout.write("\n")
         return
     table = Table(box=None)
-    for heading in ("name", "backbone", "labels", "parameters", "size", "mIoU", "VC8", "VC16", "licence"):
-        table.add_column(heading, justify="left" if heading in {"name", "backbone", "labels", "licence"} else "right")
+    for heading in ("name", "backbone", "classes", "params", "size", "mIoU", "VC8", "VC16", "licence"):
+        table.add_column(
+            heading, justify="left" if heading in {"name", "backbone", "licence"} else "right", no_wrap=True
+        )
     for model in facts:
         measured = model["measured"]
         table.add_row(
-            model["name"] + (" (default)" if model["is_default"] else ""),
+            model["name"] + (" *" if model["is_default"] else ""),
             model["backbone"],
-            f"{model['labels']} ({model['classes']})",
+            str(model["classes"]),
             f"{model['parameters'] / 1e6:.1f} M",
             f"{model['size_bytes'] / 1e6:.1f} MB",
             *(str(measured.get(f"tfc_{name}", "–")) for name in ("miou", "vc8", "vc16")),
-            model["licence"],
+            model["licence"].split(";")[0],
         )
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("* the default; mIoU and VC in mode tfc, --json says on what data")
 
 
 def _facts(record: Any) -> dict[str, Any]:

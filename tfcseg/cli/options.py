@@ -31,6 +31,13 @@ Correlation = Annotated[
         show_default="the model's",
     ),
 ]
+KeyframePosition = Annotated[
+    str | None,
+    typer.Option(
+        help="Which frame of an interval is its keyframe: [bold]first[/] (the paper's) or [bold]middle[/].",
+        show_default="the model's",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<number> or mps.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16 (auto: fp16 on CUDA, else fp32).")]
 Output = Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tfcseg.cli import options
 from tfcseg.cli.console import stderr
 
 
@@ -19,16 +20,28 @@ def command(
     description: Annotated[str, typer.Option(help="One line for the model card.")] = "",
     trained_on: Annotated[str | None, typer.Option(help="Data and their licences.", show_default="as trained")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights.", show_default="as trained")] = None,
-    correlation: Annotated[str | None, typer.Option(help="What the model correlates by default.")] = None,
+    correlation: options.Correlation = None,
+    keyframe_position: options.KeyframePosition = None,
+    keyframe_interval: options.KeyframeInterval = None,
+    threshold: options.Threshold = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default model.")] = False,
 ) -> None:
     """Measure a trained model on a VSPW folder, write the numbers into its card and add it to a registry.
+
+    Options such as --correlation become the published model's defaults.
 
     Example: tfcseg publish runs/tfc/best.safetensors --name mine --measure VSPW_480p -o models
     """
     from tfcseg.publishing import measure, publish
 
-    measured = measure(weights, measure_on, split, correlation=correlation)
+    given = {
+        "correlation": correlation,
+        "keyframe_position": keyframe_position,
+        "keyframe_interval": keyframe_interval,
+        "threshold": threshold,
+    }
+    defaults = {key: value for key, value in given.items() if value is not None}
+    measured = measure(weights, measure_on, split, defaults=defaults)
     for key, value in measured.items():
         stderr.print(f"{key} {value}")
     path = publish(
@@ -38,7 +51,7 @@ def command(
         description=description,
         measured=measured,
         default=default,
-        correlation=correlation,
+        defaults=defaults,
         trained_on=trained_on,
         licence=licence,
     )

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from tfcseg.model.correlation import per_frame
 
-REACH = 3
-"""Cells at stride 8: 24 px of the network's input in every direction within one interval."""
+REACH = 8
+"""Cells at stride 8: 64 px of the network's input in every direction within one interval."""
 
 DISTANCE_PENALTY = 0.004
 """Cosine that a match must gain per cell of distance: without it, flat regions would wander."""

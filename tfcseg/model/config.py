@@ -24,6 +24,11 @@ CORRELATIONS = ("paper", "aligned")
 """``paper``: eq. 6 compares the same position. ``aligned``: the position's best match nearby (model/alignment.py)."""
 
 
+KEYFRAME_POSITIONS = ("first", "middle")
+"""Which frame of an interval is its keyframe. ``first``: the paper's, no frame waits for a later one. ``middle``: every
+frame refers to the nearest keyframe, before or after it, which halves the distance at the price of waiting for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Everything needed to build a network of the right shape; stored in the weights file."""
@@ -37,3 +42,4 @@ class ModelConfig:
     keyframe_interval: int = KEYFRAME_INTERVAL
     threshold: float = SIMILARITY_THRESHOLD
     correlation: str = "paper"
+    keyframe_position: str = "first"

@@ -53,9 +53,10 @@ class OptionFacts:
     keyframe_interval: int
     threshold: float
     size: int | None  # short side of the network's input
-    correlation: str
     device: str
     precision: str
+    correlation: str
+    keyframe_position: str
 
 
 @dataclass(frozen=True, slots=True)
