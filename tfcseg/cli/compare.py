@@ -52,6 +52,7 @@ def command(
     threshold: options.Threshold = None,
     size: options.Size = None,
     correlation: options.Correlation = None,
+    keyframe_position: options.KeyframePosition = None,
     tc: MeasureTc = True,
     start: Annotated[float | None, typer.Option(help="Begin at this second (videos).")] = None,
     end: Annotated[float | None, typer.Option(help="Stop before this second (videos).")] = None,
@@ -87,6 +88,7 @@ def command(
         threshold=threshold,
         size=size,
         correlation=correlation,
+        keyframe_position=keyframe_position,
         tc=tc,
     )
     with _progress("videos" if is_dataset else "frames", shown=not quiet) as on_progress:

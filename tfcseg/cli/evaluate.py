@@ -34,6 +34,7 @@ _MODEL_OPTIONS = (
     "threshold",
     "size",
     "correlation",
+    "keyframe_position",
     "device",
     "precision",
     "label_map",
@@ -76,6 +77,7 @@ def command(
     threshold: options.Threshold = None,
     size: options.Size = None,
     correlation: options.Correlation = None,
+    keyframe_position: options.KeyframePosition = None,
     protocol: Protocol = "vspw",
     label_map: LabelMap = None,
     limit: Limit = None,
@@ -130,6 +132,7 @@ def command(
                 "threshold": threshold,
                 "size": size,
                 "correlation": correlation,
+                "keyframe_position": keyframe_position,
             }
             source = _model_source(model, _device_of(shard, device), precision, wanted, dataset, label_map)
         writer = PredictionWriter(save_masks) if save_masks is not None else None

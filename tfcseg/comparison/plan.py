@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Plan:
     threshold: float | None = None
     size: int | None = None
     correlation: str | None = None
+    keyframe_position: str | None = None
     tc: bool = True
     """Measure TC, which needs optical flow."""
 
@@ -103,13 +104,11 @@ class Plan:
 
     def to_json(self, runs: Sequence[Run]) -> dict[str, Any]:
         """Return what was compared, with the options that the model filled in."""
-        last = runs[len(self.network_modes) - 1].options
+        used = asdict(runs[len(self.network_modes) - 1].options)
+        del used["mode"]
         return {
             "modes": list(self.shown_modes),
-            "keyframe_interval": last.keyframe_interval,
-            "threshold": last.threshold,
-            "size": last.size,
-            "correlation": last.correlation,
+            **used,
             "intervals": sorted(set(self.intervals)),
             "baseline": None if self.baseline is None else str(self.baseline),
             "tc": self.tc,
@@ -126,6 +125,7 @@ class Plan:
             threshold=self.threshold,
             size=self.size,
             correlation=self.correlation,
+            keyframe_position=self.keyframe_position,
         )
 
 

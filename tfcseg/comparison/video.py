@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -134,15 +134,11 @@ class _VideoComparison:
             self.clip.source,
             self.folder / each.folder,
             self.model,
-            mode=each.options.mode,
-            keyframe_interval=each.options.keyframe_interval,
-            threshold=each.options.threshold,
-            size=each.options.size,
-            correlation=each.options.correlation,
             start_s=self.clip.start_s,
             end_s=self.clip.end_s,
             results=ResultOptions(tc=self.plan.tc),
             on_frame=on_frame,
+            **asdict(each.options),
         )
 
     def result(self, baseline: Mapping[str, float | None], reports: Sequence[Report]) -> Comparison:
