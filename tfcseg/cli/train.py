@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, print_error, print_warning, stderr
+from tfcseg.errors import UsageError
 
 if TYPE_CHECKING:
     from tfcseg.training.run import TrainListener, TrainResult
@@ -123,8 +124,10 @@ def command(
     try:
         with _listener(shown=talks and not quiet) as listener:
             result = train(request, listener if talks else None)
-    except FirstProcessError as error:
-        raise typer.Exit(error.exit_code) from None
+    except (FirstProcessError, UsageError) as error:
+        if talks:
+            raise
+        raise typer.Exit(error.exit_code) from None  # the first process says it
     except KeyboardInterrupt:
         if talks:
             print_error(f"interrupted; what is done is kept in {output}, and the same command goes on from there")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 
 from tfcseg.errors import TfcsegError
 
@@ -110,6 +109,18 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad = gradient.view_as(parameter).clone()
 
 
+class _Sum(torch.autograd.Function):
+    """A sum over processes, every one of which depends on every part: gradients are summed as well."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return sum_over_processes(value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return sum_over_processes(grad)
+
+
 class CrossProcessBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, on any device (torch's own SyncBatchNorm needs GPUs)."""
 
@@ -120,7 +131,7 @@ class CrossProcessBatchNorm(nn.BatchNorm2d):
         x = input.float()
         count = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
         sums = torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count])
-        sums = differentiable_all_reduce(sums)  # type: ignore[no-untyped-call]
+        sums = _Sum.apply(sums)  # type: ignore[no-untyped-call]
         total, squares, number = torch.split(sums, [x.shape[1], x.shape[1], 1])
         mean = total / number
         variance = (squares / number - mean * mean).clamp_min(0)
