@@ -24,8 +24,8 @@ def command(as_json: options.Json = False) -> None:
         json.dump(facts, sys.stdout, indent=2, allow_nan=False)
         sys.stdout.write("\n")
         return
-    table = Table(box=None)
-    for heading in ("name", "backbone", "classes", "params", "size", "mIoU", "VC8", "VC16", "licence"):
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for heading in ("name", "backbone", "labels", "params", "size", "mIoU", "VC8", "VC16", "licence"):
         table.add_column(
             heading, justify="left" if heading in {"name", "backbone", "licence"} else "right", no_wrap=True
         )
@@ -35,8 +35,8 @@ def command(as_json: options.Json = False) -> None:
             model["name"] + (" *" if model["is_default"] else ""),
             model["backbone"],
             str(model["classes"]),
-            f"{model['parameters'] / 1e6:.1f} M",
-            f"{model['size_bytes'] / 1e6:.1f} MB",
+            f"{model['parameters'] / 1e6:.1f}M",
+            f"{model['size_bytes'] / 1e6:.1f}MB",
             *(str(measured.get(f"tfc_{name}", "–")) for name in ("miou", "vc8", "vc16")),
             model["licence"].split(";")[0],
         )
