@@ -56,7 +56,7 @@ def differing(one, other):
 
 
 def test_the_image_network_learns(folder):
-    trainer, records = build_trainer(folder, steps=10, learning_rate=3e-3)
+    trainer, records = build_trainer(folder, steps=8, learning_rate=3e-3)
     best = run(trainer)
     losses = [record["seg"] for record in step_records(records)]
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
@@ -65,11 +65,11 @@ def test_the_image_network_learns(folder):
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_clips_are_learned_with_both_losses(folder, hard):
-    trainer, records = build_trainer(folder, stage="tfc", steps=6, hard=hard, learning_rate=3e-3)
+    trainer, records = build_trainer(folder, stage="tfc", steps=4, hard=hard, learning_rate=3e-3)
     before = tensors(trainer.network)
     run(trainer)
     steps = step_records(records)
-    assert np.mean([step["seg"] for step in steps[-3:]]) < 0.85 * steps[0]["seg"]
+    assert np.mean([step["seg"] for step in steps[-2:]]) < 0.85 * steps[0]["seg"]
     assert all(0 < step["bce"] < 10 for step in steps)
     changed = differing(before, trainer.network.state_dict())
     for part in ("backbone.stages.4", "decode_head.classifier", "update.attention", "update.ffn_out"):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from tfcseg.errors import DataError, TfcsegError
+from tfcseg.model.config import CORRELATIONS
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
@@ -57,6 +58,8 @@ class TrainOptions:
     seed: int = 0
     frozen: tuple[str, ...] = ()
     """Parameters whose names begin with one of these are not trained."""
+    correlation: str = "paper"
+    """``paper``, ``aligned`` or ``both`` in turn: weights are the same, so a model can learn to serve either."""
 
 
 class Trainer:
@@ -188,7 +191,13 @@ class Trainer:
         labels = batch.labels.to(self.device, non_blocking=True)
         low = self.precision is not torch.float32
         with torch.autocast(self.device.type, self.precision, enabled=low):
-            return self.objective(self.network, images, labels)
+            return self.objective(self.network, images, labels, self._correlation())
+
+    def _correlation(self) -> str:
+        """Kind of correlation of the current step: the options' one, or each in turn."""
+        if self.options.correlation == "both":
+            return CORRELATIONS[self.step % len(CORRELATIONS)]
+        return self.options.correlation
 
     def _step_seed(self) -> int:
         """Dropout draws the same in a step whether training was stopped before it or not."""

@@ -17,7 +17,8 @@ from tfcseg.training.losses import WeightedSum, hard_cross_entropy, similarity_l
 from tfcseg.weights import Preprocessing
 
 Losses = dict[str, WeightedSum]
-Objective = Callable[[TFCSegmenter, Tensor, Tensor], Losses]
+Objective = Callable[[TFCSegmenter, Tensor, Tensor, str], Losses]
+"""(network, images, labels, correlation) → losses."""
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -34,15 +35,15 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> WeightedSum:
     return hard_cross_entropy(logits, labels.long())
 
 
-def image_losses(network: TFCSegmenter, images: Tensor, labels: Tensor) -> Losses:
-    """Step 1: every frame of images (B, T, 3, S, S) through the image network."""
+def image_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str) -> Losses:
+    """Step 1: every frame of images (B, T, 3, S, S) through the image network, which correlates nothing."""
     return {"seg": segmentation_loss(network.image(images.flatten(0, 1)), labels.flatten(0, 1))}
 
 
-def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor) -> Losses:
+def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str) -> Losses:
     """Step 2, eq. 12: L_seg over the keyframe and its non-keyframes, L_bce over the similarities."""
     keyframe_logits, memory = network.keyframe(images[:, 0])
-    result = network.non_keyframes(images[:, 1:].flatten(0, 1), memory)
+    result = network.non_keyframes(images[:, 1:].flatten(0, 1), memory, correlation=correlation)
     key = segmentation_loss(keyframe_logits, labels[:, 0])
     rest = segmentation_loss(result.logits, labels[:, 1:].flatten(0, 1))
     size = (result.similarity.shape[-2], result.similarity.shape[-1])

@@ -96,11 +96,12 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
             sources.append(ClipSource(clips, crop, KEYFRAME_INTERVAL))
             shares.append(0.5)
     names = ", ".join(path.stem for path in job.teachers)
+    seen = _count(len(kept), "photo") + (f" and {_count(len(clips), 'video clip')}" if clips else "")
     return Material(
         SampleStream(sources, shares, count=options.steps * options.batch * processes, seed=options.seed),
         SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=_VALIDATION_SEED),
         ADE31,
-        f"distilled from {names} on {_count(len(kept), 'photo')} and {_count(len(clips), 'video clip')}",
+        f"distilled from {names} on {seen}",
         defects + unlabelled,
     )
 
@@ -225,7 +226,9 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
             averaging=0.995,
             train_norms=False,
             # Edges and colours need no change, and their layers are the costly ones to train: every frame runs them.
-            frozen=("backbone.stem.", "backbone.stages.0.", "backbone.stages.1."),
+            # MSDA's values stay a random projection, which its output layer learns to read, for the same reason.
+            frozen=("backbone.stem.", "backbone.stages.0.", "backbone.stages.1.", "update.attention.value."),
+            correlation="both",
         )
     return replace(base, **{name: value for name, value in given.items() if value is not None})
 
