@@ -41,7 +41,7 @@ def main(folder: Path, batch: int) -> None:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     # Networks start out different: the first process's must win.
     trainer, records = build_trainer(
-        folder / "run", stage="tfc", steps=3, batch=batch, network_seed=rank, backbone="mit_b0", drops=False
+        folder / "run", stage="tfc", steps=2, batch=batch, network_seed=rank, backbone="mit_b0", drops=False
     )
     run(trainer)
     networks = nn.Sequential(nn.BatchNorm2d(CHANNELS))
