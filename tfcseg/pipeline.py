@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tfcseg.errors import UsageError
 from tfcseg.frames import Frame, Image, VideoInfo
 from tfcseg.inference import IntervalNetwork, checked_options
-from tfcseg.outputs import OutputDir, prepare_output
+from tfcseg.outputs import prepare_output
 from tfcseg.prefetch import prefetch
 from tfcseg.report import Report, write_json
 from tfcseg.results import ResultOptions, ResultWriter, RunFacts, build_report
@@ -218,4 +218,4 @@ def output_folders(sources: Sequence[str | Path], output: Path | None) -> list[P
     return folders
 
 
-__all__ = ["OutputDir", "SegmentedFrame", "default_output", "output_folders", "run", "segment"]
+__all__ = ["SegmentedFrame", "default_output", "output_folders", "run", "segment"]

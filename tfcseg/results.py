@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.consistency import ConsistencyMeter
+from tfcseg.consistency import ConsistencyMeter, FrameConsistency
 from tfcseg.errors import DataError, UsageError
 from tfcseg.frames import VideoInfo
 from tfcseg.inference import InferenceOptions
@@ -94,7 +95,6 @@ class Summary:
 
     frames: int = 0
     keyframes: int = 0
-    held: int = 0
     shares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     label_change: _Mean = field(default_factory=_Mean)
     tc: _Mean = field(default_factory=_Mean)
@@ -128,24 +128,13 @@ class ResultWriter:
         self._legend = Legend(labels, self._size) if options.legend else None
         self._summary = Summary(shares=np.zeros(len(labels)), tc_flow=self._meter.flow_name)
         self._videos: list[tuple[str, VideoWriter]] = []
-        start_s, end_s = range_s
+        self._out, self._frame_rate, self._range_s = out, info.frame_rate, range_s
         # A folder of frames and a stream that is gone have no sound to take.
-        source = info.path if info.audio is not None and info.path != "-" else None
+        self._sound = info.path if info.audio is not None and info.path != "-" else None
+        self._side_by_side: VideoWriter | None = None
         with ExitStack() as undo:
             undo.callback(self.abort)
-            if options.overlay:
-                self._overlay = VideoWriter(
-                    out.overlay,
-                    size=self._size,
-                    frame_rate=info.frame_rate,
-                    audio_from=source,
-                    start_s=start_s,
-                    end_s=end_s,
-                )
-                self._videos.append(("overlay", self._overlay))
-            self._side_by_side: VideoWriter | None = None
-            self._out, self._info = out, info
-            self._source, self._range_s = source, range_s
+            self._overlay = self._open_video("overlay", out.overlay, self._size) if options.overlay else None
             self._masks = MaskWriter(out.masks, self._palette) if options.masks else None
             self._table = FrameTable(out.frames_csv) if options.frames_csv else None
             undo.pop_all()
@@ -154,13 +143,13 @@ class ResultWriter:
         """Render and write one frame; OutputError if something cannot be written."""
         change = self._meter.update(frame.image, frame.labels)
         shares = class_shares(frame.labels, self._classes)
-        self._add(frame, shares, change.label_change, change.tc)
+        similarity = None if frame.similarity is None else float(frame.similarity.mean())
+        self._add(frame, shares, similarity, change)
         if self._masks:
             self._masks.write(frame.index, frame.labels)
         if self._options.overlay or self._options.side_by_side:
             self._render(frame, shares)
         if self._table:
-            similarity = None if frame.similarity is None else float(frame.similarity.mean())
             self._table.write(
                 FrameRow(
                     frame.index,
@@ -203,38 +192,33 @@ class ResultWriter:
         if self._legend:
             drawn = shares if self._visible is None else shares * self._visible
             self._legend.draw(picture, drawn)
-        if self._options.overlay:
+        if self._overlay:
             self._overlay.write(picture)
         if self._options.side_by_side:
             pair = side_by_side([frame.image, picture], ["source", "tfcseg"])
-            self._open_side_by_side(pair.shape[:2]).write(pair)
+            if self._side_by_side is None:  # its size is known only now
+                size = (pair.shape[0], pair.shape[1])
+                self._side_by_side = self._open_video("side_by_side", self._out.side_by_side, size)
+            self._side_by_side.write(pair)
 
-    def _open_side_by_side(self, size: tuple[int, ...]) -> VideoWriter:
-        if self._side_by_side is None:
-            start_s, end_s = self._range_s
-            self._side_by_side = VideoWriter(
-                self._out.side_by_side,
-                size=(size[0], size[1]),
-                frame_rate=self._info.frame_rate,
-                audio_from=self._source,
-                start_s=start_s,
-                end_s=end_s,
-            )
-            self._videos.append(("side_by_side", self._side_by_side))
-        return self._side_by_side
+    def _open_video(self, name: str, path: Path, size: tuple[int, int]) -> VideoWriter:
+        start_s, end_s = self._range_s
+        video = VideoWriter(
+            path, size=size, frame_rate=self._frame_rate, audio_from=self._sound, start_s=start_s, end_s=end_s
+        )
+        self._videos.append((name, video))
+        return video
 
     def _add(
-        self, frame: SegmentedFrame, shares: NDArray[np.float64], label_change: float | None, tc: float | None
+        self, frame: SegmentedFrame, shares: NDArray[np.float64], similarity: float | None, change: FrameConsistency
     ) -> None:
         total = self._summary
         total.frames += 1
         total.keyframes += frame.is_keyframe
-        total.held += frame.is_held
         total.shares += shares
-        total.label_change.add(label_change)
-        total.tc.add(tc)
-        if frame.similarity is not None:
-            total.similarity.add(float(frame.similarity.mean()))
+        total.label_change.add(change.label_change)
+        total.tc.add(change.tc)
+        total.similarity.add(similarity)
         total.updated_fraction.add(frame.updated_fraction)
         (total.keyframe_ms if frame.is_keyframe else total.non_keyframe_ms).add(frame.model_ms)
 
