@@ -23,7 +23,7 @@ from tiny_teacher import write_teacher
 from tfcseg import cli
 from tfcseg.cli.train import describe
 from tfcseg.errors import UsageError
-from tfcseg.training.cores import available_cores, has_bfloat16
+from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.training.request import TrainRequest, plan_training, training_precision
 from tfcseg.weights import load_model, read_card
 

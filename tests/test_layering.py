@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tfcseg"
 ORDER = (
-    *("errors", "labels", "tensor_file", "model", "model_card", "weights", "segformer_file", "convert"),
+    *("errors", "spelling", "log", "machine", "labels", "tensor_header", "registry", "tensor_file"),
+    *("model", "model_card", "weights", "segformer_file", "convert"),
     *("frames", "ffmpeg", "probing", "audio", "images", "streams", "video_writer", "video"),
     *("render", "outputs", "result_files", "consistency", "report", "inference", "results", "prefetch", "pipeline"),
     *("evaluation", "training", "publishing", "comparison", "cli", "__main__"),

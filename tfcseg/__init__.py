@@ -12,6 +12,7 @@ for frame in tfcseg.segment(tfcseg.read_frames("street.mp4"), model):
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
     from tfcseg.frames import Frame, VideoInfo
     from tfcseg.labels import LabelSet
     from tfcseg.pipeline import SegmentedFrame, run, segment
+    from tfcseg.registry import list_models
     from tfcseg.report import Report
     from tfcseg.results import ResultOptions
     from tfcseg.video import probe, read_frames
-    from tfcseg.weights import LoadedModel, list_models, load_model
+    from tfcseg.weights import LoadedModel, load_model
+
+# A library is silent unless its user listens.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "TfcsegError": "errors",
@@ -37,7 +42,7 @@ _HOMES = {
     "probe": "video",
     "read_frames": "video",
     "LoadedModel": "weights",
-    "list_models": "weights",
+    "list_models": "registry",
     "load_model": "weights",
 }
 

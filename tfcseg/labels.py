@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
+from tfcseg.spelling import hint
 
 NO_CLASS = 255
 """Label value that means "none of the classes" in 8-bit maps; targets use it as ``ignore_index``."""
@@ -38,11 +39,7 @@ class LabelSet:
         try:
             return self.names.index(name)
         except ValueError:
-            import difflib
-
-            close = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5)
-            hint = f"did you mean {', '.join(close)}?" if close else f"it has: {', '.join(self.names)}"
-            raise DataError(f"no class {name!r} in label set {self.name!r}; {hint}") from None
+            raise DataError(f"no class {name!r} in label set {self.name!r}; {hint(name, self.names)}") from None
 
     def palette_array(self) -> NDArray[np.uint8]:
         """Palette as (K, 3) uint8 RGB."""

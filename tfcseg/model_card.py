@@ -16,7 +16,7 @@ from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels import NO_CLASS, LabelSet
 from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, ModelConfig
 from tfcseg.model.mix_transformer import MIT_VARIANTS
-from tfcseg.tensor_file import parse_json
+from tfcseg.tensor_header import parse_json
 
 FORMAT = "tfcseg-1"
 BACKBONES = ("efficientnet_lite0", *(f"mit_{variant}" for variant in MIT_VARIANTS))

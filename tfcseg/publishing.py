@@ -15,8 +15,9 @@ from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.inference import checked_options
 from tfcseg.outputs import replace_atomically
-from tfcseg.tensor_file import parse_json
-from tfcseg.weights import REGISTRY, load_model, save_model
+from tfcseg.registry import REGISTRY
+from tfcseg.tensor_header import parse_json
+from tfcseg.weights import load_model, save_model
 
 SCORES = ("miou", "vc8", "vc16")
 

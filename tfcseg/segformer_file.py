@@ -14,7 +14,8 @@ from torch import Tensor
 
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels import LabelSet, distinct_palette
-from tfcseg.tensor_file import HEADER_LIMIT_BYTES, is_pickle, open_weights, parse_json, read_tensor_file
+from tfcseg.tensor_file import is_pickle, read_tensor_file
+from tfcseg.tensor_header import HEADER_LIMIT_BYTES, open_weights, parse_json
 
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 # What torch.load raises on damaged or forbidden content: its zip reader RuntimeError, its unpickler all the others.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +17,9 @@ from tfcseg.labels import LabelSet
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.model_card import IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
-from tfcseg.tensor_file import check_fits, open_weights, parse_json, read_metadata, read_tensor_file, write_tensor_file
+from tfcseg.registry import REGISTRY, ModelRecord, list_models, locate_weights
+from tfcseg.tensor_file import check_fits, read_tensor_file, write_tensor_file
+from tfcseg.tensor_header import read_metadata
 
 __all__ = [
     "IMAGENET_PREPROCESSING",
@@ -34,19 +34,7 @@ __all__ = [
     "save_model",
 ]
 
-REGISTRY = "models.json"
-_REGISTRY_LIMIT_BYTES = 1 << 20
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRecord:
-    """One model of the registry: a file beside ``models.json`` and the SHA-256 that it must have."""
-
-    name: str
-    path: Path
-    sha256: str
-    is_default: bool
 
 
 @dataclass(slots=True)
@@ -110,7 +98,7 @@ def load_model(
     """
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
-    path, sha256 = _locate(name_or_path, assets)
+    path, sha256 = locate_weights(name_or_path, assets)
     file = read_tensor_file(path)
     if sha256 is not None and file.sha256 != sha256:
         raise WeightsError(f"{path} is not the file that {REGISTRY} names (SHA-256 differs); install it again")
@@ -122,21 +110,6 @@ def load_model(
     network.to(device=target, dtype=dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot this one
     return LoadedModel(network, card, target, dtype, file.sha256, parameters)
-
-
-def list_models(assets: Path | None = None) -> list[ModelRecord]:
-    """Return the models of the registry, by name; WeightsError if there is no registry or it makes no sense."""
-    path = (assets or _assets_folder()) / REGISTRY
-    with open_weights(path) as file:
-        text = file.read(_REGISTRY_LIMIT_BYTES)
-    try:
-        content = parse_json(text.decode())
-    except ValueError as error:
-        raise WeightsError(f"{path} cannot be read ({error}); install tfcseg again") from None
-    match content:
-        case {"default": str(default), "models": dict(models)} if default in models:
-            return [_record(path, name, models[name], default) for name in sorted(models)]
-    raise WeightsError(f"{path} does not name models and a default among them; install tfcseg again")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -188,42 +161,3 @@ def _network_from(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]
     floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     network.load_state_dict(floats, assign=True)
     return network.eval()
-
-
-def _locate(name_or_path: str | Path, assets: Path | None) -> tuple[Path, str | None]:
-    """File for a name of the registry (with its SHA-256) or a path; a name wins over a file of that name."""
-    if isinstance(name_or_path, Path) or _looks_like_path(name_or_path):
-        return Path(name_or_path), None
-    records = list_models(assets)
-    for record in records:
-        if name_or_path == record.name or (name_or_path == "default" and record.is_default):
-            return record.path, record.sha256
-    if Path(name_or_path).is_file():
-        return Path(name_or_path), None
-    names = [record.name for record in records]
-    close = difflib.get_close_matches(name_or_path, names, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(names)}"
-    raise WeightsError(f"no model or weights file {name_or_path!r}; {hint}")
-
-
-def _looks_like_path(text: str) -> bool:
-    return text.endswith(".safetensors") or os.sep in text or (os.altsep is not None and os.altsep in text)
-
-
-def _assets_folder() -> Path:
-    """Folder of the registry: inside the package when installed, beside it in a checkout."""
-    package = Path(__file__).parent
-    for folder in (package / "assets", package.parent / "assets"):
-        if (folder / REGISTRY).is_file():
-            return folder
-    raise WeightsError(f"no weights came with this installation ({REGISTRY} is missing); give a weights file")
-
-
-def _record(registry: Path, name: str, entry: object, default: str) -> ModelRecord:
-    """One entry of the registry; its file must be a plain name beside it."""
-    match entry:
-        case {"file": str(file), "sha256": str(sha256)} if file == Path(file).name and re.fullmatch(
-            "[0-9a-f]{64}", sha256
-        ):
-            return ModelRecord(name, registry.with_name(file), sha256, name == default)
-    raise WeightsError(f"{registry}: model {name!r} needs a plain file name and a SHA-256; install tfcseg again")

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
+from tfcseg.machine import available_cores
 from tfcseg.training.augment import as_bytes
-from tfcseg.training.cores import available_cores
 from tfcseg.training.interrupts import ignore_interrupts
 from tfcseg.training.teachers import GRID, Teacher, soft_labels
 

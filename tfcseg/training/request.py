@@ -10,8 +10,8 @@ import torch
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE
+from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.model.config import SIZE_MULTIPLE
-from tfcseg.training.cores import available_cores, has_bfloat16
 from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import process_device, processes_here
 from tfcseg.training.recipes import is_vspw, recipe_options

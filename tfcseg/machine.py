@@ -1,0 +1,64 @@
+"""The machine and the libraries that things run on, as far as they can be told without loading any of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+CPU_INFO = Path("/proc/cpuinfo")
+LIBRARIES = {
+    "torch": ("torch",),
+    "numpy": ("numpy",),
+    "opencv": ("opencv-python-headless", "opencv-contrib-python-headless", "opencv-python", "opencv-contrib-python"),
+    "av": ("av",),
+}
+"""What we call the libraries that results depend on, and the packages that may bring them."""
+
+
+def available_cores() -> int:
+    """Cores that this process may use; a share of the machine's under ``taskset`` or a batch system."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
+    """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX); elsewhere it is slower than float32."""
+    # torch tells it too, but under a private name that changes between versions.
+    return bool({"avx512_bf16", "amx_bf16"} & cpu_flags(cpu_info))
+
+
+def cpu_flags(cpu_info: Path = CPU_INFO) -> set[str]:
+    """Instruction sets of the processor as Linux names them; empty elsewhere."""
+    return set(_first_value("flags", cpu_info).split())
+
+
+def cpu_name(cpu_info: Path = CPU_INFO) -> str:
+    """What the processor calls itself."""
+    return _first_value("model name", cpu_info) or platform.processor() or platform.machine()
+
+
+def library_versions() -> dict[str, str | None]:
+    """Versions of Python and of ``LIBRARIES``; None for what is not installed."""
+    return {"python": platform.python_version()} | {name: _version(packages) for name, packages in LIBRARIES.items()}
+
+
+def _version(packages: tuple[str, ...]) -> str | None:
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            return version(package)
+    return None
+
+
+def _first_value(key: str, cpu_info: Path) -> str:
+    """Value of the first line ``key : value``; an empty text if there is none."""
+    try:
+        text = cpu_info.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return ""
+    found = re.search(rf"^{key}[ \t]*:(.*)$", text, flags=re.MULTILINE)
+    return found[1].strip() if found else ""
