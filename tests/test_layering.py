@@ -12,7 +12,19 @@ ORDER = (
     *("errors", "spelling", "log", "machine", "labels", "tensor_header", "registry", "tensor_file"),
     *("model", "model_card", "weights", "segformer_file", "convert"),
     *("frames", "ffmpeg", "probing", "audio", "images", "streams", "video_writer", "video"),
-    *("render", "outputs", "result_files", "consistency", "report", "inference", "results", "prefetch", "pipeline"),
+    *(
+        "result_files",
+        "folder_lock",
+        "segmented",
+        "render",
+        "outputs",
+        "consistency",
+        "report",
+        "inference",
+        "results",
+        "prefetch",
+        "pipeline",
+    ),
     *("evaluation", "training", "publishing", "comparison", "cli", "__main__"),
 )
 """decode → preprocess → model → label → render → write → report, and then what uses all this."""

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from tfcseg.errors import TfcsegError
     from tfcseg.frames import Frame, VideoInfo
     from tfcseg.labels import LabelSet
-    from tfcseg.pipeline import SegmentedFrame, run, segment
+    from tfcseg.pipeline import run, segment
     from tfcseg.registry import list_models
     from tfcseg.report import Report
     from tfcseg.results import ResultOptions
+    from tfcseg.segmented import SegmentedFrame
     from tfcseg.video import probe, read_frames
     from tfcseg.weights import LoadedModel, load_model
 
@@ -34,7 +35,7 @@ _HOMES = {
     "Frame": "frames",
     "VideoInfo": "frames",
     "LabelSet": "labels",
-    "SegmentedFrame": "pipeline",
+    "SegmentedFrame": "segmented",
     "run": "pipeline",
     "segment": "pipeline",
     "Report": "report",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import tempfile
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngInfo
 
 from tfcseg.errors import DataError, OutputError, UsageError
+from tfcseg.result_files import identity, make_folder
 
 Labels: TypeAlias = NDArray[np.uint8]
 
@@ -133,7 +133,7 @@ def prepare_output(directory: str | Path, *, inputs: Iterable[str | Path], overw
             f"{str(output.path)!r} already holds results ({first}{more}); use --overwrite or choose another folder"
         )
     output.remove_results()
-    _make_folder(output.path)
+    make_folder(output.path)
     return output
 
 
@@ -162,7 +162,7 @@ class MaskWriter:
     """
 
     def __init__(self, directory: Path, palette: NDArray[np.uint8]) -> None:
-        _make_folder(directory)
+        make_folder(directory)
         self._directory = directory
         self._palette = palette.tobytes().ljust(256 * 3, b"\0")  # full, so that 255 (no class) has a colour: black
         self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="masks")
@@ -248,23 +248,14 @@ def _is_own_mask(path: Path) -> bool:
 
 def _refuse_inputs(output: OutputDir, results: Iterable[Path], inputs: Iterable[Path]) -> None:
     """UsageError if an input, or a file in an input folder, is one of the places that a run writes to."""
-    places = {identity: path for path in (output.path, output.masks, *results) if (identity := _identity(path))}
+    places = {found: path for path in (output.path, output.masks, *results) if (found := identity(path))}
     for source in inputs:
         for path in (source, *_files_of(source)):
-            identity = _identity(path)
-            if identity in places:
+            found = identity(path)
+            if found in places:
                 raise UsageError(
-                    f"output {str(places[identity])!r} is the input {str(path)!r} itself; choose another output folder"
+                    f"output {str(places[found])!r} is the input {str(path)!r} itself; choose another output folder"
                 )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode, the same for every name of a file or folder; None if there is nothing to be reached."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -273,16 +264,6 @@ def _files_of(folder: Path) -> list[Path]:
             return [Path(entry.path) for entry in entries if not entry.is_dir()]
     except OSError:  # a video file, or a folder that reading the input will complain about
         return []
-
-
-def _make_folder(folder: Path) -> None:
-    """Create ``folder`` with its parents and prove that files can be written there; OutputError if not."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write to folder {str(folder)!r}: {_reason(error)}; choose another one") from error
 
 
 def _temporary(path: Path) -> Path:

@@ -10,12 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tfcseg.errors import UsageError
 from tfcseg.frames import Frame, Image, VideoInfo
@@ -24,6 +22,7 @@ from tfcseg.outputs import prepare_output
 from tfcseg.prefetch import prefetch
 from tfcseg.report import Report, write_json
 from tfcseg.results import ResultOptions, ResultWriter, RunFacts, build_report
+from tfcseg.segmented import SegmentedFrame
 from tfcseg.video import open_frames
 from tfcseg.weights import LoadedModel, load_model
 
@@ -32,26 +31,6 @@ _READ_AHEAD = 8
 
 _WRITE_BEHIND = 8
 """Segmented frames waiting to be written: with _READ_AHEAD and an interval this bounds a run's memory."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SegmentedFrame:
-    """A frame and what the network says about it. H W source size, h w grid of the logits (stride 4)."""
-
-    index: int
-    time_s: float
-    image: Image
-    """(H, W, 3) uint8 RGB, as decoded."""
-    labels: NDArray[np.uint8]
-    """(H, W) class indices."""
-    is_keyframe: bool
-    similarity: NDArray[np.float32] | None
-    """w_t of eq. 6 (h, w); None at keyframes."""
-    updated_fraction: float | None
-    """Share of points updated by sparse MSDA (eq. 11); None at keyframes."""
-    model_ms: float
-    is_held: bool
-    """The frame's file could not be read: the last image stands in."""
 
 
 def segment(
@@ -88,19 +67,26 @@ def segment(
 
 
 def _segment(frames: Iterator[Frame], network: IntervalNetwork) -> Iterator[SegmentedFrame]:
+    # A generator for each interval: nothing of it is held while the frames of the next one are awaited.
     while interval := list(islice(frames, network.options.keyframe_interval)):
-        for frame, result in zip(interval, network.run([frame.image for frame in interval]), strict=True):
-            yield SegmentedFrame(
-                frame.index,
-                frame.time_s,
-                frame.image,
-                result.labels,
-                result.is_keyframe,
-                result.similarity,
-                result.updated_fraction,
-                result.model_ms,
-                frame.is_held,
-            )
+        yield from _segment_interval(interval, network)
+
+
+def _segment_interval(interval: list[Frame], network: IntervalNetwork) -> Iterator[SegmentedFrame]:
+    results = network.run([frame.image for frame in interval])
+    while interval:
+        frame, result = interval.pop(0), results.pop(0)
+        yield SegmentedFrame(
+            frame.index,
+            frame.time_s,
+            frame.image,
+            result.labels,
+            result.is_keyframe,
+            result.similarity,
+            result.updated_fraction,
+            result.model_ms,
+            frame.is_held,
+        )
 
 
 def _as_frame(index: int, frame: Frame | Image) -> Frame:

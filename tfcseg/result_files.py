@@ -1,4 +1,4 @@
-"""Files of known names in an output folder: whether they may be written there."""
+"""Files of known names in an output folder: whether they may be written there, and that they are on disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def claimed_files(
             "use --overwrite or choose another folder"
         )
     is_new = not os.path.lexists(folder)
-    _make_folder(folder)
+    make_folder(folder)
     try:
         for path in existing:
             _remove(folder, path)
@@ -44,23 +44,44 @@ def claimed_files(
 
 
 def _refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    sources = {identity: path for path in inputs if (identity := _identity(Path(path)))}
+    sources = {found: path for path in inputs if (found := identity(Path(path)))}
     for place in places:
         for path in (place, place.parent) if place.is_file() else (place,):
-            identity = _identity(path)
-            if identity in sources:
+            found = identity(path)
+            if found in sources:
                 raise UsageError(
-                    f"output {str(place)!r} is the input {str(sources[identity])!r} or in it; choose another folder"
+                    f"output {str(place)!r} is the input {str(sources[found])!r} or in it; choose another folder"
                 )
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` with its parents and prove that files can be written there; OutputError if not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OutputError(f"cannot write to folder {str(folder)!r}: {error.strerror or error}") from error
+        raise OutputError(
+            f"cannot write to folder {str(folder)!r}: {error.strerror or error}; choose another one"
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk and not only on their way there. Raises OSError."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode, the same for every name of a file or folder; None if there is nothing to be reached."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _remove(folder: Path, path: Path) -> None:
@@ -71,12 +92,3 @@ def _remove(folder: Path, path: Path) -> None:
     if path.parent != folder:
         with suppress(OSError):  # it holds other files
             path.parent.rmdir()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode, the same for every name of a file or folder; None if there is nothing to be reached."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino

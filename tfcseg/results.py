@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +30,9 @@ from tfcseg.report import (
     SpeedFacts,
     StabilityFacts,
 )
+from tfcseg.segmented import SegmentedFrame
 from tfcseg.video import VideoWriter
 from tfcseg.weights import LoadedModel
-
-if TYPE_CHECKING:
-    from tfcseg.pipeline import SegmentedFrame
 
 
 @dataclass(frozen=True, slots=True)
