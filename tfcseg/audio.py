@@ -11,9 +11,9 @@ from pathlib import Path
 import av
 
 from tfcseg.errors import TfcsegError
-from tfcseg.ffmpeg import FfmpegProcess, input_arguments
+from tfcseg.ffmpeg import FfmpegProcess, input_arguments, is_address
 from tfcseg.frames import select_frames
-from tfcseg.probing import SourceStream, probe_file
+from tfcseg.probing import SourceStream, probe_address, probe_file
 
 _COPIED_CODECS = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
 """What players expect to find in mp4; ffmpeg would put more there than most of them can play."""
@@ -36,15 +36,16 @@ class AudioTrack:
 def cut_audio(source: str, target: Path, *, start_s: float | None, end_s: float | None) -> AudioTrack | str:
     """Write the first audio stream of ``source`` to ``target``, from the first frame at ``start_s`` up to ``end_s``.
 
+    An address is read again, from its beginning: whoever was allowed to take frames from there may take the sound.
     Returns a word or reason instead if there is nothing to write: ``none``, or ``dropped: <reason>``.
     """
     path = Path(source)
     if path.is_dir():
         return "none"
-    if not path.is_file():
+    if not path.is_file() and not is_address(source):
         return "dropped: a stream can be read only once"
     try:
-        stream = probe_file(path)
+        stream = probe_address(source) if is_address(source) else probe_file(path)
         rate = stream.info.frame_rate
         wanted = select_frames(rate, start_s, end_s, first_time_s=stream.first_time_s)
     except TfcsegError as error:

@@ -1,7 +1,7 @@
 """The ffmpeg process: how it is started, what it said last, and that it never stays behind.
 
-Names are passed as an argument list behind ``file:``, so that no character in them has a meaning, and neither
-protocols that reach the network nor formats that point to other files are enabled.
+Names are passed as an argument list behind ``file:``, so that no character in them has a meaning. Formats that point to
+other files are not enabled, and protocols that reach the network only for an address that the user gave on purpose.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import BinaryIO, cast
 
 import imageio_ffmpeg
 
-from tfcseg.errors import TfcsegError
+from tfcseg.errors import TfcsegError, UsageError
 
 VIDEO_FORMATS = (
     "apng,asf,asf_o,av1,avi,dv,flv,gif,gxf,h261,h263,hevc,h264,ivf,live_flv,m4v,matroska,webm,mjpeg,mov,mpeg,mpegts,"
@@ -30,6 +30,14 @@ VIDEO_FORMATS = (
 """ffmpeg's names of the formats that hold a video in one file. Playlists and scripts (hls, dash, concat, imf, sdp, …)
 are left out on purpose: they would make ffmpeg open files that the user did not name."""
 
+LOCAL_PROTOCOLS = "file,pipe"
+NETWORK_PROTOCOLS = "http,https,httpproxy,tcp,tls"
+"""What an address needs, and nothing local: whatever the other side sends, it cannot make ffmpeg read files."""
+
+NETWORK_TIMEOUT_S = 30.0
+"""A server that says nothing for so long is given up."""
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PIPE_BYTES = 1 << 20
 _PROGRESS = re.compile(r"(\w+)=\s*(\S*)")
 _SOURCE_TAG = re.compile(r"^(\[[^\]]*\] )+")
@@ -57,10 +65,31 @@ def has_decoder(name: str) -> bool:
     return re.search(rf"\s{re.escape(name)}\s", listing.stdout.decode(errors="replace")) is not None
 
 
+def is_address(source: str | Path) -> bool:
+    """Whether ``source`` is an address such as ``https://…``; a file that happens to have such a name is none."""
+    return isinstance(source, str) and _ADDRESS.match(source) is not None and not os.path.lexists(source)
+
+
+def check_address(source: str | Path, *, allow_network: bool) -> None:
+    """UsageError if ``source`` is an address that may not, or cannot, be opened."""
+    if not is_address(source):
+        return
+    if str(source).partition("://")[0].lower() not in ("http", "https"):
+        raise UsageError(f"{source}: of all addresses only http:// and https:// can be read")
+    if not allow_network:
+        raise UsageError(f"{source}: is on the network, which tfcseg run reads only with --allow-network")
+
+
 def input_arguments(source: str | Path, options: Iterable[str] = ()) -> list[str]:
     """Arguments that open ``source`` (``-``: stdin) and nothing else; ``options`` apply to this input."""
-    url = "pipe:0" if source == "-" else f"file:{source}"
-    return ["-protocol_whitelist", "file,pipe", "-format_whitelist", f"{VIDEO_FORMATS},mp4", *options, "-i", url]
+    protocols = LOCAL_PROTOCOLS
+    if is_address(source):
+        protocols = NETWORK_PROTOCOLS
+        options = ["-rw_timeout", f"{NETWORK_TIMEOUT_S * 1e6:.0f}", *options]
+        url = str(source)
+    else:
+        url = "pipe:0" if source == "-" else f"file:{source}"
+    return ["-protocol_whitelist", protocols, "-format_whitelist", f"{VIDEO_FORMATS},mp4", *options, "-i", url]
 
 
 class FfmpegProcess:
@@ -125,6 +154,10 @@ class FfmpegProcess:
         status = self._process.wait()
         self._drain.join()
         return status
+
+    def stop(self) -> None:
+        """Tell it to end, from any thread and without waiting: who reads its output, or writes, is then set free."""
+        self._process.kill()
 
     def kill(self) -> None:
         """Stop it without ceremony; nothing happens if it has ended."""

@@ -5,19 +5,23 @@ Letters: H, W image height and width.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import UsageError
+from tfcseg.errors import InputError, UsageError
 
 Image: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) RGB."""
+
+MAX_PIXELS = 100_000_000
+"""Of one frame, three times 8K: a few bytes in a file can claim more than the memory holds."""
 
 _ROUNDING_S = 0.001
 """Containers round times to a millisecond: a frame this close to a limit counts as lying on it."""
@@ -73,8 +77,15 @@ class FrameSource:
     is that of the frames. ``warnings`` starts as those of ``info`` and grows when the source ends.
     """
 
-    def __init__(self, info: VideoInfo, frames: Generator[Frame, None, None], warnings: list[str]) -> None:
+    def __init__(
+        self,
+        info: VideoInfo,
+        frames: Generator[Frame, None, None],
+        warnings: list[str],
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:
         self._frames = frames
+        self._stop = stop
         self._first: Frame | None = next(frames)
         height, width = self._first.image.shape[:2]
         self.info = replace(info, width=width, height=height)
@@ -98,10 +109,21 @@ class FrameSource:
     ) -> None:
         self.close()
 
+    def stop(self) -> None:
+        """End the frames soon, from any thread, even while another one waits for the next; ``close`` follows."""
+        self._stop()
+
     def close(self) -> None:
         """Stop decoding and release the process or files; may be called again. Call it where the frames are read."""
         self._first = None
         self._frames.close()
+
+
+def check_size(name: str | Path, width: int, height: int) -> None:
+    """InputError if a frame of ``name`` would take more memory than any camera's."""
+    if width * height > MAX_PIXELS:
+        limit = f"{MAX_PIXELS / 1e6:g} million pixels"
+        raise InputError(f"{name}: pictures of {width}x{height} are not read, {limit} is the limit; scale them down")
 
 
 def select_frames(

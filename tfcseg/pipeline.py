@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tfcseg.errors import UsageError
+from tfcseg.ffmpeg import check_address
 from tfcseg.frames import Frame, Image, VideoInfo
 from tfcseg.inference import IntervalNetwork, checked_options
 from tfcseg.outputs import prepare_output
@@ -119,15 +120,18 @@ def run(
     precision: str = "auto",
     results: ResultOptions | None = None,
     overwrite: bool = False,
+    allow_network: bool = False,
     on_frame: Progress = lambda frame, info: None,
 ) -> Report:
     """Segment a video, a folder of frames or stdin (``-``) and write what ``results`` asks for; returns the report.
 
-    output: folder, by default ``<stem>_tfcseg`` in the current one. Any failure raises a TfcsegError with one line;
-    videos then exist complete or not at all, masks and rows of finished frames stay.
+    output: folder, by default ``<stem>_tfcseg`` in the current one. ``allow_network`` lets ``source`` be an http or
+    https address. Any failure raises a TfcsegError with one line; videos then exist complete or not at all, masks and
+    rows of finished frames stay.
     """
     started_s = time.perf_counter()
     results = results or ResultOptions()
+    check_address(source, allow_network=allow_network)
     folder = Path(output) if output is not None else default_output(source)
     out = prepare_output(folder, inputs=[source], overwrite=overwrite)
     try:
@@ -142,7 +146,7 @@ def run(
             keyframe_position=keyframe_position,
         )
         visible = results.visible(loaded.labels)
-        frames = open_frames(source, start_s=start_s, end_s=end_s)
+        frames = open_frames(source, start_s=start_s, end_s=end_s, allow_network=allow_network)
     except BaseException:
         out.discard()
         raise

@@ -5,7 +5,7 @@ Times are seconds. A container has its own zero; ``time_s`` of a frame counts fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -17,8 +17,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from tfcseg.errors import InputError
-from tfcseg.ffmpeg import VIDEO_FORMATS, has_decoder
-from tfcseg.frames import VideoInfo
+from tfcseg.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS, has_decoder
+from tfcseg.frames import MAX_PIXELS, VideoInfo, check_size
 
 _PICTURE_FORMATS = "bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,webp_pipe"
 _AUDIO_FORMATS = "aac,ac3,aiff,amr,caf,flac,mp3,wav"
@@ -103,16 +103,52 @@ def probe_readable(source: BinaryIO | Readable, name: str, head: bytes) -> Sourc
     """Look into an open file, or into a stream that can only be read forwards; ``head`` is how its data begin."""
     if not head:
         raise InputError(f"{name}: not a video: it is empty (0 bytes)")
-    limits = {"protocol_whitelist": "file,pipe", "format_whitelist": _allowed_formats()}
     try:
         # Not "options": those go to each stream as well, and crash on streams that appear late, as in FLV.
-        container = av.open(source, "r", container_options=limits, metadata_errors="replace")
+        container = av.open(source, "r", container_options=_limits(LOCAL_PROTOCOLS), metadata_errors="replace")
     except av.FFmpegError:
         raise InputError(f"{name}: not a video: it is {describe_content(head)}") from None
     with container:
-        _refuse_picture(container, name)
-        stream = _first_video_stream(container, name)
-        return _describe_stream(container, stream, _decode_first_frame(container, stream), name)
+        return _describe_container(container, name)
+
+
+def probe_address(url: str) -> SourceStream:
+    """Look into a video on a server, which nothing but that server is asked for."""
+    try:
+        container = av.open(
+            url,
+            "r",
+            container_options=_limits(NETWORK_PROTOCOLS),
+            metadata_errors="replace",
+            timeout=(NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S),
+        )
+    except av.InvalidDataError:
+        raise InputError(f"{url}: not a video that can be read from a server") from None
+    except av.FFmpegError as error:
+        raise InputError(f"{url}: cannot be read: {error.strerror}") from None
+    with container:
+        stream = _describe_container(container, url)
+    # Not every server can skip to a place in a file: the beginning is read and thrown away instead.
+    return replace(require_beginning(stream), is_seekable=False)
+
+
+def require_beginning(stream: SourceStream) -> SourceStream:
+    """Return ``stream``, or raise InputError if it cannot be decoded from its first byte on, as all streams must."""
+    if not stream.is_decodable:
+        hint = "an mp4 can be streamed only if its index comes first (+faststart)"
+        raise InputError(f"{stream.info.path}: no frame can be decoded from its beginning; {hint}")
+    return stream
+
+
+def _describe_container(container: InputContainer, name: str) -> SourceStream:
+    _refuse_picture(container, name)
+    stream = _first_video_stream(container, name)
+    check_size(name, stream.width, stream.height)
+    return _describe_stream(container, stream, _decode_first_frame(container, stream), name)
+
+
+def _limits(protocols: str) -> dict[str, str]:
+    return {"protocol_whitelist": protocols, "format_whitelist": _allowed_formats()}
 
 
 def describe_content(head: bytes) -> str:
@@ -165,6 +201,7 @@ def _describe_other(stream: Stream) -> str:
 
 def _decode_first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
     """Return the first frame that decodes, or None if the beginning is too damaged for that."""
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     try:
         for number, packet in enumerate(container.demux(stream)):
             if number > _MAX_PACKETS_TO_FIRST_FRAME:
@@ -207,7 +244,7 @@ def _describe_stream(
         frames_declared=_frames_declared(stream, duration_s, frame_rate, is_length_known=is_length_known),
         rotation=rotation,
         audio=None if audio is None else _codec_name(audio) or "unknown",
-        warnings=tuple(_stream_warnings(stream, has_alpha=has_alpha)),
+        warnings=tuple(_stream_warnings(stream, frame, has_alpha=has_alpha)),
     )
     return SourceStream(
         info=info,
@@ -288,7 +325,7 @@ def _frames_declared(
     return min(stream.frames, by_duration) if by_duration and is_length_known else stream.frames
 
 
-def _stream_warnings(stream: VideoStream, *, has_alpha: bool) -> list[str]:
+def _stream_warnings(stream: VideoStream, frame: VideoFrame | None, *, has_alpha: bool) -> list[str]:
     warnings = []
     if has_alpha:
         warnings.append("the video has an alpha channel: it was composited on black")
@@ -297,6 +334,8 @@ def _stream_warnings(stream: VideoStream, *, has_alpha: bool) -> list[str]:
         warnings.append(
             f"the video is HDR ({transfer}): it was reduced to 8 bits without tone mapping, colours look flat"
         )
+    if frame is not None and frame.interlaced_frame:
+        warnings.append("the video is interlaced: its fields were not separated, edges in motion look combed")
     ratio = stream.sample_aspect_ratio
     if ratio not in (None, 0, 1):
         warnings.append(f"the pixels of the video are not square ({ratio}): frames are kept as stored")

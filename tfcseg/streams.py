@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from tfcseg.errors import InputError
 from tfcseg.ffmpeg import FfmpegProcess
-from tfcseg.probing import SourceStream, probe_readable
+from tfcseg.probing import SourceStream, probe_readable, require_beginning
 
 _HEAD_BYTES = 4096
 _CHUNK_BYTES = 1 << 16
@@ -92,8 +92,4 @@ def _open_pipe(name: str) -> BinaryIO:
 
 def probe_stream(feed: StreamFeed) -> SourceStream:
     """Look into a stream without losing a byte of it; InputError if no video begins there."""
-    stream = probe_readable(feed, feed.name, feed.head())
-    if not stream.is_decodable:
-        hint = "an mp4 can be streamed only if its index comes first (+faststart)"
-        raise InputError(f"{feed.name}: no frame can be decoded from its beginning; {hint}")
-    return stream
+    return require_beginning(probe_readable(feed, feed.name, feed.head()))

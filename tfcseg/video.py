@@ -16,10 +16,10 @@ from typing import BinaryIO
 import numpy as np
 
 from tfcseg.errors import InputError
-from tfcseg.ffmpeg import FfmpegProcess, input_arguments
-from tfcseg.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
+from tfcseg.ffmpeg import FfmpegProcess, check_address, input_arguments, is_address
+from tfcseg.frames import MAX_PIXELS, Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
 from tfcseg.images import DEFAULT_FRAME_RATE, open_images, probe_images
-from tfcseg.probing import SourceStream, probe_file
+from tfcseg.probing import SourceStream, probe_address, probe_file
 from tfcseg.streams import StreamFeed, probe_stream
 from tfcseg.video_writer import VideoWriter
 
@@ -41,10 +41,15 @@ swscale is three times faster to it than to packed RGB under these flags; packin
 _SEEK_MARGIN_S = 1.0
 """Seeking may land after a frame that is shown at the time asked for; starting this much earlier cannot."""
 _LONGEST_DECODED_LEAD_S = 5.0
+_LONGEST_GAP_S, _SHORTEST_GAP_S = 3600, 60
+"""Longest pause between two frames that is believed: that of a stream of unknown length, and of a very short one."""
 
 
-def probe(path: str | Path) -> VideoInfo:
+def probe(path: str | Path, *, allow_network: bool = False) -> VideoInfo:
     """Describe a video file or a folder of images without decoding it; InputError with one line if nothing."""
+    if is_address(path):
+        check_address(path, allow_network=allow_network)
+        return probe_address(str(path)).info
     if str(path) == "-" or _is_stream(Path(path)):
         raise InputError(f"{path}: a stream can be read only once; open it instead of probing it")
     path = Path(path)
@@ -57,12 +62,17 @@ def open_frames(
     start_s: float | None = None,
     end_s: float | None = None,
     frame_rate: Fraction = DEFAULT_FRAME_RATE,
+    allow_network: bool = False,
 ) -> FrameSource:
     """Open a video file, a folder of images, a named pipe, or ``-`` (stdin), and decode its first frame.
 
     ``start_s`` and ``end_s`` select frames by the time at which the source shows them, the end being left out.
-    ``frame_rate`` is that of a folder of images; videos bring their own. Raises InputError if no frame can be had.
+    ``frame_rate`` is that of a folder of images; videos bring their own. ``allow_network`` also reads a video at
+    an http or https address. Raises InputError if no frame can be had, UsageError for an address without permission.
     """
+    if is_address(source):
+        check_address(source, allow_network=allow_network)
+        return _open_stream(probe_address(str(source)), None, start_s, end_s)
     path = Path(source)
     if str(source) == "-" or _is_stream(path):
         with contextlib.ExitStack() as on_failure:
@@ -81,9 +91,12 @@ def read_frames(
     start_s: float | None = None,
     end_s: float | None = None,
     frame_rate: Fraction = DEFAULT_FRAME_RATE,
+    allow_network: bool = False,
 ) -> Iterator[Frame]:
     """Frames of ``source`` one by one; arguments and errors are those of ``open_frames``."""
-    with open_frames(source, start_s=start_s, end_s=end_s, frame_rate=frame_rate) as frames:
+    with open_frames(
+        source, start_s=start_s, end_s=end_s, frame_rate=frame_rate, allow_network=allow_network
+    ) as frames:
         yield from frames
 
 
@@ -100,13 +113,26 @@ def _open_stream(
 ) -> FrameSource:
     wanted = select_frames(stream.info.frame_rate, start_s, end_s, first_time_s=stream.first_time_s)
     warnings = list(stream.info.warnings)
-    return FrameSource(stream.info, _decode(stream, wanted, feed, warnings), warnings)
+    running: list[FfmpegProcess] = []
+
+    def stop() -> None:
+        for process in running:
+            process.stop()
+
+    return FrameSource(stream.info, _decode(stream, wanted, feed, warnings, running), warnings, stop)
 
 
 def _decode(
-    stream: SourceStream, wanted: FrameRange, feed: StreamFeed | None, warnings: list[str]
+    stream: SourceStream,
+    wanted: FrameRange,
+    feed: StreamFeed | None,
+    warnings: list[str],
+    running: list[FfmpegProcess],
 ) -> Generator[Frame, None, None]:
-    """Frames from one ffmpeg process, which ends with this generator; ``warnings`` are added when the frames end."""
+    """Frames from one ffmpeg process, which ends with this generator; ``warnings`` are added when the frames end.
+
+    The process is put into ``running``, so that it can be stopped while a frame is waited for.
+    """
     rate = stream.info.frame_rate
     count = 0
     arguments = _decode_arguments(stream, wanted, is_piped=feed is not None)
@@ -115,6 +141,7 @@ def _decode(
         contextlib.nullcontext() if feed is None else contextlib.closing(feed),
         FfmpegProcess(arguments, writes_input=feed is not None, reads_output=True) as process,
     ):
+        running.append(process)
         if feed is not None:
             feed.start(process)
         while (image := _read_ppm(process.output)) is not None:
@@ -130,7 +157,8 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, *, is_piped: boo
     """Arguments for ffmpeg: one video stream, from the first wanted frame on, at a constant rate, as PPM pictures."""
     rate = stream.info.frame_rate
     lead_s = float(wanted.first / rate)
-    options = [] if stream.decoder is None else ["-c:v", stream.decoder]
+    options = ["-max_pixels", str(MAX_PIXELS), "-dts_error_threshold", f"{_longest_gap(stream.info) / 30:.6f}"]
+    options += [] if stream.decoder is None else ["-c:v", stream.decoder]
     options += ["-copyts"] if stream.keeps_times else []
     options += [] if stream.is_timed else ["-r", str(rate)]
     if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
@@ -151,6 +179,15 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, *, is_piped: boo
         *("-map", f"0:{stream.index}", "-vf", f"{timing},{colours},scale,format=rgb24", "-r", str(rate), *limit),
         *("-f", "image2pipe", "-c:v", "ppm", "pipe:1"),
     ]
+
+
+def _longest_gap(info: VideoInfo) -> int:
+    """How many frames may be repeated for one that is late, before its time is taken for damage and it is left out.
+
+    One wrong bit in a time would otherwise fill years with copies of a frame.
+    """
+    longest_s = _LONGEST_GAP_S if info.duration_s is None else max(_SHORTEST_GAP_S, info.duration_s)
+    return max(1, int(longest_s * info.frame_rate))
 
 
 def _read_ppm(pipe: BinaryIO) -> Image | None:

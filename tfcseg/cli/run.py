@@ -53,6 +53,9 @@ def command(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     overwrite: options.Overwrite = False,
+    allow_network: Annotated[
+        bool, typer.Option("--allow-network", help="Also read INPUTs that are http:// or https:// addresses.")
+    ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -104,6 +107,7 @@ def command(
                     precision=precision,
                     results=wanted,
                     overwrite=overwrite,
+                    allow_network=allow_network,
                     on_frame=on_frame,
                 )
         except TfcsegError as error:
