@@ -11,7 +11,8 @@ from transformers import DeformableDetrConfig
 from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrMultiscaleDeformableAttention
 
 from tfcseg.model.correlation import Points
-from tfcseg.model.deformable import DeformableAttention, SparseUpdate, sample_and_weigh
+from tfcseg.model.deformable import DeformableAttention, SparseUpdate
+from tfcseg.model.sampling import UnprojectedLevel
 
 DIM, HEADS, POINTS = 8, 2, 3
 SIZES = ((8, 12), (4, 6), (3, 2), (1, 1))
@@ -46,46 +47,6 @@ def update():
     update = SparseUpdate(DIM, HEADS, POINTS, ffn_dim=10).double()
     randomise(update)
     return update
-
-
-def test_samples_are_weighed_and_added_up_as_in_the_loop():
-    torch.manual_seed(0)
-    count, depth = 6, 4
-    values = [torch.randn(s, *size, HEADS, depth).double() for s, size in zip(STACKS, SIZES, strict=True)]
-    rows = [torch.randint(stack, (count,)) for stack in STACKS]
-    locations = torch.rand(count, HEADS, 4, POINTS, 2).double() * 1.4 - 0.2  # some of them outside
-    weights = torch.rand(count, HEADS, 4, POINTS).double()
-    wanted = torch.zeros(count, HEADS, depth).double()
-    for n, m, level, p in torch.cartesian_prod(*map(torch.arange, (count, HEADS, 4, POINTS))).tolist():
-        x, y = locations[n, m, level, p].tolist()
-        found = written_out.sample(values[level][rows[level][n], :, :, m], x, y)
-        wanted[n, m] += weights[n, m, level, p] * found
-    torch.testing.assert_close(sample_and_weigh(values, rows, locations, weights), wanted.flatten(1))
-
-
-def read_at(value, x, y):
-    """Sample of the single map ``value`` (h, w) at (x, y) in 0…1, the other levels being empty."""
-    levels = [value[None, :, :, None, None], *[torch.zeros(1, 1, 1, 1, 1)] * 3]
-    row = torch.zeros(1, dtype=torch.long)
-    weights = torch.ones(1, 1, 4, 1)
-    return sample_and_weigh(levels, [row] * 4, torch.tensor([x, y]).expand(1, 1, 4, 1, 2), weights).item()
-
-
-def test_samples_by_hand():
-    value = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    assert read_at(value, 0.25, 0.25) == 1  # the centre of the first cell
-    assert read_at(value, 0.75, 0.25) == 2
-    assert read_at(value, 0.25, 0.75) == 3
-    assert read_at(value, 0.5, 0.5) == 2.5
-    assert read_at(value, 0.625, 0.25) == 1.75
-
-
-def test_samples_outside_are_zero():
-    value = torch.tensor([[8.0, 8.0], [8.0, 8.0]])
-    assert read_at(value, 0.0, 0.5) == 4  # the border runs half-way between a cell and nothing
-    assert read_at(value, 1.0, 0.0) == 2
-    for x, y in ((-0.3, 0.5), (1.3, 0.5), (0.5, -0.3), (0.5, 1.3), (-90.0, 0.5), (0.5, 1e6)):
-        assert read_at(value, x, y) == 0
 
 
 def test_attention_is_the_loop(update):
@@ -194,6 +155,38 @@ def test_the_update_leaves_its_input_alone(update):
     assert torch.equal(z, before)
 
 
+def test_the_update_may_write_into_its_input(update):
+    z, points = torch.randn(FRAMES, DIM, *SIZES[0]).double(), random_points(10)
+    levels, rows = list(map(update.attention.project_value, projected_levels())), rows_of(points.frame)
+    wanted = update(z, points, levels, rows)
+    with torch.no_grad():
+        updated = update(z, points, levels, rows, in_place=True)
+    assert updated.data_ptr() == z.data_ptr()
+    torch.testing.assert_close(z, wanted)
+
+
+def test_values_may_be_projected_after_sampling(update):
+    z, points = torch.randn(FRAMES, DIM, *SIZES[0]).double(), random_points(30)
+    attention = update.attention
+    projected, rows = projected_levels(), rows_of(points.frame)
+    maps = list(map(attention.project_value, projected))
+    unprojected = [UnprojectedLevel(x, attention.value.weight, attention.value.bias) for x in projected]
+    wanted = update(z, points, maps, rows)
+    torch.testing.assert_close(update(z, points, unprojected, rows), wanted)
+    torch.testing.assert_close(update(z, points, [*unprojected[:2], *maps[2:]], rows), wanted)
+
+
+def test_a_level_becomes_what_costs_less(update):
+    """Few points in a wide grid spare the value map; many points in a coarse grid of many channels do not."""
+    attention = SparseUpdate(256, heads=8, points=4, ffn_dim=8).attention
+    fine, coarse = torch.randn(1, 32, 120, 160), torch.randn(1, 256, 15, 20)
+    weight, bias = torch.randn(256, 256), torch.randn(256)
+    assert isinstance(attention.level(fine, weight[:, :32], bias, count=1920), UnprojectedLevel)
+    value_map = attention.level(coarse, weight, bias, count=1920)
+    wanted = torch.einsum("dc,schw->shwd", weight, coarse) + bias
+    torch.testing.assert_close(value_map.flatten(3), wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_the_untrained_update_is_the_identity():
     torch.manual_seed(0)
     update = SparseUpdate(DIM, HEADS, POINTS, ffn_dim=10)
@@ -207,22 +200,6 @@ def test_the_update_has_the_size_that_the_paper_leaves_room_for():
     with torch.device("meta"):
         update = SparseUpdate(256, heads=8, points=4, ffn_dim=1024)
     assert sum(p.numel() for p in update.parameters()) == pytest.approx(0.76e6, rel=0.01)
-
-
-def test_gradients_of_sampling():
-    torch.manual_seed(0)
-    count, heads, depth, points = 2, 2, 1, 1
-    values = [
-        torch.randn(2, *size, heads, depth).double().requires_grad_() for size in ((2, 3), (2, 2), (2, 1), (1, 1))
-    ]
-    rows = [torch.randint(2, (count,)) for _ in values]
-    locations = (torch.rand(count, heads, 4, points, 2).double() * 1.2 - 0.1).requires_grad_()
-    weights = torch.rand(count, heads, 4, points).double().requires_grad_()
-
-    def sampled(locations, weights, *values):
-        return sample_and_weigh(values, rows, locations, weights)
-
-    assert torch.autograd.gradcheck(sampled, (locations, weights, *values))
 
 
 def test_gradients_of_the_update():

@@ -17,42 +17,7 @@ from torch.nn import functional as F
 
 from tfcseg.model.config import NUM_LEVELS
 from tfcseg.model.correlation import Points
-
-
-def sample_and_weigh(values: Sequence[Tensor], rows: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
-    """Eq. 10's inner sums: bilinear samples of every level, weighted and added up per head.
-
-    values: L maps (S_l, h_l, w_l, M, d); rows: L tensors (N,), which of a level's S_l maps a point samples;
-    locations (N, M, L, P, 2) as (x, y) in 0…1 of the image; weights (N, M, L, P). Returns (N, M·d).
-    Samples outside of a map are 0, as in Deformable DETR.
-
-    One table and one embedding bag: the four corners of every sample are rows of the table with weight
-    attention × bilinear share, so no sampled vector is ever written to memory before it is added up.
-    """
-    heads, depth = values[0].shape[-2:]
-    head = torch.arange(heads, device=locations.device)[:, None]  # (M, 1)
-    indices, shares = [], []
-    first = 0
-    for level, (value, row) in enumerate(zip(values, rows, strict=True)):
-        height, width = value.shape[1:3]
-        x = locations[:, :, level, :, 0] * width - 0.5  # (N, M, P), in cells of this level
-        y = locations[:, :, level, :, 1] * height - 0.5
-        left, top = x.floor(), y.floor()
-        right_share, bottom_share = x - left, y - top
-        for dy in (0, 1):
-            for dx in (0, 1):
-                column, line = (left + dx).long(), (top + dy).long()
-                inside = (column >= 0) & (column < width) & (line >= 0) & (line < height)
-                share = (right_share if dx else 1 - right_share) * (bottom_share if dy else 1 - bottom_share)
-                cell = (row[:, None, None] * height + line.clamp(0, height - 1)) * width + column.clamp(0, width - 1)
-                indices.append(first + cell * heads + head)
-                shares.append(share * inside * weights[:, :, level])
-        first += value.shape[0] * height * width * heads
-    table = torch.cat([value.reshape(-1, depth) for value in values])
-    bags = torch.stack(indices, dim=-1).flatten(0, 1).flatten(1)  # (N·M, P·4·L)
-    bag_weights = torch.stack(shares, dim=-1).flatten(0, 1).flatten(1).to(table.dtype)
-    summed = F.embedding_bag(bags, table, mode="sum", per_sample_weights=bag_weights)
-    return summed.view(-1, heads * depth)
+from tfcseg.model.sampling import Level, UnprojectedLevel, sample_and_weigh
 
 
 class DeformableAttention(nn.Module):
@@ -80,20 +45,28 @@ class DeformableAttention(nn.Module):
         """(S, h_l, w_l, D) → (S, h_l, w_l, M, d), a view."""
         return value.reshape(*value.shape[:-1], self.heads, -1)
 
-    def forward(self, query: Tensor, reference: Tensor, values: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
-        """Attend from query (N, D) at reference (N, L, 2), (x, y) in 0…1; values and rows as in `sample_and_weigh`.
+    def level(self, x: Tensor, weight: Tensor, bias: Tensor, count: int) -> Level:
+        """What `forward` takes for x_l (S, C_l, h_l, w_l) whose values are weight (D, C_l) times x_l plus bias (D,).
+
+        A value map, or without one what costs less for ``count`` points N.
+        """
+        unprojected = UnprojectedLevel(x, weight, bias)
+        if unprojected.is_cheaper(count, self.heads, self.points):
+            return unprojected
+        return self.split_heads(F.conv2d(x, weight[:, :, None, None], bias).permute(0, 2, 3, 1))
+
+    def forward(self, query: Tensor, reference: Tensor, levels: Sequence[Level], rows: Sequence[Tensor]) -> Tensor:
+        """Attend from query (N, D) at reference (N, L, 2), (x, y) in 0…1; levels and rows as in `sample_and_weigh`.
 
         Returns (N, D).
         """
         count = query.shape[0]
-        offsets = self.offsets(query).view(count, self.heads, NUM_LEVELS, self.points, 2)
-        weights = self.weights(query).view(count, self.heads, NUM_LEVELS * self.points).softmax(-1)
-        sizes = torch.tensor([(v.shape[2], v.shape[1]) for v in values], device=query.device)  # (L, 2) as (w, h)
         # At least float32 from here: half precision cannot tell neighbouring cells of a wide map apart.
         precise = torch.promote_types(query.dtype, torch.float32)
-        locations = reference[:, None, :, None].to(precise) + offsets.to(precise) / sizes[:, None]
+        offsets = self.offsets(query).view(count, self.heads, NUM_LEVELS, self.points, 2)
+        weights = self.weights(query).view(count, self.heads, NUM_LEVELS * self.points).softmax(-1, dtype=precise)
         weights = weights.view(count, self.heads, NUM_LEVELS, self.points)
-        output: Tensor = self.output(sample_and_weigh(values, rows, locations, weights))
+        output: Tensor = self.output(sample_and_weigh(levels, rows, reference.to(precise), offsets, weights))
         return output
 
     def _init_parameters(self) -> None:
@@ -135,11 +108,15 @@ class SparseUpdate(nn.Module):
         self,
         z: Tensor,
         points: Points,
-        values: Sequence[Tensor],
+        levels: Sequence[Level],
         rows: Sequence[Tensor],
         shift: Tensor | None = None,
+        *,
+        in_place: bool = False,
     ) -> Tensor:
         """Eq. 11: z (S, D, h, w) with its N ``points`` updated, all others untouched. Returns (S, D, h, w).
+
+        levels and rows as in `sample_and_weigh`. ``in_place`` writes into z, which spares a copy (inference only).
 
         ``shift`` (S, 2, h, w) are displacements (y, x) in cells of z: where a position lies in the keyframe, whose
         levels 3 and 4 it samples there (aligned correlation). None: at the same position (the paper).
@@ -150,12 +127,13 @@ class SparseUpdate(nn.Module):
         height, width = z.shape[-2:]
         pixels = z.permute(0, 2, 3, 1)
         query = pixels[points.frame, points.y, points.x]  # (N, D)
-        reference = torch.stack([points.x + 0.5, points.y + 0.5], -1)[:, None].repeat(1, NUM_LEVELS, 1)
+        here = torch.stack([(points.x + 0.5) / width, (points.y + 0.5) / height], -1)  # (N, 2)
+        there = here
         if shift is not None:
-            moved = shift.permute(0, 2, 3, 1)[points.frame, points.y, points.x]  # (N, 2) as (y, x)
-            reference[:, NUM_LEVELS // 2 :] += moved.flip(-1)[:, None]
-        reference = reference / torch.tensor([width, height], device=z.device)
-        query = query + self.attention(self.attention_norm(query), reference, values, rows)
-        query = query + self.ffn_out(F.relu(self.ffn_in(self.ffn_norm(query))))
-        updated = pixels.index_put((points.frame, points.y, points.x), query.to(z.dtype))
-        return updated.permute(0, 3, 1, 2)
+            y, x = shift[points.frame, :, points.y, points.x].unbind(-1)
+            there = torch.stack([(points.x + x + 0.5) / width, (points.y + y + 0.5) / height], -1)
+        reference = torch.stack([here, here, there, there], 1)
+        query = query + self.attention(self.attention_norm(query), reference, levels, rows)
+        query = query + self.ffn_out(F.relu(self.ffn_in(self.ffn_norm(query)), inplace=True))
+        put = pixels.index_put_ if in_place else pixels.index_put
+        return put((points.frame, points.y, points.x), query.to(z.dtype)).permute(0, 3, 1, 2)
