@@ -122,8 +122,10 @@ def probe_address(url: str) -> SourceStream:
             metadata_errors="replace",
             timeout=(NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S),
         )
-    except av.InvalidDataError:
+    except (av.InvalidDataError, av.ArgumentError):  # the latter: playlists, and whatever else is not enabled
         raise InputError(f"{url}: not a video that can be read from a server") from None
+    except av.ExitError:
+        raise InputError(f"{url}: the server said nothing for {NETWORK_TIMEOUT_S:g} s") from None
     except av.FFmpegError as error:
         raise InputError(f"{url}: cannot be read: {error.strerror}") from None
     with container:
