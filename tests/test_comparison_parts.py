@@ -11,11 +11,12 @@ from torch import nn
 
 from tests.tiny_model import build_tiny_model, moving_images
 from tfcseg.comparison.flops import count_gflops
-from tfcseg.comparison.moments import greatest_moments
-from tfcseg.comparison.pictures import MAX_HEIGHT_PX, MAX_WIDTH_PX, RowPainter, mark_difference
+from tfcseg.comparison.pictures import MAX_HEIGHT_PX, MAX_WIDTH_PX, RowPainter
 from tfcseg.errors import OutputError
 from tfcseg.inference import IntervalNetwork, checked_options
 from tfcseg.labels import ADE31
+from tfcseg.render import mark_difference
+from tfcseg.report.moments import greatest_moments
 from tfcseg.result_files import claimed_files
 
 

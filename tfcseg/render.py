@@ -31,6 +31,8 @@ _STAY_FACTOR = 1.5  # a class that is shown counts for this much more, so that t
 _MIN_FONT_PX = 10
 _SUPERSAMPLING = 4  # Pillow draws shapes without anti-aliasing: draw them larger, then average
 _BACKING = (16, 18, 22, 176)  # RGBA behind text: dark enough for white text on snow, thin enough to see through
+_MARK = (255, 64, 48)  # what changed, on dimmed gray
+_DIMMED = 0.4
 _CHIP_EDGE = (132, 134, 138, 255)  # keeps chips of dark and gray classes apart from the backing
 
 
@@ -98,6 +100,16 @@ def side_by_side(images: Sequence[Image], titles: Sequence[str]) -> Image:
             _stamp(tile, _title_panel(title, font_px, tile.shape[1] - 2 * font_px), top=font_px // 2, left=font_px // 2)
         left += image.shape[1] + gap
     return canvas
+
+
+def mark_difference(image: Image, is_different: NDArray[np.bool_]) -> Image:
+    """``image`` in dim gray with the pixels of ``is_different`` (H, W, perhaps larger than the image) in red."""
+    # Twice the covered share: lines thinner than a pixel of the picture must not fade away.
+    area = cv2.resize(is_different.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    coverage = np.minimum(2 * area, 1)[..., None]
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None] * _DIMMED
+    marked = gray * (1 - coverage) + np.array(_MARK, np.float32) * coverage
+    return np.asarray(np.rint(marked), dtype=np.uint8)
 
 
 class Legend:

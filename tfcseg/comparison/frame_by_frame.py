@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.comparison.masks import MaskFolder
-from tfcseg.comparison.moments import greatest_moments
 from tfcseg.comparison.pictures import RowPainter
 from tfcseg.comparison.result import Difference
 from tfcseg.frames import Frame, VideoInfo
 from tfcseg.labels import LabelSet
 from tfcseg.outputs import replace_atomically
+from tfcseg.report.moments import greatest_moments
 from tfcseg.video import VideoWriter
 
 MAX_PICTURES = 6

@@ -6,7 +6,6 @@ Letters: H, W height and width of the video.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
 
 import cv2
 import numpy as np
@@ -14,14 +13,11 @@ from numpy.typing import NDArray
 
 from tfcseg.frames import Image
 from tfcseg.labels import LabelSet
-from tfcseg.render import Legend, class_shares, overlay, side_by_side
+from tfcseg.render import Legend, class_shares, mark_difference, overlay, side_by_side
 
 MAX_WIDTH_PX, MAX_HEIGHT_PX = 3840, 2160
 """Of all panels together: more is beyond what video players and picture viewers take."""
 _GAPS_PX = 40
-_Scalar = TypeVar("_Scalar", np.uint8, np.float32)
-_MARK = (255, 64, 48)
-_DIMMED = 0.4
 
 
 def panel_size(size: tuple[int, int], panels: int) -> tuple[int, int]:
@@ -69,20 +65,10 @@ class RowPainter:
         return side_by_side(panels, titles)
 
 
-def mark_difference(image: Image, is_different: NDArray[np.bool_]) -> Image:
-    """``image`` in dim gray with the pixels of ``is_different`` (H, W, perhaps larger than the image) in red."""
-    size = (image.shape[0], image.shape[1])
-    # Twice the covered share: lines thinner than a pixel of the picture must not fade away.
-    coverage = np.minimum(2 * _shrink(is_different.astype(np.float32), size), 1)[..., None]
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None] * _DIMMED
-    marked = gray * (1 - coverage) + np.array(_MARK, np.float32) * coverage
-    return np.asarray(np.rint(marked), dtype=np.uint8)
-
-
-def _shrink(picture: NDArray[_Scalar], size: tuple[int, int]) -> NDArray[_Scalar]:
+def _shrink(picture: Image, size: tuple[int, int]) -> Image:
     if picture.shape[:2] == size:
         return picture
-    return cast(NDArray[_Scalar], cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA))
+    return np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _shrink_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,0 +1,113 @@
+"""Self-contained HTML pages: templates, a policy that lets nothing be loaded from elsewhere, and escaping.
+
+Jinja2 escapes every value in a template; what a script reads is embedded as JSON in which no character can end the
+element. Text from outside additionally loses what would disturb its surroundings: control characters, and marks that
+change the direction of what follows.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+import unicodedata
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from tfcseg.outputs import replace_atomically
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+_CONTROL_PICTURES = 0x2400
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def write_html(path: Path, template: str, context: Mapping[str, Any], data: object = None) -> None:
+    """Render ``template`` into ``path``, which appears complete or not at all; OutputError if that is impossible.
+
+    ``data`` is embedded as JSON for the page's script.
+    """
+    text = _environment().get_template(template).render(**context, data=_embedded(data))
+    with replace_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def plain_text(text: str) -> str:
+    """``text`` on one line: control characters as pictures, bytes that are no text and marks of direction as �."""
+    valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(_visible(letter) for letter in valid)
+
+
+def relative_url(path: str, folder: Path) -> str:
+    """Address of the file ``path`` for a page in ``folder``: relative, so that both can be moved together."""
+    return quote(os.fsencode(os.path.relpath(path, folder)))
+
+
+def data_url(picture: bytes, kind: str = "image/jpeg") -> str:
+    """Address that holds ``picture`` itself."""
+    return f"data:{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+def _visible(letter: str) -> str:
+    if ord(letter) < 0x20:
+        return chr(_CONTROL_PICTURES + ord(letter))
+    # Cc: other control characters; Zl, Zp: ends of lines; Cs: lone surrogates.
+    is_hidden = letter in _DIRECTIONS or unicodedata.category(letter) in {"Cc", "Zl", "Zp", "Cs"}
+    return _REPLACEMENT if is_hidden else letter
+
+
+def _embedded(data: object) -> Markup:
+    from markupsafe import Markup
+
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&":  # the rest that HTML knows is within ASCII, and quotes are no danger between tags
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)  # escaped above
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    loader = PackageLoader("tfcseg.report", "templates")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {
+        "plain": plain_text,
+        "number": shown_number,
+        "percent": shown_percent,
+        "clock": shown_time,
+        "data_url": data_url,
+    }
+    folder = files("tfcseg.report") / "templates"
+    for name in ("page.css", "player.js"):
+        text = (folder / name).read_text(encoding="utf-8")
+        key = name.replace(".", "_")
+        made.globals[key] = Markup(text)  # our own file
+        made.globals[f"{key}_hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return made
+
+
+def shown_number(value: float | None, decimals: int = 1) -> str:
+    """``value`` for people; a dash where nothing was measured."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.{decimals}f}".replace(",", "\u202f")
+
+
+def shown_percent(share: float | None, decimals: int = 2) -> str:
+    """A share from 0 to 1 in percent."""
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{decimals}f} %"
+
+
+def shown_time(seconds: float) -> str:
+    """``1:02.50``."""
+    minutes, rest = divmod(round(seconds * 100), 6000)
+    return f"{minutes}:{rest // 100:02d}.{rest % 100:02d}"

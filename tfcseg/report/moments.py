@@ -1,0 +1,112 @@
+"""The moments of a video at which something is greatest, a little apart from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+APART_S = 1
+"""Least distance of the moments of a video that is not short."""
+
+_ROUNDING_S = 1e-6
+_HALVINGS = 5  # the first slots are 1/32 s
+_SLOTS = 32  # enough for ten moments: each rules out at most its two neighbours
+
+
+def greatest_moments(times_s: Sequence[float], values: Sequence[float], *, count: int, apart_s: float) -> list[int]:
+    """Positions of up to ``count`` of the greatest ``values``, in order of time and at least ``apart_s`` apart.
+
+    The greatest comes first, then the greatest of those far enough from it, and so on. Values of 0 are never taken.
+    """
+    taken: list[int] = []
+    for position in np.argsort(-np.asarray(values), kind="stable").tolist():
+        if len(taken) == count or values[position] <= 0:
+            break
+        if all(abs(times_s[position] - times_s[other]) >= apart_s - _ROUNDING_S for other in taken):
+            taken.append(position)
+    return sorted(taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A frame whose labels changed much; the pictures are JPEG files at most 320 px wide and high."""
+
+    index: int
+    time_s: float
+    label_change: float
+    """Share of all pixels whose label differs from the frame before."""
+    changes: tuple[tuple[int, int, float], ...]
+    """The most frequent changes: class before, class after, share of all pixels."""
+    source: bytes
+    """The frame as it was filmed."""
+    before: bytes
+    """The frame tinted with the labels of the frame before."""
+    after: bytes
+    """The frame tinted with its own labels."""
+    changed: bytes
+    """Where the two differ."""
+
+
+class MomentPool:
+    """Holds the most unstable frame of each of the ``_SLOTS`` most unstable slots of time.
+
+    Slots grow with the video to ``APART_S``: a short video has moments too, a long one has them all over it.
+    """
+
+    def __init__(self, frame_rate: Fraction) -> None:
+        self._frame_rate = frame_rate
+        self._halvings = _HALVINGS  # a slot is APART_S / 2**_halvings long
+        self._moments: dict[int, Moment] = {}  # by slot
+
+    @classmethod
+    def holding(cls, moments: Iterable[Moment], frame_rate: Fraction, frames: int) -> MomentPool:
+        """Pool as it was after ``frames`` frames, when it held ``moments``."""
+        pool = cls(frame_rate)
+        pool._grow(frames - 1)
+        pool._moments = {pool._slot(moment.index): moment for moment in moments}
+        return pool
+
+    def offer(self, index: int, label_change: float, draw: Callable[[], Moment]) -> None:
+        """Consider frame ``index``, later than all before; ``draw`` is called only if the frame is to be kept."""
+        slot = self._grow(index)
+        held = self._moments.get(slot)
+        if label_change <= (0 if held is None else held.label_change):
+            return
+        if held is None and len(self._moments) == _SLOTS:
+            least = min(self._moments, key=lambda slot: _rank(self._moments[slot]))
+            if label_change <= self._moments[least].label_change:
+                return
+            del self._moments[least]
+        self._moments[slot] = draw()
+
+    def greatest(self, count: int) -> list[Moment]:
+        """Up to ``count`` moments in order of time, a slot or more apart."""
+        held = self.held()
+        times_s = [float(moment.index / self._frame_rate) for moment in held]
+        values = [moment.label_change for moment in held]
+        apart_s = APART_S / 2**self._halvings
+        return [held[position] for position in greatest_moments(times_s, values, count=count, apart_s=apart_s)]
+
+    def held(self) -> list[Moment]:
+        """All moments, in order of time."""
+        return sorted(self._moments.values(), key=lambda moment: moment.index)
+
+    def _slot(self, index: int) -> int:
+        return int(index * 2**self._halvings // (self._frame_rate * APART_S))
+
+    def _grow(self, index: int) -> int:
+        """Slot of frame ``index``, after joining slots two by two as long as there would be too many of them."""
+        while self._slot(index) >= _SLOTS and self._halvings > 0:
+            self._halvings -= 1
+            earlier, self._moments = self._moments, {}
+            for slot, moment in earlier.items():
+                self._moments[slot // 2] = max(moment, self._moments.get(slot // 2, moment), key=_rank)
+        return self._slot(index)
+
+
+def _rank(moment: Moment) -> tuple[float, int]:
+    """Greater change first, then the earlier one."""
+    return moment.label_change, -moment.index

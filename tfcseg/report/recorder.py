@@ -1,0 +1,192 @@
+"""What report.html needs of every frame, gathered while a run goes on and kept in bounded memory.
+
+Letters: H image height, W image width, K classes.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import OutputError
+from tfcseg.outputs import replace_atomically
+from tfcseg.render import Image, Labels, mark_difference, overlay
+from tfcseg.report.moments import Moment, MomentPool
+from tfcseg.report.tables import FrameRow
+from tfcseg.report.thinning import ThinnedSeries
+
+MOMENTS = 10
+PICTURE_PX = 320
+"""Longest side of a picture on the page."""
+
+SERIES = ("label_change", "tc", "similarity", "updated_fraction", "is_keyframe")
+"""Series of the timeline, in the order of ``PageRecorder.timeline``."""
+
+_TIMELINE_COLUMNS, _SHARE_COLUMNS = 1024, 256  # and up to twice as many
+_STATE_NAME = "page.npz"
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
+_TINT = 0.65
+_CHANGES = 3
+
+_Arrays: TypeAlias = dict[str, NDArray[Any]]
+
+
+class PageRecorder:
+    """Sees every frame of a run in order; ``palette`` is (K, 3) RGB.
+
+    Memory does not grow with the video: series are thinned to their extremes, and pictures are kept of a few moments.
+    """
+
+    def __init__(self, palette: NDArray[np.uint8], frame_rate: Fraction) -> None:
+        self.palette, self.frame_rate = palette, frame_rate
+        self.timeline = ThinnedSeries(len(SERIES), _TIMELINE_COLUMNS)
+        self.shares = ThinnedSeries(len(palette), _SHARE_COLUMNS)
+        self.peak_shares = np.zeros(len(palette))
+        """(K,) greatest share of each class in any frame."""
+        self.peak_frames = np.zeros(len(palette), np.int64)
+        """(K,) the first frame that has it."""
+        self.start_s = 0.0
+        """Time of the first frame in the source."""
+        self._pool = MomentPool(frame_rate)
+        self._previous: Labels | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many frames were added."""
+        return self.timeline.frames
+
+    def moments(self) -> list[Moment]:
+        """The frames of greatest label change, in order of time and a little apart; at most ``MOMENTS``."""
+        return self._pool.greatest(MOMENTS)
+
+    def add(self, row: FrameRow, shares: NDArray[np.float64], image: Image, labels: Labels) -> None:
+        """Take the next frame: its ``row`` of frames.csv, (K,) class shares, (H, W, 3) RGB and (H, W) labels."""
+        index, previous = self.frames, self._previous
+        if index == 0:
+            self.start_s = row.time_s
+        self.timeline.add([getattr(row, name) for name in SERIES])
+        self.shares.add(shares)
+        is_peak = shares > self.peak_shares
+        self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
+        if previous is not None and row.label_change is not None:
+            change = row.label_change
+            self._pool.offer(index, change, lambda: self._draw(index, row.time_s, change, image, previous, labels))
+        self._previous = labels.copy()
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``restore`` needs into one file in ``folder``; OutputError if that is impossible."""
+        held = self._pool.held()
+        pictures = [[moment.source, moment.before, moment.after, moment.changed] for moment in held]
+        state: _Arrays = {
+            **{f"timeline_{name}": array for name, array in self.timeline.state().items()},
+            **{f"shares_{name}": array for name, array in self.shares.state().items()},
+            "start_s": np.array(self.start_s),
+            "peak_shares": self.peak_shares,
+            "peak_frames": self.peak_frames,
+            "previous": np.zeros(0, np.uint8) if self._previous is None else _encode(".png", self._previous),
+            "moment_index": np.array([moment.index for moment in held], np.int64),
+            "moment_numbers": np.array([(moment.time_s, moment.label_change) for moment in held]).reshape(-1, 2),
+            "moment_changes": np.array([change for moment in held for change in moment.changes]).reshape(-1, 3),
+            "moment_change_counts": np.array([len(moment.changes) for moment in held], np.int64),
+            "picture_sizes": np.array([[len(data) for data in row] for row in pictures], np.int64).reshape(-1, 4),
+            "pictures": np.frombuffer(b"".join(data for row in pictures for data in row), np.uint8),
+        }
+        with replace_atomically(folder / _STATE_NAME) as partial, partial.open("wb") as file:
+            np.savez(file, **state)
+
+    @classmethod
+    def restore(cls, folder: Path, palette: NDArray[np.uint8], frame_rate: Fraction) -> PageRecorder:
+        """Recorder as it was when it was saved in ``folder``; OutputError if its file is missing or damaged."""
+        path = folder / _STATE_NAME
+        try:
+            # Read as a whole: a damaged archive shall fail here, not when an array is first used.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+                state = {name: archive[name] for name in archive.files}
+            return cls._from_state(state, palette, frame_rate)
+        except OSError as error:
+            raise OutputError(
+                f"cannot read {str(path)!r}: {error.strerror or error}; run again from the start"
+            ) from error
+        except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, cv2.error) as error:
+            raise OutputError(f"{str(path)!r} is damaged ({error}); run again from the start") from error
+
+    @classmethod
+    def _from_state(cls, state: _Arrays, palette: NDArray[np.uint8], frame_rate: Fraction) -> PageRecorder:
+        recorder = cls(palette, frame_rate)
+        recorder.timeline.load(_part(state, "timeline_"))
+        recorder.shares.load(_part(state, "shares_"))
+        recorder.start_s = float(state["start_s"])
+        recorder.peak_shares[:], recorder.peak_frames[:] = state["peak_shares"], state["peak_frames"]
+        recorder._pool = MomentPool.holding(_moments(state), frame_rate, recorder.frames)
+        if state["previous"].size:
+            recorder._previous = np.asarray(cv2.imdecode(state["previous"], cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+        return recorder
+
+    def _draw(self, index: int, time_s: float, change: float, image: Image, before: Labels, after: Labels) -> Moment:
+        small = _shrink(image)
+        size_wh = (small.shape[1], small.shape[0])
+        tinted = [
+            overlay(
+                small,
+                np.asarray(cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8),
+                self.palette,
+                alpha=_TINT,
+            )
+            for labels in (before, after)
+        ]
+        changed = mark_difference(small, before != after)
+        pictures = [
+            _encode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _JPEG).tobytes()
+            for picture in (small, *tinted, changed)
+        ]
+        return Moment(index, time_s, change, _greatest_changes(before, after), *pictures)
+
+
+def _greatest_changes(before: Labels, after: Labels) -> tuple[tuple[int, int, float], ...]:
+    """(class before, class after, share of all pixels) of the most frequent changes."""
+    is_different = before != after
+    pairs = before[is_different].astype(np.int64) * 256 + after[is_different]
+    counts = np.bincount(pairs)
+    most = np.argsort(-counts, kind="stable")[:_CHANGES]
+    return tuple(
+        (int(pair) // 256, int(pair) % 256, float(counts[pair] / before.size)) for pair in most if counts[pair]
+    )
+
+
+def _shrink(image: Image) -> Image:
+    scale = min(1.0, PICTURE_PX / max(image.shape[:2]))
+    size_wh = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _encode(suffix: str, picture: NDArray[np.uint8], options: tuple[int, ...] = ()) -> NDArray[np.uint8]:
+    return np.asarray(cv2.imencode(suffix, picture, options)[1], dtype=np.uint8)
+
+
+def _part(state: Mapping[str, NDArray[Any]], prefix: str) -> _Arrays:
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _moments(state: Mapping[str, NDArray[Any]]) -> list[Moment]:
+    pictures = np.split(state["pictures"], np.cumsum(state["picture_sizes"].ravel()))
+    changes = np.split(state["moment_changes"], np.cumsum(state["moment_change_counts"]))
+    return [
+        Moment(
+            int(index),
+            float(time_s),
+            float(change),
+            tuple((int(before), int(after), float(share)) for before, after, share in changes[number]),
+            *(picture.tobytes() for picture in pictures[4 * number : 4 * number + 4]),
+        )
+        for number, (index, (time_s, change)) in enumerate(
+            zip(state["moment_index"], state["moment_numbers"], strict=True)
+        )
+    ]
