@@ -25,7 +25,7 @@ ORDER = (
         "prefetch",
         "pipeline",
     ),
-    *("evaluation", "training", "publishing", "comparison", "cli", "__main__"),
+    *("evaluation", "training", "publishing", "comparison", "benchmark", "cli", "__main__"),
 )
 """decode → preprocess → model → label → render → write → report, and then what uses all this."""
 

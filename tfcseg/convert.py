@@ -7,6 +7,7 @@ concatenate the levels for the fuse layer from 4 to 1, where ours go from 1 to 4
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,11 +114,24 @@ def convert_segformer(path: str | Path, *, labels: LabelSet | None = None) -> Co
     return ConvertedModel(state_dict, config, labels, DESCRIPTION)
 
 
+def our_name(name: str) -> str | None:
+    """Our name of a published SegFormer's tensor, whoever published it; None if it has no counterpart.
+
+    Keys and values that are apart keep names of their own: ``attention.key`` and ``attention.value``.
+    """
+    module, _, leaf = name.rpartition(".")
+    for prefix in _PREFIXES:
+        module = module.removeprefix(prefix)
+    ours = _module_names().get(module)
+    return None if ours is None else f"{ours}.{leaf}"
+
+
 def _is_required(name: str) -> bool:
     """Whether a SegFormer must bring it: the TFC layer has no counterpart, and old checkpoints count no batches."""
     return not (name.startswith("update.") or name.endswith(".num_batches_tracked"))
 
 
+@cache
 def _module_names() -> dict[str, str]:
     """Every name that a module can have in any of the three layouts (without prefix), and ours for it."""
     table = [(names, ours) for ours, names in _HEAD_PARTS.items()]
@@ -139,15 +153,11 @@ def _fill(names: _Names, place: Mapping[str, str]) -> _Names:
 
 def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give tensors our names; join keys and values, put the levels of the fuse layer in our order."""
-    modules = _module_names()
     renamed: dict[str, Tensor] = {}
     for name in tensors.keys() - _DROPPABLE:
-        module, _, leaf = name.rpartition(".")
-        for prefix in _PREFIXES:
-            module = module.removeprefix(prefix)
-        if module not in modules:
+        ours = our_name(name)
+        if ours is None:
             raise WeightsError(f"{path}: tensor {name!r} has no place in a SegFormer with an all-MLP head")
-        ours = f"{modules[module]}.{leaf}"
         if ours in renamed:
             raise WeightsError(f"{path}: tensor {name!r} is there twice, under two names")
         renamed[ours] = tensors[name]

@@ -5,24 +5,19 @@ torch is imported inside the commands, so that ``--help`` is instant.
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from tfcseg.cli import compare, evaluate, models, publish, run, train
-from tfcseg.cli.console import print_error
-from tfcseg.errors import TfcsegError
-
-INTERRUPTED = 130
+from tfcseg.cli import bench, compare, evaluate, models, publish, run, train
+from tfcseg.cli.program import Program
 
 app = typer.Typer(
     name="tfcseg",
+    cls=Program,
     help="Stable, fast semantic segmentation of any video (Temporal Feature Correlation, AAAI 2024).",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -32,6 +27,7 @@ app.command("eval")(evaluate.command)
 app.command("compare")(compare.command)
 app.command("train")(train.command)
 app.command("models")(models.command)
+app.command("bench")(bench.command)
 app.command("publish")(publish.command)
 
 
@@ -53,23 +49,12 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: run a command and turn what goes wrong into one line and an exit code.
+    """Entry point: run a command and exit with its code; `Program` says what goes wrong.
 
     0 done · 1 failed · 2 usage · 130 interrupted (Ctrl-C or SIGTERM, after everything unfinished was removed).
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        app()
-    except TfcsegError as error:
-        print_error(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print_error("interrupted; finished masks and rows are kept, unfinished videos were removed")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has left (`| head`). Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    app()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

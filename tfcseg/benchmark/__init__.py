@@ -1,0 +1,7 @@
+"""How fast it is: against SegFormer as it is usually run, against ourselves, and against what the machine can do."""
+
+from tfcseg.benchmark.measure import measure
+from tfcseg.benchmark.request import PARTS, Request
+from tfcseg.benchmark.result import Benchmark, benchmark_json, write_benchmark
+
+__all__ = ["PARTS", "Benchmark", "Request", "benchmark_json", "measure", "write_benchmark"]

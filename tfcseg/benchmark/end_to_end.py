@@ -1,0 +1,107 @@
+"""Whole runs, file to files: contenders in turn, and what parts of ours cost by leaving them out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tfcseg.benchmark.plain import PlainSegformer
+from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, Method, contenders, open_plain
+from tfcseg.benchmark.timing import Spread, alternate, spread, synchronise
+from tfcseg.labels import LabelSet
+from tfcseg.masks import MaskWriter
+from tfcseg.pipeline import run
+from tfcseg.render import Legend, class_shares, overlay
+from tfcseg.results import ResultOptions
+from tfcseg.video import VideoWriter, open_frames
+from tfcseg.weights import LoadedModel
+
+_WITHOUT = {
+    "tc": ResultOptions(tc=False),
+    "masks": ResultOptions(masks=False),
+    "tc and masks": ResultOptions(tc=False, masks=False),
+}
+"""What to leave out of a run of TFC to see what it costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """Milliseconds per frame of every contender, and the share of TFC's time that parts of its results take."""
+
+    ms_per_frame: Mapping[str, Spread]
+    frames: Mapping[str, int]
+    costs: Mapping[str, float]
+    """Percentage of the time of a whole run, by what was left out."""
+
+
+def run_plain(plain: PlainSegformer, labels: LabelSet, source: Path, end_s: float, folder: Path) -> int:
+    """Contender (a) from file to files: one frame after the other, nothing at the same time; returns the frames.
+
+    Decoder, overlay, legend and writers are ours. It measures no stability and takes no sound along, which is in its
+    favour; ffmpeg and the writer of masks work beside it as they always do.
+    """
+    palette = labels.palette_array()
+    with open_frames(source, end_s=end_s) as frames:
+        size = (frames.info.height, frames.info.width)
+        legend = Legend(labels, size)
+        with (
+            VideoWriter(folder / "overlay.mp4", size=size, frame_rate=frames.info.frame_rate) as video,
+            MaskWriter(folder / "masks", palette) as masks,
+        ):
+            for frame in frames:
+                found = plain.labels(frame.image)
+                masks.write(frame.index, found)
+                picture = overlay(frame.image, found, palette)
+                legend.draw(picture, class_shares(found, len(labels)))
+                video.write(picture)
+        return frames.frames_decoded
+
+
+def run_ours(
+    model: LoadedModel,
+    mode: str,
+    method: Method,
+    source: Path,
+    end_s: float,
+    folder: Path,
+    results: ResultOptions | None = None,
+) -> int:
+    """Our contender as ``tfcseg run`` does it, by default with all of its default results; returns the frames."""
+    report = run(source, folder, model, mode=mode, end_s=end_s, results=results, **method)
+    return report.input.frames_decoded
+
+
+def measure_end_to_end(contest: Contest, on_step: Callable[[int, int], None]) -> EndToEnd:
+    """Time whole runs of all contenders on the beginning of the clip."""
+    clip, request = contest.clip, contest.request
+    names = contenders(contest)
+    runs: dict[str, Callable[[Path], int]] = {}
+    if PLAIN in names:
+        plain = open_plain(contest)
+        plain_end_s = clip.end_s(min(request.plain_frames, request.clip_frames))
+        runs[PLAIN] = lambda folder: run_plain(plain, contest.model.labels, clip.path, plain_end_s, folder)
+    end_s = clip.end_s(request.clip_frames)
+
+    def ours(mode: str, results: ResultOptions | None = None) -> Callable[[Path], int]:
+        return lambda folder: run_ours(contest.model, mode, contest.method, clip.path, end_s, folder, results)
+
+    runs |= {mode: ours(mode) for mode in (IMAGE, TFC) if mode in names}
+    full = TFC if TFC in names else IMAGE
+    runs |= {f"without {part}": ours(full, results) for part, results in _WITHOUT.items()}
+    frames: dict[str, int] = {}
+
+    def timed(name: str) -> float:
+        with TemporaryDirectory(dir=contest.folder) as folder:
+            synchronise(contest.model.device)
+            started_s = time.perf_counter()
+            frames[name] = runs[name](Path(folder))
+            synchronise(contest.model.device)
+            return 1000 * (time.perf_counter() - started_s) / frames[name]
+
+    samples = alternate({name: lambda name=name: timed(name) for name in runs}, request.rounds, on_step=on_step)  # type: ignore[misc]
+    found = {name: spread(values) for name, values in samples.items()}
+    costs = {part: 100 * (1 - found[f"without {part}"].median / found[full].median) for part in _WITHOUT}
+    return EndToEnd({name: found[name] for name in names}, frames, costs)

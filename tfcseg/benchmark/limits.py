@@ -1,0 +1,145 @@
+"""What the machine could do at best: decoding, decoding and encoding, arithmetic; and what surrounds the network.
+
+Letters: H W source image.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from tfcseg.benchmark.request import IMAGE, TFC, Contest
+from tfcseg.benchmark.timing import Spread, spread, timed_ms
+from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
+from tfcseg.consistency import ConsistencyMeter
+from tfcseg.inference import checked_options
+from tfcseg.masks import MaskWriter
+from tfcseg.pipeline import SegmentedFrame
+from tfcseg.render import Legend, class_shares, overlay
+from tfcseg.video import VideoWriter, open_frames
+
+_MATRIX = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+"""Side of the square matrices whose product is the ceiling: large enough to keep the device busy."""
+
+_PRODUCTS = 5
+
+
+def decode_only(contest: Contest) -> int:
+    """Decode the clip as a run does; returns the frames."""
+    with open_frames(contest.clip.path, end_s=contest.clip.end_s(contest.request.clip_frames)) as frames:
+        return sum(1 for _ in frames)
+
+
+def decode_and_encode(contest: Contest) -> int:
+    """Decode the clip and encode it again, with no network between; returns the frames."""
+    clip = contest.clip
+    with (
+        TemporaryDirectory(dir=contest.folder) as folder,
+        open_frames(clip.path, end_s=clip.end_s(contest.request.clip_frames)) as frames,
+        VideoWriter(Path(folder) / "copy.mp4", size=clip.size, frame_rate=clip.frame_rate) as video,
+    ):
+        for frame in frames:
+            video.write(frame.image)
+        return frames.frames_decoded
+
+
+def matrix_gflops(device: torch.device, precision: torch.dtype, side: int | None = None) -> float:
+    """GFLOP/s of the best of some products of two large matrices: the ceiling of this device in this precision."""
+    side = side or _MATRIX.get(device.type, _MATRIX["cpu"])
+    one = torch.randn(side, side, device=device).to(precision)
+    times_ms = [timed_ms(lambda: one @ one, device) for _ in range(1 + _PRODUCTS)][1:]  # the first warms up
+    return 2 * side**3 / min(times_ms) / 1e6
+
+
+def measure_limits(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    """Frames per second without a network, the arithmetic ceiling and how much arithmetic our contenders do."""
+    device, rounds = contest.model.device, contest.request.rounds
+    found: dict[str, list[float]] = {"decode_fps": [], "decode_encode_fps": []}
+    for number in range(rounds + 1):
+        for name, work in (("decode_fps", decode_only), ("decode_encode_fps", decode_and_encode)):
+            started_s = time.perf_counter()
+            frames = work(contest)
+            if number:  # round 0 is the warm-up
+                found[name].append(frames / (time.perf_counter() - started_s))
+        on_step(number + 1, rounds + 1)
+    gflops = {mode: _gflops_per_frame(contest, mode) for mode in (IMAGE, TFC)}
+    return {
+        **{name: spread(values) for name, values in found.items()},
+        "matrix_gflops_per_s": matrix_gflops(device, contest.model.precision),
+        "matrix_side": _MATRIX.get(device.type, _MATRIX["cpu"]),
+        "gflops_per_frame": gflops,
+        "flops": FLOPS_FACTS,
+    }
+
+
+def measure_surroundings(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Spread]:
+    """Milliseconds per frame of everything but the network, each by itself: what a run does at the same time."""
+    frames = contest.segment(TFC if contest.options.uses_memory else IMAGE, contest.clip.images)
+    pictures = _rendered(contest, frames)
+    works: dict[str, Callable[[], object]] = {
+        "decode": lambda: decode_only(contest),
+        "render": lambda: _rendered(contest, frames),
+        "encode": lambda: _encode(contest, pictures),
+        "masks": lambda: _write_masks(contest, frames),
+        "stability with tc": lambda: _compare(frames, use_flow=True),
+        "stability without tc": lambda: _compare(frames, use_flow=False),
+    }
+    samples: dict[str, list[float]] = {name: [] for name in works}
+    rounds = contest.request.rounds
+    counts = dict.fromkeys(works, len(frames)) | {"decode": decode_only(contest)}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            time_ms = timed_ms(work, torch.device("cpu"), counts[name])
+            if number:  # round 0 is the warm-up
+                samples[name].append(time_ms)
+        on_step(number + 1, rounds + 1)
+    return {name: spread(values) for name, values in samples.items()}
+
+
+def _gflops_per_frame(contest: Contest, mode: str) -> float | None:
+    options = checked_options(contest.model, mode=mode, **contest.method)
+    step = options.keyframe_interval
+    images = contest.clip.images
+    samples = [images[first : first + step] for first in range(0, len(images) - step + 1, step)] or [images]
+    return count_gflops(contest.model, options, samples)["gflops_per_frame"]
+
+
+def _rendered(contest: Contest, frames: list[SegmentedFrame]) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    labels = contest.model.labels
+    palette, legend = labels.palette_array(), Legend(labels, contest.clip.size)
+    pictures = []
+    for frame in frames:
+        picture = overlay(frame.image, frame.labels, palette)
+        legend.draw(picture, class_shares(frame.labels, len(labels)))
+        pictures.append(picture)
+    return pictures
+
+
+def _encode(contest: Contest, pictures: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> None:
+    with (
+        TemporaryDirectory(dir=contest.folder) as folder,
+        VideoWriter(Path(folder) / "a.mp4", size=contest.clip.size, frame_rate=contest.clip.frame_rate) as video,
+    ):
+        for picture in pictures:
+            video.write(picture)
+
+
+def _write_masks(contest: Contest, frames: list[SegmentedFrame]) -> None:
+    with (
+        TemporaryDirectory(dir=contest.folder) as folder,
+        MaskWriter(Path(folder), contest.model.labels.palette_array()) as masks,
+    ):
+        for frame in frames:
+            masks.write(frame.index, frame.labels)
+
+
+def _compare(frames: list[SegmentedFrame], *, use_flow: bool) -> None:
+    meter = ConsistencyMeter(use_flow=use_flow)
+    for frame in frames:
+        meter.update(frame.image, frame.labels)

@@ -1,0 +1,124 @@
+"""A whole benchmark: its parts one after the other, and the facts without which numbers mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from tfcseg.benchmark.end_to_end import measure_end_to_end
+from tfcseg.benchmark.limits import measure_limits, measure_surroundings
+from tfcseg.benchmark.memory import measure_memory
+from tfcseg.benchmark.model_only import measure_model_only, measure_stages
+from tfcseg.benchmark.plain import REFERENCE_VARIANT, has_transformers
+from tfcseg.benchmark.request import PARTS, Contest, Request, open_contest
+from tfcseg.benchmark.result import Benchmark, speed, speed_ratios
+from tfcseg.benchmark.timing import OnStep
+from tfcseg.comparison.machine import machine_facts
+from tfcseg.inference import network_size
+
+SURROUNDINGS = "around the network"
+
+
+def measure(request: Request, on_step: OnStep = lambda part, done, total: None) -> Benchmark:
+    """Measure the ``parts`` of ``request``; UsageError, InputError or WeightsError before anything is measured."""
+    with open_contest(request) as contest:
+        found: dict[str, Any] = {"ratios": {}}
+        for part in (part for part in PARTS if part in request.parts):
+            for name, value in _MEASURE[part](contest, partial(on_step, part)).items():
+                found[name] = {**found.get(name, {}), **value} if name == "ratios" else value
+        if "limits" in found:
+            found["limits"] |= _shares_of_ceiling(found)
+        return Benchmark(**_facts(contest), **found, left_out=_left_out(request))
+
+
+def _model(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    measured = measure_model_only(contest, on_step)
+    frames = dict.fromkeys(measured.ms_per_frame, len(contest.clip.images))
+    frames |= {"plain": min(contest.request.plain_frames, len(contest.clip.images))}
+    speeds = {name: speed(times, frames[name]) for name, times in measured.ms_per_frame.items()}
+    return {
+        "model_only": speeds,
+        "ratios": {"model_only": speed_ratios(speeds)},
+        "agreement": measured.agreement,
+        "updated_fraction": measured.updated_fraction,
+    }
+
+
+def _end_to_end(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    measured = measure_end_to_end(contest, on_step)
+    speeds = {name: speed(times, measured.frames[name]) for name, times in measured.ms_per_frame.items()}
+    return {"end_to_end": speeds, "ratios": {"end_to_end": speed_ratios(speeds)}, "costs": measured.costs}
+
+
+def _stages(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    stages = measure_stages(contest, on_step)
+    return {"stages": {**stages, SURROUNDINGS: measure_surroundings(contest, on_step)}}
+
+
+def _limits(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    return {"limits": measure_limits(contest, on_step)}
+
+
+def _memory(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    return {"memory": measure_memory(contest, on_step)}
+
+
+_MEASURE: dict[str, Callable[[Contest, Callable[[int, int], None]], dict[str, Any]]] = dict(
+    zip(PARTS, (_model, _end_to_end, _stages, _limits, _memory), strict=True)
+)
+
+
+def _facts(contest: Contest) -> dict[str, Any]:
+    request, config = contest.request, contest.model.card.config
+    facts = machine_facts(contest.model)
+    if has_transformers():
+        facts["versions"] = {**facts["versions"], "transformers": version("transformers")}
+    options = {name: value for name, value in asdict(contest.options).items() if name != "mode"}
+    return {
+        **facts,
+        "random_weights": request.backbone is not None,
+        "embed_dim": config.embed_dim,
+        "input": {"name": contest.clip.name, "frame_rate": str(contest.clip.frame_rate)},
+        "resolution": {"source": contest.clip.size, "network": network_size(contest.clip.size, contest.options.size)},
+        "options": {**options, "updated_fraction": request.updated_fraction},
+        "plain": _plain_facts(contest),
+        "rounds": request.rounds,
+    }
+
+
+def _plain_facts(contest: Contest) -> dict[str, Any]:
+    """What contender (a) is: SegFormer of transformers, with our weights or in place of them."""
+    if not has_transformers():
+        return {"is_measured": False}
+    backbone = contest.model.card.config.backbone
+    has_same_weights = backbone.startswith("mit_")
+    variant = backbone.removeprefix("mit_") if has_same_weights else REFERENCE_VARIANT
+    return {
+        "is_measured": True,
+        "network": f"SegFormer-{variant.upper()}",
+        "weights": "the same" if has_same_weights else "random, with as many classes",
+        "precision": str(contest.plain_precision).removeprefix("torch."),
+        "end_to_end": "one frame after the other; overlay and masks by the same writers, no report, no stability",
+    }
+
+
+def _shares_of_ceiling(found: dict[str, Any]) -> dict[str, Any]:
+    """Percentage of the matrix product's GFLOP/s that model-only passes reach, labels and all included."""
+    limits, speeds = found["limits"], found.get("model_only", {})
+    return {
+        "share_of_ceiling": {
+            mode: 100 * gflops * speeds[mode].fps / limits["matrix_gflops_per_s"]
+            for mode, gflops in limits["gflops_per_frame"].items()
+            if mode in speeds and gflops is not None
+        }
+    }
+
+
+def _left_out(request: Request) -> tuple[str, ...]:
+    left_out = [f"not asked for: {part}" for part in PARTS if part not in request.parts]
+    if not has_transformers():
+        left_out.append("plain: transformers is not installed (pip install transformers)")
+    return (*left_out, "loading the model", "memory of ffmpeg's processes")

@@ -1,0 +1,91 @@
+"""The network alone: decoded frames in, label maps out, contenders in turn; and where our time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
+from tfcseg.benchmark.stages import stage_times_ms
+from tfcseg.benchmark.timing import Spread, alternate, spread, timed_ms
+
+Labels: TypeAlias = list[NDArray[np.uint8]]
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOnly:
+    """Milliseconds per frame of every contender, and how far their labels agree."""
+
+    ms_per_frame: Mapping[str, Spread]
+    agreement: Mapping[str, float]
+    """``first|second`` -> percentage of the pixels with the same label in both."""
+    updated_fraction: float | None
+    """Percentage of the points between keyframes that TFC repaired."""
+    plain_has_same_weights: bool | None
+    """None without contender (a)."""
+
+
+def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: None) -> ModelOnly:
+    """Time all contenders on the clip's decoded frames: preprocessing, network and labels."""
+    images, device = contest.clip.images, contest.model.device
+    names = contenders(contest)
+    tasks: dict[str, Callable[[], float]] = {}
+    labels: dict[str, Labels] = {}
+    updated: list[float] = []
+    plain_has_same_weights = None
+    if PLAIN in names:
+        plain = open_plain(contest)
+        few = images[: contest.request.plain_frames]
+        plain_has_same_weights = plain.has_same_weights
+
+        def run_plain() -> None:
+            labels[PLAIN] = [plain.labels(image) for image in few]
+
+        tasks[PLAIN] = lambda: timed_ms(run_plain, device, len(few))
+
+    def run_ours(mode: str) -> None:
+        frames = contest.segment(mode, images)
+        labels[mode] = [frame.labels for frame in frames]
+        updated[:] = [frame.updated_fraction for frame in frames if frame.updated_fraction is not None] or updated
+
+    for mode in (IMAGE, TFC):
+        if mode in names:
+            tasks[mode] = lambda mode=mode: timed_ms(lambda: run_ours(mode), device, len(images))  # type: ignore[misc]
+    samples = alternate(tasks, contest.request.rounds, on_step=on_step)
+    return ModelOnly(
+        {name: spread(values) for name, values in samples.items()},
+        _agreement(labels, plain_has_same_weights=plain_has_same_weights is True),
+        100 * float(np.mean(updated)) if updated else None,
+        plain_has_same_weights,
+    )
+
+
+def measure_stages(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, dict[str, Spread]]:
+    """Milliseconds per frame of every stage of our contenders' networks, medians over the rounds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    names = [name for name in contenders(contest) if name != PLAIN]
+    rounds = contest.request.rounds
+    for number in range(rounds + 1):
+        for index, mode in enumerate(names):
+            images = contest.clip.images
+            times = stage_times_ms(lambda: contest.segment(mode, images), contest.model.device, len(images))  # noqa: B023
+            on_step(number * len(names) + index + 1, (rounds + 1) * len(names))
+            if number:  # round 0 is the warm-up
+                for stage, time_ms in times.items():
+                    found.setdefault(mode, {}).setdefault(stage, []).append(time_ms)
+    return {mode: {stage: spread(values) for stage, values in stages.items()} for mode, stages in found.items()}
+
+
+def _agreement(labels: Mapping[str, Labels], *, plain_has_same_weights: bool) -> dict[str, float]:
+    pairs = [(IMAGE, TFC)] + ([(PLAIN, IMAGE)] if plain_has_same_weights else [])
+    found = {}
+    for first, second in pairs:
+        if first in labels and second in labels:
+            same = [float(np.mean(a == b)) for a, b in zip(labels[first], labels[second], strict=False)]
+            found[f"{first}|{second}"] = 100 * float(np.mean(same))
+    return found

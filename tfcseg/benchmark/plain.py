@@ -1,0 +1,123 @@
+"""Contender (a): SegFormer frame by frame, as transformers computes it, with labels the way its examples take them.
+
+Every frame: resize and normalise, the network of ``transformers``, logits resized to the picture, argmax. It uses
+nothing of ours but the numbers in the weights.
+
+Shapes: K classes, H W source image, H' W' network input.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from tfcseg.convert import our_name
+from tfcseg.errors import TfcsegError
+from tfcseg.frames import Image
+from tfcseg.inference import network_size
+from tfcseg.model.config import NUM_LEVELS, ModelConfig
+from tfcseg.model.mix_transformer import MIT_VARIANTS
+from tfcseg.model_card import Preprocessing
+from tfcseg.weights import LoadedModel
+
+REFERENCE_VARIANT = "b0"
+"""Stands in where our backbone is no Mix Transformer: the smallest SegFormer."""
+
+_REFERENCE_WIDTH = 256
+
+
+def has_transformers() -> bool:
+    """Whether the package that contender (a) needs is installed."""
+    return importlib.util.find_spec("transformers") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainSegformer:
+    """SegFormer of ``transformers`` on a device, in its own order in memory and without any preparation."""
+
+    network: torch.nn.Module
+    preprocessing: Preprocessing
+    size: int
+    """Short side of the network's input in px."""
+    device: torch.device
+    precision: torch.dtype
+    has_same_weights: bool
+    """False: a random SegFormer-B0 with as many classes, for comparing the speed alone."""
+
+    @torch.inference_mode()
+    def labels(self, image: Image) -> NDArray[np.uint8]:
+        """(H, W) classes of one (H, W, 3) picture."""
+        pixels = to_network([image], self.preprocessing, self.size).to(self.device, self.precision)
+        logits = self.network(pixels).logits
+        resized = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
+        return cast(NDArray[np.uint8], resized.argmax(dim=1)[0].to(torch.uint8).cpu().numpy())
+
+
+def build_plain(
+    unfolded: LoadedModel, size: int, device: torch.device, precision: torch.dtype = torch.float32
+) -> PlainSegformer:
+    """Contender for a model that was loaded with ``fold=False``: with its weights if it is a SegFormer."""
+    config = unfolded.card.config
+    is_segformer = config.backbone.startswith("mit_")
+    network = _build_network(config if is_segformer else None, config.num_classes)
+    if is_segformer:
+        tensors = segformer_tensors(unfolded.network.state_dict(), network.state_dict())
+        network.load_state_dict(tensors)
+    network.to(device, precision)
+    return PlainSegformer(network, unfolded.card.preprocessing, size, device, precision, is_segformer)
+
+
+def segformer_tensors(ours: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Our ``state_dict`` under the ``names`` that this version of transformers has for it: `convert`, backwards."""
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        our = our_name(name)
+        if our is None:
+            raise TfcsegError(f"this version of transformers has a tensor {name!r} in SegFormer; use one of 4.44 to 5")
+        if ".attention.key." in our:
+            tensors[name] = ours[our.replace(".key.", ".key_value.")].chunk(2)[0]
+        elif ".attention.value." in our:
+            tensors[name] = ours[our.replace(".value.", ".key_value.")].chunk(2)[1]
+        elif our == "decode_head.fuse.weight":
+            tensors[name] = torch.cat(ours[our].chunk(NUM_LEVELS, dim=1)[::-1], dim=1)
+        else:
+            tensors[name] = ours[our]
+    return tensors
+
+
+def to_network(images: Sequence[Image], preprocessing: Preprocessing, size: int | None = None) -> Tensor:
+    """(B, 3, H', W') float32, normalised, one channel after the other: what image processors hand to SegFormer."""
+    source = (images[0].shape[0], images[0].shape[1])
+    side = size or preprocessing.size
+    height, width = network_size(source, side)
+    how = cv2.INTER_AREA if min(source) > side else cv2.INTER_LINEAR
+    resized = np.stack([cv2.resize(image, (width, height), interpolation=how) for image in images])
+    mean, std = (np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
+    pixels = (resized.astype(np.float32) - mean) / std
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+
+
+def _build_network(config: ModelConfig | None, classes: int) -> Any:
+    """SegFormer of transformers in eval mode, shaped as ``config`` or as ``REFERENCE_VARIANT``."""
+    transformers: Any = importlib.import_module("transformers")  # its types differ from version to version
+    variant = config.backbone.removeprefix("mit_") if config else REFERENCE_VARIANT
+    numbers = MIT_VARIANTS[variant]
+    shape = transformers.SegformerConfig(
+        hidden_sizes=list(numbers.channels),
+        depths=list(numbers.depths),
+        decoder_hidden_size=config.embed_dim if config else _REFERENCE_WIDTH,
+        num_labels=classes,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return transformers.SegformerForSemanticSegmentation(shape).eval()

@@ -1,0 +1,92 @@
+"""Networks of any size with random weights, so that speed can be measured where no trained weights are at hand.
+
+Speed depends on the picture only through two things. How many cells lie on boundaries between classes decides what the
+label maps cost: classifier biases are drawn so large that it is as many as a trained network finds. How many points TFC
+repairs follows from the similarity, which with random weights is what it is; a threshold can be chosen for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tfcseg.benchmark.plain import to_network
+from tfcseg.errors import UsageError
+from tfcseg.frames import Image
+from tfcseg.labels import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.model.config import ModelConfig
+from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.model_card import BACKBONES
+from tfcseg.weights import IMAGENET_PREPROCESSING, ModelCard, save_model
+
+BOUNDARY_SHARE = 0.08
+"""Share of the cells at stride 4 beside another class: what the default model finds on the demo clip."""
+
+_SEED = 0
+_WIDTHS = {"efficientnet_lite0": 128}
+_MIT_WIDTH = 256
+_BISECTIONS = 14
+
+
+def write_random_model(path: Path, backbone: str, classes: int, images: Sequence[Image]) -> Path:
+    """Write random weights of ``backbone``, as wide as `tfcseg train` makes it, to ``path``; returns it.
+
+    images: one size, (H, W, 3); they set the statistics of the norms and the biases of the classifier, without which
+    a deep random network says the same about every pixel. Always the same weights for the same pictures.
+    UsageError for an unknown backbone or a number of classes that is not possible.
+    """
+    if backbone not in BACKBONES:
+        raise UsageError(f"no backbone {backbone!r}; there are {', '.join(BACKBONES)}")
+    if not 2 <= classes < NO_CLASS:
+        raise UsageError(f"{classes} classes are not between 2 and {NO_CLASS - 1}")
+    config = ModelConfig(backbone, _WIDTHS.get(backbone, _MIT_WIDTH), classes)
+    names = tuple(f"class {index}" for index in range(classes))
+    card = ModelCard(
+        name=f"random-{backbone}",
+        config=config,
+        labels=LabelSet("random", names, distinct_palette(classes)),
+        preprocessing=IMAGENET_PREPROCESSING,
+        trained_on="nothing: random numbers",
+        licence="none needed",
+        measured={},
+        created_with="tfcseg bench",
+        description="random weights, for measuring speed",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = build_segmenter(config).eval()
+        _fit(network, to_network(images, card.preprocessing))
+    save_model(path, network, card)
+    return path
+
+
+@torch.no_grad()
+def _fit(network: TFCSegmenter, images: Tensor) -> None:
+    """Take the norms' statistics from ``images`` (B, 3, H, W), and draw biases for ``BOUNDARY_SHARE``."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean of all that is seen, which is one batch
+        norm.train().reset_running_stats()
+    network.image(images)
+    for norm in norms:
+        norm.eval()
+    bias = cast(Tensor, network.decode_head.classifier.bias)
+    logits = network.image(images)
+    drawn = torch.randn(len(bias))
+    low, high = 0.0, 4 * float(logits.max() - logits.min())
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        shares = boundary_share((logits + middle * drawn[:, None, None]).argmax(dim=1))
+        low, high = (middle, high) if shares > BOUNDARY_SHARE else (low, middle)
+    bias.add_(high * drawn)
+
+
+def boundary_share(labels: Tensor) -> float:
+    """Share of the cells of (B, h, w) whose right, lower or lower right neighbour is of another class."""
+    here = labels[:, :-1, :-1]
+    is_mixed = (here != labels[:, 1:, :-1]) | (here != labels[:, :-1, 1:]) | (here != labels[:, 1:, 1:])
+    return float(is_mixed.float().mean())

@@ -1,0 +1,178 @@
+"""What is asked of a benchmark, and what comes of it: the model, the clip and the options of every contender."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from tfcseg.benchmark.clips import SYNTHETIC, Clip, make_clip, read_clip
+from tfcseg.benchmark.plain import PlainSegformer, build_plain, has_transformers
+from tfcseg.benchmark.random_model import write_random_model
+from tfcseg.errors import UsageError
+from tfcseg.frames import Image
+from tfcseg.inference import InferenceOptions, checked_options
+from tfcseg.pipeline import SegmentedFrame, segment
+from tfcseg.weights import LoadedModel, load_model, resolve_device, resolve_precision
+
+PLAIN, IMAGE, TFC = "plain", "image", "tfc"
+"""The contenders: SegFormer of transformers frame by frame; ours frame by frame; ours with the method."""
+
+PARTS = ("model", "end-to-end", "stages", "limits", "memory")
+SYNTHETIC_SIZE = (480, 854)
+
+
+class Method(TypedDict):
+    """Keyword arguments that `segment` and `run` take for the method; the mode comes from the contender."""
+
+    keyframe_interval: int
+    threshold: float
+    size: int
+    correlation: str
+    keyframe_position: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to measure and how often; what is None is the model's default."""
+
+    model: str = "default"
+    backbone: str | None = None
+    """Random weights of this backbone instead of a model."""
+    classes: int = 150
+    """Of the random weights."""
+    video: Path | None = None
+    """None: the synthetic clip."""
+    synthetic_size: tuple[int, int] = SYNTHETIC_SIZE
+    size: int | None = None
+    keyframe_interval: int | None = None
+    threshold: float | None = None
+    updated_fraction: float | None = None
+    """Choose the threshold so that TFC repairs this share of the points between keyframes."""
+    correlation: str | None = None
+    keyframe_position: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    plain_precision: str = "fp32"
+    frames: int = 24
+    """Decoded frames for the network alone."""
+    clip_frames: int = 96
+    """Frames of the clip for whole runs."""
+    plain_frames: int = 12
+    """Frames of both that contender (a) gets: all of its frames cost the same."""
+    rounds: int = 5
+    parts: Sequence[str] = PARTS
+
+    def check(self) -> None:
+        """UsageError for senseless values, before anything is loaded."""
+        for part in self.parts:
+            if part not in PARTS:
+                raise UsageError(f"no part {part!r}; there are {', '.join(PARTS)}")
+        if not self.parts:
+            raise UsageError(f"nothing is left to measure; name one or more of {', '.join(PARTS)}")
+        if self.updated_fraction is not None and self.threshold is not None:
+            raise UsageError("a threshold and a fraction of points to choose it by exclude each other; give one")
+        if self.updated_fraction is not None and not 0 <= self.updated_fraction <= 1:
+            raise UsageError(f"a fraction of {self.updated_fraction:g} of the points is not between 0 and 1")
+        for name in ("frames", "clip_frames", "plain_frames", "rounds"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name.replace('_', '-')} of {getattr(self, name)} is less than 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Everything that the parts of a benchmark share."""
+
+    request: Request
+    folder: Path
+    """Temporary; gone when the benchmark ends."""
+    clip: Clip
+    weights: str | Path
+    """What `load_model` takes: a name, or a file."""
+    model: LoadedModel
+    options: InferenceOptions
+    plain_precision: torch.dtype
+
+    @property
+    def method(self) -> Method:
+        """Options of our contenders for `segment` and `run`."""
+        options = self.options
+        return Method(
+            keyframe_interval=options.keyframe_interval,
+            threshold=options.threshold,
+            size=options.size,
+            correlation=options.correlation,
+            keyframe_position=options.keyframe_position,
+        )
+
+    def segment(self, mode: str, images: Sequence[Image]) -> list[SegmentedFrame]:
+        """One of our contenders on decoded frames."""
+        return list(segment(images, self.model, mode=mode, **self.method))
+
+
+@contextmanager
+def open_contest(request: Request) -> Iterator[Contest]:
+    """Load or draw the model, read or make the clip; what had to be written for that is removed at the end.
+
+    UsageError, InputError or WeightsError for what cannot be had.
+    """
+    request.check()
+    device = resolve_device(request.device)
+    resolve_precision(request.precision, device)
+    plain_precision = resolve_precision(request.plain_precision, device)
+    with TemporaryDirectory(prefix="tfcseg-bench-") as name:
+        folder = Path(name)
+        clip = _open_clip(request, folder)
+        weights: str | Path = request.model
+        if request.backbone is not None:
+            file = folder / f"random-{request.backbone}.safetensors"
+            weights = write_random_model(file, request.backbone, request.classes, clip.images[:1])
+        model = load_model(weights, device=request.device, precision=request.precision)
+        options = checked_options(
+            model,
+            keyframe_interval=request.keyframe_interval,
+            threshold=request.threshold,
+            size=request.size,
+            correlation=request.correlation,
+            keyframe_position=request.keyframe_position,
+        )
+        contest = Contest(request, folder, clip, weights, model, options, plain_precision)
+        if request.updated_fraction is not None:
+            options = _with_threshold(contest, request.updated_fraction)
+            contest = Contest(request, folder, clip, weights, model, options, plain_precision)
+        yield contest
+
+
+def contenders(contest: Contest) -> tuple[str, ...]:
+    """Names of the contenders that can take part."""
+    ours = (IMAGE, TFC) if contest.options.uses_memory else (IMAGE,)
+    return (PLAIN, *ours) if has_transformers() else ours
+
+
+def open_plain(contest: Contest) -> PlainSegformer:
+    """Contender (a) for the contest's weights, on its device."""
+    unfolded = load_model(contest.weights, device="cpu", precision="fp32", fold=False)
+    return build_plain(unfolded, contest.options.size, contest.model.device, contest.plain_precision)
+
+
+def _open_clip(request: Request, folder: Path) -> Clip:
+    if request.video is not None:
+        return read_clip(request.video, request.frames)
+    path = make_clip(folder / f"{SYNTHETIC}.mp4", request.synthetic_size, max(request.frames, request.clip_frames))
+    return read_clip(path, request.frames, name=SYNTHETIC)
+
+
+def _with_threshold(contest: Contest, fraction: float) -> InferenceOptions:
+    """Options whose threshold lies above ``fraction`` of the similarities that the clip has."""
+    frames = contest.segment("reuse", contest.clip.images)
+    maps = [frame.similarity.ravel() for frame in frames if frame.similarity is not None]
+    if not maps:
+        raise UsageError("there is no frame between keyframes, so no threshold to choose; give a longer clip")
+    limit = float(np.quantile(np.concatenate(maps), fraction))
+    return replace(contest.options, threshold=min(1.0, max(0.0, limit)))

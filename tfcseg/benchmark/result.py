@@ -1,0 +1,98 @@
+"""What a benchmark found, and its JSON. Times in milliseconds per frame, shares in percent; None: not measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfcseg.benchmark.timing import Spread
+from tfcseg.outputs import replace_atomically
+from tfcseg.report import ModelFacts, to_json
+
+SCHEMA = 1
+KIND = "bench"
+
+RATIOS = (("image", "plain"), ("tfc", "plain"), ("tfc", "image"))
+"""Speed of the first over speed of the second, where both were measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Speed of one contender: ``fps`` is that of the median time."""
+
+    fps: float
+    ms_per_frame: Spread
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Most memory that a contender's process held while it made its files; ffmpeg's own processes not included."""
+
+    peak_mib: float
+    before_mib: float
+    """Held before the first frame: Python, its packages, the model."""
+    gpu_peak_mib: float | None
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """Everything that a bench-*.json says; parts that were not measured are empty."""
+
+    schema: int = SCHEMA
+    kind: str = KIND
+    tfcseg: str  # version
+    model: ModelFacts
+    random_weights: bool
+    embed_dim: int
+    input: Mapping[str, Any]
+    resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
+    options: Mapping[str, Any]
+    device: str
+    device_name: str
+    precision: str
+    threads: int
+    versions: Mapping[str, str]
+    plain: Mapping[str, Any]  # what contender (a) is
+    rounds: int
+    model_only: Mapping[str, Speed] = field(default_factory=dict)
+    end_to_end: Mapping[str, Speed] = field(default_factory=dict)
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
+    updated_fraction: float | None = None
+    stages: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)  # share of the time end to end
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    memory: Mapping[str, Memory] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+
+def speed(ms_per_frame: Spread, frames: int) -> Speed:
+    """Speed from the time that a frame takes."""
+    return Speed(1000 / ms_per_frame.median, ms_per_frame, frames)
+
+
+def speed_ratios(speeds: Mapping[str, Speed]) -> dict[str, float]:
+    """``tfc/plain`` -> how many times faster the first is than the second, for the pairs of ``RATIOS``."""
+    pairs = [pair for pair in RATIOS if speeds.keys() >= set(pair)]
+    return {f"{first}/{second}": speeds[first].fps / speeds[second].fps for first, second in pairs}
+
+
+def benchmark_json(benchmark: Benchmark) -> dict[str, Any]:
+    """Content of a bench-*.json."""
+    content = to_json(benchmark)
+    if not isinstance(content, dict):  # for the type checker: a dataclass becomes an object
+        raise TypeError("a benchmark is an object")
+    return content
+
+
+def write_benchmark(path: Path, benchmark: Benchmark) -> None:
+    """Write a bench-*.json; it appears complete or not at all. OutputError if it cannot be written."""
+    text = json.dumps(benchmark_json(benchmark), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with replace_atomically(path) as partial:
+        # A file name that is no valid UTF-8 reaches us with lone surrogates: as \udcxx they are valid JSON.
+        partial.write_bytes(text.encode("utf-8", "backslashreplace"))

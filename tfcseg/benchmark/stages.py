@@ -1,0 +1,118 @@
+"""Where the time of a pass goes: the network's own functions, timed while they do their work.
+
+A `StageClock` stands around functions by name. What a timed function spends inside of another one counts for that one,
+so that the stages add up; what no stage claims is ``other``. On a GPU it waits for the device at every border: the sum
+is then more than an undisturbed pass takes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from tfcseg.benchmark.timing import synchronise
+
+OTHER = "other"
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "preprocess": ("tfcseg.inference:IntervalNetwork._to_network",),
+    "low stages": (
+        "tfcseg.model.mix_transformer:MixTransformer.encode_low",
+        "tfcseg.model.efficientnet_lite:EfficientNetLite0.encode_low",
+    ),
+    "high stages": (
+        "tfcseg.model.mix_transformer:MixTransformer.encode_high",
+        "tfcseg.model.efficientnet_lite:EfficientNetLite0.encode_high",
+    ),
+    "head": (
+        "tfcseg.model.decode_head:DecodeHead.fuse_low",
+        "tfcseg.model.decode_head:DecodeHead.fuse_high",
+        "tfcseg.model.decode_head:DecodeHead.activate",
+        "tfcseg.model.decode_head:DecodeHead.classify",
+    ),
+    "search": ("tfcseg.model.tfc:find_shift",),
+    "correlation": (
+        "tfcseg.model.tfc:TFCSegmenter._correlated",
+        "tfcseg.model.tfc:resize",
+        "tfcseg.model.tfc:move",
+        "tfcseg.model.tfc:similarity",
+        "tfcseg.model.tfc:interpolation_weight",
+        "tfcseg.model.tfc:interpolate",
+        "tfcseg.model.tfc:inconsistent_points",
+    ),
+    "sparse update": (
+        "tfcseg.model.tfc:TFCSegmenter._value",
+        "tfcseg.model.deformable:SparseUpdate.forward",
+    ),
+    "labels": ("tfcseg.inference:labels_from_logits",),
+}
+"""Functions of each stage, as ``module:name``: where they are looked up, which for imported ones is the importer."""
+
+
+class StageClock:
+    """Context in which the functions of ``STAGES`` are timed; ``seconds`` has what each stage took so far."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._device = device
+        self._inner_s: list[float] = []  # of every timed function that is running: spent in timed ones that it called
+        self._patches = ExitStack()
+
+    def __enter__(self) -> StageClock:
+        for stage, places in STAGES.items():
+            for place in places:
+                owner, name = resolve(place)
+                function = getattr(owner, name)
+                self._patches.callback(setattr, owner, name, function)
+                setattr(owner, name, self._timed(stage, function))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._patches.close()
+
+    def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            synchronise(self._device)
+            started_s = time.perf_counter()
+            self._inner_s.append(0.0)
+            try:
+                result = function(*args, **kwargs)
+                synchronise(self._device)
+            finally:
+                elapsed_s = time.perf_counter() - started_s
+                self.seconds[stage] += elapsed_s - self._inner_s.pop()
+                if self._inner_s:
+                    self._inner_s[-1] += elapsed_s
+            return result
+
+        return timed
+
+
+def resolve(place: str) -> tuple[Any, str]:
+    """Owner and name of a function given as ``module:name`` or ``module:Class.name``."""
+    module, _, path = place.partition(":")
+    *classes, name = path.split(".")
+    owner = functools.reduce(getattr, classes, importlib.import_module(module))
+    return owner, name
+
+
+def stage_times_ms(work: Callable[[], object], device: torch.device, frames: int) -> dict[str, float]:
+    """Milliseconds per frame of every stage of ``work`` on ``frames`` frames, and of what is in none of them."""
+    with StageClock(device) as clock:
+        synchronise(device)
+        started_s = time.perf_counter()
+        work()
+        synchronise(device)
+        total_s = time.perf_counter() - started_s
+    stages = {**clock.seconds, OTHER: total_s - sum(clock.seconds.values())}
+    return {stage: 1000 * seconds / frames for stage, seconds in stages.items()}

@@ -1,0 +1,120 @@
+"""``tfcseg bench``: how fast this machine segments, against what, and where the time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from tfcseg.cli import options
+from tfcseg.cli.console import is_terminal, stderr
+from tfcseg.cli.scores import print_json
+from tfcseg.cli.speeds import print_benchmark
+from tfcseg.errors import UsageError
+
+_DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
+
+
+def command(
+    video: Annotated[
+        Path | None,
+        typer.Argument(help="A video.", show_default="the demo clip, or one that is made", metavar="[VIDEO]"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for the result as JSON.", show_default=False)
+    ] = None,
+    model: options.Model = "default",
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure random weights of this backbone: [bold]mit_b0[/] … [bold]mit_b5[/], "
+            "[bold]efficientnet_lite0[/].",
+            show_default=False,
+        ),
+    ] = None,
+    classes: Annotated[int, typer.Option(help="Classes of the random weights.")] = 150,
+    synthetic: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
+    ] = None,
+    only: Annotated[
+        str, typer.Option(help="Parts to measure.", show_default=True)
+    ] = "model,end-to-end,stages,limits,memory",
+    frames: Annotated[int, typer.Option(help="Decoded frames per round for the network alone.")] = 24,
+    clip_frames: Annotated[int, typer.Option(help="Frames per round for runs from file to files.")] = 96,
+    plain_frames: Annotated[int, typer.Option(help="Frames per round for plain SegFormer.")] = 12,
+    rounds: Annotated[int, typer.Option(help="Rounds after the one that warms up.")] = 5,
+    updated_fraction: Annotated[
+        float | None,
+        typer.Option(help="Choose the threshold so that this share of the points is recomputed.", show_default=False),
+    ] = None,
+    keyframe_interval: options.KeyframeInterval = None,
+    threshold: options.Threshold = None,
+    size: options.Size = None,
+    correlation: options.Correlation = None,
+    keyframe_position: options.KeyframePosition = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    plain_precision: Annotated[str, typer.Option(help="Precision of plain SegFormer.")] = "fp32",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure speed: ours frame by frame and with TFC, and SegFormer as transformers runs it if that is installed.
+
+    Example: tfcseg bench street.mp4 --only model,stages
+    """
+    if backbone is not None and model != "default":
+        raise UsageError("--backbone is for random weights and --model for trained ones; give one of them")
+    if video is not None and synthetic is not None:
+        raise UsageError(f"--synthetic makes a clip, but there is one already: {str(video)!r}; leave one out")
+    from tfcseg.benchmark import Request, benchmark_json, measure, write_benchmark
+    from tfcseg.benchmark.clips import parse_size
+
+    request = Request(
+        model=model,
+        backbone=backbone,
+        classes=classes,
+        video=video or (_DEMO if synthetic is None and _DEMO.is_file() else None),
+        size=size,
+        keyframe_interval=keyframe_interval,
+        threshold=threshold,
+        updated_fraction=updated_fraction,
+        correlation=correlation,
+        keyframe_position=keyframe_position,
+        device=device,
+        precision=precision,
+        plain_precision=plain_precision,
+        frames=frames,
+        clip_frames=clip_frames,
+        plain_frames=plain_frames,
+        rounds=rounds,
+        parts=[part.strip() for part in only.split(",")],
+        **({} if synthetic is None else {"synthetic_size": parse_size(synthetic)}),
+    )
+    with _progress(shown=not quiet) as on_step:
+        result = measure(request, on_step)
+    if output is not None:
+        write_benchmark(output, result)
+    if as_json:
+        print_json(benchmark_json(result))
+    else:
+        print_benchmark(result)
+
+
+@contextmanager
+def _progress(*, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bar on stderr, one line per part; the callback that moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
+
+        def on_step(part: str, done: int, total: int) -> None:
+            if part not in tasks:
+                tasks[part] = bar.add_task(escape(part), total=total)
+            bar.update(tasks[part], completed=done, total=total)
+
+        yield on_step
