@@ -14,7 +14,7 @@ import pytest
 import tfcseg
 from tests.media import LOSSLESS, folder_of_images, numbered_images, run_ffmpeg, write_clip, write_video
 from tests.tiny_model import NAMES, moving_images, write_tiny_model
-from tfcseg.outputs import read_mask
+from tfcseg.masks import read_mask
 from tfcseg.video import probe, read_frames
 
 FRAMES = 10

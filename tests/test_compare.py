@@ -14,7 +14,7 @@ from tests.command_line import call
 from tests.media import LOSSLESS, write_video
 from tests.tiny_model import moving_images, write_tiny_model
 from tests.vspw_fixture import make_vspw, write_predictions
-from tfcseg.outputs import read_mask
+from tfcseg.masks import read_mask
 from tfcseg.video import probe, read_frames
 
 FRAMES, RATE = 12, 5

@@ -29,7 +29,7 @@ from tfcseg.evaluation.predictions import Prediction, PredictionFolder, Predicti
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, VideoScore, write_evaluation
 from tfcseg.evaluation.vspw import VspwVideo
 from tfcseg.labels import ADE31, LabelSet, distinct_palette
-from tfcseg.outputs import read_mask
+from tfcseg.masks import read_mask
 
 Labels = NDArray[np.uint8]
 VIDEO = "0_hills"

@@ -12,19 +12,9 @@ ORDER = (
     *("errors", "spelling", "log", "machine", "labels", "tensor_header", "registry", "tensor_file"),
     *("model", "model_card", "weights", "segformer_file", "convert"),
     *("frames", "ffmpeg", "probing", "audio", "images", "streams", "video_writer", "video"),
-    *(
-        "result_files",
-        "folder_lock",
-        "segmented",
-        "render",
-        "outputs",
-        "consistency",
-        "report",
-        "inference",
-        "results",
-        "prefetch",
-        "pipeline",
-    ),
+    *("result_files", "folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks"),
+    *("video_parts", "consistency", "report", "inference", "summary", "rendered_videos", "results", "prefetch"),
+    "pipeline",
     *("evaluation", "training", "publishing", "comparison", "benchmark", "cli", "__main__"),
 )
 """decode → preprocess → model → label → render → write → report, and then what uses all this."""

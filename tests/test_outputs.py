@@ -14,7 +14,8 @@ import pytest
 
 from tfcseg.errors import DataError, OutputError, UsageError
 from tfcseg.labels import ADE31, NO_CLASS
-from tfcseg.outputs import RESULT_NAMES, MaskWriter, OutputDir, prepare_output, read_mask, replace_atomically
+from tfcseg.masks import MaskWriter, read_mask
+from tfcseg.outputs import RESULT_NAMES, OutputDir, prepare_output, replace_atomically
 
 PALETTE = ADE31.palette_array()
 HOSTILE_NAMES = [

@@ -17,7 +17,8 @@ from tfcseg.errors import DataError, UsageError
 from tfcseg.frames import VideoInfo
 from tfcseg.inference import InferenceOptions
 from tfcseg.labels import LabelSet
-from tfcseg.outputs import MaskWriter, OutputDir
+from tfcseg.masks import MaskWriter
+from tfcseg.outputs import OutputDir
 from tfcseg.render import Legend, class_shares, overlay, side_by_side
 from tfcseg.report import (
     ClassFacts,

@@ -14,7 +14,7 @@ from tfcseg.evaluation.metrics import Mean
 from tfcseg.frames import Frame
 from tfcseg.images import natural_key
 from tfcseg.labels import NO_CLASS, LabelSet
-from tfcseg.outputs import read_mask
+from tfcseg.masks import read_mask
 
 
 class MaskFolder:

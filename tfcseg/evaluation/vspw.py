@@ -26,7 +26,7 @@ import numpy as np
 from tfcseg.errors import DataError
 from tfcseg.evaluation.metrics import Labels
 from tfcseg.labels import NO_CLASS, LabelSet, distinct_palette
-from tfcseg.outputs import read_mask
+from tfcseg.masks import read_mask
 
 LABEL_FILE = "label_num_dic_final.json"
 SPLITS = ("train", "val", "test")
