@@ -177,7 +177,7 @@ def test_a_folder_that_is_none_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--protocol", "loose"], "vspw and strict"),
+        (["--protocol", "loose"], "there are vspw, strict"),
         (["--mode", "image"], "--mode"),
         (["--size", "64"], "--size"),
         (["--save-masks", "{predictions}"], "--save-masks"),

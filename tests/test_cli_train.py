@@ -255,7 +255,7 @@ def test_a_name_that_fits_no_card_is_refused(call, vspw_root, work):
 def test_a_missing_option_is_a_usage_error(call, vspw_root):
     code, _, err = call("train", vspw_root)
     assert code == 2
-    assert "Missing option '--output'" in err
+    assert "missing option '--output'" in err
 
 
 def test_help_is_complete_and_needs_no_torch():

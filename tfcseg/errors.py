@@ -32,3 +32,9 @@ class WeightsError(TfcsegError):
 
 class DataError(TfcsegError):
     """A data set folder or a prediction folder is not what its layout promises."""
+
+
+class Interrupted(TfcsegError):
+    """Somebody stopped the program (Ctrl-C, SIGTERM); the message says what is kept."""
+
+    exit_code = 130

@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, print_warning, stderr
-from tfcseg.cli.evaluate import LabelMap, Limit, MeasureTc, Protocol, Quiet, SkipBad, Split, was_given
+from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, stderr
 from tfcseg.cli.scores import fail_if_incomplete, print_comparison, print_json
 from tfcseg.errors import UsageError
+from tfcseg.model.config import MODES
 
 if TYPE_CHECKING:
     from tfcseg.comparison import Comparison
+    from tfcseg.evaluation.metrics import VcProtocol
 
 _DATASET_OPTIONS = ("split", "protocol", "label_map", "limit", "skip_bad")
 _VIDEO_OPTIONS = ("start", "end")
@@ -34,7 +34,9 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results.", show_default="<name>_compare")
     ] = None,
-    modes: Annotated[str, typer.Option(help="Modes to compare.")] = "image,reuse,tfc",
+    modes: Annotated[
+        str, typer.Option(help="Modes to compare.", autocompletion=options.completing(lambda: MODES))
+    ] = ",".join(MODES[::-1]),
     intervals: Annotated[
         str | None,
         typer.Option(help="Draw the trade-off over these keyframe intervals, e.g. [bold]2,4,8[/].", show_default=False),
@@ -53,47 +55,41 @@ def command(
     size: options.Size = None,
     correlation: options.Correlation = None,
     keyframe_position: options.KeyframePosition = None,
-    tc: MeasureTc = True,
-    start: Annotated[float | None, typer.Option(help="Begin at this second (videos).")] = None,
-    end: Annotated[float | None, typer.Option(help="Stop before this second (videos).")] = None,
-    split: Split = "val",
-    protocol: Protocol = "vspw",
-    label_map: LabelMap = None,
-    limit: Limit = None,
-    skip_bad: SkipBad = False,
+    tc: options.MeasureTc = True,
+    start: options.Start = None,
+    end: options.End = None,
+    split: options.Split = "val",
+    protocol: options.Protocol = "vspw",
+    label_map: options.LabelMap = None,
+    limit: options.Limit = None,
+    skip_bad: options.SkipBad = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
-    quiet: Quiet = False,
+    quiet: options.ResultOnly = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
 ) -> None:
     """Run the same weights in several modes and compare them: speed, stability, GFLOPs, pictures; scores with VSPW.
 
-    Example: tfcseg compare street.mp4 --end 10
+    Example: tfcseg compare assets/demo.mp4 --end 1 -o comparison
     """
     from tfcseg.comparison import Plan, Scope, compare_dataset, compare_video, comparison_json, default_output
-    from tfcseg.evaluation.metrics import VC_PROTOCOLS
 
     is_dataset = _is_vspw(Path(source), split)
     _refuse_options(context, _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS, is_dataset=is_dataset)
-    if protocol not in VC_PROTOCOLS:
-        raise UsageError(f"no protocol {protocol!r}; there are {' and '.join(VC_PROTOCOLS)}")
-    if start is not None and end is not None and end <= start:
-        raise UsageError(f"--end {end:g} is not after --start {start:g}")
+    options.check_range(start, end)
     plan = Plan(
         modes=[name.strip() for name in modes.split(",")],
         intervals=_parse_intervals(intervals) if intervals is not None else (),
         baseline=baseline,
-        keyframe_interval=keyframe_interval,
-        threshold=threshold,
-        size=size,
-        correlation=correlation,
-        keyframe_position=keyframe_position,
         tc=tc,
+        **options.network_options(context),
     )
     with _progress("videos" if is_dataset else "frames", shown=not quiet) as on_progress:
         compare: Callable[..., Comparison] = (
-            partial(compare_dataset, scope=Scope(split, protocol, label_map, limit, skip_bad))
+            partial(compare_dataset, scope=Scope(split, cast("VcProtocol", protocol), label_map, limit, skip_bad))
             if is_dataset
             else partial(compare_video, start_s=start, end_s=end)
         )
@@ -127,7 +123,7 @@ def _is_vspw(path: Path, split: str) -> bool:
 
 def _refuse_options(context: typer.Context, names: tuple[str, ...], *, is_dataset: bool) -> None:
     for name in names:
-        if was_given(context, name):
+        if options.was_given(context, name):
             option = name.replace("_", "-")
             kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
             raise UsageError(f"--{option} is for {kind}: {context.params['source']!r}; leave it out")
@@ -144,7 +140,7 @@ def _parse_intervals(text: str) -> tuple[int, ...]:
 def _progress(unit: str, *, shown: bool) -> Iterator[Callable[[str, int, int | None], None]]:
     """Progress bar on stderr, one line per stage; the callback that moves it."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
@@ -155,7 +151,7 @@ def _progress(unit: str, *, shown: bool) -> Iterator[Callable[[str, int, int | N
 
         def on_progress(stage: str, done: int, total: int | None) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(escape(stage), total=total)
+                tasks[stage] = bar.add_task(one_line(stage), total=total)
             bar.update(tasks[stage], completed=done, total=total)
 
         yield on_progress
@@ -164,5 +160,5 @@ def _progress(unit: str, *, shown: bool) -> Iterator[Callable[[str, int, int | N
 def _print_notes(result: Comparison, folder: Path) -> None:
     """Where things are, and where to look."""
     for found in result.differences:
-        stderr.print(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {escape(str(folder / found.picture))}")
-    stderr.print(f"written: {escape(str(folder))}: {', '.join(sorted(result.outputs.values()))}")
+        print_line(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {folder / found.picture}")
+    print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,40 +21,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tfcseg.evaluation.metrics import VcProtocol
     from tfcseg.evaluation.predictions import PredictionWriter
     from tfcseg.evaluation.result import Evaluation, VideoScore
     from tfcseg.evaluation.scoring import OnFrame
     from tfcseg.evaluation.shards import Shard
     from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
 
-_MODEL_OPTIONS = (
-    "model",
-    "mode",
-    "keyframe_interval",
-    "threshold",
-    "size",
-    "correlation",
-    "keyframe_position",
-    "device",
-    "precision",
-    "label_map",
-)
+_MODEL_OPTIONS = ("model", *options.NETWORK, "device", "precision", "label_map")
 _NOTES_SHOWN = 10
-
-Split = Annotated[str, typer.Option(help="List of videos: <split>.txt.")]
-Protocol = Annotated[
-    str,
-    typer.Option(help="How VC is counted: [bold]vspw[/] (as published) or [bold]strict[/] (right, void left out)."),
-]
-LabelMap = Annotated[
-    Path | None,
-    typer.Option(help='JSON {"model class": "data set class", …}.', show_default="built in, by the classes' names"),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Score the first videos only.", show_default="all")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, list and accept what is damaged or missing.")]
-MeasureTc = Annotated[bool, typer.Option(help="Measure TC (optical flow), which takes longer than all other scores.")]
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: the result only.")]
 
 
 def command(
@@ -63,7 +38,7 @@ def command(
         Path,
         typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.", show_default=False),
     ],
-    split: Split = "val",
+    split: options.Split = "val",
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -78,11 +53,11 @@ def command(
     size: options.Size = None,
     correlation: options.Correlation = None,
     keyframe_position: options.KeyframePosition = None,
-    protocol: Protocol = "vspw",
-    label_map: LabelMap = None,
-    limit: Limit = None,
-    skip_bad: SkipBad = False,
-    tc: MeasureTc = True,
+    protocol: options.Protocol = "vspw",
+    label_map: options.LabelMap = None,
+    limit: options.Limit = None,
+    skip_bad: options.SkipBad = False,
+    tc: options.MeasureTc = True,
     save_masks: Annotated[
         Path | None, typer.Option(help="Write what is scored, in the layout of --predictions.", show_default=False)
     ] = None,
@@ -94,7 +69,9 @@ def command(
     precision: options.Precision = "auto",
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
-    quiet: Quiet = False,
+    quiet: options.ResultOnly = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
 ) -> None:
     """Score a model on a VSPW folder: mIoU, wIoU, video consistency (VC), temporal consistency (TC), speed.
 
@@ -103,15 +80,12 @@ def command(
     Example: tfcseg eval VSPW_480p -o scores
     """
     from tfcseg.evaluation.evaluate import evaluate
-    from tfcseg.evaluation.metrics import VC_PROTOCOLS
     from tfcseg.evaluation.predictions import PredictionFolder, PredictionWriter
     from tfcseg.evaluation.result import RESULT_FILES, write_evaluation
     from tfcseg.evaluation.shards import torchrun_shard
     from tfcseg.evaluation.vspw import open_vspw
     from tfcseg.result_files import claimed_files
 
-    if protocol not in VC_PROTOCOLS:
-        raise UsageError(f"no protocol {protocol!r}; there are {' and '.join(VC_PROTOCOLS)}")
     if predictions is not None:
         _refuse_model_options(context)
     inputs = [root] if predictions is None else [root, predictions]
@@ -126,14 +100,7 @@ def command(
             if predictions is not None:
                 source: dict[str, Any] = {"predict": PredictionFolder(predictions)}
         if predictions is None:
-            wanted = {
-                "mode": mode,
-                "keyframe_interval": keyframe_interval,
-                "threshold": threshold,
-                "size": size,
-                "correlation": correlation,
-                "keyframe_position": keyframe_position,
-            }
+            wanted = options.network_options(context)
             source = _model_source(model, _device_of(shard, device), precision, wanted, dataset, label_map)
         writer = PredictionWriter(save_masks) if save_masks is not None else None
         mine = len(dataset.videos[:limit][shard.rank :: shard.count])
@@ -142,7 +109,7 @@ def command(
             result = evaluate(
                 root,
                 split=split,
-                protocol=protocol,
+                protocol=cast("VcProtocol", protocol),
                 limit=limit,
                 skip_bad=skip_bad,
                 measure_tc=tc,
@@ -164,15 +131,9 @@ def command(
     fail_if_incomplete(result.skipped_by_kind, is_incomplete=result.is_incomplete, skip_bad=skip_bad)
 
 
-def was_given(context: typer.Context, name: str) -> bool:
-    """Whether the user gave the option himself."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
 def _refuse_model_options(context: typer.Context) -> None:
     for name in _MODEL_OPTIONS:
-        if was_given(context, name):
+        if options.was_given(context, name):
             option = name.replace("_", "-")
             raise UsageError(f"--predictions are scored as they are, in classes of the data set; leave out --{option}")
 
@@ -234,7 +195,7 @@ def _progress(
 ) -> Iterator[tuple[OnFrame, Callable[[VideoScore], None]]]:
     """Progress bar on stderr, and the callbacks of `evaluate` that move it; masks are written on the way."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("videos · {task.fields[frames]} frames"),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfcseg.cli import options
+from tfcseg.cli.console import plain
 
 
 def command(as_json: options.Json = False) -> None:
@@ -32,15 +33,15 @@ def command(as_json: options.Json = False) -> None:
     for model in facts:
         measured = model["measured"]
         table.add_row(
-            model["name"] + (" *" if model["is_default"] else ""),
-            model["backbone"],
+            plain(model["name"] + (" *" if model["is_default"] else "")),
+            plain(model["backbone"]),
             str(model["classes"]),
             f"{model['parameters'] / 1e6:.1f}M",
             f"{model['size_bytes'] / 1e6:.1f}MB",
-            *(str(measured.get(f"tfc_{name}", "–")) for name in ("miou", "vc8", "vc16")),
-            model["licence"].split(";")[0],
+            *(plain(str(measured.get(f"tfc_{name}", "–"))) for name in ("miou", "vc8", "vc16")),
+            plain(model["licence"].split(";")[0]),
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(table)
     console.print("* the default; mIoU and VC in mode tfc, --json says on what data")
 

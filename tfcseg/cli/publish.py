@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import stderr
+from tfcseg.cli.console import print_line
 
 
 def command(
+    context: typer.Context,
     weights: Annotated[Path, typer.Argument(help="A weights file, e.g. best.safetensors of a training run.")],
     name: Annotated[str, typer.Option(help="Name of the model in the registry.")],
     measure_on: Annotated[Path, typer.Option("--measure", help="VSPW folder to measure on, in image and tfc mode.")],
@@ -25,6 +26,8 @@ def command(
     keyframe_interval: options.KeyframeInterval = None,
     threshold: options.Threshold = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default model.")] = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
 ) -> None:
     """Measure a trained model on a VSPW folder, write the numbers into its card and add it to a registry.
 
@@ -34,16 +37,10 @@ def command(
     """
     from tfcseg.publishing import measure, publish
 
-    given = {
-        "correlation": correlation,
-        "keyframe_position": keyframe_position,
-        "keyframe_interval": keyframe_interval,
-        "threshold": threshold,
-    }
-    defaults = {key: value for key, value in given.items() if value is not None}
+    defaults = {key: value for key, value in options.network_options(context).items() if value is not None}
     measured = measure(weights, measure_on, split, defaults=defaults)
     for key, value in measured.items():
-        stderr.print(f"{key} {value}")
+        print_line(f"{key} {value}")
     path = publish(
         weights,
         output,

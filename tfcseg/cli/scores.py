@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tfcseg.cli.console import print_error
+from tfcseg.cli.console import plain, print_error
 
 if TYPE_CHECKING:
     from tfcseg.comparison import Comparison
@@ -97,8 +97,8 @@ def _conditions(result: Comparison) -> str:
 
 
 def _print(heading: str, table: Table) -> None:
-    console = Console(highlight=False)
-    console.print(heading, markup=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False)
+    console.print(plain(heading), soft_wrap=True)
     console.print(table)
 
 

@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, print_error, print_warning, stderr
-from tfcseg.errors import UsageError
+from tfcseg.cli.console import is_terminal, plain, print_line, print_warning, stderr
+from tfcseg.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from tfcseg.training.run import TrainListener, TrainResult
-
-INTERRUPTED = 130
 
 
 def command(
@@ -86,6 +83,8 @@ def command(
     licence: Annotated[str, typer.Option(help="Licence of the model in its card.")] = "not stated",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
 ) -> None:
     """Train a model; the same command goes on where an interrupted one stopped. Works under torchrun.
 
@@ -130,8 +129,9 @@ def command(
         raise typer.Exit(error.exit_code) from None  # the first process says it
     except KeyboardInterrupt:
         if talks:
-            print_error(f"interrupted; what is done is kept in {output}, and the same command goes on from there")
-        raise typer.Exit(INTERRUPTED) from None
+            kept = f"what is done is kept in {output}, and the same command goes on from there"
+            raise Interrupted(f"interrupted; {kept}") from None
+        raise typer.Exit(Interrupted.exit_code) from None
     if talks and not quiet:
         _print_summary(result)
     if talks and as_json:
@@ -144,10 +144,10 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
     from tfcseg.training.run import TrainListener
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
     )
     is_live = shown and is_terminal()
     with Progress(*columns, console=stderr, transient=True, disable=not is_live) as bar:
@@ -163,7 +163,7 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
             if is_live and "lr" in record:
                 bar.update(tasks["training"], facts=line.partition("  ")[2])
             elif shown:
-                stderr.print(line)
+                print_line(line)
 
         yield TrainListener(
             on_labelled=lambda done, total: advance("labelling", done, total),
@@ -203,7 +203,7 @@ def _print_summary(result: TrainResult) -> None:
         ("written", f"{result.output}: best.safetensors, last.safetensors, log.jsonl, checkpoint.pt"),
     )
     for key, value in rows:
-        table.add_row(f"[bold]{key}[/]", escape(value))
+        table.add_row(f"[bold]{key}[/]", plain(value))
     stderr.print(table)
 
 

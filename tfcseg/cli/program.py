@@ -1,0 +1,95 @@
+"""The program around the commands: what goes wrong in any of them becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from tfcseg.cli.console import print_error
+from tfcseg.errors import Interrupted, TfcsegError, UsageError
+from tfcseg.spelling import hint
+
+# typer uses click's exceptions or, in later versions, its own copy of them: this is their usage error in either case.
+_TyperUsageError = cast("type[Exception]", typer.BadParameter.__base__)
+logger = logging.getLogger(__name__)
+
+
+class Program(TyperGroup):
+    """Group of commands that says in one line what a user did wrong, where typer would print boxes."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command and exit with its code. What other libraries warn of goes to the log, not to stderr."""
+        logging.captureWarnings(True)
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except (TfcsegError, _TyperUsageError) as error:
+            code = _say(error)
+        finally:
+            logging.captureWarnings(False)
+        sys.exit(code)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse the program's own arguments; without any, the help is what is needed."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(UsageError.exit_code)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. Its failure is said here, while the log is open, and before typer swallows interrupts."""
+        try:
+            return super().invoke(ctx)
+        except (TfcsegError, _TyperUsageError) as error:
+            raise typer.Exit(_say(error)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(_say(Interrupted("interrupted; unfinished files were removed"))) from None
+        except BrokenPipeError:
+            if not _reader_has_left():
+                raise
+            # Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from None
+        except typer.Exit:
+            raise
+        except Exception:
+            logger.exception("a bug in tfcseg")
+            raise
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the first argument names; UsageError with the closest ones if there is none."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            raise UsageError(f"no command {name!r}; {hint(name, list(self.commands))}")
+        return super().resolve_command(ctx, args)
+
+
+def _say(error: Exception) -> int:
+    """Print what went wrong; returns the exit code."""
+    failure = error if isinstance(error, TfcsegError) else UsageError(_explain(error))
+    print_error(str(failure))
+    return failure.exit_code
+
+
+def _explain(error: Exception) -> str:
+    """What typer found wrong, in one line, and where to look."""
+    found: Any = error
+    option, near = getattr(found, "option_name", None), getattr(found, "possibilities", None)
+    if option and near:
+        return f"no such option {option}; did you mean {' or '.join(sorted(near))}?"
+    message = found.format_message().rstrip(".")
+    command = "tfcseg" if found.ctx is None else found.ctx.command_path
+    return f"{message[:1].lower()}{message[1:]}; see {command} --help"
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads our output any more, as with ``| head``: what could not be written fails again."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
