@@ -9,10 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tfcseg"
 ORDER = (
-    *("errors", "spelling", "log", "machine", "labels", "tensor_header", "registry", "tensor_file"),
+    *("errors", "result_files", "spelling", "log", "machine", "labels", "tensor_header", "registry", "tensor_file"),
     *("model", "model_card", "weights", "segformer_file", "convert"),
-    *("frames", "ffmpeg", "probing", "audio", "images", "streams", "video_writer", "video"),
-    *("result_files", "folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks"),
+    *("frames", "ffmpeg", "probing", "audio", "image_headers", "images", "streams", "video_writer", "video"),
+    *("folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks"),
     *("video_parts", "consistency", "report", "inference", "summary", "rendered_videos", "results", "prefetch"),
     "pipeline",
     *("evaluation", "training", "publishing", "comparison", "benchmark", "cli", "__main__"),

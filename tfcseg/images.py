@@ -16,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
-from tfcseg.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
+from tfcseg.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, check_size, select_frames
+from tfcseg.image_headers import read_header
+
+# OpenCV would print on stderr, about a file without a name, what we say in a message of our own.
+cv2.setLogLevel(0)
 
 DEFAULT_FRAME_RATE = Fraction(25)
 """Frames per second of a folder of images, which does not say any; ffmpeg assumes the same."""
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_PNG_END = b"IEND\xaeB`\x82"
 _NAMES_SHOWN = 5
 _Stored: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]
 
@@ -187,8 +190,11 @@ def _read_bytes(path: Path) -> bytes:
 
 def _decode(path: Path, data: bytes) -> tuple[Image, bool]:
     """(H, W, 3) RGB, and whether an alpha channel was composited away."""
-    if not _is_complete(data):
-        raise InputError(f"{path}: the image is cut off")
+    header = read_header(data)
+    if header.damage:
+        raise InputError(f"{path}: the image is {header.damage}")
+    if header.size_wh is not None:
+        check_size(path, *header.size_wh)
     # JPEG has no alpha, but an orientation tag that only the plain colour mode obeys.
     image = _imdecode(data, cv2.IMREAD_COLOR if data.startswith(b"\xff\xd8") else cv2.IMREAD_UNCHANGED)
     if image is not None and (image.ndim != 3 or (image.shape[2] != 4 and image.dtype != np.uint8)):
@@ -214,25 +220,6 @@ def _on_black(image: _Stored) -> Image:
     alpha = image[..., 3:].astype(np.float32) / largest
     colours = image[..., 2::-1].astype(np.float32) * (255 / largest)
     return np.ascontiguousarray(np.clip(np.rint(colours * alpha), 0, 255).astype(np.uint8))
-
-
-def _is_complete(data: bytes) -> bool:
-    """Whether the file goes on to its end mark; the decoder would fill up what is missing with grey."""
-    if data.startswith(b"\x89PNG"):
-        return _PNG_END in data
-    if data.startswith(b"RIFF"):
-        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
-    if data.startswith(b"\xff\xd8"):
-        return data.find(b"\xff\xd9", _jpeg_scan(data)) >= 0
-    return True
-
-
-def _jpeg_scan(data: bytes) -> int:
-    """Where the picture itself begins: behind the headers, which may hold a whole thumbnail with an end mark."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return position
 
 
 def _size_text(shape: tuple[int, ...]) -> str:

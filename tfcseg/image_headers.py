@@ -1,0 +1,118 @@
+"""What image files say of themselves, read before a decoder sees them: how large they are, and whether they are whole.
+
+Decoders take the memory for whatever size is claimed, fill up with grey what is missing, and print what they think of
+it on stderr.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+_JPEG_SCAN = 0xDA
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TIFF_SHORT = 3
+
+
+class ImageHeader(NamedTuple):
+    """What is known of an image without decoding it."""
+
+    size_wh: tuple[int, int] | None
+    """As claimed, in pixels; None where the format is unknown, or has a small limit of its own."""
+    damage: str
+    """Why it cannot be whole, as the end of a sentence; empty if nothing speaks against it."""
+
+
+def read_header(data: bytes) -> ImageHeader:
+    """Look at an image file of any format; damage that only decoding can find is not found."""
+    if data.startswith(_PNG_SIGNATURE):
+        return ImageHeader(_pair(data, 16, 4, "big"), _png_damage(data))
+    if data.startswith(_JPEG_SIGNATURE):
+        return _jpeg_header(data)
+    if data.startswith(b"RIFF"):  # WebP: at most 16383 pixels wide and high
+        is_whole = int.from_bytes(data[4:8], "little") + 8 <= len(data)
+        return ImageHeader(None, "" if is_whole else "cut off")
+    if data.startswith(b"BM"):
+        return ImageHeader(_bmp_size(data), "")
+    if data.startswith((b"II*\0", b"MM\0*")):
+        return ImageHeader(_tiff_size(data), "")
+    return ImageHeader(None, "")
+
+
+def _png_damage(data: bytes) -> str:
+    """Compare the checksums of the chunks that the picture is made of, up to its end mark."""
+    view = memoryview(data)
+    position = len(_PNG_SIGNATURE)
+    while (start := position + 8) <= len(data):
+        end = start + int.from_bytes(view[position : position + 4], "big")
+        kind = data[position + 4 : start]
+        is_needed = not kind[0] & 0x20
+        if is_needed and end + 4 <= len(data):
+            checksum = int.from_bytes(view[end : end + 4], "big")
+            if zlib.crc32(view[position + 4 : end]) != checksum:
+                return "damaged: a checksum is wrong"
+            if kind == b"IEND":
+                return ""
+        position = end + 4
+    return "cut off"
+
+
+def _jpeg_header(data: bytes) -> ImageHeader:
+    size_wh, scan = None, len(data)
+    for marker, position in _jpeg_segments(data):
+        scan = position
+        if marker in _JPEG_FRAMES:
+            height_width = _pair(data, position + 5, 2, "big")
+            size_wh = None if height_width is None else height_width[::-1]
+    # Headers may hold a whole thumbnail with an end mark of its own, so only what follows them counts.
+    return ImageHeader(size_wh, "" if data.find(_JPEG_END, scan) >= 0 else "cut off")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and position of each header, and of the first scan, where the picture itself begins."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        yield marker, position
+        if marker == _JPEG_SCAN:
+            return
+        # A marker may be preceded by any number of fill bytes.
+        position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+
+
+def _bmp_size(data: bytes) -> tuple[int, int] | None:
+    if data[14:18] == b"\x0c\0\0\0":  # the oldest kind of header
+        return _pair(data, 18, 2, "little")
+    size_wh = _pair(data, 18, 4, "little")
+    if size_wh is None:
+        return None
+    width, height = size_wh
+    return width, min(height, (1 << 32) - height)  # negative where rows run downwards
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+    start = int.from_bytes(data[4:8], order)
+    found = {}
+    for entry in range(int.from_bytes(data[start : start + 2], order)):
+        at = start + 2 + 12 * entry
+        if at + 12 > len(data):
+            break
+        tag, kind = (int.from_bytes(data[at + k : at + k + 2], order) for k in (0, 2))
+        found[tag] = int.from_bytes(data[at + 8 : at + (10 if kind == _TIFF_SHORT else 12)], order)
+    if _TIFF_WIDTH not in found or _TIFF_HEIGHT not in found:
+        return None
+    return found[_TIFF_WIDTH], found[_TIFF_HEIGHT]
+
+
+def _pair(data: bytes, start: int, width: int, order: Literal["little", "big"]) -> tuple[int, int] | None:
+    """Two unsigned numbers of ``width`` bytes each; None if the data end before them."""
+    middle, end = start + width, start + 2 * width
+    if end > len(data):
+        return None
+    return int.from_bytes(data[start:middle], order), int.from_bytes(data[middle:end], order)
