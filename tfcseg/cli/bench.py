@@ -62,6 +62,8 @@ def command(
     plain_precision: Annotated[str, typer.Option(help="Precision of plain SegFormer.")] = "fp32",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
 ) -> None:
     """Measure speed: ours frame by frame and with TFC, and SegFormer as transformers runs it if that is installed.
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, print_error, print_warning, stderr
+from tfcseg.cli.console import is_terminal, one_line, plain, print_error, print_warning, stderr
 from tfcseg.errors import TfcsegError, UsageError
 
 if TYPE_CHECKING:
@@ -37,8 +36,8 @@ def command(
     size: options.Size = None,
     correlation: options.Correlation = None,
     keyframe_position: options.KeyframePosition = None,
-    start: Annotated[float | None, typer.Option(help="Begin at this second.")] = None,
-    end: Annotated[float | None, typer.Option(help="Stop before this second.")] = None,
+    start: options.Start = None,
+    end: options.End = None,
     overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
     masks: Annotated[bool, typer.Option(help="Write masks/00000000.png …, value = class index.")] = True,
     csv: Annotated[bool, typer.Option(help="Write frames.csv.")] = True,
@@ -48,7 +47,12 @@ def command(
     alpha: Annotated[float, typer.Option(help="Opacity of the class colours, 0 to 1.")] = 0.55,
     legend: Annotated[bool, typer.Option(help="Draw the class legend.")] = True,
     classes: Annotated[
-        str | None, typer.Option(help="Draw these classes only, e.g. [bold]person,car[/].", show_default="all")
+        str | None,
+        typer.Option(
+            help="Draw these classes only, e.g. [bold]person,car[/].",
+            show_default="all",
+            autocompletion=options.completing(options.class_names),
+        ),
     ] = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -58,10 +62,12 @@ def command(
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
 ) -> None:
     """Segment videos: overlay video, label masks and a per-frame consistency report.
 
-    Example: tfcseg run street.mp4 -o street
+    Example: tfcseg run assets/demo.mp4 --end 1 -o first_second
     """
     from tfcseg.pipeline import output_folders, run
     from tfcseg.results import ResultOptions
@@ -80,8 +86,7 @@ def command(
     )
     if not (overlay or masks or csv or report or side_by_side or as_json):
         raise UsageError("every output is switched off; nothing would be written")
-    if start is not None and end is not None and end <= start:
-        raise UsageError(f"--end {end:g} is not after --start {start:g}")
+    options.check_range(start, end)
     folders = output_folders(inputs, output)
     loaded: Any = model
     if len(inputs) > 1:
@@ -132,14 +137,14 @@ def command(
 def _progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
     """Progress bar with fps and time left on stderr; the callback to give to `run`."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
-        task = bar.add_task(escape(Path(source).name or source), total=None, speed="")
+        task = bar.add_task(one_line(Path(source).name or source), total=None, speed="")
 
         def on_frame(frame: Any, info: Any) -> None:
             state = bar.tasks[0]
@@ -166,7 +171,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/]", escape(value))
+        table.add_row(f"[bold]{name}[/]", plain(value))
     stderr.print(table)
 
 
@@ -196,5 +201,5 @@ def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None
     table.add_column("input")
     table.add_column("reason")
     for source, error in failures:
-        table.add_row(escape(source), escape(str(error)))
+        table.add_row(plain(source), plain(str(error)))
     stderr.print(table)
