@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # A library is silent unless its user listens.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+# OpenCV as well: of a damaged image it would print its source lines, and we say which file it is.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 _HOMES = {
     "TfcsegError": "errors",

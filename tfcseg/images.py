@@ -19,9 +19,6 @@ from tfcseg.errors import InputError
 from tfcseg.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, check_size, select_frames
 from tfcseg.image_headers import read_header
 
-# OpenCV would print on stderr, about a file without a name, what we say in a message of our own.
-cv2.setLogLevel(0)
-
 DEFAULT_FRAME_RATE = Fraction(25)
 """Frames per second of a folder of images, which does not say any; ffmpeg assumes the same."""
 
