@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tfcseg.frames import Image
@@ -15,6 +16,16 @@ FLOPS_FACTS = {
     "not_counted": "norms, activations, resizes, similarity, the sampling of MSDA, preprocessing and label maps",
 }
 """What the numbers mean, for compare.json."""
+
+
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *others: object, **named: object) -> int:
+    """FLOPs of attention from shapes (B, M, N, d): scores and their product with the values."""
+    batch, heads, queries, depth = query
+    return 2 * batch * heads * queries * key[2] * (depth + value[3])
+
+
+_FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+"""Of what PyTorch's counter leaves out: attention on the CPU."""
 
 
 def count_gflops(
@@ -45,6 +56,6 @@ def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[s
 
 
 def _count(network: IntervalNetwork, images: Sequence[Image]) -> float:
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
         network.run(images)
     return float(counter.get_total_flops())
