@@ -5,6 +5,7 @@ Letters: H image height, W image width; h, w the size at which the flow is compu
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple, TypeAlias
 
 import cv2
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Image: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.uint8]
@@ -40,6 +43,7 @@ class ConsistencyMeter:
     def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 160) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) if use_flow else None
         self._flow_short_side_px = flow_short_side_px
+        logger.info("TC follows %s", self.flow_name or "no flow: it is not measured", extra={"tc_flow": self.flow_name})
         self._labels: Labels | None = None
         self._small: _Small | None = None
 

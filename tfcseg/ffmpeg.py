@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import re
 import signal
@@ -39,6 +40,7 @@ NETWORK_TIMEOUT_S = 30.0
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PIPE_BYTES = 1 << 20
+logger = logging.getLogger(__name__)
 _PROGRESS = re.compile(r"(\w+)=\s*(\S*)")
 _SOURCE_TAG = re.compile(r"^(\[[^\]]*\] )+")
 _EMPTY_WORDS = re.compile(
@@ -51,9 +53,11 @@ _EMPTY_WORDS = re.compile(
 def ffmpeg_path() -> str:
     """Find the ffmpeg binary that came with imageio-ffmpeg, or the one in IMAGEIO_FFMPEG_EXE."""
     try:
-        return cast(str, imageio_ffmpeg.get_ffmpeg_exe())
+        path = cast(str, imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
         raise TfcsegError("no ffmpeg found; reinstall imageio-ffmpeg or set IMAGEIO_FFMPEG_EXE to a binary") from None
+    logger.info("ffmpeg is %s", path, extra={"ffmpeg": path})
+    return path
 
 
 @functools.cache

@@ -5,6 +5,7 @@ Letters: H, W image height and width.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError, UsageError
+
+logger = logging.getLogger(__name__)
 
 Image: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) RGB."""
@@ -89,6 +92,7 @@ class FrameSource:
         self._first: Frame | None = next(frames)
         height, width = self._first.image.shape[:2]
         self.info = replace(info, width=width, height=height)
+        _log_source(self.info)
         self.frames_decoded = 0
         self.warnings = warnings
 
@@ -152,3 +156,18 @@ def _first_frame_at(time_s: float, frame_rate: Fraction) -> int:
     """Index of the first frame shown at ``time_s`` or later."""
     slack = min(0.5, _ROUNDING_S * float(frame_rate))
     return max(0, int(np.ceil(time_s * float(frame_rate) - slack)))
+
+
+def _log_source(info: VideoInfo) -> None:
+    turned = f"turned upright by {info.rotation} degrees" if info.rotation else "upright as stored"
+    logger.info(
+        "%s: read at a constant %.6g frames per second, %d×%d, %s; sound: %s",
+        *(info.path, info.frame_rate, info.width, info.height, turned, info.audio or "none"),
+        extra={
+            "frame_rate": info.frame_rate,
+            "rotation": info.rotation,
+            "size": (info.height, info.width),
+            "frames_declared": info.frames_declared,
+            "audio": info.audio,
+        },
+    )

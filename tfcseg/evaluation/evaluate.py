@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from tfcseg.evaluation.shards import Shard
 from tfcseg.evaluation.stability import flow_name
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.labels import LabelSet
+
+logger = logging.getLogger(__name__)
 
 OnVideo: TypeAlias = Callable[[VideoScore], None]
 
@@ -84,6 +87,11 @@ def evaluate(
     table = prediction_table(dataset.labels, model_labels, label_map)
     scoring = Scoring(len(dataset.labels), table, protocol, skip_bad, measure_tc, on_frame)
     videos = dataset.videos[:limit]
+    logger.info(
+        "%d of the %d videos of split %s, VC by protocol %s, shared by %d processes",
+        *(len(videos), len(dataset.videos), split, protocol, shard.count),
+        extra={"split": split, "protocol": protocol, "processes": shard.count},
+    )
     part = _score_share(dataset, videos, predict, scoring, shard, model_s or (lambda: 0.0), on_video)
     parts: list[_Part] = shard.gather(part)
     failures = [part.failure for part in parts if part.failure is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -28,6 +29,8 @@ from tfcseg.evaluation.result import Skip, SkipKind, VideoScore, percent
 from tfcseg.evaluation.stability import StabilityScores
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo, read_target
 from tfcseg.labels import NO_CLASS, LabelSet, name_table
+
+logger = logging.getLogger(__name__)
 
 OnFrame: TypeAlias = Callable[[VspwVideo, VspwFrame, Labels], None]
 
@@ -64,6 +67,12 @@ def prediction_table(dataset: LabelSet, model: LabelSet | None, label_map: Label
         pairs = built_in_label_map(model, dataset) if label_map is None else label_map
         counterparts = name_table(model, dataset, pairs)
         table[: len(model)] = np.where(counterparts < 0, NO_CLASS, counterparts)
+        logger.info(
+            "%s label map: %d of the model's %d classes stand for %d of the data set's %d",
+            *("built-in" if label_map is None else "given", int((counterparts >= 0).sum()), len(model)),
+            *(len(set(counterparts[counterparts >= 0])), len(dataset)),
+            extra={"label_map": dict(pairs)},
+        )
     return table
 
 

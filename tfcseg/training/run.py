@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tfcseg.training.recipes import (
 from tfcseg.training.request import TrainPlan, TrainRequest, plan_training
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def train(request: TrainRequest, listener: TrainListener | None = None) -> Train
     KeyboardInterrupt after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     plan = plan_training(request)
+    _log_plan(plan)
     if plan.device.type == "cpu":
         torch.set_num_threads(plan.threads)
     _make_folder(request.output)
@@ -78,6 +81,16 @@ def train(request: TrainRequest, listener: TrainListener | None = None) -> Train
         steps=trainer.step,
         best_miou=None if math.isinf(best) else best,
         trained_on=trainer.card.trained_on,
+    )
+
+
+def _log_plan(plan: TrainPlan) -> None:
+    precision = str(plan.precision).removeprefix("torch.")
+    logger.info(
+        "stage %s, %s: %d steps of %d samples of %d px on %s in %s, %d threads and %d workers",
+        *(plan.options.stage, "supervised" if plan.is_supervised else "distilled", plan.options.steps),
+        *(plan.options.batch, plan.crop, plan.device, precision, plan.threads, plan.workers),
+        extra={"device": plan.device, "precision": precision, "threads": plan.threads, "workers": plan.workers},
     )
 
 
