@@ -29,7 +29,7 @@ KEYS = {
     "schema": None,
     "tfcseg": None,
     "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio",
-    "model": "name backbone sha256 classes parameters",
+    "model": "name backbone sha256 classes parameters description trained_on licence",
     "options": "mode keyframe_interval threshold size device precision correlation keyframe_position",
     "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms",
     "stability": "label_change tc tc_flow similarity updated_fraction keyframes",

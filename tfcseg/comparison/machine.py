@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from tfcseg.report import ModelFacts
+from tfcseg.report import model_facts
 from tfcseg.weights import LoadedModel
 
 
@@ -19,9 +19,7 @@ def machine_facts(model: LoadedModel) -> dict[str, Any]:
     """Keyword arguments of a ``Comparison`` that say what ran, and on what."""
     return {
         "tfcseg": version("tfcseg"),
-        "model": ModelFacts(
-            model.card.name, model.card.config.backbone, model.sha256, len(model.labels), model.parameters
-        ),
+        "model": model_facts(model),
         "device": str(model.device),
         "device_name": _device_name(model.device),
         "precision": str(model.precision).removeprefix("torch."),

@@ -9,6 +9,7 @@ from tfcseg.report.schema import (
     Report,
     SpeedFacts,
     StabilityFacts,
+    model_facts,
     to_json,
     write_json,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Report",
     "SpeedFacts",
     "StabilityFacts",
+    "model_facts",
     "to_json",
     "write_json",
 ]

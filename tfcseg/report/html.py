@@ -88,12 +88,12 @@ def _environment() -> Environment:
         "clock": shown_time,
         "data_url": data_url,
     }
-    folder = files("tfcseg.report") / "templates"
-    for name in ("page.css", "player.js"):
-        text = (folder / name).read_text(encoding="utf-8")
-        key = name.replace(".", "_")
-        made.globals[key] = Markup(text)  # our own file
-        made.globals[f"{key}_hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    for kind, names in (("style", ("page.css",)), ("script", ("charts.js", "player.js"))):
+        folder = files("tfcseg.report") / "templates"
+        text = "".join((folder / name).read_text(encoding="utf-8") for name in names)
+        made.globals[kind] = Markup(text)  # our own files
+        # The policy of a page names what may run in it: this, and nothing that found its way in.
+        made.globals[f"{kind}_hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
     return made
 
 
@@ -103,8 +103,11 @@ def shown_number(value: float | None, decimals: int = 1) -> str:
 
 
 def shown_percent(share: float | None, decimals: int = 2) -> str:
-    """A share from 0 to 1 in percent."""
-    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{decimals}f} %"
+    """A share from 0 to 1 in percent; what is there does not become 0."""
+    if share is None or not math.isfinite(share):
+        return "–"
+    is_hidden = 0 < share < 0.5 / 10 ** (decimals + 2)
+    return f"<{10**-decimals:.{decimals}f} %" if is_hidden else f"{100 * share:.{decimals}f} %"
 
 
 def shown_time(seconds: float) -> str:

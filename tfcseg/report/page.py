@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tfcseg.report.html import relative_url, write_html
 from tfcseg.report.moments import Moment
-from tfcseg.report.recorder import SERIES, PageRecorder
+from tfcseg.report.recorder import PICTURE_PX, SERIES, PageRecorder
 from tfcseg.report.schema import Report, to_json
 
 __all__ = ["Moment", "PageRecorder", "write_page"]
@@ -27,11 +27,12 @@ _CLASSES_DRAWN = 11
 """Classes with an area of their own over time; the others share one."""
 
 _LANES = (
-    ("label_change", "Label change", "pixels whose class differs from the frame before"),
-    ("tc", "TC", "pixels whose class is kept along the optical flow"),
-    ("similarity", "Similarity", "likeness of a frame's features to its keyframe's"),
-    ("updated_fraction", "Recomputed", "points repaired by deformable attention"),
+    ("label_change", "Label change", "pixels whose class differs from the frame before", 0),
+    ("tc", "TC", "pixels whose class is kept along the optical flow", 1),
+    ("similarity", "Similarity", "likeness of a frame's features to its keyframe's", 1),
+    ("updated_fraction", "Recomputed", "points repaired by deformable attention", 0),
 )
+"""Key, title, meaning and ideal value of each lane of the timeline."""
 
 
 def write_page(path: Path, report: Report, recorder: PageRecorder) -> None:
@@ -51,6 +52,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder) -> None:
         "lanes": lanes,
         "classes": classes,
         "moments": [_moment(moment, report, recorder) for moment in moments],
+        "picture_wh": _picture_size(report),
         "views": views,
     }
     data = {
@@ -58,11 +60,17 @@ def write_page(path: Path, report: Report, recorder: PageRecorder) -> None:
         "rate": float(recorder.frame_rate),
         "views": views,
         "bucket": recorder.timeline.frames_per_bucket,
-        "lanes": [{key: lane[key] for key in ("key", "series")} for lane in lanes],
+        "lanes": [{key: lane[key] for key in ("key", "title", "ideal", "scale", "series")} for lane in lanes],
         "keyframes": _keyframes(recorder),
         "shares": _shares(recorder, classes),
     }
     write_html(path, "run.html", context, to_json(data, decimals=5))
+
+
+def _picture_size(report: Report) -> tuple[int, int]:
+    """(width, height) at which pictures of moments are shown at most: space for them before they are decoded."""
+    scale = min(1.0, PICTURE_PX / max(report.input.width, report.input.height))
+    return round(report.input.width * scale), round(report.input.height * scale)
 
 
 def _views(folder: Path, report: Report, start_s: float) -> list[dict[str, Any]]:
@@ -80,22 +88,29 @@ def _views(folder: Path, report: Report, start_s: float) -> list[dict[str, Any]]
 
 
 def _view(key: str, title: str, url: str, start_s: float = 0.0, kind: str = "video") -> dict[str, Any]:
-    return {"key": key, "title": title, "url": url, "start_s": start_s, "kind": kind}
+    return {"key": key, "title": title, "url": url, "start_s": start_s, "kind": kind, "is_first": key == "overlay"}
 
 
 def _lanes(recorder: PageRecorder) -> list[dict[str, Any]]:
     """Series that were measured at all, as extremes per bucket; ``high`` is None where buckets are frames."""
     timeline = recorder.timeline
-    is_thinned = timeline.frames_per_bucket > 1
     lanes = []
-    for key, title, meaning in _LANES:
+    for key, title, meaning, ideal in _LANES:
         column = SERIES.index(key)
         low, high = timeline.low[:, column], timeline.high[:, column]
         if np.isnan(low).all():
             continue
-        series = [{"low": low.tolist(), "high": high.tolist() if is_thinned else None}]
         extremes = (float(np.nanmin(low)), float(np.nanmax(high)))
-        lanes.append({"key": key, "title": title, "meaning": meaning, "series": series, "extremes": extremes})
+        lanes.append(
+            {
+                "key": key,
+                "title": title,
+                "meaning": meaning,
+                "ideal": ideal,
+                "scale": (0.0, extremes[1]) if ideal == 0 else (extremes[0], 1.0),
+                "series": [{"low": low.tolist(), "high": high.tolist() if timeline.frames_per_bucket > 1 else None}],
+            }
+        )
     return lanes
 
 

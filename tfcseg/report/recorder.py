@@ -36,7 +36,8 @@ _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
 _TINT = 0.65
 _CHANGES = 3
 
-_Arrays: TypeAlias = dict[str, NDArray[Any]]
+_Arrays: TypeAlias = dict[str, Any]
+"""NumPy arrays by name."""
 
 
 class PageRecorder:
@@ -143,10 +144,7 @@ class PageRecorder:
             for labels in (before, after)
         ]
         changed = mark_difference(small, before != after)
-        pictures = [
-            _encode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _JPEG).tobytes()
-            for picture in (small, *tinted, changed)
-        ]
+        pictures = [_encode(".jpg", picture[..., ::-1], _JPEG).tobytes() for picture in (small, *tinted, changed)]
         return Moment(index, time_s, change, _greatest_changes(before, after), *pictures)
 
 
@@ -171,11 +169,11 @@ def _encode(suffix: str, picture: NDArray[np.uint8], options: tuple[int, ...] = 
     return np.asarray(cv2.imencode(suffix, picture, options)[1], dtype=np.uint8)
 
 
-def _part(state: Mapping[str, NDArray[Any]], prefix: str) -> _Arrays:
+def _part(state: Mapping[str, Any], prefix: str) -> _Arrays:
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
-def _moments(state: Mapping[str, NDArray[Any]]) -> list[Moment]:
+def _moments(state: Mapping[str, Any]) -> list[Moment]:
     pictures = np.split(state["pictures"], np.cumsum(state["picture_sizes"].ravel()))
     changes = np.split(state["moment_changes"], np.cumsum(state["moment_change_counts"]))
     return [

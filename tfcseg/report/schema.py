@@ -13,8 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfcseg.outputs import replace_atomically
+
+if TYPE_CHECKING:
+    from tfcseg.weights import LoadedModel
 
 SCHEMA = 1
 
@@ -43,6 +47,24 @@ class ModelFacts:
     sha256: str
     classes: int
     parameters: int
+    description: str = ""
+    trained_on: str = ""
+    licence: str = ""
+
+
+def model_facts(model: LoadedModel) -> ModelFacts:
+    """What the weights file of ``model`` says of itself."""
+    card = model.card
+    return ModelFacts(
+        name=card.name,
+        backbone=card.config.backbone,
+        sha256=model.sha256,
+        classes=len(model.labels),
+        parameters=model.parameters,
+        description=card.description,
+        trained_on=card.trained_on,
+        licence=card.licence,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +90,7 @@ class SpeedFacts:
     model_fps: float | None
     keyframe_ms: float | None
     non_keyframe_ms: float | None
+    resumes: int = 0  # how often the run was continued; times then add up over all that counts of them
 
 
 @dataclass(frozen=True, slots=True)
