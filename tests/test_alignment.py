@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from tfcseg.model.alignment import DISTANCE_PENALTY, REACH, Shift, find_shift, match_scores, move, refine
-
-SIDE = 2 * REACH + 1
+from tfcseg.model.alignment import DISTANCE_PENALTY, find_shift, match_scores, move, near_scores, refine
 
 
 def textured(batch=1, channels=6, size=(14, 16), seed=0):
@@ -17,22 +15,28 @@ def moved_by(keyframe, dy, dx):
     return keyframe.roll((-dy, -dx), (2, 3))
 
 
-@pytest.mark.parametrize("move_by", [(2, -1), (0, 3), (-3, -3), (1, 0)])
+@pytest.mark.parametrize("move_by", [(2, -1), (0, 3), (-3, -3), (1, 0), (-8, 9), (7, -8)])
 def test_a_moved_scene_is_found_where_it_was(move_by):
-    keyframe = textured()
-    shift = find_shift(keyframe, moved_by(keyframe, *move_by), (28, 32))
-    inside = shift.cells[0, :, 10:-10, 10:-10]
-    # Cells at stride 4 are half as large; the parabola may add half a cell at stride 8.
+    keyframe = textured(channels=40, size=(36, 40))
+    # What moves as a whole is smooth at stride 16: the search begins there.
+    keyframe = torch.nn.functional.avg_pool2d(keyframe, 5, stride=1, padding=2)
+    shift = find_shift(keyframe, moved_by(keyframe, *move_by))
+    inside = shift.cells[0, :, 26:-26, 26:-26]
+    # Cells at stride 4 are half as large. The parabola may add half a cell at stride 8, and where blocks of odd
+    # motion look alike the search may be off by a whole one.
     for axis, wanted in enumerate(move_by):
-        assert (inside[axis] - 2 * wanted).abs().max() <= 1
-        if wanted == 0 or abs(wanted) == REACH:
-            assert (inside[axis] == 2 * wanted).all()
+        error = (inside[axis] - 2 * wanted).abs()
+        assert (error <= 1).float().mean() > 0.95
+        assert error.max() <= 4
+        if wanted == 0:
+            assert (error == 0).float().mean() > 0.9
 
 
 def test_rows_are_the_cells():
     keyframe = textured(batch=2)
     current = torch.cat([moved_by(keyframe[:1], 1, 2), keyframe[:1], moved_by(keyframe[1:], -2, 0), keyframe[1:]])
-    shift = find_shift(keyframe, current, (28, 32))
+    shift = find_shift(keyframe, current)
+    assert shift.cells.any()
     rows = shift.rows.view(4, 28, 32)
     for t, y, x in ((0, 0, 0), (0, 12, 17), (0, 27, 31), (1, 5, 6), (2, 3, 30), (3, 27, 0)):
         dy, dx = shift.cells[t, :, y, x].tolist()
@@ -40,20 +44,26 @@ def test_rows_are_the_cells():
         assert rows[t, y, x] == (wanted[0] * 28 + wanted[1]) * 32 + wanted[2]
 
 
+def test_coarse_rows_are_half_as_far():
+    keyframe = textured()
+    shift = find_shift(keyframe, moved_by(keyframe, 2, -4))
+    rows = shift.coarse_rows.view(14, 16)
+    assert (rows[4:-4, 6:-6] == torch.arange(14 * 16).view(14, 16)[6:-2, 2:-10]).float().mean() > 0.9
+
+
 def test_a_still_scene_has_no_shift():
-    assert find_shift(textured(), textured(), (28, 32)) is None
+    assert find_shift(textured(), textured()) is None
 
 
 def test_flat_regions_do_not_wander():
     flat = torch.ones(1, 6, 14, 16)
-    assert find_shift(flat, flat * 3, (28, 32)) is None
+    assert find_shift(flat, flat * 3) is None
 
 
 def test_scores_are_smoothed_cosines_less_the_distance():
     keyframe = torch.nn.functional.normalize(textured(batch=2, size=(5, 6)), dim=1)
     current = torch.nn.functional.normalize(textured(batch=4, size=(5, 6), seed=1), dim=1)
-    scores = match_scores(keyframe, current).view(4, SIDE, SIDE, 5, 6)
-    assert scores.shape[0] == 4
+    scores = match_scores(keyframe, current, 3, 0.01).view(4, 7, 7, 5, 6)
 
     def cosine(t, y, x, dy, dx):
         if not (0 <= y < 5 and 0 <= x < 6 and 0 <= y + dy < 5 and 0 <= x + dx < 6):
@@ -62,36 +72,68 @@ def test_scores_are_smoothed_cosines_less_the_distance():
 
     for t, y, x, dy, dx in ((0, 2, 3, 0, 0), (1, 2, 2, 1, -2), (2, 0, 0, 2, 3), (3, 4, 5, -3, -1), (3, 1, 4, -1, 3)):
         around = [cosine(t, y + i, x + j, dy, dx) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-        wanted = sum(around) / 9 - DISTANCE_PENALTY * (dy**2 + dx**2) ** 0.5
-        assert scores[t, dy + REACH, dx + REACH, y, x].item() == pytest.approx(wanted, abs=1e-12)
+        wanted = sum(around) / 9 - 0.01 * (dy**2 + dx**2) ** 0.5
+        assert scores[t, dy + 3, dx + 3, y, x].item() == pytest.approx(wanted, abs=1e-12)
 
 
-def peak(y, x, *, at):
-    """Scores (1, S·S, 1, 1) that fall off as a parabola from (y, x), and their best whole cell."""
-    steps = torch.arange(-REACH, REACH + 1.0)
-    scores = -((steps[:, None] - y) ** 2) - (steps[None, :] - x) ** 2
-    best = (at[0] + REACH) * SIDE + at[1] + REACH
-    assert scores.flatten().argmax() == best
-    return scores.view(1, -1, 1, 1), torch.tensor(best).view(1, 1, 1)
+def test_near_scores_are_the_same_around_a_displacement():
+    """At one displacement for the whole picture, both searches average the same cosines."""
+    keyframe = torch.nn.functional.normalize(textured(batch=2), dim=1)
+    current = torch.nn.functional.normalize(textured(batch=4, seed=1), dim=1)
+    everywhere = match_scores(keyframe, current, 6, DISTANCE_PENALTY).view(4, 13, 13, 14, 16)
+    for dy, dx in ((0, 0), (-4, 2), (5, -5)):
+        near = torch.tensor([dy, dx]).view(1, 2, 1, 1).expand(4, 2, 7, 8)
+        scores = near_scores(keyframe, current, near).view(4, 3, 3, 14, 16)
+        torch.testing.assert_close(scores, everywhere[:, dy + 5 : dy + 8, dx + 5 : dx + 8])
 
 
-def test_parabolas_place_moving_positions_to_half_a_cell():
-    assert refine(*peak(1.45, -1.8, at=(1, -2))).flatten().tolist() == [3, -4]
-    assert refine(*peak(-1.1, 0.4, at=(-1, 0))).flatten().tolist() == [-2, 1]
+def test_every_block_is_compared_at_its_own_displacement():
+    keyframe = torch.nn.functional.normalize(textured(size=(6, 8)), dim=1)
+    current = torch.nn.functional.normalize(textured(size=(6, 8), seed=1), dim=1)
+    near = torch.randint(-3, 4, (1, 2, 3, 4), generator=torch.Generator().manual_seed(2))
+    scores = near_scores(keyframe, current, near).view(3, 3, 6, 8)
+
+    def cosine(y, x, i, j):
+        dy, dx = (near[0, :, y // 2, x // 2] + torch.tensor([i, j])).tolist()
+        if not (0 <= y + dy < 6 and 0 <= x + dx < 8):
+            return 0.0
+        return (current[0, :, y, x] @ keyframe[0, :, y + dy, x + dx]).item()
+
+    for y, x, i, j in ((2, 3, 0, 0), (1, 1, -1, 1), (4, 6, 1, -1), (3, 4, 1, 1)):
+        around = [cosine(y + a, x + b, i, j) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+        distance = (near[0, :, y // 2, x // 2] + torch.tensor([i, j])).double().norm().item()
+        wanted = sum(around) / 9 - DISTANCE_PENALTY * distance
+        assert scores[i + 1, j + 1, y, x].item() == pytest.approx(wanted, abs=1e-6)
+
+
+def peak(y, x, *, near):
+    """Nine scores of a 2×2 block that fall off as a parabola from (y, x), and where the block was found."""
+    steps = torch.arange(-1.0, 2.0)
+    scores = -((near[0] + steps[:, None] - y) ** 2) - (near[1] + steps[None, :] - x) ** 2
+    return scores.view(1, 9, 1, 1).expand(1, 9, 2, 2), torch.tensor(near).view(1, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "near", "cells"),
+    [((1.45, -1.8), (1, -2), [3, -4]), ((-1.1, 0.4), (-1, 0), [-2, 1]), ((4.4, 6.0), (4, 6), [9, 12])],
+)
+def test_parabolas_place_moving_positions_to_half_a_cell(found, near, cells):
+    assert (refine(*peak(*found, near=near)) == torch.tensor(cells).view(1, 2, 1, 1)).all()
 
 
 def test_what_did_not_move_by_a_cell_stays():
-    assert refine(*peak(0.45, -0.45, at=(0, 0))).flatten().tolist() == [0, 0]
+    assert not refine(*peak(0.45, -0.45, near=(0, 0))).any()
+    assert not refine(*peak(0.1, 0.0, near=(1, -1))).any()
 
 
-def test_the_edge_of_the_reach_is_not_refined():
-    assert refine(*peak(REACH + 2.0, -1.6, at=(REACH, -2))).flatten().tolist() == [2 * REACH, -3]
+def test_the_edge_of_the_window_is_not_refined():
+    assert refine(*peak(3.4, -1.6, near=(2, -2))).flatten(2)[0, :, 0].tolist() == [6, -3]
 
 
 def test_moving_takes_from_where_it_was():
     keyframe = torch.arange(12.0).view(1, 1, 3, 4)
     rows = torch.tensor([5, 4, 3, 2, *range(4, 12)] + [11] * 12)
-    moved = move(keyframe, Shift(rows, torch.zeros(2, 2, 3, 4)), 2)
+    moved = move(keyframe, rows, 2)
     assert moved[0, 0].flatten().tolist() == [5, 4, 3, 2, *range(4, 12)]
     assert (moved[1] == 11).all()
 
@@ -103,4 +145,4 @@ def test_without_a_shift_every_frame_sees_its_keyframe():
 
 def test_the_choice_is_not_trained():
     keyframe = textured().requires_grad_()
-    assert not find_shift(keyframe, moved_by(keyframe, 0, 2), (28, 32)).cells.requires_grad
+    assert not find_shift(keyframe, moved_by(keyframe, 0, 2)).cells.requires_grad

@@ -29,7 +29,7 @@ def same_results(actual, wanted):
 
 def rows(memory, index):
     """Part of the intervals of a memory."""
-    return Keyframe(*(part[index] for part in memory[:-1]), tuple(value[index] for value in memory.values))
+    return Keyframe(*(part[index] for part in memory[:-1]), tuple(level[index] for level in memory.levels))
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
@@ -84,8 +84,10 @@ def test_equations_4_to_11_are_written_out(network, clip, keyframe, mode, correl
     result = network.non_keyframes(clip[1:], memory, correlation=correlation, **options)
     assert (result.shift is not None) == (correlation == "aligned")
     for t in (0, 2):
-        cells = None if result.shift is None else result.shift.cells[t]
-        logits, w = written_out.non_keyframe(network, clip[:1], clip[1 + t : 2 + t], cells=cells, **options)
+        where = {}
+        if result.shift is not None:
+            where = {"cells": result.shift.cells[t], "coarse_rows": result.shift.coarse_rows.view(3, -1)[t]}
+        logits, w = written_out.non_keyframe(network, clip[:1], clip[1 + t : 2 + t], **where, **options)
         close(result.similarity[t], w)
         # The points' positions are single precision numbers.
         close(result.logits[t], logits, 1e-4)
@@ -161,7 +163,7 @@ def test_a_memory_can_be_used_again(network, clip, keyframe):
     _, memory, threshold = keyframe
     before = copy.deepcopy(memory)
     first = network.non_keyframes(clip[1:], memory, threshold=threshold)
-    for part, kept in zip([*memory[:-1], *memory.values], [*before[:-1], *before.values], strict=True):
+    for part, kept in zip([*memory[:-1], *memory.levels], [*before[:-1], *before.levels], strict=True):
         assert torch.equal(part, kept)
     again = network.non_keyframes(clip[1:], memory, threshold=threshold)
     assert torch.equal(again.logits, first.logits)

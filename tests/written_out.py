@@ -35,15 +35,29 @@ def displace(x: Tensor, cells: Tensor | None) -> Tensor:
     return moved
 
 
-def embed(head: DecodeHead, levels, cells: Tensor | None = None) -> Tensor:
+def look_up(x: Tensor, rows: Tensor) -> Tensor:
+    """Map x (1, C, h, w) of a keyframe with every position taken from row ``rows`` (h·w,) of its positions."""
+    moved = torch.empty_like(x)
+    for position, row in enumerate(rows.tolist()):
+        width = x.shape[-1]
+        moved[..., position // width, position % width] = x[..., row // width, row % width]
+    return moved
+
+
+def embed(head: DecodeHead, levels, coarse_rows: Tensor | None = None) -> Tensor:
     """Eq. 2: project every level to D, resize to stride 4, concatenate, fuse, normalise, ReLU.
 
-    ``cells``: levels 3 and 4 are a keyframe's, from where the scene moved.
+    ``coarse_rows``: levels 3 and 4 are a keyframe's, corrected by what changes when stride 8 is taken from where the
+    scene was.
     """
-    size = levels[0].shape[-2:]
-    projected = [enlarge(linear(head.projections[level], x), size) for level, x in enumerate(levels)]
-    projected[2:] = [displace(x, cells) for x in projected[2:]]
-    return F.relu(head.norm(F.conv2d(torch.cat(projected, dim=1), head.fuse.weight)))
+    size, coarse = levels[0].shape[-2:], levels[1].shape[-2:]
+    projected = [linear(head.projections[level], x) for level, x in enumerate(levels)]
+    resized = [enlarge(x, size) for x in projected]
+    if coarse_rows is not None:
+        for level in (2, 3):
+            at_stride_8 = enlarge(projected[level], coarse)
+            resized[level] = resized[level] + enlarge(look_up(at_stride_8, coarse_rows) - at_stride_8, size)
+    return F.relu(head.norm(F.conv2d(torch.cat(resized, dim=1), head.fuse.weight)))
 
 
 def classify(head: DecodeHead, z: Tensor) -> Tensor:
@@ -99,10 +113,12 @@ def update_point(update: SparseUpdate, z: Tensor, y: int, x: int, grids, shift=(
     return query + update.ffn_out(F.relu(update.ffn_in(update.ffn_norm(query))))
 
 
-def non_keyframe(network: TFCSegmenter, keyframe: Tensor, image: Tensor, *, mode="tfc", threshold=0.8, cells=None):
+def non_keyframe(
+    network: TFCSegmenter, keyframe: Tensor, image: Tensor, *, mode="tfc", threshold=0.8, cells=None, coarse_rows=None
+):
     """Eqs 1 to 11 for one non-keyframe; both images (1, 3, H, W). Returns its logits (K, h, w) and w_t (h, w).
 
-    ``cells`` (2, h, w): where each position lies in the keyframe (aligned correlation).
+    ``cells`` (2, h, w) and ``coarse_rows``: where each position lies in the keyframe (aligned correlation).
     """
     head, backbone = network.decode_head, network.backbone
     x1_k, x2_k = backbone.encode_low(keyframe)
@@ -110,7 +126,7 @@ def non_keyframe(network: TFCSegmenter, keyframe: Tensor, image: Tensor, *, mode
     x1_t, x2_t = backbone.encode_low(image)
     mixed = (x1_t, x2_t, x3_k, x4_k)  # (4)
     z_k = displace(embed(head, (x1_k, x2_k, x3_k, x4_k)), cells)  # (2)
-    z_t = embed(head, mixed, cells)
+    z_t = embed(head, mixed, coarse_rows)
     size = z_k.shape[-2:]
     a, b = (enlarge(linear(head.projections[1], x2), size) for x2 in (x2_k, x2_t))
     a = displace(a, cells)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 class Points(NamedTuple):
@@ -35,7 +35,10 @@ def similarity(keyframe: Tensor, current: Tensor) -> Tensor:
 
     Both (B·T, D, h, w), level 2 projected to D and resized to stride 4. Returns (B·T, 1, h, w) in [-1, 1].
     """
-    return F.cosine_similarity(keyframe, current, dim=1, eps=1e-6).unsqueeze(1)
+    # F.cosine_similarity writes both normalised maps before it multiplies them.
+    norms = [torch.linalg.vector_norm(x, dim=1).clamp_min(1e-6) for x in (keyframe, current)]
+    cosines: Tensor = (keyframe * current).sum(dim=1) / (norms[0] * norms[1])
+    return cosines.unsqueeze(1)
 
 
 def interpolation_weight(w: Tensor) -> Tensor:
@@ -46,10 +49,10 @@ def interpolation_weight(w: Tensor) -> Tensor:
 def interpolate(z_k: Tensor, z_t: Tensor, w_hat: Tensor) -> Tensor:
     """Eq. 7: z'_t = ŵ_t ⊙ z_k + (1 − ŵ_t) ⊙ z_t.
 
-    z_k and z_t (B·T, D, h, w), w_hat (B·T, 1, h, w). Written as z_t + ŵ (z_k − z_t), so that equal embeddings stay
-    bit for bit what they are whatever the weight.
+    Any maps or vectors of one shape, w_hat with one channel. A lerp leaves equal values bit for bit what they are,
+    whatever the weight.
     """
-    return z_t + w_hat * (z_k - z_t)
+    return torch.lerp(z_t, z_k, w_hat)
 
 
 def inconsistent_points(w: Tensor, threshold: float) -> Points:

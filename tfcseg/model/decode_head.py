@@ -67,20 +67,25 @@ class DecodeHead(nn.Module):
     def fuse_low(self, x1: Tensor, x2: Tensor) -> Tensor:
         """Sum of levels 1 and 2 at stride 4 (B, D, h, w)."""
         size = (x1.shape[-2], x1.shape[-1])
-        return self.fuse_level(x1, 0, size) + self.fuse_level(x2, 1, size)
+        return self.fuse_level(x1, 0, size).add_(self.fuse_level(x2, 1, size))
 
     def fuse_high(self, x3: Tensor, x4: Tensor, size: tuple[int, int]) -> Tensor:
         """Sum of levels 3 and 4 at stride 4 (B, D, *size): what non-keyframes take from their keyframe."""
-        return self.fuse_level(x3, 2, size) + self.fuse_level(x4, 3, size)
+        return self.fuse_level(x3, 2, size).add_(self.fuse_level(x4, 3, size))
 
     def activate(self, low: Tensor, high: Tensor) -> Tensor:
-        """Embedding of eq. 2: z = ReLU(norm(low + high)), (B, D, h, w)."""
-        return F.relu(self.norm(low + high), inplace=True)
+        """Embedding of eq. 2: z = ReLU(norm(low + high)), (B, D, h, w); overwrites ``low``."""
+        return F.relu(self.norm(low.add_(high)), inplace=True)
 
     def classify(self, z: Tensor) -> Tensor:
         """Eq. 3 before its resize: z (B, D, h, w) → logits (B, K, h, w)."""
         logits: Tensor = self.classifier(self.dropout(z))
         return logits
+
+    def classify_points(self, z: Tensor) -> Tensor:
+        """The same for single positions: z (N, D) → logits (N, K)."""
+        weight, bias = self.classifier.weight, self.classifier.bias
+        return F.linear(F.dropout(z, CLASSIFIER_DROPOUT, self.training), weight[:, :, 0, 0], bias)
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -106,27 +106,24 @@ class SparseUpdate(nn.Module):
 
     def forward(
         self,
-        z: Tensor,
+        query: Tensor,
         points: Points,
+        size: tuple[int, int],
         levels: Sequence[Level],
         rows: Sequence[Tensor],
         shift: Tensor | None = None,
-        *,
-        in_place: bool = False,
     ) -> Tensor:
-        """Eq. 11: z (S, D, h, w) with its N ``points`` updated, all others untouched. Returns (S, D, h, w).
+        """Eq. 11 for the N ``points`` of a grid of ``size`` (h, w): embeddings ``query`` (N, D) → repaired (N, D).
 
-        levels and rows as in `sample_and_weigh`. ``in_place`` writes into z, which spares a copy (inference only).
+        levels and rows as in `sample_and_weigh`.
 
-        ``shift`` (S, 2, h, w) are displacements (y, x) in cells of z: where a position lies in the keyframe, whose
-        levels 3 and 4 it samples there (aligned correlation). None: at the same position (the paper).
+        ``shift`` (S, 2, h, w) are displacements (y, x) in cells of the grid: where a position lies in the keyframe,
+        whose levels 3 and 4 it samples there (aligned correlation). None: at the same position (the paper).
 
-        The query is taken from the interpolated embedding z' (figure 1: interpolation first, then sparse MSDA on its
-        output); eq. 8 writes z_t.
+        The query is the interpolated embedding z' (figure 1: interpolation first, then sparse MSDA on its output);
+        eq. 8 writes z_t.
         """
-        height, width = z.shape[-2:]
-        pixels = z.permute(0, 2, 3, 1)
-        query = pixels[points.frame, points.y, points.x]  # (N, D)
+        height, width = size
         here = torch.stack([(points.x + 0.5) / width, (points.y + 0.5) / height], -1)  # (N, 2)
         there = here
         if shift is not None:
@@ -134,6 +131,5 @@ class SparseUpdate(nn.Module):
             there = torch.stack([(points.x + x + 0.5) / width, (points.y + y + 0.5) / height], -1)
         reference = torch.stack([here, here, there, there], 1)
         query = query + self.attention(self.attention_norm(query), reference, levels, rows)
-        query = query + self.ffn_out(F.relu(self.ffn_in(self.ffn_norm(query)), inplace=True))
-        put = pixels.index_put_ if in_place else pixels.index_put
-        return put((points.frame, points.y, points.x), query.to(z.dtype)).permute(0, 3, 1, 2)
+        repaired: Tensor = query + self.ffn_out(F.relu(self.ffn_in(self.ffn_norm(query)), inplace=True))
+        return repaired

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tfcseg.model.strips import Rows, in_strips, strip_count, strips
+
 BATCH_NORM_EPS = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
 
@@ -50,6 +52,8 @@ class ConvNorm(nn.Module):
         super().__init__()
         total = kernel - stride
         before = total // 2
+        self.before, self.after = before, total - before
+        """Rows and columns of padding; depends on the stride alone for pictures of whole multiples of it."""
         self._uneven = (before, total - before, before, total - before) if total % 2 else None
         self.conv = nn.Conv2d(
             in_channels,
@@ -67,6 +71,13 @@ class ConvNorm(nn.Module):
         if self._uneven:
             x = F.pad(x, self._uneven)
         normalised: Tensor = self.norm(self.conv(x))
+        return normalised
+
+    def filter_strip(self, x: Tensor, rows: Rows) -> Tensor:
+        """The same for the ``rows`` of a strip, whose neighbours ``x`` brings along."""
+        conv = self.conv
+        x = F.pad(x, (self.before, self.after, rows.pad_top, rows.pad_bottom))
+        normalised: Tensor = self.norm(F.conv2d(x, conv.weight, conv.bias, conv.stride, groups=conv.groups))
         return normalised
 
     def fold(self) -> None:
@@ -90,9 +101,24 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H / stride, W / stride)."""
-        y: Tensor = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        depthwise = self.depthwise
+        stride, kernel = depthwise.conv.stride[0], depthwise.conv.kernel_size[0]
+        count = strip_count(x, depthwise.conv.in_channels, x.shape[-2] // (stride * kernel))
+        if count > 1:
+            y = in_strips(
+                x, strips(x.shape[-2], count, kernel=kernel, stride=stride, before=depthwise.before), self._strip
+            )
+        else:
+            y = self.project(F.relu6(depthwise(self._expanded(x)), inplace=True))
         return x + y if self.has_shortcut else y
+
+    def _strip(self, x: Tensor, rows: Rows) -> Tensor:
+        filtered = self.depthwise.filter_strip(self._expanded(x), rows)
+        projected: Tensor = self.project(F.relu6(filtered, inplace=True))
+        return projected
+
+    def _expanded(self, x: Tensor) -> Tensor:
+        return x if self.expand is None else F.relu6(self.expand(x), inplace=True)
 
 
 class EfficientNetLite0(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tfcseg.errors import UsageError
 from tfcseg.model.config import SIZE_MULTIPLE
+from tfcseg.model.strips import Rows, in_strips, strip_count, strips
 
 Four = tuple[int, int, int, int]
 
@@ -124,9 +125,22 @@ class MixFFN(nn.Module):
 
     def forward(self, tokens: Tensor, size: torch.Size) -> Tensor:
         """(B, N, C) -> (B, N, C); ``size`` is the grid (h, w)."""
-        hidden = self.depthwise(_to_map(self.expand(tokens), size))
-        output: Tensor = self.contract(_to_tokens(F.gelu(hidden)))
-        return output
+        features = _to_map(tokens, size)
+        count = strip_count(features, self.expand.out_features, size[0] // self.depthwise.kernel_size[0])
+        if count > 1:
+            rows = strips(size[0], count, kernel=3, before=1)
+            return _to_tokens(in_strips(features, rows, self._strip))
+        return _to_tokens(self._layers(features))
+
+    def _strip(self, features: Tensor, rows: Rows) -> Tensor:
+        """Rows beside the strip come along as neighbours; what is computed for themselves is dropped."""
+        above = rows.first - rows.top
+        return self._layers(features)[:, :, above : above + rows.last - rows.first]
+
+    def _layers(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        hidden = self.depthwise(_to_map(self.expand(_to_tokens(features)), features.shape[2:]))
+        return _to_map(self.contract(_to_tokens(F.gelu(hidden))), features.shape[2:])
 
 
 class Block(nn.Module):

@@ -6,18 +6,26 @@ Shapes: B intervals (one keyframe each), T non-keyframes per interval, D embeddi
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 from tfcseg.model.alignment import Shift, find_shift, move
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
-from tfcseg.model.correlation import inconsistent_points, interpolate, interpolation_weight, similarity
+from tfcseg.model.correlation import (
+    Points,
+    inconsistent_points,
+    interpolate,
+    interpolation_weight,
+    per_frame,
+    similarity,
+)
 from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
 from tfcseg.model.efficientnet_lite import EfficientNetLite0
 from tfcseg.model.mix_transformer import MixTransformer, build_mix_transformer
+from tfcseg.model.sampling import Level
 
 Backbone: TypeAlias = MixTransformer | EfficientNetLite0
 """Four levels at strides 4, 8, 16, 32 (``channels``) in two halves: ``encode_low`` and ``encode_high`` (eq. 1)."""
@@ -28,14 +36,16 @@ class Keyframe(NamedTuple):
 
     embedding: Tensor
     """z_k (B, D, h, w)."""
+    logits: Tensor
+    """(B, K, h, w)."""
     level2: Tensor
     """x̂2_k, projected and resized to stride 4 (B, D, h, w), for eq. 6; folded, fewer channels with equal cosines."""
     match: Tensor
     """The same before its resize (B, ·, H/8, W/8): what aligned correlation searches."""
     high: Tensor
     """Levels 3 and 4 of the fused sum (B, D, h, w): with eq. 4 it is the same for every frame of the interval."""
-    values: tuple[Tensor, Tensor]
-    """MSDA's value maps of levels 3 and 4, (B, h_l, w_l, M, d)."""
+    levels: tuple[Tensor, Tensor]
+    """x3 and x4 (B, C_l, h_l, w_l)."""
 
 
 class NonKeyframes(NamedTuple):
@@ -71,9 +81,9 @@ class TFCSegmenter(nn.Module):
         size = (x1.shape[-2], x1.shape[-1])
         high = head.fuse_high(x3, x4, size)
         z = head.activate(head.fuse_low(x1, x2), high)
+        logits = head.classify(z)
         match = self._correlated(x2)
-        memory = Keyframe(z, resize(match, size), match, high, (self._value(x3, 2), self._value(x4, 3)))
-        return head.classify(z), memory
+        return logits, Keyframe(z, logits, resize(match, size), match, high, (x3, x4))
 
     def image(self, image: Tensor) -> Tensor:
         """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit for bit those of `keyframe`."""
@@ -104,21 +114,58 @@ class TFCSegmenter(nn.Module):
         size = (x1.shape[-2], x1.shape[-1])
         match = self._correlated(x2)
         aligned = (correlation or self.config.correlation) == "aligned"
-        shift = find_shift(memory.match, match, size) if aligned else None
-        # Eq. 4: the mixed pyramid (x1_t, x2_t, x3_k, x4_k); its high part is the keyframe's sum.
-        z_t = head.activate(head.fuse_low(x1, x2), move(memory.high, shift, frames))
-        w = similarity(move(memory.level2, shift, frames), resize(match, size))
+        shift = find_shift(memory.match, match) if aligned else None
+        rows = None if shift is None else shift.rows
+        z_t = self._mixed_embedding(x1, x2, memory, shift)
+        logits = head.classify(z_t)
+        w = similarity(move(memory.level2, rows, frames), resize(match, size))
         if mode == "reuse":
-            return NonKeyframes(head.classify(z_t), w[:, 0], w.new_zeros(frames, dtype=torch.float32), shift)
-        z = interpolate(move(memory.embedding, shift, frames), z_t, interpolation_weight(w))
+            return NonKeyframes(logits, w[:, 0], w.new_zeros(frames, dtype=torch.float32), shift)
+        # Eq. 7. The classifier is linear: its results may be interpolated in the embeddings' place, K channels, not D.
+        w_hat = interpolation_weight(w)
+        logits = interpolate(move(memory.logits, rows, frames), logits, w_hat)
         points = inconsistent_points(w, self.config.threshold if threshold is None else threshold)
         if points.frame.numel():
-            values = (self._value(x1, 0), self._value(x2, 1), *memory.values)
-            interval = points.frame // (frames // memory.high.shape[0])
-            rows = (points.frame, points.frame, interval, interval)
-            z = self.update(z, points, values, rows, None if shift is None else shift.cells)
+            repaired = head.classify_points(self._repair(points, z_t, w_hat, (x1, x2), memory, shift))
+            logits = _replace(logits, points, repaired)
         share = torch.bincount(points.frame, minlength=frames).float() / (size[0] * size[1])
-        return NonKeyframes(head.classify(z), w[:, 0], share, shift)
+        return NonKeyframes(logits, w[:, 0], share, shift)
+
+    def _mixed_embedding(self, x1: Tensor, x2: Tensor, memory: Keyframe, shift: Shift | None) -> Tensor:
+        """Eqs 2 and 4: z_t (B·T, D, h, w) of the mixed pyramid (x1_t, x2_t, x3_k, x4_k).
+
+        Where the scene moved, levels 3 and 4 move along: their sum at stride 4 is corrected by what moving changes at
+        stride 8, a quarter of the positions. Where it did not, the correction is zero and the sum the keyframe's.
+        """
+        head = self.decode_head
+        frames, size, coarse = x1.shape[0], (x1.shape[-2], x1.shape[-1]), (x2.shape[-2], x2.shape[-1])
+        second = head.fuse_level(x2, 1, coarse)
+        if shift is not None:
+            high = head.fuse_high(*memory.levels, coarse)
+            second = second.add_(move(high, shift.coarse_rows, frames).sub_(per_frame(high, frames)))
+        low = head.fuse_level(x1, 0, size).add_(resize(second, size))
+        return head.activate(low, per_frame(memory.high, frames))
+
+    def _repair(
+        self,
+        points: Points,
+        z_t: Tensor,
+        w_hat: Tensor,
+        low: tuple[Tensor, Tensor],
+        memory: Keyframe,
+        shift: Shift | None,
+    ) -> Tensor:
+        """Eqs 7 to 11 at the N ``points``: embeddings (N, D)."""
+        frames, _, h, w = z_t.shape
+        interval = points.frame // (frames // memory.embedding.shape[0])
+        position = (points.frame * h + points.y) * w + points.x
+        there = (interval * h + points.y) * w + points.x if shift is None else shift.rows[position]
+        query = interpolate(_vectors(memory.embedding)[there], _vectors(z_t)[position], _vectors(w_hat)[position])
+        levels = [self._level(x, level, len(position)) for level, x in enumerate((*low, *memory.levels))]
+        stacks = (points.frame, points.frame, interval, interval)
+        cells = None if shift is None else shift.cells
+        repaired: Tensor = self.update(query, points, (h, w), levels, stacks, cells)
+        return repaired
 
     @torch.no_grad()
     def fold(self) -> TFCSegmenter:
@@ -144,11 +191,12 @@ class TFCSegmenter(nn.Module):
         self.decode_head.fold()
         return self.eval()  # the new layers too
 
-    def _value(self, x: Tensor, level: int) -> Tensor:
-        """MSDA's value map of a level: (S, C_l, h_l, w_l) → (S, h_l, w_l, M, d)."""
+    def _level(self, x: Tensor, level: int, count: int) -> Level:
+        """What MSDA samples of a level (S, C_l, h_l, w_l) at ``count`` points."""
         attention = self.update.attention
         if self.folded_values:
-            return attention.split_heads(self.folded_values[level](x).permute(0, 2, 3, 1))
+            folded = cast(nn.Conv2d, self.folded_values[level])
+            return attention.level(x, folded.weight[:, :, 0, 0], cast(Tensor, folded.bias), count)
         # Gradients into the gathered values cost half of a training step; freezing their projection does without.
         with torch.set_grad_enabled(torch.is_grad_enabled() and attention.value.weight.requires_grad):
             return attention.project_value(self.decode_head.project(x, level))
@@ -159,6 +207,18 @@ class TFCSegmenter(nn.Module):
             rotated: Tensor = self.folded_similarity[0](x2)
             return rotated
         return self.decode_head.project(x2, 1)
+
+
+def _vectors(x: Tensor) -> Tensor:
+    """(S, C, h, w) → (S·h·w, C), a view if x is channels_last."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _replace(logits: Tensor, points: Points, values: Tensor) -> Tensor:
+    """Logits (S, K, h, w) with ``values`` (N, K) at the points."""
+    cells = logits.permute(0, 2, 3, 1)
+    put = cells.index_put if torch.is_grad_enabled() else cells.index_put_
+    return put((points.frame, points.y, points.x), values.to(logits.dtype)).permute(0, 3, 1, 2)
 
 
 def build_segmenter(config: ModelConfig) -> TFCSegmenter:
