@@ -26,7 +26,7 @@ def test_a_moved_scene_is_found_where_it_was(move_by):
     # motion look alike the search may be off by a whole one.
     for axis, wanted in enumerate(move_by):
         error = (inside[axis] - 2 * wanted).abs()
-        assert (error <= 1).float().mean() > 0.95
+        assert (error <= 1).float().mean() > 0.9
         assert error.max() <= 4
         if wanted == 0:
             assert (error == 0).float().mean() > 0.9

@@ -50,7 +50,8 @@ def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlati
     classes, known = grid_classes(labels, size)
     frames = result.similarity.shape[0]
     # With aligned correlation the keyframe's label is that of the place which the position was compared with.
-    before, before_known = (move(x[:, :1], result.shift, frames)[:, 0] for x in (classes, known))
+    rows = None if result.shift is None else result.shift.rows
+    before, before_known = (move(x[:, :1], rows, frames)[:, 0] for x in (classes, known))
     unchanged = (classes[:, 1:].flatten(0, 1) == before).float()
     weight = known[:, 1:].flatten(0, 1) * before_known
     return {
