@@ -15,7 +15,7 @@ ORDER = (
     *("folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks"),
     *("video_parts", "consistency", "report", "inference", "summary", "rendered_videos", "results", "prefetch"),
     *("resuming", "run_options", "pipeline"),
-    *("evaluation", "training", "publishing", "comparison", "benchmark", "cli", "__main__"),
+    *("evaluation", "training", "publishing", "comparison", "benchmark", "doctor", "cli", "__main__"),
 )
 """decode → preprocess → model → label → render → write → report, and then what uses all this."""
 

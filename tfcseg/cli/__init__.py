@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.cli import bench, compare, evaluate, models, publish, run, train
+from tfcseg.cli import bench, compare, doctor, evaluate, models, publish, run, train
 from tfcseg.cli.program import Program
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("train")(train.command)
 app.command("models")(models.command)
 app.command("bench")(bench.command)
 app.command("publish")(publish.command)
+app.command("doctor")(doctor.command)
 
 
 def _print_version(wanted: bool) -> None:

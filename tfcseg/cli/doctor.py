@@ -1,0 +1,54 @@
+"""``tfcseg doctor``: whether everything works here, and what to do where it does not."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tfcseg.cli import options
+from tfcseg.cli.console import is_terminal, one_line, plain, stderr
+from tfcseg.cli.scores import print_json
+
+if TYPE_CHECKING:
+    from tfcseg.doctor import Diagnosis
+
+_COLOURS = {"ok": "green", "note": "yellow", "broken": "bold red"}
+
+
+def command(as_json: options.Json = False, verbose: options.Verbose = False, log_file: options.LogFile = None) -> None:
+    """Examine this installation: libraries, ffmpeg, GPU, precision, weights, and a short run of everything.
+
+    Exit code 1 if something that is needed does not work.
+
+    Example: tfcseg doctor
+    """
+    from tfcseg.doctor import examine
+
+    waiting: AbstractContextManager[Any] = stderr.status("examining") if is_terminal() else nullcontext()
+    with waiting as status:
+        diagnosis = examine(lambda name: status.update(one_line(f"examining: {name}")) if status else None)
+    if as_json:
+        print_json(diagnosis.to_json())
+    else:
+        _print(diagnosis)
+    if diagnosis.broken:
+        raise typer.Exit(1)
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in diagnosis.findings:
+        table.add_row(f"[{_COLOURS[finding.status]}]{finding.status}[/]", plain(finding.name), plain(finding.found))
+        if finding.advice is not None:
+            table.add_row("", "", plain(f"-> {finding.advice}"))
+    console = Console(highlight=False, emoji=False)
+    console.print(table)
+    broken = ", ".join(finding.name for finding in diagnosis.broken)
+    console.print(plain(f"broken: {broken}" if broken else "Everything that is needed works."))

@@ -1,0 +1,49 @@
+"""The order of the examination. A part that cannot even be looked at does not hide the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
+from tfcseg.doctor.codecs import check_ffmpeg
+from tfcseg.doctor.files import check_folder, check_weights
+from tfcseg.doctor.findings import Diagnosis, Finding
+from tfcseg.doctor.hardware import check_gpu, check_precision, check_processor
+from tfcseg.doctor.libraries import check_extras, check_libraries
+from tfcseg.doctor.self_test import check_by_running
+
+logger = logging.getLogger(__name__)
+
+Check: TypeAlias = Callable[[], Iterable[Finding]]
+
+CHECKS: dict[str, Check] = {
+    "libraries": check_libraries,
+    "extras": check_extras,
+    "ffmpeg": check_ffmpeg,
+    "processor": check_processor,
+    "GPU": check_gpu,
+    "precision": check_precision,
+    "weights": check_weights,
+    "folder": check_folder,
+    "self-test": check_by_running,
+}
+"""What is looked at, by the name under which a check appears that fails itself."""
+
+
+def examine(on_check: Callable[[str], None] = lambda name: None) -> Diagnosis:
+    """Look at everything; takes a few seconds. ``on_check`` is told what comes next."""
+    findings: list[Finding] = []
+    for name, check in CHECKS.items():
+        on_check(name)
+        findings.extend(_run(name, check))
+    return Diagnosis(tuple(findings))
+
+
+def _run(name: str, check: Check) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except Exception as error:  # whatever is wrong with this machine, the rest is still worth knowing
+        logger.info("%s cannot be examined", name, exc_info=True)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        yield Finding(name, "broken", f"cannot be examined ({reason})", "mend what is broken above, then look again")
