@@ -35,7 +35,7 @@ REPORT_KEYS = {
         "device",
         "precision",
     },
-    "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms"},
+    "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes"},
     "stability": {"label_change", "tc", "tc_flow", "similarity", "updated_fraction", "keyframes"},
 }
 
@@ -71,7 +71,7 @@ def test_writes_everything_that_was_promised(clip, weights, tmp_path):
     done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--json")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["frames.csv", "masks", "overlay.mp4", "report.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["frames.csv", "masks", "overlay.mp4", "report.html", "report.json"]
     source, overlay = probe(clip), probe(out / "overlay.mp4")
     assert (overlay.width, overlay.height, overlay.frame_rate) == (source.width, source.height, source.frame_rate)
     assert overlay.audio == "aac"
@@ -96,7 +96,7 @@ def test_frames_csv_says_what_the_masks_say(clip, weights, tmp_path):
     assert call("run", clip, "-o", tmp_path, "-m", weights, "--overwrite").returncode == 0
     with (tmp_path / "frames.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,tc,model_ms"
+    columns = "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,tc,model_ms,is_held"
     assert ",".join(rows[0]) == columns
     assert [row["is_keyframe"] for row in rows] == ["1", "0", "0", "0"] * 2 + ["1", "0"]
     masks = [read_mask(tmp_path / "masks" / f"{n:08d}.png") for n in range(FRAMES)]

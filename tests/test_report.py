@@ -31,7 +31,7 @@ KEYS = {
     "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio",
     "model": "name backbone sha256 classes parameters description trained_on licence",
     "options": "mode keyframe_interval threshold size device precision correlation keyframe_position",
-    "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms",
+    "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes",
     "stability": "label_change tc tc_flow similarity updated_fraction keyframes",
     "classes": None,
     "outputs": None,
@@ -137,7 +137,7 @@ def test_what_is_no_fact_is_refused():
 def rows():
     yield FrameRow(0, 0.0, True, None, None, None, None, 61.23456)
     yield FrameRow(1, 1001 / 30000, False, 0.91, 0.0478, 0.0123456789, 0.9912, 22.0)
-    yield FrameRow(np.int64(2), 0.0667, np.bool_(False), np.float32(0.5), float("nan"), 0.0, float("inf"), None)
+    yield FrameRow(np.int64(2), 0.0667, np.bool_(False), np.float32(0.5), float("nan"), 0.0, float("inf"), None, True)
 
 
 def test_frame_table(tmp_path):
@@ -145,10 +145,10 @@ def test_frame_table(tmp_path):
         for row in rows():
             table.write(row)
     assert (tmp_path / "frames.csv").read_bytes().decode() == (
-        "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,tc,model_ms\n"
-        "0,0.000000,1,,,,,61.235\n"
-        "1,0.033367,0,0.910000,0.047800,0.012346,0.991200,22.000\n"
-        "2,0.066700,0,0.500000,,0.000000,,\n"
+        "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,tc,model_ms,is_held\n"
+        "0,0.000000,1,,,,,61.235,0\n"
+        "1,0.033367,0,0.910000,0.047800,0.012346,0.991200,22.000,0\n"
+        "2,0.066700,0,0.500000,,0.000000,,,1\n"
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import math
 import numbers
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,26 +30,45 @@ class FrameRow:
     label_change: float | None
     tc: float | None
     model_ms: float | None
+    is_held: bool = False  # its file could not be read: the image before stands in
 
 
 COLUMNS = tuple(item.name for item in dataclasses.fields(FrameRow))
 
 
 class FrameTable:
-    """Writes frames.csv row by row: what is done is on disk even if the run is cut short. Raises OutputError."""
+    """Writes frames.csv row by row: what is done is on disk even if the run is cut short. Raises OutputError.
 
-    def __init__(self, path: Path) -> None:
+    ``keep_bytes`` of a table that an earlier run has begun stay, and rows are added to them.
+    """
+
+    def __init__(self, path: Path, keep_bytes: int = 0) -> None:
         self._path = path
         try:
-            self._file = path.open("w", encoding="utf-8", newline="")
+            if keep_bytes:
+                os.truncate(path, keep_bytes)
+            self._file = path.open("a" if keep_bytes else "w", encoding="utf-8", newline="")
         except OSError as error:
             raise self._failure(error) from error
         self._writer = csv.writer(self._file, lineterminator="\n")
-        self._write_row(COLUMNS)
+        if not keep_bytes:
+            self._write_row(COLUMNS)
 
     def write(self, row: FrameRow) -> None:
         """Append ``row`` and hand it to the operating system."""
         self._write_row([_cell(name, getattr(row, name)) for name in COLUMNS])
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all rows written so far."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def sync(self) -> None:
+        """Wait until all rows written so far would survive a power cut; may be called from any thread."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failure(error) from error
 
     def close(self) -> None:
         """Close the file; further calls do nothing."""
