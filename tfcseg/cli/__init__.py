@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from tfcseg.allocator import keep_freed_memory
 from tfcseg.cli import bench, compare, doctor, evaluate, models, publish, run, train
 from tfcseg.cli.program import Program
 
@@ -55,6 +56,7 @@ def main() -> None:
     0 done · 1 failed · 2 usage · 130 interrupted (Ctrl-C or SIGTERM, after everything unfinished was removed).
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    keep_freed_memory()
     app()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 CHUNK_VALUES = 1 << 22
 """Gathered logits held at once: bounds memory whatever the size and the number of classes."""
@@ -26,16 +27,21 @@ def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     coarse = logits.argmax(dim=1)
     labels = coarse.to(torch.uint8)[:, top][:, :, left]
     frame, y, x = _is_mixed(coarse)[:, top][:, :, left].nonzero(as_tuple=True)
-    cells = logits.permute(0, 2, 3, 1).reshape(-1, classes)
+    # At least float32: coarser sums would tie where logits do not.
+    cells = logits.permute(0, 2, 3, 1).reshape(-1, classes).to(torch.promote_types(logits.dtype, torch.float32))
     step = max(1, CHUNK_VALUES // classes)
     for first in range(0, frame.numel(), step):
         part = slice(first, first + step)
         f, py, px = frame[part], y[part], x[part]
         upper, lower = (f * h + top[py]) * w, (f * h + bottom[py]) * w
-        share_x, share_y = across[px, None], down[py, None]
-        above = torch.lerp(cells[upper + left[px]].float(), cells[upper + right[px]].float(), share_x)
-        below = torch.lerp(cells[lower + left[px]].float(), cells[lower + right[px]].float(), share_x)
-        labels[f, py, px] = torch.lerp(above, below, share_y).argmax(dim=1).to(torch.uint8)
+        share_x, share_y = across[px].to(cells.dtype), down[py].to(cells.dtype)
+        neighbours = torch.stack([upper + left[px], upper + right[px], lower + left[px], lower + right[px]], 1)
+        shares = torch.stack([1 - share_x, share_x, 1 - share_x, share_x], 1)
+        shares[:, :2] *= 1 - share_y[:, None]
+        shares[:, 2:] *= share_y[:, None]
+        # Bags add the four neighbours up without writing any of them to memory first.
+        summed = F.embedding_bag(neighbours, cells, mode="sum", per_sample_weights=shares)
+        labels[f, py, px] = summed.argmax(dim=1).to(torch.uint8)
     return labels
 
 
