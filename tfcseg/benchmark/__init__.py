@@ -3,5 +3,16 @@
 from tfcseg.benchmark.measure import measure
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.benchmark.result import Benchmark, benchmark_json, write_benchmark
+from tfcseg.benchmark.scaling import Scaling, measure_scaling, scaling_json
 
-__all__ = ["PARTS", "Benchmark", "Request", "benchmark_json", "measure", "write_benchmark"]
+__all__ = [
+    "PARTS",
+    "Benchmark",
+    "Request",
+    "Scaling",
+    "benchmark_json",
+    "measure",
+    "measure_scaling",
+    "scaling_json",
+    "write_benchmark",
+]

@@ -1,23 +1,20 @@
-"""A whole benchmark: its parts one after the other, and the facts without which numbers mean nothing."""
+"""A whole benchmark: its parts one after the other, and what was left out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from tfcseg.benchmark.end_to_end import measure_end_to_end
+from tfcseg.benchmark.facts import contest_facts
 from tfcseg.benchmark.limits import measure_limits, measure_surroundings
 from tfcseg.benchmark.memory import measure_memory
 from tfcseg.benchmark.model_only import measure_model_only, measure_stages
-from tfcseg.benchmark.plain import REFERENCE_VARIANT, has_transformers
+from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.request import PARTS, Contest, Request, open_contest
 from tfcseg.benchmark.result import Benchmark, speed, speed_ratios
 from tfcseg.benchmark.timing import OnStep
-from tfcseg.comparison.machine import machine_facts
-from tfcseg.inference import network_size
 
 SURROUNDINGS = "around the network"
 
@@ -31,7 +28,7 @@ def measure(request: Request, on_step: OnStep = lambda part, done, total: None) 
                 found[name] = {**found.get(name, {}), **value} if name == "ratios" else value
         if "limits" in found:
             found["limits"] |= _shares_of_ceiling(found)
-        return Benchmark(**_facts(contest), **found, left_out=_left_out(request))
+        return Benchmark(**contest_facts(contest), **found, left_out=_left_out(request))
 
 
 def _model(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
@@ -69,40 +66,6 @@ def _memory(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, 
 _MEASURE: dict[str, Callable[[Contest, Callable[[int, int], None]], dict[str, Any]]] = dict(
     zip(PARTS, (_model, _end_to_end, _stages, _limits, _memory), strict=True)
 )
-
-
-def _facts(contest: Contest) -> dict[str, Any]:
-    request, config = contest.request, contest.model.card.config
-    facts = machine_facts(contest.model)
-    if has_transformers():
-        facts["versions"] = {**facts["versions"], "transformers": version("transformers")}
-    options = {name: value for name, value in asdict(contest.options).items() if name != "mode"}
-    return {
-        **facts,
-        "random_weights": request.backbone is not None,
-        "embed_dim": config.embed_dim,
-        "input": {"name": contest.clip.name, "frame_rate": str(contest.clip.frame_rate)},
-        "resolution": {"source": contest.clip.size, "network": network_size(contest.clip.size, contest.options.size)},
-        "options": {**options, "updated_fraction": request.updated_fraction},
-        "plain": _plain_facts(contest),
-        "rounds": request.rounds,
-    }
-
-
-def _plain_facts(contest: Contest) -> dict[str, Any]:
-    """What contender (a) is: SegFormer of transformers, with our weights or in place of them."""
-    if not has_transformers():
-        return {"is_measured": False}
-    backbone = contest.model.card.config.backbone
-    has_same_weights = backbone.startswith("mit_")
-    variant = backbone.removeprefix("mit_") if has_same_weights else REFERENCE_VARIANT
-    return {
-        "is_measured": True,
-        "network": f"SegFormer-{variant.upper()}",
-        "weights": "the same" if has_same_weights else "random, with as many classes",
-        "precision": str(contest.plain_precision).removeprefix("torch."),
-        "end_to_end": "one frame after the other; overlay and masks by the same writers, no report, no stability",
-    }
 
 
 def _shares_of_ceiling(found: dict[str, Any]) -> dict[str, Any]:

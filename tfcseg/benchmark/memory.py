@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tfcseg.benchmark.clips import Clip
 from tfcseg.benchmark.request import PLAIN, Contest, Method, contenders
 from tfcseg.benchmark.result import Memory
 from tfcseg.errors import TfcsegError
@@ -28,6 +29,8 @@ class Job:
     end_s: float
     warm_up_end_s: float | None
     """Run on this much of the source first, untimed; None: do not."""
+    title: str | None = None
+    """What the contender is called if not by its own name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +50,17 @@ def measure_memory(contest: Contest, on_step: Callable[[int, int], None]) -> dic
     names = contenders(contest)
     found = {}
     for done, name in enumerate(names, 1):
-        frames = contest.request.plain_frames if name == PLAIN else contest.request.clip_frames
-        outcome = run_job(job_for(contest, name, contest.clip.end_s(frames)))
+        outcome = run_job(job_for(contest, name, contest.clip))
         found[name] = Memory(outcome.peak_mib, outcome.before_mib, outcome.gpu_peak_mib, outcome.frames)
         on_step(done, len(names))
     return found
 
 
-def job_for(contest: Contest, contender: str, end_s: float) -> Job:
-    """A whole run of ``contender`` on the contest's clip up to ``end_s``."""
+def job_for(contest: Contest, contender: str, clip: Clip, frames: int | None = None, warm_up_frames: int = 0) -> Job:
+    """A whole run of ``contender`` on the first ``frames`` of ``clip``; None: as many as the request says."""
     request = contest.request
+    if frames is None:
+        frames = request.plain_frames if contender == PLAIN else request.clip_frames
     return Job(
         contender,
         str(contest.weights),
@@ -64,9 +68,9 @@ def job_for(contest: Contest, contender: str, end_s: float) -> Job:
         request.precision,
         request.plain_precision,
         contest.method,
-        str(contest.clip.path),
-        end_s,
-        None,
+        str(clip.path),
+        clip.end_s(frames),
+        clip.end_s(warm_up_frames) if warm_up_frames else None,
     )
 
 
@@ -76,6 +80,8 @@ def run_job(job: Job) -> Outcome:
     done = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, check=False, text=True)
     if done.returncode:
         words = done.stderr.strip().splitlines()
-        raise TfcsegError(f"the process that measures {job.contender} failed: {words[-1] if words else 'no reason'}")
+        killed = f"ended by signal {-done.returncode}; too little memory?"
+        reason = killed if done.returncode < 0 else words[-1] if words else f"exit code {done.returncode}"
+        raise TfcsegError(f"the process that measures {job.contender} failed: {reason}")
     content: dict[str, Any] = json.loads(done.stdout)
     return Outcome(**content)

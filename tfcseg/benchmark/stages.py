@@ -32,6 +32,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tfcseg.model.efficientnet_lite:EfficientNetLite0.encode_high",
     ),
     "head": (
+        "tfcseg.model.decode_head:DecodeHead.fuse_level",
         "tfcseg.model.decode_head:DecodeHead.fuse_low",
         "tfcseg.model.decode_head:DecodeHead.fuse_high",
         "tfcseg.model.decode_head:DecodeHead.activate",
@@ -48,8 +49,9 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tfcseg.model.tfc:inconsistent_points",
     ),
     "sparse update": (
-        "tfcseg.model.tfc:TFCSegmenter._value",
-        "tfcseg.model.deformable:SparseUpdate.forward",
+        "tfcseg.model.tfc:TFCSegmenter._repair",
+        "tfcseg.model.tfc:_replace",
+        "tfcseg.model.decode_head:DecodeHead.classify_points",
     ),
     "labels": ("tfcseg.inference:labels_from_logits",),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -14,8 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, stderr
 from tfcseg.cli.scores import print_json
-from tfcseg.cli.speeds import print_benchmark
+from tfcseg.cli.speeds import print_benchmark, print_scaling
 from tfcseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from tfcseg.benchmark import Request
 
 _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 
@@ -26,7 +29,10 @@ def command(
         typer.Argument(help="A video.", show_default="the demo clip, or one that is made", metavar="[VIDEO]"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for the result as JSON.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File for the result as JSON; with --scaling a folder.", show_default=False
+        ),
     ] = None,
     model: options.Model = "default",
     backbone: Annotated[
@@ -47,7 +53,22 @@ def command(
     frames: Annotated[int, typer.Option(help="Decoded frames per round for the network alone.")] = 24,
     clip_frames: Annotated[int, typer.Option(help="Frames per round for runs from file to files.")] = 96,
     plain_frames: Annotated[int, typer.Option(help="Frames per round for plain SegFormer.")] = 12,
-    rounds: Annotated[int, typer.Option(help="Rounds after the one that warms up.")] = 5,
+    rounds: Annotated[
+        int | None,
+        typer.Option(help="Rounds after the one that warms up.", show_default="5, with --scaling 1"),
+    ] = None,
+    scaling: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure and plot whole runs while this grows instead: [bold]length[/], [bold]resolution[/] or "
+            "[bold]classes[/].",
+            show_default=False,
+        ),
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option(help="Values that --scaling goes through, e.g. 100,1000.", show_default="5 or 6 of them"),
+    ] = None,
     updated_fraction: Annotated[
         float | None,
         typer.Option(help="Choose the threshold so that this share of the points is recomputed.", show_default=False),
@@ -67,13 +88,17 @@ def command(
 ) -> None:
     """Measure speed: ours frame by frame and with TFC, and SegFormer as transformers runs it if that is installed.
 
-    Example: tfcseg bench street.mp4 --only model,stages
+    Example: tfcseg bench assets/demo.mp4 --only stages --frames 3 --rounds 1
     """
     if backbone is not None and model != "default":
         raise UsageError("--backbone is for random weights and --model for trained ones; give one of them")
     if video is not None and synthetic is not None:
         raise UsageError(f"--synthetic makes a clip, but there is one already: {str(video)!r}; leave one out")
-    from tfcseg.benchmark import Request, benchmark_json, measure, write_benchmark
+    if scaling is not None and output is None:
+        raise UsageError("--scaling writes several files; give a folder for them with -o")
+    if values is not None and scaling is None:
+        raise UsageError("--values are those of --scaling; say what is to grow")
+    from tfcseg.benchmark import Request
     from tfcseg.benchmark.clips import parse_size
 
     request = Request(
@@ -93,10 +118,19 @@ def command(
         frames=frames,
         clip_frames=clip_frames,
         plain_frames=plain_frames,
-        rounds=rounds,
+        rounds=rounds or (5 if scaling is None else 1),
         parts=[part.strip() for part in only.split(",")],
         **({} if synthetic is None else {"synthetic_size": parse_size(synthetic)}),
     )
+    if scaling is not None and output is not None:
+        _measure_scaling(request, scaling, _parse_values(values), output, as_json=as_json, quiet=quiet)
+    else:
+        _measure(request, output, as_json=as_json, quiet=quiet)
+
+
+def _measure(request: Request, output: Path | None, *, as_json: bool, quiet: bool) -> None:
+    from tfcseg.benchmark import benchmark_json, measure, write_benchmark
+
     with _progress(shown=not quiet) as on_step:
         result = measure(request, on_step)
     if output is not None:
@@ -105,6 +139,26 @@ def command(
         print_json(benchmark_json(result))
     else:
         print_benchmark(result)
+
+
+def _measure_scaling(
+    request: Request, what: str, values: tuple[int, ...], folder: Path, *, as_json: bool, quiet: bool
+) -> None:
+    from tfcseg.benchmark import measure_scaling, scaling_json
+
+    with _progress(shown=not quiet) as on_step:
+        result = measure_scaling(request, what, folder, values, on_step)
+    if as_json:
+        print_json(scaling_json(result))
+    else:
+        print_scaling(result)
+
+
+def _parse_values(text: str | None) -> tuple[int, ...]:
+    try:
+        return () if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--values {text!r} is no list of whole numbers such as 100,1000") from None
 
 
 @contextmanager

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from tfcseg.benchmark import Benchmark
+    from tfcseg.benchmark import Benchmark, Scaling
     from tfcseg.benchmark.result import Speed
     from tfcseg.benchmark.timing import Spread
 
@@ -31,7 +32,23 @@ def print_benchmark(result: Benchmark) -> None:
     console.print(f"left out: {'; '.join(result.left_out)}", markup=False, soft_wrap=True)
 
 
-def _conditions(result: Benchmark) -> str:
+def print_scaling(result: Scaling) -> None:
+    """Print a row per value and contender."""
+    table = _table(result.scaling, "", "ms per frame", "range", "peak MiB", "GPU MiB")
+    for point in result.points:
+        if point.ms_per_frame is None:
+            table.add_row(str(point.value), point.contender, escape(str(point.error)))
+            continue
+        times = point.ms_per_frame
+        gpu = _NOTHING if point.gpu_peak_mib is None else f"{point.gpu_peak_mib:.0f}"
+        numbers = f"{times.median:.1f}", f"{times.low:.1f} to {times.high:.1f}", f"{point.peak_mib:.0f}", gpu
+        table.add_row(str(point.value), point.contender, *numbers)
+    console = Console(highlight=False)
+    console.print(_conditions(result), markup=False, soft_wrap=True)
+    console.print(table)
+
+
+def _conditions(result: Benchmark | Scaling) -> str:
     source, network = ("×".join(map(str, reversed(result.resolution[name]))) for name in ("source", "network"))
     threads = f", {result.threads} {'thread' if result.threads == 1 else 'threads'}" if result.device == "cpu" else ""
     weights = " (random weights)" if result.random_weights else ""
