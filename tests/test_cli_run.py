@@ -24,7 +24,10 @@ REPORT_KEYS = {
         *("path", "frames_decoded", "frames_declared", "width", "height", "frame_rate", "duration_s"),
         *("rotation", "audio"),
     },
-    "model": {"name", "backbone", "sha256", "classes", "parameters"},
+    "model": {
+        *("name", "backbone", "sha256", "classes", "parameters"),
+        *("trained_on", "licence", "description"),
+    },
     "options": {
         "mode",
         "keyframe_interval",
@@ -71,7 +74,8 @@ def test_writes_everything_that_was_promised(clip, weights, tmp_path):
     done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--json")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["frames.csv", "masks", "overlay.mp4", "report.html", "report.json"]
+    wanted = {"frames.csv", "masks", "overlay.mp4", "report.html", "report.json"}
+    assert {path.name for path in out.iterdir()} == wanted
     source, overlay = probe(clip), probe(out / "overlay.mp4")
     assert (overlay.width, overlay.height, overlay.frame_rate) == (source.width, source.height, source.frame_rate)
     assert overlay.audio == "aac"
@@ -124,13 +128,15 @@ def test_the_library_gives_the_labels_that_the_command_writes(clip, weights, tmp
         ("--no-masks", "masks"),
         ("--no-csv", "frames.csv"),
         ("--no-report", "report.json"),
+        ("--no-html", "report.html"),
     ],
 )
 def test_each_output_can_be_switched_off(clip, weights, tmp_path, switch, missing):
     done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--end", "0.1", "--no-tc", switch)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"overlay.mp4", "masks", "frames.csv", "report.json"} - {missing}
+    gone = {missing, "report.html"} if missing == "report.json" else {missing}
+    assert names == {"overlay.mp4", "masks", "frames.csv", "report.json", "report.html"} - gone
 
 
 def test_side_by_side_shows_both(clip, weights, tmp_path):
@@ -288,7 +294,8 @@ def test_an_interrupt_keeps_what_is_finished_and_nothing_half_written(weights, t
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    assert {path.name for path in out.iterdir()} <= {"masks", "frames.csv"}
+    assert {path.name for path in out.iterdir()} == {"masks", "frames.csv", ".tfcseg"}
+    assert "--resume" in stderr
     masks = sorted(out.glob("masks/*"))
     assert masks
     assert all(read_mask(mask).shape == (120, 160) for mask in masks)

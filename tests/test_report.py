@@ -82,6 +82,7 @@ def test_values_of_the_file(tmp_path):
         "model_fps": None,
         "keyframe_ms": 61.235,
         "non_keyframe_ms": 22.0,
+        "resumes": 0,
     }
     assert content["stability"]["label_change"] == 0.333333
     assert content["outputs"] == {"overlay": "overlay.mp4", "masks": "masks"}

@@ -38,3 +38,9 @@ class Interrupted(TfcsegError):
     """Somebody stopped the program (Ctrl-C, SIGTERM); the message says what is kept."""
 
     exit_code = 130
+
+
+class FinishedError(TfcsegError):
+    """A run that was to be continued is complete: there is nothing left to do, and nothing wrong."""
+
+    exit_code = 0

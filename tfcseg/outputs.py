@@ -59,6 +59,10 @@ class OutputDir:
         """Folder of one label PNG per frame."""
         return self.path / "masks"
 
+    def mask(self, index: int) -> Path:
+        """Label PNG of one frame."""
+        return self.masks / f"{index:08d}.png"
+
     @property
     def state(self) -> Path:
         """Hidden folder of what an unfinished run needs to go on."""
@@ -68,6 +72,15 @@ class OutputDir:
         """Existing files with names of results; OutputError if the folder cannot be listed."""
         files = [self.path / name for name in RESULT_NAMES]
         return [path for path in files if os.path.lexists(path)] + self._matching_masks(_MASK_NAME)
+
+    def holds_frames(self) -> bool:
+        """Whether a run has come so far as to write anything of a frame."""
+        try:
+            with self.frames_csv.open("rb") as file:
+                has_rows = bool(file.readline() and file.readline())
+        except OSError:
+            has_rows = False
+        return has_rows or bool(self._matching_masks(_MASK_NAME) or RunState(self.state).checkpoints())
 
     def remove_results(self) -> None:
         """Delete the results of an earlier run, and nothing else.

@@ -15,17 +15,22 @@ from pathlib import Path
 
 import numpy as np
 
-from tfcseg.errors import UsageError
-from tfcseg.ffmpeg import check_address
-from tfcseg.frames import Frame, Image, VideoInfo
+from tfcseg.errors import InputError, TfcsegError, UsageError
+from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.inference import IntervalNetwork, checked_options
-from tfcseg.outputs import prepare_output
+from tfcseg.outputs import OutputDir, claimed_output
 from tfcseg.prefetch import prefetch
 from tfcseg.report import Report, write_json
-from tfcseg.results import ResultOptions, ResultWriter, RunFacts, build_report
+from tfcseg.report.page import write_page
+from tfcseg.results import ResultOptions, ResultPlan, ResultWriter
+from tfcseg.resuming import go_on, identify, refuse_finished, refuse_other_run
+from tfcseg.run_options import RunOptions
+from tfcseg.run_state import RunState, unfinished_frames
 from tfcseg.segmented import SegmentedFrame
+from tfcseg.summary import build_report
 from tfcseg.video import open_frames
-from tfcseg.weights import LoadedModel, load_model
+from tfcseg.video_parts import part_length
+from tfcseg.weights import LoadedModel
 
 _READ_AHEAD = 8
 """Decoded frames waiting for the network."""
@@ -120,45 +125,100 @@ def run(
     precision: str = "auto",
     results: ResultOptions | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     allow_network: bool = False,
     on_frame: Progress = lambda frame, info: None,
 ) -> Report:
     """Segment a video, a folder of frames or stdin (``-``) and write what ``results`` asks for; returns the report.
 
     output: folder, by default ``<stem>_tfcseg`` in the current one. ``allow_network`` lets ``source`` be an http or
-    https address. Any failure raises a TfcsegError with one line; videos then exist complete or not at all, masks and
-    rows of finished frames stay.
+    https address. Any failure raises a TfcsegError with one line; videos and reports then exist complete or not at all,
+    masks and rows of finished frames stay, and with ``resume`` the same call goes on from there. FinishedError, which
+    is no failure, if there is nothing left to resume.
     """
+    options = RunOptions(
+        mode=mode,
+        keyframe_interval=keyframe_interval,
+        threshold=threshold,
+        size=size,
+        correlation=correlation,
+        keyframe_position=keyframe_position,
+        start_s=start_s,
+        end_s=end_s,
+        device=device,
+        precision=precision,
+        results=results or ResultOptions(),
+        overwrite=overwrite,
+        resume=resume,
+        allow_network=allow_network,
+    )
+    return run_video(source, output, model, options, on_frame)
+
+
+def run_video(
+    source: str | Path,
+    output: str | Path | None,
+    model: str | Path | LoadedModel,
+    options: RunOptions,
+    on_frame: Progress = lambda frame, info: None,
+) -> Report:
+    """`run` with all that it can be told in one object."""
     started_s = time.perf_counter()
-    results = results or ResultOptions()
-    check_address(source, allow_network=allow_network)
+    options.check(source)
     folder = Path(output) if output is not None else default_output(source)
-    out = prepare_output(folder, inputs=[source], overwrite=overwrite)
-    try:
-        loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
-        options = checked_options(
-            loaded,
-            mode=mode,
-            keyframe_interval=keyframe_interval,
-            threshold=threshold,
-            size=size,
-            correlation=correlation,
-            keyframe_position=keyframe_position,
-        )
-        visible = results.visible(loaded.labels)
-        frames = open_frames(source, start_s=start_s, end_s=end_s, allow_network=allow_network)
-    except BaseException:
-        out.discard()
-        raise
-    with frames:
-        writer = ResultWriter(out, frames.info, loaded.labels, visible, results, (start_s, end_s))
-        segmented = _segment(prefetch_frames(frames), IntervalNetwork(loaded, options))
-        _write_all(segmented, writer, frames.info, on_frame)
-        facts = RunFacts(loaded, options, frames.info, frames.frames_decoded, tuple(frames.warnings))
-        report = build_report(facts, writer.summary(), time.perf_counter() - started_s)
-    if results.report:
+    with claimed_output(folder, inputs=[source], overwrite=options.overwrite, resume=options.resume) as out:
+        is_new = RunState(out.state).identity() is None and not out.results()
+        try:
+            return _run_in(out, source, model, options, on_frame, started_s)
+        except BaseException:
+            if is_new and not out.holds_frames():
+                out.discard()
+            elif RunState(out.state).identity() is None:  # nobody could continue it
+                RunState(out.state).clear()
+            raise
+
+
+def _run_in(
+    out: OutputDir,
+    source: str | Path,
+    model: str | Path | LoadedModel,
+    options: RunOptions,
+    on_frame: Progress,
+    started_s: float,
+) -> Report:
+    loaded = options.load(model)
+    network = IntervalNetwork(loaded, options.for_network(loaded))
+    options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
+    if options.resume:
+        refuse_finished(out, source, loaded, network.options)
+    identity = identify(source, loaded, network.options, options.results, options.range_s)
+    refuse_other_run(out, identity)
+    with open_frames(
+        source, start_s=options.start_s, end_s=options.end_s, allow_network=options.allow_network
+    ) as frames:
+        state, length = RunState(out.state), part_length(network.options.keyframe_interval)
+        plan = ResultPlan(options.results, out, state, frames.info, loaded.labels, options.range_s, length)
+        writer = ResultWriter(plan, started_s, go_on(plan, identity, resume=options.resume))
+        try:
+            _process(frames, network, writer, on_frame)
+        except TfcsegError as error:
+            raise _with_advice(error, out) from error
+        facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings))
+    report = build_report(facts, writer.summary)
+    if writer.recorder:
+        write_page(out.report_html, report, writer.recorder)
+    if options.results.report:
         write_json(out.report_json, report)
+    state.clear()
     return report
+
+
+def _with_advice(error: TfcsegError, out: OutputDir) -> TfcsegError:
+    """``error``, which also says that the run can go on if it can."""
+    frames = unfinished_frames(out.path)
+    if not frames:
+        return error
+    return type(error)(f"{error}; --resume goes on after the {frames} frames that are safe")
 
 
 def default_output(source: str | Path) -> Path:
@@ -167,26 +227,53 @@ def default_output(source: str | Path) -> Path:
     return Path(f"{stem}_tfcseg")
 
 
-def prefetch_frames(frames: Iterable[Frame]) -> Iterator[Frame]:
+def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
     """Frames read ahead by a thread of their own, so that decoding and the network overlap."""
-    return prefetch(frames, _READ_AHEAD)
+    return prefetch(frames, _READ_AHEAD, frames.stop)
 
 
-def _write_all(frames: Iterator[SegmentedFrame], writer: ResultWriter, info: VideoInfo, on_frame: Progress) -> None:
-    """Render and write in a second thread, at most _WRITE_BEHIND frames late; finish the files, or drop them."""
-    pending: deque[Future[None]] = deque()
+def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress) -> None:
+    """All frames through the network and to the ``writer``, which finishes its files, or drops what is unfinished."""
     with ExitStack() as stack:
         stack.callback(writer.abort)  # after a complete close there is nothing left to abort
-        stack.enter_context(closing(frames))  # type: ignore[type-var]  # a generator
-        thread = stack.enter_context(ThreadPoolExecutor(1, "tfcseg-write"))
-        for frame in frames:
-            pending.append(thread.submit(writer.write, frame))
-            on_frame(frame, info)
-            while len(pending) > _WRITE_BEHIND:
-                pending.popleft().result()
-        for future in pending:
-            future.result()
+        read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
+        _skip(read, writer, frames.info)
+        thread = ThreadPoolExecutor(1, "tfcseg-write")
+        stack.callback(thread.shutdown, cancel_futures=True)
+        stack.callback(writer.stop)
+        _write_all(_segment(read, network), writer, thread, lambda frame: on_frame(frame, frames.info))
         writer.close()
+
+
+def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:
+    """Read, up to where the run goes on, what was written already: frames are the same only if all are decoded."""
+    done = writer.summary.frames
+    last = None
+    for frame in islice(frames, done):
+        last = frame
+    if last is not None:
+        writer.remember(last.image)
+    if done and (last is None or last.index + 1 < done):
+        raise InputError(
+            f"{info.path}: ended before frame {done}, which was read before; use --overwrite to start again"
+        )
+
+
+def _write_all(
+    frames: Iterator[SegmentedFrame],
+    writer: ResultWriter,
+    thread: ThreadPoolExecutor,
+    on_frame: Callable[[SegmentedFrame], None],
+) -> None:
+    """Render and write in a second thread, at most _WRITE_BEHIND frames late."""
+    pending: deque[Future[None]] = deque()
+    for frame in frames:
+        pending.append(thread.submit(writer.write, frame))
+        on_frame(frame)
+        while len(pending) > _WRITE_BEHIND:
+            pending.popleft().result()
+    for future in pending:
+        future.result()
 
 
 def output_folders(sources: Sequence[str | Path], output: Path | None) -> list[Path]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 _T = TypeVar("_T")
 
 
-def prefetch(items: Iterable[_T], depth: int) -> Iterator[_T]:
+def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda: None) -> Iterator[_T]:
     """Yield what ``items`` yields, up to ``depth`` of them read ahead; its exceptions arrive in their place.
 
     The thread ends when the items do or when this generator is closed; ``items`` is only ever used by that thread.
+    ``stop`` is called then, and must make ``items`` end soon if they wait for something that may never come.
     """
     ready: queue.Queue[tuple[bool, _T | BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
@@ -50,4 +51,5 @@ def prefetch(items: Iterable[_T], depth: int) -> Iterator[_T]:
                 raise value  # type: ignore[misc]  # an exception, by the flag
     finally:
         stopped.set()
+        stop()
         thread.join()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from typing import NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import cv2
 import numpy as np
@@ -138,6 +138,17 @@ class Legend:
         if self._panel is not None:
             margin = self._font_px // 2
             _stamp(image, self._panel, top=self._size[0] - margin - self._panel.colour.shape[0], left=margin)
+
+    def state(self) -> dict[str, list[float] | list[int] | None]:
+        """What it remembers of the frames so far, in JSON types."""
+        return {"shares": None if self._shares is None else self._shares.tolist(), "shown": list(self.shown)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken."""
+        self._shares = None if state["shares"] is None else np.array(state["shares"], np.float64)
+        self.shown = tuple(state["shown"])
+        if self.shown and self._font_px is not None:
+            self._panel = self._draw_panel(self._font_px)
 
     def _select(self, shares: NDArray[np.float64], font_px: int) -> tuple[int, ...]:
         if self._shares is None:

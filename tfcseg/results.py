@@ -1,39 +1,36 @@
-"""What a run writes: render → write → report, frame by frame, and the totals that the report needs."""
+"""What a run writes: render → write → report, frame by frame, and checkpoints from which it can go on."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.consistency import ConsistencyMeter, FrameConsistency
-from tfcseg.errors import DataError, UsageError
-from tfcseg.frames import VideoInfo
+from tfcseg.consistency import ConsistencyMeter
+from tfcseg.errors import DataError, OutputError, UsageError
+from tfcseg.frames import Image, VideoInfo
 from tfcseg.inference import InferenceOptions
 from tfcseg.labels import LabelSet
-from tfcseg.masks import MaskWriter
+from tfcseg.masks import MaskWriter, full_palette, is_whole_mask, read_mask, write_mask
 from tfcseg.outputs import OutputDir
-from tfcseg.render import Legend, class_shares, overlay, side_by_side
-from tfcseg.report import (
-    ClassFacts,
-    FrameRow,
-    FrameTable,
-    InputFacts,
-    ModelFacts,
-    OptionFacts,
-    Report,
-    SpeedFacts,
-    StabilityFacts,
-)
+from tfcseg.render import Legend, class_shares
+from tfcseg.rendered_videos import RenderedVideos
+from tfcseg.report import FrameRow, FrameTable
+from tfcseg.report.page import PageRecorder
+from tfcseg.run_state import Checkpoint, RunState
 from tfcseg.segmented import SegmentedFrame
-from tfcseg.video import VideoWriter
+from tfcseg.summary import RunFacts, Summary
+from tfcseg.video_parts import PartedVideo
+from tfcseg.video_writer import Sound
 from tfcseg.weights import LoadedModel
+
+_LABELS_NAME = "labels.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +41,8 @@ class ResultOptions:
     masks: bool = True
     frames_csv: bool = True
     report: bool = True
+    html: bool | None = None
+    """Write report.html; None: if there is a report."""
     side_by_side: bool = False
     alpha: float = 0.55
     """Opacity of the class colours, 0 to 1."""
@@ -52,6 +51,16 @@ class ResultOptions:
     """Names of the classes to draw; the others stay as they were filmed. Empty: all."""
     tc: bool = True
     """Measure TC, which needs optical flow."""
+
+    @property
+    def page(self) -> bool:
+        """Whether report.html is written."""
+        return self.report if self.html is None else self.html
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Names of the videos that are written."""
+        return tuple(name for name in ("overlay", "side_by_side") if getattr(self, name))
 
     def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
         """(K,) flags of the classes to draw, None for all. UsageError for senseless options and unknown names."""
@@ -67,225 +76,228 @@ class ResultOptions:
         return flags
 
 
-class _Mean:
-    """Mean of the values that were measured."""
+@dataclass(frozen=True, slots=True)
+class ResultPlan:
+    """What is written, where, and of which video."""
 
-    def __init__(self) -> None:
-        self._values_sum, self._count = 0.0, 0
+    options: ResultOptions
+    out: OutputDir
+    state: RunState
+    info: VideoInfo
+    labels: LabelSet
+    range_s: tuple[float | None, float | None]
+    part_frames: int
+    """Frames between two checkpoints."""
 
-    def add(self, value: float | None) -> None:
-        if value is not None:
-            self._values_sum += value
-            self._count += 1
+    def is_intact(self, checkpoint: Checkpoint) -> bool:
+        """Whether everything is still on disk that was written before ``checkpoint``."""
+        frames, pictures = checkpoint.frames, self.state.pictures(checkpoint.frames)
+        files = [self.state.part(name, first) for name in self.options.videos for first in self.parts(frames)]
+        try:
+            if self.options.page and self.restore_recorder(checkpoint).frames != frames:
+                return False
+            if self.options.frames_csv and self.out.frames_csv.stat().st_size < checkpoint.rows_bytes:
+                return False
+        except (OSError, OutputError):
+            return False
+        masks = [self.out.mask(index) for index in range(frames)] if self.options.masks else []
+        return all(path.is_file() for path in files) and all(map(is_whole_mask, [pictures / _LABELS_NAME, *masks]))
 
-    @property
-    def value(self) -> float | None:
-        return self._values_sum / self._count if self._count else None
+    def parts(self, frames: int) -> range:
+        """First frames of the parts of videos that ``frames`` frames make."""
+        return range(0, frames, self.part_frames)
 
-    @property
-    def total(self) -> float:
-        return self._values_sum
-
-
-@dataclass(slots=True)
-class Summary:
-    """Totals over the frames written so far."""
-
-    frames: int = 0
-    keyframes: int = 0
-    shares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    label_change: _Mean = field(default_factory=_Mean)
-    tc: _Mean = field(default_factory=_Mean)
-    similarity: _Mean = field(default_factory=_Mean)
-    updated_fraction: _Mean = field(default_factory=_Mean)
-    keyframe_ms: _Mean = field(default_factory=_Mean)
-    non_keyframe_ms: _Mean = field(default_factory=_Mean)
-    tc_flow: str | None = None
-    audio: str | None = None
-    outputs: dict[str, str] = field(default_factory=dict)
+    def restore_recorder(self, checkpoint: Checkpoint) -> PageRecorder:
+        """What report.html needs of the frames before ``checkpoint``; OutputError if it is missing or damaged."""
+        folder = self.state.pictures(checkpoint.frames)
+        return PageRecorder.restore(folder, self.labels.palette_array(), self.info.frame_rate)
 
 
 class ResultWriter:
-    """Writes the results of one run into ``out``; ``close`` completes the files, ``abort`` drops unfinished videos."""
+    """Writes the results of one run; ``close`` completes the files, ``abort`` drops parts of videos that are not.
 
-    def __init__(
-        self,
-        out: OutputDir,
-        info: VideoInfo,
-        labels: LabelSet,
-        visible: NDArray[np.bool_] | None,
-        options: ResultOptions,
-        range_s: tuple[float | None, float | None],
-    ) -> None:
-        self._palette = labels.palette_array()
-        self._classes = len(labels)
-        self._visible = visible
-        self._options = options
-        self._meter = ConsistencyMeter(use_flow=options.tc)
-        self._size = (info.height, info.width)
-        self._legend = Legend(labels, self._size) if options.legend else None
-        self._summary = Summary(shares=np.zeros(len(labels)), tc_flow=self._meter.flow_name)
-        self._videos: list[tuple[str, VideoWriter]] = []
-        self._out, self._frame_rate, self._range_s = out, info.frame_rate, range_s
-        # A folder of frames and a stream that is gone have no sound to take.
-        self._sound = info.path if info.audio is not None and info.path != "-" else None
-        self._side_by_side: VideoWriter | None = None
+    At the end of every part it saves what it takes to go on from there, in a thread of its own. With a ``checkpoint``
+    it goes on itself, once ``remember`` has shown it the last image before.
+    """
+
+    def __init__(self, plan: ResultPlan, started_s: float, checkpoint: Checkpoint | None = None) -> None:
+        self._plan = plan
+        self._options = plan.options
+        self._palette = plan.labels.palette_array()
+        self._started_s = started_s - (checkpoint.wall_s if checkpoint else 0.0)
+        self._resumes = checkpoint.resumes + 1 if checkpoint else 0
+        self._audio: str | None = None
+        self._outputs: dict[str, str] = {}
+        self.summary = Summary.from_json(checkpoint.summary) if checkpoint else Summary(np.zeros(len(plan.labels)))
+        self.recorder = self._make_recorder(checkpoint)
+        self._checkpoint = checkpoint
+        self._meter = ConsistencyMeter(use_flow=plan.options.tc)
+        self._videos = self._make_videos(checkpoint)
+        self._masks: MaskWriter | None = None
+        self._table: FrameTable | None = None
+        self._saved: Future[None] | None = None
+        self._last = np.zeros((0, 0), np.uint8)
         with ExitStack() as undo:
             undo.callback(self.abort)
-            self._overlay = self._open_video("overlay", out.overlay, self._size) if options.overlay else None
-            self._masks = MaskWriter(out.masks, self._palette) if options.masks else None
-            self._table = FrameTable(out.frames_csv) if options.frames_csv else None
+            self._saver = ThreadPoolExecutor(1, "tfcseg-save")
+            if self._options.masks:
+                self._masks = MaskWriter(plan.out.masks, self._palette)
+            if self._options.frames_csv:
+                self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0)
             undo.pop_all()
+
+    def remember(self, image: Image) -> None:
+        """Take the last image before the checkpoint, with which the next one is compared."""
+        self._meter.update(image, read_mask(self._plan.state.pictures(self.summary.frames) / _LABELS_NAME))
 
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
         change = self._meter.update(frame.image, frame.labels)
-        shares = class_shares(frame.labels, self._classes)
+        shares = class_shares(frame.labels, len(self._plan.labels))
         similarity = None if frame.similarity is None else float(frame.similarity.mean())
-        self._add(frame, shares, similarity, change)
+        self.summary.add(frame, shares, similarity, change)
         if self._masks:
             self._masks.write(frame.index, frame.labels)
-        if self._options.overlay or self._options.side_by_side:
-            self._render(frame, shares)
+        self._videos.write(frame, shares)
+        row = FrameRow(
+            frame.index,
+            frame.time_s,
+            frame.is_keyframe,
+            similarity,
+            frame.updated_fraction,
+            change.label_change,
+            change.tc,
+            frame.model_ms,
+            frame.is_held,
+        )
+        if self.recorder:
+            self.recorder.add(row, shares, frame.image, frame.labels)
         if self._table:
-            self._table.write(
-                FrameRow(
-                    frame.index,
-                    frame.time_s,
-                    frame.is_keyframe,
-                    similarity,
-                    frame.updated_fraction,
-                    change.label_change,
-                    change.tc,
-                    frame.model_ms,
-                )
-            )
+            self._table.write(row)
+        self._last = frame.labels
+        if self.summary.frames % self._plan.part_frames == 0:
+            self._end_part()
 
     def close(self) -> None:
         """Complete all files and give the videos their names."""
+        if self._checkpoint is None or self.summary.frames > self._checkpoint.frames:
+            self._end_part()
+        self._wait_until_saved()
+        out = self._plan.out
         if self._masks:
             self._masks.close()
-            self._summary.outputs["masks"] = self._out.masks.name
+            self._outputs["masks"] = out.masks.name
         if self._table:
             self._table.close()
-            self._summary.outputs["frames_csv"] = self._out.frames_csv.name
-        for name, video in self._videos:
-            video.close()
-            self._summary.outputs[name] = video.path.name
-            self._summary.audio = video.audio
+            self._outputs["frames_csv"] = out.frames_csv.name
+        self._audio = self._videos.finish(self._plan.part_frames)
+        self._outputs |= {name: getattr(out, name).name for name in self._options.videos}
+        if self._options.page:
+            self._outputs["page"] = out.report_html.name
         if self._options.report:
-            self._summary.outputs["report"] = self._out.report_json.name
+            self._outputs["report"] = out.report_json.name
+
+    def facts(
+        self, model: LoadedModel, options: InferenceOptions, frames_decoded: int, warnings: tuple[str, ...]
+    ) -> RunFacts:
+        """What is to be reported besides the totals, after ``close``."""
+        return RunFacts(
+            model,
+            options,
+            self._plan.info,
+            frames_decoded,
+            warnings,
+            self._meter.flow_name,
+            self._audio,
+            self._outputs,
+            self._wall_s(),
+            self._resumes,
+        )
+
+    def stop(self) -> None:
+        """Make a ``write`` that goes on in another thread fail soon; ``abort`` follows."""
+        self._videos.stop()
 
     def abort(self) -> None:
-        """Drop videos that are not complete; finished masks and rows stay."""
-        for _, video in self._videos:
-            video.abort()
+        """Drop what is not complete; finished masks, rows and parts stay. After ``close`` nothing is left to drop."""
+        self._saver.shutdown()
+        self._videos.abort()
+        with suppress(OutputError):  # the error that is already on its way is the cause
+            if self._masks:
+                self._masks.close()
+        with suppress(OutputError):
+            if self._table:
+                self._table.close()
 
-    def summary(self) -> Summary:
-        """Totals so far."""
-        return self._summary
+    def _wall_s(self) -> float:
+        """How long the run takes so far, with those that it continues."""
+        return time.perf_counter() - self._started_s
 
-    def _render(self, frame: SegmentedFrame, shares: NDArray[np.float64]) -> None:
-        picture = overlay(frame.image, frame.labels, self._palette, alpha=self._options.alpha, visible=self._visible)
-        if self._legend:
-            drawn = shares if self._visible is None else shares * self._visible
-            self._legend.draw(picture, drawn)
-        if self._overlay:
-            self._overlay.write(picture)
-        if self._options.side_by_side:
-            pair = side_by_side([frame.image, picture], ["source", "tfcseg"])
-            if self._side_by_side is None:  # its size is known only now
-                size = (pair.shape[0], pair.shape[1])
-                self._side_by_side = self._open_video("side_by_side", self._out.side_by_side, size)
-            self._side_by_side.write(pair)
-
-    def _open_video(self, name: str, path: Path, size: tuple[int, int]) -> VideoWriter:
-        start_s, end_s = self._range_s
-        video = VideoWriter(
-            path, size=size, frame_rate=self._frame_rate, audio_from=self._sound, start_s=start_s, end_s=end_s
+    def _end_part(self) -> None:
+        """Begin new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
+        self._wait_until_saved()
+        self._checkpoint = Checkpoint(
+            frames=self.summary.frames,
+            rows_bytes=self._table.size_bytes if self._table else 0,
+            wall_s=self._wall_s(),
+            resumes=self._resumes,
+            summary=self.summary.to_json(),
+            legend=self._videos.legend_state(),
         )
-        self._videos.append((name, video))
-        return video
+        if self.recorder and self._plan.state.is_resumable:
+            self.recorder.save(self._plan.state.make_pictures(self.summary.frames))
+        masks = self._masks.pending() if self._masks else ()
+        save = partial(self._save, self._checkpoint, self._videos.end_part(), masks, self._last)
+        self._saved = self._saver.submit(save)
 
-    def _add(
-        self, frame: SegmentedFrame, shares: NDArray[np.float64], similarity: float | None, change: FrameConsistency
+    def _save(
+        self,
+        checkpoint: Checkpoint,
+        complete_parts: Callable[[], None],
+        masks: Sequence[Future[None]],
+        labels: NDArray[np.uint8],
     ) -> None:
-        total = self._summary
-        total.frames += 1
-        total.keyframes += frame.is_keyframe
-        total.shares += shares
-        total.label_change.add(change.label_change)
-        total.tc.add(change.tc)
-        total.similarity.add(similarity)
-        total.updated_fraction.add(frame.updated_fraction)
-        (total.keyframe_ms if frame.is_keyframe else total.non_keyframe_ms).add(frame.model_ms)
+        """Record ``checkpoint`` once everything before it is on disk; (H, W) ``labels`` are those of its last frame.
 
+        Masks are not forced to the disk one by one, which would take long: they are looked at before the run goes on.
+        """
+        complete_parts()
+        for mask in masks:
+            mask.result()
+        state = self._plan.state
+        if not state.is_resumable:
+            return
+        if self._table:
+            self._table.sync()
+        write_mask(state.make_pictures(checkpoint.frames) / _LABELS_NAME, labels, full_palette(self._palette))
+        state.add(checkpoint)
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What a report says besides the totals."""
+    def _wait_until_saved(self) -> None:
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            saved.result()
 
-    model: LoadedModel
-    options: InferenceOptions
-    info: VideoInfo
-    frames_decoded: int
-    warnings: tuple[str, ...]
+    def _make_recorder(self, checkpoint: Checkpoint | None) -> PageRecorder | None:
+        if not self._options.page:
+            return None
+        if checkpoint is not None:
+            return self._plan.restore_recorder(checkpoint)
+        return PageRecorder(self._palette, self._plan.info.frame_rate)
 
-
-def build_report(facts: RunFacts, summary: Summary, wall_s: float) -> Report:
-    """The report of a finished run."""
-    info, model, options = facts.info, facts.model, facts.options
-    model_s = (summary.keyframe_ms.total + summary.non_keyframe_ms.total) / 1000
-    warnings = list(facts.warnings)
-    if summary.audio and summary.audio.startswith("dropped"):
-        warnings.append(f"audio {summary.audio}")
-    shares = summary.shares / max(1, summary.frames)
-    return Report(
-        tfcseg=version("tfcseg"),
-        input=InputFacts(
-            info.path,
-            facts.frames_decoded,
-            info.frames_declared,
-            info.width,
-            info.height,
-            info.frame_rate,
-            info.duration_s,
-            info.rotation,
-            summary.audio if info.audio is None else f"{info.audio} ({summary.audio or 'not written'})",
-        ),
-        model=ModelFacts(
-            model.card.name, model.card.config.backbone, model.sha256, len(model.labels), model.parameters
-        ),
-        options=OptionFacts(
-            options.mode,
-            options.keyframe_interval,
-            options.threshold,
-            options.size,
-            str(model.device),
-            str(model.precision).removeprefix("torch."),
-            options.correlation,
-            options.keyframe_position,
-        ),
-        speed=SpeedFacts(
-            wall_s,
-            summary.frames / wall_s,
-            summary.frames / model_s if model_s else None,
-            summary.keyframe_ms.value,
-            summary.non_keyframe_ms.value,
-        ),
-        stability=StabilityFacts(
-            summary.label_change.value,
-            summary.tc.value,
-            summary.tc_flow,
-            summary.similarity.value,
-            summary.updated_fraction.value,
-            summary.keyframes,
-        ),
-        classes=tuple(
-            ClassFacts(index, name, float(share))
-            for index, (name, share) in enumerate(zip(model.labels.names, shares, strict=True))
-            if share > 0 and math.isfinite(share)
-        ),
-        outputs=dict(summary.outputs),
-        warnings=tuple(warnings),
-    )
+    def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
+        plan, options = self._plan, self._options
+        # A folder of frames and a stream that is gone have no sound to take.
+        has_sound = plan.info.audio is not None and plan.info.path != "-"
+        sound = Sound(plan.info.path, *plan.range_s) if has_sound else None
+        frames = checkpoint.frames if checkpoint else 0
+        videos = {
+            name: PartedVideo(
+                getattr(plan.out, name), partial(plan.state.part, name), plan.info.frame_rate, sound, frames
+            )
+            for name in options.videos
+        }
+        legend = Legend(plan.labels, (plan.info.height, plan.info.width)) if options.legend else None
+        if legend is not None and checkpoint is not None and checkpoint.legend is not None:
+            legend.restore(checkpoint.legend)
+        visible = options.visible(plan.labels)
+        return RenderedVideos(videos, self._palette, alpha=options.alpha, visible=visible, legend=legend)

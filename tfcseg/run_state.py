@@ -105,6 +105,15 @@ class RunState:
         """Folder for what the checkpoint at ``frames`` needs and is no number."""
         return self.folder / f"at-{frames:08d}"
 
+    def make_pictures(self, frames: int) -> Path:
+        """The folder ``pictures``, made if it is missing."""
+        folder = self.pictures(frames)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {str(folder)!r}: {error.strerror or error}") from error
+        return folder
+
     def clear(self) -> None:
         """Remove everything but the lock, the journal first: without it there is no unfinished run."""
         for path in sorted(self._entries(), key=lambda path: path.name != _JOURNAL_NAME):

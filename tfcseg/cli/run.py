@@ -14,12 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, one_line, plain, print_error, print_warning, stderr
-from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.cli.console import is_terminal, one_line, plain, print_error, print_line, print_warning, stderr
+from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
 
 if TYPE_CHECKING:
     from tfcseg.pipeline import Progress as OnFrame
     from tfcseg.report import Report
+    from tfcseg.run_options import RunOptions
+    from tfcseg.weights import LoadedModel
 
 Inputs = Annotated[
     list[str], typer.Argument(help="Videos, folders of images, or - for a video on stdin.", show_default=False)
@@ -27,6 +29,7 @@ Inputs = Annotated[
 
 
 def command(
+    context: typer.Context,
     inputs: Inputs,
     output: options.Output = None,
     model: options.Model = "default",
@@ -42,6 +45,10 @@ def command(
     masks: Annotated[bool, typer.Option(help="Write masks/00000000.png …, value = class index.")] = True,
     csv: Annotated[bool, typer.Option(help="Write frames.csv.")] = True,
     report: Annotated[bool, typer.Option(help="Write report.json.")] = True,
+    html: Annotated[
+        bool | None,
+        typer.Option("--html/--no-html", help="Write report.html, a page to look at.", show_default="if --report"),
+    ] = None,
     tc: Annotated[bool, typer.Option(help="Measure TC (optical flow).")] = True,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Also write side_by_side.mp4.")] = False,
     alpha: Annotated[float, typer.Option(help="Opacity of the class colours, 0 to 1.")] = 0.55,
@@ -57,6 +64,9 @@ def command(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     overwrite: options.Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
+    ] = False,
     allow_network: Annotated[
         bool, typer.Option("--allow-network", help="Also read INPUTs that are http:// or https:// addresses.")
     ] = False,
@@ -67,70 +77,98 @@ def command(
 ) -> None:
     """Segment videos: overlay video, label masks and a per-frame consistency report.
 
-    Example: tfcseg run assets/demo.mp4 --end 1 -o first_second
+    Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
-    from tfcseg.pipeline import output_folders, run
+    from tfcseg.pipeline import output_folders
     from tfcseg.results import ResultOptions
-    from tfcseg.weights import load_model
+    from tfcseg.run_options import RunOptions
 
-    wanted = ResultOptions(
+    if not (overlay or masks or csv or report or html or side_by_side or as_json):
+        raise UsageError("every output is switched off; nothing would be written")
+    options.check_range(start, end)
+    results = ResultOptions(
         overlay=overlay,
         masks=masks,
         frames_csv=csv,
         report=report,
+        html=html,
         side_by_side=side_by_side,
         alpha=alpha,
         legend=legend,
         classes=tuple(name.strip() for name in classes.split(",")) if classes else (),
         tc=tc,
     )
-    if not (overlay or masks or csv or report or side_by_side or as_json):
-        raise UsageError("every output is switched off; nothing would be written")
-    options.check_range(start, end)
-    folders = output_folders(inputs, output)
-    loaded: Any = model
-    if len(inputs) > 1:
-        loaded = load_model(model, device=device, precision=precision)
-    reports: list[Report] = []
+    job = RunOptions(
+        **options.network_options(context),
+        start_s=start,
+        end_s=end,
+        device=device,
+        precision=precision,
+        results=results,
+        overwrite=overwrite,
+        resume=resume,
+        allow_network=allow_network,
+    )
+    loaded = job.load(model) if len(inputs) > 1 else model
+    contents: list[Any] = []
     failures: list[tuple[str, TfcsegError]] = []
-    for source, folder in zip(inputs, folders, strict=True):
+    for source, folder in zip(inputs, output_folders(inputs, output), strict=True):
         try:
-            with _progress(source, shown=not quiet) as on_frame:
-                result = run(
-                    source,
-                    folder,
-                    loaded,
-                    mode=mode,
-                    keyframe_interval=keyframe_interval,
-                    threshold=threshold,
-                    size=size,
-                    correlation=correlation,
-                    keyframe_position=keyframe_position,
-                    start_s=start,
-                    end_s=end,
-                    device=device,
-                    precision=precision,
-                    results=wanted,
-                    overwrite=overwrite,
-                    allow_network=allow_network,
-                    on_frame=on_frame,
-                )
+            contents.append(_run_one(source, folder, loaded, job, quiet=quiet))
+        except Interrupted:
+            raise
         except TfcsegError as error:
             if len(inputs) == 1:
                 raise
             failures.append((source, error))
             print_error(str(error))
-            continue
-        reports.append(result)
-        for warning in result.warnings:
-            print_warning(warning)
-        if not quiet:
-            _print_summary(result, folder)
     if as_json:
-        _print_json(reports, single=len(inputs) == 1)
+        _print_json(contents if len(inputs) > 1 else contents[0])
     if failures:
         _print_failures(failures, len(inputs))
         raise typer.Exit(1)
+
+
+def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOptions, *, quiet: bool) -> Any:
+    """Run one input and tell about it; returns its report in JSON types. Interrupted says what is kept."""
+    from tfcseg.pipeline import run_video
+    from tfcseg.report import to_json
+
+    try:
+        with _progress(source, shown=not quiet) as on_frame:
+            report = run_video(source, folder, model, job, on_frame)
+    except FinishedError as note:
+        if not quiet:
+            print_line(str(note))
+        return _read_report(folder)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
+    for warning in report.warnings:
+        print_warning(warning)
+    if not quiet:
+        _print_summary(report, folder)
+    return to_json(report)
+
+
+def _what_is_kept(folder: Path) -> str:
+    from tfcseg.run_state import unfinished_frames
+
+    frames = unfinished_frames(folder)
+    if frames is not None:
+        return f"the same command with --resume goes on after the {frames} frames that are safe in {str(folder)!r}"
+    if folder.exists():
+        return f"finished masks and rows are kept in {str(folder)!r}, unfinished videos were removed"
+    return "nothing was written"
+
+
+def _read_report(folder: Path) -> Any:
+    """The report of a finished run as it stands in its file; None without one."""
+    from tfcseg.outputs import OutputDir
+
+    try:
+        return json.loads(OutputDir(folder).report_json.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager
@@ -149,7 +187,7 @@ def _progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
         def on_frame(frame: Any, info: Any) -> None:
             state = bar.tasks[0]
             speed = f"{state.speed:.1f} fps" if state.speed else ""
-            bar.update(task, advance=1, total=info.frames_declared, speed=speed)
+            bar.update(task, completed=frame.index + 1, total=info.frames_declared, speed=speed)
 
         yield on_frame
 
@@ -187,10 +225,7 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
-def _print_json(reports: list[Report], *, single: bool) -> None:
-    from tfcseg.report import to_json
-
-    content = to_json(reports[0]) if single else [to_json(report) for report in reports]
+def _print_json(content: Any) -> None:
     json.dump(content, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
     sys.stdout.flush()
