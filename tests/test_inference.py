@@ -196,6 +196,10 @@ class SmallDevice:
         self._reserve(images)
         return self._network.non_keyframes(images, memory, **options)
 
+    def intervals(self, images, length, key, **options):
+        self._reserve(images)
+        return self._network.intervals(images, length, key, **options)
+
     def _reserve(self, images):
         if len(images) > self._room:
             raise torch.OutOfMemoryError(f"no room for {len(images)} images")
@@ -229,3 +233,72 @@ def test_the_middle_frame_can_be_the_keyframe():
     last = run(images[:2], keyframe_position="middle")  # a shorter interval, as at the end of a video
     assert [result.is_keyframe for result in last] == [False, True]
     assert run(images[:1], keyframe_position="middle")[0].is_keyframe
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "reuse"}, {"mode": "image"}, {"keyframe_position": "middle"}])
+def test_several_intervals_at_once_are_the_same(options):
+    """As on a GPU; two intervals of different sizes and a short one at the end included."""
+    images = [*moving_images(8), *moving_images(4, (64, 96)), *moving_images(6)]
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **options))
+    assert network.frames_at_once == 4 * network.intervals_at_once if network.options.uses_memory else 1
+    length = network.options.keyframe_interval
+    wanted = [result for first in range(0, 18, length) for result in network.run(images[first : first + length])]
+    network.intervals_at_once = 2
+    assert_same(network.run_many(images), wanted)
+
+
+def test_low_stages_of_several_intervals_are_one_batch(monkeypatch):
+    sizes = []
+    original = MODEL.network.backbone.encode_low
+    monkeypatch.setattr(MODEL.network.backbone, "encode_low", lambda x: sizes.append(len(x)) or original(x))
+    network = IntervalNetwork(MODEL, checked_options(MODEL))
+    network.intervals_at_once = 3
+    network.run_many(moving_images(14))
+    assert sizes == [12, 1, 1]
+
+
+def test_intervals_that_do_not_fit_come_one_at_a_time():
+    images = moving_images(8, (32, 48))
+    small = SmallDevice(MODEL.network, room=3)
+    network = IntervalNetwork(dataclasses.replace(MODEL, network=small), checked_options(MODEL, size=32))
+    network.intervals_at_once = 2
+    assert_same(network.run_many(images), [*run(images[:4], size=32), *run(images[4:], size=32)])
+    assert small.batches == [1, 3, 1, 3]
+    assert network.intervals_at_once == 1
+
+
+@pytest.mark.parametrize("mode", ["tfc", "reuse", "image"])
+def test_low_latency_gives_the_same_labels(mode):
+    images = moving_images(7)
+    network = IntervalNetwork(MODEL, checked_options(MODEL, mode=mode, latency="low"))
+    asked = []
+
+    def live():
+        for index, image in enumerate(images):
+            asked.append(index)
+            yield image
+
+    results = []
+    for result in network.stream(live()):
+        results.append(result)
+        assert len(asked) == len(results)  # before the next image is asked for
+    assert_same(results, [*run(images[:4], mode=mode), *run(images[4:], mode=mode)])
+
+
+def test_low_latency_refuses_a_change_of_size_within_an_interval():
+    network = IntervalNetwork(MODEL, checked_options(MODEL, latency="low"))
+    results = network.stream([*moving_images(1), *moving_images(1, (64, 96))])
+    next(results)
+    with pytest.raises(UsageError, match=r"45×70 and 64×96"):
+        next(results)
+
+
+def test_low_latency_needs_the_keyframe_first():
+    config = dataclasses.replace(MODEL.card.config, keyframe_position="middle")
+    model = dataclasses.replace(MODEL, card=dataclasses.replace(MODEL.card, config=config))
+    assert checked_options(model).keyframe_position == "middle"
+    assert checked_options(model, latency="low").keyframe_position == "first"
+    with pytest.raises(UsageError, match="low latency cannot wait for a keyframe in the middle"):
+        checked_options(model, latency="low", keyframe_position="middle")
+    with pytest.raises(UsageError, match="no latency 'none'; there are normal, low"):
+        checked_options(model, latency="none")

@@ -176,6 +176,22 @@ def test_only_one_interval_is_read_ahead():
         assert len(taken) == min(10, (number // INTERVAL + 1) * INTERVAL)
 
 
+def test_low_latency_reads_no_frame_ahead():
+    taken = []
+
+    def frames():
+        for number, image in enumerate(moving_images(6)):
+            taken.append(number)
+            yield image
+
+    wanted = list(tfcseg.segment(moving_images(6), MODEL))
+    for number, frame in enumerate(tfcseg.segment(frames(), MODEL, latency="low")):
+        assert taken[-1] == frame.index == number
+        assert (frame.labels == wanted[number].labels).all()
+        assert frame.is_keyframe == wanted[number].is_keyframe
+    assert number == 5
+
+
 def test_a_failing_source_fails_after_its_complete_intervals():
     def frames():
         yield from moving_images(5)

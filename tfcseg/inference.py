@@ -6,8 +6,9 @@ Letters: T frames, H W source image, h w grid of the logits.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,10 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, MODES, SIZE_MULTIPLE
+from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODES, SIZE_MULTIPLE
 from tfcseg.model.label_map import labels_from_logits
 from tfcseg.model.tfc import Keyframe
 from tfcseg.weights import LoadedModel
+
+BATCH = 16
+"""Frames computed at once at most: bounds memory for long intervals."""
 
 MAX_ASPECT = 4
 """Longer pictures are squeezed to it: a 16×10,000 strip must not become a 480×300,000 network input."""
@@ -38,6 +42,8 @@ class InferenceOptions:
     """``paper`` or ``aligned``."""
     keyframe_position: str
     """``first`` or ``middle`` of the interval."""
+    latency: str = "normal"
+    """``normal`` or ``low``."""
 
     def keyframe_of(self, frames: int) -> int:
         """Index of the keyframe among the ``frames`` of an interval (the last one of a video may be shorter)."""
@@ -74,8 +80,12 @@ def checked_options(
     size: int | None = None,
     correlation: str | None = None,
     keyframe_position: str | None = None,
+    latency: str = "normal",
 ) -> InferenceOptions:
-    """Options with the model's defaults for what is None; UsageError for values that make no sense."""
+    """Options with the model's defaults for what is None; UsageError for values that make no sense.
+
+    Low latency needs the keyframe first, which is then the default.
+    """
     config = model.card.config
     interval = config.keyframe_interval if keyframe_interval is None else keyframe_interval
     limit = config.threshold if threshold is None else threshold
@@ -85,16 +95,21 @@ def checked_options(
     matching = config.correlation if correlation is None else correlation
     if matching not in CORRELATIONS:
         raise UsageError(f"no correlation {matching!r}; there are {', '.join(CORRELATIONS)}")
-    position = config.keyframe_position if keyframe_position is None else keyframe_position
+    if latency not in LATENCIES:
+        raise UsageError(f"no latency {latency!r}; there are {', '.join(LATENCIES)}")
+    preferred = "first" if latency == "low" else config.keyframe_position
+    position = preferred if keyframe_position is None else keyframe_position
     if position not in KEYFRAME_POSITIONS:
         raise UsageError(f"no keyframe position {position!r}; there are {', '.join(KEYFRAME_POSITIONS)}")
+    if latency == "low" and position != "first":
+        raise UsageError(f"low latency cannot wait for a keyframe in the {position} of its interval; use first")
     if not 1 <= interval <= 1000:
         raise UsageError(f"a keyframe interval of {interval} is not between 1 and 1000")
     if not 0.0 <= limit <= 1.0:
         raise UsageError(f"a threshold of {limit:g} is not between 0 and 1")
     if not SIZE_MULTIPLE <= side <= 4096:
         raise UsageError(f"a network input of {side} px is not between {SIZE_MULTIPLE} and 4096")
-    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side, matching, position)
+    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side, matching, position, latency)
 
 
 def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
@@ -112,7 +127,8 @@ def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
 class IntervalNetwork:
     """Runs intervals of frames of any length through a model; holds nothing from one interval to the next.
 
-    On a GPU that runs out of memory the frames between keyframes are computed in halves, down to one at a time.
+    On a GPU several intervals are computed at once. If it runs out of memory there, it is one interval at a time, then
+    its frames between keyframes in halves, down to one at a time.
     """
 
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
@@ -120,9 +136,50 @@ class IntervalNetwork:
         self._device, self._dtype = model.device, model.precision
         self.options = options
         preprocessing = model.card.preprocessing
-        self._mean = torch.tensor(preprocessing.mean, device=self._device).view(1, 3, 1, 1)
-        self._std = torch.tensor(preprocessing.std, device=self._device).view(1, 3, 1, 1)
-        self._batch = 16
+        values = np.arange(256, dtype=np.float32)[:, None]
+        table = (values - np.array(preprocessing.mean, np.float32)) / np.array(preprocessing.std, np.float32)
+        self._normalised = table[None]
+        """(1, 256, 3): what a pixel's value becomes in each channel."""
+        self._batch = BATCH
+        # A processor's caches like single frames, a GPU's many cores like many.
+        self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
+
+    @property
+    def frames_at_once(self) -> int:
+        """Frames to give to `run_many` for full speed: whole intervals."""
+        return self.intervals_at_once * self.options.keyframe_interval
+
+    def run_many(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameResult]:
+        """Results for the frames of one or several intervals; the last may be shorter.
+
+        UsageError if the sizes of an interval's frames differ.
+        """
+        length = self.options.keyframe_interval
+        results: list[FrameResult] = []
+        while len(results) < len(images):
+            rest = images[len(results) :]
+            whole = min(len(rest) // length, self.intervals_at_once) * length
+            is_many = whole > length and self.options.uses_memory and len({i.shape for i in rest[:whole]}) == 1
+            together = self._intervals(rest[:whole]) if is_many else None
+            results += together if together is not None else self.run(rest[:length])
+        return results
+
+    def stream(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[FrameResult]:
+        """Results frame by frame, each before the next image is asked for: low latency for live input."""
+        memory: Keyframe | None = None
+        key_size = (0, 0)
+        for index, image in enumerate(images):
+            size = (image.shape[0], image.shape[1])
+            with torch.inference_mode():
+                if not self.options.uses_memory:
+                    result = self._alone(image, size)
+                elif memory is None or index % self.options.keyframe_interval == 0:
+                    key_size = size
+                    result, memory = self._keyframe(image, size)
+                else:
+                    _check_sizes({key_size, size})
+                    result = self._in_parts([image], memory, size)[0]
+            yield result
 
     @torch.inference_mode()
     def run(self, images: Sequence[NDArray[np.uint8]], label_size: tuple[int, int] | None = None) -> list[FrameResult]:
@@ -132,25 +189,52 @@ class IntervalNetwork:
         size.
         """
         sizes = {(image.shape[0], image.shape[1]) for image in images}
-        if len(sizes) > 1:
-            shown = " and ".join(f"{height}×{width}" for height, width in sorted(sizes))
-            raise UsageError(f"frames between two keyframes must have one size, not {shown} (height×width)")
+        _check_sizes(sizes)
         size = label_size or sizes.pop()
         if not self.options.uses_memory:
             return [self._alone(image, size) for image in images]
         key = self.options.keyframe_of(len(images))
         keyframe, memory = self._keyframe(images[key], size)
         others = [image for index, image in enumerate(images) if index != key]
+        results = self._in_parts(others, memory, size)
+        return [*results[:key], keyframe, *results[key:]]
+
+    @torch.inference_mode()
+    def _intervals(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameResult] | None:
+        """Several whole intervals in one batch; None if they do not fit, from then on."""
+        started_s = time.perf_counter()
+        length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
+        size = (images[0].shape[0], images[0].shape[1])
+        try:
+            logits, others = self._network.intervals(self._to_network(images), length, key, **self._method)
+            labels = iter(_to_labels(others.logits, size))
+            key_labels = iter(_to_labels(logits, size))
+        except torch.OutOfMemoryError:
+            self.intervals_at_once = 1
+            return None
+        similarity, updated = iter(others.similarity.float().cpu().numpy()), iter(others.updated_fraction.tolist())
+        elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
+        return [
+            FrameResult(next(key_labels), True, None, None, elapsed_ms)
+            if index % length == key
+            else FrameResult(next(labels), False, next(similarity), next(updated), elapsed_ms)
+            for index in range(len(images))
+        ]
+
+    def _in_parts(
+        self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
+    ) -> list[FrameResult]:
+        """Frames between keyframes, as many at once as fit."""
         results: list[FrameResult] = []
-        while len(results) < len(others):
-            part = others[len(results) : len(results) + self._batch]
+        while len(results) < len(images):
+            part = images[len(results) : len(results) + self._batch]
             try:
                 results += self._non_keyframes(part, memory, size)
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise self._too_large(part[0]) from None
                 self._batch = len(part) // 2
-        return [*results[:key], keyframe, *results[key:]]
+        return results
 
     def _alone(self, image: NDArray[np.uint8], size: tuple[int, int]) -> FrameResult:
         """A frame that no other refers to: the image network, bit for bit the logits of a keyframe."""
@@ -175,33 +259,40 @@ class IntervalNetwork:
         self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
     ) -> list[FrameResult]:
         started_s = time.perf_counter()
-        result = self._network.non_keyframes(
-            self._to_network(images),
-            memory,
-            mode=self.options.mode,
-            threshold=self.options.threshold,
-            correlation=self.options.correlation,
-        )
+        result = self._network.non_keyframes(self._to_network(images), memory, **self._method)
         labels = _to_labels(result.logits, size)
         similarity = result.similarity.float().cpu().numpy()
         updated = result.updated_fraction.cpu().tolist()
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
         return [FrameResult(labels[t], False, similarity[t], updated[t], elapsed_ms) for t in range(len(images))]
 
+    @property
+    def _method(self) -> dict[str, Any]:
+        options = self.options
+        return {"mode": options.mode, "threshold": options.threshold, "correlation": options.correlation}
+
     def _to_network(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """(T, 3, H', W') normalised, in channels-last order as the pixels come."""
         height, width = network_size((images[0].shape[0], images[0].shape[1]), self.options.size)
         shrinks = min(images[0].shape[:2]) > self.options.size
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        resized = np.stack([cv2.resize(image, (width, height), interpolation=how) for image in images])
-        pixels = torch.from_numpy(resized).to(self._device).permute(0, 3, 1, 2)
-        return ((pixels - self._mean) / self._std).to(self._dtype)
+        batch = np.empty((len(images), height, width, 3), np.float32)
+        for image, normalised in zip(images, batch, strict=True):
+            cv2.LUT(cv2.resize(image, (width, height), interpolation=how), self._normalised, dst=normalised)
+        return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)
 
     def _too_large(self, image: NDArray[np.uint8]) -> TfcsegError:
         height, width = network_size((image.shape[0], image.shape[1]), self.options.size)
         return TfcsegError(
             f"the GPU has too little memory for one frame of {width}×{height}; use a smaller --size or --device cpu"
         )
+
+
+def _check_sizes(sizes: set[tuple[int, int]]) -> None:
+    """UsageError if these are several (height, width)."""
+    if len(sizes) > 1:
+        shown = " and ".join(f"{height}×{width}" for height, width in sorted(sizes))
+        raise UsageError(f"frames between two keyframes must have one size, not {shown} (height×width)")
 
 
 def _to_labels(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:

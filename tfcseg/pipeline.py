@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 
 import numpy as np
 
 from tfcseg.errors import InputError, TfcsegError, UsageError
 from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
-from tfcseg.inference import IntervalNetwork, checked_options
+from tfcseg.inference import FrameResult, IntervalNetwork, checked_options
 from tfcseg.outputs import OutputDir, claimed_output
 from tfcseg.prefetch import prefetch
 from tfcseg.report import Report, write_json
@@ -49,13 +49,16 @@ def segment(
     size: int | None = None,
     correlation: str | None = None,
     keyframe_position: str | None = None,
+    latency: str = "normal",
 ) -> Iterator[SegmentedFrame]:
     """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
 
     frames: from `read_frames`, or plain (H, W, 3) uint8 RGB arrays, all of one size within an interval. ``mode`` is
     ``tfc``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``, ``keyframe_position``
-    ``first`` or ``middle`` of an interval; what is None is the model's default.
-    Holds one interval of frames, and nothing between two calls: two videos interleaved do not affect each other.
+    ``first`` or ``middle`` of an interval; what is None is the model's default. With ``latency`` ``low`` every frame
+    comes out before the next is asked for.
+    Holds one interval of frames (on a GPU several), and nothing between two calls: two videos interleaved do not affect
+    each other.
     UsageError for senseless options.
     """
     options = checked_options(
@@ -66,6 +69,7 @@ def segment(
         size=size,
         correlation=correlation,
         keyframe_position=keyframe_position,
+        latency=latency,
     )
     network = IntervalNetwork(model, options)
     numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
@@ -73,26 +77,33 @@ def segment(
 
 
 def _segment(frames: Iterator[Frame], network: IntervalNetwork) -> Iterator[SegmentedFrame]:
-    # A generator for each interval: nothing of it is held while the frames of the next one are awaited.
-    while interval := list(islice(frames, network.options.keyframe_interval)):
-        yield from _segment_interval(interval, network)
+    if network.options.latency == "low":
+        ahead, behind = tee(frames)  # the second is one frame behind the first
+        yield from map(_join, ahead, network.stream(frame.image for frame in behind))
+        return
+    # A generator for each call: nothing of it is held while the frames of the next one are awaited.
+    while group := list(islice(frames, network.frames_at_once)):
+        yield from _segment_group(group, network)
 
 
-def _segment_interval(interval: list[Frame], network: IntervalNetwork) -> Iterator[SegmentedFrame]:
-    results = network.run([frame.image for frame in interval])
-    while interval:
-        frame, result = interval.pop(0), results.pop(0)
-        yield SegmentedFrame(
-            frame.index,
-            frame.time_s,
-            frame.image,
-            result.labels,
-            result.is_keyframe,
-            result.similarity,
-            result.updated_fraction,
-            result.model_ms,
-            frame.is_held,
-        )
+def _segment_group(group: list[Frame], network: IntervalNetwork) -> Iterator[SegmentedFrame]:
+    results = network.run_many([frame.image for frame in group])
+    while group:
+        yield _join(group.pop(0), results.pop(0))
+
+
+def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:
+    return SegmentedFrame(
+        frame.index,
+        frame.time_s,
+        frame.image,
+        result.labels,
+        result.is_keyframe,
+        result.similarity,
+        result.updated_fraction,
+        result.model_ms,
+        frame.is_held,
+    )
 
 
 def _as_frame(index: int, frame: Frame | Image) -> Frame:
@@ -119,6 +130,7 @@ def run(
     size: int | None = None,
     correlation: str | None = None,
     keyframe_position: str | None = None,
+    latency: str = "normal",
     start_s: float | None = None,
     end_s: float | None = None,
     device: str = "auto",
@@ -143,6 +155,7 @@ def run(
         size=size,
         correlation=correlation,
         keyframe_position=keyframe_position,
+        latency=latency,
         start_s=start_s,
         end_s=end_s,
         device=device,

@@ -22,6 +22,7 @@ class RunOptions:
     size: int | None = None
     correlation: str | None = None
     keyframe_position: str | None = None
+    latency: str = "normal"
     start_s: float | None = None
     end_s: float | None = None
     device: str = "auto"
@@ -62,6 +63,7 @@ class RunOptions:
             size=self.size,
             correlation=self.correlation,
             keyframe_position=self.keyframe_position,
+            latency=self.latency,
         )
 
 

@@ -18,13 +18,13 @@ from tfcseg.cli.console import print_line, print_warning
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
-from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, MODES
+from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODES
 from tfcseg.spelling import hint
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PROTOCOLS = ("vspw", "strict")
-NETWORK = ("mode", "keyframe_interval", "threshold", "size", "correlation", "keyframe_position")
+NETWORK = ("mode", "keyframe_interval", "threshold", "size", "correlation", "keyframe_position", "latency")
 """Parameters that say how frames go through the network."""
 
 logger = logging.getLogger(__name__)
@@ -147,6 +147,14 @@ KeyframePosition = Annotated[
         show_default="the model's",
         callback=one_of("keyframe position", KEYFRAME_POSITIONS),
         autocompletion=completing(lambda: KEYFRAME_POSITIONS),
+    ),
+]
+Latency = Annotated[
+    str,
+    typer.Option(
+        help="[bold]low[/] labels every frame before the next is read, for live input; needs the keyframe first.",
+        callback=one_of("latency", LATENCIES),
+        autocompletion=completing(lambda: LATENCIES),
     ),
 ]
 Start = Annotated[float | None, typer.Option(help="Begin at this second of the video.")]

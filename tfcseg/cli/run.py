@@ -39,6 +39,7 @@ def command(
     size: options.Size = None,
     correlation: options.Correlation = None,
     keyframe_position: options.KeyframePosition = None,
+    latency: options.Latency = "normal",
     start: options.Start = None,
     end: options.End = None,
     overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,

@@ -29,6 +29,10 @@ KEYFRAME_POSITIONS = ("first", "middle")
 frame refers to the nearest keyframe, before or after it, which halves the distance at the price of waiting for it."""
 
 
+LATENCIES = ("normal", "low")
+"""``low``: every frame's labels come before the next frame is asked for, for live input."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Everything needed to build a network of the right shape; stored in the weights file."""
