@@ -182,8 +182,10 @@ def _summarise(
         skipped=skipped,
         classes=classes,
         per_video=tuple(scores),
+        confusion=tuple(tuple(row) for row in counts.tolist()),
         protocol=scoring.protocol,
         mode=mode,
+        dataset=dataset.root.resolve().name,
         split=dataset.split,
         speed=speed,
     )

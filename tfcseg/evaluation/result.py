@@ -1,4 +1,4 @@
-"""What an evaluation found, and its files: eval.json, per_class.csv, per_video.csv."""
+"""What an evaluation found, and its files: eval.json, per_class.csv, per_video.csv, eval.html."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfcseg.evaluation.metrics import Mean, VcProtocol, WindowScores
+from tfcseg.evaluation.page import write_page
 from tfcseg.outputs import replace_atomically
 
-RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv")
+RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
 
 SkipKind = Literal[
     "missing video",
@@ -108,8 +109,12 @@ class Evaluation:
     skipped: tuple[Skip, ...]
     classes: tuple[ClassScore, ...]
     per_video: tuple[VideoScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """(K, K + 1) pixels by class of the ground truth and predicted class, the last column being none."""
     protocol: VcProtocol
     mode: str
+    dataset: str
+    """Name of its folder."""
     split: str
     speed: Speed
 
@@ -159,10 +164,12 @@ def write_evaluation(directory: str | Path, evaluation: Evaluation) -> tuple[Pat
         _csv(_video_row(score) for score in evaluation.per_video),
     )
     paths = tuple(Path(directory) / name for name in RESULT_FILES)
-    for path, content in zip(paths, contents, strict=True):
+    *tables, page = paths
+    for path, content in zip(tables, contents, strict=True):
         with replace_atomically(path) as partial:
             partial.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(content, encoding="utf-8")
+    write_page(page, evaluation)
     return paths
 
 

@@ -34,9 +34,9 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 def write_html(path: Path, template: str, context: Mapping[str, Any], data: object = None) -> None:
     """Render ``template`` into ``path``, which appears complete or not at all; OutputError if that is impossible.
 
-    ``data`` is embedded as JSON for the page's script.
+    ``data`` is embedded as JSON for the script of players; a page without data has no script.
     """
-    text = _environment().get_template(template).render(**context, data=_embedded(data))
+    text = _environment().get_template(template).render(**context, data=None if data is None else _embedded(data))
     with replace_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -13,26 +13,16 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.report.html import relative_url, write_html
+from tfcseg.report.html import write_html
 from tfcseg.report.moments import Moment
-from tfcseg.report.recorder import PICTURE_PX, SERIES, PageRecorder
-from tfcseg.report.schema import Report, to_json
+from tfcseg.report.player import View, lanes, player_data, source_view
+from tfcseg.report.recorder import PICTURE_PX, PageRecorder
+from tfcseg.report.schema import Report
 
 __all__ = ["Moment", "PageRecorder", "write_page"]
 
-_PLAYABLE = (".mp4", ".m4v", ".mov", ".webm", ".ogv", ".mkv")
-"""Containers that browsers may play; whether they do depends on what is inside, and the page says so if not."""
-
 _CLASSES_DRAWN = 11
 """Classes with an area of their own over time; the others share one."""
-
-_LANES = (
-    ("label_change", "Label change", "pixels whose class differs from the frame before", 0),
-    ("tc", "TC", "pixels whose class is kept along the optical flow", 1),
-    ("similarity", "Similarity", "likeness of a frame's features to its keyframe's", 1),
-    ("updated_fraction", "Recomputed", "points repaired by deformable attention", 0),
-)
-"""Key, title, meaning and ideal value of each lane of the timeline."""
 
 
 def write_page(path: Path, report: Report, recorder: PageRecorder) -> None:
@@ -40,31 +30,23 @@ def write_page(path: Path, report: Report, recorder: PageRecorder) -> None:
 
     Its source is looked for at ``report.input.path``, seen from the current folder.
     """
-    moments = recorder.moments()
     classes = _classes(report, recorder)
     views = _views(path.parent, report, recorder.start_s)
-    lanes = _lanes(recorder)
+    drawn = lanes({"": recorder.timeline})
     context = {
         "title": Path(report.input.path).name or report.input.path,
         "report": report,
         "frame_rate": float(recorder.frame_rate),
         "frames": recorder.frames,
-        "lanes": lanes,
+        "lanes": drawn,
         "classes": classes,
-        "moments": [_moment(moment, report, recorder) for moment in moments],
+        "moments": [_moment(moment, report, recorder) for moment in recorder.moments()],
         "picture_wh": _picture_size(report),
         "views": views,
     }
-    data = {
-        "frames": recorder.frames,
-        "rate": float(recorder.frame_rate),
-        "views": views,
-        "bucket": recorder.timeline.frames_per_bucket,
-        "lanes": [{key: lane[key] for key in ("key", "title", "ideal", "scale", "series")} for lane in lanes],
-        "keyframes": _keyframes(recorder),
-        "shares": _shares(recorder, classes),
-    }
-    write_html(path, "run.html", context, to_json(data, decimals=5))
+    shares = _shares(recorder, classes)
+    data = player_data(views, drawn, recorder.timeline, recorder.frame_rate, shares=shares)
+    write_html(path, "run.html", context, data)
 
 
 def _picture_size(report: Report) -> tuple[int, int]:
@@ -73,50 +55,20 @@ def _picture_size(report: Report) -> tuple[int, int]:
     return round(report.input.width * scale), round(report.input.height * scale)
 
 
-def _views(folder: Path, report: Report, start_s: float) -> list[dict[str, Any]]:
-    """What the stage can show; ``start_s`` is the time of the first frame in that video."""
-    views: list[dict[str, Any]] = []
-    source = Path(report.input.path)
-    if source.suffix.lower() in _PLAYABLE and source.is_file():
-        views.append(_view("source", "Source", relative_url(str(source), folder), start_s))
-    for key, title in (("overlay", "Overlay"), ("side_by_side", "Side by side")):
-        if key in report.outputs:
-            views.append(_view(key, title, quote(report.outputs[key])))
-    if "masks" in report.outputs:
-        views.append(_view("masks", "Masks", quote(report.outputs["masks"]), kind="images"))
+def _views(folder: Path, report: Report, start_s: float) -> list[View]:
+    """What the stage can show; ``start_s`` is the time of the first frame in the source."""
+    outputs = {key: quote(name) for key, name in report.outputs.items()}
+    source = source_view(report.input.path, folder, start_s)
+    views = [source] if source is not None else []
+    if "overlay" in outputs:
+        views.append(View("overlay", "Overlay", "video", outputs["overlay"], is_first=True))
+        if source is not None:
+            views.append(View("wipe", "Wipe", "wipe", of=("source", "overlay")))
+    if "side_by_side" in outputs:
+        views.append(View("side_by_side", "Side by side", "video", outputs["side_by_side"]))
+    if "masks" in outputs:
+        views.append(View("masks", "Masks", "images", outputs["masks"]))
     return views
-
-
-def _view(key: str, title: str, url: str, start_s: float = 0.0, kind: str = "video") -> dict[str, Any]:
-    return {"key": key, "title": title, "url": url, "start_s": start_s, "kind": kind, "is_first": key == "overlay"}
-
-
-def _lanes(recorder: PageRecorder) -> list[dict[str, Any]]:
-    """Series that were measured at all, as extremes per bucket; ``high`` is None where buckets are frames."""
-    timeline = recorder.timeline
-    lanes = []
-    for key, title, meaning, ideal in _LANES:
-        column = SERIES.index(key)
-        low, high = timeline.low[:, column], timeline.high[:, column]
-        if np.isnan(low).all():
-            continue
-        extremes = (float(np.nanmin(low)), float(np.nanmax(high)))
-        lanes.append(
-            {
-                "key": key,
-                "title": title,
-                "meaning": meaning,
-                "ideal": ideal,
-                "scale": (0.0, extremes[1]) if ideal == 0 else (extremes[0], 1.0),
-                "series": [{"low": low.tolist(), "high": high.tolist() if timeline.frames_per_bucket > 1 else None}],
-            }
-        )
-    return lanes
-
-
-def _keyframes(recorder: PageRecorder) -> list[int]:
-    """Buckets that hold a keyframe."""
-    return [int(bucket) for bucket in np.flatnonzero(recorder.timeline.high[:, SERIES.index("is_keyframe")] > 0)]
 
 
 def _classes(report: Report, recorder: PageRecorder) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from tfcseg.errors import OutputError
 from tfcseg.outputs import replace_atomically
 from tfcseg.render import Image, Labels, mark_difference, overlay
 from tfcseg.report.moments import Moment, MomentPool
+from tfcseg.report.player import SERIES, new_timeline
 from tfcseg.report.tables import FrameRow
 from tfcseg.report.thinning import ThinnedSeries
 
@@ -27,10 +28,7 @@ MOMENTS = 10
 PICTURE_PX = 320
 """Longest side of a picture on the page."""
 
-SERIES = ("label_change", "tc", "similarity", "updated_fraction", "is_keyframe")
-"""Series of the timeline, in the order of ``PageRecorder.timeline``."""
-
-_TIMELINE_COLUMNS, _SHARE_COLUMNS = 1024, 256  # and up to twice as many
+_SHARE_COLUMNS = 256  # and up to twice as many
 _STATE_NAME = "page.npz"
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
 _TINT = 0.65
@@ -48,7 +46,7 @@ class PageRecorder:
 
     def __init__(self, palette: NDArray[np.uint8], frame_rate: Fraction) -> None:
         self.palette, self.frame_rate = palette, frame_rate
-        self.timeline = ThinnedSeries(len(SERIES), _TIMELINE_COLUMNS)
+        self.timeline = new_timeline()
         self.shares = ThinnedSeries(len(palette), _SHARE_COLUMNS)
         self.peak_shares = np.zeros(len(palette))
         """(K,) greatest share of each class in any frame."""

@@ -1,6 +1,8 @@
 "use strict";
 // The stage, the timeline below it and everything that follows the current frame.
 
+const DRIFT_S = 0.1; // how far the two videos of a wipe may be apart while playing
+
 const startPlayer = (data) => {
   const last = data.frames - 1;
   const byId = (id) => document.getElementById(id);
@@ -26,6 +28,7 @@ const startPlayer = (data) => {
   // ------------------------------------------------------------------------------------------------ what is shown
 
   const state = { frame: 0, view: null, playing: false, speed: 1, startedAt: 0, startedFrame: 0 };
+  const views = new Map(data.views.map((view) => [view.key, view]));
   const layers = new Map(all("#stage [data-view]").map((layer) => [layer.dataset.view, layer]));
   const failed = new Set();
   let master = null; // the view whose video keeps the time; without one a timer does
@@ -35,17 +38,27 @@ const startPlayer = (data) => {
   const frameAt = (view, time) => clamp(Math.floor((time - view.start_s) * data.rate + 0.01), 0, last);
   const say = (text) => { byId("message").textContent = text; };
 
-  const reveal = (key) => {
-    for (const [name, layer] of layers) {
-      layer.classList.toggle("shown", name === key);
-      if (name !== key && layer.pause && !(master && name === master.key)) layer.pause();
+  /** Views whose layers `view` shows, the one that keeps the time last. */
+  const partsOf = (view) => (view.kind === "wipe" ? view.of.map((key) => views.get(key)) : [view]);
+  /** The left view of a wipe, which goes along with the master. */
+  const follower = () => (state.view && state.view.kind === "wipe" ? views.get(state.view.of[0]) : null);
+  /** Every video that is to move: the master's and the follower's. */
+  const moving = () => [master, follower()].filter(videoOf);
+
+  const reveal = () => {
+    const shown = partsOf(state.view).map((view) => view.key);
+    for (const [key, layer] of layers) {
+      layer.classList.toggle("shown", shown.includes(key));
+      layer.classList.toggle("cut", shown.length > 1 && key === shown[1]);
+      if (layer.pause && !moving().some((view) => view.key === key)) layer.pause();
     }
+    if (byId("divider")) byId("divider").hidden = state.view.kind !== "wipe";
     reshape();
   };
 
   /** Give the stage the shape of what it shows. */
   const reshape = () => {
-    const layer = state.view && layers.get(state.view.key);
+    const layer = state.view && layers.get(partsOf(state.view).pop().key);
     const width = layer && (layer.videoWidth || layer.naturalWidth);
     const height = layer && (layer.videoHeight || layer.naturalHeight);
     if (width && height) byId("shape").setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -72,26 +85,28 @@ const startPlayer = (data) => {
   const select = (view) => {
     state.view = view;
     for (const radio of all("input[name=view]")) radio.checked = radio.value === view.key;
-    say(failed.has(view.key) ? `${view.title} cannot be played: the file was moved, or this browser lacks its format` : "");
-    const video = videoOf(view);
-    if (!video || master === view) {
-      reveal(view.key);
-      showMask();
-      return;
-    }
-    master = view;
-    video.preload = "auto";
+    const missing = partsOf(view).find((part) => failed.has(part.key));
+    say(missing ? `${missing.title} cannot be played: the file was moved, or this browser lacks its format` : "");
+    const keeper = partsOf(view).pop();
+    const video = videoOf(keeper);
+    const isNew = video && master !== keeper;
+    if (isNew) master = keeper;
     // Shown when it has the frame, so that switching does not flash.
-    if (video.readyState === HTMLMediaElement.HAVE_NOTHING) reveal(view.key);
-    else video.addEventListener("seeked", () => { if (state.view === view) reveal(view.key); }, { once: true });
-    video.currentTime = timeOf(view, state.frame);
+    if (isNew && video.readyState > HTMLMediaElement.HAVE_NOTHING) {
+      video.addEventListener("seeked", () => { if (state.view === view) reveal(); }, { once: true });
+    } else reveal();
+    for (const part of moving()) {
+      videoOf(part).preload = "auto";
+      videoOf(part).currentTime = timeOf(part, state.frame);
+    }
     if (state.playing) start();
+    showMask();
   };
 
   const fail = (view) => {
     failed.add(view.key);
     if (master === view) master = null;
-    if (state.view === view) select(view);
+    if (partsOf(state.view).includes(view)) select(state.view);
   };
 
   // ------------------------------------------------------------------------------------------------ time
@@ -103,8 +118,7 @@ const startPlayer = (data) => {
 
   const seek = (frame) => {
     state.frame = clamp(Math.round(frame), 0, last);
-    const video = videoOf(master);
-    if (video) video.currentTime = timeOf(master, state.frame);
+    for (const view of moving()) videoOf(view).currentTime = timeOf(view, state.frame);
     restartTimer();
     render();
   };
@@ -114,8 +128,8 @@ const startPlayer = (data) => {
     if (!state.playing) requestAnimationFrame(tick);
     state.playing = true;
     restartTimer();
-    const video = videoOf(master);
-    if (video) {
+    for (const view of moving()) {
+      const video = videoOf(view);
       video.playbackRate = state.speed;
       video.play().catch((error) => { if (error.name !== "AbortError") pause(); }); // aborted: another view took over
     }
@@ -124,9 +138,16 @@ const startPlayer = (data) => {
 
   const pause = () => {
     state.playing = false;
-    const video = videoOf(master);
-    if (video) video.pause();
+    for (const view of moving()) videoOf(view).pause();
     render();
+  };
+
+  const keepTogether = () => {
+    const [first, second] = moving();
+    if (!second) return;
+    const [leader, other] = [videoOf(first), videoOf(second)];
+    const wanted = leader.currentTime - first.start_s + second.start_s;
+    if (!other.seeking && Math.abs(other.currentTime - wanted) > DRIFT_S) other.currentTime = wanted;
   };
 
   const tick = (now) => {
@@ -137,8 +158,8 @@ const startPlayer = (data) => {
     } else if (!video.seeking) {
       state.frame = frameAt(master, video.currentTime);
     }
-    const isOver = video ? video.ended || (state.frame === last && !video.seeking) : state.frame === last;
-    if (isOver) pause();
+    keepTogether();
+    if (state.frame === last && !(video && video.seeking)) pause();
     render();
     requestAnimationFrame(tick);
   };
@@ -198,7 +219,7 @@ const startPlayer = (data) => {
       hover.style.left = tip.style.left = `${100 * share}%`;
       tip.classList.toggle("right", share > 0.6);
       tip.textContent = [`${clock(frame / data.rate)} · frame ${frame}`, ...data.lanes.flatMap((lane) =>
-        valuesAt(lane, frame).map((text, index) => `${lane.series[index].title || lane.title} ${text}`))].join("\n");
+        valuesAt(lane, frame).map((text, index) => [lane.title, lane.series[index].title, text].filter(Boolean).join(" ")))].join("\n");
       if (holder.hasPointerCapture(event.pointerId)) seek(frame);
     };
     holder.addEventListener("pointermove", point);
@@ -221,16 +242,34 @@ const startPlayer = (data) => {
   }
   for (const button of all("[data-step]")) button.addEventListener("click", () => step(Number(button.dataset.step)));
   for (const radio of all("input[name=view]")) {
-    radio.addEventListener("change", () => select(data.views.find((view) => view.key === radio.value)));
+    radio.addEventListener("change", () => select(views.get(radio.value)));
   }
   byId("play").addEventListener("click", toggle);
   byId("stage").addEventListener("click", toggle);
   byId("speed").addEventListener("change", (event) => {
     state.speed = Number(event.target.value);
-    const video = videoOf(master);
-    if (video) video.playbackRate = state.speed;
+    for (const view of moving()) videoOf(view).playbackRate = state.speed;
     restartTimer();
   });
+
+  const divide = (percentage) => {
+    const at = clamp(percentage, 0, 100);
+    byId("stage").style.setProperty("--cut", `${at}%`);
+    byId("divider").setAttribute("aria-valuenow", String(Math.round(at)));
+  };
+  if (byId("divider")) {
+    byId("stage").addEventListener("pointermove", (event) => {
+      const box = byId("stage").getBoundingClientRect();
+      if (state.view.kind === "wipe") divide((100 * (event.clientX - box.left)) / box.width);
+    });
+    byId("divider").addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -5, ArrowRight: 5 }[event.key];
+      if (!step) return;
+      divide(Number(byId("divider").getAttribute("aria-valuenow")) + step);
+      event.stopPropagation();
+      event.preventDefault();
+    });
+  }
 
   // ------------------------------------------------------------------------------------------------ keyboard
 
@@ -287,5 +326,4 @@ const startPlayer = (data) => {
   document.documentElement.dataset.ready = "yes";
 };
 
-const content = JSON.parse(document.getElementById("data").textContent);
-if (content && content.frames) startPlayer(content);
+startPlayer(JSON.parse(document.getElementById("data").textContent));
