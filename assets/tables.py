@@ -1,18 +1,21 @@
 """Writes the README's tables from the measurements in assets/results: ``python assets/tables.py``.
 
-A table stands between ``<!-- table: FILE -->`` and ``<!-- end -->``; FILE is a compare.json of ``tfcseg compare``.
+A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Without a kind, FILE is a compare.json
+of ``tfcseg compare``; ``speed``, ``stages``, ``limits`` and ``memory`` take what ``tfcseg bench -o FILE`` wrote, a
+column or block of rows per file, and ``scaling`` a scaling-*.json of ``tfcseg bench --scaling``.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 ROWS = (
     ("mIoU", "miou", "{:.1f}"),
@@ -26,37 +29,198 @@ ROWS = (
     ("frames per second, file to files", "fps", "{:.1f}"),
     ("GFLOPs per frame", "gflops_per_frame", "{:.2f}"),
 )
+LIMIT_ROWS = (
+    ("decoding alone, frames per second", ("decode_fps", "median"), "{:.0f}"),
+    ("decoding and encoding without a network, frames per second", ("decode_encode_fps", "median"), "{:.0f}"),
+    ("large matrix product, GFLOP/s", ("matrix_gflops_per_s",), "{:.0f}"),
+    ("GFLOPs per frame, `image`", ("gflops_per_frame", "image"), "{:.1f}"),
+    ("GFLOPs per frame, `tfc`", ("gflops_per_frame", "tfc"), "{:.1f}"),
+    ("share of the matrix product's rate, `image`", ("share_of_ceiling", "image"), "{:.0f} %"),
+    ("share of the matrix product's rate, `tfc`", ("share_of_ceiling", "tfc"), "{:.0f} %"),
+)
+COST_ROWS = (
+    ("TC's share of the time file to files", "tc"),
+    ("masks' share of the time file to files", "masks"),
+    ("share of both", "tc and masks"),
+)
+AROUND = "around the network"
+"""What the stages beside the network are called in a bench-*.json: the same for all contenders."""
+
+NOTHING = "–"
 
 
 def table(comparison: dict[str, Any]) -> str:
     """Markdown table of one compare.json: a column per mode, and a line that says what was measured on what."""
     modes = comparison["modes"]
-    lines = ["| | " + " | ".join(f"`{mode}`" for mode in modes) + " |", "|---|" + "---:|" * len(modes)]
+    lines = _heading(["", *(f"`{mode}`" for mode in modes)])
     for title, key, form in ROWS:
-        values = [numbers.get(key) for numbers in modes.values()]
-        if any(value is not None for value in values):
-            cells = ["–" if value is None else form.format(value) for value in values]
-            lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        lines += _row(title, [_cell(numbers.get(key), form) for numbers in modes.values()])
     return "\n".join(lines) + "\n\n" + _conditions(comparison) + "\n"
 
 
-def _conditions(comparison: dict[str, Any]) -> str:
-    height, width = comparison["resolution"]["network"]
-    return (
-        f"Model `{comparison['model']['name']}`, {comparison['device_name']} ({comparison['device']}, "
-        f"{comparison['threads']} threads, {comparison['precision']}), network input {width}×{height}, "
-        f"torch {comparison['versions']['torch']}."
-    )
+def speed_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row per contender of every benchmark: speed, and how many times that of the plain way and of `image`."""
+    titles = ["", "fps, network and labels", "to plain", "to `image`", "fps, file to files", "to plain", "to `image`"]
+    lines = _heading(titles)
+    for result in results:
+        for contender in result["model_only"] or result["end_to_end"]:
+            cells = []
+            for part in ("model_only", "end_to_end"):
+                ratios = result["ratios"].get(part, {})
+                cells.append(_cell(result[part].get(contender, {}).get("fps"), "{:.2f}"))
+                cells += [_cell(ratios.get(f"{contender}/{other}"), "{:.2f}×") for other in ("plain", "image")]
+            lines += _row(f"{_model_name(result)}, {_contender_name(result, contender)}", cells)
+    return "\n".join(lines) + "\n\n" + _bench_conditions(results) + "\n"
+
+
+def stage_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row per stage, a column per benchmark and contender: medians in milliseconds per frame."""
+    titles, columns = [], []
+    for result in results:
+        around = result["stages"].get(AROUND, {})
+        for mode in (mode for mode in result["stages"] if mode != AROUND):
+            titles.append(f"{_model_name(result)}, {_mode(mode)}")
+            columns.append({**result["stages"][mode], **around})
+    lines = _heading(["ms per frame", *titles])
+    for stage in dict.fromkeys(stage for stages in columns for stage in stages):
+        times = [stages.get(stage, {}).get("median") for stages in columns]
+        lines += _row(stage, [_cell(time or None, "{:.1f}") for time in times])
+    return "\n".join(lines) + "\n\n" + _bench_conditions(results) + "\n"
+
+
+def limit_table(results: Sequence[dict[str, Any]]) -> str:
+    """What the machine can do without a network, what the network makes of it, and what parts of a run cost."""
+    lines = _heading(["", *(_model_name(result) for result in results)])
+    for title, path, form in LIMIT_ROWS:
+        lines += _row(title, [_cell(_look_up(result["limits"], path), form) for result in results])
+    for title, part in COST_ROWS:
+        lines += _row(title, [_cell(result["costs"].get(part), "{:.0f} %") for result in results])
+    return "\n".join(lines) + "\n\n" + _bench_conditions(results) + "\n"
+
+
+def memory_table(results: Sequence[dict[str, Any]]) -> str:
+    """Peak memory of the process in MiB: a row per contender, a column per benchmark, and what the GPU held if any."""
+    lines = _heading(["peak memory, MiB", *(_model_name(result) for result in results)])
+    for contender in dict.fromkeys(name for result in results for name in result["memory"]):
+        for title, key in ((_mode(contender), "peak_mib"), (f"{_mode(contender)}, on the GPU", "gpu_peak_mib")):
+            numbers = [result["memory"].get(contender, {}).get(key) for result in results]
+            lines += _row(title, [_cell(number, "{:.0f}") for number in numbers])
+    return "\n".join(lines) + "\n\n" + _bench_conditions(results) + "\n"
+
+
+def scaling_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row per value of what grows: milliseconds per frame and peak memory of every contender."""
+    parts = []
+    for result in results:
+        names = list(dict.fromkeys(point["contender"] for point in result["points"]))
+        lines = _heading([result["unit"], *(f"{_mode(name)}: ms per frame, peak MiB" for name in names)])
+        for value in dict.fromkeys(point["value"] for point in result["points"]):
+            points = {point["contender"]: point for point in result["points"] if point["value"] == value}
+            cells = [_growth(points.get(name)) for name in names]
+            lines += _row(f"{value:,}", cells)
+        parts.append("\n".join(lines) + "\n\n" + _conditions(result))
+    return "\n\n".join(parts) + "\n"
+
+
+TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
+    "speed": speed_table,
+    "stages": stage_table,
+    "limits": limit_table,
+    "memory": memory_table,
+    "scaling": scaling_table,
+}
 
 
 def with_tables(text: str) -> str:
     """``text`` with every marked table made anew."""
 
     def renew(match: re.Match[str]) -> str:
-        comparison = json.loads((ROOT / match[2]).read_text(encoding="utf-8"))
-        return match[1] + "\n" + table(comparison) + "\n" + match[3]
+        words = match[2].split()
+        kind = words.pop(0) if words[0] in TABLES else None
+        results = [json.loads((ROOT / word).read_text(encoding="utf-8")) for word in words]
+        made = table(*results) if kind is None else TABLES[kind](results)
+        return match[1] + "\n" + made + "\n" + match[3]
 
     return MARKED.sub(renew, text)
+
+
+def _heading(cells: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(cells).strip() + " |", "|---|" + "---:|" * (len(cells) - 1)]
+
+
+def _row(title: str, cells: Sequence[str]) -> list[str]:
+    """A line, or none where nothing was measured."""
+    return [] if set(cells) <= {NOTHING} else [f"| {title} | " + " | ".join(cells) + " |"]
+
+
+def _cell(value: float | None, form: str) -> str:
+    return NOTHING if value is None else form.format(value)
+
+
+def _look_up(content: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        content = (content or {}).get(key)
+    return content
+
+
+def _growth(point: dict[str, Any] | None) -> str:
+    if point is None or point["ms_per_frame"] is None:
+        return NOTHING
+    return f"{point['ms_per_frame']['median']:.0f}, {point['peak_mib']:.0f}"
+
+
+def _mode(name: str) -> str:
+    """Our modes as code, everything else as words."""
+    return f"`{name}`" if name in ("image", "tfc") else name
+
+
+def _model_name(result: dict[str, Any]) -> str:
+    if not result["random_weights"]:
+        return f"`{result['model']['name']}`"
+    return result["model"]["backbone"].replace("mit_b", "MiT-B").replace("efficientnet_lite0", "EfficientNet-Lite0")
+
+
+def _contender_name(result: dict[str, Any], contender: str) -> str:
+    if contender != "plain":
+        return f"`{contender}`"
+    plain = result["plain"]
+    return f"plain {plain['network']}" + ("" if plain["weights"] == "the same" else " in its place")
+
+
+def _conditions(result: dict[str, Any]) -> str:
+    height, width = result["resolution"]["network"]
+    return (
+        f"Model `{result['model']['name']}`, {result['device_name']} ({result['device']}, "
+        f"{result['threads']} threads, {result['precision']}), network input {width}×{height}, "
+        f"torch {result['versions']['torch']}."
+    )
+
+
+def _bench_conditions(results: Sequence[dict[str, Any]]) -> str:
+    """What the numbers of all ``results`` stand on; what is the same for several is said once."""
+    machines = dict.fromkeys(_machine(result) for result in results)
+    models = [_model_conditions(result) for result in results]
+    return " ".join([*machines, *models])
+
+
+def _machine(result: dict[str, Any]) -> str:
+    height, width = result["resolution"]["source"]
+    plain, versions = result["plain"], result["versions"]
+    also = f", transformers {versions['transformers']} in {plain['precision']}" if plain["is_measured"] else ""
+    return (
+        f"{result['device_name']} ({result['device']}, {result['threads']} threads, {result['precision']}), "
+        f"torch {versions['torch']}{also}, {result['input']['name']} at {width}×{height}, medians of "
+        f"{result['rounds']} rounds in turn."
+    )
+
+
+def _model_conditions(result: dict[str, Any]) -> str:
+    height, width = result["resolution"]["network"]
+    weights = "random weights, " if result["random_weights"] else ""
+    share = result["updated_fraction"]
+    points = "" if share is None else f", {share:.1f} % of the points recomputed"
+    classes = f"{weights}{result['model']['classes']} classes"
+    return f"{_model_name(result)}: {classes}, network input {width}×{height}{points}."
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def test_measurements_were_made_with_the_shipped_model():
     results = sorted((ROOT / "assets" / "results").glob("*.json"))
     assert results
     for path in results:
-        assert json.loads(path.read_text(encoding="utf-8"))["model"]["sha256"] in shipped, path.name
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not content.get("random_weights"):  # which measure speed alone
+            assert content["model"]["sha256"] in shipped, path.name
 
 
 def commands():

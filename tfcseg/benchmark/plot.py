@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLOT_SUFFIXES = (".png", ".svg")
-_COLOURS = ("#e08214", "#3a3f4a", "#1b6ec2", "#7b3294")
+_COLOURS = {"plain": "#e08214", "image": "#3a3f4a", "tfc": "#1b6ec2"}
+_OTHER_COLOUR = "#7b3294"
 _WIDE = 20
 """Values that span more than this factor are drawn on a logarithmic axis."""
 
@@ -43,14 +44,15 @@ def draw_scaling(path: Path, panels: Mapping[str, Curves], unit: str, title: str
 def _draw(axes: Axes, curves: Curves, quantity: str, unit: str) -> None:
     values = sorted({x for points in curves.values() for x, _ in points})
     heights = [y for points in curves.values() for _, y in points]
-    for (name, points), colour in zip(curves.items(), _COLOURS, strict=False):
+    for name, points in curves.items():
+        colour = _COLOURS.get(name, _OTHER_COLOUR)
         axes.plot([x for x, _ in points], [y for _, y in points], "o-", color=colour, label=name)
-    if values and values[-1] > _WIDE * values[0]:
+    if values[-1] > _WIDE * values[0]:
         axes.set_xscale("log")
-    if heights and max(heights) > _WIDE * min(heights):
+    if max(heights) > _WIDE * min(heights):
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)  # growth is judged against nothing, not against the first point
+        axes.set_ylim(0, 1.08 * max(heights))  # growth is judged against nothing, not against the first point
     axes.set_xticks(values, [f"{value:g}" for value in values], minor=False)
     axes.minorticks_off()
     axes.set_xlabel(unit)

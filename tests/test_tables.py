@@ -1,0 +1,119 @@
+"""Tables of benchmarks are made of what `tfcseg bench` writes, with nothing invented where nothing was measured."""
+
+import json
+
+import pytest
+
+from tests.test_readme import load_tables
+
+
+def spread(median):
+    return {"median": median, "low": median, "high": median, "samples": 3}
+
+
+def speed(fps):
+    return {"fps": fps, "ms_per_frame": spread(1000 / fps), "frames": 12}
+
+
+@pytest.fixture
+def tables():
+    return load_tables()
+
+
+@pytest.fixture
+def result():
+    return {
+        "kind": "bench",
+        "model": {"name": "random-mit_b0", "backbone": "mit_b0", "classes": 150},
+        "random_weights": True,
+        "input": {"name": "clip.mp4"},
+        "resolution": {"source": [480, 854], "network": [480, 864]},
+        "device": "cpu",
+        "device_name": "Processor",
+        "precision": "float32",
+        "threads": 2,
+        "versions": {"torch": "2.9", "transformers": "5.1"},
+        "plain": {"is_measured": True, "network": "SegFormer-B0", "weights": "the same", "precision": "float32"},
+        "rounds": 5,
+        "model_only": {"plain": speed(1), "image": speed(4), "tfc": speed(6)},
+        "end_to_end": {"image": speed(3), "tfc": speed(5)},
+        "ratios": {
+            "model_only": {"image/plain": 4.0, "tfc/plain": 6.0, "tfc/image": 1.5},
+            "end_to_end": {"tfc/image": 5 / 3},
+        },
+        "updated_fraction": 10.0,
+        "stages": {
+            "image": {"low stages": spread(30.0), "search": spread(0.0)},
+            "tfc": {"low stages": spread(31.0), "search": spread(7.0)},
+            "around the network": {"decode": spread(4.0)},
+        },
+        "costs": {"tc": 12.4},
+        "limits": {
+            "decode_fps": spread(400),
+            "matrix_gflops_per_s": 100.0,
+            "gflops_per_frame": {"image": 8.0, "tfc": None},
+        },
+        "memory": {"tfc": {"peak_mib": 600.4, "gpu_peak_mib": None}},
+    }
+
+
+def rows(text):
+    return [line for line in text.splitlines() if line.startswith("| ")][1:]
+
+
+def test_speeds_stand_beside_their_ratios(tables, result):
+    text = tables.speed_table([result])
+    assert rows(text) == [
+        "| MiT-B0, plain SegFormer-B0 | 1.00 | – | – | – | – | – |",
+        "| MiT-B0, `image` | 4.00 | 4.00× | – | 3.00 | – | – |",
+        "| MiT-B0, `tfc` | 6.00 | 6.00× | 1.50× | 5.00 | – | 1.67× |",
+    ]
+    assert "random weights, 150 classes, network input 864×480, 10.0 % of the points recomputed." in text
+    assert "Processor (cpu, 2 threads, float32), torch 2.9, transformers 5.1 in float32, clip.mp4 at 854×480" in text
+
+
+def test_conditions_that_are_the_same_are_said_once(tables, result):
+    assert tables.speed_table([result, result]).count("Processor") == 1
+
+
+def test_stages_are_shown_where_they_took_time(tables, result):
+    assert rows(tables.stage_table([result])) == [
+        "| low stages | 30.0 | 31.0 |",
+        "| search | – | 7.0 |",
+        "| decode | 4.0 | 4.0 |",
+    ]
+
+
+def test_limits_leave_out_what_was_not_measured(tables, result):
+    assert rows(tables.limit_table([result])) == [
+        "| decoding alone, frames per second | 400 |",
+        "| large matrix product, GFLOP/s | 100 |",
+        "| GFLOPs per frame, `image` | 8.0 |",
+        "| TC's share of the time file to files | 12 % |",
+    ]
+
+
+def test_memory_has_a_column_per_benchmark(tables, result):
+    other = result | {"memory": {"tfc": {"peak_mib": 700.0, "gpu_peak_mib": 80.0}}}
+    assert rows(tables.memory_table([result, other])) == ["| `tfc` | 600 | 700 |", "| `tfc`, on the GPU | – | 80 |"]
+
+
+def test_growth_has_a_row_per_value(tables, result):
+    points = [
+        {"contender": "tfc", "value": 1000, "ms_per_frame": spread(90.0), "peak_mib": 500.0},
+        {"contender": "plain", "value": 1000, "ms_per_frame": None, "peak_mib": None},
+    ]
+    assert rows(tables.scaling_table([result | {"unit": "frames", "points": points}])) == ["| 1,000 | 90, 500 | – |"]
+
+
+def test_a_marker_names_kind_and_files(tables, result, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    for name in ("one.json", "two.json"):
+        (tmp_path / name).write_text(json.dumps(result), encoding="utf-8")
+    text = "before\n<!-- table: memory one.json two.json -->\nold\n<!-- end -->\nafter\n"
+    renewed = tables.with_tables(text)
+    assert "| `tfc` | 600 | 600 |" in renewed
+    assert "old" not in renewed
+    assert renewed.startswith("before\n<!-- table: memory one.json two.json -->\n")
+    assert renewed.endswith("<!-- end -->\nafter\n")
+    assert tables.with_tables(renewed) == renewed
