@@ -25,16 +25,19 @@ _PLAIN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctim
 
 
 class DecisionPrinter(logging.Handler):
-    """Gives the messages of ``tfcseg`` to ``print_line``, except warnings and errors: these are said anyway."""
+    """Gives the messages of ``tfcseg`` to ``print_line``, each once; warnings and errors are said anyway."""
 
     def __init__(self, print_line: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
         self._print_line = print_line
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
-        if record.levelno < logging.WARNING:
-            self._print_line(record.getMessage())
+        """Print one message, unless the same was decided before, as when a video is opened again."""
+        message = record.getMessage()
+        if record.levelno < logging.WARNING and message not in self._said:
+            self._said.add(message)
+            self._print_line(message)
 
 
 class JsonLines(logging.Handler):
@@ -53,14 +56,13 @@ class JsonLines(logging.Handler):
             raise OutputError(
                 f"cannot write the log {str(path)!r}: {error.strerror}; choose another --log-file"
             ) from None
-        try:
-            self._file.seek(0)
-            start = self._file.read(1)
-        except OSError:  # a pipe or terminal has no beginning to look at
-            start = b""
-        if start not in (b"", b"{"):
+        if path.is_file() and self._first_byte() not in (b"", b"{"):
             self._file.close()
             raise UsageError(f"{str(path)!r} exists and is no log of JSON lines; choose another --log-file")
+
+    def _first_byte(self) -> bytes:
+        self._file.seek(0)
+        return self._file.read(1)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append one line in one piece: processes that share a file do not mix theirs."""

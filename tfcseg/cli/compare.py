@@ -73,7 +73,7 @@ def command(
 ) -> None:
     """Run the same weights in several modes and compare them: speed, stability, GFLOPs, pictures; scores with VSPW.
 
-    Example: tfcseg compare assets/demo.mp4 --end 1 -o comparison
+    Example: tfcseg compare assets/demo.mp4 --end 0.5 --size 160 -o comparison
     """
     from tfcseg.comparison import Plan, Scope, compare_dataset, compare_video, comparison_json, default_output
 

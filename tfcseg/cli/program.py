@@ -26,7 +26,7 @@ class Program(TyperGroup):
         """Run a command and exit with its code. What other libraries warn of goes to the log, not to stderr."""
         logging.captureWarnings(True)
         try:
-            code = super().main(*args, **{**extra, "standalone_mode": False})
+            code = super().main(*args, **{"prog_name": "tfcseg", **extra, "standalone_mode": False})
         except (TfcsegError, _TyperUsageError) as error:
             code = _say(error)
         finally:

@@ -33,7 +33,7 @@ def command(
 
     Options such as --correlation become the published model's defaults.
 
-    Example: tfcseg publish runs/tfc/best.safetensors --name mine --measure VSPW_480p -o models
+    Example: tfcseg publish best.safetensors --name mine --measure VSPW_480p
     """
     from tfcseg.publishing import measure, publish
 

@@ -88,9 +88,11 @@ def command(
 ) -> None:
     """Train a model; the same command goes on where an interrupted one stopped. Works under torchrun.
 
-    Example: tfcseg train VSPW_480p -o runs/vspw
+    A first try of a few steps, which shows that everything works; without the numbers the recipe's hold.
 
-    Example: tfcseg train photos clips --teachers teachers -o runs/image
+    Example: tfcseg train VSPW_480p -o runs/vspw --steps 2 --batch 1 --crop 64
+
+    Example: tfcseg train photos --teachers teachers -o image --steps 1 --batch 1
     """
     from tfcseg.training.processes import FirstProcessError, is_first_process
     from tfcseg.training.request import TrainRequest

@@ -31,14 +31,15 @@ def check_weights(assets: Path | None = None) -> Iterator[Finding]:
 
 def check_folder() -> Iterator[Finding]:
     """Write into the current folder, and see how much room there is."""
-    folder = Path.cwd()
+    folder = Path()
     try:
+        folder = Path.cwd()
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 20))
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
-        advice = "change to a folder of your own, or name one with --output"
-        yield Finding("folder", "broken", f"{folder} cannot be written to: {error.strerror}", advice)
+        advice = "change to a folder where you may write, or name one with --output"
+        yield Finding("folder", "broken", f"{folder} cannot be written to ({error.strerror})", advice)
         return
     facts = {"path": str(folder), "free_mib": free_bytes >> 20}
     found = f"{folder} can be written to, {free_bytes / (1 << 30):.1f} GiB free"
