@@ -1,15 +1,24 @@
 """Publishing a trained model, and listing what a registry holds."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from tests.tiny_model import build_tiny_network, tiny_card, write_tiny_model
+from tests.tiny_model import build_tiny_network, randomise, tiny_card, write_tiny_model
+from tests.vspw_fixture import make_vspw
 from tfcseg.cli import app
 from tfcseg.errors import WeightsError
-from tfcseg.publishing import publish
-from tfcseg.weights import list_models, load_model, read_card
+from tfcseg.evaluation.label_names import VSPW
+from tfcseg.images import read_image
+from tfcseg.labels import LabelSet, distinct_palette
+from tfcseg.model.tfc import build_segmenter
+from tfcseg.pipeline import segment
+from tfcseg.publishing import measure, publish
+from tfcseg.weights import list_models, load_model, read_card, save_model
 
 MEASURED = {"image_miou": 70.0, "tfc_miou": 69.9, "tfc_vc8": 95.0, "data": "street/val"}
 
@@ -41,6 +50,28 @@ def test_the_card_says_what_was_measured_and_the_weights_are_the_same(weights, t
     published = load_model("default", assets=tmp_path / "zoo", fold=False).network.state_dict()
     for name, tensor in build_tiny_network().state_dict().items():
         assert (published[name] == tensor.half().to(tensor.dtype)).all() or "running" in name, name
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in fp16")
+def test_measuring_says_how_many_labels_stay_in_bf16(tmp_path):
+    card = tiny_card()
+    card = dataclasses.replace(card, config=dataclasses.replace(card.config, num_classes=len(VSPW)))
+    card = dataclasses.replace(card, labels=LabelSet("vspw", VSPW, distinct_palette(len(VSPW))))
+    network = build_segmenter(card.config)
+    torch.manual_seed(0)
+    randomise(network)
+    weights = tmp_path / "vspw.safetensors"
+    save_model(weights, network, card)
+    root = make_vspw(tmp_path / "vspw", {"0_hills": 5, "1_road": 3}, size=(48, 64))
+    measured = measure(weights, root)
+    assert measured["settings"].endswith("cpu, float32")
+    same = []
+    for video in ("0_hills", "1_road"):
+        frames = [read_image(path) for path in sorted((root / "data" / video / "origin").iterdir())]
+        one, two = (segment(frames, load_model(weights, precision=precision)) for precision in ("fp32", "bf16"))
+        same += [np.mean(a.labels == b.labels) for a, b in zip(one, two, strict=True)]
+    assert measured["bf16_agreement"] == pytest.approx(100 * np.mean(same), abs=0.01)
+    assert 50 < measured["bf16_agreement"] < 100
 
 
 def test_names_stay_inside_the_folder(weights, tmp_path):

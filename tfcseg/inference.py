@@ -136,9 +136,9 @@ class IntervalNetwork:
         self._device, self._dtype = model.device, model.precision
         self.options = options
         preprocessing = model.card.preprocessing
+        mean, std = (np.array(numbers, np.float32) for numbers in (preprocessing.mean, preprocessing.std))
         values = np.arange(256, dtype=np.float32)[:, None]
-        table = (values - np.array(preprocessing.mean, np.float32)) / np.array(preprocessing.std, np.float32)
-        self._normalised = table[None]
+        self._normalised: NDArray[np.float32] = np.divide(values - mean, std, dtype=np.float32)[None]
         """(1, 256, 3): what a pixel's value becomes in each channel."""
         self._batch = BATCH
         # A processor's caches like single frames, a GPU's many cores like many.

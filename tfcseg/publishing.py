@@ -8,16 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tfcseg.errors import WeightsError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
-from tfcseg.inference import checked_options
+from tfcseg.evaluation.vspw import open_vspw
+from tfcseg.inference import InferenceOptions, checked_options
 from tfcseg.outputs import replace_atomically
 from tfcseg.registry import REGISTRY
 from tfcseg.tensor_header import parse_json
-from tfcseg.weights import load_model, save_model
+from tfcseg.weights import BF16_AGREEMENT, LoadedModel, load_model, resolve_device, save_model
 
 SCORES = ("miou", "vc8", "vc16")
 
@@ -28,9 +30,10 @@ def measure(
     """Scores of a weights file on a VSPW folder, in ``image`` and ``tfc``: what the card's ``measured`` says.
 
     mIoU is over the classes that the model can predict, percentages 0 to 100, VC as in protocol ``vspw``. ``defaults``
-    are those that the model will have (see ``publish``).
+    are those that the model will have (see ``publish``). On a CPU the scores are those of fp32, and the percentage of
+    labels that stay in bf16 decides what ``--precision auto`` will be there.
     """
-    model = load_model(weights)
+    model = load_model(weights, precision="fp32" if resolve_device("auto").type == "cpu" else "auto")
     chosen = dict(defaults or {})
     used = checked_options(model, **chosen)
     measured: dict[str, float | str] = {
@@ -46,7 +49,23 @@ def measure(
             value = getattr(result, score)
             if value is not None:
                 measured[f"{mode}_{score}"] = round(value, 2)
+    if model.device.type == "cpu":
+        measured[BF16_AGREEMENT] = round(_bf16_agreement(model, weights, root, split, used), 2)
     return measured
+
+
+def _bf16_agreement(model: LoadedModel, weights: Path, root: Path, split: str, options: InferenceOptions) -> float:
+    """Percentage of the pixels of a split whose labels are those of ``model`` when computed in bf16."""
+    other = load_model(weights, device="cpu", precision="bf16")
+    sources = ModelPredictions(model, options), ModelPredictions(other, options)
+    same, frames = 0.0, 0
+    dataset = open_vspw(root, split)
+    for video in map(dataset.read_video, dataset.videos):
+        for one, two in zip(*(source(video) for source in sources), strict=True):
+            if isinstance(one, np.ndarray) and isinstance(two, np.ndarray):
+                same += float(np.mean(one == two))
+                frames += 1
+    return 100 * same / max(1, frames)
 
 
 def publish(

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from tfcseg.errors import UsageError, WeightsError
 from tfcseg.labels import LabelSet
+from tfcseg.machine import has_bfloat16
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.model_card import IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
@@ -33,6 +34,11 @@ __all__ = [
     "read_card",
     "save_model",
 ]
+
+BF16_AGREEMENT = "bf16_agreement"
+"""Entry of a card's ``measured``: percentage of pixels with the same label in bf16 as in fp32, in ``tfc``."""
+
+MIN_BF16_AGREEMENT = 99.9
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -92,17 +98,18 @@ def load_model(
     """Network from a weights file or a name of the registry, ready for inference.
 
     device: ``auto`` (CUDA, else the CPU), ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``. precision: ``auto`` (fp16 on
-    CUDA, else fp32), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head apart, as training needs them.
-    ``assets`` is the folder of the registry, by default the one that came with the tool.
+    CUDA, else as `resolve_precision` says), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head apart,
+    as training needs them. ``assets`` is the folder of the registry, by default the one that came with the tool.
     UsageError for a device or precision that is not there, WeightsError for everything about the file.
     """
     target = resolve_device(device)
-    dtype = resolve_precision(precision, target)
+    resolve_precision(precision, target)  # refuses before any reading
     path, sha256 = locate_weights(name_or_path, assets)
     file = read_tensor_file(path)
     if sha256 is not None and file.sha256 != sha256:
         raise WeightsError(f"{path} is not the file that {REGISTRY} names (SHA-256 differs); install it again")
     card = parse_card(file.metadata, path)
+    dtype = resolve_precision(precision, target, card.measured.get(BF16_AGREEMENT))
     network = _network_from(path, card.config, file.tensors)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if fold:
@@ -127,10 +134,17 @@ def resolve_device(device: str) -> torch.device:
     return found
 
 
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Floating-point type by name; UsageError for an unknown one, and for fp16 on the CPU, which is slow there."""
+def resolve_precision(precision: str, device: torch.device, bf16_agreement: object = None) -> torch.dtype:
+    """Floating-point type by name; UsageError for an unknown one, and for fp16 on the CPU, which is slow there.
+
+    ``auto`` on a CPU is bf16 if the processor has it and the model's labels were measured to stay (``bf16_agreement``,
+    percent of the pixels, from its card), else fp32.
+    """
     if precision == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        if device.type == "cuda":
+            return torch.float16
+        stays = isinstance(bf16_agreement, int | float) and bf16_agreement >= MIN_BF16_AGREEMENT
+        return torch.bfloat16 if stays and device.type == "cpu" and has_bfloat16() else torch.float32
     if precision not in _PRECISIONS:
         raise UsageError(f"no precision {precision!r}; there are auto, {', '.join(_PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":
