@@ -77,8 +77,8 @@ def precision_finding(factors: dict[str, float], has: list[str], device: str, fa
     found = f"fp32 works; {measured} as fast on this {'GPU' if device == 'cuda' else 'CPU'}{by}"
     if max(factors.values()) >= _WORTHWHILE:
         return Finding("precision", "ok", found, facts=facts)
-    why = "it has no instructions for it" if device == "cpu" and not has else "it gains nothing"
-    return Finding("precision", "ok", f"{found}: leave --precision bf16 alone, {why}", facts=facts)
+    why = "there are no instructions for it" if device == "cpu" and not has else "it gains nothing"
+    return Finding("precision", "ok", f"{found}: leave it alone, {why}", facts=facts)
 
 
 def _fastest_s(types: Sequence[torch.dtype], device: torch.device) -> dict[torch.dtype, float]:
