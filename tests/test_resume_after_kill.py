@@ -77,7 +77,8 @@ def assert_same_results(out, wanted):
                 assert np.array_equal(frame.image, other.image)
     reports = [json.loads((folder / "report.json").read_text()) for folder in (out, wanted)]
     assert reports[0] | {"speed": None} == reports[1] | {"speed": None}
-    assert page_data(out) == page_data(wanted)
+    if (wanted / "report.html").exists():
+        assert page_data(out) == page_data(wanted)
 
 
 def test_20_kills_leave_no_trace(clip, server, tmp_path):
