@@ -2,16 +2,20 @@
 
 import ast
 import csv
+import functools
 import json
 import os
 import pickle
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import threading
 from collections import Counter
 from contextlib import contextmanager
 from fractions import Fraction
+from html.parser import HTMLParser
 from pathlib import Path
 
 import av
@@ -78,6 +82,7 @@ def warned(done, out):
     return lines
 
 
+@functools.cache
 def defined_tests(file):
     """Names of the test functions of a file."""
     tree = ast.parse((TESTS / file).read_text())
@@ -421,6 +426,41 @@ def test_a_pickle_as_model_does_not_run(run, tmp_path):
     assert "pickle, which can run code" in done.error
     assert not trace.exists()
     assert not (tmp_path / "out").exists()
+
+
+class Tags(HTMLParser):
+    """Elements and attributes of a page, as a browser would find them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.names, self.attributes, self.text = set(), [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.names.add(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize(
+    "name", ["<img src=x onerror=alert(1)>.mp4", "a</script><script>alert(1)<!--.mp4", "\"' onload='alert(1)\u202e.mp4"]
+)
+def test_names_that_are_markup_stay_names(run, tmp_path, name):
+    plain, source = write_clip(tmp_path / "plain.mp4", 3), tmp_path / name
+    source.parent.mkdir(exist_ok=True)
+    shutil.copy(plain, source)
+    pages = []
+    for video, out in ((plain, tmp_path / "plain"), (source, tmp_path / f"of {source.stem}")):
+        assert run(video, out=out).returncode == 0
+        assert report_of(out)["input"]["path"] == str(video)
+        pages.append(Tags((out / "report.html").read_text()))
+    expected, found = pages
+    assert found.names == expected.names
+    assert {key for key, _ in found.attributes} == {key for key, _ in expected.attributes}
+    links = [value for key, value in found.attributes if key in ("src", "href", "poster", "data", "action")]
+    assert [link for link in links if re.match(r"\w+:|/", link) and not link.startswith("data:image/")] == []
 
 
 def test_a_table_of_failures_comes_last(weights, tmp_path):
