@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from tfcseg.allocator import keep_freed_memory
 from tfcseg.benchmark.end_to_end import run_ours, run_plain
 from tfcseg.benchmark.memory import Job, Outcome
 from tfcseg.benchmark.plain import build_plain
@@ -67,6 +68,7 @@ def peak_mib() -> float:
 
 def main() -> None:
     """Read the job, print the outcome; one line on stderr if it fails."""
+    keep_freed_memory()  # as the command line does
     job = Job(**json.load(sys.stdin))
     try:
         outcome = measure_job(job)

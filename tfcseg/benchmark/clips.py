@@ -24,6 +24,8 @@ SYNTHETIC = "synthetic"
 SYNTHETIC_RATE = Fraction(30)
 _PAN_PX = 2  # per frame
 _DISC_PX = (9, -7, 5)  # per frame, of each disc
+_REORDERED = 64
+"""More frames than any encoder puts before others that are shown earlier."""
 _COLOURS = ((228, 60, 50), (40, 120, 220), (240, 200, 60))
 
 
@@ -91,9 +93,10 @@ def _scene(height: int, width: int) -> Image:
 
 
 def repeat_clip(source: Path, target: Path, frames: int) -> Path:
-    """Write ``source`` again and again, without coding it anew, until ``target`` has ``frames`` frames."""
+    """Write ``source`` again and again, without coding it anew, until ``target`` has more than ``frames`` frames."""
     arguments = ["-v", "error", "-y", "-stream_loop", "-1", "-i", f"file:{source}"]
-    arguments += ["-frames:v", str(frames), "-c", "copy", "-an", f"file:{target}"]
+    # The last frames in coded order are not the last ones shown: some are missing between those that are there.
+    arguments += ["-frames:v", str(frames + _REORDERED), "-c", "copy", "-an", f"file:{target}"]
     done = subprocess.run(
         [ffmpeg_path(), *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True
     )

@@ -43,5 +43,6 @@ def _plain_facts(contest: Contest) -> dict[str, Any]:
         "network": f"SegFormer-{variant.upper()}",
         "weights": "the same" if has_same_weights else "random, with as many classes",
         "precision": str(contest.plain_precision).removeprefix("torch."),
+        "process": "the same as ours, which keeps freed memory",
         "end_to_end": "one frame after the other; overlay and masks by the same writers, no report, no stability",
     }

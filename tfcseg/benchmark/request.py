@@ -36,6 +36,7 @@ class Method(TypedDict):
     size: int
     correlation: str
     keyframe_position: str
+    latency: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class Request:
     """Choose the threshold so that TFC repairs this share of the points between keyframes."""
     correlation: str | None = None
     keyframe_position: str | None = None
+    latency: str = "normal"
     device: str = "auto"
     precision: str = "auto"
     plain_precision: str = "fp32"
@@ -109,6 +111,7 @@ class Contest:
             size=options.size,
             correlation=options.correlation,
             keyframe_position=options.keyframe_position,
+            latency=options.latency,
         )
 
     def segment(self, mode: str, images: Sequence[Image]) -> list[SegmentedFrame]:
@@ -141,6 +144,7 @@ def open_contest(request: Request) -> Iterator[Contest]:
             size=request.size,
             correlation=request.correlation,
             keyframe_position=request.keyframe_position,
+            latency=request.latency,
         )
         contest = Contest(request, folder, clip, weights, model, options, plain_precision)
         if request.updated_fraction is not None:

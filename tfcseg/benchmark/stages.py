@@ -32,6 +32,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tfcseg.model.efficientnet_lite:EfficientNetLite0.encode_high",
     ),
     "head": (
+        "tfcseg.model.tfc:TFCSegmenter._mixed_embedding",
         "tfcseg.model.decode_head:DecodeHead.fuse_level",
         "tfcseg.model.decode_head:DecodeHead.fuse_low",
         "tfcseg.model.decode_head:DecodeHead.fuse_high",
@@ -40,13 +41,9 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "search": ("tfcseg.model.tfc:find_shift",),
     "correlation": (
-        "tfcseg.model.tfc:TFCSegmenter._correlated",
-        "tfcseg.model.tfc:resize",
+        "tfcseg.model.tfc:TFCSegmenter._keyframe",
+        "tfcseg.model.tfc:TFCSegmenter._non_keyframes",
         "tfcseg.model.tfc:move",
-        "tfcseg.model.tfc:similarity",
-        "tfcseg.model.tfc:interpolation_weight",
-        "tfcseg.model.tfc:interpolate",
-        "tfcseg.model.tfc:inconsistent_points",
     ),
     "sparse update": (
         "tfcseg.model.tfc:TFCSegmenter._repair",
@@ -55,7 +52,10 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "labels": ("tfcseg.inference:labels_from_logits",),
 }
-"""Functions of each stage, as ``module:name``: where they are looked up, which for imported ones is the importer."""
+"""Functions of each stage, as ``module:name``: where they are looked up, which for imported ones is the importer.
+
+Correlation is all that the method does beyond the other stages: similarity, interpolation, choosing points.
+"""
 
 
 class StageClock:
