@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
+from collections.abc import MutableMapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Processor time that the container may use in each period, both in microseconds."""
+MAX_THREADS = 16
 LIBRARIES = {
     "torch": ("torch",),
     "numpy": ("numpy",),
@@ -19,11 +24,23 @@ LIBRARIES = {
 """What we call the libraries that results depend on, and the packages that may bring them."""
 
 
-def available_cores() -> int:
-    """Cores that this process may use; a share of the machine's under ``taskset`` or a batch system."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def available_cores(quota: Path = CPU_QUOTA) -> int:
+    """Cores that this process may use: a share of the machine's under ``taskset``, a batch system or in a container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        limit_us, period_us = quota.read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(limit_us) / int(period_us))))
+    except (OSError, ValueError, ZeroDivisionError):  # not Linux, or "max": no limit
+        return cores
+
+
+def set_default_threads(environment: MutableMapping[str, str]) -> None:
+    """Tell the libraries that will be loaded how many threads to use, unless the user did.
+
+    They would take one per core of the machine: too many in a container that may use two of 64, and beyond MAX_THREADS
+    the layers are too small for what waiting for each other costs.
+    """
+    environment.setdefault("OMP_NUM_THREADS", str(min(available_cores(), MAX_THREADS)))
 
 
 def has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:

@@ -5,6 +5,7 @@ torch is imported inside the commands, so that ``--help`` is instant.
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 from typing import Annotated
@@ -14,6 +15,7 @@ import typer
 from tfcseg.allocator import keep_freed_memory
 from tfcseg.cli import bench, compare, doctor, evaluate, models, publish, run, train
 from tfcseg.cli.program import Program
+from tfcseg.machine import set_default_threads
 
 app = typer.Typer(
     name="tfcseg",
@@ -57,6 +59,7 @@ def main() -> None:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     keep_freed_memory()
+    set_default_threads(os.environ)
     app()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfcseg.doctor.findings import Finding
-from tfcseg.machine import available_cores, cpu_flags, cpu_name
+from tfcseg.machine import MAX_THREADS, available_cores, cpu_flags, cpu_name
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def check_processor() -> Iterator[Finding]:
     cores, threads, asked = available_cores(), torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     facts = {"name": cpu_name(), "cores": cores, "threads": threads, "OMP_NUM_THREADS": asked}
     found = f"{facts['name']}: {cores} cores, the network uses {threads} threads"
-    if asked is not None and threads < cores / 2:
+    if asked is not None and threads < min(cores, MAX_THREADS) / 2:
         advice = f"unset OMP_NUM_THREADS (it is {asked}), unless other programs need the cores"
         yield Finding("processor", "note", found, advice, facts)
         return
