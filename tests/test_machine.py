@@ -1,0 +1,28 @@
+"""Cores that may be used, and threads by default."""
+
+import os
+
+import pytest
+
+from tfcseg.machine import MAX_THREADS, available_cores, set_default_threads
+
+
+@pytest.mark.parametrize(
+    ("quota", "wanted"), [("max 100000", 64), ("200000 100000", 2), ("250000 100000", 3), ("1000 100000", 1), ("", 64)]
+)
+def test_a_container_may_use_its_share(quota, wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    (tmp_path / "cpu.max").write_text(quota)
+    assert available_cores(tmp_path / "cpu.max") == wanted
+    assert available_cores(tmp_path / "missing") == 64
+
+
+def test_threads_are_as_many_as_cores_up_to_a_limit_and_the_users_choice_stays(monkeypatch):
+    for cores, wanted in ((2, "2"), (64, str(MAX_THREADS))):
+        monkeypatch.setattr("tfcseg.machine.available_cores", lambda cores=cores: cores)
+        environment = {}
+        set_default_threads(environment)
+        assert environment == {"OMP_NUM_THREADS": wanted}
+    given = {"OMP_NUM_THREADS": "3"}
+    set_default_threads(given)
+    assert given == {"OMP_NUM_THREADS": "3"}
