@@ -375,7 +375,7 @@ def test_overwriting_removes_what_the_new_comparison_does_not_make(clip, weights
     command = ["compare", clip, "-m", weights, "-o", folder, "--modes", "tfc", "--end", 0.4, "--no-tc"]
     assert call(*command, "--overwrite").returncode == 0
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["compare.json", "notes.txt", "side_by_side.mp4", "tfc"]
+    assert names == ["compare.html", "compare.json", "notes.txt", "side_by_side.mp4", "tfc"]
 
 
 def test_the_video_itself_is_never_replaced(clip, weights, tmp_path):

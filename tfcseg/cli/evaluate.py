@@ -63,7 +63,9 @@ def command(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write eval.json, eval.html, per_class.csv, per_video.csv.", show_default=False),
+        typer.Option(
+            "--output", "-o", help="Write eval.json, eval.html, per_class.csv, per_video.csv.", show_default=False
+        ),
     ] = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",

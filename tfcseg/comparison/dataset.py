@@ -10,8 +10,17 @@ from typing import Any, TypeAlias
 
 from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
 from tfcseg.comparison.machine import machine_facts
+from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folders
-from tfcseg.comparison.result import Comparison, TradeOffPoint, default_output, ratios, write_comparison
+from tfcseg.comparison.result import (
+    COMPARE_HTML,
+    COMPARE_JSON,
+    Comparison,
+    TradeOffPoint,
+    default_output,
+    ratios,
+    write_comparison,
+)
 from tfcseg.comparison.trade_off import PLOT_NAMES, draw_trade_off, require_matplotlib
 from tfcseg.errors import DataError, InputError
 from tfcseg.evaluation.evaluate import evaluate
@@ -27,7 +36,6 @@ from tfcseg.inference import network_size
 from tfcseg.result_files import claimed_files
 from tfcseg.weights import LoadedModel, load_model
 
-COMPARE_JSON = "compare.json"
 _SAMPLES = 3
 """Videos on whose beginnings FLOPs are counted."""
 
@@ -61,8 +69,8 @@ def compare_dataset(
 ) -> Comparison:
     """Score each mode of ``plan`` on a VSPW folder, one after the other.
 
-    output: folder, by default ``<root's name>_compare`` in the current one. It gets ``compare.json``, the plot if the
-    plan has intervals, and a folder per run with its eval.json and tables. A baseline is read as
+    output: folder, by default ``<root's name>_compare`` in the current one. It gets ``compare.json``, ``compare.html``,
+    the plot if the plan has intervals, and a folder per run with what `eval` writes. A baseline is read as
     ``<baseline>/<video>/<frame>.png`` with classes of the data set. Failures raise a TfcsegError with one line.
     """
     plan, scope = plan or Plan(), scope or Scope()
@@ -76,6 +84,7 @@ def compare_dataset(
         loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
         job = _DatasetComparison(dataset, folder, plan, scope, loaded, on_progress)
         result = job.result(baseline, plan.runs(loaded))
+        write_page(folder / COMPARE_HTML, result)
         write_comparison(folder / COMPARE_JSON, result)
     return result
 
@@ -83,7 +92,7 @@ def compare_dataset(
 def _result_names(folder: Path, plan: Plan) -> list[str]:
     """Files that this comparison writes, and those of an earlier one with another plan."""
     runs = sorted({*plan.folders(), *known_folders(folder)})
-    return [COMPARE_JSON, *PLOT_NAMES, *(f"{run}/{name}" for run in runs for name in RESULT_FILES)]
+    return [COMPARE_JSON, COMPARE_HTML, *PLOT_NAMES, *(f"{run}/{name}" for run in runs for name in RESULT_FILES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +210,7 @@ class _DatasetComparison:
     def _outputs(self, runs: Sequence[Run]) -> dict[str, str]:
         names = [*([] if self.plan.baseline is None else [BASELINE]), *(each.folder for each in runs)]
         plots = {"trade_off_png": PLOT_NAMES[0], "trade_off_svg": PLOT_NAMES[1]} if self.plan.intervals else {}
-        return {name: name for name in names} | plots | {"compare": COMPARE_JSON}
+        return {name: name for name in names} | plots | {"page": COMPARE_HTML, "compare": COMPARE_JSON}
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float | None]:

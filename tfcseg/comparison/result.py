@@ -12,6 +12,7 @@ from tfcseg.outputs import replace_atomically
 from tfcseg.report import ModelFacts, to_json
 
 SCHEMA = 1
+COMPARE_JSON, COMPARE_HTML = "compare.json", "compare.html"
 
 Numbers: TypeAlias = Mapping[str, float | None]
 """Values by the keys of ``METRICS``; a video has no scores, a data set no milliseconds."""

@@ -13,8 +13,18 @@ from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
 from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer
 from tfcseg.comparison.machine import machine_facts
 from tfcseg.comparison.masks import MaskFolder
+from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders
-from tfcseg.comparison.result import Comparison, Difference, TradeOffPoint, default_output, ratios, write_comparison
+from tfcseg.comparison.result import (
+    COMPARE_HTML,
+    COMPARE_JSON,
+    Comparison,
+    Difference,
+    TradeOffPoint,
+    default_output,
+    ratios,
+    write_comparison,
+)
 from tfcseg.comparison.trade_off import PLOT_NAMES, draw_trade_off, require_matplotlib
 from tfcseg.errors import UsageError
 from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
@@ -27,7 +37,7 @@ from tfcseg.results import ResultOptions
 from tfcseg.video import open_frames
 from tfcseg.weights import LoadedModel, load_model
 
-COMPARE_JSON, SIDE_BY_SIDE, DIFFERENCES = "compare.json", "side_by_side.mp4", "differences"
+SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
 _FLOP_SAMPLES = 3
 """Intervals, spread over the video, on which FLOPs are counted."""
 
@@ -50,9 +60,10 @@ def compare_video(
 ) -> Comparison:
     """Run the modes of ``plan`` on a video or a folder of frames, one after the other, and compare what they give.
 
-    output: folder, by default ``<stem>_compare`` in the current one. It gets ``compare.json``, ``side_by_side.mp4``,
-    pictures of the greatest differences, the plot if the plan has intervals, and a folder per run with all that `run`
-    writes. Every run is warmed up before its clock starts. Any failure raises a TfcsegError with one line.
+    output: folder, by default ``<stem>_compare`` in the current one. It gets ``compare.json``, ``compare.html``,
+    ``side_by_side.mp4``, pictures of the greatest differences, the plot if the plan has intervals, and a folder per run
+    with all that `run` writes. Every run is warmed up before its clock starts. Any failure raises a TfcsegError with
+    one line.
     """
     plan = plan or Plan()
     if str(source) == "-":
@@ -72,6 +83,7 @@ def compare_video(
             with suppress(OSError):  # it is not empty, and not ours
                 (folder / unused).rmdir()
         result = job.result(baseline, [job.run(each, opening) for each in job.runs])
+        write_page(folder / COMPARE_HTML, result)
         write_comparison(folder / COMPARE_JSON, result)
     return result
 
@@ -212,7 +224,7 @@ class _VideoComparison:
             outputs["differences"] = DIFFERENCES
         if self.plan.intervals:
             outputs |= {"trade_off_png": PLOT_NAMES[0], "trade_off_svg": PLOT_NAMES[1]}
-        return outputs | {"compare": COMPARE_JSON}
+        return outputs | {"page": COMPARE_HTML, "compare": COMPARE_JSON}
 
 
 def _numbers(report: Report) -> dict[str, float | None]:
@@ -251,4 +263,4 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[str | Path], *, ove
 
 def _result_names(folder: Path) -> list[str]:
     pictures = [f"{DIFFERENCES}/{path.name}" for path in (folder / DIFFERENCES).glob(PICTURE_PATTERN)]
-    return [COMPARE_JSON, SIDE_BY_SIDE, *PLOT_NAMES, *pictures]
+    return [COMPARE_JSON, COMPARE_HTML, SIDE_BY_SIDE, *PLOT_NAMES, *pictures]

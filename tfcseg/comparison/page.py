@@ -1,0 +1,135 @@
+"""compare.html: what TFC buys, to look at. The modes over the same video, their numbers, where they differ most."""
+
+from __future__ import annotations
+
+import csv
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tfcseg.comparison import scatter
+from tfcseg.comparison.result import METRICS, Comparison, Metric
+from tfcseg.report.html import write_html
+from tfcseg.report.player import SERIES, View, lanes, new_timeline, player_data, source_view
+from tfcseg.report.thinning import ThinnedSeries
+
+_FALLING = frozenset({"label_change", "keyframe_ms", "non_keyframe_ms"})
+"""Metrics that are better when they are lower, besides those that count GFLOPs."""
+
+_FIGURES = ("miou", "vc8", "vc16", "label_change", "tc", "model_fps", "fps", "gflops_per_frame")
+
+
+def write_page(path: Path, comparison: Comparison) -> None:
+    """Write the page of ``comparison`` beside its results, complete or not at all; OutputError if that fails."""
+    folder = path.parent
+    is_baseline = bool(comparison.options["baseline"])
+    names = {mode: "baseline" if mode == "image" and is_baseline else mode for mode in comparison.modes}
+    context: dict[str, Any] = {
+        "title": Path(comparison.input["path"]).resolve().name,
+        "comparison": comparison,
+        "names": names,
+        "figures": _figures(comparison, names),
+        "table": _table(comparison, names),
+        "scatters": scatter.scatters(comparison),
+        "plot": scatter,
+        "pages": {
+            name: f"{quote(output)}/{page}"
+            for name, output in comparison.outputs.items()
+            for page in ("report.html", "eval.html")
+            if (folder / output / page).is_file()
+        },
+        "views": [],
+    }
+    data = None
+    read = {mode: _read_frames(folder / mode / "frames.csv") for mode in comparison.modes}
+    frames = {mode: found for mode, found in read.items() if found is not None}
+    if comparison.kind == "video" and frames:
+        timeline, start_s = list(frames.values())[-1]
+        views = _views(folder, comparison, names, start_s)
+        drawn = lanes({mode: series for mode, (series, _) in frames.items()}, ("label_change", "tc"))
+        height, width = comparison.resolution["source"]
+        context |= {"views": views, "lanes": drawn, "frames": timeline.frames, "width": width, "height": height}
+        data = player_data(views, drawn, timeline, Fraction(comparison.input["frame_rate"]))
+    write_html(path, "compare.html", context, data)
+
+
+def _read_frames(path: Path) -> tuple[ThinnedSeries, float] | None:
+    """Series of a frames.csv and the time of its first frame; None if the mode has none."""
+    if not path.is_file():
+        return None
+    timeline, start_s = new_timeline(), 0.0
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if timeline.frames == 0:
+                start_s = float(row["time_s"])
+            timeline.add([float(row[name]) if row[name] else None for name in SERIES])
+    return timeline, start_s
+
+
+def _views(folder: Path, comparison: Comparison, names: dict[str, str], start_s: float) -> list[View]:
+    """The modes over each other, each of them, all side by side, and the source."""
+    overlays = [
+        View(mode, name, "video", f"{quote(mode)}/overlay.mp4")
+        for mode, name in names.items()
+        if (folder / mode / "overlay.mp4").is_file()
+    ]
+    candidate, reference = comparison.ratio_of
+    views = [view for view in (source_view(comparison.input["path"], folder, start_s),) if view is not None]
+    views += overlays
+    shown = {view.key for view in overlays}
+    if candidate != reference and {candidate, reference} <= shown:
+        title = f"{names[reference]} | {names[candidate]}"
+        views.append(View("wipe", title, "wipe", of=(reference, candidate), is_first=True))
+    views.append(View("side_by_side", "Side by side", "video", quote(comparison.outputs["side_by_side"])))
+    return views
+
+
+def _figures(comparison: Comparison, names: dict[str, str]) -> list[tuple[str, str, str, str]]:
+    """Key, title, value of the candidate and what it is compared with."""
+    candidate, reference = comparison.ratio_of
+    figures = []
+    for metric in METRICS:
+        value = comparison.modes[candidate].get(metric.key)
+        if metric.key not in _FIGURES or value is None:
+            continue
+        other = comparison.modes[reference].get(metric.key)
+        meaning = names[candidate]
+        if candidate != reference and other is not None:
+            meaning = f"{names[candidate]}; {names[reference]} {_shown(metric, other)}"
+        figures.append((metric.key, metric.title[0].upper() + metric.title[1:], _shown(metric, value), meaning))
+    return figures
+
+
+def _table(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]]:
+    """A row per metric that any mode has; ``is_best`` marks the best where modes can be ranked."""
+    rows = []
+    for metric in METRICS:
+        values = [numbers.get(metric.key) for numbers in comparison.modes.values()]
+        measured = [value for value in values if value is not None]
+        if not measured:
+            continue
+        is_falling = metric.key in _FALLING or metric.key.startswith("gflops")
+        best = min(measured) if is_falling else max(measured)
+        is_ranked = metric.key not in {"agreement", "updated_fraction"} and len(set(measured)) > 1
+        rows.append(
+            {
+                "key": metric.key,
+                "title": metric.title.format(reference=next(iter(names.values()))),
+                "cells": [
+                    {
+                        "text": "–" if value is None else _shown(metric, value),
+                        "is_best": is_ranked and value == best,
+                        "share": 0.0
+                        if value is None
+                        else value / (100 if metric.is_percentage else max(measured) or 1),
+                    }
+                    for value in values
+                ],
+            }
+        )
+    return rows
+
+
+def _shown(metric: Metric, value: float) -> str:
+    return f"{value:.{metric.digits}f}{' %' if metric.is_percentage else ''}"

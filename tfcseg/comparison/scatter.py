@@ -1,0 +1,106 @@
+"""Where speed and quality of the modes stand to each other: coordinates of a small plot for the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tfcseg.comparison.result import METRICS, Comparison, TradeOffPoint
+
+WIDTH, HEIGHT = 440, 300
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 44
+"""Margins around the plot, in units of the picture."""
+
+_KEYS = {"video": ("label_change", "tc"), "vspw": ("miou", "vc8")}
+_TITLES = {metric.key: metric.title for metric in METRICS}
+_ROOM = 0.15  # of the range, so that dots and their names do not touch the frame
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A mode at an interval, in units of the picture."""
+
+    mode: str
+    label: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Round numbers along an axis and where they stand."""
+
+    title: str
+    ticks: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """One plot: a metric against the speed of the network."""
+
+    title: str
+    dots: tuple[Dot, ...]
+    lines: tuple[tuple[str, str], ...]
+    """Mode, and the points of the line through its dots."""
+    x: Axis
+    y: Axis
+
+
+def scatters(comparison: Comparison) -> list[Scatter]:
+    """The plots that ``comparison`` has numbers for."""
+    points = comparison.trade_off or tuple(
+        TradeOffPoint(mode, 1 if mode == "image" else int(comparison.options["keyframe_interval"]), numbers)
+        for mode, numbers in comparison.modes.items()
+    )
+    found = [_scatter(points, key) for key in _KEYS[comparison.kind]]
+    return [plot for plot in found if plot is not None]
+
+
+def _scatter(points: Sequence[TradeOffPoint], key: str) -> Scatter | None:
+    measured = [
+        (point, fps, value)
+        for point in sorted(points, key=lambda point: (point.mode, point.keyframe_interval))
+        if (fps := point.numbers.get("model_fps")) is not None and (value := point.numbers.get(key)) is not None
+    ]
+    if len(measured) < 2:
+        return None
+    x_range, y_range = _range([fps for _, fps, _ in measured]), _range([value for _, _, value in measured])
+    dots = tuple(
+        Dot(
+            point.mode,
+            point.mode if point.mode == "image" else f"{point.mode} {point.keyframe_interval}",
+            round(_place(fps, x_range, LEFT, WIDTH - RIGHT), 1),
+            round(_place(value, y_range, HEIGHT - BOTTOM, TOP), 1),
+        )
+        for point, fps, value in measured
+    )
+    lines = [(mode, " ".join(f"{dot.x},{dot.y}" for dot in dots if dot.mode == mode)) for mode in ("reuse", "tfc")]
+    better = "lower" if key == "label_change" else "higher"
+    return Scatter(
+        title=f"{_TITLES[key]} and speed",
+        dots=dots,
+        lines=tuple((mode, line) for mode, line in lines if " " in line),
+        x=Axis("frames per second, network", _ticks(x_range, LEFT, WIDTH - RIGHT)),
+        y=Axis(f"{_TITLES[key]} (%), {better} is better", _ticks(y_range, HEIGHT - BOTTOM, TOP)),
+    )
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    room = _ROOM * (high - low) or 0.05 * abs(high) or 1.0
+    return max(0.0, low - room), high + room
+
+
+def _place(value: float, limits: tuple[float, float], start: float, end: float) -> float:
+    return start + (value - limits[0]) / (limits[1] - limits[0]) * (end - start)
+
+
+def _ticks(limits: tuple[float, float], start: float, end: float) -> tuple[tuple[str, float], ...]:
+    """Three to seven round numbers within ``limits``, and their places between ``start`` and ``end``."""
+    rough = (limits[1] - limits[0]) / 4
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = magnitude * next(size for size in (1, 2, 5, 10) if size * magnitude >= rough)
+    digits = max(0, -math.floor(math.log10(step)))
+    numbers = [count * step for count in range(math.ceil(limits[0] / step), math.floor(limits[1] / step) + 1)]
+    return tuple((f"{number:.{digits}f}", round(_place(number, limits, start, end), 1)) for number in numbers)
