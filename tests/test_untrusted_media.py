@@ -209,3 +209,18 @@ def test_notes_in_a_picture_may_be_damaged(tmp_path):
 
 def test_spoiling_is_the_same_every_time():
     assert spoil(bytes(5000), 3, "mp4") == spoil(bytes(5000), 3, "mp4") != spoil(bytes(5000), 4, "mp4")
+
+
+@pytest.mark.parametrize(
+    "seconds", ["00:00:inf", "00:00:nan", "-9:00:00", "99999999:00:1", "00:00:1e300", "1e308:1e308:1"]
+)
+def test_durations_that_make_no_sense_are_ignored(tmp_path, seconds):
+    path = write_clip(tmp_path / "clip.mkv", 10)
+    told = b"00:00:00.400000000"
+    data = path.read_bytes()
+    assert told in data
+    path.write_bytes(data.replace(told, seconds.encode().ljust(len(told))))
+    with open_frames(path) as source:
+        assert len(list(source)) == 10
+    assert source.info.duration_s == pytest.approx(0.4)  # of the whole file
+    assert source.warnings == []

@@ -33,6 +33,7 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _USUAL_RATES = tuple(Fraction(n) for n in (24, 25, 30, 50, 60)) + tuple(Fraction(n * 1000, 1001) for n in (24, 30, 60))
 _DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000
+_LONGEST_VIDEO_S = 1e8  # three years
 _MAX_PACKETS_TO_FIRST_FRAME = 300
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
@@ -304,17 +305,26 @@ def _first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
 
 def _duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
     """Seconds, and whether they are this stream's own; Matroska tells the container's, and a tag for each stream."""
+    own_s = _believable_s(_own_duration_s(stream))
+    if own_s is not None:
+        return own_s, True
+    whole_s = None if container.duration is None else _believable_s(container.duration / av.time_base)
+    return whole_s, whole_s is not None and len(container.streams) == 1
+
+
+def _own_duration_s(stream: VideoStream) -> float | None:
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base), True
-    tag = stream.metadata.get("DURATION", "")
+        return float(stream.duration * stream.time_base)
     try:
-        hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds), True
+        hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
+        return float(hours) * 3600 + float(minutes) * 60 + float(seconds)
     except ValueError:
-        pass
-    if container.duration is None:
-        return None, False
-    return container.duration / av.time_base, len(container.streams) == 1
+        return None
+
+
+def _believable_s(duration_s: float | None) -> float | None:
+    """``duration_s`` unless it is negative, infinite or no number, as a damaged header may say."""
+    return duration_s if duration_s is not None and 0 <= duration_s < _LONGEST_VIDEO_S else None
 
 
 def _frames_declared(

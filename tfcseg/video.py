@@ -43,6 +43,7 @@ _SEEK_MARGIN_S = 1.0
 _LONGEST_DECODED_LEAD_S = 5.0
 _LONGEST_GAP_S, _SHORTEST_GAP_S = 3600, 60
 """Longest pause between two frames that is believed: that of a stream of unknown length, and of a very short one."""
+_MOST_REPEATED = 500_000
 
 
 def probe(path: str | Path, *, allow_network: bool = False) -> VideoInfo:
@@ -187,7 +188,7 @@ def _longest_gap(info: VideoInfo) -> int:
     One wrong bit in a time would otherwise fill years with copies of a frame.
     """
     longest_s = _LONGEST_GAP_S if info.duration_s is None else max(_SHORTEST_GAP_S, info.duration_s)
-    return max(1, int(longest_s * info.frame_rate))
+    return max(1, min(_MOST_REPEATED, int(longest_s * info.frame_rate)))
 
 
 def _read_ppm(pipe: BinaryIO) -> Image | None:
