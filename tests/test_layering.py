@@ -9,22 +9,22 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tfcseg"
 ORDER = (
-    *(
-        "errors",
-        "allocator",
-        "result_files",
-        "spelling",
-        "log",
-        "machine",
-        "labels",
-        "tensor_header",
-        "registry",
-        "tensor_file",
-    ),
+    *("errors", "allocator", "result_files", "spelling", "log", "machine"),
+    *("labels", "tensor_header", "registry", "tensor_file"),
     *("model", "model_card", "weights", "segformer_file", "convert"),
     *("frames", "ffmpeg", "probing", "audio", "image_headers", "images", "streams", "video_writer", "video"),
     *("folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks"),
-    *("video_parts", "consistency", "report", "inference", "summary", "rendered_videos", "results", "prefetch"),
+    *(
+        "video_parts",
+        "consistency",
+        "report",
+        "inference",
+        "summary",
+        "measuring",
+        "rendered_videos",
+        "results",
+        "prefetch",
+    ),
     *("resuming", "run_options", "pipeline"),
     *("evaluation", "training", "publishing", "comparison", "benchmark", "doctor", "cli", "__main__"),
 )

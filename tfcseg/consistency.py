@@ -6,6 +6,8 @@ Letters: H image height, W image width; h, w the size at which the flow is compu
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import cv2
@@ -41,7 +43,7 @@ class ConsistencyMeter:
     """
 
     def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 160) -> None:
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) if use_flow else None
+        self._flow = _Flow() if use_flow else None
         self._flow_short_side_px = flow_short_side_px
         logger.info("TC follows %s", self.flow_name or "no flow: it is not measured", extra={"tc_flow": self.flow_name})
         self._labels: Labels | None = None
@@ -57,16 +59,24 @@ class ConsistencyMeter:
 
         Raises InputError if the frame size changes within the video.
         """
+        return self.begin(image, labels)()
+
+    def begin(self, image: Image, labels: Labels) -> Callable[[], FrameConsistency]:
+        """``update``, but what takes long, the flow, is left to the function that is returned.
+
+        Frames must begin in order; the functions may be called in any order and in any threads.
+        """
         previous, self._labels = self._labels, labels.copy()
-        previous_small, self._small = self._small, self._shrink(image, labels) if self._flow is not None else None
+        before, self._small = self._small, self._shrink(image, labels) if self._flow is not None else None
         if previous is None:
-            return FrameConsistency(None, None)
+            return lambda: FrameConsistency(None, None)
         if previous.shape != labels.shape:
             raise InputError(f"frame size changes from {previous.shape} to {labels.shape}; cut the video there")
-        tc = None
-        if self._flow is not None and previous_small is not None and self._small is not None:
-            tc = _temporal_consistency(self._flow, previous_small, self._small)
-        return FrameConsistency(float(np.count_nonzero(previous != labels) / labels.size), tc)
+        label_change = float(np.count_nonzero(previous != labels) / labels.size)
+        flow, now = self._flow, self._small
+        if flow is None or before is None or now is None:
+            return lambda: FrameConsistency(label_change, None)
+        return lambda: FrameConsistency(label_change, _temporal_consistency(flow.calculator, before, now))
 
     def _shrink(self, image: Image, labels: Labels) -> _Small | None:
         scale = min(1.0, self._flow_short_side_px / min(labels.shape))
@@ -76,6 +86,13 @@ class ConsistencyMeter:
         gray = cv2.cvtColor(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
         small_labels = cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT)
         return _Small(np.asarray(gray, dtype=np.uint8), np.asarray(small_labels, dtype=np.uint8))
+
+
+class _Flow(threading.local):
+    """A calculator of its own for every thread: it writes into its memory while it works."""
+
+    def __init__(self) -> None:
+        self.calculator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
 
 class _Small(NamedTuple):

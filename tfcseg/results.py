@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.consistency import ConsistencyMeter
 from tfcseg.errors import DataError, OutputError, UsageError
 from tfcseg.frames import Image, VideoInfo
 from tfcseg.inference import InferenceOptions
 from tfcseg.labels import LabelSet
 from tfcseg.masks import MaskWriter, full_palette, is_whole_mask, read_mask, write_mask
+from tfcseg.measuring import FrameMeasurer, MeasuredFrame
 from tfcseg.outputs import OutputDir
-from tfcseg.render import Legend, class_shares
+from tfcseg.render import Legend
 from tfcseg.rendered_videos import RenderedVideos
-from tfcseg.report import FrameRow, FrameTable
+from tfcseg.report import FrameTable
 from tfcseg.report.page import PageRecorder
 from tfcseg.run_state import Checkpoint, RunState
 from tfcseg.segmented import SegmentedFrame
@@ -131,7 +131,8 @@ class ResultWriter:
         self.summary = Summary.from_json(checkpoint.summary) if checkpoint else Summary(np.zeros(len(plan.labels)))
         self.recorder = self._make_recorder(checkpoint)
         self._checkpoint = checkpoint
-        self._meter = ConsistencyMeter(use_flow=plan.options.tc)
+        self._frames = self.summary.frames
+        self._measurer = FrameMeasurer(len(plan.labels), use_flow=plan.options.tc)
         self._videos = self._make_videos(checkpoint)
         self._masks: MaskWriter | None = None
         self._table: FrameTable | None = None
@@ -148,39 +149,23 @@ class ResultWriter:
 
     def remember(self, image: Image) -> None:
         """Take the last image before the checkpoint, with which the next one is compared."""
-        self._meter.update(image, read_mask(self._plan.state.pictures(self.summary.frames) / _LABELS_NAME))
+        self._measurer.remember(image, read_mask(self._plan.state.pictures(self.summary.frames) / _LABELS_NAME))
 
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
-        change = self._meter.update(frame.image, frame.labels)
-        shares = class_shares(frame.labels, len(self._plan.labels))
-        similarity = None if frame.similarity is None else float(frame.similarity.mean())
-        self.summary.add(frame, shares, similarity, change)
+        shares = self._measurer.add(frame)
         if self._masks:
             self._masks.write(frame.index, frame.labels)
         self._videos.write(frame, shares)
-        row = FrameRow(
-            frame.index,
-            frame.time_s,
-            frame.is_keyframe,
-            similarity,
-            frame.updated_fraction,
-            change.label_change,
-            change.tc,
-            frame.model_ms,
-            frame.is_held,
-        )
-        if self.recorder:
-            self.recorder.add(row, shares, frame.image, frame.labels)
-        if self._table:
-            self._table.write(row)
-        self._last = frame.labels
-        if self.summary.frames % self._plan.part_frames == 0:
+        self._frames += 1
+        if self._frames % self._plan.part_frames:
+            self._record(self._measurer.finished())
+        else:
             self._end_part()
 
     def close(self) -> None:
         """Complete all files and give the videos their names."""
-        if self._checkpoint is None or self.summary.frames > self._checkpoint.frames:
+        if self._checkpoint is None or self._frames > self._checkpoint.frames:
             self._end_part()
         self._wait_until_saved()
         out = self._plan.out
@@ -207,7 +192,7 @@ class ResultWriter:
             self._plan.info,
             frames_decoded,
             warnings,
-            self._meter.flow_name,
+            self._measurer.flow_name,
             self._audio,
             self._outputs,
             self._wall_s(),
@@ -220,6 +205,7 @@ class ResultWriter:
 
     def abort(self) -> None:
         """Drop what is not complete; finished masks, rows and parts stay. After ``close`` nothing is left to drop."""
+        self._measurer.close()
         self._saver.shutdown()
         self._videos.abort()
         with suppress(OutputError):  # the error that is already on its way is the cause
@@ -229,12 +215,23 @@ class ResultWriter:
             if self._table:
                 self._table.close()
 
+    def _record(self, measured: Iterable[MeasuredFrame]) -> None:
+        """Write what is known of frames once they are measured."""
+        for frame, shares, row in measured:
+            self.summary.add(row, shares)
+            if self.recorder:
+                self.recorder.add(row, shares, frame.image, frame.labels)
+            if self._table:
+                self._table.write(row)
+            self._last = frame.labels
+
     def _wall_s(self) -> float:
         """How long the run takes so far, with those that it continues."""
         return time.perf_counter() - self._started_s
 
     def _end_part(self) -> None:
         """Begin new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
+        self._record(self._measurer.finished(0))
         self._wait_until_saved()
         self._checkpoint = Checkpoint(
             frames=self.summary.frames,

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.consistency import FrameConsistency
 from tfcseg.frames import VideoInfo
 from tfcseg.inference import InferenceOptions
 from tfcseg.report import (
     ClassFacts,
+    FrameRow,
     InputFacts,
     OptionFacts,
     Report,
@@ -22,7 +22,6 @@ from tfcseg.report import (
     StabilityFacts,
     model_facts,
 )
-from tfcseg.segmented import SegmentedFrame
 from tfcseg.weights import LoadedModel
 
 _MEANS = ("label_change", "tc", "similarity", "updated_fraction", "keyframe_ms", "non_keyframe_ms")
@@ -61,18 +60,16 @@ class Summary:
     keyframe_ms: Mean = field(default_factory=Mean)
     non_keyframe_ms: Mean = field(default_factory=Mean)
 
-    def add(
-        self, frame: SegmentedFrame, shares: NDArray[np.float64], similarity: float | None, change: FrameConsistency
-    ) -> None:
-        """Take one frame, the (K,) ``shares`` of its classes, its mean similarity and how it differs from the last."""
+    def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
+        """Take one frame: what was measured of it, and the (K,) ``shares`` of its classes."""
         self.frames += 1
-        self.keyframes += frame.is_keyframe
+        self.keyframes += row.is_keyframe
         self.shares += shares
-        self.label_change.add(change.label_change)
-        self.tc.add(change.tc)
-        self.similarity.add(similarity)
-        self.updated_fraction.add(frame.updated_fraction)
-        (self.keyframe_ms if frame.is_keyframe else self.non_keyframe_ms).add(frame.model_ms)
+        self.label_change.add(row.label_change)
+        self.tc.add(row.tc)
+        self.similarity.add(row.similarity)
+        self.updated_fraction.add(row.updated_fraction)
+        (self.keyframe_ms if row.is_keyframe else self.non_keyframe_ms).add(row.model_ms)
 
     def to_json(self) -> dict[str, Any]:
         """All of it in JSON types; numbers keep every bit."""
