@@ -85,7 +85,7 @@ class DecodeHead(nn.Module):
     def classify_points(self, z: Tensor) -> Tensor:
         """The same for single positions: z (N, D) → logits (N, K)."""
         weight, bias = self.classifier.weight, self.classifier.bias
-        return F.linear(F.dropout(z, CLASSIFIER_DROPOUT, self.training), weight[:, :, 0, 0], bias)
+        return F.linear(F.dropout(z, self.dropout.p, self.training), weight[:, :, 0, 0], bias)
 
     @torch.no_grad()
     def fold(self) -> None:
