@@ -93,6 +93,9 @@ def limit_table(results: Sequence[dict[str, Any]]) -> str:
     lines = _heading(["", *(_model_name(result) for result in results)])
     for title, path, form in LIMIT_ROWS:
         lines += _row(title, [_cell(_look_up(result["limits"], path), form) for result in results])
+    for mode in ("image", "tfc"):
+        shares = [_cell(result["network_share"].get(mode), "{:.0f} %") for result in results]
+        lines += _row(f"time of the network alone to that file to files, `{mode}`", shares)
     for title, part in COST_ROWS:
         lines += _row(title, [_cell(result["costs"].get(part), "{:.0f} %") for result in results])
     return "\n".join(lines) + "\n\n" + _bench_conditions(results) + "\n"

@@ -48,6 +48,7 @@ def result():
             "around the network": {"decode": spread(4.0)},
         },
         "costs": {"tc": 12.4},
+        "network_share": {"tfc": 83.3},
         "limits": {
             "decode_fps": spread(400),
             "matrix_gflops_per_s": 100.0,
@@ -89,6 +90,7 @@ def test_limits_leave_out_what_was_not_measured(tables, result):
         "| decoding alone, frames per second | 400 |",
         "| large matrix product, GFLOP/s | 100 |",
         "| GFLOPs per frame, `image` | 8.0 |",
+        "| time of the network alone to that file to files, `tfc` | 83 % |",
         "| TC's share of the time file to files | 12 % |",
     ]
 

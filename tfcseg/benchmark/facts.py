@@ -25,7 +25,7 @@ def contest_facts(contest: Contest) -> dict[str, Any]:
         "embed_dim": contest.model.card.config.embed_dim,
         "input": {"name": contest.clip.name, "frame_rate": str(contest.clip.frame_rate)},
         "resolution": {"source": contest.clip.size, "network": network_size(contest.clip.size, contest.options.size)},
-        "options": {**options, "updated_fraction": request.updated_fraction},
+        "options": {**options, "updated_fraction": request.updated_fraction, "compile_s": contest.compile_s},
         "plain": _plain_facts(contest),
         "rounds": request.rounds,
     }

@@ -13,7 +13,7 @@ from tfcseg.benchmark.memory import measure_memory
 from tfcseg.benchmark.model_only import measure_model_only, measure_stages
 from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.request import PARTS, Contest, Request, open_contest
-from tfcseg.benchmark.result import Benchmark, speed, speed_ratios
+from tfcseg.benchmark.result import Benchmark, network_shares, speed, speed_ratios
 from tfcseg.benchmark.timing import OnStep
 
 SURROUNDINGS = "around the network"
@@ -26,6 +26,8 @@ def measure(request: Request, on_step: OnStep = lambda part, done, total: None) 
         for part in (part for part in PARTS if part in request.parts):
             for name, value in _MEASURE[part](contest, partial(on_step, part)).items():
                 found[name] = {**found.get(name, {}), **value} if name == "ratios" else value
+        if "model_only" in found and "end_to_end" in found:
+            found["network_share"] = network_shares(found["model_only"], found["end_to_end"])
         if "limits" in found:
             found["limits"] |= _shares_of_ceiling(found)
         return Benchmark(**contest_facts(contest), **found, left_out=_left_out(request))
@@ -84,4 +86,6 @@ def _left_out(request: Request) -> tuple[str, ...]:
     left_out = [f"not asked for: {part}" for part in PARTS if part not in request.parts]
     if not has_transformers():
         left_out.append("plain: transformers is not installed (pip install transformers)")
+    if request.compile:
+        left_out.append("memory with compiled code")
     return (*left_out, "loading the model", "memory of ffmpeg's processes")

@@ -17,7 +17,7 @@ from tfcseg.benchmark.plain import PlainSegformer, build_plain, has_transformers
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.errors import UsageError
 from tfcseg.frames import Image
-from tfcseg.inference import InferenceOptions, checked_options
+from tfcseg.inference import InferenceOptions, IntervalNetwork, checked_options
 from tfcseg.pipeline import SegmentedFrame, segment
 from tfcseg.weights import LoadedModel, load_model, resolve_device, resolve_precision
 
@@ -61,6 +61,7 @@ class Request:
     latency: str = "normal"
     device: str = "auto"
     precision: str = "auto"
+    compile: bool = False
     plain_precision: str = "fp32"
     frames: int = 24
     """Decoded frames for the network alone."""
@@ -100,6 +101,8 @@ class Contest:
     model: LoadedModel
     options: InferenceOptions
     plain_precision: torch.dtype
+    compile_s: float | None = None
+    """Seconds that compiling the model took; None if it is not compiled."""
 
     @property
     def method(self) -> Method:
@@ -145,12 +148,24 @@ def open_contest(request: Request) -> Iterator[Contest]:
             correlation=request.correlation,
             keyframe_position=request.keyframe_position,
             latency=request.latency,
+            compile=request.compile,
         )
         contest = Contest(request, folder, clip, weights, model, options, plain_precision)
         if request.updated_fraction is not None:
             options = _with_threshold(contest, request.updated_fraction)
             contest = Contest(request, folder, clip, weights, model, options, plain_precision)
-        yield contest
+        yield replace(contest, compile_s=_compile(contest)) if request.compile else contest
+
+
+def _compile(contest: Contest) -> float:
+    """Compile the model for both of our contenders; the seconds it took."""
+    modes = {IMAGE, contest.options.mode}
+    return sum(
+        IntervalNetwork(contest.model, checked_options(contest.model, mode=mode, **contest.method)).compile(
+            contest.clip.size
+        )
+        for mode in sorted(modes)
+    )
 
 
 def contenders(contest: Contest) -> tuple[str, ...]:

@@ -65,6 +65,7 @@ class Benchmark:
     agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
     updated_fraction: float | None = None
     stages: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    network_share: Mapping[str, float] = field(default_factory=dict)  # time of the network alone to that end to end
     costs: Mapping[str, float] = field(default_factory=dict)  # share of the time end to end
     limits: Mapping[str, Any] = field(default_factory=dict)
     memory: Mapping[str, Memory] = field(default_factory=dict)
@@ -80,6 +81,11 @@ def speed_ratios(speeds: Mapping[str, Speed]) -> dict[str, float]:
     """``tfc/plain`` -> how many times faster the first is than the second, for the pairs of ``RATIOS``."""
     pairs = [pair for pair in RATIOS if speeds.keys() >= set(pair)]
     return {f"{first}/{second}": speeds[first].fps / speeds[second].fps for first, second in pairs}
+
+
+def network_shares(alone: Mapping[str, Speed], whole: Mapping[str, Speed]) -> dict[str, float]:
+    """Percentage of a whole run that the network alone takes: near 100, nothing else matters; far below, it waits."""
+    return {name: 100 * whole[name].fps / alone[name].fps for name in alone if name in whole}
 
 
 def benchmark_json(benchmark: Benchmark) -> dict[str, Any]:

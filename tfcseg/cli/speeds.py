@@ -52,10 +52,12 @@ def _conditions(result: Benchmark | Scaling) -> str:
     source, network = ("×".join(map(str, reversed(result.resolution[name]))) for name in ("source", "network"))
     threads = f", {result.threads} {'thread' if result.threads == 1 else 'threads'}" if result.device == "cpu" else ""
     weights = " (random weights)" if result.random_weights else ""
+    seconds = result.options["compile_s"]
+    compiled = f", compiled in {seconds:.1f} s" if seconds is not None else ""
     return (
         f"{result.model.name}{weights}, {result.model.classes} classes · {result.input['name']} {source}, "
         f"network {network} · interval {result.options['keyframe_interval']}, {result.options['correlation']} · "
-        f"{result.device_name} ({result.device}, {result.precision}{threads}), torch {result.versions['torch']}"
+        f"{result.device_name} ({result.device}, {result.precision}{threads}{compiled}), torch {result.versions['torch']}"
     )
 
 
@@ -105,6 +107,8 @@ def _rest(result: Benchmark) -> list[str]:
     lines = [f"same labels, {pair.replace('|', ' and ')}: {share:.3f} %" for pair, share in result.agreement.items()]
     if result.updated_fraction is not None:
         lines.append(f"points recomputed between keyframes: {result.updated_fraction:.2f} %")
+    for name, share in result.network_share.items():
+        lines.append(f"network alone, {name}: {share:.0f} % of the time file to files")
     lines += [f"{part}: {share:.1f} % of the time file to files" for part, share in result.costs.items()]
     for name, memory in result.memory.items():
         gpu = "" if memory.gpu_peak_mib is None else f", GPU {memory.gpu_peak_mib:.0f} MiB"
