@@ -15,7 +15,7 @@ from torch import Tensor
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels import LabelSet, distinct_palette
 from tfcseg.tensor_file import is_pickle, read_tensor_file
-from tfcseg.tensor_header import HEADER_LIMIT_BYTES, open_weights, parse_json
+from tfcseg.tensor_header import FILE_LIMIT_BYTES, HEADER_LIMIT_BYTES, open_weights, parse_json
 
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 # What torch.load raises on damaged or forbidden content: its zip reader RuntimeError, its unpickler all the others.
@@ -68,6 +68,11 @@ def read_segformer_file(path: Path) -> SegformerFile:
     tensors = content.get("state_dict", content)
     if not isinstance(tensors, Mapping) or not all(map(_is_named_array, tensors.items())):
         raise WeightsError(f"{path} holds other things than named tensors; give a SegFormer's state_dict")
+    # A tensor may repeat one number without end; what is done with it would need the room.
+    if sum(tensor.nbytes for tensor in tensors.values()) > FILE_LIMIT_BYTES:
+        raise WeightsError(
+            f"{path} claims tensors of more than {FILE_LIMIT_BYTES >> 30} GiB, too large for a SegFormer"
+        )
     meta = content.get("meta")
     if not isinstance(meta, Mapping):
         return SegformerFile(tensors, names, ())

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tfcseg.errors import OutputError, WeightsError
-from tfcseg.tensor_header import LENGTH_BYTES, damaged, open_weights, read_header, starts_pickle
+from tfcseg.tensor_header import LENGTH_BYTES, damaged, open_weights, parse_header, shortened, starts_pickle
 
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -32,7 +32,7 @@ class TensorFile:
 def read_tensor_file(path: Path) -> TensorFile:
     """Whole file on the CPU; WeightsError if it is missing, foreign, truncated or too large."""
     with open_weights(path) as file:
-        metadata = read_header(file, path)
+        metadata = parse_header(file, path).metadata
         file.seek(0)
         data = file.read()
     try:
@@ -55,26 +55,34 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     return hashlib.sha256(data).hexdigest()
 
 
-def check_fits(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """WeightsError unless ``tensors`` has exactly the names and shapes of ``expected``, and sound numbers.
-
-    ``expected`` may be on the meta device. Where it has floats, half and single precision are accepted.
-    """
-    leftover, missing = sorted(tensors.keys() - expected.keys()), sorted(expected.keys() - tensors.keys())
+def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor]) -> None:
+    """WeightsError unless ``shapes`` are exactly those of ``expected``, which may be on the meta device."""
+    leftover, missing = sorted(shapes.keys() - expected.keys()), sorted(expected.keys() - shapes.keys())
     if leftover:
         raise WeightsError(f"{path} has tensors that the network has no place for: {_some(leftover)}")
     if missing:
         raise WeightsError(f"{path} lacks tensors that the network needs: {_some(missing)}")
     for name, wanted in expected.items():
+        if shapes[name] != tuple(wanted.shape):
+            sizes = f"shape {shapes[name]}, the network needs {tuple(wanted.shape)}"
+            raise WeightsError(f"{path}: tensor {name!r} has {sizes}")
+
+
+def check_fits(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """WeightsError unless ``tensors`` has exactly the names and shapes of ``expected``, and sound numbers.
+
+    ``expected`` may be on the meta device. Where it has floats, half and single precision are accepted.
+    """
+    check_shapes(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected)
+    for name, wanted in expected.items():
         found = tensors[name]
-        if found.shape != wanted.shape:
-            shapes = f"shape {tuple(found.shape)}, the network needs {tuple(wanted.shape)}"
-            raise WeightsError(f"{path}: tensor {name!r} has {shapes}")
         dtypes = _WEIGHT_DTYPES if wanted.is_floating_point() else (wanted.dtype,)
         if found.dtype not in dtypes:
             raise WeightsError(f"{path}: tensor {name!r} is {found.dtype}; expected {' or '.join(map(str, dtypes))}")
         if not torch.isfinite(found).all():
             raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity; these weights cannot be used")
+        if name.endswith("running_var") and (found < 0).any():  # its root is taken
+            raise WeightsError(f"{path}: tensor {name!r} holds negative variances; these weights cannot be used")
 
 
 def is_pickle(path: Path) -> bool:
@@ -95,4 +103,4 @@ def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> by
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(shortened(name) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -6,9 +6,11 @@ A command that only wants to know what a file says of itself needs no torch.
 from __future__ import annotations
 
 import json
+import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
 from tfcseg.errors import WeightsError
 
@@ -21,14 +23,24 @@ HEADER_LIMIT_BYTES = 1 << 20
 LENGTH_BYTES = 8
 """A file begins with the length of its header."""
 
-_DTYPES = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
+_ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
+_MAX_DIMENSIONS = 8
+_NAME_SHOWN = 100
 _PICKLE_STARTS = (b"\x80", b"PK\x03\x04")
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Text metadata in the file's header, without reading its tensors; WeightsError if the file is not sound."""
+@dataclass(frozen=True, slots=True)
+class TensorHeader:
+    """What a file says of itself: text metadata, and the shape of each tensor by name."""
+
+    metadata: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+
+
+def read_header(path: Path) -> TensorHeader:
+    """Read the header alone; WeightsError if the file is not sound."""
     with open_weights(path) as file:
-        return read_header(file, path)
+        return parse_header(file, path)
 
 
 def open_weights(path: Path) -> BinaryIO:
@@ -53,8 +65,8 @@ def parse_json(text: str) -> object:
         raise ValueError("JSON is nested too deeply") from None
 
 
-def read_header(file: BinaryIO, path: Path) -> dict[str, str]:
-    """Check the header against the size of the file; returns its metadata. Leaves the position behind the header."""
+def parse_header(file: BinaryIO, path: Path) -> TensorHeader:
+    """Check the header of an open file against its size. Leaves the position behind the header."""
     file_bytes = os.fstat(file.fileno()).st_size
     start = file.read(LENGTH_BYTES)
     if starts_pickle(start):
@@ -73,10 +85,11 @@ def read_header(file: BinaryIO, path: Path) -> dict[str, str]:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise damaged(path, "its metadata is not text")
-    data_bytes = max((_end_of_tensor(path, name, entry) for name, entry in header.items()), default=0)
+    places = {name: _place(path, name, entry) for name, entry in header.items()}
+    data_bytes = sum(place.size_bytes for place in places.values())
     if LENGTH_BYTES + header_bytes + data_bytes != file_bytes:
         raise damaged(path, f"{file_bytes} bytes instead of {LENGTH_BYTES + header_bytes + data_bytes}")
-    return metadata
+    return TensorHeader(metadata, {name: place.shape for name, place in places.items()})
 
 
 def starts_pickle(start: bytes) -> bool:
@@ -84,12 +97,29 @@ def starts_pickle(start: bytes) -> bool:
     return start.startswith(_PICKLE_STARTS) and int.from_bytes(start, "little") > HEADER_LIMIT_BYTES
 
 
-def _end_of_tensor(path: Path, name: str, entry: object) -> int:
-    """Offset behind a tensor's last byte according to its header entry; WeightsError if the entry makes no sense."""
+class _Place(NamedTuple):
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+def _place(path: Path, name: str, entry: object) -> _Place:
+    """Shape and size of a tensor according to its header entry; WeightsError if the entry makes no sense."""
     match entry:
-        case {"dtype": str(dtype), "shape": [*_], "data_offsets": [int(), int(end)]} if dtype in _DTYPES:
-            return end
-    raise damaged(path, f"the header entry of tensor {name!r} makes no sense")
+        case {"dtype": str(dtype), "shape": [*sides], "data_offsets": [int(start), int(end)]} if dtype in _ITEM_BYTES:
+            is_sound = len(sides) <= _MAX_DIMENSIONS and all(map(_is_side, sides))
+            # Only what can be true is multiplied: the numbers may be as long as the header.
+            if is_sound and end - start == math.prod(sides) * _ITEM_BYTES[dtype]:
+                return _Place(tuple(sides), end - start)
+    raise damaged(path, f"the header entry of tensor {shortened(name)} makes no sense")
+
+
+def _is_side(side: object) -> bool:
+    return isinstance(side, int) and not isinstance(side, bool) and 0 <= side <= FILE_LIMIT_BYTES
+
+
+def shortened(name: str) -> str:
+    """A tensor's name for a message, in quotes."""
+    return repr(name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}…")
 
 
 def damaged(path: Path, reason: str) -> WeightsError:

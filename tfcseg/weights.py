@@ -19,8 +19,8 @@ from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.model_card import IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
 from tfcseg.registry import REGISTRY, ModelRecord, list_models, locate_weights
-from tfcseg.tensor_file import check_fits, read_tensor_file, write_tensor_file
-from tfcseg.tensor_header import read_metadata
+from tfcseg.tensor_file import check_fits, check_shapes, read_tensor_file, write_tensor_file
+from tfcseg.tensor_header import read_header
 
 __all__ = [
     "IMAGENET_PREPROCESSING",
@@ -79,7 +79,7 @@ def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: tor
 def read_card(path: str | Path) -> ModelCard:
     """Card of a weights file, from its header alone; WeightsError if the file is not one of ours."""
     path = Path(path)
-    return parse_card(read_metadata(path), path)
+    return parse_card(read_header(path).metadata, path)
 
 
 def count_parameters(config: ModelConfig) -> int:
@@ -105,6 +105,7 @@ def load_model(
     target = resolve_device(device)
     resolve_precision(precision, target)  # refuses before any reading
     path, sha256 = locate_weights(name_or_path, assets)
+    _check_header(path)
     file = read_tensor_file(path)
     if sha256 is not None and file.sha256 != sha256:
         raise WeightsError(f"{path} is not the file that {REGISTRY} names (SHA-256 differs); install it again")
@@ -166,6 +167,13 @@ def _build_without_values(config: ModelConfig) -> TFCSegmenter:
     """Network on the meta device: names, shapes and types, but neither memory nor random numbers."""
     with torch.device("meta"), _WithoutCompiler():
         return build_segmenter(config)
+
+
+def _check_header(path: Path) -> None:
+    """WeightsError if the header alone says that the tensors do not fit the card: gigabytes are not read for that."""
+    header = read_header(path)
+    config = parse_card(header.metadata, path).config
+    check_shapes(path, header.shapes, _build_without_values(config).state_dict())
 
 
 def _network_from(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> TFCSegmenter:

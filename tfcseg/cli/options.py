@@ -81,10 +81,10 @@ def model_names() -> list[str]:
 def class_names() -> list[str]:
     """Classes of the default model, as its file names them."""
     from tfcseg.registry import list_models
-    from tfcseg.tensor_header import parse_json, read_metadata
+    from tfcseg.tensor_header import parse_json, read_header
 
     path = next(record.path for record in list_models() if record.is_default)
-    match parse_json(read_metadata(path).get("labels", "{}")):
+    match parse_json(read_header(path).metadata.get("labels", "{}")):
         case {"names": [*names]}:
             return [str(name) for name in names]
     return []
@@ -155,6 +155,13 @@ Latency = Annotated[
         help="[bold]low[/] labels every frame before the next is read, for live input; needs the keyframe first.",
         callback=one_of("latency", LATENCIES),
         autocompletion=completing(lambda: LATENCIES),
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the network for this video's size first, which takes from half a minute to several.",
     ),
 ]
 Start = Annotated[float | None, typer.Option(help="Begin at this second of the video.")]
