@@ -32,11 +32,9 @@ from tfcseg.video import open_frames
 from tfcseg.video_parts import part_length
 from tfcseg.weights import LoadedModel
 
-_READ_AHEAD = 8
-"""Decoded frames waiting for the network."""
-
-_WRITE_BEHIND = 8
-"""Segmented frames waiting to be written: with _READ_AHEAD and an interval this bounds a run's memory."""
+_MOST_WAITING, _WAITING_MIB = 8, 256
+"""Frames that wait for the network, and as many again that wait to be written: this and an interval bound the memory of
+a run. Large frames wait in smaller numbers."""
 
 
 def segment(
@@ -242,7 +240,11 @@ def default_output(source: str | Path) -> Path:
 
 def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
     """Frames read ahead by a thread of their own, so that decoding and the network overlap."""
-    return prefetch(frames, _READ_AHEAD, frames.stop)
+    return prefetch(frames, _most_waiting(frames.info), frames.stop)
+
+
+def _most_waiting(info: VideoInfo) -> int:
+    return max(2, min(_MOST_WAITING, (_WAITING_MIB << 20) // (3 * info.height * info.width)))
 
 
 def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress) -> None:
@@ -254,7 +256,7 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
         stack.callback(writer.stop)
-        _write_all(_segment(read, network), writer, thread, lambda frame: on_frame(frame, frames.info))
+        _write_all(_segment(read, network), writer, thread, frames.info, on_frame)
         writer.close()
 
 
@@ -276,14 +278,16 @@ def _write_all(
     frames: Iterator[SegmentedFrame],
     writer: ResultWriter,
     thread: ThreadPoolExecutor,
-    on_frame: Callable[[SegmentedFrame], None],
+    info: VideoInfo,
+    on_frame: Progress,
 ) -> None:
-    """Render and write in a second thread, at most _WRITE_BEHIND frames late."""
+    """Render and write in a second thread, a few frames late."""
     pending: deque[Future[None]] = deque()
+    most_waiting = _most_waiting(info)
     for frame in frames:
         pending.append(thread.submit(writer.write, frame))
-        on_frame(frame)
-        while len(pending) > _WRITE_BEHIND:
+        on_frame(frame, info)
+        while len(pending) > most_waiting:
             pending.popleft().result()
     for future in pending:
         future.result()
