@@ -1,7 +1,7 @@
 """A process that has everything loaded and forks one child per run: a fresh one would spend seconds on imports.
 
-Each line on stdin is a JSON list of positional and an object of keyword arguments of ``tfcseg.run``; the child's number
-is the answer, and its exit status (as from ``waitpid``) the next one.
+Each line on stdin is a JSON list: arguments of ``tfcseg.run``, or those of the command and a file for its stderr. The
+child's number is the answer, and its exit status (as from ``waitpid``) the next one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,19 @@ def serve():
     cv2.setNumThreads(0)
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from tests.tiny_model import build_tiny_model
-    from tfcseg import video_parts
+    from tfcseg import cli, pipeline, video_parts  # noqa: F401  # loaded once for all children
 
     video_parts.PART_FRAMES = PART_FRAMES
     model = build_tiny_model()
     for line in sys.stdin:
         child = os.fork()
         if not child:
-            _run(model, *json.loads(line))
+            kind, *arguments = json.loads(line)
+            try:
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                _call(*arguments) if kind == "call" else _run(model, *arguments)
+            finally:
+                os._exit(1)  # whatever happened: it must not serve
         print(child, flush=True)
         print(os.waitpid(child, 0)[1], flush=True)
 
@@ -42,9 +47,19 @@ def serve():
 def _run(model, source, output, results, resume):
     import tfcseg
 
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     tfcseg.run(source, output, model, results=tfcseg.ResultOptions(**results), resume=resume)
     os._exit(0)
+
+
+def _call(arguments, stderr):
+    from tfcseg.__main__ import main
+
+    os.dup2(os.open(stderr, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), 2)
+    sys.argv = ["tfcseg", *arguments]
+    try:
+        main()
+    except SystemExit as leaving:
+        os._exit(leaving.code or 0)
 
 
 class RunServer:
@@ -56,12 +71,19 @@ class RunServer:
 
     def start(self, source, output, results, *, resume):
         """Start a run; returns the number of its process."""
-        self._process.stdin.write(json.dumps([str(source), str(output), results, resume]) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        return self._ask(["run", str(source), str(output), results, resume])
+
+    def call(self, *arguments, stderr):
+        """Start ``tfcseg arguments…``, forked with everything loaded."""
+        return self._ask(["call", [*map(str, arguments)], str(stderr)])
 
     def wait(self):
         """Exit status of the run: 0, or that of ``waitpid``."""
+        return int(self._process.stdout.readline())
+
+    def _ask(self, request):
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
     def close(self):

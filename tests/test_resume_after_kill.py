@@ -15,7 +15,7 @@ import pytest
 
 from tests.media import write_video
 from tests.run_server import PART_FRAMES, RunServer
-from tests.tiny_model import moving_images
+from tests.tiny_model import moving_images, write_tiny_model
 from tfcseg.folder_lock import STATE_FOLDER
 from tfcseg.video import read_frames
 
@@ -105,3 +105,31 @@ def test_20_kills_leave_no_trace(clip, server, tmp_path):
     assert_same_results(out, wanted)
     speed = json.loads((out / "report.json").read_text())["speed"]
     assert speed["resumes"] > 3
+
+
+def encoders(folder):
+    """Command lines of ffmpeg that name a file in ``folder``."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes().decode(errors="replace"))
+    return [line for line in lines if "ffmpeg" in line and str(folder) in line]
+
+
+def test_signals_at_any_time_end_in_one_line_and_exit_code_130(clip, server, tmp_path):
+    weights = write_tiny_model(tmp_path / "tiny.safetensors")
+    rng = random.Random(1)
+    for attempt, rows in enumerate([0, 0, 0, 5, 20, FRAMES // 2, FRAMES]):
+        out = tmp_path / str(attempt)
+        child = server.call("run", clip, "-o", out, "-m", weights, "-q", stderr=tmp_path / "stderr")
+        wait_for((tmp_path / "stderr").exists, child)
+        wait_for(lambda: rows_written(out) >= rows, child)  # noqa: B023  # called at once
+        time.sleep(rng.uniform(0.05, 0.3) if rows < FRAMES // 2 else 0)
+        os.kill(child, rng.choice([signal.SIGINT, signal.SIGTERM]))
+        status = os.waitstatus_to_exitcode(server.wait())
+        message = (tmp_path / "stderr").read_text()
+        (tmp_path / "stderr").unlink()
+        assert status == 130, message
+        assert re.fullmatch(r"error: interrupted.*\n", message)
+        assert not out.exists() or {path.name for path in out.iterdir()} <= {STATE_FOLDER, "frames.csv", "masks"}
+        assert encoders(out) == []

@@ -1,5 +1,18 @@
 """``python -m tfcseg`` is ``tfcseg``."""
 
-from tfcseg.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Entry point of the program; even importing the command line may be interrupted."""
+    try:
+        from tfcseg.cli import main as run_command
+
+        run_command()
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

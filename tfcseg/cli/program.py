@@ -33,6 +33,13 @@ class Program(TyperGroup):
             logging.captureWarnings(False)
         sys.exit(code)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Parse, and say it if that is interrupted; typer itself would leave in silence."""
+        try:
+            return super().make_context(*args, **extra)
+        except KeyboardInterrupt:
+            raise typer.Exit(_say(Interrupted("interrupted"))) from None
+
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Parse the program's own arguments; without any, the help is what is needed."""
         if not args and not ctx.resilient_parsing:
