@@ -121,6 +121,8 @@ EDGE_CASES = (
         "test_cli_run.py::test_an_interrupt_keeps_what_is_finished_and_nothing_half_written",
         "test_resume.py::test_an_interrupt_leaves_whole_parts_and_says_how_many_frames_are_safe",
         "test_resume_after_kill.py::test_20_kills_leave_no_trace",
+        "test_resume_after_kill.py::test_signals_at_any_time_end_in_one_line_and_exit_code_130",
+        "test_resume.py::test_an_interrupt_does_not_wait_for_an_idle_stdin",
         "test_video_writer.py::test_interrupt_reaches_us_and_not_the_encoder",
         "test_video_writer.py::test_leaving_by_an_exception_or_abort_leaves_nothing",
     ),
@@ -205,6 +207,7 @@ EDGE_CASES = (
         "one broken file among many",
         "test_edge_cases.py::test_a_table_of_failures_comes_last",
         "test_cli_run.py::test_one_bad_input_of_many",
+        "test_resume.py::test_a_batch_skips_what_is_finished_and_continues_the_rest",
     ),
     _case(
         25,
