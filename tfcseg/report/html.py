@@ -38,13 +38,12 @@ def write_html(path: Path, template: str, context: Mapping[str, Any], data: obje
     """
     text = _environment().get_template(template).render(**context, data=None if data is None else _embedded(data))
     with replace_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8", "replace"))
 
 
 def plain_text(text: str) -> str:
     """``text`` on one line: control characters as pictures, bytes that are no text and marks of direction as �."""
-    valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(_visible(letter) for letter in valid)
+    return "".join(_visible(letter) for letter in text)
 
 
 def relative_url(path: str, folder: Path) -> str:
@@ -60,7 +59,7 @@ def data_url(picture: bytes, kind: str = "image/jpeg") -> str:
 def _visible(letter: str) -> str:
     if ord(letter) < 0x20:
         return chr(_CONTROL_PICTURES + ord(letter))
-    # Cc: other control characters; Zl, Zp: ends of lines; Cs: lone surrogates.
+    # Cc: other control characters; Zl, Zp: ends of lines; Cs: surrogates, which stand for bytes that are no text.
     is_hidden = letter in _DIRECTIONS or unicodedata.category(letter) in {"Cc", "Zl", "Zp", "Cs"}
     return _REPLACEMENT if is_hidden else letter
 
