@@ -1,24 +1,29 @@
 """``tfcseg eval`` as a user calls it, on synthetic VSPW folders."""
 
 import csv
+import hashlib
 import json
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
+import torch
 
 from tests import vspw_fixture as fixture
 from tests.command_line import call
 from tests.tiny_model import write_tiny_model
 from tests.vspw_fixture import make_vspw, write_predictions
+from tfcseg.machine import cpu_name
 
 KEYS = {
     *("miou", "miou_all", "wiou", "wiou_all", "pixel_accuracy", "pixel_accuracy_all", "vc8", "vc16", "tc", "tc_flow"),
     *("label_change", "classes_counted", "classes_counted_all", "unpredictable", "windows", "windows_dropped"),
     *("videos", "frames", "frames_missing", "skipped", "per_class", "per_class_all", "protocol", "mode", "split"),
-    "speed",
+    *("schema", "dataset"),
 }
+PROVENANCE = {"tfcseg", "versions", "model", "options", "predictions", "label_map", "threads", "device_name"}
 TO_VSPW = {"sky": "sky", "road": "grass", "tree": "tree", "person": "person", "car": "car"}
 
 
@@ -42,10 +47,12 @@ def model(tmp_path_factory):
 
 
 def scores(done):
-    """Result of --json, without the speed."""
+    """Result of --json, without speed and provenance."""
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result.pop("speed")["fps"] > 0
+    for key in PROVENANCE:
+        del result[key]
     return result
 
 
@@ -62,7 +69,7 @@ def test_perfect_predictions_score_100_and_everything_is_written(root, perfect, 
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert json.loads((tmp_path / "out" / "eval.json").read_text()) == result
-    assert set(result) == KEYS
+    assert set(result) == KEYS | PROVENANCE | {"speed"}
     for score in ("miou", "miou_all", "wiou", "pixel_accuracy", "vc8", "vc16"):
         assert result[score] == 100
     assert 50 < result["tc"] <= 100
@@ -74,6 +81,26 @@ def test_perfect_predictions_score_100_and_everything_is_written(root, perfect, 
     assert set(result["speed"]) == {"wall_s", "fps", "model_s", "model_fps"}
     assert [row["video"] for row in rows(tmp_path / "out" / "per_video.csv")] == ["0_hills", "1_road"]
     assert len(rows(tmp_path / "out" / "per_class.csv")) == 124
+
+
+def test_scores_say_where_they_come_from(root, model, perfect, tmp_path):
+    """A score without its model, options and machine compares with nothing."""
+    command = ("eval", root, "--limit", 1, "--no-tc", "-q", "-o")
+    assert call(*command, tmp_path / "own", *model, "--mode", "reuse", "--size", 96).returncode == 0
+    assert call(*command, tmp_path / "other", "--predictions", perfect).returncode == 0
+    own, other = (json.loads((tmp_path / name / "eval.json").read_text()) for name in ("own", "other"))
+    assert own.keys() == other.keys() == KEYS | PROVENANCE | {"speed"}
+    assert own["model"]["name"] == "tiny"
+    assert own["model"]["sha256"] == hashlib.sha256(model[1].read_bytes()).hexdigest()
+    assert own["options"].items() >= {"mode": "reuse", "size": 96, "keyframe_interval": 4, "device": "cpu"}.items()
+    assert own["label_map"] == str(model[-1])
+    assert own["threads"] >= 1
+    assert own["versions"]["torch"] == torch.__version__
+    assert own["dataset"] == root.name
+    assert other["predictions"] == str(perfect)
+    assert [other[key] for key in ("model", "options", "label_map", "threads")] == [None] * 4
+    assert own["device_name"] == other["device_name"] == cpu_name()
+    assert own["tfcseg"] == other["tfcseg"] == version("tfcseg")
 
 
 def test_the_table_never_shows_vc_without_miou(root, perfect):

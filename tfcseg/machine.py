@@ -59,6 +59,15 @@ def cpu_name(cpu_info: Path = CPU_INFO) -> str:
     return _first_value("model name", cpu_info) or platform.processor() or platform.machine()
 
 
+def device_name(device: str) -> str:
+    """What the hardware behind a device of PyTorch calls itself; ``device`` as in ``cpu`` or ``cuda:0``."""
+    if not device.startswith("cuda"):
+        return cpu_name()
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
 def library_versions() -> dict[str, str | None]:
     """Versions of Python and of ``LIBRARIES``; None for what is not installed."""
     return {"python": platform.python_version()} | {name: _version(packages) for name, packages in LIBRARIES.items()}

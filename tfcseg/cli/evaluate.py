@@ -100,7 +100,8 @@ def command(
         with _only_first_fails(shard):
             dataset = open_vspw(root, split)
             if predictions is not None:
-                source: dict[str, Any] = {"predict": PredictionFolder(predictions)}
+                folder = PredictionFolder(predictions)
+                source: dict[str, Any] = {"predict": folder, "provenance": folder.provenance()}
         if predictions is None:
             wanted = options.network_options(context)
             source = _model_source(model, _device_of(shard, device), precision, wanted, dataset, label_map)
@@ -153,6 +154,7 @@ def _model_source(
     predictions = ModelPredictions(loaded, checked_options(loaded, **wanted))
     return {
         "predict": predictions,
+        "provenance": predictions.provenance(label_map),
         "mode": wanted["mode"],
         "model_labels": loaded.labels,
         "label_map": None if label_map is None else read_label_map(label_map, loaded.labels, dataset.labels),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import print_line
+from tfcseg.cli.console import one_line, print_line
 
 
 def command(
@@ -52,4 +52,4 @@ def command(
         trained_on=trained_on,
         licence=licence,
     )
-    print(path)
+    print(one_line(str(path)))

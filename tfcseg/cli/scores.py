@@ -23,7 +23,7 @@ _NOTHING = "–"
 
 def print_json(content: Mapping[str, Any]) -> None:
     """Print a result for programs."""
-    json.dump(content, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    json.dump(content, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
     sys.stdout.flush()
 

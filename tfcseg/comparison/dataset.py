@@ -111,7 +111,7 @@ class _DatasetComparison:
         points: list[TradeOffPoint] = []
         modes: dict[str, dict[str, float | None]] = {}
         if baseline is not None:
-            evaluations.append(self._evaluate(BASELINE, baseline))
+            evaluations.append(self._evaluate(BASELINE, baseline, provenance=baseline.provenance()))
             modes["image"] = _scores(evaluations[0])
         for each in runs:
             each.warm_up(self.model, samples[0])
@@ -164,6 +164,7 @@ class _DatasetComparison:
         return self._evaluate(
             each.folder,
             predictions,
+            provenance=predictions.provenance(self.scope.label_map),
             mode=each.options.mode,
             model_labels=self.model.labels,
             label_map=label_map,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+from tfcseg.machine import device_name
 from tfcseg.report import model_facts
 from tfcseg.weights import LoadedModel
 
@@ -21,7 +21,7 @@ def machine_facts(model: LoadedModel) -> dict[str, Any]:
         "tfcseg": version("tfcseg"),
         "model": model_facts(model),
         "device": str(model.device),
-        "device_name": _device_name(model.device),
+        "device_name": device_name(str(model.device)),
         "precision": str(model.precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "versions": {
@@ -31,14 +31,3 @@ def machine_facts(model: LoadedModel) -> dict[str, Any]:
             "opencv": cv2.__version__,
         },
     }
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -29,6 +29,7 @@ from tfcseg.evaluation.metrics import (
     weighted_iou,
 )
 from tfcseg.evaluation.predictions import PredictionSource
+from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, percent
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
 from tfcseg.evaluation.shards import Shard
@@ -55,6 +56,7 @@ def evaluate(
     measure_tc: bool = False,
     model_s: Callable[[], float] | None = None,
     shard: Shard | None = None,
+    provenance: Provenance | None = None,
     on_frame: OnFrame | None = None,
     on_video: OnVideo | None = None,
 ) -> Evaluation:
@@ -76,6 +78,7 @@ def evaluate(
         measure_tc: Also warp labels along the optical flow of the images, which costs more than all the rest.
         model_s: Seconds that ``predict`` has spent in its network so far, for ``Speed``.
         shard: Share of this process; every process returns the same result, equal to that of a single one.
+        provenance: Kept in the result: what made the predictions, and where.
         on_frame: Called with every scored frame and its prediction in classes of the data set (to save it).
         on_video: Called with every score of this process (to show progress).
 
@@ -100,7 +103,7 @@ def evaluate(
     scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
     counts = np.sum([part.counts for part in parts], axis=0)
     speed = _speed(parts, sum(score.frames for score in scores), has_model=model_s is not None)
-    return _summarise(dataset, scoring, counts, scores, mode, speed)
+    return _summarise(dataset, scoring, counts, scores, mode, speed, provenance or Provenance())
 
 
 @dataclass(slots=True)
@@ -148,7 +151,13 @@ def _speed(parts: Sequence[_Part], frames: int, *, has_model: bool) -> Speed:
 
 
 def _summarise(
-    dataset: VspwDataset, scoring: Scoring, counts: Counts, scores: Sequence[VideoScore], mode: str, speed: Speed
+    dataset: VspwDataset,
+    scoring: Scoring,
+    counts: Counts,
+    scores: Sequence[VideoScore],
+    mode: str,
+    speed: Speed,
+    provenance: Provenance,
 ) -> Evaluation:
     """Pool the counts (K, K + 1) and the scores of all videos, in the order of the list."""
     skipped = tuple(itertools.chain(*(score.skipped for score in scores)))
@@ -188,6 +197,7 @@ def _summarise(
         dataset=dataset.root.resolve().name,
         split=dataset.split,
         speed=speed,
+        provenance=provenance,
     )
 
 

@@ -6,14 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.evaluation.predictions import Prediction
+from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
 from tfcseg.images import read_image
 from tfcseg.inference import InferenceOptions, IntervalNetwork
+from tfcseg.report import model_facts
+from tfcseg.summary import option_facts
 from tfcseg.weights import LoadedModel
 
 
@@ -24,9 +28,19 @@ class ModelPredictions:
     """
 
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
+        self._model, self._options = model, options
         self._network = IntervalNetwork(model, options)
         self._interval = options.keyframe_interval
         self.model_s = 0.0
+
+    def provenance(self, label_map: str | Path | None) -> Provenance:
+        """What makes the predictions; ``label_map`` is the file that translates them, None the built-in one."""
+        return Provenance(
+            model=model_facts(self._model),
+            options=option_facts(self._model, self._options),
+            label_map="built in" if label_map is None else str(label_map),
+            threads=torch.get_num_threads(),
+        )
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
         """One label map (at its mask's size) per frame of ``video``, or the reason why there is none."""

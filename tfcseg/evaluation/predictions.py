@@ -10,6 +10,7 @@ import cv2
 
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.metrics import Labels
+from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
 from tfcseg.masks import read_mask
 from tfcseg.outputs import replace_atomically
@@ -28,6 +29,10 @@ class PredictionFolder:
         self.directory = Path(directory)
         if not self.directory.is_dir():
             raise DataError(f"{directory}: no such folder; predictions are read from <folder>/<video>/<frame>.png")
+
+    def provenance(self) -> Provenance:
+        """Where the label maps lie; what made them, nobody says."""
+        return Provenance(predictions=str(self.directory))
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
         """Read the label map of each frame of ``video`` when it is asked for."""

@@ -14,9 +14,13 @@ from typing import Any, Literal
 
 from tfcseg.evaluation.metrics import Mean, VcProtocol, WindowScores
 from tfcseg.evaluation.page import write_page
+from tfcseg.evaluation.provenance import Provenance
 from tfcseg.outputs import replace_atomically
 
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
+
+SCHEMA = 1
+"""Of eval.json; grows when a key changes its meaning or goes."""
 
 SkipKind = Literal[
     "missing video",
@@ -117,6 +121,7 @@ class Evaluation:
     """Name of its folder."""
     split: str
     speed: Speed
+    provenance: Provenance
 
     @property
     def is_incomplete(self) -> bool:
@@ -129,12 +134,13 @@ class Evaluation:
         return dict(Counter(skip.kind for skip in self.skipped))
 
     def to_json(self) -> dict[str, Any]:
-        """Content of eval.json."""
+        """Content of eval.json: scores, counts, what was left out, and where all this comes from."""
         numbers = (
             "miou miou_all wiou wiou_all pixel_accuracy pixel_accuracy_all vc8 vc16 tc tc_flow label_change "
             "classes_counted classes_counted_all unpredictable"
         )
         return {
+            "schema": SCHEMA,
             **{key: getattr(self, key) for key in numbers.split()},
             "windows": {str(n): {"counted": w.counted, "dropped": w.dropped} for n, w in self.windows.items()},
             "windows_dropped": {str(n): _drops(scores) for n, scores in self.windows.items()},
@@ -146,8 +152,10 @@ class Evaluation:
             "per_class_all": {score.name: score.iou_all for score in self.classes if score.iou_all is not None},
             "protocol": self.protocol,
             "mode": self.mode,
+            "dataset": self.dataset,
             "split": self.split,
             "speed": asdict(self.speed),
+            **self.provenance.to_json(),
         }
 
 
@@ -168,7 +176,8 @@ def write_evaluation(directory: str | Path, evaluation: Evaluation) -> tuple[Pat
     for path, content in zip(tables, contents, strict=True):
         with replace_atomically(path) as partial:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(content, encoding="utf-8")
+            # A file name that is no valid UTF-8 reaches us with lone surrogates: as \udcxx they are valid JSON.
+            partial.write_bytes(content.encode("utf-8", "backslashreplace"))
     write_page(page, evaluation)
     return paths
 
