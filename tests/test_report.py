@@ -30,8 +30,8 @@ KEYS = {
     "tfcseg": None,
     "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio",
     "model": "name backbone sha256 classes parameters description trained_on licence",
-    "options": "mode keyframe_interval threshold size device precision correlation keyframe_position",
-    "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes",
+    "options": "mode keyframe_interval threshold size device precision correlation keyframe_position compile",
+    "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes compile_s",
     "stability": "label_change tc tc_flow similarity updated_fraction keyframes",
     "classes": None,
     "outputs": None,
@@ -83,6 +83,7 @@ def test_values_of_the_file(tmp_path):
         "keyframe_ms": 61.235,
         "non_keyframe_ms": 22.0,
         "resumes": 0,
+        "compile_s": None,
     }
     assert content["stability"]["label_change"] == 0.333333
     assert content["outputs"] == {"overlay": "overlay.mp4", "masks": "masks"}

@@ -44,6 +44,8 @@ class InferenceOptions:
     """``first`` or ``middle`` of the interval."""
     latency: str = "normal"
     """``normal`` or ``low``."""
+    compile: bool = False
+    """Whether `IntervalNetwork.compile` is to be called before the first frame."""
 
     def keyframe_of(self, frames: int) -> int:
         """Index of the keyframe among the ``frames`` of an interval (the last one of a video may be shorter)."""
@@ -81,6 +83,7 @@ def checked_options(
     correlation: str | None = None,
     keyframe_position: str | None = None,
     latency: str = "normal",
+    compile: bool = False,
 ) -> InferenceOptions:
     """Options with the model's defaults for what is None; UsageError for values that make no sense.
 
@@ -109,7 +112,7 @@ def checked_options(
         raise UsageError(f"a threshold of {limit:g} is not between 0 and 1")
     if not SIZE_MULTIPLE <= side <= 4096:
         raise UsageError(f"a network input of {side} px is not between {SIZE_MULTIPLE} and 4096")
-    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side, matching, position, latency)
+    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side, matching, position, latency, compile)
 
 
 def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
@@ -143,6 +146,15 @@ class IntervalNetwork:
         self._batch = BATCH
         # A processor's caches like single frames, a GPU's many cores like many.
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
+
+    def compile(self, source: tuple[int, int]) -> float:
+        """Compile the network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot."""
+        from tfcseg.model.compiled import compile_backbone
+
+        is_many = self.options.uses_memory and self.options.latency == "normal"
+        keyframes = self.intervals_at_once if is_many else 1
+        count = 1 if keyframes == 1 else self.frames_at_once
+        return compile_backbone(self._network, self._to_network([np.zeros((*source, 3), np.uint8)] * count), keyframes)
 
     @property
     def frames_at_once(self) -> int:

@@ -103,6 +103,8 @@ class RunFacts:
     outputs: dict[str, str]
     wall_s: float
     resumes: int
+    compile_s: float | None = None
+    """Seconds that compiling took; None if nothing was compiled."""
 
 
 def build_report(facts: RunFacts, summary: Summary) -> Report:
@@ -141,6 +143,7 @@ def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
         str(model.precision).removeprefix("torch."),
         options.correlation,
         options.keyframe_position,
+        options.compile,
     )
 
 
@@ -168,6 +171,7 @@ def _speed_facts(facts: RunFacts, summary: Summary) -> SpeedFacts:
         summary.keyframe_ms.value,
         summary.non_keyframe_ms.value,
         facts.resumes,
+        facts.compile_s,
     )
 
 

@@ -81,6 +81,7 @@ def command(
     latency: options.Latency = "normal",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
+    compile_network: options.Compile = False,
     plain_precision: Annotated[str, typer.Option(help="Precision of plain SegFormer.")] = "fp32",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -97,6 +98,8 @@ def command(
         raise UsageError(f"--synthetic makes a clip, but there is one already: {str(video)!r}; leave one out")
     if scaling is not None and output is None:
         raise UsageError("--scaling writes several files; give a folder for them with -o")
+    if scaling is not None and compile_network:
+        raise UsageError("--scaling measures many sizes, each of which would be compiled; leave --compile out")
     if values is not None and scaling is None:
         raise UsageError("--values are those of --scaling; say what is to grow")
     from tfcseg.benchmark import Request
@@ -116,6 +119,7 @@ def command(
         latency=latency,
         device=device,
         precision=precision,
+        compile=compile_network,
         plain_precision=plain_precision,
         frames=frames,
         clip_frames=clip_frames,

@@ -52,12 +52,13 @@ def _conditions(result: Benchmark | Scaling) -> str:
     source, network = ("×".join(map(str, reversed(result.resolution[name]))) for name in ("source", "network"))
     threads = f", {result.threads} {'thread' if result.threads == 1 else 'threads'}" if result.device == "cpu" else ""
     weights = " (random weights)" if result.random_weights else ""
-    seconds = result.options["compile_s"]
+    seconds = result.options.get("compile_s")
     compiled = f", compiled in {seconds:.1f} s" if seconds is not None else ""
+    device = f"{result.device}, {result.precision}{threads}{compiled}"
     return (
         f"{result.model.name}{weights}, {result.model.classes} classes · {result.input['name']} {source}, "
         f"network {network} · interval {result.options['keyframe_interval']}, {result.options['correlation']} · "
-        f"{result.device_name} ({result.device}, {result.precision}{threads}{compiled}), torch {result.versions['torch']}"
+        f"{result.device_name} ({device}), torch {result.versions['torch']}"
     )
 
 

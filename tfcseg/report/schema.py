@@ -79,6 +79,7 @@ class OptionFacts:
     precision: str
     correlation: str
     keyframe_position: str
+    compile: bool = False  # rounds differently
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class SpeedFacts:
     keyframe_ms: float | None
     non_keyframe_ms: float | None
     resumes: int = 0  # how often the run was continued; times then add up over all that counts of them
+    compile_s: float | None = None  # part of wall_s that compiling the network took, before the first frame
 
 
 @dataclass(frozen=True, slots=True)
