@@ -15,7 +15,7 @@ from tfcseg.labels import LabelSet
 from tfcseg.masks import MaskWriter
 from tfcseg.pipeline import run
 from tfcseg.render import Legend, class_shares, overlay
-from tfcseg.results import ResultOptions
+from tfcseg.result_plan import ResultOptions
 from tfcseg.video import VideoWriter, open_frames
 from tfcseg.weights import LoadedModel
 

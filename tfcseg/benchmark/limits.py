@@ -23,6 +23,7 @@ from tfcseg.masks import MaskWriter
 from tfcseg.pipeline import SegmentedFrame
 from tfcseg.render import Legend, class_shares, overlay
 from tfcseg.video import VideoWriter, open_frames
+from tfcseg.weights import LoadedModel, load_model
 
 _MATRIX = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 """Side of the square matrices whose product is the ceiling: large enough to keep the device busy."""
@@ -59,7 +60,7 @@ def matrix_gflops(device: torch.device, precision: torch.dtype, side: int | None
 
 def measure_limits(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
     """Frames per second without a network, the arithmetic ceiling and how much arithmetic our contenders do."""
-    device, rounds = contest.model.device, contest.request.rounds
+    request, device, rounds = contest.request, contest.model.device, contest.request.rounds
     found: dict[str, list[float]] = {"decode_fps": [], "decode_encode_fps": []}
     for number in range(rounds + 1):
         for name, work in (("decode_fps", decode_only), ("decode_encode_fps", decode_and_encode)):
@@ -68,7 +69,10 @@ def measure_limits(contest: Contest, on_step: Callable[[int, int], None]) -> dic
             if number:  # round 0 is the warm-up
                 found[name].append(frames / (time.perf_counter() - started_s))
         on_step(number + 1, rounds + 1)
-    gflops = {mode: _gflops_per_frame(contest, mode) for mode in (IMAGE, TFC)}
+    counted = contest.model
+    if request.compile:  # compiled code does not say what it multiplies
+        counted = load_model(contest.weights, device=request.device, precision=request.precision)
+    gflops = {mode: _gflops_per_frame(contest, counted, mode) for mode in (IMAGE, TFC)}
     return {
         **{name: spread(values) for name, values in found.items()},
         "matrix_gflops_per_s": matrix_gflops(device, contest.model.precision),
@@ -102,12 +106,12 @@ def measure_surroundings(contest: Contest, on_step: Callable[[int, int], None]) 
     return {name: spread(values) for name, values in samples.items()}
 
 
-def _gflops_per_frame(contest: Contest, mode: str) -> float | None:
-    options = checked_options(contest.model, mode=mode, **contest.method)
+def _gflops_per_frame(contest: Contest, model: LoadedModel, mode: str) -> float | None:
+    options = checked_options(model, mode=mode, **contest.method)
     step = options.keyframe_interval
     images = contest.clip.images
     samples = [images[first : first + step] for first in range(0, len(images) - step + 1, step)] or [images]
-    return count_gflops(contest.model, options, samples)["gflops_per_frame"]
+    return count_gflops(model, options, samples)["gflops_per_frame"]
 
 
 def _rendered(contest: Contest, frames: list[SegmentedFrame]) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:

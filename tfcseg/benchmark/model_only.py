@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -73,7 +74,8 @@ def measure_stages(contest: Contest, on_step: OnStep = lambda done, total: None)
     for number in range(rounds + 1):
         for index, mode in enumerate(names):
             images = contest.clip.images
-            times = stage_times_ms(lambda: contest.segment(mode, images), contest.model.device, len(images))  # noqa: B023
+            work = partial(contest.segment, mode, images)
+            times = stage_times_ms(work, contest.model.network.backbone, contest.model.device, len(images))
             on_step(number * len(names) + index + 1, (rounds + 1) * len(names))
             if number:  # round 0 is the warm-up
                 for stage, time_ms in times.items():

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from torch import nn
 
 from tfcseg.benchmark.timing import synchronise
 
@@ -23,14 +24,8 @@ OTHER = "other"
 
 STAGES: dict[str, tuple[str, ...]] = {
     "preprocess": ("tfcseg.inference:IntervalNetwork._to_network",),
-    "low stages": (
-        "tfcseg.model.mix_transformer:MixTransformer.encode_low",
-        "tfcseg.model.efficientnet_lite:EfficientNetLite0.encode_low",
-    ),
-    "high stages": (
-        "tfcseg.model.mix_transformer:MixTransformer.encode_high",
-        "tfcseg.model.efficientnet_lite:EfficientNetLite0.encode_high",
-    ),
+    "low stages": (),
+    "high stages": (),
     "head": (
         "tfcseg.model.tfc:TFCSegmenter._mixed_embedding",
         "tfcseg.model.decode_head:DecodeHead.fuse_level",
@@ -54,16 +49,18 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 """Functions of each stage, as ``module:name``: where they are looked up, which for imported ones is the importer.
 
-Correlation is all that the method does beyond the other stages: similarity, interpolation, choosing points.
+The low and high stages are the two halves of the backbone at hand, which may be compiled. Correlation is all that the
+method does beyond the other stages: similarity, interpolation, choosing points.
 """
+_HALVES = {"low stages": "encode_low", "high stages": "encode_high"}
 
 
 class StageClock:
     """Context in which the functions of ``STAGES`` are timed; ``seconds`` has what each stage took so far."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, backbone: nn.Module, device: torch.device) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
-        self._device = device
+        self._backbone, self._device = backbone, device
         self._inner_s: list[float] = []  # of every timed function that is running: spent in timed ones that it called
         self._patches = ExitStack()
 
@@ -74,6 +71,10 @@ class StageClock:
                 function = getattr(owner, name)
                 self._patches.callback(setattr, owner, name, function)
                 setattr(owner, name, self._timed(stage, function))
+        for stage, name in _HALVES.items():
+            own = self._backbone.__dict__.get(name)  # of compiled code; otherwise the class has it
+            self._patches.callback(_put_back, self._backbone, name, own)
+            setattr(self._backbone, name, self._timed(stage, getattr(self._backbone, name)))
         return self
 
     def __exit__(
@@ -82,7 +83,6 @@ class StageClock:
         self._patches.close()
 
     def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
             synchronise(self._device)
             started_s = time.perf_counter()
@@ -100,6 +100,13 @@ class StageClock:
         return timed
 
 
+def _put_back(owner: nn.Module, name: str, value: Any) -> None:
+    if value is None:
+        delattr(owner, name)
+    else:
+        setattr(owner, name, value)
+
+
 def resolve(place: str) -> tuple[Any, str]:
     """Owner and name of a function given as ``module:name`` or ``module:Class.name``."""
     module, _, path = place.partition(":")
@@ -108,9 +115,11 @@ def resolve(place: str) -> tuple[Any, str]:
     return owner, name
 
 
-def stage_times_ms(work: Callable[[], object], device: torch.device, frames: int) -> dict[str, float]:
+def stage_times_ms(
+    work: Callable[[], object], backbone: nn.Module, device: torch.device, frames: int
+) -> dict[str, float]:
     """Milliseconds per frame of every stage of ``work`` on ``frames`` frames, and of what is in none of them."""
-    with StageClock(device) as clock:
+    with StageClock(backbone, device) as clock:
         synchronise(device)
         started_s = time.perf_counter()
         work()
