@@ -24,7 +24,7 @@ from tfcseg.labels import LabelSet
 from tfcseg.masks import read_mask
 from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES
-from tfcseg.results import ResultOptions
+from tfcseg.result_plan import ResultOptions
 
 FRAMES = 40
 SIZE = (46, 70)

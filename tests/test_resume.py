@@ -29,7 +29,7 @@ from tfcseg.errors import FinishedError, OutputError, UsageError
 from tfcseg.fingerprint import fingerprint
 from tfcseg.folder_lock import LOCK_NAME, STATE_FOLDER, folder_lock
 from tfcseg.journal import Journal
-from tfcseg.results import ResultOptions
+from tfcseg.result_plan import ResultOptions
 from tfcseg.run_state import Checkpoint, RunState, unfinished_frames
 from tfcseg.video import VideoWriter, open_frames, read_frames
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tfcseg.pipeline import run, segment
     from tfcseg.registry import list_models
     from tfcseg.report import Report
-    from tfcseg.results import ResultOptions
+    from tfcseg.result_plan import ResultOptions
     from tfcseg.segmented import SegmentedFrame
     from tfcseg.video import probe, read_frames
     from tfcseg.weights import LoadedModel, load_model
@@ -42,7 +42,7 @@ _HOMES = {
     "run": "pipeline",
     "segment": "pipeline",
     "Report": "report",
-    "ResultOptions": "results",
+    "ResultOptions": "result_plan",
     "probe": "video",
     "read_frames": "video",
     "LoadedModel": "weights",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice, tee
 from pathlib import Path
 
@@ -18,11 +18,12 @@ import numpy as np
 from tfcseg.errors import InputError, TfcsegError, UsageError
 from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.inference import FrameResult, IntervalNetwork, checked_options
-from tfcseg.outputs import OutputDir, claimed_output
+from tfcseg.outputs import OutputDir, claimed_output, default_output
 from tfcseg.prefetch import prefetch
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
-from tfcseg.results import ResultOptions, ResultPlan, ResultWriter
+from tfcseg.result_plan import ResultOptions, ResultPlan
+from tfcseg.results import ResultWriter
 from tfcseg.resuming import go_on, identify, refuse_finished, refuse_other_run
 from tfcseg.run_options import RunOptions
 from tfcseg.run_state import RunState, unfinished_frames
@@ -133,6 +134,7 @@ def run(
     end_s: float | None = None,
     device: str = "auto",
     precision: str = "auto",
+    compile: bool = False,
     results: ResultOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -158,6 +160,7 @@ def run(
         end_s=end_s,
         device=device,
         precision=precision,
+        compile=compile,
         results=results or ResultOptions(),
         overwrite=overwrite,
         resume=resume,
@@ -207,35 +210,32 @@ def _run_in(
     with open_frames(
         source, start_s=options.start_s, end_s=options.end_s, allow_network=options.allow_network
     ) as frames:
+        compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
         state, length = RunState(out.state), part_length(network.options.keyframe_interval)
         plan = ResultPlan(options.results, out, state, frames.info, loaded.labels, options.range_s, length)
         writer = ResultWriter(plan, started_s, go_on(plan, identity, resume=options.resume))
-        try:
+        with _advice(out):
             _process(frames, network, writer, on_frame)
-        except TfcsegError as error:
-            raise _with_advice(error, out) from error
-        facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings))
-    report = build_report(facts, writer.summary)
-    if writer.recorder:
-        write_page(out.report_html, report, writer.recorder)
-    if options.results.report:
-        write_json(out.report_json, report)
+            facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), compile_s)
+            report = build_report(facts, writer.summary)
+            if writer.recorder:
+                write_page(out.report_html, report, writer.recorder)
+            if options.results.report:
+                write_json(out.report_json, report)
     state.clear()
     return report
 
 
-def _with_advice(error: TfcsegError, out: OutputDir) -> TfcsegError:
-    """``error``, which also says that the run can go on if it can."""
-    frames = unfinished_frames(out.path)
-    if not frames:
-        return error
-    return type(error)(f"{error}; --resume goes on after the {frames} frames that are safe")
-
-
-def default_output(source: str | Path) -> Path:
-    """``<stem>_tfcseg`` in the current folder; ``stdin_tfcseg`` for a stream."""
-    stem = "stdin" if str(source) == "-" else Path(source).resolve().stem
-    return Path(f"{stem}_tfcseg")
+@contextmanager
+def _advice(out: OutputDir) -> Iterator[None]:
+    """Let an error inside also say that the run can go on, if it can."""
+    try:
+        yield
+    except TfcsegError as error:
+        frames = unfinished_frames(out.path)
+        if not frames:
+            raise
+        raise type(error)(f"{error}; --resume goes on after the {frames} frames that are safe") from error
 
 
 def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
@@ -293,23 +293,4 @@ def _write_all(
         future.result()
 
 
-def output_folders(sources: Sequence[str | Path], output: Path | None) -> list[Path]:
-    """One folder per source: ``output`` itself for a single source, else ``<output>/<stem>_tfcseg`` each.
-
-    Sources of the same stem get a number, so that none overwrites another.
-    """
-    if len(sources) == 1:
-        return [output or default_output(sources[0])]
-    base = output or Path()
-    folders: list[Path] = []
-    for source in sources:
-        name = default_output(source).name
-        number = 2
-        while base / name in folders:
-            name = f"{default_output(source).name}_{number}"
-            number += 1
-        folders.append(base / name)
-    return folders
-
-
-__all__ = ["SegmentedFrame", "default_output", "output_folders", "run", "segment"]
+__all__ = ["SegmentedFrame", "run", "segment"]

@@ -6,111 +6,27 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError, OutputError, UsageError
-from tfcseg.frames import Image, VideoInfo
+from tfcseg.errors import OutputError
+from tfcseg.frames import Image
 from tfcseg.inference import InferenceOptions
-from tfcseg.labels import LabelSet
-from tfcseg.masks import MaskWriter, full_palette, is_whole_mask, read_mask, write_mask
+from tfcseg.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.measuring import FrameMeasurer, MeasuredFrame
-from tfcseg.outputs import OutputDir
 from tfcseg.render import Legend
 from tfcseg.rendered_videos import RenderedVideos
 from tfcseg.report import FrameTable
 from tfcseg.report.page import PageRecorder
-from tfcseg.run_state import Checkpoint, RunState
+from tfcseg.result_plan import LABELS_NAME, ResultPlan
+from tfcseg.run_state import Checkpoint
 from tfcseg.segmented import SegmentedFrame
 from tfcseg.summary import RunFacts, Summary
 from tfcseg.video_parts import PartedVideo
 from tfcseg.video_writer import Sound
 from tfcseg.weights import LoadedModel
-
-_LABELS_NAME = "labels.png"
-
-
-@dataclass(frozen=True, slots=True)
-class ResultOptions:
-    """Which results a run writes, and how they look."""
-
-    overlay: bool = True
-    masks: bool = True
-    frames_csv: bool = True
-    report: bool = True
-    html: bool | None = None
-    """Write report.html; None: if there is a report."""
-    side_by_side: bool = False
-    alpha: float = 0.55
-    """Opacity of the class colours, 0 to 1."""
-    legend: bool = True
-    classes: Sequence[str] = ()
-    """Names of the classes to draw; the others stay as they were filmed. Empty: all."""
-    tc: bool = True
-    """Measure TC, which needs optical flow."""
-
-    @property
-    def page(self) -> bool:
-        """Whether report.html is written."""
-        return self.report if self.html is None else self.html
-
-    @property
-    def videos(self) -> tuple[str, ...]:
-        """Names of the videos that are written."""
-        return tuple(name for name in ("overlay", "side_by_side") if getattr(self, name))
-
-    def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
-        """(K,) flags of the classes to draw, None for all. UsageError for senseless options and unknown names."""
-        if not 0.0 <= self.alpha <= 1.0:
-            raise UsageError(f"an alpha of {self.alpha:g} is not between 0 and 1")
-        if not self.classes:
-            return None
-        flags = np.zeros(len(labels), np.bool_)
-        try:
-            flags[[labels.index(name) for name in self.classes]] = True
-        except DataError as error:
-            raise UsageError(str(error)) from None
-        return flags
-
-
-@dataclass(frozen=True, slots=True)
-class ResultPlan:
-    """What is written, where, and of which video."""
-
-    options: ResultOptions
-    out: OutputDir
-    state: RunState
-    info: VideoInfo
-    labels: LabelSet
-    range_s: tuple[float | None, float | None]
-    part_frames: int
-    """Frames between two checkpoints."""
-
-    def is_intact(self, checkpoint: Checkpoint) -> bool:
-        """Whether everything is still on disk that was written before ``checkpoint``."""
-        frames, pictures = checkpoint.frames, self.state.pictures(checkpoint.frames)
-        files = [self.state.part(name, first) for name in self.options.videos for first in self.parts(frames)]
-        try:
-            if self.options.page and self.restore_recorder(checkpoint).frames != frames:
-                return False
-            if self.options.frames_csv and self.out.frames_csv.stat().st_size < checkpoint.rows_bytes:
-                return False
-        except (OSError, OutputError):
-            return False
-        masks = [self.out.mask(index) for index in range(frames)] if self.options.masks else []
-        return all(path.is_file() for path in files) and all(map(is_whole_mask, [pictures / _LABELS_NAME, *masks]))
-
-    def parts(self, frames: int) -> range:
-        """First frames of the parts of videos that ``frames`` frames make."""
-        return range(0, frames, self.part_frames)
-
-    def restore_recorder(self, checkpoint: Checkpoint) -> PageRecorder:
-        """What report.html needs of the frames before ``checkpoint``; OutputError if it is missing or damaged."""
-        folder = self.state.pictures(checkpoint.frames)
-        return PageRecorder.restore(folder, self.labels.palette_array(), self.info.frame_rate)
 
 
 class ResultWriter:
@@ -149,7 +65,7 @@ class ResultWriter:
 
     def remember(self, image: Image) -> None:
         """Take the last image before the checkpoint, with which the next one is compared."""
-        self._measurer.remember(image, read_mask(self._plan.state.pictures(self.summary.frames) / _LABELS_NAME))
+        self._measurer.remember(image, read_mask(self._plan.state.pictures(self.summary.frames) / LABELS_NAME))
 
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
@@ -183,7 +99,12 @@ class ResultWriter:
             self._outputs["report"] = out.report_json.name
 
     def facts(
-        self, model: LoadedModel, options: InferenceOptions, frames_decoded: int, warnings: tuple[str, ...]
+        self,
+        model: LoadedModel,
+        options: InferenceOptions,
+        frames_decoded: int,
+        warnings: tuple[str, ...],
+        compile_s: float | None = None,
     ) -> RunFacts:
         """What is to be reported besides the totals, after ``close``."""
         return RunFacts(
@@ -197,6 +118,7 @@ class ResultWriter:
             self._outputs,
             self._wall_s(),
             self._resumes,
+            compile_s,
         )
 
     def stop(self) -> None:
@@ -266,7 +188,7 @@ class ResultWriter:
             return
         if self._table:
             self._table.sync()
-        write_mask(state.make_pictures(checkpoint.frames) / _LABELS_NAME, labels, full_palette(self._palette))
+        write_mask(state.make_pictures(checkpoint.frames) / LABELS_NAME, labels, full_palette(self._palette))
         state.add(checkpoint)
 
     def _wait_until_saved(self) -> None:

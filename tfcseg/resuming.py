@@ -17,7 +17,7 @@ from tfcseg.fingerprint import fingerprint
 from tfcseg.inference import InferenceOptions
 from tfcseg.outputs import OutputDir
 from tfcseg.report import to_json
-from tfcseg.results import ResultOptions, ResultPlan
+from tfcseg.result_plan import ResultOptions, ResultPlan
 from tfcseg.run_state import Checkpoint, Identity, RunState, difference
 from tfcseg.summary import option_facts
 from tfcseg.weights import LoadedModel
@@ -90,7 +90,7 @@ def _refuse_difference(out: OutputDir, recorded: Identity, wanted: Identity) -> 
     found = difference(recorded, wanted)
     if found is not None:
         raise OutputError(
-            f"{str(out.path)!r} holds a run that cannot be resumed: {found}; use the same, or --overwrite to start again"
+            f"{str(out.path)!r} holds a run that cannot be resumed: {found}; use the same or --overwrite to start again"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tfcseg.errors import UsageError
 from tfcseg.ffmpeg import check_address, is_address
 from tfcseg.inference import InferenceOptions, checked_options
-from tfcseg.results import ResultOptions
+from tfcseg.result_plan import ResultOptions
 from tfcseg.weights import LoadedModel, load_model
 
 
@@ -27,6 +27,7 @@ class RunOptions:
     end_s: float | None = None
     device: str = "auto"
     precision: str = "auto"
+    compile: bool = False
     results: ResultOptions = field(default_factory=ResultOptions)
     overwrite: bool = False
     resume: bool = False
@@ -64,6 +65,7 @@ class RunOptions:
             correlation=self.correlation,
             keyframe_position=self.keyframe_position,
             latency=self.latency,
+            compile=self.compile,
         )
 
 

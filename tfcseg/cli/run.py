@@ -64,6 +64,7 @@ def command(
     ] = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
+    compile_network: options.Compile = False,
     overwrite: options.Overwrite = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
@@ -80,8 +81,8 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
-    from tfcseg.pipeline import output_folders
-    from tfcseg.results import ResultOptions
+    from tfcseg.outputs import output_folders
+    from tfcseg.result_plan import ResultOptions
     from tfcseg.run_options import RunOptions
 
     if not (overlay or masks or csv or report or html or side_by_side or as_json):
@@ -105,6 +106,7 @@ def command(
         end_s=end,
         device=device,
         precision=precision,
+        compile=compile_network,
         results=results,
         overwrite=overwrite,
         resume=resume,
@@ -155,6 +157,8 @@ def _what_is_kept(folder: Path) -> str:
     from tfcseg.run_state import unfinished_frames
 
     frames = unfinished_frames(folder)
+    if frames == 0:
+        return f"the same command with --resume begins again, no part of the results in {str(folder)!r} is whole yet"
     if frames is not None:
         return f"the same command with --resume goes on after the {frames} frames that are safe in {str(folder)!r}"
     if folder.exists():
@@ -203,6 +207,7 @@ def _print_summary(report: Report, folder: Path) -> None:
             f"{_number(speed.fps)} fps end to end, {_number(speed.model_fps)} fps model "
             f"({report.options.device}, {report.options.precision})",
         ),
+        *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
         ("label change", _percent(stability.label_change)),
         ("TC", f"{_percent(stability.tc)} along optical flow" if stability.tc is not None else "not measured"),
         ("recomputed", f"{_percent(stability.updated_fraction)} of the points between keyframes"),
@@ -234,8 +239,8 @@ def _print_json(content: Any) -> None:
 
 def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None:
     table = Table(title=f"{len(failures)} of {total} inputs failed", box=None, title_justify="left")
-    table.add_column("input")
-    table.add_column("reason")
+    table.add_column("input", overflow="fold")
+    table.add_column("reason", overflow="fold")
     for source, error in failures:
-        table.add_row(plain(source), plain(str(error)))
+        table.add_row(plain(source), plain(str(error).removeprefix(f"{source}: ")))
     stderr.print(table)

@@ -33,7 +33,7 @@ from tfcseg.outputs import OutputDir, prepare_output
 from tfcseg.pipeline import SegmentedFrame, prefetch_frames, run
 from tfcseg.report import Report
 from tfcseg.result_files import claimed_files
-from tfcseg.results import ResultOptions
+from tfcseg.result_plan import ResultOptions
 from tfcseg.video import open_frames
 from tfcseg.weights import LoadedModel, load_model
 
