@@ -25,7 +25,8 @@ from tfcseg.benchmark.timing import alternate, spread, timed_ms
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.convert import our_name
 from tfcseg.errors import InputError, TfcsegError, UsageError
-from tfcseg.inference import IntervalNetwork, checked_options, network_size
+from tfcseg.inference import IntervalNetwork, network_size
+from tfcseg.inference_options import checked_options
 from tfcseg.masks import read_mask
 from tfcseg.model.decode_head import DecodeHead
 from tfcseg.pipeline import segment

@@ -13,7 +13,8 @@ from tests.tiny_model import build_tiny_model, moving_images
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.comparison.pictures import MAX_HEIGHT_PX, MAX_WIDTH_PX, RowPainter
 from tfcseg.errors import OutputError
-from tfcseg.inference import IntervalNetwork, checked_options
+from tfcseg.inference import IntervalNetwork
+from tfcseg.inference_options import checked_options
 from tfcseg.labels import ADE31
 from tfcseg.render import mark_difference
 from tfcseg.report.moments import greatest_moments

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tiny_model import build_tiny_model, moving_images
 
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.inference import MAX_ASPECT, IntervalNetwork, checked_options, network_size
+from tfcseg.inference import MAX_ASPECT, IntervalNetwork, network_size
+from tfcseg.inference_options import checked_options
 
 MODEL = build_tiny_model()
 SIDES = st.integers(1, 20_000)

@@ -14,8 +14,18 @@ ORDER = (
     *("model", "model_card", "weights", "segformer_file", "convert"),
     *("frames", "ffmpeg", "probing", "audio", "image_headers", "images", "streams", "video_writer", "video"),
     *("folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks"),
-    *("video_parts", "consistency", "report", "inference", "summary", "measuring", "rendered_videos"),
-    *("result_plan", "results", "prefetch", "resuming", "run_options", "pipeline"),
+    *(
+        "prefetch",
+        "video_parts",
+        "consistency",
+        "report",
+        "inference_options",
+        "inference",
+        "summary",
+        "measuring",
+        "rendered_videos",
+    ),
+    *("result_plan", "results", "resuming", "run_options", "pipeline"),
     *("evaluation", "training", "publishing", "comparison", "benchmark", "doctor", "cli", "__main__"),
 )
 """decode → preprocess → model → label → render → write → report, and then what uses all this."""

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODES, SIZE_MULTIPLE
+from tfcseg.inference_options import InferenceOptions
+from tfcseg.model.config import SIZE_MULTIPLE
 from tfcseg.model.label_map import labels_from_logits
 from tfcseg.model.tfc import Keyframe
 from tfcseg.weights import LoadedModel
@@ -27,35 +28,6 @@ BATCH = 16
 
 MAX_ASPECT = 4
 """Longer pictures are squeezed to it: a 16×10,000 strip must not become a 480×300,000 network input."""
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceOptions:
-    """How frames go through the network; ``checked_options`` fills in the model's defaults."""
-
-    mode: str
-    keyframe_interval: int
-    threshold: float
-    size: int
-    """Short side of the network's input in px."""
-    correlation: str
-    """``paper`` or ``aligned``."""
-    keyframe_position: str
-    """``first`` or ``middle`` of the interval."""
-    latency: str = "normal"
-    """``normal`` or ``low``."""
-    compile: bool = False
-    """Whether `IntervalNetwork.compile` is to be called before the first frame."""
-
-    def keyframe_of(self, frames: int) -> int:
-        """Index of the keyframe among the ``frames`` of an interval (the last one of a video may be shorter)."""
-        middle = self.keyframe_interval // 2 if self.keyframe_position == "middle" else 0
-        return min(middle, frames - 1)
-
-    @property
-    def uses_memory(self) -> bool:
-        """Whether there are frames between keyframes at all."""
-        return self.mode != "image" and self.keyframe_interval > 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,48 +45,6 @@ class FrameResult:
     """Preprocessing, network and labels; frames computed together share their time equally."""
 
 
-def checked_options(
-    model: LoadedModel,
-    *,
-    mode: str = "tfc",
-    keyframe_interval: int | None = None,
-    threshold: float | None = None,
-    size: int | None = None,
-    correlation: str | None = None,
-    keyframe_position: str | None = None,
-    latency: str = "normal",
-    compile: bool = False,
-) -> InferenceOptions:
-    """Options with the model's defaults for what is None; UsageError for values that make no sense.
-
-    Low latency needs the keyframe first, which is then the default.
-    """
-    config = model.card.config
-    interval = config.keyframe_interval if keyframe_interval is None else keyframe_interval
-    limit = config.threshold if threshold is None else threshold
-    side = model.card.preprocessing.size if size is None else size
-    if mode not in MODES:
-        raise UsageError(f"no mode {mode!r}; there are {', '.join(MODES)}")
-    matching = config.correlation if correlation is None else correlation
-    if matching not in CORRELATIONS:
-        raise UsageError(f"no correlation {matching!r}; there are {', '.join(CORRELATIONS)}")
-    if latency not in LATENCIES:
-        raise UsageError(f"no latency {latency!r}; there are {', '.join(LATENCIES)}")
-    preferred = "first" if latency == "low" else config.keyframe_position
-    position = preferred if keyframe_position is None else keyframe_position
-    if position not in KEYFRAME_POSITIONS:
-        raise UsageError(f"no keyframe position {position!r}; there are {', '.join(KEYFRAME_POSITIONS)}")
-    if latency == "low" and position != "first":
-        raise UsageError(f"low latency cannot wait for a keyframe in the {position} of its interval; use first")
-    if not 1 <= interval <= 1000:
-        raise UsageError(f"a keyframe interval of {interval} is not between 1 and 1000")
-    if not 0.0 <= limit <= 1.0:
-        raise UsageError(f"a threshold of {limit:g} is not between 0 and 1")
-    if not SIZE_MULTIPLE <= side <= 4096:
-        raise UsageError(f"a network input of {side} px is not between {SIZE_MULTIPLE} and 4096")
-    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side, matching, position, latency, compile)
-
-
 def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
     """(height, width) of the network's input for a source of (height, width): short side ``size``, multiples of 32.
 
@@ -130,7 +60,7 @@ def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
 class IntervalNetwork:
     """Runs intervals of frames of any length through a model; holds nothing from one interval to the next.
 
-    On a GPU several intervals are computed at once. If it runs out of memory there, it is one interval at a time, then
+    On a GPU several intervals (in mode ``image`` several frames) are computed at once. If it runs out of memory there, it is one interval at a time, then
     its frames between keyframes in halves, down to one at a time.
     """
 
@@ -171,8 +101,8 @@ class IntervalNetwork:
         while len(results) < len(images):
             rest = images[len(results) :]
             whole = min(len(rest) // length, self.intervals_at_once) * length
-            is_many = whole > length and self.options.uses_memory and len({i.shape for i in rest[:whole]}) == 1
-            together = self._intervals(rest[:whole]) if is_many else None
+            is_many = whole > length and len({image.shape for image in rest[:whole]}) == 1
+            together = self._together(rest[:whole]) if is_many else None
             results += together if together is not None else self.run(rest[:length])
         return results
 
@@ -212,18 +142,20 @@ class IntervalNetwork:
         return [*results[:key], keyframe, *results[key:]]
 
     @torch.inference_mode()
-    def _intervals(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameResult] | None:
+    def _together(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameResult] | None:
         """Several whole intervals in one batch; None if they do not fit, from then on."""
-        started_s = time.perf_counter()
-        length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
         size = (images[0].shape[0], images[0].shape[1])
         try:
-            logits, others = self._network.intervals(self._to_network(images), length, key, **self._method)
-            labels = iter(_to_labels(others.logits, size))
-            key_labels = iter(_to_labels(logits, size))
+            return self._intervals(images, size) if self.options.uses_memory else self._images(images, size)
         except torch.OutOfMemoryError:
             self.intervals_at_once = 1
             return None
+
+    def _intervals(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
+        started_s = time.perf_counter()
+        length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
+        logits, others = self._network.intervals(self._to_network(images), length, key, **self._method)
+        key_labels, labels = iter(_to_labels(logits, size)), iter(_to_labels(others.logits, size))
         similarity, updated = iter(others.similarity.float().cpu().numpy()), iter(others.updated_fraction.tolist())
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
         return [
@@ -248,14 +180,18 @@ class IntervalNetwork:
                 self._batch = len(part) // 2
         return results
 
-    def _alone(self, image: NDArray[np.uint8], size: tuple[int, int]) -> FrameResult:
-        """A frame that no other refers to: the image network, bit for bit the logits of a keyframe."""
+    def _images(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
+        """Frames that no other refers to: the image network, bit for bit the logits of keyframes."""
         started_s = time.perf_counter()
+        labels = _to_labels(self._network.image(self._to_network(images)), size)
+        elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
+        return [FrameResult(own, True, None, None, elapsed_ms) for own in labels]
+
+    def _alone(self, image: NDArray[np.uint8], size: tuple[int, int]) -> FrameResult:
         try:
-            labels = _to_labels(self._network.image(self._to_network([image])), size)
+            return self._images([image], size)[0]
         except torch.OutOfMemoryError:
             raise self._too_large(image) from None
-        return FrameResult(labels[0], True, None, None, 1000 * (time.perf_counter() - started_s))
 
     def _keyframe(self, image: NDArray[np.uint8], size: tuple[int, int]) -> tuple[FrameResult, Keyframe]:
         started_s = time.perf_counter()

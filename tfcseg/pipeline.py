@@ -17,9 +17,10 @@ import numpy as np
 
 from tfcseg.errors import InputError, TfcsegError, UsageError
 from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
-from tfcseg.inference import FrameResult, IntervalNetwork, checked_options
+from tfcseg.inference import FrameResult, IntervalNetwork
+from tfcseg.inference_options import checked_options
 from tfcseg.outputs import OutputDir, claimed_output, default_output
-from tfcseg.prefetch import prefetch
+from tfcseg.prefetch import most_waiting, prefetch
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
 from tfcseg.result_plan import ResultOptions, ResultPlan
@@ -32,10 +33,6 @@ from tfcseg.summary import build_report
 from tfcseg.video import open_frames
 from tfcseg.video_parts import part_length
 from tfcseg.weights import LoadedModel
-
-_MOST_WAITING, _WAITING_MIB = 8, 256
-"""Frames that wait for the network, and as many again that wait to be written: this and an interval bound the memory of
-a run. Large frames wait in smaller numbers."""
 
 
 def segment(
@@ -211,7 +208,7 @@ def _run_in(
         source, start_s=options.start_s, end_s=options.end_s, allow_network=options.allow_network
     ) as frames:
         compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
-        state, length = RunState(out.state), part_length(network.options.keyframe_interval)
+        state, length = RunState(out.state), part_length(network.frames_at_once)
         plan = ResultPlan(options.results, out, state, frames.info, loaded.labels, options.range_s, length)
         writer = ResultWriter(plan, started_s, go_on(plan, identity, resume=options.resume))
         with _advice(out):
@@ -240,11 +237,7 @@ def _advice(out: OutputDir) -> Iterator[None]:
 
 def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
     """Frames read ahead by a thread of their own, so that decoding and the network overlap."""
-    return prefetch(frames, _most_waiting(frames.info), frames.stop)
-
-
-def _most_waiting(info: VideoInfo) -> int:
-    return max(2, min(_MOST_WAITING, (_WAITING_MIB << 20) // (3 * info.height * info.width)))
+    return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
 
 
 def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress) -> None:
@@ -283,11 +276,11 @@ def _write_all(
 ) -> None:
     """Render and write in a second thread, a few frames late."""
     pending: deque[Future[None]] = deque()
-    most_waiting = _most_waiting(info)
+    limit = most_waiting(info.height, info.width)
     for frame in frames:
         pending.append(thread.submit(writer.write, frame))
         on_frame(frame, info)
-        while len(pending) > most_waiting:
+        while len(pending) > limit:
             pending.popleft().result()
     for future in pending:
         future.result()

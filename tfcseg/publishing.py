@@ -15,7 +15,7 @@ from tfcseg.errors import WeightsError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.inference import InferenceOptions, checked_options
+from tfcseg.inference_options import InferenceOptions, checked_options
 from tfcseg.outputs import replace_atomically
 from tfcseg.registry import REGISTRY
 from tfcseg.tensor_header import parse_json

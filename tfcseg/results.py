@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import OutputError
 from tfcseg.frames import Image
-from tfcseg.inference import InferenceOptions
+from tfcseg.inference_options import InferenceOptions
 from tfcseg.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.measuring import FrameMeasurer, MeasuredFrame
 from tfcseg.render import Legend

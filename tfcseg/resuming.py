@@ -14,7 +14,7 @@ import torch
 from tfcseg.errors import FinishedError, OutputError
 from tfcseg.ffmpeg import ffmpeg_path
 from tfcseg.fingerprint import fingerprint
-from tfcseg.inference import InferenceOptions
+from tfcseg.inference_options import InferenceOptions
 from tfcseg.outputs import OutputDir
 from tfcseg.report import to_json
 from tfcseg.result_plan import ResultOptions, ResultPlan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfcseg.errors import UsageError
 from tfcseg.ffmpeg import check_address, is_address
-from tfcseg.inference import InferenceOptions, checked_options
+from tfcseg.inference_options import InferenceOptions, checked_options
 from tfcseg.result_plan import ResultOptions
 from tfcseg.weights import LoadedModel, load_model
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.frames import VideoInfo
-from tfcseg.inference import InferenceOptions
+from tfcseg.inference_options import InferenceOptions
 from tfcseg.report import (
     ClassFacts,
     FrameRow,

@@ -18,7 +18,7 @@ from tfcseg.benchmark.request import IMAGE, TFC, Contest
 from tfcseg.benchmark.timing import Spread, spread, timed_ms
 from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
 from tfcseg.consistency import ConsistencyMeter
-from tfcseg.inference import checked_options
+from tfcseg.inference_options import checked_options
 from tfcseg.masks import MaskWriter
 from tfcseg.pipeline import SegmentedFrame
 from tfcseg.render import Legend, class_shares, overlay

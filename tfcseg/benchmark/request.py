@@ -17,7 +17,8 @@ from tfcseg.benchmark.plain import PlainSegformer, build_plain, has_transformers
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.errors import UsageError
 from tfcseg.frames import Image
-from tfcseg.inference import InferenceOptions, IntervalNetwork, checked_options
+from tfcseg.inference import IntervalNetwork
+from tfcseg.inference_options import InferenceOptions, checked_options
 from tfcseg.pipeline import SegmentedFrame, segment
 from tfcseg.weights import LoadedModel, load_model, resolve_device, resolve_precision
 
@@ -79,6 +80,8 @@ class Request:
                 raise UsageError(f"no part {part!r}; there are {', '.join(PARTS)}")
         if not self.parts:
             raise UsageError(f"nothing is left to measure; name one or more of {', '.join(PARTS)}")
+        if self.video is not None and str(self.video) == "-":
+            raise UsageError("a stream can be read only once, but every round reads the clip; save it to a file")
         if self.updated_fraction is not None and self.threshold is not None:
             raise UsageError("a threshold and a fraction of points to choose it by exclude each other; give one")
         if self.updated_fraction is not None and not 0 <= self.updated_fraction <= 1:

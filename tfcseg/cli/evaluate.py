@@ -147,7 +147,7 @@ def _model_source(
     """Keyword arguments of `evaluate` for the predictions of a model."""
     from tfcseg.evaluation.label_maps import read_label_map
     from tfcseg.evaluation.model_source import ModelPredictions
-    from tfcseg.inference import checked_options
+    from tfcseg.inference_options import checked_options
     from tfcseg.weights import load_model
 
     loaded = load_model(name, device=device, precision=precision)

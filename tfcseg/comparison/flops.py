@@ -8,7 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tfcseg.frames import Image
-from tfcseg.inference import InferenceOptions, IntervalNetwork
+from tfcseg.inference import IntervalNetwork
+from tfcseg.inference_options import InferenceOptions
 from tfcseg.weights import LoadedModel
 
 FLOPS_FACTS = {

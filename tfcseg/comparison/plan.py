@@ -10,7 +10,8 @@ from typing import Any
 
 from tfcseg.errors import UsageError
 from tfcseg.frames import Image
-from tfcseg.inference import InferenceOptions, IntervalNetwork, checked_options
+from tfcseg.inference import IntervalNetwork
+from tfcseg.inference_options import InferenceOptions, checked_options
 from tfcseg.weights import LoadedModel
 
 MAX_SAMPLE = 32

@@ -15,7 +15,8 @@ from tfcseg.evaluation.predictions import Prediction
 from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
 from tfcseg.images import read_image
-from tfcseg.inference import InferenceOptions, IntervalNetwork
+from tfcseg.inference import IntervalNetwork
+from tfcseg.inference_options import InferenceOptions
 from tfcseg.report import model_facts
 from tfcseg.summary import option_facts
 from tfcseg.weights import LoadedModel

@@ -1,0 +1,80 @@
+"""How frames go through a network: the options, checked against the model that they are for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfcseg.errors import UsageError
+from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODES, SIZE_MULTIPLE
+from tfcseg.weights import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceOptions:
+    """How frames go through the network; ``checked_options`` fills in the model's defaults."""
+
+    mode: str
+    keyframe_interval: int
+    threshold: float
+    size: int
+    """Short side of the network's input in px."""
+    correlation: str
+    """``paper`` or ``aligned``."""
+    keyframe_position: str
+    """``first`` or ``middle`` of the interval."""
+    latency: str = "normal"
+    """``normal`` or ``low``."""
+    compile: bool = False
+    """Whether `IntervalNetwork.compile` is to be called before the first frame."""
+
+    def keyframe_of(self, frames: int) -> int:
+        """Index of the keyframe among the ``frames`` of an interval (the last one of a video may be shorter)."""
+        middle = self.keyframe_interval // 2 if self.keyframe_position == "middle" else 0
+        return min(middle, frames - 1)
+
+    @property
+    def uses_memory(self) -> bool:
+        """Whether there are frames between keyframes at all."""
+        return self.mode != "image" and self.keyframe_interval > 1
+
+
+def checked_options(
+    model: LoadedModel,
+    *,
+    mode: str = "tfc",
+    keyframe_interval: int | None = None,
+    threshold: float | None = None,
+    size: int | None = None,
+    correlation: str | None = None,
+    keyframe_position: str | None = None,
+    latency: str = "normal",
+    compile: bool = False,
+) -> InferenceOptions:
+    """Options with the model's defaults for what is None; UsageError for values that make no sense.
+
+    Low latency needs the keyframe first, which is then the default.
+    """
+    config = model.card.config
+    interval = config.keyframe_interval if keyframe_interval is None else keyframe_interval
+    limit = config.threshold if threshold is None else threshold
+    side = model.card.preprocessing.size if size is None else size
+    if mode not in MODES:
+        raise UsageError(f"no mode {mode!r}; there are {', '.join(MODES)}")
+    matching = config.correlation if correlation is None else correlation
+    if matching not in CORRELATIONS:
+        raise UsageError(f"no correlation {matching!r}; there are {', '.join(CORRELATIONS)}")
+    if latency not in LATENCIES:
+        raise UsageError(f"no latency {latency!r}; there are {', '.join(LATENCIES)}")
+    preferred = "first" if latency == "low" else config.keyframe_position
+    position = preferred if keyframe_position is None else keyframe_position
+    if position not in KEYFRAME_POSITIONS:
+        raise UsageError(f"no keyframe position {position!r}; there are {', '.join(KEYFRAME_POSITIONS)}")
+    if latency == "low" and position != "first":
+        raise UsageError(f"low latency cannot wait for a keyframe in the {position} of its interval; use first")
+    if not 1 <= interval <= 1000:
+        raise UsageError(f"a keyframe interval of {interval} is not between 1 and 1000")
+    if not 0.0 <= limit <= 1.0:
+        raise UsageError(f"a threshold of {limit:g} is not between 0 and 1")
+    if not SIZE_MULTIPLE <= side <= 4096:
+        raise UsageError(f"a network input of {side} px is not between {SIZE_MULTIPLE} and 4096")
+    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side, matching, position, latency, compile)
