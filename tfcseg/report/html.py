@@ -96,9 +96,12 @@ def _environment() -> Environment:
     return made
 
 
-def shown_number(value: float | None, decimals: int = 1) -> str:
+def shown_number(value: float | None, decimals: int = 1, unit: str = "") -> str:
     """``value`` for people; a dash where nothing was measured."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:,.{decimals}f}".replace(",", "\u202f")
+    if value is None or not math.isfinite(value):
+        return "–"
+    number = f"{value:,.{decimals}f}".replace(",", "\u202f")
+    return f"{number} {unit}" if unit else number
 
 
 def shown_percent(share: float | None, decimals: int = 2) -> str:

@@ -27,7 +27,7 @@ const startPlayer = (data) => {
 
   // ------------------------------------------------------------------------------------------------ what is shown
 
-  const state = { frame: 0, view: null, playing: false, speed: 1, startedAt: 0, startedFrame: 0 };
+  const state = { frame: 0, view: null, playing: false, muted: false, speed: 1, startedAt: 0, startedFrame: 0 };
   const views = new Map(data.views.map((view) => [view.key, view]));
   const layers = new Map(all("#stage [data-view]").map((layer) => [layer.dataset.view, layer]));
   const failed = new Set();
@@ -45,6 +45,11 @@ const startPlayer = (data) => {
   /** Every video that is to move: the master's and the follower's. */
   const moving = () => [master, follower()].filter(videoOf);
 
+  /** Only the master is heard: the two videos of a wipe have the same sound. */
+  const muteOthers = () => {
+    for (const [key, layer] of layers) layer.muted = state.muted || !master || key !== master.key;
+  };
+
   const reveal = () => {
     const shown = partsOf(state.view).map((view) => view.key);
     for (const [key, layer] of layers) {
@@ -52,6 +57,7 @@ const startPlayer = (data) => {
       layer.classList.toggle("cut", shown.length > 1 && key === shown[1]);
       if (layer.pause && !moving().some((view) => view.key === key)) layer.pause();
     }
+    muteOthers();
     if (byId("divider")) byId("divider").hidden = state.view.kind !== "wipe";
     reshape();
   };
@@ -231,6 +237,11 @@ const startPlayer = (data) => {
   };
 
   const toggle = () => (state.playing ? pause() : start());
+  const mute = () => {
+    state.muted = !state.muted;
+    byId("mute").setAttribute("aria-pressed", String(state.muted));
+    muteOthers();
+  };
   const step = (frames) => { pause(); seek(state.frame + frames); };
   const goTo = (frame) => { pause(); seek(frame); };
 
@@ -246,6 +257,7 @@ const startPlayer = (data) => {
   }
   byId("play").addEventListener("click", toggle);
   byId("stage").addEventListener("click", toggle);
+  if (byId("mute")) byId("mute").addEventListener("click", mute);
   byId("speed").addEventListener("change", (event) => {
     state.speed = Number(event.target.value);
     for (const view of moving()) videoOf(view).playbackRate = state.speed;
@@ -283,7 +295,8 @@ const startPlayer = (data) => {
     End: () => goTo(last),
     n: () => jump(seekable.find((frame) => frame > state.frame)),
     p: () => jump(seekable.filter((frame) => frame < state.frame).pop()),
-    f: () => (document.fullscreenElement ? document.exitFullscreen() : byId("stage").requestFullscreen()),
+    f: () => (document.fullscreenElement ? document.exitFullscreen() : byId("stage").requestFullscreen().catch(() => {})),
+    m: () => { if (byId("mute")) mute(); },
   };
   const isTaken = (event) => {
     const tag = event.target.tagName; // what these keys mean to the element that has the focus
