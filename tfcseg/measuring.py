@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from tfcseg.consistency import ConsistencyMeter, FrameConsistency
 from tfcseg.frames import Image
 from tfcseg.machine import available_cores
+from tfcseg.prefetch import most_waiting
 from tfcseg.render import class_shares
 from tfcseg.report import FrameRow
 from tfcseg.segmented import SegmentedFrame
 
 _MAX_WORKERS = 4
 _CORES_PER_WORKER = 4  # the others decode, encode and, without a GPU, run the network
-_MAX_PENDING = 8
-"""Frames whose flow is awaited: bounds memory, and lets one that takes long be overtaken."""
 
 
 class MeasuredFrame(NamedTuple):
@@ -62,8 +61,10 @@ class FrameMeasurer:
         self._pending.append((frame, shares, change))
         return shares
 
-    def finished(self, max_pending: int = _MAX_PENDING) -> Iterator[MeasuredFrame]:
-        """Next frames that are measured; waits until at most ``max_pending`` are not."""
+    def finished(self, max_pending: int | None = None) -> Iterator[MeasuredFrame]:
+        """Next frames that are measured; waits until at most ``max_pending`` are not, by default a few."""
+        if max_pending is None:
+            max_pending = most_waiting(*self._pending[-1][0].labels.shape) if self._pending else 0
         while self._pending and (len(self._pending) > max_pending or self._pending[0][2].done()):
             frame, shares, change = self._pending.popleft()
             yield MeasuredFrame(frame, shares, _row(frame, change.result()))

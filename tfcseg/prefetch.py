@@ -8,6 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 _T = TypeVar("_T")
+_MOST_WAITING, _WAITING_MIB = 8, 256
+
+
+def most_waiting(height: int, width: int) -> int:
+    """How many frames may wait for the next step of a run: with as many at each step, this bounds its memory.
+
+    Large frames wait in smaller numbers.
+    """
+    return max(2, min(_MOST_WAITING, (_WAITING_MIB << 20) // (3 * height * width)))
 
 
 def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda: None) -> Iterator[_T]:

@@ -20,9 +20,9 @@ PART_FRAMES = 240
 """About ten seconds. The encoder begins anew every 250 frames anyway, so that parts cost next to nothing."""
 
 
-def part_length(keyframe_interval: int) -> int:
-    """Frames of a part: whole intervals, so that the network, too, begins anew with each."""
-    return -(-PART_FRAMES // keyframe_interval) * keyframe_interval
+def part_length(frames_at_once: int) -> int:
+    """Frames of a part, given how many the network takes at once: with each part it, too, begins anew."""
+    return -(-PART_FRAMES // frames_at_once) * frames_at_once
 
 
 class PartedVideo:
