@@ -346,6 +346,16 @@ def test_ten_bits_are_read_and_hdr_is_said(tmp_path, transfer, kind):
     assert warnings == ([] if kind is None else [expected])
 
 
+@pytest.mark.parametrize(("ratio", "is_said"), [("128/117", True), ("1/2", True), ("640/639", False), ("1", False)])
+def test_pixels_that_are_visibly_not_square_are_said(tmp_path, ratio, is_said):
+    path = write_clip(tmp_path / "flat.mp4", 3, filters=f"setsar={ratio}")
+    with open_frames(path) as source:
+        assert next(source).image.shape == (48, 64, 3)
+        assert len(list(source)) == 2
+    said = f"the pixels of the video are not square ({ratio}): frames are kept as stored"
+    assert source.warnings == [said] * is_said
+
+
 @pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])
 @pytest.mark.parametrize("spread", ["tv", "pc"])
 def test_colours_follow_the_matrix_and_range_of_the_stream(tmp_path, matrix, spread):

@@ -35,6 +35,7 @@ _DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000
 _LONGEST_VIDEO_S = 1e8  # three years
 _MAX_PACKETS_TO_FIRST_FRAME = 300
+_UNSEEN_STRETCH = Fraction(1, 100)
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -349,6 +350,6 @@ def _stream_warnings(stream: VideoStream, frame: VideoFrame | None, *, has_alpha
     if frame is not None and frame.interlaced_frame:
         warnings.append("the video is interlaced: its fields were not separated, edges in motion look combed")
     ratio = stream.sample_aspect_ratio
-    if ratio not in (None, 0, 1):
+    if ratio and abs(ratio - 1) > _UNSEEN_STRETCH:  # scaling to whole pixels leaves a little nearly everywhere
         warnings.append(f"the pixels of the video are not square ({ratio}): frames are kept as stored")
     return warnings

@@ -231,16 +231,24 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, process:
             f"the video has a variable frame rate: decoded at a constant {float(info.frame_rate):.5g} frames per "
             f"second, {repeated} frames repeated and {dropped} dropped"
         )
-    if info.frames_declared is None:
-        return warnings
-    expected = max(0, info.frames_declared - wanted.first)
-    expected = expected if wanted.length is None else min(expected, wanted.length)
-    is_short = expected - count > max(1, expected // 100)
-    if is_short and (stream.is_length_known or words):
+    missing = _missing_frames(stream, wanted, count)
+    if missing and (stream.is_length_known or words):
         warnings.append(
-            f"decoded {count} of about {expected} frames: the file is cut off or damaged{_in_brackets(words)}"
+            f"decoded {count} of about {count + missing} frames: the file is cut off or damaged{_in_brackets(words)}"
         )
+    if words and not any(words in warning for warning in warnings):
+        warnings.append(f"the video is damaged, pictures or parts of them may be missing ({words})")
     return warnings
+
+
+def _missing_frames(stream: SourceStream, wanted: FrameRange, count: int) -> int:
+    """How many frames fewer came than the container declares; 0 where that may be rounding."""
+    declared = stream.info.frames_declared
+    if declared is None:
+        return 0
+    expected = max(0, declared - wanted.first)
+    expected = expected if wanted.length is None else min(expected, wanted.length)
+    return expected - count if expected - count > max(1, expected // 100) else 0
 
 
 def _in_brackets(words: str) -> str:
