@@ -11,8 +11,8 @@ import vspw_fixture as vspw
 from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.training.damage import image_defect
-from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, StillSource, read_rgb
-from tfcseg.training.labelling import Clip, Still
+from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, StillSource
+from tfcseg.training.labelling import Clip, Still, read_rgb
 from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
 
 CLASSES, CROP = 5, 64

@@ -9,7 +9,7 @@ from media import run_ffmpeg
 from tiny_teacher import BACKGROUND, BLUE, GREEN, RED, write_teacher
 
 from tfcseg.errors import DataError
-from tfcseg.training.labelling import CLIP_SIDE_PX, find_media, label_media, steady_labels
+from tfcseg.training.labelling import CLIP_SIDE_PX, find_media, label_media, read_rgb, steady_labels
 from tfcseg.training.teachers import GRID, Teacher, check_teachers, soft_labels
 
 COLOURS = {RED: (200, 30, 30), GREEN: (30, 200, 30), BLUE: (30, 30, 200), BACKGROUND: (110, 110, 110)}
@@ -235,3 +235,16 @@ def test_what_was_hidden_keeps_its_own_labels():
 def test_a_single_frame_stays_as_it_is():
     labels = np.random.default_rng(0).integers(0, 256, (1, GRID, GRID, 3), dtype=np.uint8)
     assert np.array_equal(steady_labels([np.zeros((60, 80, 3), np.uint8)], labels), labels)
+
+
+def test_names_that_are_no_utf8_are_read_like_others(tmp_path, teacher):
+    """OpenCV crashes when it is given such a name."""
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    image = write_image(tmp_path / "plain.png", quartered()).rename(folder / "\udcff.png")
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=size=120x90:rate=15:duration=0.2", tmp_path / "plain.mp4")
+    video = (tmp_path / "plain.mp4").rename(folder / "\udcff.mp4")
+    stills, clips = label_media([image], [video], [teacher], folder / "cache", workers=1)
+    assert quarter_labels(np.load(stills[0].labels)) == QUARTERS
+    assert [len(clip.frames) for clip in clips] == [3]
+    assert read_rgb(clips[0].frames[0]).shape == (90, 120, 3)

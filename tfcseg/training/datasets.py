@@ -7,10 +7,8 @@ process asks for it and however often training was stopped: its random numbers a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError
-from tfcseg.training.augment import as_bytes, draw_view, view_image, view_soft_labels
-from tfcseg.training.labelling import Clip, Still
+from tfcseg.training.augment import draw_view, view_image, view_soft_labels
+from tfcseg.training.labelling import Clip, Still, read_rgb
 from tfcseg.training.pseudo_clips import pseudo_clip
 
 
@@ -117,14 +115,6 @@ class PseudoClipSource:
             self._length,
         )
         return to_sample(images, soft)
-
-
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of an image file; DataError names one that cannot be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f"{path} cannot be read as an image")
-    return as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 def to_sample(images: Sequence[NDArray[np.uint8]], soft: Sequence[NDArray[np.uint8]]) -> Sample:

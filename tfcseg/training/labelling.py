@@ -10,8 +10,10 @@ Layout of the cache (everything in it can be deleted and is made again):
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -115,7 +117,9 @@ def _signature(teachers: Sequence[Path]) -> str:
 
 
 def _key(signature: str, path: Path) -> str:
-    return hashlib.sha256(f"{signature}\n{path.resolve()}\n{path.stat().st_size}".encode()).hexdigest()[:24]
+    return hashlib.sha256(
+        f"{signature}\n{path.resolve()}\n{path.stat().st_size}".encode("utf-8", "surrogateescape")
+    ).hexdigest()[:24]
 
 
 _worker_teachers: list[Teacher] = []
@@ -130,9 +134,8 @@ def _start_worker(paths: tuple[Path, ...]) -> None:
 def _label_file(job: tuple[Path, Path]) -> None:
     source, target = job
     if target.suffix == ".npy":
-        image = cv2.imread(str(source), cv2.IMREAD_COLOR)
-        if image is not None:
-            _save(target, soft_labels(_worker_teachers, as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), crops=True))
+        with suppress(DataError):  # the caller finds no labels, and says so
+            _save(target, soft_labels(_worker_teachers, read_rgb(source), crops=True))
         return
     target.mkdir(exist_ok=True)
     frames = _extract_frames(source, target)
@@ -149,7 +152,8 @@ def _save(path: Path, array: NDArray[np.uint8]) -> None:
 
 def _extract_frames(video: Path, folder: Path) -> list[NDArray[np.uint8]]:
     """Frames at about CLIP_RATE_HZ, short side at most CLIP_SIDE_PX, also written as JPEG into ``folder``."""
-    capture = cv2.VideoCapture(str(video))
+    with _utf8_name(video) as name:
+        capture = cv2.VideoCapture(name)
     rate_hz = capture.get(cv2.CAP_PROP_FPS) or CLIP_RATE_HZ
     step = max(1, round(rate_hz / CLIP_RATE_HZ))
     frames: list[NDArray[np.uint8]] = []
@@ -161,11 +165,38 @@ def _extract_frames(video: Path, folder: Path) -> list[NDArray[np.uint8]]:
                 break
             scale = min(1.0, CLIP_SIDE_PX / min(image.shape[:2]))
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(folder / f"{len(frames):05d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+            (folder / f"{len(frames):05d}.jpg").write_bytes(jpeg.tobytes())
             frames.append(as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
         position += 1
     capture.release()
     return frames
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of an image file; DataError names one that cannot be read."""
+    try:
+        data = np.fromfile(path, np.uint8)  # OpenCV would crash at a name that is no valid UTF-8
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise DataError(f"{path} cannot be read as an image")
+    return as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+@contextmanager
+def _utf8_name(video: Path) -> Iterator[str]:
+    """Name under which OpenCV can open ``video``: it crashes at one that is no valid UTF-8."""
+    try:
+        str(video).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder, "video")
+            link.symlink_to(video.resolve())
+            yield str(link)
+        return
+    yield str(video)
 
 
 def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -13,7 +13,8 @@ from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, read_target
 from tfcseg.training.augment import draw_view, view_hard_labels, view_image
 from tfcseg.training.damage import examine, image_defect
-from tfcseg.training.datasets import Sample, read_rgb
+from tfcseg.training.datasets import Sample
+from tfcseg.training.labelling import read_rgb
 
 
 class Sound(NamedTuple):
