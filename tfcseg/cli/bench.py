@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tfcseg.cli import options
@@ -170,13 +169,13 @@ def _parse_values(text: str | None) -> tuple[int, ...]:
 @contextmanager
 def _progress(*, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Progress bar on stderr, one line per part; the callback that moves it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
 
         def on_step(part: str, done: int, total: int) -> None:
             if part not in tasks:
-                tasks[part] = bar.add_task(escape(part), total=total)
+                tasks[part] = bar.add_task(part, total=total)
             bar.update(tasks[part], completed=done, total=total)
 
         yield on_step

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from tfcseg.cli.console import plain
 
 if TYPE_CHECKING:
     from tfcseg.benchmark import Benchmark, Scaling
@@ -20,7 +21,7 @@ _NOTHING = "–"
 def print_benchmark(result: Benchmark) -> None:
     """Print what was measured, on what, and what was left out."""
     console = Console(highlight=False)
-    console.print(_conditions(result), markup=False, soft_wrap=True)
+    console.print(plain(_conditions(result)), soft_wrap=True)
     for title, name in (("the network alone", "model_only"), ("file to files", "end_to_end")):
         speeds: Mapping[str, Speed] = getattr(result, name)
         if speeds:
@@ -28,8 +29,8 @@ def print_benchmark(result: Benchmark) -> None:
     for title, stages in result.stages.items():
         console.print(_stages(title, stages))
     for line in [*_limits(result), *_rest(result)]:
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(f"left out: {'; '.join(result.left_out)}", markup=False, soft_wrap=True)
+        console.print(plain(line), soft_wrap=True)
+    console.print(plain(f"left out: {'; '.join(result.left_out)}"), soft_wrap=True)
 
 
 def print_scaling(result: Scaling) -> None:
@@ -37,14 +38,14 @@ def print_scaling(result: Scaling) -> None:
     table = _table(result.scaling, "", "ms per frame", "range", "peak MiB", "GPU MiB")
     for point in result.points:
         if point.ms_per_frame is None:
-            table.add_row(str(point.value), point.contender, escape(str(point.error)))
+            table.add_row(str(point.value), point.contender, plain(str(point.error)))
             continue
         times = point.ms_per_frame
         gpu = _NOTHING if point.gpu_peak_mib is None else f"{point.gpu_peak_mib:.0f}"
         numbers = f"{times.median:.1f}", f"{times.low:.1f} to {times.high:.1f}", f"{point.peak_mib:.0f}", gpu
         table.add_row(str(point.value), point.contender, *numbers)
     console = Console(highlight=False)
-    console.print(_conditions(result), markup=False, soft_wrap=True)
+    console.print(plain(_conditions(result)), soft_wrap=True)
     console.print(table)
 
 
