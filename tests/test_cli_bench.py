@@ -152,6 +152,7 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("-",), "read only once"),
         (("--only", "speed"), "no part 'speed'"),
         (("--only", ""), "no part ''"),
         (("--backbone", "vgg", "--synthetic", "96x64"), "no backbone 'vgg'"),
