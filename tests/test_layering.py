@@ -12,7 +12,7 @@ ORDER = (
     *("errors", "allocator", "result_files", "spelling", "log", "machine"),
     *("labels", "tensor_header", "registry", "tensor_file"),
     *("model", "model_card", "weights", "segformer_file", "convert"),
-    *("frames", "ffmpeg", "probing", "audio", "image_headers", "images", "streams", "video_writer", "video"),
+    *("frames", "ffmpeg", "timing", "probing", "audio", "image_headers", "images", "streams", "video_writer", "video"),
     *("folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks"),
     *(
         "prefetch",

@@ -28,7 +28,7 @@ from media import (
 
 from tfcseg.errors import InputError, UsageError
 from tfcseg.ffmpeg import FfmpegProcess
-from tfcseg.probing import constant_rate
+from tfcseg.timing import constant_rate
 from tfcseg.video import open_frames, probe, read_frames
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +103,8 @@ def test_probe_tells_what_the_file_holds(clip):
         (None, Fraction(15), 15),
         (None, Fraction(90000), 25),
         (Fraction(90000), None, 25),
+        (Fraction(1, 10**9), Fraction(1, 10**9), 25),  # a damaged header; a frame a day is believed
+        (Fraction(1, 86400), None, Fraction(1, 86400)),
     ],
 )
 def test_rate_is_the_average_as_the_number_it_stands_for(average, nominal, expected):

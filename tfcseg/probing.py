@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from tfcseg.errors import InputError
 from tfcseg.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS, has_decoder
 from tfcseg.frames import MAX_PIXELS, VideoInfo, check_size
+from tfcseg.timing import constant_rate, count_declared, read_duration, read_first_time_s, read_start_s
 
 _PICTURE_FORMATS = "bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,webp_pipe"
 _AUDIO_FORMATS = "aac,ac3,aiff,amr,caf,flac,mp3,wav"
@@ -30,10 +31,6 @@ _GUESSED_TIMES_FORMATS = {"avi"}
 """Frames are only numbered, in the order in which they are decoded; each library makes its own times of that."""
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-_USUAL_RATES = tuple(Fraction(n) for n in (24, 25, 30, 50, 60)) + tuple(Fraction(n * 1000, 1001) for n in (24, 30, 60))
-_DEFAULT_RATE = Fraction(25)
-_MAX_RATE = 1000
-_LONGEST_VIDEO_S = 1e8  # three years
 _MAX_PACKETS_TO_FIRST_FRAME = 300
 _UNSEEN_STRETCH = Fraction(1, 100)
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -231,12 +228,12 @@ def _describe_stream(
     is_timed = not formats & _RAW_FORMATS
     average = stream.average_rate if is_timed else stream.guessed_rate
     frame_rate = constant_rate(average, (stream.guessed_rate, stream.base_rate))
-    duration_s, is_length_known = _duration(container, stream) if is_timed else (None, False)
+    duration_s, is_length_known = read_duration(container, stream) if is_timed else (None, False)
     keeps_times = not container.format.flags & _TIME_JUMPS_FLAG
     container_start_s = (container.start_time or 0) / av.time_base
     has_times = is_timed and not formats & _GUESSED_TIMES_FORMATS
-    first_s = max(container_start_s, _first_time_s(stream, frame)) if has_times else container_start_s
-    zero_s = first_s if keeps_times else first_s - _start_s(stream, first_s)
+    first_s = max(container_start_s, read_first_time_s(stream, frame)) if has_times else container_start_s
+    zero_s = first_s if keeps_times else first_s - read_start_s(stream, first_s)
     has_alpha, decoder = _find_alpha(stream, frame)
     audio = next(iter(container.streams.audio), None)
     info = VideoInfo(
@@ -245,7 +242,7 @@ def _describe_stream(
         height=height,
         frame_rate=frame_rate,
         duration_s=duration_s,
-        frames_declared=_frames_declared(stream, duration_s, frame_rate, is_length_known=is_length_known),
+        frames_declared=count_declared(stream, duration_s, frame_rate, is_length_known=is_length_known),
         rotation=rotation,
         audio=None if audio is None else _codec_name(audio) or "unknown",
         warnings=tuple(_stream_warnings(stream, frame, has_alpha=has_alpha)),
@@ -265,7 +262,7 @@ def _describe_stream(
         decoder_zero_s=zero_s if has_times else None,
         is_length_known=is_length_known and keeps_times,
         audio_index=None if audio is None else audio.index,
-        audio_start_s=container_start_s if audio is None else _start_s(audio, container_start_s),
+        audio_start_s=container_start_s if audio is None else read_start_s(audio, container_start_s),
     )
 
 
@@ -276,66 +273,6 @@ def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, st
         return (True, decoder) if decoder is not None and has_decoder(decoder) else (False, None)
     pixel_format = frame.format if frame is not None else stream.codec_context.format
     return pixel_format is not None and any(part.is_alpha for part in pixel_format.components), None
-
-
-def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Fraction:
-    """Choose the rate at which a stream is decoded: its average rate, as the exact number that it stands for.
-
-    An average is measured over rounded times (59.94 comes as 2997/50 or 59939/1000), so a nominal or usual rate that
-    is close enough replaces it. An average far above the nominal rate counts empty packets, as AVI has them.
-    """
-    known = [rate for rate in nominal if rate is not None and 0 < rate <= _MAX_RATE]
-    if average is None or not 0 < average <= min([Fraction(_MAX_RATE), *(2 * rate for rate in known)]):
-        return known[0] if known else _DEFAULT_RATE
-    close = [rate for rate in _USUAL_RATES if abs(rate - average) <= average / 2000]
-    close += [rate for rate in known if abs(rate - average) <= average / 200]
-    return close[0] if close else average.limit_denominator(100_000)
-
-
-def _start_s(stream: Stream, otherwise: float) -> float:
-    if stream.start_time is None or stream.time_base is None:
-        return otherwise
-    return float(stream.start_time * stream.time_base)
-
-
-def _first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
-    if frame is not None and frame.pts is not None and frame.time_base is not None:
-        return float(frame.pts * frame.time_base)
-    return _start_s(stream, 0.0)
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
-    """Seconds, and whether they are this stream's own; Matroska tells the container's, and a tag for each stream."""
-    own_s = _believable_s(_own_duration_s(stream))
-    if own_s is not None:
-        return own_s, True
-    whole_s = None if container.duration is None else _believable_s(container.duration / av.time_base)
-    return whole_s, whole_s is not None and len(container.streams) == 1
-
-
-def _own_duration_s(stream: VideoStream) -> float | None:
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    try:
-        hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
-        return float(hours) * 3600 + float(minutes) * 60 + float(seconds)
-    except ValueError:
-        return None
-
-
-def _believable_s(duration_s: float | None) -> float | None:
-    """``duration_s`` unless it is negative, infinite or no number, as a damaged header may say."""
-    return duration_s if duration_s is not None and 0 <= duration_s < _LONGEST_VIDEO_S else None
-
-
-def _frames_declared(
-    stream: VideoStream, duration_s: float | None, frame_rate: Fraction, *, is_length_known: bool
-) -> int | None:
-    by_duration = None if duration_s is None else round(duration_s * frame_rate)
-    if not stream.frames:
-        return by_duration
-    # An edit list can hide frames that the count still has.
-    return min(stream.frames, by_duration) if by_duration and is_length_known else stream.frames
 
 
 def _stream_warnings(stream: VideoStream, frame: VideoFrame | None, *, has_alpha: bool) -> list[str]:
