@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -29,6 +30,9 @@ from tfcseg.result_plan import ResultOptions
 FRAMES = 40
 SIZE = (46, 70)
 CLIP_NAME = "<img src=x onerror=hacked()> \"quoted' & 100% \u202e.mp4"
+
+
+ActionChains = pytest.importorskip("selenium.webdriver.common.action_chains").ActionChains
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +115,47 @@ def size_of(browser, view):
     )
 
 
+def faint_texts(browser):
+    """Visible texts, and those of them whose contrast with what is behind them is below 4.5."""
+    script = """
+        const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+        const light = (colour) => rgb(colour).slice(0, 3)
+          .map((value) => value / 255)
+          .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+          .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+        const ground = (node) => {
+          for (; node; node = node.parentElement) {
+            const colour = getComputedStyle(node).backgroundColor;
+            if (rgb(colour)[3] !== 0) return colour;
+          }
+          return "rgb(255, 255, 255)";
+        };
+        const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        const found = {};
+        while (walker.nextNode()) {
+          const node = walker.currentNode.parentElement;
+          if (!walker.currentNode.textContent.trim() || !node.checkVisibility({ visibilityProperty: true })) continue;
+          const [one, other] = [light(getComputedStyle(node).color), light(ground(node))].sort((a, b) => b - a);
+          found[walker.currentNode.textContent.trim().slice(0, 30)] = (one + 0.05) / (other + 0.05);
+        }
+        return found;
+    """
+    contrasts = browser.js(script)
+    return list(contrasts), {text: ratio for text, ratio in contrasts.items() if ratio < 4.5}
+
+
+def assert_legible(browser):
+    """In both colour schemes, on a desk and on a phone."""
+    for scheme, width in itertools.product(("light", "dark"), (1300, 360)):
+        browser.emulate(scheme=scheme, width=width)
+        browser.wait(lambda width=width: browser.js("return innerWidth") == width)
+        assert browser.js("return document.documentElement.scrollWidth") <= width
+        texts, faint = faint_texts(browser)
+        assert len(texts) > 30
+        assert faint == {}
+    browser.emulate()
+
+
 # --------------------------------------------------------------------------------------------------------- numbers
 
 
@@ -171,6 +216,17 @@ def test_a_click_on_the_timeline_seeks_the_video(page):
         left = page.js("return parseFloat(document.querySelector('.playhead').style.left)")
         assert left == pytest.approx(100 * (wanted + 0.5) / FRAMES)
     assert page.js("return document.querySelector('#scrubber').getAttribute('aria-valuenow')") == "39"
+
+
+def test_the_pointer_over_the_timeline_tells_the_values_there(page, rows):
+    page.click("#timeline", x=0.26)
+    at = page.js("return document.querySelector('#timeline').getBoundingClientRect().width") / FRAMES
+    ActionChains(page.driver).move_by_offset(round(10 * at), 0).perform()
+    tip = page.text(".tip")
+    assert "frame 20" in tip
+    assert f"Label change {100 * float(rows[20]['label_change']):.2f} %" in tip
+    assert page.js("return getComputedStyle(document.querySelector('.tip')).visibility") == "visible"
+    assert frame(page) == 10
 
 
 def test_keys_move_the_playhead(page):
@@ -352,38 +408,8 @@ def test_the_policy_stops_what_found_its_way_in(browser, out):
     assert browser.js("return window.hacked") is None
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1300, 360])
-def test_text_is_legible_and_nothing_sticks_out(page, scheme, width):
-    page.emulate(scheme=scheme, width=width)
-    page.wait(lambda: page.js("return innerWidth") == width)
-    assert page.js("return document.documentElement.scrollWidth") <= width
-    script = """
-        const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-        const light = (colour) => rgb(colour).slice(0, 3)
-          .map((value) => value / 255)
-          .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
-          .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
-        const ground = (node) => {
-          for (; node; node = node.parentElement) {
-            const colour = getComputedStyle(node).backgroundColor;
-            if (rgb(colour)[3] !== 0) return colour;
-          }
-          return "rgb(255, 255, 255)";
-        };
-        const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-        const found = {};
-        while (walker.nextNode()) {
-          const node = walker.currentNode.parentElement;
-          if (!walker.currentNode.textContent.trim() || !node.checkVisibility({ visibilityProperty: true })) continue;
-          const [one, other] = [light(getComputedStyle(node).color), light(ground(node))].sort((a, b) => b - a);
-          found[walker.currentNode.textContent.trim().slice(0, 30)] = (one + 0.05) / (other + 0.05);
-        }
-        return found;
-    """
-    contrasts = page.js(script)
-    assert len(contrasts) > 50
-    assert {text: ratio for text, ratio in contrasts.items() if ratio < 4.5} == {}
+def test_text_is_legible_and_nothing_sticks_out(page):
+    assert_legible(page)
 
 
 def test_every_control_is_reached_by_tab_and_shows_its_focus(page):
@@ -446,7 +472,7 @@ def test_the_page_of_an_evaluation(browser, tmp_path):
     worst = min(result.per_video, key=lambda score: score.miou)
     assert browser.text("[aria-labelledby=videos-title] tbody th") == worst.name
     assert browser.count(".matrix .right") == len(counted)
-    assert browser.js("return document.documentElement.scrollWidth") <= 1300
+    assert_legible(browser)
     assert browser.complaints() == []
     assert browser.count("b > b, h1 i, th i") == 0
 
@@ -475,4 +501,5 @@ def test_the_page_of_a_comparison(browser, clip, tmp_path):
     assert browser.count(".scatter circle") == 4
     assert Path(tmp_path / "out" / "tfc" / "report.html").is_file()
     assert browser.count("a[href='tfc/report.html']") == 1
+    assert_legible(browser)
     assert browser.complaints() == []

@@ -220,6 +220,7 @@ const startPlayer = (data) => {
     });
     head.style.left = "0";
     const point = (event) => {
+      holder.classList.toggle("hovered", event.pointerType === "mouse"); // a finger would hide what it points at
       const frame = frameUnder(event);
       const share = (frame + 0.5) / data.frames;
       hover.style.left = tip.style.left = `${100 * share}%`;
@@ -229,6 +230,7 @@ const startPlayer = (data) => {
       if (holder.hasPointerCapture(event.pointerId)) seek(frame);
     };
     holder.addEventListener("pointermove", point);
+    holder.addEventListener("pointerleave", () => holder.classList.remove("hovered"));
     holder.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
       holder.setPointerCapture(event.pointerId);
