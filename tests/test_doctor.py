@@ -171,6 +171,19 @@ def test_a_driver_without_a_pytorch_for_it_is_noted(monkeypatch, tmp_path):
     assert "install PyTorch for CUDA" in finding.advice
 
 
+@pytest.mark.cuda
+def test_a_gpu_is_named_and_measured():
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    (finding,) = check_gpu()
+    assert finding.status == "ok"
+    assert torch.cuda.get_device_name() in finding.found
+    (finding,) = check_precision()
+    assert finding.facts["times_as_fast_as_fp32"].keys() == {"bf16", "fp16"}
+
+
 def test_precisions_are_measured():
     (finding,) = check_precision()
     assert finding.facts["times_as_fast_as_fp32"]["bf16"] > 0

@@ -166,7 +166,7 @@ def test_records_hold_what_json_can(tmp_path):
         "path": tmp_path,
         "rate": Fraction(30000, 1001),
         "nan": float("nan"),
-        "count": np.int64(3),
+        "n": np.int64(3),
         "sizes": (1, 2),
     }
     log.info("a %s\nand \udcff", "line", extra={"values": values})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 from typing import Any, cast
 
@@ -50,7 +51,8 @@ class Program(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command. Its failure is said here, while the log is open, and before typer swallows interrupts."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except (TfcsegError, _TyperUsageError) as error:
             raise typer.Exit(_say(error)) from None
         except KeyboardInterrupt:
@@ -66,6 +68,8 @@ class Program(TyperGroup):
         except Exception:
             logger.exception("a bug in tfcseg")
             raise
+        else:
+            return result
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the first argument names; UsageError with the closest ones if there is none."""
@@ -94,9 +98,12 @@ def _explain(error: Exception) -> str:
 
 
 def _reader_has_left() -> bool:
-    """Whether nobody reads our output any more, as with ``| head``: what could not be written fails again."""
+    """Whether nobody reads our output any more, as with ``| head``."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+        watch = select.poll()
+        watch.register(sys.stdout.fileno(), 0)  # errors are told unasked
+        return bool(watch.poll(0))
+    except AttributeError:  # Windows has no poll
         return True
-    return False
+    except OSError:  # no file at all
+        return False
