@@ -15,6 +15,7 @@ from typing import Any
 from tfcseg.errors import OutputError
 from tfcseg.folder_lock import LOCK_NAME, STATE_FOLDER
 from tfcseg.journal import Journal
+from tfcseg.result_files import sync
 
 _JOURNAL_NAME = "journal.jsonl"
 _KEPT = 2
@@ -69,8 +70,14 @@ class RunState:
         """Drop what an earlier run left and record what this one is; None: it cannot be continued."""
         self.clear()
         self.is_resumable = identity is not None
-        if identity is not None:
-            self._journal.append({"run": identity})
+        if identity is None:
+            return
+        self._journal.append({"run": identity})
+        try:
+            for folder in (self.folder, self.folder.parent):  # their names must outlast a power cut, too
+                sync(folder)
+        except OSError as error:
+            raise OutputError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from error
 
     def go_on(self, is_intact: Callable[[Checkpoint], bool]) -> Checkpoint | None:
         """Newest checkpoint of which everything is still there; whatever came after it is dropped.
