@@ -25,7 +25,7 @@ _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 def command(
     video: Annotated[
         Path | None,
-        typer.Argument(help="A video.", show_default="the demo clip, or one that is made", metavar="[VIDEO]"),
+        typer.Argument(help="A video.", show_default="the demo clip, or one that is made", metavar="VIDEO"),
     ] = None,
     output: Annotated[
         Path | None,
