@@ -92,6 +92,12 @@ def test_what_torch_cannot_compile_is_one_line():
         CompiledBackbone(Torn(), backend="eager").prepare(torch.randn(1, 3, 4, 6), 1)
 
 
+def test_a_benchmark_of_many_sizes_is_not_compiled(tmp_path):
+    done = call("bench", "--scaling", "length", "-o", tmp_path / "growth", "--compile")
+    assert done.returncode == 2
+    assert "leave --compile out" in done.error
+
+
 @needs_compiler
 @pytest.mark.slow
 def test_a_compiled_run_gives_the_same_labels_and_says_how_long_compiling_took(tmp_path):

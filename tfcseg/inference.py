@@ -81,8 +81,7 @@ class IntervalNetwork:
         """Compile the network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot."""
         from tfcseg.model.compiled import compile_backbone
 
-        is_many = self.options.uses_memory and self.options.latency == "normal"
-        keyframes = self.intervals_at_once if is_many else 1
+        keyframes = self.intervals_at_once if self.options.latency == "normal" else 1
         count = 1 if keyframes == 1 else self.frames_at_once
         return compile_backbone(self._network, self._to_network([np.zeros((*source, 3), np.uint8)] * count), keyframes)
 

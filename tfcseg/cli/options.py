@@ -161,7 +161,7 @@ Compile = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="Compile the network for this video's size first, which takes from half a minute to several.",
+        help="Compile the network for this size of video first, which takes minutes; for GPUs and long videos.",
     ),
 ]
 Start = Annotated[float | None, typer.Option(help="Begin at this second of the video.")]
