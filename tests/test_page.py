@@ -90,7 +90,7 @@ def pooled(values, rate=RATE):
     return pool
 
 
-@pytest.mark.parametrize("seconds", [1, 5, 20, 300])
+@pytest.mark.parametrize("seconds", [4, 5, 20, 300])
 def test_ten_moments_are_found_and_the_greatest_is_among_them(seconds):
     values = np.random.default_rng(seconds).random(int(seconds * RATE))
     found = pooled(values).greatest(10)
@@ -124,7 +124,7 @@ def test_pictures_are_drawn_only_of_frames_that_are_kept():
     for index, value in enumerate(values):
         pool.offer(index, value, lambda index=index, value=value: drawn.append(index) or moment(index, value))
     assert len(pool.held()) <= 32
-    assert len(drawn) < 0.05 * len(values)
+    assert len(drawn) < 0.01 * len(values)
 
 
 def test_frames_that_do_not_change_are_no_moments():

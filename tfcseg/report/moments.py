@@ -12,7 +12,7 @@ APART_S = 1
 """Least distance of the moments of a video that is not short."""
 
 _ROUNDING_S = 1e-6
-_HALVINGS = 5  # the first slots are 1/32 s
+_HALVINGS = 3  # the first slots are 1/8 s
 _SLOTS = 32  # enough for ten moments: each rules out at most its two neighbours
 
 
@@ -50,6 +50,13 @@ class Moment:
     """Where the two differ."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    index: int
+    label_change: float
+    draw: Callable[[], Moment]
+
+
 class MomentPool:
     """Holds the most unstable frame of each of the ``_SLOTS`` most unstable slots of time.
 
@@ -60,6 +67,7 @@ class MomentPool:
         self._frame_rate = frame_rate
         self._halvings = _HALVINGS  # a slot is APART_S / 2**_halvings long
         self._moments: dict[int, Moment] = {}  # by slot
+        self._candidate: _Candidate | None = None  # best frame of the slot that is not over yet
 
     @classmethod
     def holding(cls, moments: Iterable[Moment], frame_rate: Fraction, frames: int) -> MomentPool:
@@ -70,17 +78,17 @@ class MomentPool:
         return pool
 
     def offer(self, index: int, label_change: float, draw: Callable[[], Moment]) -> None:
-        """Consider frame ``index``, later than all before; ``draw`` is called only if the frame is to be kept."""
+        """Consider frame ``index``, later than all before.
+
+        ``draw`` is called when the slot of the frame is over, and only if no other frame of it changed more.
+        """
         slot = self._grow(index)
+        if self._candidate is not None and self._slot(self._candidate.index) != slot:
+            self._settle()
         held = self._moments.get(slot)
-        if label_change <= (0 if held is None else held.label_change):
-            return
-        if held is None and len(self._moments) == _SLOTS:
-            least = min(self._moments, key=lambda slot: _rank(self._moments[slot]))
-            if label_change <= self._moments[least].label_change:
-                return
-            del self._moments[least]
-        self._moments[slot] = draw()
+        rivals = (held.label_change if held else 0.0, self._candidate.label_change if self._candidate else 0.0)
+        if label_change > max(rivals):
+            self._candidate = _Candidate(index, label_change, draw)
 
     def greatest(self, count: int) -> list[Moment]:
         """Up to ``count`` moments in order of time, a slot or more apart."""
@@ -92,7 +100,23 @@ class MomentPool:
 
     def held(self) -> list[Moment]:
         """All moments, in order of time."""
+        self._settle()
         return sorted(self._moments.values(), key=lambda moment: moment.index)
+
+    def _settle(self) -> None:
+        """Draw the candidate and keep it, unless its slot or all others have greater moments."""
+        candidate, self._candidate = self._candidate, None
+        if candidate is None:
+            return
+        slot = self._slot(candidate.index)
+        held = self._moments.get(slot)
+        if held is None and len(self._moments) == _SLOTS:
+            slot_of_least = min(self._moments, key=lambda other: _rank(self._moments[other]))
+            held = self._moments[slot_of_least]
+            if candidate.label_change > held.label_change:
+                del self._moments[slot_of_least]
+        if held is None or candidate.label_change > held.label_change:
+            self._moments[slot] = candidate.draw()
 
     def _slot(self, index: int) -> int:
         return int(index * 2**self._halvings // (self._frame_rate * APART_S))

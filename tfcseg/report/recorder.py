@@ -67,7 +67,10 @@ class PageRecorder:
         return self._pool.greatest(MOMENTS)
 
     def add(self, row: FrameRow, shares: NDArray[np.float64], image: Image, labels: Labels) -> None:
-        """Take the next frame: its ``row`` of frames.csv, (K,) class shares, (H, W, 3) RGB and (H, W) labels."""
+        """Take the next frame: its ``row`` of frames.csv, (K,) class shares, (H, W, 3) RGB and (H, W) labels.
+
+        ``image`` and ``labels`` are read later and must not be changed.
+        """
         index, previous = self.frames, self._previous
         if index == 0:
             self.start_s = row.time_s
@@ -78,7 +81,7 @@ class PageRecorder:
         if previous is not None and row.label_change is not None:
             change = row.label_change
             self._pool.offer(index, change, lambda: self._draw(index, row.time_s, change, image, previous, labels))
-        self._previous = labels.copy()
+        self._previous = labels
 
     def save(self, folder: Path) -> None:
         """Write everything that ``restore`` needs into one file in ``folder``; OutputError if that is impossible."""
@@ -141,14 +144,16 @@ class PageRecorder:
             )
             for labels in (before, after)
         ]
-        changed = mark_difference(small, before != after)
+        is_different = before != after
+        changed = mark_difference(small, is_different)
         pictures = [_encode(".jpg", picture[..., ::-1], _JPEG).tobytes() for picture in (small, *tinted, changed)]
-        return Moment(index, time_s, change, _greatest_changes(before, after), *pictures)
+        return Moment(index, time_s, change, _greatest_changes(before, after, is_different), *pictures)
 
 
-def _greatest_changes(before: Labels, after: Labels) -> tuple[tuple[int, int, float], ...]:
+def _greatest_changes(
+    before: Labels, after: Labels, is_different: NDArray[np.bool_]
+) -> tuple[tuple[int, int, float], ...]:
     """(class before, class after, share of all pixels) of the most frequent changes."""
-    is_different = before != after
     pairs = before[is_different].astype(np.int64) * 256 + after[is_different]
     counts = np.bincount(pairs)
     most = np.argsort(-counts, kind="stable")[:_CHANGES]
