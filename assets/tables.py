@@ -33,6 +33,7 @@ LIMIT_ROWS = (
     ("decoding alone, frames per second", ("decode_fps", "median"), "{:.0f}"),
     ("decoding and encoding without a network, frames per second", ("decode_encode_fps", "median"), "{:.0f}"),
     ("large matrix product, GFLOP/s", ("matrix_gflops_per_s",), "{:.0f}"),
+    ("GFLOPs per frame, plain", ("gflops_per_frame", "plain"), "{:.1f}"),
     ("GFLOPs per frame, `image`", ("gflops_per_frame", "image"), "{:.1f}"),
     ("GFLOPs per frame, `tfc`", ("gflops_per_frame", "tfc"), "{:.1f}"),
     ("share of the matrix product's rate, `image`", ("share_of_ceiling", "image"), "{:.0f} %"),

@@ -69,6 +69,7 @@ def test_stages_limits_and_costs(content):
     assert {"decode", "render", "encode", "masks"} < set(content["stages"]["around the network"])
     limits = content["limits"]
     assert {"decode_fps", "decode_encode_fps", "matrix_gflops_per_s", "gflops_per_frame"} < set(limits)
+    assert all(limits["gflops_per_frame"][name] > 0 for name in ("plain", "image", "tfc"))
     assert set(limits["share_of_ceiling"]) == {"image", "tfc"}
     assert set(content["costs"]) == {"tc", "masks", "tc and masks"}
     assert set(content["network_share"]) == {"plain", "image", "tfc"}

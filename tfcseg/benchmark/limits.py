@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tfcseg.benchmark.request import IMAGE, TFC, Contest
+from tfcseg.benchmark.plain import has_transformers
+from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, open_plain
 from tfcseg.benchmark.timing import Spread, spread, timed_ms
-from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
+from tfcseg.comparison.flops import FLOPS_FACTS, count_flops, count_gflops
 from tfcseg.consistency import ConsistencyMeter
 from tfcseg.inference_options import checked_options
 from tfcseg.masks import MaskWriter
@@ -73,6 +74,9 @@ def measure_limits(contest: Contest, on_step: Callable[[int, int], None]) -> dic
     if request.compile:  # compiled code does not say what it multiplies
         counted = load_model(contest.weights, device=request.device, precision=request.precision)
     gflops = {mode: _gflops_per_frame(contest, counted, mode) for mode in (IMAGE, TFC)}
+    if has_transformers():
+        plain = open_plain(contest)
+        gflops[PLAIN] = count_flops(lambda: plain.labels(contest.clip.images[0])) / 1e9
     return {
         **{name: spread(values) for name, values in found.items()},
         "matrix_gflops_per_s": matrix_gflops(device, contest.model.precision),

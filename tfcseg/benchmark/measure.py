@@ -12,7 +12,7 @@ from tfcseg.benchmark.limits import measure_limits, measure_surroundings
 from tfcseg.benchmark.memory import measure_memory
 from tfcseg.benchmark.model_only import measure_model_only, measure_stages
 from tfcseg.benchmark.plain import has_transformers
-from tfcseg.benchmark.request import PARTS, Contest, Request, open_contest
+from tfcseg.benchmark.request import PARTS, PLAIN, Contest, Request, open_contest
 from tfcseg.benchmark.result import Benchmark, network_shares, speed, speed_ratios
 from tfcseg.benchmark.timing import OnStep
 
@@ -71,13 +71,16 @@ _MEASURE: dict[str, Callable[[Contest, Callable[[int, int], None]], dict[str, An
 
 
 def _shares_of_ceiling(found: dict[str, Any]) -> dict[str, Any]:
-    """Percentage of the matrix product's GFLOP/s that model-only passes reach, labels and all included."""
+    """Percentage of the matrix product's GFLOP/s that our model-only passes reach, labels and all included.
+
+    Not that of contender (a), which may compute in another precision.
+    """
     limits, speeds = found["limits"], found.get("model_only", {})
     return {
         "share_of_ceiling": {
             mode: 100 * gflops * speeds[mode].fps / limits["matrix_gflops_per_s"]
             for mode, gflops in limits["gflops_per_frame"].items()
-            if mode in speeds and gflops is not None
+            if mode in speeds and mode != PLAIN and gflops is not None
         }
     }
 

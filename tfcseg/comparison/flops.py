@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -57,6 +57,11 @@ def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[s
 
 
 def _count(network: IntervalNetwork, images: Sequence[Image]) -> float:
+    return count_flops(lambda: network.run(images))
+
+
+def count_flops(work: Callable[[], object]) -> float:
+    """FLOPs of all that PyTorch computes while ``work`` is done, as far as `FLOPS_FACTS` says."""
     with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
-        network.run(images)
+        work()
     return float(counter.get_total_flops())
