@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from command_line import call
@@ -101,6 +102,26 @@ def test_a_list_on_disk_reaches_nothing(server, clip, weights, tmp_path, kind):
             assert f"{name}: " in done.error
             assert not (tmp_path / "out").exists()
     assert server.asked == []
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "ffconcat"])
+def test_protocols_alone_keep_lists_from_the_network(server, clip, tmp_path, kind):
+    """Should a format that is enabled ever learn to point elsewhere."""
+    path = tmp_path / f"list.{kind}"
+    path.write_bytes(playlist(kind, server.put("/clip.mp4", clip.read_bytes())))
+    arguments = ffmpeg.input_arguments(path)
+    at = arguments.index("-format_whitelist")
+    del arguments[at : at + 2]
+    unsafe = ["-safe", "0"] if kind == "ffconcat" else []
+    with ffmpeg.FfmpegProcess([*unsafe, *arguments, "-f", "null", "-"]) as process:
+        assert process.wait() != 0
+    limits = {"protocol_whitelist": ffmpeg.LOCAL_PROTOCOLS, **({"safe": "0"} if unsafe else {})}
+    with path.open("rb") as file, pytest.raises(av.FFmpegError), av.open(file, container_options=limits) as container:
+        next(container.decode(video=0))
+    assert server.asked == []
+    with av.open(str(path), container_options={**limits, "protocol_whitelist": "file,http,tcp"}) as container:
+        next(container.decode(video=0))
+    assert set(server.asked) == {"/clip.mp4"}
 
 
 @pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "mpd"])
