@@ -128,7 +128,7 @@ class TFCSegmenter(nn.Module):
         logits (B, K, h, w) and what `non_keyframes` says about the others. Needs more memory than one call for the
         keyframes and one for the frames between them, and saves a GPU half of its small kernels.
         """
-        low = [x.unflatten(0, (-1, length)) for x in self.backbone.encode_low(images)]
+        low = [x.reshape(-1, length, *x.shape[1:]) for x in self.backbone.encode_low(images)]
         logits, memory = self._keyframe(*(x[:, key] for x in low))
         x1, x2 = (torch.cat([x[:, :key], x[:, key + 1 :]], dim=1).flatten(0, 1) for x in low)
         return logits, self._non_keyframes(x1, x2, memory, mode, threshold, correlation)
