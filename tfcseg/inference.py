@@ -60,8 +60,8 @@ def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
 class IntervalNetwork:
     """Runs intervals of frames of any length through a model; holds nothing from one interval to the next.
 
-    On a GPU several intervals (in mode ``image`` several frames) are computed at once. If it runs out of memory there, it is one interval at a time, then
-    its frames between keyframes in halves, down to one at a time.
+    On a GPU several intervals (in mode ``image`` several frames) are computed at once. If it runs out of memory there,
+    it is one interval at a time, then its frames between keyframes in halves, down to one at a time.
     """
 
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
