@@ -44,6 +44,7 @@ def identify(
         "input": content,
         "start": range_s[0],
         "end": range_s[1],
+        "latency": options.latency,  # decides what is computed together, and so the last bits
         **_network_identity(model.sha256, to_json(option_facts(model, options))),
         **{name.replace("_", " "): value for name, value in wanted.items()},
     }
