@@ -351,7 +351,7 @@ def read_only(folder):
 
 
 def test_an_encoder_that_is_killed_is_told(run, tmp_path):
-    source = write_clip(tmp_path / "long.mp4", 250, size=(240, 320))
+    source = write_clip(tmp_path / "long.mp4", 120, size=(240, 320))
     before, out = children(), tmp_path / "out"
     stopped = threading.Event()
 

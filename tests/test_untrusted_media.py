@@ -75,23 +75,20 @@ def check_spoiled(folder, kind, seeds):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_whole_command_on_spoiled_files(tmp_path, weights, kind):
+def test_the_whole_command_on_a_spoiled_file(tmp_path, weights, kind):
     source, damaged = write_whole(tmp_path, kind)
-    whole = damaged.read_bytes()
-    for seed in range(3):
-        damaged.write_bytes(spoil(whole, seed, kind))
-        before, out = tree(tmp_path), tmp_path / f"out{seed}"
-        done = call("run", source, "-o", out, "-m", weights, "--no-tc", "-q")
-        after = {path: time for path, time in tree(tmp_path).items() if out not in (path, *path.parents)}
-        assert before.items() == after.items()
-        if done.returncode:
-            assert done.returncode == 1
-            assert done.error.startswith(str(source))
-            assert not out.exists()
-        else:
-            assert {"overlay.mp4", "masks", "frames.csv", "report.json"} <= {path.name for path in out.iterdir()}
-            for line in done.stderr.splitlines():
-                assert line.startswith("warning: ")
+    damaged.write_bytes(spoil(damaged.read_bytes(), 2, kind))
+    before, out = tree(tmp_path), tmp_path / "out"
+    done = call("run", source, "-o", out, "-m", weights, "--no-tc", "-q")
+    assert before == {path: time for path, time in tree(tmp_path).items() if out not in (path, *path.parents)}
+    if done.returncode:
+        assert done.returncode == 1
+        assert done.error.startswith(str(source))
+        assert not out.exists()
+    else:
+        assert {"overlay.mp4", "masks", "frames.csv", "report.json"} <= {path.name for path in out.iterdir()}
+        for line in done.stderr.splitlines():
+            assert line.startswith("warning: ")
 
 
 # What a few bytes can claim.
