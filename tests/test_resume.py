@@ -29,6 +29,7 @@ from tfcseg.errors import FinishedError, OutputError, UsageError
 from tfcseg.fingerprint import fingerprint
 from tfcseg.folder_lock import LOCK_NAME, STATE_FOLDER, folder_lock
 from tfcseg.journal import Journal
+from tfcseg.report import FrameTable
 from tfcseg.result_plan import ResultOptions
 from tfcseg.run_state import Checkpoint, RunState, unfinished_frames
 from tfcseg.video import VideoWriter, open_frames, read_frames
@@ -228,6 +229,16 @@ def test_an_unfinished_run_is_not_replaced_by_accident(clip, out, finished):
         tfcseg.run(clip, out, MODEL)
     assert files(out) == before
     tfcseg.run(clip, out, MODEL, overwrite=True)
+    assert_same_results(out, finished)
+
+
+def test_a_run_that_was_killed_before_its_first_frame_is_not_in_the_way(clip, tmp_path, finished):
+    out = tmp_path / "out"
+    (out / STATE_FOLDER).mkdir(parents=True)
+    RunState(out / STATE_FOLDER).begin({"mode": "tfc"})
+    FrameTable(out / "frames.csv").close()
+    (out / "masks").mkdir()
+    tfcseg.run(clip, out, MODEL)
     assert_same_results(out, finished)
 
 

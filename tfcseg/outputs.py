@@ -203,6 +203,8 @@ def _is_own_mask(path: Path) -> bool:
 def _refuse_results(output: OutputDir) -> None:
     """OutputError if a run has left something in the folder."""
     frames = unfinished_frames(output.path)
+    if frames is not None and not output.holds_frames():  # killed before its first frame
+        return
     if frames is not None:
         raise OutputError(
             f"{str(output.path)!r} holds an unfinished run ({frames} frames are done); use --resume to continue it, "
