@@ -27,11 +27,16 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = get_command(app).commands
 
 
+LONG = {"compare", "train", "publish", "bench"}
+"""Commands whose examples take several seconds each."""
+
+
 def examples():
     for name, command in COMMANDS.items():
         found = re.findall(r"Example: (.+)", command.help)
         assert found, f"{name} has no example"
-        yield from found
+        for line in found:
+            yield pytest.param(line, marks=[pytest.mark.slow] if name in LONG else [])
 
 
 # ------------------------------------------------------------------------------------------------------------ examples
@@ -61,6 +66,13 @@ def test_examples_work_as_pasted(line, work, monkeypatch):
     assert done.returncode == 0, done.stderr
     if "-o" in words:
         assert any(Path(words[words.index("-o") + 1]).iterdir())
+
+
+def test_every_example_names_options_that_there_are(work, monkeypatch):
+    monkeypatch.chdir(work)
+    for parameter in examples():
+        _, name, *words = shlex.split(parameter.values[0])
+        COMMANDS[name].make_context(name, words).close()
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -148,10 +160,8 @@ def complete(line, shell="bash"):
     ("line", "offered"),
     [
         ("tfcseg co", {"compare"}),
-        ("tfcseg run --mode ", set(MODES)),
         ("tfcseg run -m tfc", {"tfc-lite0"}),
         ("tfcseg run --classes person,ca", {"person,cabinet", "person,car"}),
-        ("tfcseg compare --modes image,t", {"image,tfc"}),
         ("tfcseg run --mode tcf --prec", {"--precision"}),
     ],
 )
@@ -168,6 +178,7 @@ def test_offered_values_are_those_that_are_taken():
         resolve_precision(precision, torch.device("cuda"))
     assert set(options.class_names()) == set(ADE31.names)
     assert options.completing(lambda: ("a b", "ab"))("x,a") == ["x,a b", "x,ab"]
+    assert options.completing(lambda: MODES)("") == list(MODES)
 
 
 def test_no_names_are_offered_where_there_is_no_registry(monkeypatch, tmp_path):

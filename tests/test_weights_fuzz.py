@@ -21,8 +21,8 @@ from tfcseg.tensor_file import read_tensor_file, write_tensor_file
 from tfcseg.tensor_header import HEADER_LIMIT_BYTES, read_header
 from tfcseg.weights import load_model, save_model
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-FEW = settings(FUZZ, max_examples=25)
+FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(FUZZ, max_examples=10)
 DTYPES = st.sampled_from(["F32", "F16", "BF16", "F64", "I64", "U8", "BOOL", "F8_E4M3", "C64", "f32", "", None, 7])
 NUMBERS = st.one_of(
     st.integers(-3, 40),
