@@ -222,6 +222,8 @@ EDGE_CASES = (
         26,
         "names that are markup",
         "test_edge_cases.py::test_names_that_are_markup_stay_names",
+        "test_page.py::test_names_from_outside_never_become_markup",
+        "test_page.py::test_nothing_is_loaded_from_elsewhere",
         "test_report.py::test_names_of_any_kind_survive",
     ),
     _case(27, "a reader that has seen enough", "test_cli_run.py::test_a_reader_that_leaves_is_no_error"),
