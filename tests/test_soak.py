@@ -81,7 +81,7 @@ def test_memory_does_not_grow_with_the_length(weights, tmp_path):
         report = json.loads((out / "report.json").read_text())
         assert report["input"]["frames_decoded"] == frames
         assert len(list((out / "masks").iterdir())) == frames
-        assert sum(1 for _ in (out / "frames.csv").open()) == frames + 1
+        assert len((out / "frames.csv").read_text().splitlines()) == frames + 1
         assert sum(1 for _ in read_frames(out / "overlay.mp4")) == frames
     short = peaks[120]
     for frames in (1_200, 20_000):
