@@ -59,7 +59,7 @@ def test_commands_and_options_exist(line):
 
 def test_options_of_the_table_exist():
     run = get_command(app).commands["run"]
-    known = {name for option in run.params for name in option.opts}
+    known = {name for option in run.params for name in (*option.opts, *option.secondary_opts)}
     rows = re.findall(r"^\| `(--[a-z].*?) \|", README, flags=re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"--[a-z-]+", row)}
     assert len(named) > 8

@@ -5,9 +5,10 @@ Letters: T frames, H W source image, h w grid of the logits.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import cv2
@@ -22,6 +23,8 @@ from tfcseg.model.config import SIZE_MULTIPLE
 from tfcseg.model.label_map import labels_from_logits
 from tfcseg.model.tfc import Keyframe
 from tfcseg.weights import LoadedModel
+
+logger = logging.getLogger(__name__)
 
 BATCH = 16
 """Frames computed at once at most: bounds memory for long intervals."""
@@ -76,6 +79,13 @@ class IntervalNetwork:
         self._batch = BATCH
         # A processor's caches like single frames, a GPU's many cores like many.
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
+        self._source: tuple[int, int] | None = None
+        logger.info(
+            "mode %s: every %d frames a keyframe, the %s of its interval; %s correlation, threshold %g",
+            *(options.mode, options.keyframe_interval, options.keyframe_position),
+            *(options.correlation, options.threshold),
+            extra={**asdict(options), "frames_at_once": self.frames_at_once},
+        )
 
     def compile(self, source: tuple[int, int]) -> float:
         """Compile the network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot."""
@@ -148,6 +158,7 @@ class IntervalNetwork:
             return self._intervals(images, size) if self.options.uses_memory else self._images(images, size)
         except torch.OutOfMemoryError:
             self.intervals_at_once = 1
+            logger.info("the GPU is full: one interval at a time from here on")
             return None
 
     def _intervals(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
@@ -177,6 +188,7 @@ class IntervalNetwork:
                 if len(part) == 1:
                     raise self._too_large(part[0]) from None
                 self._batch = len(part) // 2
+                logger.info("the GPU is full: batches of %d frames from here on", self._batch)
         return results
 
     def _images(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
@@ -221,12 +233,19 @@ class IntervalNetwork:
     def _to_network(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """(T, 3, H', W') normalised, in channels-last order as the pixels come."""
         height, width = network_size((images[0].shape[0], images[0].shape[1]), self.options.size)
+        self._tell_size((images[0].shape[0], images[0].shape[1]), (height, width))
         shrinks = min(images[0].shape[:2]) > self.options.size
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         batch = np.empty((len(images), height, width, 3), np.float32)
         for image, normalised in zip(images, batch, strict=True):
             cv2.LUT(cv2.resize(image, (width, height), interpolation=how), self._normalised, dst=normalised)
         return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)
+
+    def _tell_size(self, source: tuple[int, int], size: tuple[int, int]) -> None:
+        """Log what a new size of frames, (height, width), becomes."""
+        if source != self._source:
+            self._source = source
+            logger.info("network input %d×%d for frames of %d×%d", *size[::-1], *source[::-1])
 
     def _too_large(self, image: NDArray[np.uint8]) -> TfcsegError:
         height, width = network_size((image.shape[0], image.shape[1]), self.options.size)

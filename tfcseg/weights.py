@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ __all__ = [
     "read_card",
     "save_model",
 ]
+
+logger = logging.getLogger(__name__)
 
 BF16_AGREEMENT = "bf16_agreement"
 """Entry of a card's ``measured``: percentage of pixels with the same label in bf16 as in fp32, in ``tfc``."""
@@ -117,6 +120,9 @@ def load_model(
         network.fold()  # before the change of precision: the products are taken in float32
     network.to(device=target, dtype=dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot this one
+    shown = str(dtype).removeprefix("torch.")
+    facts = {"device": str(target), "precision": shown, "asked": precision, "sha256": file.sha256}
+    logger.info("model %s (%s) on %s in %s", card.name, path, target, shown, extra=facts)
     return LoadedModel(network, card, target, dtype, file.sha256, parameters)
 
 
