@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.tiny_model import build_tiny_model, moving_images
+from tfcseg.comparison import scatter
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.comparison.pictures import MAX_HEIGHT_PX, MAX_WIDTH_PX, RowPainter
+from tfcseg.comparison.result import TradeOffPoint
+from tfcseg.comparison.scatter import scatter_of
 from tfcseg.errors import OutputError
 from tfcseg.inference import IntervalNetwork
 from tfcseg.inference_options import checked_options
@@ -118,3 +121,28 @@ def test_a_folder_that_was_made_in_vain_goes_again(tmp_path):
         with pytest.raises(ZeroDivisionError), claimed_files(folder, ["a.json"]):
             len(list(folder.iterdir())) / 0
         assert folder.exists() == made_before
+
+
+@pytest.mark.parametrize("values", [(29.0, 85.0), (0.0, 0.0), (97.9, 98.7), (1.2, 1.2), (0.001, 1234.5), (5.0, 5.1)])
+def test_axes_have_a_few_round_numbers_and_hold_every_dot(values):
+    points = tuple(
+        TradeOffPoint("tfc", interval, {"model_fps": value, "label_change": value, "tc": None})
+        for interval, value in enumerate(values, start=2)
+    )
+    plot = scatter_of(points, "label_change")
+    for axis, low, high in (
+        (plot.x, scatter.LEFT, scatter.WIDTH - scatter.RIGHT),
+        (plot.y, scatter.TOP, scatter.HEIGHT - scatter.BOTTOM),
+    ):
+        places = [place for _, place in axis.ticks]
+        assert 3 <= len(places) <= 8
+        assert len({text for text, _ in axis.ticks}) == len(places)
+        assert all(low - 0.1 <= place <= high + 0.1 for place in places)
+    for dot, value in zip(plot.dots, values, strict=True):
+        assert scatter.LEFT <= dot.x <= scatter.WIDTH - scatter.RIGHT
+        numbers = [float(text) for text, _ in plot.x.ticks]
+        expected = np.interp(value, numbers, [place for _, place in plot.x.ticks])
+        if numbers[0] <= value <= numbers[-1]:
+            assert dot.x == pytest.approx(expected, abs=0.5)
+    assert scatter_of(points, "tc") is None
+    assert scatter_of(points[:1], "label_change") is None

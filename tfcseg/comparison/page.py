@@ -97,7 +97,7 @@ def _figures(comparison: Comparison, names: dict[str, str]) -> list[tuple[str, s
         meaning = names[candidate]
         if candidate != reference and other is not None:
             meaning = f"{names[candidate]}; {names[reference]} {_shown(metric, other)}"
-        figures.append((metric.key, metric.title[0].upper() + metric.title[1:], _shown(metric, value), meaning))
+        figures.append((metric.key, metric.title, _shown(metric, value), meaning))
     return figures
 
 
@@ -111,7 +111,10 @@ def _table(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]
             continue
         is_falling = metric.key in _FALLING or metric.key.startswith("gflops")
         best = min(measured) if is_falling else max(measured)
-        is_ranked = metric.key not in {"agreement", "updated_fraction"} and len(set(measured)) > 1
+        is_ranked = (
+            metric.key not in {"agreement", "updated_fraction"}
+            and len({_shown(metric, value) for value in measured}) > 1
+        )
         rows.append(
             {
                 "key": metric.key,
@@ -119,7 +122,7 @@ def _table(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]
                 "cells": [
                     {
                         "text": "–" if value is None else _shown(metric, value),
-                        "is_best": is_ranked and value == best,
+                        "is_best": is_ranked and value is not None and _shown(metric, value) == _shown(metric, best),
                         "share": 0.0
                         if value is None
                         else value / (100 if metric.is_percentage else max(measured) or 1),

@@ -53,11 +53,12 @@ def scatters(comparison: Comparison) -> list[Scatter]:
         TradeOffPoint(mode, 1 if mode == "image" else int(comparison.options["keyframe_interval"]), numbers)
         for mode, numbers in comparison.modes.items()
     )
-    found = [_scatter(points, key) for key in _KEYS[comparison.kind]]
+    found = [scatter_of(points, key) for key in _KEYS[comparison.kind]]
     return [plot for plot in found if plot is not None]
 
 
-def _scatter(points: Sequence[TradeOffPoint], key: str) -> Scatter | None:
+def scatter_of(points: Sequence[TradeOffPoint], key: str) -> Scatter | None:
+    """Metric ``key`` of ``points`` against the speed of the network; None if fewer than two have both."""
     measured = [
         (point, fps, value)
         for point in sorted(points, key=lambda point: (point.mode, point.keyframe_interval))
@@ -97,10 +98,10 @@ def _place(value: float, limits: tuple[float, float], start: float, end: float) 
 
 
 def _ticks(limits: tuple[float, float], start: float, end: float) -> tuple[tuple[str, float], ...]:
-    """Three to seven round numbers within ``limits``, and their places between ``start`` and ``end``."""
-    rough = (limits[1] - limits[0]) / 4
-    magnitude = 10.0 ** math.floor(math.log10(rough))
-    step = magnitude * next(size for size in (1, 2, 5, 10) if size * magnitude >= rough)
+    """Three to eight round numbers within ``limits``, and their places between ``start`` and ``end``."""
+    longest = (limits[1] - limits[0]) / 3
+    magnitude = 10.0 ** math.floor(math.log10(longest))
+    step = magnitude * next(size for size in (5, 2, 1) if size * magnitude <= longest)
     digits = max(0, -math.floor(math.log10(step)))
     numbers = [count * step for count in range(math.ceil(limits[0] / step), math.floor(limits[1] / step) + 1)]
     return tuple((f"{number:.{digits}f}", round(_place(number, limits, start, end), 1)) for number in numbers)
