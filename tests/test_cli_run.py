@@ -37,8 +37,9 @@ REPORT_KEYS = {
         "keyframe_position",
         "device",
         "precision",
+        "compile",
     },
-    "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes"},
+    "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes", "compile_s"},
     "stability": {"label_change", "tc", "tc_flow", "similarity", "updated_fraction", "keyframes"},
 }
 
