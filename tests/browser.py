@@ -67,14 +67,22 @@ class Browser:
     def count(self, selector: str) -> int:
         return self.js("return document.querySelectorAll(arguments[0]).length", selector)
 
-    def click(self, selector: str, *, x: float | None = None) -> None:
-        """Click the middle of an element, or at the share ``x`` of its width."""
+    def click(self, selector: str, *, x: float = 0.5) -> None:
+        """Click an element in the middle, or at the share ``x`` of its width."""
+        self._move_to(selector, x).click().perform()
+
+    def point(self, selector: str, *, x: float = 0.5) -> None:
+        """Move the pointer there without a click."""
+        self._move_to(selector, x).perform()
+
+    def _move_to(self, selector: str, x: float) -> Any:
         from selenium.webdriver.common.action_chains import ActionChains
 
         element = self.driver.find_element("css selector", selector)
         self.js("arguments[0].scrollIntoView({block: 'center'})", element)
-        offset = 0 if x is None else round((x - 0.5) * element.size["width"])
-        ActionChains(self.driver).move_to_element_with_offset(element, offset, 0).click().perform()
+        return ActionChains(self.driver).move_to_element_with_offset(
+            element, round((x - 0.5) * element.size["width"]), 0
+        )
 
     def press(self, *keys: str) -> None:
         from selenium.webdriver.common.action_chains import ActionChains
