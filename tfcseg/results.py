@@ -164,7 +164,8 @@ class ResultWriter:
             legend=self._videos.legend_state(),
         )
         if self.recorder and self._plan.state.is_resumable:
-            self.recorder.save(self._plan.state.make_pictures(self.summary.frames))
+            # In a thread that no signal interrupts: half-made zip files complain on stderr when they are dropped.
+            self._saver.submit(self.recorder.save, self._plan.state.make_pictures(self.summary.frames)).result()
         masks = self._masks.pending() if self._masks else ()
         save = partial(self._save, self._checkpoint, self._videos.end_part(), masks, self._last)
         self._saved = self._saver.submit(save)
