@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tfcseg.comparison.result import METRICS, Comparison, TradeOffPoint
 
 WIDTH, HEIGHT = 440, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 66, 16, 14, 44
 """Margins around the plot, in units of the picture."""
 
 _KEYS = {"video": ("label_change", "tc"), "vspw": ("miou", "vc8")}
