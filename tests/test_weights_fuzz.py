@@ -17,6 +17,7 @@ from tests.command_line import call
 from tests.tiny_model import build_tiny_network, tiny_card, write_tiny_model
 from tfcseg.convert import convert_segformer
 from tfcseg.errors import TfcsegError, WeightsError
+from tfcseg.segformer_file import read_segformer_file
 from tfcseg.tensor_file import read_tensor_file, write_tensor_file
 from tfcseg.tensor_header import HEADER_LIMIT_BYTES, read_header
 from tfcseg.weights import load_model, save_model
@@ -325,3 +326,13 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path):
         with pytest.raises(TfcsegError, match=r"which is not opened|pickle"):
             convert_segformer(path)
     assert not trace.exists()
+
+
+def test_torchs_colours_and_advice_stay_out_of_the_reason(tmp_path):
+    """What torch says of a file with more than tensors is a page long, with bold letters in its first line."""
+    path = tmp_path / "segformer.pth"
+    torch.save({"state_dict": {"weight": torch.ones(2)}, "meta": Path.home}, path)
+    with pytest.raises(WeightsError) as caught:
+        read_segformer_file(path)
+    assert str(caught.value).isprintable()
+    assert str(caught.value).endswith("which is not opened (Weights only load failed)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import warnings
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from tfcseg.tensor_header import FILE_LIMIT_BYTES, HEADER_LIMIT_BYTES, open_weig
 
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 # What torch.load raises on damaged or forbidden content: its zip reader RuntimeError, its unpickler all the others.
+_COLOURS_OF_TERMINALS = re.compile(r"\x1b\[[0-9;]*m")
+_MAX_REASON = 200
+
 _PICKLE_ERRORS = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -86,13 +90,18 @@ def _read_pickle(path: Path) -> Mapping[object, object]:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except _PICKLE_ERRORS as error:
-            reason = str(error).partition("\n")[0]
             raise WeightsError(
-                f"{path} is damaged or holds more than tensors, which is not opened ({reason})"
+                f"{path} is damaged or holds more than tensors, which is not opened ({_first_words(error)})"
             ) from None
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds no named tensors; give a SegFormer's state_dict")
     return content
+
+
+def _first_words(error: Exception) -> str:
+    """What torch said first, without its colours and the advice that follows."""
+    line = _COLOURS_OF_TERMINALS.sub("", str(error)).partition("\n")[0].partition(". ")[0]
+    return "".join(letter for letter in line if letter.isprintable())[:_MAX_REASON] or type(error).__name__
 
 
 def _is_named_array(item: tuple[object, object]) -> bool:
