@@ -155,8 +155,7 @@ def open_contest(request: Request) -> Iterator[Contest]:
         )
         contest = Contest(request, folder, clip, weights, model, options, plain_precision)
         if request.updated_fraction is not None:
-            options = _with_threshold(contest, request.updated_fraction)
-            contest = Contest(request, folder, clip, weights, model, options, plain_precision)
+            contest = replace(contest, options=_with_threshold(contest, request.updated_fraction))
         yield replace(contest, compile_s=_compile(contest)) if request.compile else contest
 
 

@@ -78,22 +78,22 @@ class TFCSegmenter(nn.Module):
         return self._keyframe(*self.backbone.encode_low(image))
 
     def _keyframe(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Keyframe]:
-        head = self.decode_head
-        x3, x4 = self.backbone.encode_high(x2)
-        size = (x1.shape[-2], x1.shape[-1])
-        high = head.fuse_high(x3, x4, size)
-        z = head.activate(head.fuse_low(x1, x2), high)
-        logits = head.classify(z)
+        z, high, levels = self._embed(x1, x2)
+        logits = self.decode_head.classify(z)
         match = self._correlated(x2)
-        return logits, Keyframe(z, logits, resize(match, size), match, high, (x3, x4))
+        size = (x1.shape[-2], x1.shape[-1])
+        return logits, Keyframe(z, logits, resize(match, size), match, high, levels)
 
     def image(self, image: Tensor) -> Tensor:
         """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit for bit those of `keyframe`."""
+        return self.decode_head.classify(self._embed(*self.backbone.encode_low(image))[0])
+
+    def _embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Eqs 1 and 2 from the low stages on: z (B, D, h, w), the part of levels 3 and 4 in its sum, x3 and x4."""
         head = self.decode_head
-        x1, x2 = self.backbone.encode_low(image)
         x3, x4 = self.backbone.encode_high(x2)
         high = head.fuse_high(x3, x4, (x1.shape[-2], x1.shape[-1]))
-        return head.classify(head.activate(head.fuse_low(x1, x2), high))
+        return head.activate(head.fuse_low(x1, x2), high), high, (x3, x4)
 
     def non_keyframes(
         self,
@@ -126,7 +126,7 @@ class TFCSegmenter(nn.Module):
 
         images (B·length, 3, H, W) in order; frame ``key`` of each interval is its keyframe. Returns the keyframes'
         logits (B, K, h, w) and what `non_keyframes` says about the others. Needs more memory than one call for the
-        keyframes and one for the frames between them, and saves a GPU half of its small kernels.
+        keyframes and one for the frames between them, and launches fewer kernels.
         """
         low = [x.reshape(-1, length, *x.shape[1:]) for x in self.backbone.encode_low(images)]
         logits, memory = self._keyframe(*(x[:, key] for x in low))
