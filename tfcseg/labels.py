@@ -112,3 +112,23 @@ _ADE31_COLOURS: dict[str, tuple[int, int, int]] = {
 
 ADE31 = LabelSet("ade31", tuple(_ADE31_COLOURS), tuple(_ADE31_COLOURS.values()))
 """ADE20K's 31 most frequent classes in the official order, after ``other`` = 0."""
+
+_THING_COLOURS: dict[str, tuple[int, int, int]] = {
+    "dog": (255, 200, 120),
+    "cat": (255, 224, 84),
+    "horse": (176, 96, 0),
+    "cow": (240, 240, 160),
+    "sheep": (250, 236, 220),
+    "bird": (120, 255, 220),
+    "bus": (120, 40, 255),
+    "bicycle": (0, 230, 60),
+    "motorcycle": (0, 150, 40),
+    "boat": (255, 90, 0),
+    "train": (86, 0, 190),
+    "airplane": (180, 190, 255),
+    "bottle": (60, 255, 140),
+    "television": (40, 30, 110),
+}
+
+SCENES = LabelSet("scenes", (*ADE31.names, *_THING_COLOURS), (*ADE31.palette, *_THING_COLOURS.values()))
+"""ADE31 and what Pascal VOC adds to it: animals, vehicles and things. What both know is one class, by ADE31's name."""
