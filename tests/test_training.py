@@ -269,11 +269,11 @@ class Payload:
 
 
 def plain_pickle(path, marker):
-    path.write_bytes(pickle.dumps({"format": "tfcseg-checkpoint-1", "network": Payload(marker)}))
+    path.write_bytes(pickle.dumps({"format": "tfcseg-checkpoint-2", "network": Payload(marker)}))
 
 
 def torch_pickle(path, marker):
-    torch.save({"format": "tfcseg-checkpoint-1", "network": Payload(marker)}, path)
+    torch.save({"format": "tfcseg-checkpoint-2", "network": Payload(marker)}, path)
 
 
 def other_content(path, marker):

@@ -53,6 +53,10 @@ def command(
     init: Annotated[
         str | None, typer.Option(help="Weights file or model to start from.", show_default="ImageNet, or random")
     ] = None,
+    features_from: Annotated[
+        str | None,
+        typer.Option(help="Weights file or model whose features the backbone is to learn too (stage image)."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the recipe's")] = None,
     batch: Annotated[
         int | None, typer.Option(help="Samples per step and process.", show_default="the recipe's")
@@ -107,6 +111,7 @@ def command(
         stage=stage,
         backbone=backbone,
         init=init,
+        features_from=features_from,
         steps=steps,
         batch=batch,
         learning_rate=lr,

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tfcseg.errors import OutputError, WeightsError
 
-CHECKPOINT_FORMAT = "tfcseg-checkpoint-1"
+CHECKPOINT_FORMAT = "tfcseg-checkpoint-2"
 
-_KEYS = {"format", "options", "network", "average", "optimizer", "step", "best"}
+_KEYS = {"format", "options", "network", "features", "average", "optimizer", "step", "best"}
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from tfcseg.machine import available_cores
 from tfcseg.training.augment import as_bytes
 from tfcseg.training.interrupts import ignore_interrupts
 from tfcseg.training.teachers import GRID, Teacher, soft_labels
+from tfcseg.training.truth import is_mask
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
@@ -51,12 +52,13 @@ class Still:
 class Clip:
     """Consecutive frames of one video with their soft labels on disk."""
 
+    video: Path
     frames: tuple[Path, ...]
     labels: Path
 
 
 def find_media(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """(images, videos) below ``roots``, sorted, not hidden ones; DataError if a root is missing or all are empty."""
+    """(images, videos) below ``roots``, sorted, neither hidden ones nor masks; DataError where there are none."""
     images: list[Path] = []
     videos: list[Path] = []
     for root in roots:
@@ -64,7 +66,7 @@ def find_media(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             raise DataError(f"{root} does not exist")
         for path in [root] if root.is_file() else filter(Path.is_file, sorted(root.rglob("[!.]*"))):
             suffix = path.suffix.lower()
-            if suffix in IMAGE_SUFFIXES:
+            if suffix in IMAGE_SUFFIXES and not is_mask(path):
                 images.append(path)
             elif suffix in VIDEO_SUFFIXES:
                 videos.append(path)
@@ -102,8 +104,8 @@ def label_media(
             for done, _ in enumerate(pool.map(_label_file, jobs, chunksize=1), start=1):
                 progress(done, len(jobs))
     clips = [
-        Clip(tuple(sorted(folder.glob("*.jpg"))), folder / "labels.npy")
-        for _, folder in folders
+        Clip(path, tuple(sorted(folder.glob("*.jpg"))), folder / "labels.npy")
+        for path, folder in folders
         if (folder / "labels.npy").exists()
     ]
     return [still for still in stills if still.labels.exists()], clips
@@ -135,16 +137,17 @@ def _label_file(job: tuple[Path, Path]) -> None:
     source, target = job
     if target.suffix == ".npy":
         with suppress(DataError):  # the caller finds no labels, and says so
-            _save(target, soft_labels(_worker_teachers, read_rgb(source), crops=True))
+            save_labels(target, soft_labels(_worker_teachers, read_rgb(source), crops=True))
         return
     target.mkdir(exist_ok=True)
     frames = _extract_frames(source, target)
     if frames:
         probabilities = np.stack([soft_labels(_worker_teachers, frame, crops=False) for frame in frames])
-        _save(target / "labels.npy", steady_labels(frames, probabilities))
+        save_labels(target / "labels.npy", steady_labels(frames, probabilities))
 
 
-def _save(path: Path, array: NDArray[np.uint8]) -> None:
+def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
+    """Write labels under a temporary name first: a file that is there is whole."""
     partial = path.with_suffix(".partial.npy")
     np.save(partial, array)
     partial.replace(path)

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,6 +24,7 @@ from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
+from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.interrupts import ignore_interrupts, noted_interrupts
 from tfcseg.training.objective import Objective, clip_losses, image_losses, normalise
 from tfcseg.training.processes import (
@@ -51,6 +53,9 @@ class TrainOptions:
     weight_decay: float = 0.01
     warmup_steps: int = 100
     bce_weight: float = 1.0
+    features_from: str = ""
+    """Name of the model whose features are distilled (stage ``image``); none if empty."""
+    feature_weight: float = 1.0
     train_norms: bool = True
     """False keeps batch norm's statistics: step 2 must not move the image network."""
     averaging: float = 0.999
@@ -77,6 +82,7 @@ class Trainer:
         device: torch.device,
         precision: torch.dtype,
         workers: int,
+        features: FeatureDistillation | None = None,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
         on_step: Callable[[int, int], None] = lambda step, steps: None,
     ) -> None:
@@ -91,8 +97,16 @@ class Trainer:
         if self.world > 1:
             use_cross_process_norm(self.network)
             copy_from_first(self.network)
-        self.objective: Objective = image_losses if options.stage == "image" else clip_losses
-        self.optimizer = torch.optim.AdamW(_parameter_groups(network, options), lr=options.learning_rate)
+        self.features = None if features is None else features.to(device)
+        if self.features is not None and self.world > 1:
+            copy_from_first(self.features)
+        image_objective: Objective = partial(image_losses, features=self.features)
+        self.objective = image_objective if options.stage == "image" else clip_losses
+        groups = _parameter_groups(network, options)
+        if self.features is not None:
+            groups.append({"params": list(self.features.maps.parameters()), "scale": options.head_rate_scale})
+        self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+        self.trained = [p for group in groups for p in group["params"]]
         self.average = {name: t.detach().clone() for name, t in network.state_dict().items()}
         self.step, self.best = 0, -math.inf
 
@@ -171,7 +185,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate() * group["scale"]
         losses = self._losses(batch)
-        weights = {"seg": 1.0, "bce": self.options.bce_weight}
+        weights = {"seg": 1.0, "bce": self.options.bce_weight, "features": self.options.feature_weight}
         # Divide by the weight of all processes: gradients are summed, so this is the mean over the whole batch.
         totals = {name: sum_over_processes(loss.weight).clamp_min(1e-6) for name, loss in losses.items()}
         loss = torch.stack([weights[name] * losses[name].total / totals[name] for name in losses]).sum()
@@ -179,8 +193,8 @@ class Trainer:
             raise TfcsegError(f"the loss is {loss.item()} at step {self.step}: lower --lr and resume with a new folder")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        sum_gradients(self.network.parameters())
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        sum_gradients(self.trained)
+        nn.utils.clip_grad_norm_(self.trained, 5.0)
         self.optimizer.step()
         self._update_average()
         shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
@@ -265,6 +279,7 @@ class Trainer:
             {
                 "options": asdict(self.options),
                 "network": self.network.state_dict(),
+                "features": {} if self.features is None else self.features.maps.state_dict(),
                 "average": self.average,
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
@@ -279,6 +294,8 @@ class Trainer:
             return
         state = read_checkpoint(path, asdict(self.options), self.network.state_dict(), self.device)
         self.network.load_state_dict(state["network"])
+        if self.features is not None:
+            self.features.maps.load_state_dict(state["features"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step, self.best = state["average"], int(state["step"]), float(state["best"])
 

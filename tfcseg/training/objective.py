@@ -13,6 +13,7 @@ from torch import Tensor
 from tfcseg.model.alignment import move
 from tfcseg.model.correlation import interpolation_weight
 from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.losses import WeightedSum, hard_cross_entropy, similarity_loss, soft_cross_entropy
 from tfcseg.weights import Preprocessing
 
@@ -35,9 +36,22 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> WeightedSum:
     return hard_cross_entropy(logits, labels.long())
 
 
-def image_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str) -> Losses:
-    """Step 1: every frame of images (B, T, 3, S, S) through the image network, which correlates nothing."""
-    return {"seg": segmentation_loss(network.image(images.flatten(0, 1)), labels.flatten(0, 1))}
+def image_losses(
+    network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, features: FeatureDistillation | None = None
+) -> Losses:
+    """Step 1: every frame of images (B, T, 3, S, S) through the image network, which correlates nothing.
+
+    With ``features`` the backbone's levels are compared with another network's as well.
+    """
+    frames, truth = images.flatten(0, 1), labels.flatten(0, 1)
+    if features is None:
+        return {"seg": segmentation_loss(network.image(frames), truth)}
+    head = network.decode_head
+    x1, x2 = network.backbone.encode_low(frames)
+    x3, x4 = network.backbone.encode_high(x2)
+    high = head.fuse_high(x3, x4, (x1.shape[-2], x1.shape[-1]))
+    logits = head.classify(head.activate(head.fuse_low(x1, x2), high))
+    return {"seg": segmentation_loss(logits, truth), "features": features(frames, (x1, x2, x3, x4))}
 
 
 def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str) -> Losses:

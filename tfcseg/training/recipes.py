@@ -15,17 +15,20 @@ import torch
 from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError, InputError, UsageError
+from tfcseg.evaluation.label_names import VOC21
 from tfcseg.evaluation.vspw import LABEL_FILE, open_vspw
-from tfcseg.labels import ADE31, LabelSet
+from tfcseg.labels import ADE31, SCENES, LabelSet
 from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
 from tfcseg.model.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.model_card import BACKBONES
 from tfcseg.training.damage import examine, image_defect, refuse
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
-from tfcseg.training.labelling import find_media, label_media
+from tfcseg.training.fused_labels import fuse_media
+from tfcseg.training.labelling import Clip, Still, find_media, label_media
 from tfcseg.training.loop import TrainOptions
-from tfcseg.training.teachers import check_teachers
+from tfcseg.training.teachers import taught_labels, teachers_by_classes
+from tfcseg.training.truth import mask_of
 from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
 from tfcseg.video import probe
 from tfcseg.weights import ModelCard, Preprocessing, load_model
@@ -71,9 +74,8 @@ def is_vspw(root: Path) -> bool:
 
 def distilled_material(job: Distillation, options: TrainOptions, crop: int, processes: int) -> Material:
     """Label the media (once) and set up the sources: stills in stage ``image``, clips and pseudo-clips in ``tfc``."""
-    check_teachers(job.teachers, len(ADE31))
     images, videos, defects = _sound_media(job)
-    stills, clips = label_media(images, videos, job.teachers, job.cache, progress=job.progress)
+    stills, clips = _label(job, images, videos)
     labelled = {still.image for still in stills}
     unlabelled = [f"{path}: cannot be decoded" for path in images if path not in labelled]
     if not job.skip_bad:
@@ -96,14 +98,31 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
             sources.append(ClipSource(clips, crop, KEYFRAME_INTERVAL))
             shares.append(0.5)
     names = ", ".join(path.stem for path in job.teachers)
+    labels = taught_labels(job.teachers)
     seen = _count(len(kept), "photo") + (f" and {_count(len(clips), 'video clip')}" if clips else "")
     return Material(
         SampleStream(sources, shares, count=options.steps * options.batch * processes, seed=options.seed),
         SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=_VALIDATION_SEED),
-        ADE31,
-        f"distilled from {names} on {seen}",
+        labels,
+        f"distilled from {names} on {seen}{_masks_seen(kept) if labels is SCENES else ''}",
         defects + unlabelled,
     )
+
+
+def _label(job: Distillation, images: Sequence[Path], videos: Sequence[Path]) -> tuple[list[Still], list[Clip]]:
+    """Soft labels of all media, in the classes of `taught_labels`."""
+    groups = teachers_by_classes(job.teachers)
+    labelled = [label_media(images, videos, teachers, job.cache, progress=job.progress) for teachers in groups.values()]
+    if len(groups) == 1:
+        return labelled[0]
+    scene, things = (labelled[list(groups).index(len(known))] for known in (ADE31, VOC21))
+    return fuse_media(scene, things, job.cache, progress=job.progress)
+
+
+def _masks_seen(stills: Sequence[Still]) -> str:
+    """For the card: how many photos had masks that the labels follow."""
+    count = sum(mask_of(still.image) is not None for still in stills)
+    return f", {count} of them with masks drawn by people" if count else ""
 
 
 def _sound_media(job: Distillation) -> tuple[list[Path], list[Path], list[str]]:
@@ -158,9 +177,9 @@ def start_network(
     """Network to start from and its card: weights of ``init``, else ImageNet's for Lite0, else random."""
     if init is not None:
         loaded = load_model(str(init), device="cpu", precision="fp32", fold=False)
-        if loaded.card.labels.names != labels.names:
-            raise UsageError(f"--init {init} knows other classes than the data; train from scratch instead")
-        return loaded.network, loaded.card
+        if loaded.card.labels.names == labels.names:
+            return loaded.network, loaded.card
+        return with_classes(loaded.network, loaded.card, labels)
     lite = backbone == "efficientnet_lite0"
     width = embed_dim or (128 if lite else 256)
     config = ModelConfig(backbone, width, len(labels), ffn_dim=4 * width)
@@ -185,6 +204,20 @@ def start_network(
         description="",
     )
     return network, card
+
+
+def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
+    """The network with a classifier for ``labels``: classes that it knows by name keep their weights."""
+    config = replace(network.config, num_classes=len(labels))
+    grown = build_segmenter(config)
+    known = [(labels.names.index(name), own) for own, name in enumerate(card.labels.names) if name in labels.names]
+    state = network.state_dict()
+    fresh = grown.decode_head.classifier.state_dict(prefix="decode_head.classifier.")
+    for name, rows in fresh.items():
+        for new, own in known:
+            rows[new] = state[name][own]
+    grown.load_state_dict({**state, **fresh})
+    return grown, replace(card, config=config, labels=labels)
 
 
 def trained_card(

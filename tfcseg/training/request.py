@@ -50,6 +50,8 @@ class TrainRequest:
     stage: str | None = None
     backbone: str | None = None
     init: str | Path | None = None
+    features_from: str | Path | None = None
+    """Model whose features the backbone is to learn as well (stage ``image``)."""
     steps: int | None = None
     batch: int | None = None
     learning_rate: float | None = None
@@ -93,7 +95,10 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         raise UsageError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
     if stage == "tfc" and not is_supervised and request.init is None:
         raise UsageError("stage tfc refines an image network that the teachers trained: give it with --init")
+    if stage != "image" and request.features_from is not None:
+        raise UsageError("--features-from teaches an image network: it needs --stage image")
     given = {
+        "features_from": None if request.features_from is None else str(request.features_from),
         "steps": request.steps,
         "batch": request.batch,
         "learning_rate": request.learning_rate,

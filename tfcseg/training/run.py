@@ -13,8 +13,9 @@ import torch
 
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.labels import ADE31
+from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.model_card import parse_card
+from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.loop import Trainer
 from tfcseg.training.processes import end_processes, first_process_first, start_processes
 from tfcseg.training.recipes import (
@@ -26,6 +27,8 @@ from tfcseg.training.recipes import (
     vspw_material,
 )
 from tfcseg.training.request import TrainPlan, TrainRequest, plan_training
+from tfcseg.training.teachers import taught_labels
+from tfcseg.weights import ModelCard, load_model
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 logger = logging.getLogger(__name__)
@@ -96,11 +99,12 @@ def _log_plan(plan: TrainPlan) -> None:
 
 def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Trainer:
     """Network, material and card, brought together; what is wrong with the weights shows before media are labelled."""
-    labels = open_vspw(request.data[0], "train").labels if plan.is_supervised else ADE31
+    labels = open_vspw(request.data[0], "train").labels if plan.is_supervised else taught_labels(plan.teachers)
     torch.manual_seed(request.seed)
     network, start = start_network(request.backbone or DEFAULT_BACKBONE, labels, request.init)
     if request.backbone not in {None, start.config.backbone}:
         raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
+    features = _features(request, start, network)
     material = first_process_first(lambda: _material(request, plan, processes, listener))
     if material.left_out:
         listener.on_left_out(material.left_out)
@@ -117,9 +121,17 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         device=plan.device,
         precision=plan.precision,
         workers=plan.workers,
+        features=features,
         report=listener.on_record,
         on_step=listener.on_step,
     )
+
+
+def _features(request: TrainRequest, card: ModelCard, network: TFCSegmenter) -> FeatureDistillation | None:
+    if request.features_from is None:
+        return None
+    teacher = load_model(str(request.features_from), device="cpu", precision="fp32", fold=False)
+    return FeatureDistillation(teacher, network.backbone.channels, card.preprocessing)
 
 
 def _material(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Material:

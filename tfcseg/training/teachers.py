@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, UsageError
+from tfcseg.evaluation.label_names import VOC21
+from tfcseg.labels import ADE31, SCENES, LabelSet
 
 GRID = 128
 """Soft labels are (GRID, GRID, K) over the whole image squeezed to a square: the teachers' own resolution."""
@@ -76,12 +78,29 @@ class Teacher:
         return _softmax((sampled - zero_point) * scale if scale else sampled)
 
 
-def check_teachers(paths: Sequence[Path], num_classes: int) -> None:
-    """DataError naming the first file that is no network of ``num_classes`` classes."""
+def teachers_by_classes(paths: Sequence[Path]) -> dict[int, list[Path]]:
+    """Teachers of the same number of classes together, in the order of ``paths``; DataError for one of another kind."""
+    groups: dict[int, list[Path]] = {}
     for path in paths:
         known = Teacher(path).num_classes
-        if known != num_classes:
-            raise DataError(f"teacher {path} knows {known} classes, not {num_classes}; leave it out")
+        if known not in (len(ADE31), len(VOC21)):
+            raise DataError(
+                f"teacher {path} knows {known} classes, neither ADE20K's {len(ADE31)} nor Pascal VOC's {len(VOC21)}; "
+                "leave it out"
+            )
+        groups.setdefault(known, []).append(path)
+    return groups
+
+
+def taught_labels(paths: Sequence[Path]) -> LabelSet:
+    """What a student of these teachers learns: ADE31, or SCENES if some know ADE31 and some Pascal VOC.
+
+    DataError if all of them know VOC only: they say nothing about the background, which is most of any picture.
+    """
+    groups = teachers_by_classes(paths)
+    if len(ADE31) not in groups:
+        raise DataError(f"teacher {paths[0]} knows Pascal VOC's objects only; add one of ADE20K's {len(ADE31)} classes")
+    return SCENES if len(VOC21) in groups else ADE31
 
 
 def _interpolation(source: int, target: int) -> int:

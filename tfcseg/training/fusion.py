@@ -1,0 +1,113 @@
+"""One set of soft labels from teachers that know different classes, and from masks where people drew them.
+
+Shapes: G grid side; A = ADE31's classes, V = Pascal VOC's, S = SCENES' classes. Probabilities are 0 to 1 over the last
+axis; all 0 means "no label", which the loss leaves out.
+
+ADE31's teachers see scenes but know no animals, and call a dog a person; VOC's teacher knows animals, vehicles and
+things, and calls the rest background. Per position:
+
+1. Classes that only VOC knows take VOC's probability; what it leaves is ADE31's to share out.
+2. Where both know the class that VOC sees, their means hold.
+3. There is no label where they contradict each other and neither is much surer than the other.
+4. A mask says which classes are right: the teachers' probabilities are cut down to these.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.evaluation.label_names import VOC21
+from tfcseg.labels import ADE31, NO_CLASS, SCENES
+
+SURE, DOUBTFUL = 0.8, 0.3
+"""VOC's teacher is believed against ADE31's from the first on; below the second it does not object."""
+
+FIRM = 0.6
+"""ADE31's teachers object to something that VOC's teacher doubts if they are this sure of what else it is."""
+
+LEAST_SHARE = 0.05
+"""Teachers that give less than this to what a mask allows have not seen it: then the mask alone speaks."""
+
+VOC_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "table",
+    "motorbike": "motorcycle",
+    "pottedplant": "plant",
+    "tvmonitor": "television",
+}
+"""What SCENES calls VOC's classes; all others have the same name, and background has none."""
+
+_SCENES_OF_VOC = np.array([SCENES.index(VOC_NAMES.get(name, name)) for name in VOC21[1:]])
+_IS_NEW: NDArray[np.bool_] = np.greater_equal(_SCENES_OF_VOC, len(ADE31))
+_NEW, _SHARED = _SCENES_OF_VOC[_IS_NEW], _SCENES_OF_VOC[~_IS_NEW]
+_WELL_KNOWN = np.array([SCENES.index("person"), SCENES.index("car")])
+"""Shared classes that VOC's teacher rarely misses; its chairs, tables and plants are fewer than ADE20K's."""
+
+
+def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Soft labels (…, S) of ADE31's teachers (…, A) and VOC's (…, V), both uint8 with 255 = certain."""
+    ade, voc = (np.multiply(labels, 1 / 255, dtype=np.float32) for labels in (scene, things))
+    objects, background = voc[..., 1:], voc[..., 0]
+    fused = np.zeros((*ade.shape[:-1], len(SCENES)), np.float32)
+    fused[..., : len(ADE31)] = ade
+    shared = objects[..., ~_IS_NEW]
+    both = shared.max(-1) >= SURE
+    # Where VOC is sure of a class that both know, half of the say is its.
+    fused[both, : len(ADE31)] *= 0.5
+    fused[..., _SHARED] += 0.5 * np.where(both[..., None], shared, 0)
+    new = objects[..., _IS_NEW]
+    fused *= 1 - new.sum(-1, keepdims=True)
+    fused[..., _NEW] += new
+    fused[_contradicts(ade, new, background)] = 0
+    return fused
+
+
+def _contradicts(
+    ade: NDArray[np.float32], new: NDArray[np.float32], background: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Where the teachers exclude each other: a doubted thing in a firm scene, or a person that VOC cannot see."""
+    doubted = (new.sum(-1) > DOUBTFUL) & (new.sum(-1) < SURE)
+    firm = ade[..., 1:].max(-1) > FIRM
+    unseen = (ade[..., _WELL_KNOWN].max(-1) > 0.5) & (background > 0.9)
+    contradiction: NDArray[np.bool_] = (doubted & firm) | unseen
+    return contradiction
+
+
+def follow_mask(soft: NDArray[np.float32], mask: NDArray[np.uint8], allowed: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Soft labels (G, G, S) cut down to what a mask (G, G) allows.
+
+    ``allowed`` (256, S) holds the classes that each value of the mask may be; a value without any leaves the teachers'
+    labels as they are.
+    """
+    rows = allowed[mask]
+    has_truth = rows.sum(-1, keepdims=True) > 0
+    kept = soft * rows
+    share = kept.sum(-1, keepdims=True)
+    # One allowed class needs no teacher. Of several, teachers that saw none cannot say which it is.
+    alone = rows.sum(-1, keepdims=True) == 1
+    shared_out = np.where(share >= LEAST_SHARE, kept / np.maximum(share, 1e-6), 0)
+    followed: NDArray[np.float32] = np.where(has_truth, np.where(alone, rows, shared_out), soft)
+    return followed.astype(np.float32)
+
+
+def to_bytes(soft: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Probabilities as uint8, 255 = certain."""
+    scaled: NDArray[np.uint8] = np.rint(255 * soft.clip(0, 1)).astype(np.uint8)
+    return scaled
+
+
+def grid_mask(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
+    """A mask (H, W) at (G, G): the most frequent value of a cell if it fills two thirds of it, else NO_CLASS.
+
+    Masks have coarse edges; a cell on one is left to the teachers.
+    """
+    side = 3 * grid
+    rows, columns = (((np.arange(side) + 0.5) * length / side).astype(np.intp) for length in mask.shape)
+    samples = mask[np.ix_(rows, columns)].reshape(grid, 3, grid, 3).transpose(0, 2, 1, 3).reshape(grid, grid, 9)
+    middle: NDArray[np.uint8] = np.sort(samples, axis=-1)[
+        ..., 4
+    ].copy()  # of a value that fills more than half, that value
+    fills = (samples == middle[..., None]).sum(-1) >= 6
+    middle[~fills] = NO_CLASS
+    return middle

@@ -1,0 +1,133 @@
+"""Masks that people drew, beside the images that they belong to, and what their classes are in SCENES.
+
+Layout: ``<set>/<part>/images/<name>.jpg``, ``<set>/<part>/masks/<name>.png`` (value = class id, 0 = not labelled) and
+``classes.json`` ({id: name}) in ``<part>`` or ``<set>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import DataError
+from tfcseg.evaluation.vspw import read_json_object
+from tfcseg.labels import SCENES
+from tfcseg.training.fusion import VOC_NAMES
+
+MASKS, IMAGES, CLASSES = "masks", "images", "classes.json"
+
+
+def _several(table: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Turn {"their name, their name": "our class, our class"} into {their name: (our class, our class)}."""
+    return {name: tuple(ours.split(", ")) for names, ours in table.items() for name in names.split(", ")}
+
+
+MEANINGS: Mapping[str, tuple[str, ...]] = _several(
+    {
+        # buildings and rooms
+        "building, building-other-merged, house": "building, house",
+        "wall-brick, wall-stone, wall-tile, wall-wood, wall-other-merged": "wall, building",
+        # facades are buildings that have doors and windows; which of both a street scene calls it is open
+        "door": "door, building, house",
+        "window": "windowpane, building, house",
+        "roof": "building, house",
+        "door-stuff": "door",
+        "window-other": "windowpane",
+        "window-blind": "windowpane, curtain",
+        "ceiling-merged": "ceiling",
+        "floor-wood, floor-other-merged": "floor",
+        "rug-merged": "rug",
+        "curtain": "curtain",
+        "mirror-stuff": "mirror",
+        "shelf": "shelf",
+        "cabinet-merged": "cabinet, shelf",
+        "table-merged, dining table": "table",
+        "bed": "bed",
+        "couch": "sofa",
+        "chair": "chair, armchair",
+        "tv": "television",
+        "bottle": "bottle",
+        # outside
+        "sky, sky-other-merged": "sky",
+        "tree": "tree",
+        "tree-merged": "tree, plant",
+        "vegetation": "tree, plant, grass",
+        "potted plant": "plant",
+        "grass": "grass, field",
+        "grass-merged": "grass, field, plant",
+        "mountain, mountain-merged": "mountain",
+        "dirt-merged, sand, gravel": "earth",
+        "road": "road",
+        "pavement, pavement-merged": "sidewalk, floor",
+        "water": "water, sea",
+        "river, water-other": "water",
+        "sea": "sea",
+        # what lives and moves
+        "person, face, body": "person",
+        "car": "car",
+        "aeroplane, airplane": "airplane",
+        "motorbike, motorcycle": "motorcycle",
+        "tvmonitor": "television",
+        # things that ADE20K knows beside its 31 most frequent classes
+        "flower, sign, book, umbrella, truck, elephant, bear, zebra, giraffe, bench, stop sign": "other",
+        "fire hydrant, traffic light, parking meter, bridge, tent, banner, light, stairs, fence-merged": "other",
+        "toilet, refrigerator, oven, microwave, sink, laptop, keyboard, mouse, cell phone, remote, clock": "other",
+        "suitcase, backpack, handbag, teddy bear, vase, towel, pillow, blanket": "other",
+        "surfboard, snowboard, skis, skateboard, kite, frisbee, sports ball": "other",
+        "cup, wine glass, bowl, fork, knife, spoon, banana, apple, sandwich, orange, broccoli, carrot": "other",
+        "hot dog, pizza, donut, cake, food-other-merged, fruit": "other",
+    }
+)
+"""Classes of SCENES that a name in ``classes.json`` may be. Names that are not here say nothing."""
+
+
+def mask_of(image: Path) -> Path | None:
+    """The mask that lies beside an image, if there is one."""
+    if image.parent.name != IMAGES:
+        return None
+    mask = image.parent.parent / MASKS / f"{image.stem}.png"
+    return mask if mask.is_file() and _find_classes(mask) is not None else None
+
+
+def is_mask(image: Path) -> bool:
+    """Whether an image file is such a mask, and nothing to train on."""
+    return image.parent.name == MASKS and (image.parent.parent / IMAGES).is_dir()
+
+
+def read_truth(mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A mask (H, W) and the classes that its values may be, (256, S); DataError if it cannot be read."""
+    pixels = cv2.imdecode(np.fromfile(mask, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint8:
+        raise DataError(f"{mask} is no mask of 8-bit class ids")
+    return np.asarray(pixels, np.uint8), _allowed(class_file(mask))
+
+
+def class_file(mask: Path) -> Path:
+    """The classes.json of a mask; DataError if there is none."""
+    file = _find_classes(mask)
+    if file is None:
+        raise DataError(f"{mask} has no {CLASSES} beside it that names its values")
+    return file
+
+
+def _find_classes(mask: Path) -> Path | None:
+    part = mask.parent.parent
+    return next((folder / CLASSES for folder in (part, part.parent) if (folder / CLASSES).is_file()), None)
+
+
+@cache
+def _allowed(file: Path) -> NDArray[np.bool_]:
+    """(256, S) of a classes.json."""
+    allowed = np.zeros((256, len(SCENES)), np.bool_)
+    for number, name in read_json_object(file).items():
+        if not (isinstance(name, str) and number.isdecimal() and int(number) < 256):
+            raise DataError(f"{file}: {number!r}: {name!r} is no class id from 0 to 255 with a name")
+        own = (VOC_NAMES.get(name, name),) if VOC_NAMES.get(name, name) in SCENES.names else ()
+        for ours in MEANINGS.get(name, own):
+            allowed[int(number), SCENES.index(ours)] = True
+    return allowed
