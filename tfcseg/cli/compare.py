@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, stderr
+from tfcseg.cli.console import print_line, print_warning
+from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.scores import fail_if_incomplete, print_comparison, print_json
 from tfcseg.errors import UsageError
 from tfcseg.model.config import MODES
@@ -87,7 +86,7 @@ def command(
         tc=tc,
         **options.network_options(context),
     )
-    with _progress("videos" if is_dataset else "frames", shown=not quiet) as on_progress:
+    with stage_progress("videos" if is_dataset else "frames", shown=not quiet) as on_progress:
         compare: Callable[..., Comparison] = (
             partial(compare_dataset, scope=Scope(split, cast("VcProtocol", protocol), label_map, limit, skip_bad))
             if is_dataset
@@ -134,27 +133,6 @@ def _parse_intervals(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--intervals {text!r} is no list of numbers such as 2,4,8") from None
-
-
-@contextmanager
-def _progress(unit: str, *, shown: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Progress bar on stderr, one line per stage; the callback that moves it."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
-
-        def on_progress(stage: str, done: int, total: int | None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(one_line(stage), total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield on_progress
 
 
 def _print_notes(result: Comparison, folder: Path) -> None:
