@@ -50,3 +50,28 @@ ADE150 = _names("""
     glass, clock, flag
 """)
 """ADE20K's 150 classes of the scene parsing benchmark, by their usual short names."""
+
+COCO133 = _names("""
+    person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
+    parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
+    handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
+    surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
+    broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
+    mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors,
+    teddy bear, hair drier, toothbrush, banner, blanket, bridge, cardboard, counter, curtain, door-stuff, floor-wood,
+    flower, fruit, gravel, house, light, mirror-stuff, net, pillow, platform, playingfield, railroad, river, road,
+    roof, sand, sea, shelf, snow, stairs, tent, towel, wall-brick, wall-stone, wall-tile, wall-wood, water-other,
+    window-blind, window-other, tree-merged, fence-merged, ceiling-merged, sky-other-merged, cabinet-merged,
+    table-merged, floor-other-merged, pavement-merged, mountain-merged, grass-merged, dirt-merged, paper-merged,
+    food-other-merged, building-other-merged, rock-merged, wall-other-merged, rug-merged
+""")
+"""COCO's 133 panoptic categories, 80 things and 53 kinds of stuff, in the order of their ids (which have gaps)."""
+
+MSRC23 = _names("""
+    building, grass, tree, cow, horse, sheep, sky, mountain, aeroplane, water, face, car, bicycle, flower, sign, bird,
+    book, chair, road, cat, dog, body, boat
+""")
+"""MSRC v2's 23 classes by their usual ids, from 1."""
+
+FACADES8 = _names("building, car, door, pavement, road, sky, vegetation, window")
+"""The 8 classes of the LabelMe facades."""
