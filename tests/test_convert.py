@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from segformer_reference import LAYOUTS, build_reference, in_layout
+from segformer_reference import LAYOUTS, build_reference, encode_reference, in_layout
 from torch import Tensor
 
-from tfcseg.convert import DESCRIPTION, convert_segformer
+from tfcseg.convert import DESCRIPTION, ConvertedEncoder, ConvertedModel, convert_pretrained, convert_segformer
 from tfcseg.errors import WeightsError
 from tfcseg.labels import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
@@ -211,3 +211,65 @@ def test_truncated_pickles_and_empty_folders_are_refused(tensors, tmp_path):
         convert_segformer(tmp_path / "folder")
     with pytest.raises(WeightsError, match="no weights file"):
         convert_segformer(tmp_path / "missing.pth")
+
+
+# -------------------------------------------------------------------------------------------- what training starts from
+
+
+@pytest.fixture(scope="module")
+def encoder(tensors) -> dict[str, Tensor]:
+    """A Mix Transformer with its classifier of images, as ImageNet's are on the Hugging Face hub."""
+    classifier = {"classifier.weight": torch.ones(7, 256), "classifier.bias": torch.zeros(7)}
+    return without(tensors, "decode_head") | classifier
+
+
+def as_nvlabs_encoder(encoder: dict[str, Tensor]) -> dict[str, Tensor]:
+    """mit_b0.pth: neither prefix nor Hugging Face's name of the classifier."""
+    backbone = {n.removeprefix("backbone."): t for n, t in in_layout(without(encoder, "classifier"), "nvlabs").items()}
+    return backbone | {f"head.{part}": encoder[f"classifier.{part}"] for part in ("weight", "bias")}
+
+
+@torch.inference_mode()
+def test_an_encoder_alone_is_the_same_backbone(reference, encoder, tmp_path):
+    published = {
+        "hub.safetensors": encoder,
+        "five.safetensors": in_layout(encoder, "transformers_5"),
+        "mit_b0.safetensors": as_nvlabs_encoder(encoder),
+        "bare.safetensors": without(encoder, "classifier"),
+    }
+    expected = encode_reference(reference, IMAGE)
+    for name, content in published.items():
+        converted = convert_pretrained(write(tmp_path / name, content))
+        assert isinstance(converted, ConvertedEncoder)
+        assert converted.backbone == "mit_b0"
+        backbone = build_segmenter(ModelConfig("mit_b0", 8, 2)).backbone.eval()
+        backbone.load_state_dict({n.removeprefix("backbone."): t for n, t in converted.state_dict.items()}, strict=True)
+        x1, x2 = backbone.encode_low(IMAGE)
+        for ours, theirs in zip((x1, x2, *backbone.encode_high(x2)), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_a_whole_network_keeps_its_head(tensors, tmp_path):
+    file = write(tmp_path / "b0.safetensors", tensors)
+    converted, expected = convert_pretrained(file), convert_segformer(file)
+    assert isinstance(converted, ConvertedModel)
+    assert converted.config == expected.config
+    head = [name for name in expected.state_dict if name.startswith("decode_head.")]
+    assert len(head) > 10
+    assert all(torch.equal(converted.state_dict[name], expected.state_dict[name]) for name in head)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: without(t, "layer_norm_1"), "lacks tensors .*attention_norm"),
+        (lambda t: t | {"fc.weight": torch.zeros(3)}, "'fc.weight' has no place"),
+        (lambda t: without(t, "encoder.block.3"), "are no Mix Transformer variant"),
+        (lambda t: {"weight": torch.zeros(3)}, "'weight' has no place"),
+        (lambda t: t | {"segformer.encoder.layer_norm.0.weight": torch.full((32,), torch.nan)}, "NaN"),
+    ],
+)
+def test_a_damaged_encoder_is_refused(encoder, damage, message, tmp_path):
+    with pytest.raises(WeightsError, match=message) as failure:
+        convert_pretrained(write(tmp_path / "mit.safetensors", damage(encoder)))
+    assert "\n" not in str(failure.value)

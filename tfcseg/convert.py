@@ -19,7 +19,7 @@ from tfcseg.labels import NO_CLASS, LabelSet
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.mix_transformer import MIT_VARIANTS
 from tfcseg.model.tfc import build_segmenter
-from tfcseg.segformer_file import read_segformer_file
+from tfcseg.segformer_file import SegformerFile, read_segformer_file
 from tfcseg.tensor_file import check_fits
 
 DESCRIPTION = "image network only; TFC layer untrained"
@@ -79,6 +79,8 @@ _HEAD_PARTS = {
 _PREFIXES = ("backbone.", "segformer.")
 _DROPPABLE = {"decode_head.conv_seg.weight", "decode_head.conv_seg.bias"}
 """mmsegmentation's base class makes this classifier; SegFormer's head never calls it."""
+_IMAGE_CLASSIFIERS = {"classifier.weight", "classifier.bias", "head.weight", "head.bias"}
+"""What told ImageNet's classes apart, by Hugging Face and by NVlabs."""
 
 
 class ConvertedModel(NamedTuple):
@@ -90,6 +92,14 @@ class ConvertedModel(NamedTuple):
     description: str
 
 
+class ConvertedEncoder(NamedTuple):
+    """A Mix Transformer alone, in our terms: what training can start from."""
+
+    state_dict: dict[str, Tensor]
+    """Tensors of the whole network's part ``backbone``, under its names there."""
+    backbone: str
+
+
 def convert_segformer(path: str | Path, *, labels: LabelSet | None = None) -> ConvertedModel:
     """Read a published SegFormer: a safetensors or PyTorch file, or a Hugging Face folder with its ``config.json``.
 
@@ -98,8 +108,30 @@ def convert_segformer(path: str | Path, *, labels: LabelSet | None = None) -> Co
     WeightsError if a tensor has no counterpart, is missing or does not fit, or the number of classes does not.
     """
     path = Path(path)
+    return _convert_model(path, read_segformer_file(path), labels)
+
+
+def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
+    """Read what training may start from: a published SegFormer, or a Mix Transformer that classifies images.
+
+    Of the latter (such as ``nvidia/mit-b0``, trained on ImageNet) the classifier of images is left out, if it is there.
+    Reads and refuses what `convert_segformer` does.
+    """
+    path = Path(path)
     source = read_segformer_file(path)
+    if any((our_name(name) or name).startswith("decode_head.") for name in source.tensors):
+        return _convert_model(path, source, None)
+    renamed = _rename(path, {name: source.tensors[name] for name in source.tensors.keys() - _IMAGE_CLASSIFIERS})
+    backbone = _infer_backbone(path, renamed)
+    with torch.device("meta"):
+        expected = build_segmenter(ModelConfig(backbone, 8, 1)).state_dict()
+    check_fits(path, renamed, {name: expected[name] for name in expected if name.startswith("backbone.")})
+    return ConvertedEncoder(renamed, backbone)
+
+
+def _convert_model(path: Path, source: SegformerFile, labels: LabelSet | None) -> ConvertedModel:
     renamed = _rename(path, source.tensors)
+    _order_levels(path, renamed)
     config = _infer_config(path, renamed)
     with torch.device("meta"):
         expected = build_segmenter(config).state_dict()
@@ -152,7 +184,7 @@ def _fill(names: _Names, place: Mapping[str, str]) -> _Names:
 
 
 def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give tensors our names; join keys and values, put the levels of the fuse layer in our order."""
+    """Give tensors our names; join keys and values."""
     renamed: dict[str, Tensor] = {}
     for name in tensors.keys() - _DROPPABLE:
         ours = our_name(name)
@@ -162,11 +194,15 @@ def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise WeightsError(f"{path}: tensor {name!r} is there twice, under two names")
         renamed[ours] = tensors[name]
     _join_keys_and_values(path, renamed)
+    return renamed
+
+
+def _order_levels(path: Path, renamed: dict[str, Tensor]) -> None:
+    """In place: put the levels of the fuse layer in our order."""
     fuse = renamed.get("decode_head.fuse.weight")
     if fuse is None or fuse.dim() != 4:
         raise WeightsError(f"{path} has no decode head (a backbone alone?); convert a whole segmentation network")
     renamed["decode_head.fuse.weight"] = torch.cat(fuse.chunk(NUM_LEVELS, dim=1)[::-1], dim=1)
-    return renamed
 
 
 def _join_keys_and_values(path: Path, renamed: dict[str, Tensor]) -> None:
@@ -181,18 +217,26 @@ def _join_keys_and_values(path: Path, renamed: dict[str, Tensor]) -> None:
 
 def _infer_config(path: Path, renamed: Mapping[str, Tensor]) -> ModelConfig:
     """Variant, embedding width and number of classes from the shapes; WeightsError if no variant has them."""
+    backbone = _infer_backbone(path, renamed)
+    embed_dim, num_classes = _width(renamed, "decode_head.norm"), _width(renamed, "decode_head.classifier")
+    config = ModelConfig(backbone, embed_dim, num_classes)
+    if not 0 < num_classes <= NO_CLASS or embed_dim < 1 or embed_dim % config.heads:
+        sizes = f"{num_classes} classes from an embedding of {embed_dim}"
+        raise WeightsError(f"{path}: {sizes}; 1 to {NO_CLASS} from a multiple of {config.heads} are possible")
+    return config
 
-    def width(module: str) -> int:
-        return renamed[f"{module}.bias"].numel() if f"{module}.bias" in renamed else 0
 
-    channels = tuple(width(f"backbone.stages.{stage}.norm") for stage in range(NUM_LEVELS))
+def _infer_backbone(path: Path, renamed: Mapping[str, Tensor]) -> str:
+    """``mit_b0`` … ``mit_b5``; WeightsError if none has these shapes."""
+    channels = tuple(_width(renamed, f"backbone.stages.{stage}.norm") for stage in range(NUM_LEVELS))
     blocks = {tuple(name.split(".")[2:5:2]) for name in renamed if ".blocks." in name}  # (stage, block)
     depths = tuple(sum(stage == str(wanted) for stage, _ in blocks) for wanted in range(NUM_LEVELS))
     variants = [name for name, v in MIT_VARIANTS.items() if v.channels == channels and v.depths == depths]
     if not variants:
         raise WeightsError(f"{path}: stages of {channels} channels and {depths} blocks are no Mix Transformer variant")
-    config = ModelConfig(f"mit_{variants[0]}", width("decode_head.norm"), width("decode_head.classifier"))
-    if not 0 < config.num_classes <= NO_CLASS or config.embed_dim < 1 or config.embed_dim % config.heads:
-        sizes = f"{config.num_classes} classes from an embedding of {config.embed_dim}"
-        raise WeightsError(f"{path}: {sizes}; 1 to {NO_CLASS} from a multiple of {config.heads} are possible")
-    return config
+    return f"mit_{variants[0]}"
+
+
+def _width(renamed: Mapping[str, Tensor], module: str) -> int:
+    bias = renamed.get(f"{module}.bias")
+    return 0 if bias is None else bias.numel()
