@@ -17,6 +17,7 @@ import pytest
 import torch
 import vspw_fixture as vspw
 from media import run_ffmpeg
+from safetensors.torch import load_file
 from tiny_model import write_tiny_model
 from tiny_teacher import write_teacher
 
@@ -24,6 +25,7 @@ from tfcseg import cli
 from tfcseg.cli.train import describe
 from tfcseg.errors import UsageError
 from tfcseg.machine import available_cores, has_bfloat16
+from tfcseg.model.config import ModelConfig
 from tfcseg.training.request import TrainRequest, plan_training, training_precision
 from tfcseg.weights import load_model, read_card
 
@@ -105,6 +107,7 @@ def test_a_vspw_folder_is_trained_on(call, work):
     code, out, err = call(*command, "--skip-bad", "--name", "street-1", "--licence", "CC BY 4.0", "--json")
     assert code == 0
     assert "warning: left out: 1_road/00000166: image the image is cut off\n" in err
+    assert "warning: mit_b0 starts from random weights; the paper starts from ImageNet's, see --init\n" in err
     assert "step 2/2  seg loss " in err
     assert "img/s  0:00:00 left" in err
     result = json.loads(out)
@@ -124,15 +127,16 @@ def test_a_vspw_folder_is_trained_on(call, work):
 
     card = load_model(output / "best.safetensors", device="cpu").card
     assert card.name == "street-1"
-    assert card.config.backbone == "efficientnet_lite0"
+    assert card.config == ModelConfig("mit_b0", 256, 124), "the paper's"
     assert len(card.labels) == 124
-    assert card.trained_on == "backbone: ImageNet; then supervised on damaged (1 video)"
+    assert card.trained_on == "supervised on damaged (1 video)"
     assert card.licence == "CC BY 4.0"
     assert card.description == "stage tfc: 2 steps of 1 samples of 64 px, learning rate 6e-05, seed 0"
     assert card.created_with.startswith("tfcseg ")
 
     code, _, err = call(*command, "--skip-bad", "-q")
     assert code == 0
+    assert "random weights" not in err
     assert (output / "log.jsonl").read_text() == log, "it was finished: nothing is trained again"
 
     code, _, err = call(*command, "--skip-bad", "--lr", "0.5", "-q")
@@ -168,6 +172,38 @@ def test_teachers_train_an_image_network_and_then_clips(call, work, photos, teac
         "then distilled from colours on 3 photos and 1 video clip"
     )
     assert not (clips / "labels").exists(), "labels came from the cache"
+
+
+def test_two_kinds_of_teachers_and_features_train_another_backbone(call, work, photos, teacher):
+    """The second model starts from the first's classes as far as it knows them, and its features teach."""
+    voc = write_teacher(work / "voc.tflite", classes=21)
+    first, second, third = work / "first", work / "second", work / "third"
+    assert call("train", photos, "--teachers", teacher, "-o", first, "--steps", 1, *QUICK)[0] == 0
+    both = (
+        "--teachers",
+        teacher,
+        "--teachers",
+        voc,
+        "--cache",
+        work / "both",
+        "--stage",
+        "image",
+        "--steps",
+        1,
+        *QUICK,
+    )
+    assert call("train", photos, *both, "--init", first / "last.safetensors", "-o", second, "--lr", 1e-9)[0] == 0
+    card = read_card(second / "last.safetensors")
+    assert (card.labels.name, card.config.num_classes) == ("scenes", 46)
+    old, new = (load_file(path / "last.safetensors") for path in (first, second))
+    rows = "decode_head.classifier.weight"
+    assert torch.allclose(new[rows][:32].float(), old[rows].float(), atol=1e-3), "classes of the same name"
+    assert new[rows][32:].abs().sum() > 0
+    features = ("--backbone", "mit_b0", "--features-from", first / "last.safetensors")
+    assert call("train", photos, *both, *features, "-o", third)[0] == 0
+    card = read_card(third / "last.safetensors")
+    assert card.description.endswith("features of last")
+    assert card.trained_on == "distilled from colours, voc on 3 photos and 1 video clip"
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
@@ -214,19 +250,22 @@ def places(work, vspw_root, photos, teacher):
         ("ROOT -o OUT --checkpoint-every 0", 2, "--checkpoint-every 0 is less than 1"),
         ("ROOT -o OUT --lr -1", 2, "--lr -1 is not between 0 and 1"),
         ("ROOT -o OUT --crop 100", 2, "--crop 100 is no multiple of 32"),
+        ("ROOT -o OUT --size 16", 2, "--size 16 is less than 32"),
+        ("ROOT -o OUT --size 4097", 2, "--size 4097 is more than 4096"),
+        ("PHOTOS -o OUT --teachers TEACHER --size 240", 2, "--size is for VSPW folders"),
         ("ROOT -o OUT --precision fp16", 2, "no training precision 'fp16'; there are auto, fp32, bf16"),
         ("ROOT -o OUT --device cuda:77", 2, "device 'cuda:77' is not available"),
         ("ROOT -o OUT --device tpu", 2, "no device 'tpu'"),
         ("ROOT -o OUT --backbone resnet", 2, "no backbone 'resnet'; there are efficientnet_lite0, mit_b0"),
-        ("ROOT -o OUT --init TINY", 2, "--init TINY knows other classes than the data"),
         ("ROOT -o OUT --init NOWHERE.safetensors", 1, "no weights file NOWHERE.safetensors"),
         ("ROOT -o FILE/run", 1, "cannot write into FILE/run: Not a directory"),
         ("PHOTOS -o OUT --teachers NOWHERE", 2, "--teachers NOWHERE: no such .tflite file"),
         ("PHOTOS -o OUT --teachers PHOTOS", 2, "--teachers PHOTOS: no such .tflite file, or none in this folder"),
         ("PHOTOS -o OUT --teachers TEACHER --stage tfc", 2, "stage tfc refines an image network"),
+        ("PHOTOS -o OUT --teachers TEACHER --init X --features-from X", 2, "--features-from teaches an image network"),
         ("PHOTOS -o PHOTOS/run --teachers TEACHER", 2, "--output PHOTOS/run is inside of the data (PHOTOS)"),
         ("PHOTOS -o OUT --cache PHOTOS --teachers TEACHER", 2, "--cache PHOTOS is inside of the data (PHOTOS)"),
-        ("PHOTOS -o OUT --teachers VOC", 1, "teacher VOC knows 21 classes, not 32; leave it out"),
+        ("PHOTOS -o OUT --teachers VOC", 1, "teacher VOC knows Pascal VOC's objects only; add one of ADE20K's"),
         ("PHOTOS -o OUT --teachers FILE", 1, "FILE is not a TensorFlow Lite network"),
         ("NOTES -o OUT --teachers TEACHER", 1, "no images or videos below NOTES"),
         ("BAD -o OUT --teachers TEACHER", 1, "damaged files: BAD/cut.png: the image is cut off; BAD/broken.mp4: "),

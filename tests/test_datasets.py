@@ -40,7 +40,7 @@ def write_frames(folder, count, *, distinct=True):
     for n in range(count):
         labels[n, ..., n if distinct else 0] = 255
     np.save(folder / "labels.npy", labels)
-    return Clip(tuple(paths), folder / "labels.npy")
+    return Clip(folder / "clip.mp4", tuple(paths), folder / "labels.npy")
 
 
 def write_still(folder, number):

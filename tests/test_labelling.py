@@ -10,7 +10,7 @@ from tiny_teacher import BACKGROUND, BLUE, GREEN, RED, write_teacher
 
 from tfcseg.errors import DataError
 from tfcseg.training.labelling import CLIP_SIDE_PX, find_media, label_media, read_rgb, steady_labels
-from tfcseg.training.teachers import GRID, Teacher, check_teachers, soft_labels
+from tfcseg.training.teachers import GRID, Teacher, soft_labels
 
 COLOURS = {RED: (200, 30, 30), GREEN: (30, 200, 30), BLUE: (30, 30, 200), BACKGROUND: (110, 110, 110)}
 QUARTERS = ((RED, GREEN), (BLUE, BACKGROUND))
@@ -83,13 +83,6 @@ def test_a_file_that_is_no_network_is_named(tmp_path):
 def test_a_network_with_coarse_labels_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"small\.tflite has no logits"):
         Teacher(write_teacher(tmp_path / "small.tflite", size=64))
-
-
-def test_a_teacher_of_other_classes_is_refused(tmp_path, teacher):
-    other = write_teacher(tmp_path / "voc.tflite", classes=21)
-    check_teachers([teacher], 32)
-    with pytest.raises(DataError, match=r"voc\.tflite knows 21 classes, not 32"):
-        check_teachers([teacher, other], 32)
 
 
 # --------------------------------------------------------------------------------------------------------------- media

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tiny_model import BACKBONES, NAMES, build_tiny_network, tiny_card
+from tiny_model import BACKBONES, NAMES, build_tiny_model, build_tiny_network, tiny_card
 from torch.utils.data import Dataset
 
 from tfcseg.model.mix_transformer import DropPath
 from tfcseg.training.datasets import Sample
+from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.loop import Trainer, TrainOptions
 
 SIDE = 64
@@ -55,9 +56,13 @@ def build_trainer(
     on_step: Any = lambda step, steps: None,
     backbone: str = BACKBONES[0],
     drops: bool = True,
+    feature_teacher: str | None = None,
     **numbers: Any,
 ) -> tuple[Trainer, list[dict[str, Any]]]:
-    """A trainer on the CPU in float32, and the list that its records go to. ``drops``: with dropout and drop path."""
+    """A trainer on the CPU in float32, and the list that its records go to. ``drops``: with dropout and drop path.
+
+    ``feature_teacher`` is the backbone of a tiny model whose features are distilled.
+    """
     frames = 1 if stage == "image" else 3
     numbers = {"learning_rate": 1e-3, "warmup_steps": 2} | numbers
     options = TrainOptions(stage, steps=steps, batch=batch, **numbers)
@@ -68,6 +73,10 @@ def build_trainer(
         for module in network.modules():
             if isinstance(module, DropPath):
                 module.probability = 0.0
+    features = None
+    if feature_teacher is not None:
+        teacher = build_tiny_model(feature_teacher, fold=False, seed=99)
+        features = FeatureDistillation(teacher, network.backbone.channels, tiny_card(backbone).preprocessing)
     trainer = Trainer(
         network,
         tiny_card(backbone),
@@ -78,6 +87,7 @@ def build_trainer(
         device=torch.device("cpu"),
         precision=torch.float32,
         workers=workers,
+        features=features,
         report=records.append,
         on_step=on_step,
     )
