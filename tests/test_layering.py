@@ -26,7 +26,7 @@ ORDER = (
         "rendered_videos",
     ),
     *("result_plan", "results", "resuming", "run_options", "pipeline"),
-    *("evaluation", "training", "publishing", "comparison", "benchmark", "doctor", "cli", "__main__"),
+    *("evaluation", "training", "publishing", "comparison", "ablation", "benchmark", "doctor", "cli", "__main__"),
 )
 """decode → preprocess → model → label → render → write → report, and then what uses all this."""
 

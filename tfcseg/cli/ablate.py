@@ -1,0 +1,137 @@
+"""``tfcseg ablate``: the paper's ablation table with any model, on any VSPW folder."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from tfcseg.cli import options
+from tfcseg.cli.ablation_tables import print_ablation
+from tfcseg.cli.console import print_line
+from tfcseg.cli.progress import stage_progress
+from tfcseg.cli.scores import fail_if_incomplete, print_json
+from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS
+
+_SETTINGS = ("paper", "model")
+_BY_SETTINGS = "as --settings says"
+
+
+def _row_names() -> list[str]:
+    from tfcseg.ablation.paper import row_names
+
+    return row_names()
+
+
+def command(
+    context: typer.Context,
+    root: Annotated[
+        Path,
+        typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.", show_default=False),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for the result as JSON.", show_default=False)
+    ] = None,
+    model: options.Model = "default",
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows to compute, e.g. [bold]image,reuse,tfc[/].",
+            show_default="all",
+            autocompletion=options.completing(_row_names),
+        ),
+    ] = None,
+    without_bce: Annotated[
+        str | None,
+        typer.Option(help="Weights trained without L_bce, for a row of their own.", show_default=False),
+    ] = None,
+    settings: Annotated[
+        str,
+        typer.Option(
+            help="Whose correlation, interval, keyframe position and threshold: [bold]paper[/] or [bold]model[/].",
+            callback=options.one_of("settings", _SETTINGS),
+            autocompletion=options.completing(lambda: _SETTINGS),
+        ),
+    ] = "paper",
+    correlation: Annotated[
+        str | None,
+        typer.Option(
+            help="[bold]paper[/] or [bold]aligned[/].",
+            show_default=_BY_SETTINGS,
+            callback=options.one_of("correlation", CORRELATIONS),
+            autocompletion=options.completing(lambda: CORRELATIONS),
+        ),
+    ] = None,
+    keyframe_interval: Annotated[
+        int | None, typer.Option(help="Every n-th frame is a keyframe.", show_default=_BY_SETTINGS)
+    ] = None,
+    keyframe_position: Annotated[
+        str | None,
+        typer.Option(
+            help="[bold]first[/] or [bold]middle[/] of the interval.",
+            show_default=_BY_SETTINGS,
+            callback=options.one_of("keyframe position", KEYFRAME_POSITIONS),
+            autocompletion=options.completing(lambda: KEYFRAME_POSITIONS),
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Points less similar are recomputed.", show_default=_BY_SETTINGS)
+    ] = None,
+    size: options.Size = None,
+    split: options.Split = "val",
+    protocol: options.Protocol = "vspw",
+    label_map: options.LabelMap = None,
+    limit: options.Limit = None,
+    skip_bad: options.SkipBad = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.ResultOnly = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """Leave out or replace the steps of TFC one by one: mIoU, VC and recomputed points, beside the paper's numbers.
+
+    Also says how well the similarity tells what changed.
+
+    Example: tfcseg ablate VSPW_480p --rows image,reuse,tfc -o ablation.json
+    """
+    from tfcseg.ablation.ablate import Settings, ablate
+    from tfcseg.ablation.result import ablation_json, write_ablation
+    from tfcseg.comparison import Scope
+    from tfcseg.evaluation.metrics import VcProtocol
+    from tfcseg.result_files import claimed_files
+
+    given = {name: value for name, value in options.network_options(context).items() if value is not None}
+    base = Settings() if settings == "paper" else Settings(None, None, None, None)
+    place = (
+        nullcontext()
+        if output is None
+        else claimed_files(output.parent, [output.name], inputs=[root], overwrite=overwrite)
+    )
+    with place:
+        with stage_progress("videos", shown=not quiet) as on_progress:
+            result = ablate(
+                root,
+                model,
+                replace(base, **given),
+                rows=None if rows is None else [name.strip() for name in rows.split(",")],
+                without_bce=without_bce,
+                scope=Scope(split, cast(VcProtocol, protocol), label_map, limit, skip_bad),
+                device=device,
+                precision=precision,
+                on_progress=on_progress,
+            )
+        if output is not None:
+            write_ablation(output, result)
+    if as_json:
+        print_json(ablation_json(result))
+    else:
+        print_ablation(result)
+    if output is not None and not quiet:
+        print_line(f"written: {output}")
+    fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=skip_bad)

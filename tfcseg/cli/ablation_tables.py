@@ -1,0 +1,78 @@
+"""Tables of an ablation on stdout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from tfcseg.cli.console import plain
+
+if TYPE_CHECKING:
+    from tfcseg.ablation.result import Ablation, RowResult
+    from tfcseg.ablation.similarity import SimilarityScores
+
+_NOTHING = "–"
+_MARKS = {"agrees": "=", "differs": "≠", "unclear": "~"}
+
+
+def print_ablation(result: Ablation) -> None:
+    """Print a line per row, ours and the paper's numbers, and what the similarity mask is worth."""
+    console = Console(highlight=False, emoji=False)
+    console.print(plain(_conditions(result)), soft_wrap=True)
+    console.print(_rows(result))
+    console.print("= moved as in the paper, ≠ the other way, ~ one of both did not move", soft_wrap=True)
+    for row in result.rows:
+        if row.name == "tfc" and row.similarity is not None:
+            console.print()
+            console.print(_similarity(row.similarity))
+
+
+def _rows(result: Ablation) -> Table:
+    from tfcseg.ablation.paper import SCORES
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    titles = ("", "mIoU", "VC8", "VC16", "recomputed\n(%)", "paper\nmIoU", "\nVC8", "\nVC16", "direction")
+    for title in titles:
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    for row in result.rows:
+        ours = [_number(getattr(row, key)) for key in (*SCORES, "updated_fraction")]
+        theirs = [_number(row.paper.get(key)) for key in SCORES]
+        table.add_row(plain(row.title), *ours, *theirs, _marks(row))
+    return table
+
+
+def _similarity(scores: SimilarityScores) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("similarity below")
+    for title in ("points (%)", "right (%)", "precision (%)", "recall (%)"):
+        table.add_column(title, justify="right")
+    for mask in scores.thresholds:
+        numbers = (mask.below, mask.accuracy, mask.precision, mask.recall)
+        table.add_row(f"{mask.threshold:g}", *map(_number, numbers))
+    unchanged = None if scores.changed is None else 100 - scores.changed
+    table.add_row("nowhere", "0.0", _number(unchanged), _NOTHING, "0.0")
+    return table
+
+
+def _conditions(result: Ablation) -> str:
+    resolution = "×".join(str(side) for side in reversed(result.resolution["network"]))
+    threads = f", {result.threads} {'thread' if result.threads == 1 else 'threads'}" if result.device == "cpu" else ""
+    options = result.options
+    return (
+        f"{result.model.name} at {resolution} · {options['correlation']} correlation, threshold "
+        f"{options['threshold']:g}, interval {options['keyframe_interval']}, keyframe {options['keyframe_position']} · "
+        f"{result.device}, {result.precision}{threads}"
+    )
+
+
+def _marks(row: RowResult) -> str:
+    """A mark per score, in their order; a blank where there is nothing to compare."""
+    from tfcseg.ablation.paper import SCORES
+
+    return "".join(_MARKS.get(row.directions.get(key, ""), " ") for key in SCORES)
+
+
+def _number(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.1f}"
