@@ -2,7 +2,8 @@
 
 A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Without a kind, FILE is a compare.json
 of ``tfcseg compare``; ``speed``, ``stages``, ``limits`` and ``memory`` take what ``tfcseg bench -o FILE`` wrote, a
-column or block of rows per file, and ``scaling`` a scaling-*.json of ``tfcseg bench --scaling``.
+column or block of rows per file, and ``scaling`` a scaling-*.json of ``tfcseg bench --scaling``. ``ablation`` and
+``similarity`` take what ``tfcseg ablate -o FILE`` wrote, a table per file.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ COST_ROWS = (
     ("masks' share of the time file to files", "masks"),
     ("share of both", "tc and masks"),
 )
+SCORE_TITLES = {"miou": "mIoU", "vc8": "VC8", "vc16": "VC16"}
+MARKS = {"agrees": "✓", "differs": "✗", "unclear": "~"}
+"""What a step did, next to the paper's."""
+
 AROUND = "around the network"
 """What the stages beside the network are called in a bench-*.json: the same for all contenders."""
 
@@ -126,12 +131,45 @@ def scaling_table(results: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def ablation_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row per step of the method, ours beside the paper's, and whether the step moved the numbers the same way."""
+    parts = []
+    for result in results:
+        scores = list(SCORE_TITLES.values())
+        lines = _heading(["", *scores, "recomputed", *(f"paper: {score}" for score in scores), "like the paper"])
+        for row in result["rows"]:
+            cells = [_cell(row[key], "{:.1f}") for key in SCORE_TITLES]
+            cells.append(_cell(row["updated_fraction"], "{:.1f} %"))
+            cells += [_cell(row["paper"].get(key), "{:.1f}") for key in SCORE_TITLES]
+            lines += _row(row["title"], [*cells, _directions(row)])
+        parts.append("\n".join(lines) + "\n\n" + _direction_count(result) + " " + _ablation_conditions(result))
+    return "\n\n".join(parts) + "\n"
+
+
+def similarity_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row per threshold: points below it, and how well being below it tells that the label changed."""
+    parts = []
+    for result in results:
+        scores = next(row["similarity"] for row in result["rows"] if row["name"] == "tfc")
+        lines = _heading(
+            ["similarity below", "points", "told rightly", "precision of “changed”", "recall of “changed”"]
+        )
+        for mask in scores["thresholds"]:
+            cells = [_cell(mask[key], "{:.1f} %") for key in ("below", "accuracy", "precision", "recall")]
+            lines += _row(f"{mask['threshold']:g}", cells)
+        rule = f"The label changed at {_cell(scores['changed'], '{:.1f} %')} of the points with ground truth."
+        parts.append("\n".join(lines) + "\n\n" + rule + " " + _ablation_conditions(result))
+    return "\n\n".join(parts) + "\n"
+
+
 TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "speed": speed_table,
     "stages": stage_table,
     "limits": limit_table,
     "memory": memory_table,
     "scaling": scaling_table,
+    "ablation": ablation_table,
+    "similarity": similarity_table,
 }
 
 
@@ -171,6 +209,30 @@ def _growth(point: dict[str, Any] | None) -> str:
     if point is None or point["ms_per_frame"] is None:
         return NOTHING
     return f"{point['ms_per_frame']['median']:.0f}, {point['peak_mib']:.0f}"
+
+
+def _directions(row: dict[str, Any]) -> str:
+    marks = [f"{SCORE_TITLES[key]} {MARKS[told]}" for key, told in row["directions"].items()]
+    return ", ".join(marks) or NOTHING
+
+
+def _direction_count(result: dict[str, Any]) -> str:
+    """How many steps went the paper's way."""
+    told = [direction for row in result["rows"] for direction in row["directions"].values()]
+    counts = {name: told.count(name) for name in MARKS}
+    return (
+        f"Of {len(told)} steps {counts['agrees']} went the paper's way (✓), {counts['differs']} the other way (✗); "
+        f"{counts['unclear']} cannot be told (~), since here or there nothing moved by 0.1."
+    )
+
+
+def _ablation_conditions(result: dict[str, Any]) -> str:
+    options, source = result["options"], result["input"]
+    return (
+        f"{source['frames']} frames of {source['name']}, {options['correlation']} correlation, keyframe "
+        f"{options['keyframe_position']} of {options['keyframe_interval']} frames, threshold {options['threshold']:g}. "
+        f"{_conditions(result)}"
+    )
 
 
 def _mode(name: str) -> str:

@@ -108,6 +108,46 @@ def test_growth_has_a_row_per_value(tables, result):
     assert rows(tables.scaling_table([result | {"unit": "frames", "points": points}])) == ["| 1,000 | 90, 500 | – |"]
 
 
+@pytest.fixture
+def ablation(result):
+    def row(name, numbers, directions, **more):
+        empty = {"updated_fraction": None, "similarity": None, "paper": {}}
+        return {"name": name, "title": name, **numbers, "directions": directions, **empty, **more}
+
+    image = {"miou": 76.12, "vc8": 92.9, "vc16": None}
+    reuse = {"miou": 72.9, "vc8": 94.3, "vc16": None}
+    mask = {"threshold": 0.8, "below": 42.7, "accuracy": 57.0, "precision": None, "recall": 51.5}
+    return {
+        **{key: result[key] for key in ("resolution", "device", "device_name", "precision", "threads")},
+        "model": {"name": "mine"},
+        "versions": {"torch": "2.9"},
+        "input": {"name": "street", "frames": 50},
+        "options": {"correlation": "paper", "keyframe_interval": 4, "keyframe_position": "first", "threshold": 0.8},
+        "rows": [
+            row("image", image, {}, paper={"miou": 32.9, "vc8": 82.7}),
+            row("reuse", reuse, {"miou": "agrees", "vc8": "differs"}, updated_fraction=0.0),
+            row("tfc", reuse, {"miou": "unclear"}, similarity={"changed": 4.6, "thresholds": [mask]}),
+        ],
+    }
+
+
+def test_an_ablation_says_which_steps_went_the_papers_way(tables, ablation):
+    text = tables.ablation_table([ablation])
+    assert rows(text) == [
+        "| image | 76.1 | 92.9 | – | – | 32.9 | 82.7 | – | – |",
+        "| reuse | 72.9 | 94.3 | – | 0.0 % | – | – | – | mIoU ✓, VC8 ✗ |",
+        "| tfc | 72.9 | 94.3 | – | – | – | – | – | mIoU ~ |",
+    ]
+    assert "Of 3 steps 1 went the paper's way (✓), 1 the other way (✗); 1 cannot be told (~)" in text
+    assert "50 frames of street, paper correlation, keyframe first of 4 frames, threshold 0.8. Model `mine`" in text
+
+
+def test_the_similarity_mask_has_a_row_per_threshold(tables, ablation):
+    text = tables.similarity_table([ablation])
+    assert rows(text) == ["| 0.8 | 42.7 % | 57.0 % | – | 51.5 % |"]
+    assert "The label changed at 4.6 % of the points" in text
+
+
 def test_a_marker_names_kind_and_files(tables, result, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "ROOT", tmp_path)
     for name in ("one.json", "two.json"):
