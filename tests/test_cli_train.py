@@ -107,7 +107,7 @@ def test_a_vspw_folder_is_trained_on(call, work):
     code, out, err = call(*command, "--skip-bad", "--name", "street-1", "--licence", "CC BY 4.0", "--json")
     assert code == 0
     assert "warning: left out: 1_road/00000166: image the image is cut off\n" in err
-    assert "warning: mit_b0 starts from random weights; the paper starts from ImageNet's, see --init\n" in err
+    assert "warning: mit_b0 starts from random weights, the paper's from ImageNet's; see --init\n" in err
     assert "step 2/2  seg loss " in err
     assert "img/s  0:00:00 left" in err
     result = json.loads(out)
@@ -257,6 +257,8 @@ def places(work, vspw_root, photos, teacher):
         ("ROOT -o OUT --device cuda:77", 2, "device 'cuda:77' is not available"),
         ("ROOT -o OUT --device tpu", 2, "no device 'tpu'"),
         ("ROOT -o OUT --backbone resnet", 2, "no backbone 'resnet'; there are efficientnet_lite0, mit_b0"),
+        ("ROOT -o OUT --init NOTES", 1, "NOTES is a folder without model.safetensors or pytorch_model.bin"),
+        ("ROOT -o OUT --init TINY --backbone mit_b1", 2, "--init TINY has backbone efficientnet_lite0; leave"),
         ("ROOT -o OUT --init NOWHERE.safetensors", 1, "no weights file NOWHERE.safetensors"),
         ("ROOT -o FILE/run", 1, "cannot write into FILE/run: Not a directory"),
         ("PHOTOS -o OUT --teachers NOWHERE", 2, "--teachers NOWHERE: no such .tflite file"),

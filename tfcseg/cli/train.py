@@ -48,10 +48,16 @@ def command(
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="efficientnet_lite0 or mit_b0 … mit_b5.", show_default="efficientnet_lite0"),
+        typer.Option(
+            help="efficientnet_lite0 or mit_b0 … mit_b5.", show_default="mit_b0; efficientnet_lite0 with --teachers"
+        ),
     ] = None,
     init: Annotated[
-        str | None, typer.Option(help="Weights file or model to start from.", show_default="ImageNet, or random")
+        str | None,
+        typer.Option(
+            help="Weights file or model to start from; for a VSPW folder also a published SegFormer or MiT.",
+            show_default="ImageNet's for efficientnet_lite0, else random",
+        ),
     ] = None,
     features_from: Annotated[
         str | None,
@@ -64,6 +70,10 @@ def command(
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the recipe's")] = None,
     crop: Annotated[
         int | None, typer.Option(help="Side of the training crop in px.", show_default="480, 320 with --teachers")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Short side of the model's input in px, when trained on a VSPW folder.", show_default="480"),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that prepare data.", show_default="1, up to 8 for a GPU")
@@ -116,6 +126,7 @@ def command(
         batch=batch,
         learning_rate=lr,
         crop=crop,
+        size=size,
         workers=workers,
         threads=threads,
         device=device,
@@ -175,6 +186,7 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
         yield TrainListener(
             on_labelled=lambda done, total: advance("labelling", done, total),
             on_left_out=_print_left_out,
+            on_note=print_warning,
             on_step=lambda step, steps: advance("training", step, steps),
             on_record=tell,
         )

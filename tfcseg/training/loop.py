@@ -53,6 +53,8 @@ class TrainOptions:
     weight_decay: float = 0.01
     warmup_steps: int = 100
     bce_weight: float = 1.0
+    max_gradient_norm: float | None = 5.0
+    """A longer gradient is shortened to this length; None leaves it as it is (SegFormer's recipe)."""
     features_from: str = ""
     """Name of the model whose features are distilled (stage ``image``); none if empty."""
     feature_weight: float = 1.0
@@ -194,7 +196,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         sum_gradients(self.trained)
-        nn.utils.clip_grad_norm_(self.trained, 5.0)
+        if self.options.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self.trained, self.options.max_gradient_norm)
         self.optimizer.step()
         self._update_average()
         shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
@@ -306,7 +309,10 @@ def _start_worker(number: int) -> None:
 
 
 def _parameter_groups(network: TFCSegmenter, options: TrainOptions) -> list[dict[str, Any]]:
-    """Backbone and the rest at their rates; norms and biases without weight decay."""
+    """Backbone and the rest at their rates; norms and biases without weight decay (SegFormer spares the norms alone).
+
+    The paper is silent on the rate of MSDA; SegFormer's for the head serves it too.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         scale = 1.0 if name.startswith("backbone.") else options.head_rate_scale

@@ -33,6 +33,11 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def processes_in_all() -> int:
+    """Processes of this run on all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def process_device(device: torch.device) -> torch.device:
     """``device``, but where it is CUDA without a number the GPU that belongs to this process."""
     if device.type != "cuda" or device.index is not None:

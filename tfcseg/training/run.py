@@ -24,13 +24,16 @@ from tfcseg.training.recipes import (
     distilled_material,
     start_network,
     trained_card,
-    vspw_material,
 )
 from tfcseg.training.request import TrainPlan, TrainRequest, plan_training
+from tfcseg.training.supervised import start_supervised, vspw_material
 from tfcseg.training.teachers import taught_labels
 from tfcseg.weights import ModelCard, load_model
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
+SUPERVISED_BACKBONE = "mit_b0"
+"""The smallest of the paper's."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +45,8 @@ class TrainListener:
     """Files that the teachers have labelled, of how many."""
     on_left_out: Callable[[Sequence[str]], None] = lambda defects: None
     """Bad data that is not trained on, one line each."""
+    on_note: Callable[[str], None] = lambda note: None
+    """What the user should know before training begins."""
     on_step: Callable[[int, int], None] = lambda step, steps: None
     on_record: Callable[[dict[str, Any]], None] = lambda record: None
     """What log.jsonl gets as well."""
@@ -99,15 +104,22 @@ def _log_plan(plan: TrainPlan) -> None:
 
 def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Trainer:
     """Network, material and card, brought together; what is wrong with the weights shows before media are labelled."""
-    labels = open_vspw(request.data[0], "train").labels if plan.is_supervised else taught_labels(plan.teachers)
     torch.manual_seed(request.seed)
-    network, start = start_network(request.backbone or DEFAULT_BACKBONE, labels, request.init)
+    if plan.is_supervised:
+        labels = open_vspw(request.data[0], "train").labels
+        backbone = request.backbone or SUPERVISED_BACKBONE
+        network, start = start_supervised(backbone, labels, request.init, plan.short_side_px)
+    else:
+        labels = taught_labels(plan.teachers)
+        network, start = start_network(request.backbone or DEFAULT_BACKBONE, labels, request.init)
     if request.backbone not in {None, start.config.backbone}:
         raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
     features = _features(request, start, network)
     material = first_process_first(lambda: _material(request, plan, processes, listener))
     if material.left_out:
         listener.on_left_out(material.left_out)
+    if plan.is_supervised and not start.trained_on and not (request.output / "checkpoint.pt").exists():
+        listener.on_note(f"{start.config.backbone} starts from random weights, the paper's from ImageNet's; see --init")
     name = request.name or request.output.resolve().name
     card = trained_card(start, material, plan.options, plan.crop, processes, name=name, licence=request.licence)
     parse_card(card.to_metadata(), request.output / "best.safetensors")  # now, and not when the best is written
@@ -136,7 +148,8 @@ def _features(request: TrainRequest, card: ModelCard, network: TFCSegmenter) -> 
 
 def _material(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Material:
     if plan.is_supervised:
-        return vspw_material(request.data[0], plan.options, plan.crop, processes, skip_bad=request.skip_bad)
+        size = plan.short_side_px
+        return vspw_material(request.data[0], plan.options, plan.crop, size, processes, skip_bad=request.skip_bad)
     job = Distillation(request.data, plan.teachers, plan.cache, request.skip_bad, listener.on_labelled)
     return distilled_material(job, plan.options, plan.crop, processes)
 

@@ -8,13 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 import torch
+from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, read_target
-from tfcseg.training.augment import draw_view, view_hard_labels, view_image
+from tfcseg.training.augment import View, view_hard_labels, view_image
 from tfcseg.training.damage import examine, image_defect
 from tfcseg.training.datasets import Sample
 from tfcseg.training.labelling import read_rgb
+from tfcseg.training.vspw_views import crop_view, draw_vspw_view
 
 
 class Sound(NamedTuple):
@@ -25,28 +27,54 @@ class Sound(NamedTuple):
 
 
 class VspwClipSource:
-    """Clips of ``length`` frames that follow each other without a gap, one crop for the whole clip."""
+    """Clips of ``length`` frames that follow each other without a gap, one crop for the whole clip.
 
-    def __init__(self, dataset: VspwDataset, sound: Sound, crop: int, length: int) -> None:
+    ``short_side_px`` is the size at inference, around which the views are drawn. ``is_augmented=False`` draws crops at
+    just this size, which are neither flipped nor distorted: for validation.
+    """
+
+    def __init__(
+        self,
+        dataset: VspwDataset,
+        sound: Sound,
+        crop: int,
+        length: int,
+        *,
+        short_side_px: int = 480,
+        is_augmented: bool = True,
+    ) -> None:
         self._crop = crop
         self._length = length
+        self._short_side_px = short_side_px
+        self._is_augmented = is_augmented
         self._classes = len(dataset.labels)
         self._runs = [run for run in sound.runs if len(run) >= length]
         if not self._runs:
             raise DataError(f"{dataset.root}: no video of split {dataset.split} has {length} labelled frames in a row")
+        self._ends = np.cumsum([len(run) - length + 1 for run in self._runs])
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """A random run of a random video, in either direction."""
-        run = self._runs[rng.integers(len(self._runs))]
-        first = int(rng.integers(0, len(run) - self._length + 1))
+        """A random clip, its first frame the keyframe.
+
+        The paper is silent on how clips are chosen. Here each of the split has the same chance, so that a long video
+        counts more than a short one, as in a data set that lists frames.
+        """
+        number = int(rng.integers(self._ends[-1]))
+        which = int(np.searchsorted(self._ends, number, side="right"))
+        run = self._runs[which]
+        first = number - int(self._ends[which]) + len(run) - self._length + 1
         frames = run[first : first + self._length]
-        if rng.random() < 0.5:
-            frames = frames[::-1]
         images = [read_rgb(image) for image, _ in frames]
-        view = draw_view(rng, (images[0].shape[0], images[0].shape[1]), self._crop)
-        labels = [view_hard_labels(read_target(mask, self._classes)[0], view) for _, mask in frames]
+        targets = [read_target(mask, self._classes)[0] for _, mask in frames]
+        view = self._view(rng, targets[0])
+        labels = [view_hard_labels(target, view) for target in targets]
         pixels = np.stack([view_image(image, view) for image in images])
         return Sample(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(labels)))
+
+    def _view(self, rng: np.random.Generator, labels: NDArray[np.uint8]) -> View:
+        if self._is_augmented:
+            return draw_vspw_view(rng, labels, self._crop, self._short_side_px)
+        return crop_view(labels.shape, self._crop, self._short_side_px, tuple(rng.random(2)), is_flipped=False)
 
 
 def find_sound_frames(dataset: VspwDataset) -> Sound:

@@ -1,0 +1,92 @@
+"""Supervised training on a VSPW folder: the paper's data, and the network that it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tfcseg.convert import ConvertedEncoder, convert_pretrained
+from tfcseg.evaluation.vspw import open_vspw
+from tfcseg.labels import LabelSet
+from tfcseg.model.config import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD
+from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.tensor_file import is_pickle
+from tfcseg.tensor_header import read_header
+from tfcseg.training.damage import refuse
+from tfcseg.training.datasets import SampleStream
+from tfcseg.training.loop import TrainOptions
+from tfcseg.training.recipes import (
+    VALIDATION_SAMPLES,
+    VALIDATION_SEED,
+    Material,
+    count_of,
+    start_network,
+    untrained_card,
+    with_classes,
+)
+from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
+from tfcseg.weights import ModelCard
+
+
+def vspw_material(
+    root: Path, options: TrainOptions, crop: int, short_side_px: int, processes: int, *, skip_bad: bool
+) -> Material:
+    """The paper's data: clips of one interval from the train split, validated on plain crops of the val split."""
+    train, validation = open_vspw(root, "train"), open_vspw(root, "val")
+    found, held_out = find_sound_frames(train), find_sound_frames(validation)
+    left_out = found.defects + held_out.defects
+    if not skip_bad:
+        refuse(left_out, str(root))
+    length = 1 if options.stage == "image" else KEYFRAME_INTERVAL
+    clips = VspwClipSource(train, found, crop, length, short_side_px=short_side_px)
+    plain = VspwClipSource(validation, held_out, crop, length, short_side_px=short_side_px, is_augmented=False)
+    return Material(
+        SampleStream([clips], [1.0], count=options.steps * options.batch * processes, seed=options.seed),
+        SampleStream([plain], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
+        train.labels,
+        f"supervised on {root.resolve().name} ({count_of(len(train.videos), 'video')})",
+        left_out,
+    )
+
+
+def start_supervised(
+    backbone: str, labels: LabelSet, init: str | Path | None, short_side_px: int
+) -> tuple[TFCSegmenter, ModelCard]:
+    """Network for the classes ``labels`` and its card, with the paper's numbers for what is between keyframes.
+
+    ``init`` is a model of ours, or what others published: a SegFormer or a Mix Transformer that classifies images, as
+    a file or a Hugging Face folder. Classes that it knows by name keep their weights. Without it Lite0 has ImageNet's
+    weights and a Mix Transformer random ones: the paper's come from ImageNet, and nobody but the user can bring them.
+    """
+    published = init is not None and _is_published(Path(init))
+    network, card = _from_published(Path(str(init)), labels) if published else start_network(backbone, labels, init)
+    config = replace(
+        card.config,
+        keyframe_interval=KEYFRAME_INTERVAL,
+        threshold=SIMILARITY_THRESHOLD,
+        correlation="paper",
+        keyframe_position="first",
+    )
+    network.config = config
+    return network, replace(
+        card, config=config, labels=labels, preprocessing=replace(card.preprocessing, size=short_side_px)
+    )
+
+
+def _is_published(path: Path) -> bool:
+    """Whether another program wrote this file or folder. What is neither may be the name of a model."""
+    if not path.is_file():
+        return path.is_dir()
+    return is_pickle(path) or not read_header(path).metadata.get("format", "").startswith("tfcseg-")
+
+
+def _from_published(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
+    """A published network in our terms. The card names its file only: what it was trained on it does not say."""
+    found = convert_pretrained(path)
+    if isinstance(found, ConvertedEncoder):
+        network, card = start_network(found.backbone, labels, None)
+        network.load_state_dict({**network.state_dict(), **found.state_dict})
+        return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
+    network = build_segmenter(found.config)
+    network.load_state_dict(found.state_dict)
+    return with_classes(network, untrained_card(found.config, found.labels, path.resolve().name), labels)
