@@ -165,6 +165,15 @@ def test_masks_are_found_beside_the_images(tmp_path, in_part):
     assert not classes[0].any()
 
 
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [({"3": "road", "7": "pavement"}, {"road"}), ({"3": "road", "7": "cow"}, {"road", "sidewalk", "floor"})],
+)
+def test_a_set_without_pavement_calls_all_paved_ground_road(tmp_path, names, meant):
+    classes = read_truth(mask_of(write_set(tmp_path, names, (3, 7))))[1]
+    assert {SCENES.names[i] for i in np.nonzero(classes[3])[0]} == meant
+
+
 def test_masks_are_not_trained_on(tmp_path):
     image = write_set(tmp_path, {"4": "cow"}, (4, 0))
     assert is_mask(mask_of(image))

@@ -85,6 +85,9 @@ MEANINGS: Mapping[str, tuple[str, ...]] = _several(
 )
 """Classes of SCENES that a name in ``classes.json`` may be. Names that are not here say nothing."""
 
+PAVED = ("road", "sidewalk", "floor")
+"""What "road" may be in a set that knows no pavement: it calls every paved ground so."""
+
 
 def mask_of(image: Path) -> Path | None:
     """The mask that lies beside an image, if there is one."""
@@ -124,10 +127,17 @@ def _find_classes(mask: Path) -> Path | None:
 def _allowed(file: Path) -> NDArray[np.bool_]:
     """(256, S) of a classes.json."""
     allowed = np.zeros((256, len(SCENES)), np.bool_)
-    for number, name in read_json_object(file).items():
+    names = read_json_object(file)
+    knows_pavement = any("pavement" in str(name) for name in names.values())
+    for number, name in names.items():
         if not (isinstance(name, str) and number.isdecimal() and int(number) < 256):
             raise DataError(f"{file}: {number!r}: {name!r} is no class id from 0 to 255 with a name")
-        own = (VOC_NAMES.get(name, name),) if VOC_NAMES.get(name, name) in SCENES.names else ()
-        for ours in MEANINGS.get(name, own):
+        for ours in PAVED if name == "road" and not knows_pavement else _meanings(name):
             allowed[int(number), SCENES.index(ours)] = True
     return allowed
+
+
+def _meanings(name: str) -> tuple[str, ...]:
+    """What a name may be: by the table, or else what SCENES itself or VOC calls so."""
+    ours = VOC_NAMES.get(name, name)
+    return MEANINGS.get(name, (ours,) if ours in SCENES.names else ())
