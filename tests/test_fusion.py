@@ -44,12 +44,16 @@ def shares_of(soft):
     return {SCENES.names[i]: pytest.approx(float(soft[i]), abs=0.01) for i in np.nonzero(soft)[0]}
 
 
-def fused(scene, things):
-    soft = fuse_teachers(scene, things)
-    assert soft.shape == (len(SCENES),)
-    return {
-        name: pytest.approx(float(share), abs=0.01) for name, share in zip(SCENES.names, soft, strict=True) if share
-    }
+def fused(scene, things, cells=40):
+    """Fused labels in the middle of a square of so many cells that the teachers see like this, on sky."""
+    grids = [np.tile(row, (64, 64, 1)) for row in (ade(sky=1), voc(background=1))]
+    first = 32 - cells // 2
+    for grid, row in zip(grids, (scene, things), strict=True):
+        grid[first : first + cells, first : first + cells] = row
+    soft = fuse_teachers(*grids)
+    assert soft.shape == (64, 64, len(SCENES))
+    assert shares_of(soft[2, 2]) == {"sky": 1}
+    return shares_of(soft[32, 32])
 
 
 # ---------------------------------------------------------------------------------------------------- two kinds of eyes
@@ -79,14 +83,18 @@ def test_what_both_know_takes_the_mean():
     assert fused(ade(sofa=0.2, armchair=0.8), voc(sofa=1.0)) == {"sofa": 0.6, "armchair": 0.4}
 
 
-def test_a_person_that_voc_does_not_see_has_no_label():
+def test_a_small_person_that_voc_does_not_see_stays_a_person():
+    assert fused(ade(person=0.8, wall=0.2), voc(background=1.0), cells=8) == {"person": 0.8, "wall": 0.2}
+
+
+def test_a_large_person_that_voc_does_not_see_has_no_label():
     assert fused(ade(person=0.8, wall=0.2), voc(background=1.0)) == {}
     assert fused(ade(person=0.8, wall=0.2), voc(background=0.6, person=0.4)) == {"person": 0.8, "wall": 0.2}
 
 
 def test_shares_never_exceed_one():
     rng = np.random.default_rng(0)
-    scene, things = (rng.dirichlet(np.full(n, 0.2), 500) * 255 for n in (len(ADE31), len(VOC21)))
+    scene, things = (rng.dirichlet(np.full(n, 0.2), (20, 30)) * 255 for n in (len(ADE31), len(VOC21)))
     soft = fuse_teachers(scene.astype(np.uint8), things.astype(np.uint8))
     assert soft.min() >= 0
     assert soft.sum(-1).max() <= 1.01
@@ -106,9 +114,7 @@ def allowed(*classes):
 def followed(soft, *classes, value=1):
     row = _row(SCENES.names, soft).astype(np.float32) / 255
     result = follow_mask(row[None, None], np.array([[value]], np.uint8), allowed(*classes))[0, 0]
-    return {
-        name: pytest.approx(float(share), abs=0.01) for name, share in zip(SCENES.names, result, strict=True) if share
-    }
+    return shares_of(result)
 
 
 def test_a_mask_of_one_class_needs_no_teacher():

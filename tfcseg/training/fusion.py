@@ -14,6 +14,7 @@ things, and calls the rest background. Per position:
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,9 +45,12 @@ _NEW, _SHARED = _SCENES_OF_VOC[_IS_NEW], _SCENES_OF_VOC[~_IS_NEW]
 _WELL_KNOWN = np.array([SCENES.index("person"), SCENES.index("car")])
 """Shared classes that VOC's teacher rarely misses; its chairs, tables and plants are fewer than ADE20K's."""
 
+LARGE_CELLS, LARGE_SHARE = 17, 0.4
+"""What fills this share of a square of so many cells is large enough for VOC's teacher, which misses small things."""
+
 
 def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Soft labels (…, S) of ADE31's teachers (…, A) and VOC's (…, V), both uint8 with 255 = certain."""
+    """Soft labels (G, G, S) of ADE31's teachers (G, G, A) and VOC's (G, G, V), both uint8 with 255 = certain."""
     ade, voc = (np.multiply(labels, 1 / 255, dtype=np.float32) for labels in (scene, things))
     objects, background = voc[..., 1:], voc[..., 0]
     fused = np.zeros((*ade.shape[:-1], len(SCENES)), np.float32)
@@ -66,10 +70,12 @@ def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArra
 def _contradicts(
     ade: NDArray[np.float32], new: NDArray[np.float32], background: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Where the teachers exclude each other: a doubted thing in a firm scene, or a person that VOC cannot see."""
+    """Where the teachers exclude each other: a doubted thing in a firm scene, or a large person that VOC cannot see."""
     doubted = (new.sum(-1) > DOUBTFUL) & (new.sum(-1) < SURE)
     firm = ade[..., 1:].max(-1) > FIRM
-    unseen = (ade[..., _WELL_KNOWN].max(-1) > 0.5) & (background > 0.9)
+    known = ade[..., _WELL_KNOWN].max(-1)
+    large = np.asarray(cv2.blur(known, (LARGE_CELLS, LARGE_CELLS))) > LARGE_SHARE
+    unseen = (known > 0.5) & (background > 0.9) & large
     contradiction: NDArray[np.bool_] = (doubted & firm) | unseen
     return contradiction
 
