@@ -214,9 +214,9 @@ def _title_panel(title: str, font_px: int, max_width: int) -> _Panel:
 
 def _draw_panel(texts: Sequence[str], chips: Sequence[tuple[int, int, int]], font_px: int, max_width: int) -> _Panel:
     """Rows of text on a rounded half-opaque backing, each behind a colour chip if there are ``chips``."""
-    font, row_px, padding = _font(font_px), _row_px(font_px), font_px // 2
+    font, row_px, padding = load_font(font_px), _row_px(font_px), font_px // 2
     text_left = padding + (round(font_px * 1.4) if chips else 0)
-    lines = [_shorten(_printable(text, font), font, max_width - text_left - padding) for text in texts]
+    lines = [_shorten(printable(text, font), font, max_width - text_left - padding) for text in texts]
     width = text_left + math.ceil(max(font.getlength(line) for line in lines)) + padding
     height = row_px * len(lines) + padding
     tops = [padding // 2 + row * row_px for row in range(len(lines))]
@@ -240,7 +240,8 @@ def _draw_panel(texts: Sequence[str], chips: Sequence[tuple[int, int, int]], fon
 
 
 @cache
-def _font(font_px: int) -> ImageFont.FreeTypeFont:
+def load_font(font_px: int) -> ImageFont.FreeTypeFont:
+    """The font of everything that is drawn."""
     return cast(ImageFont.FreeTypeFont, ImageFont.load_default(font_px))
 
 
@@ -255,7 +256,7 @@ def _row_px(font_px: int) -> int:
     return round(font_px * 1.5)
 
 
-def _printable(text: str, font: ImageFont.FreeTypeFont) -> str:
+def printable(text: str, font: ImageFont.FreeTypeFont) -> str:
     """``text`` on one line in letters that ``font`` has: accents dropped, anything else a question mark."""
     missing = bytes(font.getmask("\uffff"))
     letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))

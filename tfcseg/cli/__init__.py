@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import ablate, bench, compare, doctor, evaluate, models, publish, run, train
+from tfcseg.cli import ablate, bench, compare, doctor, evaluate, models, publish, run, strip, train
 from tfcseg.cli.program import Program
 from tfcseg.machine import set_default_threads
 
@@ -29,6 +29,7 @@ app.command("run")(run.command)
 app.command("eval")(evaluate.command)
 app.command("compare")(compare.command)
 app.command("ablate")(ablate.command)
+app.command("strip")(strip.command)
 app.command("train")(train.command)
 app.command("models")(models.command)
 app.command("bench")(bench.command)

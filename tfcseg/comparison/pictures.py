@@ -51,9 +51,9 @@ class RowPainter:
 
     def draw(self, image: Image, results: Sequence[NDArray[np.uint8]]) -> Image:
         """Row of ``image`` (H, W, 3) and one panel for each of ``results`` ((H, W) labels)."""
-        panels = [_shrink(image, self._size)]
+        panels = [shrink(image, self._size)]
         for labels, legend in zip(results, self._legends, strict=True):
-            small = _shrink_labels(labels, self._size)
+            small = shrink_labels(labels, self._size)
             panel = overlay(panels[0], small, self._palette)
             legend.draw(panel, class_shares(small, self._classes))
             panels.append(panel)
@@ -65,13 +65,15 @@ class RowPainter:
         return side_by_side(panels, titles)
 
 
-def _shrink(picture: Image, size: tuple[int, int]) -> Image:
+def shrink(picture: Image, size: tuple[int, int]) -> Image:
+    """``picture`` at ``size`` (height, width), each pixel the mean of what it covers."""
     if picture.shape[:2] == size:
         return picture
     return np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _shrink_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def shrink_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """``labels`` at ``size`` (height, width), each pixel one of those that it covers."""
     if labels.shape == size:
         return labels
     return np.asarray(cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)

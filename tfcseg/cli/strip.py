@@ -1,0 +1,67 @@
+"""``tfcseg strip``: a picture of a few frames, and of what TFC makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfcseg.cli import options
+from tfcseg.cli.console import one_line
+from tfcseg.cli.progress import stage_progress
+from tfcseg.errors import UsageError
+
+
+def command(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A video, a folder of images, or - (stdin).", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The picture, .png or .jpg.", show_default="<name>_strip.png"),
+    ] = None,
+    frames: Annotated[str, typer.Option(help="Frames to show, counted from 0.")] = "0,1,2,3",
+    model: options.Model = "default",
+    keyframe_interval: options.KeyframeInterval = None,
+    threshold: options.Threshold = None,
+    size: options.Size = None,
+    correlation: options.Correlation = None,
+    keyframe_position: options.KeyframePosition = None,
+    start: options.Start = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """Draw frames of a video: source, labels by image and by tfc, similarity, and the points that were recomputed.
+
+    Example: tfcseg strip assets/demo.mp4 --frames 1,3,4 --size 160 -o strip.png
+    """
+    numbers = _parse_frames(frames)
+    from tfcseg.comparison.strip import make_strip
+
+    with stage_progress("frames", shown=not quiet) as on_progress:
+        path = make_strip(
+            source,
+            output,
+            model,
+            frames=numbers,
+            start_s=start,
+            device=device,
+            precision=precision,
+            overwrite=overwrite,
+            on_frame=lambda done, total: on_progress("segmenting", done, total),
+            **options.network_options(context),
+        )
+    print(one_line(str(path)))
+
+
+def _parse_frames(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--frames {text!r} is no list of numbers such as 0,4,8") from None

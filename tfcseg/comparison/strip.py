@@ -1,0 +1,104 @@
+"""A picture of a few frames of a video, for looking at what TFC does: source, labels, similarity, recomputed points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+
+from tfcseg.comparison.strip_picture import Column, draw_strip
+from tfcseg.errors import InputError, UsageError
+from tfcseg.frames import FrameSource, Image
+from tfcseg.inference_options import InferenceOptions, checked_options
+from tfcseg.outputs import replace_atomically
+from tfcseg.pipeline import segment
+from tfcseg.result_files import claimed_files
+from tfcseg.video import open_frames
+from tfcseg.weights import LoadedModel, load_model
+
+MOST_FRAMES = 12
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+OnFrame = Callable[[int, int], None]
+"""Called with the number of frames that were computed, and of those that have to be."""
+
+
+def default_strip(source: str | Path) -> Path:
+    """``<stem>_strip.png`` in the current folder; ``stdin_strip.png`` for a stream."""
+    stem = "stdin" if str(source) == "-" else Path(source).resolve().stem
+    return Path(f"{stem}_strip.png")
+
+
+def make_strip(
+    source: str | Path,
+    output: str | Path | None = None,
+    model: str | Path | LoadedModel = "default",
+    *,
+    frames: Sequence[int],
+    start_s: float | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    overwrite: bool = False,
+    on_frame: OnFrame = lambda done, total: None,
+    **network: Any,
+) -> Path:
+    """Draw ``frames`` of a video, counted from 0 at ``start_s``, side by side; returns the picture's path.
+
+    output: a .png or .jpg file, by default ``<stem>_strip.png`` in the current folder. ``network`` are options of
+    `segment` such as ``correlation``. Everything up to the last of the frames is computed, so that intervals are those
+    of a run. Failures raise a TfcsegError with one line.
+    """
+    wanted = _checked_frames(frames)
+    path = Path(output) if output is not None else default_strip(source)
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(f"{str(path)!r} is no picture; give a file that ends in .png or .jpg")
+    with claimed_files(path.parent, [path.name], inputs=[source], overwrite=overwrite):
+        loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
+        options = checked_options(loaded, **network)
+        with open_frames(source, start_s=start_s) as read:
+            columns = _columns(read, loaded, options, network, wanted, on_frame)
+        write_picture(path, draw_strip(columns, loaded.labels, options.threshold), kind)
+    return path
+
+
+def write_picture(path: Path, picture: Image, kind: str) -> None:
+    """Write a picture as PNG or JPEG; it appears complete or not at all. OutputError if it cannot be written."""
+    with replace_atomically(path) as partial:
+        PIL.Image.fromarray(picture).save(partial, kind, quality=90)
+
+
+def _checked_frames(frames: Sequence[int]) -> list[int]:
+    if not 1 <= len(frames) <= MOST_FRAMES:
+        raise UsageError(f"a strip has 1 to {MOST_FRAMES} frames, not {len(frames)}")
+    if min(frames) < 0:
+        raise UsageError(f"frames are counted from 0; there is no frame {min(frames)}")
+    if len(set(frames)) < len(frames):
+        raise UsageError(f"a frame is named twice: {','.join(map(str, frames))}")
+    return sorted(frames)
+
+
+def _columns(
+    read: FrameSource,
+    model: LoadedModel,
+    options: InferenceOptions,
+    network: dict[str, Any],
+    wanted: Sequence[int],
+    on_frame: OnFrame,
+) -> list[Column]:
+    """The wanted frames with the labels of both modes; InputError if the video ends before the last."""
+    columns: list[Column] = []
+    count = 0
+    with closing(segment(read, model, **network)) as frames:  # type: ignore[type-var]  # a generator
+        for frame in frames:
+            count += 1
+            on_frame(count, wanted[-1] + 1)
+            if frame.index in wanted:
+                alone = next(iter(segment([frame.image], model, mode="image", size=options.size)))
+                columns.append(Column(frame, alone.labels))
+            if frame.index >= wanted[-1]:
+                return columns
+    raise InputError(f"{read.info.path}: has {count} frames, so there is no frame {wanted[-1]}; choose smaller numbers")
