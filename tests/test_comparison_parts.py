@@ -1,5 +1,6 @@
 """Parts of a comparison: moments, panels, FLOPs and files."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.tiny_model import build_tiny_model, moving_images
 from tfcseg.comparison import scatter
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.comparison.pictures import MAX_HEIGHT_PX, MAX_WIDTH_PX, RowPainter
+from tfcseg.comparison.plan import Plan, known_folders
 from tfcseg.comparison.result import TradeOffPoint
 from tfcseg.comparison.scatter import scatter_of
 from tfcseg.errors import OutputError
@@ -94,6 +96,67 @@ def test_flops_grow_with_the_points_that_are_updated(model):
         for mode, threshold in (("reuse", None), ("tfc", 0.5), ("tfc", 1.0))
     )
     assert none < some < all_points
+
+
+def test_flops_of_blending_are_those_of_the_full_network_on_every_frame(model):
+    blend, tfc, image = (
+        count_gflops(model, checked_options(model, mode=mode, threshold=0.0), [moving_images(4)])
+        for mode in ("blend", "tfc", "image")
+    )
+    assert blend["gflops_keyframe"] == tfc["gflops_keyframe"]
+    assert tfc["gflops_non_keyframe"] < image["gflops_per_frame"] <= blend["gflops_non_keyframe"]
+    assert blend["gflops_non_keyframe"] == blend["gflops_keyframe"]  # with paper correlation, nothing is searched
+
+
+@pytest.mark.parametrize(("correlation", "costs"), [("paper", False), ("aligned", True)])
+def test_flops_of_a_keyframe_hold_its_search_in_the_one_before(model, correlation, costs):
+    with_carry, without = (
+        count_gflops(model, checked_options(model, correlation=correlation, keyframe_carry=carry), [moving_images(4)])
+        for carry in (0.9, 0.0)
+    )
+    assert (with_carry["gflops_keyframe"] > without["gflops_keyframe"]) == costs
+    assert with_carry["gflops_non_keyframe"] == without["gflops_non_keyframe"]
+    more = with_carry["gflops_keyframe"] - without["gflops_keyframe"]
+    assert with_carry["gflops_per_frame"] == pytest.approx(without["gflops_per_frame"] + more / 4)
+
+
+def test_the_papers_correlation_is_shown_beside_the_models(model):
+    config = dataclasses.replace(model.card.config, correlation="aligned")
+    aligned = dataclasses.replace(model, card=dataclasses.replace(model.card, config=config))
+    plan = Plan().without_doubles(aligned)
+    assert plan.network_modes == ("image", "reuse", "tfc-paper", "tfc")
+    assert plan.sides == ("image", "tfc")
+    found = [(run.folder, run.mode, run.options.mode, run.options.correlation) for run in plan.runs(aligned)]
+    assert found[2:] == [("tfc-paper", "tfc-paper", "tfc", "paper"), ("tfc", "tfc", "tfc", "aligned")]
+    assert plan.to_json(plan.runs(aligned))["correlation"] == "aligned"
+
+
+@pytest.mark.parametrize(
+    ("plan", "wanted"),
+    [
+        (Plan(), ("image", "reuse", "tfc")),  # the model's is the paper's
+        (Plan(correlation="aligned"), ("image", "reuse", "tfc-paper", "tfc")),
+        (Plan(["tfc-paper", "tfc-aligned"]), ("tfc-paper", "tfc-aligned")),
+        (Plan(["tfc", "blend-aligned", "blend"]), ("blend-aligned", "blend", "tfc")),
+        (Plan(["image", "tfc-paper", "tfc"], baseline="masks"), ("tfc",)),
+    ],
+)
+def test_nothing_is_run_twice(model, plan, wanted):
+    assert plan.without_doubles(model).network_modes == wanted
+    assert {run.folder for run in plan.without_doubles(model).runs(model)} <= set(plan.folders())
+
+
+def test_intervals_are_drawn_for_every_mode_between_keyframes(model):
+    plan = Plan(["image", "tfc-aligned", "tfc"], intervals=(2, 4)).without_doubles(model)
+    assert [run.folder for run in plan.runs(model)] == [
+        *("image", "tfc-aligned", "tfc", "tfc-aligned_interval_2", "tfc_interval_2")
+    ]
+
+
+def test_folders_of_all_modes_are_known_again(tmp_path):
+    for name in ("image", "tfc-paper", "blend-aligned_interval_4", "baseline", "tfc-other", "notes"):
+        (tmp_path / name).mkdir()
+    assert known_folders(tmp_path) == ["baseline", "blend-aligned_interval_4", "image", "tfc-paper"]
 
 
 def test_flops_are_those_of_a_whole_interval_even_if_the_sample_is_shorter(model):

@@ -13,6 +13,7 @@ from tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference import MAX_ASPECT, IntervalNetwork, network_size
 from tfcseg.inference_options import checked_options
+from tfcseg.model.config import MODES
 
 MODEL = build_tiny_model()
 SIDES = st.integers(1, 20_000)
@@ -71,10 +72,20 @@ def test_options_default_to_the_model():
     assert (given.size, given.correlation) == (32, "paper")
 
 
+def test_carry_is_for_modes_that_interpolate():
+    config = dataclasses.replace(MODEL.card.config, keyframe_carry=0.7)
+    model = dataclasses.replace(MODEL, card=dataclasses.replace(MODEL.card, config=config))
+    found = {mode: checked_options(model, mode=mode).keyframe_carry for mode in MODES}
+    assert found == {"tfc": 0.7, "blend": 0.7, "reuse": 0, "image": 0}
+    assert checked_options(model).carries
+    assert not checked_options(model, keyframe_carry=0.0).carries
+    assert not checked_options(model, keyframe_interval=1).carries
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "fast"}, "no mode 'fast'; there are tfc, reuse, image"),
+        ({"mode": "fast"}, "no mode 'fast'; there are tfc, blend, reuse, image"),
         ({"correlation": "optical"}, "no correlation 'optical'; there are paper, aligned"),
         ({"keyframe_interval": 0}, "interval of 0 is not between 1 and 1000"),
         ({"keyframe_interval": -4}, "interval of -4 is not"),
@@ -82,6 +93,8 @@ def test_options_default_to_the_model():
         ({"threshold": -0.1}, "threshold of -0.1 is not between 0 and 1"),
         ({"threshold": 1.5}, "threshold of 1.5 is not"),
         ({"threshold": float("nan")}, "threshold of nan is not"),
+        ({"keyframe_carry": -0.1}, "keyframe carry of -0.1 is not between 0 and 1"),
+        ({"keyframe_carry": float("nan")}, "keyframe carry of nan is not"),
         ({"size": 31}, "input of 31 px is not between 32 and 4096"),
         ({"size": 4097}, "input of 4097 px is not"),
     ],
@@ -185,9 +198,9 @@ class SmallDevice:
         self._room = room
         self.batches = []
 
-    def keyframe(self, image):
+    def keyframe(self, image, before=None, **options):
         self._reserve(image)
-        return self._network.keyframe(image)
+        return self._network.keyframe(image, before, **options)
 
     def image(self, image):
         self._reserve(image)
@@ -197,9 +210,9 @@ class SmallDevice:
         self._reserve(images)
         return self._network.non_keyframes(images, memory, **options)
 
-    def intervals(self, images, length, key, **options):
+    def intervals(self, images, length, key, before=None, **options):
         self._reserve(images)
-        return self._network.intervals(images, length, key, **options)
+        return self._network.intervals(images, length, key, before, **options)
 
     def _reserve(self, images):
         if len(images) > self._room:
@@ -236,16 +249,53 @@ def test_the_middle_frame_can_be_the_keyframe():
     assert run(images[:1], keyframe_position="middle")[0].is_keyframe
 
 
-@pytest.mark.parametrize("options", [{}, {"mode": "reuse"}, {"mode": "image"}, {"keyframe_position": "middle"}])
+def in_turn(network, images):
+    """Results interval by interval, each handed what the one before it hands on."""
+    length, results, before = network.options.keyframe_interval, [], None
+    for first in range(0, len(images), length):
+        results += network.run(images[first : first + length], before=before)
+        before = results[-1].carried
+    return results
+
+
+CARRYING = {"keyframe_carry": 0.9, "correlation": "aligned", "threshold": 0.5}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({}, {"mode": "reuse"}, {"mode": "blend"}, {"mode": "image"}, {"keyframe_position": "middle"}),
+        *(CARRYING, CARRYING | {"mode": "blend", "keyframe_position": "middle"}),
+    ],
+)
 def test_several_intervals_at_once_are_the_same(options):
     """As on a GPU; two intervals of different sizes and a short one at the end included."""
     images = [*moving_images(8), *moving_images(4, (64, 96)), *moving_images(6)]
     network = IntervalNetwork(MODEL, checked_options(MODEL, **options))
     assert network.frames_at_once == 4 * network.intervals_at_once if network.options.uses_memory else 1
-    length = network.options.keyframe_interval
-    wanted = [result for first in range(0, 18, length) for result in network.run(images[first : first + length])]
+    wanted = in_turn(network, images)
     network.intervals_at_once = 2
     assert_same(network.run_many(images), wanted)
+    # As a pipeline hands them over, one call after the other.
+    first = network.run_many(images[:8])
+    assert_same(network.run_many(images[8:], first[-1].carried), wanted[8:])
+
+
+def test_what_is_carried_over_is_handed_on_by_the_last_result():
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **CARRYING))
+    first = network.run(moving_images(4))
+    assert [result.carried is not None for result in first] == [False, False, False, True]
+    images = moving_images(8)[4:]
+    assert (network.run(images, before=first[-1].carried)[0].labels != network.run(images)[0].labels).any()
+    assert_same(network.run(moving_images(4)), first)  # the network itself has kept nothing
+    assert [result.carried for result in run(moving_images(4))] == [None] * 4
+
+
+def test_images_of_another_size_begin_anew():
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **CARRYING))
+    before = network.run(moving_images(4))[-1].carried
+    others = moving_images(4, (64, 160))
+    assert_same(network.run(others, before=before), network.run(others))
 
 
 def test_low_stages_of_several_intervals_are_one_batch(monkeypatch):
@@ -268,10 +318,10 @@ def test_intervals_that_do_not_fit_come_one_at_a_time():
     assert network.intervals_at_once == 1
 
 
-@pytest.mark.parametrize("mode", ["tfc", "reuse", "image"])
-def test_low_latency_gives_the_same_labels(mode):
+@pytest.mark.parametrize("options", [*({"mode": mode} for mode in MODES), CARRYING])
+def test_low_latency_gives_the_same_labels(options):
     images = moving_images(7)
-    network = IntervalNetwork(MODEL, checked_options(MODEL, mode=mode, latency="low"))
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **options, latency="low"))
     asked = []
 
     def live():
@@ -283,7 +333,7 @@ def test_low_latency_gives_the_same_labels(mode):
     for result in network.stream(live()):
         results.append(result)
         assert len(asked) == len(results)  # before the next image is asked for
-    assert_same(results, [*run(images[:4], mode=mode), *run(images[4:], mode=mode)])
+    assert_same(results, in_turn(IntervalNetwork(MODEL, checked_options(MODEL, **options)), images))
 
 
 def test_low_latency_refuses_a_change_of_size_within_an_interval():

@@ -13,7 +13,7 @@ ORDER = (
     *("labels", "tensor_header", "registry", "tensor_file"),
     *("model", "model_card", "weights", "segformer_file", "convert"),
     *("frames", "ffmpeg", "timing", "probing", "audio", "image_headers", "images", "streams", "video_writer", "video"),
-    *("folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks"),
+    *("folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks", "carried_file"),
     *(
         "prefetch",
         "video_parts",
@@ -26,7 +26,8 @@ ORDER = (
         "rendered_videos",
     ),
     *("result_plan", "results", "resuming", "run_options", "pipeline"),
-    *("evaluation", "training", "publishing", "comparison", "ablation", "benchmark", "doctor", "cli", "__main__"),
+    *("evaluation", "training", "publishing", "comparison", "held_out", "ablation", "benchmark", "doctor"),
+    *("cli", "__main__"),
 )
 """decode → preprocess → model → label → render → write → report, and then what uses all this."""
 

@@ -38,7 +38,9 @@ def normalised(images):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize(("mode", "correlation"), [("tfc", "paper"), ("tfc", "aligned"), ("reuse", "paper")])
+@pytest.mark.parametrize(
+    ("mode", "correlation"), [("tfc", "paper"), ("tfc", "aligned"), ("reuse", "paper"), ("blend", "aligned")]
+)
 @torch.inference_mode()
 def test_streaming_is_the_whole_clip_at_once(backbone, mode, correlation):
     model = build_tiny_model(backbone)
@@ -64,6 +66,7 @@ def test_interval_1_is_the_image_network_bit_for_bit():
     images = moving_images(3, (64, 96))
     every = segment(images, keyframe_interval=1)
     assert_same(every, segment(images, mode="image"))
+    assert_same(every, segment(images, mode="blend", keyframe_interval=1, keyframe_carry=1.0))
     for frame, image in zip(every, images, strict=True):
         assert (frame.is_keyframe, frame.similarity, frame.updated_fraction) == (True, None, None)
         with torch.inference_mode():
@@ -76,7 +79,10 @@ def test_modes_differ():
     images = moving_images(4)
     variants = [
         segment(images, **options)[3].labels
-        for options in ({}, {"mode": "reuse"}, {"mode": "image"}, {"threshold": 1.0}, {"correlation": "aligned"})
+        for options in (
+            *({}, {"mode": "reuse"}, {"mode": "blend"}, {"mode": "image"}, {"threshold": 1.0}),
+            {"correlation": "aligned"},
+        )
     ]
     for labels, other in itertools.combinations(variants, 2):
         assert (labels != other).any()
@@ -97,10 +103,23 @@ def test_a_keyframe_forgets_what_was_before():
     )
 
 
-def test_two_videos_do_not_affect_each_other():
+def test_with_carry_a_keyframe_remembers_the_one_before():
+    images = moving_images(12)
+    carried, fresh = segment(images, keyframe_carry=0.9), segment(images)
+    assert_same(carried[:4], fresh[:4])
+    for first in (4, 8):  # the frames of an interval lean on a keyframe that leans on the one before
+        assert (carried[first].labels != fresh[first].labels).any()
+        assert (carried[first + 1].labels != fresh[first + 1].labels).any()
+    assert not any(frame.carried for frame in carried)  # whoever keeps the frames keeps nothing else
+    assert_same(segment(images, keyframe_carry=0.9, mode="image"), segment(images, mode="image"))
+    assert_same(segment(images, keyframe_carry=0.9, mode="reuse"), segment(images, mode="reuse"))
+
+
+@pytest.mark.parametrize("carry", [0.0, 0.9])
+def test_two_videos_do_not_affect_each_other(carry):
     first, second = moving_images(6), moving_images(6, (50, 61), seed=1)
-    wanted = segment(first), segment(second)
-    both = tfcseg.segment(first, MODEL), tfcseg.segment(second, MODEL)
+    wanted = segment(first, keyframe_carry=carry), segment(second, keyframe_carry=carry)
+    both = [tfcseg.segment(images, MODEL, keyframe_carry=carry) for images in (first, second)]
     pairs = list(zip(*both, strict=True))
     assert_same([pair[0] for pair in pairs], wanted[0])
     assert_same([pair[1] for pair in pairs], wanted[1])

@@ -42,10 +42,12 @@ def test_the_first_model_becomes_the_default(weights, tmp_path):
 
 
 def test_the_card_says_what_was_measured_and_the_weights_are_the_same(weights, tmp_path):
-    path = add(tmp_path / "zoo", weights, "one", defaults={"correlation": "aligned", "threshold": 0.5})
+    path = add(
+        tmp_path / "zoo", weights, "one", defaults={"correlation": "aligned", "threshold": 0.5, "keyframe_carry": 0.7}
+    )
     card = read_card(path)
     assert (card.name, card.description, dict(card.measured)) == ("one", "for tests", MEASURED)
-    assert (card.config.correlation, card.config.threshold) == ("aligned", 0.5)
+    assert (card.config.correlation, card.config.threshold, card.config.keyframe_carry) == ("aligned", 0.5, 0.7)
     assert tiny_card().config.correlation == "paper"
     published = load_model("default", assets=tmp_path / "zoo", fold=False).network.state_dict()
     for name, tensor in build_tiny_network().state_dict().items():

@@ -29,6 +29,7 @@ from tfcseg.errors import FinishedError, OutputError, UsageError
 from tfcseg.fingerprint import fingerprint
 from tfcseg.folder_lock import LOCK_NAME, STATE_FOLDER, folder_lock
 from tfcseg.journal import Journal
+from tfcseg.masks import read_mask
 from tfcseg.report import FrameTable
 from tfcseg.result_plan import ResultOptions
 from tfcseg.run_state import Checkpoint, RunState, unfinished_frames
@@ -137,6 +138,30 @@ def test_any_choice_of_results_can_be_resumed(clip, tmp_path, options):
     assert all(ours[name] == others[name] for name in ours if name.startswith("masks") or name.endswith(".mp4"))
 
 
+@pytest.mark.parametrize("options", [{}, {"latency": "low"}, {"mode": "blend", "keyframe_position": "middle"}])
+def test_what_keyframes_carry_over_survives_an_interrupt(clip, tmp_path, options):
+    options = {"keyframe_carry": 0.9, "threshold": 0.3, **options}
+    interrupt(clip, tmp_path / "out", **options)
+    _, first = first_frame(clip, tmp_path / "out", **options)
+    assert first == 2 * PART_FRAMES
+    tfcseg.run(clip, tmp_path / "alone", MODEL, **options)
+    assert_same_results(tmp_path / "out", tmp_path / "alone")
+    # Otherwise this would prove nothing: the frames after the interrupt lean on those before.
+    images = [frame.image for frame in read_frames(clip)]
+    anew = next(iter(tfcseg.segment(images[first:], MODEL, **options)))
+    assert (anew.labels != read_mask(tmp_path / "out" / "masks" / f"{first:08d}.png")).any()
+
+
+def test_a_run_whose_carried_keyframe_is_damaged_goes_on_from_the_part_before(clip, tmp_path):
+    out, options = tmp_path / "out", {"keyframe_carry": 0.9, "threshold": 0.3}
+    interrupt(clip, out, **options)
+    (out / STATE_FOLDER / "at-00000008" / "carried.npz").write_bytes(b"PK")
+    _, first = first_frame(clip, out, **options)
+    assert first == PART_FRAMES
+    tfcseg.run(clip, tmp_path / "alone", MODEL, **options)
+    assert_same_results(out, tmp_path / "alone")
+
+
 def test_a_run_that_was_resumed_may_be_stopped_again(clip, out, finished):
     interrupt(clip, out, at=13, resume=True)
     assert unfinished_frames(out) == 3 * PART_FRAMES
@@ -180,6 +205,7 @@ def test_a_folder_of_images_can_be_resumed(tmp_path):
         ({"threshold": 0.5}, "threshold was 0.8 and is now 0.5"),
         ({"keyframe_interval": 2}, "keyframe interval was 4 and is now 2"),
         ({"mode": "reuse"}, "mode was tfc and is now reuse"),
+        ({"keyframe_carry": 0.5}, "keyframe carry was 0.0 and is now 0.5"),
         ({"end_s": 0.5}, "end was not given and is now 0.5"),
         ({"results": ResultOptions(alpha=0.3)}, "alpha was 0.55 and is now 0.3"),
         ({"results": ResultOptions(tc=False)}, "tc was on and is now off"),

@@ -14,7 +14,7 @@ from tfcseg.model.config import CORRELATIONS, ModelConfig
 from tfcseg.model.tfc import Keyframe, build_segmenter
 
 SIZE = (32, 64)
-MODES = [("reuse", "paper"), ("reuse", "aligned"), ("tfc", "paper"), ("tfc", "aligned")]
+MODES = [(mode, correlation) for mode in ("reuse", "blend", "tfc") for correlation in CORRELATIONS]
 
 
 def close(actual, wanted, tolerance=1e-8):
@@ -111,18 +111,32 @@ def test_each_step_changes_the_result(network, clip, keyframe):
     assert (reused.logits - network.image(clip[1:])).abs().mean() > 1e-2
 
 
-@pytest.mark.parametrize("correlation", CORRELATIONS)
+@pytest.mark.parametrize(("mode", "correlation"), MODES)
 @torch.inference_mode()
-def test_a_still_clip_stays_what_it_is(single, correlation):
+def test_a_still_clip_stays_what_it_is(single, mode, correlation):
     image = moving_clip(1, SIZE)
     logits, memory = single.keyframe(image)
-    result = single.non_keyframes(image, memory, correlation=correlation)
+    result = single.non_keyframes(image, memory, mode=mode, correlation=correlation)
     assert torch.equal(result.logits, logits)
     assert result.shift is None
-    three = single.non_keyframes(image.expand(3, -1, -1, -1), memory, correlation=correlation)
+    three = single.non_keyframes(image.expand(3, -1, -1, -1), memory, mode=mode, correlation=correlation)
     close(three.similarity, torch.ones_like(three.similarity), 1e-6)
     assert three.updated_fraction.tolist() == [0, 0, 0]
     close(three.logits, logits.expand(3, -1, -1, -1), 1e-4)
+
+
+@torch.inference_mode()
+def test_blending_with_a_keyframe_that_nothing_is_like_is_the_image_network(single):
+    """And no more than that: the keyframe's own frame blends into the keyframe."""
+    image = moving_clip(2, SIZE)
+    memory = single.keyframe(image[:1])[1]
+    unlike = memory._replace(level2=-single.keyframe(image[1:])[1].level2)
+    result = single.non_keyframes(image[1:], unlike, mode="blend", correlation="paper")
+    assert result.similarity.max() < 0
+    assert torch.equal(result.logits, single.image(image[1:]))
+    assert result.updated_fraction.tolist() == [0]
+    blended = single.non_keyframes(image[1:], memory, mode="blend", correlation="paper")
+    assert not torch.equal(blended.logits, result.logits)
 
 
 @pytest.mark.parametrize("correlation", CORRELATIONS)

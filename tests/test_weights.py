@@ -184,6 +184,14 @@ _LABELS = dataclasses.asdict(LABELS)
 _PREPROCESSING = dataclasses.asdict(IMAGENET_PREPROCESSING)
 
 
+def test_files_from_before_keyframes_carried_anything_over_load(damaged):
+    older = {key: value for key, value in _CONFIG.items() if key != "keyframe_carry"}
+    path = damaged(metadata={"config": json.dumps(older)})
+    assert read_card(path).config.keyframe_carry == 0
+    path = damaged(metadata={"config": changed(_CONFIG, keyframe_carry=0.5)})
+    assert load_model(path, device="cpu").network.config.keyframe_carry == 0.5
+
+
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
@@ -202,6 +210,7 @@ _PREPROCESSING = dataclasses.asdict(IMAGENET_PREPROCESSING)
         ({"config": changed(_CONFIG, backbone="mit_b6")}, "config: unknown backbone 'mit_b6'"),
         ({"config": changed(_CONFIG, backbone=[])}, "config: unknown backbone"),
         ({"config": changed(_CONFIG, correlation="none")}, "config: unknown correlation 'none'"),
+        ({"config": changed(_CONFIG, keyframe_carry=1.5)}, "'keyframe_carry' must be a number from 0 to 1, not 1.5"),
         ({"config": changed(_CONFIG, embed_dim=10**9)}, "embed_dim must be a whole number from 1 to 2048"),
         ({"config": changed(_CONFIG, embed_dim=16.0)}, "embed_dim must be a whole number"),
         ({"config": changed(_CONFIG, embed_dim=15)}, "embed_dim 15 is no multiple of 2 heads"),

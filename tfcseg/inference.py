@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference_options import InferenceOptions
+from tfcseg.model.carry_over import Carried
 from tfcseg.model.config import SIZE_MULTIPLE
 from tfcseg.model.label_map import labels_from_logits
 from tfcseg.model.tfc import Keyframe
@@ -46,6 +47,8 @@ class FrameResult:
     """Share of points repaired by sparse MSDA; None at keyframes."""
     model_ms: float
     """Preprocessing, network and labels; frames computed together share their time equally."""
+    carried: Carried | None = None
+    """What the next interval takes over; at the end of an interval, and only if keyframes carry anything."""
 
 
 def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
@@ -62,6 +65,9 @@ def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
 
 class IntervalNetwork:
     """Runs intervals of frames of any length through a model; holds nothing from one interval to the next.
+
+    What an interval takes over from the one before, its caller hands on: ``before``, the last result's ``carried``.
+    None begins a video.
 
     On a GPU several intervals (in mode ``image`` several frames) are computed at once. If it runs out of memory there,
     it is one interval at a time, then its frames between keyframes in halves, down to one at a time.
@@ -81,9 +87,10 @@ class IntervalNetwork:
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
         self._source: tuple[int, int] | None = None
         logger.info(
-            "mode %s: every %d frames a keyframe, the %s of its interval; %s correlation, threshold %g",
+            "mode %s: every %d frames a keyframe, the %s of its interval; %s correlation, threshold %g%s",
             *(options.mode, options.keyframe_interval, options.keyframe_position),
             *(options.correlation, options.threshold),
+            f", carry {options.keyframe_carry:g}" if options.carries else "",
             extra={**asdict(options), "frames_at_once": self.frames_at_once},
         )
 
@@ -100,7 +107,7 @@ class IntervalNetwork:
         """Frames to give to `run_many` for full speed: whole intervals."""
         return self.intervals_at_once * self.options.keyframe_interval
 
-    def run_many(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameResult]:
+    def run_many(self, images: Sequence[NDArray[np.uint8]], before: Carried | None = None) -> list[FrameResult]:
         """Results for the frames of one or several intervals; the last may be shorter.
 
         UsageError if the sizes of an interval's frames differ.
@@ -111,29 +118,37 @@ class IntervalNetwork:
             rest = images[len(results) :]
             whole = min(len(rest) // length, self.intervals_at_once) * length
             is_many = whole > length and len({image.shape for image in rest[:whole]}) == 1
-            together = self._together(rest[:whole]) if is_many else None
-            results += together if together is not None else self.run(rest[:length])
+            together = self._together(rest[:whole], before) if is_many else None
+            results += together if together is not None else self.run(rest[:length], before=before)
+            before = results[-1].carried
         return results
 
-    def stream(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[FrameResult]:
+    def stream(self, images: Iterable[NDArray[np.uint8]], before: Carried | None = None) -> Iterator[FrameResult]:
         """Results frame by frame, each before the next image is asked for: low latency for live input."""
         memory: Keyframe | None = None
         key_size = (0, 0)
+        length = self.options.keyframe_interval
         for index, image in enumerate(images):
             size = (image.shape[0], image.shape[1])
             with torch.inference_mode():
                 if not self.options.uses_memory:
                     result = self._alone(image, size)
-                elif memory is None or index % self.options.keyframe_interval == 0:
+                elif memory is None or index % length == 0:
                     key_size = size
-                    result, memory = self._keyframe(image, size)
+                    result, memory = self._keyframe(image, size, before)
+                    before = self._carried(memory)
                 else:
                     _check_sizes({key_size, size})
                     result = self._in_parts([image], memory, size)[0]
-            yield result
+            yield replace(result, carried=before)
 
     @torch.inference_mode()
-    def run(self, images: Sequence[NDArray[np.uint8]], label_size: tuple[int, int] | None = None) -> list[FrameResult]:
+    def run(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        label_size: tuple[int, int] | None = None,
+        before: Carried | None = None,
+    ) -> list[FrameResult]:
         """Results for the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in their order.
 
         ``label_size`` (height, width) is that of the labels if it is not the images'. UsageError if these differ in
@@ -145,35 +160,47 @@ class IntervalNetwork:
         if not self.options.uses_memory:
             return [self._alone(image, size) for image in images]
         key = self.options.keyframe_of(len(images))
-        keyframe, memory = self._keyframe(images[key], size)
+        keyframe, memory = self._keyframe(images[key], size, before)
         others = [image for index, image in enumerate(images) if index != key]
         results = self._in_parts(others, memory, size)
-        return [*results[:key], keyframe, *results[key:]]
+        return self._handed_on([*results[:key], keyframe, *results[key:]], memory)
+
+    def _handed_on(self, results: list[FrameResult], memory: Keyframe) -> list[FrameResult]:
+        """Results up to the end of an interval, the last with what the next interval takes over."""
+        return [*results[:-1], replace(results[-1], carried=self._carried(memory))]
+
+    def _carried(self, memory: Keyframe) -> Carried | None:
+        return memory.carried.last() if self.options.carries else None
 
     @torch.inference_mode()
-    def _together(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameResult] | None:
+    def _together(self, images: Sequence[NDArray[np.uint8]], before: Carried | None) -> list[FrameResult] | None:
         """Several whole intervals in one batch; None if they do not fit, from then on."""
         size = (images[0].shape[0], images[0].shape[1])
         try:
-            return self._intervals(images, size) if self.options.uses_memory else self._images(images, size)
+            return self._intervals(images, size, before) if self.options.uses_memory else self._images(images, size)
         except torch.OutOfMemoryError:
             self.intervals_at_once = 1
             logger.info("the GPU is full: one interval at a time from here on")
             return None
 
-    def _intervals(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
+    def _intervals(
+        self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int], before: Carried | None
+    ) -> list[FrameResult]:
         started_s = time.perf_counter()
         length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
-        logits, others = self._network.intervals(self._to_network(images), length, key, **self._method)
-        key_labels, labels = iter(_to_labels(logits, size)), iter(_to_labels(others.logits, size))
+        batch = self._to_network(images)
+        before = _if_it_fits(before, batch)
+        memory, others = self._network.intervals(batch, length, key, before, **(self._method | self._carrying))
+        key_labels, labels = iter(_to_labels(memory.logits, size)), iter(_to_labels(others.logits, size))
         similarity, updated = iter(others.similarity.float().cpu().numpy()), iter(others.updated_fraction.tolist())
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
-        return [
+        results = [
             FrameResult(next(key_labels), True, None, None, elapsed_ms)
             if index % length == key
             else FrameResult(next(labels), False, next(similarity), next(updated), elapsed_ms)
             for index in range(len(images))
         ]
+        return self._handed_on(results, memory)
 
     def _in_parts(
         self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
@@ -204,10 +231,13 @@ class IntervalNetwork:
         except torch.OutOfMemoryError:
             raise self._too_large(image) from None
 
-    def _keyframe(self, image: NDArray[np.uint8], size: tuple[int, int]) -> tuple[FrameResult, Keyframe]:
+    def _keyframe(
+        self, image: NDArray[np.uint8], size: tuple[int, int], before: Carried | None
+    ) -> tuple[FrameResult, Keyframe]:
         started_s = time.perf_counter()
         try:
-            logits, memory = self._network.keyframe(self._to_network([image]))
+            batch = self._to_network([image])
+            logits, memory = self._network.keyframe(batch, _if_it_fits(before, batch), **self._carrying)
             labels = _to_labels(logits, size)
         except torch.OutOfMemoryError:
             raise self._too_large(image) from None
@@ -229,6 +259,15 @@ class IntervalNetwork:
     def _method(self) -> dict[str, Any]:
         options = self.options
         return {"mode": options.mode, "threshold": options.threshold, "correlation": options.correlation}
+
+    @property
+    def _carrying(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "threshold": options.threshold,
+            "correlation": options.correlation,
+            "carry": options.keyframe_carry,
+        }
 
     def _to_network(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """(T, 3, H', W') normalised, in channels-last order as the pixels come."""
@@ -252,6 +291,13 @@ class IntervalNetwork:
         return TfcsegError(
             f"the GPU has too little memory for one frame of {width}×{height}; use a smaller --size or --device cpu"
         )
+
+
+def _if_it_fits(before: Carried | None, batch: Tensor) -> Carried | None:
+    """As a ``batch`` (T, 3, H, W) needs it; None if its images have another size, and so begin anew."""
+    if before is None or not before.fits((batch.shape[-2], batch.shape[-1])):
+        return None
+    return Carried(before.logits.to(batch), before.match.to(batch))  # a resumed run read it from a file
 
 
 def _check_sizes(sizes: set[tuple[int, int]]) -> None:

@@ -22,6 +22,8 @@ class InferenceOptions:
     """``paper`` or ``aligned``."""
     keyframe_position: str
     """``first`` or ``middle`` of the interval."""
+    keyframe_carry: float = 0.0
+    """How much keyframes take over from the one before, 0 to 1; 0 in modes without interpolation."""
     latency: str = "normal"
     """``normal`` or ``low``."""
     compile: bool = False
@@ -31,6 +33,11 @@ class InferenceOptions:
         """Index of the keyframe among the ``frames`` of an interval (the last one of a video may be shorter)."""
         middle = self.keyframe_interval // 2 if self.keyframe_position == "middle" else 0
         return min(middle, frames - 1)
+
+    @property
+    def carries(self) -> bool:
+        """Whether keyframes take anything over from the one before."""
+        return self.uses_memory and self.keyframe_carry > 0
 
     @property
     def uses_memory(self) -> bool:
@@ -47,6 +54,7 @@ def checked_options(
     size: int | None = None,
     correlation: str | None = None,
     keyframe_position: str | None = None,
+    keyframe_carry: float | None = None,
     latency: str = "normal",
     compile: bool = False,
 ) -> InferenceOptions:
@@ -57,6 +65,7 @@ def checked_options(
     config = model.card.config
     interval = config.keyframe_interval if keyframe_interval is None else keyframe_interval
     limit = config.threshold if threshold is None else threshold
+    carry = config.keyframe_carry if keyframe_carry is None else keyframe_carry
     side = model.card.preprocessing.size if size is None else size
     if mode not in MODES:
         raise UsageError(f"no mode {mode!r}; there are {', '.join(MODES)}")
@@ -75,6 +84,18 @@ def checked_options(
         raise UsageError(f"a keyframe interval of {interval} is not between 1 and 1000")
     if not 0.0 <= limit <= 1.0:
         raise UsageError(f"a threshold of {limit:g} is not between 0 and 1")
+    if not 0.0 <= carry <= 1.0:
+        raise UsageError(f"a keyframe carry of {carry:g} is not between 0 and 1")
     if not SIZE_MULTIPLE <= side <= 4096:
         raise UsageError(f"a network input of {side} px is not between {SIZE_MULTIPLE} and 4096")
-    return InferenceOptions(mode, 1 if mode == "image" else interval, limit, side, matching, position, latency, compile)
+    return InferenceOptions(
+        mode,
+        1 if mode == "image" else interval,
+        limit,
+        side,
+        matching,
+        position,
+        carry if mode in ("tfc", "blend") else 0.0,
+        latency,
+        compile,
+    )

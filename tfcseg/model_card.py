@@ -124,6 +124,7 @@ def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, obj
 def _config(values: dict[str, object]) -> ModelConfig:
     backbone, threshold = values.pop("backbone", None), values.pop("threshold", None)
     correlation, position = values.pop("correlation", None), values.pop("keyframe_position", None)
+    carry = values.pop("keyframe_carry", 0.0)  # files from before there was any do not say
     if not isinstance(backbone, str) or backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {_shown(backbone)}")
     if not isinstance(correlation, str) or correlation not in CORRELATIONS:
@@ -134,7 +135,12 @@ def _config(values: dict[str, object]) -> ModelConfig:
     numbers = {key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()}
     limit = _number("threshold", threshold, 0, 1)
     config = ModelConfig(
-        backbone=backbone, threshold=limit, correlation=correlation, keyframe_position=position, **numbers
+        backbone=backbone,
+        threshold=limit,
+        correlation=correlation,
+        keyframe_position=position,
+        keyframe_carry=_number("keyframe_carry", carry, 0, 1),
+        **numbers,
     )
     if config.embed_dim % config.heads:
         raise ValueError(f"embed_dim {config.embed_dim} is no multiple of {config.heads} heads")

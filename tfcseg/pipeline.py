@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from itertools import islice, tee
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tfcseg.errors import InputError, TfcsegError, UsageError
 from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.inference import FrameResult, IntervalNetwork
 from tfcseg.inference_options import checked_options
+from tfcseg.model.carry_over import Carried
 from tfcseg.outputs import OutputDir, claimed_output, default_output
 from tfcseg.prefetch import most_waiting, prefetch
 from tfcseg.report import Report, write_json
@@ -45,14 +47,15 @@ def segment(
     size: int | None = None,
     correlation: str | None = None,
     keyframe_position: str | None = None,
+    keyframe_carry: float | None = None,
     latency: str = "normal",
 ) -> Iterator[SegmentedFrame]:
     """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
 
     frames: from `read_frames`, or plain (H, W, 3) uint8 RGB arrays, all of one size within an interval. ``mode`` is
-    ``tfc``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``, ``keyframe_position``
-    ``first`` or ``middle`` of an interval; what is None is the model's default. With ``latency`` ``low`` every frame
-    comes out before the next is asked for.
+    ``tfc``, ``blend``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``, ``keyframe_position``
+    ``first`` or ``middle`` of an interval, ``keyframe_carry`` how much of the keyframe before keyframes keep (0 to 1);
+    what is None is the model's default. With ``latency`` ``low`` every frame comes out before the next is asked for.
     Holds one interval of frames (on a GPU several), and nothing between two calls: two videos interleaved do not affect
     each other.
     UsageError for senseless options.
@@ -65,27 +68,37 @@ def segment(
         size=size,
         correlation=correlation,
         keyframe_position=keyframe_position,
+        keyframe_carry=keyframe_carry,
         latency=latency,
     )
     network = IntervalNetwork(model, options)
     numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
-    return _segment(numbered, network)
+    # Whoever keeps the frames must not keep what only the network needs.
+    return (replace(frame, carried=None) for frame in _segment(numbered, network))
 
 
-def _segment(frames: Iterator[Frame], network: IntervalNetwork) -> Iterator[SegmentedFrame]:
+def _segment(
+    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None = None
+) -> Iterator[SegmentedFrame]:
+    """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on."""
     if network.options.latency == "low":
         ahead, behind = tee(frames)  # the second is one frame behind the first
-        yield from map(_join, ahead, network.stream(frame.image for frame in behind))
+        yield from map(_join, ahead, network.stream((frame.image for frame in behind), before))
         return
     # A generator for each call: nothing of it is held while the frames of the next one are awaited.
     while group := list(islice(frames, network.frames_at_once)):
-        yield from _segment_group(group, network)
+        before = yield from _segment_group(group, network, before)
 
 
-def _segment_group(group: list[Frame], network: IntervalNetwork) -> Iterator[SegmentedFrame]:
-    results = network.run_many([frame.image for frame in group])
+def _segment_group(
+    group: list[Frame], network: IntervalNetwork, before: Carried | None
+) -> Generator[SegmentedFrame, None, Carried | None]:
+    """Segment the frames of one call; returns what they hand on."""
+    results = network.run_many([frame.image for frame in group], before)
+    handed_on = results[-1].carried
     while group:
         yield _join(group.pop(0), results.pop(0))
+    return handed_on
 
 
 def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:
@@ -99,6 +112,7 @@ def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:
         result.updated_fraction,
         result.model_ms,
         frame.is_held,
+        result.carried,
     )
 
 
@@ -126,6 +140,7 @@ def run(
     size: int | None = None,
     correlation: str | None = None,
     keyframe_position: str | None = None,
+    keyframe_carry: float | None = None,
     latency: str = "normal",
     start_s: float | None = None,
     end_s: float | None = None,
@@ -152,6 +167,7 @@ def run(
         size=size,
         correlation=correlation,
         keyframe_position=keyframe_position,
+        keyframe_carry=keyframe_carry,
         latency=latency,
         start_s=start_s,
         end_s=end_s,
@@ -209,7 +225,8 @@ def _run_in(
     ) as frames:
         compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
         state, length = RunState(out.state), part_length(network.frames_at_once)
-        plan = ResultPlan(options.results, out, state, frames.info, loaded.labels, options.range_s, length)
+        carries = network.options.carries
+        plan = ResultPlan(options.results, out, state, frames.info, loaded.labels, options.range_s, length, carries)
         writer = ResultWriter(plan, started_s, go_on(plan, identity, resume=options.resume))
         with _advice(out):
             _process(frames, network, writer, on_frame)
@@ -249,7 +266,7 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
         stack.callback(writer.stop)
-        _write_all(_segment(read, network), writer, thread, frames.info, on_frame)
+        _write_all(_segment(read, network, writer.carried), writer, thread, frames.info, on_frame)
         writer.close()
 
 

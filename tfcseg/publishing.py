@@ -39,8 +39,8 @@ def measure(
     measured: dict[str, float | str] = {
         "data": f"{root.resolve().name}/{split}",
         "settings": f"short side {used.size} px, interval {used.keyframe_interval}, threshold {used.threshold:g}, "
-        f"{used.correlation} correlation, {used.keyframe_position} keyframe, {model.device}, "
-        f"{str(model.precision).removeprefix('torch.')}",
+        f"{used.correlation} correlation, {used.keyframe_position} keyframe, carry {used.keyframe_carry:g}, "
+        f"{model.device}, {str(model.precision).removeprefix('torch.')}",
     }
     for mode in ("image", "tfc"):
         predictions = ModelPredictions(model, checked_options(model, mode=mode, **chosen))
@@ -83,8 +83,8 @@ def publish(
     """Write ``<folder>/<name>.safetensors`` with its card filled in and enter it into ``<folder>/models.json``.
 
     The first model of a registry is its default, later ones if ``default``. ``defaults`` (``correlation``,
-    ``keyframe_position``, ``keyframe_interval``, ``threshold``) replace the model's own; ``trained_on`` and ``licence``
-    what training wrote. WeightsError and OutputError as in reading and writing weights.
+    ``keyframe_position``, ``keyframe_carry``, ``keyframe_interval``, ``threshold``) replace the model's own;
+    ``trained_on`` and ``licence`` what training wrote. WeightsError and OutputError as in reading and writing weights.
     """
     if Path(name).name != name or not name:
         raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")

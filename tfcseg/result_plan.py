@@ -11,16 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.carried_file import load_carried
 from tfcseg.errors import DataError, OutputError, UsageError
 from tfcseg.frames import VideoInfo
 from tfcseg.labels import LabelSet
 from tfcseg.masks import is_whole_mask
+from tfcseg.model.carry_over import Carried
 from tfcseg.outputs import OutputDir
 from tfcseg.report.page import PageRecorder
 from tfcseg.run_state import Checkpoint, RunState
 
-LABELS_NAME = "labels.png"
-"""Labels of the last frame before a checkpoint, in its folder."""
+LABELS_NAME, CARRIED_NAME = "labels.png", "carried.npz"
+"""Labels of the last frame before a checkpoint, and what its keyframe hands on, in the checkpoint's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class ResultPlan:
     range_s: tuple[float | None, float | None]
     part_frames: int
     """Frames between two checkpoints."""
+    carries: bool = False
+    """Whether keyframes take anything over from the one before."""
 
     def is_intact(self, checkpoint: Checkpoint) -> bool:
         """Whether everything is still on disk that was written before ``checkpoint``."""
@@ -86,6 +90,7 @@ class ResultPlan:
         try:
             if self.options.page and self.restore_recorder(checkpoint).frames != frames:
                 return False
+            self.restore_carried(checkpoint)
             if self.options.frames_csv and self.out.frames_csv.stat().st_size < checkpoint.rows_bytes:
                 return False
         except (OSError, OutputError):
@@ -96,6 +101,10 @@ class ResultPlan:
     def parts(self, frames: int) -> range:
         """First frames of the parts of videos that ``frames`` frames make."""
         return range(0, frames, self.part_frames)
+
+    def restore_carried(self, checkpoint: Checkpoint) -> Carried | None:
+        """What the keyframe after ``checkpoint`` takes over; OutputError if it is missing or damaged."""
+        return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
 
     def restore_recorder(self, checkpoint: Checkpoint) -> PageRecorder:
         """What report.html needs of the frames before ``checkpoint``; OutputError if it is missing or damaged."""

@@ -11,16 +11,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.carried_file import save_carried
 from tfcseg.errors import OutputError
 from tfcseg.frames import Image
 from tfcseg.inference_options import InferenceOptions
 from tfcseg.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.measuring import FrameMeasurer, MeasuredFrame
+from tfcseg.model.carry_over import Carried
 from tfcseg.render import Legend
 from tfcseg.rendered_videos import RenderedVideos
 from tfcseg.report import FrameTable
 from tfcseg.report.page import PageRecorder
-from tfcseg.result_plan import LABELS_NAME, ResultPlan
+from tfcseg.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan
 from tfcseg.run_state import Checkpoint
 from tfcseg.segmented import SegmentedFrame
 from tfcseg.summary import RunFacts, Summary
@@ -45,6 +47,8 @@ class ResultWriter:
         self._audio: str | None = None
         self._outputs: dict[str, str] = {}
         self.summary = Summary.from_json(checkpoint.summary) if checkpoint else Summary(np.zeros(len(plan.labels)))
+        self.carried = plan.restore_carried(checkpoint) if checkpoint else None
+        """What the next frame's keyframe takes over from the last one written."""
         self.recorder = self._make_recorder(checkpoint)
         self._checkpoint = checkpoint
         self._frames = self.summary.frames
@@ -74,6 +78,7 @@ class ResultWriter:
             self._masks.write(frame.index, frame.labels)
         self._videos.write(frame, shares)
         self._frames += 1
+        self.carried = frame.carried
         if self._frames % self._plan.part_frames:
             self._record(self._measurer.finished())
         else:
@@ -167,7 +172,7 @@ class ResultWriter:
             # In a thread that no signal interrupts: half-made zip files complain on stderr when they are dropped.
             self._saver.submit(self.recorder.save, self._plan.state.make_pictures(self.summary.frames)).result()
         masks = self._masks.pending() if self._masks else ()
-        save = partial(self._save, self._checkpoint, self._videos.end_part(), masks, self._last)
+        save = partial(self._save, self._checkpoint, self._videos.end_part(), masks, self._last, self.carried)
         self._saved = self._saver.submit(save)
 
     def _save(
@@ -176,8 +181,11 @@ class ResultWriter:
         complete_parts: Callable[[], None],
         masks: Sequence[Future[None]],
         labels: NDArray[np.uint8],
+        carried: Carried | None,
     ) -> None:
-        """Record ``checkpoint`` once everything before it is on disk; (H, W) ``labels`` are those of its last frame.
+        """Record ``checkpoint`` once everything before it is on disk.
+
+        (H, W) ``labels`` are those of its last frame, ``carried`` is what the keyframe after it needs.
 
         Masks are not forced to the disk one by one, which would take long: they are looked at before the run goes on.
         """
@@ -189,6 +197,8 @@ class ResultWriter:
             return
         if self._table:
             self._table.sync()
+        if carried is not None:
+            save_carried(state.make_pictures(checkpoint.frames) / CARRIED_NAME, carried)
         write_mask(state.make_pictures(checkpoint.frames) / LABELS_NAME, labels, full_palette(self._palette))
         state.add(checkpoint)
 

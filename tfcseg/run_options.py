@@ -22,6 +22,7 @@ class RunOptions:
     size: int | None = None
     correlation: str | None = None
     keyframe_position: str | None = None
+    keyframe_carry: float | None = None
     latency: str = "normal"
     start_s: float | None = None
     end_s: float | None = None
@@ -64,6 +65,7 @@ class RunOptions:
             size=self.size,
             correlation=self.correlation,
             keyframe_position=self.keyframe_position,
+            keyframe_carry=self.keyframe_carry,
             latency=self.latency,
             compile=self.compile,
         )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.frames import Image
+from tfcseg.model.carry_over import Carried
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,3 +32,5 @@ class SegmentedFrame:
     model_ms: float
     is_held: bool
     """The frame's file could not be read: the last image stands in."""
+    carried: Carried | None = None
+    """What a run needs to go on after this frame, at the end of an interval; None from `tfcseg.segment`."""

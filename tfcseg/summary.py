@@ -144,6 +144,7 @@ def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
         options.correlation,
         options.keyframe_position,
         options.compile,
+        options.keyframe_carry,
     )
 
 

@@ -37,6 +37,7 @@ class Method(TypedDict):
     size: int
     correlation: str
     keyframe_position: str
+    keyframe_carry: float
     latency: str
 
 
@@ -59,6 +60,7 @@ class Request:
     """Choose the threshold so that TFC repairs this share of the points between keyframes."""
     correlation: str | None = None
     keyframe_position: str | None = None
+    keyframe_carry: float | None = None
     latency: str = "normal"
     device: str = "auto"
     precision: str = "auto"
@@ -117,6 +119,7 @@ class Contest:
             size=options.size,
             correlation=options.correlation,
             keyframe_position=options.keyframe_position,
+            keyframe_carry=options.keyframe_carry,
             latency=options.latency,
         )
 
@@ -150,6 +153,7 @@ def open_contest(request: Request) -> Iterator[Contest]:
             size=request.size,
             correlation=request.correlation,
             keyframe_position=request.keyframe_position,
+            keyframe_carry=request.keyframe_carry,
             latency=request.latency,
             compile=request.compile,
         )

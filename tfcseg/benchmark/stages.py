@@ -34,11 +34,12 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tfcseg.model.decode_head:DecodeHead.activate",
         "tfcseg.model.decode_head:DecodeHead.classify",
     ),
-    "search": ("tfcseg.model.tfc:find_shift",),
+    "search": ("tfcseg.model.tfc:find_shift", "tfcseg.model.carry_over:find_shift"),
     "correlation": (
         "tfcseg.model.tfc:TFCSegmenter._keyframe",
         "tfcseg.model.tfc:TFCSegmenter._non_keyframes",
         "tfcseg.model.tfc:move",
+        "tfcseg.model.tfc:carry_over",
     ),
     "sparse update": (
         "tfcseg.model.tfc:TFCSegmenter._repair",

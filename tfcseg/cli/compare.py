@@ -14,7 +14,7 @@ from tfcseg.cli.console import print_line, print_warning
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.scores import fail_if_incomplete, print_comparison, print_json
 from tfcseg.errors import UsageError
-from tfcseg.model.config import MODES
+from tfcseg.model.config import MODE_VARIANTS
 
 if TYPE_CHECKING:
     from tfcseg.comparison import Comparison
@@ -34,8 +34,12 @@ def command(
         Path | None, typer.Option("--output", "-o", help="Folder for the results.", show_default="<name>_compare")
     ] = None,
     modes: Annotated[
-        str, typer.Option(help="Modes to compare.", autocompletion=options.completing(lambda: MODES))
-    ] = ",".join(MODES[::-1]),
+        str,
+        typer.Option(
+            help="Modes to compare, also with a correlation of their own: [bold]tfc-paper[/], [bold]tfc-aligned[/].",
+            autocompletion=options.completing(lambda: MODE_VARIANTS),
+        ),
+    ] = "image,reuse,tfc-paper,tfc",
     intervals: Annotated[
         str | None,
         typer.Option(help="Draw the trade-off over these keyframe intervals, e.g. [bold]2,4,8[/].", show_default=False),
@@ -54,6 +58,7 @@ def command(
     size: options.Size = None,
     correlation: options.Correlation = None,
     keyframe_position: options.KeyframePosition = None,
+    keyframe_carry: options.KeyframeCarry = None,
     tc: options.MeasureTc = True,
     start: options.Start = None,
     end: options.End = None,

@@ -53,6 +53,7 @@ def command(
     size: options.Size = None,
     correlation: options.Correlation = None,
     keyframe_position: options.KeyframePosition = None,
+    keyframe_carry: options.KeyframeCarry = None,
     protocol: options.Protocol = "vspw",
     label_map: options.LabelMap = None,
     limit: options.Limit = None,

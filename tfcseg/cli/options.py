@@ -24,7 +24,10 @@ from tfcseg.spelling import hint
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PROTOCOLS = ("vspw", "strict")
-NETWORK = ("mode", "keyframe_interval", "threshold", "size", "correlation", "keyframe_position", "latency")
+NETWORK = (
+    *("mode", "keyframe_interval", "threshold", "size", "correlation", "keyframe_position", "keyframe_carry"),
+    "latency",
+)
 """Parameters that say how frames go through the network."""
 
 logger = logging.getLogger(__name__)
@@ -116,7 +119,8 @@ Model = Annotated[
 Mode = Annotated[
     str,
     typer.Option(
-        help="[bold]tfc[/], [bold]reuse[/] (keyframe reuse alone) or [bold]image[/] (every frame by itself).",
+        help="[bold]tfc[/], [bold]blend[/] (the full network on every frame, steadied), [bold]reuse[/] (keyframe reuse "
+        "alone) or [bold]image[/] (every frame by itself).",
         callback=one_of("mode", MODES),
         autocompletion=completing(lambda: MODES),
     ),
@@ -147,6 +151,13 @@ KeyframePosition = Annotated[
         show_default="the model's",
         callback=one_of("keyframe position", KEYFRAME_POSITIONS),
         autocompletion=completing(lambda: KEYFRAME_POSITIONS),
+    ),
+]
+KeyframeCarry = Annotated[
+    float | None,
+    typer.Option(
+        help="How much of the keyframe before a keyframe keeps where both agree, 0 (the paper's) to 1 (steadiest).",
+        show_default="the model's",
     ),
 ]
 Latency = Annotated[

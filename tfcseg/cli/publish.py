@@ -23,6 +23,7 @@ def command(
     licence: Annotated[str | None, typer.Option(help="Licence of the weights.", show_default="as trained")] = None,
     correlation: options.Correlation = None,
     keyframe_position: options.KeyframePosition = None,
+    keyframe_carry: options.KeyframeCarry = None,
     keyframe_interval: options.KeyframeInterval = None,
     threshold: options.Threshold = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default model.")] = False,

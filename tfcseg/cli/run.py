@@ -39,6 +39,7 @@ def command(
     size: options.Size = None,
     correlation: options.Correlation = None,
     keyframe_position: options.KeyframePosition = None,
+    keyframe_carry: options.KeyframeCarry = None,
     latency: options.Latency = "normal",
     start: options.Start = None,
     end: options.End = None,

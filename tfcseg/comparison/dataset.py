@@ -82,8 +82,9 @@ def compare_dataset(
     with claimed_files(folder, _result_names(folder, plan), inputs=inputs, overwrite=overwrite):
         baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
         loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
-        job = _DatasetComparison(dataset, folder, plan, scope, loaded, on_progress)
-        result = job.result(baseline, plan.runs(loaded))
+        wanted = plan.without_doubles(loaded)
+        job = _DatasetComparison(dataset, folder, wanted, scope, loaded, on_progress)
+        result = job.result(baseline, wanted.runs(loaded))
         write_page(folder / COMPARE_HTML, result)
         write_comparison(folder / COMPARE_JSON, result)
     return result
@@ -117,7 +118,7 @@ class _DatasetComparison:
             each.warm_up(self.model, samples[0])
             evaluations.append(self._evaluate_run(each))
             numbers = _scores(evaluations[-1]) | _speed(evaluations[-1])
-            points.append(TradeOffPoint(each.options.mode, each.options.keyframe_interval, numbers))
+            points.append(TradeOffPoint(each.mode, each.options.keyframe_interval, numbers))
         for each, point in zip(runs[: len(self.plan.network_modes)], points, strict=False):
             modes[point.mode] = {**point.numbers, **count_gflops(self.model, each.options, samples)}
         if self.plan.intervals:

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tfcseg.frames import Image
 from tfcseg.inference import IntervalNetwork
 from tfcseg.inference_options import InferenceOptions
+from tfcseg.model.carry_over import Carried
 from tfcseg.weights import LoadedModel
 
 FLOPS_FACTS = {
@@ -38,12 +39,14 @@ def count_gflops(
     more of them, and the more apart, the closer to the mean of the video. The mean frame is that of a whole interval.
     """
     network = IntervalNetwork(model, options)
-    keyframe = _count(network, samples[0][:1])
+    first = keyframe = _count(network, samples[0][:1])
+    if options.carries:  # every other keyframe is compared with the one before
+        keyframe = _count(network, samples[0][:1], network.run(samples[0][:1])[0].carried)
     interval = options.keyframe_interval
     rests = [sample[:interval] for sample in samples if len(sample) > 1]
     if not options.uses_memory or not rests:
         return _in_giga(keyframe, None, keyframe)
-    extra = sum(_count(network, sample) - keyframe for sample in rests)
+    extra = sum(_count(network, sample) - first for sample in rests)
     non_keyframe = extra / sum(len(sample) - 1 for sample in rests)
     return _in_giga(keyframe, non_keyframe, (keyframe + (interval - 1) * non_keyframe) / interval)
 
@@ -56,8 +59,8 @@ def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[s
     }
 
 
-def _count(network: IntervalNetwork, images: Sequence[Image]) -> float:
-    return count_flops(lambda: network.run(images))
+def _count(network: IntervalNetwork, images: Sequence[Image], before: Carried | None = None) -> float:
+    return count_flops(lambda: network.run(images, before=before))
 
 
 def count_flops(work: Callable[[], object]) -> float:

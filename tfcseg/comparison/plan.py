@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,21 @@ from tfcseg.errors import UsageError
 from tfcseg.frames import Image
 from tfcseg.inference import IntervalNetwork
 from tfcseg.inference_options import InferenceOptions, checked_options
+from tfcseg.model.config import MODE_VARIANTS
+from tfcseg.spelling import hint
 from tfcseg.weights import LoadedModel
 
 MAX_SAMPLE = 32
 """Frames of an interval that warm the network up and count its FLOPs: bounds memory whatever the interval."""
 
 
-_ORDER = ("image", "reuse", "tfc")
-"""From the plainest to the one that all is about."""
+DEFAULT_MODES = ("image", "reuse", "tfc-paper", "tfc")
+"""``tfc-paper`` is mode ``tfc`` with paper correlation; ``tfc`` alone has that of the plan or of the model."""
 
 BASELINE = "baseline"
 """Folder of the scores of another program's masks."""
 
-_FOLDER = re.compile(rf"image|reuse|tfc|{BASELINE}|(reuse|tfc)_interval_[0-9]+")
+_FOLDER = re.compile(rf"{BASELINE}|({'|'.join(MODE_VARIANTS)})(_interval_[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Run:
     """One pass of the network over the data; ``folder`` is where its results go, below the comparison's."""
 
     folder: str
+    mode: str
+    """One of ``MODE_VARIANTS``."""
     options: InferenceOptions
 
     def warm_up(self, model: LoadedModel, images: Sequence[Image]) -> None:
@@ -43,7 +47,7 @@ class Run:
 class Plan:
     """What to compare; None leaves an option to the model. UsageError for what makes no sense."""
 
-    modes: Sequence[str] = _ORDER
+    modes: Sequence[str] = DEFAULT_MODES
     intervals: Sequence[int] = ()
     """Keyframe intervals of the trade-off plot, besides ``keyframe_interval``."""
     baseline: str | Path | None = None
@@ -53,15 +57,16 @@ class Plan:
     size: int | None = None
     correlation: str | None = None
     keyframe_position: str | None = None
+    keyframe_carry: float | None = None
     tc: bool = True
     """Measure TC, which needs optical flow."""
 
     def __post_init__(self) -> None:
-        unknown = [mode for mode in self.modes if mode not in _ORDER]
-        if unknown or not self.modes:
-            raise UsageError(
-                f"{f'no mode {unknown[0]!r}' if unknown else 'no mode is given'}; there are {', '.join(_ORDER)}"
-            )
+        unknown = [mode for mode in self.modes if mode not in MODE_VARIANTS]
+        if unknown:
+            raise UsageError(f"no mode {unknown[0]!r}; {hint(unknown[0], MODE_VARIANTS)}")
+        if not self.modes:
+            raise UsageError(f"no mode is given; there are {', '.join(MODE_VARIANTS)}")
         if len(set(self.modes)) < len(self.modes):
             raise UsageError(f"a mode is named twice: {','.join(self.modes)}")
         if not self.network_modes:
@@ -74,7 +79,9 @@ class Plan:
     @property
     def network_modes(self) -> tuple[str, ...]:
         """Modes that the network runs, in the order of the result."""
-        return tuple(mode for mode in _ORDER if mode in self.modes and (mode != "image" or self.baseline is None))
+        return tuple(
+            mode for mode in MODE_VARIANTS if mode in self.modes and (mode != "image" or self.baseline is None)
+        )
 
     @property
     def sides(self) -> tuple[str, str]:
@@ -86,6 +93,12 @@ class Plan:
         """Modes of the result: the reference first, the one to be compared with it last."""
         return self.network_modes if self.baseline is None else ("image", *self.network_modes)
 
+    def without_doubles(self, model: LoadedModel) -> Plan:
+        """The plan without what would be the same run twice: ``tfc-paper`` if paper is what ``tfc`` has anyway."""
+        kept = {self._options(model, mode, self.keyframe_interval): mode for mode in self.network_modes}
+        names = set(kept.values())
+        return replace(self, modes=[mode for mode in self.modes if mode in names or mode not in self.network_modes])
+
     def folders(self) -> list[str]:
         """Folders that any of the runs may write to."""
         extra = [_folder(mode, interval) for mode in self._modes_with_memory() for interval in self.intervals]
@@ -93,10 +106,10 @@ class Plan:
 
     def runs(self, model: LoadedModel) -> list[Run]:
         """Runs of the plan: one per mode, then those that only the trade-off plot needs."""
-        main = [Run(mode, self._options(model, mode, self.keyframe_interval)) for mode in self.network_modes]
-        done = {(run.options.mode, run.options.keyframe_interval) for run in main}
+        main = [Run(mode, mode, self._options(model, mode, self.keyframe_interval)) for mode in self.network_modes]
+        done = {(run.mode, run.options.keyframe_interval) for run in main}
         extra = [
-            Run(_folder(mode, interval), self._options(model, mode, interval))
+            Run(_folder(mode, interval), mode, self._options(model, mode, interval))
             for mode in self._modes_with_memory()
             for interval in sorted(set(self.intervals))
             if (mode, interval) not in done
@@ -118,15 +131,17 @@ class Plan:
     def _modes_with_memory(self) -> list[str]:
         return [mode for mode in self.network_modes if mode != "image"]
 
-    def _options(self, model: LoadedModel, mode: str, interval: int | None) -> InferenceOptions:
+    def _options(self, model: LoadedModel, name: str, interval: int | None) -> InferenceOptions:
+        mode, _, correlation = name.partition("-")
         return checked_options(
             model,
             mode=mode,
             keyframe_interval=interval,
             threshold=self.threshold,
             size=self.size,
-            correlation=self.correlation,
+            correlation=correlation or self.correlation,
             keyframe_position=self.keyframe_position,
+            keyframe_carry=self.keyframe_carry,
         )
 
 

@@ -76,7 +76,8 @@ def scatter_of(points: Sequence[TradeOffPoint], key: str) -> Scatter | None:
         )
         for point, fps, value in measured
     )
-    lines = [(mode, " ".join(f"{dot.x},{dot.y}" for dot in dots if dot.mode == mode)) for mode in ("reuse", "tfc")]
+    modes = dict.fromkeys(point.mode for point in points if point.mode != "image")
+    lines = [(mode, " ".join(f"{dot.x},{dot.y}" for dot in dots if dot.mode == mode)) for mode in modes]
     better = "lower" if key == "label_change" else "higher"
     return Scatter(
         title=f"{_TITLES[key]} and speed",

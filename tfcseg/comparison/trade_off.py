@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLOT_NAMES = ("trade_off.png", "trade_off.svg")
-_COLOURS = {"image": "#3a3f4a", "reuse": "#e08214", "tfc": "#1b6ec2"}
+_COLOURS = {"image": "#3a3f4a", "reuse": "#e08214", "blend": "#2e8b57", "tfc": "#1b6ec2"}
+_LINES = {"": "o-", "paper": "s--", "aligned": "^-."}
+"""A mode's line by the correlation that its name fixes."""
 _TITLES = {metric.key: metric.title for metric in METRICS}
 
 
@@ -60,8 +62,10 @@ def draw_trade_off(
 def _draw_metric(axes: Axes, points: Sequence[TradeOffPoint], key: str) -> None:
     dots = {mode: _dots(points, mode, key) for mode in dict.fromkeys(point.mode for point in points)}
     for mode, line in dots.items():
-        colour = _COLOURS[mode]
-        axes.plot([dot.fps for dot in line], [dot.value for dot in line], "o-", color=colour, label=mode)
+        base, _, correlation = mode.partition("-")
+        colour = _COLOURS[base]
+        fps, values = [dot.fps for dot in line], [dot.value for dot in line]
+        axes.plot(fps, values, _LINES[correlation], color=colour, label=mode)
         if mode == "image" or not line:
             continue
         for dot in dots.get("image", []):  # interval 1 is the image network: where every line begins

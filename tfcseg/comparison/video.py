@@ -76,7 +76,8 @@ def compare_video(
         with _claimed_runs(folder, plan, inputs, overwrite=overwrite):
             loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
             clip = _Clip(source, start_s, end_s, on_progress)
-            job = _VideoComparison(clip, folder, plan, loaded, plan.runs(loaded))
+            wanted = plan.without_doubles(loaded)
+            job = _VideoComparison(clip, folder, wanted, loaded, wanted.runs(loaded))
             opening = clip.read(max(each.options.keyframe_interval for each in job.runs))
             baseline = job.measure_baseline()
         for unused in set(plan.folders()) - {each.folder for each in job.runs}:
@@ -156,7 +157,7 @@ class _VideoComparison:
     def result(self, baseline: Mapping[str, float | None], reports: Sequence[Report]) -> Comparison:
         """Compare the masks of the runs, and bring all measurements together."""
         points = [
-            TradeOffPoint(each.options.mode, each.options.keyframe_interval, _numbers(report))
+            TradeOffPoint(each.mode, each.options.keyframe_interval, _numbers(report))
             for each, report in zip(self.runs, reports, strict=True)
         ]
         modes = {"image": dict(baseline)} if baseline else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
 from tfcseg.images import read_image
 from tfcseg.inference import IntervalNetwork
 from tfcseg.inference_options import InferenceOptions
+from tfcseg.model.carry_over import Carried
 from tfcseg.report import model_facts
 from tfcseg.summary import option_facts
 from tfcseg.weights import LoadedModel
@@ -47,25 +48,31 @@ class ModelPredictions:
         """One label map (at its mask's size) per frame of ``video``, or the reason why there is none."""
         interval: list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]] = []
         readable = 0
+        before: Carried | None = None
         for frame in video.frames:
             image = _read(video, frame)
             interval.append((frame, image))
             readable += not isinstance(image, TfcsegError)
             if readable == self._interval:
-                yield from self._predict(interval)
+                before = yield from self._predict(interval, before)
                 interval, readable = [], 0
-        yield from self._predict(interval)
+        yield from self._predict(interval, before)
 
-    def _predict(self, interval: Sequence[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]]) -> Iterator[Prediction]:
+    def _predict(
+        self, interval: Sequence[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]], before: Carried | None
+    ) -> Generator[Prediction, None, Carried | None]:
+        """Predictions for an interval; returns what it hands on, ``before`` is what the one before it did."""
         images = [image for _, image in interval if not isinstance(image, TfcsegError)]
-        results = iter(self._network.run(images, _label_size(interval))) if images else iter(())
+        results = self._network.run(images, _label_size(interval), before) if images else []
+        remaining = iter(results)
         for _, image in interval:
             if isinstance(image, TfcsegError):
                 yield image
             else:
-                result = next(results)
+                result = next(remaining)
                 self.model_s += result.model_ms / 1000
                 yield result.labels
+        return results[-1].carried if results else before
 
 
 def _read(video: VspwVideo, frame: VspwFrame) -> NDArray[np.uint8] | TfcsegError:

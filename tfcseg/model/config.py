@@ -13,15 +13,25 @@ SIMILARITY_THRESHOLD = 0.8
 NUM_LEVELS = 4
 """Encoder levels at strides 4, 8, 16 and 32 (eq. 1)."""
 
+HEADS = 8
+"""Of the deformable attention (Deformable DETR); they share the embedding width among them."""
+
 SIZE_MULTIPLE = 32
 """Network inputs have sides that are multiples of the deepest stride."""
 
-MODES = ("tfc", "reuse", "image")
-"""``image``: every frame a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11."""
+MODES = ("tfc", "blend", "reuse", "image")
+"""``image``: every frame a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11. ``blend`` (ours): the full network
+on every frame, then eqs 5 to 7; nothing is reused, so that nothing needs repair."""
 
 
 CORRELATIONS = ("paper", "aligned")
 """``paper``: eq. 6 compares the same position. ``aligned``: the position's best match nearby (model/alignment.py)."""
+
+MODE_VARIANTS = (
+    "image",
+    *(f"{mode}{suffix}" for mode in ("reuse", "blend", "tfc") for suffix in ("-paper", "-aligned", "")),
+)
+"""Modes by themselves and with a correlation of their own, from the plainest to the one that all is about."""
 
 
 KEYFRAME_POSITIONS = ("first", "middle")
@@ -40,10 +50,12 @@ class ModelConfig:
     backbone: str
     embed_dim: int
     num_classes: int
-    heads: int = 8
+    heads: int = HEADS
     points: int = 4
     ffn_dim: int = 1024
     keyframe_interval: int = KEYFRAME_INTERVAL
     threshold: float = SIMILARITY_THRESHOLD
     correlation: str = "paper"
     keyframe_position: str = "first"
+    keyframe_carry: float = 0.0
+    """How much of the keyframe before a keyframe keeps where both agree (model/carry_over.py); 0 is the paper."""

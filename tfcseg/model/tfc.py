@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tfcseg.model.alignment import Shift, find_shift, move
+from tfcseg.model.carry_over import Carried, Carrying, carry_over
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.correlation import (
     Points,
@@ -47,6 +48,11 @@ class Keyframe(NamedTuple):
     levels: tuple[Tensor, Tensor]
     """x3 and x4 (B, C_l, h_l, w_l)."""
 
+    @property
+    def carried(self) -> Carried:
+        """What the keyframes after these take over from them."""
+        return Carried(self.logits, self.match)
+
 
 class NonKeyframes(NamedTuple):
     """Results for the B·T frames between keyframes."""
@@ -73,9 +79,41 @@ class TFCSegmenter(nn.Module):
         self.folded_values = nn.ModuleList()
         self.folded_similarity = nn.ModuleList()
 
-    def keyframe(self, image: Tensor) -> tuple[Tensor, Keyframe]:
-        """Eqs 1 to 3: (B, 3, H, W) normalised → logits (B, K, h, w) and what the interval's other frames need."""
-        return self._keyframe(*self.backbone.encode_low(image))
+    def keyframe(
+        self,
+        image: Tensor,
+        before: Carried | None = None,
+        *,
+        threshold: float | None = None,
+        correlation: str | None = None,
+        carry: float | None = None,
+    ) -> tuple[Tensor, Keyframe]:
+        """Eqs 1 to 3: (B, 3, H, W) normalised → logits (B, K, h, w) and what the interval's other frames need.
+
+        With ``before``, of the keyframe before the first of these in their video (one row), each takes over ``carry``
+        of the one before it where both agree (model/carry_over.py); what is None is the configuration's.
+        """
+        _, memory = self._keyframe(*self.backbone.encode_low(image))
+        if before is not None:
+            memory = self._carry_over(memory, before, threshold, correlation, carry)
+        return memory.logits, memory
+
+    def _carry_over(
+        self,
+        memory: Keyframe,
+        before: Carried | None,
+        threshold: float | None,
+        correlation: str | None,
+        carry: float | None,
+    ) -> Keyframe:
+        """Keyframes of one video in order, ``before`` the one before the first, with what they take over."""
+        config = self.config
+        how = Carrying(
+            config.keyframe_carry if carry is None else carry,
+            config.threshold if threshold is None else threshold,
+            (correlation or config.correlation) == "aligned",
+        )
+        return memory._replace(logits=carry_over(memory.carried, before, how)) if how.carry else memory
 
     def _keyframe(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Keyframe]:
         z, high, levels = self._embed(x1, x2)
@@ -106,9 +144,10 @@ class TFCSegmenter(nn.Module):
     ) -> NonKeyframes:
         """Eqs 4 to 11 for any number of frames per keyframe at once.
 
-        images (B·T, 3, H, W), the frames of one interval together; ``memory`` of the B keyframes. ``mode`` is ``tfc``
-        or ``reuse`` (eq. 4 alone: no interpolation, no MSDA). ``correlation`` is ``paper`` or ``aligned``; what is None
-        is the configuration's. Frames refer to their keyframe only, never to each other.
+        images (B·T, 3, H, W), the frames of one interval together; ``memory`` of the B keyframes. ``mode`` is ``tfc``,
+        ``reuse`` (eq. 4 alone: no interpolation, no MSDA) or ``blend`` (eqs 5 to 7 alone, on the full network's z_t).
+        ``correlation`` is ``paper`` or ``aligned``; what is None is the configuration's. Frames refer to their keyframe
+        only, never to each other.
         """
         return self._non_keyframes(*self.backbone.encode_low(images), memory, mode, threshold, correlation)
 
@@ -117,21 +156,25 @@ class TFCSegmenter(nn.Module):
         images: Tensor,
         length: int,
         key: int,
+        before: Carried | None = None,
         *,
         mode: str = "tfc",
         threshold: float | None = None,
         correlation: str | None = None,
-    ) -> tuple[Tensor, NonKeyframes]:
-        """Whole intervals of ``length`` > 1 frames at once, the low stages of all frames in one batch.
+        carry: float | None = None,
+    ) -> tuple[Keyframe, NonKeyframes]:
+        """Whole intervals of ``length`` > 1 frames of one video at once, the low stages of all frames in one batch.
 
-        images (B·length, 3, H, W) in order; frame ``key`` of each interval is its keyframe. Returns the keyframes'
-        logits (B, K, h, w) and what `non_keyframes` says about the others. Needs more memory than one call for the
-        keyframes and one for the frames between them, and launches fewer kernels.
+        images (B·length, 3, H, W) in order; frame ``key`` of each interval is its keyframe. ``before`` (one row) is of
+        the keyframe before the first one; with ``carry`` every other one takes over from that of the interval before.
+        Returns what the keyframes leave (B rows) and what `non_keyframes` says about the others. Needs more memory than
+        one call for the keyframes and one for the frames between them, and launches fewer kernels.
         """
         low = [x.reshape(-1, length, *x.shape[1:]) for x in self.backbone.encode_low(images)]
-        logits, memory = self._keyframe(*(x[:, key] for x in low))
+        _, memory = self._keyframe(*(x[:, key] for x in low))
+        memory = self._carry_over(memory, before, threshold, correlation, carry)
         x1, x2 = (torch.cat([x[:, :key], x[:, key + 1 :]], dim=1).flatten(0, 1) for x in low)
-        return logits, self._non_keyframes(x1, x2, memory, mode, threshold, correlation)
+        return memory, self._non_keyframes(x1, x2, memory, mode, threshold, correlation)
 
     def _non_keyframes(
         self, x1: Tensor, x2: Tensor, memory: Keyframe, mode: str, threshold: float | None, correlation: str | None
@@ -142,14 +185,17 @@ class TFCSegmenter(nn.Module):
         aligned = (correlation or self.config.correlation) == "aligned"
         shift = find_shift(memory.match, match) if aligned else None
         rows = None if shift is None else shift.rows
-        z_t = self._mixed_embedding(x1, x2, memory, shift)
+        z_t = self._embed(x1, x2)[0] if mode == "blend" else self._mixed_embedding(x1, x2, memory, shift)
         logits = head.classify(z_t)
         w = similarity(move(memory.level2, rows, frames), resize(match, size))
+        none = w.new_zeros(frames, dtype=torch.float32)
         if mode == "reuse":
-            return NonKeyframes(logits, w[:, 0], w.new_zeros(frames, dtype=torch.float32), shift)
+            return NonKeyframes(logits, w[:, 0], none, shift)
         # Eq. 7. The classifier is linear: its results may be interpolated in the embeddings' place, K channels, not D.
         w_hat = interpolation_weight(w)
         logits = interpolate(move(memory.logits, rows, frames), logits, w_hat)
+        if mode == "blend":
+            return NonKeyframes(logits, w[:, 0], none, shift)
         points = inconsistent_points(w, self.config.threshold if threshold is None else threshold)
         if points.frame.numel():
             repaired = head.classify_points(self._repair(points, z_t, w_hat, (x1, x2), memory, shift))

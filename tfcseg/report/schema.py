@@ -80,6 +80,7 @@ class OptionFacts:
     correlation: str
     keyframe_position: str
     compile: bool = False  # rounds differently
+    keyframe_carry: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
