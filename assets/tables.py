@@ -3,7 +3,8 @@
 A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Without a kind, FILE is a compare.json
 of ``tfcseg compare``; ``speed``, ``stages``, ``limits`` and ``memory`` take what ``tfcseg bench -o FILE`` wrote, a
 column or block of rows per file, and ``scaling`` a scaling-*.json of ``tfcseg bench --scaling``. ``ablation`` and
-``similarity`` take what ``tfcseg ablate -o FILE`` wrote, a table per file.
+``similarity`` take what ``tfcseg ablate -o FILE`` wrote, a table per file. ``stills`` and ``clips`` take what
+``tfcseg eval-stills -o FILE`` and ``tfcseg eval-clips -o FILE`` wrote.
 """
 
 from __future__ import annotations
@@ -49,6 +50,13 @@ SCORE_TITLES = {"miou": "mIoU", "vc8": "VC8", "vc16": "VC16"}
 MARKS = {"agrees": "✓", "differs": "✗", "unclear": "~"}
 """What a step did, next to the paper's."""
 
+CLIP_COLUMNS = (
+    ("TC", "tc"),
+    ("labels changed", "label_change"),
+    ("VC8", "vc8"),
+    ("VC16", "vc16"),
+    ("same as the teachers", "agreement"),
+)
 AROUND = "around the network"
 """What the stages beside the network are called in a bench-*.json: the same for all contenders."""
 
@@ -162,12 +170,80 @@ def similarity_table(results: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def still_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row per network, a block of columns per vocabulary: mIoU on every set, the mean, a student's share of it."""
+    parts = []
+    for result in results:
+        sets = [each["name"] for each in result["sets"]]
+        lines = []
+        for vocabulary in dict.fromkeys(each["network"]["label_set"] for each in result["networks"]):
+            counts = [len(each["classes"][vocabulary]) for each in result["sets"]]
+            titles = [f"{name} ({count})" for name, count in zip(sets, counts, strict=True)]
+            lines += _heading([f"mIoU, classes of `{vocabulary}`", *titles, "mean", "of the best teacher"])
+            for each in result["networks"]:
+                scores = [each["scores"][name][vocabulary] for name in sets]
+                cells = [_cell(score["miou"] if score["is_complete"] else None, "{:.1f}") for score in scores]
+                cells.append(_cell(each["mean"][vocabulary], "{:.1f}"))
+                cells.append(_cell(each["to_best_teacher"].get(vocabulary), "{:.0f} %"))
+                lines += _row(_network_name(each["network"]), cells)
+            lines.append("")
+        counts = ", ".join(f"{each['stills']} of {each['name']}" for each in result["sets"])
+        inputs = "; ".join(
+            dict.fromkeys(f"{each['network']['role']}s: {each['network']['input']}" for each in result["networks"])
+        )
+        parts.append("\n".join(lines) + f"\nStills: {counts}. In brackets: classes that occur there. {inputs}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def clip_table(results: Sequence[dict[str, Any]]) -> str:
+    """A table per model and mode: a row per clip, each cell from the first mode to this one; means, wins, gains."""
+    parts = []
+    for result in results:
+        first, *others = result["modes"]
+        for scores in result["results"]:
+            for mode in others:
+                parts.append("\n".join(_clip_rows(result, scores, first, mode)) + "\n\n" + _clip_conditions(result))
+    return "\n\n".join(parts) + "\n"
+
+
+def _clip_rows(result: dict[str, Any], scores: dict[str, Any], first: str, mode: str) -> list[str]:
+    shown = [(title, key) for title, key in CLIP_COLUMNS if scores["mean"][first].get(key) is not None]
+    lines = _heading([f"`{scores['name']}`, `{first}` → `{mode}`", "frames", *(title for title, _ in shown)])
+    for clip in result["clips"]:
+        own = scores["clips"][clip["name"]]
+        lines += _row(clip["name"], [str(clip["frames"]), *(_step(own[first], own[mode], key) for _, key in shown)])
+    means, change = scores["mean"], scores["changes"][mode]
+    lines += _row("**mean**", ["", *(_step(means[first], means[mode], key) for _, key in shown)])
+    lines += _row("**gain**", ["", *(_cell(change["gain"].get(key), "{:+.2f}") for _, key in shown)])
+    better = [f"{change['better'].get(key, 0)} of {len(result['clips'])}" for _, key in shown]
+    return lines + _row("**better on**", ["", *better])
+
+
+def _step(before: dict[str, Any], after: dict[str, Any], key: str) -> str:
+    return f"{_cell(before.get(key), '{:.2f}')} → {_cell(after.get(key), '{:.2f}')}"
+
+
+def _clip_conditions(result: dict[str, Any]) -> str:
+    teachers = result["teachers"]
+    by = f" VC by labels of {', '.join(f'`{name}`' for name in teachers)}, steadied in time." if teachers else ""
+    return (
+        f"The first {result['first_s']:g} s of each clip, at most {result['max_frames']} frames; all in percent. "
+        f"TC along {result['tc_flow']}.{by}"
+    )
+
+
+def _network_name(network: dict[str, Any]) -> str:
+    return f"`{network['name']}`" + (", a teacher" if network["role"] == "teacher" else "")
+
+
 TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "speed": speed_table,
     "stages": stage_table,
     "limits": limit_table,
     "memory": memory_table,
     "scaling": scaling_table,
+    "stills": still_table,
+    "clips": clip_table,
     "ablation": ablation_table,
     "similarity": similarity_table,
 }

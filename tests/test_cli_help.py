@@ -14,10 +14,12 @@ from typer.main import get_command
 
 from tests.command_line import call
 from tests.media import folder_of_images, numbered_images, write_clip
+from tests.still_fixture import paint, paint_mask, write_stills
 from tests.tiny_model import write_tiny_model
 from tests.tiny_teacher import write_teacher
 from tests.vspw_fixture import make_vspw
 from tfcseg.cli import app, options
+from tfcseg.evaluation.label_names import FACADES8
 from tfcseg.evaluation.metrics import VC_PROTOCOLS
 from tfcseg.labels import ADE31
 from tfcseg.model.config import MODES
@@ -27,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = get_command(app).commands
 
 
-LONG = {"compare", "train", "publish", "bench"}
+LONG = {"compare", "train", "publish", "bench", "eval-clips"}
 """Commands whose examples take several seconds each."""
 
 
@@ -53,6 +55,8 @@ def work(tmp_path_factory):
     folder_of_images(folder / "photos", numbered_images(3, (96, 128)), ["a.png", "b.png", "c.png"])
     (folder / "teachers").mkdir()
     write_teacher(folder / "teachers" / "colours.tflite")
+    still = (paint([["blue"], ["green"]]), paint_mask([[2], [1]]))
+    write_stills(folder / "facades" / "test", {name: index for index, name in enumerate(FACADES8, start=1)}, [still])
     shutil.copy(ROOT / "assets" / "tfc-lite0.safetensors", folder / "best.safetensors")
     return folder
 

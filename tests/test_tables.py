@@ -159,3 +159,68 @@ def test_a_marker_names_kind_and_files(tables, result, tmp_path, monkeypatch):
     assert renewed.startswith("before\n<!-- table: memory one.json two.json -->\n")
     assert renewed.endswith("<!-- end -->\nafter\n")
     assert tables.with_tables(renewed) == renewed
+
+
+def still_score(miou, *, is_complete=True):
+    return {"miou": miou, "is_complete": is_complete}
+
+
+def test_stills_have_a_block_per_vocabulary(tables):
+    network = {"sha256": "0", "input": "as it is"}
+    result = {
+        "sets": [
+            {
+                "name": "coco/test",
+                "stills": 60,
+                "classes": {"ade31": ["sky", "road"], "scenes": ["sky", "road", "dog"]},
+            },
+        ],
+        "networks": [
+            {
+                "network": {"name": "mosaic", "role": "teacher", "label_set": "ade31", **network},
+                "scores": {"coco/test": {"ade31": still_score(40.0), "scenes": still_score(9.0, is_complete=False)}},
+                "mean": {"ade31": 40.0, "scenes": None},
+                "to_best_teacher": {},
+            },
+            {
+                "network": {"name": "mine", "role": "student", "label_set": "scenes", **network},
+                "scores": {"coco/test": {"ade31": still_score(38.0), "scenes": still_score(36.0)}},
+                "mean": {"ade31": 38.0, "scenes": 36.0},
+                "to_best_teacher": {"ade31": 95.0},
+            },
+        ],
+    }
+    text = tables.still_table([result])
+    assert "| mIoU, classes of `ade31` | coco/test (2) | mean | of the best teacher |" in text
+    assert "| `mosaic`, a teacher | 40.0 | 40.0 | – |" in text
+    assert "| `mine` | 38.0 | 38.0 | 95 % |" in text
+    scenes = text[text.index("classes of `scenes`") :]
+    assert "mosaic" not in scenes  # it cannot predict a dog
+    assert "| `mine` | 36.0 | 36.0 | – |" in scenes
+    assert "Stills: 60 of coco/test." in text
+
+
+def test_clips_go_from_one_mode_to_the_other(tables):
+    numbers = {"image": {"tc": 98.0, "vc8": None}, "tfc": {"tc": 99.0, "vc8": None}}
+    result = {
+        "modes": ["image", "tfc"],
+        "teachers": ["mosaic"],
+        "first_s": 8.0,
+        "max_frames": 120,
+        "tc_flow": "dis",
+        "clips": [{"name": "dog", "frames": 50}],
+        "results": [
+            {
+                "name": "mine",
+                "clips": {"dog": numbers},
+                "mean": numbers,
+                "changes": {"tfc": {"gain": {"tc": 1.0}, "better": {"tc": 1}, "worse": {"tc": []}}},
+            }
+        ],
+    }
+    text = tables.clip_table([result])
+    assert "| `mine`, `image` → `tfc` | frames | TC |\n" in text  # nothing else was measured
+    assert rows(text)[0] == "| dog | 50 | 98.00 → 99.00 |"
+    assert rows(text)[2:] == ["| **gain** |  | +1.00 |", "| **better on** |  | 1 of 1 |"]
+    assert "The first 8 s of each clip, at most 120 frames" in text
+    assert "VC by labels of `mosaic`, steadied in time." in text

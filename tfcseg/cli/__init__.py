@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import ablate, bench, compare, doctor, evaluate, models, publish, run, strip, train
+from tfcseg.cli import ablate, bench, compare, doctor, evaluate, held_out, models, publish, run, strip, train
 from tfcseg.cli.program import Program
 from tfcseg.machine import set_default_threads
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 app.command("run")(run.command)
 app.command("eval")(evaluate.command)
 app.command("compare")(compare.command)
+app.command("eval-stills")(held_out.stills)
+app.command("eval-clips")(held_out.clips)
 app.command("ablate")(ablate.command)
 app.command("strip")(strip.command)
 app.command("train")(train.command)

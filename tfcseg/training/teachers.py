@@ -46,8 +46,8 @@ class Teacher:
             except (ValueError, RuntimeError) as error:
                 raise DataError(f"{path} is not a TensorFlow Lite network: {str(error).splitlines()[0]}") from None
         self._input = self._network.get_input_details()[0]
-        output = self._network.get_output_details()[0]
-        spatial = tuple(int(n) for n in output["shape"][:3])
+        self._output = self._network.get_output_details()[0]
+        spatial = tuple(int(n) for n in self._output["shape"][:3])
         candidates = [
             tensor
             for tensor in self._network.get_tensor_details()
@@ -66,16 +66,28 @@ class Teacher:
 
     def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Class probabilities (GRID, GRID, K) of an (H, W, 3) RGB image of any size."""
-        height, width = self.size
-        squeezed = cv2.resize(image, (width, height), interpolation=_interpolation(image.shape[0], height))
-        self._network.set_tensor(self._input["index"], squeezed[None])
-        self._network.invoke()
+        self._see(image)
         scale, zero_point = self._logits["quantization"]  # (0, 0) where logits are not quantised
         quantised = self._network.get_tensor(self._logits["index"])[0]
         # Logits were enlarged from about GRID inside the network: a block's centre stands for the block.
         rows, columns = (((np.arange(GRID) + 0.5) * side / GRID).astype(np.intp) for side in quantised.shape[:2])
         sampled = quantised[np.ix_(rows, columns)].astype(np.float32)
         return _softmax((sampled - zero_point) * scale if scale else sampled)
+
+    def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What the network itself says of an (H, W, 3) RGB image of any size: class indices at its own output's size.
+
+        The whole image is squeezed to that, as it is to the input.
+        """
+        self._see(image)
+        output = self._network.get_tensor(self._output["index"])[0]
+        return np.asarray(output if output.ndim == 2 else output.argmax(axis=-1), dtype=np.uint8)
+
+    def _see(self, image: NDArray[np.uint8]) -> None:
+        height, width = self.size
+        squeezed = cv2.resize(image, (width, height), interpolation=_interpolation(image.shape[0], height))
+        self._network.set_tensor(self._input["index"], squeezed[None])
+        self._network.invoke()
 
 
 def teachers_by_classes(paths: Sequence[Path]) -> dict[int, list[Path]]:

@@ -1,0 +1,155 @@
+"""``tfcseg eval-stills`` and ``tfcseg eval-clips``: models on held-out data, beside their teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfcseg.cli import options
+from tfcseg.cli.console import print_line
+from tfcseg.cli.held_out_tables import print_clips, print_stills
+from tfcseg.cli.progress import stage_progress
+from tfcseg.cli.scores import print_json
+from tfcseg.model.config import MODES
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Shipped model or weights file; repeat it for several.",
+        show_default="default",
+        autocompletion=options.completing(options.model_names),
+    ),
+]
+Teachers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--teachers",
+        "-t",
+        help="Networks that taught it: .tflite files or folders of them, with ADE20K's 31 classes or VOC's 20.",
+        show_default=False,
+    ),
+]
+ResultFile = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File for the result as JSON.", show_default=False)
+]
+
+
+def stills(
+    sets: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders with images/, masks/ (value = id, 0 = void) and, in them or above, classes.json {id: name}.",
+            show_default=False,
+        ),
+    ],
+    models: Models = None,
+    teachers: Teachers = None,
+    output: ResultFile = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.ResultOnly = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """Score models and their teachers on labelled stills, all on the same classes.
+
+    Classes are matched by the built-in tables for COCO, MSRC, LabelMe facades, VSPW, ADE20K, Cityscapes and VOC.
+
+    Example: tfcseg eval-stills facades/test --teachers teachers
+    """
+    from tfcseg.held_out import compare_stills, result_json, write_result
+
+    with _claimed(output, sets, overwrite=overwrite):
+        with stage_progress("stills", shown=not quiet) as on_progress:
+            result = compare_stills(
+                sets,
+                models or ["default"],
+                _teacher_files(teachers),
+                device=device,
+                precision=precision,
+                on_progress=on_progress,
+            )
+        if output is not None:
+            write_result(output, result)
+    if as_json:
+        print_json(result_json(result))
+    else:
+        print_stills(result)
+    if output is not None and not quiet:
+        print_line(f"written: {output}")
+
+
+def clips(
+    sources: Annotated[list[Path], typer.Argument(help="Videos, or folders of frames.", show_default=False)],
+    models: Models = None,
+    teachers: Teachers = None,
+    modes: Annotated[
+        str,
+        typer.Option(
+            help="Modes; the others are compared with the first.", autocompletion=options.completing(lambda: MODES)
+        ),
+    ] = "image,tfc",
+    first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip that are seen.")] = 8.0,
+    max_frames: Annotated[int, typer.Option(min=2, help="Frames of each clip that are seen at most.")] = 120,
+    output: ResultFile = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.ResultOnly = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """Measure how steady labels are on unlabelled clips, mode against mode: TC, label change, VC by teachers' labels.
+
+    Example: tfcseg eval-clips assets/demo.mp4 --max-frames 6 --teachers teachers
+    """
+    from tfcseg.held_out import compare_clips, result_json, write_result
+
+    with _claimed(output, sources, overwrite=overwrite):
+        with stage_progress("clips", shown=not quiet) as on_progress:
+            result = compare_clips(
+                sources,
+                models or ["default"],
+                _teacher_files(teachers),
+                modes=[name.strip() for name in modes.split(",")],
+                first_s=first,
+                max_frames=max_frames,
+                device=device,
+                precision=precision,
+                on_progress=on_progress,
+            )
+        if output is not None:
+            write_result(output, result)
+    if as_json:
+        print_json(result_json(result))
+    else:
+        print_clips(result)
+    if output is not None and not quiet:
+        print_line(f"written: {output}")
+
+
+def _teacher_files(paths: Sequence[Path] | None) -> list[Path]:
+    from tfcseg.held_out.networks import teacher_files
+
+    return teacher_files(paths or [])
+
+
+@contextmanager
+def _claimed(output: Path | None, inputs: Sequence[Path], *, overwrite: bool) -> Iterator[None]:
+    """Make sure that the file can be written before anything is measured."""
+    from tfcseg.result_files import claimed_files
+
+    if output is None:
+        yield
+        return
+    with claimed_files(output.parent, [output.name], inputs=inputs, overwrite=overwrite):
+        yield
