@@ -199,10 +199,11 @@ def test_two_kinds_of_teachers_and_features_train_another_backbone(call, work, p
     rows = "decode_head.classifier.weight"
     assert torch.allclose(new[rows][:32].float(), old[rows].float(), atol=1e-3), "classes of the same name"
     assert new[rows][32:].abs().sum() > 0
-    features = ("--backbone", "mit_b0", "--features-from", first / "last.safetensors")
+    features = ("--backbone", "mit_b0", "--embed-dim", 32, "--features-from", first / "last.safetensors")
     assert call("train", photos, *both, *features, "-o", third)[0] == 0
     card = read_card(third / "last.safetensors")
     assert card.description.endswith("features of last")
+    assert (card.config.embed_dim, card.config.ffn_dim) == (32, 128)
     assert card.trained_on == "distilled from colours, voc on 3 photos and 1 video clip"
 
 
@@ -264,10 +265,12 @@ def places(work, vspw_root, photos, teacher):
         ("PHOTOS -o OUT --teachers NOWHERE", 2, "--teachers NOWHERE: no such .tflite file"),
         ("PHOTOS -o OUT --teachers PHOTOS", 2, "--teachers PHOTOS: no such .tflite file, or none in this folder"),
         ("PHOTOS -o OUT --teachers TEACHER --stage tfc", 2, "stage tfc refines an image network"),
+        ("PHOTOS -o OUT --teachers TEACHER --embed-dim 20", 2, "--embed-dim 20 is no multiple of 8, the attention's"),
+        ("ROOT -o OUT --init X --embed-dim 64", 2, "--embed-dim is that of the model given with --init; leave it out"),
         ("PHOTOS -o OUT --teachers TEACHER --init X --features-from X", 2, "--features-from teaches an image network"),
         ("PHOTOS -o PHOTOS/run --teachers TEACHER", 2, "--output PHOTOS/run is inside of the data (PHOTOS)"),
         ("PHOTOS -o OUT --cache PHOTOS --teachers TEACHER", 2, "--cache PHOTOS is inside of the data (PHOTOS)"),
-        ("PHOTOS -o OUT --teachers VOC", 1, "teacher VOC knows Pascal VOC's objects only; add one of ADE20K's"),
+        ("PHOTOS -o OUT --teachers VOC", 1, "objects only; add one of ADE20K's 32 classes"),
         ("PHOTOS -o OUT --teachers FILE", 1, "FILE is not a TensorFlow Lite network"),
         ("NOTES -o OUT --teachers TEACHER", 1, "no images or videos below NOTES"),
         ("BAD -o OUT --teachers TEACHER", 1, "damaged files: BAD/cut.png: the image is cut off; BAD/broken.mp4: "),

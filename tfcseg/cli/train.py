@@ -52,6 +52,9 @@ def command(
             help="efficientnet_lite0 or mit_b0 … mit_b5.", show_default="mit_b0; efficientnet_lite0 with --teachers"
         ),
     ] = None,
+    embed_dim: Annotated[
+        int | None, typer.Option(help="Width of the decode head.", show_default="128 for efficientnet_lite0, else 256")
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +123,7 @@ def command(
         cache=cache,
         stage=stage,
         backbone=backbone,
+        embed_dim=embed_dim,
         init=init,
         features_from=features_from,
         steps=steps,

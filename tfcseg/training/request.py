@@ -11,7 +11,7 @@ import torch
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE
 from tfcseg.machine import available_cores, has_bfloat16
-from tfcseg.model.config import SIZE_MULTIPLE
+from tfcseg.model.config import HEADS, SIZE_MULTIPLE
 from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import process_device, processes_here
 from tfcseg.training.recipes import is_vspw, recipe_options
@@ -51,6 +51,8 @@ class TrainRequest:
     cache: Path | None = None
     stage: str | None = None
     backbone: str | None = None
+    embed_dim: int | None = None
+    """Width D of the decode head, of a network that does not start from ``init``."""
     init: str | Path | None = None
     features_from: str | Path | None = None
     """Model whose features the backbone is to learn as well (stage ``image``)."""
@@ -148,6 +150,10 @@ def _check_numbers(request: TrainRequest) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {value} is less than {least}")
     if request.learning_rate is not None and not 0 < request.learning_rate <= 1:
         raise UsageError(f"--lr {request.learning_rate:g} is not between 0 and 1")
+    if request.embed_dim is not None and (request.embed_dim < 1 or request.embed_dim % HEADS):
+        raise UsageError(f"--embed-dim {request.embed_dim} is no multiple of {HEADS}, the attention's heads")
+    if request.embed_dim is not None and request.init is not None:
+        raise UsageError("--embed-dim is that of the model given with --init; leave it out")
     if request.crop is not None and request.crop % SIZE_MULTIPLE:
         raise UsageError(f"--crop {request.crop} is no multiple of {SIZE_MULTIPLE}")
     if request.size is not None and request.size > MOST_INPUT_SIZE_PX:

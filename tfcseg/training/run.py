@@ -108,10 +108,11 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
     if plan.is_supervised:
         labels = open_vspw(request.data[0], "train").labels
         backbone = request.backbone or SUPERVISED_BACKBONE
-        network, start = start_supervised(backbone, labels, request.init, plan.short_side_px)
+        network, start = start_supervised(backbone, labels, request.init, plan.short_side_px, request.embed_dim)
     else:
         labels = taught_labels(plan.teachers)
-        network, start = start_network(request.backbone or DEFAULT_BACKBONE, labels, request.init)
+        backbone = request.backbone or DEFAULT_BACKBONE
+        network, start = start_network(backbone, labels, request.init, embed_dim=request.embed_dim)
     if request.backbone not in {None, start.config.backbone}:
         raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
     features = _features(request, start, network)

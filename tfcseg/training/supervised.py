@@ -50,7 +50,7 @@ def vspw_material(
 
 
 def start_supervised(
-    backbone: str, labels: LabelSet, init: str | Path | None, short_side_px: int
+    backbone: str, labels: LabelSet, init: str | Path | None, short_side_px: int, embed_dim: int | None = None
 ) -> tuple[TFCSegmenter, ModelCard]:
     """Network for the classes ``labels`` and its card, with the paper's numbers for what is between keyframes.
 
@@ -59,7 +59,10 @@ def start_supervised(
     weights and a Mix Transformer random ones: the paper's come from ImageNet, and nobody but the user can bring them.
     """
     published = init is not None and _is_published(Path(init))
-    network, card = _from_published(Path(str(init)), labels) if published else start_network(backbone, labels, init)
+    if published:
+        network, card = _from_published(Path(str(init)), labels)
+    else:
+        network, card = start_network(backbone, labels, init, embed_dim=embed_dim)
     config = replace(
         card.config,
         keyframe_interval=KEYFRAME_INTERVAL,
