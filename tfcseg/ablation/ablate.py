@@ -44,6 +44,7 @@ class Settings:
     keyframe_interval: int | None = KEYFRAME_INTERVAL
     keyframe_position: str | None = "first"
     threshold: float | None = SIMILARITY_THRESHOLD
+    keyframe_carry: float | None = 0.0
     size: int | None = None
 
     def options(self, model: LoadedModel) -> InferenceOptions:
@@ -98,7 +99,7 @@ def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other
         return [row for row in known if row.name != WITHOUT_BCE or has_other_weights]
     missing = set(names) - {row.name for row in known}
     if missing:
-        raise UsageError(f"row {min(missing)} is no longer interval than that of the other rows; leave it out")
+        raise UsageError(f"row {min(missing)} changes nothing in row tfc, or shortens its interval; leave it out")
     return [row for row in known if row.name in names]
 
 

@@ -12,6 +12,9 @@ FIXED_WEIGHTS = (0.1, 0.9)
 """The paper has 0.1 and does not say whose share it is. By eq. 7 it is the keyframe's; 0.9 is the other reading."""
 INTERVALS = (4, 5, 6, 7, 8, 9)
 
+OURS = ("aligned", "middle", "carry", "blend")
+"""What the paper does not have: each beside the full method, ``blend`` beside the image network."""
+
 SCORES = ("miou", "vc8", "vc16")
 
 PAPER: Mapping[str, Mapping[str, float | None]] = {
@@ -44,4 +47,5 @@ def row_names() -> list[str]:
         *(f"msda-{threshold:.1f}" for threshold in ABLATED_THRESHOLDS),
         *("tfc", "level-1", WITHOUT_BCE),
         *(f"interval-{interval}" for interval in INTERVALS),
+        *OURS,
     ]

@@ -14,7 +14,7 @@ from tfcseg.spelling import hint
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way of computing the frames between keyframes; ``variant`` None is the image network."""
+    """One way of computing the frames between keyframes; ``variant`` None is the network as it is."""
 
     name: str
     title: str
@@ -43,8 +43,17 @@ def check_rows(names: Sequence[str], *, has_other_weights: bool) -> None:
         raise UsageError(f"row {WITHOUT_BCE} is of weights trained without L_bce; give them with --without-bce")
 
 
-def build_rows(options: InferenceOptions) -> list[Row]:
-    """All rows for the ``options`` of the full method, in the table's order."""
+def build_rows(settings: InferenceOptions) -> list[Row]:
+    """All rows for the ``settings`` of the full method, in the table's order.
+
+    Row ``carry`` is the only one whose keyframes carry anything over: what that does would hide what others do.
+    """
+    options = replace(settings, keyframe_carry=0.0)
+    return [*_rows_of_steps(options), *_rows_of_intervals(options), *_own_rows(settings, options)]
+
+
+def _rows_of_steps(options: InferenceOptions) -> list[Row]:
+    """Steps of the method left out or replaced."""
     plain = Variant(weight=0.0, updates=False)
     rows = [
         Row("image", "image", None, replace(options, mode="image", keyframe_interval=1), None),
@@ -66,20 +75,30 @@ def build_rows(options: InferenceOptions) -> list[Row]:
         )
         for threshold in ABLATED_THRESHOLDS
     ]
-    rows += [
+    return [
+        *rows,
         Row("tfc", "TFC", "interpolation", options, Variant()),
         Row("level-1", "TFC, w from level 1", "tfc", options, Variant(level=1)),
-        Row(WITHOUT_BCE, "TFC, trained without L_bce", "tfc", options, Variant()),
+        Row(WITHOUT_BCE, "TFC without L_bce", "tfc", options, Variant()),
     ]
-    rows += [
-        Row(
-            f"interval-{interval}",
-            f"TFC, interval {interval}",
-            "tfc",
-            replace(options, keyframe_interval=interval),
-            Variant(),
-        )
-        for interval in INTERVALS
-        if interval > options.keyframe_interval
+
+
+def _rows_of_intervals(options: InferenceOptions) -> list[Row]:
+    """The full method at longer intervals."""
+    longer = [interval for interval in INTERVALS if interval > options.keyframe_interval]
+    changed = [replace(options, keyframe_interval=interval) for interval in longer]
+    return [
+        Row(f"interval-{own.keyframe_interval}", f"TFC, interval {own.keyframe_interval}", "tfc", own, Variant())
+        for own in changed
     ]
-    return rows
+
+
+def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row]:
+    """What the paper does not have, as far as it is not among the ``options`` of all rows."""
+    ours = {
+        "aligned": ("TFC, aligned correlation", replace(options, correlation="aligned")),
+        "middle": ("TFC, middle keyframes", replace(options, keyframe_position="middle")),
+        "carry": (f"TFC, keyframes carry {settings.keyframe_carry:g}", settings),
+    }
+    rows = [Row(name, title, "tfc", own, Variant()) for name, (title, own) in ours.items() if own != options]
+    return [*rows, Row("blend", "image + interpolation", "image", replace(options, mode="blend"), None)]

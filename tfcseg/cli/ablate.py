@@ -77,6 +77,10 @@ def command(
             autocompletion=options.completing(lambda: KEYFRAME_POSITIONS),
         ),
     ] = None,
+    keyframe_carry: Annotated[
+        float | None,
+        typer.Option(help="Keyframes of row carry keep so much of the one before.", show_default=_BY_SETTINGS),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Points less similar are recomputed.", show_default=_BY_SETTINGS)
     ] = None,
@@ -107,7 +111,7 @@ def command(
     from tfcseg.result_files import claimed_files
 
     given = {name: value for name, value in options.network_options(context).items() if value is not None}
-    base = Settings() if settings == "paper" else Settings(None, None, None, None)
+    base = Settings() if settings == "paper" else Settings(None, None, None, None, None)
     place = (
         nullcontext()
         if output is None

@@ -33,7 +33,7 @@ def _rows(result: Ablation) -> Table:
     from tfcseg.ablation.paper import SCORES
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    titles = ("", "mIoU", "VC8", "VC16", "recomputed\n(%)", "paper\nmIoU", "\nVC8", "\nVC16", "direction")
+    titles = ("", "mIoU", "VC8", "VC16", "updated\n(%)", "paper\nmIoU", "\nVC8", "\nVC16", "as the\npaper")
     for title in titles:
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for row in result.rows:

@@ -29,6 +29,7 @@ def command(
     size: options.Size = None,
     correlation: options.Correlation = None,
     keyframe_position: options.KeyframePosition = None,
+    keyframe_carry: options.KeyframeCarry = None,
     start: options.Start = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",

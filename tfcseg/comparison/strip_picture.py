@@ -84,7 +84,8 @@ class _StripPainter:
 
     def _draw_column(self, canvas: PIL.Image.Image, pen: ImageDraw.ImageDraw, index: int) -> None:
         frame, left = self._columns[index].frame, self._left + index * (self._panel[1] + self._gap)
-        what = "keyframe" if frame.is_keyframe else f"{100 * (frame.updated_fraction or 0):.1f} % recomputed"
+        percentage = 100 * (frame.updated_fraction or 0)
+        what = "keyframe" if frame.is_keyframe else f"{percentage:.{1 if percentage >= 1 else 2}f} % recomputed"
         titles = ((f"frame {frame.index} · {frame.time_s:.2f} s", _INK), (what, _FAINT))
         for line, (title, colour) in enumerate(titles):
             pen.text((left, (0.6 + 1.3 * line) * self._font_px), title, colour, self._font)
