@@ -46,10 +46,12 @@ class Network(Protocol):
     """What is compared."""
 
     @property
-    def facts(self) -> NetworkFacts: ...  # noqa: D102
+    def facts(self) -> NetworkFacts:
+        """Which network it is."""
 
     @property
-    def labels(self) -> LabelSet: ...  # noqa: D102
+    def labels(self) -> LabelSet:
+        """Classes of what it predicts."""
 
     def predict(self, image: Image, size: tuple[int, int]) -> Labels:
         """Class indices of an (H, W, 3) image at ``size`` (height, width)."""
