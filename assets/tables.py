@@ -159,9 +159,7 @@ def similarity_table(results: Sequence[dict[str, Any]]) -> str:
     parts = []
     for result in results:
         scores = next(row["similarity"] for row in result["rows"] if row["name"] == "tfc")
-        lines = _heading(
-            ["similarity below", "points", "told rightly", "precision of “changed”", "recall of “changed”"]
-        )
+        lines = _heading(["similarity below", "points", "told rightly", "precision of changes", "recall of changes"])
         for mask in scores["thresholds"]:
             cells = [_cell(mask[key], "{:.1f} %") for key in ("below", "accuracy", "precision", "recall")]
             lines += _row(f"{mask['threshold']:g}", cells)
