@@ -127,13 +127,12 @@ class IntervalNetwork:
         """Results frame by frame, each before the next image is asked for: low latency for live input."""
         memory: Keyframe | None = None
         key_size = (0, 0)
-        length = self.options.keyframe_interval
         for index, image in enumerate(images):
             size = (image.shape[0], image.shape[1])
             with torch.inference_mode():
                 if not self.options.uses_memory:
                     result = self._alone(image, size)
-                elif memory is None or index % length == 0:
+                elif memory is None or index % self.options.keyframe_interval == 0:
                     key_size = size
                     result, memory = self._keyframe(image, size, before)
                     before = self._carried(memory)

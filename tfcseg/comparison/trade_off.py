@@ -71,8 +71,9 @@ def _draw_metric(axes: Axes, points: Sequence[TradeOffPoint], key: str) -> None:
         for dot in dots.get("image", []):  # interval 1 is the image network: where every line begins
             axes.plot([dot.fps, line[0].fps], [dot.value, line[0].value], ":", color=colour)
         for dot in line:
+            place = (0, -14 if correlation else 6)  # where two lines meet, both can be read
             axes.annotate(
-                str(dot.interval), (dot.fps, dot.value), (0, 6), textcoords="offset points", ha="center", color=colour
+                str(dot.interval), (dot.fps, dot.value), place, textcoords="offset points", ha="center", color=colour
             )
     axes.set_xlabel("fps (model only)")
     axes.set_ylabel(f"{_TITLES[key]} (%), {'lower' if key == 'label_change' else 'higher'} is better")
