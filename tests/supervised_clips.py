@@ -16,7 +16,7 @@ SIZE = (64, 96)
 FRAMES = 12
 """Four windows of 8 frames (the last is left out), three intervals of 4."""
 
-NOISE = 30.0
+NOISE = 60.0
 """Deviation of the camera's noise per channel: enough for labels to flicker at the shapes' edges."""
 
 COLOURS = np.zeros((256, 3))

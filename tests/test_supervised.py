@@ -164,4 +164,4 @@ def test_four_clips_are_learnt_and_labels_between_keyframes_are_steadier(tmp_pat
         scores[mode] = json.loads(done.stdout)
     assert scores["image"]["miou"] > 90
     assert scores["tfc"]["miou"] > 90
-    assert scores["tfc"]["vc8"] > scores["image"]["vc8"]
+    assert scores["tfc"]["vc8"] > scores["image"]["vc8"] + 0.5

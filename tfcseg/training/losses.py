@@ -49,7 +49,8 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) 
 def similarity_loss(w_hat: Tensor, unchanged: Tensor, weight: Tensor) -> WeightedSum:
     """L_bce: ŵ_t (B, h, w) in [0, 1] against "the label at this position is the same at k and t" (B, h, w) in {0, 1}.
 
-    Focal with γ = FOCAL_GAMMA. ``weight`` (B, h, w) is 0 where a label is unknown.
+    Focal with γ = FOCAL_GAMMA, both kinds weighted alike (the paper names no α). ``weight`` (B, h, w) is 0 where a
+    label is unknown. The paper supervises ŵ_t, not w_t: opposite features (w_t < 0) teach nothing.
     """
     right = torch.where(unchanged > 0.5, w_hat, 1 - w_hat).float().clamp(1e-4, 1.0)
     loss = -((1 - right) ** FOCAL_GAMMA) * right.log()

@@ -55,7 +55,10 @@ def image_losses(
 
 
 def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str) -> Losses:
-    """Step 2, eq. 12: L_seg over the keyframe and its non-keyframes, L_bce over the similarities."""
+    """Step 2, eq. 12: L_seg over the keyframe and its non-keyframes, L_bce over the similarities.
+
+    The paper averages L_seg over the frames and does not say how: here every labelled pixel counts once.
+    """
     keyframe_logits, memory = network.keyframe(images[:, 0])
     result = network.non_keyframes(images[:, 1:].flatten(0, 1), memory, correlation=correlation)
     key = segmentation_loss(keyframe_logits, labels[:, 0])
