@@ -12,7 +12,7 @@ from tiny_model import build_tiny_network, moving_clip
 from tfcseg.carried_file import load_carried, save_carried
 from tfcseg.errors import OutputError
 from tfcseg.model.alignment import find_shift
-from tfcseg.model.carry_over import Carried, Carrying, carry_over, carry_weight
+from tfcseg.model.carry_over import SAME_SCENE, Carried, Carrying, carry_over, carry_weight
 from tfcseg.model.config import CORRELATIONS
 
 SIZE = (32, 64)
@@ -41,7 +41,8 @@ def written_out_weight(network, before, image, cells):
     k, t = (written_out.enlarge(x.permute(0, 3, 1, 2), size) for x in features)
     k = written_out.displace(k, cells)
     w = (k * t).sum(1) / ((k * k).sum(1).sqrt() * (t * t).sum(1).sqrt())
-    return CARRY * ((w - THRESHOLD) / (1 - THRESHOLD)).clamp(min=0, max=1), w
+    g = CARRY * ((w - THRESHOLD) / (1 - THRESHOLD)).clamp(min=0, max=1)
+    return g if (w >= THRESHOLD).sum() >= SAME_SCENE * w.numel() else 0 * g, w
 
 
 @pytest.mark.parametrize("correlation", CORRELATIONS)
@@ -73,7 +74,7 @@ def test_the_equation_is_written_out(network, clip, correlation):
 @torch.inference_mode()
 def test_keyframes_at_once_are_keyframes_one_after_the_other(network, clip, correlation):
     """Also those of whole intervals, and with the keyframe before them handed in."""
-    before = network.keyframe(moving_clip(1, SIZE, seed=3).double())[1].carried
+    before = network.keyframe(moving_clip(2, SIZE).double()[1:])[1].carried
     for first in (None, before):
         carried, wanted = first, []
         for image in clip:
@@ -124,10 +125,31 @@ def test_a_still_picture_stays_bit_for_bit(correlation):
 
 
 def test_weights_by_hand():
-    w = torch.tensor([-1.0, 0.5, 0.8, 0.9, 1.0])
-    torch.testing.assert_close(carry_weight(w, Carrying(0.5, 0.8, False)), torch.tensor([0, 0, 0, 0.25, 0.5]))
-    torch.testing.assert_close(carry_weight(w, Carrying(1.0, 0.0, False)), torch.tensor([0, 0.5, 0.8, 0.9, 1.0]))
-    assert carry_weight(w, Carrying(1.0, 1.0, False))[:4].tolist() == [0, 0, 0, 0]  # no point is consistent
+    w = torch.tensor([-1.0, 0.5, 0.8, 0.9, 1.0]).view(1, 1, 1, 5)
+
+    def weights(carry, threshold):
+        return carry_weight(w, Carrying(carry, threshold, False)).flatten()
+
+    torch.testing.assert_close(weights(0.5, 0.8), torch.tensor([0, 0, 0, 0.25, 0.5]))
+    torch.testing.assert_close(weights(1.0, 0.0), torch.tensor([0, 0.5, 0.8, 0.9, 1.0]))
+    assert weights(1.0, 1.0).tolist() == [0, 0, 0, 0, 0]  # a fifth of the points is no scene
+    assert weights(1.0, 0.85).tolist()[3] > 0  # two fifths are
+
+
+@torch.inference_mode()
+def test_another_scene_begins_anew(network, clip):
+    """Even where it happens to look like the one before; the one keyframe of several that shows it, alone."""
+    fresh, memory = network.keyframe(clip[:1])
+    width = memory.match.shape[-1]
+    for columns, is_same in ((width // 4, False), (3 * width // 4, True)):
+        match = torch.cat([memory.match[..., :columns], -memory.match[..., columns:]], dim=-1)
+        before = Carried(memory.logits.flip(1), match)
+        logits, _ = network.keyframe(clip[:1], before, **options())
+        assert torch.equal(logits, fresh) != is_same
+    both = Carried(torch.cat([memory.logits, memory.logits.flip(1)]), torch.cat([-memory.match, -memory.match]))
+    logits = carry_over(both, memory.carried, Carrying(CARRY, THRESHOLD, aligned=False))
+    assert torch.equal(logits[:1], memory.logits)
+    assert not torch.equal(logits[1:], memory.logits.flip(1))
 
 
 def test_one_keyframe_without_another_before_it_is_itself():
