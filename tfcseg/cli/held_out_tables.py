@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _NOTHING = "–"
 _COLUMNS = (
     ("TC", "tc"),
-    ("label change", "label_change"),
+    ("label\nchange", "label_change"),
     ("VC8", "vc8"),
     ("VC16", "vc16"),
-    ("as teachers", "agreement"),
+    ("as\nteachers", "agreement"),
 )
 
 
@@ -75,18 +75,20 @@ def _score(score: SetScore) -> str:
 def _clip_table(result: ClipsResult, scores: ModelScores, mode: str) -> Table:
     first = result.modes[0]
     shown = [(title, key) for title, key in _COLUMNS if key in scores.mean[first]]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("", "frames", *(title for title, _ in shown)):
-        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    # 80 columns must do: it is the names that give way.
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for title, _ in shown:
+        table.add_column(title, justify="right", no_wrap=True)
     for clip in result.clips:
         numbers = scores.clips[clip.name]
         cells = [_step(numbers[first], numbers[mode], key) for _, key in shown]
-        table.add_row(plain(clip.name), str(clip.frames), *cells)
-    table.add_row("mean", "", *(_step(scores.mean[first], scores.mean[mode], key) for _, key in shown))
+        table.add_row(plain(clip.name), *cells)
+    table.add_row("mean", *(_step(scores.mean[first], scores.mean[mode], key) for _, key in shown))
     if mode in scores.changes:
         change = scores.changes[mode]
         better = [f"{change.better.get(key, 0)} of {len(result.clips)}" for _, key in shown]
-        table.add_row("better on", "", *better)
+        table.add_row("better on", *better)
     return table
 
 
