@@ -1,4 +1,4 @@
-"""Writes the README's tables from the measurements in assets/results: ``python assets/tables.py``.
+"""Writes the tables of README.md and assets/*.md from the measurements in assets/results: ``python assets/tables.py``.
 
 A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Without a kind, FILE is a compare.json
 of ``tfcseg compare``; ``speed``, ``stages``, ``limits`` and ``memory`` take what ``tfcseg bench -o FILE`` wrote, a
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "assets").glob("*.md")))
 MARKED = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 ROWS = (
@@ -364,4 +364,5 @@ def _model_conditions(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for document in DOCUMENTS:
+        document.write_text(with_tables(document.read_text(encoding="utf-8")), encoding="utf-8")
