@@ -71,6 +71,10 @@ def command(
         int | None, typer.Option(help="Samples per step and process.", show_default="the recipe's")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the recipe's")] = None,
+    bce_weight: Annotated[
+        float | None,
+        typer.Option(help="Weight of L_bce beside L_seg (stage tfc); 0 trains without it.", show_default="1"),
+    ] = None,
     crop: Annotated[
         int | None, typer.Option(help="Side of the training crop in px.", show_default="480, 320 with --teachers")
     ] = None,
@@ -129,6 +133,7 @@ def command(
         steps=steps,
         batch=batch,
         learning_rate=lr,
+        bce_weight=bce_weight,
         crop=crop,
         size=size,
         workers=workers,

@@ -255,8 +255,8 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
             warmup_steps=50,
             averaging=0.995,
             train_norms=False,
-            # What the image network sees needs no change: the head learns what to compare, MSDA what to repair. Training
-            # a frozen backbone's clips takes half the time.
+            # What the image network sees needs no change: the head learns what to compare, MSDA what to repair. Clips
+            # through a frozen backbone take half the time.
             frozen=("backbone.",),
             correlation="both",
         )

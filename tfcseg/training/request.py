@@ -59,6 +59,8 @@ class TrainRequest:
     steps: int | None = None
     batch: int | None = None
     learning_rate: float | None = None
+    bce_weight: float | None = None
+    """Of L_bce in eq. 12; 0 trains without it (the paper's ablation)."""
     crop: int | None = None
     size: int | None = None
     """Short side at inference, around which the views of a VSPW folder are drawn."""
@@ -110,6 +112,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         "steps": request.steps,
         "batch": request.batch,
         "learning_rate": request.learning_rate,
+        "bce_weight": request.bce_weight,
         "seed": request.seed,
     }
     options = recipe_options(stage, supervised=is_supervised, given=given)
@@ -154,6 +157,8 @@ def _check_numbers(request: TrainRequest) -> None:
         raise UsageError(f"--embed-dim {request.embed_dim} is no multiple of {HEADS}, the attention's heads")
     if request.embed_dim is not None and request.init is not None:
         raise UsageError("--embed-dim is that of the model given with --init; leave it out")
+    if request.bce_weight is not None and not 0 <= request.bce_weight <= 100:
+        raise UsageError(f"--bce-weight {request.bce_weight:g} is not between 0 and 100")
     if request.crop is not None and request.crop % SIZE_MULTIPLE:
         raise UsageError(f"--crop {request.crop} is no multiple of {SIZE_MULTIPLE}")
     if request.size is not None and request.size > MOST_INPUT_SIZE_PX:
