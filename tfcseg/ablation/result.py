@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from tfcseg.ablation.paper import PAPER, SCORES
 from tfcseg.ablation.rows import Row
 from tfcseg.ablation.similarity import SimilarityScores
-from tfcseg.outputs import replace_atomically
-from tfcseg.report import ModelFacts, to_json
+from tfcseg.report import ModelFacts
 
 SCHEMA = 1
 KIND = "ablation"
@@ -77,22 +74,6 @@ def directions(row: Row, scores: Numbers, base: Numbers) -> dict[str, str]:
         if ours is not None and wanted is not None:
             found[key] = "agrees" if ours == wanted else "differs" if ours * wanted else "unclear"
     return found
-
-
-def ablation_json(ablation: Ablation) -> dict[str, Any]:
-    """Content of the file."""
-    content = to_json(ablation)
-    if not isinstance(content, dict):  # for the type checker: a dataclass becomes an object
-        raise TypeError("an ablation is an object")
-    return content
-
-
-def write_ablation(path: Path, ablation: Ablation) -> None:
-    """Write the JSON; it appears complete or not at all. OutputError if it cannot be written."""
-    text = json.dumps(ablation_json(ablation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replace_atomically(path) as partial:
-        # A file name that is no valid UTF-8 reaches us with lone surrogates: as \udcxx they are valid JSON.
-        partial.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def _sign(number: float | None, base: float | None) -> int | None:

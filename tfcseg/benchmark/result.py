@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tfcseg.benchmark.timing import Spread
-from tfcseg.outputs import replace_atomically
-from tfcseg.report import ModelFacts, to_json
+from tfcseg.report import ModelFacts
 
 SCHEMA = 1
 KIND = "bench"
@@ -86,19 +83,3 @@ def speed_ratios(speeds: Mapping[str, Speed]) -> dict[str, float]:
 def network_shares(alone: Mapping[str, Speed], whole: Mapping[str, Speed]) -> dict[str, float]:
     """Percentage of a whole run that the network alone takes: near 100, nothing else matters; far below, it waits."""
     return {name: 100 * whole[name].fps / alone[name].fps for name in alone if name in whole}
-
-
-def benchmark_json(benchmark: Benchmark) -> dict[str, Any]:
-    """Content of a bench-*.json."""
-    content = to_json(benchmark)
-    if not isinstance(content, dict):  # for the type checker: a dataclass becomes an object
-        raise TypeError("a benchmark is an object")
-    return content
-
-
-def write_benchmark(path: Path, benchmark: Benchmark) -> None:
-    """Write a bench-*.json; it appears complete or not at all. OutputError if it cannot be written."""
-    text = json.dumps(benchmark_json(benchmark), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replace_atomically(path) as partial:
-        # A file name that is no valid UTF-8 reaches us with lone surrogates: as \udcxx they are valid JSON.
-        partial.write_bytes(text.encode("utf-8", "backslashreplace"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +11,12 @@ from tfcseg.benchmark.clips import make_clip, read_clip, repeat_clip
 from tfcseg.benchmark.facts import contest_facts
 from tfcseg.benchmark.memory import Job, Outcome, job_for, run_job
 from tfcseg.benchmark.plain import has_transformers
-from tfcseg.benchmark.plot import PLOT_SUFFIXES, draw_scaling
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, Request, open_contest
 from tfcseg.benchmark.timing import Spread, spread
 from tfcseg.comparison.trade_off import require_matplotlib
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.outputs import replace_atomically
-from tfcseg.report import ModelFacts, to_json
+from tfcseg.report import ModelFacts, write_json
 
 KIND = "bench-scaling"
 NATIVE = "tfc, network as large"
@@ -108,16 +105,8 @@ def measure_scaling(
         if all(point.error for point in points):
             raise TfcsegError(f"nothing could be measured: {points[0].error}")
         result = Scaling(scaling=what, unit=UNITS[what], **contest_facts(contest), points=points)
-    _write(folder, result)
+    write_json(folder / f"scaling-{result.scaling}.json", result)
     return result
-
-
-def scaling_json(scaling: Scaling) -> dict[str, Any]:
-    """Content of a scaling-*.json."""
-    content = to_json(scaling)
-    if not isinstance(content, dict):  # for the type checker: a dataclass becomes an object
-        raise TypeError("a scaling is an object")
-    return content
 
 
 def _checked(what: str, values: Sequence[int]) -> Sequence[int]:
@@ -195,22 +184,6 @@ def _point(value: int, job: Job, outcomes: Sequence[Outcome | str]) -> Point:
         max(outcome.peak_mib for outcome in measured),
         max(gpu) if gpu else None,
     )
-
-
-def _write(folder: Path, result: Scaling) -> None:
-    text = json.dumps(scaling_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replace_atomically(folder / f"scaling-{result.scaling}.json") as partial:
-        # A file name that is no valid UTF-8 reaches us with lone surrogates: as \udcxx they are valid JSON.
-        partial.write_bytes(text.encode("utf-8", "backslashreplace"))
-    times: dict[str, list[tuple[float, float]]] = {}
-    peaks: dict[str, list[tuple[float, float]]] = {}
-    for point in result.points:
-        if point.ms_per_frame is not None and point.peak_mib is not None:
-            times.setdefault(point.contender, []).append((point.value, point.ms_per_frame.median))
-            peaks.setdefault(point.contender, []).append((point.value, point.peak_mib))
-    panels = {"ms per frame, file to files": times, "peak memory of the process (MiB)": peaks}
-    for suffix in PLOT_SUFFIXES:
-        draw_scaling(folder / f"scaling-{result.scaling}{suffix}", panels, result.unit, _title(result))
 
 
 def _title(result: Scaling) -> str:

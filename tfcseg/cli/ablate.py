@@ -105,9 +105,9 @@ def command(
     Example: tfcseg ablate VSPW_480p --rows image,reuse,tfc -o ablation.json
     """
     from tfcseg.ablation.ablate import Settings, ablate
-    from tfcseg.ablation.result import ablation_json, write_ablation
     from tfcseg.comparison import Scope
     from tfcseg.evaluation.metrics import VcProtocol
+    from tfcseg.report import json_object, write_json
     from tfcseg.result_files import claimed_files
 
     given = {name: value for name, value in options.network_options(context).items() if value is not None}
@@ -131,9 +131,9 @@ def command(
                 on_progress=on_progress,
             )
         if output is not None:
-            write_ablation(output, result)
+            write_json(output, result)
     if as_json:
-        print_json(ablation_json(result))
+        print_json(json_object(result))
     else:
         print_ablation(result)
     if output is not None and not quiet:

@@ -136,14 +136,15 @@ def command(
 
 
 def _measure(request: Request, output: Path | None, *, as_json: bool, quiet: bool) -> None:
-    from tfcseg.benchmark import benchmark_json, measure, write_benchmark
+    from tfcseg.benchmark import measure
+    from tfcseg.report import json_object, write_json
 
     with _progress(shown=not quiet) as on_step:
         result = measure(request, on_step)
     if output is not None:
-        write_benchmark(output, result)
+        write_json(output, result)
     if as_json:
-        print_json(benchmark_json(result))
+        print_json(json_object(result))
     else:
         print_benchmark(result)
 
@@ -151,12 +152,13 @@ def _measure(request: Request, output: Path | None, *, as_json: bool, quiet: boo
 def _measure_scaling(
     request: Request, what: str, values: tuple[int, ...], folder: Path, *, as_json: bool, quiet: bool
 ) -> None:
-    from tfcseg.benchmark import measure_scaling, scaling_json
+    from tfcseg.benchmark import measure_scaling
+    from tfcseg.report import json_object
 
     with _progress(shown=not quiet) as on_step:
         result = measure_scaling(request, what, folder, values, on_step)
     if as_json:
-        print_json(scaling_json(result))
+        print_json(json_object(result))
     else:
         print_scaling(result)
 

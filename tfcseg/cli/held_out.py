@@ -65,7 +65,8 @@ def stills(
 
     Example: tfcseg eval-stills facades/test --teachers teachers
     """
-    from tfcseg.held_out import compare_stills, result_json, write_result
+    from tfcseg.held_out import compare_stills
+    from tfcseg.report import json_object, write_json
 
     with _claimed(output, sets, overwrite=overwrite):
         with stage_progress("stills", shown=not quiet) as on_progress:
@@ -78,9 +79,9 @@ def stills(
                 on_progress=on_progress,
             )
         if output is not None:
-            write_result(output, result)
+            write_json(output, result)
     if as_json:
-        print_json(result_json(result))
+        print_json(json_object(result))
     else:
         print_stills(result)
     if output is not None and not quiet:
@@ -112,7 +113,8 @@ def clips(
 
     Example: tfcseg eval-clips assets/demo.mp4 --max-frames 6 --teachers teachers
     """
-    from tfcseg.held_out import compare_clips, result_json, write_result
+    from tfcseg.held_out import compare_clips
+    from tfcseg.report import json_object, write_json
 
     with _claimed(output, sources, overwrite=overwrite):
         with stage_progress("clips", shown=not quiet) as on_progress:
@@ -128,9 +130,9 @@ def clips(
                 on_progress=on_progress,
             )
         if output is not None:
-            write_result(output, result)
+            write_json(output, result)
     if as_json:
-        print_json(result_json(result))
+        print_json(json_object(result))
     else:
         print_clips(result)
     if output is not None and not quiet:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from tfcseg.outputs import replace_atomically
-from tfcseg.report import ModelFacts, to_json
+from tfcseg.report import ModelFacts, json_object, to_json, write_json
 
 SCHEMA = 1
 COMPARE_JSON, COMPARE_HTML = "compare.json", "compare.html"
@@ -115,9 +113,7 @@ def ratios(candidate: Numbers, reference: Numbers) -> dict[str, float]:
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """Content of compare.json."""
-    content = to_json(comparison)
-    if not isinstance(content, dict):  # for the type checker: a dataclass becomes an object
-        raise TypeError("a comparison is an object")
+    content = json_object(comparison)
     content["trade_off"] = [
         {"mode": point.mode, "keyframe_interval": point.keyframe_interval, **_rounded(point.numbers)}
         for point in comparison.trade_off
@@ -127,10 +123,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 def write_comparison(path: Path, comparison: Comparison) -> None:
     """Write compare.json; it appears complete or not at all. OutputError if it cannot be written."""
-    text = json.dumps(comparison_json(comparison), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replace_atomically(path) as partial:
-        # A file name that is no valid UTF-8 reaches us with lone surrogates: as \udcxx they are valid JSON.
-        partial.write_bytes(text.encode("utf-8", "backslashreplace"))
+    write_json(path, comparison_json(comparison))
 
 
 def _rounded(numbers: Numbers) -> dict[str, Any]:

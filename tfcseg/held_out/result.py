@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from tfcseg.machine import device_name, library_versions
-from tfcseg.outputs import replace_atomically
-from tfcseg.report import model_facts, to_json
+from tfcseg.report import model_facts
 from tfcseg.weights import LoadedModel
 
 SCHEMA = 1
@@ -31,19 +28,3 @@ def made_by(models: Sequence[LoadedModel]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": library_versions(),
     }
-
-
-def result_json(result: object) -> dict[str, Any]:
-    """Content of the file of a result."""
-    content = to_json(result)
-    if not isinstance(content, dict):  # for the type checker: a dataclass becomes an object
-        raise TypeError("a result is an object")
-    return content
-
-
-def write_result(path: Path, result: object) -> None:
-    """Write a result as JSON; it appears complete or not at all. OutputError if it cannot be written."""
-    text = json.dumps(result_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replace_atomically(path) as partial:
-        # A file name that is no valid UTF-8 reaches us with lone surrogates: as \udcxx they are valid JSON.
-        partial.write_bytes(text.encode("utf-8", "backslashreplace"))

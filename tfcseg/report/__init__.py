@@ -1,5 +1,6 @@
 """Reports of a run: report.json for programs, frames.csv for tables."""
 
+from tfcseg.report.json_file import json_object, to_json, write_json
 from tfcseg.report.schema import (
     SCHEMA,
     ClassFacts,
@@ -10,8 +11,6 @@ from tfcseg.report.schema import (
     SpeedFacts,
     StabilityFacts,
     model_facts,
-    to_json,
-    write_json,
 )
 from tfcseg.report.tables import COLUMNS, FrameRow, FrameTable
 
@@ -27,6 +26,7 @@ __all__ = [
     "Report",
     "SpeedFacts",
     "StabilityFacts",
+    "json_object",
     "model_facts",
     "to_json",
     "write_json",

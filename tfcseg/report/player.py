@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfcseg.report.html import relative_url
-from tfcseg.report.schema import to_json
+from tfcseg.report.json_file import to_json
 from tfcseg.report.thinning import ThinnedSeries
 
 SERIES = ("label_change", "tc", "similarity", "updated_fraction", "is_keyframe")

@@ -15,7 +15,7 @@ from types import TracebackType
 import numpy as np
 
 from tfcseg.errors import OutputError
-from tfcseg.report.schema import decimals_of
+from tfcseg.report.json_file import decimals_of
 
 
 @dataclass(frozen=True, slots=True)
