@@ -21,7 +21,7 @@ from tests.vspw_fixture import make_vspw
 from tfcseg.cli import app, options
 from tfcseg.evaluation.label_names import FACADES8
 from tfcseg.evaluation.metrics import VC_PROTOCOLS
-from tfcseg.labels import ADE31
+from tfcseg.labels import SCENES
 from tfcseg.model.config import MODES
 from tfcseg.weights import resolve_precision
 
@@ -166,7 +166,7 @@ def complete(line, shell="bash"):
     [
         ("tfcseg co", {"compare"}),
         ("tfcseg run -m tfc", {"tfc-lite0"}),
-        ("tfcseg run --classes person,ca", {"person,cabinet", "person,car"}),
+        ("tfcseg run --classes person,ca", {"person,cabinet", "person,car", "person,cat"}),
         ("tfcseg run --mode tcf --prec", {"--precision"}),
         ("tfcseg ablate --rows image,ha", {"image,hard"}),
     ],
@@ -182,7 +182,7 @@ def test_offered_values_are_those_that_are_taken():
 
     for precision in options.PRECISIONS:
         resolve_precision(precision, torch.device("cuda"))
-    assert set(options.class_names()) == set(ADE31.names)
+    assert set(options.class_names()) == set(SCENES.names)
     assert options.completing(lambda: ("a b", "ab"))("x,a") == ["x,a b", "x,ab"]
     assert options.completing(lambda: MODES)("") == list(MODES)
 

@@ -14,7 +14,6 @@ things, and calls the rest background. Per position:
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,17 +41,16 @@ VOC_NAMES = {
 _SCENES_OF_VOC = np.array([SCENES.index(VOC_NAMES.get(name, name)) for name in VOC21[1:]])
 _IS_NEW: NDArray[np.bool_] = np.greater_equal(_SCENES_OF_VOC, len(ADE31))
 _NEW, _SHARED = _SCENES_OF_VOC[_IS_NEW], _SCENES_OF_VOC[~_IS_NEW]
-_WELL_KNOWN = np.array([SCENES.index("person"), SCENES.index("car")])
-"""Shared classes that VOC's teacher rarely misses; its chairs, tables and plants are fewer than ADE20K's."""
-
-LARGE_CELLS, LARGE_SHARE = 17, 0.4
-"""What fills this share of a square of so many cells is large enough for VOC's teacher, which misses small things."""
+_PERSON = SCENES.index("person")
+_IS_THING: NDArray[np.bool_] = np.isin(np.arange(len(SCENES)), [*_NEW, _PERSON, SCENES.index("car")])
+"""What stands before a scene and is no part of it."""
+_IS_ANIMAL = np.isin(_NEW, [SCENES.index(name) for name in ("dog", "cat", "horse", "cow", "sheep", "bird")])
 
 
 def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Soft labels (G, G, S) of ADE31's teachers (G, G, A) and VOC's (G, G, V), both uint8 with 255 = certain."""
     ade, voc = (np.multiply(labels, 1 / 255, dtype=np.float32) for labels in (scene, things))
-    objects, background = voc[..., 1:], voc[..., 0]
+    objects = voc[..., 1:]
     fused = np.zeros((*ade.shape[:-1], len(SCENES)), np.float32)
     fused[..., : len(ADE31)] = ade
     shared = objects[..., ~_IS_NEW]
@@ -63,20 +61,20 @@ def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArra
     new = objects[..., _IS_NEW]
     fused *= 1 - new.sum(-1, keepdims=True)
     fused[..., _NEW] += new
-    fused[_contradicts(ade, new, background)] = 0
+    fused[_contradicts(ade, new)] = 0
     return fused
 
 
-def _contradicts(
-    ade: NDArray[np.float32], new: NDArray[np.float32], background: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Where the teachers exclude each other: a doubted thing in a firm scene, or a large person that VOC cannot see."""
+def _contradicts(ade: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where the teachers exclude each other: a doubted thing in a firm scene, or a firm person that is a television.
+
+    An animal may be the person that ADE31's teachers take it for; a vehicle or a bottle is not.
+    """
     doubted = (new.sum(-1) > DOUBTFUL) & (new.sum(-1) < SURE)
     firm = ade[..., 1:].max(-1) > FIRM
-    known = ade[..., _WELL_KNOWN].max(-1)
-    large = np.asarray(cv2.blur(known, (LARGE_CELLS, LARGE_CELLS))) > LARGE_SHARE
-    unseen = (known > 0.5) & (background > 0.9) & large
-    contradiction: NDArray[np.bool_] = (doubted & firm) | unseen
+    is_person = ade[..., _PERSON] > FIRM
+    no_animal = new[..., ~_IS_ANIMAL].sum(-1) > DOUBTFUL
+    contradiction: NDArray[np.bool_] = (doubted & firm) | (is_person & no_animal)
     return contradiction
 
 
@@ -84,9 +82,12 @@ def follow_mask(soft: NDArray[np.float32], mask: NDArray[np.uint8], allowed: NDA
     """Soft labels (G, G, S) cut down to what a mask (G, G) allows.
 
     ``allowed`` (256, S) holds the classes that each value of the mask may be; a value without any leaves the teachers'
-    labels as they are.
+    labels as they are. So do things before a scene that the set has no name for: masks of house fronts run through people.
     """
+    unnamed = np.nonzero(_IS_THING & ~allowed.any(0))[0]
     rows = allowed[mask]
+    is_overlooked = (soft[..., unnamed].sum(-1) > 0.5) & ((rows & _IS_THING).sum(-1) == 0)
+    rows = rows & ~is_overlooked[..., None]
     has_truth = rows.sum(-1, keepdims=True) > 0
     kept = soft * rows
     share = kept.sum(-1, keepdims=True)
