@@ -82,7 +82,8 @@ def follow_mask(soft: NDArray[np.float32], mask: NDArray[np.uint8], allowed: NDA
     """Soft labels (G, G, S) cut down to what a mask (G, G) allows.
 
     ``allowed`` (256, S) holds the classes that each value of the mask may be; a value without any leaves the teachers'
-    labels as they are. So do things before a scene that the set has no name for: masks of house fronts run through people.
+    labels as they are. So do things before a scene that the set has no name for: masks of house fronts run through
+    people.
     """
     unnamed = np.nonzero(_IS_THING & ~allowed.any(0))[0]
     rows = allowed[mask]
