@@ -176,7 +176,8 @@ def test_teachers_train_an_image_network_and_then_clips(call, work, photos, teac
 
 def test_two_kinds_of_teachers_and_features_train_another_backbone(call, work, photos, teacher):
     """The second model starts from the first's classes as far as it knows them, and its features teach."""
-    voc = write_teacher(work / "voc.tflite", classes=21)
+    (work / "others").mkdir()
+    voc = write_teacher(work / "others" / "voc.tflite", classes=21)
     first, second, third = work / "first", work / "second", work / "third"
     assert call("train", photos, "--teachers", teacher, "-o", first, "--steps", 1, *QUICK)[0] == 0
     both = (
@@ -334,7 +335,8 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_with_130(work, vspw_root):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert err == f"error: interrupted; what is done is kept in {output}, and the same command goes on from there\n"
+    last = f"error: interrupted; what is done is kept in {output}, and the same command goes on from there"
+    assert err.splitlines()[-1] == last
     state = torch.load(output / "checkpoint.pt", weights_only=True)
     assert 1 <= state["step"] < 1000
     assert not (output / "checkpoint.pt.partial").exists()

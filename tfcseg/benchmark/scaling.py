@@ -11,6 +11,7 @@ from tfcseg.benchmark.clips import make_clip, read_clip, repeat_clip
 from tfcseg.benchmark.facts import contest_facts
 from tfcseg.benchmark.memory import Job, Outcome, job_for, run_job
 from tfcseg.benchmark.plain import has_transformers
+from tfcseg.benchmark.plot import PLOT_SUFFIXES, draw_scaling
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, Request, open_contest
 from tfcseg.benchmark.timing import Spread, spread
@@ -105,7 +106,7 @@ def measure_scaling(
         if all(point.error for point in points):
             raise TfcsegError(f"nothing could be measured: {points[0].error}")
         result = Scaling(scaling=what, unit=UNITS[what], **contest_facts(contest), points=points)
-    write_json(folder / f"scaling-{result.scaling}.json", result)
+    _write(folder, result)
     return result
 
 
@@ -184,6 +185,19 @@ def _point(value: int, job: Job, outcomes: Sequence[Outcome | str]) -> Point:
         max(outcome.peak_mib for outcome in measured),
         max(gpu) if gpu else None,
     )
+
+
+def _write(folder: Path, result: Scaling) -> None:
+    write_json(folder / f"scaling-{result.scaling}.json", result)
+    times: dict[str, list[tuple[float, float]]] = {}
+    peaks: dict[str, list[tuple[float, float]]] = {}
+    for point in result.points:
+        if point.ms_per_frame is not None and point.peak_mib is not None:
+            times.setdefault(point.contender, []).append((point.value, point.ms_per_frame.median))
+            peaks.setdefault(point.contender, []).append((point.value, point.peak_mib))
+    panels = {"ms per frame, file to files": times, "peak memory of the process (MiB)": peaks}
+    for suffix in PLOT_SUFFIXES:
+        draw_scaling(folder / f"scaling-{result.scaling}{suffix}", panels, result.unit, _title(result))
 
 
 def _title(result: Scaling) -> str:
