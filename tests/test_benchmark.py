@@ -335,7 +335,7 @@ def test_a_job_is_done_as_in_a_process_of_its_own(tiny_file, clip_file):
         outcome = measure_job(job_for(contest, TFC, contest.clip, warm_up_frames=2))
     assert outcome.frames == 6
     assert outcome.seconds > 0
-    assert 0 < outcome.before_mib <= outcome.peak_mib <= peak_mib()
+    assert 0 < outcome.before_mib <= outcome.peak_mib <= peak_mib() + 1
     assert outcome.gpu_peak_mib is None
 
 

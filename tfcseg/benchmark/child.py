@@ -50,7 +50,8 @@ def measure_job(job: Job) -> Outcome:
         synchronise(device)
         seconds = time.perf_counter() - started_s
     gpu_mib = torch.cuda.max_memory_allocated(device) / _MIB if device.type == "cuda" else None
-    return Outcome(frames, seconds, before_mib, peak_mib(), gpu_mib)
+    # The kernel gathers its counters now and then: what it calls the peak may be some pages less than a moment ago.
+    return Outcome(frames, seconds, before_mib, max(before_mib, peak_mib()), gpu_mib)
 
 
 def peak_mib() -> float:
