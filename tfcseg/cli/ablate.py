@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast
@@ -11,9 +10,9 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.ablation_tables import print_ablation
-from tfcseg.cli.console import print_line
 from tfcseg.cli.progress import stage_progress
-from tfcseg.cli.scores import fail_if_incomplete, print_json
+from tfcseg.cli.result_file import claimed_file, show_result
+from tfcseg.cli.scores import fail_if_incomplete
 from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS
 
 _SETTINGS = ("paper", "model")
@@ -107,17 +106,11 @@ def command(
     from tfcseg.ablation.ablate import Settings, ablate
     from tfcseg.comparison import Scope
     from tfcseg.evaluation.metrics import VcProtocol
-    from tfcseg.report import json_object, write_json
-    from tfcseg.result_files import claimed_files
+    from tfcseg.report import write_json
 
     given = {name: value for name, value in options.network_options(context).items() if value is not None}
     base = Settings() if settings == "paper" else Settings(None, None, None, None, None)
-    place = (
-        nullcontext()
-        if output is None
-        else claimed_files(output.parent, [output.name], inputs=[root], overwrite=overwrite)
-    )
-    with place:
+    with claimed_file(output, [root], overwrite=overwrite):
         with stage_progress("videos", shown=not quiet) as on_progress:
             result = ablate(
                 root,
@@ -132,10 +125,5 @@ def command(
             )
         if output is not None:
             write_json(output, result)
-    if as_json:
-        print_json(json_object(result))
-    else:
-        print_ablation(result)
-    if output is not None and not quiet:
-        print_line(f"written: {output}")
+    show_result(result, print_ablation, output, as_json=as_json, quiet=quiet)
     fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=skip_bad)

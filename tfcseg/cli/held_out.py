@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import print_line
 from tfcseg.cli.held_out_tables import print_clips, print_stills
 from tfcseg.cli.progress import stage_progress
-from tfcseg.cli.scores import print_json
+from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.model.config import MODES
 
 Models = Annotated[
@@ -66,9 +64,9 @@ def stills(
     Example: tfcseg eval-stills facades/test --teachers teachers
     """
     from tfcseg.held_out import compare_stills
-    from tfcseg.report import json_object, write_json
+    from tfcseg.report import write_json
 
-    with _claimed(output, sets, overwrite=overwrite):
+    with claimed_file(output, sets, overwrite=overwrite):
         with stage_progress("stills", shown=not quiet) as on_progress:
             result = compare_stills(
                 sets,
@@ -80,12 +78,7 @@ def stills(
             )
         if output is not None:
             write_json(output, result)
-    if as_json:
-        print_json(json_object(result))
-    else:
-        print_stills(result)
-    if output is not None and not quiet:
-        print_line(f"written: {output}")
+    show_result(result, print_stills, output, as_json=as_json, quiet=quiet)
 
 
 def clips(
@@ -114,9 +107,9 @@ def clips(
     Example: tfcseg eval-clips assets/demo.mp4 --max-frames 6 --teachers teachers
     """
     from tfcseg.held_out import compare_clips
-    from tfcseg.report import json_object, write_json
+    from tfcseg.report import write_json
 
-    with _claimed(output, sources, overwrite=overwrite):
+    with claimed_file(output, sources, overwrite=overwrite):
         with stage_progress("clips", shown=not quiet) as on_progress:
             result = compare_clips(
                 sources,
@@ -131,27 +124,10 @@ def clips(
             )
         if output is not None:
             write_json(output, result)
-    if as_json:
-        print_json(json_object(result))
-    else:
-        print_clips(result)
-    if output is not None and not quiet:
-        print_line(f"written: {output}")
+    show_result(result, print_clips, output, as_json=as_json, quiet=quiet)
 
 
 def _teacher_files(paths: Sequence[Path] | None) -> list[Path]:
     from tfcseg.held_out.networks import teacher_files
 
     return teacher_files(paths or [])
-
-
-@contextmanager
-def _claimed(output: Path | None, inputs: Sequence[Path], *, overwrite: bool) -> Iterator[None]:
-    """Make sure that the file can be written before anything is measured."""
-    from tfcseg.result_files import claimed_files
-
-    if output is None:
-        yield
-        return
-    with claimed_files(output.parent, [output.name], inputs=inputs, overwrite=overwrite):
-        yield
