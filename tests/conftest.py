@@ -5,3 +5,14 @@ import os
 # Before torch is imported, and for the processes that tests start: its threads wait for each other, and on a machine
 # that is busy (as it is with several test runs at once) two of them are many times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def torch_threads():
+    """Function that sets how many threads torch uses, until the end of the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

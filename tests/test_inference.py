@@ -202,6 +202,9 @@ class SmallDevice:
         self._reserve(image)
         return self._network.keyframe(image, before, **options)
 
+    def carry_over(self, memory, before, **options):
+        return self._network.carry_over(memory, before, **options)
+
     def image(self, image):
         self._reserve(image)
         return self._network.image(image)

@@ -179,20 +179,23 @@ def test_senseless_options_are_refused_at_once(options):
         tfcseg.segment(iter([]), MODEL, **options)  # before the first frame is asked for
 
 
-def test_only_one_interval_is_read_ahead():
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_more_intervals_are_read_ahead_than_are_computed_at_once(threads, torch_threads):
+    torch_threads(threads)
+    ahead = 0 if threads == 1 else threads
     taken = []
 
     def frames():
-        for number, image in enumerate(moving_images(10)):
+        for number, image in enumerate(moving_images(22)):
             taken.append(number)
             yield image
 
     segmented = tfcseg.segment(frames(), MODEL)
     assert taken == []
-    for number in range(10):
+    for number in range(22):
         frame = next(segmented)
         assert frame.index == number
-        assert len(taken) == min(10, (number // INTERVAL + 1) * INTERVAL)
+        assert len(taken) == min(22, (number // INTERVAL + 1 + ahead) * INTERVAL)
 
 
 def test_low_latency_reads_no_frame_ahead():

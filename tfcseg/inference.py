@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 BATCH = 16
 """Frames computed at once at most: bounds memory for long intervals."""
+
+MAX_WORKERS = 4
+"""Intervals computed at the same time on a processor at most: each needs memory of its own."""
 
 MAX_ASPECT = 4
 """Longer pictures are squeezed to it: a 16×10,000 strip must not become a 480×300,000 network input."""
@@ -85,6 +88,9 @@ class IntervalNetwork:
         self._batch = BATCH
         # A processor's caches like single frames, a GPU's many cores like many.
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
+        # Compiled code is made for one number of threads; long intervals hold too many frames.
+        beside = self._device.type == "cpu" and not options.compile and options.keyframe_interval <= BATCH
+        self.workers = min(torch.get_num_threads(), MAX_WORKERS) if beside else 1
         self._source: tuple[int, int] | None = None
         logger.info(
             "mode %s: every %d frames a keyframe, the %s of its interval; %s correlation, threshold %g%s",
@@ -107,7 +113,12 @@ class IntervalNetwork:
         """Frames to give to `run_many` for full speed: whole intervals."""
         return self.intervals_at_once * self.options.keyframe_interval
 
-    def run_many(self, images: Sequence[NDArray[np.uint8]], before: Carried | None = None) -> list[FrameResult]:
+    def run_many(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        before: Carried | None = None,
+        label_size: tuple[int, int] | None = None,
+    ) -> list[FrameResult]:
         """Results for the frames of one or several intervals; the last may be shorter.
 
         UsageError if the sizes of an interval's frames differ.
@@ -118,8 +129,8 @@ class IntervalNetwork:
             rest = images[len(results) :]
             whole = min(len(rest) // length, self.intervals_at_once) * length
             is_many = whole > length and len({image.shape for image in rest[:whole]}) == 1
-            together = self._together(rest[:whole], before) if is_many else None
-            results += together if together is not None else self.run(rest[:length], before=before)
+            together = self._together(rest[:whole], before, label_size) if is_many else None
+            results += together if together is not None else self.run(rest[:length], label_size, before)
             before = results[-1].carried
         return results
 
@@ -146,12 +157,15 @@ class IntervalNetwork:
         self,
         images: Sequence[NDArray[np.uint8]],
         label_size: tuple[int, int] | None = None,
-        before: Carried | None = None,
+        before: Carried | Callable[[], Carried | None] | None = None,
+        *,
+        hand_on: Callable[[Carried | None], None] = lambda carried: None,
     ) -> list[FrameResult]:
         """Results for the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in their order.
 
-        ``label_size`` (height, width) is that of the labels if it is not the images'. UsageError if these differ in
-        size.
+        ``label_size`` (height, width) is that of the labels if it is not the images'. ``before`` may be a function that
+        waits for it: it is called once it is needed. ``hand_on`` is told what the next interval takes over as soon as
+        that is known. UsageError if the images differ in size.
         """
         sizes = {(image.shape[0], image.shape[1]) for image in images}
         _check_sizes(sizes)
@@ -159,7 +173,7 @@ class IntervalNetwork:
         if not self.options.uses_memory:
             return [self._alone(image, size) for image in images]
         key = self.options.keyframe_of(len(images))
-        keyframe, memory = self._keyframe(images[key], size, before)
+        keyframe, memory = self._keyframe(images[key], size, before, hand_on)
         others = [image for index, image in enumerate(images) if index != key]
         results = self._in_parts(others, memory, size)
         return self._handed_on([*results[:key], keyframe, *results[key:]], memory)
@@ -172,9 +186,11 @@ class IntervalNetwork:
         return memory.carried.last() if self.options.carries else None
 
     @torch.inference_mode()
-    def _together(self, images: Sequence[NDArray[np.uint8]], before: Carried | None) -> list[FrameResult] | None:
+    def _together(
+        self, images: Sequence[NDArray[np.uint8]], before: Carried | None, label_size: tuple[int, int] | None
+    ) -> list[FrameResult] | None:
         """Several whole intervals in one batch; None if they do not fit, from then on."""
-        size = (images[0].shape[0], images[0].shape[1])
+        size = label_size or (images[0].shape[0], images[0].shape[1])
         try:
             return self._intervals(images, size, before) if self.options.uses_memory else self._images(images, size)
         except torch.OutOfMemoryError:
@@ -231,13 +247,20 @@ class IntervalNetwork:
             raise self._too_large(image) from None
 
     def _keyframe(
-        self, image: NDArray[np.uint8], size: tuple[int, int], before: Carried | None
+        self,
+        image: NDArray[np.uint8],
+        size: tuple[int, int],
+        before: Carried | Callable[[], Carried | None] | None,
+        hand_on: Callable[[Carried | None], None] = lambda carried: None,
     ) -> tuple[FrameResult, Keyframe]:
         started_s = time.perf_counter()
         try:
             batch = self._to_network([image])
-            logits, memory = self._network.keyframe(batch, _if_it_fits(before, batch), **self._carrying)
-            labels = _to_labels(logits, size)
+            _, memory = self._network.keyframe(batch)
+            taken = _if_it_fits(before() if callable(before) else before, batch)
+            memory = self._network.carry_over(memory, taken, **self._carrying)
+            hand_on(self._carried(memory))
+            labels = _to_labels(memory.logits, size)
         except torch.OutOfMemoryError:
             raise self._too_large(image) from None
         elapsed_ms = 1000 * (time.perf_counter() - started_s)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -20,6 +20,7 @@ from tfcseg.errors import InputError, TfcsegError, UsageError
 from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.inference import FrameResult, IntervalNetwork
 from tfcseg.inference_options import checked_options
+from tfcseg.intervals import Group, run_intervals
 from tfcseg.model.carry_over import Carried
 from tfcseg.outputs import OutputDir, claimed_output, default_output
 from tfcseg.prefetch import most_waiting, prefetch
@@ -56,8 +57,7 @@ def segment(
     ``tfc``, ``blend``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``, ``keyframe_position``
     ``first`` or ``middle`` of an interval, ``keyframe_carry`` how much of the keyframe before keyframes keep (0 to 1);
     what is None is the model's default. With ``latency`` ``low`` every frame comes out before the next is asked for.
-    Holds one interval of frames (on a GPU several), and nothing between two calls: two videos interleaved do not affect
-    each other.
+    Holds some intervals of frames, and nothing between two calls: two videos interleaved do not affect each other.
     UsageError for senseless options.
     """
     options = checked_options(
@@ -85,20 +85,16 @@ def _segment(
         ahead, behind = tee(frames)  # the second is one frame behind the first
         yield from map(_join, ahead, network.stream((frame.image for frame in behind), before))
         return
-    # A generator for each call: nothing of it is held while the frames of the next one are awaited.
-    while group := list(islice(frames, network.frames_at_once)):
-        before = yield from _segment_group(group, network, before)
+    for group, results in run_intervals(network, _groups(frames, network.frames_at_once), before):
+        while group:
+            yield _join(group.pop(0), results.pop(0))
 
 
-def _segment_group(
-    group: list[Frame], network: IntervalNetwork, before: Carried | None
-) -> Generator[SegmentedFrame, None, Carried | None]:
-    """Segment the frames of one call; returns what they hand on."""
-    results = network.run_many([frame.image for frame in group], before)
-    handed_on = results[-1].carried
-    while group:
-        yield _join(group.pop(0), results.pop(0))
-    return handed_on
+def _groups(frames: Iterator[Frame], length: int) -> Iterator[Group[list[Frame]]]:
+    """``frames`` in groups of ``length``; the last one has what is left."""
+    while group := list(islice(frames, length)):
+        yield Group([frame.image for frame in group], group)
+        del group
 
 
 def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:

@@ -75,7 +75,8 @@ def measure_stages(contest: Contest, on_step: OnStep = lambda done, total: None)
         for index, mode in enumerate(names):
             images = contest.clip.images
             work = partial(contest.segment, mode, images)
-            times = stage_times_ms(work, contest.model.network.backbone, contest.model.device, len(images))
+            backbone, device = contest.model.network.backbone, contest.model.device
+            times = stage_times_ms(work, backbone, device, len(images), contest.workers(mode))
             on_step(number * len(names) + index + 1, (rounds + 1) * len(names))
             if number:  # round 0 is the warm-up
                 for stage, time_ms in times.items():

@@ -127,6 +127,10 @@ class Contest:
         """One of our contenders on decoded frames."""
         return list(segment(images, self.model, mode=mode, **self.method))
 
+    def workers(self, mode: str) -> int:
+        """Intervals that one of our contenders computes at the same time."""
+        return IntervalNetwork(self.model, checked_options(self.model, mode=mode, **self.method)).workers
+
 
 @contextmanager
 def open_contest(request: Request) -> Iterator[Contest]:

@@ -1,7 +1,8 @@
 """Where the time of a pass goes: the network's own functions, timed while they do their work.
 
 A `StageClock` stands around functions by name. What a timed function spends inside of another one counts for that one,
-so that the stages add up; what no stage claims is ``other``. On a GPU it waits for the device at every border: the sum
+so that the stages add up; what no stage claims is ``other``. Of workers that compute at the same time, each has its share
+of the time. On a GPU it waits for the device at every border: the sum
 is then more than an undisturbed pass takes.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -62,7 +64,8 @@ class StageClock:
     def __init__(self, backbone: nn.Module, device: torch.device) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._backbone, self._device = backbone, device
-        self._inner_s: list[float] = []  # of every timed function that is running: spent in timed ones that it called
+        self._running = _Running()
+        self._adding = threading.Lock()
         self._patches = ExitStack()
 
     def __enter__(self) -> StageClock:
@@ -87,18 +90,28 @@ class StageClock:
         def timed(*args: Any, **kwargs: Any) -> Any:
             synchronise(self._device)
             started_s = time.perf_counter()
-            self._inner_s.append(0.0)
+            inner_s = self._running.inner_s
+            inner_s.append(0.0)
             try:
                 result = function(*args, **kwargs)
                 synchronise(self._device)
             finally:
                 elapsed_s = time.perf_counter() - started_s
-                self.seconds[stage] += elapsed_s - self._inner_s.pop()
-                if self._inner_s:
-                    self._inner_s[-1] += elapsed_s
+                own_s = elapsed_s - inner_s.pop()
+                with self._adding:
+                    self.seconds[stage] += own_s
+                if inner_s:
+                    inner_s[-1] += elapsed_s
             return result
 
         return timed
+
+
+class _Running(threading.local):
+    """Of every timed function that is running in a thread: seconds spent in timed ones that it called."""
+
+    def __init__(self) -> None:
+        self.inner_s: list[float] = []
 
 
 def _put_back(owner: nn.Module, name: str, value: Any) -> None:
@@ -117,14 +130,18 @@ def resolve(place: str) -> tuple[Any, str]:
 
 
 def stage_times_ms(
-    work: Callable[[], object], backbone: nn.Module, device: torch.device, frames: int
+    work: Callable[[], object], backbone: nn.Module, device: torch.device, frames: int, workers: int = 1
 ) -> dict[str, float]:
-    """Milliseconds per frame of every stage of ``work`` on ``frames`` frames, and of what is in none of them."""
+    """Milliseconds per frame of every stage of ``work`` on ``frames`` frames, and of what is in none of them.
+
+    ``workers`` is how many of them compute at the same time.
+    """
     with StageClock(backbone, device) as clock:
         synchronise(device)
         started_s = time.perf_counter()
         work()
         synchronise(device)
         total_s = time.perf_counter() - started_s
-    stages = {**clock.seconds, OTHER: total_s - sum(clock.seconds.values())}
+    seconds = {stage: seconds / workers for stage, seconds in clock.seconds.items()}
+    stages = {**seconds, OTHER: total_s - sum(seconds.values())}
     return {stage: 1000 * seconds / frames for stage, seconds in stages.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
 from tfcseg.images import read_image
 from tfcseg.inference import IntervalNetwork
 from tfcseg.inference_options import InferenceOptions
-from tfcseg.model.carry_over import Carried
+from tfcseg.intervals import Group, run_intervals
 from tfcseg.report import model_facts
 from tfcseg.summary import option_facts
 from tfcseg.weights import LoadedModel
+
+_Interval: TypeAlias = list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]]
 
 
 class ModelPredictions:
@@ -46,33 +49,30 @@ class ModelPredictions:
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
         """One label map (at its mask's size) per frame of ``video``, or the reason why there is none."""
-        interval: list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]] = []
-        readable = 0
-        before: Carried | None = None
-        for frame in video.frames:
-            image = _read(video, frame)
-            interval.append((frame, image))
-            readable += not isinstance(image, TfcsegError)
-            if readable == self._interval:
-                before = yield from self._predict(interval, before)
-                interval, readable = [], 0
-        yield from self._predict(interval, before)
+        for interval, results in run_intervals(self._network, self._groups(video)):
+            remaining = iter(results)
+            for _, image in interval:
+                if isinstance(image, TfcsegError):
+                    yield image
+                else:
+                    result = next(remaining)
+                    self.model_s += result.model_ms / 1000
+                    yield result.labels
 
-    def _predict(
-        self, interval: Sequence[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]], before: Carried | None
-    ) -> Generator[Prediction, None, Carried | None]:
-        """Predictions for an interval; returns what it hands on, ``before`` is what the one before it did."""
-        images = [image for _, image in interval if not isinstance(image, TfcsegError)]
-        results = self._network.run(images, _label_size(interval), before) if images else []
-        remaining = iter(results)
-        for _, image in interval:
-            if isinstance(image, TfcsegError):
-                yield image
-            else:
-                result = next(remaining)
-                self.model_s += result.model_ms / 1000
-                yield result.labels
-        return results[-1].carried if results else before
+    def _groups(self, video: VspwVideo) -> Iterator[Group[_Interval]]:
+        """Intervals of readable images, and what could not be read between them."""
+        interval: _Interval = []
+        for frame in video.frames:
+            interval.append((frame, _read(video, frame)))
+            if len(_images(interval)) == self._interval:
+                yield Group(_images(interval), interval, _label_size(interval))
+                interval = []
+        if interval:
+            yield Group(_images(interval), interval, _label_size(interval))
+
+
+def _images(interval: _Interval) -> list[NDArray[np.uint8]]:
+    return [image for _, image in interval if not isinstance(image, TfcsegError)]
 
 
 def _read(video: VspwVideo, frame: VspwFrame) -> NDArray[np.uint8] | TfcsegError:

@@ -95,18 +95,22 @@ class TFCSegmenter(nn.Module):
         """
         _, memory = self._keyframe(*self.backbone.encode_low(image))
         if before is not None:
-            memory = self._carry_over(memory, before, threshold, correlation, carry)
+            memory = self.carry_over(memory, before, threshold=threshold, correlation=correlation, carry=carry)
         return memory.logits, memory
 
-    def _carry_over(
+    def carry_over(
         self,
         memory: Keyframe,
         before: Carried | None,
-        threshold: float | None,
-        correlation: str | None,
-        carry: float | None,
+        *,
+        threshold: float | None = None,
+        correlation: str | None = None,
+        carry: float | None = None,
     ) -> Keyframe:
-        """Keyframes of one video in order, ``before`` the one before the first, with what they take over."""
+        """What keyframes of one video leave, in order, with what each takes over from the one before it.
+
+        ``before`` is of the one before the first; without it that one takes over nothing.
+        """
         config = self.config
         how = Carrying(
             config.keyframe_carry if carry is None else carry,
@@ -172,7 +176,7 @@ class TFCSegmenter(nn.Module):
         """
         low = [x.reshape(-1, length, *x.shape[1:]) for x in self.backbone.encode_low(images)]
         _, memory = self._keyframe(*(x[:, key] for x in low))
-        memory = self._carry_over(memory, before, threshold, correlation, carry)
+        memory = self.carry_over(memory, before, threshold=threshold, correlation=correlation, carry=carry)
         x1, x2 = (torch.cat([x[:, :key], x[:, key + 1 :]], dim=1).flatten(0, 1) for x in low)
         return memory, self._non_keyframes(x1, x2, memory, mode, threshold, correlation)
 

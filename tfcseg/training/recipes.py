@@ -39,6 +39,9 @@ MIT_PREPROCESSING = Preprocessing(480, (123.675, 116.28, 103.53), (58.395, 57.12
 HELD_OUT_EVERY = 50
 """Every 50th still validates and is not trained on."""
 
+MASK_SHARE = 2.0
+"""A photo with a mask drawn by people counts as much as this many that teachers alone have labelled."""
+
 VALIDATION_SAMPLES = 64
 
 SUPERVISED_STEPS, SUPERVISED_BATCH = 160_000, 8
@@ -89,7 +92,13 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
         raise DataError(f"{len(stills)} readable images: at least 2 are needed (videos alone cannot validate)")
     sources: list[Source]
     if options.stage == "image":
-        sources, shares = [StillSource(kept, crop)], [float(len(kept))]
+        drawn = [still for still in kept if mask_of(still.image) is not None]
+        taught = [still for still in kept if mask_of(still.image) is None]
+        sources, shares = [], []
+        for group, weight in ((taught, 1.0), (drawn, MASK_SHARE)):
+            if group:
+                sources.append(StillSource(group, crop))
+                shares.append(weight * len(group))
         validation: Source = StillSource(held_out, crop)
         if clips:
             # A clip's frames resemble each other: ten of them count as much as one photo.
