@@ -1,9 +1,9 @@
 """Where the time of a pass goes: the network's own functions, timed while they do their work.
 
 A `StageClock` stands around functions by name. What a timed function spends inside of another one counts for that one,
-so that the stages add up; what no stage claims is ``other``. Of workers that compute at the same time, each has its share
-of the time. On a GPU it waits for the device at every border: the sum
-is then more than an undisturbed pass takes.
+so that the stages add up; what no stage claims is ``other``. Of workers that compute at the same time, each has its
+share of the time. On a GPU it waits for the device at every border: the sum is then more than an undisturbed pass
+takes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "head": (
         "tfcseg.model.tfc:TFCSegmenter._mixed_embedding",
         "tfcseg.model.decode_head:DecodeHead.fuse_level",
-        "tfcseg.model.decode_head:DecodeHead.fuse_low",
         "tfcseg.model.decode_head:DecodeHead.fuse_high",
-        "tfcseg.model.decode_head:DecodeHead.activate",
+        "tfcseg.model.decode_head:DecodeHead.embed",
         "tfcseg.model.decode_head:DecodeHead.classify",
     ),
     "search": ("tfcseg.model.tfc:find_shift", "tfcseg.model.carry_over:find_shift"),

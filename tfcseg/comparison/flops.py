@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -26,8 +27,24 @@ def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *oth
     return 2 * batch * heads * queries * key[2] * (depth + value[3])
 
 
-_FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-"""Of what PyTorch's counter leaves out: attention on the CPU."""
+def _convolution_flops(
+    x: torch.Size, weight: torch.Size, *others: object, out_shape: torch.Size, **named: object
+) -> int:
+    """FLOPs of a convolution from shapes: every output position of each picture takes all weights."""
+    return 2 * out_shape[0] * math.prod(out_shape[2:]) * math.prod(weight)
+
+
+def _sum_flops(rest: torch.Size, x: torch.Size, weight: torch.Size, *others: object, **named: object) -> int:
+    """FLOPs of a convolution whose result is added to ``rest``."""
+    return _convolution_flops(x, weight, out_shape=rest)
+
+
+_FORMULAS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.mkldnn._convolution_pointwise: _convolution_flops,
+    torch.ops.mkldnn._convolution_pointwise_: _sum_flops,
+}
+"""Of what PyTorch's counter leaves out on the CPU: attention, convolutions with an activation (model/fused.py)."""
 
 
 def count_gflops(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfcseg.model.config import NUM_LEVELS
+from tfcseg.model.fused import add_and_rectify
 
 CLASSIFIER_DROPOUT = 0.1
 
@@ -64,18 +65,18 @@ class DecodeHead(nn.Module):
         weight, bias = self._level_map(level)
         return resize(F.conv2d(x, weight[:, :, None, None], bias), size)
 
-    def fuse_low(self, x1: Tensor, x2: Tensor) -> Tensor:
-        """Sum of levels 1 and 2 at stride 4 (B, D, h, w)."""
-        size = (x1.shape[-2], x1.shape[-1])
-        return self.fuse_level(x1, 0, size).add_(self.fuse_level(x2, 1, size))
-
     def fuse_high(self, x3: Tensor, x4: Tensor, size: tuple[int, int]) -> Tensor:
         """Sum of levels 3 and 4 at stride 4 (B, D, *size): what non-keyframes take from their keyframe."""
         return self.fuse_level(x3, 2, size).add_(self.fuse_level(x4, 3, size))
 
-    def activate(self, low: Tensor, high: Tensor) -> Tensor:
-        """Embedding of eq. 2: z = ReLU(norm(low + high)), (B, D, h, w); overwrites ``low``."""
-        return F.relu(self.norm(low.add_(high)), inplace=True)
+    def embed(self, x1: Tensor, rest: Tensor) -> Tensor:
+        """Embedding of eq. 2: z = ReLU(norm(level 1 + rest)), (B, D, h, w).
+
+        ``rest`` is the sum of levels 2 to 4 at stride 4; it is overwritten.
+        """
+        if self.folded_levels:
+            return add_and_rectify(x1, cast(nn.Conv2d, self.folded_levels[0]), rest)
+        return F.relu(self.norm(rest.add_(self.fuse_level(x1, 0, (x1.shape[-2], x1.shape[-1])))), inplace=True)
 
     def classify(self, z: Tensor) -> Tensor:
         """Eq. 3 before its resize: z (B, D, h, w) → logits (B, K, h, w)."""

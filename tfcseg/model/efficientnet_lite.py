@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tfcseg.model.fused import convolve
 from tfcseg.model.strips import Rows, in_strips, strip_count, strips
 
 BATCH_NORM_EPS = 1e-3
@@ -73,12 +74,20 @@ class ConvNorm(nn.Module):
         normalised: Tensor = self.norm(self.conv(x))
         return normalised
 
-    def filter_strip(self, x: Tensor, rows: Rows) -> Tensor:
-        """The same for the ``rows`` of a strip, whose neighbours ``x`` brings along."""
-        conv = self.conv
+    def activated(self, x: Tensor) -> Tensor:
+        """ReLU6 of the same."""
+        if not isinstance(self.norm, nn.Identity):
+            return F.relu6(self(x), inplace=True)
+        return convolve(F.pad(x, self._uneven) if self._uneven else x, self.conv, "relu6")
+
+    def activated_strip(self, x: Tensor, rows: Rows) -> Tensor:
+        """`activated` for the ``rows`` of a strip, whose neighbours ``x`` brings along."""
         x = F.pad(x, (self.before, self.after, rows.pad_top, rows.pad_bottom))
+        if isinstance(self.norm, nn.Identity):
+            return convolve(x, self.conv, "relu6", (0, 0))
+        conv = self.conv
         normalised: Tensor = self.norm(F.conv2d(x, conv.weight, conv.bias, conv.stride, groups=conv.groups))
-        return normalised
+        return F.relu6(normalised, inplace=True)
 
     def fold(self) -> None:
         """Merge the norm's running statistics into the convolution; the norm becomes the identity."""
@@ -109,16 +118,15 @@ class InvertedResidual(nn.Module):
                 x, strips(x.shape[-2], count, kernel=kernel, stride=stride, before=depthwise.before), self._strip
             )
         else:
-            y = self.project(F.relu6(depthwise(self._expanded(x)), inplace=True))
+            y = self.project(depthwise.activated(self._expanded(x)))
         return x + y if self.has_shortcut else y
 
     def _strip(self, x: Tensor, rows: Rows) -> Tensor:
-        filtered = self.depthwise.filter_strip(self._expanded(x), rows)
-        projected: Tensor = self.project(F.relu6(filtered, inplace=True))
+        projected: Tensor = self.project(self.depthwise.activated_strip(self._expanded(x), rows))
         return projected
 
     def _expanded(self, x: Tensor) -> Tensor:
-        return x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        return x if self.expand is None else self.expand.activated(x)
 
 
 class EfficientNetLite0(nn.Module):
@@ -141,7 +149,7 @@ class EfficientNetLite0(nn.Module):
 
     def encode_low(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalised image → x1 (B, 24, H/4, W/4), x2 (B, 40, H/8, W/8)."""
-        x = F.relu6(self.stem(image), inplace=True)
+        x = self.stem.activated(image)
         x1 = self._run(x, 0, LEVEL_ENDS[0])
         return x1, self._run(x1, LEVEL_ENDS[0], LEVEL_ENDS[1])
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tfcseg.errors import UsageError
 from tfcseg.model.config import SIZE_MULTIPLE
+from tfcseg.model.fused import convolve
 from tfcseg.model.strips import Rows, in_strips, strip_count, strips
 
 Four = tuple[int, int, int, int]
@@ -139,8 +140,8 @@ class MixFFN(nn.Module):
 
     def _layers(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
-        hidden = self.depthwise(_to_map(self.expand(_to_tokens(features)), features.shape[2:]))
-        return _to_map(self.contract(_to_tokens(F.gelu(hidden))), features.shape[2:])
+        hidden = convolve(_to_map(self.expand(_to_tokens(features)), features.shape[2:]), self.depthwise, "gelu")
+        return _to_map(self.contract(_to_tokens(hidden)), features.shape[2:])
 
 
 class Block(nn.Module):

@@ -134,8 +134,9 @@ class TFCSegmenter(nn.Module):
         """Eqs 1 and 2 from the low stages on: z (B, D, h, w), the part of levels 3 and 4 in its sum, x3 and x4."""
         head = self.decode_head
         x3, x4 = self.backbone.encode_high(x2)
-        high = head.fuse_high(x3, x4, (x1.shape[-2], x1.shape[-1]))
-        return head.activate(head.fuse_low(x1, x2), high), high, (x3, x4)
+        size = (x1.shape[-2], x1.shape[-1])
+        high = head.fuse_high(x3, x4, size)
+        return head.embed(x1, head.fuse_level(x2, 1, size).add_(high)), high, (x3, x4)
 
     def non_keyframes(
         self,
@@ -219,8 +220,7 @@ class TFCSegmenter(nn.Module):
         if shift is not None:
             high = head.fuse_high(*memory.levels, coarse)
             second = second.add_(move(high, shift.coarse_rows, frames).sub_(per_frame(high, frames)))
-        low = head.fuse_level(x1, 0, size).add_(resize(second, size))
-        return head.activate(low, per_frame(memory.high, frames))
+        return head.embed(x1, resize(second, size).add_(per_frame(memory.high, frames)))
 
     def _repair(
         self,

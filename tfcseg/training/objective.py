@@ -49,8 +49,9 @@ def image_losses(
     head = network.decode_head
     x1, x2 = network.backbone.encode_low(frames)
     x3, x4 = network.backbone.encode_high(x2)
-    high = head.fuse_high(x3, x4, (x1.shape[-2], x1.shape[-1]))
-    logits = head.classify(head.activate(head.fuse_low(x1, x2), high))
+    size = (x1.shape[-2], x1.shape[-1])
+    rest = head.fuse_level(x2, 1, size).add_(head.fuse_high(x3, x4, size))
+    logits = head.classify(head.embed(x1, rest))
     return {"seg": segmentation_loss(logits, truth), "features": features(frames, (x1, x2, x3, x4))}
 
 

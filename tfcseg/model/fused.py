@@ -1,0 +1,76 @@
+"""Convolutions with what follows them in one pass, for inference on a processor.
+
+A map that does not fit into the cache is written by the convolution, then read and written again by its activation or
+by a sum. oneDNN, which computes PyTorch's convolutions on x86, can do both while it holds the values: exact up to
+rounding. Elsewhere, and where gradients are recorded, the same takes several operations.
+
+Shapes: B batch, C channels, H W map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class _Activation(NamedTuple):
+    """An activation as PyTorch's function and in oneDNN's words."""
+
+    function: Callable[[Tensor], Tensor]
+    attribute: str
+    scalars: list[float]
+    algorithm: str
+
+
+_ACTIVATIONS: Mapping[str, _Activation] = {
+    "relu6": _Activation(partial(F.relu6, inplace=True), "hardtanh", [0.0, 6.0], ""),
+    "gelu": _Activation(F.gelu, "gelu", [], "none"),
+}
+
+Padding = tuple[int, int]
+
+
+def convolve(x: Tensor, conv: nn.Conv2d, activation: str, padding: Padding | None = None) -> Tensor:
+    """``activation`` (relu6 or gelu) of ``conv`` of (B, C, H, W); ``padding`` in place of the convolution's own."""
+    act = _ACTIVATIONS[activation]
+    around = padding if padding is not None else (int(conv.padding[0]), int(conv.padding[1]))
+    if not _can_fuse(x):
+        return act.function(F.conv2d(x, conv.weight, conv.bias, conv.stride, around, conv.dilation, conv.groups))
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        x, conv.weight, conv.bias, around, conv.stride, conv.dilation, conv.groups, *act[1:]
+    )
+    return result
+
+
+def add_and_rectify(x: Tensor, conv: nn.Conv2d, rest: Tensor) -> Tensor:
+    """ReLU(conv(x) + rest) of a 1×1 ``conv`` of (B, C, H, W); ``rest`` (B, C', H, W) is overwritten."""
+    if not _can_fuse(x) or not rest.is_contiguous(memory_format=torch.channels_last):
+        return F.relu(rest.add_(F.conv2d(x, conv.weight, conv.bias)), inplace=True)
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
+        rest, x, conv.weight, conv.bias, (0, 0), (1, 1), (1, 1), 1, "add", 1.0, "relu", [], ""
+    )
+    return result
+
+
+def _can_fuse(x: Tensor) -> bool:
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last) and x.dtype in _fusable_types()
+
+
+@cache
+def _fusable_types() -> frozenset[torch.dtype]:
+    """Types that oneDNN computes here; the operations are private to PyTorch and may be missing."""
+    operations = torch.ops.mkldnn
+    is_there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not is_there or not hasattr(operations, "_convolution_pointwise_"):
+        return frozenset()
+    found = {torch.float32}
+    if hasattr(operations, "_is_mkldnn_bf16_supported") and operations._is_mkldnn_bf16_supported():
+        found.add(torch.bfloat16)
+    return frozenset(found)
