@@ -1,6 +1,8 @@
 """Cores that may be used, and threads by default."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -18,11 +20,23 @@ def test_a_container_may_use_its_share(quota, wanted, tmp_path, monkeypatch):
 
 
 def test_threads_are_as_many_as_cores_up_to_a_limit_and_the_users_choice_stays(monkeypatch):
-    for cores, wanted in ((2, "2"), (64, str(MAX_THREADS))):
+    for cores, wanted in (
+        (2, {"OMP_NUM_THREADS": "2", "OPENCV_FOR_THREADS_NUM": "1"}),
+        (64, {"OMP_NUM_THREADS": str(MAX_THREADS)}),
+    ):
         monkeypatch.setattr("tfcseg.machine.available_cores", lambda cores=cores: cores)
         environment = {}
         set_default_threads(environment)
-        assert environment == {"OMP_NUM_THREADS": wanted}
-    given = {"OMP_NUM_THREADS": "3"}
+        assert environment == wanted
+    given = {"OMP_NUM_THREADS": "3", "OPENCV_FOR_THREADS_NUM": "2"}
+    monkeypatch.setattr("tfcseg.machine.available_cores", lambda: 2)
     set_default_threads(given)
-    assert given == {"OMP_NUM_THREADS": "3"}
+    assert given == {"OMP_NUM_THREADS": "3", "OPENCV_FOR_THREADS_NUM": "2"}
+
+
+def test_opencv_obeys():
+    """It reads the variable when it is loaded, so another process has to say so."""
+    program = "import cv2; print(cv2.getNumThreads())"
+    environment = {**os.environ, "OPENCV_FOR_THREADS_NUM": "1"}
+    shown = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "1"

@@ -83,7 +83,7 @@ class ConsistencyMeter:
         size_wh = (round(labels.shape[1] * scale), round(labels.shape[0] * scale))
         if min(size_wh) < _MIN_SIDE_PX:
             return None
-        gray = cv2.cvtColor(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+        gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
         small_labels = cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT)
         return _Small(np.asarray(gray, dtype=np.uint8), np.asarray(small_labels, dtype=np.uint8))
 

@@ -15,6 +15,8 @@ CPU_INFO = Path("/proc/cpuinfo")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Processor time that the container may use in each period, both in microseconds."""
 MAX_THREADS = 16
+FEW_CORES = 4
+"""As many as the network has workers on a processor (inference.py)."""
 LIBRARIES = {
     "torch": ("torch",),
     "numpy": ("numpy",),
@@ -38,9 +40,13 @@ def set_default_threads(environment: MutableMapping[str, str]) -> None:
     """Tell the libraries that will be loaded how many threads to use, unless the user did.
 
     They would take one per core of the machine: too many in a container that may use two of 64, and beyond MAX_THREADS
-    the layers are too small for what waiting for each other costs.
+    the layers are too small for what waiting for each other costs. On few cores, where everything that can happens at
+    the same time, OpenCV gets none of its own: there its threads only wait for theirs.
     """
-    environment.setdefault("OMP_NUM_THREADS", str(min(available_cores(), MAX_THREADS)))
+    cores = available_cores()
+    environment.setdefault("OMP_NUM_THREADS", str(min(cores, MAX_THREADS)))
+    if cores <= FEW_CORES:
+        environment.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 
 
 def has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:

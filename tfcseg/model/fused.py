@@ -38,9 +38,11 @@ Padding = tuple[int, int]
 def convolve(x: Tensor, conv: nn.Conv2d, activation: str, padding: Padding | None = None) -> Tensor:
     """``activation`` (relu6 or gelu) of ``conv`` of (B, C, H, W); ``padding`` in place of the convolution's own."""
     act = _ACTIVATIONS[activation]
-    around = padding if padding is not None else (int(conv.padding[0]), int(conv.padding[1]))
     if not _can_fuse(x):
-        return act.function(F.conv2d(x, conv.weight, conv.bias, conv.stride, around, conv.dilation, conv.groups))
+        if padding is None:
+            return act.function(conv(x))
+        return act.function(F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups))
+    around = conv.padding if padding is None else padding
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x, conv.weight, conv.bias, around, conv.stride, conv.dilation, conv.groups, *act[1:]
     )
@@ -50,7 +52,7 @@ def convolve(x: Tensor, conv: nn.Conv2d, activation: str, padding: Padding | Non
 def add_and_rectify(x: Tensor, conv: nn.Conv2d, rest: Tensor) -> Tensor:
     """ReLU(conv(x) + rest) of a 1×1 ``conv`` of (B, C, H, W); ``rest`` (B, C', H, W) is overwritten."""
     if not _can_fuse(x) or not rest.is_contiguous(memory_format=torch.channels_last):
-        return F.relu(rest.add_(F.conv2d(x, conv.weight, conv.bias)), inplace=True)
+        return F.relu(rest.add_(conv(x)), inplace=True)
     result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
         rest, x, conv.weight, conv.bias, (0, 0), (1, 1), (1, 1), 1, "add", 1.0, "relu", [], ""
     )

@@ -1,0 +1,106 @@
+"""Convolutions with what follows them in one pass: the same as several operations, wherever they run."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from tiny_model import BACKBONES, build_tiny_model
+from torch import nn
+from torch.nn import functional as F
+
+from tfcseg.comparison.flops import count_flops
+from tfcseg.model import fused
+from tfcseg.model.fused import add_and_rectify, convolve
+
+ACTIVATIONS = {"relu6": F.relu6, "gelu": F.gelu}
+NEEDS_ONEDNN = pytest.mark.skipif(not fused._fusable_types(), reason="this PyTorch has no oneDNN")
+CASES = [
+    {"kernel_size": 1},
+    {"kernel_size": 3, "padding": 1, "groups": 8},
+    {"kernel_size": 5, "padding": 2, "stride": 2, "groups": 8},
+    {"kernel_size": 3, "stride": 2, "bias": False},
+]
+
+
+def picture(dtype=torch.float32, channels=8, batch=2):
+    x = 4 * torch.randn(batch, channels, 12, 17, generator=torch.Generator().manual_seed(0))
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture(params=["fused", "apart"])
+def way(request, monkeypatch):
+    """Both ways: as this machine computes it, and as one without oneDNN does."""
+    if request.param == "apart":
+        monkeypatch.setattr(fused, "_fusable_types", frozenset)
+    return request.param
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("case", CASES)
+@torch.inference_mode()
+def test_the_activation_is_applied_to_the_convolution(way, activation, case):
+    conv = nn.Conv2d(8, 8, **case)
+    x = picture()
+    result = convolve(x, conv, activation)
+    torch.testing.assert_close(result, ACTIVATIONS[activation](conv(x)), atol=1e-5, rtol=1e-5)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def test_padding_can_be_replaced(way):
+    conv = nn.Conv2d(8, 8, 3, padding=1)
+    x = picture()
+    torch.testing.assert_close(convolve(x, conv, "relu6", (0, 0)), F.relu6(F.conv2d(x, conv.weight, conv.bias)))
+
+
+@torch.inference_mode()
+def test_a_sum_is_rectified(way):
+    conv = nn.Conv2d(8, 5, 1)
+    x, rest = picture(), picture(channels=5)
+    wanted = F.relu(conv(x) + rest)
+    assert 0.2 < (wanted == 0).float().mean() < 0.8
+    result = add_and_rectify(x, conv, rest)
+    torch.testing.assert_close(result, wanted, atol=1e-5, rtol=1e-5)
+    assert result.data_ptr() == rest.data_ptr()  # no map of its own
+
+
+@torch.inference_mode()
+def test_any_layout_gives_the_same():
+    conv = nn.Conv2d(8, 5, 1)
+    x, rest = picture().contiguous(), picture(channels=5).contiguous()
+    wanted = F.relu(conv(x) + rest)
+    torch.testing.assert_close(convolve(x, conv, "relu6"), F.relu6(conv(x)))
+    torch.testing.assert_close(add_and_rectify(picture(), conv, rest), wanted)
+
+
+def test_gradients_are_those_of_the_operations_apart():
+    conv = nn.Conv2d(8, 8, 1)
+    x = picture().requires_grad_()
+    convolve(x, conv, "gelu").sum().backward()
+    own = conv.weight.grad.clone(), x.grad.clone()
+    conv.zero_grad()
+    x.grad = None
+    F.gelu(conv(x)).sum().backward()
+    torch.testing.assert_close(own, (conv.weight.grad, x.grad))
+
+
+@NEEDS_ONEDNN
+@pytest.mark.parametrize("backbone", BACKBONES)
+@torch.inference_mode()
+def test_networks_use_it_and_say_the_same(backbone, monkeypatch):
+    network = copy.deepcopy(build_tiny_model(backbone).network).fold()
+    image = torch.randn(2, 3, 64, 96).contiguous(memory_format=torch.channels_last)
+    fused_calls = []
+    monkeypatch.setattr(fused, "_can_fuse", partial(_noted, fused_calls, fused._can_fuse))
+    logits = network.image(image)
+    assert True in fused_calls
+    flops = count_flops(lambda: network.image(image))
+    monkeypatch.setattr(fused, "_can_fuse", lambda x: False)
+    torch.testing.assert_close(logits, network.image(image), atol=1e-4, rtol=1e-4)
+    assert flops == count_flops(lambda: network.image(image))  # the counter knows the operations, too
+
+
+def _noted(calls, function, x):
+    calls.append(function(x))
+    return calls[-1]
