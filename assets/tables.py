@@ -348,7 +348,8 @@ def _machine(result: dict[str, Any]) -> str:
     plain, versions = result["plain"], result["versions"]
     also = f", transformers {versions['transformers']} in {plain['precision']}" if plain["is_measured"] else ""
     return (
-        f"{result['device_name']} ({result['device']}, {result['threads']} threads, {result['precision']}), "
+        f"{result['device_name']} ({result['device']}, {result['threads']} threads, of ours "
+        f"{result['options']['workers']} intervals at a time, {result['precision']}), "
         f"torch {versions['torch']}{also}, {result['input']['name']} at {width}×{height}, medians of "
         f"{result['rounds']} rounds in turn."
     )

@@ -32,6 +32,7 @@ def result():
         "device_name": "Processor",
         "precision": "float32",
         "threads": 2,
+        "options": {"workers": 2},
         "versions": {"torch": "2.9", "transformers": "5.1"},
         "plain": {"is_measured": True, "network": "SegFormer-B0", "weights": "the same", "precision": "float32"},
         "rounds": 5,
@@ -70,7 +71,10 @@ def test_speeds_stand_beside_their_ratios(tables, result):
         "| MiT-B0, `tfc` | 6.00 | 6.00× | 1.50× | 5.00 | – | 1.67× |",
     ]
     assert "random weights, 150 classes, network input 864×480, 10.0 % of the points recomputed." in text
-    assert "Processor (cpu, 2 threads, float32), torch 2.9, transformers 5.1 in float32, clip.mp4 at 854×480" in text
+    assert (
+        "Processor (cpu, 2 threads, of ours 2 intervals at a time, float32), torch 2.9, transformers 5.1 in float32, clip.mp4 at 854×480"
+        in text
+    )
 
 
 def test_conditions_that_are_the_same_are_said_once(tables, result):

@@ -89,8 +89,9 @@ class IntervalNetwork:
         # A processor's caches like single frames, a GPU's many cores like many.
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
         # Compiled code is made for one number of threads; long intervals hold too many frames.
-        beside = self._device.type == "cpu" and not options.compile and options.keyframe_interval <= BATCH
-        self.workers = min(torch.get_num_threads(), MAX_WORKERS) if beside else 1
+        is_alone = options.compile or options.latency == "low" or options.keyframe_interval > BATCH
+        on_cpu = self._device.type == "cpu"
+        self.workers = 1 if is_alone or not on_cpu else min(torch.get_num_threads(), MAX_WORKERS)
         self._source: tuple[int, int] | None = None
         logger.info(
             "mode %s: every %d frames a keyframe, the %s of its interval; %s correlation, threshold %g%s",

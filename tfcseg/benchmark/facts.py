@@ -19,6 +19,7 @@ def contest_facts(contest: Contest) -> dict[str, Any]:
     if has_transformers():
         facts["versions"] = {**facts["versions"], "transformers": version("transformers")}
     options = {name: value for name, value in asdict(contest.options).items() if name != "mode"}
+    options["workers"] = contest.workers(contest.options.mode)
     return {
         **facts,
         "random_weights": request.backbone is not None,

@@ -55,7 +55,9 @@ def _conditions(result: Benchmark | Scaling) -> str:
     weights = " (random weights)" if result.random_weights else ""
     seconds = result.options.get("compile_s")
     compiled = f", compiled in {seconds:.1f} s" if seconds is not None else ""
-    device = f"{result.device}, {result.precision}{threads}{compiled}"
+    workers = result.options["workers"]
+    beside = f", {workers} intervals at a time" if workers > 1 else ""
+    device = f"{result.device}, {result.precision}{threads}{beside}{compiled}"
     return (
         f"{result.model.name}{weights}, {result.model.classes} classes · {result.input['name']} {source}, "
         f"network {network} · interval {result.options['keyframe_interval']}, {result.options['correlation']} · "
