@@ -315,9 +315,10 @@ def _mode(name: str) -> str:
 
 
 def _model_name(result: dict[str, Any]) -> str:
-    if not result["random_weights"]:
-        return f"`{result['model']['name']}`"
-    return result["model"]["backbone"].replace("mit_b", "MiT-B").replace("efficientnet_lite0", "EfficientNet-Lite0")
+    """The model's, or the backbone's if the weights are random; with the precision if that is not float32."""
+    backbone = result["model"]["backbone"].replace("mit_b", "MiT-B").replace("efficientnet_lite0", "EfficientNet-Lite0")
+    name = backbone if result["random_weights"] else f"`{result['model']['name']}`"
+    return name if result["precision"] == "float32" else f"{name} in {result['precision']}"
 
 
 def _contender_name(result: dict[str, Any], contender: str) -> str:

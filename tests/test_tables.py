@@ -75,6 +75,11 @@ def test_speeds_stand_beside_their_ratios(tables, result):
     assert f"{machine}, torch 2.9, transformers 5.1 in float32, clip.mp4 at 854×480" in text
 
 
+def test_another_precision_stands_beside_the_name(tables, result):
+    low = {**result, "precision": "bfloat16"}
+    assert rows(tables.speed_table([low]))[1].startswith("| MiT-B0 in bfloat16, `image` |")
+
+
 def test_conditions_that_are_the_same_are_said_once(tables, result):
     assert tables.speed_table([result, result]).count("Processor") == 1
 
