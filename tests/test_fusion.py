@@ -264,19 +264,21 @@ def test_the_student_learns_what_its_teachers_know(tmp_path, teachers):
         taught_labels([scene, odd])
 
 
-def test_material_of_several_teachers_counts_its_masks(tmp_path, teachers):
+def test_material_of_several_teachers_counts_its_masks_and_shows_them_more_often(tmp_path, teachers):
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(3):
         cv2.imwrite(str(photos / f"{i}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
     image = write_set(tmp_path / "set", {"4": "cow"}, (4, 4))
     job = Distillation([photos, image.parent], teachers[::-1], tmp_path / "cache")
-    options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1})
+    options = recipe_options("image", supervised=False, given={"steps": 200, "batch": 1})
     material = distilled_material(job, options, 64, 1)
     assert material.labels is SCENES
     assert material.description == "distilled from voc, ade on 3 photos, 1 of them with masks drawn by people"
-    soft = [material.train[i].labels[0].float().mean((1, 2)) for i in range(2)]
+    soft = [material.train[i].labels[0].float().mean((1, 2)) for i in range(200)]
     assert all(labels.shape == (len(SCENES),) for labels in soft)
     # Red is class 1 of both tiny teachers.
     assert (ADE31.names[RED], VOC21[RED]) == ("wall", "aeroplane")
-    assert {SCENES.names[int(labels.argmax())] for labels in soft} <= {"airplane", "cow"}
+    names = [SCENES.names[int(labels.argmax())] for labels in soft]
+    assert set(names) == {"airplane", "cow"}
+    assert 84 < names.count("cow") < 116, "the one with a mask as often as the other two together"
