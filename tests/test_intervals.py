@@ -10,7 +10,7 @@ import torch
 from tiny_model import build_tiny_model, moving_images
 
 import tfcseg
-from tfcseg.errors import UsageError
+from tfcseg.errors import InputError, UsageError
 from tfcseg.inference import IntervalNetwork
 from tfcseg.inference_options import checked_options
 from tfcseg.intervals import Group, run_intervals
@@ -89,6 +89,18 @@ def test_a_bad_interval_stops_after_those_before_it(carry):
     with pytest.raises(UsageError, match="64×96"):
         next(found)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tfcseg-network")]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_came_before_an_unreadable_frame_is_not_lost(workers):
+    def until_it_breaks():
+        yield from groups(moving_images(12))
+        raise InputError("clip.mp4: damaged")
+
+    found = run_intervals(network(workers, keyframe_carry=0.9), until_it_breaks())
+    assert [next(found)[0] for _ in range(3)] == [0, 4, 8]
+    with pytest.raises(InputError, match="damaged"):
+        next(found)
 
 
 def test_intervals_are_computed_at_the_same_time(monkeypatch):

@@ -69,6 +69,7 @@ def _run_beside(
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     threads = torch.get_num_threads()
     pending: deque[tuple[_T, Future[list[FrameResult]]]] = deque()
+    failure: Exception | None = None
     handed_on: Future[Carried | None] = Future()
     handed_on.set_result(before)
     with ExitStack() as stack:
@@ -78,14 +79,20 @@ def _run_beside(
         pool = ThreadPoolExecutor(network.workers, "tfcseg-network", torch.set_num_threads, (share,))
         stack.callback(pool.shutdown, cancel_futures=True)
         while True:
-            while len(pending) <= network.workers and (group := next(groups, None)) is not None:
-                passed: Future[Carried | None] = Future()
-                pending.append((group.subject, pool.submit(_run_one, network, group, handed_on, passed)))
-                handed_on = passed
-                del group
-            if not pending:
+            try:
+                while failure is None and len(pending) <= network.workers and (group := next(groups, None)) is not None:
+                    passed: Future[Carried | None] = Future()
+                    pending.append((group.subject, pool.submit(_run_one, network, group, handed_on, passed)))
+                    handed_on = passed
+                    del group
+            except Exception as error:  # noqa: BLE001  # raised once everything before it is done
+                failure = error
+            if pending:
+                yield _finished(*pending.popleft(), network.workers)
+            elif failure is not None:
+                raise failure
+            else:
                 return
-            yield _finished(*pending.popleft(), network.workers)
 
 
 def _finished(subject: _T, future: Future[list[FrameResult]], workers: int) -> tuple[_T, list[FrameResult]]:

@@ -40,9 +40,13 @@ def _sum_flops(rest: torch.Size, x: torch.Size, weight: torch.Size, *others: obj
 
 
 _FORMULAS = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-    torch.ops.mkldnn._convolution_pointwise: _convolution_flops,
-    torch.ops.mkldnn._convolution_pointwise_: _sum_flops,
+    getattr(namespace, name): formula
+    for namespace, name, formula in (
+        (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", _attention_flops),
+        (torch.ops.mkldnn, "_convolution_pointwise", _convolution_flops),
+        (torch.ops.mkldnn, "_convolution_pointwise_", _sum_flops),
+    )
+    if hasattr(namespace, name)  # not every PyTorch is built with oneDNN
 }
 """Of what PyTorch's counter leaves out on the CPU: attention, convolutions with an activation (model/fused.py)."""
 
