@@ -250,5 +250,5 @@ def test_the_command_writes_and_prints(facades, teacher, student, tmp_path):
 
 def test_a_folder_without_teachers_is_told_in_one_line(facades, tmp_path):
     done = call("eval-stills", facades, "-t", tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "no such teacher, or none in this folder" in done.error
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no such .tflite file, or none in this folder" in done.error

@@ -128,6 +128,6 @@ def clips(
 
 
 def _teacher_files(paths: Sequence[Path] | None) -> list[Path]:
-    from tfcseg.held_out.networks import teacher_files
+    from tfcseg.training.teachers import teacher_files
 
     return teacher_files(paths or [])

@@ -100,17 +100,6 @@ class StudentNetwork:
         return self._network.run([image], size)[0].labels
 
 
-def teacher_files(paths: Sequence[Path]) -> list[Path]:
-    """Teachers that are named, or lie in a folder that is; DataError for a path without any."""
-    files: list[Path] = []
-    for path in paths:
-        found = sorted(path.glob("*.tflite")) if path.is_dir() else [path]
-        if not found or not all(file.is_file() for file in found):
-            raise DataError(f"{path}: no such teacher, or none in this folder; teachers are .tflite files")
-        files += found
-    return files
-
-
 def open_teacher(path: Path) -> Teacher:
     """Read a teacher; DataError if there is none."""
     if not path.is_file():

@@ -15,6 +15,7 @@ from tfcseg.model.config import HEADS, SIZE_MULTIPLE
 from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import process_device, processes_here
 from tfcseg.training.recipes import is_vspw, recipe_options
+from tfcseg.training.teachers import teacher_files
 from tfcseg.weights import resolve_device
 
 STAGES = ("image", "tfc")
@@ -124,7 +125,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         options=options,
         crop=request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
         short_side_px=request.size or INPUT_SIZE_PX,
-        teachers=_teacher_files(request.teachers),
+        teachers=teacher_files(request.teachers),
         cache=request.cache or request.output / "labels",
         validate_every=request.validate_every or max(VALIDATION_STEPS, options.steps // VALIDATIONS),
         device=device,
@@ -193,13 +194,3 @@ def _check_apart(request: TrainRequest) -> None:
         for root in request.data:
             if written is not None and written.resolve().is_relative_to(root.resolve()):
                 raise UsageError(f"{what} {written} is inside of the data ({root}); write elsewhere")
-
-
-def _teacher_files(paths: Sequence[Path]) -> list[Path]:
-    files: list[Path] = []
-    for path in paths:
-        found = sorted(path.glob("*.tflite")) if path.is_dir() else [path]
-        if not found or not found[0].is_file():
-            raise UsageError(f"--teachers {path}: no such .tflite file, or none in this folder")
-        files += found
-    return files

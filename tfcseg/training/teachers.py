@@ -90,6 +90,17 @@ class Teacher:
         self._network.invoke()
 
 
+def teacher_files(paths: Sequence[Path]) -> list[Path]:
+    """Teachers that are named, or lie in a folder that is; UsageError for a path without any."""
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.tflite")) if path.is_dir() else [path]
+        if not found or not all(file.is_file() for file in found):
+            raise UsageError(f"--teachers {path}: no such .tflite file, or none in this folder")
+        files += found
+    return files
+
+
 def teachers_by_classes(paths: Sequence[Path]) -> dict[int, list[Path]]:
     """Teachers of the same number of classes together, in the order of ``paths``; DataError for one of another kind."""
     groups: dict[int, list[Path]] = {}
