@@ -12,6 +12,7 @@ from tests import vspw_fixture as fixture
 from tests.command_line import call
 from tests.tiny_model import BACKBONES, build_tiny_network, halving_threshold, moving_clip, tiny_card, write_tiny_model
 from tests.vspw_fixture import make_vspw
+from tfcseg.ablation.ablate import Scope, ablate
 from tfcseg.ablation.network import AblatedSegmenter, Variant
 from tfcseg.ablation.paper import PAPER, row_names
 from tfcseg.ablation.result import directions
@@ -315,6 +316,16 @@ def test_points_are_counted_where_they_are_recomputed(rows):
     below = {mask["threshold"]: mask["below"] for mask in rows["tfc"]["similarity"]["thresholds"]}
     assert below[0.8] == pytest.approx(updated["tfc"], abs=1e-4)
     assert below[0.5] == pytest.approx(updated["msda-0.5"], abs=1e-4)
+
+
+def test_several_threads_measure_the_same(root, weights, options, rows, torch_threads):
+    """Similarities belong to their frames, although intervals are computed at the same time elsewhere."""
+    torch_threads(3)
+    found = ablate(root, weights, scope=Scope(label_map=options[-1]), rows=["tfc"])
+    row = next(row for row in found.rows if row.name == "tfc")
+    assert row.updated_fraction == pytest.approx(rows["tfc"]["updated_fraction"], abs=0.2)
+    below = {mask["threshold"]: mask["accuracy"] for mask in rows["tfc"]["similarity"]["thresholds"]}
+    assert {mask.threshold: mask.accuracy for mask in row.similarity.thresholds} == pytest.approx(below, abs=0.5)
 
 
 def test_every_row_is_something_else(rows):

@@ -146,7 +146,8 @@ class _AblationJob:
         found: list[NonKeyframes] = []
         if row.variant is not None:
             model = replace(model, network=AblatedSegmenter(model.network, row.variant, found.append))
-        watched = WatchedPredictions(ModelPredictions(model, row.options), row.options, found, len(self.dataset.labels))
+        predictions = ModelPredictions(model, row.options, one_by_one=True)
+        watched = WatchedPredictions(predictions, row.options, found, len(self.dataset.labels))
         total = len(self.dataset.videos[: self.scope.limit])
         done = itertools.count(1)
         logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})

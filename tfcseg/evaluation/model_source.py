@@ -29,12 +29,15 @@ _Interval: TypeAlias = list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]]
 class ModelPredictions:
     """Segments every video from its first image on, intervals counted over the images that can be read.
 
-    ``model_s`` is the time spent in preprocessing, network and labels so far.
+    ``model_s`` is the time spent in preprocessing, network and labels so far. With ``one_by_one`` no interval begins
+    before the one before it is finished, for whoever watches the network at work.
     """
 
-    def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
+    def __init__(self, model: LoadedModel, options: InferenceOptions, *, one_by_one: bool = False) -> None:
         self._model, self._options = model, options
         self._network = IntervalNetwork(model, options)
+        if one_by_one:
+            self._network.workers = 1
         self._interval = options.keyframe_interval
         self.model_s = 0.0
 
