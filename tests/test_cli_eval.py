@@ -83,6 +83,21 @@ def test_perfect_predictions_score_100_and_everything_is_written(root, perfect, 
     assert len(rows(tmp_path / "out" / "per_class.csv")) == 124
 
 
+def test_several_threads_score_the_same(root, model, torch_threads):
+    """Intervals are then computed at the same time."""
+    results = []
+    for threads in (1, 3):
+        torch_threads(threads)
+        done = call("eval", root, *model, "--keyframe-carry", "0.9", "--no-tc", "--json", "-q")
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads(done.stdout))
+    alone, together = results
+    assert together["frames"] == alone["frames"] == 27
+    for score in ("miou", "pixel_accuracy", "vc8"):
+        assert together[score] == pytest.approx(alone[score], abs=0.2)
+    assert 0 < alone["pixel_accuracy"] < 100
+
+
 def test_scores_say_where_they_come_from(root, model, perfect, tmp_path):
     """A score without its model, options and machine compares with nothing."""
     command = ("eval", root, "--limit", 1, "--no-tc", "-q", "-o")

@@ -113,6 +113,21 @@ def test_frames_csv_says_what_the_masks_say(clip, weights, tmp_path):
             assert float(row["label_change"]) == pytest.approx(np.mean(masks[n] != masks[n - 1]), abs=1e-5)
 
 
+def test_several_threads_write_the_same(clip, weights, tmp_path, torch_threads):
+    """Intervals are then computed at the same time; rounding may differ, order and content do not."""
+    for threads in (1, 3):
+        torch_threads(threads)
+        options = ("--keyframe-carry", "0.9", "--no-overlay", "--no-report", "-m", weights)
+        assert call("run", clip, "-o", tmp_path / str(threads), *options).returncode == 0
+    alone, together = (
+        [read_mask(tmp_path / threads / "masks" / f"{n:08d}.png") for n in range(FRAMES)] for threads in "13"
+    )
+    assert len(list((tmp_path / "3" / "masks").iterdir())) == FRAMES
+    for one, other in zip(alone, together, strict=True):
+        assert np.mean(one == other) > 0.999
+    assert any((one != alone[0]).any() for one in alone)
+
+
 def test_the_library_gives_the_labels_that_the_command_writes(clip, weights, tmp_path):
     report = tfcseg.run(clip, tmp_path / "out", weights, results=tfcseg.ResultOptions(overlay=False, tc=False))
     assert report.outputs["masks"] == "masks"

@@ -122,11 +122,17 @@ def fed(image, **options):
     """What the network's first layer receives for one image: (3, H', W')."""
     received = []
     first = MODEL.network.backbone.stem
-    hook = first.register_forward_pre_hook(lambda module, inputs: received.append(inputs[0].clone()))
+    activated = first.activated
+
+    def noted(x):
+        received.append(x.clone())
+        return activated(x)
+
+    first.activated = noted
     try:
         run([image], **options)
     finally:
-        hook.remove()
+        del first.activated
     return received[0][0]
 
 

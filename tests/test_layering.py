@@ -21,6 +21,7 @@ ORDER = (
         "report",
         "inference_options",
         "inference",
+        "intervals",
         "summary",
         "measuring",
         "rendered_videos",

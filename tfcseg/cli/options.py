@@ -172,7 +172,7 @@ Compile = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="Compile the network for this size of video first, which takes minutes; for GPUs and long videos.",
+        help="Compile the network for this size of video first, which takes minutes; for long videos on GPUs.",
     ),
 ]
 Start = Annotated[float | None, typer.Option(help="Begin at this second of the video.")]

@@ -5,7 +5,8 @@ the shapes that a run will use, and everything else (the last, shorter interval;
 usual way. Only the backbone is compiled: it is most of the work, and what it computes does not depend on the frames.
 
 On a CPU nearly all time is spent in convolutions and matrix products that are the same either way: on one core runs
-with EfficientNet-Lite0 and MiT-B0 became 0 to 7 % faster, which pays for a minute of compiling after 10,000 frames.
+with EfficientNet-Lite0 and MiT-B0 became 0 to 7 % faster, which pays for a minute of compiling after 10,000 frames. On
+several cores it does not pay: compiled, intervals are computed one after the other.
 """
 
 from __future__ import annotations
