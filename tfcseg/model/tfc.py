@@ -120,7 +120,7 @@ class TFCSegmenter(nn.Module):
         return memory._replace(logits=carry_over(memory.carried, before, how)) if how.carry else memory
 
     def _keyframe(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Keyframe]:
-        z, high, levels = self._embed(x1, x2)
+        z, high, levels = self.embed(x1, x2)
         logits = self.decode_head.classify(z)
         match = self._correlated(x2)
         size = (x1.shape[-2], x1.shape[-1])
@@ -128,9 +128,9 @@ class TFCSegmenter(nn.Module):
 
     def image(self, image: Tensor) -> Tensor:
         """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit for bit those of `keyframe`."""
-        return self.decode_head.classify(self._embed(*self.backbone.encode_low(image))[0])
+        return self.decode_head.classify(self.embed(*self.backbone.encode_low(image))[0])
 
-    def _embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Eqs 1 and 2 from the low stages on: z (B, D, h, w), the part of levels 3 and 4 in its sum, x3 and x4."""
         head = self.decode_head
         x3, x4 = self.backbone.encode_high(x2)
@@ -190,7 +190,7 @@ class TFCSegmenter(nn.Module):
         aligned = (correlation or self.config.correlation) == "aligned"
         shift = find_shift(memory.match, match) if aligned else None
         rows = None if shift is None else shift.rows
-        z_t = self._embed(x1, x2)[0] if mode == "blend" else self._mixed_embedding(x1, x2, memory, shift)
+        z_t = self.embed(x1, x2)[0] if mode == "blend" else self._mixed_embedding(x1, x2, memory, shift)
         logits = head.classify(z_t)
         w = similarity(move(memory.level2, rows, frames), resize(match, size))
         none = w.new_zeros(frames, dtype=torch.float32)

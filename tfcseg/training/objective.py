@@ -46,13 +46,10 @@ def image_losses(
     frames, truth = images.flatten(0, 1), labels.flatten(0, 1)
     if features is None:
         return {"seg": segmentation_loss(network.image(frames), truth)}
-    head = network.decode_head
     x1, x2 = network.backbone.encode_low(frames)
-    x3, x4 = network.backbone.encode_high(x2)
-    size = (x1.shape[-2], x1.shape[-1])
-    rest = head.fuse_level(x2, 1, size).add_(head.fuse_high(x3, x4, size))
-    logits = head.classify(head.embed(x1, rest))
-    return {"seg": segmentation_loss(logits, truth), "features": features(frames, (x1, x2, x3, x4))}
+    z, _, high_levels = network.embed(x1, x2)
+    logits = network.decode_head.classify(z)
+    return {"seg": segmentation_loss(logits, truth), "features": features(frames, (x1, x2, *high_levels))}
 
 
 def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str) -> Losses:

@@ -90,10 +90,12 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
     held_out, kept = stills[::HELD_OUT_EVERY], [s for i, s in enumerate(stills) if i % HELD_OUT_EVERY]
     if not kept:
         raise DataError(f"{len(stills)} readable images: at least 2 are needed (videos alone cannot validate)")
+    drawn: list[Still] = []
+    taught: list[Still] = []
+    for still in kept:
+        (taught if mask_of(still.image) is None else drawn).append(still)
     sources: list[Source]
     if options.stage == "image":
-        drawn = [still for still in kept if mask_of(still.image) is not None]
-        taught = [still for still in kept if mask_of(still.image) is None]
         sources, shares = [], []
         for group, weight in ((taught, 1.0), (drawn, MASK_SHARE)):
             if group:
@@ -117,7 +119,7 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
         SampleStream(sources, shares, count=options.steps * options.batch * processes, seed=options.seed),
         SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
         labels,
-        f"distilled from {names} on {seen}{_masks_seen(kept) if labels is SCENES else ''}",
+        f"distilled from {names} on {seen}{_masks_seen(len(drawn)) if labels is SCENES else ''}",
         defects + unlabelled,
     )
 
@@ -132,9 +134,8 @@ def _label(job: Distillation, images: Sequence[Path], videos: Sequence[Path]) ->
     return fuse_media(scene, things, job.cache, progress=job.progress)
 
 
-def _masks_seen(stills: Sequence[Still]) -> str:
+def _masks_seen(count: int) -> str:
     """For the card: how many photos had masks that the labels follow."""
-    count = sum(mask_of(still.image) is not None for still in stills)
     return f", {count} of them with masks drawn by people" if count else ""
 
 
