@@ -3,8 +3,9 @@
 A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Without a kind, FILE is a compare.json
 of ``tfcseg compare``; ``speed``, ``stages``, ``limits`` and ``memory`` take what ``tfcseg bench -o FILE`` wrote, a
 column or block of rows per file, and ``scaling`` a scaling-*.json of ``tfcseg bench --scaling``. ``ablation`` and
-``similarity`` take what ``tfcseg ablate -o FILE`` wrote, a table per file. ``stills`` and ``clips`` take what
-``tfcseg eval-stills -o FILE`` and ``tfcseg eval-clips -o FILE`` wrote.
+``similarity`` take what ``tfcseg ablate -o FILE`` wrote, a table per file. ``stills`` takes what
+``tfcseg eval-stills -o FILE`` wrote, ``clips`` (clip by clip) and ``means`` (over all clips, mode by mode) what
+``tfcseg eval-clips -o FILE`` did.
 """
 
 from __future__ import annotations
@@ -217,6 +218,25 @@ def _clip_rows(result: dict[str, Any], scores: dict[str, Any], first: str, mode:
     return lines + _row("**better on**", ["", *better])
 
 
+def clip_means_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row per file and mode: means over clips that are the same in all files."""
+    shown = [column for column in CLIP_COLUMNS if _mean_of_first(results[0]).get(column[1]) is not None]
+    lines = _heading(["mode", "keyframe every", *(title for title, _ in shown)])
+    for result in results:
+        for scores in result["results"]:
+            for mode, options in scores["options"].items():
+                mean = scores["mean"][mode]
+                values = [_cell(mean.get(key), "{:.2f}") for _, key in shown]
+                lines += _row(f"`{mode}`", [str(options["keyframe_interval"]), *values])
+    clips = ", ".join(clip["name"] for clip in results[0]["clips"])
+    return "\n".join(lines) + f"\n\nMeans over {clips}. {_clip_conditions(results[0])}\n"
+
+
+def _mean_of_first(result: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = result["results"][0]["mean"][result["modes"][0]]
+    return found
+
+
 def _step(before: dict[str, Any], after: dict[str, Any], key: str) -> str:
     return f"{_cell(before.get(key), '{:.2f}')} → {_cell(after.get(key), '{:.2f}')}"
 
@@ -242,6 +262,7 @@ TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "scaling": scaling_table,
     "stills": still_table,
     "clips": clip_table,
+    "means": clip_means_table,
     "ablation": ablation_table,
     "similarity": similarity_table,
 }

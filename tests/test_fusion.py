@@ -264,7 +264,7 @@ def test_the_student_learns_what_its_teachers_know(tmp_path, teachers):
         taught_labels([scene, odd])
 
 
-def test_material_of_several_teachers_counts_its_masks_and_shows_them_more_often(tmp_path, teachers):
+def test_material_of_several_teachers_shows_masks_and_rare_classes_more_often(tmp_path, teachers):
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(3):
@@ -281,4 +281,5 @@ def test_material_of_several_teachers_counts_its_masks_and_shows_them_more_often
     assert (ADE31.names[RED], VOC21[RED]) == ("wall", "aeroplane")
     names = [SCENES.names[int(labels.argmax())] for labels in soft]
     assert set(names) == {"airplane", "cow"}
-    assert 84 < names.count("cow") < 116, "the one with a mask as often as the other two together"
+    # Each class has half of the draws, and the one photo with a mask counts twice.
+    assert 115 < names.count("cow") < 151, "two thirds"

@@ -162,6 +162,21 @@ def test_a_result_says_what_was_seen_and_what_changed(result):
         assert change.worse[key] == (() if is_better or after == before else ("walk",))
 
 
+def test_correlations_are_compared_at_an_interval_of_ones_own(clip, student):
+    found = compare_clips([clip], [student], modes=["tfc-paper", "tfc-aligned", "image"], keyframe_interval=6)
+    (scores,) = found.results
+    used = {mode: (each.mode, each.correlation, each.keyframe_interval) for mode, each in scores.options.items()}
+    assert used["tfc-paper"] == ("tfc", "paper", 6)
+    assert used["tfc-aligned"] == ("tfc", "aligned", 6)
+    assert used["image"][2] == 1
+    model = load_model(student)
+    images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in sorted(clip.iterdir())]
+    for mode, correlation in (("tfc-paper", "paper"), ("tfc-aligned", "aligned")):
+        labels = [frame.labels for frame in segment(images, model, correlation=correlation, keyframe_interval=6)]
+        change = np.mean([np.mean(one != other) for one, other in itertools.pairwise(labels)])
+        assert scores.clips["walk"][mode]["label_change"] == pytest.approx(100 * change)
+
+
 def test_without_teachers_there_is_no_vc(clip, student):
     found = compare_clips([clip], [student], modes=["image"], max_frames=3)
     assert set(found.results[0].clips["walk"]["image"]) == {"tc", "label_change"}
@@ -184,7 +199,8 @@ def test_what_cannot_be_compared_is_refused(clip, student):
         ({"sources": []}, "no clip is given"),
         ({"models": []}, "no model is given"),
         ({"modes": ["tfc", "tfc"]}, "a mode is named twice"),
-        ({"modes": ["tcf"]}, "no mode 'tcf'"),
+        ({"modes": ["tcf"]}, "no mode 'tcf'; did you mean tfc?"),
+        ({"modes": ["tfc"], "keyframe_interval": 0}, "a keyframe interval of 0"),
         ({"max_frames": 1}, "of 1 frames none follows another"),
         ({"sources": [clip, clip]}, "two clips are called 'walk'"),
         ({"models": [student, student]}, "two models are called 'tiny'"),

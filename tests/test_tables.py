@@ -207,9 +207,9 @@ def test_stills_have_a_block_per_vocabulary(tables):
     assert "Stills: 60 of coco/test." in text
 
 
-def test_clips_go_from_one_mode_to_the_other(tables):
+def clips_result(interval=3):
     numbers = {"image": {"tc": 98.0, "vc8": None}, "tfc": {"tc": 99.0, "vc8": None}}
-    result = {
+    return {
         "modes": ["image", "tfc"],
         "teachers": ["mosaic"],
         "first_s": 8.0,
@@ -219,15 +219,30 @@ def test_clips_go_from_one_mode_to_the_other(tables):
         "results": [
             {
                 "name": "mine",
+                "options": {"image": {"keyframe_interval": 1}, "tfc": {"keyframe_interval": interval}},
                 "clips": {"dog": numbers},
                 "mean": numbers,
                 "changes": {"tfc": {"gain": {"tc": 1.0}, "better": {"tc": 1}, "worse": {"tc": []}}},
             }
         ],
     }
-    text = tables.clip_table([result])
+
+
+def test_clips_go_from_one_mode_to_the_other(tables):
+    text = tables.clip_table([clips_result()])
     assert "| `mine`, `image` → `tfc` | frames | TC |\n" in text  # nothing else was measured
     assert rows(text)[0] == "| dog | 50 | 98.00 → 99.00 |"
     assert rows(text)[2:] == ["| **gain** |  | +1.00 |", "| **better on** |  | 1 of 1 |"]
     assert "The first 8 s of each clip, at most 120 frames" in text
+    assert "VC by labels of `mosaic`, steadied in time." in text
+
+
+def test_means_over_clips_stand_below_each_other(tables):
+    text = tables.clip_means_table([clips_result(4), clips_result(8)])
+    assert "| mode | keyframe every | TC |\n" in text  # nothing else was measured
+    assert rows(text) == [
+        *("| `image` | 1 | 98.00 |", "| `tfc` | 4 | 99.00 |"),
+        *("| `image` | 1 | 98.00 |", "| `tfc` | 8 | 99.00 |"),
+    ]
+    assert "Means over dog. The first 8 s" in text
     assert "VC by labels of `mosaic`, steadied in time." in text

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tfcseg.errors import UsageError
-from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODES, SIZE_MULTIPLE
+from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODE_VARIANTS, MODES, SIZE_MULTIPLE
+from tfcseg.spelling import hint
 from tfcseg.weights import LoadedModel
 
 
@@ -99,3 +102,25 @@ def checked_options(
         latency,
         compile,
     )
+
+
+def variant_options(
+    model: LoadedModel, variant: str, *, correlation: str | None = None, **given: Any
+) -> InferenceOptions:
+    """Options of one of ``MODE_VARIANTS``: a mode, whose name may end in a correlation.
+
+    ``correlation`` is for names that have none; everything else is `checked_options`'.
+    """
+    mode, _, own = variant.partition("-")
+    return checked_options(model, mode=mode, correlation=own or correlation, **given)
+
+
+def check_variants(variants: Sequence[str]) -> None:
+    """UsageError unless ``variants`` names some of ``MODE_VARIANTS``, each once."""
+    unknown = [variant for variant in variants if variant not in MODE_VARIANTS]
+    if unknown:
+        raise UsageError(f"no mode {unknown[0]!r}; {hint(unknown[0], MODE_VARIANTS)}")
+    if not variants:
+        raise UsageError(f"no mode is given; there are {', '.join(MODE_VARIANTS)}")
+    if len(set(variants)) < len(variants):
+        raise UsageError(f"a mode is named twice: {','.join(variants)}")

@@ -19,7 +19,7 @@ import numpy as np
 from tfcseg.errors import InputError, TfcsegError, UsageError
 from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.inference import FrameResult, IntervalNetwork
-from tfcseg.inference_options import checked_options
+from tfcseg.inference_options import InferenceOptions, checked_options
 from tfcseg.intervals import Group, run_intervals
 from tfcseg.model.carry_over import Carried
 from tfcseg.outputs import OutputDir, claimed_output, default_output
@@ -71,6 +71,13 @@ def segment(
         keyframe_carry=keyframe_carry,
         latency=latency,
     )
+    return segment_with(frames, model, options)
+
+
+def segment_with(
+    frames: Iterable[Frame | Image], model: LoadedModel, options: InferenceOptions
+) -> Iterator[SegmentedFrame]:
+    """Segment frames as `segment` does, with options that were checked before."""
     network = IntervalNetwork(model, options)
     numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
     # Whoever keeps the frames must not keep what only the network needs.

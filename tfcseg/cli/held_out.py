@@ -12,7 +12,7 @@ from tfcseg.cli import options
 from tfcseg.cli.held_out_tables import print_clips, print_stills
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.result_file import claimed_file, show_result
-from tfcseg.model.config import MODES
+from tfcseg.model.config import MODE_VARIANTS
 
 Models = Annotated[
     list[str] | None,
@@ -88,9 +88,12 @@ def clips(
     modes: Annotated[
         str,
         typer.Option(
-            help="Modes; the others are compared with the first.", autocompletion=options.completing(lambda: MODES)
+            help="Modes, also with a correlation of their own: [bold]tfc-paper[/], [bold]tfc-aligned[/]; the others "
+            "are compared with the first.",
+            autocompletion=options.completing(lambda: MODE_VARIANTS),
         ),
     ] = "image,tfc",
+    keyframe_interval: options.KeyframeInterval = None,
     first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip that are seen.")] = 8.0,
     max_frames: Annotated[int, typer.Option(min=2, help="Frames of each clip that are seen at most.")] = 120,
     output: ResultFile = None,
@@ -116,6 +119,7 @@ def clips(
                 models or ["default"],
                 _teacher_files(teachers),
                 modes=[name.strip() for name in modes.split(",")],
+                keyframe_interval=keyframe_interval,
                 first_s=first,
                 max_frames=max_frames,
                 device=device,

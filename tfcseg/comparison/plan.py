@@ -11,9 +11,8 @@ from typing import Any
 from tfcseg.errors import UsageError
 from tfcseg.frames import Image
 from tfcseg.inference import IntervalNetwork
-from tfcseg.inference_options import InferenceOptions, checked_options
+from tfcseg.inference_options import InferenceOptions, check_variants, variant_options
 from tfcseg.model.config import MODE_VARIANTS
-from tfcseg.spelling import hint
 from tfcseg.weights import LoadedModel
 
 MAX_SAMPLE = 32
@@ -62,13 +61,7 @@ class Plan:
     """Measure TC, which needs optical flow."""
 
     def __post_init__(self) -> None:
-        unknown = [mode for mode in self.modes if mode not in MODE_VARIANTS]
-        if unknown:
-            raise UsageError(f"no mode {unknown[0]!r}; {hint(unknown[0], MODE_VARIANTS)}")
-        if not self.modes:
-            raise UsageError(f"no mode is given; there are {', '.join(MODE_VARIANTS)}")
-        if len(set(self.modes)) < len(self.modes):
-            raise UsageError(f"a mode is named twice: {','.join(self.modes)}")
+        check_variants(self.modes)
         if not self.network_modes:
             raise UsageError("the baseline stands for mode 'image'; name another mode to compare it with")
         if any(not 1 <= interval <= 1000 for interval in self.intervals):
@@ -132,14 +125,13 @@ class Plan:
         return [mode for mode in self.network_modes if mode != "image"]
 
     def _options(self, model: LoadedModel, name: str, interval: int | None) -> InferenceOptions:
-        mode, _, correlation = name.partition("-")
-        return checked_options(
+        return variant_options(
             model,
-            mode=mode,
+            name,
             keyframe_interval=interval,
             threshold=self.threshold,
             size=self.size,
-            correlation=correlation or self.correlation,
+            correlation=self.correlation,
             keyframe_position=self.keyframe_position,
             keyframe_carry=self.keyframe_carry,
         )

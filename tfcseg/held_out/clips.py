@@ -26,9 +26,9 @@ from tfcseg.frames import Image
 from tfcseg.held_out.networks import refuse_doubles
 from tfcseg.held_out.result import made_by
 from tfcseg.held_out.targets import ClipTargets, Judges
-from tfcseg.inference_options import checked_options
+from tfcseg.inference_options import InferenceOptions, check_variants, variant_options
 from tfcseg.labels import NO_CLASS, LabelSet
-from tfcseg.pipeline import segment
+from tfcseg.pipeline import segment_with
 from tfcseg.report import OptionFacts
 from tfcseg.summary import option_facts
 from tfcseg.video import open_frames
@@ -108,6 +108,7 @@ def compare_clips(
     teachers: Sequence[str | Path] = (),
     *,
     modes: Sequence[str] = ("image", "tfc"),
+    keyframe_interval: int | None = None,
     first_s: float = 8.0,
     max_frames: int = 120,
     device: str = "auto",
@@ -116,20 +117,21 @@ def compare_clips(
 ) -> ClipsResult:
     """Run ``models`` in ``modes`` on the beginnings of videos or folders of frames; without teachers there is no VC.
 
-    first_s, max_frames: how much of each is seen; the frames lie in memory. Any failure raises a TfcsegError with one
-    line.
+    modes: some of ``MODE_VARIANTS``. keyframe_interval: None is the models' own. first_s, max_frames: how much of each
+    clip is seen; the frames lie in memory. Any failure raises a TfcsegError with one line.
     """
     if not sources or not models:
         raise UsageError(f"no {'model' if sources else 'clip'} is given")
-    if len(set(modes)) < len(modes):
-        raise UsageError(f"a mode is named twice: {','.join(modes)}")
+    check_variants(modes)
     if max_frames < 2:
         raise UsageError(f"of {max_frames} frames none follows another; give 2 or more")
     names = [clip_name(source) for source in sources]
     refuse_doubles(names, "clips")
     loaded = [load_model(model, device=device, precision=precision) for model in models]
     refuse_doubles([model.card.name for model in loaded], "models")
-    options = [{mode: option_facts(model, checked_options(model, mode=mode)) for mode in modes} for model in loaded]
+    options = [
+        {mode: variant_options(model, mode, keyframe_interval=keyframe_interval) for mode in modes} for model in loaded
+    ]
     judges = Judges(teachers) if teachers else None
     facts: list[ClipFacts] = []
     scores: list[dict[str, dict[str, Numbers]]] = [{} for _ in loaded]
@@ -138,8 +140,8 @@ def compare_clips(
         clip = _read_clip(source, first_s, max_frames)
         if judges is not None:
             clip.targets = judges.label(clip.frames)
-        for model, own in zip(loaded, scores, strict=True):
-            own[name] = {mode: _measure(model, mode, clip) for mode in modes}
+        for model, chosen, own in zip(loaded, options, scores, strict=True):
+            own[name] = {mode: _measure(model, chosen[mode], clip) for mode in modes}
         facts.append(clip.facts(name))
     return ClipsResult(
         modes=tuple(modes),
@@ -150,7 +152,8 @@ def compare_clips(
         tc_flow=ConsistencyMeter().flow_name,
         clips=tuple(facts),
         results=tuple(
-            _summarise(model.card.name, chosen, own) for model, chosen, own in zip(loaded, options, scores, strict=True)
+            _summarise(model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()}, own)
+            for model, chosen, own in zip(loaded, options, scores, strict=True)
         ),
         **made_by(loaded),
     )
@@ -186,13 +189,13 @@ def _read_clip(source: str | Path, first_s: float, max_frames: int) -> _Clip:
         return _Clip(frames, float(found.info.frame_rate))
 
 
-def _measure(model: LoadedModel, mode: str, clip: _Clip) -> Numbers:
-    """Everything that is measured of a clip in one mode; None where there is nothing to measure it with."""
+def _measure(model: LoadedModel, options: InferenceOptions, clip: _Clip) -> Numbers:
+    """Everything that is measured of a clip with ``options``; None where there is nothing to measure it with."""
     meter = ConsistencyMeter()
     tc: list[float] = []
     label_change: list[float] = []
     judged = None if clip.targets is None else _Judged(clip.targets, clip.size, model.labels)
-    for frame in segment(clip.frames, model, mode=mode):
+    for frame in segment_with(clip.frames, model, options):
         found = meter.update(frame.image, frame.labels)
         if found.tc is not None:
             tc.append(found.tc)

@@ -53,15 +53,17 @@ class SampleStream(Dataset[Sample]):
 
 
 class StillSource:
-    """Random views of labelled stills, as clips of one frame."""
+    """Random views of labelled stills, as clips of one frame; ``weights`` say how often each is drawn (all alike)."""
 
-    def __init__(self, stills: Sequence[Still], crop: int) -> None:
+    def __init__(self, stills: Sequence[Still], crop: int, weights: NDArray[np.float64] | None = None) -> None:
         self._stills = stills
         self._crop = crop
+        shares = np.ones(len(stills)) if weights is None else weights
+        self._until = np.cumsum(shares) / shares.sum()
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """A view of a random still."""
-        still = self._stills[int(rng.integers(len(self._stills)))]
+        still = self._stills[int(np.searchsorted(self._until, rng.random(), side="right"))]
         image = read_rgb(still.image)
         view = draw_view(rng, (image.shape[0], image.shape[1]), self._crop)
         soft = view_soft_labels(np.load(still.labels), (image.shape[0], image.shape[1]), view)

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -22,6 +23,7 @@ from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
 from tfcseg.model.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.model_card import BACKBONES
+from tfcseg.training.balance import class_shares, rarity_weights
 from tfcseg.training.damage import examine, image_defect, refuse
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
 from tfcseg.training.fused_labels import fuse_media
@@ -90,17 +92,11 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
     held_out, kept = stills[::HELD_OUT_EVERY], [s for i, s in enumerate(stills) if i % HELD_OUT_EVERY]
     if not kept:
         raise DataError(f"{len(stills)} readable images: at least 2 are needed (videos alone cannot validate)")
-    drawn: list[Still] = []
-    taught: list[Still] = []
-    for still in kept:
-        (taught if mask_of(still.image) is None else drawn).append(still)
+    drawn = np.array([mask_of(still.image) is not None for still in kept])
     sources: list[Source]
     if options.stage == "image":
-        sources, shares = [], []
-        for group, weight in ((taught, 1.0), (drawn, MASK_SHARE)):
-            if group:
-                sources.append(StillSource(group, crop))
-                shares.append(weight * len(group))
+        weights = rarity_weights(class_shares(kept)) * np.where(drawn, MASK_SHARE, 1.0)
+        sources, shares = [StillSource(kept, crop, weights)], [float(weights.sum())]
         validation: Source = StillSource(held_out, crop)
         if clips:
             # A clip's frames resemble each other: ten of them count as much as one photo.
@@ -119,7 +115,7 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
         SampleStream(sources, shares, count=options.steps * options.batch * processes, seed=options.seed),
         SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
         labels,
-        f"distilled from {names} on {seen}{_masks_seen(len(drawn)) if labels is SCENES else ''}",
+        f"distilled from {names} on {seen}{_masks_seen(int(drawn.sum())) if labels is SCENES else ''}",
         defects + unlabelled,
     )
 
