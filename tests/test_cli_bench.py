@@ -161,6 +161,7 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
         (("--synthetic", "480p"), "as in 854x480"),
         (("clip.mp4", "--synthetic", "96x64"), "leave one out"),
         (("--rounds", -1), "less than 1"),
+        (("--rounds", 0), "less than 1"),
         (("--frames", 0), "less than 1"),
         (("--updated-fraction", 1.5), "not between 0 and 1"),
         (("--scaling", "length"), "give a folder"),

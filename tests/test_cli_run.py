@@ -199,6 +199,32 @@ def test_existing_results_are_refused_before_the_model_loads(clip, weights, tmp_
     assert json.loads((out / "report.json").read_text())["schema"] == 1
 
 
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        *(("--alpha", 7), ("--classes", "persn"), ("-m", "tfc-none"), ("--keyframe-carry", 2)),
+        *(("--start", 1000), ("--correlation", "align")),
+    ],
+    ids=lambda mistake: mistake[0],
+)
+def test_a_mistake_does_not_cost_the_results_that_were_to_be_replaced(clip, weights, tmp_path, mistake):
+    out = tmp_path / "out"
+    assert call("run", clip, "-o", out, "-m", weights, "--end", 0.2).returncode == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    done = call("run", clip, "-o", out, "-m", weights, *mistake, "--overwrite")
+    assert done.returncode in {1, 2}
+    one_line(done)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_missing_input_does_not_cost_them_either(clip, weights, tmp_path):
+    out = tmp_path / "out"
+    assert call("run", clip, "-o", out, "-m", weights, "--end", 0.2).returncode == 0
+    assert call("run", tmp_path / "none.mp4", "-o", out, "-m", weights, "--overwrite").returncode != 0
+    assert (out / "report.json").is_file()
+    assert (out / "overlay.mp4").is_file()
+
+
 def test_output_that_is_the_input_is_refused_even_with_overwrite(clip, weights, tmp_path):
     source = tmp_path / "overlay.mp4"
     source.write_bytes(clip.read_bytes())

@@ -6,10 +6,12 @@ import shutil
 import pytest
 import torch
 from command_line import call
-from tiny_model import BACKBONES, build_tiny_network, moving_clip, write_tiny_model
+from tiny_model import BACKBONES, build_tiny_model, build_tiny_network, moving_clip, write_tiny_model
 from torch import nn
 
 from tfcseg.errors import TfcsegError
+from tfcseg.inference import IntervalNetwork
+from tfcseg.inference_options import checked_options
 from tfcseg.model.compiled import CompiledBackbone, compile_backbone
 
 # torch warns of parts of its own that it imports for this.
@@ -50,6 +52,15 @@ def test_only_batches_that_were_prepared_are_compiled():
         assert is_compiled.all()  # one keyframe at a time
         backbone.prepare(x[:3], 3)
         assert backbone.encode_low(x[:5])[0].all()  # three and two
+
+
+def test_compiled_code_is_never_run_by_several_threads(torch_threads):
+    """It is made for one number of threads, also when somebody else compiled it."""
+    torch_threads(3)
+    model = build_tiny_model()
+    assert IntervalNetwork(model, checked_options(model)).workers == 3
+    model.network.backbone = CompiledBackbone(model.network.backbone, backend="eager")
+    assert IntervalNetwork(model, checked_options(model)).workers == 1
 
 
 def test_a_shape_is_compiled_once():

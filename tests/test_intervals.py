@@ -168,3 +168,17 @@ def test_frames_computed_at_the_same_time_share_it(monkeypatch):
         monkeypatch.setattr(own, "run_many" if workers == 1 else "run", slow)
         found = run_intervals(own, groups(moving_images(4), 1))
         assert [result.model_ms for _, results in found for result in results] == [expected] * 4
+
+
+def test_few_intervals_share_it_among_few(monkeypatch):
+    """Three workers, but a short video gives no work to all of them."""
+    own = network(3)
+    run = own.run
+
+    def slow(*args, **kwargs):
+        return [dataclasses.replace(result, model_ms=60.0) for result in run(*args, **kwargs)]
+
+    monkeypatch.setattr(own, "run", slow)
+    for intervals, expected in ((1, 60.0), (2, 30.0), (3, 20.0), (5, 20.0)):
+        found = run_intervals(own, groups(moving_images(4 * intervals)))
+        assert [results[0].model_ms for _, results in found] == [expected] * intervals

@@ -106,6 +106,7 @@ def test_a_model_of_ours_is_trained_on_as_the_paper_does(tmp_path):
     """Whatever it was made for: aligned correlation and another threshold are no part of the recipe."""
     first = load_model(write_tiny_model(tmp_path / "tiny.safetensors"), device="cpu", precision="fp32", fold=False)
     config = {"keyframe_interval": 7, "threshold": 0.5, "correlation": "aligned", "keyframe_position": "middle"}
+    config["keyframe_carry"] = 0.9
     card = first.card.to_metadata()
     card["config"] = json.dumps(json.loads(card["config"]) | config)
     tensors = load_file(tmp_path / "tiny.safetensors")
@@ -113,6 +114,7 @@ def test_a_model_of_ours_is_trained_on_as_the_paper_does(tmp_path):
     network, card = start_supervised("mit_b0", LABELS, tmp_path / "other.safetensors", 240)
     assert (card.config.keyframe_interval, card.config.threshold) == (4, 0.8)
     assert (card.config.correlation, card.config.keyframe_position) == ("paper", "first")
+    assert card.config.keyframe_carry == network.config.keyframe_carry == 0.0
     assert card.preprocessing.size == 240
     assert (card.labels, card.config.num_classes) == (LABELS, 6)
     save_model(tmp_path / "start.safetensors", network, card)  # network and card fit each other

@@ -20,6 +20,7 @@ from torch import Tensor
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference_options import InferenceOptions
 from tfcseg.model.carry_over import Carried
+from tfcseg.model.compiled import CompiledBackbone, compile_backbone
 from tfcseg.model.config import SIZE_MULTIPLE
 from tfcseg.model.label_map import labels_from_logits
 from tfcseg.model.tfc import Keyframe
@@ -89,7 +90,8 @@ class IntervalNetwork:
         # A processor's caches like single frames, a GPU's many cores like many.
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
         # Compiled code is made for one number of threads; long intervals hold too many frames.
-        is_alone = options.compile or options.latency == "low" or options.keyframe_interval > BATCH
+        is_compiled = options.compile or isinstance(model.network.backbone, CompiledBackbone)
+        is_alone = is_compiled or options.latency == "low" or options.keyframe_interval > BATCH
         on_cpu = self._device.type == "cpu"
         self.workers = 1 if is_alone or not on_cpu else min(torch.get_num_threads(), MAX_WORKERS)
         self._source: tuple[int, int] | None = None
@@ -103,8 +105,6 @@ class IntervalNetwork:
 
     def compile(self, source: tuple[int, int]) -> float:
         """Compile the network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot."""
-        from tfcseg.model.compiled import compile_backbone
-
         keyframes = self.intervals_at_once if self.options.latency == "normal" else 1
         count = 1 if keyframes == 1 else self.frames_at_once
         return compile_backbone(self._network, self._to_network([np.zeros((*source, 3), np.uint8)] * count), keyframes)

@@ -35,6 +35,20 @@ class Group(Generic[_T]):
     """(height, width) of the labels; None: the images'."""
 
 
+@dataclass(slots=True)
+class _Pending(Generic[_T]):
+    """A group that a worker computes or will; at most ``beside`` were pending at the same time, itself included."""
+
+    subject: _T
+    future: Future[list[FrameResult]]
+    beside: int = 1
+
+    def finished(self, workers: int) -> tuple[_T, list[FrameResult]]:
+        """Subject and results; a frame took its share of the time in which so many intervals were computed at once."""
+        at_once = min(workers, self.beside)
+        return self.subject, [replace(result, model_ms=result.model_ms / at_once) for result in self.future.result()]
+
+
 def run_intervals(
     network: IntervalNetwork, groups: Iterable[Group[_T]], before: Carried | None = None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
@@ -68,7 +82,7 @@ def _run_beside(
     network: IntervalNetwork, groups: Iterator[Group[_T]], before: Carried | None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     threads = torch.get_num_threads()
-    pending: deque[tuple[_T, Future[list[FrameResult]]]] = deque()
+    pending: deque[_Pending[_T]] = deque()
     failure: Exception | None = None
     handed_on: Future[Carried | None] = Future()
     handed_on.set_result(before)
@@ -82,22 +96,20 @@ def _run_beside(
             try:
                 while failure is None and len(pending) <= network.workers and (group := next(groups, None)) is not None:
                     passed: Future[Carried | None] = Future()
-                    pending.append((group.subject, pool.submit(_run_one, network, group, handed_on, passed)))
+                    future = pool.submit(_run_one, network, group, handed_on, passed)
+                    pending.append(_Pending(group.subject, future))
+                    for each in pending:
+                        each.beside = max(each.beside, len(pending))
                     handed_on = passed
                     del group
             except Exception as error:  # noqa: BLE001  # raised once everything before it is done
                 failure = error
             if pending:
-                yield _finished(*pending.popleft(), network.workers)
+                yield pending.popleft().finished(network.workers)
             elif failure is not None:
                 raise failure
             else:
                 return
-
-
-def _finished(subject: _T, future: Future[list[FrameResult]], workers: int) -> tuple[_T, list[FrameResult]]:
-    """Subject and results; a frame took its share of the time in which as many were computed as there are workers."""
-    return subject, [replace(result, model_ms=result.model_ms / workers) for result in future.result()]
 
 
 def _run_one(

@@ -144,23 +144,21 @@ def output_folders(sources: Sequence[str | Path], output: Path | None) -> list[P
 
 @contextmanager
 def claimed_output(
-    directory: str | Path, *, inputs: Iterable[str | Path], overwrite: bool = False, resume: bool = False
+    directory: str | Path, *, inputs: Iterable[str | Path], overwrite: bool = False
 ) -> Iterator[OutputDir]:
     """Make ``directory`` ready to receive results, or refuse in one line; inside of the block nobody else may use it.
 
     ``inputs`` are the sources of the run ("-" for stdin is ignored). Raises UsageError if a result would replace one of
     them, and OutputError if there are results already, if another run writes there, or if it cannot be written.
-    With ``overwrite``, earlier results are removed; files that the tool did not write stay. With ``resume``, everything
-    stays. If the block fails, a folder that was made here and is empty goes again.
+    With ``overwrite`` there may be results, which stay until the caller removes them. If the block fails, a folder that
+    was made here and is empty goes again.
     """
     output = OutputDir(Path(directory), is_new=not os.path.lexists(directory))
     _refuse_inputs(output, output.results(), [Path(path) for path in inputs if str(path) != "-"])
     try:
         with folder_lock(output.path):
-            if not (overwrite or resume):
+            if not overwrite:
                 _refuse_results(output)
-            if not resume:
-                output.remove_results()
             yield output
     except BaseException:
         if output.is_new:
@@ -170,8 +168,9 @@ def claimed_output(
 
 
 def prepare_output(directory: str | Path, *, inputs: Iterable[str | Path], overwrite: bool = False) -> OutputDir:
-    """Make ``directory`` ready as `claimed_output` does, and leave it to whoever comes next."""
+    """Make ``directory`` ready as `claimed_output` does, without results, and leave it to whoever comes next."""
     with claimed_output(directory, inputs=inputs, overwrite=overwrite) as output:
+        output.remove_results()
         return output
 
 

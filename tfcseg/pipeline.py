@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice, tee
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from tfcseg.result_plan import ResultOptions, ResultPlan
 from tfcseg.results import ResultWriter
 from tfcseg.resuming import go_on, identify, refuse_finished, refuse_other_run
 from tfcseg.run_options import RunOptions
-from tfcseg.run_state import RunState, unfinished_frames
+from tfcseg.run_state import Identity, RunState, unfinished_frames
 from tfcseg.segmented import SegmentedFrame
 from tfcseg.summary import build_report
 from tfcseg.video import open_frames
@@ -196,10 +196,15 @@ def run_video(
     started_s = time.perf_counter()
     options.check(source)
     folder = Path(output) if output is not None else default_output(source)
-    with claimed_output(folder, inputs=[source], overwrite=options.overwrite, resume=options.resume) as out:
+    with (
+        claimed_output(folder, inputs=[source], overwrite=options.overwrite or options.resume) as out,
+        _prepared(out, source, model, options) as job,
+    ):
+        if not options.resume:
+            out.remove_results()  # not before it is sure that there will be others
         is_new = RunState(out.state).identity() is None and not out.results()
         try:
-            return _run_in(out, source, model, options, on_frame, started_s)
+            return _run_in(out, job, options, on_frame, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
@@ -208,37 +213,50 @@ def run_video(
             raise
 
 
-def _run_in(
-    out: OutputDir,
-    source: str | Path,
-    model: str | Path | LoadedModel,
-    options: RunOptions,
-    on_frame: Progress,
-    started_s: float,
-) -> Report:
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a run needs before it touches a result: all of it was found to fit."""
+
+    loaded: LoadedModel
+    network: IntervalNetwork
+    compile_s: float | None
+    identity: Identity | None
+    frames: FrameSource
+
+
+@contextmanager
+def _prepared(
+    out: OutputDir, source: str | Path, model: str | Path | LoadedModel, options: RunOptions
+) -> Iterator[_Job]:
+    """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
     loaded = options.load(model)
     network = IntervalNetwork(loaded, options.for_network(loaded))
     options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
+    identity = identify(source, loaded, network.options, options.results, options.range_s)
     if options.resume:
         refuse_finished(out, source, loaded, network.options)
-    identity = identify(source, loaded, network.options, options.results, options.range_s)
-    refuse_other_run(out, identity)
+        refuse_other_run(out, identity)
     with open_frames(
         source, start_s=options.start_s, end_s=options.end_s, allow_network=options.allow_network
     ) as frames:
         compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
-        state, length = RunState(out.state), part_length(network.frames_at_once)
-        carries = network.options.carries
-        plan = ResultPlan(options.results, out, state, frames.info, loaded.labels, options.range_s, length, carries)
-        writer = ResultWriter(plan, started_s, go_on(plan, identity, resume=options.resume))
-        with _advice(out):
-            _process(frames, network, writer, on_frame)
-            facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), compile_s)
-            report = build_report(facts, writer.summary)
-            if writer.recorder:
-                write_page(out.report_html, report, writer.recorder)
-            if options.results.report:
-                write_json(out.report_json, report)
+        yield _Job(loaded, network, compile_s, identity, frames)
+
+
+def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float) -> Report:
+    loaded, network, frames = job.loaded, job.network, job.frames
+    state, length = RunState(out.state), part_length(network.frames_at_once)
+    carries = network.options.carries
+    plan = ResultPlan(options.results, out, state, frames.info, loaded.labels, options.range_s, length, carries)
+    writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
+    with _advice(out):
+        _process(frames, network, writer, on_frame)
+        facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
+        report = build_report(facts, writer.summary)
+        if writer.recorder:
+            write_page(out.report_html, report, writer.recorder)
+        if options.results.report:
+            write_json(out.report_json, report)
     state.clear()
     return report
 
@@ -269,7 +287,8 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
         stack.callback(writer.stop)
-        _write_all(_segment(read, network, writer.carried), writer, thread, frames.info, on_frame)
+        segmented = stack.enter_context(closing(_segment(read, network, writer.carried)))  # type: ignore[type-var]
+        _write_all(segmented, writer, thread, frames.info, on_frame)
         writer.close()
 
 

@@ -125,7 +125,7 @@ def command(
         frames=frames,
         clip_frames=clip_frames,
         plain_frames=plain_frames,
-        rounds=rounds or (5 if scaling is None else 1),
+        rounds=rounds if rounds is not None else (5 if scaling is None else 1),
         parts=[part.strip() for part in only.split(",")],
         **({} if synthetic is None else {"synthetic_size": parse_size(synthetic)}),
     )

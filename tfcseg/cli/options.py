@@ -126,15 +126,13 @@ Mode = Annotated[
     ),
 ]
 KeyframeInterval = Annotated[
-    int | None, typer.Option(help="Every n-th frame is a keyframe.", show_default="the model's, 4")
+    int | None, typer.Option(help="Every n-th frame is a keyframe.", show_default="the model's")
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(help="Points less similar than this are recomputed.", show_default="the model's, 0.8"),
+    typer.Option(help="Points less similar than this are recomputed.", show_default="the model's"),
 ]
-Size = Annotated[
-    int | None, typer.Option(help="Short side of the network's input in px.", show_default="the model's, 480")
-]
+Size = Annotated[int | None, typer.Option(help="Short side of the network's input in px.", show_default="the model's")]
 Correlation = Annotated[
     str | None,
     typer.Option(
@@ -199,7 +197,8 @@ Device = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="auto, fp32, bf16 or fp16 (auto: fp16 on CUDA, else fp32).",
+        help="auto, fp32, bf16 or fp16 (auto: fp16 on CUDA; bf16 on a CPU where the model's labels stay the same; else "
+        "fp32).",
         callback=one_of("precision", PRECISIONS),
         autocompletion=completing(lambda: PRECISIONS),
     ),

@@ -156,6 +156,8 @@ def use_cross_process_norm(network: nn.Module) -> None:
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
-                replacement = CrossProcessBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
+                replacement = CrossProcessBatchNorm(
+                    child.num_features, eps=child.eps, momentum=child.momentum, device=child.weight.device
+                )
                 replacement.load_state_dict(child.state_dict())
                 setattr(module, name, replacement)

@@ -69,6 +69,7 @@ def start_supervised(
         threshold=SIMILARITY_THRESHOLD,
         correlation="paper",
         keyframe_position="first",
+        keyframe_carry=0.0,
     )
     network.config = config
     return network, replace(
