@@ -207,6 +207,18 @@ def test_damage_stops_with_one_line_that_names_the_file_unless_it_is_accepted(ro
     ]
 
 
+@pytest.mark.parametrize("mode", ["tfc", "image"])
+def test_an_image_of_another_size_is_named_or_left_out(model, tmp_path, mode):
+    root = make_vspw(tmp_path / "vspw", {"0_hills": 18}, size=(48, 64))
+    fixture.make_image_smaller(fixture.image_path(root, "0_hills", 170))
+    done = call("eval", root, *model, "--mode", mode)
+    assert done.returncode == 1
+    assert "0_hills/00000170: the image is 56×40, those before it are 64×48" in done.stderr
+    result = scores(call("eval", root, *model, "--mode", mode, "--skip-bad", "--json"))
+    assert [(skip["kind"], skip["frame"]) for skip in result["skipped"]] == [("bad frame", "00000170")]
+    assert result["frames"] == 17
+
+
 def test_a_folder_that_is_none_is_named(tmp_path):
     done = call("eval", tmp_path, "--predictions", tmp_path)
     assert done.returncode == 1

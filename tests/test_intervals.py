@@ -117,6 +117,21 @@ def test_intervals_are_computed_at_the_same_time(monkeypatch):
     assert [subject for subject, _ in run_intervals(own, groups(moving_images(16)))] == [0, 4, 8, 12]
 
 
+def test_large_frames_do_not_pile_up(monkeypatch):
+    """Groups are taken while fewer bytes are held than the limit: one and a half groups here, so two at a time."""
+    images = moving_images(24)
+    monkeypatch.setattr("tfcseg.intervals.MOST_HELD_BYTES", 6 * images[0].nbytes)
+    taken = []
+
+    def counted():
+        for group in groups(images):
+            taken.append(group.subject)
+            yield group
+
+    seen = [(subject, len(taken)) for subject, _ in run_intervals(network(4), counted())]
+    assert seen == [(0, 2), (4, 3), (8, 4), (12, 5), (16, 6), (20, 6)]
+
+
 def test_results_come_in_order_even_if_the_first_takes_longest(monkeypatch):
     own = network(3)
     run = own.run

@@ -163,6 +163,10 @@ def make_smaller(path: Path) -> None:
     cv2.imwrite(str(path), raw[:-2, :-2])
 
 
+def make_image_smaller(path: Path) -> None:
+    cv2.imwrite(str(path), cv2.imread(str(path))[:-8, :-8])
+
+
 def add_hidden_twins(root: Path, video: str) -> None:
     """As archives packed on a Mac: ._00000166.png beside 00000166.png."""
     for path in [*(root / "data" / video).glob("*/*")]:

@@ -22,6 +22,9 @@ from tfcseg.model.carry_over import Carried
 
 _T = TypeVar("_T")
 
+MOST_HELD_BYTES = 2**29
+"""Images that wait for workers or are with them: no further group is taken beyond, so that 8K frames fit in memory."""
+
 
 @dataclass(slots=True)
 class Group(Generic[_T]):
@@ -41,6 +44,7 @@ class _Pending(Generic[_T]):
 
     subject: _T
     future: Future[list[FrameResult]]
+    image_bytes: int
     beside: int = 1
 
     def finished(self, workers: int) -> tuple[_T, list[FrameResult]]:
@@ -54,7 +58,8 @@ def run_intervals(
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     """Subject and results of each of ``groups``, the consecutive intervals of one video; ``before`` is their first's.
 
-    Takes up to ``network.workers`` + 1 groups from the iterable before it yields the first result, and holds no more.
+    Takes up to ``network.workers`` + 1 groups from the iterable before it yields the first result, and holds no more;
+    of large frames fewer (``MOST_HELD_BYTES``).
     """
     if network.workers > 1:
         yield from _run_beside(network, iter(groups), before)
@@ -94,10 +99,15 @@ def _run_beside(
         stack.callback(pool.shutdown, cancel_futures=True)
         while True:
             try:
-                while failure is None and len(pending) <= network.workers and (group := next(groups, None)) is not None:
+                while (
+                    failure is None
+                    and len(pending) <= network.workers
+                    and sum(each.image_bytes for each in pending) < MOST_HELD_BYTES
+                    and (group := next(groups, None)) is not None
+                ):
                     passed: Future[Carried | None] = Future()
                     future = pool.submit(_run_one, network, group, handed_on, passed)
-                    pending.append(_Pending(group.subject, future))
+                    pending.append(_Pending(group.subject, future, sum(image.nbytes for image in group.images)))
                     for each in pending:
                         each.beside = max(each.beside, len(pending))
                     handed_on = passed

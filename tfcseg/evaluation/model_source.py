@@ -65,8 +65,14 @@ class ModelPredictions:
     def _groups(self, video: VspwVideo) -> Iterator[Group[_Interval]]:
         """Intervals of readable images, and what could not be read between them."""
         interval: _Interval = []
+        size: tuple[int, int] | None = None
         for frame in video.frames:
-            interval.append((frame, _read(video, frame)))
+            image = _read(video, frame)
+            if not isinstance(image, TfcsegError):
+                size = size or (image.shape[0], image.shape[1])
+                if image.shape[:2] != size:
+                    image = _odd_one_out(video, frame, image, size)
+            interval.append((frame, image))
             if len(_images(interval)) == self._interval:
                 yield Group(_images(interval), interval, _label_size(interval))
                 interval = []
@@ -85,6 +91,13 @@ def _read(video: VspwVideo, frame: VspwFrame) -> NDArray[np.uint8] | TfcsegError
         return read_image(frame.image)
     except InputError as error:
         return error
+
+
+def _odd_one_out(video: VspwVideo, frame: VspwFrame, image: NDArray[np.uint8], size: tuple[int, int]) -> TfcsegError:
+    height, width = image.shape[:2]
+    return DataError(
+        f"{video.name}/{frame.stem}: the image is {width}×{height}, those before it are {size[1]}×{size[0]}"
+    )
 
 
 def _label_size(interval: Sequence[tuple[VspwFrame, object]]) -> tuple[int, int] | None:
