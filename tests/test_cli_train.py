@@ -145,6 +145,11 @@ def test_a_vspw_folder_is_trained_on(call, work):
         f"error: {output}/checkpoint.pt was made with other options (learning_rate 6e-05, now 0.5); "
         "train into another folder"
     )
+    code, _, err = call(
+        *command, "--skip-bad", "--crop", "96", "--size", "240", "-q"
+    )  # of one option given twice the last
+    assert code == 1
+    assert "other options (crop 64, now 96; short_side_px 480, now 240)" in err, "the card would say so of all steps"
 
 
 # ------------------------------------------------------------------------------------------------------------ distilled
@@ -364,11 +369,11 @@ def test_precision_follows_the_hardware():
 
 def test_plans_fill_in_the_defaults(vspw_root, photos, teacher, tmp_path):
     supervised = plan_training(TrainRequest(data=[vspw_root], output=tmp_path))
-    assert (supervised.options.stage, supervised.crop, supervised.options.learning_rate) == ("tfc", 480, 6e-5)
+    assert (supervised.options.stage, supervised.options.crop, supervised.options.learning_rate) == ("tfc", 480, 6e-5)
     assert (supervised.workers, supervised.validate_every) == (1, supervised.options.steps // 10)
     assert 1 <= supervised.threads <= available_cores()
     distilled = plan_training(TrainRequest(data=[photos], teachers=[teacher.parent], output=tmp_path, steps=100))
-    assert (distilled.options.stage, distilled.crop, distilled.validate_every) == ("image", 320, 50)
+    assert (distilled.options.stage, distilled.options.crop, distilled.validate_every) == ("image", 320, 50)
     assert distilled.teachers == [teacher]
     assert distilled.cache == tmp_path / "labels"
 

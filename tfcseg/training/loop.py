@@ -55,6 +55,12 @@ class TrainOptions:
     bce_weight: float = 1.0
     max_gradient_norm: float | None = 5.0
     """A longer gradient is shortened to this length; None leaves it as it is (SegFormer's recipe)."""
+    crop: int = 320
+    """Side of a sample in px."""
+    short_side_px: int = 480
+    """Of the network's input at inference, when trained on a VSPW folder."""
+    init: str = ""
+    """What the weights started from, as it was given."""
     features_from: str = ""
     """Name of the model whose features are distilled (stage ``image``); none if empty."""
     feature_weight: float = 1.0

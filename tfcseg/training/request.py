@@ -83,9 +83,6 @@ class TrainPlan:
 
     is_supervised: bool
     options: TrainOptions
-    crop: int
-    short_side_px: int
-    """Of the network's input at inference (supervised)."""
     teachers: Sequence[Path]
     cache: Path
     validate_every: int
@@ -109,6 +106,9 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     if stage != "image" and request.features_from is not None:
         raise UsageError("--features-from teaches an image network: it needs --stage image")
     given = {
+        "crop": request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
+        "short_side_px": request.size or INPUT_SIZE_PX,
+        "init": None if request.init is None else str(request.init),
         "features_from": None if request.features_from is None else str(request.features_from),
         "steps": request.steps,
         "batch": request.batch,
@@ -123,8 +123,6 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     return TrainPlan(
         is_supervised=is_supervised,
         options=options,
-        crop=request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
-        short_side_px=request.size or INPUT_SIZE_PX,
         teachers=teacher_files(request.teachers),
         cache=request.cache or request.output / "labels",
         validate_every=request.validate_every or max(VALIDATION_STEPS, options.steps // VALIDATIONS),

@@ -97,7 +97,7 @@ def _log_plan(plan: TrainPlan) -> None:
     logger.info(
         "stage %s, %s: %d steps of %d samples of %d px on %s in %s, %d threads and %d workers",
         *(plan.options.stage, "supervised" if plan.is_supervised else "distilled", plan.options.steps),
-        *(plan.options.batch, plan.crop, plan.device, precision, plan.threads, plan.workers),
+        *(plan.options.batch, plan.options.crop, plan.device, precision, plan.threads, plan.workers),
         extra={"device": plan.device, "precision": precision, "threads": plan.threads, "workers": plan.workers},
     )
 
@@ -108,7 +108,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
     if plan.is_supervised:
         labels = open_vspw(request.data[0], "train").labels
         backbone = request.backbone or SUPERVISED_BACKBONE
-        network, start = start_supervised(backbone, labels, request.init, plan.short_side_px, request.embed_dim)
+        network, start = start_supervised(backbone, labels, request.init, plan.options.short_side_px, request.embed_dim)
     else:
         labels = taught_labels(plan.teachers)
         backbone = request.backbone or DEFAULT_BACKBONE
@@ -122,7 +122,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
     if plan.is_supervised and not start.trained_on and not (request.output / "checkpoint.pt").exists():
         listener.on_note(f"{start.config.backbone} starts from random weights, the paper's from ImageNet's; see --init")
     name = request.name or request.output.resolve().name
-    card = trained_card(start, material, plan.options, plan.crop, processes, name=name, licence=request.licence)
+    card = trained_card(start, material, plan.options, plan.options.crop, processes, name=name, licence=request.licence)
     parse_card(card.to_metadata(), request.output / "best.safetensors")  # now, and not when the best is written
     return Trainer(
         network,
@@ -149,10 +149,12 @@ def _features(request: TrainRequest, card: ModelCard, network: TFCSegmenter) -> 
 
 def _material(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Material:
     if plan.is_supervised:
-        size = plan.short_side_px
-        return vspw_material(request.data[0], plan.options, plan.crop, size, processes, skip_bad=request.skip_bad)
+        size = plan.options.short_side_px
+        return vspw_material(
+            request.data[0], plan.options, plan.options.crop, size, processes, skip_bad=request.skip_bad
+        )
     job = Distillation(request.data, plan.teachers, plan.cache, request.skip_bad, listener.on_labelled)
-    return distilled_material(job, plan.options, plan.crop, processes)
+    return distilled_material(job, plan.options, plan.options.crop, processes)
 
 
 def _make_folder(folder: Path) -> None:
