@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -283,3 +284,23 @@ def test_material_of_several_teachers_shows_masks_and_rare_classes_more_often(tm
     assert set(names) == {"airplane", "cow"}
     # Each class has half of the draws, and the one photo with a mask counts twice.
     assert 115 < names.count("cow") < 151, "two thirds"
+
+
+def test_a_video_without_a_frame_that_decodes_is_told(tmp_path, teachers):
+    """Its header is sound, what follows is not."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(2):
+        cv2.imwrite(str(photos / f"{i}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
+    video = photos / "clip.mp4"
+    lavfi = ("-f", "lavfi", "-i", "color=0x14c81e:s=64x64:r=15:d=0.4", "-pix_fmt", "yuv420p", "-movflags", "+faststart")
+    run_ffmpeg(*lavfi, str(video))
+    content = video.read_bytes()
+    start = content.index(b"mdat") + 4
+    video.write_bytes(content[:start] + bytes(len(content) - start))
+    options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1})
+    job = Distillation([photos], teachers[:1], tmp_path / "cache")
+    with pytest.raises(DataError, match=r"clip\.mp4: cannot be decoded"):
+        distilled_material(job, options, 64, 1)
+    material = distilled_material(replace(job, skip_bad=True), options, 64, 1)
+    assert material.left_out == [f"{video}: cannot be decoded"]

@@ -86,7 +86,7 @@ def label_media(
 ) -> tuple[list[Still], list[Clip]]:
     """Label everything that the cache does not hold yet and return what can be trained on.
 
-    Images that cannot be read are left out of the result (the caller compares the counts). ``progress(done, total)``
+    Images and videos that cannot be decoded are left out of the result (the caller compares). ``progress(done, total)``
     counts files. A killed run continues where it stopped: every file appears under its name only when complete.
     """
     (cache / "stills").mkdir(parents=True, exist_ok=True)

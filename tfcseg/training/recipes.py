@@ -85,10 +85,10 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
     """Label the media (once) and set up the sources: stills in stage ``image``, clips and pseudo-clips in ``tfc``."""
     images, videos, defects = _sound_media(job)
     stills, clips = _label(job, images, videos)
-    labelled = {still.image for still in stills}
-    unlabelled = [f"{path}: cannot be decoded" for path in images if path not in labelled]
+    labelled = {still.image for still in stills} | {clip.video for clip in clips}
+    unlabelled = [f"{path}: cannot be decoded" for path in (*images, *videos) if path not in labelled]
     if not job.skip_bad:
-        refuse(unlabelled, "some images could not be labelled")
+        refuse(unlabelled, "some files could not be labelled")
     held_out, kept = stills[::HELD_OUT_EVERY], [s for i, s in enumerate(stills) if i % HELD_OUT_EVERY]
     if not kept:
         raise DataError(f"{len(stills)} readable images: at least 2 are needed (videos alone cannot validate)")
