@@ -24,6 +24,8 @@ def wheel(tmp_path_factory):
 def test_holds_the_package_and_its_models_but_no_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "tfcseg/assets/models.json" in names
+    shipped = json.loads((ROOT / "assets" / "models.json").read_text())["models"]
+    assert {f"tfcseg/assets/{entry['file']}" for entry in shipped.values()} <= set(names)
     assert "tfcseg/py.typed" in names
     assert {f"tfcseg/report/templates/{name}" for name in ("base.html", "page.css", "player.js")} <= set(names)
     assert not any(name.startswith("tests/") for name in names)
