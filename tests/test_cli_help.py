@@ -165,7 +165,8 @@ def complete(line, shell="bash"):
     ("line", "offered"),
     [
         ("tfcseg co", {"compare"}),
-        ("tfcseg run -m tfc", {"tfc-lite0"}),
+        ("tfcseg run -m tfc-l", {"tfc-lite0"}),
+        ("tfcseg run -m tfc", {"tfc-lite0", "tfc-mit-b0"}),
         ("tfcseg run --classes person,ca", {"person,cabinet", "person,car", "person,cat"}),
         ("tfcseg run --mode tcf --prec", {"--precision"}),
         ("tfcseg ablate --rows image,ha", {"image,hard"}),

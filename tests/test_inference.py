@@ -202,6 +202,7 @@ class SmallDevice:
     def __init__(self, network, room):
         self._network = network
         self._room = room
+        self.backbone = network.backbone
         self.batches = []
 
     def keyframe(self, image, before=None, **options):
