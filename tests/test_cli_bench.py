@@ -49,7 +49,7 @@ def content(measured):
 def test_json_is_all_there_is_on_stdout(measured, content, media):
     assert content == json.loads((media / "b.json").read_text(encoding="utf-8"))
     assert content["kind"] == "bench"
-    assert measured.stderr == ""
+    assert measured.stderr == f"written: {media / 'b.json'}\n"
 
 
 def test_contenders_and_their_ratios(content):
@@ -137,7 +137,8 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
     pytest.importorskip("matplotlib")
     value = {"length": 5, "resolution": 48, "classes": 3}[what]
     arguments = ("--scaling", what, "--values", value, "-o", tmp_path / "growth", "--size", 32, "--json")
-    done = call("bench", media / "clip.mp4", "--model", media / "tiny.safetensors", *FEW, *arguments)
+    video = () if what == "resolution" else (media / "clip.mp4",)
+    done = call("bench", *video, "--model", media / "tiny.safetensors", *FEW, *arguments)
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout)
     assert content == json.loads((tmp_path / "growth" / f"scaling-{what}.json").read_text(encoding="utf-8"))
@@ -170,6 +171,8 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
         (("--scaling", "length", "--values", "ten", "-o", "x"), "no list of whole numbers"),
         (("--scaling", "classes", "--values", "1000", "-o", "x"), "not between 2 and 254"),
         (("--precision", "fp8"), "no precision 'fp8'"),
+        (("--scaling", "length", "--only", "model", "-o", "x"), "--only picks parts"),
+        (("clip.mp4", "--scaling", "resolution", "-o", "x"), "makes clips of all sizes"),
     ],
 )
 def test_usage_errors(arguments, message, tmp_path, monkeypatch):
@@ -179,6 +182,20 @@ def test_usage_errors(arguments, message, tmp_path, monkeypatch):
     assert message in done.error
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_kept_unless_asked(media, tmp_path):
+    kept = tmp_path / "b.json"
+    kept.write_text("mine")
+    done = call(
+        "bench", media / "clip.mp4", "--model", media / "tiny.safetensors", *FEW, "--only", "stages", "-o", kept
+    )
+    assert done.returncode == 1
+    assert "already holds results (b.json); use --overwrite" in done.error
+    assert kept.read_text() == "mine"
+    done = call("bench", tmp_path / "none.mp4", *FEW, "-o", kept, "--overwrite")
+    assert done.returncode == 1
+    assert kept.read_text() == "mine"
 
 
 def test_a_video_that_cannot_be_read(tmp_path):

@@ -273,6 +273,8 @@ def places(work, vspw_root, photos, teacher):
         ("PHOTOS -o OUT --teachers TEACHER --stage tfc", 2, "stage tfc refines an image network"),
         ("PHOTOS -o OUT --teachers TEACHER --embed-dim 20", 2, "--embed-dim 20 is no multiple of 8, the attention's"),
         ("ROOT -o OUT --bce-weight -1", 2, "--bce-weight -1 is not between 0 and 100"),
+        ("ROOT -o OUT --stage image --bce-weight 0", 2, "--bce-weight weighs L_bce, which stage image has none of"),
+        ("ROOT -o OUT --cache NOTES", 2, "--cache keeps what teachers label; a VSPW folder has labels of its own"),
         ("ROOT -o OUT --init X --embed-dim 64", 2, "--embed-dim is that of the model given with --init; leave it out"),
         ("PHOTOS -o OUT --teachers TEACHER --init X --features-from X", 2, "--features-from teaches an image network"),
         ("PHOTOS -o PHOTOS/run --teachers TEACHER", 2, "--output PHOTOS/run is inside of the data (PHOTOS)"),

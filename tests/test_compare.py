@@ -387,6 +387,18 @@ def test_results_are_not_replaced_without_being_asked(out, compared, clip, weigh
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.parametrize("wrong", [["-m", "none.safetensors"], ["--keyframe-interval", "0"], ["--start", "1000"]])
+def test_results_stay_until_what_replaces_them_is_sure_to_come(wrong, clip, weights, tmp_path):
+    (tmp_path / "tfc" / "masks").mkdir(parents=True)
+    for name in ("compare.json", "tfc/report.json", "reuse_interval_8/report.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"old")
+    before = set(tmp_path.rglob("*"))
+    done = call("compare", clip, "-m", weights, "-o", tmp_path, "--modes", "image,tfc", "--overwrite", *wrong)
+    assert done.returncode in (1, 2)
+    assert set(tmp_path.rglob("*")) == before
+
+
 def test_overwriting_removes_what_the_new_comparison_does_not_make(clip, weights, tmp_path):
     folder = tmp_path / "out"
     (folder / "differences").mkdir(parents=True)

@@ -174,8 +174,16 @@ def test_claimed_files_are_made_room_for_only_if_asked(tmp_path):
     with pytest.raises(OutputError, match=r"a\.json"), claimed_files(tmp_path, ["a.json", "b.json"]):
         pass
     assert (tmp_path / "a.json").read_text() == "old"
-    with claimed_files(tmp_path, ["a.json", "b.json"], overwrite=True):
+    with claimed_files(tmp_path, ["a.json", "b.json"], overwrite=True) as clear:
+        assert (tmp_path / "a.json").read_text() == "old"
+        clear()
         assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_told_before_any_work(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(OutputError, match=r"a\.json' is a folder"), claimed_files(tmp_path, ["a.json"], overwrite=True):
+        pass
 
 
 def test_a_folder_that_was_made_in_vain_goes_again(tmp_path):

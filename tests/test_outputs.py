@@ -15,7 +15,7 @@ import pytest
 from tfcseg.errors import DataError, OutputError, UsageError
 from tfcseg.labels import ADE31, NO_CLASS
 from tfcseg.masks import MaskWriter, read_mask
-from tfcseg.outputs import RESULT_NAMES, OutputDir, prepare_output, replace_atomically
+from tfcseg.outputs import RESULT_NAMES, OutputDir, claimed_output, replace_atomically
 
 PALETTE = ADE31.palette_array()
 HOSTILE_NAMES = [
@@ -48,6 +48,13 @@ def read_only_folder():
     os.seteuid(user)
     folder.chmod(0o755)
     shutil.rmtree(folder)
+
+
+def prepare_output(folder, inputs, overwrite=False):
+    """What a run does with its folder before its first frame."""
+    with claimed_output(folder, inputs=inputs, overwrite=overwrite) as output:
+        output.remove_results()
+    return output
 
 
 @pytest.fixture

@@ -89,6 +89,16 @@ def test_a_foreign_registry_is_not_overwritten(weights, tmp_path):
     assert registry.read_text() == '["mine"]'
 
 
+@pytest.mark.parametrize("name", ["fine", "../escape"])
+def test_what_cannot_be_published_is_told_before_it_is_measured(name, weights, tmp_path, caplog):
+    registry = tmp_path / "models.json"
+    registry.write_text('["mine"]')
+    nowhere = ["--measure", tmp_path / "nowhere", "--name", name, "-o", tmp_path]
+    done = CliRunner().invoke(app, ["publish", *map(str, [weights, *nowhere])])
+    assert done.exit_code == 1
+    assert ("not a registry" if name == "fine" else "cannot be the name") in caplog.text
+
+
 def test_models_lists_what_is_shipped():
     done = CliRunner().invoke(app, ["models", "--json"])
     assert done.exit_code == 0, done.output

@@ -28,7 +28,7 @@ from tfcseg.report import (
 KEYS = {
     "schema": None,
     "tfcseg": None,
-    "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio",
+    "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio start_s end_s",
     "model": "name backbone sha256 classes parameters description trained_on licence",
     "options": "mode keyframe_interval threshold size device precision correlation keyframe_position compile "
     "keyframe_carry",

@@ -246,7 +246,21 @@ def test_a_finished_run_says_so_and_is_not_touched(clip, finished):
         tfcseg.run(clip, finished, MODEL, resume=True)
     with pytest.raises(OutputError, match=r"threshold was 0\.8 and is now 0\.5"):
         tfcseg.run(clip, finished, MODEL, resume=True, threshold=0.5)
+    with pytest.raises(OutputError, match=r"start was not given and is now 0\.1"):
+        tfcseg.run(clip, finished, MODEL, resume=True, start_s=0.1)
     assert files(finished) == before
+
+
+def test_what_a_stopped_stream_left_is_not_called_finished(clip, finished, tmp_path):
+    left = shutil.copytree(finished, tmp_path / "left")
+    (left / "report.json").unlink()
+    before = files(left)
+    with pytest.raises(OutputError, match=r"results without a report and nothing to resume from; use --overwrite"):
+        tfcseg.run(clip, left, MODEL, resume=True)
+    without = ResultOptions(report=False, html=False)
+    with pytest.raises(FinishedError):
+        tfcseg.run(clip, left, MODEL, resume=True, results=without)
+    assert files(left) == before
 
 
 def test_an_unfinished_run_is_not_replaced_by_accident(clip, out, finished):

@@ -167,13 +167,6 @@ def claimed_output(
         raise
 
 
-def prepare_output(directory: str | Path, *, inputs: Iterable[str | Path], overwrite: bool = False) -> OutputDir:
-    """Make ``directory`` ready as `claimed_output` does, without results, and leave it to whoever comes next."""
-    with claimed_output(directory, inputs=inputs, overwrite=overwrite) as output:
-        output.remove_results()
-        return output
-
-
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block ends, or vanishes if the block fails.

@@ -234,7 +234,8 @@ def _prepared(
     options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
     identity = identify(source, loaded, network.options, options.results, options.range_s)
     if options.resume:
-        refuse_finished(out, source, loaded, network.options)
+        has_report = options.results.report
+        refuse_finished(out, source, loaded, network.options, options.range_s, has_report=has_report)
         refuse_other_run(out, identity)
     with open_frames(
         source, start_s=options.start_s, end_s=options.end_s, allow_network=options.allow_network

@@ -18,6 +18,7 @@ from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.inference_options import InferenceOptions, checked_options
 from tfcseg.outputs import replace_atomically
 from tfcseg.registry import REGISTRY
+from tfcseg.result_files import make_folder
 from tfcseg.tensor_header import parse_json
 from tfcseg.weights import BF16_AGREEMENT, LoadedModel, load_model, resolve_device, save_model
 
@@ -86,8 +87,7 @@ def publish(
     ``keyframe_position``, ``keyframe_carry``, ``keyframe_interval``, ``threshold``) replace the model's own;
     ``trained_on`` and ``licence`` what training wrote. WeightsError and OutputError as in reading and writing weights.
     """
-    if Path(name).name != name or not name:
-        raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
+    content = check_registry(folder, name)
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
     config = replace(model.card.config, **(defaults or {}))
     model.network.config = config
@@ -101,15 +101,25 @@ def publish(
         licence=licence or model.card.licence,
     )
     target = folder / f"{name}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
     sha256 = save_model(target, model.network, card, dtype=torch.float16)
+    content["models"][name] = {"file": target.name, "sha256": sha256}
+    if default:
+        content["default"] = name
+    with replace_atomically(folder / REGISTRY) as partial:
+        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return target
+
+
+def check_registry(folder: Path, name: str) -> dict[str, Any]:
+    """Make sure that a model ``name`` can be entered into the registry of ``folder``; what the registry says so far.
+
+    WeightsError for a name or a registry that cannot be, OutputError for a folder that cannot be written.
+    """
+    if Path(name).name != name or not name:
+        raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
+    make_folder(folder)
     registry = folder / REGISTRY
     content = parse_json(registry.read_text(encoding="utf-8")) if registry.exists() else {"default": name, "models": {}}
     if not isinstance(content, dict) or not isinstance(content.get("models"), dict):
         raise WeightsError(f"{registry} is not a registry of models; mend it or choose another folder")
-    content["models"][name] = {"file": target.name, "sha256": sha256}
-    if default:
-        content["default"] = name
-    with replace_atomically(registry) as partial:
-        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return target
+    return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from tfcseg.errors import OutputError, UsageError
 @contextmanager
 def claimed_files(
     folder: Path, names: Iterable[str], *, inputs: Iterable[str | Path] = (), overwrite: bool = False
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Make ``folder`` ready to receive the files ``names`` (paths relative to it), or refuse before any work begins.
 
-    UsageError if ``folder``, or a file that exists, is one of ``inputs`` or lies in one that is a folder. OutputError
-    if any of the files exists and ``overwrite`` is off, and if the folder cannot be written. With ``overwrite`` they
-    are removed, and subfolders that this leaves empty. If the block fails and nothing was written, a folder that was
-    made here goes again.
+    Yields what removes those that exist, which only ``overwrite`` lets be, and subfolders that this leaves empty. It is
+    to be called when nothing is left that could be wrong with what was asked for; files that are written in one piece
+    and replaced all need no call. UsageError if ``folder``, or a file that exists, is one of ``inputs`` or lies in one
+    that is a folder. OutputError if any of the files exists and ``overwrite`` is off, if one of them is a folder, and
+    if ``folder`` cannot be written. If the block fails and nothing was written, a folder that was made here goes again.
     """
     existing = [path for name in names if os.path.lexists(path := folder / name)]
     _refuse_inputs([folder, *existing], inputs)
@@ -30,12 +31,18 @@ def claimed_files(
             f"{str(folder)!r} already holds results ({existing[0].relative_to(folder)}{more}); "
             "use --overwrite or choose another folder"
         )
+    for path in existing:
+        if path.is_dir() and not path.is_symlink():
+            raise OutputError(f"{str(path)!r} is a folder and cannot be replaced; choose another name")
     is_new = not os.path.lexists(folder)
     make_folder(folder)
-    try:
+
+    def clear() -> None:
         for path in existing:
             _remove(folder, path)
-        yield
+
+    try:
+        yield clear
     except BaseException:
         if is_new:
             with suppress(OSError):  # something was written after all
@@ -86,7 +93,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 def _remove(folder: Path, path: Path) -> None:
     try:
-        path.unlink()
+        path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot remove {str(path)!r}: {error.strerror or error}") from error
     if path.parent != folder:

@@ -120,6 +120,7 @@ class ResultWriter:
             warnings,
             self._measurer.flow_name,
             self._audio,
+            self._plan.range_s,
             self._outputs,
             self._wall_s(),
             self._resumes,

@@ -50,15 +50,34 @@ def identify(
     }
 
 
-def refuse_finished(out: OutputDir, source: str | Path, model: LoadedModel, options: InferenceOptions) -> None:
-    """FinishedError if there is a finished run and nothing to go on with; OutputError if it was another one."""
+def refuse_finished(
+    out: OutputDir,
+    source: str | Path,
+    model: LoadedModel,
+    options: InferenceOptions,
+    range_s: tuple[float | None, float | None],
+    *,
+    has_report: bool,
+) -> None:
+    """FinishedError if there is a finished run and nothing to go on with; OutputError if it was another one.
+
+    OutputError as well if such a run would have left a report (``has_report``) and there is none: it was stopped, and
+    its source could be read only once.
+    """
     if RunState(out.state).identity() is not None or not out.results():
         return
     recorded = _recorded(out.report_json)
+    if recorded is None and has_report:
+        raise OutputError(
+            f"{str(out.path)!r} holds results without a report and nothing to resume from; "
+            "use --overwrite to start again or choose another folder"
+        )
     if recorded is not None:
         wanted = {
             "tfcseg": version("tfcseg"),
             "input": Path(source).name,
+            "start": range_s[0],
+            "end": range_s[1],
             **_network_identity(model.sha256, to_json(option_facts(model, options))),
         }
         _refuse_difference(out, recorded, wanted)
@@ -106,6 +125,8 @@ def _recorded(report: Path) -> Identity | None:
         return {
             "tfcseg": content["tfcseg"],
             "input": Path(content["input"]["path"]).name,
+            "start": content["input"]["start_s"],
+            "end": content["input"]["end_s"],
             **_network_identity(content["model"]["sha256"], content["options"]),
         }
     except (OSError, ValueError, KeyError, TypeError):

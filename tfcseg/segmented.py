@@ -31,6 +31,6 @@ class SegmentedFrame:
     """Share of points updated by sparse MSDA (eq. 11); None at keyframes."""
     model_ms: float
     is_held: bool
-    """The frame's file could not be read: the last image stands in."""
+    """The frame's file could not be read: another image stands in."""
     carried: Carried | None = None
     """What a run needs to go on after this frame, at the end of an interval; None from `tfcseg.segment`."""

@@ -100,6 +100,8 @@ class RunFacts:
     tc_flow: str | None
     audio: str | None
     """What became of the sound; None if no video was written."""
+    range_s: tuple[float | None, float | None]
+    """Start and end of the part that was asked for."""
     outputs: dict[str, str]
     wall_s: float
     resumes: int
@@ -160,6 +162,7 @@ def _input_facts(facts: RunFacts) -> InputFacts:
         info.duration_s,
         info.rotation,
         facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
+        *facts.range_s,
     )
 
 

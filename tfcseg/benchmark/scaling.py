@@ -18,6 +18,7 @@ from tfcseg.benchmark.timing import Spread, spread
 from tfcseg.comparison.trade_off import require_matplotlib
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.report import ModelFacts, write_json
+from tfcseg.result_files import claimed_files
 
 KIND = "bench-scaling"
 NATIVE = "tfc, network as large"
@@ -81,20 +82,20 @@ def measure_scaling(
     folder: Path,
     values: Sequence[int] = (),
     on_step: Callable[[str, int, int], None] = lambda part, done, total: None,
+    *,
+    overwrite: bool = False,
 ) -> Scaling:
     """Measure whole runs while ``what`` grows through ``values`` (by default those of ``SCALINGS``).
 
     Every run has a process of its own, which runs a few frames before it is timed. Writes ``scaling-<what>.json`` and
     its plots into ``folder``. A point that fails (too little memory) is noted, and the others go on.
-    UsageError for an unknown ``what`` or senseless values.
+    UsageError for an unknown ``what`` or senseless values, OutputError for files that are there or cannot be written.
     """
     values = _checked(what, values)
     require_matplotlib()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be made a folder for the results: {error.strerror}") from None
-    with open_contest(request) as contest:
+    inputs = [] if request.video is None else [request.video]
+    names = [f"scaling-{what}{suffix}" for suffix in (".json", *PLOT_SUFFIXES)]
+    with claimed_files(folder, names, inputs=inputs, overwrite=overwrite), open_contest(request) as contest:
         jobs = list(_JOBS[what](contest, values))
         steps = len(jobs) * request.rounds
         outcomes: list[list[Outcome | str]] = [[] for _ in jobs]
@@ -106,7 +107,7 @@ def measure_scaling(
         if all(point.error for point in points):
             raise TfcsegError(f"nothing could be measured: {points[0].error}")
         result = Scaling(scaling=what, unit=UNITS[what], **contest_facts(contest), points=points)
-    _write(folder, result)
+        _write(folder, result)
     return result
 
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, stderr
-from tfcseg.cli.scores import print_json
+from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.cli.speeds import print_benchmark, print_scaling
 from tfcseg.errors import UsageError
 
@@ -23,6 +23,7 @@ _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 
 
 def command(
+    context: typer.Context,
     video: Annotated[
         Path | None,
         typer.Argument(help="A video.", show_default="the demo clip, or one that is made", metavar="VIDEO"),
@@ -83,6 +84,7 @@ def command(
     precision: options.Precision = "auto",
     compile_network: options.Compile = False,
     plain_precision: Annotated[str, typer.Option(help="Precision of plain SegFormer.")] = "fp32",
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -102,6 +104,10 @@ def command(
         raise UsageError("--scaling measures many sizes, each of which would be compiled; leave --compile out")
     if values is not None and scaling is None:
         raise UsageError("--values are those of --scaling; say what is to grow")
+    if scaling is not None and options.was_given(context, "only"):
+        raise UsageError("--only picks parts of what is measured without --scaling; leave it out")
+    if scaling == "resolution" and (video is not None or synthetic is not None):
+        raise UsageError("--scaling resolution makes clips of all sizes; leave VIDEO and --synthetic out")
     from tfcseg.benchmark import Request
     from tfcseg.benchmark.clips import parse_size
 
@@ -130,37 +136,40 @@ def command(
         **({} if synthetic is None else {"synthetic_size": parse_size(synthetic)}),
     )
     if scaling is not None and output is not None:
-        _measure_scaling(request, scaling, _parse_values(values), output, as_json=as_json, quiet=quiet)
+        numbers = _parse_values(values)
+        _measure_scaling(request, scaling, numbers, output, overwrite=overwrite, as_json=as_json, quiet=quiet)
     else:
-        _measure(request, output, as_json=as_json, quiet=quiet)
+        _measure(request, output, overwrite=overwrite, as_json=as_json, quiet=quiet)
 
 
-def _measure(request: Request, output: Path | None, *, as_json: bool, quiet: bool) -> None:
+def _measure(request: Request, output: Path | None, *, overwrite: bool, as_json: bool, quiet: bool) -> None:
     from tfcseg.benchmark import measure
-    from tfcseg.report import json_object, write_json
+    from tfcseg.report import write_json
 
-    with _progress(shown=not quiet) as on_step:
-        result = measure(request, on_step)
-    if output is not None:
-        write_json(output, result)
-    if as_json:
-        print_json(json_object(result))
-    else:
-        print_benchmark(result)
+    inputs = [] if request.video is None else [request.video]
+    with claimed_file(output, inputs, overwrite=overwrite):
+        with _progress(shown=not quiet) as on_step:
+            result = measure(request, on_step)
+        if output is not None:
+            write_json(output, result)
+    show_result(result, print_benchmark, output, as_json=as_json, quiet=quiet)
 
 
 def _measure_scaling(
-    request: Request, what: str, values: tuple[int, ...], folder: Path, *, as_json: bool, quiet: bool
+    request: Request,
+    what: str,
+    values: tuple[int, ...],
+    folder: Path,
+    *,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     from tfcseg.benchmark import measure_scaling
-    from tfcseg.report import json_object
 
     with _progress(shown=not quiet) as on_step:
-        result = measure_scaling(request, what, folder, values, on_step)
-    if as_json:
-        print_json(json_object(result))
-    else:
-        print_scaling(result)
+        result = measure_scaling(request, what, folder, values, on_step, overwrite=overwrite)
+    show_result(result, print_scaling, folder, as_json=as_json, quiet=quiet)
 
 
 def _parse_values(text: str | None) -> tuple[int, ...]:

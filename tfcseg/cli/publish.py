@@ -36,8 +36,9 @@ def command(
 
     Example: tfcseg publish best.safetensors --name mine --measure VSPW_480p
     """
-    from tfcseg.publishing import measure, publish
+    from tfcseg.publishing import check_registry, measure, publish
 
+    check_registry(output, name)  # before what takes long
     defaults = {key: value for key, value in options.network_options(context).items() if value is not None}
     measured = measure(weights, measure_on, split, defaults=defaults)
     for key, value in measured.items():

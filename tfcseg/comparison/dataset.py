@@ -79,12 +79,14 @@ def compare_dataset(
     dataset = open_vspw(root, scope.split)
     folder = Path(output) if output is not None else default_output(root)
     inputs = [root] if plan.baseline is None else [root, plan.baseline]
-    with claimed_files(folder, _result_names(folder, plan), inputs=inputs, overwrite=overwrite):
+    with claimed_files(folder, _result_names(folder, plan), inputs=inputs, overwrite=overwrite) as clear:
         baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
         loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
         wanted = plan.without_doubles(loaded)
         job = _DatasetComparison(dataset, folder, wanted, scope, loaded, on_progress)
-        result = job.result(baseline, wanted.runs(loaded))
+        runs = wanted.runs(loaded)
+        clear()
+        result = job.result(baseline, runs)
         write_page(folder / COMPARE_HTML, result)
         write_comparison(folder / COMPARE_JSON, result)
     return result

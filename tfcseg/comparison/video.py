@@ -29,7 +29,7 @@ from tfcseg.comparison.trade_off import PLOT_NAMES, draw_trade_off, require_matp
 from tfcseg.errors import UsageError
 from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.inference import network_size
-from tfcseg.outputs import OutputDir, prepare_output
+from tfcseg.outputs import OutputDir, claimed_output
 from tfcseg.pipeline import SegmentedFrame, prefetch_frames, run
 from tfcseg.report import Report
 from tfcseg.result_files import claimed_files
@@ -72,7 +72,7 @@ def compare_video(
         require_matplotlib()
     folder = Path(output) if output is not None else default_output(source)
     inputs = [source] if plan.baseline is None else [source, plan.baseline]
-    with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite):
+    with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
         with _claimed_runs(folder, plan, inputs, overwrite=overwrite):
             loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
             clip = _Clip(source, start_s, end_s, on_progress)
@@ -80,6 +80,7 @@ def compare_video(
             job = _VideoComparison(clip, folder, wanted, loaded, wanted.runs(loaded))
             opening = clip.read(max(each.options.keyframe_interval for each in job.runs))
             baseline = job.measure_baseline()
+        clear()
         for unused in set(plan.folders()) - {each.folder for each in job.runs}:
             with suppress(OSError):  # it is not empty, and not ours
                 (folder / unused).rmdir()
@@ -248,17 +249,24 @@ def _percent(share: float | None) -> float | None:
 
 @contextmanager
 def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[str | Path], *, overwrite: bool) -> Iterator[None]:
-    """Make the folders of all runs ready, or refuse; if the block fails, those that were made here go again.
+    """Refuse folders of runs that hold anything; if the block fails, those that were made here go again.
 
-    With ``overwrite`` the runs of an earlier plan go as well: what lies there belongs to one comparison.
+    With ``overwrite`` what lies there goes after the block, that of an earlier plan as well: it belongs to one
+    comparison.
     """
-    for earlier in set(known_folders(folder) if overwrite else ()) - set(plan.folders()):
-        prepare_output(folder / earlier, inputs=inputs, overwrite=True)
-        OutputDir(folder / earlier, is_new=True).discard()
+    earlier = set(known_folders(folder) if overwrite else ()) - set(plan.folders())
     with ExitStack() as undo:
-        for name in plan.folders():
-            undo.callback(prepare_output(folder / name, inputs=inputs, overwrite=overwrite).discard)
+        outputs = []
+        for name in [*earlier, *plan.folders()]:
+            with claimed_output(folder / name, inputs=inputs, overwrite=overwrite) as output:
+                outputs.append(output)
+            if output.is_new:
+                undo.callback(output.discard)
         yield
+        for output in outputs:
+            output.remove_results()
+        for name in earlier:
+            OutputDir(folder / name, is_new=True).discard()
         undo.pop_all()
 
 

@@ -29,6 +29,8 @@ class InputFacts:
     duration_s: float | None
     rotation: int  # degrees that were undone
     audio: str | None
+    start_s: float | None = None  # of the part that was asked for; None: from the beginning
+    end_s: float | None = None  # None: to the end
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,10 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         raise UsageError("stage tfc refines an image network that the teachers trained: give it with --init")
     if stage != "image" and request.features_from is not None:
         raise UsageError("--features-from teaches an image network: it needs --stage image")
+    if stage == "image" and request.bce_weight is not None:
+        raise UsageError("--bce-weight weighs L_bce, which stage image has none of; leave it out")
+    if is_supervised and request.cache is not None:
+        raise UsageError("--cache keeps what teachers label; a VSPW folder has labels of its own: leave it out")
     given = {
         "crop": request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
         "short_side_px": request.size or INPUT_SIZE_PX,
