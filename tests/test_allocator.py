@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,39 @@ def faults(size=50 << 20):
 faults()
 print(faults())
 """
+
+
+HEAPS = """
+import threading
+import numpy as np
+import tfcseg.allocator
+assert tfcseg.allocator.keep_freed_memory()
+def peak():
+    return next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before, turn = peak(), threading.Barrier(2)
+def allocate():
+    np.ones(40 << 20, np.uint8)
+    turn.wait()
+    forever.wait()
+forever = threading.Event()
+threads = [threading.Thread(target=allocate, daemon=True) for _ in range(4)]
+for thread in threads:  # all are alive together, and take their memory one after the other
+    thread.start()
+    turn.wait()
+large = sum(
+    int(line.split()[1]) >> 10 for line in open("/proc/self/smaps") if line.startswith("AnonHugePages")
+)
+print(peak() - before, large)
+"""
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(not LARGE_PAGES.exists() or "[never]" in LARGE_PAGES.read_text(), reason="needs large pages")
+def test_threads_share_one_heap_of_large_pages():
+    output = subprocess.check_output([sys.executable, "-c", HEAPS], text=True)
+    peak, large = map(int, output.split())
+    assert 40 <= peak < 80
+    assert large >= 32
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="concerns glibc")
