@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from tfcseg.comparison.flops import count_flops
 from tfcseg.model import fused
-from tfcseg.model.fused import add_and_rectify, convolve
+from tfcseg.model.fused import add_and_rectify, apply_linear, convolve
 
-ACTIVATIONS = {"relu6": F.relu6, "gelu": F.gelu}
+ACTIVATIONS = {"none": lambda x: x, "relu6": F.relu6, "gelu": F.gelu}
 NEEDS_ONEDNN = pytest.mark.skipif(not fused._fusable_types(), reason="this PyTorch has no oneDNN")
 CASES = [
     {"kernel_size": 1},
@@ -52,6 +52,17 @@ def test_padding_can_be_replaced(way):
     conv = nn.Conv2d(8, 8, 3, padding=1)
     x = picture()
     torch.testing.assert_close(convolve(x, conv, "relu6", (0, 0)), F.relu6(F.conv2d(x, conv.weight, conv.bias)))
+
+
+@pytest.mark.parametrize("shape", [(2, 60, 8), (5, 8), (0, 8)])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_a_linear_layer_is_the_same(way, shape, bias):
+    layer = nn.Linear(8, 5, bias=bias)
+    x = torch.randn(*shape)
+    torch.testing.assert_close(apply_linear(x, layer), layer(x), atol=1e-5, rtol=1e-5)
+    turned = torch.randn(3, 8, 60).transpose(1, 2)
+    torch.testing.assert_close(apply_linear(turned, layer), layer(turned), atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()

@@ -39,12 +39,18 @@ def _sum_flops(rest: torch.Size, x: torch.Size, weight: torch.Size, *others: obj
     return _convolution_flops(x, weight, out_shape=rest)
 
 
+def _linear_flops(x: torch.Size, weight: torch.Size, *others: object, **named: object) -> int:
+    """FLOPs of a linear layer from shapes (…, C) and (C', C)."""
+    return 2 * math.prod(x) * weight[0]
+
+
 _FORMULAS = {
     getattr(namespace, name): formula
     for namespace, name, formula in (
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", _attention_flops),
         (torch.ops.mkldnn, "_convolution_pointwise", _convolution_flops),
         (torch.ops.mkldnn, "_convolution_pointwise_", _sum_flops),
+        (torch.ops.mkldnn, "_linear_pointwise", _linear_flops),
     )
     if hasattr(namespace, name)  # not every PyTorch is built with oneDNN
 }

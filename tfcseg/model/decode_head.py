@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfcseg.model.config import NUM_LEVELS
-from tfcseg.model.fused import add_and_rectify
+from tfcseg.model.fused import add_and_rectify, convolve
 
 CLASSIFIER_DROPOUT = 0.1
 
@@ -61,7 +61,7 @@ class DecodeHead(nn.Module):
     def fuse_level(self, x: Tensor, level: int, size: tuple[int, int]) -> Tensor:
         """Level's share of the fused sum: (B, C_l, h_l, w_l) → (B, D, *size)."""
         if self.folded_levels:
-            return resize(self.folded_levels[level](x), size)
+            return resize(convolve(x, cast(nn.Conv2d, self.folded_levels[level])), size)
         weight, bias = self._level_map(level)
         return resize(F.conv2d(x, weight[:, :, None, None], bias), size)
 
@@ -80,8 +80,7 @@ class DecodeHead(nn.Module):
 
     def classify(self, z: Tensor) -> Tensor:
         """Eq. 3 before its resize: z (B, D, h, w) → logits (B, K, h, w)."""
-        logits: Tensor = self.classifier(self.dropout(z))
-        return logits
+        return convolve(self.dropout(z), self.classifier)
 
     def classify_points(self, z: Tensor) -> Tensor:
         """The same for single positions: z (N, D) → logits (N, K)."""

@@ -71,7 +71,7 @@ class ConvNorm(nn.Module):
         """(B, C_in, H, W) → (B, C_out, H / stride, W / stride)."""
         if self._uneven:
             x = F.pad(x, self._uneven)
-        normalised: Tensor = self.norm(self.conv(x))
+        normalised: Tensor = self.norm(convolve(x, self.conv))
         return normalised
 
     def activated(self, x: Tensor) -> Tensor:

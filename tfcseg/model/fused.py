@@ -1,8 +1,12 @@
-"""Convolutions with what follows them in one pass, for inference on a processor.
+"""Convolutions and linear layers of whole maps by oneDNN, with what follows them in one pass, for inference on a CPU.
 
 A map that does not fit into the cache is written by the convolution, then read and written again by its activation or
-by a sum. oneDNN, which computes PyTorch's convolutions on x86, can do both while it holds the values: exact up to
-rounding. Elsewhere, and where gradients are recorded, the same takes several operations.
+by a sum. oneDNN, which computes most of PyTorch's convolutions on x86, can do both while it holds the values: exact up
+to rounding. On one thread PyTorch leaves 1×1 convolutions of single maps to the library of its matrix products, as all
+linear layers, which takes up to twice as long. Elsewhere, and where gradients are recorded, PyTorch's own operations
+do the same.
+
+oneDNN prepares itself anew for every shape: what changes its size from frame to frame is better off without.
 
 Shapes: B batch, C channels, H W map.
 """
@@ -28,6 +32,7 @@ class _Activation(NamedTuple):
 
 
 _ACTIVATIONS: Mapping[str, _Activation] = {
+    "none": _Activation(lambda x: x, "none", [], ""),
     "relu6": _Activation(partial(F.relu6, inplace=True), "hardtanh", [0.0, 6.0], ""),
     "gelu": _Activation(F.gelu, "gelu", [], "none"),
 }
@@ -35,8 +40,8 @@ _ACTIVATIONS: Mapping[str, _Activation] = {
 Padding = tuple[int, int]
 
 
-def convolve(x: Tensor, conv: nn.Conv2d, activation: str, padding: Padding | None = None) -> Tensor:
-    """``activation`` (relu6 or gelu) of ``conv`` of (B, C, H, W); ``padding`` in place of the convolution's own."""
+def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padding | None = None) -> Tensor:
+    """``activation`` (none, relu6 or gelu) of ``conv`` of (B, C, H, W); ``padding`` in place of the layer's own."""
     act = _ACTIVATIONS[activation]
     if not _can_fuse(x):
         if padding is None:
@@ -46,6 +51,15 @@ def convolve(x: Tensor, conv: nn.Conv2d, activation: str, padding: Padding | Non
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x, conv.weight, conv.bias, around, conv.stride, conv.dilation, conv.groups, *act[1:]
     )
+    return result
+
+
+def apply_linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """``layer`` of (…, C)."""
+    if not _can_fuse_rows(x):
+        own: Tensor = layer(x)
+        return own
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *_ACTIVATIONS["none"][1:])
     return result
 
 
@@ -60,9 +74,17 @@ def add_and_rectify(x: Tensor, conv: nn.Conv2d, rest: Tensor) -> Tensor:
 
 
 def _can_fuse(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and _is_for_onednn(x)
+
+
+def _can_fuse_rows(x: Tensor) -> bool:
+    return x.is_contiguous() and _is_for_onednn(x)
+
+
+def _is_for_onednn(x: Tensor) -> bool:
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
-    return x.is_contiguous(memory_format=torch.channels_last) and x.dtype in _fusable_types()
+    return x.dtype in _fusable_types()
 
 
 @cache
@@ -70,7 +92,7 @@ def _fusable_types() -> frozenset[torch.dtype]:
     """Types that oneDNN computes here; the operations are private to PyTorch and may be missing."""
     operations = torch.ops.mkldnn
     is_there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not is_there or not hasattr(operations, "_convolution_pointwise_"):
+    if not (is_there and hasattr(operations, "_convolution_pointwise_") and hasattr(operations, "_linear_pointwise")):
         return frozenset()
     found = {torch.float32}
     if hasattr(operations, "_is_mkldnn_bf16_supported") and operations._is_mkldnn_bf16_supported():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tfcseg.errors import UsageError
 from tfcseg.model.config import SIZE_MULTIPLE
-from tfcseg.model.fused import convolve
+from tfcseg.model.fused import apply_linear, convolve
 from tfcseg.model.strips import Rows, in_strips, strip_count, strips
 
 Four = tuple[int, int, int, int]
@@ -102,11 +102,10 @@ class EfficientAttention(nn.Module):
         source = tokens
         if self.reduction is not None and self.reduction_norm is not None:
             source = self.reduction_norm(_to_tokens(self.reduction(_to_map(tokens, size))))
-        query = self._split_heads(self.query(tokens))
-        key, value = (self._split_heads(part) for part in self.key_value(source).chunk(2, dim=2))
+        query = self._split_heads(apply_linear(tokens, self.query))
+        key, value = (self._split_heads(part) for part in apply_linear(source, self.key_value).chunk(2, dim=2))
         attended = F.scaled_dot_product_attention(query, key, value)
-        output: Tensor = self.output(attended.transpose(1, 2).flatten(2))
-        return output
+        return apply_linear(attended.transpose(1, 2).flatten(2), self.output)
 
     def _split_heads(self, tokens: Tensor) -> Tensor:
         """(B, N, C) -> (B, M, N, C/M), a view."""
@@ -140,8 +139,9 @@ class MixFFN(nn.Module):
 
     def _layers(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
-        hidden = convolve(_to_map(self.expand(_to_tokens(features)), features.shape[2:]), self.depthwise, "gelu")
-        return _to_map(self.contract(_to_tokens(hidden)), features.shape[2:])
+        size = features.shape[2:]
+        hidden = convolve(_to_map(apply_linear(_to_tokens(features), self.expand), size), self.depthwise, "gelu")
+        return _to_map(apply_linear(_to_tokens(hidden), self.contract), size)
 
 
 class Block(nn.Module):

@@ -25,6 +25,7 @@ from tfcseg.model.correlation import (
 from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
 from tfcseg.model.efficientnet_lite import EfficientNetLite0
+from tfcseg.model.fused import convolve
 from tfcseg.model.mix_transformer import MixTransformer, build_mix_transformer
 from tfcseg.model.sampling import Level
 
@@ -280,8 +281,7 @@ class TFCSegmenter(nn.Module):
     def _correlated(self, x2: Tensor) -> Tensor:
         """What eq. 6 correlates, before its resize: x̂2, or folded a vector with the same inner products."""
         if self.folded_similarity:
-            rotated: Tensor = self.folded_similarity[0](x2)
-            return rotated
+            return convolve(x2, cast(nn.Conv2d, self.folded_similarity[0]))
         return self.decode_head.project(x2, 1)
 
 
