@@ -11,7 +11,7 @@ from transformers import DeformableDetrConfig
 from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrMultiscaleDeformableAttention
 
 from tfcseg.model.correlation import Points
-from tfcseg.model.deformable import DeformableAttention, SparseUpdate
+from tfcseg.model.deformable import BLOCK_POINTS, DeformableAttention, SparseUpdate
 from tfcseg.model.sampling import UnprojectedLevel
 
 DIM, HEADS, POINTS = 8, 2, 3
@@ -187,6 +187,24 @@ def test_the_untrained_update_is_the_identity():
     query, points = torch.randn(50, DIM), random_points(50)
     values = list(map(update.attention.project_value, projected_levels(torch.float32)))
     assert torch.equal(update(query, points, SIZES[0], values, rows_of(points.frame)), query)
+
+
+@torch.inference_mode()
+def test_many_points_are_updated_as_few_are():
+    torch.manual_seed(0)
+    update = SparseUpdate(DIM, HEADS, POINTS, ffn_dim=10)
+    randomise(update)
+    count = 2 * BLOCK_POINTS + 3
+    query, drawn = torch.randn(count, DIM), torch.randint(300, (count,))
+    points = Points(*(x[drawn] for x in random_points(300)))
+    values = list(map(update.attention.project_value, projected_levels(torch.float32)))
+    together = update(query, points, SIZES[0], values, rows_of(points.frame))
+    one_half = [x[: BLOCK_POINTS // 2] for x in (query, *points)]
+    alone = update(one_half[0], Points(*one_half[1:]), SIZES[0], values, rows_of(one_half[1]))
+    torch.testing.assert_close(together[: len(alone)], alone, atol=1e-5, rtol=1e-5)
+    last = [x[-7:] for x in (query, *points)]
+    alone = update(last[0], Points(*last[1:]), SIZES[0], values, rows_of(last[1]))
+    torch.testing.assert_close(together[-7:], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_the_update_has_the_size_that_the_paper_leaves_room_for():

@@ -13,7 +13,7 @@ from tfcseg.comparison.flops import count_flops
 from tfcseg.model import fused
 from tfcseg.model.fused import add_and_rectify, apply_linear, convolve
 
-ACTIVATIONS = {"none": lambda x: x, "relu6": F.relu6, "gelu": F.gelu}
+ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "relu6": F.relu6, "gelu": F.gelu}
 NEEDS_ONEDNN = pytest.mark.skipif(not fused._fusable_types(), reason="this PyTorch has no oneDNN")
 CASES = [
     {"kernel_size": 1},
@@ -60,6 +60,7 @@ def test_padding_can_be_replaced(way):
 def test_a_linear_layer_is_the_same(way, shape, bias):
     layer = nn.Linear(8, 5, bias=bias)
     x = torch.randn(*shape)
+    torch.testing.assert_close(apply_linear(x, layer, "relu"), F.relu(layer(x)), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(apply_linear(x, layer), layer(x), atol=1e-5, rtol=1e-5)
     turned = torch.randn(3, 8, 60).transpose(1, 2)
     torch.testing.assert_close(apply_linear(turned, layer), layer(turned), atol=1e-5, rtol=1e-5)

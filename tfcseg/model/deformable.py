@@ -17,7 +17,11 @@ from torch.nn import functional as F
 
 from tfcseg.model.config import NUM_LEVELS
 from tfcseg.model.correlation import Points
+from tfcseg.model.fused import apply_linear, is_for_onednn
 from tfcseg.model.sampling import Level, UnprojectedLevel, sample_and_weigh
+
+BLOCK_POINTS = 1024
+"""Points that go through the FFN together: always as many, which oneDNN is fast with, and what is wide stays small."""
 
 
 class DeformableAttention(nn.Module):
@@ -131,5 +135,14 @@ class SparseUpdate(nn.Module):
             there = torch.stack([(points.x + x + 0.5) / width, (points.y + y + 0.5) / height], -1)
         reference = torch.stack([here, here, there, there], 1)
         query = query + self.attention(self.attention_norm(query), reference, levels, rows)
-        repaired: Tensor = query + self.ffn_out(F.relu(self.ffn_in(self.ffn_norm(query)), inplace=True))
-        return repaired
+        if not is_for_onednn(query):
+            return self._feed_forward(query)
+        return torch.cat([self._feed_forward(query[i : i + BLOCK_POINTS]) for i in range(0, len(query), BLOCK_POINTS)])
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        """FFN with its residual: (N, D) → (N, D)."""
+        normed = self.ffn_norm(x)
+        if len(x) < BLOCK_POINTS:
+            fed: Tensor = self.ffn_out(F.relu(self.ffn_in(normed), inplace=True))
+            return x + fed
+        return x + apply_linear(apply_linear(normed, self.ffn_in, "relu"), self.ffn_out)

@@ -33,6 +33,7 @@ class _Activation(NamedTuple):
 
 _ACTIVATIONS: Mapping[str, _Activation] = {
     "none": _Activation(lambda x: x, "none", [], ""),
+    "relu": _Activation(partial(F.relu, inplace=True), "relu", [], ""),
     "relu6": _Activation(partial(F.relu6, inplace=True), "hardtanh", [0.0, 6.0], ""),
     "gelu": _Activation(F.gelu, "gelu", [], "none"),
 }
@@ -41,7 +42,7 @@ Padding = tuple[int, int]
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padding | None = None) -> Tensor:
-    """``activation`` (none, relu6 or gelu) of ``conv`` of (B, C, H, W); ``padding`` in place of the layer's own."""
+    """``activation`` (relu, relu6, gelu or none) of ``conv`` of (B, C, H, W); ``padding`` in place of its own."""
     act = _ACTIVATIONS[activation]
     if not _can_fuse(x):
         if padding is None:
@@ -54,12 +55,12 @@ def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padd
     return result
 
 
-def apply_linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    """``layer`` of (…, C)."""
+def apply_linear(x: Tensor, layer: nn.Linear, activation: str = "none") -> Tensor:
+    """``activation`` (none, relu, relu6 or gelu) of ``layer`` of (…, C)."""
+    act = _ACTIVATIONS[activation]
     if not _can_fuse_rows(x):
-        own: Tensor = layer(x)
-        return own
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *_ACTIVATIONS["none"][1:])
+        return act.function(layer(x))
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *act[1:])
     return result
 
 
@@ -74,14 +75,15 @@ def add_and_rectify(x: Tensor, conv: nn.Conv2d, rest: Tensor) -> Tensor:
 
 
 def _can_fuse(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and _is_for_onednn(x)
+    return x.is_contiguous(memory_format=torch.channels_last) and is_for_onednn(x)
 
 
 def _can_fuse_rows(x: Tensor) -> bool:
-    return x.is_contiguous() and _is_for_onednn(x)
+    return x.is_contiguous() and is_for_onednn(x)
 
 
-def _is_for_onednn(x: Tensor) -> bool:
+def is_for_onednn(x: Tensor) -> bool:
+    """Whether layers of ``x`` are computed by oneDNN here, if it lies in memory as it must."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     return x.dtype in _fusable_types()
