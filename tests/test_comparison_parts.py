@@ -78,7 +78,7 @@ def test_flops_of_a_keyframe_are_those_of_its_convolutions(model, monkeypatch):
     images = moving_images(1)
     options = checked_options(model, mode="image")
     with torch.no_grad(), monkeypatch.context() as patch:
-        patch.setattr(fused, "_can_fuse", lambda x: False)  # fused, layers are not called but their weights used
+        patch.setattr(fused, "is_for_onednn", lambda x: False)  # fused, layers are not called but their weights used
         hooks = [
             layer.register_forward_hook(count) for layer in model.network.modules() if isinstance(layer, nn.Conv2d)
         ]

@@ -104,11 +104,11 @@ def test_networks_use_it_and_say_the_same(backbone, monkeypatch):
     network = copy.deepcopy(build_tiny_model(backbone).network).fold()
     image = torch.randn(2, 3, 64, 96).contiguous(memory_format=torch.channels_last)
     fused_calls = []
-    monkeypatch.setattr(fused, "_can_fuse", partial(_noted, fused_calls, fused._can_fuse))
+    monkeypatch.setattr(fused, "is_for_onednn", partial(_noted, fused_calls, fused.is_for_onednn))
     logits = network.image(image)
     assert True in fused_calls
     flops = count_flops(lambda: network.image(image))
-    monkeypatch.setattr(fused, "_can_fuse", lambda x: False)
+    monkeypatch.setattr(fused, "is_for_onednn", lambda x: False)
     torch.testing.assert_close(logits, network.image(image), atol=1e-4, rtol=1e-4)
     assert flops == count_flops(lambda: network.image(image))  # the counter knows the operations, too
 

@@ -272,8 +272,8 @@ def test_material_of_several_teachers_shows_masks_and_rare_classes_more_often(tm
         cv2.imwrite(str(photos / f"{i}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
     image = write_set(tmp_path / "set", {"4": "cow"}, (4, 4))
     job = Distillation([photos, image.parent], teachers[::-1], tmp_path / "cache")
-    options = recipe_options("image", supervised=False, given={"steps": 200, "batch": 1})
-    material = distilled_material(job, options, 64, 1)
+    options = recipe_options("image", supervised=False, given={"steps": 200, "batch": 1, "crop": 64})
+    material = distilled_material(job, options, 1)
     assert material.labels is SCENES
     assert material.description == "distilled from voc, ade on 3 photos, 1 of them with masks drawn by people"
     soft = [material.train[i].labels[0].float().mean((1, 2)) for i in range(200)]
@@ -298,9 +298,9 @@ def test_a_video_without_a_frame_that_decodes_is_told(tmp_path, teachers):
     content = video.read_bytes()
     start = content.index(b"mdat") + 4
     video.write_bytes(content[:start] + bytes(len(content) - start))
-    options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1})
+    options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64})
     job = Distillation([photos], teachers[:1], tmp_path / "cache")
     with pytest.raises(DataError, match=r"clip\.mp4: cannot be decoded"):
-        distilled_material(job, options, 64, 1)
-    material = distilled_material(replace(job, skip_bad=True), options, 64, 1)
+        distilled_material(job, options, 1)
+    material = distilled_material(replace(job, skip_bad=True), options, 1)
     assert material.left_out == [f"{video}: cannot be decoded"]

@@ -99,6 +99,12 @@ def test_what_cannot_be_published_is_told_before_it_is_measured(name, weights, t
     assert ("not a registry" if name == "fine" else "cannot be the name") in caplog.text
 
 
+def test_a_folder_that_was_made_in_vain_goes_again(weights, tmp_path):
+    line = ["publish", weights, "--measure", tmp_path / "nowhere", "--name", "fine", "-o", tmp_path / "zoo"]
+    assert CliRunner().invoke(app, [*map(str, line)]).exit_code == 1
+    assert not (tmp_path / "zoo").exists()
+
+
 def test_models_lists_what_is_shipped():
     done = CliRunner().invoke(app, ["models", "--json"])
     assert done.exit_code == 0, done.output

@@ -88,6 +88,7 @@ def publish(
     ``trained_on`` and ``licence`` what training wrote. WeightsError and OutputError as in reading and writing weights.
     """
     content = check_registry(folder, name)
+    make_folder(folder)
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
     config = replace(model.card.config, **(defaults or {}))
     model.network.config = config
@@ -113,11 +114,10 @@ def publish(
 def check_registry(folder: Path, name: str) -> dict[str, Any]:
     """Make sure that a model ``name`` can be entered into the registry of ``folder``; what the registry says so far.
 
-    WeightsError for a name or a registry that cannot be, OutputError for a folder that cannot be written.
+    WeightsError for a name or a registry that cannot be.
     """
     if Path(name).name != name or not name:
         raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
-    make_folder(folder)
     registry = folder / REGISTRY
     content = parse_json(registry.read_text(encoding="utf-8")) if registry.exists() else {"default": name, "models": {}}
     if not isinstance(content, dict) or not isinstance(content.get("models"), dict):

@@ -37,21 +37,23 @@ def command(
     Example: tfcseg publish best.safetensors --name mine --measure VSPW_480p
     """
     from tfcseg.publishing import check_registry, measure, publish
+    from tfcseg.result_files import claimed_files
 
-    check_registry(output, name)  # before what takes long
     defaults = {key: value for key, value in options.network_options(context).items() if value is not None}
-    measured = measure(weights, measure_on, split, defaults=defaults)
-    for key, value in measured.items():
-        print_line(f"{key} {value}")
-    path = publish(
-        weights,
-        output,
-        name=name,
-        description=description,
-        measured=measured,
-        default=default,
-        defaults=defaults,
-        trained_on=trained_on,
-        licence=licence,
-    )
+    with claimed_files(output, []):  # a folder that is made in vain goes again
+        check_registry(output, name)
+        measured = measure(weights, measure_on, split, defaults=defaults)
+        for key, value in measured.items():
+            print_line(f"{key} {value}")
+        path = publish(
+            weights,
+            output,
+            name=name,
+            description=description,
+            measured=measured,
+            default=default,
+            defaults=defaults,
+            trained_on=trained_on,
+            licence=licence,
+        )
     print(one_line(str(path)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -256,7 +256,7 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[str | Path], *, ove
     """
     earlier = set(known_folders(folder) if overwrite else ()) - set(plan.folders())
     with ExitStack() as undo:
-        outputs = []
+        outputs: list[OutputDir] = []
         for name in [*earlier, *plan.folders()]:
             with claimed_output(folder / name, inputs=inputs, overwrite=overwrite) as output:
                 outputs.append(output)
@@ -264,9 +264,10 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[str | Path], *, ove
                 undo.callback(output.discard)
         yield
         for output in outputs:
-            output.remove_results()
-        for name in earlier:
-            OutputDir(folder / name, is_new=True).discard()
+            if output.path.name in earlier:
+                replace(output, is_new=True).discard()
+            else:
+                output.remove_results()
         undo.pop_all()
 
 

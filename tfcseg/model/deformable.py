@@ -135,7 +135,7 @@ class SparseUpdate(nn.Module):
             there = torch.stack([(points.x + x + 0.5) / width, (points.y + y + 0.5) / height], -1)
         reference = torch.stack([here, here, there, there], 1)
         query = query + self.attention(self.attention_norm(query), reference, levels, rows)
-        if not is_for_onednn(query):
+        if len(query) < BLOCK_POINTS or not is_for_onednn(query):
             return self._feed_forward(query)
         return torch.cat([self._feed_forward(query[i : i + BLOCK_POINTS]) for i in range(0, len(query), BLOCK_POINTS)])
 

@@ -81,7 +81,7 @@ def is_vspw(root: Path) -> bool:
     return (root / LABEL_FILE).is_file() and (root / "data").is_dir()
 
 
-def distilled_material(job: Distillation, options: TrainOptions, crop: int, processes: int) -> Material:
+def distilled_material(job: Distillation, options: TrainOptions, processes: int) -> Material:
     """Label the media (once) and set up the sources: stills in stage ``image``, clips and pseudo-clips in ``tfc``."""
     images, videos, defects = _sound_media(job)
     stills, clips = _label(job, images, videos)
@@ -96,17 +96,17 @@ def distilled_material(job: Distillation, options: TrainOptions, crop: int, proc
     sources: list[Source]
     if options.stage == "image":
         weights = rarity_weights(class_shares(kept)) * np.where(drawn, MASK_SHARE, 1.0)
-        sources, shares = [StillSource(kept, crop, weights)], [float(weights.sum())]
-        validation: Source = StillSource(held_out, crop)
+        sources, shares = [StillSource(kept, options.crop, weights)], [float(weights.sum())]
+        validation: Source = StillSource(held_out, options.crop)
         if clips:
             # A clip's frames resemble each other: ten of them count as much as one photo.
-            sources.append(ClipSource(clips, crop, 1))
+            sources.append(ClipSource(clips, options.crop, 1))
             shares.append(sum(len(clip.frames) for clip in clips) / 10)
     else:
-        sources, shares = [PseudoClipSource(kept, crop, KEYFRAME_INTERVAL)], [0.5]
-        validation = PseudoClipSource(held_out, crop, KEYFRAME_INTERVAL)
+        sources, shares = [PseudoClipSource(kept, options.crop, KEYFRAME_INTERVAL)], [0.5]
+        validation = PseudoClipSource(held_out, options.crop, KEYFRAME_INTERVAL)
         if clips:
-            sources.append(ClipSource(clips, crop, KEYFRAME_INTERVAL))
+            sources.append(ClipSource(clips, options.crop, KEYFRAME_INTERVAL))
             shares.append(0.5)
     names = ", ".join(path.stem for path in job.teachers)
     labels = taught_labels(job.teachers)
@@ -212,7 +212,7 @@ def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tu
 
 
 def trained_card(
-    start: ModelCard, material: Material, options: TrainOptions, crop: int, processes: int, *, name: str, licence: str
+    start: ModelCard, material: Material, options: TrainOptions, processes: int, *, name: str, licence: str
 ) -> ModelCard:
     """Card of what a run makes of a network with the card ``start``; what was measured of that no longer holds."""
     return replace(
@@ -223,8 +223,8 @@ def trained_card(
         measured={},
         created_with=f"tfcseg {version('tfcseg')}, torch {torch.__version__}",
         description=(
-            f"stage {options.stage}: {options.steps} steps of {options.batch * processes} samples of {crop} px, "
-            f"learning rate {options.learning_rate:g}, seed {options.seed}"
+            f"stage {options.stage}: {options.steps} steps of {options.batch * processes} samples "
+            f"of {options.crop} px, learning rate {options.learning_rate:g}, seed {options.seed}"
             + (f", features of {Path(options.features_from).stem}" if options.features_from else "")
         ),
     )

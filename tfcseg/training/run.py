@@ -122,7 +122,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
     if plan.is_supervised and not start.trained_on and not (request.output / "checkpoint.pt").exists():
         listener.on_note(f"{start.config.backbone} starts from random weights, the paper's from ImageNet's; see --init")
     name = request.name or request.output.resolve().name
-    card = trained_card(start, material, plan.options, plan.options.crop, processes, name=name, licence=request.licence)
+    card = trained_card(start, material, plan.options, processes, name=name, licence=request.licence)
     parse_card(card.to_metadata(), request.output / "best.safetensors")  # now, and not when the best is written
     return Trainer(
         network,
@@ -149,12 +149,9 @@ def _features(request: TrainRequest, card: ModelCard, network: TFCSegmenter) -> 
 
 def _material(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Material:
     if plan.is_supervised:
-        size = plan.options.short_side_px
-        return vspw_material(
-            request.data[0], plan.options, plan.options.crop, size, processes, skip_bad=request.skip_bad
-        )
+        return vspw_material(request.data[0], plan.options, processes, skip_bad=request.skip_bad)
     job = Distillation(request.data, plan.teachers, plan.cache, request.skip_bad, listener.on_labelled)
-    return distilled_material(job, plan.options, plan.options.crop, processes)
+    return distilled_material(job, plan.options, processes)
 
 
 def _make_folder(folder: Path) -> None:

@@ -28,9 +28,7 @@ from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
 from tfcseg.weights import ModelCard
 
 
-def vspw_material(
-    root: Path, options: TrainOptions, crop: int, short_side_px: int, processes: int, *, skip_bad: bool
-) -> Material:
+def vspw_material(root: Path, options: TrainOptions, processes: int, *, skip_bad: bool) -> Material:
     """The paper's data: clips of one interval from the train split, validated on plain crops of the val split."""
     train, validation = open_vspw(root, "train"), open_vspw(root, "val")
     found, held_out = find_sound_frames(train), find_sound_frames(validation)
@@ -38,8 +36,9 @@ def vspw_material(
     if not skip_bad:
         refuse(left_out, str(root))
     length = 1 if options.stage == "image" else KEYFRAME_INTERVAL
-    clips = VspwClipSource(train, found, crop, length, short_side_px=short_side_px)
-    plain = VspwClipSource(validation, held_out, crop, length, short_side_px=short_side_px, is_augmented=False)
+    crop, size = options.crop, options.short_side_px
+    clips = VspwClipSource(train, found, crop, length, short_side_px=size)
+    plain = VspwClipSource(validation, held_out, crop, length, short_side_px=size, is_augmented=False)
     return Material(
         SampleStream([clips], [1.0], count=options.steps * options.batch * processes, seed=options.seed),
         SampleStream([plain], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
