@@ -6,7 +6,8 @@ to rounding. On one thread PyTorch leaves 1×1 convolutions of single maps to th
 linear layers, which takes up to twice as long. Elsewhere, and where gradients are recorded, PyTorch's own operations
 do the same.
 
-oneDNN prepares itself anew for every shape: what changes its size from frame to frame is better off without.
+oneDNN prepares itself anew for every shape: what changes its size from frame to frame is better off without. It also
+puts weights into an order of its own before every convolution, unless that was done before: it is kept.
 
 Shapes: B batch, C channels, H W map.
 """
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +40,10 @@ _ACTIVATIONS: Mapping[str, _Activation] = {
     "gelu": _Activation(F.gelu, "gelu", [], "none"),
 }
 
-Padding = tuple[int, int]
+Padding: TypeAlias = tuple[int, int]
+
+KEPT_ORDERS = 8
+"""Sizes of maps for which a convolution keeps its weights in oneDNN's order, the last ones it was used with."""
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padding | None = None) -> Tensor:
@@ -50,7 +55,7 @@ def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padd
         return act.function(F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups))
     around = conv.padding if padding is None else padding
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, conv.weight, conv.bias, around, conv.stride, conv.dilation, conv.groups, *act[1:]
+        x, _in_order(conv, x, around), conv.bias, around, conv.stride, conv.dilation, conv.groups, *act[1:]
     )
     return result
 
@@ -69,9 +74,32 @@ def add_and_rectify(x: Tensor, conv: nn.Conv2d, rest: Tensor) -> Tensor:
     if not _can_fuse(x) or not rest.is_contiguous(memory_format=torch.channels_last):
         return F.relu(rest.add_(conv(x)), inplace=True)
     result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
-        rest, x, conv.weight, conv.bias, (0, 0), (1, 1), (1, 1), 1, "add", 1.0, "relu", [], ""
+        rest, x, _in_order(conv, x, (0, 0)), conv.bias, (0, 0), (1, 1), (1, 1), 1, "add", 1.0, "relu", [], ""
     )
     return result
+
+
+_Case: TypeAlias = tuple[torch.Size, Padding, torch.dtype, int, int]
+_orders: WeakKeyDictionary[nn.Conv2d, dict[_Case, Tensor]] = WeakKeyDictionary()
+
+
+def _in_order(conv: nn.Conv2d, x: Tensor, padding: Padding) -> Tensor:
+    """The weight of ``conv`` as oneDNN wants it for ``x``; found again as long as nobody changes it."""
+    weight = conv.weight
+    if weight.is_inference():  # nobody counts its changes
+        return weight
+    case = (x.shape, padding, weight.dtype, weight.data_ptr(), weight._version)
+    kept = _orders.get(conv)
+    if kept is not None and (found := kept.get(case)) is not None:
+        return found
+    ordered: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[attr-defined]
+        weight.to_mkldnn(), padding, conv.stride, conv.dilation, conv.groups, x.shape
+    )
+    # A new dictionary: other threads read the one that is there.
+    same = {} if kept is None else {each: kept[each] for each in kept if each[2:] == case[2:]}
+    oldest = list(same)[: max(0, len(same) + 1 - KEPT_ORDERS)]
+    _orders[conv] = {each: same[each] for each in same if each not in oldest} | {case: ordered}
+    return ordered
 
 
 def _can_fuse(x: Tensor) -> bool:
