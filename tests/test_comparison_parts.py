@@ -22,7 +22,7 @@ from tfcseg.inference import IntervalNetwork
 from tfcseg.inference_options import checked_options
 from tfcseg.labels import ADE31
 from tfcseg.model import fused
-from tfcseg.render import mark_difference
+from tfcseg.render import covered, mark_difference
 from tfcseg.report.moments import greatest_moments
 from tfcseg.result_files import claimed_files
 
@@ -58,7 +58,7 @@ def test_rows_keep_to_what_players_can_show(size):
 def test_thin_differences_stay_visible_when_the_picture_is_smaller():
     is_different = np.zeros((400, 400), bool)
     is_different[:, 100] = True
-    marked = mark_difference(np.zeros((100, 100, 3), np.uint8), is_different)
+    marked = mark_difference(np.zeros((100, 100, 3), np.uint8), covered(is_different, (100, 100)))
     assert marked[:, 25, 0].min() > 100
     assert marked[:, 26:].max() == 0
 

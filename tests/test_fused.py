@@ -1,6 +1,7 @@
 """Convolutions with what follows them in one pass: the same as several operations, wherever they run."""
 
 import copy
+import gc
 from functools import partial
 
 import pytest
@@ -116,3 +117,46 @@ def test_networks_use_it_and_say_the_same(backbone, monkeypatch):
 def _noted(calls, function, x):
     calls.append(function(x))
     return calls[-1]
+
+
+@NEEDS_ONEDNN
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_kept_weights_are_those_of_the_layer_at_any_time(dtype):
+    """Their order for oneDNN is kept from call to call: it must follow what becomes of them."""
+    if dtype not in fused._fusable_types():
+        pytest.skip("this processor does not compute in it")
+    with torch.inference_mode(False):
+        conv = nn.Conv2d(8, 8, 1).to(dtype).requires_grad_(False)
+
+    def agree():
+        torch.testing.assert_close(convolve(picture(dtype), conv), conv(picture(dtype)))
+
+    agree()
+    first = fused._orders[conv].weights.copy()
+    agree()
+    assert [id(each) for each in fused._orders[conv].weights.values()] == [id(each) for each in first.values()]
+    conv.weight.mul_(3)
+    agree()
+    with torch.inference_mode(False):
+        conv.load_state_dict(nn.Conv2d(8, 8, 1).to(dtype).state_dict())
+    agree()
+    conv.weight = nn.Conv2d(8, 8, 1).to(dtype).weight  # an inference tensor, whose changes nobody counts
+    agree()
+    conv.weight.mul_(3)
+    agree()
+
+
+@NEEDS_ONEDNN
+@torch.inference_mode()
+def test_kept_weights_go_with_the_layer_and_are_few():
+    with torch.inference_mode(False):
+        conv = nn.Conv2d(8, 8, 1)
+    for width in range(1, 4 * fused.KEPT_ORDERS):
+        x = picture()[..., :width].contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(convolve(x, conv), conv(x))
+        assert len(fused._orders[conv].weights) <= fused.KEPT_ORDERS
+    kept = len(fused._orders)
+    del conv
+    gc.collect()
+    assert len(fused._orders) == kept - 1

@@ -102,13 +102,18 @@ def side_by_side(images: Sequence[Image], titles: Sequence[str]) -> Image:
     return canvas
 
 
-def mark_difference(image: Image, is_different: NDArray[np.bool_]) -> Image:
-    """``image`` in dim gray with the pixels of ``is_different`` (H, W, perhaps larger than the image) in red."""
+def covered(is_marked: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """How much of each pixel of a smaller or equal ``size`` (h, w) is marked in (H, W): (h, w), 0 to 255."""
+    marked = np.multiply(is_marked, 255, dtype=np.uint8)
+    return np.asarray(cv2.resize(marked, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def mark_difference(image: Image, coverage: NDArray[np.uint8]) -> Image:
+    """``image`` in dim gray, what is `covered` by differences (H, W) in red."""
     # Twice the covered share: lines thinner than a pixel of the picture must not fade away.
-    area = cv2.resize(is_different.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_AREA)
-    coverage = np.minimum(2 * area, 1)[..., None]
+    share = np.minimum(2 / 255 * coverage.astype(np.float32), 1)[..., None]
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None] * _DIMMED
-    marked = gray * (1 - coverage) + np.array(_MARK, np.float32) * coverage
+    marked = gray * (1 - share) + np.array(_MARK, np.float32) * share
     return np.asarray(np.rint(marked), dtype=np.uint8)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tfcseg.frames import Image
 from tfcseg.labels import LabelSet
-from tfcseg.render import Legend, class_shares, mark_difference, overlay, side_by_side
+from tfcseg.render import Legend, class_shares, covered, mark_difference, overlay, side_by_side
 
 MAX_WIDTH_PX, MAX_HEIGHT_PX = 3840, 2160
 """Of all panels together: more is beyond what video players and picture viewers take."""
@@ -60,7 +60,7 @@ class RowPainter:
         titles = ["original", *self._titles]
         if self._has_difference:
             is_different = results[0] != results[1]
-            panels.append(mark_difference(panels[0], is_different))
+            panels.append(mark_difference(panels[0], covered(is_different, panels[0].shape[:2])))
             titles.append(f"{100 * is_different.mean():.1f} % differ")
         return side_by_side(panels, titles)
 

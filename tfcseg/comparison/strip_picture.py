@@ -19,7 +19,7 @@ from PIL import ImageDraw
 from tfcseg.comparison.pictures import shrink, shrink_labels
 from tfcseg.frames import Image
 from tfcseg.labels import LabelSet
-from tfcseg.render import class_shares, load_font, mark_difference, overlay, printable
+from tfcseg.render import class_shares, covered, load_font, mark_difference, overlay, printable
 from tfcseg.segmented import SegmentedFrame
 
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000
@@ -107,7 +107,9 @@ class _StripPainter:
         yield overlay(image, by_tfc, palette)
         w = self._columns[index].frame.similarity
         yield None if w is None else similarity_colours(self._enlarged(w))
-        yield None if w is None else mark_difference(image, self._enlarged(w) < self._threshold)
+        yield (
+            None if w is None else mark_difference(image, covered(self._enlarged(w) < self._threshold, image.shape[:2]))
+        )
 
     def _enlarged(self, w: NDArray[np.float32]) -> NDArray[np.float32]:
         """(h, w) similarities at the panel's size, cells with sharp edges."""

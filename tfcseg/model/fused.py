@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -43,7 +43,7 @@ _ACTIVATIONS: Mapping[str, _Activation] = {
 Padding: TypeAlias = tuple[int, int]
 
 KEPT_ORDERS = 8
-"""Sizes of maps for which a convolution keeps its weights in oneDNN's order, the last ones it was used with."""
+"""Shapes of maps for which a convolution keeps its weights in oneDNN's order."""
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padding | None = None) -> Tensor:
@@ -53,7 +53,7 @@ def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padd
         if padding is None:
             return act.function(conv(x))
         return act.function(F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups))
-    around = conv.padding if padding is None else padding
+    around = cast(Padding, conv.padding) if padding is None else padding
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x, _in_order(conv, x, around), conv.bias, around, conv.stride, conv.dilation, conv.groups, *act[1:]
     )
@@ -79,8 +79,16 @@ def add_and_rectify(x: Tensor, conv: nn.Conv2d, rest: Tensor) -> Tensor:
     return result
 
 
-_Case: TypeAlias = tuple[torch.Size, Padding, torch.dtype, int, int]
-_orders: WeakKeyDictionary[nn.Conv2d, dict[_Case, Tensor]] = WeakKeyDictionary()
+class _Orders(NamedTuple):
+    """Weights of a convolution in oneDNN's orders."""
+
+    source: tuple[int, int, torch.dtype]
+    """Which weight, and after how many changes."""
+    weights: dict[tuple[torch.Size, Padding, int], Tensor]
+    """By shape of the map, padding and number of threads."""
+
+
+_orders: WeakKeyDictionary[nn.Conv2d, _Orders] = WeakKeyDictionary()
 
 
 def _in_order(conv: nn.Conv2d, x: Tensor, padding: Padding) -> Tensor:
@@ -88,17 +96,19 @@ def _in_order(conv: nn.Conv2d, x: Tensor, padding: Padding) -> Tensor:
     weight = conv.weight
     if weight.is_inference():  # nobody counts its changes
         return weight
-    case = (x.shape, padding, weight.dtype, weight.data_ptr(), weight._version)
+    source = (weight.data_ptr(), weight._version, weight.dtype)
     kept = _orders.get(conv)
-    if kept is not None and (found := kept.get(case)) is not None:
-        return found
-    ordered: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[attr-defined]
-        weight.to_mkldnn(), padding, conv.stride, conv.dilation, conv.groups, x.shape
-    )
-    # A new dictionary: other threads read the one that is there.
-    same = {} if kept is None else {each: kept[each] for each in kept if each[2:] == case[2:]}
-    oldest = list(same)[: max(0, len(same) + 1 - KEPT_ORDERS)]
-    _orders[conv] = {each: same[each] for each in same if each not in oldest} | {case: ordered}
+    if kept is None or kept.source != source:
+        kept = _orders[conv] = _Orders(source, {})
+    case = (x.shape, padding, torch.get_num_threads())
+    ordered = kept.weights.get(case)
+    if ordered is None:
+        ordered = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]
+            weight.to_mkldnn(), [*padding], [*conv.stride], [*conv.dilation], conv.groups, [*x.shape]
+        )
+        if len(kept.weights) == KEPT_ORDERS:
+            kept.weights.clear()
+        kept.weights[case] = ordered
     return ordered
 
 

@@ -22,7 +22,7 @@ def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
     The same labels as argmax(interpolate(logits, size, mode="bilinear")), up to ties within rounding.
     """
-    frames, classes, h, w = logits.shape
+    _, classes, h, w = logits.shape
     top, bottom, down = _taps(h, size[0], logits.device)
     left, right, across = _taps(w, size[1], logits.device)
     vectors = logits.permute(0, 2, 3, 1)
@@ -38,7 +38,7 @@ def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     lower, after = down.to(cells.dtype), across.to(cells.dtype)
     vertical, horizontal = torch.stack([upper, upper, lower, lower], 1), torch.stack([before, after, before, after], 1)
     step = max(1, CHUNK_VALUES // classes)
-    for pixels in mixed.split(step):
+    for pixels in torch.split(mixed, step):
         line = pixels.div(size[1], rounding_mode="floor")
         x = pixels - line * size[1]
         frame = line.div(size[0], rounding_mode="floor")

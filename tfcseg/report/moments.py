@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 APART_S = 1
 """Least distance of the moments of a video that is not short."""
@@ -30,9 +31,12 @@ def greatest_moments(times_s: Sequence[float], values: Sequence[float], *, count
     return sorted(taken)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """A frame whose labels changed much; the pictures are JPEG files at most 320 px wide and high."""
+    """A frame whose labels changed much, with what its pictures are drawn from once it comes onto the page.
+
+    All of one size (h, w), at most 320 px.
+    """
 
     index: int
     time_s: float
@@ -41,13 +45,13 @@ class Moment:
     changes: tuple[tuple[int, int, float], ...]
     """The most frequent changes: class before, class after, share of all pixels."""
     source: bytes
-    """The frame as it was filmed."""
-    before: bytes
-    """The frame tinted with the labels of the frame before."""
-    after: bytes
-    """The frame tinted with its own labels."""
-    changed: bytes
-    """Where the two differ."""
+    """JPEG: the frame as it was filmed."""
+    before: NDArray[np.uint8]
+    """(h, w) labels of the frame before."""
+    after: NDArray[np.uint8]
+    """(h, w) its own labels."""
+    changed: NDArray[np.uint8]
+    """(h, w) how much of each pixel is labelled differently, 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True)

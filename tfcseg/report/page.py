@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.report.html import write_html
+from tfcseg.report.moment_pictures import draw_moment
 from tfcseg.report.moments import Moment
 from tfcseg.report.player import View, lanes, player_data, source_view
 from tfcseg.report.recorder import PICTURE_PX, PageRecorder
@@ -99,11 +100,12 @@ def _shares(recorder: PageRecorder, classes: Sequence[Mapping[str, Any]]) -> dic
 
 def _moment(moment: Moment, report: Report, recorder: PageRecorder) -> dict[str, Any]:
     names = {entry.index: entry.name for entry in report.classes}
+    drawn = draw_moment(moment, recorder.palette)
     pictures = (
-        ("source", "Frame", moment.source),
-        ("before", "Labels before", moment.before),
-        ("after", "Labels after", moment.after),
-        ("changed", "What changed", moment.changed),
+        ("source", "Frame", drawn.source),
+        ("before", "Labels before", drawn.before),
+        ("after", "Labels after", drawn.after),
+        ("changed", "What changed", drawn.changed),
     )
     return {
         "frame": moment.index,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import OutputError
 from tfcseg.outputs import replace_atomically
-from tfcseg.render import Image, Labels, mark_difference, overlay
+from tfcseg.render import Image, Labels, covered
 from tfcseg.report.moments import Moment, MomentPool
 from tfcseg.report.player import SERIES, new_timeline
 from tfcseg.report.tables import FrameRow
@@ -30,8 +30,8 @@ PICTURE_PX = 320
 
 _SHARE_COLUMNS = 256  # and up to twice as many
 _STATE_NAME = "page.npz"
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
-_TINT = 0.65
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 90)
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 _CHANGES = 3
 
 _Arrays: TypeAlias = dict[str, Any]
@@ -80,13 +80,19 @@ class PageRecorder:
         self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
         if previous is not None and row.label_change is not None:
             change = row.label_change
-            self._pool.offer(index, change, lambda: self._draw(index, row.time_s, change, image, previous, labels))
+            self._pool.offer(index, change, lambda: _sketch(index, row.time_s, change, image, previous, labels))
         self._previous = labels
 
     def save(self, folder: Path) -> None:
         """Write everything that ``restore`` needs into one file in ``folder``; OutputError if that is impossible."""
         held = self._pool.held()
-        pictures = [[moment.source, moment.before, moment.after, moment.changed] for moment in held]
+        files = [
+            [
+                moment.source,
+                *(_encode(".png", each, _PNG).tobytes() for each in (moment.before, moment.after, moment.changed)),
+            ]
+            for moment in held
+        ]
         state: _Arrays = {
             **{f"timeline_{name}": array for name, array in self.timeline.state().items()},
             **{f"shares_{name}": array for name, array in self.shares.state().items()},
@@ -98,8 +104,8 @@ class PageRecorder:
             "moment_numbers": np.array([(moment.time_s, moment.label_change) for moment in held]).reshape(-1, 2),
             "moment_changes": np.array([change for moment in held for change in moment.changes]).reshape(-1, 3),
             "moment_change_counts": np.array([len(moment.changes) for moment in held], np.int64),
-            "picture_sizes": np.array([[len(data) for data in row] for row in pictures], np.int64).reshape(-1, 4),
-            "pictures": np.frombuffer(b"".join(data for row in pictures for data in row), np.uint8),
+            "moment_file_sizes": np.array([[len(data) for data in row] for row in files], np.int64).reshape(-1, 4),
+            "moment_files": np.frombuffer(b"".join(data for row in files for data in row), np.uint8),
         }
         with replace_atomically(folder / _STATE_NAME) as partial, partial.open("wb") as file:
             np.savez(file, **state)
@@ -129,33 +135,30 @@ class PageRecorder:
         recorder.peak_shares[:], recorder.peak_frames[:] = state["peak_shares"], state["peak_frames"]
         recorder._pool = MomentPool.holding(_moments(state), frame_rate, recorder.frames)
         if state["previous"].size:
-            recorder._previous = np.asarray(cv2.imdecode(state["previous"], cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+            recorder._previous = _labels_from(state["previous"])
         return recorder
 
-    def _draw(self, index: int, time_s: float, change: float, image: Image, before: Labels, after: Labels) -> Moment:
-        small = _shrink(image)
-        size_wh = (small.shape[1], small.shape[0])
-        tinted = [
-            overlay(
-                small,
-                np.asarray(cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8),
-                self.palette,
-                alpha=_TINT,
-            )
-            for labels in (before, after)
-        ]
-        is_different = before != after
-        changed = mark_difference(small, is_different)
-        pictures = [_encode(".jpg", picture[..., ::-1], _JPEG).tobytes() for picture in (small, *tinted, changed)]
-        return Moment(index, time_s, change, _greatest_changes(before, after, is_different), *pictures)
+
+def _sketch(index: int, time_s: float, change: float, image: Image, before: Labels, after: Labels) -> Moment:
+    """Moment of the frame ``image`` (H, W, 3) between labels ``before`` and ``after`` (H, W) of it."""
+    small = _shrink(image)
+    size = (small.shape[0], small.shape[1])
+    is_different = before != after
+    source = _encode(".jpg", small[..., ::-1], _JPEG).tobytes()
+    small_before, small_after = (
+        np.asarray(cv2.resize(each, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+        for each in (before, after)
+    )
+    changes = _greatest_changes(before, after, is_different)
+    return Moment(index, time_s, change, changes, source, small_before, small_after, covered(is_different, size))
 
 
 def _greatest_changes(
     before: Labels, after: Labels, is_different: NDArray[np.bool_]
 ) -> tuple[tuple[int, int, float], ...]:
     """(class before, class after, share of all pixels) of the most frequent changes."""
-    pairs = before[is_different].astype(np.int64) * 256 + after[is_different]
-    counts = np.bincount(pairs)
+    where = np.flatnonzero(is_different)
+    counts = np.bincount(before.ravel()[where].astype(np.int64) * 256 + after.ravel()[where])
     most = np.argsort(-counts, kind="stable")[:_CHANGES]
     return tuple(
         (int(pair) // 256, int(pair) % 256, float(counts[pair] / before.size)) for pair in most if counts[pair]
@@ -172,12 +175,16 @@ def _encode(suffix: str, picture: NDArray[np.uint8], options: tuple[int, ...] = 
     return np.asarray(cv2.imencode(suffix, picture, options)[1], dtype=np.uint8)
 
 
+def _labels_from(file: NDArray[np.uint8]) -> Labels:
+    return np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+
+
 def _part(state: Mapping[str, Any], prefix: str) -> _Arrays:
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
 def _moments(state: Mapping[str, Any]) -> list[Moment]:
-    pictures = np.split(state["pictures"], np.cumsum(state["picture_sizes"].ravel()))
+    files = np.split(state["moment_files"], np.cumsum(state["moment_file_sizes"].ravel()))
     changes = np.split(state["moment_changes"], np.cumsum(state["moment_change_counts"]))
     return [
         Moment(
@@ -185,7 +192,8 @@ def _moments(state: Mapping[str, Any]) -> list[Moment]:
             float(time_s),
             float(change),
             tuple((int(before), int(after), float(share)) for before, after, share in changes[number]),
-            *(picture.tobytes() for picture in pictures[4 * number : 4 * number + 4]),
+            files[4 * number].tobytes(),
+            *(_labels_from(data) for data in files[4 * number + 1 : 4 * number + 4]),
         )
         for number, (index, (time_s, change)) in enumerate(
             zip(state["moment_index"], state["moment_numbers"], strict=True)
