@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import cv2
@@ -19,7 +20,6 @@ from tfcseg.errors import OutputError
 from tfcseg.render import class_shares, overlay
 from tfcseg.report import FrameRow
 from tfcseg.report.html import plain_text, relative_url, shown_percent, shown_time
-from tfcseg.report.moment_pictures import draw_moment
 from tfcseg.report.moments import Moment, MomentPool, greatest_moments
 from tfcseg.report.page import PageRecorder, write_page
 from tfcseg.report.player import SERIES
@@ -142,13 +142,12 @@ def test_moments_show_what_changed():
     for index, labels in enumerate((before, after)):
         row = FrameRow(index, 0.0, False, None, None, float((before != labels).mean()) if index else None, None, None)
         recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
-    (found,) = recorder.moments()
-    assert found.index == 1
-    assert found.changes == ((0, 3, 12 / 48), (0, 1, 4 / 48))
-    drawn = draw_moment(found, PALETTE)
-    assert all(picture.startswith(b"\xff\xd8") for picture in drawn)
+    (drawn,) = recorder.drawn_moments()
+    assert drawn.moment.index == 1
+    assert drawn.moment.changes == ((0, 3, 12 / 48), (0, 1, 4 / 48))
+    assert all(picture.startswith(b"\xff\xd8") for picture in drawn[1:])
     source, tinted, retinted, changed = (
-        cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int) for picture in drawn
+        cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int) for picture in drawn[1:]
     )
     assert source.shape == image.shape
     assert np.abs(source - 128).max() < 4
@@ -158,11 +157,17 @@ def test_moments_show_what_changed():
         assert all(np.abs(shown[part] - wanted[part]).max() < 12 for part in middle)
     assert (changed[3:13, ..., 0] > changed[3:13, ..., 2] + 100).all()  # red
     assert np.ptp(changed[20:], axis=-1).max() < 12  # gray
+    recorder.add(replace(row, frame=2, label_change=0.9), class_shares(before, len(NAMES)), image, before)
+    assert indices(recorder) == [2]  # what was drawn before is out of date
     assert recorder.peak_shares[[0, 1, 3]].tolist() == [1, 4 / 48, 12 / 48]
     assert recorder.peak_frames[[0, 1, 3]].tolist() == [0, 1, 1]
 
 
 # ------------------------------------------------------------------------------------------------- save and restore
+
+
+def indices(recorder):
+    return [drawn.moment.index for drawn in recorder.drawn_moments()]
 
 
 def page_of(tmp_path, recorder, name="report.html"):
@@ -180,7 +185,7 @@ def test_a_restored_recorder_goes_on_as_if_nothing_had_happened(tmp_path, stop):
     restored = PageRecorder.restore(tmp_path, PALETTE, RATE)
     assert restored.frames == stop
     record(200, recorder=restored, first=stop)
-    assert [moment.index for moment in restored.moments()] == [moment.index for moment in whole.moments()]
+    assert indices(restored) == indices(whole)
     assert page_of(tmp_path, restored) == page_of(tmp_path, whole)
     restored.save(tmp_path)
     (tmp_path / "whole").mkdir()
@@ -204,7 +209,7 @@ def test_restoring_across_a_merge_of_buckets_and_slots(tmp_path):
     feed(PageRecorder(PALETTE, RATE), frames[:2047]).save(tmp_path)
     restored = feed(PageRecorder.restore(tmp_path, PALETTE, RATE), frames[2047:])
     assert restored.timeline.frames_per_bucket == 4
-    assert [moment.index for moment in restored.moments()] == [moment.index for moment in whole.moments()]
+    assert indices(restored) == indices(whole)
     assert page_of(tmp_path, restored) == page_of(tmp_path, whole)
 
 
@@ -339,8 +344,8 @@ def test_pictures_of_large_frames_are_small(tmp_path):
     recorder = PageRecorder(PALETTE, RATE)
     for row, (image, labels) in zip(rows_of(2), scenes(2, size=(1080, 1920)), strict=True):
         recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
-    (found,) = recorder.moments()
-    assert max(len(picture) for picture in draw_moment(found, PALETTE)) < 120_000
+    (drawn,) = recorder.drawn_moments()
+    assert max(len(picture) for picture in drawn[1:]) < 120_000
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):

@@ -48,6 +48,11 @@ class RenderedVideos:
         """What the legend remembers, in JSON types; None without one."""
         return None if self._legend is None else self._legend.state()
 
+    def end_input(self) -> None:
+        """Say that these parts have all of their frames, which are encoded meanwhile; ``end_part`` follows."""
+        for video in self._videos.values():
+            video.end_input()
+
     def end_part(self) -> Callable[[], None]:
         """Let the next frame begin new parts; returns what completes these, which may take place elsewhere."""
         endings = [video.end_part() for video in self._videos.values()]

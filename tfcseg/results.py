@@ -88,6 +88,8 @@ class ResultWriter:
         """Complete all files and give the videos their names."""
         if self._checkpoint is None or self._frames > self._checkpoint.frames:
             self._end_part()
+        if self.recorder:
+            self.recorder.drawn_moments()  # while the encoder finishes
         self._wait_until_saved()
         out = self._plan.out
         if self._masks:
@@ -159,6 +161,7 @@ class ResultWriter:
 
     def _end_part(self) -> None:
         """Begin new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
+        self._videos.end_input()
         self._record(self._measurer.finished(0))
         self._wait_until_saved()
         self._checkpoint = Checkpoint(

@@ -49,6 +49,11 @@ class PartedVideo:
         self._part.write(image)
         self._frames_written += 1
 
+    def end_input(self) -> None:
+        """Say that the part has all of its frames; ``end_part`` follows."""
+        if self._part is not None:
+            self._part.end_input()
+
     def end_part(self) -> Callable[[], None]:
         """Let the next frame begin a new part; returns what completes this one, which may take place elsewhere."""
         part, self._part = self._part, None

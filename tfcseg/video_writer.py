@@ -97,6 +97,11 @@ class VideoWriter:
             raise OutputError(f"{self._named}: the encoder stopped taking frames") from None
         self.frames_written += 1
 
+    def end_input(self) -> None:
+        """Say that no further frame will come: the encoder finishes what it has while others work. May be left out."""
+        if self._encoder is not None:
+            self._encoder.end_input()
+
     def close(self) -> None:
         """Complete the file and give it its name; what was there before is replaced. May be called again."""
         if self._encoder is None:

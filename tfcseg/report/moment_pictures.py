@@ -15,9 +15,10 @@ _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
 _TINT = 0.65
 
 
-class MomentPictures(NamedTuple):
-    """JPEG files of one size."""
+class DrawnMoment(NamedTuple):
+    """A moment with its pictures, JPEG files of one size."""
 
+    moment: Moment
     source: bytes
     """The frame as it was filmed."""
     before: bytes
@@ -28,13 +29,13 @@ class MomentPictures(NamedTuple):
     """Where the two differ."""
 
 
-def draw_moment(moment: Moment, palette: NDArray[np.uint8]) -> MomentPictures:
-    """Pictures of ``moment`` whose classes are tinted in ``palette`` (K, 3)."""
+def draw_moment(moment: Moment, palette: NDArray[np.uint8]) -> DrawnMoment:
+    """``moment`` with pictures whose classes are tinted in ``palette`` (K, 3)."""
     decoded = np.asarray(cv2.imdecode(np.frombuffer(moment.source, np.uint8), cv2.IMREAD_COLOR), dtype=np.uint8)
     image = np.ascontiguousarray(decoded[..., ::-1])
     tinted = [overlay(image, labels, palette, alpha=_TINT) for labels in (moment.before, moment.after)]
     changed = mark_difference(image, moment.changed)
-    return MomentPictures(*(_encode(picture) for picture in (image, *tinted, changed)))
+    return DrawnMoment(moment, *(_encode(picture) for picture in (image, *tinted, changed)))
 
 
 def _encode(picture: Image) -> bytes:

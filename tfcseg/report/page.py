@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.report.html import write_html
-from tfcseg.report.moment_pictures import draw_moment
+from tfcseg.report.moment_pictures import DrawnMoment
 from tfcseg.report.moments import Moment
 from tfcseg.report.player import View, lanes, player_data, source_view
 from tfcseg.report.recorder import PICTURE_PX, PageRecorder
@@ -41,7 +41,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder) -> None:
         "frames": recorder.frames,
         "lanes": drawn,
         "classes": classes,
-        "moments": [_moment(moment, report, recorder) for moment in recorder.moments()],
+        "moments": [_moment(drawn, report, recorder) for drawn in recorder.drawn_moments()],
         "picture_wh": _picture_size(report),
         "views": views,
     }
@@ -98,9 +98,9 @@ def _shares(recorder: PageRecorder, classes: Sequence[Mapping[str, Any]]) -> dic
     }
 
 
-def _moment(moment: Moment, report: Report, recorder: PageRecorder) -> dict[str, Any]:
+def _moment(drawn: DrawnMoment, report: Report, recorder: PageRecorder) -> dict[str, Any]:
+    moment = drawn.moment
     names = {entry.index: entry.name for entry in report.classes}
-    drawn = draw_moment(moment, recorder.palette)
     pictures = (
         ("source", "Frame", drawn.source),
         ("before", "Labels before", drawn.before),
