@@ -82,8 +82,10 @@ def add_and_rectify(x: Tensor, conv: nn.Conv2d, rest: Tensor) -> Tensor:
 class _Orders(NamedTuple):
     """Weights of a convolution in oneDNN's orders."""
 
-    source: tuple[int, int, torch.dtype]
-    """Which weight, and after how many changes."""
+    source: Tensor
+    """The weight; as long as it is held here, no other one can stand in its place in memory."""
+    changes: int
+    """How often the weight had been changed."""
     weights: dict[tuple[torch.Size, Padding, int], Tensor]
     """By shape of the map, padding and number of threads."""
 
@@ -96,10 +98,9 @@ def _in_order(conv: nn.Conv2d, x: Tensor, padding: Padding) -> Tensor:
     weight = conv.weight
     if weight.is_inference():  # nobody counts its changes
         return weight
-    source = (weight.data_ptr(), weight._version, weight.dtype)
     kept = _orders.get(conv)
-    if kept is None or kept.source != source:
-        kept = _orders[conv] = _Orders(source, {})
+    if kept is None or kept.source.data_ptr() != weight.data_ptr() or kept.changes != weight._version:
+        kept = _orders[conv] = _Orders(weight.detach(), weight._version, {})
     case = (x.shape, padding, torch.get_num_threads())
     ordered = kept.weights.get(case)
     if ordered is None:
