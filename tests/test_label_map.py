@@ -95,6 +95,12 @@ def test_half_precision_is_resized_in_single(dtype):
     assert torch.equal(labels_from_logits(logits, (80, 99)), labels_from_logits(logits.float(), (80, 99)))
 
 
+def test_logits_in_training_have_labels_too():
+    logits = random_logits(0, 1, 5, (6, 7), smoothness=2)
+    wanted = labels_from_logits(logits, (20, 30))
+    assert torch.equal(labels_from_logits(logits.requires_grad_(), (20, 30)), wanted)
+
+
 def test_the_last_class_of_255_fits():
     logits = torch.zeros(1, 255, 2, 2)
     logits[:, 254] = 1

@@ -42,6 +42,8 @@ _ACTIVATIONS: Mapping[str, _Activation] = {
 
 Padding: TypeAlias = tuple[int, int]
 
+_REORDER = "mkldnn_reorder_conv2d_weight"
+
 KEPT_ORDERS = 8
 """Shapes of maps for which a convolution keeps its weights in oneDNN's order."""
 
@@ -104,9 +106,8 @@ def _in_order(conv: nn.Conv2d, x: Tensor, padding: Padding) -> Tensor:
     case = (x.shape, padding, torch.get_num_threads())
     ordered = kept.weights.get(case)
     if ordered is None:
-        ordered = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]
-            weight.to_mkldnn(), [*padding], [*conv.stride], [*conv.dilation], conv.groups, [*x.shape]
-        )
+        reorder = getattr(torch._C._nn, _REORDER)
+        ordered = reorder(weight.to_mkldnn(), [*padding], [*conv.stride], [*conv.dilation], conv.groups, [*x.shape])
         if len(kept.weights) == KEPT_ORDERS:
             kept.weights.clear()
         kept.weights[case] = ordered
@@ -133,7 +134,8 @@ def _fusable_types() -> frozenset[torch.dtype]:
     """Types that oneDNN computes here; the operations are private to PyTorch and may be missing."""
     operations = torch.ops.mkldnn
     is_there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not (is_there and hasattr(operations, "_convolution_pointwise_") and hasattr(operations, "_linear_pointwise")):
+    needed = ((operations, "_convolution_pointwise_"), (operations, "_linear_pointwise"), (torch._C._nn, _REORDER))
+    if not (is_there and all(hasattr(*each) for each in needed)):
         return frozenset()
     found = {torch.float32}
     if hasattr(operations, "_is_mkldnn_bf16_supported") and operations._is_mkldnn_bf16_supported():

@@ -76,7 +76,7 @@ def _is_mixed(coarse: Tensor) -> Tensor:
 def _argmax(x: Tensor) -> Tensor:
     """Position of the greatest value of the last axis, int64; NumPy's takes a third of the time for 150 classes."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
-        return torch.from_numpy(np.argmax(x.numpy(), axis=-1))
+        return torch.from_numpy(np.argmax(x.detach().numpy(), axis=-1))
     return x.max(dim=-1).indices  # argmax takes twice as long in bfloat16
 
 
