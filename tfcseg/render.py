@@ -102,6 +102,20 @@ def side_by_side(images: Sequence[Image], titles: Sequence[str]) -> Image:
     return canvas
 
 
+def shrink(picture: Image, size: tuple[int, int]) -> Image:
+    """``picture`` at ``size`` (height, width), each pixel the mean of what it covers."""
+    if picture.shape[:2] == size:
+        return picture
+    return np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def shrink_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """``labels`` at ``size`` (height, width), each pixel one of those that it covers."""
+    if labels.shape == size:
+        return labels
+    return np.asarray(cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+
+
 def covered(is_marked: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
     """How much of each pixel of a smaller or equal ``size`` (h, w) is marked in (H, W): (h, w), 0 to 255."""
     marked = np.multiply(is_marked, 255, dtype=np.uint8)

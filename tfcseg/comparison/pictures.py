@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.frames import Image
 from tfcseg.labels import LabelSet
-from tfcseg.render import Legend, class_shares, covered, mark_difference, overlay, side_by_side
+from tfcseg.render import (
+    Legend,
+    class_shares,
+    covered,
+    mark_difference,
+    overlay,
+    shrink,
+    shrink_labels,
+    side_by_side,
+)
 
 MAX_WIDTH_PX, MAX_HEIGHT_PX = 3840, 2160
 """Of all panels together: more is beyond what video players and picture viewers take."""
@@ -63,17 +71,3 @@ class RowPainter:
             panels.append(mark_difference(panels[0], covered(is_different, panels[0].shape[:2])))
             titles.append(f"{100 * is_different.mean():.1f} % differ")
         return side_by_side(panels, titles)
-
-
-def shrink(picture: Image, size: tuple[int, int]) -> Image:
-    """``picture`` at ``size`` (height, width), each pixel the mean of what it covers."""
-    if picture.shape[:2] == size:
-        return picture
-    return np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def shrink_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """``labels`` at ``size`` (height, width), each pixel one of those that it covers."""
-    if labels.shape == size:
-        return labels
-    return np.asarray(cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)

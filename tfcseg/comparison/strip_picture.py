@@ -16,10 +16,9 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageDraw
 
-from tfcseg.comparison.pictures import shrink, shrink_labels
 from tfcseg.frames import Image
 from tfcseg.labels import LabelSet
-from tfcseg.render import class_shares, covered, load_font, mark_difference, overlay, printable
+from tfcseg.render import class_shares, covered, load_font, mark_difference, overlay, printable, shrink, shrink_labels
 from tfcseg.segmented import SegmentedFrame
 
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000

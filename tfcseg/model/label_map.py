@@ -34,9 +34,8 @@ def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     # The four neighbours (upper left, upper right, lower left, lower right) and their shares are sums and products of
     # what the line and the column say, each in rows of four: these are quick to gather and to combine.
     lines, places = torch.stack([top, top, bottom, bottom], 1) * w, torch.stack([left, right, left, right], 1)
-    upper, before = (1 - down).to(cells.dtype), (1 - across).to(cells.dtype)
-    lower, after = down.to(cells.dtype), across.to(cells.dtype)
-    vertical, horizontal = torch.stack([upper, upper, lower, lower], 1), torch.stack([before, after, before, after], 1)
+    vertical = torch.stack([1 - down, 1 - down, down, down], 1).to(cells.dtype)
+    horizontal = torch.stack([1 - across, across, 1 - across, across], 1).to(cells.dtype)
     step = max(1, CHUNK_VALUES // classes)
     for pixels in torch.split(mixed, step):
         line = pixels.div(size[1], rounding_mode="floor")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tfcseg.render import Image, mark_difference, overlay
 from tfcseg.report.moments import Moment
 
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
+_QUALITY = 82
 _TINT = 0.65
 
 
@@ -35,9 +35,10 @@ def draw_moment(moment: Moment, palette: NDArray[np.uint8]) -> DrawnMoment:
     image = np.ascontiguousarray(decoded[..., ::-1])
     tinted = [overlay(image, labels, palette, alpha=_TINT) for labels in (moment.before, moment.after)]
     changed = mark_difference(image, moment.changed)
-    return DrawnMoment(moment, *(_encode(picture) for picture in (image, *tinted, changed)))
+    return DrawnMoment(moment, *(encode_jpeg(picture, _QUALITY) for picture in (image, *tinted, changed)))
 
 
-def _encode(picture: Image) -> bytes:
-    encoded: bytes = cv2.imencode(".jpg", picture[..., ::-1], _JPEG)[1].tobytes()
+def encode_jpeg(picture: Image, quality: int) -> bytes:
+    """JPEG file of ``picture`` (H, W, 3), ``quality`` 0 to 100."""
+    encoded: bytes = cv2.imencode(".jpg", picture[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
     return encoded

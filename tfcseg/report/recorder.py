@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import OutputError
 from tfcseg.outputs import replace_atomically
-from tfcseg.render import Image, Labels, covered
-from tfcseg.report.moment_pictures import DrawnMoment, draw_moment
+from tfcseg.render import Image, Labels, covered, shrink, shrink_labels
+from tfcseg.report.moment_pictures import DrawnMoment, draw_moment, encode_jpeg
 from tfcseg.report.moments import Moment, MomentPool
 from tfcseg.report.player import SERIES, new_timeline
 from tfcseg.report.tables import FrameRow
@@ -32,7 +32,7 @@ PICTURE_PX = 320
 
 _SHARE_COLUMNS = 256  # and up to twice as many
 _STATE_NAME = "page.npz"
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 90)
+_QUALITY = 90
 _CHANGES = 3
 
 _Arrays: TypeAlias = dict[str, Any]
@@ -103,7 +103,7 @@ class PageRecorder:
             "start_s": np.array(self.start_s),
             "peak_shares": self.peak_shares,
             "peak_frames": self.peak_frames,
-            "previous": np.zeros(0, np.uint8) if self._previous is None else _encode(".png", self._previous),
+            "previous": np.zeros(0, np.uint8) if self._previous is None else cv2.imencode(".png", self._previous)[1],
             "moment_index": np.array([moment.index for moment in held], np.int64),
             "moment_numbers": np.array([(moment.time_s, moment.label_change) for moment in held]).reshape(-1, 2),
             "moment_changes": np.array([change for moment in held for change in moment.changes]).reshape(-1, 3),
@@ -148,16 +148,19 @@ class PageRecorder:
 
 def _sketch(index: int, time_s: float, change: float, image: Image, before: Labels, after: Labels) -> Moment:
     """Moment of the frame ``image`` (H, W, 3) between labels ``before`` and ``after`` (H, W) of it."""
-    small = _shrink(image)
-    size = (small.shape[0], small.shape[1])
+    scale = min(1.0, PICTURE_PX / max(image.shape[:2]))
+    size = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
     is_different = before != after
-    source = _encode(".jpg", small[..., ::-1], _JPEG).tobytes()
-    small_before, small_after = (
-        np.asarray(cv2.resize(each, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-        for each in (before, after)
+    return Moment(
+        index,
+        time_s,
+        change,
+        _greatest_changes(before, after, is_different),
+        encode_jpeg(shrink(image, size), _QUALITY),
+        shrink_labels(before, size),
+        shrink_labels(after, size),
+        covered(is_different, size),
     )
-    changes = _greatest_changes(before, after, is_different)
-    return Moment(index, time_s, change, changes, source, small_before, small_after, covered(is_different, size))
 
 
 def _greatest_changes(
@@ -170,16 +173,6 @@ def _greatest_changes(
     return tuple(
         (int(pair) // 256, int(pair) % 256, float(counts[pair] / before.size)) for pair in most if counts[pair]
     )
-
-
-def _shrink(image: Image) -> Image:
-    scale = min(1.0, PICTURE_PX / max(image.shape[:2]))
-    size_wh = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _encode(suffix: str, picture: NDArray[np.uint8], options: tuple[int, ...] = ()) -> NDArray[np.uint8]:
-    return np.asarray(cv2.imencode(suffix, picture, options)[1], dtype=np.uint8)
 
 
 def _part(state: Mapping[str, Any], prefix: str) -> _Arrays:
