@@ -73,11 +73,67 @@ def test_a_class_that_leads_nowhere_on_the_grid_can_lead_between():
     assert labels_from_logits(logits, (1, 9)).flatten().tolist() == [0, 0, 0, 2, 2, 2, 1, 1, 1]
 
 
-@pytest.mark.parametrize("chunk_values", [1, 7 * 31, 1000, 31 * 5000])
-def test_chunks_do_not_matter(monkeypatch, chunk_values):
+@pytest.fixture
+def resized_pixels(monkeypatch):
+    """How many pixels had all their logits resized."""
+    found = []
+    bags = torch.nn.functional.embedding_bag
+
+    def counted(indices, *args, **kwargs):
+        found.append(len(indices))
+        return bags(indices, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "embedding_bag", counted)
+    return lambda: sum(found)
+
+
+def between(first, second):
+    """Logits of classes that change from one cell to the next one on its right."""
+    return torch.tensor([first, second], dtype=torch.float32).T.reshape(1, len(first), 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("third", "needed"),
+    [
+        ((4, 4), 0),  # behind the mean of the two
+        ((9, -9), 0),  # behind the first alone
+        ((-9, 9), 0),
+        ((6, 6), 7),  # ahead of both half way
+        ((5, 5), 7),  # level with both there: nearer than resizing can tell
+        ((10, -9), 7),  # level with the first
+    ],
+)
+def test_two_classes_that_lead_all_others_are_compared_alone(resized_pixels, third, needed):
+    logits = between((10, 0, third[0]), (0, 10, third[1]))
+    labels = labels_from_logits(logits, (1, 10))
+    assert_are_best(labels, logits, (1, 10))
+    assert resized_pixels() == needed
+
+
+def test_most_boundaries_are_between_two_classes(resized_pixels):
+    logits = random_logits(3, 1, 6, (40, 40), smoothness=10) * 5
+    labels = labels_from_logits(logits, (160, 160))
+    assert_are_best(labels, logits, (160, 160))
+    assert 0 < resized_pixels() < 0.2 * labels.numel()
+
+
+def test_of_three_classes_at_a_cell_none_is_forgotten(resized_pixels):
+    logits = torch.zeros(1, 4, 2, 2)
+    for label, (y, x) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        logits[0, label, y, x] = 1
+    labels = labels_from_logits(logits, (4, 4))
+    assert labels[0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert resized_pixels() == 9
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [*(("CHUNK_VALUES", n) for n in (1, 7 * 31, 1000, 31 * 5000)), ("PIXELS", 1), ("PIXELS", 100)],
+)
+def test_chunks_do_not_matter(monkeypatch, limit, value):
     logits = random_logits(0, 2, 31, (5, 7), smoothness=2)
     whole = labels_from_logits(logits, (17, 22))
-    monkeypatch.setattr(label_map, "CHUNK_VALUES", chunk_values)
+    monkeypatch.setattr(label_map, limit, value)
     assert torch.equal(labels_from_logits(logits, (17, 22)), whole)
 
 
@@ -93,6 +149,11 @@ def test_half_precision_is_resized_in_single(dtype):
     """In half precision itself neighbouring pixels would share their logits."""
     logits = random_logits(0, 1, 12, (9, 13), smoothness=2).to(dtype)
     assert torch.equal(labels_from_logits(logits, (80, 99)), labels_from_logits(logits.float(), (80, 99)))
+
+
+def test_double_precision_stays():
+    logits = random_logits(0, 1, 12, (9, 13), smoothness=2)
+    assert torch.equal(labels_from_logits(logits.double(), (80, 99)), labels_from_logits(logits, (80, 99)))
 
 
 def test_logits_in_training_have_labels_too():

@@ -3,10 +3,13 @@
 Shapes: B frames, K classes, h w grid of the logits, H W size wanted, N pixels.
 
 Bilinear resizing is a convex combination of four neighbours: where these agree in their argmax, so does every pixel
-between them. Only pixels between disagreeing neighbours (object boundaries, some percent) need their K logits.
+between them. Only between disagreeing neighbours (object boundaries, some percent) anything is resized: in most places
+one number, by how much one class leads another, where these are seen to stay ahead of all; elsewhere all K logits.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,51 +19,117 @@ from torch.nn import functional as F
 CHUNK_VALUES = 1 << 22
 """Gathered logits held at once: bounds memory whatever the size and the number of classes."""
 
+PIXELS = 1 << 16
+"""Pixels between two classes that are decided at once."""
+
+MEANS = (0.0, 0.5, 1.0)
+"""Shares of the second of two classes in the means that others are held against."""
+
+ROUNDING = 1e-6
+"""Relative error that resized logits may have: nearer classes are compared pixel by pixel."""
+
 
 def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Argmax of ``logits`` (B, K, h, w) resized bilinearly to ``size`` = (H, W): labels (B, H, W) uint8.
 
     The same labels as argmax(interpolate(logits, size, mode="bilinear")), up to ties within rounding.
     """
-    _, classes, h, w = logits.shape
-    top, bottom, down = _taps(h, size[0], logits.device)
-    left, right, across = _taps(w, size[1], logits.device)
-    vectors = logits.permute(0, 2, 3, 1)
-    coarse = _argmax(vectors)
-    labels = _enlarge(coarse.to(torch.uint8), top, left)
-    mixed = _nonzero(_enlarge(_is_mixed(coarse), top, left).flatten())
+    frames, classes, h, w = logits.shape
+    vectors = logits.detach().permute(0, 2, 3, 1)
     # At least float32: coarser sums would tie where logits do not.
     cells = vectors.reshape(-1, classes).to(torch.promote_types(logits.dtype, torch.float32))
-    # The four neighbours (upper left, upper right, lower left, lower right) and their shares are sums and products of
-    # what the line and the column say, each in rows of four: these are quick to gather and to combine.
-    lines, places = torch.stack([top, top, bottom, bottom], 1) * w, torch.stack([left, right, left, right], 1)
-    vertical = torch.stack([1 - down, 1 - down, down, down], 1).to(cells.dtype)
-    horizontal = torch.stack([1 - across, across, 1 - across, across], 1).to(cells.dtype)
-    step = max(1, CHUNK_VALUES // classes)
-    for pixels in torch.split(mixed, step):
-        line = pixels.div(size[1], rounding_mode="floor")
-        x = pixels - line * size[1]
-        frame = line.div(size[0], rounding_mode="floor")
-        y = line - frame * size[0]
-        neighbours = lines.index_select(0, y).add_(places.index_select(0, x)).add_((frame * (h * w))[:, None])
-        shares = vertical.index_select(0, y).mul_(horizontal.index_select(0, x))
+    grid = _Grid(frames, (h, w), size, cells)
+    coarse = _argmax(vectors)
+    mixed = _is_mixed(coarse)
+    pairs = _find_pairs(cells, coarse, mixed)
+    labels = grid.enlarge(coarse.to(torch.uint8)).view(-1)
+    for pixels in torch.split(_nonzero(grid.enlarge(pairs.found).flatten()), PIXELS):
+        cell, across, down = grid.places(pixels)
+        here, right, below, opposite = (lead.index_select(0, cell) for lead in pairs.leads)
+        lead = torch.lerp(torch.lerp(here, right, across), torch.lerp(below, opposite, across), down)
+        labels.scatter_(0, pixels, pairs.classes.view(-1).index_select(0, cell.mul_(2).add_(lead > 0)))
+    for pixels in torch.split(_nonzero(grid.enlarge(mixed & ~pairs.found).flatten()), max(1, CHUNK_VALUES // classes)):
+        cell, across, down = grid.places(pixels)
+        shares = torch.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across], 1)
         # Bags add the four neighbours up without writing any of them to memory first.
-        summed = F.embedding_bag(neighbours, cells, mode="sum", per_sample_weights=shares)
-        labels.view(-1)[pixels] = _argmax(summed).to(torch.uint8)
-    return labels
+        summed = F.embedding_bag(_neighbours(cell, h, w), cells, mode="sum", per_sample_weights=shares)
+        labels.scatter_(0, pixels, _argmax(summed).to(torch.uint8))
+    return labels.view(frames, *size)
 
 
-def _taps(source: int, target: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For every output position: the two input positions around it and the share of the second (pixel centres)."""
-    position = (torch.arange(target, device=device, dtype=torch.float32) + 0.5) * (source / target) - 0.5
+class _Grid:
+    """Where the pixels of ``target`` (H, W) lie between the cells of ``source`` (h, w), in B ``frames``."""
+
+    def __init__(self, frames: int, source: tuple[int, int], target: tuple[int, int], cells: Tensor) -> None:
+        """Shares are of the type of ``cells``, and where these are."""
+        self._top, down = _taps(source[0], target[0], cells)
+        self._left, self._across = _taps(source[1], target[1], cells)
+        self._down = down.repeat(frames)
+        first_lines = torch.arange(frames, device=cells.device)[:, None] * source[0]
+        self._first = (first_lines + self._top).flatten() * source[1]  # of every line of pixels: its line's first cell
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        """(B, h, w) → (B, H, W), value by value; columns first, so that rows are copied as a whole."""
+        return x.index_select(2, self._left).index_select(1, self._top)
+
+    def places(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of ``pixels`` (N,) of (B, H, W): the cell above and left, of (B, h, w), and the shares of the column to its
+        right and of the line below it."""
+        line = pixels.div(len(self._left), rounding_mode="floor")
+        x = torch.sub(pixels, line, alpha=len(self._left))
+        cell = self._first.index_select(0, line).add_(self._left.index_select(0, x))
+        return cell, self._across.index_select(0, x), self._down.index_select(0, line)
+
+
+class _Pairs(NamedTuple):
+    """Cells in which two classes alone can come first, to the cells on their right and below them."""
+
+    found: Tensor
+    """(B, h, w) bool."""
+    classes: Tensor
+    """(B·h·w, 2) uint8, in ascending order."""
+    leads: Tensor
+    """(4, B·h·w) by how much the second one's logit is greater in the cell and its neighbours."""
+
+
+def _find_pairs(cells: Tensor, coarse: Tensor, mixed: Tensor) -> _Pairs:
+    """Which of the ``mixed`` ones (B, h, w) of ``cells`` (B·h·w, K), with argmax ``coarse``, two classes share.
+
+    A class stays behind everywhere between four neighbours if one of the two, or a mean of both, is greater in each of
+    them: the greater of two is never below their mean, and all are resized with the same shares.
+    """
+    _, h, w = mixed.shape
+    found = torch.zeros_like(mixed)
+    classes = torch.zeros(len(cells), 2, dtype=torch.uint8, device=cells.device)
+    leads = torch.zeros(4, len(cells), dtype=cells.dtype, device=cells.device)
+    for cell in torch.split(_nonzero(mixed.flatten()), max(1, CHUNK_VALUES // (4 * cells.shape[1]))):
+        corners = _neighbours(cell, h, w).T.flatten()
+        winners = coarse.view(-1).index_select(0, corners).view(4, -1)
+        two = torch.stack([winners.amin(0), winners.amax(0)], 1)
+        logits = cells.index_select(0, corners).view(4, -1, cells.shape[1])
+        first, second = torch.split(logits.gather(2, two.expand(4, -1, -1)), 1, dim=2)
+        slack = ROUNDING * (first.abs() + second.abs())
+        ahead = [(logits - (torch.lerp(first, second, share) - slack)).amax(0) for share in MEANS]
+        others = torch.stack(ahead).amin(0).scatter_(1, two, -torch.inf)
+        found.view(-1).scatter_(0, cell, others.amax(1) < 0)
+        classes.index_copy_(0, cell, two.to(torch.uint8))
+        leads.index_copy_(1, cell, (second - first)[..., 0])
+    return _Pairs(found, classes, leads)
+
+
+def _neighbours(cell: Tensor, h: int, w: int) -> Tensor:
+    """(N, 4): ``cell`` (N,) of (B, h, w), the one to its right, the one below it and that one's right, clamped."""
+    right = cell + (cell % w < w - 1)
+    down = (cell // w % h < h - 1) * w
+    return torch.stack([cell, right, cell + down, right + down], 1)
+
+
+def _taps(source: int, target: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """For every output position: the input position before it and the share of the one after it (pixel centres)."""
+    position = (torch.arange(target, device=like.device, dtype=torch.float32) + 0.5) * (source / target) - 0.5
     position = position.clamp(0, source - 1)
     first = position.floor().long()
-    return first, (first + 1).clamp(max=source - 1), position - first
-
-
-def _enlarge(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(B, h, w) → (B, H, W), value by value; columns first, so that rows are copied as a whole."""
-    return x.index_select(2, columns).index_select(1, rows)
+    return first, (position - first).to(like.dtype)
 
 
 def _is_mixed(coarse: Tensor) -> Tensor:
@@ -75,7 +144,7 @@ def _is_mixed(coarse: Tensor) -> Tensor:
 def _argmax(x: Tensor) -> Tensor:
     """Position of the greatest value of the last axis, int64; NumPy's takes a third of the time for 150 classes."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
-        return torch.from_numpy(np.argmax(x.detach().numpy(), axis=-1))
+        return torch.from_numpy(np.argmax(x.numpy(), axis=-1))
     return x.max(dim=-1).indices  # argmax takes twice as long in bfloat16
 
 
