@@ -4,12 +4,21 @@ import importlib.util
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 import torch
 
 from tfcseg.model.sampling import UnprojectedLevel, gpu_kernel, sample_and_weigh, sample_level_by_level
+
+
+def is_triton_before(major, minor):
+    try:
+        return tuple(int(part) for part in version("triton").split(".")[:2]) < (major, minor)
+    except PackageNotFoundError:
+        return False
+
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="no Triton; PyTorch's builds for CUDA bring it along"
@@ -21,6 +30,19 @@ def test_the_kernel_agrees_in_the_interpreter():
     script = Path(__file__).with_name("interpreted_kernel.py")
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore::RuntimeWarning"}  # inf - inf
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_triton
+@pytest.mark.skipif(is_triton_before(3, 3), reason="the compiler of an earlier Triton is called in another way")
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_the_kernel_compiles_with_wide_loads(tmp_path, capability, dtype):
+    """NVIDIA's assembler comes with Triton, so this needs no GPU."""
+    script = Path(__file__).with_name("compiled_kernel.py")
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, script, str(capability), dtype]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
