@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from tfcseg.model import strips as strips_module
-from tfcseg.model.efficientnet_lite import EfficientNetLite0
+from tfcseg.model.efficientnet_lite import ConvNorm, EfficientNetLite0
 from tfcseg.model.mix_transformer import build_mix_transformer
 from tfcseg.model.strips import in_strips, strip_count, strips
 
@@ -74,3 +75,28 @@ def test_backbones_in_strips_give_the_same_features(name, is_folded, monkeypatch
     assert max(cuts) >= 4
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+@torch.no_grad()
+def test_filters_of_folded_strips_pad_columns_themselves(kernel, stride, monkeypatch):
+    """To pad what is widest takes a copy of it, which lasts as long as the filter."""
+    torch.manual_seed(0)
+    layer = ConvNorm(6, 6, kernel, stride=stride, groups=6).eval()
+    torch.nn.init.normal_(layer.norm.bias)
+    layer.fold()
+    x = torch.randn(1, 6, 12, 14)
+    pad = F.pad
+    padded_columns = []
+
+    def watched(values, amounts):
+        padded_columns.append(amounts[:2])
+        return pad(values, amounts)
+
+    monkeypatch.setattr(F, "pad", watched)
+    for rows in strips(12, 3, kernel=kernel, stride=stride, before=layer.before):
+        found = layer.activated_strip(x[:, :, rows.top : rows.bottom], rows)
+        whole = pad(x, (layer.before, layer.after, layer.before, layer.after))
+        wanted = F.relu6(F.conv2d(whole, layer.conv.weight, layer.conv.bias, stride, groups=6))
+        torch.testing.assert_close(found, wanted[:, :, rows.first : rows.last])
+    assert set(padded_columns) <= {(0, 0)}

@@ -101,7 +101,7 @@ class CompiledBackbone(nn.Module):
         started_s = time.perf_counter()
         torch.compiler.assume_constant_result(strips.thread_count)  # type: ignore[no-untyped-call]
         try:
-            with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=SHAPES):
+            with torch.inference_mode(), torch._dynamo.config.patch({_limit_name(): SHAPES}):
                 self.encode_high.prepare(self.encode_low.prepare(images)[1][:keyframes])
         except torch.OutOfMemoryError:
             raise TfcsegError("the GPU has too little memory to compile for this size; leave --compile out") from None
@@ -121,6 +121,11 @@ def compile_backbone(network: TFCSegmenter, images: Tensor, keyframes: int) -> f
         backbone = CompiledBackbone(network.backbone)
         network.backbone = cast(Backbone, backbone)
     return backbone.prepare(images, keyframes)
+
+
+def _limit_name() -> str:
+    """PyTorch's setting for the number of shapes that a function is compiled for; 2.7 gave it another name."""
+    return "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
 
 
 def _check_compiler(device: torch.device) -> None:

@@ -7,7 +7,7 @@ stride of 2 on even sides pads one pixel more at the bottom right: symmetric pad
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ class ConvNorm(nn.Module):
             bias=False,
         )
         self.norm: nn.Module = nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+        self.widened: nn.Conv2d | None = None
+        """Folded and with uneven padding: the same filter with a column of zeros in front, for `activated_strip`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H / stride, W / stride)."""
@@ -82,12 +84,16 @@ class ConvNorm(nn.Module):
 
     def activated_strip(self, x: Tensor, rows: Rows) -> Tensor:
         """`activated` for the ``rows`` of a strip, whose neighbours ``x`` brings along."""
-        x = F.pad(x, (self.before, self.after, rows.pad_top, rows.pad_bottom))
-        if isinstance(self.norm, nn.Identity):
-            return convolve(x, self.conv, "relu6", (0, 0))
-        conv = self.conv
-        normalised: Tensor = self.norm(F.conv2d(x, conv.weight, conv.bias, conv.stride, groups=conv.groups))
-        return F.relu6(normalised, inplace=True)
+        if not isinstance(self.norm, nn.Identity):
+            x = F.pad(x, (self.before, self.after, rows.pad_top, rows.pad_bottom))
+            conv = self.conv
+            normalised: Tensor = self.norm(F.conv2d(x, conv.weight, conv.bias, conv.stride, groups=conv.groups))
+            return F.relu6(normalised, inplace=True)
+        # A copy of what is widest costs as much as its filter, which pads columns on its own.
+        if rows.pad_top or rows.pad_bottom:
+            x = F.pad(x, (0, 0, rows.pad_top, rows.pad_bottom))
+        conv = self.conv if self.widened is None else self.widened
+        return convolve(x, conv, "relu6", (0, conv.kernel_size[0] // 2))
 
     def fold(self) -> None:
         """Merge the norm's running statistics into the convolution; the norm becomes the identity."""
@@ -95,6 +101,23 @@ class ConvNorm(nn.Module):
             return
         self.conv = nn.utils.fusion.fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
         self.norm = nn.Identity()
+        if self._uneven and self.conv.groups > 1:
+            self.widened = _with_a_first_column(self.conv)
+
+
+def _with_a_first_column(conv: nn.Conv2d) -> nn.Conv2d:
+    """``conv``, which takes one column more of padding after than before, with a column of zeros before its filter.
+
+    Equal padding on both sides then suits it, to the last bit: sums begin with a product of zero, and the last column
+    of padding lies beyond the last step of an even width.
+    """
+    height, width = cast(tuple[int, int], conv.kernel_size)
+    channels = (conv.in_channels, conv.out_channels)
+    stride = cast(tuple[int, int], conv.stride)
+    widened = nn.Conv2d(*channels, (height, width + 1), stride=stride, groups=conv.groups, bias=conv.bias is not None)
+    widened.weight = nn.Parameter(F.pad(conv.weight.detach(), (1, 0)))
+    widened.bias = conv.bias
+    return widened
 
 
 class InvertedResidual(nn.Module):
