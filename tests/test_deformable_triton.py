@@ -25,12 +25,17 @@ needs_triton = pytest.mark.skipif(
 )
 
 
+def run_alone(script, *arguments, **environment):
+    """Triton reads its environment when it is first imported."""
+    command = [sys.executable, Path(__file__).with_name(script), *arguments]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @needs_triton
 def test_the_kernel_agrees_in_the_interpreter():
-    script = Path(__file__).with_name("interpreted_kernel.py")
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore::RuntimeWarning"}  # inf - inf
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    warnings = "ignore::RuntimeWarning"  # inf - inf
+    run_alone("interpreted_kernel.py", TRITON_INTERPRET="1", PYTHONWARNINGS=warnings)
 
 
 @needs_triton
@@ -39,11 +44,7 @@ def test_the_kernel_agrees_in_the_interpreter():
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
 def test_the_kernel_compiles_with_wide_loads(tmp_path, capability, dtype):
     """NVIDIA's assembler comes with Triton, so this needs no GPU."""
-    script = Path(__file__).with_name("compiled_kernel.py")
-    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, script, str(capability), dtype]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_alone("compiled_kernel.py", str(capability), dtype, TRITON_CACHE_DIR=str(tmp_path))
 
 
 def test_the_cpu_never_asks_for_triton(monkeypatch):

@@ -56,10 +56,10 @@ def differing(one, other):
 
 
 def test_the_image_network_learns(folder):
-    trainer, records = build_trainer(folder, steps=8, learning_rate=3e-3)
+    trainer, records = build_trainer(folder, steps=10, learning_rate=3e-3)
     best = run(trainer)
     losses = [record["seg"] for record in step_records(records)]
-    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     assert records[-1]["validation_miou"] == pytest.approx(best, abs=1e-3)
 
 

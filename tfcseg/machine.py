@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import re
+import sys
 from collections.abc import MutableMapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -76,7 +77,10 @@ def device_name(device: str) -> str:
 
 def library_versions() -> dict[str, str | None]:
     """Versions of Python and of ``LIBRARIES``; None for what is not installed."""
-    return {"python": platform.python_version()} | {name: _version(packages) for name, packages in LIBRARIES.items()}
+    found = {name: _version(packages) for name, packages in LIBRARIES.items()}
+    if "torch" in sys.modules:  # it names its build, too, which the package does not always
+        found["torch"] = str(sys.modules["torch"].__version__)
+    return {"python": platform.python_version(), **found}
 
 
 def _version(packages: tuple[str, ...]) -> str | None:

@@ -6,8 +6,9 @@ stride of 2 on even sides pads one pixel more at the bottom right: symmetric pad
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ class ConvNorm(nn.Module):
         if rows.pad_top or rows.pad_bottom:
             x = F.pad(x, (0, 0, rows.pad_top, rows.pad_bottom))
         conv = self.conv if self.widened is None else self.widened
-        return convolve(x, conv, "relu6", (0, conv.kernel_size[0] // 2))
+        return convolve(x, conv, "relu6", (0, self.after))
 
     def fold(self) -> None:
         """Merge the norm's running statistics into the convolution; the norm becomes the identity."""
@@ -111,12 +112,9 @@ def _with_a_first_column(conv: nn.Conv2d) -> nn.Conv2d:
     Equal padding on both sides then suits it, to the last bit: sums begin with a product of zero, and the last column
     of padding lies beyond the last step of an even width.
     """
-    height, width = cast(tuple[int, int], conv.kernel_size)
-    channels = (conv.in_channels, conv.out_channels)
-    stride = cast(tuple[int, int], conv.stride)
-    widened = nn.Conv2d(*channels, (height, width + 1), stride=stride, groups=conv.groups, bias=conv.bias is not None)
+    widened = copy.deepcopy(conv)
+    widened.kernel_size = (conv.kernel_size[0], conv.kernel_size[1] + 1)
     widened.weight = nn.Parameter(F.pad(conv.weight.detach(), (1, 0)))
-    widened.bias = conv.bias
     return widened
 
 
