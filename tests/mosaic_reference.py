@@ -24,9 +24,7 @@ class MosaicReference:
         groups = x.shape[1] // layer.weight.shape[1]
         total = dilation * (layer.weight.shape[-1] - 1) + 1 - stride
         before, after = total // 2, total - total // 2
-        y = F.conv2d(
-            F.pad(x, (before, after, before, after)), layer.weight, layer.bias, stride, 0, dilation, groups
-        )
+        y = F.conv2d(F.pad(x, (before, after, before, after)), layer.weight, layer.bias, stride, 0, dilation, groups)
         y = F.relu(y) if relu else y
         return y.clamp(*layer.limits) if self.clamps else y
 

@@ -42,9 +42,7 @@ def read_layers(path: str | Path) -> dict[str, FloatLayer]:
         raise UsageError("TensorFlow Lite files need the package ai-edge-litert: pip install ai-edge-litert") from None
     try:
         # Without its delegate the interpreter lists the network's own operations.
-        network = Interpreter(
-            str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        )
+        network = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
         network.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise DataError(f"{path} is not a TensorFlow Lite network: {str(error).splitlines()[0]}") from None

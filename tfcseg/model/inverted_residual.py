@@ -11,8 +11,8 @@ import copy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfcseg.model.fused import convolve
-from tfcseg.model.strips import Rows, in_strips, strip_count, strips
+from tfcseg.model.ops.fused import convolve
+from tfcseg.model.ops.strips import Rows, in_strips, strip_count, strips
 
 BATCH_NORM_EPS = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
