@@ -7,13 +7,13 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.command_line import call
-from tests.media import write_clip
-from tests.tiny_model import NAMES, write_tiny_model
+from tests.helpers.command_line import call
+from tests.helpers.media import write_clip
+from tests.helpers.tiny_model import NAMES, write_tiny_model
 from tfcseg.cli.values import list_of, one_of, seconds, split_list, whole_numbers
 from tfcseg.errors import DataError, UsageError
-from tfcseg.labels import LabelSet, distinct_palette
-from tfcseg.registry import locate_weights
+from tfcseg.labels.label_sets import LabelSet, distinct_palette
+from tfcseg.weights.registry import locate_weights
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from tfcseg.cli.console import one_line, plain
 from tfcseg.cli.scores import print_json
 
 if TYPE_CHECKING:
-    from tfcseg.labels import LabelSet
-    from tfcseg.model_card import ModelCard
+    from tfcseg.labels.label_sets import LabelSet
+    from tfcseg.weights.model_card import ModelCard
 
 _SCORES = {"mIoU": "tfc_miou", "VC8": "tfc_vc8", "VC16": "tfc_vc16"}
 _MEANING = """\
@@ -40,7 +40,7 @@ def command(
 
     Example: tfcseg models default
     """
-    from tfcseg.weights import list_models
+    from tfcseg.weights.loading import list_models
 
     if name is not None:
         _show_one(name, as_json=as_json)
@@ -71,8 +71,8 @@ def command(
 
 
 def _show_one(name: str, *, as_json: bool) -> None:
-    from tfcseg.registry import locate_weights
-    from tfcseg.weights import read_card
+    from tfcseg.weights.loading import read_card
+    from tfcseg.weights.registry import locate_weights
 
     path, sha256 = locate_weights(name)
     card, facts = read_card(path), _facts(path, sha256)
@@ -126,7 +126,7 @@ def _score(value: object) -> str:
 
 
 def _facts(path: Path, sha256: str | None) -> dict[str, Any]:
-    from tfcseg.weights import count_parameters, read_card
+    from tfcseg.weights.loading import count_parameters, read_card
 
     card = read_card(path)
     return {

@@ -17,10 +17,10 @@ import typer
 from tfcseg.cli.console import print_line, print_warning
 from tfcseg.cli.values import one_of, seconds
 from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
 from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODES
-from tfcseg.result_files import refuse_file_name
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -66,15 +66,15 @@ def completing(known: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]
 
 def model_names() -> list[str]:
     """Models of the registry, and ``default``."""
-    from tfcseg.registry import list_models
+    from tfcseg.weights.registry import list_models
 
     return ["default", *(record.name for record in list_models())]
 
 
 def class_names() -> list[str]:
     """Classes of the default model, as its file names them."""
-    from tfcseg.registry import list_models
-    from tfcseg.tensor_header import parse_json, read_header
+    from tfcseg.weights.registry import list_models
+    from tfcseg.weights.tensor_header import parse_json, read_header
 
     path = next(record.path for record in list_models() if record.is_default)
     match parse_json(read_header(path).metadata.get("labels", "{}")):
