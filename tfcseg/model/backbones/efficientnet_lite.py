@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tfcseg.model.inverted_residual import ConvNorm, InvertedResidual
+from tfcseg.model.backbones.inverted_residual import ConvNorm, InvertedResidual
 
 STEM_CHANNELS = 32
 

@@ -2,21 +2,21 @@
 Information and encoded Context", 2021): a MobileNet without norms and with dilated last blocks, and its pyramid of
 pooled context.
 
-Weights come from the published TensorFlow Lite file (tfcseg/mosaic_file.py), where every norm is merged into its
-convolution. The published decoder is left out: the all-MLP head takes its place.
+Weights come from the published TensorFlow Lite file (tfcseg/weights/mosaic_file.py), where every norm is merged into
+its convolution. The published decoder is left out: the all-MLP head takes its place.
 
 Shapes: B batch, C channels, H W image (multiples of 32), h w = H/16, W/16.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfcseg.model.inverted_residual import ConvNorm, InvertedResidual
+from tfcseg.model.backbones.inverted_residual import ConvNorm, InvertedResidual
 
 
 class BlockNumbers(NamedTuple):
@@ -84,7 +84,9 @@ class ContextPyramid(nn.Module):
             # Windows keep their size in pixels whatever the picture's; the last ones may be cut off at its edge.
             means = F.avg_pool2d(x, pool, ceil_mode=True, count_include_pad=False)
             halves = means.chunk(len(POOL_KERNELS), dim=1)
-            joined = torch.cat([chain(half) for chain, half in zip(filters, halves, strict=True)], dim=1)
+            joined = torch.cat(
+                [chain(half) for chain, half in zip(cast(nn.ModuleList, filters), halves, strict=True)], dim=1
+            )
             enlarged = F.interpolate(joined, scale_factor=float(pool), mode="bilinear", align_corners=False)
             parts.append(enlarged[..., :h, :w])
         context: Tensor = self.project.activated(torch.cat([*parts, x], dim=1))

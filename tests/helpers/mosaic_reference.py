@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfcseg.model.mosaic import BLOCKS
-from tfcseg.mosaic_file import FloatLayer
+from tfcseg.model.backbones.mosaic import BLOCKS
+from tfcseg.weights.mosaic_file import FloatLayer
 
 PYRAMID = "spatial_pyramid_pooling_multikernel_conv"
 Features = dict[str, Tensor]

@@ -7,6 +7,7 @@ stride of 2 on even sides pads one pixel more at the bottom right: symmetric pad
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -123,10 +124,10 @@ class InvertedResidual(nn.Module):
         norm: bool = True,
     ) -> None:
         super().__init__()
-        kind = {"activation": activation, "norm": norm}
-        self.expand = ConvNorm(in_channels, width, 1, **kind) if width > in_channels else None
-        self.depthwise = ConvNorm(width, width, kernel, stride=stride, groups=width, dilation=dilation, **kind)
-        self.project = ConvNorm(width, out_channels, 1, **kind)
+        layer = partial(ConvNorm, activation=activation, norm=norm)
+        self.expand = layer(in_channels, width, 1) if width > in_channels else None
+        self.depthwise = layer(width, width, kernel, stride=stride, groups=width, dilation=dilation)
+        self.project = layer(width, out_channels, 1)
         self.has_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tfcseg.errors import DataError, UsageError
-from tfcseg.model.mosaic import Mosaic
+from tfcseg.model.backbones.mosaic import Mosaic
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _LAYER = re.compile(r"([^;]*)/weights_quant/")
