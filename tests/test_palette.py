@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tfcseg.labels import _SCENE_COLOURS, ADE31, SCENES
+from tfcseg.labels.label_sets import _SCENE_COLOURS, ADE31, SCENES
 
 # CIE L*a*b* (D65) as published calculators give it.
 KNOWN = {(255, 0, 0): (53.2, 80.1, 67.2), (0, 0, 255): (32.3, 79.2, -107.9), (255, 255, 255): (100, 0, 0)}
