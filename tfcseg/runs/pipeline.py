@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice, tee
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.inference.options import InferenceOptions, checked_options
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
@@ -90,11 +92,11 @@ def _segment(
     """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on."""
     if network.options.latency == "low":
         ahead, behind = tee(frames)  # the second is one frame behind the first
-        yield from map(_join, ahead, network.stream((frame.image for frame in behind), before))
+        yield from map(partial(_join, network.labels), ahead, network.stream((frame.image for frame in behind), before))
         return
     for group, results in run_intervals(network, _groups(frames, network.frames_at_once), before):
         while group:
-            yield _join(group.pop(0), results.pop(0))
+            yield _join(network.labels, group.pop(0), results.pop(0))
 
 
 def _groups(frames: Iterator[Frame], length: int) -> Iterator[Group[list[Frame]]]:
@@ -104,7 +106,7 @@ def _groups(frames: Iterator[Frame], length: int) -> Iterator[Group[list[Frame]]
         del group
 
 
-def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:
+def _join(labels: LabelSet, frame: Frame, result: FrameResult) -> SegmentedFrame:
     return SegmentedFrame(
         frame.index,
         frame.time_s,
@@ -115,6 +117,7 @@ def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:
         result.updated_fraction,
         result.model_ms,
         frame.is_held,
+        labels,
         result.carried,
     )
 
