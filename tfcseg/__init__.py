@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfcseg.errors import TfcsegError
+    from tfcseg.inference.segment import segment
     from tfcseg.inference.segmented import SegmentedFrame
     from tfcseg.labels.label_sets import LabelSet
     from tfcseg.media.frames import Frame, VideoInfo
     from tfcseg.media.reader import probe, read_frames
     from tfcseg.report import Report
-    from tfcseg.runs.pipeline import run, segment
+    from tfcseg.runs.pipeline import run
     from tfcseg.runs.result_plan import ResultOptions
     from tfcseg.weights.loading import LoadedModel, load_model
     from tfcseg.weights.registry import list_models
@@ -40,7 +41,7 @@ _HOMES = {
     "LabelSet": "labels.label_sets",
     "SegmentedFrame": "inference.segmented",
     "run": "runs.pipeline",
-    "segment": "runs.pipeline",
+    "segment": "inference.segment",
     "Report": "report",
     "ResultOptions": "runs.result_plan",
     "probe": "media.reader",

@@ -15,11 +15,10 @@ from typing import Annotated, Any
 import typer
 
 from tfcseg.cli.console import print_line, print_warning
-from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.errors import TfcsegError, UsageError, hint
 from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
 from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODES
-from tfcseg.spelling import hint
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError
-from tfcseg.spelling import hint
+from tfcseg.errors import DataError, hint
 
 NO_CLASS = 255
 """Label value that means "none of the classes" in 8-bit maps; targets use it as ``ignore_index``."""

@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfcseg.errors import WeightsError
-from tfcseg.spelling import hint
+from tfcseg.errors import WeightsError, hint
 from tfcseg.weights.tensor_header import open_weights, parse_json
 
 REGISTRY = "models.json"
