@@ -5,9 +5,6 @@ A message is one line: what went wrong, where, and what to do about it. It never
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-
 
 class TfcsegError(Exception):
     """Base of all expected failures; ``exit_code`` is what the CLI returns."""
@@ -47,18 +44,3 @@ class FinishedError(TfcsegError):
     """A run that was to be continued is complete: there is nothing left to do, and nothing wrong."""
 
     exit_code = 0
-
-
-_CLOSE, _AS_CLOSE = 0.5, 0.1
-"""Least likeness (0 to 1) of a name that is suggested, and how far it may lie below the nearest name's."""
-
-
-def hint(word: str, known: Sequence[str]) -> str:
-    """``did you mean …?`` with those of ``known`` that ``word`` resembles most, or ``there are …`` with all of them."""
-    word = word.lower()
-    close = difflib.get_close_matches(word, known, n=3, cutoff=_CLOSE)
-    if not close:
-        return f"there are {', '.join(known)}"
-    likeness = [difflib.SequenceMatcher(None, name, word).ratio() for name in close]
-    meant = [name for name, ratio in zip(close, likeness, strict=True) if ratio > likeness[0] - _AS_CLOSE]
-    return f"did you mean {' or '.join(meant)}?"

@@ -12,7 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from tfcseg.cli.console import print_error
-from tfcseg.errors import Interrupted, TfcsegError, UsageError, hint
+from tfcseg.errors import Interrupted, TfcsegError, UsageError
+from tfcseg.spelling import hint
 
 # typer uses click's exceptions or, in later versions, its own copy of them: this is their usage error in either case.
 _TyperUsageError = cast("type[Exception]", typer.BadParameter.__base__)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfcseg.errors import UsageError, hint
+from tfcseg.errors import UsageError
 from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODE_VARIANTS, MODES, SIZE_MULTIPLE
+from tfcseg.spelling import hint
 from tfcseg.weights.loading import LoadedModel
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tfcseg.errors import UsageError, hint
+from tfcseg.errors import UsageError
 from tfcseg.inference.options import InferenceOptions
 from tfcseg.research.ablation.network import Variant
 from tfcseg.research.ablation.paper import ABLATED_THRESHOLDS, FIXED_WEIGHTS, INTERVALS, WITHOUT_BCE, row_names
+from tfcseg.spelling import hint
 
 
 @dataclass(frozen=True, slots=True)
