@@ -15,8 +15,8 @@ MAY_IMPORT = {  # besides the files of the root, which all rooms may use
     "model": set(),
     "metrics": {"labels"},
     "weights": {"labels", "model"},
-    "inference": {"media", "model", "weights"},
-    "drawing": {"labels", "media", "inference"},
+    "drawing": {"labels", "media"},
+    "inference": {"labels", "media", "model", "weights", "drawing"},
     "report": {"drawing"},
     "runs": {"labels", "media", "model", "metrics", "weights", "inference", "drawing", "report"},
     "evaluation": {"labels", "media", "metrics", "weights", "inference", "report", "runs"},
@@ -91,5 +91,5 @@ def test_help_does_not_wait_for_torch(module):
 def test_segment_loads_no_more_than_it_uses():
     loaded = {name for name in modules_after("import tfcseg; tfcseg.segment") if name.startswith("tfcseg.")}
     rooms = {room_of(name) for name in loaded}
-    assert rooms == {"", "labels", "media", "model", "weights", "inference"}
+    assert rooms == {"", "labels", "media", "model", "weights", "drawing", "inference"}
     assert {name for name in loaded if name.startswith("tfcseg.media.")} == {"tfcseg.media.frames"}

@@ -52,7 +52,7 @@ def a_frame(index, *, is_keyframe=False, size=(96, 128), seed=0):
     labels[:, : size[1] // 2] = 3
     w = None if is_keyframe else np.linspace(0, 1, 24 * 32, dtype=np.float32).reshape(24, 32)
     share = None if is_keyframe else 0.8
-    return SegmentedFrame(index, index / 10, image, labels, is_keyframe, w, share, 1.0, False)
+    return SegmentedFrame(index, index / 10, image, labels, is_keyframe, w, share, 1.0, False, ADE31)
 
 
 # ------------------------------------------------------------------------------------------------------- the picture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice, tee
 
 import numpy as np
@@ -13,6 +14,7 @@ from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.inference.options import InferenceOptions, checked_options
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, Image
 from tfcseg.model.carry_over import Carried
 from tfcseg.weights.loading import LoadedModel
@@ -70,11 +72,11 @@ def segment_frames(
     """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on."""
     if network.options.latency == "low":
         ahead, behind = tee(frames)  # the second is one frame behind the first
-        yield from map(_join, ahead, network.stream((frame.image for frame in behind), before))
+        yield from map(partial(_join, network.labels), ahead, network.stream((frame.image for frame in behind), before))
         return
     for group, results in run_intervals(network, _groups(frames, network.frames_at_once), before):
         while group:
-            yield _join(group.pop(0), results.pop(0))
+            yield _join(network.labels, group.pop(0), results.pop(0))
 
 
 def _groups(frames: Iterator[Frame], length: int) -> Iterator[Group[list[Frame]]]:
@@ -84,7 +86,7 @@ def _groups(frames: Iterator[Frame], length: int) -> Iterator[Group[list[Frame]]
         del group
 
 
-def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:
+def _join(labels: LabelSet, frame: Frame, result: FrameResult) -> SegmentedFrame:
     return SegmentedFrame(
         frame.index,
         frame.time_s,
@@ -95,6 +97,7 @@ def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:
         result.updated_fraction,
         result.model_ms,
         frame.is_held,
+        labels,
         result.carried,
     )
 
