@@ -15,9 +15,9 @@ from typing import Any, Literal
 from tfcseg.evaluation.frame_pictures import WorstFrame
 from tfcseg.evaluation.page import write_page
 from tfcseg.evaluation.provenance import Provenance
+from tfcseg.files import replace_atomically
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.metrics.scores import Mean, VcProtocol, WindowScores
-from tfcseg.runs.outputs import replace_atomically
 
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
 

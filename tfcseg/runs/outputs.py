@@ -172,23 +172,6 @@ def claimed_output(
         raise
 
 
-@contextmanager
-def replace_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place when the block ends, or vanishes if the block fails.
-
-    An OSError inside becomes an OutputError that names ``path``.
-    """
-    temporary = _temporary(path)
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {_reason(error)}") from error
-    finally:
-        with suppress(OSError):  # it has been moved, or never existed
-            temporary.unlink()
-
-
 def _is_own_mask(path: Path) -> bool:
     try:
         with path.open("rb") as file:
