@@ -66,8 +66,11 @@ class RunServer:
     """Client of ``serve``."""
 
     def __init__(self):
+        from tests.command_line import interruptible
+
         command = [sys.executable, str(Path(__file__))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        with interruptible():
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, source, output, results, *, resume):
         """Start a run; returns the number of its process."""

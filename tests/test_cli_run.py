@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tfcseg
+from tests.command_line import interruptible
 from tests.media import LOSSLESS, folder_of_images, numbered_images, run_ffmpeg, write_clip, write_video
 from tests.tiny_model import NAMES, moving_images, write_tiny_model
 from tfcseg.masks import read_mask
@@ -330,7 +331,7 @@ def test_an_interrupt_keeps_what_is_finished_and_nothing_half_written(weights, t
     source = write_clip(tmp_path / "long.mp4", 200, size=(120, 160))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tfcseg", "run", source, "-o", out, "-m", weights, "--size", "128"]
-    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
+    with interruptible(), subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob("masks/000000*.png")) and time.monotonic() < deadline:
             time.sleep(0.05)

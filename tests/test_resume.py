@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import tfcseg
-from tests.command_line import call
+from tests.command_line import call, interruptible
 from tests.media import children, folder_of_images, numbered_images, read_number, write_clip, write_video
 from tests.test_resume_after_kill import assert_same_results
 from tests.tiny_model import build_tiny_model, moving_images, write_tiny_model
@@ -447,9 +447,8 @@ def test_an_interrupt_does_not_wait_for_an_idle_stdin(tmp_path, number):
     stream = write_clip(tmp_path / "stream.mkv", 40).read_bytes()
     command = [sys.executable, "-m", "tfcseg", "run", "-", "-o", tmp_path / "out", "-m", weights, "--size", "32"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [*map(str, command)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment
-    ) as process:
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with interruptible(), subprocess.Popen([*map(str, command)], cwd=tmp_path, env=environment, **pipes) as process:
         has_frames = number == signal.SIGTERM  # the other one hears nothing at all of the video
         if has_frames:
             process.stdin.write(stream[: len(stream) // 2])
