@@ -37,6 +37,7 @@ KEYS = {
     "classes": None,
     "outputs": None,
     "warnings": None,
+    "run": None,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -109,8 +110,8 @@ class RunFacts:
     """Seconds that compiling took; None if nothing was compiled."""
 
 
-def build_report(facts: RunFacts, summary: Summary) -> Report:
-    """The report of a finished run."""
+def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | None) -> Report:
+    """The report of a finished run; ``run`` is everything that decided what it wrote, by which it is known again."""
     warnings = list(facts.warnings)
     if facts.audio and facts.audio.startswith("dropped"):
         warnings.append(f"audio {facts.audio}")
@@ -131,6 +132,7 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
         classes=_class_facts(facts.model, summary),
         outputs=facts.outputs,
         warnings=tuple(warnings),
+        run=run,
     )
 
 
