@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.command_line import call
-from tests.media import folder_of_images, numbered_images, write_clip
-from tests.tiny_model import write_tiny_model
+from tests.helpers.command_line import call
+from tests.helpers.media import folder_of_images, numbered_images, write_clip
+from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import UsageError
 from tfcseg.inputs import Inputs, find_inputs, output_folders
 

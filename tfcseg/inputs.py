@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfcseg.errors import UsageError
-from tfcseg.ffmpeg import is_address
-from tfcseg.images import IMAGE_SUFFIXES, natural_key
-from tfcseg.outputs import absolute, default_output
-from tfcseg.resuming import holds_input
+from tfcseg.media.ffmpeg import is_address
+from tfcseg.media.images import IMAGE_SUFFIXES, natural_key
+from tfcseg.runs.outputs import absolute, default_output
+from tfcseg.runs.resuming import holds_input
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"

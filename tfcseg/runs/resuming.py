@@ -1,0 +1,142 @@
+"""Whether a run may go on where another one stopped: only if it is the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from tfcseg.errors import FinishedError, OutputError
+from tfcseg.inference.options import InferenceOptions
+from tfcseg.media.ffmpeg import ffmpeg_path
+from tfcseg.report import json_object
+from tfcseg.runs.fingerprint import fingerprint
+from tfcseg.runs.outputs import OutputDir
+from tfcseg.runs.result_plan import ResultOptions, ResultPlan
+from tfcseg.runs.state import Checkpoint, Identity, RunState, difference
+from tfcseg.runs.summary import option_facts
+from tfcseg.weights.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+
+def identify(
+    source: str | Path,
+    model: LoadedModel,
+    options: InferenceOptions,
+    results: ResultOptions,
+    range_s: tuple[float | None, float | None],
+) -> Identity | None:
+    """Everything that decides what a run writes, or None if its source cannot be read a second time."""
+    content = fingerprint(source)
+    if content is None:
+        return None
+    wanted = dataclasses.asdict(results) | {"html": results.page, "classes": ", ".join(results.classes)}
+    identity = {
+        "tfcseg": version("tfcseg"),
+        "torch": torch.__version__,
+        "ffmpeg": _file_facts(Path(ffmpeg_path())),  # parts of one video must come from one encoder
+        "input": content,
+        "start": range_s[0],
+        "end": range_s[1],
+        "latency": options.latency,  # decides what is computed together, and so the last bits
+        "weights": model.sha256,
+        **dataclasses.asdict(option_facts(model, options)),
+        **wanted,
+    }
+    return json_object({name.replace("_", " "): value for name, value in identity.items()})
+
+
+def refuse_finished(out: OutputDir, identity: Identity | None) -> None:
+    """FinishedError if the folder holds the run of ``identity``, and whole; OutputError if it holds other results.
+
+    Nothing if there are none, if their run is not finished, or if the source is not there (``identity`` None).
+    """
+    if identity is None or RunState(out.state).identity() is not None or not out.results():
+        return
+    recorded = _finished_run(out)
+    if recorded is None:
+        raise OutputError(
+            f"{str(out.path)!r} holds results that do not say which run they are of, and nothing to resume from; "
+            "use --overwrite to start again or choose another folder"
+        )
+    _refuse_difference(out, recorded, identity)
+    missing = [path.name for path in _lasting(out, recorded) if not os.path.lexists(path)]
+    if missing:
+        raise OutputError(
+            f"{str(out.path)!r} holds a finished run of which {', '.join(missing)} has gone; "
+            "use --overwrite to start again"
+        )
+    raise FinishedError(f"{str(out.path)!r} holds a finished run; there is nothing to resume")
+
+
+def holds_input(folder: Path, source: str | Path) -> bool | None:
+    """Whether a run in ``folder``, finished or not, is of ``source``; None if there is no run."""
+    out = OutputDir(folder)
+    recorded = RunState(out.state).identity() or _finished_run(out)
+    if recorded is None:
+        return False if out.results() else None
+    return recorded.get("input") == fingerprint(source)
+
+
+def go_on(plan: ResultPlan, identity: Identity | None, *, resume: bool) -> Checkpoint | None:
+    """Make the state folder ready; the checkpoint to go on from, None to begin with the first frame.
+
+    OutputError if the unfinished run is another one.
+    """
+    recorded = plan.state.identity() if resume else None
+    if recorded is None or identity is None:
+        plan.state.begin(identity)
+        return None
+    checkpoint = plan.state.go_on(plan.is_intact)
+    frames = checkpoint.frames if checkpoint else 0
+    logger.info("resumed after %d frames", frames, extra={"output": plan.out.path, "frames": frames})
+    return checkpoint
+
+
+def refuse_other_run(out: OutputDir, identity: Identity | None) -> None:
+    """OutputError with the difference if the unfinished run in the folder is not the one of ``identity``."""
+    recorded = RunState(out.state).identity()
+    if recorded is not None and identity is not None:
+        _refuse_difference(out, recorded, identity)
+
+
+def _refuse_difference(out: OutputDir, recorded: Identity, wanted: Identity) -> None:
+    found = difference(recorded, wanted)
+    if found is not None:
+        raise OutputError(
+            f"{str(out.path)!r} holds a run that cannot be resumed: {found}; use the same or --overwrite to start again"
+        )
+
+
+def _finished_run(out: OutputDir) -> Identity | None:
+    """What the finished run in the folder was; None if nothing of ours tells it."""
+    with suppress(OSError, ValueError):
+        match json.loads(out.report_json.read_bytes()):
+            case {"run": dict(identity)}:
+                return identity
+    return RunState(out.state).finished()
+
+
+def _lasting(out: OutputDir, run: Identity) -> list[Path]:
+    """Files and folders that the finished ``run`` has left in ``out``."""
+    places = {
+        "overlay": out.overlay,
+        "side by side": out.side_by_side,
+        "masks": out.masks,
+        "frames csv": out.frames_csv,
+        "report": out.report_json,
+        "html": out.report_html,
+    }
+    return [path for name, path in places.items() if run.get(name)]
+
+
+def _file_facts(path: Path) -> str:
+    status = path.stat()
+    return f"{path.name} of {status.st_size} bytes"
