@@ -26,7 +26,7 @@ ORDER = (
         "measuring",
         "rendered_videos",
     ),
-    *("result_plan", "results", "resuming", "inputs", "run_options", "pipeline"),
+    *("result_plan", "results", "resuming", "run_options", "pipeline"),
     *("evaluation", "training", "publishing", "comparison", "held_out", "ablation", "benchmark", "doctor"),
     *("cli", "__main__"),
 )

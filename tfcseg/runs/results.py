@@ -230,8 +230,9 @@ class ResultWriter:
             )
             for name in options.videos
         }
-        legend = Legend(plan.labels, (plan.info.height, plan.info.width)) if options.legend else None
+        visible = options.visible(plan.labels)
+        always = () if visible is None else np.flatnonzero(visible).tolist()
+        legend = Legend(plan.labels, (plan.info.height, plan.info.width), always) if options.legend else None
         if legend is not None and checkpoint is not None and checkpoint.legend is not None:
             legend.restore(checkpoint.legend)
-        visible = options.visible(plan.labels)
         return RenderedVideos(videos, self._palette, alpha=options.alpha, visible=visible, legend=legend)

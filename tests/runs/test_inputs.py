@@ -12,7 +12,7 @@ from tests.helpers.command_line import call
 from tests.helpers.media import folder_of_images, numbered_images, write_clip
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import UsageError
-from tfcseg.inputs import Inputs, find_inputs, output_folders
+from tfcseg.runs.inputs import Inputs, find_inputs, output_folders
 
 QUICK = ("--no-overlay", "--no-tc", "--no-html", "--size", "32", "-q")
 
