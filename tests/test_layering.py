@@ -22,6 +22,7 @@ ORDER = (
         "inference_options",
         "inference",
         "intervals",
+        "repeats",
         "summary",
         "measuring",
         "rendered_videos",

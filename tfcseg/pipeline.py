@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice, tee
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from tfcseg.intervals import Group, run_intervals
 from tfcseg.model.carry_over import Carried
 from tfcseg.outputs import OutputDir, claimed_output, default_output
 from tfcseg.prefetch import most_waiting, prefetch
+from tfcseg.repeats import begins_part, is_shown_by, pictures
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
 from tfcseg.result_plan import ResultOptions, ResultPlan
@@ -85,26 +86,70 @@ def segment_with(
 
 
 def _segment(
-    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None = None
+    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None = None, part_frames: int | None = None
 ) -> Iterator[SegmentedFrame]:
-    """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on."""
+    """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on.
+
+    Intervals count pictures: a frame that shows the one before again has no part in them. Each part of ``part_frames``
+    begins with an interval.
+    """
     if network.options.latency == "low":
-        ahead, behind = tee(frames)  # the second is one frame behind the first
-        yield from map(_join, ahead, network.stream((frame.image for frame in behind), before))
+        yield from _stream(frames, network, before, part_frames)
         return
-    for group, results in run_intervals(network, _groups(frames, network.frames_at_once), before):
+    groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames)
+    for group, results in run_intervals(network, groups, before):
         while group:
-            yield _join(group.pop(0), results.pop(0))
+            yield from _join(group.pop(0), results.pop(0))
 
 
-def _groups(frames: Iterator[Frame], length: int) -> Iterator[Group[list[Frame]]]:
-    """``frames`` in groups of ``length``; the last one has what is left."""
-    while group := list(islice(frames, length)):
-        yield Group([frame.image for frame in group], group)
-        del group
+def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:
+    """Pictures in groups of ``length``; the last one of a part, or of all, has what is left."""
+    group: list[list[Frame]] = []
+    for frames in shown:
+        if group and begins_part(frames[0], part_frames):
+            yield _group(group)
+            group = []
+        group.append(frames)
+        if len(group) == length:
+            del frames
+            yield _group(group)
+            group = []
+    if group:
+        yield _group(group)
 
 
-def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:
+def _group(pictures: list[list[Frame]]) -> Group[list[list[Frame]]]:
+    return Group([frames[0].image for frames in pictures], pictures)
+
+
+def _stream(
+    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None, part_frames: int | None
+) -> Iterator[SegmentedFrame]:
+    """Segment each frame before the next one is asked for."""
+    images: deque[Image] = deque()
+    shown: list[Frame] = []
+    result: FrameResult | None = None
+    results: Iterator[FrameResult] = iter(())
+    for frame in frames:
+        if result is not None and is_shown_by(shown, frame, part_frames):
+            shown.append(frame)
+            yield _joined(replace(frame, image=shown[0].image, is_held=True), result, is_computed=False)
+            continue
+        if result is None or begins_part(frame, part_frames):
+            results = network.stream((images.popleft() for _ in count()), before if result is None else result.carried)
+        images.append(frame.image)
+        shown, result = [frame], next(results)
+        yield _joined(frame, result)
+
+
+def _join(frames: list[Frame], result: FrameResult) -> Iterator[SegmentedFrame]:
+    """The ``frames`` that show a picture, with its ``result``; the last one hands on what the next interval needs."""
+    for frame in frames[:-1]:
+        yield _joined(frame, replace(result, carried=None), is_computed=frame is frames[0])
+    yield _joined(frames[-1], result, is_computed=len(frames) == 1)
+
+
+def _joined(frame: Frame, result: FrameResult, *, is_computed: bool = True) -> SegmentedFrame:
     return SegmentedFrame(
         frame.index,
         frame.time_s,
@@ -113,7 +158,7 @@ def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:
         result.is_keyframe,
         result.similarity,
         result.updated_fraction,
-        result.model_ms,
+        result.model_ms if is_computed else None,
         frame.is_held,
         result.carried,
     )
@@ -126,7 +171,7 @@ def _as_frame(index: int, frame: Frame | Image) -> Frame:
         raise UsageError(f"a frame is {type(frame).__name__}; a (H, W, 3) uint8 RGB array with pixels is needed")
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise UsageError(f"a frame is {frame.dtype} {frame.shape}; (H, W, 3) uint8 RGB is needed")
-    return Frame(index, float(index), frame, is_held=False)
+    return Frame(index, float(index), frame.copy(), is_held=False)  # whoever made it may draw the next one into it
 
 
 Progress = Callable[[SegmentedFrame, VideoInfo], None]
@@ -288,7 +333,7 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
         stack.callback(writer.stop)
-        segmented = stack.enter_context(closing(_segment(read, network, writer.carried)))  # type: ignore[type-var]
+        segmented = stack.enter_context(closing(_segment(read, network, writer.carried, writer.part_frames)))  # type: ignore[type-var]
         _write_all(segmented, writer, thread, frames.info, on_frame)
         writer.close()
 

@@ -67,6 +67,11 @@ class ResultWriter:
                 self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0)
             undo.pop_all()
 
+    @property
+    def part_frames(self) -> int:
+        """Frames between two checkpoints, each of which must begin with an interval."""
+        return self._plan.part_frames
+
     def remember(self, image: Image) -> None:
         """Take the last image before the checkpoint, with which the next one is compared."""
         self._measurer.remember(image, read_mask(self._plan.state.pictures(self.summary.frames) / LABELS_NAME))

@@ -52,6 +52,8 @@ class Summary:
 
     shares: NDArray[np.float64]
     frames: int = 0
+    repeated: int = 0
+    """Frames that show the picture of the one before; what follows counts the others."""
     keyframes: int = 0
     label_change: Mean = field(default_factory=Mean)
     tc: Mean = field(default_factory=Mean)
@@ -63,10 +65,13 @@ class Summary:
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
         """Take one frame: what was measured of it, and the (K,) ``shares`` of its classes."""
         self.frames += 1
-        self.keyframes += row.is_keyframe
         self.shares += shares
         self.label_change.add(row.label_change)
         self.tc.add(row.tc)
+        if row.model_ms is None:  # the result of the frame before
+            self.repeated += 1
+            return
+        self.keyframes += row.is_keyframe
         self.similarity.add(row.similarity)
         self.updated_fraction.add(row.updated_fraction)
         (self.keyframe_ms if row.is_keyframe else self.non_keyframe_ms).add(row.model_ms)
@@ -76,6 +81,7 @@ class Summary:
         means: dict[str, Mean] = {name: getattr(self, name) for name in _MEANS}
         return {
             "frames": self.frames,
+            "repeated": self.repeated,
             "keyframes": self.keyframes,
             "shares": self.shares.tolist(),
             **{name: [mean.total, mean.count] for name, mean in means.items()},
@@ -85,7 +91,8 @@ class Summary:
     def from_json(cls, content: dict[str, Any]) -> Summary:
         """What ``to_json`` returned."""
         means = {name: Mean(*content[name]) for name in _MEANS}
-        return cls(np.array(content["shares"], np.float64), content["frames"], content["keyframes"], **means)
+        frames, repeated, keyframes = (content[name] for name in ("frames", "repeated", "keyframes"))
+        return cls(np.array(content["shares"], np.float64), frames, repeated, keyframes, **means)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,7 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
         warnings.append(f"audio {facts.audio}")
     return Report(
         tfcseg=version("tfcseg"),
-        input=_input_facts(facts),
+        input=_input_facts(facts, summary),
         model=model_facts(facts.model),
         options=option_facts(facts.model, facts.options),
         speed=_speed_facts(facts, summary),
@@ -150,7 +157,7 @@ def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
     )
 
 
-def _input_facts(facts: RunFacts) -> InputFacts:
+def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
     info = facts.info
     return InputFacts(
         info.path,
@@ -163,6 +170,7 @@ def _input_facts(facts: RunFacts) -> InputFacts:
         info.rotation,
         facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
         *facts.range_s,
+        frames_repeated=summary.repeated,
     )
 
 
