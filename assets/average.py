@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tfcseg.errors import UsageError
-from tfcseg.weights import LoadedModel, load_model, save_model
+from tfcseg.weights.loading import LoadedModel, load_model, save_model
 
 CLASSIFIER = "decode_head.classifier."
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from tests.command_line import call
-from tests.media import folder_of_images, numbered_images, run_ffmpeg, write_clip
-from tests.tiny_model import write_tiny_model
-from tests.vspw_fixture import make_vspw, write_predictions
+from tests.helpers.command_line import call
+from tests.helpers.media import folder_of_images, numbered_images, run_ffmpeg, write_clip
+from tests.helpers.tiny_model import write_tiny_model
+from tests.helpers.vspw_fixture import make_vspw, write_predictions
 from tfcseg.cli import app
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.log import JsonLines, json_record, listen
@@ -64,7 +64,7 @@ def test_decisions_are_told_on_stderr_and_in_the_log(phone, weights, tmp_path):
     assert records[0]["fields"]["arguments"][:2] == ["run", str(phone)]
     assert records[0]["fields"]["versions"]["numpy"] == np.__version__
     assert [record["message"] for record in records if record["level"] == "info"][1:] == told
-    opened = next(record["fields"] for record in records if record["logger"] == "tfcseg.frames")
+    opened = next(record["fields"] for record in records if record["logger"] == "tfcseg.media.frames")
     assert opened == {"frame_rate": 15, "rotation": 90, "size": [80, 48], "frames_declared": 6, "audio": "aac"}
 
 
@@ -116,7 +116,7 @@ def test_each_warning_is_said_once_and_again_in_the_report(weights, tmp_path):
 
 def test_warnings_of_other_libraries_go_to_the_log_alone(tmp_path):
     code = (
-        "import sys, warnings, tfcseg.registry as registry\n"
+        "import sys, warnings, tfcseg.weights.registry as registry\n"
         "listed = registry.list_models\n"
         "def list_models(*arguments):\n"
         "    warnings.warn('from a library\\nin two lines')\n"
@@ -196,7 +196,7 @@ def test_a_traceback_is_kept_in_its_record():
 
 
 def test_a_library_is_silent_unless_somebody_listens():
-    code = "import tfcseg, logging; logging.getLogger('tfcseg.frames').error('unheard')"
+    code = "import tfcseg, logging; logging.getLogger('tfcseg.media.frames').error('unheard')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert (done.stdout, done.stderr) == ("", "")
 

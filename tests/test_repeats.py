@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfcseg
-from tests.media import LOSSLESS, write_video
-from tests.test_resume_after_kill import assert_same_results
-from tests.tiny_model import build_tiny_model, moving_images
-from tfcseg import Frame, repeats, video_parts
-from tfcseg.inference import IntervalNetwork
-from tfcseg.masks import read_mask
-from tfcseg.run_state import unfinished_frames
+from tests.helpers.media import LOSSLESS, write_video
+from tests.helpers.tiny_model import build_tiny_model, moving_images
+from tests.runs.test_resume_after_kill import assert_same_results
+from tfcseg import Frame, repeats
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.media import parts as video_parts
+from tfcseg.media.masks import read_mask
+from tfcseg.runs.state import unfinished_frames
 
 MODEL = build_tiny_model()
 IMAGES = moving_images(9)

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfcseg.errors import TfcsegError
-    from tfcseg.frames import Frame, VideoInfo
-    from tfcseg.labels import LabelSet
-    from tfcseg.pipeline import run, segment
-    from tfcseg.registry import list_models
+    from tfcseg.inference.segmented import SegmentedFrame
+    from tfcseg.labels.label_sets import LabelSet
+    from tfcseg.media.frames import Frame, VideoInfo
+    from tfcseg.media.reader import probe, read_frames
     from tfcseg.report import Report
-    from tfcseg.result_plan import ResultOptions
-    from tfcseg.segmented import SegmentedFrame
-    from tfcseg.video import probe, read_frames
-    from tfcseg.weights import LoadedModel, load_model
+    from tfcseg.runs.pipeline import run, segment
+    from tfcseg.runs.result_plan import ResultOptions
+    from tfcseg.weights.loading import LoadedModel, load_model
+    from tfcseg.weights.registry import list_models
 
 # A library is silent unless its user listens.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -35,19 +35,19 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 _HOMES = {
     "TfcsegError": "errors",
-    "Frame": "frames",
-    "VideoInfo": "frames",
-    "LabelSet": "labels",
-    "SegmentedFrame": "segmented",
-    "run": "pipeline",
-    "segment": "pipeline",
+    "Frame": "media.frames",
+    "VideoInfo": "media.frames",
+    "LabelSet": "labels.label_sets",
+    "SegmentedFrame": "inference.segmented",
+    "run": "runs.pipeline",
+    "segment": "runs.pipeline",
     "Report": "report",
-    "ResultOptions": "result_plan",
-    "probe": "video",
-    "read_frames": "video",
-    "LoadedModel": "weights",
-    "list_models": "registry",
-    "load_model": "weights",
+    "ResultOptions": "runs.result_plan",
+    "probe": "media.reader",
+    "read_frames": "media.reader",
+    "LoadedModel": "weights.loading",
+    "list_models": "weights.registry",
+    "load_model": "weights.loading",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tfcseg.frames import Frame, Image
+from tfcseg.media.frames import Frame, Image
 
 MOST_FRAMES = 500
 """Of one picture: it is computed anew after so many, so that a still hour does not fill the memory with its frames."""

@@ -3,13 +3,10 @@
 from tfcseg.benchmark.measure import measure
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.benchmark.result import Benchmark
-from tfcseg.benchmark.scaling import Scaling, measure_scaling
 
 __all__ = [
     "PARTS",
     "Benchmark",
     "Request",
-    "Scaling",
     "measure",
-    "measure_scaling",
 ]

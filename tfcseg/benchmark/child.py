@@ -19,7 +19,7 @@ from tfcseg.benchmark.plain import build_plain
 from tfcseg.benchmark.request import PLAIN
 from tfcseg.benchmark.timing import synchronise
 from tfcseg.errors import TfcsegError
-from tfcseg.weights import load_model, resolve_precision
+from tfcseg.weights.loading import load_model, resolve_precision
 
 _MIB = 1 << 20
 

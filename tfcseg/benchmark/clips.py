@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from tfcseg.errors import InputError, UsageError
-from tfcseg.ffmpeg import ffmpeg_path
-from tfcseg.frames import Image
-from tfcseg.video import VideoWriter, open_frames
+from tfcseg.media.ffmpeg import ffmpeg_path
+from tfcseg.media.frames import Image
+from tfcseg.media.reader import VideoWriter, open_frames
 
 SYNTHETIC = "synthetic"
 SYNTHETIC_RATE = Fraction(30)

@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 from tfcseg.benchmark.plain import PlainSegformer
 from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, Method, contenders, open_plain
 from tfcseg.benchmark.timing import Spread, alternate, spread, synchronise
-from tfcseg.labels import LabelSet
-from tfcseg.masks import MaskWriter
-from tfcseg.pipeline import run
-from tfcseg.render import Legend, class_shares, overlay
-from tfcseg.result_plan import ResultOptions
-from tfcseg.video import VideoWriter, open_frames
-from tfcseg.weights import LoadedModel
+from tfcseg.drawing.render import Legend, class_shares, overlay
+from tfcseg.labels.label_sets import LabelSet
+from tfcseg.media.masks import MaskWriter
+from tfcseg.media.reader import VideoWriter, open_frames
+from tfcseg.runs.pipeline import run
+from tfcseg.runs.result_plan import ResultOptions
+from tfcseg.weights.loading import LoadedModel
 
 _WITHOUT = {
     "tc": ResultOptions(tc=False),

@@ -19,14 +19,14 @@ from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, open_plain
 from tfcseg.benchmark.timing import Spread, spread, timed_ms
 from tfcseg.comparison.flops import FLOPS_FACTS, count_flops, count_gflops
-from tfcseg.consistency import ConsistencyMeter
-from tfcseg.inference_options import checked_options
-from tfcseg.masks import MaskWriter
-from tfcseg.model.fused import apply_linear
-from tfcseg.pipeline import SegmentedFrame
-from tfcseg.render import Legend, class_shares, overlay
-from tfcseg.video import VideoWriter, open_frames
-from tfcseg.weights import LoadedModel, load_model
+from tfcseg.drawing.render import Legend, class_shares, overlay
+from tfcseg.inference.options import checked_options
+from tfcseg.media.masks import MaskWriter
+from tfcseg.media.reader import VideoWriter, open_frames
+from tfcseg.metrics.consistency import ConsistencyMeter
+from tfcseg.model.ops.fused import apply_linear
+from tfcseg.runs.pipeline import SegmentedFrame
+from tfcseg.weights.loading import LoadedModel, load_model
 
 _MATRIX = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 """Side of the square matrices whose product is the ceiling: large enough to keep the device busy."""

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfcseg.convert import our_name
 from tfcseg.errors import TfcsegError
-from tfcseg.frames import Image
-from tfcseg.inference import network_size
+from tfcseg.inference.engine import network_size
+from tfcseg.media.frames import Image
+from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
-from tfcseg.model.mix_transformer import MIT_VARIANTS
-from tfcseg.model_card import Preprocessing
-from tfcseg.weights import LoadedModel
+from tfcseg.weights.convert import our_name
+from tfcseg.weights.loading import LoadedModel
+from tfcseg.weights.model_card import Preprocessing
 
 REFERENCE_VARIANT = "b0"
 """Stands in where our backbone is no Mix Transformer: the smallest SegFormer."""

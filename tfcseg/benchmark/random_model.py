@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from tfcseg.benchmark.plain import to_network
 from tfcseg.errors import UsageError
-from tfcseg.frames import Image
-from tfcseg.labels import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.media.frames import Image
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
-from tfcseg.model_card import BACKBONES
-from tfcseg.weights import IMAGENET_PREPROCESSING, ModelCard, save_model
+from tfcseg.weights.loading import IMAGENET_PREPROCESSING, ModelCard, save_model
+from tfcseg.weights.model_card import BACKBONES
 
 BOUNDARY_SHARE = 0.08
 """Share of the cells at stride 4 beside another class: what the default model finds on the demo clip."""

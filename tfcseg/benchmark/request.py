@@ -16,11 +16,11 @@ from tfcseg.benchmark.clips import SYNTHETIC, Clip, make_clip, read_clip
 from tfcseg.benchmark.plain import PlainSegformer, build_plain, has_transformers
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.errors import UsageError
-from tfcseg.frames import Image
-from tfcseg.inference import IntervalNetwork
-from tfcseg.inference_options import InferenceOptions, checked_options
-from tfcseg.pipeline import SegmentedFrame, segment
-from tfcseg.weights import LoadedModel, load_model, resolve_device, resolve_precision
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.media.frames import Image
+from tfcseg.runs.pipeline import SegmentedFrame, segment
+from tfcseg.weights.loading import LoadedModel, load_model, resolve_device, resolve_precision
 
 PLAIN, IMAGE, TFC = "plain", "image", "tfc"
 """The contenders: SegFormer of transformers frame by frame; ours frame by frame; ours with the method."""

@@ -25,7 +25,7 @@ from tfcseg.benchmark.timing import synchronise
 OTHER = "other"
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "preprocess": ("tfcseg.inference:IntervalNetwork._to_network",),
+    "preprocess": ("tfcseg.inference.engine:IntervalNetwork._to_network",),
     "low stages": (),
     "high stages": (),
     "head": (
@@ -47,7 +47,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tfcseg.model.tfc:_replace",
         "tfcseg.model.decode_head:DecodeHead.classify_points",
     ),
-    "labels": ("tfcseg.inference:labels_from_logits",),
+    "labels": ("tfcseg.inference.engine:labels_from_logits",),
 }
 """Functions of each stage, as ``module:name``: where they are looked up, which for imported ones is the importer.
 

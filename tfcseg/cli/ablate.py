@@ -20,7 +20,7 @@ _BY_SETTINGS = "as --settings says"
 
 
 def _row_names() -> list[str]:
-    from tfcseg.ablation.paper import row_names
+    from tfcseg.research.ablation.paper import row_names
 
     return row_names()
 
@@ -103,10 +103,10 @@ def command(
 
     Example: tfcseg ablate VSPW_480p --rows image,reuse,tfc -o ablation.json
     """
-    from tfcseg.ablation.ablate import Settings, ablate
     from tfcseg.comparison import Scope
-    from tfcseg.evaluation.metrics import VcProtocol
+    from tfcseg.metrics.scores import VcProtocol
     from tfcseg.report import write_json
+    from tfcseg.research.ablation.ablate import Settings, ablate
 
     given = {name: value for name, value in options.network_options(context).items() if value is not None}
     base = Settings() if settings == "paper" else Settings(None, None, None, None, None)

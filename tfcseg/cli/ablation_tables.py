@@ -10,8 +10,8 @@ from rich.table import Table
 from tfcseg.cli.console import plain
 
 if TYPE_CHECKING:
-    from tfcseg.ablation.result import Ablation, RowResult
-    from tfcseg.ablation.similarity import SimilarityScores
+    from tfcseg.research.ablation.result import Ablation, RowResult
+    from tfcseg.research.ablation.similarity import SimilarityScores
 
 _NOTHING = "–"
 _MARKS = {"agrees": "=", "differs": "≠", "unclear": "~"}
@@ -30,7 +30,7 @@ def print_ablation(result: Ablation) -> None:
 
 
 def _rows(result: Ablation) -> Table:
-    from tfcseg.ablation.paper import SCORES
+    from tfcseg.research.ablation.paper import SCORES
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     titles = ("", "mIoU", "VC8", "VC16", "updated\n(%)", "paper\nmIoU", "\nVC8", "\nVC16", "as the\npaper")
@@ -69,7 +69,7 @@ def _conditions(result: Ablation) -> str:
 
 def _marks(row: RowResult) -> str:
     """A mark per score, in their order; a blank where there is nothing to compare."""
-    from tfcseg.ablation.paper import SCORES
+    from tfcseg.research.ablation.paper import SCORES
 
     return "".join(_MARKS.get(row.directions.get(key, ""), " ") for key in SCORES)
 

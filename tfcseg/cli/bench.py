@@ -165,7 +165,7 @@ def _measure_scaling(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from tfcseg.benchmark import measure_scaling
+    from tfcseg.research.scaling import measure_scaling
 
     with _progress(shown=not quiet) as on_step:
         result = measure_scaling(request, what, folder, values, on_step, overwrite=overwrite)

@@ -18,7 +18,7 @@ from tfcseg.model.config import MODE_VARIANTS
 
 if TYPE_CHECKING:
     from tfcseg.comparison import Comparison
-    from tfcseg.evaluation.metrics import VcProtocol
+    from tfcseg.metrics.scores import VcProtocol
 
 _DATASET_OPTIONS = ("split", "protocol", "label_map", "limit", "skip_bad")
 _VIDEO_OPTIONS = ("start", "end")

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tfcseg.evaluation.metrics import VcProtocol
     from tfcseg.evaluation.predictions import PredictionWriter
     from tfcseg.evaluation.result import Evaluation, VideoScore
     from tfcseg.evaluation.scoring import OnFrame
     from tfcseg.evaluation.shards import Shard
     from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
+    from tfcseg.metrics.scores import VcProtocol
 
 _MODEL_OPTIONS = ("model", *options.NETWORK, "device", "precision", "label_map")
 _NOTES_SHOWN = 10
@@ -87,7 +87,7 @@ def command(
     from tfcseg.evaluation.result import RESULT_FILES, write_evaluation
     from tfcseg.evaluation.shards import torchrun_shard
     from tfcseg.evaluation.vspw import open_vspw
-    from tfcseg.result_files import claimed_files
+    from tfcseg.files import claimed_files
 
     if predictions is not None:
         _refuse_model_options(context)
@@ -146,10 +146,10 @@ def _model_source(
     name: str, device: str, precision: str, wanted: dict[str, Any], dataset: VspwDataset, label_map: Path | None
 ) -> dict[str, Any]:
     """Keyword arguments of `evaluate` for the predictions of a model."""
-    from tfcseg.evaluation.label_maps import read_label_map
     from tfcseg.evaluation.model_source import ModelPredictions
-    from tfcseg.inference_options import checked_options
-    from tfcseg.weights import load_model
+    from tfcseg.inference.options import checked_options
+    from tfcseg.labels.label_maps import read_label_map
+    from tfcseg.weights.loading import load_model
 
     loaded = load_model(name, device=device, precision=precision)
     predictions = ModelPredictions(loaded, checked_options(loaded, **wanted))

@@ -63,8 +63,8 @@ def stills(
 
     Example: tfcseg eval-stills facades/test --teachers teachers
     """
-    from tfcseg.held_out import compare_stills
     from tfcseg.report import write_json
+    from tfcseg.research.held_out import compare_stills
 
     with claimed_file(output, sets, overwrite=overwrite):
         with stage_progress("stills", shown=not quiet) as on_progress:
@@ -109,8 +109,8 @@ def clips(
 
     Example: tfcseg eval-clips assets/demo.mp4 --max-frames 6 --teachers teachers
     """
-    from tfcseg.held_out import compare_clips
     from tfcseg.report import write_json
+    from tfcseg.research.held_out import compare_clips
 
     with claimed_file(output, sources, overwrite=overwrite):
         with stage_progress("clips", shown=not quiet) as on_progress:

@@ -12,9 +12,9 @@ from tfcseg.cli.console import plain
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tfcseg.held_out import ClipsResult, StillsResult
-    from tfcseg.held_out.clips import ModelScores
-    from tfcseg.held_out.stills import NetworkScores, SetScore
+    from tfcseg.research.held_out import ClipsResult, StillsResult
+    from tfcseg.research.held_out.clips import ModelScores
+    from tfcseg.research.held_out.stills import NetworkScores, SetScore
 
 _NOTHING = "–"
 _COLUMNS = (

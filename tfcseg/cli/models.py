@@ -18,7 +18,7 @@ def command(as_json: options.Json = False) -> None:
 
     Example: tfcseg models --json
     """
-    from tfcseg.weights import list_models
+    from tfcseg.weights.loading import list_models
 
     facts = [_facts(record) for record in list_models()]
     if as_json:
@@ -47,7 +47,7 @@ def command(as_json: options.Json = False) -> None:
 
 
 def _facts(record: Any) -> dict[str, Any]:
-    from tfcseg.weights import count_parameters, read_card
+    from tfcseg.weights.loading import count_parameters, read_card
 
     card = read_card(record.path)
     return {

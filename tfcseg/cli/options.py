@@ -76,15 +76,15 @@ def completing(known: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]
 
 def model_names() -> list[str]:
     """Models of the registry, and ``default``."""
-    from tfcseg.registry import list_models
+    from tfcseg.weights.registry import list_models
 
     return ["default", *(record.name for record in list_models())]
 
 
 def class_names() -> list[str]:
     """Classes of the default model, as its file names them."""
-    from tfcseg.registry import list_models
-    from tfcseg.tensor_header import parse_json, read_header
+    from tfcseg.weights.registry import list_models
+    from tfcseg.weights.tensor_header import parse_json, read_header
 
     path = next(record.path for record in list_models() if record.is_default)
     match parse_json(read_header(path).metadata.get("labels", "{}")):

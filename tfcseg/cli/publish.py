@@ -36,8 +36,8 @@ def command(
 
     Example: tfcseg publish best.safetensors --name mine --measure VSPW_480p
     """
-    from tfcseg.publishing import check_registry, measure, publish
-    from tfcseg.result_files import claimed_files
+    from tfcseg.files import claimed_files
+    from tfcseg.research.publishing import check_registry, measure, publish
 
     defaults = {key: value for key, value in options.network_options(context).items() if value is not None}
     with claimed_files(output, []):  # a folder that is made in vain goes again

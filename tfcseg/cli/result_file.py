@@ -16,7 +16,7 @@ _Result = TypeVar("_Result")
 @contextmanager
 def claimed_file(output: Path | None, inputs: Sequence[Path], *, overwrite: bool) -> Iterator[None]:
     """Make sure that the file can be written before anything is measured."""
-    from tfcseg.result_files import claimed_files
+    from tfcseg.files import claimed_files
 
     if output is None:
         yield

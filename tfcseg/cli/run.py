@@ -18,10 +18,10 @@ from tfcseg.cli.console import is_terminal, one_line, plain, print_error, print_
 from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
 
 if TYPE_CHECKING:
-    from tfcseg.pipeline import Progress as OnFrame
     from tfcseg.report import Report
-    from tfcseg.run_options import RunOptions
-    from tfcseg.weights import LoadedModel
+    from tfcseg.runs.options import RunOptions
+    from tfcseg.runs.pipeline import Progress as OnFrame
+    from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
     list[str], typer.Argument(help="Videos, folders of images, or - for a video on stdin.", show_default=False)
@@ -82,9 +82,9 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
-    from tfcseg.outputs import output_folders
-    from tfcseg.result_plan import ResultOptions
-    from tfcseg.run_options import RunOptions
+    from tfcseg.runs.options import RunOptions
+    from tfcseg.runs.outputs import output_folders
+    from tfcseg.runs.result_plan import ResultOptions
 
     if not (overlay or masks or csv or report or html or side_by_side or as_json):
         raise UsageError("every output is switched off; nothing would be written")
@@ -135,8 +135,8 @@ def command(
 
 def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOptions, *, quiet: bool) -> Any:
     """Run one input and tell about it; returns its report in JSON types. Interrupted says what is kept."""
-    from tfcseg.pipeline import run_video
     from tfcseg.report import to_json
+    from tfcseg.runs.pipeline import run_video
 
     try:
         with _progress(source, shown=not quiet) as on_frame:
@@ -155,7 +155,7 @@ def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOption
 
 
 def _what_is_kept(folder: Path) -> str:
-    from tfcseg.run_state import unfinished_frames
+    from tfcseg.runs.state import unfinished_frames
 
     frames = unfinished_frames(folder)
     if frames == 0:
@@ -169,7 +169,7 @@ def _what_is_kept(folder: Path) -> str:
 
 def _read_report(folder: Path) -> Any:
     """The report of a finished run as it stands in its file; None without one."""
-    from tfcseg.outputs import OutputDir
+    from tfcseg.runs.outputs import OutputDir
 
     try:
         return json.loads(OutputDir(folder).report_json.read_bytes())

@@ -11,9 +11,10 @@ from rich.table import Table
 from tfcseg.cli.console import plain
 
 if TYPE_CHECKING:
-    from tfcseg.benchmark import Benchmark, Scaling
+    from tfcseg.benchmark import Benchmark
     from tfcseg.benchmark.result import Speed
     from tfcseg.benchmark.timing import Spread
+    from tfcseg.research.scaling import Scaling
 
 _NOTHING = "–"
 

@@ -24,17 +24,17 @@ from tfcseg.comparison.result import (
 from tfcseg.comparison.trade_off import PLOT_NAMES, draw_trade_off, require_matplotlib
 from tfcseg.errors import DataError, InputError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.label_maps import read_label_map
-from tfcseg.evaluation.metrics import VcProtocol
 from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.predictions import PredictionFolder, PredictionSource
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
-from tfcseg.frames import Image
-from tfcseg.images import read_image
-from tfcseg.inference import network_size
-from tfcseg.result_files import claimed_files
-from tfcseg.weights import LoadedModel, load_model
+from tfcseg.files import claimed_files
+from tfcseg.inference.engine import network_size
+from tfcseg.labels.label_maps import read_label_map
+from tfcseg.media.frames import Image
+from tfcseg.media.images import read_image
+from tfcseg.metrics.scores import VcProtocol
+from tfcseg.weights.loading import LoadedModel, load_model
 
 _SAMPLES = 3
 """Videos on whose beginnings FLOPs are counted."""

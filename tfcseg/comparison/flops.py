@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tfcseg.frames import Image
-from tfcseg.inference import IntervalNetwork
-from tfcseg.inference_options import InferenceOptions
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.options import InferenceOptions
+from tfcseg.media.frames import Image
 from tfcseg.model.carry_over import Carried
-from tfcseg.weights import LoadedModel
+from tfcseg.weights.loading import LoadedModel
 
 FLOPS_FACTS = {
     "counted": "convolutions and matrix products; a multiply-add counts as two",

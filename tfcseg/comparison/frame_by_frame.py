@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.comparison.masks import MaskFolder
-from tfcseg.comparison.pictures import RowPainter
 from tfcseg.comparison.result import Difference
-from tfcseg.frames import Frame, VideoInfo
-from tfcseg.labels import LabelSet
-from tfcseg.outputs import replace_atomically
+from tfcseg.drawing.pictures import RowPainter
+from tfcseg.labels.label_sets import LabelSet
+from tfcseg.media.frames import Frame, VideoInfo
+from tfcseg.media.reader import VideoWriter
 from tfcseg.report.moments import greatest_moments
-from tfcseg.video import VideoWriter
+from tfcseg.runs.outputs import replace_atomically
 
 MAX_PICTURES = 6
 PICTURES_APART_S = 1.0

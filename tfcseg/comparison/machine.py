@@ -12,7 +12,7 @@ import torch
 
 from tfcseg.machine import device_name
 from tfcseg.report import model_facts
-from tfcseg.weights import LoadedModel
+from tfcseg.weights.loading import LoadedModel
 
 
 def machine_facts(model: LoadedModel) -> dict[str, Any]:

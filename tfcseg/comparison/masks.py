@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.consistency import ConsistencyMeter
 from tfcseg.errors import DataError
-from tfcseg.evaluation.metrics import Mean
-from tfcseg.frames import Frame
-from tfcseg.images import natural_key
-from tfcseg.labels import NO_CLASS, LabelSet
-from tfcseg.masks import read_mask
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.media.frames import Frame
+from tfcseg.media.images import natural_key
+from tfcseg.media.masks import read_mask
+from tfcseg.metrics.consistency import ConsistencyMeter
+from tfcseg.metrics.scores import Mean
 
 
 class MaskFolder:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import UsageError
-from tfcseg.frames import Image
-from tfcseg.inference import IntervalNetwork
-from tfcseg.inference_options import InferenceOptions, check_variants, variant_options
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.options import InferenceOptions, check_variants, variant_options
+from tfcseg.media.frames import Image
 from tfcseg.model.config import MODE_VARIANTS
-from tfcseg.weights import LoadedModel
+from tfcseg.weights.loading import LoadedModel
 
 MAX_SAMPLE = 32
 """Frames of an interval that warm the network up and count its FLOPs: bounds memory whatever the interval."""

@@ -9,15 +9,15 @@ from typing import Any
 
 import PIL.Image
 
-from tfcseg.comparison.strip_picture import Column, draw_strip
+from tfcseg.drawing.strip_picture import Column, draw_strip
 from tfcseg.errors import InputError, UsageError
-from tfcseg.frames import FrameSource, Image
-from tfcseg.inference_options import InferenceOptions, checked_options
-from tfcseg.outputs import replace_atomically
-from tfcseg.pipeline import segment
-from tfcseg.result_files import claimed_files
-from tfcseg.video import open_frames
-from tfcseg.weights import LoadedModel, load_model
+from tfcseg.files import claimed_files
+from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.media.frames import FrameSource, Image
+from tfcseg.media.reader import open_frames
+from tfcseg.runs.outputs import replace_atomically
+from tfcseg.runs.pipeline import segment
+from tfcseg.weights.loading import LoadedModel, load_model
 
 MOST_FRAMES = 12
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}

@@ -27,15 +27,15 @@ from tfcseg.comparison.result import (
 )
 from tfcseg.comparison.trade_off import PLOT_NAMES, draw_trade_off, require_matplotlib
 from tfcseg.errors import UsageError
-from tfcseg.frames import Frame, FrameSource, Image, VideoInfo
-from tfcseg.inference import network_size
-from tfcseg.outputs import OutputDir, claimed_output
-from tfcseg.pipeline import SegmentedFrame, prefetch_frames, run
+from tfcseg.files import claimed_files
+from tfcseg.inference.engine import network_size
+from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
+from tfcseg.media.reader import open_frames
 from tfcseg.report import Report
-from tfcseg.result_files import claimed_files
-from tfcseg.result_plan import ResultOptions
-from tfcseg.video import open_frames
-from tfcseg.weights import LoadedModel, load_model
+from tfcseg.runs.outputs import OutputDir, claimed_output
+from tfcseg.runs.pipeline import SegmentedFrame, prefetch_frames, run
+from tfcseg.runs.result_plan import ResultOptions
+from tfcseg.weights.loading import LoadedModel, load_model
 
 SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
 _FLOP_SAMPLES = 3

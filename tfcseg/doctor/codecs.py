@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tfcseg.doctor.findings import Finding
 from tfcseg.errors import TfcsegError
-from tfcseg.ffmpeg import ffmpeg_path
+from tfcseg.media.ffmpeg import ffmpeg_path
 
 _REINSTALL = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to another ffmpeg"
 _TIMEOUT_S = 30

@@ -11,8 +11,8 @@ from typing import Any
 
 from tfcseg.doctor.findings import Finding
 from tfcseg.errors import TfcsegError
-from tfcseg.registry import ModelRecord, list_models
-from tfcseg.tensor_header import open_weights
+from tfcseg.weights.registry import ModelRecord, list_models
+from tfcseg.weights.tensor_header import open_weights
 
 _REINSTALL = "install tfcseg again: pip install --force-reinstall tfcseg"
 _LITTLE_SPACE_BYTES = 1 << 30

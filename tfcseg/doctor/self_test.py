@@ -12,7 +12,7 @@ from tfcseg.doctor.findings import Finding
 from tfcseg.errors import TfcsegError
 
 if TYPE_CHECKING:
-    from tfcseg.weights import LoadedModel
+    from tfcseg.weights.loading import LoadedModel
 
 FRAMES, RATE = 8, 10
 SIZE = (180, 240)
@@ -25,7 +25,7 @@ _ADVICE = "mend what is broken above; if nothing is, report this with the output
 
 def check_by_running() -> Iterator[Finding]:
     """Segment a clip with the default model in a temporary folder and look at all that was written."""
-    from tfcseg.weights import load_model
+    from tfcseg.weights.loading import load_model
 
     started_s = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="tfcseg-doctor-", ignore_cleanup_errors=True) as folder:
@@ -58,8 +58,8 @@ def self_test_finding(facts: dict[str, Any]) -> Finding:
 
 
 def _run(folder: Path, model: LoadedModel) -> dict[str, Any]:
-    from tfcseg.pipeline import run
-    from tfcseg.video import read_frames
+    from tfcseg.media.reader import read_frames
+    from tfcseg.runs.pipeline import run
 
     clip = folder / "clip.mp4"
     _make_clip(clip)
@@ -78,7 +78,7 @@ def _run(folder: Path, model: LoadedModel) -> dict[str, Any]:
 
 
 def _make_clip(path: Path) -> None:
-    from tfcseg.ffmpeg import FfmpegProcess
+    from tfcseg.media.ffmpeg import FfmpegProcess
 
     length = f"duration={FRAMES / RATE}"
     picture = f"testsrc2=size={SIZE[1]}x{SIZE[0]}:rate={RATE}:{length}"
@@ -91,7 +91,7 @@ def _make_clip(path: Path) -> None:
 
 def _mask_size(path: Path, classes: int) -> tuple[int, ...] | None:
     """(height, width) of a mask; None if it names classes that there are not."""
-    from tfcseg.masks import read_mask
+    from tfcseg.media.masks import read_mask
 
     labels = read_mask(path)
     return labels.shape if labels.max() < classes else None
@@ -102,9 +102,9 @@ def _agreement(clip: Path, model: LoadedModel) -> float | None:
     import numpy as np
     import torch
 
-    from tfcseg.pipeline import segment
-    from tfcseg.video import read_frames
-    from tfcseg.weights import load_model
+    from tfcseg.media.reader import read_frames
+    from tfcseg.runs.pipeline import segment
+    from tfcseg.weights.loading import load_model
 
     if (model.device.type, model.precision) == ("cpu", torch.float32):
         return None

@@ -14,8 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, TfcsegError, UsageError
-from tfcseg.evaluation.label_maps import LabelMap
-from tfcseg.evaluation.metrics import (
+from tfcseg.evaluation.predictions import PredictionSource
+from tfcseg.evaluation.provenance import Provenance
+from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, percent
+from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
+from tfcseg.evaluation.shards import Shard
+from tfcseg.evaluation.stability import flow_name
+from tfcseg.evaluation.vspw import VspwDataset, open_vspw
+from tfcseg.labels.label_maps import LabelMap
+from tfcseg.labels.label_sets import LabelSet
+from tfcseg.metrics.scores import (
     VC_WINDOWS,
     ConfusionMatrix,
     Counts,
@@ -28,14 +36,6 @@ from tfcseg.evaluation.metrics import (
     pixel_accuracy,
     weighted_iou,
 )
-from tfcseg.evaluation.predictions import PredictionSource
-from tfcseg.evaluation.provenance import Provenance
-from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, percent
-from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
-from tfcseg.evaluation.shards import Shard
-from tfcseg.evaluation.stability import flow_name
-from tfcseg.evaluation.vspw import VspwDataset, open_vspw
-from tfcseg.labels import LabelSet
 
 logger = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.evaluation.predictions import Prediction
 from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
-from tfcseg.images import read_image
-from tfcseg.inference import IntervalNetwork
-from tfcseg.inference_options import InferenceOptions
-from tfcseg.intervals import Group, run_intervals
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.intervals import Group, run_intervals
+from tfcseg.inference.options import InferenceOptions
+from tfcseg.media.images import read_image
 from tfcseg.report import model_facts
-from tfcseg.summary import option_facts
-from tfcseg.weights import LoadedModel
+from tfcseg.runs.summary import option_facts
+from tfcseg.weights.loading import LoadedModel
 
 _Interval: TypeAlias = list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]]
 

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tfcseg.evaluation.metrics import Mean, VcProtocol, WindowScores
 from tfcseg.evaluation.page import write_page
 from tfcseg.evaluation.provenance import Provenance
-from tfcseg.outputs import replace_atomically
+from tfcseg.metrics.scores import Mean, VcProtocol, WindowScores
+from tfcseg.runs.outputs import replace_atomically
 
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
 

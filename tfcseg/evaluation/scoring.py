@@ -12,8 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, TfcsegError
-from tfcseg.evaluation.label_maps import LabelMap, built_in_label_map
-from tfcseg.evaluation.metrics import (
+from tfcseg.evaluation.predictions import Prediction, PredictionSource
+from tfcseg.evaluation.result import Skip, SkipKind, VideoScore, percent
+from tfcseg.evaluation.stability import StabilityScores
+from tfcseg.evaluation.vspw import VspwFrame, VspwVideo, read_target
+from tfcseg.labels.label_maps import LabelMap, built_in_label_map
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, name_table
+from tfcseg.metrics.scores import (
     VC_WINDOWS,
     ConfusionMatrix,
     Counts,
@@ -24,11 +29,6 @@ from tfcseg.evaluation.metrics import (
     only_targets,
     pixel_accuracy,
 )
-from tfcseg.evaluation.predictions import Prediction, PredictionSource
-from tfcseg.evaluation.result import Skip, SkipKind, VideoScore, percent
-from tfcseg.evaluation.stability import StabilityScores
-from tfcseg.evaluation.vspw import VspwFrame, VspwVideo, read_target
-from tfcseg.labels import NO_CLASS, LabelSet, name_table
 
 logger = logging.getLogger(__name__)
 

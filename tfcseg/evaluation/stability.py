@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfcseg.consistency import ConsistencyMeter
 from tfcseg.errors import DataError
-from tfcseg.evaluation.metrics import Labels, Mean
-from tfcseg.images import read_image
+from tfcseg.media.images import read_image
+from tfcseg.metrics.consistency import ConsistencyMeter
+from tfcseg.metrics.scores import Labels, Mean
 
 
 class StabilityScores:

@@ -24,9 +24,9 @@ import cv2
 import numpy as np
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.metrics import Labels
-from tfcseg.labels import NO_CLASS, LabelSet, distinct_palette
-from tfcseg.masks import read_mask
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.media.masks import read_mask
+from tfcseg.metrics.scores import Labels
 
 LABEL_FILE = "label_num_dic_final.json"
 SPLITS = ("train", "val", "test")

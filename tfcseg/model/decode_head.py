@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfcseg.model.config import NUM_LEVELS
-from tfcseg.model.fused import add_and_rectify, convolve
+from tfcseg.model.ops.fused import add_and_rectify, convolve
 
 CLASSIFIER_DROPOUT = 0.1
 

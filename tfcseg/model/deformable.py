@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from tfcseg.model.config import NUM_LEVELS
 from tfcseg.model.correlation import Points
-from tfcseg.model.fused import apply_linear, is_for_onednn
-from tfcseg.model.sampling import Level, UnprojectedLevel, sample_and_weigh
+from tfcseg.model.ops.fused import apply_linear, is_for_onednn
+from tfcseg.model.ops.sampling import Level, UnprojectedLevel, sample_and_weigh
 
 BLOCK_POINTS = 1024
 """Points that go through the FFN together: always as many, which oneDNN is fast with, and what is wide stays small."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tfcseg.model.alignment import Shift, find_shift, move
+from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0
+from tfcseg.model.backbones.mix_transformer import MixTransformer, build_mix_transformer
 from tfcseg.model.carry_over import Carried, Carrying, carry_over
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.correlation import (
@@ -24,10 +26,8 @@ from tfcseg.model.correlation import (
 )
 from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
-from tfcseg.model.efficientnet_lite import EfficientNetLite0
-from tfcseg.model.fused import convolve
-from tfcseg.model.mix_transformer import MixTransformer, build_mix_transformer
-from tfcseg.model.sampling import Level
+from tfcseg.model.ops.fused import convolve
+from tfcseg.model.ops.sampling import Level
 
 Backbone: TypeAlias = MixTransformer | EfficientNetLite0
 """Four levels at strides 4, 8, 16, 32 (``channels``) in two halves: ``encode_low`` and ``encode_high`` (eq. 1)."""

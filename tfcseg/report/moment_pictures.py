@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.render import Image, mark_difference, overlay
+from tfcseg.drawing.render import Image, mark_difference, overlay
 from tfcseg.report.moments import Moment
 
 _QUALITY = 82

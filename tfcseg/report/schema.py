@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tfcseg.weights import LoadedModel
+    from tfcseg.weights.loading import LoadedModel
 
 SCHEMA = 1
 

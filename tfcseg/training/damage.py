@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tfcseg.errors import DataError, InputError
-from tfcseg.images import read_image
+from tfcseg.media.images import read_image
 
 _T = TypeVar("_T")
 

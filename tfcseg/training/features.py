@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tfcseg.model.config import NUM_LEVELS
 from tfcseg.model.decode_head import resize
 from tfcseg.training.losses import WeightedSum
-from tfcseg.weights import LoadedModel, Preprocessing
+from tfcseg.weights.loading import LoadedModel, Preprocessing
 
 LEVELS = tuple(range(1, NUM_LEVELS))
 """Strides 8, 16 and 32: edges and colours at stride 4 are learnt quickly from the labels."""

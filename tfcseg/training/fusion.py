@@ -17,8 +17,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.evaluation.label_names import VOC21
-from tfcseg.labels import ADE31, NO_CLASS, SCENES
+from tfcseg.labels.label_names import VOC21
+from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
 
 SURE, DOUBTFUL = 0.8, 0.3
 """VOC's teacher is believed against ADE31's from the first on; below the second it does not object."""

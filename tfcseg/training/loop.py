@@ -35,7 +35,7 @@ from tfcseg.training.processes import (
     use_cross_process_norm,
 )
 from tfcseg.training.validation import validation_miou
-from tfcseg.weights import ModelCard, save_model
+from tfcseg.weights.loading import ModelCard, save_model
 
 
 @dataclass(frozen=True, slots=True)

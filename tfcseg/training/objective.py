@@ -15,7 +15,7 @@ from tfcseg.model.correlation import interpolation_weight
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.losses import WeightedSum, hard_cross_entropy, similarity_loss, soft_cross_entropy
-from tfcseg.weights import Preprocessing
+from tfcseg.weights.loading import Preprocessing
 
 Losses = dict[str, WeightedSum]
 Objective = Callable[[TFCSegmenter, Tensor, Tensor, str], Losses]

@@ -16,13 +16,13 @@ import torch
 from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError, InputError, UsageError
-from tfcseg.evaluation.label_names import VOC21
 from tfcseg.evaluation.vspw import LABEL_FILE
-from tfcseg.labels import ADE31, SCENES, LabelSet
+from tfcseg.labels.label_names import VOC21
+from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
+from tfcseg.media.reader import probe
+from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
 from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
-from tfcseg.model.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
-from tfcseg.model_card import BACKBONES
 from tfcseg.training.balance import class_shares, rarity_weights
 from tfcseg.training.damage import examine, image_defect, refuse
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
@@ -32,8 +32,8 @@ from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import processes_in_all
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
-from tfcseg.video import probe
-from tfcseg.weights import ModelCard, Preprocessing, load_model
+from tfcseg.weights.loading import ModelCard, Preprocessing, load_model
+from tfcseg.weights.model_card import BACKBONES
 
 LITE0_PREPROCESSING = Preprocessing(480, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 MIT_PREPROCESSING = Preprocessing(480, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))

@@ -16,7 +16,7 @@ from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import process_device, processes_here
 from tfcseg.training.recipes import is_vspw, recipe_options
 from tfcseg.training.teachers import teacher_files
-from tfcseg.weights import resolve_device
+from tfcseg.weights.loading import resolve_device
 
 STAGES = ("image", "tfc")
 DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 320, 480

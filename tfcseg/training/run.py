@@ -14,7 +14,6 @@ import torch
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.model.tfc import TFCSegmenter
-from tfcseg.model_card import parse_card
 from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.loop import Trainer
 from tfcseg.training.processes import end_processes, first_process_first, start_processes
@@ -28,7 +27,8 @@ from tfcseg.training.recipes import (
 from tfcseg.training.request import TrainPlan, TrainRequest, plan_training
 from tfcseg.training.supervised import start_supervised, vspw_material
 from tfcseg.training.teachers import taught_labels
-from tfcseg.weights import ModelCard, load_model
+from tfcseg.weights.loading import ModelCard, load_model
+from tfcseg.weights.model_card import parse_card
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 SUPERVISED_BACKBONE = "mit_b0"

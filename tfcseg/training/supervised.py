@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tfcseg.convert import ConvertedEncoder, convert_pretrained
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.labels import LabelSet
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.model.config import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
-from tfcseg.tensor_file import is_pickle
-from tfcseg.tensor_header import read_header
 from tfcseg.training.damage import refuse
 from tfcseg.training.datasets import SampleStream
 from tfcseg.training.loop import TrainOptions
@@ -25,7 +22,10 @@ from tfcseg.training.recipes import (
     with_classes,
 )
 from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
-from tfcseg.weights import ModelCard
+from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
+from tfcseg.weights.loading import ModelCard
+from tfcseg.weights.tensor_file import is_pickle
+from tfcseg.weights.tensor_header import read_header
 
 
 def vspw_material(root: Path, options: TrainOptions, processes: int, *, skip_bad: bool) -> Material:

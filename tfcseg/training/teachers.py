@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, UsageError
-from tfcseg.evaluation.label_names import VOC21
-from tfcseg.labels import ADE31, SCENES, LabelSet
+from tfcseg.labels.label_names import VOC21
+from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
 
 GRID = 128
 """Soft labels are (GRID, GRID, K) over the whole image squeezed to a square: the teachers' own resolution."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import read_json_object
-from tfcseg.labels import SCENES
+from tfcseg.labels.label_sets import SCENES
 from tfcseg.training.fusion import VOC_NAMES
 
 MASKS, IMAGES, CLASSES = "masks", "images", "classes.json"

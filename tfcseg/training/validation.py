@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.metrics import ConfusionMatrix, mean_iou
-from tfcseg.labels import NO_CLASS
+from tfcseg.labels.label_sets import NO_CLASS
+from tfcseg.metrics.scores import ConfusionMatrix, mean_iou
 from tfcseg.training.datasets import Sample
 from tfcseg.training.objective import grid_classes
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.labels import NO_CLASS
+from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.training.augment import View, view_hard_labels
 
 RESIZE_RANGE = (0.5, 2.0)

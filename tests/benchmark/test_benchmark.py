@@ -1,0 +1,357 @@
+"""The benchmark measures what it says: fair turns, the same weights for all, stages that add up. Never how fast."""
+
+import importlib.util
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers.tiny_model import build_tiny_network, moving_clip, moving_images, tiny_card, write_tiny_model
+from tfcseg.benchmark import Request
+from tfcseg.benchmark.child import measure_job, peak_mib
+from tfcseg.benchmark.clips import make_clip, parse_size, read_clip, repeat_clip, synthetic_images
+from tfcseg.benchmark.end_to_end import run_plain
+from tfcseg.benchmark.limits import matrix_gflops
+from tfcseg.benchmark.memory import job_for, run_job
+from tfcseg.benchmark.model_only import measure_model_only, measure_stages
+from tfcseg.benchmark.plain import build_plain, segformer_tensors, to_network
+from tfcseg.benchmark.random_model import BOUNDARY_SHARE, boundary_share, write_random_model
+from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, open_contest
+from tfcseg.benchmark.stages import OTHER, STAGES, StageClock, resolve, stage_times_ms
+from tfcseg.benchmark.timing import alternate, spread, timed_ms
+from tfcseg.comparison.flops import count_gflops
+from tfcseg.errors import InputError, TfcsegError, UsageError
+from tfcseg.inference.engine import IntervalNetwork, network_size
+from tfcseg.inference.options import checked_options
+from tfcseg.media.masks import read_mask
+from tfcseg.media.reader import read_frames
+from tfcseg.model.decode_head import DecodeHead
+from tfcseg.runs.pipeline import segment
+from tfcseg.weights.convert import our_name
+from tfcseg.weights.loading import LoadedModel, load_model
+
+CPU = torch.device("cpu")
+needs_transformers = pytest.mark.skipif(
+    importlib.util.find_spec("transformers") is None, reason="transformers is not installed"
+)
+
+
+def unfolded(backbone):
+    network = build_tiny_network(backbone)
+    return LoadedModel(network, tiny_card(backbone), CPU, torch.float32, "0" * 64, 0)
+
+
+@pytest.fixture(scope="module")
+def clip_file(tmp_path_factory):
+    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", (64, 96), 8)
+
+
+@pytest.fixture
+def tiny_file(tmp_path):
+    return write_tiny_model(tmp_path / "tiny.safetensors", "mit_b0")
+
+
+# Turns
+
+
+def test_contenders_take_turns_there_and_back():
+    calls = []
+    tasks = {name: lambda name=name: calls.append(name) or float(len(calls)) for name in "abc"}
+    steps = []
+    samples = alternate(tasks, 3, on_step=lambda done, total: steps.append((done, total)))
+    assert "".join(calls) == "abc" + "cba" + "abc" + "cba"
+    assert samples == {"a": [6, 7, 12], "b": [5, 8, 11], "c": [4, 9, 10]}, "the first round warms up"
+    assert steps == [(done, 12) for done in range(1, 13)]
+
+
+def test_spread_is_median_and_range():
+    found = spread([5.0, 1.0, 2.0, 100.0])
+    assert (found.median, found.low, found.high, found.samples) == (3.5, 1.0, 100.0, 4)
+
+
+def test_time_is_per_frame():
+    assert timed_ms(lambda: time.sleep(0.02), CPU, frames=4) >= 5
+
+
+# Clips
+
+
+def test_synthetic_clip_is_always_the_same_and_moves():
+    first, second = (list(synthetic_images(3, (48, 64))) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert first[0].shape == (48, 64, 3)
+    assert not np.array_equal(first[0], first[1])
+    assert np.unique(first[0]).size > 50
+
+
+def test_clip_ends_after_the_frames_asked_for(clip_file):
+    clip = read_clip(clip_file, 5)
+    assert (len(clip.images), clip.size, clip.name) == (5, (64, 96), "clip.mp4")
+    for frames in (1, 3, 8):
+        assert len(list(read_frames(clip.path, end_s=clip.end_s(frames)))) == frames
+
+
+def test_clip_is_repeated_to_any_length(clip_file, tmp_path):
+    longer = repeat_clip(clip_file, tmp_path / "longer.mp4", 19)
+    images = [frame.image for frame in read_frames(longer, end_s=read_clip(longer, 1).end_s(19))]
+    assert len(images) == 19
+    assert all(np.array_equal(image, images[index % 8]) for index, image in enumerate(images))
+
+
+def test_a_clip_that_is_none_cannot_be_repeated(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(InputError, match="cannot be repeated"):
+        repeat_clip(tmp_path / "text.mp4", tmp_path / "longer.mp4", 5)
+
+
+@pytest.mark.parametrize("text", ["480p", "854", "0x480", "854x", "x", "99999x480", "-5x480"])
+def test_sizes_that_make_no_sense(text):
+    with pytest.raises(UsageError, match="as in 854x480"):
+        parse_size(text)
+    assert parse_size("854x480") == (480, 854)
+
+
+# Contender (a)
+
+
+@needs_transformers
+def test_plain_segformer_has_our_weights():
+    ours = unfolded("mit_b0")
+    plain = build_plain(ours, 64, CPU)
+    image = moving_clip(2, (64, 96))
+    with torch.inference_mode():
+        theirs = plain.network(image).logits
+        expected = ours.network.image(image)
+    assert plain.has_same_weights
+    assert expected.std() > 0.5
+    torch.testing.assert_close(theirs, expected, rtol=1e-3, atol=1e-3)
+
+
+@needs_transformers
+def test_every_number_of_a_segformer_arrives_once():
+    ours = unfolded("mit_b0").network.state_dict()
+    theirs = build_plain(unfolded("mit_b0"), 64, CPU).network.state_dict()
+    shared = {name: tensor for name, tensor in ours.items() if not name.startswith("update.")}
+    assert sum(map(torch.numel, theirs.values())) == sum(map(torch.numel, shared.values()))
+    assert {our_name(name).replace(".key.", ".key_value.").replace(".value.", ".key_value.") for name in theirs} == (
+        set(shared)
+    )
+
+
+def test_names_of_an_unknown_version_are_an_error():
+    with pytest.raises(TfcsegError, match=r"'decode_head\.new\.weight'"):
+        segformer_tensors({}, ["decode_head.new.weight"])
+
+
+@needs_transformers
+def test_labels_of_plain_and_image_agree(tmp_path):
+    images = moving_images(3, (90, 140))
+    path = write_random_model(tmp_path / "random.safetensors", "mit_b0", 9, images[:1])
+    plain = build_plain(load_model(path, device="cpu", fold=False), 96, CPU)
+    model = load_model(path, device="cpu", precision="fp32")
+    ours = [frame.labels for frame in segment(images, model, mode="image", size=96)]
+    theirs = [plain.labels(image) for image in images]
+    assert np.unique(ours).size > 2
+    assert np.mean(np.equal(ours, theirs)) >= 0.999
+
+
+@needs_transformers
+def test_a_segformer_stands_in_for_another_backbone():
+    plain = build_plain(unfolded("efficientnet_lite0"), 64, CPU)
+    image = moving_images(1, (64, 96))[0]
+    assert not plain.has_same_weights
+    assert plain.labels(image).shape == (64, 96)
+    assert plain.network.config.num_labels == len(unfolded("efficientnet_lite0").labels)
+
+
+@pytest.mark.parametrize("size", [32, 64, 160])
+def test_plain_preprocessing_is_ours(size):
+    images = moving_images(2, (45, 70))
+    pixels = to_network(images, tiny_card().preprocessing, size)
+    height, width = network_size((45, 70), size)
+    assert pixels.shape == (2, 3, height, width)
+    assert pixels.is_contiguous()
+    model = unfolded("mit_b0")
+    ours = IntervalNetwork(model, checked_options(model, size=size))._to_network(images)
+    torch.testing.assert_close(pixels, ours)
+
+
+@needs_transformers
+def test_plain_writes_the_same_kinds_of_files(clip_file, tmp_path):
+    model = unfolded("mit_b0")
+    clip = read_clip(clip_file, 1)
+    plain = build_plain(model, 64, CPU)
+    assert run_plain(plain, model.labels, clip_file, clip.end_s(3), tmp_path) == 3
+    assert len(list(read_frames(tmp_path / "overlay.mp4"))) == 3
+    assert np.array_equal(read_mask(tmp_path / "masks" / "00000000.png"), plain.labels(clip.images[0]))
+
+
+# Random weights
+
+
+@pytest.mark.parametrize("backbone", ["mit_b0", "efficientnet_lite0"])
+def test_random_weights_find_boundaries_as_trained_ones_do(backbone, tmp_path):
+    images = list(synthetic_images(1, (160, 224)))
+    files = [write_random_model(tmp_path / f"{name}.safetensors", backbone, 20, images) for name in "ab"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    model = load_model(files[0], device="cpu", precision="fp32")
+    assert len(model.labels) == 20
+    with torch.inference_mode():
+        labels = model.network.image(to_network(images, model.card.preprocessing)).argmax(dim=1)
+    assert BOUNDARY_SHARE / 2 < boundary_share(labels) < BOUNDARY_SHARE * 1.5
+
+
+def test_boundary_cells_are_those_beside_another_class():
+    labels = torch.zeros(1, 5, 5, dtype=torch.long)
+    assert boundary_share(labels) == 0
+    labels[0, 2, 2] = 1
+    assert boundary_share(labels) == 4 / 16
+
+
+@pytest.mark.parametrize(("backbone", "classes"), [("vit_b", 10), ("mit_b0", 1), ("mit_b0", 255)])
+def test_random_weights_that_cannot_be(backbone, classes, tmp_path):
+    with pytest.raises(UsageError, match=r"mit_b0|between 2 and"):
+        write_random_model(tmp_path / "x.safetensors", backbone, classes, moving_images(1))
+
+
+# Stages
+
+
+def test_stages_name_functions_that_exist():
+    for places in STAGES.values():
+        for place in places:
+            owner, name = resolve(place)
+            assert callable(getattr(owner, name)), place
+
+
+def test_functions_are_as_before_after_timing():
+    places = [resolve(place) for places in STAGES.values() for place in places]
+    backbone = unfolded("mit_b0").network.backbone
+    places += [(backbone, "encode_low"), (backbone, "encode_high")]
+    before = [getattr(owner, name) for owner, name in places]
+    with StageClock(backbone, CPU):
+        assert all(getattr(owner, name) != function for (owner, name), function in zip(places, before, strict=True))
+    assert [getattr(owner, name) for owner, name in places] == before
+
+
+def test_time_inside_of_another_stage_counts_there():
+    clock = StageClock(nn.Module(), CPU)
+    inner = clock._timed("labels", lambda: time.sleep(0.03))
+    outer = clock._timed("head", lambda: inner())
+    outer()
+    assert clock.seconds["labels"] >= 0.03
+    assert clock.seconds["head"] < 0.02
+
+
+def test_stages_add_up():
+    head, z = DecodeHead((4, 4, 4, 4), 8, 3).eval(), torch.zeros(1, 8, 4, 4)
+    backbone = unfolded("mit_b0").network.backbone
+    times = stage_times_ms(lambda: (head.classify(z), time.sleep(0.01)), backbone, CPU, 2)
+    assert set(times) == {*STAGES, OTHER}
+    assert times["head"] > 0
+    assert times[OTHER] >= 5, "what no stage claims"
+    assert times["search"] == 0
+
+
+# Parts
+
+
+@needs_transformers
+def test_model_only_measures_all_contenders(tiny_file, clip_file):
+    request = Request(model=str(tiny_file), video=clip_file, frames=8, plain_frames=2, rounds=2, updated_fraction=0.25)
+    with open_contest(request) as contest:
+        found = measure_model_only(contest)
+        stages = measure_stages(contest)
+    assert list(found.ms_per_frame) == [PLAIN, IMAGE, TFC]
+    assert all(times.samples == 2 for times in found.ms_per_frame.values())
+    assert found.agreement["plain|image"] >= 99.9
+    assert 0 < found.agreement["image|tfc"] <= 100
+    assert found.updated_fraction == pytest.approx(25, abs=1), "of the points, by the choice of the threshold"
+    assert stages[IMAGE]["sparse update"].median == 0 == stages[IMAGE]["correlation"].median
+    busy = {"preprocess", "low stages", "high stages", "head", "correlation", "sparse update", "labels"}
+    assert {stage for stage, times in stages[TFC].items() if times.median > 0} >= busy
+
+
+def test_interval_of_one_leaves_tfc_out(tiny_file, clip_file):
+    request = Request(model=str(tiny_file), video=clip_file, frames=2, plain_frames=1, rounds=1, keyframe_interval=1)
+    with open_contest(request) as contest:
+        assert TFC not in measure_model_only(contest).ms_per_frame
+
+
+def test_what_was_written_for_the_measurement_is_removed(tiny_file):
+    with open_contest(Request(model=str(tiny_file), synthetic_size=(64, 96), frames=2, clip_frames=4)) as contest:
+        folder = contest.folder
+        assert contest.clip.name == "synthetic"
+        assert contest.clip.path.is_file()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"parts": ["speed"]}, "no part 'speed'"),
+        ({"parts": []}, "nothing is left"),
+        ({"rounds": 0}, "rounds of 0"),
+        ({"plain_frames": 0}, "plain-frames of 0"),
+        ({"updated_fraction": 2.0}, "not between 0 and 1"),
+        ({"updated_fraction": 0.1, "threshold": 0.5}, "exclude each other"),
+        ({"device": "abacus"}, "no device 'abacus'"),
+        ({"plain_precision": "int3"}, "no precision 'int3'"),
+        ({"updated_fraction": 0.5, "keyframe_interval": 1}, "no frame between keyframes"),
+    ],
+)
+def test_senseless_requests(wrong, message, tiny_file, clip_file):
+    with (
+        pytest.raises(UsageError, match=message),
+        open_contest(Request(model=str(tiny_file), video=clip_file, **{"frames": 4, **wrong})),
+    ):
+        pass
+
+
+def test_ceiling_is_a_rate():
+    assert matrix_gflops(CPU, torch.float32, 64) > 0
+
+
+def test_attention_is_counted():
+    model = unfolded("mit_b0")
+    images = moving_images(1, (64, 64))
+    counted = count_gflops(model, checked_options(model, mode="image"), [images])["gflops_per_frame"]
+    queries, heads = (256, 64, 16, 4), (1, 2, 5, 8)  # of the four stages at 64×64; each sees 4 keys
+    attention = sum(2 * 2 * 2 * n * 4 * (32 * m) for n, m in zip(queries, heads, strict=True))  # 2 blocks, scores, sums
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        by_products = count_gflops(model, checked_options(model, mode="image"), [images])["gflops_per_frame"]
+    assert counted == pytest.approx(by_products, rel=1e-6)
+    assert counted * 1e9 > attention
+
+
+# Processes
+
+
+def test_a_job_is_done_as_in_a_process_of_its_own(tiny_file, clip_file):
+    with open_contest(Request(model=str(tiny_file), video=clip_file, frames=4, clip_frames=6)) as contest:
+        outcome = measure_job(job_for(contest, TFC, contest.clip, warm_up_frames=2))
+    assert outcome.frames == 6
+    assert outcome.seconds > 0
+    assert 0 < outcome.before_mib <= outcome.peak_mib <= peak_mib() + 1
+    assert outcome.gpu_peak_mib is None
+
+
+def test_a_process_that_fails_says_why(tiny_file, clip_file):
+    with open_contest(Request(model=str(tiny_file), video=clip_file, frames=4)) as contest:
+        job = replace(job_for(contest, IMAGE, contest.clip), source=str(clip_file.with_name("gone.mp4")))
+    with pytest.raises(TfcsegError, match=r"measures image failed: .*gone\.mp4") as raised:
+        run_job(job)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_time_on_a_gpu_is_that_of_the_work():
+    device = torch.device("cuda")
+    large, small = (torch.randn(side, side, device=device) for side in (8192, 256))
+    for matrix in (large, small):
+        timed_ms(lambda matrix=matrix: matrix @ matrix, device)
+    assert timed_ms(lambda: large @ large, device) > 10 * timed_ms(lambda: small @ small, device)

@@ -1,0 +1,215 @@
+"""Help, hints and completion: examples work as pasted, typing errors are answered in one line, nothing loads torch."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from tests.helpers.command_line import call
+from tests.helpers.media import folder_of_images, numbered_images, write_clip
+from tests.helpers.still_fixture import paint, paint_mask, write_stills
+from tests.helpers.tiny_model import write_tiny_model
+from tests.helpers.tiny_teacher import write_teacher
+from tests.helpers.vspw_fixture import make_vspw
+from tfcseg.cli import app, options
+from tfcseg.labels.label_names import FACADES8
+from tfcseg.labels.label_sets import SCENES
+from tfcseg.metrics.scores import VC_PROTOCOLS
+from tfcseg.model.config import MODES
+from tfcseg.weights.loading import resolve_precision
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = get_command(app).commands
+
+
+LONG = {"compare", "train", "publish", "bench", "eval-clips"}
+"""Commands whose examples take several seconds each."""
+
+
+def examples():
+    for name, command in COMMANDS.items():
+        found = re.findall(r"Example: (.+)", command.help)
+        assert found, f"{name} has no example"
+        for line in found:
+            yield pytest.param(line, marks=[pytest.mark.slow] if name in LONG else [])
+
+
+# ------------------------------------------------------------------------------------------------------------ examples
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with everything that examples name."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "assets").mkdir()
+    (folder / "assets" / "demo.mp4").symlink_to(ROOT / "assets" / "demo.mp4")
+    vspw = make_vspw(folder / "VSPW_480p", {"0_hills": 4, "1_road": 4}, size=(64, 96))
+    shutil.copy(vspw / "val.txt", vspw / "train.txt")
+    folder_of_images(folder / "photos", numbered_images(3, (96, 128)), ["a.png", "b.png", "c.png"])
+    (folder / "teachers").mkdir()
+    write_teacher(folder / "teachers" / "colours.tflite")
+    still = (paint([["blue"], ["green"]]), paint_mask([[2], [1]]))
+    write_stills(folder / "facades" / "test", {name: index for index, name in enumerate(FACADES8, start=1)}, [still])
+    shutil.copy(ROOT / "assets" / "tfc-lite0.safetensors", folder / "best.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("line", list(examples()))
+def test_examples_work_as_pasted(line, work, monkeypatch):
+    monkeypatch.chdir(work)
+    words = shlex.split(line)
+    assert words[0] == "tfcseg"
+    done = call(*words[1:])
+    assert done.returncode == 0, done.stderr
+    if "-o" in words:
+        written = Path(words[words.index("-o") + 1])
+        assert written.is_file() or any(written.iterdir())
+
+
+def test_every_example_names_options_that_there_are(work, monkeypatch):
+    monkeypatch.chdir(work)
+    for parameter in examples():
+        _, name, *words = shlex.split(parameter.values[0])
+        COMMANDS[name].make_context(name, words).close()
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_shows_the_example_unbroken(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    shown = call(name, "--help")
+    assert shown.returncode == 0
+    for line in re.findall(r"Example: (.+)", COMMANDS[name].help):
+        assert any(line in printed for printed in shown.stdout.splitlines()), line
+
+
+def test_no_arguments_show_the_help():
+    done = call()
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "publish" in done.stdout
+
+
+# ------------------------------------------------------------------------------------------------------------ mistyped
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("clip") / "street.mp4", 2)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("rum", "no command 'rum'; did you mean run?"),
+        ("xyzzy", "no command 'xyzzy'; there are run, eval, compare"),
+        ("run CLIP --mdoe tfc", "no such option --mdoe; did you mean --mode"),
+        ("run CLIP --mode tcf", "no mode 'tcf'; did you mean tfc?"),
+        ("run CLIP --mode TFC", "no mode 'TFC'; did you mean tfc?"),
+        ("run CLIP --correlation align", "no correlation 'align'; did you mean aligned?"),
+        ("run CLIP --keyframe-position last", "no keyframe position 'last'; there are first, middle"),
+        ("run CLIP --precision fp61", "no precision 'fp61'; did you mean fp16"),
+        ("run CLIP --size large", "invalid value for '--size'"),
+        ("run", "missing argument 'input"),
+        ("eval CLIP --split", "option '--split' requires an argument; see tfcseg"),
+        ("eval CLIP --protocol strit", "no protocol 'strit'; did you mean strict?"),
+        ("train CLIP", "missing option '--output' / '-o'; see tfcseg train --help"),
+        ("compare CLIP --modes image,tcf", "no mode 'tcf'; "),
+        ("run CLIP -m WEIGHTS --classes persn -o OUT", "no class 'persn' in label set 'street'; did you mean person?"),
+    ],
+)
+def test_what_is_mistyped_is_answered_in_one_line(line, said, clip, weights, tmp_path):
+    places = {"CLIP": clip, "WEIGHTS": weights, "OUT": tmp_path / "out"}
+    done = call(*[places.get(word, word) for word in line.split()])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistyped_model_is_answered_in_one_line(clip, tmp_path):
+    done = call("run", clip, "-o", tmp_path / "out", "-m", "tfc-light0")
+    assert done.returncode == 1
+    assert done.error == "no model or weights file 'tfc-light0'; did you mean tfc-lite0?"
+
+
+# ---------------------------------------------------------------------------------------------------------- completion
+
+
+def complete(line, shell="bash"):
+    """What the shell is offered at the end of ``line``; fails if that takes torch."""
+    code = (
+        "import sys; from tfcseg.cli import main; sys.argv = ['tfcseg']\n"
+        "try: main()\nfinally: assert not {'torch', 'cv2', 'av', 'numpy'} & sys.modules.keys()"
+    )
+    words = line.split(" ")
+    instruction = {"_TFCSEG_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
+    cursor = {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
+    environment = {**os.environ, **instruction, **cursor}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("tfcseg co", {"compare"}),
+        ("tfcseg run -m tfc-l", {"tfc-lite0"}),
+        ("tfcseg run -m tfc", {"tfc-lite0", "tfc-mit-b0"}),
+        ("tfcseg run --classes person,ca", {"person,cabinet", "person,car", "person,cat"}),
+        ("tfcseg run --mode tcf --prec", {"--precision"}),
+        ("tfcseg ablate --rows image,ha", {"image,hard"}),
+    ],
+)
+def test_words_are_completed_without_torch(line, offered):
+    assert set(complete(line)) == offered
+
+
+def test_offered_values_are_those_that_are_taken():
+    assert options.PROTOCOLS == VC_PROTOCOLS
+    assert [options.one_of("mode", MODES)(mode) for mode in MODES] == list(MODES)
+    import torch
+
+    for precision in options.PRECISIONS:
+        resolve_precision(precision, torch.device("cuda"))
+    assert set(options.class_names()) == set(SCENES.names)
+    assert options.completing(lambda: ("a b", "ab"))("x,a") == ["x,a b", "x,ab"]
+    assert options.completing(lambda: MODES)("") == list(MODES)
+
+
+def test_no_names_are_offered_where_there_is_no_registry(monkeypatch, tmp_path):
+    monkeypatch.setattr("tfcseg.weights.registry.__file__", str(tmp_path / "tfcseg" / "weights" / "registry.py"))
+    assert options.completing(options.model_names)("") == []
+    assert options.completing(options.class_names)("") == []
+
+
+def test_completion_can_be_shown_and_installed(tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    (tmp_path / ".bashrc").write_text("# mine\n")
+    # A shell of its own, since the program asks which one it was called from.
+    line = f"{sys.executable} -m tfcseg --show-completion bash; {sys.executable} -m tfcseg --install-completion; true"
+    done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "complete_bash" in done.stdout
+    assert "bash completion installed" in done.stdout
+    settings = (tmp_path / ".bashrc").read_text()
+    assert settings.startswith("# mine\n")
+    assert ".bash_completions" in settings
+
+
+def test_help_is_instant():
+    started_s = time.process_time()
+    for name in COMMANDS:
+        call(name, "--help")
+    assert time.process_time() - started_s < 5

@@ -1,0 +1,428 @@
+"""``tfcseg compare`` as a user calls it: on a short video, and on a synthetic VSPW folder."""
+
+import itertools
+import json
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests.helpers import vspw_fixture as fixture
+from tests.helpers.command_line import call
+from tests.helpers.media import LOSSLESS, write_video
+from tests.helpers.tiny_model import moving_images, write_tiny_model
+from tests.helpers.vspw_fixture import make_vspw, write_predictions
+from tfcseg.media.masks import read_mask
+from tfcseg.media.reader import probe, read_frames
+
+FRAMES, RATE = 12, 5
+KEYS = {
+    *("schema", "tfcseg", "kind", "input", "model", "options", "device", "device_name", "precision", "threads"),
+    *("versions", "resolution", "modes", "ratio_of", "ratio", "agreement", "flops", "trade_off", "differences"),
+    *("outputs", "is_incomplete", "skipped", "warnings"),
+}
+VIDEO_METRICS = {
+    *("tc", "label_change", "agreement", "updated_fraction", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms"),
+    *("gflops_per_frame", "gflops_keyframe", "gflops_non_keyframe"),
+}
+SCORES = {"miou", "miou_all", "wiou", "vc8", "vc16", "tc", "label_change"}
+TO_VSPW = {"sky": "sky", "road": "grass", "tree": "tree", "person": "person", "car": "car"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Blobs, half of which move, at an odd size."""
+    path = tmp_path_factory.mktemp("media") / "street.mkv"
+    return write_video(path, moving_images(FRAMES, (45, 71)), rate=str(RATE), video=LOSSLESS)
+
+
+@pytest.fixture(scope="module")
+def out(clip, weights, tmp_path_factory):
+    """Folder of a comparison with a trade-off."""
+    folder = tmp_path_factory.mktemp("compared") / "out"
+    done = call("compare", clip, "-m", weights, "-o", folder, "--intervals", "4,2", "--json", "-q")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == json.loads((folder / "compare.json").read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(out):
+    return json.loads((out / "compare.json").read_text())
+
+
+def masks(folder):
+    return np.stack([read_mask(path) for path in sorted((folder / "masks").iterdir())])
+
+
+def result_of(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# --------------------------------------------------------------------------------------------------------- a video
+
+
+def test_says_what_was_compared_and_where(compared, clip):
+    assert set(compared) == KEYS
+    assert compared["kind"] == "video"
+    assert compared["input"]["path"] == str(clip)
+    assert compared["input"]["frames"] == FRAMES
+    assert compared["resolution"] == {"source": [45, 71], "network": [64, 96]}
+    assert compared["options"]["modes"] == ["image", "reuse", "tfc"]
+    assert compared["options"]["keyframe_interval"] == 4
+    assert compared["device"] == "cpu"
+    assert compared["precision"] == "float32"
+    assert set(compared["versions"]) == {"python", "torch", "numpy", "opencv"}
+    assert all(set(numbers) == VIDEO_METRICS for numbers in compared["modes"].values())
+
+
+def test_numbers_are_those_of_the_real_command(compared, out):
+    for mode, numbers in compared["modes"].items():
+        report = json.loads((out / mode / "report.json").read_text())
+        assert report["options"]["mode"] == mode
+        for name in ("fps", "model_fps", "keyframe_ms"):
+            assert numbers[name] == pytest.approx(report["speed"][name], abs=1e-3)
+        for name in ("tc", "label_change"):
+            assert numbers[name] == pytest.approx(100 * report["stability"][name], abs=1e-3)
+        assert (out / mode / "overlay.mp4").exists()
+    assert compared["modes"]["image"]["non_keyframe_ms"] is None
+
+
+def test_ratios_are_tfc_over_image(compared):
+    assert compared["ratio_of"] == ["tfc", "image"]
+    tfc, image = compared["modes"]["tfc"], compared["modes"]["image"]
+    expected = {key: tfc[key] / image[key] for key in VIDEO_METRICS if tfc[key] is not None and image[key]}
+    assert compared["ratio"] == pytest.approx(expected, rel=1e-4)
+    assert {"fps", "model_fps", "gflops_per_frame", "label_change", "tc"} <= set(expected)
+
+
+def test_agreement_is_the_share_of_equal_pixels(compared, out):
+    found = {mode: masks(out / mode) for mode in compared["modes"]}
+    expected = {f"{a}|{b}": 100 * (found[a] == found[b]).mean() for a, b in itertools.combinations(found, 2)}
+    assert compared["agreement"] == pytest.approx(expected, abs=1e-4)
+    assert compared["agreement"]["image|tfc"] < 100
+    assert compared["modes"]["tfc"]["agreement"] == compared["agreement"]["image|tfc"]
+
+
+def test_flops_follow_the_interval(compared):
+    image, reuse, tfc = (compared["modes"][mode] for mode in ("image", "reuse", "tfc"))
+    # A keyframe leaves something for the frames after it, which the image network alone need not compute.
+    assert image["gflops_per_frame"] == image["gflops_keyframe"] <= tfc["gflops_keyframe"]
+    assert reuse["gflops_keyframe"] == tfc["gflops_keyframe"]
+    assert reuse["gflops_non_keyframe"] <= tfc["gflops_non_keyframe"] < tfc["gflops_keyframe"]
+    mean = (tfc["gflops_keyframe"] + 3 * tfc["gflops_non_keyframe"]) / 4
+    assert tfc["gflops_per_frame"] == pytest.approx(mean, rel=1e-4)
+    assert "MSDA" in compared["flops"]["not_counted"]
+    assert compared["flops"]["frames"] == 12
+
+
+def test_side_by_side_shows_original_image_and_tfc(out):
+    video = probe(out / "side_by_side.mp4")
+    assert (video.height, video.width) == (46, 3 * 71 + 2 * 2 + 1)  # panels and gaps, padded to even sides
+    assert len(list(read_frames(out / "side_by_side.mp4"))) == FRAMES
+
+
+def test_pictures_show_where_the_modes_differ_most(compared, out, clip):
+    frames = [frame.image for frame in read_frames(clip)]
+    image, tfc = masks(out / "image"), masks(out / "tfc")
+    differing = 100 * (image != tfc).mean(axis=(1, 2))
+    found = compared["differences"]
+    assert max(differing) in [pytest.approx(entry["differing"], abs=1e-4) for entry in found]
+    assert 2 <= len(found) <= 6
+    for one, other in itertools.pairwise(found):
+        assert other["frame"] - one["frame"] >= RATE
+    for entry in found:
+        assert entry["differing"] == pytest.approx(differing[entry["frame"]], abs=1e-4)
+        picture = np.array(PIL.Image.open(out / entry["picture"]))
+        panels = [picture[:, left : left + 71].astype(int) for left in range(0, 4 * 73, 73)]
+        assert np.array_equal(panels[0], frames[entry["frame"]])
+        assert np.abs(panels[1] - panels[0]).max() > 20  # tinted
+        is_red = (panels[3] == (255, 64, 48)).all(axis=-1)
+        assert np.array_equal(is_red, image[entry["frame"]] != tfc[entry["frame"]])
+
+
+def test_the_trade_off_has_a_point_per_mode_and_interval(compared, out):
+    points = {(point["mode"], point["keyframe_interval"]): point for point in compared["trade_off"]}
+    assert set(points) == {("image", 1), ("reuse", 2), ("reuse", 4), ("tfc", 2), ("tfc", 4)}
+    assert not (out / "tfc_interval_4").exists()  # the comparison has it already
+    assert (out / "tfc_interval_2" / "report.json").exists()
+    for (mode, interval), point in points.items():
+        assert point["model_fps"] > 0
+        if interval in (1, 4):
+            assert point["label_change"] == compared["modes"][mode]["label_change"]
+    with PIL.Image.open(out / "trade_off.png") as plot:
+        assert plot.format == "PNG"
+        assert np.array(plot.convert("L")).std() > 5
+    svg = ElementTree.parse(out / "trade_off.svg").getroot()
+    texts = {element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"image", "reuse", "tfc", "2", "4"} <= texts
+
+
+def test_the_table_has_a_column_per_mode(clip, weights, tmp_path):
+    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "tfc,image", "--end", 1, "--no-tc"]
+    done = call(*command)
+    assert done.returncode == 0, done.stderr
+    heading, *lines = done.stdout.splitlines()[1:]
+    assert heading.split() == ["image", "tfc", "tfc", "to", "image"]
+    titles = {line[:25].strip() for line in lines}
+    assert {"label change (%)", "fps end to end", "fps model only", "ms per keyframe", "GFLOPs per frame"} <= titles
+    assert not any(title.startswith("TC") for title in titles)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "compare.json" in done.stderr
+    assert not (tmp_path / "out" / "trade_off.png").exists()
+
+
+def test_correlations_are_compared_side_by_side(clip, weights, tmp_path):
+    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "image,blend,tfc-paper,tfc"]
+    done = call(*command, "--correlation", "aligned", "--intervals", 2, "--end", 1.2, "--no-tc")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1].split() == [*("image", "blend", "tfc-paper", "tfc"), *("tfc", "to", "image")]
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert found["options"]["modes"] == list(found["modes"]) == ["image", "blend", "tfc-paper", "tfc"]
+    for mode, wanted in {"blend": "aligned", "tfc-paper": "paper", "tfc": "aligned"}.items():
+        report = json.loads((tmp_path / "out" / mode / "report.json").read_text())
+        assert report["options"]["correlation"] == wanted
+    assert found["modes"]["tfc-paper"]["gflops_non_keyframe"] != found["modes"]["tfc"]["gflops_non_keyframe"]
+    assert found["modes"]["blend"]["updated_fraction"] == 0
+    points = {(point["mode"], point["keyframe_interval"]) for point in found["trade_off"]}
+    assert points >= {("tfc-paper", 2), ("tfc-paper", 4), ("tfc", 2), ("blend", 4)}
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert '<th scope="col" class="num series-tfc-paper">tfc-paper</th>' in page
+    assert '<polyline class="series-tfc-paper"' in page
+
+
+def test_interval_1_is_the_image_mode(clip, weights, tmp_path):
+    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "image,tfc", "--json"]
+    found = result_of(call(*command, "--keyframe-interval", 1, "--end", 1))
+    assert found["agreement"] == {"image|tfc": 100}
+    assert found["ratio"]["gflops_per_frame"] == 1
+    assert found["modes"]["image"]["label_change"] == found["modes"]["tfc"]["label_change"]
+    assert found["differences"] == []
+    assert not (tmp_path / "out" / "differences").exists()
+
+
+def test_options_reach_the_network(clip, weights, tmp_path):
+    wanted = {
+        **{"keyframe_interval": 3, "threshold": 0.5, "size": 96, "correlation": "paper"},
+        **{"keyframe_position": "middle", "keyframe_carry": 0.5},
+    }
+    options = itertools.chain(*((f"--{name.replace('_', '-')}", value) for name, value in wanted.items()))
+    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "tfc", "--end", 0.6, "--no-tc"]
+    found = result_of(call(*command, *options, "--json"))
+    report = json.loads((tmp_path / "out" / "tfc" / "report.json").read_text())
+    for name, value in wanted.items():
+        assert found["options"][name] == report["options"][name] == value
+    assert found["resolution"]["network"] == [96, 160]
+
+
+# ------------------------------------------------------------------------------------------------------ a baseline
+
+
+def test_masks_of_another_program_stand_for_the_image_mode(out, compared, clip, weights, tmp_path):
+    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--baseline", out / "image" / "masks", "--json"]
+    found = result_of(call(*command, "--modes", "image,tfc"))
+    assert found["options"]["baseline"] == str(out / "image" / "masks")
+    own = compared["modes"]["image"]
+    # Here the masks are those of the image mode, so that everything but speed is known.
+    assert found["modes"]["image"] == pytest.approx({key: own[key] for key in ("tc", "label_change", "agreement")})
+    assert found["agreement"] == {"image|tfc": compared["agreement"]["image|tfc"]}
+    assert set(found["ratio"]) == {"tc", "label_change"}
+    assert not (tmp_path / "out" / "image").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "00000011.png").unlink(), "one per frame"),
+        (lambda folder: fixture.put_value(folder / "00000003.png", 77), "00000003.png: value 77"),
+        (lambda folder: fixture.make_smaller(folder / "00000003.png"), "00000003.png: the mask is (43, 69)"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "no .png in it"),
+    ],
+)
+def test_a_baseline_that_does_not_fit_is_refused_before_the_runs(out, clip, weights, tmp_path, spoil, said):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for path in (out / "image" / "masks").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    spoil(folder)
+    done = call("compare", clip, "-m", weights, "-o", tmp_path / "out", "--baseline", folder, "--no-tc")
+    assert done.returncode == 1
+    assert said in done.error
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------------------------------------- a VSPW folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_vspw(tmp_path_factory.mktemp("data") / "vspw", {"0_hills": 18, "1_road": 9}, size=(48, 64))
+
+
+@pytest.fixture(scope="module")
+def label_map(tmp_path_factory):
+    path = tmp_path_factory.mktemp("map") / "map.json"
+    path.write_text(json.dumps(TO_VSPW))
+    return path
+
+
+def test_a_vspw_folder_is_scored_in_every_mode(root, label_map, weights, tmp_path):
+    options = ["-m", weights, "--label-map", label_map, "--json"]
+    done = call("compare", root, *options, "-o", tmp_path / "out", "--modes", "image,tfc", "--intervals", 2)
+    found = result_of(done)
+    assert set(found) == KEYS
+    assert found["kind"] == "vspw"
+    assert (found["input"]["videos"], found["input"]["frames"]) == (2, 27)
+    for mode, numbers in found["modes"].items():
+        assert set(numbers) == SCORES | {key for key in VIDEO_METRICS if "fps" in key or "gflops" in key}
+        own = json.loads((tmp_path / "out" / mode / "eval.json").read_text())
+        assert own["mode"] == mode
+        assert all(numbers[score] == pytest.approx(own[score], abs=1e-5) for score in SCORES)
+    alone = result_of(call("eval", root, *options))
+    assert all(found["modes"]["tfc"][score] == pytest.approx(alone[score], abs=1e-5) for score in SCORES)
+    assert found["modes"]["tfc"]["vc8"] != found["modes"]["image"]["vc8"]
+    assert found["ratio"]["miou"] == pytest.approx(
+        found["modes"]["tfc"]["miou"] / found["modes"]["image"]["miou"], rel=1e-4
+    )
+    points = [(point["mode"], point["keyframe_interval"]) for point in found["trade_off"]]
+    assert points == [("image", 1), ("tfc", 4), ("tfc", 2)]
+    assert (tmp_path / "out" / "trade_off.svg").exists()
+
+
+def test_predictions_of_another_program_are_the_baseline_of_a_vspw_folder(root, label_map, weights, tmp_path):
+    baseline = write_predictions(root, tmp_path / "predictions")
+    options = ["-m", weights, "--label-map", label_map, "--baseline", baseline, "--modes", "tfc", "--no-tc"]
+    done = call("compare", root, *options, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert found["modes"]["image"]["miou"] == found["modes"]["image"]["vc16"] == 100
+    assert found["ratio"]["miou"] == pytest.approx(found["modes"]["tfc"]["miou"] / 100, rel=1e-4)
+    assert (tmp_path / "out" / "baseline" / "eval.json").exists()
+    lines = done.stdout.splitlines()
+    assert lines[1].split() == ["baseline", "tfc", "tfc", "to", "baseline"]
+    titles = [line.split("  ")[0] for line in lines]
+    assert titles.index("mIoU (%)") < titles.index("VC8 (%)")
+
+
+def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, weights, tmp_path):
+    root = make_vspw(tmp_path / "vspw", {"0_hills": 9, "1_road": 9}, size=(48, 64))
+    fixture.lose_video(root, "1_road")
+    options = ["-m", weights, "--label-map", label_map, "--modes", "image", "--no-tc", "-q"]
+    done = call("compare", root, *options, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "missing video" in done.error
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert found["is_incomplete"]
+    assert found["ratio"] == {}
+    assert call("compare", root, *options, "-o", tmp_path / "out", "--overwrite", "--skip-bad").returncode == 0
+
+
+# --------------------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--modes", "image,fast"], "no mode 'fast'"),
+        (["--modes", "image,tfc-papr"], "did you mean tfc-paper"),
+        (["--modes", "tfc,tfc"], "twice"),
+        (["--modes", "image", "--baseline", "{clip}"], "another mode"),
+        (["--modes", "image", "--intervals", "2"], "no keyframe intervals"),
+        (["--intervals", "2,many"], "--intervals"),
+        (["--intervals", "0"], "from 1 to 1000"),
+        (["--limit", "1"], "--limit is for VSPW folders"),
+        (["--start", "2", "--end", "1"], "--end"),
+        (["--protocol", "loose"], "no protocol"),
+    ],
+)
+def test_senseless_options_are_refused_before_any_work(clip, tmp_path, options, said):
+    options = [option.format(clip=clip) for option in options]
+    done = call("compare", clip, "-m", tmp_path / "none.safetensors", "-o", tmp_path / "out", *options)
+    assert done.returncode == 2
+    assert said in done.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_videos_are_refused_for_a_vspw_folder(root, tmp_path):
+    done = call("compare", root, "--start", 1, "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "--start is for videos" in done.error
+
+
+def test_a_stream_cannot_be_read_twice(tmp_path):
+    done = call("compare", "-", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "save it to a file" in done.error
+
+
+def test_a_failure_leaves_nothing_behind(clip, tmp_path):
+    done = call("compare", clip, "-m", tmp_path / "none.safetensors", "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "none.safetensors" in done.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_are_not_replaced_without_being_asked(out, compared, clip, weights, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    done = call("compare", clip, "-m", weights, "-o", out)
+    assert done.returncode == 1
+    assert "--overwrite" in done.error
+    # Results of a run alone are protected as well.
+    (tmp_path / "tfc").mkdir()
+    (tmp_path / "tfc" / "report.json").write_text("mine")
+    done = call("compare", clip, "-m", weights, "-o", tmp_path)
+    assert done.returncode == 1
+    assert "--overwrite" in done.error
+    assert [path.name for path in tmp_path.iterdir()] == ["tfc"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("wrong", [["-m", "none.safetensors"], ["--keyframe-interval", "0"], ["--start", "1000"]])
+def test_results_stay_until_what_replaces_them_is_sure_to_come(wrong, clip, weights, tmp_path):
+    (tmp_path / "tfc" / "masks").mkdir(parents=True)
+    for name in ("compare.json", "tfc/report.json", "reuse_interval_8/report.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"old")
+    before = set(tmp_path.rglob("*"))
+    done = call("compare", clip, "-m", weights, "-o", tmp_path, "--modes", "image,tfc", "--overwrite", *wrong)
+    assert done.returncode in (1, 2)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_overwriting_removes_what_the_new_comparison_does_not_make(clip, weights, tmp_path):
+    folder = tmp_path / "out"
+    (folder / "differences").mkdir(parents=True)
+    (folder / "reuse_interval_8").mkdir()
+    for name in ("differences/frame_00000009.png", "trade_off.png", "reuse_interval_8/report.json", "notes.txt"):
+        (folder / name).write_bytes(b"old")
+    command = ["compare", clip, "-m", weights, "-o", folder, "--modes", "tfc", "--end", 0.4, "--no-tc"]
+    assert call(*command, "--overwrite").returncode == 0
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["compare.html", "compare.json", "notes.txt", "side_by_side.mp4", "tfc"]
+
+
+def test_the_video_itself_is_never_replaced(clip, weights, tmp_path):
+    source = tmp_path / "side_by_side.mp4"
+    source.write_bytes(clip.read_bytes())
+    done = call("compare", source, "-m", weights, "-o", tmp_path, "--overwrite")
+    assert done.returncode == 2
+    assert "is the input" in done.error
+    assert source.read_bytes() == clip.read_bytes()
+
+
+def test_a_plot_without_matplotlib_is_refused_in_one_line(clip, weights, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = call("compare", clip, "-m", weights, "-o", tmp_path / "out", "--intervals", "2")
+    assert done.returncode == 1
+    assert "pip install 'tfcseg[plot]'" in done.error
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,116 @@
+"""Publishing a trained model, and listing what a registry holds."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.helpers.tiny_model import build_tiny_network, randomise, tiny_card, write_tiny_model
+from tests.helpers.vspw_fixture import make_vspw
+from tfcseg.cli import app
+from tfcseg.errors import WeightsError
+from tfcseg.labels.label_names import VSPW
+from tfcseg.labels.label_sets import LabelSet, distinct_palette
+from tfcseg.media.images import read_image
+from tfcseg.model.tfc import build_segmenter
+from tfcseg.research.publishing import measure, publish
+from tfcseg.runs.pipeline import segment
+from tfcseg.weights.loading import list_models, load_model, read_card, save_model
+
+MEASURED = {"image_miou": 70.0, "tfc_miou": 69.9, "tfc_vc8": 95.0, "data": "street/val"}
+
+
+def add(folder, weights, name, **options):
+    given = {"description": "for tests", "measured": MEASURED, "default": False} | options
+    return publish(weights, folder, name=name, **given)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return write_tiny_model(tmp_path / "best.safetensors")
+
+
+def test_the_first_model_becomes_the_default(weights, tmp_path):
+    add(tmp_path / "zoo", weights, "one")
+    add(tmp_path / "zoo", weights, "two")
+    assert {record.name: record.is_default for record in list_models(tmp_path / "zoo")} == {"one": True, "two": False}
+    add(tmp_path / "zoo", weights, "two", default=True)
+    assert {record.name: record.is_default for record in list_models(tmp_path / "zoo")} == {"one": False, "two": True}
+
+
+def test_the_card_says_what_was_measured_and_the_weights_are_the_same(weights, tmp_path):
+    path = add(
+        tmp_path / "zoo", weights, "one", defaults={"correlation": "aligned", "threshold": 0.5, "keyframe_carry": 0.7}
+    )
+    card = read_card(path)
+    assert (card.name, card.description, dict(card.measured)) == ("one", "for tests", MEASURED)
+    assert (card.config.correlation, card.config.threshold, card.config.keyframe_carry) == ("aligned", 0.5, 0.7)
+    assert tiny_card().config.correlation == "paper"
+    published = load_model("default", assets=tmp_path / "zoo", fold=False).network.state_dict()
+    for name, tensor in build_tiny_network().state_dict().items():
+        assert (published[name] == tensor.half().to(tensor.dtype)).all() or "running" in name, name
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in fp16")
+def test_measuring_says_how_many_labels_stay_in_bf16(tmp_path):
+    card = tiny_card()
+    card = dataclasses.replace(card, config=dataclasses.replace(card.config, num_classes=len(VSPW)))
+    card = dataclasses.replace(card, labels=LabelSet("vspw", VSPW, distinct_palette(len(VSPW))))
+    network = build_segmenter(card.config)
+    torch.manual_seed(0)
+    randomise(network)
+    weights = tmp_path / "vspw.safetensors"
+    save_model(weights, network, card)
+    root = make_vspw(tmp_path / "vspw", {"0_hills": 5, "1_road": 3}, size=(48, 64))
+    measured = measure(weights, root)
+    assert measured["settings"].endswith("cpu, float32")
+    same = []
+    for video in ("0_hills", "1_road"):
+        frames = [read_image(path) for path in sorted((root / "data" / video / "origin").iterdir())]
+        one, two = (segment(frames, load_model(weights, precision=precision)) for precision in ("fp32", "bf16"))
+        same += [np.mean(a.labels == b.labels) for a, b in zip(one, two, strict=True)]
+    assert measured["bf16_agreement"] == pytest.approx(100 * np.mean(same), abs=0.01)
+    assert 50 < measured["bf16_agreement"] < 100
+
+
+def test_names_stay_inside_the_folder(weights, tmp_path):
+    with pytest.raises(WeightsError, match="cannot be the name"):
+        add(tmp_path / "zoo", weights, "../escape")
+
+
+def test_a_foreign_registry_is_not_overwritten(weights, tmp_path):
+    registry = tmp_path / "models.json"
+    registry.write_text('["mine"]')
+    with pytest.raises(WeightsError, match="not a registry"):
+        add(tmp_path, weights, "one")
+    assert registry.read_text() == '["mine"]'
+
+
+@pytest.mark.parametrize("name", ["fine", "../escape"])
+def test_what_cannot_be_published_is_told_before_it_is_measured(name, weights, tmp_path, caplog):
+    registry = tmp_path / "models.json"
+    registry.write_text('["mine"]')
+    nowhere = ["--measure", tmp_path / "nowhere", "--name", name, "-o", tmp_path]
+    done = CliRunner().invoke(app, ["publish", *map(str, [weights, *nowhere])])
+    assert done.exit_code == 1
+    assert ("not a registry" if name == "fine" else "cannot be the name") in caplog.text
+
+
+def test_a_folder_that_was_made_in_vain_goes_again(weights, tmp_path):
+    line = ["publish", weights, "--measure", tmp_path / "nowhere", "--name", "fine", "-o", tmp_path / "zoo"]
+    assert CliRunner().invoke(app, [*map(str, line)]).exit_code == 1
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_models_lists_what_is_shipped():
+    done = CliRunner().invoke(app, ["models", "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    default = next(entry for entry in facts if entry["is_default"])
+    assert default["parameters"] > 1_000_000
+    assert {"image_miou", "tfc_miou", "image_vc8", "tfc_vc8", "image_vc16", "tfc_vc16"} <= set(default["measured"])
+    table = CliRunner().invoke(app, ["models"]).stdout
+    assert default["name"] in table

@@ -1,0 +1,50 @@
+"""Measuring several frames at a time gives what measuring one after the other gives, in the same order."""
+
+import numpy as np
+import pytest
+
+from tests.helpers.tiny_model import moving_images
+from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.metrics.consistency import ConsistencyMeter
+from tfcseg.runs import measuring
+from tfcseg.runs.measuring import FrameMeasurer
+
+IMAGES = moving_images(24, (96, 128))
+
+
+def frames():
+    for index, image in enumerate(IMAGES):
+        labels = (image[..., 0] // 86).astype(np.uint8)
+        similarity = None if index % 4 == 0 else np.full((2, 3), index / 100, np.float32)
+        yield SegmentedFrame(index, index / 25, image, labels, index % 4 == 0, similarity, None, 1.5, is_held=False)
+
+
+@pytest.mark.parametrize("cores", [1, 16])
+def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
+    monkeypatch.setattr(measuring, "available_cores", lambda: cores)
+    measurer = FrameMeasurer(3, use_flow=True)
+    found = []
+    for frame in frames():
+        measurer.add(frame)
+        found += measurer.finished()
+    found += measurer.finished(0)
+    measurer.close()
+    meter = ConsistencyMeter()
+    assert [entry.frame.index for entry in found] == list(range(len(IMAGES)))
+    for entry, frame in zip(found, frames(), strict=True):
+        wanted = meter.update(frame.image, frame.labels)
+        assert (entry.row.label_change, entry.row.tc) == wanted
+        assert entry.row.similarity == (None if frame.is_keyframe else pytest.approx(frame.index / 100))
+        assert entry.shares.sum() == pytest.approx(1)
+    assert any(entry.row.tc is not None for entry in found)
+
+
+def test_no_more_than_a_few_frames_wait():
+    measurer = FrameMeasurer(3, use_flow=True)
+    waiting = 0
+    for frame in frames():
+        measurer.add(frame)
+        waiting += 1 - len(list(measurer.finished(3)))
+        assert waiting <= 3
+    assert len(list(measurer.finished(0))) == waiting
+    measurer.close()

@@ -1,0 +1,306 @@
+"""Several teachers and masks teach one student: what the labels are, position by position."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.helpers.media import run_ffmpeg
+from tests.helpers.tiny_teacher import GREEN, RED, write_teacher
+from tfcseg.errors import DataError
+from tfcseg.labels.label_names import VOC21
+from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
+from tfcseg.training.fused_labels import fuse_media
+from tfcseg.training.fusion import follow_mask, fuse_teachers, grid_mask, to_bytes
+from tfcseg.training.labelling import find_media, label_media
+from tfcseg.training.recipes import Distillation, distilled_material, recipe_options
+from tfcseg.training.teachers import GRID, taught_labels
+from tfcseg.training.truth import is_mask, mask_of, read_truth
+
+KNOWN = (20, 200, 30)
+"""A colour that both tiny teachers call their class 2."""
+
+
+def ade(**shares):
+    return _row(ADE31.names, shares)
+
+
+def voc(**shares):
+    return _row(VOC21, shares)
+
+
+def _row(names, shares):
+    row = np.zeros(len(names), np.uint8)
+    for name, share in shares.items():
+        row[names.index(name)] = round(255 * share)
+    return row
+
+
+def shares_of(soft):
+    """{class: share} of what is not 0, to be compared with plain numbers."""
+    return {SCENES.names[i]: pytest.approx(float(soft[i]), abs=0.01) for i in np.nonzero(soft)[0]}
+
+
+def fused(scene, things, cells=40):
+    """Fused labels in the middle of a square of so many cells that the teachers see like this, on sky."""
+    grids = [np.tile(row, (64, 64, 1)) for row in (ade(sky=1), voc(background=1))]
+    first = 32 - cells // 2
+    for grid, row in zip(grids, (scene, things), strict=True):
+        grid[first : first + cells, first : first + cells] = row
+    soft = fuse_teachers(*grids)
+    assert soft.shape == (64, 64, len(SCENES))
+    assert shares_of(soft[2, 2]) == {"sky": 1}
+    return shares_of(soft[32, 32])
+
+
+# ---------------------------------------------------------------------------------------------------- two kinds of eyes
+
+
+def test_the_scene_is_ade20ks_where_voc_sees_background():
+    assert fused(ade(road=0.7, sidewalk=0.3), voc(background=1.0)) == {"road": 0.7, "sidewalk": 0.3}
+
+
+def test_a_sure_animal_beats_the_person_that_ade20k_takes_it_for():
+    assert fused(ade(person=0.9, floor=0.1), voc(dog=0.9, background=0.1)) == {
+        "person": 0.09,
+        "floor": 0.01,
+        "dog": 0.9,
+    }
+
+
+def test_a_doubted_thing_in_a_firm_scene_has_no_label():
+    assert fused(ade(sky=0.9, tree=0.1), voc(bird=0.5, background=0.5)) == {}
+
+
+def test_a_doubted_thing_in_a_doubted_scene_is_shared_out():
+    assert fused(ade(other=0.5, wall=0.5), voc(bird=0.5, background=0.5)) == {"other": 0.25, "wall": 0.25, "bird": 0.5}
+
+
+def test_what_both_know_takes_the_mean():
+    assert fused(ade(sofa=0.2, armchair=0.8), voc(sofa=1.0)) == {"sofa": 0.6, "armchair": 0.4}
+
+
+def test_a_person_that_voc_does_not_see_stays_a_person():
+    """It misses small ones."""
+    assert fused(ade(person=0.8, wall=0.2), voc(background=1.0)) == {"person": 0.8, "wall": 0.2}
+
+
+def test_a_person_is_no_television():
+    assert fused(ade(person=0.8, wall=0.2), voc(tvmonitor=0.9, background=0.1)) == {}
+
+
+def test_shares_never_exceed_one():
+    rng = np.random.default_rng(0)
+    scene, things = (rng.dirichlet(np.full(n, 0.2), (20, 30)) * 255 for n in (len(ADE31), len(VOC21)))
+    soft = fuse_teachers(scene.astype(np.uint8), things.astype(np.uint8))
+    assert soft.min() >= 0
+    assert soft.sum(-1).max() <= 1.01
+    assert to_bytes(soft).dtype == np.uint8
+
+
+# --------------------------------------------------------------------------------------------------------------- masks
+
+
+def allowed(*classes):
+    rows = np.zeros((256, len(SCENES)), np.bool_)
+    for value, names in enumerate(classes):
+        rows[value, [SCENES.index(name) for name in names]] = True
+    return rows
+
+
+def followed(soft, *classes, value=1):
+    row = _row(SCENES.names, soft).astype(np.float32) / 255
+    result = follow_mask(row[None, None], np.array([[value]], np.uint8), allowed(*classes))[0, 0]
+    return shares_of(result)
+
+
+def test_a_mask_of_one_class_needs_no_teacher():
+    assert followed({"wall": 1.0}, (), ("cow",)) == {"cow": 1.0}
+
+
+def test_a_mask_of_several_classes_lets_the_teachers_choose_among_them():
+    soft = {"tree": 0.2, "grass": 0.2, "wall": 0.6}
+    assert followed(soft, (), ("tree", "plant", "grass")) == {"tree": 0.5, "grass": 0.5}
+
+
+def test_teachers_that_saw_nothing_of_what_is_right_are_not_asked():
+    assert followed({"wall": 1.0}, (), ("tree", "grass")) == {}
+
+
+def test_people_before_what_a_mask_knows_stay_people():
+    """Masks of a set without a name for people run through them; one that names cars is believed about cars."""
+    assert followed({"person": 0.7, "building": 0.3}, (), ("building",)) == {"person": 0.7, "building": 0.3}
+    assert followed({"car": 0.7, "building": 0.3}, (), ("building",), ("car",)) == {"building": 1.0}
+    assert followed({"person": 0.3, "building": 0.7}, (), ("building",)) == {"building": 1.0}
+    assert followed({"person": 1.0}, (), ("cow",)) == {"cow": 1.0}, "a thing itself"
+
+
+@pytest.mark.parametrize("value", [0, 7, NO_CLASS])
+def test_where_a_mask_says_nothing_the_teachers_do(value):
+    assert followed({"wall": 1.0}, (), ("cow",), value=value) == {"wall": 1.0}
+
+
+def test_a_grid_cell_on_an_edge_is_left_open():
+    mask = np.zeros((9, 9), np.uint8)
+    mask[:, :3] = 3
+    mask[3:6, 3:6] = 9
+    mask[:3, 3:6] = [[3, 3, 3], [3, 3, 0], [0, 0, 0]]  # five of nine
+    mask[6:, 3:6] = [[3, 3, 3], [3, 3, 3], [0, 0, 0]]  # six of nine
+    for enlarged in (mask, np.kron(mask, np.ones((5, 5), np.uint8))):
+        assert grid_mask(enlarged, 3).tolist() == [[3, NO_CLASS, 0], [3, 9, 0], [3, 3, 0]]
+
+
+def write_set(root, names, values, *, part="train", classes_in_part=False):
+    """A labelled set of one picture in KNOWN's colour; its mask's left half is values[0], its right half values[1]."""
+    folder = root / part
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    image = np.full((60, 80, 3), KNOWN[::-1], np.uint8)
+    mask = np.full((60, 80), values[1], np.uint8)
+    mask[:, :40] = values[0]
+    cv2.imwrite(str(folder / "images" / "one.png"), image)
+    cv2.imwrite(str(folder / "masks" / "one.png"), mask)
+    (folder if classes_in_part else root).joinpath("classes.json").write_text(json.dumps(names))
+    return folder / "images" / "one.png"
+
+
+@pytest.mark.parametrize("in_part", [False, True])
+def test_masks_are_found_beside_the_images(tmp_path, in_part):
+    image = write_set(tmp_path, {"0": "void", "4": "cow", "5": "vegetation"}, (4, 5), classes_in_part=in_part)
+    mask = mask_of(image)
+    assert mask == tmp_path / "train" / "masks" / "one.png"
+    values, classes = read_truth(mask)
+    assert values[0, 0] == 4
+    assert [SCENES.names[i] for i in np.nonzero(classes[4])[0]] == ["cow"]
+    assert [SCENES.names[i] for i in np.nonzero(classes[5])[0]] == ["tree", "grass", "plant"]
+    assert not classes[0].any()
+
+
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [({"3": "road", "7": "pavement"}, {"road"}), ({"3": "road", "7": "cow"}, {"road", "sidewalk", "floor"})],
+)
+def test_a_set_without_pavement_calls_all_paved_ground_road(tmp_path, names, meant):
+    classes = read_truth(mask_of(write_set(tmp_path, names, (3, 7))))[1]
+    assert {SCENES.names[i] for i in np.nonzero(classes[3])[0]} == meant
+
+
+def test_masks_are_not_trained_on(tmp_path):
+    image = write_set(tmp_path, {"4": "cow"}, (4, 0))
+    assert is_mask(mask_of(image))
+    assert find_media([tmp_path]) == ([image], [])
+
+
+def test_an_image_without_class_names_has_no_mask(tmp_path):
+    image = write_set(tmp_path, {"4": "cow"}, (4, 0))
+    (tmp_path / "classes.json").unlink()
+    assert mask_of(image) is None
+
+
+@pytest.mark.parametrize("names", [{"four": "cow"}, {"256": "cow"}, {"4": 4}])
+def test_class_files_that_make_no_sense_are_named(tmp_path, names):
+    image = write_set(tmp_path, names, (4, 0))
+    with pytest.raises(DataError, match=r"classes\.json: .* is no class id from 0 to 255 with a name"):
+        read_truth(mask_of(image))
+
+
+def test_a_mask_in_colour_is_refused(tmp_path):
+    image = write_set(tmp_path, {"4": "cow"}, (4, 0))
+    cv2.imwrite(str(mask_of(image)), np.zeros((60, 80, 3), np.uint8))
+    with pytest.raises(DataError, match=r"one\.png is no mask of 8-bit class ids"):
+        read_truth(mask_of(image))
+
+
+# ---------------------------------------------------------------------------------------------------------- everything
+
+
+@pytest.fixture
+def teachers(tmp_path):
+    return write_teacher(tmp_path / "ade.tflite"), write_teacher(tmp_path / "voc.tflite", classes=len(VOC21))
+
+
+def test_media_are_labelled_by_both_and_by_masks(tmp_path, teachers):
+    image = write_set(tmp_path / "set", {"4": "cow"}, (4, 0))
+    video = tmp_path / "clip.mp4"
+    run_ffmpeg("-f", "lavfi", "-i", "color=0x14c81e:s=64x64:r=15:d=0.4", "-pix_fmt", "yuv420p", str(video))
+    scene, things = (label_media([image], [video], [path], tmp_path / "cache") for path in teachers)
+    (still,), (clip,) = fuse_media(scene, things, tmp_path / "cache")
+    labels = np.load(still.labels)
+    assert labels.shape == (GRID, GRID, len(SCENES))
+    assert labels[GRID // 2, 10].argmax() == SCENES.index("cow"), "what the mask says"
+    # The tiny teachers call this colour ADE31's and VOC's class 2: VOC is sure of its own.
+    assert (ADE31.names[GREEN], VOC21[GREEN]) == ("building", "bicycle")
+    assert labels[GRID // 2, -10].argmax() == SCENES.index("bicycle")
+    frames = np.load(clip.labels)
+    assert frames.shape == (len(clip.frames), GRID, GRID, len(SCENES))
+    assert (frames[:, 5:-5, 5:-5].argmax(-1) == SCENES.index("bicycle")).all()
+
+
+def test_fusing_is_done_once_and_again_when_a_mask_changes(tmp_path, teachers):
+    image = write_set(tmp_path / "set", {"4": "cow", "5": "sheep"}, (4, 0))
+    scene, things = (label_media([image], [], [path], tmp_path / "cache") for path in teachers)
+    first = fuse_media(scene, things, tmp_path / "cache")[0][0].labels
+    written_ns = first.stat().st_mtime_ns
+    assert fuse_media(scene, things, tmp_path / "cache")[0][0].labels == first
+    assert first.stat().st_mtime_ns == written_ns
+    cv2.imwrite(str(mask_of(image)), np.full((60, 80), 5, np.uint8))
+    second = fuse_media(scene, things, tmp_path / "cache")[0][0].labels
+    assert second != first
+    assert np.load(second)[5, 5].argmax() == SCENES.index("sheep")
+
+
+def test_the_student_learns_what_its_teachers_know(tmp_path, teachers):
+    scene, things = teachers
+    assert taught_labels([scene]) is ADE31
+    assert taught_labels([scene, things]) is SCENES
+    assert taught_labels([things, scene]) is SCENES
+    with pytest.raises(DataError, match=r"voc\.tflite knows Pascal VOC's objects only; add one of ADE20K's 32 classes"):
+        taught_labels([things])
+    odd = write_teacher(tmp_path / "odd.tflite", classes=7)
+    with pytest.raises(DataError, match=r"odd\.tflite knows 7 classes, neither ADE20K's 32 nor Pascal VOC's 21"):
+        taught_labels([scene, odd])
+
+
+def test_material_of_several_teachers_shows_masks_and_rare_classes_more_often(tmp_path, teachers):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(photos / f"{i}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
+    image = write_set(tmp_path / "set", {"4": "cow"}, (4, 4))
+    job = Distillation([photos, image.parent], teachers[::-1], tmp_path / "cache")
+    options = recipe_options("image", supervised=False, given={"steps": 200, "batch": 1, "crop": 64})
+    material = distilled_material(job, options, 1)
+    assert material.labels is SCENES
+    assert material.description == "distilled from voc, ade on 3 photos, 1 of them with masks drawn by people"
+    soft = [material.train[i].labels[0].float().mean((1, 2)) for i in range(200)]
+    assert all(labels.shape == (len(SCENES),) for labels in soft)
+    # Red is class 1 of both tiny teachers.
+    assert (ADE31.names[RED], VOC21[RED]) == ("wall", "aeroplane")
+    names = [SCENES.names[int(labels.argmax())] for labels in soft]
+    assert set(names) == {"airplane", "cow"}
+    # Each class has half of the draws, and the one photo with a mask counts twice.
+    assert 115 < names.count("cow") < 151, "two thirds"
+
+
+def test_a_video_without_a_frame_that_decodes_is_told(tmp_path, teachers):
+    """Its header is sound, what follows is not."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(2):
+        cv2.imwrite(str(photos / f"{i}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
+    video = photos / "clip.mp4"
+    lavfi = ("-f", "lavfi", "-i", "color=0x14c81e:s=64x64:r=15:d=0.4", "-pix_fmt", "yuv420p", "-movflags", "+faststart")
+    run_ffmpeg(*lavfi, str(video))
+    content = video.read_bytes()
+    start = content.index(b"mdat") + 4
+    video.write_bytes(content[:start] + bytes(len(content) - start))
+    options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64})
+    job = Distillation([photos], teachers[:1], tmp_path / "cache")
+    with pytest.raises(DataError, match=r"clip\.mp4: cannot be decoded"):
+        distilled_material(job, options, 1)
+    material = distilled_material(replace(job, skip_bad=True), options, 1)
+    assert material.left_out == [f"{video}: cannot be decoded"]

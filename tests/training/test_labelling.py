@@ -1,0 +1,243 @@
+"""Teachers' labels: found media, cache, time. The teachers here are real, tiny TensorFlow Lite networks."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.helpers.media import run_ffmpeg
+from tests.helpers.tiny_teacher import BACKGROUND, BLUE, GREEN, RED, write_teacher
+from tfcseg.errors import DataError
+from tfcseg.training.labelling import CLIP_SIDE_PX, find_media, label_media, read_rgb, steady_labels
+from tfcseg.training.teachers import GRID, Teacher, soft_labels
+
+COLOURS = {RED: (200, 30, 30), GREEN: (30, 200, 30), BLUE: (30, 30, 200), BACKGROUND: (110, 110, 110)}
+QUARTERS = ((RED, GREEN), (BLUE, BACKGROUND))
+
+
+def quartered(height=90, width=120):
+    """(H, W, 3) RGB whose quarters are the four colours of QUARTERS."""
+    image = np.zeros((height, width, 3), np.uint8)
+    for i, row in enumerate(QUARTERS):
+        for j, label in enumerate(row):
+            image[i * height // 2 : (i + 1) * height // 2, j * width // 2 : (j + 1) * width // 2] = COLOURS[label]
+    return image
+
+
+def write_image(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return path
+
+
+def quarter_labels(soft):
+    """The class in the middle of each quarter of (GRID, GRID, K)."""
+    places = (GRID // 4, 3 * GRID // 4)
+    return tuple(tuple(int(soft[y, x].argmax()) for x in places) for y in places)
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    return write_teacher(tmp_path / "teacher.tflite")
+
+
+# ------------------------------------------------------------------------------------------------------------ teachers
+
+
+@pytest.mark.parametrize("size", [128, 192, 256])
+def test_a_teacher_sees_the_whole_image(tmp_path, size):
+    probabilities = Teacher(write_teacher(tmp_path / "t.tflite", size=size)).probabilities(quartered())
+    assert probabilities.shape == (GRID, GRID, 32)
+    assert probabilities.sum(-1) == pytest.approx(np.ones((GRID, GRID)), abs=1e-5)
+    assert quarter_labels(probabilities) == QUARTERS
+    labels = probabilities.argmax(-1)
+    # The borders between the quarters lie in the middle.
+    assert labels[GRID // 2 - 3, 10] == RED
+    assert labels[GRID // 2 + 3, 10] == BLUE
+    assert labels[10, GRID // 2 - 3] == RED
+    assert labels[10, GRID // 2 + 3] == GREEN
+
+
+def test_crops_see_small_things(teacher):
+    """Corner crops are put back where they came from."""
+    assert quarter_labels(soft_labels([Teacher(teacher)], quartered(), crops=True)) == QUARTERS
+
+
+def test_soft_labels_are_the_mean_of_the_teachers(tmp_path, teacher):
+    """Where one of two teachers says background, both classes get half."""
+    timid = Teacher(write_teacher(tmp_path / "timid.tflite", bias=100_000))
+    together = soft_labels([Teacher(teacher), timid], quartered(), crops=False)
+    assert together.dtype == np.uint8
+    assert together[GRID // 4, GRID // 4, [RED, BACKGROUND]] == pytest.approx([128, 128], abs=1)
+    assert together[-9, -9, BACKGROUND] == 255
+
+
+def test_a_file_that_is_no_network_is_named(tmp_path):
+    (tmp_path / "notes.tflite").write_text("these are notes, and long enough to be read as a header")
+    with pytest.raises(DataError, match=r"notes\.tflite is not a TensorFlow Lite network") as caught:
+        Teacher(tmp_path / "notes.tflite")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_with_coarse_labels_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"small\.tflite has no logits"):
+        Teacher(write_teacher(tmp_path / "small.tflite", size=64))
+
+
+# --------------------------------------------------------------------------------------------------------------- media
+
+
+def test_media_are_found_in_folders_and_as_files(tmp_path):
+    for name in ("b/2.JPG", "b/1.png", "a/clip.mp4", "a/notes.txt", "a/._1.jpg", "c.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "folder.jpg").mkdir()
+    images, videos = find_media([tmp_path / "b", tmp_path / "c.webp", tmp_path / "a"])
+    assert images == [tmp_path / "b" / "1.png", tmp_path / "b" / "2.JPG", tmp_path / "c.webp"]
+    assert videos == [tmp_path / "a" / "clip.mp4"]
+
+
+def test_a_missing_root_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        find_media([tmp_path, tmp_path / "nowhere"])
+
+
+def test_a_folder_without_media_is_named(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=f"no images or videos below {tmp_path}"):
+        find_media([tmp_path])
+
+
+# --------------------------------------------------------------------------------------------------------------- cache
+
+
+def test_labels_are_made_once_and_a_killed_run_goes_on(tmp_path, teacher):
+    images = [write_image(tmp_path / "photos" / f"{n}.png", quartered(90 + n)) for n in range(3)]
+    broken = tmp_path / "photos" / "broken.png"
+    broken.write_bytes(images[0].read_bytes()[:40])
+    cache, told = tmp_path / "cache", []
+
+    def label(paths):
+        told.clear()
+        return label_media(paths, [], [teacher], cache, workers=1, progress=lambda *counts: told.append(counts))[0]
+
+    stills = label([*images, broken])
+    assert [still.image for still in stills] == images, "what cannot be read is left out"
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    for still in stills:
+        soft = np.load(still.labels)
+        assert soft.shape == (GRID, GRID, 32)
+        assert quarter_labels(soft) == QUARTERS
+
+    assert label(images) == stills
+    assert told == [], "everything was there: nothing is labelled and no process started"
+
+    # A killed run leaves a label under its temporary name: it does not count.
+    kept = [stills[0].labels.stat().st_mtime_ns, stills[2].labels.stat().st_mtime_ns]
+    stills[1].labels.rename(stills[1].labels.with_suffix(".partial.npy"))
+    assert label(images) == stills
+    assert told == [(1, 1)]
+    assert kept == [stills[0].labels.stat().st_mtime_ns, stills[2].labels.stat().st_mtime_ns]
+
+
+def test_other_teachers_and_changed_files_get_other_labels(tmp_path, teacher):
+    """Without labelling anything: only the place in the cache is asked for."""
+    from tfcseg.training.labelling import _key, _signature
+
+    image = write_image(tmp_path / "photo.png", quartered())
+    other = write_teacher(tmp_path / "other.tflite", bias=50)
+    first = _key(_signature([teacher]), image)
+    assert first == _key(_signature([teacher]), image)
+    assert first != _key(_signature([other]), image)
+    assert first != _key(_signature([teacher, other]), image)
+    write_image(image, quartered(120))
+    assert first != _key(_signature([teacher]), image)
+
+
+def test_videos_become_frames_at_15_hz(tmp_path, teacher):
+    video = tmp_path / "red.mp4"
+    run_ffmpeg(*["-f", "lavfi", "-i", "color=red:size=720x400:rate=30:duration=0.4", "-pix_fmt", "yuv420p"], video)
+    empty = tmp_path / "empty.mp4"
+    empty.write_bytes(b"")
+    _, clips = label_media([], [video, empty], [teacher], tmp_path / "cache", workers=1)
+    (clip,) = clips  # of the empty one there is nothing to train on
+    assert len(clip.frames) == 6, "0.4 s at 15 Hz"
+    frame = cv2.imread(str(clip.frames[0]))
+    assert min(frame.shape[:2]) == CLIP_SIDE_PX
+    labels = np.load(clip.labels)
+    assert labels.shape == (6, GRID, GRID, 32)
+    assert (labels.argmax(-1) == RED).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------- time
+
+
+def moving_clip(frames=5, step=3, seed=0):
+    """Textured frames (2·GRID, 2·GRID, 3) that shift by ``step`` grid cells, their true labels and noisy ones."""
+    rng = np.random.default_rng(seed)
+    wide = GRID + step * frames
+    texture = cv2.GaussianBlur(rng.normal(size=(2 * GRID, 2 * wide)), (0, 0), 2.0)
+    texture = np.uint8(np.clip(128 + 60 * texture / texture.std(), 0, 255))
+    region = cv2.GaussianBlur(rng.normal(size=(GRID, wide)), (0, 0), 5) > 0
+    images, truth, noisy = [], [], []
+    for t in range(frames):
+        left = step * t
+        images.append(np.repeat(texture[:, 2 * left : 2 * (left + GRID), None], 3, -1))
+        here = 0.3 + 0.4 * region[:, left : left + GRID]
+        doubt = np.clip(here + rng.normal(0, 0.12, here.shape), 0, 1)
+        truth.append(np.stack([1 - here, here], -1) * 255)
+        noisy.append(np.stack([1 - doubt, doubt], -1) * 255)
+    return images, np.stack(truth), np.rint(noisy).astype(np.uint8)
+
+
+def test_steadied_labels_are_nearer_to_the_truth():
+    """Averaging along the motion removes noise; averaging in place would smear what moves."""
+    images, truth, noisy = moving_clip()
+    steadied = steady_labels(images, noisy)
+    assert steadied.shape == noisy.shape
+    assert steadied.dtype == np.uint8
+
+    def error(labels):
+        inner = (slice(None), slice(8, -8), slice(24, -24))
+        return np.abs(labels[inner].astype(float) - truth[inner]).mean()
+
+    in_place = np.stack([noisy[max(0, t - 2) : t + 3].mean(0) for t in range(len(noisy))])
+    assert error(steadied) < 0.7 * error(noisy)
+    assert error(steadied) < 0.7 * error(in_place)
+
+
+def test_what_was_hidden_keeps_its_own_labels():
+    """A square passes over a background: where it uncovers something, flow there and back disagrees."""
+    rng = np.random.default_rng(3)
+    texture = cv2.GaussianBlur(rng.normal(size=(2, 2 * GRID, 2 * GRID)).transpose(1, 2, 0), (0, 0), 3.0)
+    texture = np.uint8(np.clip(128 + 60 * texture / texture.std(), 0, 255))
+    images, labels = [], np.zeros((5, GRID, GRID, 2), np.uint8)
+    for t in range(5):
+        left = 30 + 8 * t  # in grid cells; a frame's pixels are half a cell
+        image = texture[..., 0].copy()
+        image[80:180, 2 * left : 2 * left + 60] = texture[80:180, 60:120, 1]
+        images.append(np.repeat(image[..., None], 3, -1))
+        labels[t, ..., 0] = 255
+        labels[t, 40:90, left : left + 30] = (0, 255)
+    steadied = steady_labels(images, labels)
+    wrong = (steadied.argmax(-1) != labels.argmax(-1)).mean((1, 2))
+    assert wrong.max() < 0.012
+
+
+def test_a_single_frame_stays_as_it_is():
+    labels = np.random.default_rng(0).integers(0, 256, (1, GRID, GRID, 3), dtype=np.uint8)
+    assert np.array_equal(steady_labels([np.zeros((60, 80, 3), np.uint8)], labels), labels)
+
+
+def test_names_that_are_no_utf8_are_read_like_others(tmp_path, teacher):
+    """OpenCV crashes when it is given such a name."""
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    image = write_image(tmp_path / "plain.png", quartered()).rename(folder / "\udcff.png")
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=size=120x90:rate=15:duration=0.2", tmp_path / "plain.mp4")
+    video = (tmp_path / "plain.mp4").rename(folder / "\udcff.mp4")
+    stills, clips = label_media([image], [video], [teacher], folder / "cache", workers=1)
+    assert quarter_labels(np.load(stills[0].labels)) == QUARTERS
+    assert [len(clip.frames) for clip in clips] == [3]
+    assert read_rgb(clips[0].frames[0]).shape == (90, 120, 3)

@@ -1,0 +1,169 @@
+"""Supervised training on a VSPW folder: the paper's numbers, what it starts from, and that it learns."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.helpers import vspw_fixture as vspw
+from tests.helpers.command_line import call
+from tests.helpers.segformer_reference import build_reference, in_layout
+from tests.helpers.supervised_clips import make_clips
+from tests.helpers.tiny_model import write_tiny_model
+from tfcseg.labels.label_sets import LabelSet, distinct_palette
+from tfcseg.model.config import ModelConfig
+from tfcseg.training.recipes import recipe_options
+from tfcseg.training.supervised import start_supervised
+from tfcseg.weights.convert import convert_pretrained
+from tfcseg.weights.loading import count_parameters, load_model, read_card, save_model
+from tfcseg.weights.tensor_file import write_tensor_file
+
+HERE = ("--device", "cpu", "--precision", "fp32")
+SMALL = ("--crop", 64, "--workers", 0, "--threads", 1, *HERE)
+LABELS = LabelSet("street", ("sky", "grass", "tree", "car", "person", "dog"), distinct_palette(6))
+
+
+# -------------------------------------------------------------------------------------------------- the paper's numbers
+
+
+def test_the_recipe_is_the_papers():
+    options = recipe_options("tfc", supervised=True, given={})
+    assert (options.learning_rate, options.head_rate_scale, options.weight_decay) == (6e-5, 10, 0.01)
+    assert (options.steps, options.batch, options.warmup_steps) == (160_000, 8, 1500)
+    assert (options.correlation, options.bce_weight, options.train_norms, options.frozen) == ("paper", 1, True, ())
+    assert (options.averaging, options.max_gradient_norm) == (0, None)
+
+
+def test_the_batch_is_shared_by_the_processes_and_a_short_run_warms_up_shortly(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    options = recipe_options("image", supervised=True, given={"steps": 500})
+    assert (options.batch, options.warmup_steps) == (2, 50)
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    assert recipe_options("tfc", supervised=True, given={}).batch == 1
+    assert recipe_options("tfc", supervised=True, given={"batch": 3}).batch == 3
+
+
+@pytest.mark.parametrize(("backbone", "millions"), [("mit_b0", 4.5), ("mit_b1", 14.5), ("mit_b5", 82.8)])
+def test_networks_have_as_many_parameters_as_the_papers(backbone, millions):
+    assert count_parameters(ModelConfig(backbone, 256, 124)) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+# ------------------------------------------------------------------------------------------------------ starting points
+
+
+@pytest.fixture(scope="module")
+def segformer(tmp_path_factory):
+    """A Hugging Face folder of a SegFormer with other classes; two of them are VSPW's and ours."""
+    network = build_reference("b0", embed_dim=64, num_classes=3)
+    network.config.id2label = {0: "tree", 1: "rug", 2: "sky"}
+    folder = tmp_path_factory.mktemp("published") / "segformer-b0"
+    network.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """As ``nvidia/mit-b0`` is published: an encoder and the classifier of ImageNet."""
+    tensors = in_layout(build_reference("b0").state_dict(), "transformers_4")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("decode_head.")}
+    file = tmp_path_factory.mktemp("published") / "mit-b0.safetensors"
+    write_tensor_file(file, kept | {"classifier.weight": torch.ones(1000, 256)}, {"format": "pt"})
+    return file
+
+
+def test_a_published_segformer_gets_another_classifier(segformer):
+    network, card = start_supervised("mit_b3", LABELS, segformer, 480)
+    found, expected = network.state_dict(), convert_pretrained(segformer).state_dict
+    shared = [name for name in found if not name.startswith(("decode_head.classifier.", "update."))]
+    assert len(shared) > 150
+    assert all(torch.equal(found[name], expected[name]) for name in shared)
+    for part in ("weight", "bias"):
+        ours, theirs = (state[f"decode_head.classifier.{part}"] for state in (found, expected))
+        assert len(ours) == 6
+        assert torch.equal(ours[0], theirs[2]), "sky"
+        assert torch.equal(ours[2], theirs[0]), "tree"
+        assert not torch.equal(ours[1], theirs[1])
+    assert (card.labels, card.config) == (LABELS, ModelConfig("mit_b0", 64, 6))
+    assert card.trained_on == "segformer-b0"
+    assert network.config == card.config
+
+
+def test_an_encoder_gets_a_head(encoder):
+    network, card = start_supervised("mit_b3", LABELS, str(encoder), 480)
+    expected = convert_pretrained(encoder).state_dict
+    assert len(expected) > 100
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in expected.items())
+    assert card.config == ModelConfig("mit_b0", 256, 6)
+    assert card.trained_on == "backbone: mit-b0.safetensors"
+    assert card.preprocessing.mean == (123.675, 116.28, 103.53)
+
+
+def test_a_model_of_ours_is_trained_on_as_the_paper_does(tmp_path):
+    """Whatever it was made for: aligned correlation and another threshold are no part of the recipe."""
+    first = load_model(write_tiny_model(tmp_path / "tiny.safetensors"), device="cpu", precision="fp32", fold=False)
+    config = {"keyframe_interval": 7, "threshold": 0.5, "correlation": "aligned", "keyframe_position": "middle"}
+    config["keyframe_carry"] = 0.9
+    card = first.card.to_metadata()
+    card["config"] = json.dumps(json.loads(card["config"]) | config)
+    tensors = load_file(tmp_path / "tiny.safetensors")
+    write_tensor_file(tmp_path / "other.safetensors", tensors, card)
+    network, card = start_supervised("mit_b0", LABELS, tmp_path / "other.safetensors", 240)
+    assert (card.config.keyframe_interval, card.config.threshold) == (4, 0.8)
+    assert (card.config.correlation, card.config.keyframe_position) == ("paper", "first")
+    assert card.config.keyframe_carry == network.config.keyframe_carry == 0.0
+    assert card.preprocessing.size == 240
+    assert (card.labels, card.config.num_classes) == (LABELS, 6)
+    save_model(tmp_path / "start.safetensors", network, card)  # network and card fit each other
+    classifier = network.state_dict()["decode_head.classifier.weight"]
+    assert torch.equal(classifier[3], first.network.state_dict()["decode_head.classifier.weight"][4]), "car"
+
+
+def test_the_program_starts_from_an_encoder(encoder, tmp_path):
+    """One step at next to no rate: what is written is what was read, in half precision."""
+    root = vspw.make_vspw(tmp_path / "vspw", {"0_hills": 5}, split="train")
+    shutil.copy(root / "train.txt", root / "val.txt")
+    rate = ("--steps", 1, "--batch", 1, "--lr", 1e-9)
+    done = call("train", root, "-o", tmp_path / "run", "--init", encoder, *rate, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "random weights" not in done.stderr
+    card = read_card(tmp_path / "run" / "last.safetensors")
+    assert card.trained_on == "backbone: mit-b0.safetensors; then supervised on vspw (1 video)"
+    written = load_file(tmp_path / "run" / "last.safetensors")
+    for name, tensor in convert_pretrained(encoder).state_dict.items():
+        torch.testing.assert_close(written[name].float(), tensor, atol=1e-3, rtol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------------------- learning
+
+
+def train(root, output, *numbers):
+    return call("train", root, "-o", output, *numbers, *SMALL, "--checkpoint-every", 10_000)
+
+
+def test_a_clip_is_learnt(tmp_path):
+    """Of four classes in equal parts chance would get 14."""
+    root = make_clips(tmp_path / "clips", 1)
+    done = train(root, tmp_path / "run", "--steps", 40, "--batch", 1, "--lr", 5e-4, "--size", 128, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["best_miou"] > 60
+
+
+@pytest.mark.slow
+def test_four_clips_are_learnt_and_labels_between_keyframes_are_steadier(tmp_path):
+    """From random weights, through the program alone, as a user would: train, then score both ways."""
+    root = make_clips(tmp_path / "clips", 4)
+    done = train(root, tmp_path / "run", "--steps", 160, "--batch", 4, "--lr", 3e-4, "--size", 128)
+    assert done.returncode == 0, done.stderr
+    weights = tmp_path / "run" / "last.safetensors"
+    scores = {}
+    for mode in ("image", "tfc"):
+        done = call("eval", root, "-m", weights, "--mode", mode, "--no-tc", "--json", "-q", *HERE)
+        assert done.returncode == 0, done.stderr
+        scores[mode] = json.loads(done.stdout)
+    assert scores["image"]["miou"] > 90
+    assert scores["tfc"]["miou"] > 90
+    assert scores["tfc"]["vc8"] > scores["image"]["vc8"] + 0.5

@@ -1,0 +1,1 @@
+"""Labels as pictures: overlay, legend, strips."""

@@ -1,0 +1,81 @@
+"""The videos of a run: frames with their classes drawn in, and the same beside the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.drawing.render import Legend, overlay, side_by_side
+from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.media.parts import PartedVideo
+
+
+class RenderedVideos:
+    """Draws each frame once for all ``videos``, which are called ``overlay`` and ``side_by_side``.
+
+    ``palette`` is (K, 3); ``visible`` (K,) are the classes to draw, None for all. OutputError if a video cannot be
+    written.
+    """
+
+    def __init__(
+        self,
+        videos: Mapping[str, PartedVideo],
+        palette: NDArray[np.uint8],
+        *,
+        alpha: float,
+        visible: NDArray[np.bool_] | None,
+        legend: Legend | None,
+    ) -> None:
+        self._videos = videos
+        self._palette, self._alpha, self._visible, self._legend = palette, alpha, visible, legend
+
+    def write(self, frame: SegmentedFrame, shares: NDArray[np.float64]) -> None:
+        """Append one frame, given the (K,) ``shares`` of its classes."""
+        if not self._videos:
+            return
+        picture = overlay(frame.image, frame.labels, self._palette, alpha=self._alpha, visible=self._visible)
+        if self._legend is not None:
+            self._legend.draw(picture, shares if self._visible is None else shares * self._visible)
+        if "overlay" in self._videos:
+            self._videos["overlay"].write(picture)
+        if "side_by_side" in self._videos:
+            self._videos["side_by_side"].write(side_by_side([frame.image, picture], ["source", "tfcseg"]))
+
+    def legend_state(self) -> dict[str, Any] | None:
+        """What the legend remembers, in JSON types; None without one."""
+        return None if self._legend is None else self._legend.state()
+
+    def end_input(self) -> None:
+        """Say that these parts have all of their frames, which are encoded meanwhile; ``end_part`` follows."""
+        for video in self._videos.values():
+            video.end_input()
+
+    def end_part(self) -> Callable[[], None]:
+        """Let the next frame begin new parts; returns what completes these, which may take place elsewhere."""
+        endings = [video.end_part() for video in self._videos.values()]
+
+        def complete() -> None:
+            for ending in endings:
+                ending()
+
+        return complete
+
+    def finish(self, part_frames: int) -> str | None:
+        """Join the parts and give the videos their names; returns what became of the sound, None without a video."""
+        sound = None
+        for video in self._videos.values():
+            sound = video.finish(part_frames)
+        return sound
+
+    def stop(self) -> None:
+        """Make a ``write`` that goes on in another thread fail soon; ``abort`` follows."""
+        for video in self._videos.values():
+            video.stop()
+
+    def abort(self) -> None:
+        """Drop the parts that are being written."""
+        for video in self._videos.values():
+            video.abort()

@@ -1,0 +1,335 @@
+"""One interval of frames through the network: preprocess → model → labels.
+
+Letters: T frames, H W source image, h w grid of the logits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.inference.options import InferenceOptions
+from tfcseg.model.carry_over import Carried
+from tfcseg.model.config import SIZE_MULTIPLE
+from tfcseg.model.ops.compiled import CompiledBackbone, compile_backbone
+from tfcseg.model.ops.label_map import labels_from_logits
+from tfcseg.model.tfc import Keyframe
+from tfcseg.weights.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+BATCH = 16
+"""Frames computed at once at most: bounds memory for long intervals."""
+
+MAX_WORKERS = 4
+"""Intervals computed at the same time on a processor at most: each needs memory of its own."""
+
+MAX_ASPECT = 4
+"""Longer pictures are squeezed to it: a 16×10,000 strip must not become a 480×300,000 network input."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """What the network says about one frame."""
+
+    labels: NDArray[np.uint8]
+    """(H, W) class indices at the source's size."""
+    is_keyframe: bool
+    similarity: NDArray[np.float32] | None
+    """w_t (h, w) in [-1, 1]; None at keyframes."""
+    updated_fraction: float | None
+    """Share of points repaired by sparse MSDA; None at keyframes."""
+    model_ms: float
+    """Preprocessing, network and labels; frames computed together share their time equally."""
+    carried: Carried | None = None
+    """What the next interval takes over; at the end of an interval, and only if keyframes carry anything."""
+
+
+def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
+    """(height, width) of the network's input for a source of (height, width): short side ``size``, multiples of 32.
+
+    The picture is resized to it rather than padded: at most 16 px of distortion, no border that the network never saw.
+    """
+    scale = size / min(source)
+    height, width = (
+        max(1, round(min(side * scale, MAX_ASPECT * size) / SIZE_MULTIPLE)) * SIZE_MULTIPLE for side in source
+    )
+    return height, width
+
+
+class IntervalNetwork:
+    """Runs intervals of frames of any length through a model; holds nothing from one interval to the next.
+
+    What an interval takes over from the one before, its caller hands on: ``before``, the last result's ``carried``.
+    None begins a video.
+
+    On a GPU several intervals (in mode ``image`` several frames) are computed at once. If it runs out of memory there,
+    it is one interval at a time, then its frames between keyframes in halves, down to one at a time.
+    """
+
+    def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
+        self._network = model.network
+        self._device, self._dtype = model.device, model.precision
+        self.options = options
+        preprocessing = model.card.preprocessing
+        mean, std = (np.array(numbers, np.float32) for numbers in (preprocessing.mean, preprocessing.std))
+        values = np.arange(256, dtype=np.float32)[:, None]
+        self._normalised: NDArray[np.float32] = np.divide(values - mean, std, dtype=np.float32)[None]
+        """(1, 256, 3): what a pixel's value becomes in each channel."""
+        self._batch = BATCH
+        # A processor's caches like single frames, a GPU's many cores like many.
+        self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
+        # Compiled code is made for one number of threads; long intervals hold too many frames.
+        is_compiled = options.compile or isinstance(model.network.backbone, CompiledBackbone)
+        is_alone = is_compiled or options.latency == "low" or options.keyframe_interval > BATCH
+        on_cpu = self._device.type == "cpu"
+        self.workers = 1 if is_alone or not on_cpu else min(torch.get_num_threads(), MAX_WORKERS)
+        self._source: tuple[int, int] | None = None
+        logger.info(
+            "mode %s: every %d frames a keyframe, the %s of its interval; %s correlation, threshold %g%s",
+            *(options.mode, options.keyframe_interval, options.keyframe_position),
+            *(options.correlation, options.threshold),
+            f", carry {options.keyframe_carry:g}" if options.carries else "",
+            extra={**asdict(options), "frames_at_once": self.frames_at_once},
+        )
+
+    def compile(self, source: tuple[int, int]) -> float:
+        """Compile the network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot."""
+        keyframes = self.intervals_at_once if self.options.latency == "normal" else 1
+        count = 1 if keyframes == 1 else self.frames_at_once
+        return compile_backbone(self._network, self._to_network([np.zeros((*source, 3), np.uint8)] * count), keyframes)
+
+    @property
+    def frames_at_once(self) -> int:
+        """Frames to give to `run_many` for full speed: whole intervals."""
+        return self.intervals_at_once * self.options.keyframe_interval
+
+    def run_many(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        before: Carried | None = None,
+        label_size: tuple[int, int] | None = None,
+    ) -> list[FrameResult]:
+        """Results for the frames of one or several intervals; the last may be shorter.
+
+        UsageError if the sizes of an interval's frames differ.
+        """
+        length = self.options.keyframe_interval
+        results: list[FrameResult] = []
+        while len(results) < len(images):
+            rest = images[len(results) :]
+            whole = min(len(rest) // length, self.intervals_at_once) * length
+            is_many = whole > length and len({image.shape for image in rest[:whole]}) == 1
+            together = self._together(rest[:whole], before, label_size) if is_many else None
+            results += together if together is not None else self.run(rest[:length], label_size, before)
+            before = results[-1].carried
+        return results
+
+    def stream(self, images: Iterable[NDArray[np.uint8]], before: Carried | None = None) -> Iterator[FrameResult]:
+        """Results frame by frame, each before the next image is asked for: low latency for live input."""
+        memory: Keyframe | None = None
+        key_size = (0, 0)
+        for index, image in enumerate(images):
+            size = (image.shape[0], image.shape[1])
+            with torch.inference_mode():
+                if not self.options.uses_memory:
+                    result = self._alone(image, size)
+                elif memory is None or index % self.options.keyframe_interval == 0:
+                    key_size = size
+                    result, memory = self._keyframe(image, size, before)
+                    before = self._carried(memory)
+                else:
+                    _check_sizes({key_size, size})
+                    result = self._in_parts([image], memory, size)[0]
+            yield replace(result, carried=before)
+
+    @torch.inference_mode()
+    def run(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        label_size: tuple[int, int] | None = None,
+        before: Carried | Callable[[], Carried | None] | None = None,
+        *,
+        hand_on: Callable[[Carried | None], None] = lambda carried: None,
+    ) -> list[FrameResult]:
+        """Results for the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in their order.
+
+        ``label_size`` (height, width) is that of the labels if it is not the images'. ``before`` may be a function that
+        waits for it: it is called once it is needed. ``hand_on`` is told what the next interval takes over as soon as
+        that is known. UsageError if the images differ in size.
+        """
+        sizes = {(image.shape[0], image.shape[1]) for image in images}
+        _check_sizes(sizes)
+        size = label_size or sizes.pop()
+        if not self.options.uses_memory:
+            return [self._alone(image, size) for image in images]
+        key = self.options.keyframe_of(len(images))
+        keyframe, memory = self._keyframe(images[key], size, before, hand_on)
+        others = [image for index, image in enumerate(images) if index != key]
+        results = self._in_parts(others, memory, size)
+        return self._handed_on([*results[:key], keyframe, *results[key:]], memory)
+
+    def _handed_on(self, results: list[FrameResult], memory: Keyframe) -> list[FrameResult]:
+        """Results up to the end of an interval, the last with what the next interval takes over."""
+        return [*results[:-1], replace(results[-1], carried=self._carried(memory))]
+
+    def _carried(self, memory: Keyframe) -> Carried | None:
+        return memory.carried.last() if self.options.carries else None
+
+    @torch.inference_mode()
+    def _together(
+        self, images: Sequence[NDArray[np.uint8]], before: Carried | None, label_size: tuple[int, int] | None
+    ) -> list[FrameResult] | None:
+        """Several whole intervals in one batch; None if they do not fit, from then on."""
+        size = label_size or (images[0].shape[0], images[0].shape[1])
+        try:
+            return self._intervals(images, size, before) if self.options.uses_memory else self._images(images, size)
+        except torch.OutOfMemoryError:
+            self.intervals_at_once = 1
+            logger.info("the GPU is full: one interval at a time from here on")
+            return None
+
+    def _intervals(
+        self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int], before: Carried | None
+    ) -> list[FrameResult]:
+        started_s = time.perf_counter()
+        length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
+        batch = self._to_network(images)
+        before = _if_it_fits(before, batch)
+        memory, others = self._network.intervals(batch, length, key, before, **(self._method | self._carrying))
+        key_labels, labels = iter(_to_labels(memory.logits, size)), iter(_to_labels(others.logits, size))
+        similarity, updated = iter(others.similarity.float().cpu().numpy()), iter(others.updated_fraction.tolist())
+        elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
+        results = [
+            FrameResult(next(key_labels), True, None, None, elapsed_ms)
+            if index % length == key
+            else FrameResult(next(labels), False, next(similarity), next(updated), elapsed_ms)
+            for index in range(len(images))
+        ]
+        return self._handed_on(results, memory)
+
+    def _in_parts(
+        self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
+    ) -> list[FrameResult]:
+        """Frames between keyframes, as many at once as fit."""
+        results: list[FrameResult] = []
+        while len(results) < len(images):
+            part = images[len(results) : len(results) + self._batch]
+            try:
+                results += self._non_keyframes(part, memory, size)
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise self._too_large(part[0]) from None
+                self._batch = len(part) // 2
+                logger.info("the GPU is full: batches of %d frames from here on", self._batch)
+        return results
+
+    def _images(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
+        """Frames that no other refers to: the image network, bit for bit the logits of keyframes."""
+        started_s = time.perf_counter()
+        labels = _to_labels(self._network.image(self._to_network(images)), size)
+        elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
+        return [FrameResult(own, True, None, None, elapsed_ms) for own in labels]
+
+    def _alone(self, image: NDArray[np.uint8], size: tuple[int, int]) -> FrameResult:
+        try:
+            return self._images([image], size)[0]
+        except torch.OutOfMemoryError:
+            raise self._too_large(image) from None
+
+    def _keyframe(
+        self,
+        image: NDArray[np.uint8],
+        size: tuple[int, int],
+        before: Carried | Callable[[], Carried | None] | None,
+        hand_on: Callable[[Carried | None], None] = lambda carried: None,
+    ) -> tuple[FrameResult, Keyframe]:
+        started_s = time.perf_counter()
+        try:
+            batch = self._to_network([image])
+            _, memory = self._network.keyframe(batch)
+            taken = _if_it_fits(before() if callable(before) else before, batch)
+            memory = self._network.carry_over(memory, taken, **self._carrying)
+            hand_on(self._carried(memory))
+            labels = _to_labels(memory.logits, size)
+        except torch.OutOfMemoryError:
+            raise self._too_large(image) from None
+        elapsed_ms = 1000 * (time.perf_counter() - started_s)
+        return FrameResult(labels[0], True, None, None, elapsed_ms), memory
+
+    def _non_keyframes(
+        self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
+    ) -> list[FrameResult]:
+        started_s = time.perf_counter()
+        result = self._network.non_keyframes(self._to_network(images), memory, **self._method)
+        labels = _to_labels(result.logits, size)
+        similarity = result.similarity.float().cpu().numpy()
+        updated = result.updated_fraction.cpu().tolist()
+        elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
+        return [FrameResult(labels[t], False, similarity[t], updated[t], elapsed_ms) for t in range(len(images))]
+
+    @property
+    def _method(self) -> dict[str, Any]:
+        options = self.options
+        return {"mode": options.mode, "threshold": options.threshold, "correlation": options.correlation}
+
+    @property
+    def _carrying(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "threshold": options.threshold,
+            "correlation": options.correlation,
+            "carry": options.keyframe_carry,
+        }
+
+    def _to_network(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """(T, 3, H', W') normalised, in channels-last order as the pixels come."""
+        height, width = network_size((images[0].shape[0], images[0].shape[1]), self.options.size)
+        self._tell_size((images[0].shape[0], images[0].shape[1]), (height, width))
+        shrinks = min(images[0].shape[:2]) > self.options.size
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        batch = np.empty((len(images), height, width, 3), np.float32)
+        for image, normalised in zip(images, batch, strict=True):
+            cv2.LUT(cv2.resize(image, (width, height), interpolation=how), self._normalised, dst=normalised)
+        return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)
+
+    def _tell_size(self, source: tuple[int, int], size: tuple[int, int]) -> None:
+        """Log what a new size of frames, (height, width), becomes."""
+        if source != self._source:
+            self._source = source
+            logger.info("network input %d×%d for frames of %d×%d", *size[::-1], *source[::-1])
+
+    def _too_large(self, image: NDArray[np.uint8]) -> TfcsegError:
+        height, width = network_size((image.shape[0], image.shape[1]), self.options.size)
+        return TfcsegError(
+            f"the GPU has too little memory for one frame of {width}×{height}; use a smaller --size or --device cpu"
+        )
+
+
+def _if_it_fits(before: Carried | None, batch: Tensor) -> Carried | None:
+    """As a ``batch`` (T, 3, H, W) needs it; None if its images have another size, and so begin anew."""
+    if before is None or not before.fits((batch.shape[-2], batch.shape[-1])):
+        return None
+    return Carried(before.logits.to(batch), before.match.to(batch))  # a resumed run read it from a file
+
+
+def _check_sizes(sizes: set[tuple[int, int]]) -> None:
+    """UsageError if these are several (height, width)."""
+    if len(sizes) > 1:
+        shown = " and ".join(f"{height}×{width}" for height, width in sorted(sizes))
+        raise UsageError(f"frames between two keyframes must have one size, not {shown} (height×width)")
+
+
+def _to_labels(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+    labels: NDArray[np.uint8] = labels_from_logits(logits, size).cpu().numpy()
+    return labels

@@ -1,0 +1,1 @@
+"""Label sets, their palettes, and maps between them."""

@@ -1,0 +1,83 @@
+"""What a model's classes are called in a data set: explicit tables of names, built in or from a file.
+
+A map goes from model class to data set class. Several model classes may go to one; a model class without counterpart is
+left out and is never right in that data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tfcseg.errors import DataError
+from tfcseg.evaluation.vspw import read_json_object
+from tfcseg.labels.label_sets import LabelSet
+from tfcseg.labels.label_tables import KNOWN_NAMES, MERGED, TABLES
+
+LabelMap = Mapping[str, str]
+
+BUILT_IN: Mapping[tuple[str, str], LabelMap] = {
+    sets: {name: target for name, target in table.items() if target is not None} for sets, table in TABLES.items()
+}
+"""Maps from a model's label set to a data set's, by the keys of ``KNOWN_NAMES``."""
+
+_MAY_BE_PARTS = ("vspw", "coco133")
+"""Data sets of so many classes that folders with a part of them are common."""
+
+
+def built_in_label_map(model: LabelSet, dataset: LabelSet) -> LabelMap:
+    """Find the map between two label sets, which are recognised by their class names and not by what they are called.
+
+    The same names map to themselves. A data set with a part of VSPW's or COCO's classes gets a part of their map.
+    DataError, saying how to give a map, if there is none.
+    """
+    if set(model.names) == set(dataset.names):
+        return {name: name for name in model.names}
+    for (source, target), label_map in BUILT_IN.items():
+        if set(model.names) == set(KNOWN_NAMES[source]) and _is_called(dataset, target):
+            kept = {name: counterpart for name, counterpart in label_map.items() if counterpart in dataset.names}
+            if kept:
+                return kept
+    raise DataError(
+        f"no built-in label map from label set {model.name!r} to {dataset.name!r}; write one as JSON,"
+        " {model class: data set class, …}, and give it with --label-map"
+    )
+
+
+def merged_classes(dataset: LabelSet) -> LabelMap:
+    """Classes of a data set that no label set of ours tells apart -> the class of it that stands for them.
+
+    Empty for data sets that are not among ``KNOWN_NAMES``.
+    """
+    for target, merged in MERGED.items():
+        if _is_called(dataset, target):
+            return {name: kept for name, kept in merged.items() if {name, kept} <= set(dataset.names)}
+    return {}
+
+
+def _is_called(dataset: LabelSet, target: str) -> bool:
+    """Whether the class names of ``dataset`` are those of a data set that we know, or a part of many."""
+    names, known = set(dataset.names), set(KNOWN_NAMES[target])
+    return names == known or (target in _MAY_BE_PARTS and names <= known)
+
+
+def read_label_map(path: str | Path, model: LabelSet, dataset: LabelSet) -> LabelMap:
+    """Read ``{"model class": "data set class", …}``; a model class with null, or left out, has no counterpart.
+
+    DataError names the file and the first name that is no class of its label set.
+    """
+    path = Path(path)
+    label_map: dict[str, str] = {}
+    for name, counterpart in read_json_object(path).items():
+        if counterpart is not None and not isinstance(counterpart, str):
+            raise DataError(f"{path}: {name!r} goes to {counterpart!r}; give the name of a data set class, or null")
+        try:
+            model.index(name)
+            if counterpart is not None:
+                dataset.index(counterpart)
+                label_map[name] = counterpart
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+    if not label_map:
+        raise DataError(f"{path}: maps no class; it should read {{model class: data set class, …}}")
+    return label_map

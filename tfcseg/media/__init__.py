@@ -1,0 +1,1 @@
+"""Pixels and sound in and out: sources, times, readers, the writer, audio, masks."""

@@ -1,0 +1,117 @@
+"""The sound of a source beside a written video: copied where mp4 can hold it, else as AAC, else left out with a reason.
+
+It is added when the video is complete, so that no damage in it can cost the video.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from tfcseg.errors import TfcsegError
+from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments, is_address
+from tfcseg.media.frames import select_frames
+from tfcseg.media.probing import SourceStream, probe_address, probe_file
+
+_COPIED_CODECS = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
+"""What players expect to find in mp4; ffmpeg would put more there than most of them can play."""
+_AAC = ("-c:a", "aac", "-b:a", "192k")
+_COPY = ("-c:a", "copy", "-strict", "-2")
+_UNHEARD_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTrack:
+    """Sound cut out of a source, in a file of its own."""
+
+    path: Path
+    method: str
+    """``copied`` or ``aac``."""
+    delay_s: float
+    """How much later than the first frame it begins."""
+
+
+def cut_audio(source: str, target: Path, *, start_s: float | None, end_s: float | None) -> AudioTrack | str:
+    """Write the first audio stream of ``source`` to ``target``, from the first frame at ``start_s`` up to ``end_s``.
+
+    An address is read again, from its beginning: whoever was allowed to take frames from there may take the sound.
+    Returns a word or reason instead if there is nothing to write: ``none``, or ``dropped: <reason>``.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return "none"
+    if not path.is_file() and not is_address(source):
+        return "dropped: a stream can be read only once"
+    try:
+        stream = probe_address(source) if is_address(source) else probe_file(path)
+        rate = stream.info.frame_rate
+        wanted = select_frames(rate, start_s, end_s, first_time_s=stream.first_time_s)
+    except TfcsegError as error:
+        return f"dropped: {error}"
+    if stream.audio_index is None:
+        return "none"
+    video_s = stream.first_time_s + float(wanted.first / rate)
+    duration_s = None if wanted.length is None else float(wanted.length / rate)
+    method, reason = "copied", ""
+    if stream.info.audio in _COPIED_CODECS:
+        reason = _extract(stream, target, video_s, duration_s, _COPY)
+    if stream.info.audio not in _COPIED_CODECS or reason:
+        method, reason = "aac", _extract(stream, target, video_s, duration_s, _AAC)
+    if reason:
+        return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})"
+    if not _has_sound(target):
+        return "none"
+    return AudioTrack(target, method, max(0.0, -_skipped_s(stream, video_s)))
+
+
+def _has_sound(track: Path) -> bool:
+    """Whether anything was left in the range: a source's sound may end long before its pictures."""
+    try:
+        with track.open("rb") as file, av.open(file) as container:
+            return len(container.streams.audio) > 0
+    except av.FFmpegError:
+        return False
+
+
+def add_audio(video: Path, track: AudioTrack, target: Path) -> str:
+    """Write ``video`` and ``track`` to ``target`` without coding either again; returns ffmpeg's reason if it failed."""
+    delay = ["-itsoffset", f"{track.delay_s:.6f}"] if track.delay_s > _UNHEARD_S else []
+    return _run(
+        "-copyts",
+        *input_arguments(video),
+        *input_arguments(track.path, delay),
+        *("-map", "0:v:0", "-map", "1:a:0", "-c", "copy", "-strict", "-2"),
+        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
+    )
+
+
+def _extract(
+    stream: SourceStream, target: Path, video_s: float, duration_s: float | None, codec: tuple[str, ...]
+) -> str:
+    skipped_s = _skipped_s(stream, video_s)
+    cut = ["-ss", f"{skipped_s:.6f}"] if skipped_s > _UNHEARD_S else []
+    exact = ["-copypriorss", "0"] if cut else []
+    # Seeking is exact only where there is an index; elsewhere the beginning is read and thrown away.
+    before, after = (cut, []) if stream.is_seekable else ([], cut)
+    limit = [] if duration_s is None else ["-t", f"{duration_s:.6f}"]
+    return _run(
+        *input_arguments(stream.info.path, ["-vn", "-sn", "-dn", *before]),
+        *after,
+        *("-map", f"0:{stream.audio_index}", *codec, *exact, *limit, "-f", "mp4", f"file:{target}"),
+    )
+
+
+def _skipped_s(stream: SourceStream, video_s: float) -> float:
+    """Seconds between ffmpeg's zero for the audio and the first frame that was written; negative: audio is later."""
+    if stream.keeps_times:
+        return video_s
+    return stream.container_start_s + video_s - stream.audio_start_s
+
+
+def _run(*arguments: str) -> str:
+    """Run ffmpeg to its end; an empty string, or why it failed."""
+    with FfmpegProcess(arguments) as process:
+        status = process.wait()
+        return "" if status == 0 else process.last_words() or f"ffmpeg ended with status {status}"

@@ -1,0 +1,233 @@
+"""A folder of images as a sequence of frames.
+
+Letters: H, W image height and width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import InputError
+from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, check_size, select_frames
+from tfcseg.media.image_headers import read_header
+
+DEFAULT_FRAME_RATE = Fraction(25)
+"""Frames per second of a folder of images, which does not say any; ffmpeg assumes the same."""
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_NAMES_SHOWN = 5
+_Stored: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]
+
+
+class _Folder(NamedTuple):
+    images: list[Path]
+    """In natural order: frame 2 before frame 10."""
+    others: int
+
+
+class _Notes(NamedTuple):
+    """What was met on the way, told once at the end."""
+
+    unreadable: list[str]
+    fitted: list[str]
+    with_alpha: list[str]
+
+
+def probe_images(directory: Path, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoInfo:
+    """Describe a folder of images; its first readable image gives the size. InputError if there is none."""
+    folder = _list_folder(directory)
+    height, width = _first_readable(directory, folder.images).shape[:2]
+    return _describe_folder(directory, folder, (height, width), frame_rate)
+
+
+def open_images(
+    directory: Path,
+    *,
+    frame_rate: Fraction = DEFAULT_FRAME_RATE,
+    start_s: float | None = None,
+    end_s: float | None = None,
+) -> FrameSource:
+    """Frames of a folder, one for each image in natural order.
+
+    The first readable image fixes the size; others are fitted to it, with black bars where the shape differs. For an
+    image that cannot be read the one before it stands in. InputError if none can be read.
+    """
+    folder = _list_folder(directory)
+    wanted = select_frames(frame_rate, start_s, end_s)
+    stand_in = _first_readable(directory, folder.images)
+    height, width = stand_in.shape[:2]
+    info = _describe_folder(directory, folder, (height, width), frame_rate)
+    if wanted.first >= len(folder.images):
+        raise InputError(f"{directory}: the images end before the start of the range that was asked for")
+    warnings = list(info.warnings)
+    return FrameSource(info, _read_images(folder.images, wanted, frame_rate, stand_in, warnings), warnings)
+
+
+def read_image(path: Path) -> Image:
+    """Read one image as (H, W, 3) 8-bit RGB: upright by its EXIF tag, alpha composited on black.
+
+    InputError if it is empty, cut off or not an image.
+    """
+    return _decode(path, _read_bytes(path))[0]
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sort key that compares runs of digits as numbers, and letters without their case."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+
+
+def _list_folder(directory: Path) -> _Folder:
+    try:
+        entries = [entry for entry in directory.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{directory}: the folder cannot be read: {error.strerror}") from None
+    images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir()]
+    images.sort(key=lambda entry: natural_key(entry.name))
+    others = len(entries) - len(images)
+    if not images:
+        kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+        raise InputError(f"{directory}: no images in this folder ({_count(others, 'other entry')}); wanted: {kinds}")
+    return _Folder(images, others)
+
+
+def _first_readable(directory: Path, paths: list[Path]) -> Image:
+    for path in paths:
+        try:
+            return read_image(path)
+        except InputError:
+            continue
+    raise InputError(f"{directory}: none of its {_count(len(paths), 'image')} can be read")
+
+
+def _describe_folder(directory: Path, folder: _Folder, size: tuple[int, int], frame_rate: Fraction) -> VideoInfo:
+    skipped = f"{_count(folder.others, 'entry')} of the folder that {'is' if folder.others == 1 else 'are'} no image"
+    return VideoInfo(
+        path=str(directory),
+        width=size[1],
+        height=size[0],
+        frame_rate=frame_rate,
+        duration_s=float(len(folder.images) / frame_rate),
+        frames_declared=len(folder.images),
+        rotation=0,
+        audio=None,
+        warnings=(f"skipped {skipped}",) if folder.others else (),
+    )
+
+
+def _read_images(
+    paths: list[Path], wanted: FrameRange, frame_rate: Fraction, stand_in: Image, warnings: list[str]
+) -> Generator[Frame, None, None]:
+    height, width = stand_in.shape[:2]
+    notes = _Notes([], [], [])
+    stop = None if wanted.length is None else wanted.first + wanted.length
+    image = stand_in
+    for index, path in enumerate(paths[wanted.first : stop]):
+        time_s = float((wanted.first + index) / frame_rate)
+        try:
+            found, has_alpha = _decode(path, _read_bytes(path))
+        except InputError as error:
+            notes.unreadable.append(str(error).removeprefix(f"{path.parent}/"))
+            yield Frame(index, time_s, image, is_held=True)
+            continue
+        if has_alpha:
+            notes.with_alpha.append(path.name)
+        if found.shape[:2] != (height, width):
+            notes.fitted.append(f"{path.name} ({_size_text(found.shape)})")
+        image = fit_image(found, (height, width))
+        yield Frame(index, time_s, image, is_held=False)
+    warnings.extend(_end_warnings(notes, (height, width)))
+
+
+def _end_warnings(notes: _Notes, size: tuple[int, int]) -> list[str]:
+    warnings = []
+    if notes.unreadable:
+        count = _count(len(notes.unreadable), "image")
+        warnings.append(f"{count} could not be read, the one before stands in: {_some(notes.unreadable)}")
+    if notes.fitted:
+        count = _count(len(notes.fitted), "image")
+        warnings.append(f"{count} of another size fitted to {_size_text(size)}: {_some(notes.fitted)}")
+    if notes.with_alpha:
+        count = _count(len(notes.with_alpha), "image")
+        warnings.append(f"{count} with an alpha channel composited on black: {_some(notes.with_alpha)}")
+    return warnings
+
+
+def fit_image(image: Image, size: tuple[int, int]) -> Image:
+    """Resize (H, W, 3) to ``size`` (height, width), keeping its shape: black bars fill what is left."""
+    height, width = size
+    if image.shape[:2] == size:
+        return image
+    scale = min(height / image.shape[0], width / image.shape[1])
+    inner_h, inner_w = (max(1, round(length * scale)) for length in image.shape[:2])
+    top, left = (height - inner_h) // 2, (width - inner_w) // 2
+    canvas = np.zeros((height, width, 3), np.uint8)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    canvas[top : top + inner_h, left : left + inner_w] = cv2.resize(image, (inner_w, inner_h), interpolation=method)
+    return canvas
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: the image cannot be read: {error.strerror}") from None
+    if not data:
+        raise InputError(f"{path}: the image is empty (0 bytes)")
+    return data
+
+
+def _decode(path: Path, data: bytes) -> tuple[Image, bool]:
+    """(H, W, 3) RGB, and whether an alpha channel was composited away."""
+    header = read_header(data)
+    if header.damage:
+        raise InputError(f"{path}: the image is {header.damage}")
+    if header.size_wh is not None:
+        check_size(path, *header.size_wh)
+    # JPEG has no alpha, but an orientation tag that only the plain colour mode obeys.
+    image = _imdecode(data, cv2.IMREAD_COLOR if data.startswith(b"\xff\xd8") else cv2.IMREAD_UNCHANGED)
+    if image is not None and (image.ndim != 3 or (image.shape[2] != 4 and image.dtype != np.uint8)):
+        image = _imdecode(data, cv2.IMREAD_COLOR)  # grey, palette or deep pictures, as 8-bit colour
+    if image is None:
+        raise InputError(f"{path}: not an image, or a damaged one")
+    if image.shape[2] == 4:
+        return _on_black(image), True
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False), False
+
+
+def _imdecode(data: bytes, mode: int) -> _Stored | None:
+    try:
+        image: _Stored | None = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    except cv2.error:
+        return None
+    return image
+
+
+def _on_black(image: _Stored) -> Image:
+    """Composite (H, W, 4) BGRA of any depth on black, as 8-bit RGB."""
+    largest = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(image.dtype, 1)
+    alpha = image[..., 3:].astype(np.float32) / largest
+    colours = image[..., 2::-1].astype(np.float32) * (255 / largest)
+    return np.ascontiguousarray(np.clip(np.rint(colours * alpha), 0, 255).astype(np.uint8))
+
+
+def _size_text(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,123 @@
+"""A long video in parts: each is a file of its own, whole or not there, and at the end they become one.
+
+A run that is stopped loses no more than the part that it was writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.video.stream import VideoStream
+
+from tfcseg.errors import OutputError
+from tfcseg.media.frames import Image
+from tfcseg.media.writer import Sound, VideoWriter, finish_video
+
+PART_FRAMES = 240
+"""About ten seconds. The encoder begins anew every 250 frames anyway, so that parts cost next to nothing."""
+
+
+def part_length(frames_at_once: int) -> int:
+    """Frames of a part, given how many the network takes at once: with each part it, too, begins anew."""
+    return -(-PART_FRAMES // frames_at_once) * frames_at_once
+
+
+class PartedVideo:
+    """Writes (H, W, 3) RGB frames in parts that will be ``path``, a .mp4; OutputError on any failure to write.
+
+    ``part_at`` gives the file of the part that begins with a frame; the first ``frames_written`` frames are in parts
+    already. Nothing appears under ``path`` before ``finish``.
+    """
+
+    def __init__(
+        self, path: Path, part_at: Callable[[int], Path], frame_rate: Fraction, sound: Sound | None, frames_written: int
+    ) -> None:
+        self.path = path
+        self._part_at, self._frame_rate, self._sound = part_at, frame_rate, sound
+        self._frames_written = frames_written
+        self._part: VideoWriter | None = None
+
+    def write(self, image: Image) -> None:
+        """Append one frame, (H, W, 3) uint8 RGB of the same size as the others."""
+        if self._part is None:
+            size = (image.shape[0], image.shape[1])
+            file = self._part_at(self._frames_written)
+            self._part = VideoWriter(file, size=size, frame_rate=self._frame_rate, named=self.path)
+        self._part.write(image)
+        self._frames_written += 1
+
+    def end_input(self) -> None:
+        """Say that the part has all of its frames; ``end_part`` follows."""
+        if self._part is not None:
+            self._part.end_input()
+
+    def end_part(self) -> Callable[[], None]:
+        """Let the next frame begin a new part; returns what completes this one, which may take place elsewhere."""
+        part, self._part = self._part, None
+
+        def complete() -> None:
+            if part is not None:
+                part.close()
+
+        return complete
+
+    def finish(self, part_frames: int) -> str:
+        """Join the parts of ``part_frames`` frames, add the sound and give the video its name; returns what became
+        of the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. The parts stay.
+        """
+        parts = [self._part_at(first) for first in range(0, self._frames_written, part_frames)]
+        if not parts:
+            raise OutputError(f"{self.path}: no frames were written, so there is no video")
+        joined = self._part_at(0).with_name(f"joined-{self.path.name}")
+        try:
+            join_parts(parts, joined, self._frame_rate)
+        except (OSError, av.FFmpegError) as error:
+            raise OutputError(f"{self.path}: its parts cannot be joined: {error.strerror or error}") from error
+        return finish_video(joined, self.path, self._sound)
+
+    def stop(self) -> None:
+        """Make a ``write`` that goes on in another thread fail soon; ``abort`` follows."""
+        if (part := self._part) is not None:
+            part.stop()
+
+    def abort(self) -> None:
+        """Drop the part that is being written; finished ones stay."""
+        if self._part is not None:
+            self._part.abort()
+            self._part = None
+
+
+def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> None:
+    """Write the H.264 videos ``parts``, all coded alike, one after the other to ``target``, without coding them again.
+
+    Raises OSError, or av.FFmpegError, if that fails.
+    """
+    with av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as joined:
+        stream: VideoStream | None = None
+        lead = 0  # how much earlier than its number a frame is decoded, so that others can refer to it
+        count = 0
+        for part in parts:
+            first = count
+            with part.open("rb") as file, av.open(file, "r") as container:
+                source = container.streams.video[0]
+                ticks = 1 / (frame_rate * _time_base(source))
+                for packet in container.demux(source):
+                    if packet.pts is None or packet.dts is None:  # the mark of the end
+                        continue
+                    if stream is None:
+                        stream, lead = joined.add_stream_from_template(source), -packet.dts
+                    packet.pts += int(first * ticks)
+                    # Not the part's own, which is later where a part has too few frames to refer to each other.
+                    packet.dts = int(count * ticks) - lead
+                    packet.stream = stream
+                    joined.mux(packet)
+                    count += 1
+
+
+def _time_base(stream: VideoStream) -> Fraction:
+    if stream.time_base is None:
+        raise OSError(0, "a part has no times")
+    return stream.time_base

@@ -1,0 +1,292 @@
+"""What a video file or stream holds, found by demuxing it and decoding one frame; nothing else is opened.
+
+Times are seconds. A container has its own zero; ``time_s`` of a frame counts from where the container starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from tfcseg.errors import InputError
+from tfcseg.media.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS, has_decoder
+from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
+from tfcseg.media.timing import constant_rate, count_declared, read_duration, read_first_time_s, read_start_s
+
+_PICTURE_FORMATS = "bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,webp_pipe"
+_AUDIO_FORMATS = "aac,ac3,aiff,amr,caf,flac,mp3,wav"
+_PICTURE_BRANDS = {"avif", "heic", "heix", "mif1"}
+_SEEKABLE_FORMATS = {"mov", "matroska"}
+_RAW_FORMATS = {"h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1", "vvc", "av1"}
+_TIME_JUMPS_FLAG = 0x0200  # AVFMT_TS_DISCONT
+_GUESSED_TIMES_FORMATS = {"avi"}
+"""Frames are only numbered, in the order in which they are decoded; each library makes its own times of that."""
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_MAX_PACKETS_TO_FIRST_FRAME = 300
+_UNSEEN_STRETCH = Fraction(1, 100)
+_NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"#EXTM3U", "a playlist, which only points to other files"),
+    (b"ffconcat", "a concat script, which only points to other files"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"%PDF", "a PDF document"),
+    (b"GIF8", "a damaged GIF"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM file that is cut off or damaged"),
+    (b"RIFF", "a RIFF (AVI, WAV) file that is cut off or damaged"),
+)
+_MP4_ATOMS = {b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"}
+
+
+class Readable(Protocol):
+    """What a demuxer needs of a file or stream."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most ``size``; none at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStream:
+    """The video stream that will be decoded, and what the decoder must be told about it."""
+
+    info: VideoInfo
+    index: int
+    """Of the video stream within the container."""
+    decoder: str | None
+    """Decoder to ask for by name; None: ffmpeg's choice."""
+    has_alpha: bool
+    is_decodable: bool
+    """A frame could be decoded near the beginning."""
+    is_timed: bool
+    """Frames carry times; a bare stream of pictures has none, and its rate is all there is."""
+    is_even: bool
+    """The container's own idea of the rate agrees with the average over its frames."""
+    is_seekable: bool
+    """The container has an index with exact times."""
+    keeps_times: bool
+    """Its times never start anew, so the decoder can leave them as they are; else it counts from the streams in use."""
+    container_start_s: float
+    first_time_s: float
+    """When frame 0 is shown, after the start of the container."""
+    decoder_zero_s: float | None
+    """The same moment as the decoder counts it; None: whenever its first frame comes."""
+    is_length_known: bool
+    """``frames_declared`` is about this stream, not about the longest one of the container."""
+    audio_index: int | None
+    audio_start_s: float
+
+
+def probe_file(path: Path) -> SourceStream:
+    """Look into a video file; InputError says in one line what was found instead."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+            file.seek(0)
+            return probe_readable(file, str(path), head)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def probe_readable(source: BinaryIO | Readable, name: str, head: bytes) -> SourceStream:
+    """Look into an open file, or into a stream that can only be read forwards; ``head`` is how its data begin."""
+    if not head:
+        raise InputError(f"{name}: not a video: it is empty (0 bytes)")
+    try:
+        # Not "options": those go to each stream as well, and crash on streams that appear late, as in FLV.
+        container = av.open(source, "r", container_options=_limits(LOCAL_PROTOCOLS), metadata_errors="replace")
+    except av.FFmpegError:
+        raise InputError(f"{name}: not a video: it is {describe_content(head)}") from None
+    with container:
+        return _describe_container(container, name)
+
+
+def probe_address(url: str) -> SourceStream:
+    """Look into a video on a server, which nothing but that server is asked for."""
+    try:
+        container = av.open(
+            url,
+            "r",
+            container_options=_limits(NETWORK_PROTOCOLS),
+            metadata_errors="replace",
+            timeout=(NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S),
+        )
+    except (av.InvalidDataError, av.ArgumentError):  # the latter: playlists, and whatever else is not enabled
+        raise InputError(f"{url}: not a video that can be read from a server") from None
+    except av.ExitError:
+        raise InputError(f"{url}: the server said nothing for {NETWORK_TIMEOUT_S:g} s") from None
+    except av.FFmpegError as error:
+        raise InputError(f"{url}: cannot be read: {error.strerror}") from None
+    with container:
+        stream = _describe_container(container, url)
+    # Not every server can skip to a place in a file: the beginning is read and thrown away instead.
+    return replace(require_beginning(stream), is_seekable=False)
+
+
+def require_beginning(stream: SourceStream) -> SourceStream:
+    """Return ``stream``, or raise InputError if it cannot be decoded from its first byte on, as all streams must."""
+    if not stream.is_decodable:
+        hint = "an mp4 can be streamed only if its index comes first (+faststart)"
+        raise InputError(f"{stream.info.path}: no frame can be decoded from its beginning; {hint}")
+    return stream
+
+
+def _describe_container(container: InputContainer, name: str) -> SourceStream:
+    _refuse_picture(container, name)
+    stream = _first_video_stream(container, name)
+    check_size(name, stream.width, stream.height)
+    return _describe_stream(container, stream, _decode_first_frame(container, stream), name)
+
+
+def _limits(protocols: str) -> dict[str, str]:
+    return {"protocol_whitelist": protocols, "format_whitelist": _allowed_formats()}
+
+
+def describe_content(head: bytes) -> str:
+    """Say what a file that is not a video seems to be, from its first bytes."""
+    for signature, meaning in _SIGNATURES:
+        if head.startswith(signature):
+            return meaning
+    if head[4:8] in _MP4_ATOMS:
+        return "an mp4 or mov file without its index (moov atom), as when a recording or a copy was cut off"
+    try:
+        text = head[: max(1, len(head) - 3)].decode()
+    except UnicodeDecodeError:
+        return "in no format that can be read"
+    return "text" if "\0" not in text else "in no format that can be read"
+
+
+def _allowed_formats() -> str:
+    return f"{VIDEO_FORMATS},mp4,{_PICTURE_FORMATS},{_AUDIO_FORMATS}"
+
+
+def _refuse_picture(container: InputContainer, name: str) -> None:
+    kind = container.format.name.removesuffix("_pipe")
+    if kind == container.format.name:
+        kind = container.metadata.get("major_brand", "").strip()
+        if kind not in _PICTURE_BRANDS:
+            return
+    raise InputError(f"{name}: not a video: it is a picture ({kind}); pictures are read as a folder of images")
+
+
+def _first_video_stream(container: InputContainer, name: str) -> VideoStream:
+    """Find the first stream of moving pictures that can be decoded: not a cover picture, not a preview strip."""
+    for stream in container.streams.video:
+        if not stream.disposition & _NOT_VIDEO and _codec_name(stream) is not None:
+            return stream
+    found = ", ".join(_describe_other(stream) for stream in container.streams) or "nothing"
+    raise InputError(f"{name}: no video stream that can be decoded; found {found}")
+
+
+def _codec_name(stream: Stream) -> str | None:
+    # PyAV types the context as always present, but leaves it out for codecs it has no decoder for.
+    context: Any = stream.codec_context
+    return None if context is None else str(context.codec.canonical_name)
+
+
+def _describe_other(stream: Stream) -> str:
+    if stream.type == "video" and stream.disposition & _NOT_VIDEO:
+        return "a cover picture"
+    return f"{stream.type} ({_codec_name(stream) or 'unknown codec'})"
+
+
+def _decode_first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    """Return the first frame that decodes, or None if the beginning is too damaged for that."""
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    try:
+        for number, packet in enumerate(container.demux(stream)):
+            if number > _MAX_PACKETS_TO_FIRST_FRAME:
+                break
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                continue
+            if frames:
+                return frames[0] if isinstance(frames[0], VideoFrame) else None
+    except av.FFmpegError:
+        return None
+    return None
+
+
+def _describe_stream(
+    container: InputContainer, stream: VideoStream, frame: VideoFrame | None, name: str
+) -> SourceStream:
+    formats = set(container.format.name.split(","))
+    rotation = frame.rotation % 360 if frame is not None else 0
+    size_wh = (frame.width, frame.height) if frame is not None else (stream.width, stream.height)
+    width, height = reversed(size_wh) if rotation % 180 == 90 else size_wh
+    is_timed = not formats & _RAW_FORMATS
+    average = stream.average_rate if is_timed else stream.guessed_rate
+    frame_rate = constant_rate(average, (stream.guessed_rate, stream.base_rate))
+    duration_s, is_length_known = read_duration(container, stream) if is_timed else (None, False)
+    keeps_times = not container.format.flags & _TIME_JUMPS_FLAG
+    container_start_s = (container.start_time or 0) / av.time_base
+    has_times = is_timed and not formats & _GUESSED_TIMES_FORMATS
+    first_s = max(container_start_s, read_first_time_s(stream, frame)) if has_times else container_start_s
+    zero_s = first_s if keeps_times else first_s - read_start_s(stream, first_s)
+    has_alpha, decoder = _find_alpha(stream, frame)
+    audio = next(iter(container.streams.audio), None)
+    info = VideoInfo(
+        path=name,
+        width=width,
+        height=height,
+        frame_rate=frame_rate,
+        duration_s=duration_s,
+        frames_declared=count_declared(stream, duration_s, frame_rate, is_length_known=is_length_known),
+        rotation=rotation,
+        audio=None if audio is None else _codec_name(audio) or "unknown",
+        warnings=tuple(_stream_warnings(stream, frame, has_alpha=has_alpha)),
+    )
+    return SourceStream(
+        info=info,
+        index=stream.index,
+        decoder=decoder,
+        has_alpha=has_alpha,
+        is_decodable=frame is not None,
+        is_timed=is_timed,
+        is_even=frame_rate in (stream.guessed_rate, stream.base_rate),
+        is_seekable=bool(formats & _SEEKABLE_FORMATS),
+        keeps_times=keeps_times,
+        container_start_s=container_start_s,
+        first_time_s=first_s - container_start_s,
+        decoder_zero_s=zero_s if has_times else None,
+        is_length_known=is_length_known and keeps_times,
+        audio_index=None if audio is None else audio.index,
+        audio_start_s=container_start_s if audio is None else read_start_s(audio, container_start_s),
+    )
+
+
+def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, str | None]:
+    """Whether frames have an alpha channel, and the decoder that must be asked for by name to get it."""
+    if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep it beside the picture
+        decoder = _ALPHA_DECODERS.get(_codec_name(stream) or "")
+        return (True, decoder) if decoder is not None and has_decoder(decoder) else (False, None)
+    pixel_format = frame.format if frame is not None else stream.codec_context.format
+    return pixel_format is not None and any(part.is_alpha for part in pixel_format.components), None
+
+
+def _stream_warnings(stream: VideoStream, frame: VideoFrame | None, *, has_alpha: bool) -> list[str]:
+    warnings = []
+    if has_alpha:
+        warnings.append("the video has an alpha channel: it was composited on black")
+    transfer = _HDR_TRANSFERS.get(int(stream.codec_context.color_trc or 0))
+    if transfer is not None:
+        warnings.append(
+            f"the video is HDR ({transfer}): it was reduced to 8 bits without tone mapping, colours look flat"
+        )
+    if frame is not None and frame.interlaced_frame:
+        warnings.append("the video is interlaced: its fields were not separated, edges in motion look combed")
+    ratio = stream.sample_aspect_ratio
+    if ratio and abs(ratio - 1) > _UNSEEN_STRETCH:  # scaling to whole pixels leaves a little nearly everywhere
+        warnings.append(f"the pixels of the video are not square ({ratio}): frames are kept as stored")
+    return warnings

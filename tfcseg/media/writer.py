@@ -1,0 +1,207 @@
+"""Frames to an H.264 mp4 that appears under its name only when it is complete.
+
+Letters: H, W image height and width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+
+from tfcseg.errors import OutputError
+from tfcseg.files import sync
+from tfcseg.media.audio import add_audio, cut_audio
+from tfcseg.media.ffmpeg import FfmpegProcess
+from tfcseg.media.frames import Image
+
+logger = logging.getLogger(__name__)
+
+_COLOURS = (
+    "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix=bt709:out_range=tv"
+    ",format=yuv420p,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
+)
+_TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
+_ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p")
+
+
+class Sound(NamedTuple):
+    """Where the sound of a video comes from, and which part of it."""
+
+    source: str
+    start_s: float | None
+    end_s: float | None
+
+
+class VideoWriter:
+    """Writes (H, W, 3) RGB frames to ``path``, a .mp4; ``close`` completes it, ``abort`` leaves nothing.
+
+    As a context manager it closes at the end of the block, and aborts when the block is left by an exception.
+    ``audio_from`` names the source whose sound is added, cut to ``start_s`` … ``end_s`` of it. An odd height or width
+    is padded to the next even number by repeating the last row or column. OutputError, which calls the video ``named``
+    if it is only a part of that, on any failure to write. What is complete is on disk, whatever happens to the machine.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        size: tuple[int, int],
+        frame_rate: Fraction,
+        audio_from: str | Path | None = None,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        named: Path | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._named = named or self.path
+        self.size = size
+        self.frames_written = 0
+        self.audio = "none"
+        """After ``close``: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``."""
+        self._sound = None if audio_from is None else Sound(str(audio_from), start_s, end_s)
+        self._video = _scratch(self.path, "video")
+        self._check_target()
+        self._encoder: FfmpegProcess | None = FfmpegProcess(
+            _encode_arguments(self._video, size, frame_rate), writes_input=True
+        )
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, image: Image) -> None:
+        """Append one frame, (H, W, 3) uint8 RGB of the size given at the start."""
+        if self._encoder is None:
+            raise OutputError(f"{self._named}: the video is already closed")
+        if image.shape != (*self.size, 3) or image.dtype != np.uint8:
+            found = f"{image.dtype} {image.shape}"
+            raise OutputError(f"{self._named}: a frame is {found}, the video takes uint8 {(*self.size, 3)}")
+        try:
+            self._encoder.write(np.ascontiguousarray(image).data.cast("B"))
+        except BrokenPipeError:
+            self._finish_encoder()
+            raise OutputError(f"{self._named}: the encoder stopped taking frames") from None
+        self.frames_written += 1
+
+    def end_input(self) -> None:
+        """Say that no further frame will come: the encoder finishes what it has while others work. May be left out."""
+        if self._encoder is not None:
+            self._encoder.end_input()
+
+    def close(self) -> None:
+        """Complete the file and give it its name; what was there before is replaced. May be called again."""
+        if self._encoder is None:
+            return
+        try:
+            self._finish_encoder()
+            if not self.frames_written:
+                raise OutputError(f"{self._named}: no frames were written, so there is no video")
+            self.audio = _finish(self._video, self.path, self._sound, self._named)
+        finally:
+            self.abort()
+
+    def stop(self) -> None:
+        """Make a ``write`` that waits for the encoder in another thread fail; ``abort`` follows."""
+        if (encoder := self._encoder) is not None:
+            encoder.stop()
+
+    def abort(self) -> None:
+        """Stop and remove what was written so far; nothing under ``path`` is touched. May be called again."""
+        if self._encoder is not None:
+            self._encoder.kill()
+            self._encoder = None
+        with contextlib.suppress(OSError):
+            self._video.unlink()
+
+    def _check_target(self) -> None:
+        """Fail before any work is done, not at the end of it."""
+        if self.path.suffix.lower() != ".mp4":
+            raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends so")
+        if self.path.is_dir():
+            raise OutputError(f"{self._named}: is a folder, a video cannot be written in its place")
+        try:
+            self._video.open("xb").close()
+        except OSError as error:
+            raise OutputError(f"{self._named}: cannot be written: {error.strerror}: {self.path.parent}") from None
+
+    def _finish_encoder(self) -> None:
+        """Wait until all frames are encoded; OutputError, and nothing left, if the encoder failed."""
+        if self._encoder is None:
+            return
+        status = self._encoder.wait()
+        if status:
+            reason = self._encoder.last_words() or f"status {status}"
+            self.abort()
+            raise OutputError(f"{self._named}: the encoder failed after {self.frames_written} frames: {reason}")
+
+
+def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
+    """Give the complete ``video`` its name ``target``, with ``sound``; what was there before is replaced.
+
+    Returns what became of the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. OutputError if the name
+    cannot be given; ``video`` is gone in any case.
+    """
+    try:
+        return _finish(video, target, sound, target)
+    finally:
+        with contextlib.suppress(OSError):  # it has its name
+            video.unlink()
+
+
+def _finish(video: Path, target: Path, sound: Sound | None, named: Path) -> str:
+    track, joined = _scratch(video, "audio"), _scratch(video, "both")
+    try:
+        finished, method = (video, "none") if sound is None else _with_sound(video, sound, track, joined)
+        sync(finished)
+        finished.replace(target)
+        sync(target.parent)
+    except OSError as error:
+        raise OutputError(f"{named}: cannot be written: {error.strerror}") from None
+    else:
+        logger.info("%s: H.264; sound: %s", named, method, extra={"video": named, "audio": method})
+        return method
+    finally:
+        for part in (track, joined):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _with_sound(video: Path, sound: Sound, track: Path, joined: Path) -> tuple[Path, str]:
+    """The finished file: ``video``, or ``joined`` with the sound of the source if it has any; and what became of it."""
+    cut = cut_audio(sound.source, track, start_s=sound.start_s, end_s=sound.end_s)
+    if isinstance(cut, str):
+        return video, cut
+    reason = add_audio(video, cut, joined)
+    return (video, f"dropped: {reason}") if reason else (joined, cut.method)
+
+
+def _scratch(path: Path, part: str) -> Path:
+    return path.with_name(f".tfcseg-{secrets.token_hex(4)}-{part}.mp4")
+
+
+def _encode_arguments(target: Path, size: tuple[int, int], frame_rate: Fraction) -> list[str]:
+    height, width = size
+    filters = [_COLOURS]
+    if height % 2 or width % 2:
+        # The added row or column repeats its neighbour: black there would bleed into the picture's edge.
+        edge = f"right={width % 2}:bottom={height % 2}:mode=smear"
+        filters = ["format=gbrp", f"pad={width + width % 2}:{height + height % 2}", f"fillborders={edge}", _COLOURS]
+    return [
+        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(frame_rate)),
+        *("-i", "pipe:0", "-vf", ",".join(filters), *_ENCODER, *_TAGS),
+        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
+    ]

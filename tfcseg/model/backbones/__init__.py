@@ -1,0 +1,1 @@
+"""Backbones: an image in, features of four levels out."""

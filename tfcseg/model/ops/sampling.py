@@ -1,0 +1,201 @@
+"""The inner sums of multi-scale deformable attention (eq. 10): bilinear samples of every level, weighted and added up.
+
+Shapes: S maps in a level's stack, h_l w_l its grid, C_l its channels, N points, M heads, d = D/M, L levels, P sampling
+points.
+
+Corners of samples are rows of a table with weight attention × bilinear share, so a level is one embedding bag and no
+sampled vector is ever written to memory before it is added up. On a recent GPU all levels are one Triton kernel.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tfcseg.model.config import NUM_LEVELS
+
+INT32_MAX = 2**31 - 1
+
+KERNEL_CAPABILITY = (8, 0)
+"""Oldest GPUs that Triton supports (Ampere); they are also the first that know bfloat16."""
+
+GATHER_COST = {4: 10, 2: 20}
+"""Cost of adding a gathered number of so many bytes to a sum, in multiplications of a matrix product of that type."""
+WRITE_COST = {4: 40, 2: 20}
+"""Cost of a number of a value map beyond its product, in the same unit (both fitted to one core with AVX-512)."""
+
+
+class UnprojectedLevel(NamedTuple):
+    """A level whose values V x + b are taken after sampling, which spares its value map.
+
+    Both steps are linear: Σ_p a_p (V x(p) + b) = V Σ_p a_p x(p) + b Σ_p a_p, where the part of a sample that lies
+    outside of the map counts in neither sum. Equal to a value map up to rounding.
+    """
+
+    features: Tensor
+    """x_l (S, C_l, h_l, w_l); channels_last saves a copy."""
+    weight: Tensor
+    """V (D, C_l), which may contain other linear steps before it."""
+    bias: Tensor
+    """b (D,)."""
+
+    def is_cheaper(self, count: int, heads: int, points: int) -> bool:
+        """Whether ``count`` points N cost less than with a value map, counted in operations on a CPU.
+
+        A value map costs its product and the writing of D numbers per cell. Without it every head gathers C_l numbers
+        a sample instead of d. On a GPU the map is a matter of microseconds, fewer than the steps that it saves.
+        """
+        if self.features.is_cuda:
+            return False
+        stack, channels, height, width = self.features.shape
+        dim = self.weight.shape[0]
+        size = min(self.features.element_size(), 4)
+        value_map = stack * height * width * dim * (channels + WRITE_COST[size])
+        gathered_more = count * points * 4 * (channels * heads - dim) * GATHER_COST[size]
+        return count * dim * channels + gathered_more < value_map
+
+
+Level: TypeAlias = Tensor | UnprojectedLevel
+"""A value map (S, h_l, w_l, M, d), or what it would come from."""
+
+
+def grid_size(level: Level) -> tuple[int, int]:
+    """(h_l, w_l)."""
+    height, width = level.features.shape[2:] if isinstance(level, UnprojectedLevel) else level.shape[1:3]
+    return height, width
+
+
+Kernel: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor, Tensor, Tensor], Tensor]
+"""`sample_and_weigh` of four value maps."""
+
+
+def sample_and_weigh(
+    levels: Sequence[Level], rows: Sequence[Tensor], reference: Tensor, offsets: Tensor, weights: Tensor
+) -> Tensor:
+    """Eq. 10's inner sums: bilinear samples of every level, weighted and added up per head.
+
+    rows: L tensors (N,), which of a level's S maps a point samples; reference (N, L, 2) as (x, y) in 0…1 of the image;
+    offsets (N, M, L, P, 2) as (x, y) in cells of the level; weights (N, M, L, P). Returns (N, D).
+    Samples outside of a map are 0, as in Deformable DETR.
+    """
+    maps = [level for level in levels if isinstance(level, Tensor)]
+    if len(maps) == len(levels) == NUM_LEVELS and _suits_kernel(maps, reference, offsets, weights):
+        kernel = gpu_kernel(maps[0].device)
+        if kernel is not None:
+            return kernel(maps, rows, reference, offsets, weights)
+    return sample_level_by_level(levels, rows, reference, offsets, weights)
+
+
+def _suits_kernel(maps: Sequence[Tensor], *others: Tensor) -> bool:
+    """Whether this is for the Triton kernel: maps of one type below 64 bits on a GPU, no gradient, at least a point."""
+    if not maps[0].is_cuda or maps[0].dtype == torch.float64 or not others[0].numel():
+        return False
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*maps, *others)):
+        return False
+    return len({(values.dtype, values.device) for values in maps}) == 1
+
+
+@cache
+def gpu_kernel(device: torch.device) -> Kernel | None:
+    """The Triton kernel if it runs on ``device`` and agrees with PyTorch there; tried once, with a line in the log."""
+    log = logging.getLogger(__name__)
+    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < KERNEL_CAPABILITY:
+        log.info("deformable attention in PyTorch: the Triton kernel needs an NVIDIA GPU of Ampere or later")
+        return None
+    try:
+        from tfcseg.model.ops.deformable_triton import sample_and_weigh_maps as kernel
+
+        example = _example(device)
+        found, wanted = kernel(*example), sample_level_by_level(*example)
+    except Exception as error:  # noqa: BLE001 - no Triton, C compiler or matching driver…: the plain path needs none
+        log.info("deformable attention in PyTorch: the Triton kernel does not run here", extra={"reason": repr(error)})
+        return None
+    if not torch.allclose(found, wanted, atol=1e-4):
+        log.warning("deformable attention in PyTorch: the Triton kernel disagrees with it on this GPU")
+        return None
+    log.info("deformable attention in one Triton kernel")
+    return kernel
+
+
+def _example(device: torch.device) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
+    """Arguments of a `Kernel`: two points whose samples lie inside of small maps and outside of them."""
+    maps = [
+        torch.linspace(-1, 1, 2 * size * size * 8, device=device).view(2, size, size, 2, 4) for size in (4, 3, 2, 1)
+    ]
+    rows = [torch.arange(2, device=device)] * NUM_LEVELS
+    reference = torch.linspace(0, 1, 2 * NUM_LEVELS * 2, device=device).view(2, NUM_LEVELS, 2)
+    offsets = torch.linspace(-2, 2, 2 * 2 * NUM_LEVELS * 2 * 2, device=device).view(2, 2, NUM_LEVELS, 2, 2)
+    return maps, rows, reference, offsets, torch.linspace(0, 1, 32, device=device).view(2, 2, NUM_LEVELS, 2)
+
+
+def sample_level_by_level(
+    levels: Sequence[Level], rows: Sequence[Tensor], reference: Tensor, offsets: Tensor, weights: Tensor
+) -> Tensor:
+    """`sample_and_weigh` in PyTorch alone: on every device, with gradients, and for levels without a value map."""
+    total: Tensor | None = None
+    for index, (level, row) in enumerate(zip(levels, rows, strict=True)):
+        height, width = grid_size(level)
+        x = (reference[:, index, 0] * width - 0.5)[:, None, None] + offsets[:, :, index, :, 0]
+        y = (reference[:, index, 1] * height - 0.5)[:, None, None] + offsets[:, :, index, :, 1]
+        sampled = _sample_level(level, row, x, y, weights[:, :, index])
+        total = sampled if total is None else total + sampled
+    if total is None:
+        raise ValueError("no level to sample")
+    return total.flatten(1)
+
+
+def _sample_level(level: Level, row: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """x, y (N, M, P) in cells, 0 at the centre of the first; returns (N, M, d)."""
+    count, heads, _ = x.shape
+    if isinstance(level, UnprojectedLevel):
+        cells = level.features.permute(0, 2, 3, 1)  # (S, h, w, C)
+        indices, shares = _corners(cells, row, x, y, weights)
+        summed = _sum_rows(cells, indices, shares).view(count, heads, cells.shape[3])
+        inside = shares.sum(1).to(summed.dtype).view(count, heads, 1)
+        by_head = level.weight.view(heads, -1, level.weight.shape[1])  # (M, d, C)
+        values = torch.bmm(summed.transpose(0, 1), by_head.transpose(1, 2))  # (M, N, d)
+        return torch.addcmul(values.transpose(0, 1), inside, level.bias.view(heads, -1))
+    indices, shares = _corners(level, row, x, y, weights)
+    return _sum_rows(level, indices, shares).view(count, heads, level.shape[4])
+
+
+def _corners(table: Tensor, row: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors of the table (S, h, w[, M], ·) that samples touch, counted from its first, and their shares.
+
+    x, y, weights (N, M, P). Both results are (N·M, 4·P).
+    """
+    stack, height, width = table.shape[:3]
+    per_cell = table.shape[3] if table.ndim == 5 else 1
+    is_small = stack * height * width * per_cell <= INT32_MAX  # half the bytes, and all that most maps need
+    first = row.to(torch.int32 if is_small else torch.int64)[:, None, None] * (height * width * per_cell)
+    if per_cell > 1:
+        first = first + torch.arange(per_cell, dtype=first.dtype, device=first.device)[:, None]
+    columns = [(cell * per_cell, share) for cell, share in _neighbours(x, width)]
+    lines = [(cell * (width * per_cell) + first, share * weights) for cell, share in _neighbours(y, height)]
+    indices = torch.stack([line + column for line, _ in lines for column, _ in columns], dim=-1)
+    shares = torch.stack([upper * left for _, upper in lines for _, left in columns], dim=-1)
+    return indices.flatten(0, 1).flatten(1), shares.flatten(0, 1).flatten(1)
+
+
+def _neighbours(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    """The cells before and after positions on an axis of ``size`` cells, int32, and their shares; 0 outside."""
+    floor = position.floor()
+    after = position - floor
+    neighbours = []
+    for step, share in ((0, 1 - after), (1, after)):
+        cell = floor.int() + step
+        inside = cell.clamp(0, size - 1)
+        neighbours.append((inside, torch.where(inside == cell, share, 0)))
+    return neighbours
+
+
+def _sum_rows(table: Tensor, indices: Tensor, shares: Tensor) -> Tensor:
+    """Weighted sums of the table's last axis: indices, shares (bags, vectors per bag) → (bags, ·)."""
+    rows = table.reshape(-1, table.shape[-1])
+    return F.embedding_bag(indices, rows, mode="sum", per_sample_weights=shares.to(rows.dtype))

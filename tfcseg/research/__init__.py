@@ -1,0 +1,1 @@
+"""What makes the paper's tables and our models' cards."""

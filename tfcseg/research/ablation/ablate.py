@@ -1,0 +1,208 @@
+"""Score every row of the ablation table on a VSPW folder."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tfcseg.comparison.dataset import Scope
+from tfcseg.comparison.machine import machine_facts
+from tfcseg.errors import DataError, InputError, UsageError
+from tfcseg.evaluation.evaluate import evaluate
+from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.result import Evaluation
+from tfcseg.evaluation.vspw import VspwDataset, open_vspw
+from tfcseg.inference.engine import network_size
+from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.labels.label_maps import LabelMap, read_label_map
+from tfcseg.media.images import read_image
+from tfcseg.model.config import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD
+from tfcseg.model.tfc import NonKeyframes
+from tfcseg.report import model_facts
+from tfcseg.research.ablation.network import AblatedSegmenter
+from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
+from tfcseg.research.ablation.result import Ablation, RowResult, directions
+from tfcseg.research.ablation.rows import Row, build_rows, check_rows
+from tfcseg.research.ablation.similarity import WatchedPredictions
+from tfcseg.weights.loading import LoadedModel, load_model
+
+logger = logging.getLogger(__name__)
+
+OnProgress: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with the row that is computed, how many videos of it are done, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of the full method that rows depart from, by default the paper's; None leaves one to the model."""
+
+    correlation: str | None = "paper"
+    keyframe_interval: int | None = KEYFRAME_INTERVAL
+    keyframe_position: str | None = "first"
+    threshold: float | None = SIMILARITY_THRESHOLD
+    keyframe_carry: float | None = 0.0
+    size: int | None = None
+
+    def options(self, model: LoadedModel) -> InferenceOptions:
+        """What they are for ``model``; UsageError for senseless ones."""
+        options = checked_options(model, **asdict(self))
+        if not options.uses_memory:
+            raise UsageError("at a keyframe interval of 1 there are no frames between keyframes; give 2 or more")
+        return options
+
+
+def ablate(
+    root: str | Path,
+    model: str | Path | LoadedModel = "default",
+    settings: Settings | None = None,
+    *,
+    rows: Sequence[str] | None = None,
+    without_bce: str | Path | LoadedModel | None = None,
+    scope: Scope | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    on_progress: OnProgress = lambda stage, done, total: None,
+) -> Ablation:
+    """Score the ``rows`` of the paper's ablation table, by default all, one after the other.
+
+    ``without_bce`` are weights of the same classes that were trained without L_bce; their row is left out otherwise.
+    Failures raise a TfcsegError with one line.
+    """
+    if rows is not None:
+        check_rows(rows, has_other_weights=without_bce is not None)
+    scope = scope or Scope()
+    dataset = open_vspw(root, scope.split)
+    loaded = _load(model, device, precision)
+    other = None if without_bce is None else _load(without_bce, device, precision)
+    if other is not None and other.labels.names != loaded.labels.names:
+        raise DataError(
+            f"the weights without L_bce ({other.card.name}) have other classes than {loaded.card.name}; "
+            "give weights that were trained alike"
+        )
+    options = (settings or Settings()).options(loaded)
+    wanted = _wanted_rows(build_rows(options), rows, has_other_weights=other is not None)
+    job = _AblationJob(dataset, scope, loaded, other, on_progress)
+    return job.result(options, wanted)
+
+
+def _load(model: str | Path | LoadedModel, device: str, precision: str) -> LoadedModel:
+    return model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
+
+
+def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other_weights: bool) -> list[Row]:
+    """Rows in the table's order; UsageError for one that there is not with these settings."""
+    if names is None:
+        return [row for row in known if row.name != WITHOUT_BCE or has_other_weights]
+    missing = set(names) - {row.name for row in known}
+    if missing:
+        raise UsageError(f"row {min(missing)} changes nothing in row tfc, or shortens its interval; leave it out")
+    return [row for row in known if row.name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class _AblationJob:
+    dataset: VspwDataset
+    scope: Scope
+    model: LoadedModel
+    without_bce: LoadedModel | None
+    on_progress: OnProgress
+
+    def result(self, options: InferenceOptions, rows: Sequence[Row]) -> Ablation:
+        """Score everything, and bring the scores together."""
+        size = self._first_size()
+        evaluations: dict[str, Evaluation] = {}
+        results: list[RowResult] = []
+        for row in rows:
+            evaluations[row.name], watched = self._evaluate(row)
+            base = _scores(evaluations[row.builds_on]) if row.builds_on in evaluations else {}
+            results.append(_row_result(row, evaluations[row.name], watched, base))
+        last = evaluations[rows[-1].name]
+        return Ablation(
+            input={
+                "name": self.dataset.root.resolve().name,
+                "split": last.split,
+                "protocol": last.protocol,
+                "videos": last.videos,
+                "frames": last.frames,
+                "classes_counted": last.classes_counted,
+                "windows": {f"{n}": windows.counted for n, windows in last.windows.items()},
+            },
+            without_bce=None if self.without_bce is None else model_facts(self.without_bce),
+            options={key: value for key, value in asdict(options).items() if key not in ("mode", "latency", "compile")},
+            resolution={"source": size, "network": network_size(size, options.size)},
+            rows=tuple(results),
+            is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations.values()),
+            skipped=last.skipped_by_kind,
+            **machine_facts(self.model),
+        )
+
+    def _evaluate(self, row: Row) -> tuple[Evaluation, WatchedPredictions]:
+        """Score one row."""
+        model = self.without_bce if row.name == WITHOUT_BCE and self.without_bce else self.model
+        found: list[NonKeyframes] = []
+        if row.variant is not None:
+            model = replace(model, network=AblatedSegmenter(model.network, row.variant, found.append))
+        predictions = ModelPredictions(model, row.options, one_by_one=True)
+        watched = WatchedPredictions(predictions, row.options, found, len(self.dataset.labels))
+        total = len(self.dataset.videos[: self.scope.limit])
+        done = itertools.count(1)
+        logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})
+        self.on_progress(row.title, 0, total)
+        evaluation = evaluate(
+            self.dataset.root,
+            watched,
+            split=self.scope.split,
+            protocol=self.scope.protocol,
+            mode=row.name,
+            model_labels=model.labels,
+            label_map=self._label_map(),
+            limit=self.scope.limit,
+            skip_bad=self.scope.skip_bad,
+            on_video=lambda score: self.on_progress(row.title, next(done), total),
+        )
+        return evaluation, watched
+
+    def _label_map(self) -> LabelMap | None:
+        if self.scope.label_map is None:
+            return None
+        return read_label_map(self.scope.label_map, self.model.labels, self.dataset.labels)
+
+    def _first_size(self) -> tuple[int, int]:
+        """(height, width) of the first image that can be read; DataError if there is none."""
+        for name in self.dataset.videos[: self.scope.limit]:
+            for frame in self.dataset.read_video(name).frames:
+                try:
+                    if frame.image is not None:
+                        image = read_image(frame.image)
+                        return image.shape[0], image.shape[1]
+                except InputError:  # the evaluation says so, or skips it
+                    continue
+        raise DataError(f"{self.dataset.root}: no image of split {self.dataset.split!r} can be read")
+
+
+def _row_result(
+    row: Row, evaluation: Evaluation, watched: WatchedPredictions, base: dict[str, float | None]
+) -> RowResult:
+    updated = watched.updated_fraction.value
+    scores = _scores(evaluation)
+    return RowResult(
+        name=row.name,
+        title=row.title,
+        builds_on=row.builds_on,
+        keyframe_interval=row.options.keyframe_interval,
+        threshold=row.options.threshold,
+        updated_fraction=None if updated is None else 100 * updated,
+        similarity=watched.similarity.result() if row.is_full_method else None,
+        paper=PAPER.get(row.name, {}),
+        directions=directions(row, scores, base),
+        **scores,
+        miou_all=evaluation.miou_all,
+    )
+
+
+def _scores(evaluation: Evaluation) -> dict[str, Any]:
+    return {key: getattr(evaluation, key) for key in SCORES}

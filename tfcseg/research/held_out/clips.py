@@ -1,0 +1,275 @@
+"""How steady labels are on clips that nobody labelled: modes of a model side by side, clip by clip.
+
+TC and label change need no target. VC does: it takes what teachers say of the clip, steadied in time (targets.py), by
+the published protocol, so that a prediction has to be constant where the teachers are, whatever it says; the share of
+positions on which it says the same as they stands beside it.
+
+Letters: T frames, H W their size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+
+from tfcseg.errors import UsageError
+from tfcseg.evaluation.result import percent
+from tfcseg.inference.options import InferenceOptions, check_variants, variant_options
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.media.frames import Image
+from tfcseg.media.reader import open_frames
+from tfcseg.metrics.consistency import ConsistencyMeter
+from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency
+from tfcseg.report import OptionFacts
+from tfcseg.research.held_out.networks import refuse_doubles
+from tfcseg.research.held_out.result import made_by
+from tfcseg.research.held_out.targets import ClipTargets, Judges
+from tfcseg.runs.pipeline import segment_with
+from tfcseg.runs.summary import option_facts
+from tfcseg.weights.loading import LoadedModel, load_model
+
+OnProgress: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with what is being done, how many clips of it are done, and of how many."""
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {
+    "tc": True,
+    "label_change": False,
+    "vc8": True,
+    "vc16": True,
+    "agreement": True,
+}
+"""Everything that is measured of a clip, in percent."""
+
+Numbers: TypeAlias = dict[str, "float | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFacts:
+    """What was seen of a clip; ``sure`` is the percentage of positions with a target."""
+
+    name: str
+    frames: int
+    frame_rate: float
+    size: tuple[int, int]
+    sure: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From the first mode to another: differences of the means, and on which clips it was better or worse."""
+
+    gain: Mapping[str, float]
+    better: Mapping[str, int]
+    worse: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScores:
+    """One model: ``clips[clip][mode]``, means over the clips by mode, and what each later mode changed."""
+
+    name: str
+    options: Mapping[str, OptionFacts]
+    clips: Mapping[str, Mapping[str, Numbers]]
+    mean: Mapping[str, Numbers]
+    changes: Mapping[str, Change]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipsResult:
+    """Everything that is written about the comparison on clips."""
+
+    schema: int
+    kind: str = "clips"
+    tfcseg: str
+    modes: tuple[str, ...]
+    teachers: tuple[str, ...]
+    target_classes: int | None
+    first_s: float
+    max_frames: int
+    tc_flow: str | None
+    clips: tuple[ClipFacts, ...]
+    results: tuple[ModelScores, ...]
+    models: tuple[Any, ...]
+    device: str
+    device_name: str
+    threads: int
+    versions: Mapping[str, str | None]
+
+
+def compare_clips(
+    sources: Sequence[str | Path],
+    models: Sequence[str | Path] = ("default",),
+    teachers: Sequence[str | Path] = (),
+    *,
+    modes: Sequence[str] = ("image", "tfc"),
+    keyframe_interval: int | None = None,
+    first_s: float = 8.0,
+    max_frames: int = 120,
+    device: str = "auto",
+    precision: str = "auto",
+    on_progress: OnProgress = lambda stage, done, total: None,
+) -> ClipsResult:
+    """Run ``models`` in ``modes`` on the beginnings of videos or folders of frames; without teachers there is no VC.
+
+    modes: some of ``MODE_VARIANTS``. keyframe_interval: None is the models' own. first_s, max_frames: how much of each
+    clip is seen; the frames lie in memory. Any failure raises a TfcsegError with one line.
+    """
+    if not sources or not models:
+        raise UsageError(f"no {'model' if sources else 'clip'} is given")
+    check_variants(modes)
+    if max_frames < 2:
+        raise UsageError(f"of {max_frames} frames none follows another; give 2 or more")
+    names = [clip_name(source) for source in sources]
+    refuse_doubles(names, "clips")
+    loaded = [load_model(model, device=device, precision=precision) for model in models]
+    refuse_doubles([model.card.name for model in loaded], "models")
+    options = [
+        {mode: variant_options(model, mode, keyframe_interval=keyframe_interval) for mode in modes} for model in loaded
+    ]
+    judges = Judges(teachers) if teachers else None
+    facts: list[ClipFacts] = []
+    scores: list[dict[str, dict[str, Numbers]]] = [{} for _ in loaded]
+    for name, source in zip(names, sources, strict=True):
+        on_progress("clips", len(facts), len(names))
+        clip = _read_clip(source, first_s, max_frames)
+        if judges is not None:
+            clip.targets = judges.label(clip.frames)
+        for model, chosen, own in zip(loaded, options, scores, strict=True):
+            own[name] = {mode: _measure(model, chosen[mode], clip) for mode in modes}
+        facts.append(clip.facts(name))
+    return ClipsResult(
+        modes=tuple(modes),
+        teachers=judges.names if judges else (),
+        target_classes=len(judges.labels) if judges else None,
+        first_s=first_s,
+        max_frames=max_frames,
+        tc_flow=ConsistencyMeter().flow_name,
+        clips=tuple(facts),
+        results=tuple(
+            _summarise(model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()}, own)
+            for model, chosen, own in zip(loaded, options, scores, strict=True)
+        ),
+        **made_by(loaded),
+    )
+
+
+def clip_name(source: str | Path) -> str:
+    """What results call a clip: its file's stem; of a folder called ``images``, that of the folder above."""
+    path = Path(source).resolve()
+    if not path.is_dir():
+        return path.stem
+    return path.parent.name if path.name == "images" else path.name
+
+
+@dataclass(slots=True)
+class _Clip:
+    frames: list[Image]
+    frame_rate: float
+    targets: ClipTargets | None = field(default=None)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.frames[0].shape[0], self.frames[0].shape[1]
+
+    def facts(self, name: str) -> ClipFacts:
+        sure = None if self.targets is None else 100 * self.targets.sure
+        return ClipFacts(name, len(self.frames), self.frame_rate, self.size, sure)
+
+
+def _read_clip(source: str | Path, first_s: float, max_frames: int) -> _Clip:
+    with open_frames(source, end_s=first_s) as found:
+        frames = [frame.image for frame in itertools.islice(found, max_frames)]
+        return _Clip(frames, float(found.info.frame_rate))
+
+
+def _measure(model: LoadedModel, options: InferenceOptions, clip: _Clip) -> Numbers:
+    """Everything that is measured of a clip with ``options``; None where there is nothing to measure it with."""
+    meter = ConsistencyMeter()
+    tc: list[float] = []
+    label_change: list[float] = []
+    judged = None if clip.targets is None else _Judged(clip.targets, clip.size, model.labels)
+    for frame in segment_with(clip.frames, model, options):
+        found = meter.update(frame.image, frame.labels)
+        if found.tc is not None:
+            tc.append(found.tc)
+        if found.label_change is not None:
+            label_change.append(found.label_change)
+        if judged is not None:
+            judged.update(frame.labels)
+    stability = {"tc": percent(Mean.of(tc).value), "label_change": percent(Mean.of(label_change).value)}
+    return stability | ({} if judged is None else judged.numbers())
+
+
+class _Judged:
+    """Labels against the teachers' targets, frame by frame."""
+
+    def __init__(self, targets: ClipTargets, size: tuple[int, int], labels: LabelSet) -> None:
+        self._targets = targets.at(size)
+        self._consistency = VideoConsistency(VC_WINDOWS, "vspw")
+        # Classes of the targets in the model's indices; those that the model does not have cannot be agreed on.
+        self._own = np.full(256, NO_CLASS, np.uint8)
+        for index, name in enumerate(targets.labels.names):
+            if name in labels.names:
+                self._own[index] = labels.index(name)
+        self._agreement: list[float] = []
+
+    def update(self, labels: Labels) -> None:
+        """Add the (H, W) labels of the next frame."""
+        target = next(self._targets)
+        self._consistency.update(target, labels)
+        expected = cv2.LUT(target, self._own)
+        asked = int(np.count_nonzero(expected != NO_CLASS))
+        if asked:
+            self._agreement.append(int(np.count_nonzero(expected == labels)) / asked)
+
+    def numbers(self) -> Numbers:
+        """VC and agreement in percent, as if the clip ended here."""
+        windows = self._consistency.result()
+        found: Numbers = {f"vc{n}": percent(scores.vc.value) for n, scores in windows.items()}
+        return found | {"agreement": percent(Mean.of(self._agreement).value)}
+
+
+def _summarise(
+    name: str, options: Mapping[str, OptionFacts], clips: Mapping[str, Mapping[str, Numbers]]
+) -> ModelScores:
+    modes = list(options)
+    mean = {mode: _means([numbers[mode] for numbers in clips.values()]) for mode in modes}
+    changes = {mode: _change(clips, modes[0], mode, mean) for mode in modes[1:]}
+    return ModelScores(name, options, clips, mean, changes)
+
+
+def _means(clips: Sequence[Numbers]) -> Numbers:
+    """Means over the clips in which a quantity could be measured."""
+    found: Numbers = {}
+    for key in clips[0]:
+        values = [value for numbers in clips if (value := numbers[key]) is not None]
+        found[key] = Mean.of(values).value if values else None
+    return found
+
+
+def _change(
+    clips: Mapping[str, Mapping[str, Numbers]], reference: str, candidate: str, mean: Mapping[str, Numbers]
+) -> Change:
+    gain: dict[str, float] = {}
+    better: dict[str, int] = {}
+    worse: dict[str, tuple[str, ...]] = {}
+    for key, is_higher_better in HIGHER_IS_BETTER.items():
+        before, after = mean[reference].get(key), mean[candidate].get(key)
+        if before is None or after is None:
+            continue
+        gain[key] = after - before
+        steps = {
+            name: (new - old) * (1 if is_higher_better else -1)
+            for name, numbers in clips.items()
+            if (new := numbers[candidate][key]) is not None and (old := numbers[reference][key]) is not None
+        }
+        better[key] = sum(step > 0 for step in steps.values())
+        worse[key] = tuple(name for name, step in steps.items() if step < 0)
+    return Change(gain, better, worse)

@@ -1,0 +1,116 @@
+"""Labelled stills as they lie on disk.
+
+::
+
+    SET/  images/<name>.jpg   masks/<name>.png (value = id)   classes.json here or in the folder above: {id: name}
+
+Ids 0 and 255 are void, whatever they are called. Letters: H, W image height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from tfcseg.errors import DataError
+from tfcseg.evaluation.vspw import read_json_object
+from tfcseg.labels.label_maps import merged_classes
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.media.frames import Image
+from tfcseg.media.images import IMAGE_SUFFIXES, read_image
+from tfcseg.media.masks import read_mask
+from tfcseg.metrics.scores import Labels
+
+CLASSES = "classes.json"
+_VOID_IDS = (0, 255)
+_UNNAMED = 254
+"""Marks values that classes.json does not name; sets have fewer classes, so no class has it."""
+
+
+class Still(NamedTuple):
+    """An image and its mask."""
+
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StillSet:
+    """A folder of labelled stills; classes that are too fine to be told apart are merged (``merged_classes``)."""
+
+    name: str
+    """Its folder and the one above: ``coco/test``."""
+    labels: LabelSet
+    """Classes in the order of their ids, merged ones included."""
+    merged: Labels
+    """(256,) class index -> index of the class that it is scored as; NO_CLASS stays."""
+    values: Labels
+    """(256,) value of a mask -> class index that it is scored as."""
+    stills: tuple[Still, ...]
+
+    def read(self, still: Still) -> tuple[Image, Labels]:
+        """(H, W, 3) image and (H', W') target, NO_CLASS = void; DataError for a value that has no name."""
+        raw = read_mask(still.mask)
+        target = np.asarray(cv2.LUT(raw, self.values), dtype=np.uint8)
+        is_unnamed = target == _UNNAMED
+        if is_unnamed.any():
+            raise DataError(f"{still.mask}: value {raw[is_unnamed].min()} is not named in {CLASSES}")
+        return read_image(still.image), target
+
+
+def open_stills(folder: str | Path) -> StillSet:
+    """List the stills of a folder; DataError says what it lacks."""
+    folder = Path(folder)
+    for part in ("images", "masks"):
+        if not (folder / part).is_dir():
+            raise DataError(f"{folder}: no folder {part} in it; labelled stills have images/, masks/ and {CLASSES}")
+    place = next((place for place in (folder, folder.resolve().parent) if (place / CLASSES).is_file()), None)
+    if place is None:
+        raise DataError(f"{folder}: no {CLASSES} in it or above it; it names the masks' values, {{id: name}}")
+    ids = _read_classes(place / CLASSES)
+    path = folder.resolve()
+    name = f"{path.parent.name}/{path.name}".lstrip("/")
+    labels = LabelSet(name, tuple(ids), distinct_palette(len(ids)))
+    stands_for = merged_classes(labels)
+    scored_as = [labels.index(stands_for.get(own, own)) for own in labels.names]
+    merged = np.full(256, NO_CLASS, np.uint8)
+    merged[: len(ids)] = scored_as
+    values = np.full(256, _UNNAMED, np.uint8)
+    values[list(ids.values())] = scored_as
+    values[list(_VOID_IDS)] = NO_CLASS
+    return StillSet(name, labels, merged, values, _list_stills(folder))
+
+
+def _read_classes(path: Path) -> Mapping[str, int]:
+    """{name: id} in the order of the ids, without void."""
+    ids: dict[int, str] = {}
+    for key, name in read_json_object(path).items():
+        if not (key.isascii() and key.isdigit() and int(key) <= 255 and isinstance(name, str)):
+            raise DataError(f"{path}: {key!r}: {name!r} is no id from 0 to 255 with a name")
+        ids[int(key)] = name
+    named = {name: number for number, name in sorted(ids.items()) if number not in _VOID_IDS}
+    if not 0 < len(named) < _UNNAMED:
+        raise DataError(f"{path}: names {len(named)} classes besides void; 1 to {_UNNAMED - 1} are possible")
+    if len(named) < len(set(ids) - set(_VOID_IDS)):
+        raise DataError(f"{path}: names a class twice")
+    return named
+
+
+def _list_stills(folder: Path) -> tuple[Still, ...]:
+    found = sorted(path for path in (folder / "images").iterdir() if _is_image(path))
+    stills = tuple(Still(path, folder / "masks" / f"{path.stem}.png") for path in found)
+    if not stills:
+        raise DataError(f"{folder / 'images'}: no image in it")
+    lacking = [still.mask for still in stills if not still.mask.is_file()]
+    if lacking:
+        raise DataError(f"{lacking[0]}: no such mask ({len(lacking)} of {len(stills)} images have none)")
+    return stills
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

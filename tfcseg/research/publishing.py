@@ -1,0 +1,125 @@
+"""Adding a trained model to a registry: measured, with its card filled in, beside ``models.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tfcseg.errors import WeightsError
+from tfcseg.evaluation.evaluate import evaluate
+from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.vspw import open_vspw
+from tfcseg.files import make_folder
+from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.runs.outputs import replace_atomically
+from tfcseg.weights.loading import BF16_AGREEMENT, LoadedModel, load_model, resolve_device, save_model
+from tfcseg.weights.registry import REGISTRY
+from tfcseg.weights.tensor_header import parse_json
+
+SCORES = ("miou", "vc8", "vc16")
+
+
+def measure(
+    weights: Path, root: Path, split: str = "val", *, defaults: Mapping[str, Any] | None = None
+) -> dict[str, float | str]:
+    """Scores of a weights file on a VSPW folder, in ``image`` and ``tfc``: what the card's ``measured`` says.
+
+    mIoU is over the classes that the model can predict, percentages 0 to 100, VC as in protocol ``vspw``. ``defaults``
+    are those that the model will have (see ``publish``). On a CPU the scores are those of fp32, and the percentage of
+    labels that stay in bf16 decides what ``--precision auto`` will be there.
+    """
+    model = load_model(weights, precision="fp32" if resolve_device("auto").type == "cpu" else "auto")
+    chosen = dict(defaults or {})
+    used = checked_options(model, **chosen)
+    measured: dict[str, float | str] = {
+        "data": f"{root.resolve().name}/{split}",
+        "settings": f"short side {used.size} px, interval {used.keyframe_interval}, threshold {used.threshold:g}, "
+        f"{used.correlation} correlation, {used.keyframe_position} keyframe, carry {used.keyframe_carry:g}, "
+        f"{model.device}, {str(model.precision).removeprefix('torch.')}",
+    }
+    for mode in ("image", "tfc"):
+        predictions = ModelPredictions(model, checked_options(model, mode=mode, **chosen))
+        result = evaluate(root, predictions, split=split, mode=mode, model_labels=model.labels)
+        for score in SCORES:
+            value = getattr(result, score)
+            if value is not None:
+                measured[f"{mode}_{score}"] = round(value, 2)
+    if model.device.type == "cpu":
+        measured[BF16_AGREEMENT] = round(_bf16_agreement(model, weights, root, split, used), 2)
+    return measured
+
+
+def _bf16_agreement(model: LoadedModel, weights: Path, root: Path, split: str, options: InferenceOptions) -> float:
+    """Percentage of the pixels of a split whose labels are those of ``model`` when computed in bf16."""
+    other = load_model(weights, device="cpu", precision="bf16")
+    sources = ModelPredictions(model, options), ModelPredictions(other, options)
+    same, frames = 0.0, 0
+    dataset = open_vspw(root, split)
+    for video in map(dataset.read_video, dataset.videos):
+        for one, two in zip(*(source(video) for source in sources), strict=True):
+            if isinstance(one, np.ndarray) and isinstance(two, np.ndarray):
+                same += float(np.mean(one == two))
+                frames += 1
+    return 100 * same / max(1, frames)
+
+
+def publish(
+    weights: Path,
+    folder: Path,
+    *,
+    name: str,
+    description: str,
+    measured: dict[str, float | str],
+    default: bool,
+    defaults: Mapping[str, Any] | None = None,
+    trained_on: str | None = None,
+    licence: str | None = None,
+) -> Path:
+    """Write ``<folder>/<name>.safetensors`` with its card filled in and enter it into ``<folder>/models.json``.
+
+    The first model of a registry is its default, later ones if ``default``. ``defaults`` (``correlation``,
+    ``keyframe_position``, ``keyframe_carry``, ``keyframe_interval``, ``threshold``) replace the model's own;
+    ``trained_on`` and ``licence`` what training wrote. WeightsError and OutputError as in reading and writing weights.
+    """
+    content = check_registry(folder, name)
+    make_folder(folder)
+    model = load_model(weights, device="cpu", precision="fp32", fold=False)
+    config = replace(model.card.config, **(defaults or {}))
+    model.network.config = config
+    card = replace(
+        model.card,
+        name=name,
+        config=config,
+        description=description,
+        measured=measured,
+        trained_on=trained_on or model.card.trained_on,
+        licence=licence or model.card.licence,
+    )
+    target = folder / f"{name}.safetensors"
+    sha256 = save_model(target, model.network, card, dtype=torch.float16)
+    content["models"][name] = {"file": target.name, "sha256": sha256}
+    if default:
+        content["default"] = name
+    with replace_atomically(folder / REGISTRY) as partial:
+        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return target
+
+
+def check_registry(folder: Path, name: str) -> dict[str, Any]:
+    """Make sure that a model ``name`` can be entered into the registry of ``folder``; what the registry says so far.
+
+    WeightsError for a name or a registry that cannot be.
+    """
+    if Path(name).name != name or not name:
+        raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
+    registry = folder / REGISTRY
+    content = parse_json(registry.read_text(encoding="utf-8")) if registry.exists() else {"default": name, "models": {}}
+    if not isinstance(content, dict) or not isinstance(content.get("models"), dict):
+        raise WeightsError(f"{registry} is not a registry of models; mend it or choose another folder")
+    return content

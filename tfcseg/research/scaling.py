@@ -1,0 +1,206 @@
+"""Cost as work grows: time per frame and memory of whole runs against length, resolution or number of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tfcseg.benchmark.clips import make_clip, read_clip, repeat_clip
+from tfcseg.benchmark.facts import contest_facts
+from tfcseg.benchmark.memory import Job, Outcome, job_for, run_job
+from tfcseg.benchmark.plain import has_transformers
+from tfcseg.benchmark.random_model import write_random_model
+from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, Request, open_contest
+from tfcseg.benchmark.timing import Spread, spread
+from tfcseg.comparison.trade_off import require_matplotlib
+from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.files import claimed_files
+from tfcseg.report import ModelFacts, write_json
+from tfcseg.research.plot import PLOT_SUFFIXES, draw_scaling
+
+KIND = "bench-scaling"
+NATIVE = "tfc, network as large"
+"""TFC with the short side of the source as that of the network's input."""
+
+SCALINGS: Mapping[str, tuple[int, ...]] = {
+    "length": (100, 300, 1000, 3000, 10_000),
+    "resolution": (360, 480, 720, 1080, 1440, 2160),
+    "classes": (19, 31, 59, 124, 150),
+}
+"""What may grow, and its values: frames, rows of a 16:9 picture, classes of random weights."""
+
+UNITS = {"length": "frames", "resolution": "rows of pixels (16:9)", "classes": "classes"}
+
+_BOUNDS = {"length": (1, 1_000_000), "resolution": (32, 4320), "classes": (2, 254)}
+_WARM_UP_FRAMES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One contender at one value; what could not be measured is None, and ``error`` says why."""
+
+    contender: str
+    value: int
+    frames: int | None
+    ms_per_frame: Spread | None
+    before_mib: float | None
+    peak_mib: float | None
+    gpu_peak_mib: float | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """Everything that a scaling-*.json says."""
+
+    schema: int = 1
+    kind: str = KIND
+    scaling: str
+    unit: str
+    tfcseg: str  # version
+    model: ModelFacts
+    random_weights: bool
+    embed_dim: int
+    input: Mapping[str, Any]
+    resolution: Mapping[str, tuple[int, int]]  # (height, width), where it is not what grows
+    options: Mapping[str, Any]
+    device: str
+    device_name: str
+    precision: str
+    threads: int
+    versions: Mapping[str, str]
+    plain: Mapping[str, Any]
+    rounds: int
+    points: tuple[Point, ...]
+
+
+def measure_scaling(
+    request: Request,
+    what: str,
+    folder: Path,
+    values: Sequence[int] = (),
+    on_step: Callable[[str, int, int], None] = lambda part, done, total: None,
+    *,
+    overwrite: bool = False,
+) -> Scaling:
+    """Measure whole runs while ``what`` grows through ``values`` (by default those of ``SCALINGS``).
+
+    Every run has a process of its own, which runs a few frames before it is timed. Writes ``scaling-<what>.json`` and
+    its plots into ``folder``. A point that fails (too little memory) is noted, and the others go on.
+    UsageError for an unknown ``what`` or senseless values, OutputError for files that are there or cannot be written.
+    """
+    values = _checked(what, values)
+    require_matplotlib()
+    inputs = [] if request.video is None else [request.video]
+    names = [f"scaling-{what}{suffix}" for suffix in (".json", *PLOT_SUFFIXES)]
+    with claimed_files(folder, names, inputs=inputs, overwrite=overwrite), open_contest(request) as contest:
+        jobs = list(_JOBS[what](contest, values))
+        steps = len(jobs) * request.rounds
+        outcomes: list[list[Outcome | str]] = [[] for _ in jobs]
+        for number in range(request.rounds):
+            for index, (_, job) in enumerate(jobs):
+                outcomes[index].append(_try(job))
+                on_step(what, number * len(jobs) + index + 1, steps)
+        points = tuple(_point(*jobs[index], outcomes[index]) for index in range(len(jobs)))
+        if all(point.error for point in points):
+            raise TfcsegError(f"nothing could be measured: {points[0].error}")
+        result = Scaling(scaling=what, unit=UNITS[what], **contest_facts(contest), points=points)
+        _write(folder, result)
+    return result
+
+
+def _checked(what: str, values: Sequence[int]) -> Sequence[int]:
+    if what not in SCALINGS:
+        raise UsageError(f"nothing called {what!r} can grow; there are {', '.join(SCALINGS)}")
+    low, high = _BOUNDS[what]
+    for value in values:
+        if not low <= value <= high:
+            raise UsageError(f"{what} {value} is not between {low} and {high}")
+    return sorted(set(values)) or SCALINGS[what]
+
+
+def _by_length(contest: Contest, values: Sequence[int]) -> Iterator[tuple[int, Job]]:
+    """TFC alone: what grows with the length grows in the same way for all."""
+    for frames in values:
+        clip = read_clip(repeat_clip(contest.clip.path, contest.folder / f"{frames}-frames.mp4", frames), 1)
+        yield frames, job_for(contest, TFC, clip, frames, _WARM_UP_FRAMES)
+
+
+def _by_resolution(contest: Contest, values: Sequence[int]) -> Iterator[tuple[int, Job]]:
+    """The network's input stays as it is, and once more TFC with one that grows along."""
+    few = contest.request.plain_frames
+    for rows in values:
+        path = contest.folder / f"{rows}-rows.mp4"
+        clip = read_clip(make_clip(path, (rows, round(rows * 16 / 18) * 2), contest.request.clip_frames), 1)
+        for name in _contenders():
+            yield rows, job_for(contest, name, clip, warm_up_frames=_WARM_UP_FRAMES)
+        job = job_for(contest, TFC, clip, few, _WARM_UP_FRAMES)
+        yield rows, replace(job, title=NATIVE, method={**job.method, "size": min(rows, 4096)})
+
+
+def _by_classes(contest: Contest, values: Sequence[int]) -> Iterator[tuple[int, Job]]:
+    """Random weights of the model's backbone."""
+    backbone = contest.model.card.config.backbone
+    for classes in values:
+        path = contest.folder / f"{classes}-classes.safetensors"
+        write_random_model(path, backbone, classes, contest.clip.images[:1])
+        for name in _contenders():
+            job = job_for(contest, name, contest.clip, warm_up_frames=_WARM_UP_FRAMES)
+            yield classes, replace(job, weights=str(path))
+
+
+def _contenders() -> tuple[str, ...]:
+    return (PLAIN, IMAGE, TFC) if has_transformers() else (IMAGE, TFC)
+
+
+_JOBS: dict[str, Callable[[Contest, Sequence[int]], Iterator[tuple[int, Job]]]] = {
+    "length": _by_length,
+    "resolution": _by_resolution,
+    "classes": _by_classes,
+}
+
+
+def _try(job: Job) -> Outcome | str:
+    try:
+        return run_job(job)
+    except TfcsegError as error:
+        return str(error)
+
+
+def _point(value: int, job: Job, outcomes: Sequence[Outcome | str]) -> Point:
+    name = job.title or job.contender
+    measured = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
+    if not measured:
+        return Point(
+            name, value, None, None, None, None, None, next(text for text in outcomes if isinstance(text, str))
+        )
+    gpu = [outcome.gpu_peak_mib for outcome in measured if outcome.gpu_peak_mib is not None]
+    return Point(
+        name,
+        value,
+        measured[0].frames,
+        spread(1000 * outcome.seconds / outcome.frames for outcome in measured),
+        max(outcome.before_mib for outcome in measured),
+        max(outcome.peak_mib for outcome in measured),
+        max(gpu) if gpu else None,
+    )
+
+
+def _write(folder: Path, result: Scaling) -> None:
+    write_json(folder / f"scaling-{result.scaling}.json", result)
+    times: dict[str, list[tuple[float, float]]] = {}
+    peaks: dict[str, list[tuple[float, float]]] = {}
+    for point in result.points:
+        if point.ms_per_frame is not None and point.peak_mib is not None:
+            times.setdefault(point.contender, []).append((point.value, point.ms_per_frame.median))
+            peaks.setdefault(point.contender, []).append((point.value, point.peak_mib))
+    panels = {"ms per frame, file to files": times, "peak memory of the process (MiB)": peaks}
+    for suffix in PLOT_SUFFIXES:
+        draw_scaling(folder / f"scaling-{result.scaling}{suffix}", panels, result.unit, _title(result))
+
+
+def _title(result: Scaling) -> str:
+    name = f"random {result.model.backbone}" if result.scaling == "classes" else result.model.name
+    return f"{name} · {result.device_name} ({result.device}, {result.precision})"

@@ -1,0 +1,39 @@
+"""What keyframes hand on, as a file beside the other state of an unfinished run: every bit of it comes back."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tfcseg.errors import OutputError
+from tfcseg.model.carry_over import Carried
+from tfcseg.runs.outputs import replace_atomically
+
+
+def save_carried(path: Path, carried: Carried) -> None:
+    """Write ``carried`` to ``path``; OutputError if that is impossible."""
+    # float32 holds all numbers of the halved precisions, which NumPy does not have.
+    arrays = {name: tensor.float().cpu().numpy() for name, tensor in carried._asdict().items()}
+    with replace_atomically(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_carried(path: Path) -> Carried:
+    """What `save_carried` was given, in float32 on the CPU; OutputError if the file is missing or damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            return Carried(*(_restored(arrays[name]) for name in Carried._fields))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise OutputError(f"cannot read {str(path)!r} ({error}); run again from the start") from error
+
+
+def _restored(array: Any) -> torch.Tensor:
+    if array.ndim != 4 or array.dtype != np.float32:
+        raise ValueError(f"an array of {array.dtype} {array.shape}")
+    # In the network's order of memory, so that sums over channels round as they did.
+    return torch.from_numpy(array).contiguous(memory_format=torch.channels_last)

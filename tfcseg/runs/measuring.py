@@ -1,0 +1,89 @@
+"""What a run measures of every frame; the flow, which takes longest, of several frames at a time.
+
+Letters: H, W image height and width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.drawing.render import class_shares
+from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.machine import available_cores
+from tfcseg.media.frames import Image
+from tfcseg.media.prefetch import most_waiting
+from tfcseg.metrics.consistency import ConsistencyMeter, FrameConsistency
+from tfcseg.report import FrameRow
+
+_MAX_WORKERS = 4
+_CORES_PER_WORKER = 4  # the others decode, encode and, without a GPU, run the network
+
+
+class MeasuredFrame(NamedTuple):
+    """A frame with all that was measured."""
+
+    frame: SegmentedFrame
+    shares: NDArray[np.float64]
+    """(K,) share of the pixels that each class covers."""
+    row: FrameRow
+
+
+class FrameMeasurer:
+    """Takes frames in order and gives them back in order, measured; ``use_flow`` measures TC."""
+
+    def __init__(self, classes: int, *, use_flow: bool) -> None:
+        self._classes = classes
+        self._meter = ConsistencyMeter(use_flow=use_flow)
+        self._pool = ThreadPoolExecutor(
+            max(1, min(_MAX_WORKERS, available_cores() // _CORES_PER_WORKER)), "tfcseg-measure"
+        )
+        self._pending: deque[tuple[SegmentedFrame, NDArray[np.float64], Future[FrameConsistency]]] = deque()
+
+    @property
+    def flow_name(self) -> str | None:
+        """Which optical flow TC follows; None if it is not measured."""
+        return self._meter.flow_name
+
+    def remember(self, image: Image, labels: NDArray[np.uint8]) -> None:
+        """Take the (H, W, 3) image and (H, W) labels with which the next frame is compared."""
+        self._meter.begin(image, labels)
+
+    def add(self, frame: SegmentedFrame) -> NDArray[np.float64]:
+        """Begin to measure ``frame``; returns the (K,) shares of its classes. InputError if the size changes."""
+        shares = class_shares(frame.labels, self._classes)
+        is_repeat = frame.model_ms is None
+        change = self._pool.submit(self._meter.repeat() if is_repeat else self._meter.begin(frame.image, frame.labels))
+        self._pending.append((frame, shares, change))
+        return shares
+
+    def finished(self, max_pending: int | None = None) -> Iterator[MeasuredFrame]:
+        """Next frames that are measured; waits until at most ``max_pending`` are not, by default a few."""
+        if max_pending is None:
+            max_pending = most_waiting(*self._pending[-1][0].labels.shape) if self._pending else 0
+        while self._pending and (len(self._pending) > max_pending or self._pending[0][2].done()):
+            frame, shares, change = self._pending.popleft()
+            yield MeasuredFrame(frame, shares, _row(frame, change.result()))
+
+    def close(self) -> None:
+        """End the threads; what was not asked for is dropped."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _row(frame: SegmentedFrame, change: FrameConsistency) -> FrameRow:
+    return FrameRow(
+        frame.index,
+        frame.time_s,
+        frame.is_keyframe,
+        None if frame.similarity is None else float(frame.similarity.mean()),
+        frame.updated_fraction,
+        change.label_change,
+        change.tc,
+        frame.model_ms,
+        frame.is_held,
+    )

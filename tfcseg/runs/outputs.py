@@ -1,0 +1,239 @@
+"""The output folder of a run: what may be written there, and replacing a file in one step."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfcseg.errors import OutputError, UsageError
+from tfcseg.files import identity
+from tfcseg.runs.folder_lock import STATE_FOLDER, folder_lock
+from tfcseg.runs.state import RunState, unfinished_frames
+
+RESULT_NAMES = ("overlay.mp4", "side_by_side.mp4", "report.json", "report.html", "frames.csv")
+_MASK_NAME = re.compile(r"[0-9]{8,}\.png")
+_MASK_LEFTOVER = re.compile(r"\.[0-9]{8,}\.png\.part")
+_MASK_MARK = (
+    b"tEXtSoftware\x00tfcseg"  # tells our masks from files of the same name; among the first chunks of the file
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputDir:
+    """Where each result of a run lives below ``path``; ``is_new`` if the run made the folder."""
+
+    path: Path
+    is_new: bool = False
+
+    @property
+    def overlay(self) -> Path:
+        """Video with tinted classes."""
+        return self.path / "overlay.mp4"
+
+    @property
+    def side_by_side(self) -> Path:
+        """Video of source and result."""
+        return self.path / "side_by_side.mp4"
+
+    @property
+    def report_json(self) -> Path:
+        """Facts of the run for programs; written last, so that its presence means the run finished."""
+        return self.path / "report.json"
+
+    @property
+    def report_html(self) -> Path:
+        """Facts of the run for people."""
+        return self.path / "report.html"
+
+    @property
+    def frames_csv(self) -> Path:
+        """One row per frame."""
+        return self.path / "frames.csv"
+
+    @property
+    def masks(self) -> Path:
+        """Folder of one label PNG per frame."""
+        return self.path / "masks"
+
+    def mask(self, index: int) -> Path:
+        """Label PNG of one frame."""
+        return self.masks / f"{index:08d}.png"
+
+    @property
+    def state(self) -> Path:
+        """Hidden folder of what an unfinished run needs to go on."""
+        return self.path / STATE_FOLDER
+
+    def results(self) -> list[Path]:
+        """Existing files with names of results; OutputError if the folder cannot be listed."""
+        files = [self.path / name for name in RESULT_NAMES]
+        return [path for path in files if os.path.lexists(path)] + self._matching_masks(_MASK_NAME)
+
+    def holds_frames(self) -> bool:
+        """Whether a run has come so far as to write anything of a frame."""
+        try:
+            with self.frames_csv.open("rb") as file:
+                has_rows = bool(file.readline() and file.readline())
+        except OSError:
+            has_rows = False
+        return has_rows or bool(self._matching_masks(_MASK_NAME) or RunState(self.state).checkpoints())
+
+    def remove_results(self) -> None:
+        """Delete the results of an earlier run, and nothing else.
+
+        Raises OutputError, before anything is deleted, if files of others carry the names of results.
+        """
+        results = self.results()
+        for path in results:
+            if path.is_dir() or (path.parent == self.masks and not _is_own_mask(path)):
+                raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
+        RunState(self.state).clear()
+        leftovers = [path for name in RESULT_NAMES if (path := _temporary(self.path / name)).exists()]
+        for path in [*results, *leftovers, *self._matching_masks(_MASK_LEFTOVER)]:
+            try:
+                path.unlink()
+            except OSError as error:
+                raise OutputError(f"cannot remove {str(path)!r}: {_reason(error)}") from error
+        with suppress(OSError):  # it holds other files, or was never made
+            self.masks.rmdir()
+
+    def discard(self) -> None:
+        """Leave nothing behind of a run that failed: its results, and the folder if the run made it."""
+        self.remove_results()
+        if self.is_new:
+            with suppress(OSError):  # somebody else has put files there
+                self.path.rmdir()
+
+    def _matching_masks(self, pattern: re.Pattern[str]) -> list[Path]:
+        try:
+            return sorted(path for path in self.masks.iterdir() if pattern.fullmatch(path.name))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise OutputError(f"cannot list {str(self.masks)!r}: {_reason(error)}") from error
+
+
+def default_output(source: str | Path) -> Path:
+    """``<stem>_tfcseg`` in the current folder; ``stdin_tfcseg`` for a stream."""
+    stem = "stdin" if str(source) == "-" else Path(source).resolve().stem
+    return Path(f"{stem}_tfcseg")
+
+
+def output_folders(sources: Sequence[str | Path], output: Path | None) -> list[Path]:
+    """One folder per source: ``output`` itself for a single source, else ``<output>/<stem>_tfcseg`` each.
+
+    Sources of the same stem get a number, so that none overwrites another.
+    """
+    if len(sources) == 1:
+        return [output or default_output(sources[0])]
+    base = output or Path()
+    folders: list[Path] = []
+    for source in sources:
+        name = default_output(source).name
+        number = 2
+        while base / name in folders:
+            name = f"{default_output(source).name}_{number}"
+            number += 1
+        folders.append(base / name)
+    return folders
+
+
+@contextmanager
+def claimed_output(
+    directory: str | Path, *, inputs: Iterable[str | Path], overwrite: bool = False
+) -> Iterator[OutputDir]:
+    """Make ``directory`` ready to receive results, or refuse in one line; inside of the block nobody else may use it.
+
+    ``inputs`` are the sources of the run ("-" for stdin is ignored). Raises UsageError if a result would replace one of
+    them, and OutputError if there are results already, if another run writes there, or if it cannot be written.
+    With ``overwrite`` there may be results, which stay until the caller removes them. If the block fails, a folder that
+    was made here and is empty goes again.
+    """
+    output = OutputDir(Path(directory), is_new=not os.path.lexists(directory))
+    _refuse_inputs(output, output.results(), [Path(path) for path in inputs if str(path) != "-"])
+    try:
+        with folder_lock(output.path):
+            if not overwrite:
+                _refuse_results(output)
+            yield output
+    except BaseException:
+        if output.is_new:
+            with suppress(OSError):  # something was written
+                output.path.rmdir()
+        raise
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its place when the block ends, or vanishes if the block fails.
+
+    An OSError inside becomes an OutputError that names ``path``.
+    """
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(path)!r}: {_reason(error)}") from error
+    finally:
+        with suppress(OSError):  # it has been moved, or never existed
+            temporary.unlink()
+
+
+def _is_own_mask(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return _MASK_MARK in file.read(128)
+    except OSError:
+        return False
+
+
+def _refuse_results(output: OutputDir) -> None:
+    """OutputError if a run has left something in the folder."""
+    frames = unfinished_frames(output.path)
+    if frames is not None and not output.holds_frames():  # killed before its first frame
+        return
+    if frames is not None:
+        raise OutputError(
+            f"{str(output.path)!r} holds an unfinished run ({frames} frames are done); use --resume to continue it, "
+            "--overwrite to start again, or choose another folder"
+        )
+    existing = output.results()
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        first = existing[0].relative_to(output.path)
+        raise OutputError(
+            f"{str(output.path)!r} already holds results ({first}{more}); use --overwrite or choose another folder"
+        )
+
+
+def _refuse_inputs(output: OutputDir, results: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """UsageError if an input, or a file in an input folder, is one of the places that a run writes to."""
+    places = {found: path for path in (output.path, output.masks, *results) if (found := identity(path))}
+    for source in inputs:
+        for path in (source, *_files_of(source)):
+            found = identity(path)
+            if found in places:
+                raise UsageError(
+                    f"output {str(places[found])!r} is the input {str(path)!r} itself; choose another output folder"
+                )
+
+
+def _files_of(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in entries if not entry.is_dir()]
+    except OSError:  # a video file, or a folder that reading the input will complain about
+        return []
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,374 @@
+"""The one file that knows the order: decode → preprocess → model → label → render → write → report.
+
+`segment` turns frames into segmented frames; `run` is a whole video with everything it writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+
+from tfcseg.errors import InputError, TfcsegError, UsageError
+from tfcseg.inference.engine import FrameResult, IntervalNetwork
+from tfcseg.inference.intervals import Group, run_intervals
+from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
+from tfcseg.media.parts import part_length
+from tfcseg.media.prefetch import most_waiting, prefetch
+from tfcseg.media.reader import open_frames
+from tfcseg.model.carry_over import Carried
+from tfcseg.repeats import begins_part, is_shown_by, pictures
+from tfcseg.report import Report, write_json
+from tfcseg.report.page import write_page
+from tfcseg.runs.options import RunOptions
+from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
+from tfcseg.runs.result_plan import ResultOptions, ResultPlan
+from tfcseg.runs.results import ResultWriter
+from tfcseg.runs.resuming import go_on, identify, refuse_finished, refuse_other_run
+from tfcseg.runs.state import Identity, RunState, unfinished_frames
+from tfcseg.runs.summary import build_report
+from tfcseg.weights.loading import LoadedModel
+
+
+def segment(
+    frames: Iterable[Frame | Image],
+    model: LoadedModel,
+    *,
+    mode: str = "tfc",
+    keyframe_interval: int | None = None,
+    threshold: float | None = None,
+    size: int | None = None,
+    correlation: str | None = None,
+    keyframe_position: str | None = None,
+    keyframe_carry: float | None = None,
+    latency: str = "normal",
+) -> Iterator[SegmentedFrame]:
+    """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
+
+    frames: from `read_frames`, or plain (H, W, 3) uint8 RGB arrays, all of one size within an interval. ``mode`` is
+    ``tfc``, ``blend``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``, ``keyframe_position``
+    ``first`` or ``middle`` of an interval, ``keyframe_carry`` how much of the keyframe before keyframes keep (0 to 1);
+    what is None is the model's default. With ``latency`` ``low`` every frame comes out before the next is asked for.
+    Holds some intervals of frames, and nothing between two calls: two videos interleaved do not affect each other.
+    UsageError for senseless options.
+    """
+    options = checked_options(
+        model,
+        mode=mode,
+        keyframe_interval=keyframe_interval,
+        threshold=threshold,
+        size=size,
+        correlation=correlation,
+        keyframe_position=keyframe_position,
+        keyframe_carry=keyframe_carry,
+        latency=latency,
+    )
+    return segment_with(frames, model, options)
+
+
+def segment_with(
+    frames: Iterable[Frame | Image], model: LoadedModel, options: InferenceOptions
+) -> Iterator[SegmentedFrame]:
+    """Segment frames as `segment` does, with options that were checked before."""
+    network = IntervalNetwork(model, options)
+    numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
+    # Whoever keeps the frames must not keep what only the network needs.
+    return (replace(frame, carried=None) for frame in _segment(numbered, network))
+
+
+def _segment(
+    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None = None, part_frames: int | None = None
+) -> Iterator[SegmentedFrame]:
+    """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on.
+
+    Intervals count pictures: a frame that shows the one before again has no part in them. Each part of ``part_frames``
+    begins with an interval.
+    """
+    if network.options.latency == "low":
+        yield from _stream(frames, network, before, part_frames)
+        return
+    groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames)
+    for group, results in run_intervals(network, groups, before):
+        while group:
+            yield from _join(group.pop(0), results.pop(0))
+
+
+def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:
+    """Pictures in groups of ``length``; the last one of a part, or of all, has what is left."""
+    group: list[list[Frame]] = []
+    for frames in shown:
+        if group and begins_part(frames[0], part_frames):
+            yield _group(group)
+            group = []
+        group.append(frames)
+        if len(group) == length:
+            del frames
+            yield _group(group)
+            group = []
+    if group:
+        yield _group(group)
+
+
+def _group(pictures: list[list[Frame]]) -> Group[list[list[Frame]]]:
+    return Group([frames[0].image for frames in pictures], pictures)
+
+
+def _stream(
+    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None, part_frames: int | None
+) -> Iterator[SegmentedFrame]:
+    """Segment each frame before the next one is asked for."""
+    images: deque[Image] = deque()
+    shown: list[Frame] = []
+    result: FrameResult | None = None
+    results: Iterator[FrameResult] = iter(())
+    for frame in frames:
+        if result is not None and is_shown_by(shown, frame, part_frames):
+            shown.append(frame)
+            yield _joined(replace(frame, image=shown[0].image, is_held=True), result, is_computed=False)
+            continue
+        if result is None or begins_part(frame, part_frames):
+            results = network.stream((images.popleft() for _ in count()), before if result is None else result.carried)
+        images.append(frame.image)
+        shown, result = [frame], next(results)
+        yield _joined(frame, result)
+
+
+def _join(frames: list[Frame], result: FrameResult) -> Iterator[SegmentedFrame]:
+    """The ``frames`` that show a picture, with its ``result``; the last one hands on what the next interval needs."""
+    for frame in frames[:-1]:
+        yield _joined(frame, replace(result, carried=None), is_computed=frame is frames[0])
+    yield _joined(frames[-1], result, is_computed=len(frames) == 1)
+
+
+def _joined(frame: Frame, result: FrameResult, *, is_computed: bool = True) -> SegmentedFrame:
+    return SegmentedFrame(
+        frame.index,
+        frame.time_s,
+        frame.image,
+        result.labels,
+        result.is_keyframe,
+        result.similarity,
+        result.updated_fraction,
+        result.model_ms if is_computed else None,
+        frame.is_held,
+        result.carried,
+    )
+
+
+def _as_frame(index: int, frame: Frame | Image) -> Frame:
+    if isinstance(frame, Frame):
+        return frame
+    if not isinstance(frame, np.ndarray) or not frame.size:
+        raise UsageError(f"a frame is {type(frame).__name__}; a (H, W, 3) uint8 RGB array with pixels is needed")
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise UsageError(f"a frame is {frame.dtype} {frame.shape}; (H, W, 3) uint8 RGB is needed")
+    return Frame(index, float(index), frame.copy(), is_held=False)  # whoever made it may draw the next one into it
+
+
+Progress = Callable[[SegmentedFrame, VideoInfo], None]
+
+
+def run(
+    source: str | Path,
+    output: str | Path | None = None,
+    model: str | Path | LoadedModel = "default",
+    *,
+    mode: str = "tfc",
+    keyframe_interval: int | None = None,
+    threshold: float | None = None,
+    size: int | None = None,
+    correlation: str | None = None,
+    keyframe_position: str | None = None,
+    keyframe_carry: float | None = None,
+    latency: str = "normal",
+    start_s: float | None = None,
+    end_s: float | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    compile: bool = False,
+    results: ResultOptions | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    allow_network: bool = False,
+    on_frame: Progress = lambda frame, info: None,
+) -> Report:
+    """Segment a video, a folder of frames or stdin (``-``) and write what ``results`` asks for; returns the report.
+
+    output: folder, by default ``<stem>_tfcseg`` in the current one. ``allow_network`` lets ``source`` be an http or
+    https address. Any failure raises a TfcsegError with one line; videos and reports then exist complete or not at all,
+    masks and rows of finished frames stay, and with ``resume`` the same call goes on from there. FinishedError, which
+    is no failure, if there is nothing left to resume.
+    """
+    options = RunOptions(
+        mode=mode,
+        keyframe_interval=keyframe_interval,
+        threshold=threshold,
+        size=size,
+        correlation=correlation,
+        keyframe_position=keyframe_position,
+        keyframe_carry=keyframe_carry,
+        latency=latency,
+        start_s=start_s,
+        end_s=end_s,
+        device=device,
+        precision=precision,
+        compile=compile,
+        results=results or ResultOptions(),
+        overwrite=overwrite,
+        resume=resume,
+        allow_network=allow_network,
+    )
+    return run_video(source, output, model, options, on_frame)
+
+
+def run_video(
+    source: str | Path,
+    output: str | Path | None,
+    model: str | Path | LoadedModel,
+    options: RunOptions,
+    on_frame: Progress = lambda frame, info: None,
+) -> Report:
+    """`run` with all that it can be told in one object."""
+    started_s = time.perf_counter()
+    options.check(source)
+    folder = Path(output) if output is not None else default_output(source)
+    with (
+        claimed_output(folder, inputs=[source], overwrite=options.overwrite or options.resume) as out,
+        _prepared(out, source, model, options) as job,
+    ):
+        if not options.resume:
+            out.remove_results()  # not before it is sure that there will be others
+        is_new = RunState(out.state).identity() is None and not out.results()
+        try:
+            return _run_in(out, job, options, on_frame, started_s)
+        except BaseException:
+            if is_new and not out.holds_frames():
+                out.discard()
+            elif RunState(out.state).identity() is None:  # nobody could continue it
+                RunState(out.state).clear()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a run needs before it touches a result: all of it was found to fit."""
+
+    loaded: LoadedModel
+    network: IntervalNetwork
+    compile_s: float | None
+    identity: Identity | None
+    frames: FrameSource
+
+
+@contextmanager
+def _prepared(
+    out: OutputDir, source: str | Path, model: str | Path | LoadedModel, options: RunOptions
+) -> Iterator[_Job]:
+    """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
+    loaded = options.load(model)
+    network = IntervalNetwork(loaded, options.for_network(loaded))
+    options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
+    identity = identify(source, loaded, network.options, options.results, options.range_s)
+    if options.resume:
+        has_report = options.results.report
+        refuse_finished(out, source, loaded, network.options, options.range_s, has_report=has_report)
+        refuse_other_run(out, identity)
+    with open_frames(
+        source, start_s=options.start_s, end_s=options.end_s, allow_network=options.allow_network
+    ) as frames:
+        compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
+        yield _Job(loaded, network, compile_s, identity, frames)
+
+
+def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float) -> Report:
+    loaded, network, frames = job.loaded, job.network, job.frames
+    state, length = RunState(out.state), part_length(network.frames_at_once)
+    carries = network.options.carries
+    plan = ResultPlan(options.results, out, state, frames.info, loaded.labels, options.range_s, length, carries)
+    writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
+    with _advice(out):
+        _process(frames, network, writer, on_frame)
+        facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
+        report = build_report(facts, writer.summary)
+        if writer.recorder:
+            write_page(out.report_html, report, writer.recorder)
+        if options.results.report:
+            write_json(out.report_json, report)
+    state.clear()
+    return report
+
+
+@contextmanager
+def _advice(out: OutputDir) -> Iterator[None]:
+    """Let an error inside also say that the run can go on, if it can."""
+    try:
+        yield
+    except TfcsegError as error:
+        frames = unfinished_frames(out.path)
+        if not frames:
+            raise
+        raise type(error)(f"{error}; --resume goes on after the {frames} frames that are safe") from error
+
+
+def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
+    """Frames read ahead by a thread of their own, so that decoding and the network overlap."""
+    return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
+
+
+def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress) -> None:
+    """All frames through the network and to the ``writer``, which finishes its files, or drops what is unfinished."""
+    with ExitStack() as stack:
+        stack.callback(writer.abort)  # after a complete close there is nothing left to abort
+        read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
+        _skip(read, writer, frames.info)
+        thread = ThreadPoolExecutor(1, "tfcseg-write")
+        stack.callback(thread.shutdown, cancel_futures=True)
+        stack.callback(writer.stop)
+        segmented = stack.enter_context(closing(_segment(read, network, writer.carried, writer.part_frames)))  # type: ignore[type-var]
+        _write_all(segmented, writer, thread, frames.info, on_frame)
+        writer.close()
+
+
+def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:
+    """Read, up to where the run goes on, what was written already: frames are the same only if all are decoded."""
+    done = writer.summary.frames
+    last = None
+    for frame in islice(frames, done):
+        last = frame
+    if last is not None:
+        writer.remember(last.image)
+    if done and (last is None or last.index + 1 < done):
+        raise InputError(
+            f"{info.path}: ended before frame {done}, which was read before; use --overwrite to start again"
+        )
+
+
+def _write_all(
+    frames: Iterator[SegmentedFrame],
+    writer: ResultWriter,
+    thread: ThreadPoolExecutor,
+    info: VideoInfo,
+    on_frame: Progress,
+) -> None:
+    """Render and write in a second thread, a few frames late."""
+    pending: deque[Future[None]] = deque()
+    limit = most_waiting(info.height, info.width)
+    for frame in frames:
+        pending.append(thread.submit(writer.write, frame))
+        on_frame(frame, info)
+        while len(pending) > limit:
+            pending.popleft().result()
+    for future in pending:
+        future.result()
+
+
+__all__ = ["SegmentedFrame", "run", "segment"]

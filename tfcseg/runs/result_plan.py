@@ -1,0 +1,112 @@
+"""Which results a run writes, where, and whether they are still there when it goes on.
+
+Letters: K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import DataError, OutputError, UsageError
+from tfcseg.labels.label_sets import LabelSet
+from tfcseg.media.frames import VideoInfo
+from tfcseg.media.masks import is_whole_mask
+from tfcseg.model.carry_over import Carried
+from tfcseg.report.page import PageRecorder
+from tfcseg.runs.carried_file import load_carried
+from tfcseg.runs.outputs import OutputDir
+from tfcseg.runs.state import Checkpoint, RunState
+
+LABELS_NAME, CARRIED_NAME = "labels.png", "carried.npz"
+"""Labels of the last frame before a checkpoint, and what its keyframe hands on, in the checkpoint's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultOptions:
+    """Which results a run writes, and how they look."""
+
+    overlay: bool = True
+    masks: bool = True
+    frames_csv: bool = True
+    report: bool = True
+    html: bool | None = None
+    """Write report.html; None: if there is a report."""
+    side_by_side: bool = False
+    alpha: float = 0.55
+    """Opacity of the class colours, 0 to 1."""
+    legend: bool = True
+    classes: Sequence[str] = ()
+    """Names of the classes to draw; the others stay as they were filmed. Empty: all."""
+    tc: bool = True
+    """Measure TC, which needs optical flow."""
+
+    @property
+    def page(self) -> bool:
+        """Whether report.html is written."""
+        return self.report if self.html is None else self.html
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Names of the videos that are written."""
+        return tuple(name for name in ("overlay", "side_by_side") if getattr(self, name))
+
+    def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
+        """(K,) flags of the classes to draw, None for all. UsageError for senseless options and unknown names."""
+        if not 0.0 <= self.alpha <= 1.0:
+            raise UsageError(f"an alpha of {self.alpha:g} is not between 0 and 1")
+        if not self.classes:
+            return None
+        flags = np.zeros(len(labels), np.bool_)
+        try:
+            flags[[labels.index(name) for name in self.classes]] = True
+        except DataError as error:
+            raise UsageError(str(error)) from None
+        return flags
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPlan:
+    """What is written, where, and of which video."""
+
+    options: ResultOptions
+    out: OutputDir
+    state: RunState
+    info: VideoInfo
+    labels: LabelSet
+    range_s: tuple[float | None, float | None]
+    part_frames: int
+    """Frames between two checkpoints."""
+    carries: bool = False
+    """Whether keyframes take anything over from the one before."""
+
+    def is_intact(self, checkpoint: Checkpoint) -> bool:
+        """Whether everything is still on disk that was written before ``checkpoint``."""
+        frames, pictures = checkpoint.frames, self.state.pictures(checkpoint.frames)
+        files = [self.state.part(name, first) for name in self.options.videos for first in self.parts(frames)]
+        try:
+            if self.options.page and self.restore_recorder(checkpoint).frames != frames:
+                return False
+            self.restore_carried(checkpoint)
+            if self.options.frames_csv and self.out.frames_csv.stat().st_size < checkpoint.rows_bytes:
+                return False
+        except (OSError, OutputError):
+            return False
+        masks = [self.out.mask(index) for index in range(frames)] if self.options.masks else []
+        return all(path.is_file() for path in files) and all(map(is_whole_mask, [pictures / LABELS_NAME, *masks]))
+
+    def parts(self, frames: int) -> range:
+        """First frames of the parts of videos that ``frames`` frames make."""
+        return range(0, frames, self.part_frames)
+
+    def restore_carried(self, checkpoint: Checkpoint) -> Carried | None:
+        """What the keyframe after ``checkpoint`` takes over; OutputError if it is missing or damaged."""
+        return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
+
+    def restore_recorder(self, checkpoint: Checkpoint) -> PageRecorder:
+        """What report.html needs of the frames before ``checkpoint``; OutputError if it is missing or damaged."""
+        folder = self.state.pictures(checkpoint.frames)
+        return PageRecorder.restore(folder, self.labels.palette_array(), self.info.frame_rate)

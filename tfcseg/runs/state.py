@@ -1,0 +1,179 @@
+"""What an unfinished run needs to go on: checkpoints in a journal, finished parts of videos beside it.
+
+All of it lies in a hidden folder of the output folder, and goes when the run is complete.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tfcseg.errors import OutputError
+from tfcseg.files import sync
+from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER
+from tfcseg.runs.journal import Journal
+
+_JOURNAL_NAME = "journal.jsonl"
+_KEPT = 2
+"""Newest checkpoints whose pictures are kept: if one turns out to be damaged, the other one serves."""
+
+Identity = Mapping[str, str | float | bool | None]
+"""Everything that decides what a run writes: name -> value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A moment at which all results of the first ``frames`` frames were written."""
+
+    frames: int
+    rows_bytes: int
+    """Size of frames.csv, 0 if there is none."""
+    wall_s: float
+    """How long the run had taken, with those that it continues."""
+    resumes: int
+    """How often it had been continued."""
+    summary: dict[str, Any]
+    legend: dict[str, Any] | None
+
+
+class RunState:
+    """The state folder of a run. OutputError if something in it cannot be read or written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.is_resumable = False
+        """Whether ``begin`` was told what the run is; without that nothing is kept."""
+        self._journal = Journal(folder / _JOURNAL_NAME)
+
+    def identity(self) -> Identity | None:
+        """What the unfinished run in this folder is; None if there is none."""
+        match self._journal.read():
+            case [{"run": dict(identity)}, *_]:
+                return identity
+        return None
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """All checkpoints of the unfinished run, in order."""
+        found = []
+        for entry in self._journal.read()[1:]:
+            try:
+                found.append(Checkpoint(**entry))
+            except TypeError:  # no line of ours
+                break
+        return found
+
+    def begin(self, identity: Identity | None) -> None:
+        """Drop what an earlier run left and record what this one is; None: it cannot be continued."""
+        self.clear()
+        self.is_resumable = identity is not None
+        if identity is None:
+            return
+        self._journal.append({"run": identity})
+        try:
+            for folder in (self.folder, self.folder.parent):  # their names must outlast a power cut, too
+                sync(folder)
+        except OSError as error:
+            raise OutputError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from error
+
+    def go_on(self, is_intact: Callable[[Checkpoint], bool]) -> Checkpoint | None:
+        """Newest checkpoint of which everything is still there; whatever came after it is dropped.
+
+        None if there is none: everything but what the run is is dropped.
+        """
+        self.is_resumable = True
+        checkpoints = self.checkpoints()
+        while checkpoints and not is_intact(checkpoints[-1]):
+            checkpoints.pop()
+        self._journal.keep(1 + len(checkpoints))
+        frames = checkpoints[-1].frames if checkpoints else 0
+        for path in self._entries():
+            if path.name != _JOURNAL_NAME and not _is_needed(path, frames):
+                _remove(path)
+        return checkpoints[-1] if checkpoints else None
+
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Record that everything before ``checkpoint`` is on disk; pictures of older ones go."""
+        if not self.is_resumable:
+            return
+        self._journal.append(asdict(checkpoint))
+        old = sorted(self.folder.glob("at-*"))[:-_KEPT]
+        for path in old:
+            _remove(path)
+
+    def part(self, name: str, first_frame: int) -> Path:
+        """File of the part of video ``name`` that begins with this frame."""
+        return self.folder / f"{name}-{first_frame:08d}.mp4"
+
+    def pictures(self, frames: int) -> Path:
+        """Folder for what the checkpoint at ``frames`` needs and is no number."""
+        return self.folder / f"at-{frames:08d}"
+
+    def make_pictures(self, frames: int) -> Path:
+        """The folder ``pictures``, made if it is missing."""
+        folder = self.pictures(frames)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {str(folder)!r}: {error.strerror or error}") from error
+        return folder
+
+    def clear(self) -> None:
+        """Remove everything but the lock, the journal first: without it there is no unfinished run."""
+        for path in sorted(self._entries(), key=lambda path: path.name != _JOURNAL_NAME):
+            _remove(path)
+
+    def _entries(self) -> list[Path]:
+        try:
+            return sorted(path for path in self.folder.iterdir() if path.name != LOCK_NAME)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise OutputError(f"cannot list {str(self.folder)!r}: {error.strerror or error}") from error
+
+
+def unfinished_frames(output: Path) -> int | None:
+    """How many frames of the unfinished run in the folder ``output`` are safe; None if there is no such run."""
+    state = RunState(output / STATE_FOLDER)
+    with suppress(OutputError):
+        if state.identity() is not None:
+            checkpoints = state.checkpoints()
+            return checkpoints[-1].frames if checkpoints else 0
+    return None
+
+
+def difference(recorded: Identity, wanted: Identity) -> str | None:
+    """In what two runs differ, in words; None if in nothing."""
+    names = [name for name in {**recorded, **wanted} if recorded.get(name) != wanted.get(name)]
+    if not names:
+        return None
+    return ", ".join(f"{name} was {_shown(recorded.get(name))} and is now {_shown(wanted.get(name))}" for name in names)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, str) and len(value) == 64:  # a hash
+        return f"{value[:8]}…"
+    return "not given" if value is None else str(value)
+
+
+def _is_needed(path: Path, frames: int) -> bool:
+    """Whether a file belongs to the first ``frames`` frames, or was left by a run that stopped."""
+    stem, _, number = path.stem.rpartition("-")
+    if not number.isdecimal() or path.name.startswith("."):
+        return False
+    return int(number) <= frames if stem == "at" else int(number) < frames
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {str(path)!r}: {error.strerror or error}") from error

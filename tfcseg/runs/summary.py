@@ -1,0 +1,196 @@
+"""Totals over the frames of a run, and the report that is made of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.inference.options import InferenceOptions
+from tfcseg.media.frames import VideoInfo
+from tfcseg.report import (
+    ClassFacts,
+    FrameRow,
+    InputFacts,
+    OptionFacts,
+    Report,
+    SpeedFacts,
+    StabilityFacts,
+    model_facts,
+)
+from tfcseg.weights.loading import LoadedModel
+
+_MEANS = ("label_change", "tc", "similarity", "updated_fraction", "keyframe_ms", "non_keyframe_ms")
+
+
+@dataclass(slots=True)
+class Mean:
+    """Mean of the values that were measured."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float | None) -> None:
+        """Take a value; None was not measured."""
+        if value is not None:
+            self.total += value
+            self.count += 1
+
+    @property
+    def value(self) -> float | None:
+        """None if nothing was measured."""
+        return self.total / self.count if self.count else None
+
+
+@dataclass(slots=True)
+class Summary:
+    """Totals over the frames written so far; ``shares`` (K,) are sums over frames."""
+
+    shares: NDArray[np.float64]
+    frames: int = 0
+    repeated: int = 0
+    """Frames that show the picture of the one before; what follows counts the others."""
+    keyframes: int = 0
+    label_change: Mean = field(default_factory=Mean)
+    tc: Mean = field(default_factory=Mean)
+    similarity: Mean = field(default_factory=Mean)
+    updated_fraction: Mean = field(default_factory=Mean)
+    keyframe_ms: Mean = field(default_factory=Mean)
+    non_keyframe_ms: Mean = field(default_factory=Mean)
+
+    def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
+        """Take one frame: what was measured of it, and the (K,) ``shares`` of its classes."""
+        self.frames += 1
+        self.shares += shares
+        self.label_change.add(row.label_change)
+        self.tc.add(row.tc)
+        if row.model_ms is None:  # the result of the frame before
+            self.repeated += 1
+            return
+        self.keyframes += row.is_keyframe
+        self.similarity.add(row.similarity)
+        self.updated_fraction.add(row.updated_fraction)
+        (self.keyframe_ms if row.is_keyframe else self.non_keyframe_ms).add(row.model_ms)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in JSON types; numbers keep every bit."""
+        means: dict[str, Mean] = {name: getattr(self, name) for name in _MEANS}
+        return {
+            "frames": self.frames,
+            "repeated": self.repeated,
+            "keyframes": self.keyframes,
+            "shares": self.shares.tolist(),
+            **{name: [mean.total, mean.count] for name, mean in means.items()},
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Summary:
+        """What ``to_json`` returned."""
+        means = {name: Mean(*content[name]) for name in _MEANS}
+        frames, repeated, keyframes = (content[name] for name in ("frames", "repeated", "keyframes"))
+        return cls(np.array(content["shares"], np.float64), frames, repeated, keyframes, **means)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a report says besides the totals."""
+
+    model: LoadedModel
+    options: InferenceOptions
+    info: VideoInfo
+    frames_decoded: int
+    warnings: tuple[str, ...]
+    tc_flow: str | None
+    audio: str | None
+    """What became of the sound; None if no video was written."""
+    range_s: tuple[float | None, float | None]
+    """Start and end of the part that was asked for."""
+    outputs: dict[str, str]
+    wall_s: float
+    resumes: int
+    compile_s: float | None = None
+    """Seconds that compiling took; None if nothing was compiled."""
+
+
+def build_report(facts: RunFacts, summary: Summary) -> Report:
+    """The report of a finished run."""
+    warnings = list(facts.warnings)
+    if facts.audio and facts.audio.startswith("dropped"):
+        warnings.append(f"audio {facts.audio}")
+    return Report(
+        tfcseg=version("tfcseg"),
+        input=_input_facts(facts, summary),
+        model=model_facts(facts.model),
+        options=option_facts(facts.model, facts.options),
+        speed=_speed_facts(facts, summary),
+        stability=StabilityFacts(
+            summary.label_change.value,
+            summary.tc.value,
+            facts.tc_flow,
+            summary.similarity.value,
+            summary.updated_fraction.value,
+            summary.keyframes,
+        ),
+        classes=_class_facts(facts.model, summary),
+        outputs=facts.outputs,
+        warnings=tuple(warnings),
+    )
+
+
+def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
+    """Everything that decides what the labels are, besides input and weights."""
+    return OptionFacts(
+        options.mode,
+        options.keyframe_interval,
+        options.threshold,
+        options.size,
+        str(model.device),
+        str(model.precision).removeprefix("torch."),
+        options.correlation,
+        options.keyframe_position,
+        options.compile,
+        options.keyframe_carry,
+    )
+
+
+def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
+    info = facts.info
+    return InputFacts(
+        info.path,
+        facts.frames_decoded,
+        info.frames_declared,
+        info.width,
+        info.height,
+        info.frame_rate,
+        info.duration_s,
+        info.rotation,
+        facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
+        *facts.range_s,
+        frames_repeated=summary.repeated,
+    )
+
+
+def _speed_facts(facts: RunFacts, summary: Summary) -> SpeedFacts:
+    model_s = (summary.keyframe_ms.total + summary.non_keyframe_ms.total) / 1000
+    return SpeedFacts(
+        facts.wall_s,
+        summary.frames / facts.wall_s,
+        summary.frames / model_s if model_s else None,
+        summary.keyframe_ms.value,
+        summary.non_keyframe_ms.value,
+        facts.resumes,
+        facts.compile_s,
+    )
+
+
+def _class_facts(model: LoadedModel, summary: Summary) -> tuple[ClassFacts, ...]:
+    shares = summary.shares / max(1, summary.frames)
+    return tuple(
+        ClassFacts(index, name, float(share))
+        for index, (name, share) in enumerate(zip(model.labels.names, shares, strict=True))
+        if share > 0 and math.isfinite(share)
+    )

@@ -1,0 +1,1 @@
+"""Networks and their files: the format, the card, the models that come along, foreign checkpoints."""

@@ -1,0 +1,242 @@
+"""SegFormer weights, as Hugging Face and as NVlabs publish them, into ours.
+
+Both hold the same network under other names, with two differences: Hugging Face keeps keys and values apart, and both
+concatenate the levels for the fuse layer from 4 to 1, where ours go from 1 to 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tfcseg.errors import WeightsError
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
+from tfcseg.model.config import NUM_LEVELS, ModelConfig
+from tfcseg.model.tfc import build_segmenter
+from tfcseg.weights.segformer_file import SegformerFile, read_segformer_file
+from tfcseg.weights.tensor_file import check_fits
+
+DESCRIPTION = "image network only; TFC layer untrained"
+"""Goes into the model's card: published SegFormers know nothing of TFC, whose layer stays the identity it starts as."""
+
+
+class _Names(NamedTuple):
+    """What one module is called by NVlabs, by Hugging Face up to transformers 4 (and on its hub), and from 5 on.
+
+    ``{stage}`` counts from 0, ``{number}`` is stage + 1, ``{block}`` is the block within the stage.
+    """
+
+    nvlabs: str | None
+    transformers_4: str | None
+    transformers_5: str | None
+
+
+_BLOCK = _Names("block{number}.{block}.", "encoder.block.{stage}.{block}.", "stages.{stage}.blocks.{block}.")
+_BLOCK_PARTS = {
+    "attention_norm": _Names("norm1", "layer_norm_1", "layernorm_before"),
+    "attention.query": _Names("attn.q", "attention.self.query", "attention.q_proj"),
+    "attention.key_value": _Names("attn.kv", None, None),
+    "attention.key": _Names(None, "attention.self.key", "attention.k_proj"),
+    "attention.value": _Names(None, "attention.self.value", "attention.v_proj"),
+    "attention.output": _Names("attn.proj", "attention.output.dense", "attention.o_proj"),
+    "attention.reduction": _Names("attn.sr", "attention.self.sr", "attention.sequence_reduction.sequence_reduction"),
+    "attention.reduction_norm": _Names(
+        "attn.norm", "attention.self.layer_norm", "attention.sequence_reduction.layer_norm"
+    ),
+    "ffn_norm": _Names("norm2", "layer_norm_2", "layernorm_after"),
+    "ffn.expand": _Names("mlp.fc1", "mlp.dense1", "mlp.fc1"),
+    "ffn.depthwise": _Names("mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv"),
+    "ffn.contract": _Names("mlp.fc2", "mlp.dense2", "mlp.fc2"),
+}
+_STAGE_PARTS = {
+    "backbone.stages.{stage}.embedding": _Names(
+        "patch_embed{number}.proj", "encoder.patch_embeddings.{stage}.proj", "stages.{stage}.patch_embeddings.proj"
+    ),
+    "backbone.stages.{stage}.embedding_norm": _Names(
+        "patch_embed{number}.norm",
+        "encoder.patch_embeddings.{stage}.layer_norm",
+        "stages.{stage}.patch_embeddings.layer_norm",
+    ),
+    "backbone.stages.{stage}.norm": _Names("norm{number}", "encoder.layer_norm.{stage}", "stages.{stage}.layer_norm"),
+    "decode_head.projections.{stage}": _Names(
+        "decode_head.linear_c{number}.proj",
+        "decode_head.linear_c.{stage}.proj",
+        "decode_head.linear_projections.{stage}.proj",
+    ),
+}
+_HEAD_PARTS = {
+    "decode_head.fuse": _Names("decode_head.linear_fuse.conv", "decode_head.linear_fuse", None),
+    "decode_head.norm": _Names("decode_head.linear_fuse.bn", "decode_head.batch_norm", None),
+    "decode_head.classifier": _Names("decode_head.linear_pred", "decode_head.classifier", None),
+}
+
+_PREFIXES = ("backbone.", "segformer.")
+_DROPPABLE = {"decode_head.conv_seg.weight", "decode_head.conv_seg.bias"}
+"""mmsegmentation's base class makes this classifier; SegFormer's head never calls it."""
+_IMAGE_CLASSIFIERS = {"classifier.weight", "classifier.bias", "head.weight", "head.bias"}
+"""What told ImageNet's classes apart, by Hugging Face and by NVlabs."""
+
+
+class ConvertedModel(NamedTuple):
+    """A SegFormer in our terms: everything that ``ModelCard`` and ``load_state_dict`` (strict) need of it."""
+
+    state_dict: dict[str, Tensor]
+    config: ModelConfig
+    labels: LabelSet
+    description: str
+
+
+class ConvertedEncoder(NamedTuple):
+    """A Mix Transformer alone, in our terms: what training can start from."""
+
+    state_dict: dict[str, Tensor]
+    """Tensors of the whole network's part ``backbone``, under its names there."""
+    backbone: str
+
+
+def convert_segformer(path: str | Path, *, labels: LabelSet | None = None) -> ConvertedModel:
+    """Read a published SegFormer: a safetensors or PyTorch file, or a Hugging Face folder with its ``config.json``.
+
+    Pickles are read with ``weights_only=True`` and run no code. Class names come from ``labels``, or from what stands
+    beside the weights, or are numbers. The TFC layer keeps its initial values: the identity.
+    WeightsError if a tensor has no counterpart, is missing or does not fit, or the number of classes does not.
+    """
+    path = Path(path)
+    return _convert_model(path, read_segformer_file(path), labels)
+
+
+def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
+    """Read what training may start from: a published SegFormer, or a Mix Transformer that classifies images.
+
+    Of the latter (such as ``nvidia/mit-b0``, trained on ImageNet) the classifier of images is left out, if it is there.
+    Reads and refuses what `convert_segformer` does.
+    """
+    path = Path(path)
+    source = read_segformer_file(path)
+    if any((our_name(name) or name).startswith("decode_head.") for name in source.tensors):
+        return _convert_model(path, source, None)
+    renamed = _rename(path, {name: source.tensors[name] for name in source.tensors.keys() - _IMAGE_CLASSIFIERS})
+    backbone = _infer_backbone(path, renamed)
+    with torch.device("meta"):
+        expected = build_segmenter(ModelConfig(backbone, 8, 1)).state_dict()
+    check_fits(path, renamed, {name: expected[name] for name in expected if name.startswith("backbone.")})
+    return ConvertedEncoder(renamed, backbone)
+
+
+def _convert_model(path: Path, source: SegformerFile, labels: LabelSet | None) -> ConvertedModel:
+    renamed = _rename(path, source.tensors)
+    _order_levels(path, renamed)
+    config = _infer_config(path, renamed)
+    with torch.device("meta"):
+        expected = build_segmenter(config).state_dict()
+    check_fits(path, renamed, {name: expected[name] for name in expected if name in renamed or _is_required(name)})
+    if labels is None:
+        labels = source.label_set(path, config.num_classes)
+    if len(labels) != config.num_classes:
+        raise WeightsError(f"{path} has {config.num_classes} classes, label set {labels.name!r} has {len(labels)}")
+    state_dict = build_segmenter(config).state_dict()
+    for name, tensor in renamed.items():
+        state_dict[name].copy_(tensor)
+    return ConvertedModel(state_dict, config, labels, DESCRIPTION)
+
+
+def our_name(name: str) -> str | None:
+    """Our name of a published SegFormer's tensor, whoever published it; None if it has no counterpart.
+
+    Keys and values that are apart keep names of their own: ``attention.key`` and ``attention.value``.
+    """
+    module, _, leaf = name.rpartition(".")
+    for prefix in _PREFIXES:
+        module = module.removeprefix(prefix)
+    ours = _module_names().get(module)
+    return None if ours is None else f"{ours}.{leaf}"
+
+
+def _is_required(name: str) -> bool:
+    """Whether a SegFormer must bring it: the TFC layer has no counterpart, and old checkpoints count no batches."""
+    return not (name.startswith("update.") or name.endswith(".num_batches_tracked"))
+
+
+@cache
+def _module_names() -> dict[str, str]:
+    """Every name that a module can have in any of the three layouts (without prefix), and ours for it."""
+    table = [(names, ours) for ours, names in _HEAD_PARTS.items()]
+    for stage in range(NUM_LEVELS):
+        place = {"stage": str(stage), "number": str(stage + 1)}
+        table += [(_fill(names, place), ours.format(**place)) for ours, names in _STAGE_PARTS.items()]
+        for block in range(max(variant.depths[stage] for variant in MIT_VARIANTS.values())):
+            prefixes = _fill(_BLOCK, {**place, "block": str(block)})
+            ours_prefix = f"backbone.stages.{stage}.blocks.{block}."
+            for part, names in _BLOCK_PARTS.items():
+                joined = (p + n if p and n else None for p, n in zip(prefixes, names, strict=True))
+                table.append((_Names(*joined), ours_prefix + part))
+    return {theirs: ours for names, ours in table for theirs in names if theirs}
+
+
+def _fill(names: _Names, place: Mapping[str, str]) -> _Names:
+    return _Names(*(name.format(**place) if name else None for name in names))
+
+
+def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give tensors our names; join keys and values."""
+    renamed: dict[str, Tensor] = {}
+    for name in tensors.keys() - _DROPPABLE:
+        ours = our_name(name)
+        if ours is None:
+            raise WeightsError(f"{path}: tensor {name!r} has no place in a SegFormer with an all-MLP head")
+        if ours in renamed:
+            raise WeightsError(f"{path}: tensor {name!r} is there twice, under two names")
+        renamed[ours] = tensors[name]
+    _join_keys_and_values(path, renamed)
+    return renamed
+
+
+def _order_levels(path: Path, renamed: dict[str, Tensor]) -> None:
+    """In place: put the levels of the fuse layer in our order."""
+    fuse = renamed.get("decode_head.fuse.weight")
+    if fuse is None or fuse.dim() != 4:
+        raise WeightsError(f"{path} has no decode head (a backbone alone?); convert a whole segmentation network")
+    renamed["decode_head.fuse.weight"] = torch.cat(fuse.chunk(NUM_LEVELS, dim=1)[::-1], dim=1)
+
+
+def _join_keys_and_values(path: Path, renamed: dict[str, Tensor]) -> None:
+    """In place: ``attention.key`` (C, …) and ``attention.value`` (C, …) become ``attention.key_value`` (2C, …)."""
+    for key_name in [name for name in renamed if ".attention.key." in name]:
+        key = renamed.pop(key_name)
+        value = renamed.pop(key_name.replace(".key.", ".value."), None)
+        if value is None or value.shape != key.shape or key.dim() == 0:
+            raise WeightsError(f"{path}: the values that go with {key_name!r} are missing or have another shape")
+        renamed[key_name.replace(".key.", ".key_value.")] = torch.cat([key, value])
+
+
+def _infer_config(path: Path, renamed: Mapping[str, Tensor]) -> ModelConfig:
+    """Variant, embedding width and number of classes from the shapes; WeightsError if no variant has them."""
+    backbone = _infer_backbone(path, renamed)
+    embed_dim, num_classes = _width(renamed, "decode_head.norm"), _width(renamed, "decode_head.classifier")
+    config = ModelConfig(backbone, embed_dim, num_classes)
+    if not 0 < num_classes <= NO_CLASS or embed_dim < 1 or embed_dim % config.heads:
+        sizes = f"{num_classes} classes from an embedding of {embed_dim}"
+        raise WeightsError(f"{path}: {sizes}; 1 to {NO_CLASS} from a multiple of {config.heads} are possible")
+    return config
+
+
+def _infer_backbone(path: Path, renamed: Mapping[str, Tensor]) -> str:
+    """``mit_b0`` … ``mit_b5``; WeightsError if none has these shapes."""
+    channels = tuple(_width(renamed, f"backbone.stages.{stage}.norm") for stage in range(NUM_LEVELS))
+    blocks = {tuple(name.split(".")[2:5:2]) for name in renamed if ".blocks." in name}  # (stage, block)
+    depths = tuple(sum(stage == str(wanted) for stage, _ in blocks) for wanted in range(NUM_LEVELS))
+    variants = [name for name, v in MIT_VARIANTS.items() if v.channels == channels and v.depths == depths]
+    if not variants:
+        raise WeightsError(f"{path}: stages of {channels} channels and {depths} blocks are no Mix Transformer variant")
+    return f"mit_{variants[0]}"
+
+
+def _width(renamed: Mapping[str, Tensor], module: str) -> int:
+    bias = renamed.get(f"{module}.bias")
+    return 0 if bias is None else bias.numel()

@@ -1,0 +1,191 @@
+"""Weights: one safetensors file per model with its card inside, and the registry of those that come with the tool."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tfcseg.errors import UsageError, WeightsError
+from tfcseg.labels.label_sets import LabelSet
+from tfcseg.machine import has_bfloat16
+from tfcseg.model.config import ModelConfig
+from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
+from tfcseg.weights.registry import REGISTRY, ModelRecord, list_models, locate_weights
+from tfcseg.weights.tensor_file import check_fits, check_shapes, read_tensor_file, write_tensor_file
+from tfcseg.weights.tensor_header import read_header
+
+__all__ = [
+    "IMAGENET_PREPROCESSING",
+    "LoadedModel",
+    "ModelCard",
+    "ModelRecord",
+    "Preprocessing",
+    "count_parameters",
+    "list_models",
+    "load_model",
+    "read_card",
+    "save_model",
+]
+
+logger = logging.getLogger(__name__)
+
+BF16_AGREEMENT = "bf16_agreement"
+"""Entry of a card's ``measured``: percentage of pixels with the same label in bf16 as in fp32, in ``tfc``."""
+
+MIN_BF16_AGREEMENT = 99.9
+
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A network ready for inference (eval mode, on its device), and what is known about it."""
+
+    network: TFCSegmenter
+    card: ModelCard
+    device: torch.device
+    precision: torch.dtype
+    sha256: str
+    parameters: int
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes of its logits."""
+        return self.card.labels
+
+
+def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: torch.dtype = torch.float16) -> str:
+    """Write ``network``'s parameters as ``dtype`` (statistics of norms stay as they are); returns the file's SHA-256.
+
+    What could not be loaded again is not written: WeightsError for a card out of bounds or of another network, a folded
+    network, or values that ``dtype`` cannot hold. OutputError if the file cannot be written.
+    """
+    if network.config != card.config:
+        raise WeightsError(f"{path}: the card describes another network ({card.config}, not {network.config})")
+    metadata = card.to_metadata()
+    parse_card(metadata, path)
+    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    state |= {name: state[name].to(dtype) for name, _ in network.named_parameters()}
+    check_fits(path, state, _build_without_values(card.config).state_dict())
+    return write_tensor_file(path, state, metadata)
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """Card of a weights file, from its header alone; WeightsError if the file is not one of ours."""
+    path = Path(path)
+    return parse_card(read_header(path).metadata, path)
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Parameters of a network of ``config``, without building it in memory."""
+    return sum(parameter.numel() for parameter in _build_without_values(config).parameters())
+
+
+def load_model(
+    name_or_path: str | Path = "default",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    fold: bool = True,
+    assets: Path | None = None,
+) -> LoadedModel:
+    """Network from a weights file or a name of the registry, ready for inference.
+
+    device: ``auto`` (CUDA, else the CPU), ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``. precision: ``auto`` (fp16 on
+    CUDA, else as `resolve_precision` says), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head apart,
+    as training needs them. ``assets`` is the folder of the registry, by default the one that came with the tool.
+    UsageError for a device or precision that is not there, WeightsError for everything about the file.
+    """
+    target = resolve_device(device)
+    resolve_precision(precision, target)  # refuses before any reading
+    path, sha256 = locate_weights(name_or_path, assets)
+    _check_header(path)
+    file = read_tensor_file(path)
+    if sha256 is not None and file.sha256 != sha256:
+        raise WeightsError(f"{path} is not the file that {REGISTRY} names (SHA-256 differs); install it again")
+    card = parse_card(file.metadata, path)
+    dtype = resolve_precision(precision, target, card.measured.get(BF16_AGREEMENT))
+    network = _network_from(path, card.config, file.tensors)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if fold:
+        network.fold()  # before the change of precision: the products are taken in float32
+    network.to(device=target, dtype=dtype)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot this one
+    shown = str(dtype).removeprefix("torch.")
+    facts = {"device": str(target), "precision": shown, "asked": precision, "sha256": file.sha256}
+    logger.info("model %s (%s) on %s in %s", card.name, path, target, shown, extra=facts)
+    return LoadedModel(network, card, target, dtype, file.sha256, parameters)
+
+
+def resolve_device(device: str) -> torch.device:
+    """Device by name; UsageError if there is no such device here."""
+    has_cuda = torch.cuda.is_available()
+    if device == "auto":
+        return torch.device("cuda" if has_cuda else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", device):
+        raise UsageError(f"no device {device!r}; there are auto, cpu, cuda, cuda:<number> and mps")
+    found = torch.device(device)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count() * has_cuda:
+        raise UsageError(f"device {device!r} is not available (PyTorch {torch.__version__} sees no such GPU); use cpu")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"device 'mps' is not available (PyTorch {torch.__version__} sees no Apple GPU); use cpu")
+    return found
+
+
+def resolve_precision(precision: str, device: torch.device, bf16_agreement: object = None) -> torch.dtype:
+    """Floating-point type by name; UsageError for an unknown one, and for fp16 on the CPU, which is slow there.
+
+    ``auto`` on a CPU is bf16 if the processor has it and the model's labels were measured to stay (``bf16_agreement``,
+    percent of the pixels, from its card), else fp32.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        stays = isinstance(bf16_agreement, int | float) and bf16_agreement >= MIN_BF16_AGREEMENT
+        return torch.bfloat16 if stays and device.type == "cpu" and has_bfloat16() else torch.float32
+    if precision not in _PRECISIONS:
+        raise UsageError(f"no precision {precision!r}; there are auto, {', '.join(_PRECISIONS)}")
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU; use fp32 (or bf16) on the CPU")
+    return _PRECISIONS[precision]
+
+
+class _WithoutCompiler(TorchFunctionMode):
+    """Keeps off the meta device the two functions that import torch's compiler there, which takes a second or more."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):  # nothing to draw
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **({**kwargs, "device": "cpu"} if func is torch.arange else kwargs))
+
+
+def _build_without_values(config: ModelConfig) -> TFCSegmenter:
+    """Network on the meta device: names, shapes and types, but neither memory nor random numbers."""
+    with torch.device("meta"), _WithoutCompiler():
+        return build_segmenter(config)
+
+
+def _check_header(path: Path) -> None:
+    """WeightsError if the header alone says that the tensors do not fit the card: gigabytes are not read for that."""
+    header = read_header(path)
+    config = parse_card(header.metadata, path).config
+    check_shapes(path, header.shapes, _build_without_values(config).state_dict())
+
+
+def _network_from(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> TFCSegmenter:
+    """Network of ``config`` in eval mode with exactly these tensors, in float32; WeightsError if they do not fit."""
+    network = _build_without_values(config)
+    check_fits(path, tensors, network.state_dict())
+    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    network.load_state_dict(floats, assign=True)
+    return network.eval()

@@ -1,0 +1,224 @@
+"""What a weights file says about itself: the network's numbers, its classes, how to feed it, where it comes from.
+
+The card travels as text in the file's header. What is read back may come from anyone: all of it has types and bounds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tfcseg.errors import DataError, WeightsError
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
+from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, ModelConfig
+from tfcseg.weights.tensor_header import parse_json
+
+FORMAT = "tfcseg-1"
+BACKBONES = ("efficientnet_lite0", *(f"mit_{variant}" for variant in MIT_VARIANTS))
+
+_NAME_LIMIT = 100
+_TEXT_LIMIT = 2000
+_TEXTS = {
+    "name": _NAME_LIMIT,
+    "trained_on": _TEXT_LIMIT,
+    "licence": _TEXT_LIMIT,
+    "created_with": _TEXT_LIMIT,
+    "description": _TEXT_LIMIT,
+}
+_OBJECTS = ("config", "labels", "preprocessing", "measured")
+_MEASURED_LIMIT = 100
+_CONFIG_BOUNDS = {
+    "embed_dim": (1, 2048),
+    "num_classes": (1, NO_CLASS),
+    "heads": (1, 64),
+    "points": (1, 64),
+    "ffn_dim": (1, 16384),
+    "keyframe_interval": (1, 1000),
+}
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How an RGB image becomes network input: short side ``size`` in pixels, then (value - mean) / std per channel.
+
+    ``mean`` and ``std`` are in units of 0…255.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET_PREPROCESSING = Preprocessing(480, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""Statistics of ImageNet, with which SegFormer's and most other backbones were pretrained; the paper's input size."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """Everything a weights file holds besides tensors. ``measured`` maps a metric's name to its value or a remark."""
+
+    name: str
+    config: ModelConfig
+    labels: LabelSet
+    preprocessing: Preprocessing
+    trained_on: str
+    licence: str
+    measured: Mapping[str, float | str]
+    created_with: str
+    description: str
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the text entries for a file's header."""
+        objects = {
+            "config": dataclasses.asdict(self.config),
+            "labels": dataclasses.asdict(self.labels),
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "measured": dict(self.measured),
+        }
+        texts = {key: getattr(self, key) for key in _TEXTS}
+        return {"format": FORMAT, **texts, **{key: json.dumps(value) for key, value in objects.items()}}
+
+
+def parse_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
+    """Card from the metadata of the file at ``path``; WeightsError names the entry that is missing or wrong."""
+    found = metadata.get("format")
+    if found != FORMAT:
+        made = "not made by tfcseg" if found is None else f"of format {_shown(found)}, not {FORMAT!r}"
+        raise WeightsError(f"{path} is {made}; a SegFormer must be converted first, another version's file made again")
+    try:
+        return _card(metadata)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its card is damaged ({error}); get it again") from None
+
+
+def _card(metadata: Mapping[str, str]) -> ModelCard:
+    _require_keys(metadata, {"format", *_TEXTS, *_OBJECTS})
+    config = _entry(metadata, "config", _config)
+    labels = _entry(metadata, "labels", _labels)
+    if len(labels) != config.num_classes:
+        raise ValueError(f"{len(labels)} labels for {config.num_classes} classes")
+    return ModelCard(
+        config=config,
+        labels=labels,
+        preprocessing=_entry(metadata, "preprocessing", _preprocessing),
+        measured=_entry(metadata, "measured", _measured),
+        **{key: _text(key, metadata[key], limit) for key, limit in _TEXTS.items()},
+    )
+
+
+def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, object]], _T]) -> _T:
+    """Parse one JSON object of the metadata; ValueError begins with its key."""
+    try:
+        return parse(_mapping(parse_json(metadata[key])))
+    except (ValueError, DataError) as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def _config(values: dict[str, object]) -> ModelConfig:
+    backbone, threshold = values.pop("backbone", None), values.pop("threshold", None)
+    correlation, position = values.pop("correlation", None), values.pop("keyframe_position", None)
+    carry = values.pop("keyframe_carry", 0.0)  # files from before there was any do not say
+    if not isinstance(backbone, str) or backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone {_shown(backbone)}")
+    if not isinstance(correlation, str) or correlation not in CORRELATIONS:
+        raise ValueError(f"unknown correlation {_shown(correlation)}")
+    if not isinstance(position, str) or position not in KEYFRAME_POSITIONS:
+        raise ValueError(f"unknown keyframe_position {_shown(position)}")
+    _require_keys(values, set(_CONFIG_BOUNDS))
+    numbers = {key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()}
+    limit = _number("threshold", threshold, 0, 1)
+    config = ModelConfig(
+        backbone=backbone,
+        threshold=limit,
+        correlation=correlation,
+        keyframe_position=position,
+        keyframe_carry=_number("keyframe_carry", carry, 0, 1),
+        **numbers,
+    )
+    if config.embed_dim % config.heads:
+        raise ValueError(f"embed_dim {config.embed_dim} is no multiple of {config.heads} heads")
+    return config
+
+
+def _labels(values: dict[str, object]) -> LabelSet:
+    _require_keys(values, {"name", "names", "palette"})
+    names = [_text("class name", name, _NAME_LIMIT) for name in _sequence("names", values["names"])]
+    palette = []
+    for colour in _sequence("palette", values["palette"]):
+        red, green, blue = (_integer("colour", value, 0, 255) for value in _sequence("colour", colour, 3))
+        palette.append((red, green, blue))
+    return LabelSet(_text("name", values["name"], _NAME_LIMIT), tuple(names), tuple(palette))
+
+
+def _preprocessing(values: dict[str, object]) -> Preprocessing:
+    _require_keys(values, {"size", "mean", "std"})
+    return Preprocessing(
+        size=_integer("size", values["size"], 32, 4096),
+        mean=_triple("mean", values["mean"], -1000, 1000),
+        std=_triple("std", values["std"], 0.001, 1000),
+    )
+
+
+def _measured(values: dict[str, object]) -> dict[str, float | str]:
+    if len(values) > _MEASURED_LIMIT:
+        raise ValueError(f"more than {_MEASURED_LIMIT} values")
+    measured: dict[str, float | str] = {}
+    for key, value in values.items():
+        _text("metric", key, _NAME_LIMIT)
+        is_text = isinstance(value, str)
+        measured[key] = _text(key, value, _TEXT_LIMIT) if is_text else _number(key, value, -1e15, 1e15)
+    return measured
+
+
+def _mapping(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004  # the family that says "this text is wrong"
+    return value
+
+
+def _require_keys(values: Mapping[str, object], wanted: set[str]) -> None:
+    for key in sorted(wanted - values.keys()):
+        raise ValueError(f"{key} is missing")
+    for key in sorted(values.keys() - wanted):
+        raise ValueError(f"unknown entry {_shown(key)}")
+
+
+def _text(key: str, value: object, limit: int) -> str:
+    """One line of at most ``limit`` characters without control characters: it will be printed on terminals."""
+    if not isinstance(value, str) or len(value) > limit or not value.isprintable():
+        raise ValueError(f"{_shown(key)} must be a line of at most {limit} characters, not {_shown(value)}")
+    return value
+
+
+def _integer(key: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{key} must be a whole number from {low} to {high}, not {_shown(value)}")
+    return value
+
+
+def _number(key: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{_shown(key)} must be a number from {low} to {high}, not {_shown(value)}")
+    return value
+
+
+def _triple(key: str, value: object, low: float, high: float) -> tuple[float, float, float]:
+    first, second, third = (_number(key, number, low, high) for number in _sequence(key, value, 3))
+    return first, second, third
+
+
+def _sequence(key: str, value: object, length: int | None = None) -> list[object]:
+    if not isinstance(value, list) or (length is not None and len(value) != length):
+        raise ValueError(f"{key} must be a list{'' if length is None else f' of {length}'}, not {_shown(value)}")
+    return value
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:60]

@@ -1,0 +1,76 @@
+"""The models that come with the tool: ``models.json`` names a file and its SHA-256 for each, and a default."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfcseg.errors import WeightsError
+from tfcseg.spelling import hint
+from tfcseg.weights.tensor_header import open_weights, parse_json
+
+REGISTRY = "models.json"
+_REGISTRY_LIMIT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """One model of the registry: a file beside ``models.json`` and the SHA-256 that it must have."""
+
+    name: str
+    path: Path
+    sha256: str
+    is_default: bool
+
+
+def list_models(assets: Path | None = None) -> list[ModelRecord]:
+    """Return the models of the registry, by name; WeightsError if there is no registry or it makes no sense."""
+    path = (assets or _assets_folder()) / REGISTRY
+    with open_weights(path) as file:
+        text = file.read(_REGISTRY_LIMIT_BYTES)
+    try:
+        content = parse_json(text.decode())
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be read ({error}); install tfcseg again") from None
+    match content:
+        case {"default": str(default), "models": dict(models)} if default in models:
+            return [_record(path, name, models[name], default) for name in sorted(models)]
+    raise WeightsError(f"{path} does not name models and a default among them; install tfcseg again")
+
+
+def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tuple[Path, str | None]:
+    """File for a name of the registry (with its SHA-256) or a path; a name wins over a file of that name."""
+    if isinstance(name_or_path, Path) or _looks_like_path(name_or_path):
+        return Path(name_or_path), None
+    records = list_models(assets)
+    for record in records:
+        if name_or_path == record.name or (name_or_path == "default" and record.is_default):
+            return record.path, record.sha256
+    if Path(name_or_path).is_file():
+        return Path(name_or_path), None
+    raise WeightsError(f"no model or weights file {name_or_path!r}; {hint(name_or_path, [r.name for r in records])}")
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.endswith(".safetensors") or os.sep in text or (os.altsep is not None and os.altsep in text)
+
+
+def _assets_folder() -> Path:
+    """Folder of the registry: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "assets", package.parent / "assets"):
+        if (folder / REGISTRY).is_file():
+            return folder
+    raise WeightsError(f"no weights came with this installation ({REGISTRY} is missing); give a weights file")
+
+
+def _record(registry: Path, name: str, entry: object, default: str) -> ModelRecord:
+    """One entry of the registry; its file must be a plain name beside it."""
+    match entry:
+        case {"file": str(file), "sha256": str(sha256)} if file == Path(file).name and re.fullmatch(
+            "[0-9a-f]{64}", sha256
+        ):
+            return ModelRecord(name, registry.with_name(file), sha256, name == default)
+    raise WeightsError(f"{registry}: model {name!r} needs a plain file name and a SHA-256; install tfcseg again")

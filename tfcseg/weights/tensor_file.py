@@ -1,0 +1,106 @@
+"""safetensors files from anywhere: sizes are checked before anything is parsed or allocated; no pickle is opened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from tfcseg.errors import OutputError, WeightsError
+from tfcseg.weights.tensor_header import LENGTH_BYTES, damaged, open_weights, parse_header, shortened, starts_pickle
+
+_WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """Content of one safetensors file, and the SHA-256 of exactly the bytes that it was read from."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, Tensor]
+    sha256: str
+
+
+def read_tensor_file(path: Path) -> TensorFile:
+    """Whole file on the CPU; WeightsError if it is missing, foreign, truncated or too large."""
+    with open_weights(path) as file:
+        metadata = parse_header(file, path).metadata
+        file.seek(0)
+        data = file.read()
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise damaged(path, str(error)) from None
+    return TensorFile(metadata, tensors, hashlib.sha256(data).hexdigest())
+
+
+def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write under a temporary name, then rename; returns the SHA-256. OutputError if the file cannot be written."""
+    data = _serialise(tensors, metadata)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write weights {path}: {error.strerror}") from None
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor]) -> None:
+    """WeightsError unless ``shapes`` are exactly those of ``expected``, which may be on the meta device."""
+    leftover, missing = sorted(shapes.keys() - expected.keys()), sorted(expected.keys() - shapes.keys())
+    if leftover:
+        raise WeightsError(f"{path} has tensors that the network has no place for: {_some(leftover)}")
+    if missing:
+        raise WeightsError(f"{path} lacks tensors that the network needs: {_some(missing)}")
+    for name, wanted in expected.items():
+        if shapes[name] != tuple(wanted.shape):
+            sizes = f"shape {shapes[name]}, the network needs {tuple(wanted.shape)}"
+            raise WeightsError(f"{path}: tensor {name!r} has {sizes}")
+
+
+def check_fits(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """WeightsError unless ``tensors`` has exactly the names and shapes of ``expected``, and sound numbers.
+
+    ``expected`` may be on the meta device. Where it has floats, half and single precision are accepted.
+    """
+    check_shapes(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected)
+    for name, wanted in expected.items():
+        found = tensors[name]
+        dtypes = _WEIGHT_DTYPES if wanted.is_floating_point() else (wanted.dtype,)
+        if found.dtype not in dtypes:
+            raise WeightsError(f"{path}: tensor {name!r} is {found.dtype}; expected {' or '.join(map(str, dtypes))}")
+        if not torch.isfinite(found).all():
+            raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity; these weights cannot be used")
+        if name.endswith("running_var") and (found < 0).any():  # its root is taken
+            raise WeightsError(f"{path}: tensor {name!r} holds negative variances; these weights cannot be used")
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether the file begins like ``torch.save``'s, which is a pickle; WeightsError if it cannot be read."""
+    with open_weights(path) as file:
+        return starts_pickle(file.read(LENGTH_BYTES))
+
+
+def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Bytes of the file, always the same for the same content: safetensors itself writes metadata in any order."""
+    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    entries = json.loads(data[LENGTH_BYTES:start])
+    content = {"__metadata__": dict(sorted(metadata.items())), **entries}
+    header = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % LENGTH_BYTES)  # tensors stay aligned
+    return len(header).to_bytes(LENGTH_BYTES, "little") + header + data[start:]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(shortened(name) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
