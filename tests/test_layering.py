@@ -22,7 +22,6 @@ ORDER = (
         "inference_options",
         "inference",
         "intervals",
-        "repeats",
         "summary",
         "measuring",
         "rendered_videos",

@@ -10,6 +10,12 @@ from pathlib import Path
 
 from tfcseg.errors import OutputError, UsageError
 
+_SUFFIXES_OF_FILES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".gif"),
+    *(".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"),
+    *(".json", ".csv", ".html", ".txt", ".zip", ".safetensors"),
+)
+
 
 @contextmanager
 def claimed_files(
@@ -63,6 +69,7 @@ def _refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None
 
 def make_folder(folder: Path) -> None:
     """Create ``folder`` with its parents and prove that files can be written there; OutputError if not."""
+    refuse_file_name(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -71,6 +78,16 @@ def make_folder(folder: Path) -> None:
         raise OutputError(
             f"cannot write to folder {str(folder)!r}: {error.strerror or error}; choose another one"
         ) from error
+
+
+def refuse_file_name(folder: Path) -> None:
+    """UsageError if ``folder`` has the name of a file: who asks for ``out.mp4`` does not want a folder of that name."""
+    for place in (folder, *folder.parents):
+        if place.suffix.lower() in _SUFFIXES_OF_FILES and not place.is_dir():
+            raise UsageError(
+                f"output {str(place)!r} is named like a file, but several results are written, into a folder; "
+                f"give {str(place.with_suffix(''))!r}"
+            )
 
 
 def sync(path: Path) -> None:

@@ -156,7 +156,7 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
     [
         (("-",), "read only once"),
         (("--only", "speed"), "no part 'speed'"),
-        (("--only", ""), "no part ''"),
+        (("--only", ""), "nothing is named"),
         (("--backbone", "vgg", "--synthetic", "96x64"), "no backbone 'vgg'"),
         (("--backbone", "mit_b0", "--model", "other"), "give one of them"),
         (("--synthetic", "480p"), "as in 854x480"),
@@ -168,7 +168,7 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
         (("--scaling", "length"), "give a folder"),
         (("--values", "5"), "what is to grow"),
         (("--scaling", "time", "-o", "x"), "nothing called 'time'"),
-        (("--scaling", "length", "--values", "ten", "-o", "x"), "no list of whole numbers"),
+        (("--scaling", "length", "--values", "ten", "-o", "x"), "'ten' is no whole number"),
         (("--scaling", "classes", "--values", "1000", "-o", "x"), "not between 2 and 254"),
         (("--precision", "fp8"), "no precision 'fp8'"),
         (("--scaling", "length", "--only", "model", "-o", "x"), "--only picks parts"),

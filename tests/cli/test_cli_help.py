@@ -19,6 +19,7 @@ from tests.helpers.tiny_model import write_tiny_model
 from tests.helpers.tiny_teacher import write_teacher
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.cli import app, options
+from tfcseg.cli.values import one_of
 from tfcseg.labels.label_names import FACADES8
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.metrics.scores import VC_PROTOCOLS
@@ -116,7 +117,7 @@ def weights(tmp_path_factory):
         ("xyzzy", "no command 'xyzzy'; there are run, eval, compare"),
         ("run CLIP --mdoe tfc", "no such option --mdoe; did you mean --mode"),
         ("run CLIP --mode tcf", "no mode 'tcf'; did you mean tfc?"),
-        ("run CLIP --mode TFC", "no mode 'TFC'; did you mean tfc?"),
+        ("run CLIP --mode TCF", "no mode 'TCF'; did you mean tfc?"),
         ("run CLIP --correlation align", "no correlation 'align'; did you mean aligned?"),
         ("run CLIP --keyframe-position last", "no keyframe position 'last'; there are first, middle"),
         ("run CLIP --precision fp61", "no precision 'fp61'; did you mean fp16"),
@@ -125,7 +126,12 @@ def weights(tmp_path_factory):
         ("eval CLIP --split", "option '--split' requires an argument; see tfcseg"),
         ("eval CLIP --protocol strit", "no protocol 'strit'; did you mean strict?"),
         ("train CLIP", "missing option '--output' / '-o'; see tfcseg train --help"),
-        ("compare CLIP --modes image,tcf", "no mode 'tcf'; "),
+        ("compare CLIP --modes image --modes tcf", "no mode 'tcf'; "),
+        ("run CLIP -o out.mp4", "output 'out.mp4' is named like a file"),
+        ("compare CLIP -o out.png", "output 'out.png' is named like a file"),
+        ("run CLIP CLIP -o results.json", "output 'results.json' is named like a file"),
+        ("run CLIP --end 1:75", "'1:75' is no time"),
+        ("run CLIP --classes ,", "no class ','"),
         ("run CLIP -m WEIGHTS --classes persn -o OUT", "no class 'persn' in label set 'street'; did you mean person?"),
     ],
 )
@@ -178,7 +184,7 @@ def test_words_are_completed_without_torch(line, offered):
 
 def test_offered_values_are_those_that_are_taken():
     assert options.PROTOCOLS == VC_PROTOCOLS
-    assert [options.one_of("mode", MODES)(mode) for mode in MODES] == list(MODES)
+    assert [one_of("mode", MODES)(mode) for mode in MODES] == list(MODES)
     import torch
 
     for precision in options.PRECISIONS:

@@ -52,7 +52,7 @@ def a_frame(index, *, is_keyframe=False, size=(96, 128), seed=0):
     labels[:, : size[1] // 2] = 3
     w = None if is_keyframe else np.linspace(0, 1, 24 * 32, dtype=np.float32).reshape(24, 32)
     share = None if is_keyframe else 0.8
-    return SegmentedFrame(index, index / 10, image, labels, is_keyframe, w, share, 1.0, False)
+    return SegmentedFrame(index, index / 10, image, labels, is_keyframe, w, share, 1.0, False, ADE31)
 
 
 # ------------------------------------------------------------------------------------------------------- the picture
@@ -162,7 +162,7 @@ def test_jpeg_by_its_name(clip, weights, tmp_path):
 @pytest.mark.parametrize(
     ("given", "code", "said"),
     [
-        (["--frames", "2,many"], 2, "--frames '2,many' is no list of numbers such as 0,4,8"),
+        (["--frames", "2,many"], 2, "'many' is no whole number"),
         (["--frames", "2,2"], 2, "a frame is named twice: 2,2"),
         (["--frames", "-1"], 2, "frames are counted from 0; there is no frame -1"),
         (["--frames", ",".join(map(str, range(13)))], 2, "a strip has 1 to 12 frames, not 13"),

@@ -13,6 +13,7 @@ from tfcseg.cli.ablation_tables import print_ablation
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.cli.scores import fail_if_incomplete
+from tfcseg.cli.values import list_of, one_of
 from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS
 
 _SETTINGS = ("paper", "model")
@@ -36,10 +37,11 @@ def command(
     ] = None,
     model: options.Model = "default",
     rows: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Rows to compute, e.g. [bold]image,reuse,tfc[/].",
             show_default="all",
+            callback=list_of("row", _row_names),
             autocompletion=options.completing(_row_names),
         ),
     ] = None,
@@ -51,7 +53,7 @@ def command(
         str,
         typer.Option(
             help="Whose correlation, interval, keyframe position and threshold: [bold]paper[/] or [bold]model[/].",
-            callback=options.one_of("settings", _SETTINGS),
+            callback=one_of("settings", _SETTINGS),
             autocompletion=options.completing(lambda: _SETTINGS),
         ),
     ] = "paper",
@@ -60,7 +62,7 @@ def command(
         typer.Option(
             help="[bold]paper[/] or [bold]aligned[/].",
             show_default=_BY_SETTINGS,
-            callback=options.one_of("correlation", CORRELATIONS),
+            callback=one_of("correlation", CORRELATIONS),
             autocompletion=options.completing(lambda: CORRELATIONS),
         ),
     ] = None,
@@ -72,7 +74,7 @@ def command(
         typer.Option(
             help="[bold]first[/] or [bold]middle[/] of the interval.",
             show_default=_BY_SETTINGS,
-            callback=options.one_of("keyframe position", KEYFRAME_POSITIONS),
+            callback=one_of("keyframe position", KEYFRAME_POSITIONS),
             autocompletion=options.completing(lambda: KEYFRAME_POSITIONS),
         ),
     ] = None,
@@ -116,7 +118,7 @@ def command(
                 root,
                 model,
                 replace(base, **given),
-                rows=None if rows is None else [name.strip() for name in rows.split(",")],
+                rows=rows or None,
                 without_bce=without_bce,
                 scope=Scope(split, cast(VcProtocol, protocol), label_map, limit, skip_bad),
                 device=device,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -14,11 +14,13 @@ from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, stderr
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.cli.speeds import print_benchmark, print_scaling
+from tfcseg.cli.values import list_of, whole_numbers
 from tfcseg.errors import UsageError
 
 if TYPE_CHECKING:
     from tfcseg.benchmark import Request
 
+_PARTS = ("model", "end-to-end", "stages", "limits", "memory")
 _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 
 
@@ -48,8 +50,9 @@ def command(
         str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
     ] = None,
     only: Annotated[
-        str, typer.Option(help="Parts to measure.", show_default=True)
-    ] = "model,end-to-end,stages,limits,memory",
+        list[str] | None,
+        typer.Option(help="Parts to measure.", show_default=",".join(_PARTS), callback=list_of("part", lambda: _PARTS)),
+    ] = None,
     frames: Annotated[int, typer.Option(help="Decoded frames per round for the network alone.")] = 24,
     clip_frames: Annotated[int, typer.Option(help="Frames per round for runs from file to files.")] = 96,
     plain_frames: Annotated[int, typer.Option(help="Frames per round for plain SegFormer.")] = 12,
@@ -66,8 +69,12 @@ def command(
         ),
     ] = None,
     values: Annotated[
-        str | None,
-        typer.Option(help="Values that --scaling goes through, e.g. 100,1000.", show_default="5 or 6 of them"),
+        list[str] | None,
+        typer.Option(
+            help="Values that --scaling goes through, e.g. 100,1000.",
+            show_default="5 or 6 of them",
+            callback=whole_numbers,
+        ),
     ] = None,
     updated_fraction: Annotated[
         float | None,
@@ -102,7 +109,7 @@ def command(
         raise UsageError("--scaling writes several files; give a folder for them with -o")
     if scaling is not None and compile_network:
         raise UsageError("--scaling measures many sizes, each of which would be compiled; leave --compile out")
-    if values is not None and scaling is None:
+    if values and scaling is None:
         raise UsageError("--values are those of --scaling; say what is to grow")
     if scaling is not None and options.was_given(context, "only"):
         raise UsageError("--only picks parts of what is measured without --scaling; leave it out")
@@ -132,11 +139,11 @@ def command(
         clip_frames=clip_frames,
         plain_frames=plain_frames,
         rounds=rounds if rounds is not None else (5 if scaling is None else 1),
-        parts=[part.strip() for part in only.split(",")],
+        parts=only or _PARTS,
         **({} if synthetic is None else {"synthetic_size": parse_size(synthetic)}),
     )
     if scaling is not None and output is not None:
-        numbers = _parse_values(values)
+        numbers = tuple(cast("list[int] | None", values) or ())
         _measure_scaling(request, scaling, numbers, output, overwrite=overwrite, as_json=as_json, quiet=quiet)
     else:
         _measure(request, output, overwrite=overwrite, as_json=as_json, quiet=quiet)
@@ -170,13 +177,6 @@ def _measure_scaling(
     with _progress(shown=not quiet) as on_step:
         result = measure_scaling(request, what, folder, values, on_step, overwrite=overwrite)
     show_result(result, print_scaling, folder, as_json=as_json, quiet=quiet)
-
-
-def _parse_values(text: str | None) -> tuple[int, ...]:
-    try:
-        return () if text is None else tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--values {text!r} is no list of whole numbers such as 100,1000") from None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from tfcseg.cli import options
 from tfcseg.cli.console import print_line, print_warning
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.scores import fail_if_incomplete, print_comparison, print_json
+from tfcseg.cli.values import list_of, whole_numbers
 from tfcseg.errors import UsageError
 from tfcseg.model.config import MODE_VARIANTS
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _DATASET_OPTIONS = ("split", "protocol", "label_map", "limit", "skip_bad")
 _VIDEO_OPTIONS = ("start", "end")
+_MODES = ("image", "reuse", "tfc-paper", "tfc")
 
 
 def command(
@@ -34,15 +36,21 @@ def command(
         Path | None, typer.Option("--output", "-o", help="Folder for the results.", show_default="<name>_compare")
     ] = None,
     modes: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             help="Modes to compare, also with a correlation of their own: [bold]tfc-paper[/], [bold]tfc-aligned[/].",
+            show_default=",".join(_MODES),
+            callback=list_of("mode", lambda: MODE_VARIANTS),
             autocompletion=options.completing(lambda: MODE_VARIANTS),
         ),
-    ] = "image,reuse,tfc-paper,tfc",
+    ] = None,
     intervals: Annotated[
-        str | None,
-        typer.Option(help="Draw the trade-off over these keyframe intervals, e.g. [bold]2,4,8[/].", show_default=False),
+        list[str] | None,
+        typer.Option(
+            help="Draw the trade-off over these keyframe intervals, e.g. [bold]2,4,8[/].",
+            show_default=False,
+            callback=whole_numbers,
+        ),
     ] = None,
     baseline: Annotated[
         Path | None,
@@ -85,8 +93,8 @@ def command(
     _refuse_options(context, _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS, is_dataset=is_dataset)
     options.check_range(start, end)
     plan = Plan(
-        modes=[name.strip() for name in modes.split(",")],
-        intervals=_parse_intervals(intervals) if intervals is not None else (),
+        modes=modes or _MODES,
+        intervals=cast("list[int] | None", intervals) or (),
         baseline=baseline,
         tc=tc,
         **options.network_options(context),
@@ -131,13 +139,6 @@ def _refuse_options(context: typer.Context, names: tuple[str, ...], *, is_datase
             option = name.replace("_", "-")
             kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
             raise UsageError(f"--{option} is for {kind}: {context.params['source']!r}; leave it out")
-
-
-def _parse_intervals(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--intervals {text!r} is no list of numbers such as 2,4,8") from None
 
 
 def _print_notes(result: Comparison, folder: Path) -> None:

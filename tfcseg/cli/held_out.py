@@ -12,6 +12,7 @@ from tfcseg.cli import options
 from tfcseg.cli.held_out_tables import print_clips, print_stills
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.result_file import claimed_file, show_result
+from tfcseg.cli.values import list_of
 from tfcseg.model.config import MODE_VARIANTS
 
 Models = Annotated[
@@ -86,13 +87,15 @@ def clips(
     models: Models = None,
     teachers: Teachers = None,
     modes: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             help="Modes, also with a correlation of their own: [bold]tfc-paper[/], [bold]tfc-aligned[/]; the others "
             "are compared with the first.",
+            show_default="image,tfc",
+            callback=list_of("mode", lambda: MODE_VARIANTS),
             autocompletion=options.completing(lambda: MODE_VARIANTS),
         ),
-    ] = "image,tfc",
+    ] = None,
     keyframe_interval: options.KeyframeInterval = None,
     first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip that are seen.")] = 8.0,
     max_frames: Annotated[int, typer.Option(min=2, help="Frames of each clip that are seen at most.")] = 120,
@@ -118,7 +121,7 @@ def clips(
                 sources,
                 models or ["default"],
                 _teacher_files(teachers),
-                modes=[name.strip() for name in modes.split(",")],
+                modes=modes or ["image", "tfc"],
                 keyframe_interval=keyframe_interval,
                 first_s=first,
                 max_frames=max_frames,

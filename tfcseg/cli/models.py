@@ -1,64 +1,143 @@
-"""``tfcseg models``: what is shipped."""
+"""``tfcseg models``: what is shipped, and what a model knows."""
 
 from __future__ import annotations
 
-import json
-import sys
-from typing import Any
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tfcseg.cli import options
-from tfcseg.cli.console import plain
+from tfcseg.cli.console import one_line, plain
+from tfcseg.cli.scores import print_json
+
+if TYPE_CHECKING:
+    from tfcseg.labels.label_sets import LabelSet
+    from tfcseg.weights.model_card import ModelCard
+
+_SCORES = {"mIoU": "tfc_miou", "VC8": "tfc_vc8", "VC16": "tfc_vc16"}
+_MEANING = """\
+* the default. mIoU (accuracy) and VC (share of pixels whose label stays over 8 or 16 frames where the truth's does) are
+in percent, in mode tfc, on {data}. tfcseg models NAME lists what a model knows."""
 
 
-def command(as_json: options.Json = False) -> None:
-    """List the shipped models: backbone, classes, size and what was measured.
+def command(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Say all about this model: its classes, licence, training and what was measured.",
+            show_default=False,
+            autocompletion=options.completing(options.model_names),
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the shipped models, or what one of them knows: classes, size, licence, and what was measured.
 
-    Example: tfcseg models --json
+    Example: tfcseg models default
     """
     from tfcseg.weights.loading import list_models
 
-    facts = [_facts(record) for record in list_models()]
-    if as_json:
-        json.dump(facts, sys.stdout, indent=2, allow_nan=False)
-        sys.stdout.write("\n")
+    if name is not None:
+        _show_one(name, as_json=as_json)
         return
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in ("name", "backbone", "labels", "params", "size", "mIoU", "VC8", "VC16", "licence"):
-        table.add_column(
-            heading, justify="left" if heading in {"name", "backbone", "licence"} else "right", no_wrap=True
-        )
+    facts = [
+        {**_facts(record.path, record.sha256), "name": record.name, "is_default": record.is_default}
+        for record in list_models()
+    ]
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "backbone", "classes", "params", *_SCORES, "licence"):
+        table.add_column(heading, justify="left" if heading in {"name", "backbone", "licence"} else "right")
     for model in facts:
-        measured = model["measured"]
         table.add_row(
             plain(model["name"] + (" *" if model["is_default"] else "")),
             plain(model["backbone"]),
             str(model["classes"]),
-            f"{model['parameters'] / 1e6:.1f}M",
-            f"{model['size_bytes'] / 1e6:.1f}MB",
-            *(plain(str(measured.get(f"tfc_{name}", "–"))) for name in ("miou", "vc8", "vc16")),
+            f"{model['parameters'] / 1e6:.1f} M",
+            *(_score(model["measured"].get(key)) for key in _SCORES.values()),
             plain(model["licence"].split(";")[0]),
         )
-    console = Console(highlight=False, emoji=False)
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
     console.print(table)
-    console.print("* the default; mIoU and VC in mode tfc, --json says on what data")
+    data = sorted({str(model["measured"].get("data", "data that is not named")) for model in facts})
+    console.print(plain(_MEANING.format(data=" and ".join(data))))
 
 
-def _facts(record: Any) -> dict[str, Any]:
+def _show_one(name: str, *, as_json: bool) -> None:
+    from tfcseg.weights.loading import read_card
+    from tfcseg.weights.registry import locate_weights
+
+    path, sha256 = locate_weights(name)
+    card, facts = read_card(path), _facts(path, sha256)
+    if as_json:
+        print_json({**facts, "class_names": list(card.labels.names), "palette": list(map(list, card.labels.palette))})
+        return
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for title, value in _lines(card, facts):
+        table.add_row(title, plain(value))
+    console.print(table)
+    console.print(_class_list(card.labels))
+
+
+def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
+    config = card.config
+    scores = [f"{title} {_score(card.measured[key])}" for title, key in _SCORES.items() if key in card.measured]
+    return [
+        ("name", card.name),
+        ("description", card.description),
+        ("licence", card.licence),
+        ("trained on", card.trained_on),
+        ("file", facts["path"]),
+        ("size", f"{facts['parameters'] / 1e6:.1f} M parameters, {facts['size_bytes'] / 1e6:.1f} MB"),
+        ("backbone", f"{config.backbone}, for frames of {card.preprocessing.size} px on the short side"),
+        (
+            "method",
+            f"keyframe interval {config.keyframe_interval} ({config.keyframe_position}), threshold "
+            f"{config.threshold:g}, {config.correlation} correlation, carry {config.keyframe_carry:g}",
+        ),
+        ("measured", f"{', '.join(scores)} on {card.measured.get('data')}" if scores else "nothing"),
+        ("classes", f"{len(card.labels)} ({card.labels.name})"),
+    ]
+
+
+def _class_list(labels: LabelSet) -> Text:
+    """One line per class: index, colour and name."""
+    text = Text()
+    for index, (name, colour) in enumerate(zip(labels.names, labels.palette, strict=True)):
+        text.append(f"{index:>4} ")
+        text.append("██", style="rgb({},{},{})".format(*colour))
+        text.append(f" #{bytes(colour).hex()} {one_line(name)}\n")
+    text.rstrip()
+    return text
+
+
+def _score(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else "–"
+
+
+def _facts(path: Path, sha256: str | None) -> dict[str, Any]:
     from tfcseg.weights.loading import count_parameters, read_card
 
-    card = read_card(record.path)
+    card = read_card(path)
     return {
-        "name": record.name,
-        "is_default": record.is_default,
+        "name": card.name,
+        "path": str(path),
         "backbone": card.config.backbone,
         "labels": card.labels.name,
         "classes": len(card.labels),
         "parameters": count_parameters(card.config),
-        "size_bytes": record.path.stat().st_size,
-        "sha256": record.sha256,
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256 or hashlib.sha256(path.read_bytes()).hexdigest(),
         "licence": card.licence,
         "trained_on": card.trained_on,
         "measured": dict(card.measured),

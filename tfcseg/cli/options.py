@@ -15,11 +15,12 @@ from typing import Annotated, Any
 import typer
 
 from tfcseg.cli.console import print_line, print_warning
+from tfcseg.cli.values import one_of, seconds
 from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
 from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODES
-from tfcseg.spelling import hint
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -50,24 +51,13 @@ def check_range(start: float | None, end: float | None) -> None:
         raise UsageError(f"--end {end:g} is not after --start {start:g}")
 
 
-def one_of(what: str, known: Sequence[str]) -> Callable[[str | None], str | None]:
-    """Make a check of an option's value, for its ``callback``: UsageError with the closest of the ``known`` ones."""
-
-    def check(value: str | None) -> str | None:
-        if value is not None and value not in known:
-            raise UsageError(f"no {what} {value!r}; {hint(value, known)}")
-        return value
-
-    return check
-
-
 def completing(known: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
     """Make a completion of one word or of the last word of a list with commas, for an option's ``autocompletion``."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, word = incomplete.rpartition(",")
         try:
-            return [f"{before}{comma}{name}" for name in known() if name.startswith(word)]
+            return [f"{before}{comma}{name}" for name in known() if name.casefold().startswith(word.casefold())]
         except TfcsegError:  # nothing to offer; the command itself will say why
             return []
 
@@ -104,6 +94,12 @@ def _open_log(context: typer.Context, path: Path | None) -> Path | None:
         context.find_root().call_on_close(listen(JsonLines(path, print_warning)))
         facts = {"arguments": sys.argv[1:], "versions": {"tfcseg": version("tfcseg"), **library_versions()}}
         logger.info("%s begins", context.command_path, extra=facts)
+    return path
+
+
+def _named_like_a_folder(path: Path | None) -> Path | None:
+    if path is not None:
+        refuse_file_name(path)
     return path
 
 
@@ -173,8 +169,11 @@ Compile = Annotated[
         help="Compile the network for this size of video first, which takes minutes; for long videos on GPUs.",
     ),
 ]
-Start = Annotated[float | None, typer.Option(help="Begin at this second of the video.")]
-End = Annotated[float | None, typer.Option(help="Stop before this second of the video.")]
+Start = Annotated[
+    float | None,
+    typer.Option(help="Begin at this time of the video: 90, 1:30, 0:01:30.5 or 1m30s.", parser=seconds, metavar="TIME"),
+]
+End = Annotated[float | None, typer.Option(help="Stop before this time of the video.", parser=seconds, metavar="TIME")]
 MeasureTc = Annotated[bool, typer.Option(help="Measure TC (optical flow), which takes longer than all other scores.")]
 Protocol = Annotated[
     str,
@@ -204,7 +203,14 @@ Precision = Annotated[
     ),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder for the results.", show_default="<name>_tfcseg")
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Folder for the results.",
+        show_default="<name>_tfcseg",
+        callback=_named_like_a_folder,
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

@@ -56,7 +56,7 @@ def command(
     alpha: Annotated[float, typer.Option(help="Opacity of the class colours, 0 to 1.")] = 0.55,
     legend: Annotated[bool, typer.Option(help="Draw the class legend.")] = True,
     classes: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Draw these classes only, e.g. [bold]person,car[/].",
             show_default="all",
@@ -98,7 +98,7 @@ def command(
         side_by_side=side_by_side,
         alpha=alpha,
         legend=legend,
-        classes=tuple(name.strip() for name in classes.split(",")) if classes else (),
+        classes=tuple(classes or ()),
         tc=tc,
     )
     job = RunOptions(
@@ -200,6 +200,7 @@ def _progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
 
 def _print_summary(report: Report, folder: Path) -> None:
     speed, stability = report.speed, report.stability
+    share = stability.updated_fraction
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     rows: list[tuple[str, str]] = [
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
@@ -211,7 +212,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
         ("label change", _percent(stability.label_change)),
         ("TC", f"{_percent(stability.tc)} along optical flow" if stability.tc is not None else "not measured"),
-        ("recomputed", f"{_percent(stability.updated_fraction)} of the points between keyframes"),
+        *([("recomputed", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NOTHING = "–"
 
 
-def print_json(content: Mapping[str, Any]) -> None:
+def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
     """Print a result for programs."""
     json.dump(content, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")

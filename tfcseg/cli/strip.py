@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line
 from tfcseg.cli.progress import stage_progress
-from tfcseg.errors import UsageError
+from tfcseg.cli.values import whole_numbers
 
 
 def command(
@@ -22,7 +22,10 @@ def command(
         Path | None,
         typer.Option("--output", "-o", help="The picture, .png or .jpg.", show_default="<name>_strip.png"),
     ] = None,
-    frames: Annotated[str, typer.Option(help="Frames to show, counted from 0.")] = "0,1,2,3",
+    frames: Annotated[
+        list[str] | None,
+        typer.Option(help="Frames to show, counted from 0.", show_default="0,1,2,3", callback=whole_numbers),
+    ] = None,
     model: options.Model = "default",
     keyframe_interval: options.KeyframeInterval = None,
     threshold: options.Threshold = None,
@@ -42,7 +45,6 @@ def command(
 
     Example: tfcseg strip assets/demo.mp4 --frames 1,3,4 --size 160 -o strip.png
     """
-    numbers = _parse_frames(frames)
     from tfcseg.comparison.strip import make_strip
 
     with stage_progress("frames", shown=not quiet) as on_progress:
@@ -50,7 +52,7 @@ def command(
             source,
             output,
             model,
-            frames=numbers,
+            frames=cast("list[int]", frames) or range(4),
             start_s=start,
             device=device,
             precision=precision,
@@ -59,10 +61,3 @@ def command(
             **options.network_options(context),
         )
     print(one_line(str(path)))
-
-
-def _parse_frames(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--frames {text!r} is no list of numbers such as 0,4,8") from None

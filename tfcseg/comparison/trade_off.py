@@ -24,7 +24,7 @@ _TITLES = {metric.key: metric.title for metric in METRICS}
 def require_matplotlib() -> None:
     """TfcsegError if the optional package that draws plots is missing; to be called before any work begins."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise TfcsegError("plots need matplotlib, which is not installed; run: pip install 'tfcseg[plot]'")
+        raise TfcsegError("plots need matplotlib, which is not installed; run: pip install matplotlib")
 
 
 def draw_trade_off(

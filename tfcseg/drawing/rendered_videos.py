@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.drawing.render import Legend, overlay, side_by_side
-from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.parts import PartedVideo
+
+if TYPE_CHECKING:
+    from tfcseg.inference.segmented import SegmentedFrame
 
 
 class RenderedVideos:

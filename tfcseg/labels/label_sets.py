@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.spelling import hint
+from tfcseg.spelling import find_name, hint
 
 NO_CLASS = 255
 """Label value that means "none of the classes" in 8-bit maps; targets use it as ``ignore_index``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LabelSet:
     """What a model or a data set calls its classes: ``names[i]`` is class ``i``, drawn in ``palette[i]`` (RGB)."""
 
@@ -34,12 +34,25 @@ class LabelSet:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        shown = ", ".join(self.names[:3]) + (", …" if len(self.names) > 3 else "")
+        return f"<LabelSet {self.name}: {len(self.names)} classes ({shown})>"
+
     def index(self, name: str) -> int:
-        """Class index of ``name``; DataError names the closest classes if it is not one of ours."""
-        try:
-            return self.names.index(name)
-        except ValueError:
-            raise DataError(f"no class {name!r} in label set {self.name!r}; {hint(name, self.names)}") from None
+        """Class index of ``name``, whose case does not matter; DataError names the closest classes if there is none."""
+        found = find_name(name, self.names)
+        if found is None:
+            raise DataError(f"no class {name!r} in label set {self.name!r}; {hint(name, self.names)}")
+        return self.names.index(found)
+
+    def indices(self, names: str | Iterable[str]) -> list[int]:
+        """Class indices of ``names``, each a class or a list with commas; DataError as in `index`."""
+        found = []
+        for text in [names] if isinstance(names, str) else names:
+            # Data sets have classes with commas in their names: what is a class as it stands is not split.
+            words = [] if find_name(text, self.names) else [word for word in text.split(",") if word.strip()]
+            found += [self.index(word.strip()) for word in words or [text]]
+        return found
 
     def palette_array(self) -> NDArray[np.uint8]:
         """Palette as (K, 3) uint8 RGB."""

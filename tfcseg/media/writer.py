@@ -172,7 +172,8 @@ def _finish(video: Path, target: Path, sound: Sound | None, named: Path) -> str:
     except OSError as error:
         raise OutputError(f"{named}: cannot be written: {error.strerror}") from None
     else:
-        logger.info("%s: H.264; sound: %s", named, method, extra={"video": named, "audio": method})
+        if target == named:  # not a part, whose sound comes with the whole
+            logger.info("%s: H.264; sound: %s", named, method, extra={"video": named, "audio": method})
         return method
     finally:
         for part in (track, joined):

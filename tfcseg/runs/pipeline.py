@@ -20,13 +20,14 @@ from tfcseg.errors import InputError, TfcsegError, UsageError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
 from tfcseg.model.carry_over import Carried
-from tfcseg.repeats import begins_part, is_shown_by, pictures
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
 from tfcseg.runs.options import RunOptions
@@ -99,7 +100,7 @@ def _segment(
     groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames)
     for group, results in run_intervals(network, groups, before):
         while group:
-            yield from _join(group.pop(0), results.pop(0))
+            yield from _join(network.labels, group.pop(0), results.pop(0))
 
 
 def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:
@@ -132,24 +133,24 @@ def _stream(
     results: Iterator[FrameResult] = iter(())
     for frame in frames:
         if result is not None and is_shown_by(shown, frame, part_frames):
-            shown.append(frame)
-            yield _joined(replace(frame, image=shown[0].image, is_held=True), result, is_computed=False)
+            shown.append(replace(frame, image=shown[0].image, is_held=True))
+            yield _joined(network.labels, shown[-1], result, is_computed=False)
             continue
         if result is None or begins_part(frame, part_frames):
             results = network.stream((images.popleft() for _ in count()), before if result is None else result.carried)
         images.append(frame.image)
         shown, result = [frame], next(results)
-        yield _joined(frame, result)
+        yield _joined(network.labels, frame, result)
 
 
-def _join(frames: list[Frame], result: FrameResult) -> Iterator[SegmentedFrame]:
+def _join(labels: LabelSet, frames: list[Frame], result: FrameResult) -> Iterator[SegmentedFrame]:
     """The ``frames`` that show a picture, with its ``result``; the last one hands on what the next interval needs."""
     for frame in frames[:-1]:
-        yield _joined(frame, replace(result, carried=None), is_computed=frame is frames[0])
-    yield _joined(frames[-1], result, is_computed=len(frames) == 1)
+        yield _joined(labels, frame, replace(result, carried=None), is_computed=frame is frames[0])
+    yield _joined(labels, frames[-1], result, is_computed=len(frames) == 1)
 
 
-def _joined(frame: Frame, result: FrameResult, *, is_computed: bool = True) -> SegmentedFrame:
+def _joined(labels: LabelSet, frame: Frame, result: FrameResult, *, is_computed: bool = True) -> SegmentedFrame:
     return SegmentedFrame(
         frame.index,
         frame.time_s,
@@ -160,6 +161,7 @@ def _joined(frame: Frame, result: FrameResult, *, is_computed: bool = True) -> S
         result.updated_fraction,
         result.model_ms if is_computed else None,
         frame.is_held,
+        labels,
         result.carried,
     )
 

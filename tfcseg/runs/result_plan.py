@@ -39,8 +39,8 @@ class ResultOptions:
     alpha: float = 0.55
     """Opacity of the class colours, 0 to 1."""
     legend: bool = True
-    classes: Sequence[str] = ()
-    """Names of the classes to draw; the others stay as they were filmed. Empty: all."""
+    classes: str | Sequence[str] = ()
+    """Names of the classes to draw, one by one or with commas; the others stay as they were filmed. Empty: all."""
     tc: bool = True
     """Measure TC, which needs optical flow."""
 
@@ -62,7 +62,7 @@ class ResultOptions:
             return None
         flags = np.zeros(len(labels), np.bool_)
         try:
-            flags[[labels.index(name) for name in self.classes]] = True
+            flags[labels.indices(self.classes)] = True
         except DataError as error:
             raise UsageError(str(error)) from None
         return flags

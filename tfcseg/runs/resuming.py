@@ -36,7 +36,8 @@ def identify(
     content = fingerprint(source)
     if content is None:
         return None
-    wanted = dataclasses.asdict(results) | {"html": results.page, "classes": ", ".join(results.classes)}
+    classes = ", ".join(model.labels.names[index] for index in model.labels.indices(results.classes))
+    wanted = dataclasses.asdict(results) | {"html": results.page, "classes": classes}
     return {
         "tfcseg": version("tfcseg"),
         "torch": torch.__version__,

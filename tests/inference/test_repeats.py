@@ -13,7 +13,8 @@ import tfcseg
 from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tests.runs.test_resume_after_kill import assert_same_results
-from tfcseg import Frame, repeats
+from tfcseg import Frame
+from tfcseg.inference import repeats
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.media import parts as video_parts
 from tfcseg.media.masks import read_mask

@@ -1,0 +1,146 @@
+"""What people type after options, in every customary form."""
+
+import json
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers.command_line import call
+from tests.helpers.media import write_clip
+from tests.helpers.tiny_model import NAMES, write_tiny_model
+from tfcseg.cli.values import list_of, one_of, seconds, split_list, whole_numbers
+from tfcseg.errors import DataError, UsageError
+from tfcseg.labels.label_sets import LabelSet, distinct_palette
+from tfcseg.weights.registry import locate_weights
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("90", 90),
+        ("90.5", 90.5),
+        (".5", 0.5),
+        ("0:01", 1),
+        ("1:30", 90),
+        ("90:00", 5400),
+        ("1:02:03.5", 3723.5),
+        ("00:00:01,250", 1.25),
+        ("90s", 90),
+        (" 1.5 min ", 90),
+        ("1m30s", 90),
+        ("1H 2M 3.5S", 3723.5),
+        ("1500ms", 1.5),
+        ("PT1M30S", 90),
+    ],
+)
+def test_times_in_every_customary_form(typed, expected):
+    assert seconds(typed) == expected
+
+
+@pytest.mark.parametrize("typed", ["", "-1", "1:60", "1:70:00", "::", "nan", "1e3", "s", "2h30", "1:2:3:4", "9" * 400])
+def test_what_is_no_time_is_said(typed):
+    with pytest.raises(typer.BadParameter, match="is no time"):
+        seconds(typed)
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59_999))
+def test_clock_and_units_agree(hours, minutes, milliseconds):
+    exact = (hours * 3_600_000 + minutes * 60_000 + milliseconds) / 1000
+    fraction = f"{milliseconds // 1000:02d}.{milliseconds % 1000:03d}"
+    assert seconds(f"{hours}:{minutes:02d}:{fraction}") == exact
+    assert seconds(f"{hours}h{minutes}m{fraction}s") == exact
+    assert seconds(str(exact)) == exact
+
+
+def test_lists_take_commas_and_repetition():
+    assert split_list(["a, b", "c,"]) == ["a", "b", "c"]
+    assert split_list(None) == split_list([]) == []
+    assert whole_numbers(["2,4", "8"]) == [2, 4, 8]
+    assert list_of("mode", lambda: ("tfc", "image"))(["TFC", " Image"]) == ["tfc", "image"]
+    with pytest.raises(typer.BadParameter, match="nothing is named"):
+        split_list(["", ","])
+    with pytest.raises(typer.BadParameter, match=r"'2\.5' is no whole number"):
+        whole_numbers(["1,2.5"])
+
+
+def test_names_are_matched_without_regard_to_case():
+    assert one_of("mode", ("tfc",))("TFC") == "tfc"
+    assert locate_weights("DEFAULT") == locate_weights("Tfc-Lite0")
+    with pytest.raises(UsageError, match="did you mean tfc"):
+        one_of("mode", ("tfc",))("TCF")
+    labels = LabelSet("odd", ("dog", "Dog", "chest of drawers, chest"), distinct_palette(3))
+    assert labels.indices("Dog,dog, DOG") == [1, 0, 0]
+    assert labels.indices(["dog", "Chest of drawers, chest"]) == [0, 2]
+    with pytest.raises(DataError, match="no class 'cats' in label set 'odd'"):
+        labels.indices(["dog,cats"])
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("clip") / "street.mp4", 12)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+def test_classes_repeated_and_with_commas_draw_the_same(clip, weights, tmp_path):
+    first, second, third = NAMES[:3]
+    spelt = {
+        "list": ("--classes", f"{first},{second},{third}"),
+        "repeated": ("--classes", first.upper(), "--classes", second, "--classes", f" {third} "),
+        "lost": ("--classes", third),
+    }
+    videos = {}
+    for name, options in spelt.items():
+        done = call("run", clip, "-o", tmp_path / name, "-m", weights, "--end", "0:00.2", "--no-tc", *options)
+        assert done.returncode == 0, done.stderr
+        videos[name] = (tmp_path / name / "overlay.mp4").read_bytes()
+    assert videos["list"] == videos["repeated"] != videos["lost"]
+    resumed = call(
+        "run", clip, "-o", tmp_path / "list", "-m", weights, "--end", "200ms", "--no-tc", *spelt["repeated"], "--resume"
+    )
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_mode_image_says_nothing_of_recomputed_points(clip, weights, tmp_path):
+    shown = {
+        mode: call("run", clip, "-o", tmp_path / mode, "-m", weights, "--mode", mode, "--end", "0.3").stderr
+        for mode in ("image", "TFC")
+    }
+    assert "recomputed" in shown["TFC"]
+    assert "recomputed" not in shown["image"]
+
+
+def test_a_folder_named_like_a_file_is_taken_if_it_is_there(clip, weights, tmp_path):
+    (tmp_path / "take.mp4").mkdir()
+    done = call("run", clip, "-o", tmp_path / "take.mp4", "-m", weights, "--end", "0.1", "--no-tc", "-q")
+    assert done.returncode == 0, done.stderr
+    refused = call("run", clip, "-o", tmp_path / "other.mp4", "-m", "no-such-model")
+    assert refused.returncode == 2
+    assert refused.error.endswith(f"give {str(tmp_path / 'other')!r}")
+    assert not (tmp_path / "other.mp4").exists()
+
+
+def test_models_explains_its_scores_and_lists_classes():
+    listed = call("models")
+    assert listed.returncode == 0, listed.stderr
+    assert "mIoU (accuracy)" in listed.stdout
+    assert "75.4" in listed.stdout
+    one = call("models", "TFC-lite0")
+    assert one.returncode == 0, one.stderr
+    assert "person" in one.stdout
+    assert "Apache-2.0" in one.stdout
+    content = json.loads(call("models", "default", "--json").stdout)
+    assert content["classes"] == len(content["class_names"]) == len(content["palette"])
+    assert call("models", "tfc-light0").error == "no model or weights file 'tfc-light0'; did you mean tfc-lite0?"
+
+
+def test_decisions_say_once_what_became_of_the_sound(weights, tmp_path):
+    clip = write_clip(tmp_path / "sound.mp4", 6)
+    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--no-tc", "-v", "-q")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("overlay.mp4: H.264; sound: ") == 1

@@ -1,0 +1,66 @@
+"""What people type after an option: times, lists and names, in every form that is customary.
+
+Functions here are callbacks and parsers of options: what they raise names the option.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import typer
+
+from tfcseg.spelling import known_name
+
+_NUMBER = r"\d{1,9}(?:[.,]\d{1,9}|\.)?|[.,]\d{1,9}"
+_FORMS = (
+    re.compile(rf"(?P<s>{_NUMBER})"),
+    re.compile(rf"(?:(?P<h>\d{{1,9}}):)?(?P<m>\d{{1,9}}):(?P<s>{_NUMBER})"),
+    re.compile(
+        rf"(?:pt)?(?:(?P<h>{_NUMBER})\s*(?:h|hours?))?\s*(?:(?P<m>{_NUMBER})\s*(?:m|min|minutes?))?\s*"
+        rf"(?:(?P<s>{_NUMBER})\s*(?:s|sec|seconds?))?\s*(?:(?P<ms>{_NUMBER})\s*ms)?"
+    ),
+)
+_UNIT_S = {"h": Fraction(3600), "m": Fraction(60), "s": Fraction(1), "ms": Fraction(1, 1000)}
+
+
+def seconds(text: str) -> float:
+    """Seconds of a time such as ``90``, ``1:30``, ``0:01:30.5``, ``00:01:30,500``, ``1m30s`` or ``1.5 min``."""
+    typed = text.strip().casefold()
+    match = next((match for form in _FORMS if (match := form.fullmatch(typed))), None)
+    parts = {unit: _number(value) for unit, value in (match.groupdict() if match else {}).items() if value}
+    if not parts or (":" in typed and (parts["s"] >= 60 or ("h" in parts and parts["m"] >= 60))):
+        raise typer.BadParameter(f"{text!r} is no time; give seconds (90.5), 1:30.5, 0:01:30.5 or 1m30.5s")
+    return float(sum(_UNIT_S[unit] * value for unit, value in parts.items()))
+
+
+def _number(text: str) -> Fraction:
+    return Fraction(text.replace(",", ".").rstrip("."))
+
+
+def split_list(values: Sequence[str] | None) -> list[str]:
+    """Words of an option that takes a list with commas and may be repeated; empty if it was not given."""
+    words = [word.strip() for value in values or () for word in value.split(",")]
+    if values and not any(words):
+        raise typer.BadParameter("nothing is named; leave the option out for its default")
+    return [word for word in words if word]
+
+
+def list_of(what: str, known: Callable[[], Sequence[str]]) -> Callable[[Sequence[str] | None], list[str]]:
+    """Make a ``callback`` for lists of ``known`` names: UsageError with the closest ones for any other word."""
+    return lambda values: [known_name(what, word, known()) for word in split_list(values)]
+
+
+def whole_numbers(values: Sequence[str] | None) -> list[int]:
+    """Whole numbers of a list with commas, for an option's ``callback``."""
+    words = split_list(values)
+    for word in words:
+        if not re.fullmatch(r"-?\d{1,18}", word):
+            raise typer.BadParameter(f"{word!r} is no whole number; give a list such as 2,4,8")
+    return [int(word) for word in words]
+
+
+def one_of(what: str, known: Sequence[str]) -> Callable[[str | None], str | None]:
+    """Make a ``callback`` for one of the ``known`` names: UsageError with the closest ones for any other word."""
+    return lambda value: None if value is None else known_name(what, value, known)
