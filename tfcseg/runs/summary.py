@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tfcseg.inference.options import InferenceOptions
 from tfcseg.media.frames import VideoInfo
+from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.report import (
     ClassFacts,
     FrameRow,
@@ -61,6 +62,7 @@ class Summary:
     updated_fraction: Mean = field(default_factory=Mean)
     keyframe_ms: Mean = field(default_factory=Mean)
     non_keyframe_ms: Mean = field(default_factory=Mean)
+    phases: PhaseChanges = field(default_factory=PhaseChanges)
 
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
         """Take one frame: what was measured of it, and the (K,) ``shares`` of its classes."""
@@ -72,6 +74,7 @@ class Summary:
             self.repeated += 1
             return
         self.keyframes += row.is_keyframe
+        self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
         self.similarity.add(row.similarity)
         self.updated_fraction.add(row.updated_fraction)
         (self.keyframe_ms if row.is_keyframe else self.non_keyframe_ms).add(row.model_ms)
@@ -84,6 +87,7 @@ class Summary:
             "repeated": self.repeated,
             "keyframes": self.keyframes,
             "shares": self.shares.tolist(),
+            "phases": asdict(self.phases),
             **{name: [mean.total, mean.count] for name, mean in means.items()},
         }
 
@@ -91,8 +95,9 @@ class Summary:
     def from_json(cls, content: dict[str, Any]) -> Summary:
         """What ``to_json`` returned."""
         means = {name: Mean(*content[name]) for name in _MEANS}
-        frames, repeated, keyframes = (content[name] for name in ("frames", "repeated", "keyframes"))
-        return cls(np.array(content["shares"], np.float64), frames, repeated, keyframes, **means)
+        phases = PhaseChanges(**content["phases"])
+        shares = np.array(content["shares"], np.float64)
+        return cls(shares, content["frames"], content["repeated"], content["keyframes"], phases=phases, **means)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,7 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
             summary.similarity.value,
             summary.updated_fraction.value,
             summary.keyframes,
+            summary.phases.pulse,
         ),
         classes=_class_facts(facts.model, summary),
         outputs=facts.outputs,
