@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
-    list[str], typer.Argument(help="Videos, folders of images, or - for a video on stdin.", show_default=False)
+    list[str],
+    typer.Argument(help="Videos, folders of images or of videos, or - for a video on stdin.", show_default=False),
 ]
 
 

@@ -130,6 +130,7 @@ def _lasting(out: OutputDir, run: Identity) -> list[Path]:
     places = {
         "overlay": out.overlay,
         "side by side": out.side_by_side,
+        "copy source": out.source,
         "masks": out.masks,
         "frames csv": out.frames_csv,
         "report": out.report_json,
