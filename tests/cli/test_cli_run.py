@@ -19,7 +19,19 @@ from tfcseg.media.reader import probe, read_frames
 
 FRAMES = 10
 REPORT_KEYS = {
-    "": {"schema", "tfcseg", "input", "model", "options", "speed", "stability", "classes", "outputs", "warnings"},
+    "": {
+        "schema",
+        "tfcseg",
+        "input",
+        "model",
+        "options",
+        "speed",
+        "stability",
+        "confidence",
+        "classes",
+        "outputs",
+        "warnings",
+    },
     "input": {
         *("path", "frames_decoded", "frames_declared", "frames_repeated", "width", "height", "frame_rate"),
         *("duration_s", "rotation", "audio", "start_s", "end_s"),
@@ -42,6 +54,7 @@ REPORT_KEYS = {
     },
     "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes", "compile_s"},
     "stability": {"label_change", "tc", "tc_flow", "similarity", "updated_fraction", "keyframes", "pulse"},
+    "confidence": {"mean", "unsure", "unsure_below", "temperature"},
 }
 
 
@@ -88,7 +101,7 @@ def test_writes_everything_that_was_promised(clip, weights, tmp_path):
     report = json.loads((out / "report.json").read_text())
     assert json.loads(done.stdout) == report
     assert set(report) == REPORT_KEYS[""]
-    for part in ("input", "model", "options", "speed", "stability"):
+    for part in ("input", "model", "options", "speed", "stability", "confidence"):
         assert set(report[part]) == REPORT_KEYS[part]
     assert report["input"]["frames_decoded"] == FRAMES
     assert report["stability"]["keyframes"] == 3
