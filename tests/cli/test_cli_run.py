@@ -28,6 +28,7 @@ REPORT_KEYS = {
         "options",
         "speed",
         "stability",
+        "confidence",
         "classes",
         "outputs",
         "warnings",
@@ -55,6 +56,7 @@ REPORT_KEYS = {
     },
     "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes", "compile_s"},
     "stability": {"label_change", "tc", "tc_flow", "similarity", "updated_fraction", "keyframes", "pulse"},
+    "confidence": {"mean", "unsure", "unsure_below", "temperature"},
 }
 
 
@@ -101,7 +103,7 @@ def test_writes_everything_that_was_promised(clip, weights, tmp_path):
     report = json.loads((out / "report.json").read_text())
     assert json.loads(done.stdout) == report
     assert set(report) == REPORT_KEYS[""]
-    for part in ("input", "model", "options", "speed", "stability"):
+    for part in ("input", "model", "options", "speed", "stability", "confidence"):
         assert set(report[part]) == REPORT_KEYS[part]
     assert report["input"]["frames_decoded"] == FRAMES
     assert report["stability"]["keyframes"] == 3

@@ -64,9 +64,10 @@ class OutputDir:
         """Folder of one label PNG per frame."""
         return self.path / "masks"
 
-    def mask(self, index: int) -> Path:
-        """Label PNG of one frame."""
-        return self.masks / f"{index:08d}.png"
+    @property
+    def confidence(self) -> Path:
+        """Folder of one gray PNG per frame: how sure its labels are."""
+        return self.path / "confidence"
 
     @property
     def state(self) -> Path:
@@ -76,7 +77,7 @@ class OutputDir:
     def results(self) -> list[Path]:
         """Existing files with names of results; OutputError if the folder cannot be listed."""
         files = [self.path / name for name in RESULT_NAMES]
-        return [path for path in files if os.path.lexists(path)] + self._matching_masks(_MASK_NAME)
+        return [path for path in files if os.path.lexists(path)] + self._numbered(_MASK_NAME)
 
     def holds_frames(self) -> bool:
         """Whether a run has come so far as to write anything of a frame."""
@@ -85,7 +86,7 @@ class OutputDir:
                 has_rows = bool(file.readline() and file.readline())
         except OSError:
             has_rows = False
-        return has_rows or bool(self._matching_masks(_MASK_NAME) or RunState(self.state).checkpoints())
+        return has_rows or bool(self._numbered(_MASK_NAME) or RunState(self.state).checkpoints())
 
     def remove_results(self) -> None:
         """Delete the results of an earlier run, and nothing else.
@@ -94,17 +95,18 @@ class OutputDir:
         """
         results = self.results()
         for path in results:
-            if path.is_dir() or (path.parent == self.masks and not _is_own_mask(path)):
+            if path.is_dir() or (path.parent != self.path and not _is_own_mask(path)):
                 raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
         RunState(self.state).clear()
         leftovers = [path for name in RESULT_NAMES if (path := _temporary(self.path / name)).exists()]
-        for path in [*results, *leftovers, *self._matching_masks(_MASK_LEFTOVER)]:
+        for path in [*results, *leftovers, *self._numbered(_MASK_LEFTOVER)]:
             try:
                 path.unlink()
             except OSError as error:
                 raise OutputError(f"cannot remove {str(path)!r}: {_reason(error)}") from error
-        with suppress(OSError):  # it holds other files, or was never made
-            self.masks.rmdir()
+        for folder in (self.masks, self.confidence):
+            with suppress(OSError):  # it holds other files, or was never made
+                folder.rmdir()
 
     def discard(self) -> None:
         """Leave nothing behind of a run that failed: its results, and the folder if the run made it."""
@@ -113,13 +115,23 @@ class OutputDir:
             with suppress(OSError):  # somebody else has put files there
                 self.path.rmdir()
 
-    def _matching_masks(self, pattern: re.Pattern[str]) -> list[Path]:
-        try:
-            return sorted(path for path in self.masks.iterdir() if pattern.fullmatch(path.name))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise OutputError(f"cannot list {str(self.masks)!r}: {_reason(error)}") from error
+    def _numbered(self, pattern: re.Pattern[str]) -> list[Path]:
+        """Files of frames whose names match, in the folders of such files."""
+        return [path for folder in (self.masks, self.confidence) for path in _matching(folder, pattern)]
+
+
+def numbered(folder: Path, index: int) -> Path:
+    """PNG of one frame in a folder of them."""
+    return folder / f"{index:08d}.png"
+
+
+def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise OutputError(f"cannot list {str(folder)!r}: {_reason(error)}") from error
 
 
 def default_output(source: str | Path) -> Path:

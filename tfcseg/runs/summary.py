@@ -16,6 +16,7 @@ from tfcseg.media.frames import VideoInfo
 from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.report import (
     ClassFacts,
+    ConfidenceFacts,
     FrameRow,
     InputFacts,
     OptionFacts,
@@ -26,7 +27,16 @@ from tfcseg.report import (
 )
 from tfcseg.weights.loading import LoadedModel
 
-_MEANS = ("label_change", "tc", "similarity", "updated_fraction", "keyframe_ms", "non_keyframe_ms")
+_MEANS = (
+    "label_change",
+    "tc",
+    "similarity",
+    "updated_fraction",
+    "keyframe_ms",
+    "non_keyframe_ms",
+    "confidence",
+    "unsure",
+)
 
 
 @dataclass(slots=True)
@@ -63,6 +73,8 @@ class Summary:
     updated_fraction: Mean = field(default_factory=Mean)
     keyframe_ms: Mean = field(default_factory=Mean)
     non_keyframe_ms: Mean = field(default_factory=Mean)
+    confidence: Mean = field(default_factory=Mean)
+    unsure: Mean = field(default_factory=Mean)
     phases: PhaseChanges = field(default_factory=PhaseChanges)
 
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
@@ -71,6 +83,8 @@ class Summary:
         self.shares += shares
         self.label_change.add(row.label_change)
         self.tc.add(row.tc)
+        self.confidence.add(row.confidence)
+        self.unsure.add(row.unsure)
         if row.model_ms is None:  # the result of the frame before
             self.repeated += 1
             return
@@ -118,6 +132,8 @@ class RunFacts:
     outputs: dict[str, str]
     wall_s: float
     resumes: int
+    unsure_below: float
+    """Probability of being right below which a label is unsure."""
     compile_s: float | None = None
     """Seconds that compiling took; None if nothing was compiled."""
 
@@ -141,6 +157,9 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
             summary.updated_fraction.value,
             summary.keyframes,
             summary.phases.pulse,
+        ),
+        confidence=ConfidenceFacts(
+            summary.confidence.value, summary.unsure.value, facts.unsure_below, facts.model.temperature
         ),
         classes=_class_facts(facts.model, summary),
         outputs=facts.outputs,
