@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +16,7 @@ from tfcseg.media.frames import VideoInfo
 from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.report import (
     ClassFacts,
+    ConfidenceFacts,
     FrameRow,
     InputFacts,
     OptionFacts,
@@ -25,7 +27,16 @@ from tfcseg.report import (
 )
 from tfcseg.weights.loading import LoadedModel
 
-_MEANS = ("label_change", "tc", "similarity", "updated_fraction", "keyframe_ms", "non_keyframe_ms")
+_MEANS = (
+    "label_change",
+    "tc",
+    "similarity",
+    "updated_fraction",
+    "keyframe_ms",
+    "non_keyframe_ms",
+    "confidence",
+    "unsure",
+)
 
 
 @dataclass(slots=True)
@@ -53,6 +64,8 @@ class Summary:
 
     shares: NDArray[np.float64]
     frames: int = 0
+    repeated: int = 0
+    """Frames that show the picture of the one before; what follows counts the others."""
     keyframes: int = 0
     label_change: Mean = field(default_factory=Mean)
     tc: Mean = field(default_factory=Mean)
@@ -60,16 +73,23 @@ class Summary:
     updated_fraction: Mean = field(default_factory=Mean)
     keyframe_ms: Mean = field(default_factory=Mean)
     non_keyframe_ms: Mean = field(default_factory=Mean)
+    confidence: Mean = field(default_factory=Mean)
+    unsure: Mean = field(default_factory=Mean)
     phases: PhaseChanges = field(default_factory=PhaseChanges)
 
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
         """Take one frame: what was measured of it, and the (K,) ``shares`` of its classes."""
         self.frames += 1
-        self.keyframes += row.is_keyframe
         self.shares += shares
         self.label_change.add(row.label_change)
-        self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
         self.tc.add(row.tc)
+        self.confidence.add(row.confidence)
+        self.unsure.add(row.unsure)
+        if row.model_ms is None:  # the result of the frame before
+            self.repeated += 1
+            return
+        self.keyframes += row.is_keyframe
+        self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
         self.similarity.add(row.similarity)
         self.updated_fraction.add(row.updated_fraction)
         (self.keyframe_ms if row.is_keyframe else self.non_keyframe_ms).add(row.model_ms)
@@ -79,6 +99,7 @@ class Summary:
         means: dict[str, Mean] = {name: getattr(self, name) for name in _MEANS}
         return {
             "frames": self.frames,
+            "repeated": self.repeated,
             "keyframes": self.keyframes,
             "shares": self.shares.tolist(),
             "phases": asdict(self.phases),
@@ -91,7 +112,7 @@ class Summary:
         means = {name: Mean(*content[name]) for name in _MEANS}
         phases = PhaseChanges(**content["phases"])
         shares = np.array(content["shares"], np.float64)
-        return cls(shares, content["frames"], content["keyframes"], phases=phases, **means)
+        return cls(shares, content["frames"], content["repeated"], content["keyframes"], phases=phases, **means)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +132,20 @@ class RunFacts:
     outputs: dict[str, str]
     wall_s: float
     resumes: int
+    unsure_below: float
+    """Probability of being right below which a label is unsure."""
     compile_s: float | None = None
     """Seconds that compiling took; None if nothing was compiled."""
 
 
-def build_report(facts: RunFacts, summary: Summary) -> Report:
-    """The report of a finished run."""
+def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | None) -> Report:
+    """The report of a finished run; ``run`` is everything that decided what it wrote, by which it is known again."""
     warnings = list(facts.warnings)
     if facts.audio and facts.audio.startswith("dropped"):
         warnings.append(f"audio {facts.audio}")
     return Report(
         tfcseg=version("tfcseg"),
-        input=_input_facts(facts),
+        input=_input_facts(facts, summary),
         model=model_facts(facts.model),
         options=option_facts(facts.model, facts.options),
         speed=_speed_facts(facts, summary),
@@ -135,9 +158,13 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
             summary.keyframes,
             summary.phases.pulse,
         ),
+        confidence=ConfidenceFacts(
+            summary.confidence.value, summary.unsure.value, facts.unsure_below, facts.model.temperature
+        ),
         classes=_class_facts(facts.model, summary),
         outputs=facts.outputs,
         warnings=tuple(warnings),
+        run=run,
     )
 
 
@@ -157,7 +184,7 @@ def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
     )
 
 
-def _input_facts(facts: RunFacts) -> InputFacts:
+def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
     info = facts.info
     return InputFacts(
         info.path,
@@ -170,6 +197,7 @@ def _input_facts(facts: RunFacts) -> InputFacts:
         info.rotation,
         facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
         *facts.range_s,
+        frames_repeated=summary.repeated,
     )
 
 
