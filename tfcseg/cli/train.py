@@ -83,7 +83,7 @@ def command(
         typer.Option(help="Weight of L_bce beside L_seg (stage tfc); 0 trains without it.", show_default="1"),
     ] = None,
     crop: Annotated[
-        int | None, typer.Option(help="Side of the training crop in px.", show_default="480, 320 with --teachers")
+        int | None, typer.Option(help="Side of the training crop in px.", show_default="480, 448 with --teachers")
     ] = None,
     size: Annotated[
         int | None,

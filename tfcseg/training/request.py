@@ -19,7 +19,7 @@ from tfcseg.training.teachers import teacher_files
 from tfcseg.weights.loading import resolve_device
 
 STAGES = ("image", "tfc")
-DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 320, 480
+DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 448, 480
 INPUT_SIZE_PX, MOST_INPUT_SIZE_PX = 480, 4096
 VALIDATIONS, VALIDATION_STEPS = 10, 50
 """Times that a run is validated if nothing else was asked for, and the fewest steps between them."""
