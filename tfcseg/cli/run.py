@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
-    list[str], typer.Argument(help="Videos, folders of images, or - for a video on stdin.", show_default=False)
+    list[str],
+    typer.Argument(help="Videos, folders of images or of videos, or - for a video on stdin.", show_default=False),
 ]
 
 
@@ -97,8 +98,8 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
+    from tfcseg.runs.inputs import find_inputs, output_folders
     from tfcseg.runs.options import RunOptions
-    from tfcseg.runs.outputs import output_folders
     from tfcseg.runs.result_plan import ResultOptions
 
     if not (overlay or masks or csv or report or html or side_by_side or copy_source or confidence or as_json):
@@ -131,23 +132,26 @@ def command(
         resume=resume,
         allow_network=allow_network,
     )
-    loaded = job.load(model) if len(inputs) > 1 else model
+    found = find_inputs(inputs)
+    for note in found.notes:
+        print_warning(note)
+    loaded = job.load(model) if found.is_batch else model
     contents: list[Any] = []
     failures: list[tuple[str, TfcsegError]] = []
-    for source, folder in zip(inputs, output_folders(inputs, output), strict=True):
+    for source, folder in zip(found.sources, output_folders(found, output, resume=resume), strict=True):
         try:
             contents.append(_run_one(source, folder, loaded, job, quiet=quiet))
         except Interrupted:
             raise
         except TfcsegError as error:
-            if len(inputs) == 1:
+            if not found.is_batch:
                 raise
             failures.append((source, error))
             print_error(str(error))
     if as_json:
-        _print_json(contents if len(inputs) > 1 else contents[0])
+        _print_json(contents if found.is_batch else contents[0])
     if failures:
-        _print_failures(failures, len(inputs))
+        _print_failures(failures, len(found.sources))
         raise typer.Exit(1)
 
 

@@ -139,3 +139,4 @@ class Report:
     classes: tuple[ClassFacts, ...]
     outputs: Mapping[str, str] = field(default_factory=dict)  # what was written -> path relative to the report
     warnings: tuple[str, ...] = ()
+    run: Mapping[str, str | float | bool | None] | None = None  # all that decided what was written; None: a stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,28 +135,15 @@ def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
 
 
 def default_output(source: str | Path) -> Path:
-    """``<stem>_tfcseg`` in the current folder; ``stdin_tfcseg`` for a stream."""
-    stem = "stdin" if str(source) == "-" else Path(source).resolve().stem
-    return Path(f"{stem}_tfcseg")
+    """``<name>_tfcseg`` in the current folder, without the suffix of a file; ``stdin_tfcseg`` for a stream."""
+    path = absolute(source)
+    name = "stdin" if str(source) == "-" else path.name if path.is_dir() else path.stem
+    return Path(f"{name}_tfcseg")
 
 
-def output_folders(sources: Sequence[str | Path], output: Path | None) -> list[Path]:
-    """One folder per source: ``output`` itself for a single source, else ``<output>/<stem>_tfcseg`` each.
-
-    Sources of the same stem get a number, so that none overwrites another.
-    """
-    if len(sources) == 1:
-        return [output or default_output(sources[0])]
-    base = output or Path()
-    folders: list[Path] = []
-    for source in sources:
-        name = default_output(source).name
-        number = 2
-        while base / name in folders:
-            name = f"{default_output(source).name}_{number}"
-            number += 1
-        folders.append(base / name)
-    return folders
+def absolute(path: str | Path) -> Path:
+    """The whole path as it is called: without ``..``, and not what a link of that name leads to."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 @contextmanager

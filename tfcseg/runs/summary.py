@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -137,8 +138,8 @@ class RunFacts:
     """Seconds that compiling took; None if nothing was compiled."""
 
 
-def build_report(facts: RunFacts, summary: Summary) -> Report:
-    """The report of a finished run."""
+def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | None) -> Report:
+    """The report of a finished run; ``run`` is everything that decided what it wrote, by which it is known again."""
     warnings = list(facts.warnings)
     if facts.audio and facts.audio.startswith("dropped"):
         warnings.append(f"audio {facts.audio}")
@@ -163,6 +164,7 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
         classes=_class_facts(facts.model, summary),
         outputs=facts.outputs,
         warnings=tuple(warnings),
+        run=run,
     )
 
 
