@@ -19,7 +19,7 @@ MAY_IMPORT = {  # besides the files of the root, which all rooms may use
     "inference": {"labels", "media", "model", "weights", "drawing"},
     "report": {"model", "drawing"},
     "runs": {"labels", "media", "model", "metrics", "weights", "inference", "drawing", "report"},
-    "evaluation": {"labels", "media", "model", "metrics", "weights", "inference", "report", "runs"},
+    "evaluation": {"labels", "media", "model", "metrics", "weights", "inference", "drawing", "report", "runs"},
     "training": {"labels", "media", "model", "metrics", "weights", "evaluation"},
     "doctor": {"media", "weights", "inference", "runs"},
 }

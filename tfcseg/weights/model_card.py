@@ -21,7 +21,7 @@ from tfcseg.options import Declared
 from tfcseg.weights.tensor_header import parse_json
 
 FORMAT = "tfcseg-1"
-BACKBONES = ("efficientnet_lite0", *(f"mit_{variant}" for variant in MIT_VARIANTS))
+BACKBONES = ("mosaic", "efficientnet_lite0", *(f"mit_{variant}" for variant in MIT_VARIANTS))
 
 _NAME_LIMIT = 100
 _TEXT_LIMIT = 2000
