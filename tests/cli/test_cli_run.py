@@ -36,6 +36,7 @@ REPORT_KEYS = {
         "correlation",
         "keyframe_position",
         "keyframe_carry",
+        "latency",
         "device",
         "precision",
         "compile",

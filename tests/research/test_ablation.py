@@ -38,7 +38,7 @@ ROWS = [
     *("tfc", "level-1", "interval-5", "interval-6", "interval-7", "interval-8", "interval-9"),
     *("aligned", "middle", "blend"),
 ]
-OPTIONS = InferenceOptions("tfc", 4, 0.8, 64, "paper", "first")
+OPTIONS = InferenceOptions("tfc", 4, 0.8, 64, "paper", "first", 0.0)
 PLAIN = Variant(weight=0.0, updates=False)
 
 
