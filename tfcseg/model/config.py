@@ -59,3 +59,5 @@ class ModelConfig:
     keyframe_position: str = "first"
     keyframe_carry: float = 0.0
     """How much of the keyframe before a keyframe keeps where both agree (model/carry_over.py); 0 is the paper."""
+    repairs: bool = True
+    """Whether sparse MSDA repairs points (eq. 11). Other programs' weights come without it."""

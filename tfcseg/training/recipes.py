@@ -164,9 +164,11 @@ def start_network(
     """Network to start from and its card: weights of ``init``, else ImageNet's for Lite0, else random."""
     if init is not None:
         loaded = load_model(str(init), device="cpu", precision="fp32", fold=False)
-        if loaded.card.labels.names == labels.names:
-            return loaded.network, loaded.card
-        return with_classes(loaded.network, loaded.card, labels)
+        card = replace(loaded.card, config=replace(loaded.card.config, repairs=True))  # it will have been trained
+        loaded.network.config = card.config
+        return (
+            (loaded.network, card) if card.labels.names == labels.names else with_classes(loaded.network, card, labels)
+        )
     lite = backbone == "efficientnet_lite0"
     width = embed_dim or (128 if lite else 256)
     config = ModelConfig(backbone, width, len(labels), ffn_dim=4 * width)
