@@ -29,12 +29,13 @@ if TYPE_CHECKING:
         UsageError,
         WeightsError,
     )
+    from tfcseg.inference.segment import segment
     from tfcseg.inference.segmented import SegmentedFrame
     from tfcseg.labels.label_sets import LabelSet
     from tfcseg.media.frames import Frame, VideoInfo
     from tfcseg.media.reader import probe, read_frames
     from tfcseg.report import Report
-    from tfcseg.runs.pipeline import run, segment
+    from tfcseg.runs.pipeline import run
     from tfcseg.runs.result_plan import ResultOptions
     from tfcseg.weights.loading import LoadedModel, load_model
     from tfcseg.weights.model_card import ModelCard
@@ -54,6 +55,7 @@ _HOMES = {
     "TfcsegError": "errors",
     "UsageError": "errors",
     "WeightsError": "errors",
+    "segment": "inference.segment",
     "SegmentedFrame": "inference.segmented",
     "LabelSet": "labels.label_sets",
     "Frame": "media.frames",
@@ -62,7 +64,6 @@ _HOMES = {
     "read_frames": "media.reader",
     "Report": "report",
     "run": "runs.pipeline",
-    "segment": "runs.pipeline",
     "ResultOptions": "runs.result_plan",
     "LoadedModel": "weights.loading",
     "load_model": "weights.loading",

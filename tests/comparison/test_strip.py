@@ -121,7 +121,7 @@ def test_colours_end_where_the_scale_ends():
 
 
 def test_frames_are_those_of_a_run(clip, weights, tmp_path):
-    from tfcseg.runs.pipeline import segment
+    from tfcseg.inference.segment import segment
 
     done = call("strip", clip, "-m", weights, "--frames", "5,2", "--threshold", 0.9, "-o", tmp_path / "s.png")
     assert (done.returncode, done.stderr) == (0, "")

@@ -28,12 +28,13 @@ from tfcseg.report import (
 KEYS = {
     "schema": None,
     "tfcseg": None,
-    "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio start_s end_s",
+    "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio start_s end_s "
+    "frames_repeated",
     "model": "name backbone sha256 classes parameters description trained_on licence",
     "options": "mode keyframe_interval threshold size device precision correlation keyframe_position compile "
     "keyframe_carry",
     "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes compile_s",
-    "stability": "label_change tc tc_flow similarity updated_fraction keyframes",
+    "stability": "label_change tc tc_flow similarity updated_fraction keyframes pulse",
     "classes": None,
     "outputs": None,
     "warnings": None,

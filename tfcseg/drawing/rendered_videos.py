@@ -1,4 +1,4 @@
-"""The videos of a run: frames with their classes drawn in, and the same beside the source."""
+"""The videos of a run: frames with their classes drawn in, the same beside the source, and the source itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RenderedVideos:
-    """Draws each frame once for all ``videos``, which are called ``overlay`` and ``side_by_side``.
+    """Draws each frame once for all ``videos``, which are called ``overlay``, ``side_by_side`` and ``source``.
 
     ``palette`` is (K, 3); ``visible`` (K,) are the classes to draw, None for all. OutputError if a video cannot be
     written.
@@ -36,7 +36,9 @@ class RenderedVideos:
 
     def write(self, frame: SegmentedFrame, shares: NDArray[np.float64]) -> None:
         """Append one frame, given the (K,) ``shares`` of its classes."""
-        if not self._videos:
+        if "source" in self._videos:
+            self._videos["source"].write(frame.image)
+        if not self._videos.keys() - {"source"}:
             return
         picture = overlay(frame.image, frame.labels, self._palette, alpha=self._alpha, visible=self._visible)
         if self._legend is not None:

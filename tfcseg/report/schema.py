@@ -31,6 +31,7 @@ class InputFacts:
     audio: str | None
     start_s: float | None = None  # of the part that was asked for; None: from the beginning
     end_s: float | None = None  # None: to the end
+    frames_repeated: int = 0  # of those decoded, how many show the picture of the one before and were not computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class StabilityFacts:
     similarity: float | None
     updated_fraction: float | None
     keyframes: int
+    pulse: float | None = None  # greatest mean label change of a phase of the keyframe interval ÷ mean over phases
 
 
 @dataclass(frozen=True, slots=True)

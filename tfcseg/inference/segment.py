@@ -1,0 +1,157 @@
+"""From frames to labels: an interval at a time, or frame by frame with low latency."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+
+from tfcseg.errors import UsageError
+from tfcseg.inference.engine import FrameResult, IntervalNetwork
+from tfcseg.inference.intervals import Group, run_intervals
+from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
+from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.labels.label_sets import LabelSet
+from tfcseg.media.frames import Frame, Image
+from tfcseg.model.carry_over import Carried
+from tfcseg.weights.loading import LoadedModel
+
+
+def segment(
+    frames: Iterable[Frame | Image],
+    model: LoadedModel,
+    *,
+    mode: str = "tfc",
+    keyframe_interval: int | None = None,
+    threshold: float | None = None,
+    size: int | None = None,
+    correlation: str | None = None,
+    keyframe_position: str | None = None,
+    keyframe_carry: float | None = None,
+    latency: str = "normal",
+) -> Iterator[SegmentedFrame]:
+    """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
+
+    frames: from `read_frames`, or plain (H, W, 3) uint8 RGB arrays, all of one size within an interval. ``mode`` is
+    ``tfc``, ``blend``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``, ``keyframe_position``
+    ``first`` or ``middle`` of an interval, ``keyframe_carry`` how much of the keyframe before keyframes keep (0 to 1);
+    what is None is the model's default. With ``latency`` ``low`` every frame comes out before the next is asked for.
+    Holds some intervals of frames, and nothing between two calls: two videos interleaved do not affect each other.
+    UsageError for senseless options.
+    """
+    options = checked_options(
+        model,
+        mode=mode,
+        keyframe_interval=keyframe_interval,
+        threshold=threshold,
+        size=size,
+        correlation=correlation,
+        keyframe_position=keyframe_position,
+        keyframe_carry=keyframe_carry,
+        latency=latency,
+    )
+    return segment_with(frames, model, options)
+
+
+def segment_with(
+    frames: Iterable[Frame | Image], model: LoadedModel, options: InferenceOptions
+) -> Iterator[SegmentedFrame]:
+    """Segment frames as `segment` does, with options that were checked before."""
+    network = IntervalNetwork(model, options)
+    numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
+    # Whoever keeps the frames must not keep what only the network needs.
+    return (replace(frame, carried=None) for frame in segment_frames(numbered, network))
+
+
+def segment_frames(
+    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None = None, part_frames: int | None = None
+) -> Iterator[SegmentedFrame]:
+    """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on.
+
+    Intervals count pictures: a frame that shows the one before again has no part in them. Each part of ``part_frames``
+    begins with an interval.
+    """
+    if network.options.latency == "low":
+        yield from _stream(frames, network, before, part_frames)
+        return
+    groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames)
+    for group, results in run_intervals(network, groups, before):
+        while group:
+            yield from _join(network.labels, group.pop(0), results.pop(0))
+
+
+def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:
+    """Pictures in groups of ``length``; the last one of a part, or of all, has what is left."""
+    group: list[list[Frame]] = []
+    for frames in shown:
+        if group and begins_part(frames[0], part_frames):
+            yield _group(group)
+            group = []
+        group.append(frames)
+        if len(group) == length:
+            del frames
+            yield _group(group)
+            group = []
+    if group:
+        yield _group(group)
+
+
+def _group(pictures: list[list[Frame]]) -> Group[list[list[Frame]]]:
+    return Group([frames[0].image for frames in pictures], pictures)
+
+
+def _stream(
+    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None, part_frames: int | None
+) -> Iterator[SegmentedFrame]:
+    """Segment each frame before the next one is asked for."""
+    images: deque[Image] = deque()
+    shown: list[Frame] = []
+    result: FrameResult | None = None
+    results: Iterator[FrameResult] = iter(())
+    for frame in frames:
+        if result is not None and is_shown_by(shown, frame, part_frames):
+            shown.append(replace(frame, image=shown[0].image, is_held=True))
+            yield _joined(network.labels, shown[-1], result, is_computed=False)
+            continue
+        if result is None or begins_part(frame, part_frames):
+            results = network.stream((images.popleft() for _ in count()), before if result is None else result.carried)
+        images.append(frame.image)
+        shown, result = [frame], next(results)
+        yield _joined(network.labels, frame, result)
+
+
+def _join(labels: LabelSet, frames: list[Frame], result: FrameResult) -> Iterator[SegmentedFrame]:
+    """The ``frames`` that show a picture, with its ``result``; the last one hands on what the next interval needs."""
+    for frame in frames[:-1]:
+        yield _joined(labels, frame, replace(result, carried=None), is_computed=frame is frames[0])
+    yield _joined(labels, frames[-1], result, is_computed=len(frames) == 1)
+
+
+def _joined(labels: LabelSet, frame: Frame, result: FrameResult, *, is_computed: bool = True) -> SegmentedFrame:
+    return SegmentedFrame(
+        frame.index,
+        frame.time_s,
+        frame.image,
+        result.labels,
+        result.is_keyframe,
+        result.similarity,
+        result.updated_fraction,
+        result.model_ms if is_computed else None,
+        frame.is_held,
+        labels,
+        result.carried,
+    )
+
+
+def _as_frame(index: int, frame: Frame | Image) -> Frame:
+    if isinstance(frame, Frame):
+        return frame
+    if not isinstance(frame, np.ndarray) or not frame.size:
+        raise UsageError(f"a frame is {type(frame).__name__}; a (H, W, 3) uint8 RGB array with pixels is needed")
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise UsageError(f"a frame is {frame.dtype} {frame.shape}; (H, W, 3) uint8 RGB is needed")
+    return Frame(index, float(index), frame.copy(), is_held=False)  # whoever made it may draw the next one into it
