@@ -118,7 +118,7 @@ def test_labels_can_be_given(tensors, tmp_path):
 def test_labels_beside_the_weights_must_fit(tensors, tmp_path):
     file = write(tmp_path / "model.safetensors", tensors)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "segformer", "id2label": {"0": "a", "1": "b"}}))
-    with pytest.raises(WeightsError, match="3 classes, label set .* has 2"):
+    with pytest.raises(WeightsError, match=r"3 classes, label set .* has 2"):
         convert_segformer(file)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet", "id2label": {"0": "a", "1": "b"}}))
     assert convert_segformer(file).labels.names == ("class 0", "class 1", "class 2")

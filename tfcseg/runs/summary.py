@@ -23,6 +23,7 @@ from tfcseg.report import (
     StabilityFacts,
     model_facts,
 )
+from tfcseg.weights.convert import DESCRIPTION
 from tfcseg.weights.loading import LoadedModel
 
 _MEANS = ("label_change", "tc", "similarity", "updated_fraction", "keyframe_ms", "non_keyframe_ms")
@@ -126,6 +127,9 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
     warnings = list(facts.warnings)
     if facts.audio and facts.audio.startswith("dropped"):
         warnings.append(f"audio {facts.audio}")
+    card = facts.model.card
+    if not card.config.repairs and facts.options.mode == "tfc" and facts.options.uses_memory:
+        warnings.append(f"model {card.name} is {DESCRIPTION}")
     return Report(
         tfcseg=version("tfcseg"),
         input=_input_facts(facts, summary),

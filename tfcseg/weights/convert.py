@@ -172,7 +172,9 @@ def _convert_model(source: SegformerFile, labels: LabelSet | None) -> ConvertedM
         labels = source.about.label_set(path, config.num_classes)
     if len(labels) != config.num_classes:
         raise WeightsError(f"{path} has {config.num_classes} classes, label set {labels.name!r} has {len(labels)}")
-    state_dict = build_segmenter(config).state_dict()
+    with torch.random.fork_rng(devices=[]):  # the same file every time
+        torch.manual_seed(0)
+        state_dict = build_segmenter(config).state_dict()
     for name, tensor in renamed.items():
         state_dict[name].copy_(tensor)
     dtype = renamed["decode_head.classifier.weight"].dtype
@@ -218,9 +220,7 @@ def _fill(names: _Names, place: Mapping[str, str]) -> _Names:
 
 def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give tensors our names; join keys and values."""
-    known = sum(our_name(name) is not None for name in tensors)
-    if 2 * known < len(tensors) or not tensors:
-        refuse_other_tensors(path, tensors)
+    tensors = _unwrapped(path, tensors)
     renamed: dict[str, Tensor] = {}
     for name in tensors.keys() - _DROPPABLE:
         ours = our_name(name)
@@ -231,6 +231,25 @@ def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         renamed[ours] = tensors[name]
     _join_keys_and_values(path, renamed)
     return renamed
+
+
+def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors without what training programs put before all of their names: ``module.``, ``model.`` and the like.
+
+    WeightsError if few of them are a SegFormer's even then.
+    """
+    found = tensors
+    while found and not any(map(our_name, found)):
+        before = {name.partition(".")[:2] for name in found}
+        if len(before) != 1:
+            break
+        prefix = "".join(before.pop())
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+        if "" in found:
+            break
+    if 2 * sum(our_name(name) is not None for name in found) < max(1, len(found)):
+        refuse_other_tensors(path, tensors)
+    return found
 
 
 def _order_levels(path: Path, renamed: dict[str, Tensor]) -> None:

@@ -44,7 +44,7 @@ def read_segformer_file(path: Path) -> SegformerFile:
         tensors, meta = read_checkpoint(path)
     else:
         tensors, meta = read_tensor_file(path).tensors, {}
-    return SegformerFile(path, _without_wrappers(tensors), read_published(path, meta), _sha256(path))
+    return SegformerFile(path, tensors, read_published(path, meta), _sha256(path))
 
 
 def weights_in(folder: Path) -> Path:
@@ -67,18 +67,6 @@ def weights_in(folder: Path) -> Path:
     files = [found for suffix in ("pth", "pt", "safetensors") for found in folder.glob(f"*.{suffix}")]
     names = sorted(map(str, (*inside, *files)))[-_OFFERED:]
     raise WeightsError(missing + (f"; give one of {', '.join(names)}" if names else ""))
-
-
-def _without_wrappers(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Names without what training programs put before all of them: ``module.``, ``model.`` and the like."""
-    while True:
-        first = {name.partition(".")[0] for name in tensors}
-        if len(first) != 1 or first & {"backbone", "segformer", "decode_head"}:
-            return tensors
-        prefix = f"{first.pop()}."
-        if not all(name.startswith(prefix) for name in tensors):
-            return tensors
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def _sha256(path: Path) -> str:
