@@ -18,13 +18,14 @@ from tfcseg.cli.console import is_terminal, one_line, plain, print_error, print_
 from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
 
 if TYPE_CHECKING:
-    from tfcseg.report import Report, StabilityFacts
+    from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
     from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
-    list[str], typer.Argument(help="Videos, folders of images, or - for a video on stdin.", show_default=False)
+    list[str],
+    typer.Argument(help="Videos, folders of images or of videos, or - for a video on stdin.", show_default=False),
 ]
 
 
@@ -57,6 +58,17 @@ def command(
         bool,
         typer.Option("--copy-source", help="Also write source.mp4, so that the page plays the source anywhere."),
     ] = False,
+    confidence: Annotated[
+        bool,
+        typer.Option("--confidence", help="Also write confidence/00000000.png …: how sure labels are, 255 = certain."),
+    ] = False,
+    unsure: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave pixels without a class (255) whose label is right with a smaller probability than this.",
+            show_default="all have one",
+        ),
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Opacity of the class colours, 0 to 1.")] = 0.55,
     legend: Annotated[bool, typer.Option(help="Draw the class legend.")] = True,
     classes: Annotated[
@@ -86,11 +98,11 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
+    from tfcseg.runs.inputs import find_inputs, output_folders
     from tfcseg.runs.options import RunOptions
-    from tfcseg.runs.outputs import output_folders
     from tfcseg.runs.result_plan import ResultOptions
 
-    if not (overlay or masks or csv or report or html or side_by_side or copy_source or as_json):
+    if not (overlay or masks or csv or report or html or side_by_side or copy_source or confidence or as_json):
         raise UsageError("every output is switched off; nothing would be written")
     options.check_range(start, end)
     results = ResultOptions(
@@ -101,6 +113,8 @@ def command(
         html=html,
         side_by_side=side_by_side,
         copy_source=copy_source,
+        confidence=confidence,
+        unsure=unsure,
         alpha=alpha,
         legend=legend,
         classes=tuple(classes or ()),
@@ -118,23 +132,26 @@ def command(
         resume=resume,
         allow_network=allow_network,
     )
-    loaded = job.load(model) if len(inputs) > 1 else model
+    found = find_inputs(inputs)
+    for note in found.notes:
+        print_warning(note)
+    loaded = job.load(model) if found.is_batch else model
     contents: list[Any] = []
     failures: list[tuple[str, TfcsegError]] = []
-    for source, folder in zip(inputs, output_folders(inputs, output), strict=True):
+    for source, folder in zip(found.sources, output_folders(found, output, resume=resume), strict=True):
         try:
             contents.append(_run_one(source, folder, loaded, job, quiet=quiet))
         except Interrupted:
             raise
         except TfcsegError as error:
-            if len(inputs) == 1:
+            if not found.is_batch:
                 raise
             failures.append((source, error))
             print_error(str(error))
     if as_json:
-        _print_json(contents if len(inputs) > 1 else contents[0])
+        _print_json(contents if found.is_batch else contents[0])
     if failures:
-        _print_failures(failures, len(inputs))
+        _print_failures(failures, len(found.sources))
         raise typer.Exit(1)
 
 
@@ -217,6 +234,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
         ("label change", _label_change(stability)),
         ("TC", f"{_percent(stability.tc)} along optical flow" if stability.tc is not None else "not measured"),
+        *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
         *([("recomputed", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
@@ -229,6 +247,11 @@ def _print_summary(report: Report, folder: Path) -> None:
 def _label_change(stability: StabilityFacts) -> str:
     pulse = f"; pulse {stability.pulse:.2f} (1 is steady)" if stability.pulse is not None else ""
     return f"{_percent(stability.label_change)} of the pixels from frame to frame{pulse}"
+
+
+def _confidence(facts: ConfidenceFacts) -> str:
+    fitted = "" if facts.temperature != 1 else "; not calibrated"
+    return f"{_percent(facts.mean)}, {_percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}{fitted}"
 
 
 def _largest(report: Report) -> list[Any]:

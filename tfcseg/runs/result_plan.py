@@ -18,8 +18,10 @@ from tfcseg.media.masks import is_whole_mask
 from tfcseg.model.carry_over import Carried
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import load_carried
-from tfcseg.runs.outputs import OutputDir
+from tfcseg.runs.outputs import OutputDir, numbered
 from tfcseg.runs.state import Checkpoint, RunState
+
+_UNSURE_BELOW = 0.5
 
 LABELS_NAME, CARRIED_NAME = "labels.png", "carried.npz"
 """Labels of the last frame before a checkpoint, and what its keyframe hands on, in the checkpoint's folder."""
@@ -38,6 +40,10 @@ class ResultOptions:
     side_by_side: bool = False
     copy_source: bool = False
     """Also write source.mp4, the frames as they were read, which browsers play whatever the source is."""
+    confidence: bool = False
+    """Also write confidence/00000000.png …: 8-bit gray, 255 times the probability that a label is right."""
+    unsure: float | None = None
+    """Give labels of a smaller probability of being right the value 255, no class; None leaves all."""
     alpha: float = 0.55
     """Opacity of the class colours, 0 to 1."""
     legend: bool = True
@@ -45,6 +51,11 @@ class ResultOptions:
     """Names of the classes to draw, one by one or with commas; the others stay as they were filmed. Empty: all."""
     tc: bool = True
     """Measure TC, which needs optical flow."""
+
+    @property
+    def unsure_below(self) -> float:
+        """Probability of being right below which labels are counted as unsure."""
+        return _UNSURE_BELOW if self.unsure is None else self.unsure
 
     @property
     def page(self) -> bool:
@@ -61,6 +72,8 @@ class ResultOptions:
         """(K,) flags of the classes to draw, None for all. UsageError for senseless options and unknown names."""
         if not 0.0 <= self.alpha <= 1.0:
             raise UsageError(f"an alpha of {self.alpha:g} is not between 0 and 1")
+        if self.unsure is not None and not 0.0 <= self.unsure <= 1.0:
+            raise UsageError(f"--unsure {self.unsure:g} is not between 0 and 1")
         if not self.classes:
             return None
         flags = np.zeros(len(labels), np.bool_)
@@ -98,7 +111,8 @@ class ResultPlan:
                 return False
         except (OSError, OutputError):
             return False
-        masks = [self.out.mask(index) for index in range(frames)] if self.options.masks else []
+        folders = {self.out.masks: self.options.masks, self.out.confidence: self.options.confidence}
+        masks = [numbered(folder, at) for folder, is_written in folders.items() if is_written for at in range(frames)]
         return all(path.is_file() for path in files) and all(map(is_whole_mask, [pictures / LABELS_NAME, *masks]))
 
     def parts(self, frames: int) -> range:
@@ -112,4 +126,5 @@ class ResultPlan:
     def restore_recorder(self, checkpoint: Checkpoint) -> PageRecorder:
         """What report.html needs of the frames before ``checkpoint``; OutputError if it is missing or damaged."""
         folder = self.state.pictures(checkpoint.frames)
-        return PageRecorder.restore(folder, self.labels.palette_array(), self.info.frame_rate)
+        palette, rate = self.labels.palette_array(), self.info.frame_rate
+        return PageRecorder.restore(folder, palette, rate, self.options.unsure_below)

@@ -26,7 +26,7 @@ from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.training.balance import class_shares, rarity_weights
 from tfcseg.training.damage import examine, image_defect, refuse
-from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
+from tfcseg.training.datasets import ClipSource, PairSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
 from tfcseg.training.fused_labels import fuse_media
 from tfcseg.training.fusion import is_street
 from tfcseg.training.labelling import Clip, Still, find_media, label_media
@@ -103,11 +103,13 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
     sources: list[Source]
     if options.stage == "image":
         weights = rarity_weights(class_shares(kept)) * np.where(drawn, MASK_SHARE, 1.0)
-        sources, shares = [StillSource(kept, options.crop, weights)], [float(weights.sum())]
+        in_pairs = options.steady_weight > 0
+        sources = [(PairSource if in_pairs else StillSource)(kept, options.crop, weights)]
+        shares = [float(weights.sum())]
         validation: Source = StillSource(held_out, options.crop)
         if clips:
             # A clip's frames resemble each other: ten of them count as much as one photo.
-            sources.append(ClipSource(clips, options.crop, 1))
+            sources.append(ClipSource(clips, options.crop, 2 if in_pairs else 1))
             shares.append(sum(len(clip.frames) for clip in clips) / 10)
     else:
         sources, shares = [PseudoClipSource(kept, options.crop, KEYFRAME_INTERVAL)], [0.5]
