@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.media.frames import VideoInfo
 from tfcseg.metrics.consistency import PhaseChanges
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import (
     ClassFacts,
     ConfidenceFacts,
@@ -30,7 +30,7 @@ from tfcseg.weights.loading import LoadedModel
 
 _MEANS = (
     "label_change",
-    "tc",
+    "flow_consistency",
     "similarity",
     "updated_fraction",
     "keyframe_ms",
@@ -69,7 +69,7 @@ class Summary:
     """Frames that show the picture of the one before; what follows counts the others."""
     keyframes: int = 0
     label_change: Mean = field(default_factory=Mean)
-    tc: Mean = field(default_factory=Mean)
+    flow_consistency: Mean = field(default_factory=Mean)
     similarity: Mean = field(default_factory=Mean)
     updated_fraction: Mean = field(default_factory=Mean)
     keyframe_ms: Mean = field(default_factory=Mean)
@@ -83,7 +83,7 @@ class Summary:
         self.frames += 1
         self.shares += shares
         self.label_change.add(row.label_change)
-        self.tc.add(row.tc)
+        self.flow_consistency.add(row.flow_consistency)
         self.confidence.add(row.confidence)
         self.unsure.add(row.unsure)
         if row.model_ms is None:  # the result of the frame before
@@ -125,7 +125,7 @@ class RunFacts:
     info: VideoInfo
     frames_decoded: int
     warnings: tuple[str, ...]
-    tc_flow: str | None
+    optical_flow: str | None
     audio: str | None
     """What became of the sound; None if no video was written."""
     range_s: tuple[float | None, float | None]
@@ -155,8 +155,8 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
         speed=_speed_facts(facts, summary),
         stability=StabilityFacts(
             summary.label_change.value,
-            summary.tc.value,
-            facts.tc_flow,
+            summary.flow_consistency.value,
+            facts.optical_flow,
             summary.similarity.value,
             summary.updated_fraction.value,
             summary.keyframes,
@@ -175,16 +175,7 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
 def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
     """Everything that decides what the labels are, besides input and weights."""
     return OptionFacts(
-        options.mode,
-        options.keyframe_interval,
-        options.threshold,
-        options.size,
-        str(model.device),
-        str(model.precision).removeprefix("torch."),
-        options.correlation,
-        options.keyframe_position,
-        options.compile,
-        options.keyframe_carry,
+        **asdict(options), device=str(model.device), precision=str(model.precision).removeprefix("torch.")
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from tfcseg.errors import WeightsError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
+from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import build_segmenter
 from tfcseg.weights.foreign import refuse_other_tensors
 from tfcseg.weights.model_card import ModelCard
@@ -29,14 +30,10 @@ from tfcseg.weights.tensor_file import check_fits
 DESCRIPTION = "without TFC's own weights: keyframes are reused and interpolated, points that changed are not recomputed"
 """Goes into the model's card: published SegFormers know nothing of TFC, whose layer stays the identity it starts as."""
 
-WITHOUT_TFC: dict[str, Any] = {
-    "keyframe_interval": 3,
-    "correlation": "aligned",
-    "keyframe_position": "middle",
-    "keyframe_carry": 0.9,
-    "repairs": False,
-}
-"""Defaults of a network that has no weights of TFC's: those parts that need none, as the shipped models have them."""
+DEFAULTS = replace(
+    PAPER_OPTIONS, keyframe_interval=3, correlation="aligned", keyframe_position="middle", keyframe_carry=0.9
+)
+"""Of a network that has no weights of TFC's: those parts that need none, as the shipped models have them."""
 
 
 class _Names(NamedTuple):
@@ -113,7 +110,7 @@ class ConvertedModel(NamedTuple):
         texts = (f"SegFormer-{variant}", DESCRIPTION, self.about.remarks)
         return ModelCard(
             name=self.about.name,
-            config=replace(self.config, **WITHOUT_TFC),
+            config=replace(self.config, defaults=DEFAULTS, repairs=False),
             labels=self.labels,
             preprocessing=self.about.preprocessing,
             trained_on=self.about.trained_on or "not stated",

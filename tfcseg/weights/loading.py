@@ -19,6 +19,7 @@ from tfcseg.machine import has_bfloat16
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.convert import convert_segformer
+from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.foreign import refuse_other_format
 from tfcseg.weights.model_card import FORMAT, IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
 from tfcseg.weights.registry import REGISTRY, ModelRecord, list_models, locate_weights
@@ -178,6 +179,13 @@ def _read_published(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
     found = convert_segformer(path)
     card = found.card()
     return _network_from(path, card.config, found.state_dict), card, found.sha256
+
+
+def open_model(model: str | Path | LoadedModel, device: DeviceOptions) -> LoadedModel:
+    """Load a model as `load_model` does, unless it is loaded already."""
+    if isinstance(model, LoadedModel):
+        return model
+    return load_model(model, device=device.device, precision=device.precision)
 
 
 def resolve_device(device: str) -> torch.device:
