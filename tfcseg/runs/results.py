@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from tfcseg.drawing.render import Legend, class_shares
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Image
 from tfcseg.media.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
 from tfcseg.model.carry_over import Carried
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import FrameTable
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import save_carried
@@ -139,6 +139,7 @@ class ResultWriter:
             self._end_part()
         if self.recorder:
             self.recorder.drawn_moments()  # while the encoder finishes
+            self.recorder.drawn_doubts()
         self._wait_until_saved()
         out = self._plan.out
         if self._masks:
@@ -209,7 +210,7 @@ class ResultWriter:
         for frame, shares, row in measured:
             self.summary.add(row, shares)
             if self.recorder:
-                self.recorder.add(row, shares, frame.image, frame.labels)
+                self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
             if self._table:
                 self._table.write(row)
             self._last = frame.labels
@@ -284,7 +285,7 @@ class ResultWriter:
             return None
         if checkpoint is not None:
             return self._plan.restore_recorder(checkpoint)
-        return PageRecorder(self._palette, self._plan.info.frame_rate)
+        return PageRecorder(self._palette, self._plan.info.frame_rate, self._options.unsure_below)
 
     def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
         plan, options = self._plan, self._options
