@@ -165,7 +165,7 @@ def test_a_resumed_run_begins_after_the_last_whole_part(clip, out, finished):
         {"overlay": False},
         {"masks": False, "html": False},
         {"frames_csv": False, "report": False},
-        {"side_by_side": True, "legend": False, "tc": False},
+        {"side_by_side": True, "legend": False, "flow_consistency": False},
     ],
 )
 def test_any_choice_of_results_can_be_resumed(clip, tmp_path, options):
@@ -250,7 +250,7 @@ def test_a_folder_of_images_can_be_resumed(tmp_path):
         ({"keyframe_carry": 0.5}, "keyframe carry was 0.0 and is now 0.5"),
         ({"end_s": 0.5}, "end was not given and is now 0.5"),
         ({"results": ResultOptions(alpha=0.3)}, "alpha was 0.55 and is now 0.3"),
-        ({"results": ResultOptions(tc=False)}, "tc was on and is now off"),
+        ({"results": ResultOptions(flow_consistency=False)}, "flow_consistency was on and is now off"),
         ({"results": ResultOptions(classes=("sky", "car"))}, "classes was not given and is now sky, car"),
     ],
 )
@@ -306,7 +306,7 @@ def test_what_a_stopped_stream_left_is_not_called_finished(clip, finished, tmp_p
 
 
 def test_a_run_without_a_report_is_known_again(clip, tmp_path):
-    results = ResultOptions(report=False, overlay=False, tc=False)
+    results = ResultOptions(report=False, overlay=False, flow_consistency=False)
     tfcseg.run(clip, tmp_path / "out", MODEL, results=results)
     before = files(tmp_path / "out")
     with pytest.raises(FinishedError):
@@ -317,7 +317,9 @@ def test_a_run_without_a_report_is_known_again(clip, tmp_path):
     with pytest.raises(OutputError, match=r"input was [0-9a-f]{8}… and is now"):
         tfcseg.run(other, tmp_path / "out", MODEL, resume=True, results=results)
     assert files(tmp_path / "out") == before
-    tfcseg.run(other, tmp_path / "out", MODEL, overwrite=True, results=ResultOptions(overlay=False, tc=False))
+    tfcseg.run(
+        other, tmp_path / "out", MODEL, overwrite=True, results=ResultOptions(overlay=False, flow_consistency=False)
+    )
     assert not (tmp_path / "out" / STATE_FOLDER).exists()
 
 

@@ -60,7 +60,7 @@ class ResultWriter:
         self._saved_s = time.monotonic()
         self._is_between_groups = False
         self._measurer = FrameMeasurer(
-            len(plan.labels), use_flow=plan.options.tc, unsure_below=plan.options.unsure_below
+            len(plan.labels), use_flow=plan.options.flow_consistency, unsure_below=plan.options.unsure_below
         )
         self._videos = self._make_videos(checkpoint)
         self._masks: MaskWriter | None = None
