@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import ablate, bench, compare, doctor, evaluate, held_out, models, publish, run, strip, train
+from tfcseg.cli import ablate, bench, calibrate, compare, doctor, evaluate, held_out, models, publish, run, strip, train
 from tfcseg.cli.program import Program
 from tfcseg.machine import set_default_threads
 
@@ -36,6 +36,7 @@ app.command("train")(train.command)
 app.command("models")(models.command)
 app.command("bench")(bench.command)
 app.command("publish")(publish.command)
+app.command("calibrate")(calibrate.command)
 app.command("doctor")(doctor.command)
 
 

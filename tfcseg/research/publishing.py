@@ -17,7 +17,7 @@ from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder, replace_atomically
 from tfcseg.inference.options import InferenceOptions, checked_options
-from tfcseg.weights.loading import BF16_AGREEMENT, LoadedModel, load_model, resolve_device, save_model
+from tfcseg.weights.loading import BF16_AGREEMENT, CALIBRATED, LoadedModel, load_model, resolve_device, save_model
 from tfcseg.weights.registry import REGISTRY
 from tfcseg.weights.tensor_header import parse_json
 
@@ -90,13 +90,14 @@ def publish(
     make_folder(folder)
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
     config = replace(model.card.config, **(defaults or {}))
+    fitted = {key: value for key, value in model.card.measured.items() if key in CALIBRATED}
     model.network.config = config
     card = replace(
         model.card,
         name=name,
         config=config,
         description=description,
-        measured=measured,
+        measured={**fitted, **measured},
         trained_on=trained_on or model.card.trained_on,
         licence=licence or model.card.licence,
     )
