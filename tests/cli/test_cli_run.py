@@ -50,6 +50,7 @@ REPORT_KEYS = {
         "correlation",
         "keyframe_position",
         "keyframe_carry",
+        "latency",
         "device",
         "precision",
         "compile",

@@ -13,7 +13,7 @@ from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import UsageError
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.masks import read_mask
-from tfcseg.runs.result_plan import ResultOptions
+from tfcseg.runs.result_options import ResultOptions
 
 FRAMES, SIZE = 9, (44, 70)
 
@@ -75,5 +75,5 @@ def test_frames_in_python_know_how_sure_they_are():
 
 
 def test_a_share_is_needed(clip, tmp_path):
-    with pytest.raises(UsageError, match=r"--unsure 1\.2 is not between 0 and 1"):
+    with pytest.raises(UsageError, match=r"unsure 1\.2 is not between 0 and 1"):
         run(clip, tmp_path / "out", unsure=1.2)

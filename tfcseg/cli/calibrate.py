@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfcseg.cli import options
+from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.result_file import claimed_file, show_result
+from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
     from tfcseg.research.calibration import Calibration
 
 
+@grouped
 def command(
+    *,
     sets: Annotated[
         list[Path],
         typer.Argument(
@@ -28,7 +32,7 @@ def command(
         Path | None,
         typer.Option("--output", "-o", help="Weights file with the temperature in its card; else it is printed only."),
     ] = None,
-    device: options.Device = "auto",
+    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.ResultOnly = False,
@@ -37,14 +41,14 @@ def command(
 ) -> None:
     """Fit a model's temperature on labelled stills that it did not learn from, and report the calibration error.
 
-    Example: tfcseg calibrate facades/test -m best.safetensors -o calibrated.safetensors
+    Example: tfcseg calibrate facades/test -o calibrated.safetensors
     """
     from tfcseg.research.calibration import calibrate, write_calibrated
     from tfcseg.weights.loading import load_model
     from tfcseg.weights.registry import locate_weights
 
     with claimed_file(output, sets, overwrite=overwrite):
-        loaded = load_model(model, device=device)
+        loaded = load_model(model, device=device.device, precision=device.precision)
         with stage_progress("stills", shown=not quiet) as on_progress:
             found = calibrate(loaded, sets, on_progress=on_progress)
         if output is not None:

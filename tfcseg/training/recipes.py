@@ -22,7 +22,8 @@ from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
 from tfcseg.media.reader import probe
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
 from tfcseg.model.backbones.mosaic import Mosaic
-from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
+from tfcseg.model.config import ModelConfig
+from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.training.balance import class_shares, rarity_weights
 from tfcseg.training.damage import examine, image_defect, refuse
@@ -48,8 +49,11 @@ PREPROCESSING = {"mosaic": MOSAIC_PREPROCESSING, "efficientnet_lite0": LITE0_PRE
 HELD_OUT_EVERY = 50
 """Every 50th still validates and is not trained on."""
 
-MASK_SHARE = 2.0
+MASK_SHARE = 1.5
 """A photo with a mask drawn by people counts as much as this many that teachers alone have labelled."""
+
+RARITY = 0.5
+"""Power of how much more often photos of rare classes are drawn: 1 (every class alike) cost steadiness."""
 
 VALIDATION_SAMPLES = 64
 
@@ -102,7 +106,7 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
     drawn = np.array([mask_of(still.image) is not None for still in kept])
     sources: list[Source]
     if options.stage == "image":
-        weights = rarity_weights(class_shares(kept)) * np.where(drawn, MASK_SHARE, 1.0)
+        weights = rarity_weights(class_shares(kept)) ** RARITY * np.where(drawn, MASK_SHARE, 1.0)
         in_pairs = options.steady_weight > 0
         sources = [(PairSource if in_pairs else StillSource)(kept, options.crop, weights)]
         shares = [float(weights.sum())]
@@ -279,7 +283,14 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
             averaging=0.0,
         )
     elif stage == "image":
-        base = TrainOptions(stage, steps=4000, batch=8, learning_rate=5e-4, head_rate_scale=2.0)
+        base = TrainOptions(
+            stage,
+            steps=4000,
+            batch=4 if given.get("steady_weight") else 8,
+            learning_rate=2e-4,
+            weight_decay=0.02,
+            warmup_steps=50,
+        )
     else:
         base = TrainOptions(
             stage,

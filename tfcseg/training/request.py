@@ -11,7 +11,8 @@ import torch
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE
 from tfcseg.machine import available_cores, has_bfloat16
-from tfcseg.model.config import HEADS, SIZE_MULTIPLE
+from tfcseg.model.config import HEADS
+from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import process_device, processes_here
 from tfcseg.training.recipes import is_vspw, recipe_options
@@ -19,7 +20,7 @@ from tfcseg.training.teachers import teacher_files
 from tfcseg.weights.loading import resolve_device
 
 STAGES = ("image", "tfc")
-DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 320, 480
+DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 448, 480
 INPUT_SIZE_PX, MOST_INPUT_SIZE_PX = 480, 4096
 VALIDATIONS, VALIDATION_STEPS = 10, 50
 """Times that a run is validated if nothing else was asked for, and the fewest steps between them."""
