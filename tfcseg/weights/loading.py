@@ -49,6 +49,12 @@ MIN_BF16_AGREEMENT = 99.9
 TEMPERATURE = "temperature"
 """Entry of a card's ``measured``: what logits are divided by to say how sure labels are; 1 if it was never fitted."""
 
+CALIBRATION_ERROR = "calibration_error"
+"""Entry of a card's ``measured``: expected calibration error in percent, on the stills that the temperature is of."""
+
+CALIBRATED = (TEMPERATURE, CALIBRATION_ERROR, f"{CALIBRATION_ERROR}_unfitted", "calibration_data")
+"""What calibrating leaves in a card's ``measured``."""
+
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
