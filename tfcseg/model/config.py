@@ -25,3 +25,5 @@ class ModelConfig:
     ffn_dim: int = 1024
     defaults: InferenceOptions = PAPER_OPTIONS
     """Options that hold unless the user says otherwise; the input's size is in the card's preprocessing."""
+    repairs: bool = True
+    """Whether sparse MSDA repairs points (eq. 11). Other programs' weights come without it."""
