@@ -327,7 +327,7 @@ def test_pickles_are_never_opened(save, tmp_path):
 
 def test_files_that_are_none(tmp_path):
     for path in (tmp_path, tmp_path / "missing.safetensors", Path("/dev/null")):
-        with pytest.raises(WeightsError, match="no weights file|is a folder without"):
+        with pytest.raises(WeightsError, match=r"no weights file|is a folder without"):
             load_model(path)
 
 
