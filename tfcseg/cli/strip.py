@@ -32,6 +32,7 @@ def command(
         typer.Option(help="Frames to show, counted from 0.", show_default="0,1,2,3", callback=whole_numbers),
     ] = None,
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
     start: options.Start = None,
     device: DeviceOptions,
