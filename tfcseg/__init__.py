@@ -17,15 +17,28 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfcseg.errors import TfcsegError
+    __version__: str
+
+    from tfcseg.errors import (
+        DataError,
+        FinishedError,
+        InputError,
+        Interrupted,
+        OutputError,
+        TfcsegError,
+        UsageError,
+        WeightsError,
+    )
+    from tfcseg.inference.segment import segment
     from tfcseg.inference.segmented import SegmentedFrame
     from tfcseg.labels.label_sets import LabelSet
     from tfcseg.media.frames import Frame, VideoInfo
     from tfcseg.media.reader import probe, read_frames
     from tfcseg.report import Report
-    from tfcseg.runs.pipeline import run, segment
+    from tfcseg.runs.pipeline import run
     from tfcseg.runs.result_plan import ResultOptions
     from tfcseg.weights.loading import LoadedModel, load_model
+    from tfcseg.weights.model_card import ModelCard
     from tfcseg.weights.registry import list_models
 
 # A library is silent unless its user listens.
@@ -34,31 +47,48 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 _HOMES = {
+    "DataError": "errors",
+    "FinishedError": "errors",
+    "InputError": "errors",
+    "Interrupted": "errors",
+    "OutputError": "errors",
     "TfcsegError": "errors",
+    "UsageError": "errors",
+    "WeightsError": "errors",
+    "segment": "inference.segment",
+    "SegmentedFrame": "inference.segmented",
+    "LabelSet": "labels.label_sets",
     "Frame": "media.frames",
     "VideoInfo": "media.frames",
-    "LabelSet": "labels.label_sets",
-    "SegmentedFrame": "inference.segmented",
-    "run": "runs.pipeline",
-    "segment": "runs.pipeline",
-    "Report": "report",
-    "ResultOptions": "runs.result_plan",
     "probe": "media.reader",
     "read_frames": "media.reader",
+    "Report": "report",
+    "run": "runs.pipeline",
+    "ResultOptions": "runs.result_plan",
     "LoadedModel": "weights.loading",
-    "list_models": "weights.registry",
     "load_model": "weights.loading",
+    "ModelCard": "weights.model_card",
+    "list_models": "weights.registry",
 }
 
 __all__ = [
+    "DataError",
+    "FinishedError",
     "Frame",
+    "InputError",
+    "Interrupted",
     "LabelSet",
     "LoadedModel",
+    "ModelCard",
+    "OutputError",
     "Report",
     "ResultOptions",
     "SegmentedFrame",
     "TfcsegError",
+    "UsageError",
     "VideoInfo",
+    "WeightsError",
+    "__version__",
     "list_models",
     "load_model",
     "probe",
@@ -70,6 +100,15 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: the command line must answer ``--help`` without loading torch."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tfcseg")
     if name not in _HOMES:
         raise AttributeError(f"module 'tfcseg' has no attribute {name!r}")
     return getattr(importlib.import_module(f"tfcseg.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """What there is, also before its first use: interpreters complete names by it."""
+    return sorted({*globals(), *__all__})

@@ -1,14 +1,17 @@
-"""Files of known names in an output folder: whether they may be written there, and that they are on disk."""
+"""Files: claim names in an output folder, replace in one step, wait for the disk, read JSON."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from tfcseg.errors import OutputError, UsageError
+from tfcseg.errors import DataError, OutputError, UsageError
 
 _SUFFIXES_OF_FILES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".gif"),
@@ -78,6 +81,45 @@ def make_folder(folder: Path) -> None:
         raise OutputError(
             f"cannot write to folder {str(folder)!r}: {error.strerror or error}; choose another one"
         ) from error
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its place when the block ends, or vanishes if the block fails.
+
+    An OSError inside becomes an OutputError that names ``path``.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # it has been moved, or never existed
+            temporary.unlink()
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object whose keys are all different; DataError for anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a JSON {type(content).__name__}, not an object of names")
+    return content
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} is given twice")
+    return dict(pairs)
 
 
 def refuse_file_name(folder: Path) -> None:

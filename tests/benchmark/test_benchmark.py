@@ -26,10 +26,10 @@ from tfcseg.comparison.flops import count_gflops
 from tfcseg.errors import InputError, TfcsegError, UsageError
 from tfcseg.inference.engine import IntervalNetwork, network_size
 from tfcseg.inference.options import checked_options
+from tfcseg.inference.segment import segment
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import read_frames
 from tfcseg.model.decode_head import DecodeHead
-from tfcseg.runs.pipeline import segment
 from tfcseg.weights.convert import our_name
 from tfcseg.weights.loading import LoadedModel, load_model
 

@@ -41,7 +41,7 @@ REPORT_KEYS = {
         "compile",
     },
     "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes", "compile_s"},
-    "stability": {"label_change", "tc", "tc_flow", "similarity", "updated_fraction", "keyframes"},
+    "stability": {"label_change", "tc", "tc_flow", "similarity", "updated_fraction", "keyframes", "pulse"},
 }
 
 

@@ -52,7 +52,7 @@ def a_frame(index, *, is_keyframe=False, size=(96, 128), seed=0):
     labels[:, : size[1] // 2] = 3
     w = None if is_keyframe else np.linspace(0, 1, 24 * 32, dtype=np.float32).reshape(24, 32)
     share = None if is_keyframe else 0.8
-    return SegmentedFrame(index, index / 10, image, labels, is_keyframe, w, share, 1.0, False)
+    return SegmentedFrame(index, index / 10, image, labels, is_keyframe, w, share, 1.0, False, ADE31)
 
 
 # ------------------------------------------------------------------------------------------------------- the picture
@@ -121,7 +121,7 @@ def test_colours_end_where_the_scale_ends():
 
 
 def test_frames_are_those_of_a_run(clip, weights, tmp_path):
-    from tfcseg.runs.pipeline import segment
+    from tfcseg.inference.segment import segment
 
     done = call("strip", clip, "-m", weights, "--frames", "5,2", "--threshold", 0.9, "-o", tmp_path / "s.png")
     assert (done.returncode, done.stderr) == (0, "")

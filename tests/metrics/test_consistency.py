@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfcseg.errors import InputError
-from tfcseg.metrics.consistency import ConsistencyMeter
+from tfcseg.metrics.consistency import ConsistencyMeter, PhaseChanges
 
 SIZE = (160, 240)
 
@@ -143,3 +143,39 @@ def test_change_of_size_is_refused():
     meter.update(texture(SIZE), checkers(SIZE))
     with pytest.raises(InputError, match="size"):
         meter.update(texture((100, 100)), checkers((100, 100)))
+
+
+def pulse_of(frames):
+    """Of (is it a keyframe, label change) of each frame."""
+    phases = PhaseChanges()
+    for is_keyframe, label_change in frames:
+        phases.add(is_keyframe=is_keyframe, label_change=label_change)
+    return phases.pulse
+
+
+def test_pulse_counted_by_hand():
+    # Interval 3: keyframes change 0.6 and 0.4, the next frames 0.1 and 0.1, the third ones 0.2 and 0.2.
+    frames = [(True, None), (False, 0.1), (False, 0.2), (True, 0.6), (False, 0.1), (False, 0.2), (True, 0.4)]
+    assert pulse_of(frames) == pytest.approx(0.5 / ((0.5 + 0.1 + 0.2) / 3))
+
+
+def test_the_middle_keyframe_shifts_phases_only():
+    changes = [0.1, 0.2, 0.6] * 5
+    middle = [(index % 3 == 1, change) for index, change in enumerate(changes)]
+    assert pulse_of(middle) == pytest.approx(2)
+
+
+def test_a_steady_change_has_no_pulse():
+    assert pulse_of([(index % 4 == 0, 0.25) for index in range(20)]) == pytest.approx(1)
+
+
+def test_pulse_needs_phases_and_changes():
+    assert pulse_of([]) is None
+    assert pulse_of([(True, 0.1)] * 9) is None  # keyframes only
+    assert pulse_of([(False, 0.1)] * 9) is None
+    assert pulse_of([(index % 3 == 0, 0.0) for index in range(9)]) is None
+
+
+def test_one_long_interval_among_many_does_not_count():
+    short = [(index % 2 == 0, 0.1) for index in range(60)]
+    assert pulse_of([*short, (True, 0.1), (False, 0.1), (False, 0.9), (False, 0.9)]) == pytest.approx(1)

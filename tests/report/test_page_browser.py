@@ -249,6 +249,17 @@ def test_moments_seek_by_click_and_by_key(page):
     assert frame(page) == moments[0]
 
 
+@pytest.mark.parametrize(("width", "height"), [(1300, 757), (390, 700)])
+def test_a_click_on_a_moment_leaves_the_video_in_view(page, width, height):
+    page.emulate(width=width, height=height)
+    page.wait(lambda: page.js("return innerWidth") == width)
+    for number in range(1, page.count(".moment") + 1):
+        page.click(f".moments li:nth-child({number}) .moment")
+        box = page.js("return document.querySelector('#stage').getBoundingClientRect().toJSON()")
+        assert -1 <= box["top"] < box["bottom"] <= height + 1
+    page.emulate()
+
+
 def test_playing_moves_the_playhead_and_space_stops_it(page):
     def set_speed(value):
         page.js("speed.value = arguments[0]; speed.dispatchEvent(new Event('change'))", value)
@@ -361,6 +372,46 @@ def test_a_missing_video_is_said_and_the_rest_works(browser, out, tmp_path):
     browser.press(" ")  # masks play by a timer
     browser.wait(lambda: frame(browser) > 22)
     browser.press(" ")
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_the_source_plays_after_the_folder_was_passed_on(browser, clip, model, tmp_path, copies):
+    options = ResultOptions(copy_source=copies, masks=False, frames_csv=False)
+    shutil.copy(clip, tmp_path / "clip.mp4")
+    tfcseg.run(tmp_path / "clip.mp4", tmp_path / "out", model, start_s=0.2, end_s=1, results=options)
+    (tmp_path / "elsewhere").mkdir()
+    browser.open((tmp_path / "out").rename(tmp_path / "elsewhere" / "out") / "report.html")
+    browser.click("#timeline", x=0.51)
+    browser.press("1")
+    if copies:
+        browser.wait(lambda: shown(browser) == ["source"] and is_at(browser, "source", 8))
+        assert size_of(browser, "source") == list(SIZE[::-1])
+        assert browser.text("#message") == ""
+    else:
+        browser.wait(lambda: "../clip.mp4 is missing" in browser.text("#message"))
+        assert "--copy-source" in browser.text("#message")
+
+
+@pytest.mark.parametrize("width", [1300, 360])
+def test_names_of_classes_are_not_broken(page, width):
+    page.emulate(width=width)
+    page.wait(lambda: page.js("return innerWidth") == width)
+    name = "television receiver handrail_or_fence"
+    page.js("document.querySelector('[data-class] bdi').textContent = arguments[0]", name)
+    lines = page.js(
+        """
+        const text = document.querySelector('[data-class] bdi').firstChild;
+        return text.data.split(" ").map((word) => {
+          const range = document.createRange(), start = text.data.indexOf(word);
+          range.setStart(text, start);
+          range.setEnd(text, start + word.length);
+          return range.getClientRects().length;
+        });
+        """
+    )
+    assert lines == [1, 1, 1]
+    page.emulate()
+    page.open(Path(unquote(page.js("return location.pathname"))))
 
 
 def test_a_run_with_masks_only_has_a_page(browser, clip, model, tmp_path):

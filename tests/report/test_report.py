@@ -33,7 +33,7 @@ KEYS = {
     "options": "mode keyframe_interval threshold size device precision correlation keyframe_position compile "
     "keyframe_carry",
     "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes compile_s",
-    "stability": "label_change tc tc_flow similarity updated_fraction keyframes",
+    "stability": "label_change tc tc_flow similarity updated_fraction keyframes pulse",
     "classes": None,
     "outputs": None,
     "warnings": None,

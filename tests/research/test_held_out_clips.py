@@ -16,12 +16,12 @@ from tests.helpers.tiny_model import moving_images
 from tests.helpers.tiny_teacher import write_teacher
 from tests.research.test_held_out_stills import write_scenes_model
 from tfcseg.errors import DataError, UsageError
+from tfcseg.inference.segment import segment
 from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
 from tfcseg.metrics.scores import VideoConsistency
 from tfcseg.research.held_out import compare_clips
 from tfcseg.research.held_out.clips import HIGHER_IS_BETTER, clip_name
 from tfcseg.research.held_out.targets import ClipTargets, Judges
-from tfcseg.runs.pipeline import segment
 from tfcseg.training.teachers import GRID
 from tfcseg.weights.loading import load_model
 

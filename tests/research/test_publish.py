@@ -12,12 +12,12 @@ from tests.helpers.tiny_model import build_tiny_network, randomise, tiny_card, w
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.cli import app
 from tfcseg.errors import WeightsError
+from tfcseg.inference.segment import segment
 from tfcseg.labels.label_names import VSPW
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.media.images import read_image
 from tfcseg.model.tfc import build_segmenter
 from tfcseg.research.publishing import measure, publish
-from tfcseg.runs.pipeline import segment
 from tfcseg.weights.loading import list_models, load_model, read_card, save_model
 
 MEASURED = {"image_miou": 70.0, "tfc_miou": 69.9, "tfc_vc8": 95.0, "data": "street/val"}

@@ -5,6 +5,7 @@ import pytest
 
 from tests.helpers.tiny_model import moving_images
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.labels.label_sets import ADE31
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.runs import measuring
 from tfcseg.runs.measuring import FrameMeasurer
@@ -16,7 +17,7 @@ def frames():
     for index, image in enumerate(IMAGES):
         labels = (image[..., 0] // 86).astype(np.uint8)
         similarity = None if index % 4 == 0 else np.full((2, 3), index / 100, np.float32)
-        yield SegmentedFrame(index, index / 25, image, labels, index % 4 == 0, similarity, None, 1.5, is_held=False)
+        yield SegmentedFrame(index, index / 25, image, labels, index % 4 == 0, similarity, None, 1.5, False, ADE31)
 
 
 @pytest.mark.parametrize("cores", [1, 16])

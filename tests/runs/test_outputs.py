@@ -13,9 +13,10 @@ import PIL.Image
 import pytest
 
 from tfcseg.errors import DataError, OutputError, UsageError
+from tfcseg.files import replace_atomically
 from tfcseg.labels.label_sets import ADE31, NO_CLASS
 from tfcseg.media.masks import MaskWriter, read_mask
-from tfcseg.runs.outputs import RESULT_NAMES, OutputDir, claimed_output, replace_atomically
+from tfcseg.runs.outputs import RESULT_NAMES, OutputDir, claimed_output
 
 PALETTE = ADE31.palette_array()
 HOSTILE_NAMES = [

@@ -21,11 +21,11 @@ from tfcseg.benchmark.timing import Spread, spread, timed_ms
 from tfcseg.comparison.flops import FLOPS_FACTS, count_flops, count_gflops
 from tfcseg.drawing.render import Legend, class_shares, overlay
 from tfcseg.inference.options import checked_options
+from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.masks import MaskWriter
 from tfcseg.media.reader import VideoWriter, open_frames
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.model.ops.fused import apply_linear
-from tfcseg.runs.pipeline import SegmentedFrame
 from tfcseg.weights.loading import LoadedModel, load_model
 
 _MATRIX = {"cpu": 2048, "cuda": 8192, "mps": 4096}

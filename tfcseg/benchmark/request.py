@@ -18,8 +18,9 @@ from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.errors import UsageError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.inference.segment import segment
+from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Image
-from tfcseg.runs.pipeline import SegmentedFrame, segment
 from tfcseg.weights.loading import LoadedModel, load_model, resolve_device, resolve_precision
 
 PLAIN, IMAGE, TFC = "plain", "image", "tfc"

@@ -18,7 +18,7 @@ from tfcseg.cli.console import is_terminal, one_line, plain, print_error, print_
 from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
 
 if TYPE_CHECKING:
-    from tfcseg.report import Report
+    from tfcseg.report import Report, StabilityFacts
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
     from tfcseg.weights.loading import LoadedModel
@@ -53,6 +53,10 @@ def command(
     ] = None,
     tc: Annotated[bool, typer.Option(help="Measure TC (optical flow).")] = True,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Also write side_by_side.mp4.")] = False,
+    copy_source: Annotated[
+        bool,
+        typer.Option("--copy-source", help="Also write source.mp4, so that the page plays the source anywhere."),
+    ] = False,
     alpha: Annotated[float, typer.Option(help="Opacity of the class colours, 0 to 1.")] = 0.55,
     legend: Annotated[bool, typer.Option(help="Draw the class legend.")] = True,
     classes: Annotated[
@@ -86,7 +90,7 @@ def command(
     from tfcseg.runs.outputs import output_folders
     from tfcseg.runs.result_plan import ResultOptions
 
-    if not (overlay or masks or csv or report or html or side_by_side or as_json):
+    if not (overlay or masks or csv or report or html or side_by_side or copy_source or as_json):
         raise UsageError("every output is switched off; nothing would be written")
     options.check_range(start, end)
     results = ResultOptions(
@@ -96,6 +100,7 @@ def command(
         report=report,
         html=html,
         side_by_side=side_by_side,
+        copy_source=copy_source,
         alpha=alpha,
         legend=legend,
         classes=tuple(classes or ()),
@@ -210,7 +215,7 @@ def _print_summary(report: Report, folder: Path) -> None:
             f"({report.options.device}, {report.options.precision})",
         ),
         *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
-        ("label change", _percent(stability.label_change)),
+        ("label change", _label_change(stability)),
         ("TC", f"{_percent(stability.tc)} along optical flow" if stability.tc is not None else "not measured"),
         *([("recomputed", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
@@ -219,6 +224,11 @@ def _print_summary(report: Report, folder: Path) -> None:
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", plain(value))
     stderr.print(table)
+
+
+def _label_change(stability: StabilityFacts) -> str:
+    pulse = f"; pulse {stability.pulse:.2f} (1 is steady)" if stability.pulse is not None else ""
+    return f"{_percent(stability.label_change)} of the pixels from frame to frame{pulse}"
 
 
 def _largest(report: Report) -> list[Any]:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from tfcseg.comparison.masks import MaskFolder
 from tfcseg.comparison.result import Difference
 from tfcseg.drawing.pictures import RowPainter
+from tfcseg.files import replace_atomically
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, VideoInfo
 from tfcseg.media.reader import VideoWriter
 from tfcseg.report.moments import greatest_moments
-from tfcseg.runs.outputs import replace_atomically
 
 MAX_PICTURES = 6
 PICTURES_APART_S = 1.0

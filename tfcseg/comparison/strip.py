@@ -11,12 +11,11 @@ import PIL.Image
 
 from tfcseg.drawing.strip_picture import Column, draw_strip
 from tfcseg.errors import InputError, UsageError
-from tfcseg.files import claimed_files
+from tfcseg.files import claimed_files, replace_atomically
 from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.inference.segment import segment
 from tfcseg.media.frames import FrameSource, Image
 from tfcseg.media.reader import open_frames
-from tfcseg.runs.outputs import replace_atomically
-from tfcseg.runs.pipeline import segment
 from tfcseg.weights.loading import LoadedModel, load_model
 
 MOST_FRAMES = 12

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tfcseg.comparison.result import METRICS, TradeOffPoint
 from tfcseg.errors import TfcsegError
-from tfcseg.runs.outputs import replace_atomically
+from tfcseg.files import replace_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

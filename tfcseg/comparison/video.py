@@ -29,11 +29,12 @@ from tfcseg.comparison.trade_off import PLOT_NAMES, draw_trade_off, require_matp
 from tfcseg.errors import UsageError
 from tfcseg.files import claimed_files
 from tfcseg.inference.engine import network_size
+from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.media.reader import open_frames
 from tfcseg.report import Report
 from tfcseg.runs.outputs import OutputDir, claimed_output
-from tfcseg.runs.pipeline import SegmentedFrame, prefetch_frames, run
+from tfcseg.runs.pipeline import prefetch_frames, run
 from tfcseg.runs.result_plan import ResultOptions
 from tfcseg.weights.loading import LoadedModel, load_model
 

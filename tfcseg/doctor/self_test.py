@@ -102,8 +102,8 @@ def _agreement(clip: Path, model: LoadedModel) -> float | None:
     import numpy as np
     import torch
 
+    from tfcseg.inference.segment import segment
     from tfcseg.media.reader import read_frames
-    from tfcseg.runs.pipeline import segment
     from tfcseg.weights.loading import load_model
 
     if (model.device.type, model.precision) == ("cpu", torch.float32):

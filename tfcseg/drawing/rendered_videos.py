@@ -1,20 +1,22 @@
-"""The videos of a run: frames with their classes drawn in, and the same beside the source."""
+"""The videos of a run: frames with their classes drawn in, the same beside the source, and the source itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.drawing.render import Legend, overlay, side_by_side
-from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.parts import PartedVideo
+
+if TYPE_CHECKING:
+    from tfcseg.inference.segmented import SegmentedFrame
 
 
 class RenderedVideos:
-    """Draws each frame once for all ``videos``, which are called ``overlay`` and ``side_by_side``.
+    """Draws each frame once for all ``videos``, which are called ``overlay``, ``side_by_side`` and ``source``.
 
     ``palette`` is (K, 3); ``visible`` (K,) are the classes to draw, None for all. OutputError if a video cannot be
     written.
@@ -34,7 +36,9 @@ class RenderedVideos:
 
     def write(self, frame: SegmentedFrame, shares: NDArray[np.float64]) -> None:
         """Append one frame, given the (K,) ``shares`` of its classes."""
-        if not self._videos:
+        if "source" in self._videos:
+            self._videos["source"].write(frame.image)
+        if not self._videos.keys() - {"source"}:
             return
         picture = overlay(frame.image, frame.labels, self._palette, alpha=self._alpha, visible=self._visible)
         if self._legend is not None:

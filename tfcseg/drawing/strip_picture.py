@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
@@ -26,9 +26,11 @@ from tfcseg.drawing.render import (
     shrink,
     shrink_labels,
 )
-from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
+
+if TYPE_CHECKING:
+    from tfcseg.inference.segmented import SegmentedFrame
 
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000
 ROWS = ("source", "image", "tfc", "similarity", "recomputed")

@@ -11,9 +11,9 @@ import cv2
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
+from tfcseg.files import replace_atomically
 from tfcseg.media.masks import read_mask
 from tfcseg.metrics.scores import Labels
-from tfcseg.runs.outputs import replace_atomically
 
 Prediction: TypeAlias = Labels | TfcsegError
 """(H, W) uint8 class indices at the mask's size with 255 = none, or the reason why a frame has no prediction."""

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from tfcseg.evaluation.page import write_page
 from tfcseg.evaluation.provenance import Provenance
+from tfcseg.files import replace_atomically
 from tfcseg.metrics.scores import Mean, VcProtocol, WindowScores
-from tfcseg.runs.outputs import replace_atomically
 
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
 

@@ -12,18 +12,17 @@ Frames are found by listing both folders, never by counting. Anything else of th
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from tfcseg.errors import DataError
+from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.masks import read_mask
 from tfcseg.metrics.scores import Labels
@@ -116,28 +115,6 @@ def read_target(path: Path, num_classes: int) -> tuple[Labels, dict[int, int]]:
     labels[is_stray] = NO_CLASS
     values, counts = np.unique(raw[is_stray], return_counts=True)
     return labels, dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object whose keys are all different; DataError for anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a JSON {type(content).__name__}, not an object of names")
-    return content
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{repeated[0]!r} is given twice")
-    return dict(pairs)
 
 
 def _read_labels(path: Path) -> LabelSet:

@@ -80,7 +80,7 @@ class IntervalNetwork:
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
         self._network = model.network
         self._device, self._dtype = model.device, model.precision
-        self.options = options
+        self.options, self.labels = options, model.labels
         preprocessing = model.card.preprocessing
         mean, std = (np.array(numbers, np.float32) for numbers in (preprocessing.mean, preprocessing.std))
         values = np.arange(256, dtype=np.float32)[:, None]

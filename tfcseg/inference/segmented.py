@@ -1,20 +1,34 @@
-"""A frame with what the network says about it: what rendering and writing get.
+"""A frame with what the network says about it: what users, rendering and writing get.
 
 Letters: H W source image, h w grid of the logits (stride 4).
 """
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.drawing.render import Legend, class_shares, overlay, shrink
+from tfcseg.errors import DataError, TfcsegError, UsageError
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.model.carry_over import Carried
 
+if TYPE_CHECKING:
+    from supervision import Detections
 
-@dataclass(frozen=True, slots=True, eq=False)
+_SHOWN_CLASSES = 3
+_NOTEBOOK_PX = 960
+"""Longer side of the picture in a notebook at most."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SegmentedFrame:
     """A frame and its labels."""
 
@@ -32,5 +46,78 @@ class SegmentedFrame:
     model_ms: float
     is_held: bool
     """The frame's file could not be read: another image stands in."""
+    label_set: LabelSet
+    """Names and colours of the classes."""
     carried: Carried | None = None
     """What a run needs to go on after this frame, at the end of an interval; None from `tfcseg.segment`."""
+
+    @property
+    def classes(self) -> dict[str, float]:
+        """The classes in the frame by name, each with its share of the pixels (0 to 1), the largest first."""
+        shares = class_shares(self.labels, len(self.label_set))
+        order = np.argsort(-shares, kind="stable")
+        return {self.label_set.names[index]: float(shares[index]) for index in order if shares[index] > 0}
+
+    def mask(self, *names: str) -> NDArray[np.bool_]:
+        """(H, W) flags: whether a pixel is of one of these classes, whose case does not matter.
+
+        UsageError for a name that the model does not know, or without any.
+        """
+        if not names:
+            raise UsageError("mask() needs the name of a class, such as mask('person')")
+        return self._flags(names)[self.labels]
+
+    def overlay(self, *, alpha: float = 0.55, classes: str | Iterable[str] = (), legend: bool = False) -> Image:
+        """(H, W, 3) uint8 RGB: the frame with its ``classes`` (empty: all) tinted at opacity ``alpha``.
+
+        UsageError for an opacity outside of 0 to 1 and for a name that the model does not know.
+        """
+        size = (self.labels.shape[0], self.labels.shape[1])
+        visible = self._flags(classes)[: len(self.label_set)] if classes else None
+        picture = overlay(self.image, self.labels, self.label_set.palette_array(), alpha=alpha, visible=visible)
+        if legend:
+            shares = class_shares(self.labels, len(self.label_set))
+            Legend(self.label_set, size).draw(picture, shares if visible is None else shares * visible)
+        return picture
+
+    def to_supervision(self) -> Detections:
+        """The classes in the frame as ``supervision.Detections``, one each, with mask, box, class id and name.
+
+        For the annotators, trackers and writers of Roboflow's ``supervision``. TfcsegError if it is not installed.
+        """
+        if importlib.util.find_spec("supervision") is None:
+            raise TfcsegError("to_supervision() needs the package supervision; run: pip install supervision")
+        from supervision import Detections
+
+        present = np.flatnonzero(class_shares(self.labels, len(self.label_set)))
+        masks = self.labels == present[:, None, None].astype(np.uint8)
+        boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in masks]
+        return Detections(
+            xyxy=np.array([(x, y, x + w, y + h) for x, y, w, h in boxes], np.float32).reshape(-1, 4),
+            mask=masks,
+            class_id=present,
+            data={"class_name": np.array([self.label_set.names[index] for index in present])},
+        )
+
+    def _flags(self, names: str | Iterable[str]) -> NDArray[np.bool_]:
+        """(256,) flags of all label values: whether they are one of these classes."""
+        flags = np.zeros(256, np.bool_)
+        try:
+            flags[self.label_set.indices(names)] = True
+        except DataError as error:
+            raise UsageError(str(error)) from None
+        return flags
+
+    def _repr_png_(self) -> bytes:
+        """The overlay with its legend, for notebooks."""
+        picture = self.overlay(legend=True)
+        height, width = picture.shape[:2]
+        scale = min(1.0, _NOTEBOOK_PX / max(height, width))
+        small = shrink(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
+        return bytes(cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1])
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        largest = list(self.classes.items())[:_SHOWN_CLASSES]
+        shown = ", ".join(f"{name} {share:.0%}" for name, share in largest)
+        return f"<SegmentedFrame {self.index} at {self.time_s:.2f} s, {width}×{height}: {shown}>"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.vspw import read_json_object
+from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.labels.label_tables import KNOWN_NAMES, MERGED, TABLES
 

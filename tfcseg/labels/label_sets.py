@@ -15,7 +15,7 @@ NO_CLASS = 255
 """Label value that means "none of the classes" in 8-bit maps; targets use it as ``ignore_index``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LabelSet:
     """What a model or a data set calls its classes: ``names[i]`` is class ``i``, drawn in ``palette[i]`` (RGB)."""
 
@@ -33,6 +33,10 @@ class LabelSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.names[:3]) + (", …" if len(self.names) > 3 else "")
+        return f"<LabelSet {self.name}: {len(self.names)} classes ({shown})>"
 
     def index(self, name: str) -> int:
         """Class index of ``name``, whose case does not matter; DataError names the closest classes if there is none."""

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngInfo
 
 from tfcseg.errors import DataError, OutputError
-from tfcseg.files import make_folder
-from tfcseg.runs.outputs import replace_atomically
+from tfcseg.files import make_folder, replace_atomically
 
 Labels: TypeAlias = NDArray[np.uint8]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import cv2
@@ -22,6 +23,7 @@ Image: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.uint8]
 
 _MIN_SIDE_PX = 12  # DIS refuses anything smaller
+_MIN_PHASE = 0.1  # of the frames of the most frequent phase: single long intervals say little
 _MIN_FOLLOWED = 0.15  # of the pixels: across cuts the flow is noise that passed the check for 0 to 13 % of them
 
 
@@ -86,6 +88,42 @@ class ConsistencyMeter:
         gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
         small_labels = cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT)
         return _Small(np.asarray(gray, dtype=np.uint8), np.asarray(small_labels, dtype=np.uint8))
+
+
+@dataclass(slots=True)
+class PhaseChanges:
+    """Label change by phase: by how many frames after the last keyframe a frame comes, 0 for keyframes themselves."""
+
+    totals: list[float] = field(default_factory=list)
+    """Sum of label changes of each phase."""
+    counts: list[int] = field(default_factory=list)
+    """How many frames these are."""
+    phase: int | None = None
+    """Of the last frame; None before the first keyframe."""
+
+    def add(self, *, is_keyframe: bool, label_change: float | None) -> None:
+        """Take the next frame; ``label_change`` is None for the first of a video."""
+        if is_keyframe:
+            self.phase = 0
+        elif self.phase is not None:
+            self.phase += 1
+        if self.phase is None or label_change is None:
+            return
+        missing = self.phase + 1 - len(self.counts)
+        self.totals += [0.0] * missing
+        self.counts += [0] * missing
+        self.totals[self.phase] += label_change
+        self.counts[self.phase] += 1
+
+    @property
+    def pulse(self) -> float | None:
+        """Greatest mean label change of a phase divided by the mean over phases: 1 is steady.
+
+        None without at least two phases, or if no label ever changes.
+        """
+        least = _MIN_PHASE * max(self.counts, default=0)
+        means = [total / count for total, count in zip(self.totals, self.counts, strict=True) if count > least]
+        return max(means) * len(means) / sum(means) if len(means) > 1 and sum(means) > 0 else None
 
 
 class _Flow(threading.local):

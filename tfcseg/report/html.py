@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tfcseg.runs.outputs import replace_atomically
+from tfcseg.files import replace_atomically
 
 if TYPE_CHECKING:
     from jinja2 import Environment

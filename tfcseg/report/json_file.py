@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfcseg.runs.outputs import replace_atomically
+from tfcseg.files import replace_atomically
 
 
 def write_json(path: Path, result: object) -> None:

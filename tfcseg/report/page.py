@@ -59,7 +59,11 @@ def _picture_size(report: Report) -> tuple[int, int]:
 def _views(folder: Path, report: Report, start_s: float) -> list[View]:
     """What the stage can show; ``start_s`` is the time of the first frame in the source."""
     outputs = {key: quote(name) for key, name in report.outputs.items()}
-    source = source_view(report.input.path, folder, start_s)
+    source = (
+        View("source", "Source", "video", outputs["source"])
+        if "source" in outputs
+        else source_view(report.input.path, folder, start_s)
+    )
     views = [source] if source is not None else []
     if "overlay" in outputs:
         views.append(View("overlay", "Overlay", "video", outputs["overlay"], is_first=True))

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from tfcseg.drawing.render import Image, Labels, covered, shrink, shrink_labels
 from tfcseg.errors import OutputError
+from tfcseg.files import replace_atomically
 from tfcseg.report.moment_pictures import DrawnMoment, draw_moment, encode_jpeg
 from tfcseg.report.moments import Moment, MomentPool
 from tfcseg.report.player import SERIES, new_timeline
 from tfcseg.report.tables import FrameRow
 from tfcseg.report.thinning import ThinnedSeries
-from tfcseg.runs.outputs import replace_atomically
 
 MOMENTS = 10
 PICTURE_PX = 320

@@ -101,6 +101,7 @@ class StabilityFacts:
     similarity: float | None
     updated_fraction: float | None
     keyframes: int
+    pulse: float | None = None  # greatest mean label change of a phase of the keyframe interval ÷ mean over phases
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from tfcseg.runs.outputs import replace_atomically
+from tfcseg.files import replace_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,9 +15,8 @@ from tfcseg.errors import WeightsError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.files import make_folder
+from tfcseg.files import make_folder, replace_atomically
 from tfcseg.inference.options import InferenceOptions, checked_options
-from tfcseg.runs.outputs import replace_atomically
 from tfcseg.weights.loading import BF16_AGREEMENT, LoadedModel, load_model, resolve_device, save_model
 from tfcseg.weights.registry import REGISTRY
 from tfcseg.weights.tensor_header import parse_json

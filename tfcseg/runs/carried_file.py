@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from tfcseg.errors import OutputError
+from tfcseg.files import replace_atomically
 from tfcseg.model.carry_over import Carried
-from tfcseg.runs.outputs import replace_atomically
 
 
 def save_carried(path: Path, carried: Carried) -> None:

@@ -14,7 +14,7 @@ from tfcseg.files import identity
 from tfcseg.runs.folder_lock import STATE_FOLDER, folder_lock
 from tfcseg.runs.state import RunState, unfinished_frames
 
-RESULT_NAMES = ("overlay.mp4", "side_by_side.mp4", "report.json", "report.html", "frames.csv")
+RESULT_NAMES = ("overlay.mp4", "side_by_side.mp4", "source.mp4", "report.json", "report.html", "frames.csv")
 _MASK_NAME = re.compile(r"[0-9]{8,}\.png")
 _MASK_LEFTOVER = re.compile(r"\.[0-9]{8,}\.png\.part")
 _MASK_MARK = (
@@ -38,6 +38,11 @@ class OutputDir:
     def side_by_side(self) -> Path:
         """Video of source and result."""
         return self.path / "side_by_side.mp4"
+
+    @property
+    def source(self) -> Path:
+        """Copy of the source that browsers play."""
+        return self.path / "source.mp4"
 
     @property
     def report_json(self) -> Path:
@@ -165,23 +170,6 @@ def claimed_output(
             with suppress(OSError):  # something was written
                 output.path.rmdir()
         raise
-
-
-@contextmanager
-def replace_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place when the block ends, or vanishes if the block fails.
-
-    An OSError inside becomes an OutputError that names ``path``.
-    """
-    temporary = _temporary(path)
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {_reason(error)}") from error
-    finally:
-        with suppress(OSError):  # it has been moved, or never existed
-            temporary.unlink()
 
 
 def _is_own_mask(path: Path) -> bool:

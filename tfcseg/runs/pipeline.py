@@ -1,31 +1,24 @@
-"""The one file that knows the order: decode → preprocess → model → label → render → write → report.
-
-`segment` turns frames into segmented frames; `run` is a whole video with everything it writes.
-"""
+"""A whole video with everything it writes: decode → preprocess → model → label → render → write → report."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
-from itertools import islice, tee
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
-from tfcseg.errors import InputError, TfcsegError, UsageError
-from tfcseg.inference.engine import FrameResult, IntervalNetwork
-from tfcseg.inference.intervals import Group, run_intervals
-from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.errors import InputError, TfcsegError
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
+from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
-from tfcseg.model.carry_over import Carried
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
 from tfcseg.runs.options import RunOptions
@@ -36,98 +29,6 @@ from tfcseg.runs.resuming import go_on, identify, refuse_finished, refuse_other_
 from tfcseg.runs.state import Identity, RunState, unfinished_frames
 from tfcseg.runs.summary import build_report
 from tfcseg.weights.loading import LoadedModel
-
-
-def segment(
-    frames: Iterable[Frame | Image],
-    model: LoadedModel,
-    *,
-    mode: str = "tfc",
-    keyframe_interval: int | None = None,
-    threshold: float | None = None,
-    size: int | None = None,
-    correlation: str | None = None,
-    keyframe_position: str | None = None,
-    keyframe_carry: float | None = None,
-    latency: str = "normal",
-) -> Iterator[SegmentedFrame]:
-    """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
-
-    frames: from `read_frames`, or plain (H, W, 3) uint8 RGB arrays, all of one size within an interval. ``mode`` is
-    ``tfc``, ``blend``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``, ``keyframe_position``
-    ``first`` or ``middle`` of an interval, ``keyframe_carry`` how much of the keyframe before keyframes keep (0 to 1);
-    what is None is the model's default. With ``latency`` ``low`` every frame comes out before the next is asked for.
-    Holds some intervals of frames, and nothing between two calls: two videos interleaved do not affect each other.
-    UsageError for senseless options.
-    """
-    options = checked_options(
-        model,
-        mode=mode,
-        keyframe_interval=keyframe_interval,
-        threshold=threshold,
-        size=size,
-        correlation=correlation,
-        keyframe_position=keyframe_position,
-        keyframe_carry=keyframe_carry,
-        latency=latency,
-    )
-    return segment_with(frames, model, options)
-
-
-def segment_with(
-    frames: Iterable[Frame | Image], model: LoadedModel, options: InferenceOptions
-) -> Iterator[SegmentedFrame]:
-    """Segment frames as `segment` does, with options that were checked before."""
-    network = IntervalNetwork(model, options)
-    numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
-    # Whoever keeps the frames must not keep what only the network needs.
-    return (replace(frame, carried=None) for frame in _segment(numbered, network))
-
-
-def _segment(
-    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None = None
-) -> Iterator[SegmentedFrame]:
-    """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on."""
-    if network.options.latency == "low":
-        ahead, behind = tee(frames)  # the second is one frame behind the first
-        yield from map(_join, ahead, network.stream((frame.image for frame in behind), before))
-        return
-    for group, results in run_intervals(network, _groups(frames, network.frames_at_once), before):
-        while group:
-            yield _join(group.pop(0), results.pop(0))
-
-
-def _groups(frames: Iterator[Frame], length: int) -> Iterator[Group[list[Frame]]]:
-    """``frames`` in groups of ``length``; the last one has what is left."""
-    while group := list(islice(frames, length)):
-        yield Group([frame.image for frame in group], group)
-        del group
-
-
-def _join(frame: Frame, result: FrameResult) -> SegmentedFrame:
-    return SegmentedFrame(
-        frame.index,
-        frame.time_s,
-        frame.image,
-        result.labels,
-        result.is_keyframe,
-        result.similarity,
-        result.updated_fraction,
-        result.model_ms,
-        frame.is_held,
-        result.carried,
-    )
-
-
-def _as_frame(index: int, frame: Frame | Image) -> Frame:
-    if isinstance(frame, Frame):
-        return frame
-    if not isinstance(frame, np.ndarray) or not frame.size:
-        raise UsageError(f"a frame is {type(frame).__name__}; a (H, W, 3) uint8 RGB array with pixels is needed")
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise UsageError(f"a frame is {frame.dtype} {frame.shape}; (H, W, 3) uint8 RGB is needed")
-    return Frame(index, float(index), frame, is_held=False)
-
 
 Progress = Callable[[SegmentedFrame, VideoInfo], None]
 
@@ -288,7 +189,7 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
         stack.callback(writer.stop)
-        segmented = stack.enter_context(closing(_segment(read, network, writer.carried)))  # type: ignore[type-var]
+        segmented = stack.enter_context(closing(segment_frames(read, network, writer.carried)))  # type: ignore[type-var]
         _write_all(segmented, writer, thread, frames.info, on_frame)
         writer.close()
 
@@ -324,6 +225,3 @@ def _write_all(
             pending.popleft().result()
     for future in pending:
         future.result()
-
-
-__all__ = ["SegmentedFrame", "run", "segment"]

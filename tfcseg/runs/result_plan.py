@@ -36,6 +36,8 @@ class ResultOptions:
     html: bool | None = None
     """Write report.html; None: if there is a report."""
     side_by_side: bool = False
+    copy_source: bool = False
+    """Also write source.mp4, the frames as they were read, which browsers play whatever the source is."""
     alpha: float = 0.55
     """Opacity of the class colours, 0 to 1."""
     legend: bool = True
@@ -52,7 +54,8 @@ class ResultOptions:
     @property
     def videos(self) -> tuple[str, ...]:
         """Names of the videos that are written."""
-        return tuple(name for name in ("overlay", "side_by_side") if getattr(self, name))
+        wanted = {"overlay": self.overlay, "side_by_side": self.side_by_side, "source": self.copy_source}
+        return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
     def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
         """(K,) flags of the classes to draw, None for all. UsageError for senseless options and unknown names."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tfcseg.inference.options import InferenceOptions
 from tfcseg.media.frames import VideoInfo
+from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.report import (
     ClassFacts,
     FrameRow,
@@ -59,6 +60,7 @@ class Summary:
     updated_fraction: Mean = field(default_factory=Mean)
     keyframe_ms: Mean = field(default_factory=Mean)
     non_keyframe_ms: Mean = field(default_factory=Mean)
+    phases: PhaseChanges = field(default_factory=PhaseChanges)
 
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
         """Take one frame: what was measured of it, and the (K,) ``shares`` of its classes."""
@@ -66,6 +68,7 @@ class Summary:
         self.keyframes += row.is_keyframe
         self.shares += shares
         self.label_change.add(row.label_change)
+        self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
         self.tc.add(row.tc)
         self.similarity.add(row.similarity)
         self.updated_fraction.add(row.updated_fraction)
@@ -78,6 +81,7 @@ class Summary:
             "frames": self.frames,
             "keyframes": self.keyframes,
             "shares": self.shares.tolist(),
+            "phases": asdict(self.phases),
             **{name: [mean.total, mean.count] for name, mean in means.items()},
         }
 
@@ -85,7 +89,9 @@ class Summary:
     def from_json(cls, content: dict[str, Any]) -> Summary:
         """What ``to_json`` returned."""
         means = {name: Mean(*content[name]) for name in _MEANS}
-        return cls(np.array(content["shares"], np.float64), content["frames"], content["keyframes"], **means)
+        phases = PhaseChanges(**content["phases"])
+        shares = np.array(content["shares"], np.float64)
+        return cls(shares, content["frames"], content["keyframes"], phases=phases, **means)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,7 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
             summary.similarity.value,
             summary.updated_fraction.value,
             summary.keyframes,
+            summary.phases.pulse,
         ),
         classes=_class_facts(facts.model, summary),
         outputs=facts.outputs,

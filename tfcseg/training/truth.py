@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.vspw import read_json_object
+from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.training.fusion import VOC_NAMES
 

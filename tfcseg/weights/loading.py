@@ -46,7 +46,7 @@ MIN_BF16_AGREEMENT = 99.9
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class LoadedModel:
     """A network ready for inference (eval mode, on its device), and what is known about it."""
 
@@ -61,6 +61,11 @@ class LoadedModel:
     def labels(self) -> LabelSet:
         """The classes of its logits."""
         return self.card.labels
+
+    def __repr__(self) -> str:
+        size, dtype = f"{self.parameters / 1e6:.1f} M parameters", str(self.precision).removeprefix("torch.")
+        knows = f"{len(self.labels)} classes ({self.labels.name})"
+        return f"<LoadedModel {self.card.name}: {self.card.config.backbone}, {knows}, {size}, {self.device}, {dtype}>"
 
 
 def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: torch.dtype = torch.float16) -> str:

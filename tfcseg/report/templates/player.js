@@ -38,6 +38,11 @@ const startPlayer = (data) => {
   const frameAt = (view, time) => clamp(Math.floor((time - view.start_s) * data.rate + 0.01), 0, last);
   const say = (text) => { byId("message").textContent = text; };
 
+  const whyNot = ({ key, title, url }) => {
+    const advice = key === "source" && !url.startsWith("source.") ? "; tfcseg run --copy-source puts a copy beside this page" : "";
+    return `${title} cannot be played: ${decodeURIComponent(url)} is missing, or this browser lacks its format${advice}`;
+  };
+
   /** Views whose layers `view` shows, the one that keeps the time last. */
   const partsOf = (view) => (view.kind === "wipe" ? view.of.map((key) => views.get(key)) : [view]);
   /** The left view of a wipe, which goes along with the master. */
@@ -92,7 +97,7 @@ const startPlayer = (data) => {
     state.view = view;
     for (const radio of all("input[name=view]")) radio.checked = radio.value === view.key;
     const missing = partsOf(view).find((part) => failed.has(part.key));
-    say(missing ? `${missing.title} cannot be played: the file was moved, or this browser lacks its format` : "");
+    say(missing ? whyNot(missing) : "");
     const keeper = partsOf(view).pop();
     const video = videoOf(keeper);
     const isNew = video && master !== keeper;
@@ -250,7 +255,7 @@ const startPlayer = (data) => {
   for (const button of all("[data-seek]")) {
     button.addEventListener("click", () => {
       goTo(Number(button.dataset.seek));
-      byId("player").scrollIntoView({ block: "nearest" });
+      byId("stage").scrollIntoView({ block: "nearest" });
     });
   }
   for (const button of all("[data-step]")) button.addEventListener("click", () => step(Number(button.dataset.step)));

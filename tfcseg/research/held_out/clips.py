@@ -21,6 +21,7 @@ import numpy as np
 from tfcseg.errors import UsageError
 from tfcseg.evaluation.result import percent
 from tfcseg.inference.options import InferenceOptions, check_variants, variant_options
+from tfcseg.inference.segment import segment_with
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
@@ -30,7 +31,6 @@ from tfcseg.report import OptionFacts
 from tfcseg.research.held_out.networks import refuse_doubles
 from tfcseg.research.held_out.result import made_by
 from tfcseg.research.held_out.targets import ClipTargets, Judges
-from tfcseg.runs.pipeline import segment_with
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.loading import LoadedModel, load_model
 

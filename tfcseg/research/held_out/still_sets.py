@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.vspw import read_json_object
+from tfcseg.files import read_json_object
 from tfcseg.labels.label_maps import merged_classes
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Image
