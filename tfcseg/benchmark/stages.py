@@ -25,7 +25,7 @@ from tfcseg.benchmark.timing import synchronise
 OTHER = "other"
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "preprocess": ("tfcseg.inference.engine:IntervalNetwork._to_network",),
+    "preprocess": ("tfcseg.inference.engine:IntervalNetwork.to_input",),
     "low stages": (),
     "high stages": (),
     "head": (

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfcseg.errors import UsageError
-from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODE_VARIANTS, MODES, SIZE_MULTIPLE
+from tfcseg.model.config import (
+    CORRELATIONS,
+    KEYFRAME_POSITIONS,
+    KEYFRAMES,
+    LATENCIES,
+    LONGEST_INTERVAL,
+    MODE_VARIANTS,
+    MODES,
+    SIDES,
+    SIZE_MULTIPLE,
+)
 from tfcseg.spelling import hint
 from tfcseg.weights.loading import LoadedModel
 
@@ -29,6 +39,10 @@ class InferenceOptions:
     """How much keyframes take over from the one before, 0 to 1; 0 in modes without interpolation."""
     latency: str = "normal"
     """``normal`` or ``low``."""
+    sides: str = "one"
+    """``one`` or ``both``."""
+    keyframes: str = "fixed"
+    """``fixed`` or ``adaptive``; then ``keyframe_interval`` is the longest."""
     compile: bool = False
     """Whether `IntervalNetwork.compile` is to be called before the first frame."""
 
@@ -40,7 +54,7 @@ class InferenceOptions:
     @property
     def carries(self) -> bool:
         """Whether keyframes take anything over from the one before."""
-        return self.uses_memory and self.keyframe_carry > 0
+        return self.uses_memory and (self.keyframe_carry > 0 or self.sides == "both")
 
     @property
     def uses_memory(self) -> bool:
@@ -59,14 +73,22 @@ def checked_options(
     keyframe_position: str | None = None,
     keyframe_carry: float | None = None,
     latency: str = "normal",
+    sides: str | None = None,
+    keyframes: str | None = None,
     compile: bool = False,
 ) -> InferenceOptions:
     """Options with the model's defaults for what is None; UsageError for values that make no sense.
 
-    Low latency needs the keyframe first, which is then the default.
+    Low latency needs the keyframe first, which is then the default. Both sides are the default where there can be
+    two, and keyframes then adaptive unless an interval is given.
     """
     config = model.card.config
-    interval = config.keyframe_interval if keyframe_interval is None else keyframe_interval
+    can_be_both = mode in ("tfc", "blend") and latency == "normal"
+    chosen_sides = ("both" if can_be_both else "one") if sides is None else sides
+    is_adaptive = chosen_sides == "both" and keyframe_interval is None
+    choice = ("adaptive" if is_adaptive else "fixed") if keyframes is None else keyframes
+    longest = LONGEST_INTERVAL if choice == "adaptive" else config.keyframe_interval
+    interval = longest if keyframe_interval is None else keyframe_interval
     limit = config.threshold if threshold is None else threshold
     carry = config.keyframe_carry if keyframe_carry is None else keyframe_carry
     side = model.card.preprocessing.size if size is None else size
@@ -83,6 +105,7 @@ def checked_options(
         raise UsageError(f"no keyframe position {position!r}; there are {', '.join(KEYFRAME_POSITIONS)}")
     if latency == "low" and position != "first":
         raise UsageError(f"low latency cannot wait for a keyframe in the {position} of its interval; use first")
+    _check_sides(mode, latency, chosen_sides, choice)
     if not 1 <= interval <= 1000:
         raise UsageError(f"a keyframe interval of {interval} is not between 1 and 1000")
     if not 0.0 <= limit <= 1.0:
@@ -100,8 +123,23 @@ def checked_options(
         position,
         carry if mode in ("tfc", "blend") else 0.0,
         latency,
+        chosen_sides if mode != "image" and interval > 1 else "one",
+        choice,
         compile,
     )
+
+
+def _check_sides(mode: str, latency: str, sides: str, keyframes: str) -> None:
+    if sides not in SIDES:
+        raise UsageError(f"no sides {sides!r}; there are {', '.join(SIDES)}")
+    if keyframes not in KEYFRAMES:
+        raise UsageError(f"no keyframes {keyframes!r}; there are {', '.join(KEYFRAMES)}")
+    if sides == "both" and latency == "low":
+        raise UsageError("low latency cannot wait for a keyframe after a frame; use sides one")
+    if sides == "both" and mode not in ("tfc", "blend"):
+        raise UsageError(f"mode {mode} has one side; use tfc or blend")
+    if sides == "one" and keyframes == "adaptive":
+        raise UsageError("adaptive keyframes need both sides: leave sides one out, or take fixed keyframes")
 
 
 def variant_options(

@@ -16,7 +16,7 @@ from tfcseg.inference.options import InferenceOptions, checked_options
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, Image
-from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 from tfcseg.weights.loading import LoadedModel
 
 
@@ -67,7 +67,7 @@ def segment_with(
 
 
 def segment_frames(
-    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None = None
+    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None = None
 ) -> Iterator[SegmentedFrame]:
     """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on."""
     if network.options.latency == "low":

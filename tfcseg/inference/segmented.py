@@ -18,7 +18,7 @@ from tfcseg.drawing.render import Legend, class_shares, overlay, shrink
 from tfcseg.errors import DataError, TfcsegError, UsageError
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
-from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -48,7 +48,7 @@ class SegmentedFrame:
     """The frame's file could not be read: another image stands in."""
     label_set: LabelSet
     """Names and colours of the classes."""
-    carried: Carried | None = None
+    carried: HandedOn | None = None
     """What a run needs to go on after this frame, at the end of an interval; None from `tfcseg.segment`."""
 
     @property

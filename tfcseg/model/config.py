@@ -39,6 +39,18 @@ KEYFRAME_POSITIONS = ("first", "middle")
 frame refers to the nearest keyframe, before or after it, which halves the distance at the price of waiting for it."""
 
 
+SIDES = ("one", "both")
+"""Keyframes that frames refer to. ``one``: that of their interval (the paper). ``both``: those before and after."""
+
+KEYFRAMES = ("fixed", "adaptive")
+"""``fixed``: every n-th frame. ``adaptive``: where the scene has changed, at the latest every n-th frame."""
+
+LONGEST_INTERVAL = 16
+"""Of adaptive keyframes, if none is given."""
+
+EVIDENCE = (0.0, 0.0, 0.0, 0.0, 0.14, 0.29, 0.43, 0.57, 0.71, 0.86, 1.0)
+"""e(w) of a model that nothing was fitted for, at w = 0, 0.1, … 1."""
+
 LATENCIES = ("normal", "low")
 """``low``: every frame's labels come before the next frame is asked for, for live input."""
 
@@ -59,3 +71,5 @@ class ModelConfig:
     keyframe_position: str = "first"
     keyframe_carry: float = 0.0
     """How much of the keyframe before a keyframe keeps where both agree (model/carry_over.py); 0 is the paper."""
+    evidence: tuple[float, ...] = EVIDENCE
+    """How much more often than by chance positions of similarity 0 … 1 have one label (model/evidence.py)."""

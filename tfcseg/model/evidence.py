@@ -21,14 +21,14 @@ Shapes: T frames, K classes, C channels, h w grid of the logits, h8 w8 grid of w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tfcseg.model.alignment import find_shift, move
-from tfcseg.model.correlation import per_frame, similarity
+from tfcseg.model.carry_over import Carried
+from tfcseg.model.correlation import similarity
 from tfcseg.model.decode_head import resize
 
 CARRY = 0.95
@@ -60,10 +60,6 @@ class Glimpse(NamedTuple):
     match: Tensor
     """Level 2 as `Keyframe.match` (T, C, h8, w8): what is compared."""
 
-    def rows(self, rows: slice) -> Glimpse:
-        """Some of the frames."""
-        return Glimpse(*(part[rows] for part in self))
-
 
 class Opinion(NamedTuple):
     """What is said about a frame's positions (one row each)."""
@@ -75,9 +71,9 @@ class Opinion(NamedTuple):
     match: Tensor
     """(1, C, h8, w8) of the frame."""
 
-    def fits(self, size: tuple[int, int]) -> bool:
-        """Whether frames from images of ``size`` (H, W) can be compared with it."""
-        return (4 * self.logits.shape[-2], 4 * self.logits.shape[-1]) == size
+
+HandedOn: TypeAlias = Carried | Opinion
+"""What the keyframe after an interval takes over from those before it, on one side or on both."""
 
 
 class Likeness(NamedTuple):
@@ -89,12 +85,6 @@ class Likeness(NamedTuple):
     """w of eq. 6 (T, 1, h, w)."""
     evidence: Tensor
     """e(w) (T, 1, h, w), 0 in another scene."""
-
-    def of(self, frame: int) -> Likeness:
-        """That of one frame."""
-        points = self.similarity[0].numel()
-        rows = None if self.rows is None else self.rows[frame * points : (frame + 1) * points]
-        return Likeness(rows, self.similarity[frame : frame + 1], self.evidence[frame : frame + 1])
 
 
 def sureness(logits: Tensor) -> Tensor:
@@ -117,7 +107,7 @@ def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence
     """How frames with ``match`` (T, C, h8, w8) resemble one with ``other`` (1, C, h8, w8), on a grid of ``size``."""
     fine = (2 * match.shape[-2], 2 * match.shape[-1])
     shift = find_shift(other, match)
-    w = similarity(move(resize(other, fine), shift and shift.rows, len(match)), resize(match, fine))
+    w = similarity(move(resize(other, fine), None if shift is None else shift.rows, len(match)), resize(match, fine))
     w = resize(w, size)
     rows = None if shift is None else _rows(resize(shift.cells.to(w.dtype), size), fine)
     return Likeness(rows, w, evidence(w, curve))
@@ -125,7 +115,7 @@ def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence
 
 def _rows(cells: Tensor, fine: tuple[int, int]) -> Tensor:
     """Rows among h·w positions from displacements (T, 2, h, w) in cells of a grid of size ``fine``."""
-    frames, _, h, w = cells.shape
+    h, w = cells.shape[-2:]
     scale = cells.new_tensor([h / fine[0], w / fine[1]]).view(2, 1, 1)
     y, x = (cells * scale).round().long().unbind(1)
     y = (torch.arange(h, device=cells.device)[:, None] + y).clamp_(0, h - 1)
@@ -187,7 +177,7 @@ def between(sides: Sequence[Side], ask: Callable[[Tensor], Tensor]) -> Between:
         logits = torch.lerp(logits, side.logits(), share)
         weight, w = weight + added, torch.maximum(w, side.like.similarity)
     # At most the own weight of a sure frame; where even that is too little, nothing has to be asked.
-    may_need = (OWN_WEIGHT > OWN_SHARE * (OWN_WEIGHT + weight)).flatten(1)
+    may_need = (OWN_SHARE * (OWN_WEIGHT + weight) < OWN_WEIGHT).flatten(1)
     rows = may_need.any(dim=1).nonzero()[:, 0]
     fraction = torch.zeros(len(logits), device=logits.device)
     if len(rows):

@@ -15,7 +15,7 @@ from typing import TypeVar
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
-from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, ModelConfig
+from tfcseg.model.config import CORRELATIONS, EVIDENCE, KEYFRAME_POSITIONS, ModelConfig
 from tfcseg.weights.tensor_header import parse_json
 
 FORMAT = "tfcseg-1"
@@ -131,6 +131,7 @@ def _config(values: dict[str, object]) -> ModelConfig:
         raise ValueError(f"unknown correlation {_shown(correlation)}")
     if not isinstance(position, str) or position not in KEYFRAME_POSITIONS:
         raise ValueError(f"unknown keyframe_position {_shown(position)}")
+    curve = values.pop("evidence", list(EVIDENCE))
     _require_keys(values, set(_CONFIG_BOUNDS))
     numbers = {key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()}
     limit = _number("threshold", threshold, 0, 1)
@@ -140,6 +141,7 @@ def _config(values: dict[str, object]) -> ModelConfig:
         correlation=correlation,
         keyframe_position=position,
         keyframe_carry=_number("keyframe_carry", carry, 0, 1),
+        evidence=tuple(_number("evidence", value, 0, 1) for value in _sequence("evidence", curve, len(EVIDENCE))),
         **numbers,
     )
     if config.embed_dim % config.heads:
