@@ -59,8 +59,9 @@ def test_no_class_of_a_model_is_forgotten(source, target):
 @pytest.mark.parametrize("model", [SCENES, ADE31], ids=lambda labels: labels.name)
 def test_our_label_sets_have_maps_to_the_public_data_sets(model, target):
     label_map = built_in_label_map(model, label_set(KNOWN_NAMES[target]))
-    assert label_map == BUILT_IN[model.name, target]
-    assert {name: label_map.get(name) for name in ADE31.names} == dict(TABLES["ade31", target])  # scenes only adds
+    own = {name: counterpart for name, counterpart in BUILT_IN["scenes", target].items() if name in model.names}
+    assert label_map == own  # scenes only adds to ade31
+    assert len(label_map) >= 8
 
 
 @pytest.mark.parametrize(

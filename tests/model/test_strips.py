@@ -67,7 +67,7 @@ def test_backbones_in_strips_give_the_same_features(name, is_folded, monkeypatch
             cuts.append(len(rows))
             return counting(x, rows, layers)
 
-        for module in ("efficientnet_lite", "mix_transformer"):
+        for module in ("inverted_residual", "mix_transformer"):
             monkeypatch.setattr(f"tfcseg.model.backbones.{module}.in_strips", count)
         monkeypatch.setattr(strips_module, "STRIP_BYTES", 20_000)
         found = network.encode_low(image)

@@ -531,6 +531,9 @@ def test_the_page_of_an_evaluation(browser, tmp_path):
     worst = min(result.per_video, key=lambda score: score.miou)
     assert browser.text("[aria-labelledby=videos-title] tbody th") == worst.name
     assert browser.count(".matrix .right") == len(counted)
+    assert browser.text("[aria-labelledby=worst-title] .moment-head bdi") == "0_<i>hills, frame 00000175"
+    assert browser.count("[aria-labelledby=worst-title] img") == 2 * 4
+    browser.wait(lambda: browser.js("return document.querySelector('.moment img').naturalWidth") > 0)
     assert_legible(browser)
     assert browser.complaints() == []
     assert browser.count("b > b, h1 i, th i") == 0

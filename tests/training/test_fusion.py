@@ -12,10 +12,10 @@ import pytest
 from tests.helpers.media import run_ffmpeg
 from tests.helpers.tiny_teacher import GREEN, RED, write_teacher
 from tfcseg.errors import DataError
-from tfcseg.labels.label_names import VOC21
+from tfcseg.labels.label_names import CITYSCAPES19, VOC21
 from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
 from tfcseg.training.fused_labels import fuse_media
-from tfcseg.training.fusion import follow_mask, fuse_teachers, grid_mask, to_bytes
+from tfcseg.training.fusion import follow_mask, fuse_street, fuse_teachers, grid_mask, is_street, to_bytes
 from tfcseg.training.labelling import find_media, label_media
 from tfcseg.training.recipes import Distillation, distilled_material, recipe_options
 from tfcseg.training.teachers import GRID, taught_labels
@@ -258,7 +258,7 @@ def test_the_student_learns_what_its_teachers_know(tmp_path, teachers):
     assert taught_labels([scene]) is ADE31
     assert taught_labels([scene, things]) is SCENES
     assert taught_labels([things, scene]) is SCENES
-    with pytest.raises(DataError, match=r"voc\.tflite knows Pascal VOC's objects only; add one of ADE20K's 32 classes"):
+    with pytest.raises(DataError, match=r"no teacher knows ADE20K.s 32 classes, which .*voc\.tflite only adds to"):
         taught_labels([things])
     odd = write_teacher(tmp_path / "odd.tflite", classes=7)
     with pytest.raises(DataError, match=r"odd\.tflite knows 7 classes, neither ADE20K's 32 nor Pascal VOC's 21"):
@@ -304,3 +304,60 @@ def test_a_video_without_a_frame_that_decodes_is_told(tmp_path, teachers):
         distilled_material(job, options, 1)
     material = distilled_material(replace(job, skip_bad=True), options, 1)
     assert material.left_out == [f"{video}: cannot be decoded"]
+
+
+def street_of(**shares):
+    """Cityscapes' teacher (1, 1, C) that is sure of so much."""
+    said = np.zeros((1, 1, len(CITYSCAPES19)), np.uint8)
+    for name, share in shares.items():
+        said[..., CITYSCAPES19.index(name.replace("_", " "))] = round(255 * share)
+    return said
+
+
+def scene_of(**shares):
+    fused = np.zeros((1, 1, len(SCENES)), np.float32)
+    for name, share in shares.items():
+        fused[..., SCENES.index(name)] = share
+    return fused
+
+
+def test_a_street_is_said_by_three_teachers_alike():
+    mixed = fuse_street(scene_of(road=0.4, sidewalk=0.6), street_of(road=1.0))
+    assert mixed[0, 0, SCENES.index("road")] == pytest.approx(0.4 * 2 / 3 + 1 / 3)
+    assert mixed.sum() == pytest.approx(1)
+
+
+def test_vegetation_is_what_the_others_see_of_it():
+    mixed = fuse_street(scene_of(grass=0.3, tree=0.1, sky=0.6), street_of(vegetation=1.0))
+    grass, tree = (mixed[0, 0, SCENES.index(name)] for name in ("grass", "tree"))
+    assert grass == pytest.approx(0.3 * 2 / 3 + 0.75 / 3, abs=2e-3)
+    assert tree == pytest.approx(0.1 * 2 / 3 + 0.25 / 3, abs=2e-3)
+    assert fuse_street(scene_of(sky=1.0), street_of(vegetation=1.0))[0, 0, SCENES.index("tree")] > 0.33
+
+
+def test_what_only_streets_have_is_cityscapes_to_say():
+    mixed = fuse_street(scene_of(building=1.0), street_of(traffic_light=0.8, building=0.2))
+    assert mixed[0, 0, SCENES.index("traffic light")] == pytest.approx(0.8, abs=2e-3)
+    assert mixed.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_where_the_others_contradict_each_other_the_street_teacher_decides():
+    mixed = fuse_street(scene_of(), street_of(car=1.0))
+    assert mixed[0, 0].argmax() == SCENES.index("car")
+    assert mixed.sum() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ({"road": 0.1, "sky": 0.9}, True),
+        ({"car": 0.2}, True),
+        ({"grass": 1.0}, False),
+        ({"road": 0.2, "floor": 0.4}, False),
+    ],
+)
+def test_streets_are_paved_and_outside(shares, expected):
+    scene = np.zeros((8, 8, len(ADE31)), np.uint8)
+    for name, share in shares.items():
+        scene[..., ADE31.index(name)] = round(255 * share)
+    assert is_street(scene) is expected

@@ -27,7 +27,7 @@ BOUNDARY_SHARE = 0.08
 """Share of the cells at stride 4 beside another class: what the default model finds on the demo clip."""
 
 _SEED = 0
-_WIDTHS = {"efficientnet_lite0": 128}
+_WIDTHS = {"mosaic": 128, "efficientnet_lite0": 128}
 _MIT_WIDTH = 256
 _BISECTIONS = 14
 

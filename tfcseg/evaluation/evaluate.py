@@ -195,6 +195,7 @@ def _summarise(
         protocol=scoring.protocol,
         mode=mode,
         dataset=dataset.root.resolve().name,
+        labels=dataset.labels,
         split=dataset.split,
         speed=speed,
         provenance=provenance,

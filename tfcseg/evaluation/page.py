@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.evaluation.frame_pictures import colour_key, draw_frame, unpack, worst_of
 from tfcseg.report.html import write_html
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _CELLS = 24
 """Classes with a row of their own in the matrix; the others share one."""
 
-_CONFUSIONS, _WORST, _SKIPS = 12, 10, 50
+_CONFUSIONS, _WORST, _SKIPS, _PICTURED = 12, 10, 50, 8
 _FEW = 1e-4
 """Share of all pixels below which a confusion says nothing."""
 
@@ -30,15 +30,36 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
     )
     context = {
         "evaluation": evaluation,
-        "version": version("tfcseg"),
         "classes": _class_rows(evaluation),
         "matrix": _matrix(evaluation),
         "confusions": _confusions(evaluation),
         "worst": videos[:_WORST],
         "others": videos[_WORST:],
         "skipped": evaluation.skipped[:_SKIPS],
+        **_worst_frames(evaluation),
     }
     write_html(path, "eval.html", context)
+
+
+def _worst_frames(evaluation: Evaluation) -> dict[str, Any]:
+    """Pictures of the ``worst_frames``, and the ``key`` to their colours."""
+    labels, drawn, maps = evaluation.labels, [], []
+    names = [*labels.names, "none"]
+    for each in worst_of([score.worst_frames for score in evaluation.per_video], _PICTURED):
+        target, prediction = unpack(each.target), unpack(each.prediction)
+        maps += [target, prediction]
+        drawn.append(
+            {
+                "title": f"{each.video}, frame {each.frame}",
+                "value": each.wrong,
+                "pictures": draw_frame(each.image, target, {"Prediction": prediction}, labels),
+                "changes": [
+                    {"before": names[truth], "after": names[label], "share": share}
+                    for truth, label, share in each.confusions
+                ],
+            }
+        )
+    return {"worst_frames": drawn, "key": colour_key(maps, labels)}
 
 
 def _class_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -8,13 +8,15 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tfcseg.evaluation.frame_pictures import WorstFrame
 from tfcseg.evaluation.page import write_page
 from tfcseg.evaluation.provenance import Provenance
 from tfcseg.files import replace_atomically
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.metrics.scores import Mean, VcProtocol, WindowScores
 
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
@@ -59,6 +61,7 @@ class VideoScore:
     tc: Mean
     label_change: Mean
     skipped: tuple[Skip, ...]
+    worst_frames: tuple[WorstFrame, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ class Evaluation:
     mode: str
     dataset: str
     """Name of its folder."""
+    labels: LabelSet
+    """The classes of the data set."""
     split: str
     speed: Speed
     provenance: Provenance

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, TfcsegError
+from tfcseg.evaluation.frame_pictures import WorstFrames
 from tfcseg.evaluation.predictions import Prediction, PredictionSource
 from tfcseg.evaluation.result import Skip, SkipKind, VideoScore, percent
 from tfcseg.evaluation.stability import StabilityScores
@@ -98,9 +99,12 @@ class VideoScorer:
         confusion = ConfusionMatrix(scoring.num_classes)
         consistency = VideoConsistency(VC_WINDOWS, scoring.protocol)
         stability = StabilityScores()
+        worst = WorstFrames(self.video.name, scoring.is_predictable())
         frames = 0
         for frame, target, predicted, prediction, after_gap in self._scored_frames(predict):
+            before = confusion.counts.copy()
             confusion.update(target, prediction)
+            worst.offer(frame.stem, frame.image, confusion.counts - before, target, prediction)
             consistency.update(target, prediction, after_gap=after_gap)
             if scoring.measure_tc:
                 self._measure_tc(stability, frame, predicted, after_gap)
@@ -119,6 +123,7 @@ class VideoScorer:
             tc=stability.tc,
             label_change=stability.label_change,
             skipped=tuple(self.skipped),
+            worst_frames=worst.frames(),
         )
         return score, confusion.counts
 

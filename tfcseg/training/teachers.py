@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, UsageError
-from tfcseg.labels.label_names import VOC21
+from tfcseg.labels.label_names import CITYSCAPES19, VOC21
 from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
 
 GRID = 128
@@ -106,23 +106,26 @@ def teachers_by_classes(paths: Sequence[Path]) -> dict[int, list[Path]]:
     groups: dict[int, list[Path]] = {}
     for path in paths:
         known = Teacher(path).num_classes
-        if known not in (len(ADE31), len(VOC21)):
+        if known not in (len(ADE31), len(VOC21), len(CITYSCAPES19)):
             raise DataError(
-                f"teacher {path} knows {known} classes, neither ADE20K's {len(ADE31)} nor Pascal VOC's {len(VOC21)}; "
-                "leave it out"
+                f"teacher {path} knows {known} classes, neither ADE20K's {len(ADE31)} nor Pascal VOC's {len(VOC21)} "
+                f"nor Cityscapes' {len(CITYSCAPES19)}; leave it out"
             )
         groups.setdefault(known, []).append(path)
     return groups
 
 
 def taught_labels(paths: Sequence[Path]) -> LabelSet:
-    """What a student of these teachers learns: ADE31, or SCENES if some know ADE31 and some Pascal VOC.
+    """What a student of these teachers learns: SCENES if one knows Pascal VOC, else ADE31.
 
-    DataError if all of them know VOC only: they say nothing about the background, which is most of any picture.
+    DataError if none knows ADE31, which speaks of every picture: the others know objects or streets only; or if one
+    knows Cityscapes and none Pascal VOC.
     """
     groups = teachers_by_classes(paths)
     if len(ADE31) not in groups:
-        raise DataError(f"teacher {paths[0]} knows Pascal VOC's objects only; add one of ADE20K's {len(ADE31)} classes")
+        raise DataError(f"no teacher knows ADE20K's {len(ADE31)} classes, which {paths[0]} only adds to; add one")
+    if len(CITYSCAPES19) in groups and len(VOC21) not in groups:
+        raise DataError("a teacher of Cityscapes' classes needs one of Pascal VOC's beside it")
     return SCENES if len(VOC21) in groups else ADE31
 
 

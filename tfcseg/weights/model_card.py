@@ -19,7 +19,7 @@ from tfcseg.model.config import CORRELATIONS, EVIDENCE, KEYFRAME_POSITIONS, Mode
 from tfcseg.weights.tensor_header import parse_json
 
 FORMAT = "tfcseg-1"
-BACKBONES = ("efficientnet_lite0", *(f"mit_{variant}" for variant in MIT_VARIANTS))
+BACKBONES = ("mosaic", "efficientnet_lite0", *(f"mit_{variant}" for variant in MIT_VARIANTS))
 
 _NAME_LIMIT = 100
 _TEXT_LIMIT = 2000
