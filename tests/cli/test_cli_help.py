@@ -23,7 +23,7 @@ from tfcseg.cli.values import one_of
 from tfcseg.labels.label_names import FACADES8
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.metrics.scores import VC_PROTOCOLS
-from tfcseg.model.config import MODES
+from tfcseg.model.options import MODES
 from tfcseg.weights.loading import resolve_precision
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.engine import MAX_ASPECT, IntervalNetwork, network_size
 from tfcseg.inference.options import checked_options
-from tfcseg.model.config import MODES
+from tfcseg.model.options import MODES
 
 MODEL = build_tiny_model()
 SIDES = st.integers(1, 20_000)

@@ -12,7 +12,7 @@ from tests.helpers.tiny_model import build_tiny_network, moving_clip
 from tfcseg.errors import OutputError
 from tfcseg.model.alignment import find_shift
 from tfcseg.model.carry_over import SAME_SCENE, Carried, Carrying, carry_over, carry_weight
-from tfcseg.model.config import CORRELATIONS
+from tfcseg.model.options import CORRELATIONS
 from tfcseg.runs.carried_file import load_carried, save_carried
 
 SIZE = (32, 64)

@@ -10,7 +10,8 @@ import torch
 
 from tests.helpers import written_out
 from tests.helpers.tiny_model import BACKBONES, build_tiny_network, halving_threshold, moving_clip
-from tfcseg.model.config import CORRELATIONS, ModelConfig
+from tfcseg.model.config import ModelConfig
+from tfcseg.model.options import CORRELATIONS
 from tfcseg.model.tfc import Keyframe, build_segmenter
 
 SIZE = (32, 64)

@@ -25,7 +25,7 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.masks import read_mask
 from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES
-from tfcseg.runs.result_plan import ResultOptions
+from tfcseg.runs.result_options import ResultOptions
 
 FRAMES = 40
 SIZE = (46, 70)

@@ -20,10 +20,9 @@ from tests.helpers.tiny_model import (
 )
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.model.alignment import Shift
-from tfcseg.model.config import CORRELATIONS
 from tfcseg.model.correlation import similarity
+from tfcseg.model.options import CORRELATIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
 from tfcseg.research.ablation.ablate import Scope, ablate
 from tfcseg.research.ablation.network import AblatedSegmenter, Variant

@@ -32,7 +32,7 @@ from tfcseg.report import FrameTable
 from tfcseg.runs.fingerprint import fingerprint
 from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER, folder_lock
 from tfcseg.runs.journal import Journal
-from tfcseg.runs.result_plan import ResultOptions
+from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.state import Checkpoint, RunState, unfinished_frames
 
 PART_FRAMES = 4

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,11 @@ from rich.table import Table
 
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, one_line, plain, print_error, print_line, print_warning, stderr
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
+from tfcseg.model.options import InferenceOptions
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
     from tfcseg.report import Report, StabilityFacts
@@ -28,37 +33,17 @@ Inputs = Annotated[
 ]
 
 
+@grouped
 def command(
     context: typer.Context,
+    *,
     inputs: Inputs,
     output: options.Output = None,
     model: options.Model = "default",
-    mode: options.Mode = "tfc",
-    keyframe_interval: options.KeyframeInterval = None,
-    threshold: options.Threshold = None,
-    size: options.Size = None,
-    correlation: options.Correlation = None,
-    keyframe_position: options.KeyframePosition = None,
-    keyframe_carry: options.KeyframeCarry = None,
-    latency: options.Latency = "normal",
+    inference: InferenceOptions,
     start: options.Start = None,
     end: options.End = None,
-    overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
-    masks: Annotated[bool, typer.Option(help="Write masks/00000000.png …, value = class index.")] = True,
-    csv: Annotated[bool, typer.Option(help="Write frames.csv.")] = True,
-    report: Annotated[bool, typer.Option(help="Write report.json.")] = True,
-    html: Annotated[
-        bool | None,
-        typer.Option("--html/--no-html", help="Write report.html, a page to look at.", show_default="if --report"),
-    ] = None,
-    tc: Annotated[bool, typer.Option(help="Measure TC (optical flow).")] = True,
-    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Also write side_by_side.mp4.")] = False,
-    copy_source: Annotated[
-        bool,
-        typer.Option("--copy-source", help="Also write source.mp4, so that the page plays the source anywhere."),
-    ] = False,
-    alpha: Annotated[float, typer.Option(help="Opacity of the class colours, 0 to 1.")] = 0.55,
-    legend: Annotated[bool, typer.Option(help="Draw the class legend.")] = True,
+    results: Annotated[ResultOptions, Without("classes")],
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,9 +52,7 @@ def command(
             autocompletion=options.completing(options.class_names),
         ),
     ] = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    compile_network: options.Compile = False,
+    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
@@ -88,37 +71,22 @@ def command(
     """
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.outputs import output_folders
-    from tfcseg.runs.result_plan import ResultOptions
+    from tfcseg.weights.loading import open_model
 
-    if not (overlay or masks or csv or report or html or side_by_side or copy_source or as_json):
+    if not (results.page or results.report or results.videos or results.masks or results.frames_csv or as_json):
         raise UsageError("every output is switched off; nothing would be written")
     options.check_range(start, end)
-    results = ResultOptions(
-        overlay=overlay,
-        masks=masks,
-        frames_csv=csv,
-        report=report,
-        html=html,
-        side_by_side=side_by_side,
-        copy_source=copy_source,
-        alpha=alpha,
-        legend=legend,
-        classes=tuple(classes or ()),
-        tc=tc,
-    )
     job = RunOptions(
-        **options.network_options(context),
+        inference=inference,
+        device=device,
         start_s=start,
         end_s=end,
-        device=device,
-        precision=precision,
-        compile=compile_network,
-        results=results,
+        results=replace(results, classes=tuple(classes or ())),
         overwrite=overwrite,
         resume=resume,
         allow_network=allow_network,
     )
-    loaded = job.load(model) if len(inputs) > 1 else model
+    loaded = open_model(model, device) if len(inputs) > 1 else model
     contents: list[Any] = []
     failures: list[tuple[str, TfcsegError]] = []
     for source, folder in zip(inputs, output_folders(inputs, output), strict=True):

@@ -16,9 +16,15 @@ from rich.table import Table
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, plain, print_line, print_warning, stderr
 from tfcseg.errors import Interrupted, UsageError
+from tfcseg.weights.device import DEVICES
 
 if TYPE_CHECKING:
     from tfcseg.training.run import TrainListener, TrainResult
+
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda, cuda:<number> or mps.", autocompletion=options.completing(lambda: DEVICES)),
+]
 
 
 def command(
@@ -88,7 +94,10 @@ def command(
     threads: Annotated[
         int | None, typer.Option(help="Threads of the network on the CPU.", show_default="all cores")
     ] = None,
-    device: options.Device = "auto",
+    device: Annotated[
+        str,
+        typer.Option(help="auto, cpu, cuda, cuda:<number> or mps.", autocompletion=options.completing(lambda: DEVICES)),
+    ] = "auto",
     precision: Annotated[
         str, typer.Option(help="auto, fp32 or bf16 (auto: bf16 where the hardware has it, else fp32).")
     ] = "auto",

@@ -34,7 +34,8 @@ from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.frames import Image
 from tfcseg.media.images import read_image
 from tfcseg.metrics.scores import VcProtocol
-from tfcseg.weights.loading import LoadedModel, load_model
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 _SAMPLES = 3
 """Videos on whose beginnings FLOPs are counted."""
@@ -62,8 +63,7 @@ def compare_dataset(
     plan: Plan | None = None,
     *,
     scope: Scope | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Comparison:
@@ -81,7 +81,7 @@ def compare_dataset(
     inputs = [root] if plan.baseline is None else [root, plan.baseline]
     with claimed_files(folder, _result_names(folder, plan), inputs=inputs, overwrite=overwrite) as clear:
         baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
-        loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
+        loaded = open_model(model, device)
         wanted = plan.without_doubles(loaded)
         job = _DatasetComparison(dataset, folder, wanted, scope, loaded, on_progress)
         runs = wanted.runs(loaded)

@@ -35,8 +35,9 @@ from tfcseg.media.reader import open_frames
 from tfcseg.report import Report
 from tfcseg.runs.outputs import OutputDir, claimed_output
 from tfcseg.runs.pipeline import prefetch_frames, run
-from tfcseg.runs.result_plan import ResultOptions
-from tfcseg.weights.loading import LoadedModel, load_model
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
 _FLOP_SAMPLES = 3
@@ -54,8 +55,7 @@ def compare_video(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Comparison:
@@ -75,7 +75,7 @@ def compare_video(
     inputs = [source] if plan.baseline is None else [source, plan.baseline]
     with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
         with _claimed_runs(folder, plan, inputs, overwrite=overwrite):
-            loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
+            loaded = open_model(model, device)
             clip = _Clip(source, start_s, end_s, on_progress)
             wanted = plan.without_doubles(loaded)
             job = _VideoComparison(clip, folder, wanted, loaded, wanted.runs(loaded))
@@ -200,7 +200,7 @@ class _VideoComparison:
 
     def _samples(self, report: Report) -> list[list[Image]]:
         """Beginnings of intervals from all over the video."""
-        count = max(each.options.keyframe_interval for each in self.runs[: len(self.plan.network_modes)])
+        count = max(each.options.longest_interval for each in self.runs[: len(self.plan.network_modes)])
         starts = {report.input.frames_decoded * part // _FLOP_SAMPLES for part in range(_FLOP_SAMPLES)}
         return [self.clip.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
 

@@ -206,7 +206,7 @@ class _Window:
         keyframe = self._spans[-1][0]
         if slot.grid != keyframe.grid:  # another size begins anew
             return True
-        if slot.index - keyframe.index >= self._options.keyframe_interval:
+        if slot.index - keyframe.index >= self._options.longest_interval:
             return True
         if self._options.keyframes == "fixed":
             return False

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,12 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.model.carry_over import Carried
-from tfcseg.model.config import SIZE_MULTIPLE
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.ops.compiled import CompiledBackbone, compile_backbone
 from tfcseg.model.ops.label_map import labels_from_logits
+from tfcseg.model.options import SIZE_MULTIPLE, InferenceOptions
 from tfcseg.model.tfc import Keyframe
 from tfcseg.weights.loading import LoadedModel
 
@@ -210,7 +208,7 @@ class IntervalNetwork:
         length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
         batch = self.to_input(images)
         before = _if_it_fits(before, batch)
-        memory, others = self.network.intervals(batch, length, key, before, **(self._method | self._carrying))
+        memory, others = self.network.intervals(batch, length, key, before, self.options)
         key_labels, labels = iter(_to_labels(memory.logits, size)), iter(_to_labels(others.logits, size))
         similarity, updated = iter(others.similarity.float().cpu().numpy()), iter(others.updated_fraction.tolist())
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
@@ -263,7 +261,7 @@ class IntervalNetwork:
             batch = self.to_input([image])
             _, memory = self.network.keyframe(batch)
             taken = _if_it_fits(before() if callable(before) else before, batch)
-            memory = self.network.carry_over(memory, taken, **self._carrying)
+            memory = self.network.carry_over(memory, taken, self.options)
             hand_on(self._carried(memory))
             labels = _to_labels(memory.logits, size)
         except torch.OutOfMemoryError:
@@ -275,26 +273,12 @@ class IntervalNetwork:
         self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
     ) -> list[FrameResult]:
         started_s = time.perf_counter()
-        result = self.network.non_keyframes(self.to_input(images), memory, **self._method)
+        result = self.network.non_keyframes(self.to_input(images), memory, self.options)
         labels = _to_labels(result.logits, size)
         similarity = result.similarity.float().cpu().numpy()
         updated = result.updated_fraction.cpu().tolist()
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
         return [FrameResult(labels[t], False, similarity[t], updated[t], elapsed_ms) for t in range(len(images))]
-
-    @property
-    def _method(self) -> dict[str, Any]:
-        options = self.options
-        return {"mode": options.mode, "threshold": options.threshold, "correlation": options.correlation}
-
-    @property
-    def _carrying(self) -> dict[str, Any]:
-        options = self.options
-        return {
-            "threshold": options.threshold,
-            "correlation": options.correlation,
-            "carry": options.keyframe_carry,
-        }
 
     def to_input(self, images: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
         """(T, 3, H', W') normalised, in channels-last order as the pixels come; ``size`` is the options', if None."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from tfcseg.model.options import InferenceOptions
+
 if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
 
@@ -63,19 +65,11 @@ def model_facts(model: LoadedModel) -> ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class OptionFacts:
+class OptionFacts(InferenceOptions):
     """Everything that decides what the labels are, besides input and model."""
 
-    mode: str
-    keyframe_interval: int
-    threshold: float
-    size: int | None  # short side of the network's input
-    device: str
-    precision: str
-    correlation: str
-    keyframe_position: str
-    compile: bool = False  # rounds differently
-    keyframe_carry: float = 0.0
+    device: str = ""
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True)

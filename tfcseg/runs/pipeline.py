@@ -10,25 +10,30 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tfcseg.errors import InputError, TfcsegError
 from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
-from tfcseg.runs.result_plan import ResultOptions, ResultPlan
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.results import ResultWriter
 from tfcseg.runs.resuming import go_on, identify, refuse_finished, refuse_other_run
 from tfcseg.runs.state import Identity, RunState, unfinished_frames
 from tfcseg.runs.summary import build_report
-from tfcseg.weights.loading import LoadedModel
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 Progress = Callable[[SegmentedFrame, VideoInfo], None]
 
@@ -38,24 +43,16 @@ def run(
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     *,
-    mode: str = "tfc",
-    keyframe_interval: int | None = None,
-    threshold: float | None = None,
-    size: int | None = None,
-    correlation: str | None = None,
-    keyframe_position: str | None = None,
-    keyframe_carry: float | None = None,
-    latency: str = "normal",
     start_s: float | None = None,
     end_s: float | None = None,
     device: str = "auto",
     precision: str = "auto",
-    compile: bool = False,
     results: ResultOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
     allow_network: bool = False,
     on_frame: Progress = lambda frame, info: None,
+    **inference: Any,
 ) -> Report:
     """Segment a video, a folder of frames or stdin (``-``) and write what ``results`` asks for; returns the report.
 
@@ -65,19 +62,10 @@ def run(
     is no failure, if there is nothing left to resume.
     """
     options = RunOptions(
-        mode=mode,
-        keyframe_interval=keyframe_interval,
-        threshold=threshold,
-        size=size,
-        correlation=correlation,
-        keyframe_position=keyframe_position,
-        keyframe_carry=keyframe_carry,
-        latency=latency,
+        inference=InferenceOptions(**inference),
+        device=DeviceOptions(device, precision),
         start_s=start_s,
         end_s=end_s,
-        device=device,
-        precision=precision,
-        compile=compile,
         results=results or ResultOptions(),
         overwrite=overwrite,
         resume=resume,
@@ -130,8 +118,8 @@ def _prepared(
     out: OutputDir, source: str | Path, model: str | Path | LoadedModel, options: RunOptions
 ) -> Iterator[_Job]:
     """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
-    loaded = options.load(model)
-    network = IntervalNetwork(loaded, options.for_network(loaded))
+    loaded = open_model(model, options.device)
+    network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
     options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
     identity = identify(source, loaded, network.options, options.results, options.range_s)
     if options.resume:

@@ -5,13 +5,9 @@ Letters: K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tfcseg.errors import DataError, OutputError, UsageError
+from tfcseg.errors import OutputError
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.masks import is_whole_mask
@@ -19,56 +15,11 @@ from tfcseg.model.evidence import HandedOn
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import load_carried
 from tfcseg.runs.outputs import OutputDir
+from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.state import Checkpoint, RunState
 
 LABELS_NAME, CARRIED_NAME = "labels.png", "carried.npz"
 """Labels of the last frame before a checkpoint, and what its keyframe hands on, in the checkpoint's folder."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResultOptions:
-    """Which results a run writes, and how they look."""
-
-    overlay: bool = True
-    masks: bool = True
-    frames_csv: bool = True
-    report: bool = True
-    html: bool | None = None
-    """Write report.html; None: if there is a report."""
-    side_by_side: bool = False
-    copy_source: bool = False
-    """Also write source.mp4, the frames as they were read, which browsers play whatever the source is."""
-    alpha: float = 0.55
-    """Opacity of the class colours, 0 to 1."""
-    legend: bool = True
-    classes: str | Sequence[str] = ()
-    """Names of the classes to draw, one by one or with commas; the others stay as they were filmed. Empty: all."""
-    tc: bool = True
-    """Measure TC, which needs optical flow."""
-
-    @property
-    def page(self) -> bool:
-        """Whether report.html is written."""
-        return self.report if self.html is None else self.html
-
-    @property
-    def videos(self) -> tuple[str, ...]:
-        """Names of the videos that are written."""
-        wanted = {"overlay": self.overlay, "side_by_side": self.side_by_side, "source": self.copy_source}
-        return tuple(name for name, is_wanted in wanted.items() if is_wanted)
-
-    def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
-        """(K,) flags of the classes to draw, None for all. UsageError for senseless options and unknown names."""
-        if not 0.0 <= self.alpha <= 1.0:
-            raise UsageError(f"an alpha of {self.alpha:g} is not between 0 and 1")
-        if not self.classes:
-            return None
-        flags = np.zeros(len(labels), np.bool_)
-        try:
-            flags[labels.indices(self.classes)] = True
-        except DataError as error:
-            raise UsageError(str(error)) from None
-        return flags
 
 
 @dataclass(frozen=True, slots=True)

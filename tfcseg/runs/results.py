@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from tfcseg.drawing.render import Legend
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Image
 from tfcseg.media.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
 from tfcseg.model.evidence import HandedOn
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import FrameTable
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import save_carried

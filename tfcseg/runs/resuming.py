@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from tfcseg.errors import FinishedError, OutputError
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.media.ffmpeg import ffmpeg_path
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import to_json
 from tfcseg.runs.fingerprint import fingerprint
 from tfcseg.runs.outputs import OutputDir
-from tfcseg.runs.result_plan import ResultOptions, ResultPlan
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import Checkpoint, Identity, RunState, difference
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.loading import LoadedModel
@@ -45,7 +46,6 @@ def identify(
         "input": content,
         "start": range_s[0],
         "end": range_s[1],
-        "latency": options.latency,  # decides what is computed together, and so the last bits
         **_network_identity(model.sha256, to_json(option_facts(model, options))),
         **{name.replace("_", " "): value for name, value in wanted.items()},
     }

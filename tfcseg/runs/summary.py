@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.media.frames import VideoInfo
 from tfcseg.metrics.consistency import PhaseChanges
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import (
     ClassFacts,
     FrameRow,
@@ -144,16 +144,7 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
 def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
     """Everything that decides what the labels are, besides input and weights."""
     return OptionFacts(
-        options.mode,
-        options.keyframe_interval,
-        options.threshold,
-        options.size,
-        str(model.device),
-        str(model.precision).removeprefix("torch."),
-        options.correlation,
-        options.keyframe_position,
-        options.compile,
-        options.keyframe_carry,
+        **asdict(options), device=str(model.device), precision=str(model.precision).removeprefix("torch.")
     )
 
 

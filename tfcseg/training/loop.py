@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from tfcseg.errors import DataError, TfcsegError
-from tfcseg.model.config import CORRELATIONS
+from tfcseg.model.options import CORRELATIONS
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample

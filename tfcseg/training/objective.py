@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tfcseg.model.alignment import move
 from tfcseg.model.correlation import interpolation_weight
+from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.losses import WeightedSum, hard_cross_entropy, similarity_loss, soft_cross_entropy
@@ -58,7 +59,7 @@ def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlati
     The paper averages L_seg over the frames and does not say how: here every labelled pixel counts once.
     """
     keyframe_logits, memory = network.keyframe(images[:, 0])
-    result = network.non_keyframes(images[:, 1:].flatten(0, 1), memory, correlation=correlation)
+    result = network.non_keyframes(images[:, 1:].flatten(0, 1), memory, InferenceOptions(correlation=correlation))
     key = segmentation_loss(keyframe_logits, labels[:, 0])
     rest = segmentation_loss(result.logits, labels[:, 1:].flatten(0, 1))
     size = (result.similarity.shape[-2], result.similarity.shape[-1])

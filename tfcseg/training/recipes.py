@@ -22,7 +22,8 @@ from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
 from tfcseg.media.reader import probe
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
 from tfcseg.model.backbones.mosaic import Mosaic
-from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
+from tfcseg.model.config import ModelConfig
+from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.training.balance import class_shares, rarity_weights
 from tfcseg.training.damage import examine, image_defect, refuse

@@ -11,7 +11,8 @@ import torch
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE
 from tfcseg.machine import available_cores, has_bfloat16
-from tfcseg.model.config import HEADS, SIZE_MULTIPLE
+from tfcseg.model.config import HEADS
+from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import process_device, processes_here
 from tfcseg.training.recipes import is_vspw, recipe_options

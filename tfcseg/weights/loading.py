@@ -18,6 +18,7 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.machine import has_bfloat16
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
 from tfcseg.weights.registry import REGISTRY, ModelRecord, list_models, locate_weights
 from tfcseg.weights.tensor_file import check_fits, check_shapes, read_tensor_file, write_tensor_file
@@ -129,6 +130,13 @@ def load_model(
     facts = {"device": str(target), "precision": shown, "asked": precision, "sha256": file.sha256}
     logger.info("model %s (%s) on %s in %s", card.name, path, target, shown, extra=facts)
     return LoadedModel(network, card, target, dtype, file.sha256, parameters)
+
+
+def open_model(model: str | Path | LoadedModel, device: DeviceOptions) -> LoadedModel:
+    """Load a model as `load_model` does, unless it is loaded already."""
+    if isinstance(model, LoadedModel):
+        return model
+    return load_model(model, device=device.device, precision=device.precision)
 
 
 def resolve_device(device: str) -> torch.device:

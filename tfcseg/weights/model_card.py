@@ -10,12 +10,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
-from tfcseg.model.config import CORRELATIONS, EVIDENCE, KEYFRAME_POSITIONS, ModelConfig
+from tfcseg.model.config import EVIDENCE, ModelConfig
+from tfcseg.model.options import MODEL_FIELDS, PAPER_OPTIONS
+from tfcseg.options import Declared
 from tfcseg.weights.tensor_header import parse_json
 
 FORMAT = "tfcseg-1"
@@ -38,7 +40,6 @@ _CONFIG_BOUNDS = {
     "heads": (1, 64),
     "points": (1, 64),
     "ffn_dim": (1, 16384),
-    "keyframe_interval": (1, 1000),
 }
 
 _T = TypeVar("_T")
@@ -77,7 +78,7 @@ class ModelCard:
     def to_metadata(self) -> dict[str, str]:
         """Return the text entries for a file's header."""
         objects = {
-            "config": dataclasses.asdict(self.config),
+            "config": _config_entries(self.config),
             "labels": dataclasses.asdict(self.labels),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "measured": dict(self.measured),
@@ -121,32 +122,40 @@ def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, obj
         raise ValueError(f"{key}: {error}") from None
 
 
+def _config_entries(config: ModelConfig) -> dict[str, object]:
+    """The network's numbers and the defaults of its options, side by side."""
+    entries = dataclasses.asdict(config)
+    defaults = entries.pop("defaults")
+    return entries | {field.name: defaults[field.name] for field in MODEL_FIELDS}
+
+
 def _config(values: dict[str, object]) -> ModelConfig:
-    backbone, threshold = values.pop("backbone", None), values.pop("threshold", None)
-    correlation, position = values.pop("correlation", None), values.pop("keyframe_position", None)
-    carry = values.pop("keyframe_carry", 0.0)  # files from before there was any do not say
+    backbone = values.pop("backbone", None)
     if not isinstance(backbone, str) or backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {_shown(backbone)}")
-    if not isinstance(correlation, str) or correlation not in CORRELATIONS:
-        raise ValueError(f"unknown correlation {_shown(correlation)}")
-    if not isinstance(position, str) or position not in KEYFRAME_POSITIONS:
-        raise ValueError(f"unknown keyframe_position {_shown(position)}")
-    curve = values.pop("evidence", list(EVIDENCE))
+    defaults = {field.name: _default(field, values.pop(field.name)) for field in MODEL_FIELDS if field.name in values}
+    curve = _sequence("evidence", values.pop("evidence", list(EVIDENCE)), len(EVIDENCE))
+    evidence = tuple(_number("evidence", value, 0, 1) for value in curve)
     _require_keys(values, set(_CONFIG_BOUNDS))
     numbers = {key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()}
-    limit = _number("threshold", threshold, 0, 1)
-    config = ModelConfig(
-        backbone=backbone,
-        threshold=limit,
-        correlation=correlation,
-        keyframe_position=position,
-        keyframe_carry=_number("keyframe_carry", carry, 0, 1),
-        evidence=tuple(_number("evidence", value, 0, 1) for value in _sequence("evidence", curve, len(EVIDENCE))),
-        **numbers,
-    )
+    used = dataclasses.replace(PAPER_OPTIONS, **defaults)
+    config = ModelConfig(backbone=backbone, defaults=used, evidence=evidence, **numbers)
     if config.embed_dim % config.heads:
         raise ValueError(f"embed_dim {config.embed_dim} is no multiple of {config.heads} heads")
     return config
+
+
+def _default(field: Declared, value: object) -> Any:
+    """A model's default of an option, within the option's choices and bounds."""
+    option = field.option
+    if option.choices:
+        if value not in option.choices:
+            raise ValueError(f"unknown {field.name} {_shown(value)}")
+        return value
+    low, high = option.low or 0, option.high or 0
+    if field.type is int:
+        return _integer(field.name, value, int(low), int(high))
+    return _number(field.name, value, low, high)
 
 
 def _labels(values: dict[str, object]) -> LabelSet:

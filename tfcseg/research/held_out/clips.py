@@ -20,19 +20,21 @@ import numpy as np
 
 from tfcseg.errors import UsageError
 from tfcseg.evaluation.result import percent
-from tfcseg.inference.options import InferenceOptions, check_variants, variant_options
+from tfcseg.inference.options import check_variants, variant_options
 from tfcseg.inference.segment import segment_with
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import OptionFacts
 from tfcseg.research.held_out.networks import refuse_doubles
 from tfcseg.research.held_out.result import made_by
 from tfcseg.research.held_out.targets import ClipTargets, Judges
 from tfcseg.runs.summary import option_facts
-from tfcseg.weights.loading import LoadedModel, load_model
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with what is being done, how many clips of it are done, and of how many."""
@@ -108,16 +110,15 @@ def compare_clips(
     teachers: Sequence[str | Path] = (),
     *,
     modes: Sequence[str] = ("image", "tfc"),
-    keyframe_interval: int | None = None,
+    inference: InferenceOptions | None = None,
     first_s: float = 8.0,
     max_frames: int = 120,
-    device: str = "auto",
-    precision: str = "auto",
+    device: DeviceOptions = DeviceOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> ClipsResult:
     """Run ``models`` in ``modes`` on the beginnings of videos or folders of frames; without teachers there is no VC.
 
-    modes: some of ``MODE_VARIANTS``. keyframe_interval: None is the models' own. first_s, max_frames: how much of each
+    modes: some of ``MODE_VARIANTS``. first_s, max_frames: how much of each
     clip is seen; the frames lie in memory. Any failure raises a TfcsegError with one line.
     """
     if not sources or not models:
@@ -127,11 +128,9 @@ def compare_clips(
         raise UsageError(f"of {max_frames} frames none follows another; give 2 or more")
     names = [clip_name(source) for source in sources]
     refuse_doubles(names, "clips")
-    loaded = [load_model(model, device=device, precision=precision) for model in models]
+    loaded = [open_model(model, device) for model in models]
     refuse_doubles([model.card.name for model in loaded], "models")
-    options = [
-        {mode: variant_options(model, mode, keyframe_interval=keyframe_interval) for mode in modes} for model in loaded
-    ]
+    options = [{mode: variant_options(model, mode, inference) for mode in modes} for model in loaded]
     judges = Judges(teachers) if teachers else None
     facts: list[ClipFacts] = []
     scores: list[dict[str, dict[str, Numbers]]] = [{} for _ in loaded]
