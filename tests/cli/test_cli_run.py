@@ -21,8 +21,8 @@ FRAMES = 10
 REPORT_KEYS = {
     "": {"schema", "tfcseg", "input", "model", "options", "speed", "stability", "classes", "outputs", "warnings"},
     "input": {
-        *("path", "frames_decoded", "frames_declared", "width", "height", "frame_rate", "duration_s"),
-        *("rotation", "audio", "start_s", "end_s"),
+        *("path", "frames_decoded", "frames_declared", "frames_repeated", "width", "height", "frame_rate"),
+        *("duration_s", "rotation", "audio", "start_s", "end_s"),
     },
     "model": {
         *("name", "backbone", "sha256", "classes", "parameters"),

@@ -24,6 +24,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_sets import ADE31
 from tfcseg.model.ops import fused
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report.moments import greatest_moments
 
 
@@ -123,7 +124,9 @@ def test_flops_of_a_keyframe_hold_its_search_in_the_one_before(model, correlatio
 
 
 def test_the_papers_correlation_is_shown_beside_the_models(model):
-    config = dataclasses.replace(model.card.config, correlation="aligned")
+    config = dataclasses.replace(
+        model.card.config, defaults=dataclasses.replace(model.card.config.defaults, correlation="aligned")
+    )
     aligned = dataclasses.replace(model, card=dataclasses.replace(model.card, config=config))
     plan = Plan().without_doubles(aligned)
     assert plan.network_modes == ("image", "reuse", "tfc-paper", "tfc")
@@ -137,7 +140,7 @@ def test_the_papers_correlation_is_shown_beside_the_models(model):
     ("plan", "wanted"),
     [
         (Plan(), ("image", "reuse", "tfc")),  # the model's is the paper's
-        (Plan(correlation="aligned"), ("image", "reuse", "tfc-paper", "tfc")),
+        (Plan(inference=InferenceOptions(correlation="aligned")), ("image", "reuse", "tfc-paper", "tfc")),
         (Plan(["tfc-paper", "tfc-aligned"]), ("tfc-paper", "tfc-aligned")),
         (Plan(["tfc", "blend-aligned", "blend"]), ("blend-aligned", "blend", "tfc")),
         (Plan(["image", "tfc-paper", "tfc"], baseline="masks"), ("tfc",)),

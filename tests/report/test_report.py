@@ -28,10 +28,11 @@ from tfcseg.report import (
 KEYS = {
     "schema": None,
     "tfcseg": None,
-    "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio start_s end_s",
+    "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio start_s end_s "
+    "frames_repeated",
     "model": "name backbone sha256 classes parameters description trained_on licence",
-    "options": "mode keyframe_interval threshold size device precision correlation keyframe_position compile "
-    "keyframe_carry",
+    "options": "mode keyframe_interval threshold size correlation keyframe_position keyframe_carry latency compile "
+    "device precision",
     "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes compile_s",
     "stability": "label_change tc tc_flow similarity updated_fraction keyframes pulse",
     "classes": None,
@@ -45,7 +46,7 @@ def report(path="clip.mp4", **changes) -> Report:
         tfcseg="0.1.0",
         input=InputFacts(path, 250, None, 1280, 720, Fraction(30000, 1001), 8.341667, 90, "aac"),
         model=ModelFacts("small", "mit_b0", "ab" * 32, 32, 3_752_694),
-        options=OptionFacts("tfc", 4, 0.8, None, "cpu", "float32", "paper", "first"),
+        options=OptionFacts("tfc", 4, 0.8, None, "paper", "first", 0.0, device="cpu", precision="float32"),
         speed=SpeedFacts(12.3456789, 20.2500001, None, 61.23456, 22.0),
         stability=StabilityFacts(1 / 3, 0.97, "opencv-dis-medium-240", 0.9, 0.05, 63),
         classes=(ClassFacts(3, "sky", 0.5), ClassFacts(13, "person", 0.25)),

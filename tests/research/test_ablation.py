@@ -64,7 +64,7 @@ def threshold(network, clip):
 @torch.inference_mode()
 def results(network, clip, correlation, threshold):
     _, memory = network.keyframe(clip[:1])
-    return network.non_keyframes(clip[1:], memory, correlation=correlation, threshold=threshold)
+    return network.non_keyframes(clip[1:], memory, InferenceOptions(correlation=correlation, threshold=threshold))
 
 
 @pytest.mark.parametrize("correlation", CORRELATIONS)
@@ -84,7 +84,7 @@ def test_with_all_steps_it_is_the_network_bit_for_bit(network, clip, threshold, 
 @torch.inference_mode()
 def test_with_no_step_it_is_plain_reuse_bit_for_bit(network, clip, correlation):
     _, memory = network.keyframe(clip[:1])
-    own = network.non_keyframes(clip[1:], memory, mode="reuse", correlation=correlation)
+    own = network.non_keyframes(clip[1:], memory, InferenceOptions(mode="reuse", correlation=correlation))
     ablated = results(AblatedSegmenter(network, PLAIN), clip, correlation, 0.9)
     assert torch.equal(ablated.logits, own.logits)
     assert torch.equal(ablated.similarity, own.similarity)
@@ -380,7 +380,8 @@ def test_the_models_own_settings(root, options, tmp_path):
     card = tiny_card(keyframe_interval=3)
     network = build_tiny_network()
     config = network.config = replace(
-        card.config, correlation="aligned", keyframe_position="middle", keyframe_carry=0.5
+        card.config,
+        defaults=replace(card.config.defaults, correlation="aligned", keyframe_position="middle", keyframe_carry=0.5),
     )
     path = tmp_path / "own.safetensors"
     save_model(path, network, replace(card, config=config))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
+from tfcseg.comparison.gallery import Gallery
 from tfcseg.comparison.machine import machine_facts
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folders
@@ -83,11 +84,12 @@ def compare_dataset(
         baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
         loaded = open_model(model, device)
         wanted = plan.without_doubles(loaded)
-        job = _DatasetComparison(dataset, folder, wanted, scope, loaded, on_progress)
+        gallery = Gallery(dataset, dataset.videos[: scope.limit])
+        job = _DatasetComparison(dataset, folder, wanted, scope, loaded, gallery, on_progress)
         runs = wanted.runs(loaded)
         clear()
         result = job.result(baseline, runs)
-        write_page(folder / COMPARE_HTML, result)
+        write_page(folder / COMPARE_HTML, result, gallery)
         write_comparison(folder / COMPARE_JSON, result)
     return result
 
@@ -105,6 +107,7 @@ class _DatasetComparison:
     plan: Plan
     scope: Scope
     model: LoadedModel
+    gallery: Gallery
     on_progress: OnProgress
 
     def result(self, baseline: PredictionFolder | None, runs: Sequence[Run]) -> Comparison:
@@ -188,6 +191,7 @@ class _DatasetComparison:
             limit=self.scope.limit,
             skip_bad=self.scope.skip_bad,
             measure_tc=self.plan.tc,
+            on_frame=self.gallery.watch(name),
             on_video=lambda score: self.on_progress(stage, next(done), total),
             **options,
         )

@@ -24,9 +24,10 @@ from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 Image: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.uint8]
 
-_MIN_SHARE = 0.0002  # of the frame, from which a class is seen: 4×4 pixels of 320×240, 20×20 of 1080p
-_KEPT_FRAMES = 30  # that the place of a class which left is kept for it
-_STAY_FACTOR = 1.5  # where there are more classes than places, those that are shown count for this much more
+LEGEND_ROWS = 10
+_SMOOTHING = 0.1  # weight of the current frame in a class's smoothed share: settles within about half a second
+_MIN_SHARE = 0.01  # of the frame, smoothed: below it a class does not enter the legend
+_STAY_FACTOR = 1.5  # a class that is shown counts for this much more, so that two near the limit do not alternate
 _MIN_FONT_PX = 10
 _SUPERSAMPLING = 4  # Pillow draws shapes without anti-aliasing: draw them larger, then average
 _BACKING = (16, 18, 22, 176)  # RGBA behind text: dark enough for white text on snow, thin enough to see through
@@ -96,8 +97,7 @@ def side_by_side(images: Sequence[Image], titles: Sequence[str]) -> Image:
         tile[...] = image
         font_px = _font_px(tile.shape[:2])
         if title.strip() and font_px is not None:
-            panel = _text_panel(title, font_px, tile.shape[1] - 2 * font_px)
-            _stamp(tile, panel, top=font_px // 2, left=font_px // 2)
+            _stamp(tile, _title_panel(title, font_px, tile.shape[1] - 2 * font_px), top=font_px // 2, left=font_px // 2)
         left += image.shape[1] + gap
     return canvas
 
@@ -134,82 +134,55 @@ def mark_difference(image: Image, coverage: NDArray[np.uint8]) -> Image:
 class Legend:
     """Names and colours of what is on screen, in the lower left corner of frames of one ``size`` (H, W).
 
-    A class comes with an area that can be seen and goes with its last pixel. Its row keeps its place meanwhile, so that
-    nothing else moves: what comes takes a place that is free, and what goes keeps its own for a second. The classes of
-    ``always`` stay, dim where they are not in the frame. One legend per video; frames too small for legible text get
-    none.
+    One per video: it remembers smoothed shares, so that a class enters or leaves when it really comes or goes, and rows
+    stand in class order, so that they never swap places. Frames too small for legible text get no legend.
     """
 
-    def __init__(self, label_set: LabelSet, size: tuple[int, int], always: Sequence[int] = ()) -> None:
+    def __init__(self, label_set: LabelSet, size: tuple[int, int]) -> None:
         self._label_set = label_set
         self._size = size
-        self._always = tuple(always)
         self._font_px = _font_px(size)
-        self._places: dict[int, int] = {}
-        """Row of each class: 0 is the lowest, then upwards and on in the next column."""
-        self._absent: dict[int, int] = {}
-        """For how many frames a class with a place has not been in the frame."""
+        self._shares: NDArray[np.float64] | None = None
+        self._panel: _Panel | None = None
         self.shown: tuple[int, ...] = ()
 
     def draw(self, image: Image, shares: NDArray[np.float64]) -> None:
         """Draw on ``image`` in place, given the (K,) ``shares`` of its classes (zero for those that are not drawn)."""
         if self._font_px is None:
             return
-        margin, row_px, column_px = self._font_px // 2, _row_px(self._font_px), self._column_px(self._font_px)
-        rows = (self._size[0] // 2) // row_px
-        self._assign(shares, rows * max(1, (self._size[1] - margin) // column_px))
-        for index in self.shown:
-            column, above = divmod(self._places[index], rows)
-            panel = self._row(index, self._font_px, is_present=shares[index] > 0)
-            top = self._size[0] - margin - (above + 1) * row_px
-            _stamp(image, panel, top=top, left=margin + column * column_px)
+        shown = self._select(shares, self._font_px)
+        if shown != self.shown:
+            self.shown = shown
+            self._panel = self._draw_panel(self._font_px) if shown else None
+        if self._panel is not None:
+            margin = self._font_px // 2
+            _stamp(image, self._panel, top=self._size[0] - margin - self._panel.colour.shape[0], left=margin)
 
-    def state(self) -> dict[str, list[int]]:
+    def state(self) -> dict[str, list[float] | list[int] | None]:
         """What it remembers of the frames so far, in JSON types."""
-        classes = sorted(self._places)
-        return {
-            "classes": classes,
-            "places": [self._places[index] for index in classes],
-            "absent": [self._absent[index] for index in classes],
-            "shown": list(self.shown),
-        }
+        return {"shares": None if self._shares is None else self._shares.tolist(), "shown": list(self.shown)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state`` was taken."""
-        self._places = dict(zip(state["classes"], state["places"], strict=True))
-        self._absent = dict(zip(state["classes"], state["absent"], strict=True))
+        self._shares = None if state["shares"] is None else np.array(state["shares"], np.float64)
         self.shown = tuple(state["shown"])
+        if self.shown and self._font_px is not None:
+            self._panel = self._draw_panel(self._font_px)
 
-    def _assign(self, shares: NDArray[np.float64], places: int) -> None:
-        """Decide what is shown in at most so many ``places``, and where."""
-        least = np.full(len(shares), _MIN_SHARE)
-        least[list(self.shown)] = 0
-        worth = dict.fromkeys(self._always, 1.0) | {
-            index: float(shares[index]) * (_STAY_FACTOR if index in self.shown else 1) + (index in self._always)
-            for index in np.flatnonzero(shares > least).tolist()
-        }
-        kept = sorted(worth, key=lambda index: -worth[index])[:places]
-        self.shown = tuple(sorted(kept))
-        self._absent = {index: 0 if index in kept else self._absent[index] + 1 for index in self._places}
-        new = [index for index in self.shown if index not in self._places]
-        idle = sorted(self._places.keys() - set(kept), key=lambda index: -self._absent[index])
-        missing = len(self._places) + len(new) - places
-        for number, index in enumerate(idle):
-            if self._absent[index] > _KEPT_FRAMES or number < missing:
-                del self._places[index], self._absent[index]
-        free = sorted(set(range(places)) - set(self._places.values()))
-        for index, place in zip(reversed(new), free, strict=False):  # class order reads downwards
-            self._places[index], self._absent[index] = place, 0
+    def _select(self, shares: NDArray[np.float64], font_px: int) -> tuple[int, ...]:
+        if self._shares is None:
+            self._shares = shares.astype(np.float64)
+        self._shares = self._shares + _SMOOTHING * (shares - self._shares)
+        score = self._shares.copy()
+        score[list(self.shown)] *= _STAY_FACTOR
+        rows = min(LEGEND_ROWS, (self._size[0] // 2) // _row_px(font_px))
+        best = np.argsort(-score, kind="stable")[:rows]
+        return tuple(sorted(int(index) for index in best if score[index] >= _MIN_SHARE))
 
-    def _row(self, index: int, font_px: int, *, is_present: bool) -> _Panel:
-        name, colour = self._label_set.names[index], self._label_set.palette[index]
-        return _text_panel(name, font_px, self._size[1] // 2, colour, is_dim=not is_present)
-
-    def _column_px(self, font_px: int) -> int:
-        """Width of the widest row that there may be, and a gap."""
-        indices = self._always or range(len(self._label_set))
-        widest_px: int = max(self._row(index, font_px, is_present=True).colour.shape[1] for index in indices)
-        return widest_px + font_px // 3
+    def _draw_panel(self, font_px: int) -> _Panel:
+        names = [self._label_set.names[index] for index in self.shown]
+        colours = [self._label_set.palette[index] for index in self.shown]
+        return _draw_panel(names, colours, font_px, max_width=self._size[1] // 2)
 
 
 def _colour_table(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -253,28 +226,31 @@ def _stamp(image: Image, panel: _Panel, *, top: int, left: int) -> None:
     region[...] = cv2.add(cv2.multiply(region, panel.keep, scale=1 / 255), panel.colour)
 
 
-@lru_cache(maxsize=512)
-def _text_panel(
-    text: str, font_px: int, max_width: int, chip: tuple[int, int, int] | None = None, *, is_dim: bool = False
-) -> _Panel:
-    """One line of ``text`` on a rounded half-opaque backing, behind a ``chip`` of a colour if there is one."""
-    font, height, padding = load_font(font_px), _row_px(font_px), font_px // 2
-    text_left = padding + (round(font_px * 1.4) if chip else 0)
-    line = _shorten(printable(text, font), font, max_width - text_left - padding)
-    width = text_left + math.ceil(font.getlength(line)) + padding
+@lru_cache(maxsize=16)
+def _title_panel(title: str, font_px: int, max_width: int) -> _Panel:
+    return _draw_panel([title], [], font_px, max_width)
+
+
+def _draw_panel(texts: Sequence[str], chips: Sequence[tuple[int, int, int]], font_px: int, max_width: int) -> _Panel:
+    """Rows of text on a rounded half-opaque backing, each behind a colour chip if there are ``chips``."""
+    font, row_px, padding = load_font(font_px), _row_px(font_px), font_px // 2
+    text_left = padding + (round(font_px * 1.4) if chips else 0)
+    lines = [_shorten(printable(text, font), font, max_width - text_left - padding) for text in texts]
+    width = text_left + math.ceil(max(font.getlength(line) for line in lines)) + padding
+    height = row_px * len(lines) + padding
+    tops = [padding // 2 + row * row_px for row in range(len(lines))]
 
     large = PIL.Image.new("RGBA", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
     shapes = ImageDraw.Draw(large)
     shapes.rounded_rectangle((0, 0, large.width - 1, large.height - 1), padding * _SUPERSAMPLING * 0.7, _BACKING)
-    if chip:
-        box = (padding, (height - font_px) / 2, padding + font_px, (height + font_px) / 2)
+    for top, colour in zip(tops, chips, strict=False):
+        box = (padding, top + (row_px - font_px) / 2, padding + font_px, top + (row_px + font_px) / 2)
         scaled = tuple(edge * _SUPERSAMPLING for edge in box)
-        fill = None if is_dim else (*chip, 255)
-        edge = (*chip, 255) if is_dim else _CHIP_EDGE
-        shapes.rounded_rectangle(scaled, font_px * _SUPERSAMPLING * 0.2, fill, edge, _SUPERSAMPLING)
+        shapes.rounded_rectangle(scaled, font_px * _SUPERSAMPLING * 0.2, (*colour, 255), _CHIP_EDGE, _SUPERSAMPLING)
     panel = large.resize((width, height), PIL.Image.Resampling.BOX)
-    ink = (150, 152, 156, 255) if is_dim else (255, 255, 255, 255)
-    ImageDraw.Draw(panel).text((text_left, height / 2), line, ink, font, anchor="lm")
+    writer = ImageDraw.Draw(panel)
+    for top, line in zip(tops, lines, strict=True):
+        writer.text((text_left, top + row_px / 2), line, (255, 255, 255, 255), font, anchor="lm")
 
     rgba = np.asarray(panel)
     opacity = rgba[..., 3:].astype(np.uint16)

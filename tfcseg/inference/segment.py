@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
-from itertools import islice, tee
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tfcseg.errors import UsageError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.inference.options import checked_options
+from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, Image
@@ -44,26 +45,70 @@ def segment_with(
 
 
 def segment_frames(
-    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None = None
+    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None = None, part_frames: int | None = None
 ) -> Iterator[SegmentedFrame]:
-    """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on."""
+    """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on.
+
+    Intervals count pictures: a frame that shows the one before again has no part in them. Each part of ``part_frames``
+    begins with an interval.
+    """
     if network.options.latency == "low":
-        ahead, behind = tee(frames)  # the second is one frame behind the first
-        yield from map(partial(_join, network.labels), ahead, network.stream((frame.image for frame in behind), before))
+        yield from _stream(frames, network, before, part_frames)
         return
-    for group, results in run_intervals(network, _groups(frames, network.frames_at_once), before):
+    groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames)
+    for group, results in run_intervals(network, groups, before):
         while group:
-            yield _join(network.labels, group.pop(0), results.pop(0))
+            yield from _join(network.labels, group.pop(0), results.pop(0))
 
 
-def _groups(frames: Iterator[Frame], length: int) -> Iterator[Group[list[Frame]]]:
-    """``frames`` in groups of ``length``; the last one has what is left."""
-    while group := list(islice(frames, length)):
-        yield Group([frame.image for frame in group], group)
-        del group
+def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:
+    """Pictures in groups of ``length``; the last one of a part, or of all, has what is left."""
+    group: list[list[Frame]] = []
+    for frames in shown:
+        if group and begins_part(frames[0], part_frames):
+            yield _group(group)
+            group = []
+        group.append(frames)
+        if len(group) == length:
+            del frames
+            yield _group(group)
+            group = []
+    if group:
+        yield _group(group)
 
 
-def _join(labels: LabelSet, frame: Frame, result: FrameResult) -> SegmentedFrame:
+def _group(pictures: list[list[Frame]]) -> Group[list[list[Frame]]]:
+    return Group([frames[0].image for frames in pictures], pictures)
+
+
+def _stream(
+    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None, part_frames: int | None
+) -> Iterator[SegmentedFrame]:
+    """Segment each frame before the next one is asked for."""
+    images: deque[Image] = deque()
+    shown: list[Frame] = []
+    result: FrameResult | None = None
+    results: Iterator[FrameResult] = iter(())
+    for frame in frames:
+        if result is not None and is_shown_by(shown, frame, part_frames):
+            shown.append(replace(frame, image=shown[0].image, is_held=True))
+            yield _joined(network.labels, shown[-1], result, is_computed=False)
+            continue
+        if result is None or begins_part(frame, part_frames):
+            results = network.stream((images.popleft() for _ in count()), before if result is None else result.carried)
+        images.append(frame.image)
+        shown, result = [frame], next(results)
+        yield _joined(network.labels, frame, result)
+
+
+def _join(labels: LabelSet, frames: list[Frame], result: FrameResult) -> Iterator[SegmentedFrame]:
+    """The ``frames`` that show a picture, with its ``result``; the last one hands on what the next interval needs."""
+    for frame in frames[:-1]:
+        yield _joined(labels, frame, replace(result, carried=None), is_computed=frame is frames[0])
+    yield _joined(labels, frames[-1], result, is_computed=len(frames) == 1)
+
+
+def _joined(labels: LabelSet, frame: Frame, result: FrameResult, *, is_computed: bool = True) -> SegmentedFrame:
     return SegmentedFrame(
         frame.index,
         frame.time_s,
@@ -72,7 +117,7 @@ def _join(labels: LabelSet, frame: Frame, result: FrameResult) -> SegmentedFrame
         result.is_keyframe,
         result.similarity,
         result.updated_fraction,
-        result.model_ms,
+        result.model_ms if is_computed else None,
         frame.is_held,
         labels,
         result.carried,
@@ -86,4 +131,4 @@ def _as_frame(index: int, frame: Frame | Image) -> Frame:
         raise UsageError(f"a frame is {type(frame).__name__}; a (H, W, 3) uint8 RGB array with pixels is needed")
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise UsageError(f"a frame is {frame.dtype} {frame.shape}; (H, W, 3) uint8 RGB is needed")
-    return Frame(index, float(index), frame, is_held=False)
+    return Frame(index, float(index), frame.copy(), is_held=False)  # whoever made it may draw the next one into it

@@ -43,9 +43,10 @@ class SegmentedFrame:
     """w_t of eq. 6 (h, w); None at keyframes."""
     updated_fraction: float | None
     """Share of points updated by sparse MSDA (eq. 11); None at keyframes."""
-    model_ms: float
+    model_ms: float | None
+    """None: the frame shows the picture of the one before, whose result it has; nothing was computed."""
     is_held: bool
-    """The frame's file could not be read: another image stands in."""
+    """The frame shows the picture of the one before: again in the source, or in place of one that cannot be read."""
     label_set: LabelSet
     """Names and colours of the classes."""
     carried: HandedOn | None = None

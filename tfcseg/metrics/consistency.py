@@ -80,6 +80,11 @@ class ConsistencyMeter:
             return lambda: FrameConsistency(label_change, None)
         return lambda: FrameConsistency(label_change, _temporal_consistency(flow.calculator, before, now))
 
+    def repeat(self) -> Callable[[], FrameConsistency]:
+        """``begin`` for the image and the labels of the call before: nothing changes, and there is no motion."""
+        unchanged = FrameConsistency(0.0, None if self._small is None else 1.0)
+        return lambda: unchanged
+
     def _shrink(self, image: Image, labels: Labels) -> _Small | None:
         scale = min(1.0, self._flow_short_side_px / min(labels.shape))
         size_wh = (round(labels.shape[1] * scale), round(labels.shape[0] * scale))

@@ -29,8 +29,8 @@ class FrameRow:
     updated_fraction: float | None
     label_change: float | None
     tc: float | None
-    model_ms: float | None
-    is_held: bool = False  # its file could not be read: the image before stands in
+    model_ms: float | None  # none: nothing was computed, the rest of the row is that of the frame before
+    is_held: bool = False  # it shows the picture of the frame before
 
 
 COLUMNS = tuple(item.name for item in dataclasses.fields(FrameRow))

@@ -57,7 +57,8 @@ class FrameMeasurer:
     def add(self, frame: SegmentedFrame) -> NDArray[np.float64]:
         """Begin to measure ``frame``; returns the (K,) shares of its classes. InputError if the size changes."""
         shares = class_shares(frame.labels, self._classes)
-        change = self._pool.submit(self._meter.begin(frame.image, frame.labels))
+        is_repeat = frame.model_ms is None
+        change = self._pool.submit(self._meter.repeat() if is_repeat else self._meter.begin(frame.image, frame.labels))
         self._pending.append((frame, shares, change))
         return shares
 

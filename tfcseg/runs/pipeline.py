@@ -177,7 +177,7 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
         stack.callback(writer.stop)
-        segmented = stack.enter_context(closing(segment_frames(read, network, writer.carried)))  # type: ignore[type-var]
+        segmented = stack.enter_context(closing(segment_frames(read, network, writer.carried, writer.part_frames)))  # type: ignore[type-var]
         _write_all(segmented, writer, thread, frames.info, on_frame)
         writer.close()
 

@@ -67,6 +67,11 @@ class ResultWriter:
                 self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0)
             undo.pop_all()
 
+    @property
+    def part_frames(self) -> int:
+        """Frames between two checkpoints, each of which must begin with an interval."""
+        return self._plan.part_frames
+
     def remember(self, image: Image) -> None:
         """Take the last image before the checkpoint, with which the next one is compared."""
         self._measurer.remember(image, read_mask(self._plan.state.pictures(self.summary.frames) / LABELS_NAME))
@@ -230,9 +235,8 @@ class ResultWriter:
             )
             for name in options.videos
         }
-        visible = options.visible(plan.labels)
-        always = () if visible is None else np.flatnonzero(visible).tolist()
-        legend = Legend(plan.labels, (plan.info.height, plan.info.width), always) if options.legend else None
+        legend = Legend(plan.labels, (plan.info.height, plan.info.width)) if options.legend else None
         if legend is not None and checkpoint is not None and checkpoint.legend is not None:
             legend.restore(checkpoint.legend)
+        visible = options.visible(plan.labels)
         return RenderedVideos(videos, self._palette, alpha=options.alpha, visible=visible, legend=legend)

@@ -53,6 +53,8 @@ class Summary:
 
     shares: NDArray[np.float64]
     frames: int = 0
+    repeated: int = 0
+    """Frames that show the picture of the one before; what follows counts the others."""
     keyframes: int = 0
     label_change: Mean = field(default_factory=Mean)
     tc: Mean = field(default_factory=Mean)
@@ -65,11 +67,14 @@ class Summary:
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
         """Take one frame: what was measured of it, and the (K,) ``shares`` of its classes."""
         self.frames += 1
-        self.keyframes += row.is_keyframe
         self.shares += shares
         self.label_change.add(row.label_change)
-        self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
         self.tc.add(row.tc)
+        if row.model_ms is None:  # the result of the frame before
+            self.repeated += 1
+            return
+        self.keyframes += row.is_keyframe
+        self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
         self.similarity.add(row.similarity)
         self.updated_fraction.add(row.updated_fraction)
         (self.keyframe_ms if row.is_keyframe else self.non_keyframe_ms).add(row.model_ms)
@@ -79,6 +84,7 @@ class Summary:
         means: dict[str, Mean] = {name: getattr(self, name) for name in _MEANS}
         return {
             "frames": self.frames,
+            "repeated": self.repeated,
             "keyframes": self.keyframes,
             "shares": self.shares.tolist(),
             "phases": asdict(self.phases),
@@ -91,7 +97,7 @@ class Summary:
         means = {name: Mean(*content[name]) for name in _MEANS}
         phases = PhaseChanges(**content["phases"])
         shares = np.array(content["shares"], np.float64)
-        return cls(shares, content["frames"], content["keyframes"], phases=phases, **means)
+        return cls(shares, content["frames"], content["repeated"], content["keyframes"], phases=phases, **means)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
         warnings.append(f"audio {facts.audio}")
     return Report(
         tfcseg=version("tfcseg"),
-        input=_input_facts(facts),
+        input=_input_facts(facts, summary),
         model=model_facts(facts.model),
         options=option_facts(facts.model, facts.options),
         speed=_speed_facts(facts, summary),
@@ -148,7 +154,7 @@ def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
     )
 
 
-def _input_facts(facts: RunFacts) -> InputFacts:
+def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
     info = facts.info
     return InputFacts(
         info.path,
@@ -161,6 +167,7 @@ def _input_facts(facts: RunFacts) -> InputFacts:
         info.rotation,
         facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
         *facts.range_s,
+        frames_repeated=summary.repeated,
     )
 
 
