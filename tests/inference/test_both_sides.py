@@ -6,7 +6,6 @@ import torch
 
 from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import InputError, UsageError
-from tfcseg.inference import both_sides
 from tfcseg.inference.both_sides import LEAST_REACH, REACH, reach_for
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
@@ -19,10 +18,13 @@ ADAPTIVE = {"sides": "both", "keyframes": "adaptive"}
 FIXED = {"sides": "both", "keyframes": "fixed"}
 
 
-def run(images, *, at_once=1, workers=1, before=None, model=MODEL, **options):
-    network = IntervalNetwork(model, checked_options(model, **options))
+def run(images, *, at_once=1, workers=1, before=None, part=None, **options):
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **options))
     network.workers = workers
-    groups = [Group(images[first : first + at_once], first) for first in range(0, len(images), at_once)]
+    groups = [
+        Group(images[first : first + at_once], first, begins_part=first == part)
+        for first in range(0, len(images), at_once)
+    ]
     return [result for _, results in run_intervals(network, groups, before) for result in results]
 
 
@@ -96,10 +98,9 @@ def test_a_reversed_video_has_the_reversed_result():
 
 
 @pytest.mark.parametrize("options", [FIXED, ADAPTIVE])
-def test_a_run_that_goes_on_is_the_same(clip, options, monkeypatch):
-    """Every 15th frame is a keyframe here; what those before it hand on comes with the frame before it."""
-    monkeypatch.setattr(both_sides, "PART_FRAMES", 15)
-    whole = run(clip, **options)
+def test_a_run_that_goes_on_is_the_same(clip, options):
+    """A part begins with the 15th frame; what those before it hand on comes with the frame before it."""
+    whole = run(clip, part=15, **options)
     assert {0, 15} <= set(keyframes(whole))
     before = whole[14].carried
     assert isinstance(before, Opinion)
@@ -202,10 +203,9 @@ def test_a_full_gpu_takes_frames_in_halves(clip):
         sizes.append(len(images))
         return original(images)
 
-    network.workers = 1
+    network.workers, network.chunk = 1, 8
     MODEL.network.glimpse = small
     try:
-        network.chunk = 8
         found = [r for _, rs in run_intervals(network, [Group(clip[:8], None)]) for r in rs]
         assert_same(found, run(clip[:8], **FIXED), share=0.999)
         assert sizes[:4] == [2, 2, 2, 2]

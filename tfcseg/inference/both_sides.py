@@ -3,7 +3,7 @@
 Frames are looked at in their order; then it is known which of them are keyframes. A keyframe is finished once all
 keyframes up to ``reach`` frames after it are known, the frames behind it once the next keyframe is finished. So results
 depend neither on how many frames come at once nor on the number of workers, nor on where a run was stopped and went on:
-every ``PART_FRAMES``-th frame is a keyframe, and takes over what those before it hand on.
+the first frame of a part is a keyframe, and takes over what those before it hand on.
 
 On a processor every worker computes a frame of its own on a share of the cores.
 """
@@ -26,7 +26,6 @@ from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.steps import Place, Steps
 from tfcseg.media.frames import Image
-from tfcseg.media.parts import PART_FRAMES
 from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, lean
 
 _S = TypeVar("_S")
@@ -118,6 +117,7 @@ class _Slot:
     """A frame on its way through the window."""
 
     index: int
+    begins_part: bool
     image: Image | None
     """Until it is known whether it is a keyframe."""
     label_size: tuple[int, int]
@@ -172,7 +172,8 @@ class _Window:
         slots = []
         for image, row in zip(group.images, self._submit(self._steps.glimpses, group.images), strict=True):
             size = group.label_size or (image.shape[0], image.shape[1])
-            slots.append(_Slot(self._count, image, size, self._steps.grid(image), reach_for(image), row))
+            begins = group.begins_part and not slots
+            slots.append(_Slot(self._count, begins, image, size, self._steps.grid(image), reach_for(image), row))
             self._count += 1
         self._looked += slots
         return slots
@@ -201,7 +202,7 @@ class _Window:
         return [row for run in runs for row in self._tasks.submit(work, run)]
 
     def _is_keyframe(self, slot: _Slot) -> bool:
-        if not self._spans or slot.index % PART_FRAMES == 0:
+        if not self._spans or slot.begins_part:
             return True
         keyframe = self._spans[-1][0]
         if slot.grid != keyframe.grid:  # another size begins anew
@@ -306,8 +307,8 @@ def run_both_sides(
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     """Subject and results of each of ``groups``, the consecutive frames of one video, which may be of any number.
 
-    The first of them follows a multiple of ``PART_FRAMES`` frames; ``before`` is what those handed on. Holds the images
-    of ``reach_for`` frames, of those from one keyframe to the next, and of a few that workers are at.
+    ``before`` is what the frames before them handed on. Holds the images of ``reach_for`` frames, of those from one
+    keyframe to the next, and of a few that workers are at.
     """
     with ExitStack() as stack:
         tasks = _Tasks(network, stack)

@@ -87,6 +87,7 @@ class IntervalNetwork:
         """(1, 256, 3): what a pixel's value becomes in each channel."""
         self._batch = BATCH
         # A processor's caches like single frames, a GPU's many cores like many.
+        self.chunk = BATCH if self._device.type == "cuda" else 1
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
         # Compiled code is made for one number of threads; long intervals hold too many frames.
         is_compiled = options.compile or isinstance(model.network.backbone, CompiledBackbone)
@@ -113,7 +114,7 @@ class IntervalNetwork:
     def frames_at_once(self) -> int:
         """Frames to give for full speed: whole intervals, or with both sides any number."""
         if self.options.sides == "both":
-            return BATCH if self._device.type == "cuda" else 1
+            return self.chunk
         return self.intervals_at_once * self.options.keyframe_interval
 
     def run_many(

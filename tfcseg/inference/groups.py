@@ -21,3 +21,5 @@ class Group(Generic[_T]):
     """What comes back beside the results."""
     label_size: tuple[int, int] | None = None
     """(height, width) of the labels; None: the images'."""
+    begins_part: bool = False
+    """A run may have been stopped before it: with both sides its first frame is a keyframe."""

@@ -66,23 +66,24 @@ def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) 
     group: list[list[Frame]] = []
     for frames in shown:
         if group and begins_part(frames[0], part_frames):
-            yield _group(group)
+            yield _group(group, part_frames)
             group = []
         group.append(frames)
         if len(group) == length:
             del frames
-            yield _group(group)
+            yield _group(group, part_frames)
             group = []
     if group:
-        yield _group(group)
+        yield _group(group, part_frames)
 
 
-def _group(pictures: list[list[Frame]]) -> Group[list[list[Frame]]]:
-    return Group([frames[0].image for frames in pictures], pictures)
+def _group(pictures: list[list[Frame]], part_frames: int | None) -> Group[list[list[Frame]]]:
+    begins = begins_part(pictures[0][0], part_frames)
+    return Group([frames[0].image for frames in pictures], pictures, begins_part=begins)
 
 
 def _stream(
-    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None, part_frames: int | None
+    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None, part_frames: int | None
 ) -> Iterator[SegmentedFrame]:
     """Segment each frame before the next one is asked for."""
     images: deque[Image] = deque()

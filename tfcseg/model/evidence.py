@@ -10,10 +10,10 @@ with y and n the logits and weight of the one, y_o and n_o those of the other, m
 the model's evidence curve: how much rather than by chance two positions of similarity w (eq. 6) have one label. So
 a keyframe that is unsure of a position does not impose it, and nothing is taken over from another scene.
 
-A frame between two keyframes leans on both (`between`). Where they say enough, that is all. What a frame says itself is
-asked only where they do not, as eq. 11 asks sparse attention, but from the whole network at half the size: cheaper
-than the low stages alone at full size, and not mixed with features of another moment. All comparisons are made at half
-the size too. So a frame between keyframes costs a quarter of a keyframe at most, and mostly a tenth.
+A frame between two keyframes leans on both (`between`), and on nothing else where it resembles one of them enough. What
+a frame says itself is asked only where it resembles neither, as eq. 11 asks sparse attention, but from the whole
+network at half the size: cheaper than the low stages alone at full size, and not mixed with features of another moment.
+All comparisons with such frames are made at half the size, too: one costs a quarter of a keyframe at most.
 
 Shapes: T frames, K classes, C channels, h w grid of the logits, h8 w8 grid of what is compared.
 """
@@ -38,11 +38,8 @@ SAME_SCENE = 0.4
 """Share of positions with any evidence below which two frames show different scenes. Within scenes it was 0.55 (a
 surfer, the camera swinging) to 1, across cuts 0 to 0.02, and 0.2 for the same picture upside down."""
 
-OWN_WEIGHT = 0.3
-"""What a frame between keyframes says itself, at half the size, counts so much of what a keyframe says."""
-
-OWN_SHARE = 0.2
-"""Where its share is smaller, it isn't asked."""
+ENOUGH = 0.5
+"""Evidence from which on a frame between keyframes isn't asked itself. Below, its share rises to all at none."""
 
 NEARNESS = 0.5
 """Weights of the two keyframes go with this power of the nearness in time: labels change over between them, bit by bit,
@@ -169,22 +166,16 @@ def between(sides: Sequence[Side], ask: Callable[[Tensor], Tensor]) -> Between:
     ``ask`` returns logits (N, K, ·, ·) of some frames, given their indices (N,), and is called only if any position
     needs them.
     """
-    logits, weight, w = sides[0].logits(), sides[0].weights(), sides[0].like.similarity
+    logits, weight, best = sides[0].logits(), sides[0].weights(), sides[0].like
     for side in sides[1:]:
         added = side.weights()
         # Where neither says anything, it does not matter what is taken.
-        share = added / (weight + added).clamp_min(UNSURE)
-        logits = torch.lerp(logits, side.logits(), share)
-        weight, w = weight + added, torch.maximum(w, side.like.similarity)
-    # At most the own weight of a sure frame; where even that is too little, nothing has to be asked.
-    may_need = (OWN_SHARE * (OWN_WEIGHT + weight) < OWN_WEIGHT).flatten(1)
-    rows = may_need.any(dim=1).nonzero()[:, 0]
-    fraction = torch.zeros(len(logits), device=logits.device)
+        logits = torch.lerp(logits, side.logits(), added / (weight + added).clamp_min(UNSURE))
+        weight = weight + added
+        best = Likeness(None, *(torch.maximum(*pair) for pair in zip(best[1:], side.like[1:], strict=True)))
+    share = 1 - (best.evidence / ENOUGH).clamp_max(1)
+    rows = (share > 0).flatten(1).any(dim=1).nonzero()[:, 0]
     if len(rows):
         own = resize(ask(rows), (logits.shape[-2], logits.shape[-1]))
-        share = OWN_WEIGHT * sureness(own)
-        share = share / (share + weight[rows])
-        needed = share > OWN_SHARE
-        logits = logits.index_copy(0, rows, torch.lerp(logits[rows], own, share * needed))
-        fraction = fraction.index_copy(0, rows, needed.float().mean(dim=(1, 2, 3)))
-    return Between(logits, w[:, 0], fraction)
+        logits = logits.index_copy(0, rows, torch.lerp(logits[rows], own, share[rows]))
+    return Between(logits, best.similarity[:, 0], (share > 0).float().mean(dim=(1, 2, 3)))
