@@ -72,9 +72,9 @@ def test_defaults_are_allowed_and_explained(options):
     ("options", "message"),
     [
         (InferenceOptions(mode="tfd"), "no mode 'tfd'; did you mean tfc?"),
-        (InferenceOptions(keyframe_interval=0), "a keyframe interval of 0 is not between 1 and 1000"),
-        (InferenceOptions(keyframe_carry=1.5), "a keyframe carry of 1.5 is not between 0 and 1"),
-        (ResultOptions(alpha=-1), "an alpha of -1 is not between 0 and 1"),
+        (InferenceOptions(keyframe_interval=0), "keyframe interval 0 is not between 1 and 1000"),
+        (InferenceOptions(keyframe_carry=1.5), "keyframe carry 1.5 is not between 0 and 1"),
+        (ResultOptions(alpha=-1), "alpha -1 is not between 0 and 1"),
     ],
 )
 def test_what_is_not_allowed_is_said_in_one_line(options, message):

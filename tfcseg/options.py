@@ -57,8 +57,7 @@ class Declared:
         if option.choices and value not in option.choices:
             raise UsageError(f"no {words} {value!r}; {hint(str(value), option.choices)}")
         if option.low is not None and option.high is not None and not option.low <= value <= option.high:
-            article = "an" if words[0] in "aeiou" else "a"
-            raise UsageError(f"{article} {words} of {value:g} is not between {option.low:g} and {option.high:g}")
+            raise UsageError(f"{words} {value:g} is not between {option.low:g} and {option.high:g}")
 
 
 @cache

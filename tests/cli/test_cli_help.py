@@ -24,6 +24,7 @@ from tfcseg.labels.label_names import FACADES8
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.metrics.scores import VC_PROTOCOLS
 from tfcseg.model.options import MODES
+from tfcseg.weights.device import PRECISIONS
 from tfcseg.weights.loading import resolve_precision
 
 ROOT = Path(__file__).parents[2]
@@ -187,7 +188,7 @@ def test_offered_values_are_those_that_are_taken():
     assert [one_of("mode", MODES)(mode) for mode in MODES] == list(MODES)
     import torch
 
-    for precision in options.PRECISIONS:
+    for precision in PRECISIONS:
         resolve_precision(precision, torch.device("cuda"))
     assert set(options.class_names()) == set(SCENES.names)
     assert options.completing(lambda: ("a b", "ab"))("x,a") == ["x,a b", "x,ab"]

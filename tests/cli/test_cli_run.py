@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tfcseg
+from tests.helpers.command_line import interruptible
 from tests.helpers.media import LOSSLESS, folder_of_images, numbered_images, run_ffmpeg, write_clip, write_video
 from tests.helpers.tiny_model import NAMES, moving_images, write_tiny_model
 from tfcseg.media.masks import read_mask
@@ -19,7 +20,20 @@ from tfcseg.media.reader import probe, read_frames
 
 FRAMES = 10
 REPORT_KEYS = {
-    "": {"schema", "tfcseg", "input", "model", "options", "speed", "stability", "classes", "outputs", "warnings"},
+    "": {
+        "schema",
+        "tfcseg",
+        "input",
+        "model",
+        "options",
+        "speed",
+        "stability",
+        "confidence",
+        "classes",
+        "outputs",
+        "warnings",
+        "run",
+    },
     "input": {
         *("path", "frames_decoded", "frames_declared", "frames_repeated", "width", "height", "frame_rate"),
         *("duration_s", "rotation", "audio", "start_s", "end_s"),
@@ -36,12 +50,14 @@ REPORT_KEYS = {
         "correlation",
         "keyframe_position",
         "keyframe_carry",
+        "latency",
         "device",
         "precision",
         "compile",
     },
     "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes", "compile_s"},
     "stability": {"label_change", "tc", "tc_flow", "similarity", "updated_fraction", "keyframes", "pulse"},
+    "confidence": {"mean", "unsure", "unsure_below", "temperature"},
 }
 
 
@@ -88,7 +104,7 @@ def test_writes_everything_that_was_promised(clip, weights, tmp_path):
     report = json.loads((out / "report.json").read_text())
     assert json.loads(done.stdout) == report
     assert set(report) == REPORT_KEYS[""]
-    for part in ("input", "model", "options", "speed", "stability"):
+    for part in ("input", "model", "options", "speed", "stability", "confidence"):
         assert set(report[part]) == REPORT_KEYS[part]
     assert report["input"]["frames_decoded"] == FRAMES
     assert report["stability"]["keyframes"] == 3
@@ -151,7 +167,7 @@ def test_the_library_gives_the_labels_that_the_command_writes(clip, weights, tmp
 def test_each_output_can_be_switched_off(clip, weights, tmp_path, switch, missing):
     done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--end", "0.1", "--no-tc", switch)
     assert done.returncode == 0, done.stderr
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
     gone = {missing, "report.html"} if missing == "report.json" else {missing}
     assert names == {"overlay.mp4", "masks", "frames.csv", "report.json", "report.html"} - gone
 
@@ -283,13 +299,6 @@ def test_one_bad_input_of_many(clip, weights, tmp_path):
     assert not (tmp_path / "out" / "bad_tfcseg").exists()
 
 
-def test_inputs_of_one_name_get_folders_of_their_own(weights, tmp_path):
-    sources = [write_clip(tmp_path / name / "a.mp4", 2) for name in ("x", "y") if not (tmp_path / name).mkdir()]
-    done = call("run", *sources, "-o", tmp_path / "out", "-m", weights, "--no-overlay", "--no-tc")
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_tfcseg", "a_tfcseg_2"]
-
-
 def test_stdin(weights, tmp_path):
     clip = write_clip(tmp_path / "stream.mkv", FRAMES)
     with clip.open("rb") as stream:
@@ -330,7 +339,7 @@ def test_an_interrupt_keeps_what_is_finished_and_nothing_half_written(weights, t
     source = write_clip(tmp_path / "long.mp4", 200, size=(120, 160))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tfcseg", "run", source, "-o", out, "-m", weights, "--size", "128"]
-    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
+    with interruptible(), subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob("masks/000000*.png")) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.helpers import vspw_fixture as vspw
+from tests.helpers.command_line import interruptible
 from tests.helpers.media import run_ffmpeg
 from tests.helpers.tiny_model import write_tiny_model
 from tests.helpers.tiny_teacher import write_teacher
@@ -328,9 +329,10 @@ def test_help_is_complete_and_needs_no_torch():
 def test_ctrl_c_saves_a_checkpoint_and_leaves_with_130(work, vspw_root):
     output = work / "interrupted"
     command = [sys.executable, "-m", "tfcseg", "train", vspw_root, "-o", output, "--steps", 1000, *QUICK]
-    process = subprocess.Popen(
-        [str(word) for word in [*command, "--checkpoint-every", 1]], stderr=subprocess.PIPE, text=True
-    )
+    with interruptible():
+        process = subprocess.Popen(
+            [str(word) for word in [*command, "--checkpoint-every", 1]], stderr=subprocess.PIPE, text=True
+        )
     try:
         deadline = time.monotonic() + 300
         while not (output / "checkpoint.pt").exists():

@@ -68,8 +68,11 @@ class RunServer:
     """Client of ``serve``."""
 
     def __init__(self):
+        from tests.helpers.command_line import interruptible
+
         command = [sys.executable, str(Path(__file__))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        with interruptible():
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, source, output, results, *, resume):
         """Start a run; returns the number of its process."""

@@ -13,6 +13,7 @@ import pytest
 from tfcseg.errors import OutputError
 from tfcseg.report import (
     ClassFacts,
+    ConfidenceFacts,
     FrameRow,
     FrameTable,
     InputFacts,
@@ -35,9 +36,11 @@ KEYS = {
     "device precision",
     "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes compile_s",
     "stability": "label_change tc tc_flow similarity updated_fraction keyframes pulse",
+    "confidence": "mean unsure unsure_below temperature",
     "classes": None,
     "outputs": None,
     "warnings": None,
+    "run": None,
 }
 
 
@@ -49,6 +52,7 @@ def report(path="clip.mp4", **changes) -> Report:
         options=OptionFacts("tfc", 4, 0.8, None, "paper", "first", 0.0, device="cpu", precision="float32"),
         speed=SpeedFacts(12.3456789, 20.2500001, None, 61.23456, 22.0),
         stability=StabilityFacts(1 / 3, 0.97, "opencv-dis-medium-240", 0.9, 0.05, 63),
+        confidence=ConfidenceFacts(0.8, 0.1, 0.5, 1.5),
         classes=(ClassFacts(3, "sky", 0.5), ClassFacts(13, "person", 0.25)),
         outputs={"overlay": "overlay.mp4", "masks": "masks"},
         warnings=("decoded 250 of about 260 frames",),
@@ -149,10 +153,10 @@ def test_frame_table(tmp_path):
         for row in rows():
             table.write(row)
     assert (tmp_path / "frames.csv").read_bytes().decode() == (
-        "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,tc,model_ms,is_held\n"
-        "0,0.000000,1,,,,,61.235,0\n"
-        "1,0.033367,0,0.910000,0.047800,0.012346,0.991200,22.000,0\n"
-        "2,0.066700,0,0.500000,,0.000000,,,1\n"
+        "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,tc,model_ms,is_held,confidence,unsure\n"
+        "0,0.000000,1,,,,,61.235,0,,\n"
+        "1,0.033367,0,0.910000,0.047800,0.012346,0.991200,22.000,0,,\n"
+        "2,0.066700,0,0.500000,,0.000000,,,1,,\n"
     )
 
 

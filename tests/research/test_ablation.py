@@ -38,7 +38,7 @@ ROWS = [
     *("tfc", "level-1", "interval-5", "interval-6", "interval-7", "interval-8", "interval-9"),
     *("aligned", "middle", "blend"),
 ]
-OPTIONS = InferenceOptions("tfc", 4, 0.8, 64, "paper", "first")
+OPTIONS = InferenceOptions("tfc", 4, 0.8, 64, "paper", "first", 0.0)
 PLAIN = Variant(weight=0.0, updates=False)
 
 
@@ -436,7 +436,7 @@ def test_missing_data_fails_unless_it_is_accepted(options, tmp_path):
         (["--rows", "tfc,interval-4"], "row interval-4 changes nothing in row tfc, or shortens its interval"),
         (["--keyframe-interval", "1"], "there are no frames between keyframes; give 2 or more"),
         (["--settings", "papers"], "no settings 'papers'; did you mean paper?"),
-        (["--threshold", "2"], "a threshold of 2 is not between 0 and 1"),
+        (["--threshold", "2"], "threshold 2 is not between 0 and 1"),
         (["--correlation", "non"], "no correlation 'non'"),
         (["-o", "{root}/a.json"], "is the input"),
     ],

@@ -23,7 +23,7 @@ def frames():
 @pytest.mark.parametrize("cores", [1, 16])
 def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
     monkeypatch.setattr(measuring, "available_cores", lambda: cores)
-    measurer = FrameMeasurer(3, use_flow=True)
+    measurer = FrameMeasurer(3, use_flow=True, unsure_below=0.5)
     found = []
     for frame in frames():
         measurer.add(frame)
@@ -41,7 +41,7 @@ def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
 
 
 def test_no_more_than_a_few_frames_wait():
-    measurer = FrameMeasurer(3, use_flow=True)
+    measurer = FrameMeasurer(3, use_flow=True, unsure_below=0.5)
     waiting = 0
     for frame in frames():
         measurer.add(frame)

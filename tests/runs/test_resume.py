@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import tfcseg
-from tests.helpers.command_line import call
+from tests.helpers.command_line import call, interruptible
 from tests.helpers.media import children, folder_of_images, numbered_images, read_number, write_clip, write_video
 from tests.helpers.tiny_model import build_tiny_model, moving_images, write_tiny_model
 from tests.runs.test_resume_after_kill import assert_same_results
@@ -209,7 +209,7 @@ def test_a_folder_of_images_can_be_resumed(tmp_path):
         ({"end_s": 0.5}, "end was not given and is now 0.5"),
         ({"results": ResultOptions(alpha=0.3)}, "alpha was 0.55 and is now 0.3"),
         ({"results": ResultOptions(tc=False)}, "tc was on and is now off"),
-        ({"results": ResultOptions(classes=("sky", "car"))}, "classes was  and is now sky, car"),
+        ({"results": ResultOptions(classes=("sky", "car"))}, "classes was not given and is now sky, car"),
     ],
 )
 def test_other_options_are_refused_with_the_difference(clip, out, options, words):
@@ -248,6 +248,8 @@ def test_a_finished_run_says_so_and_is_not_touched(clip, finished):
         tfcseg.run(clip, finished, MODEL, resume=True, threshold=0.5)
     with pytest.raises(OutputError, match=r"start was not given and is now 0\.1"):
         tfcseg.run(clip, finished, MODEL, resume=True, start_s=0.1)
+    with pytest.raises(OutputError, match=r"alpha was 0\.55 and is now 0\.3, classes was not given and is now sky"):
+        tfcseg.run(clip, finished, MODEL, resume=True, results=ResultOptions(alpha=0.3, classes=["sky"]))
     assert files(finished) == before
 
 
@@ -255,12 +257,33 @@ def test_what_a_stopped_stream_left_is_not_called_finished(clip, finished, tmp_p
     left = shutil.copytree(finished, tmp_path / "left")
     (left / "report.json").unlink()
     before = files(left)
-    with pytest.raises(OutputError, match=r"results without a report and nothing to resume from; use --overwrite"):
-        tfcseg.run(clip, left, MODEL, resume=True)
-    without = ResultOptions(report=False, html=False)
-    with pytest.raises(FinishedError):
-        tfcseg.run(clip, left, MODEL, resume=True, results=without)
+    for results in (ResultOptions(), ResultOptions(report=False, html=False)):
+        with pytest.raises(OutputError, match=r"results that do not say which run they are of, and nothing to resume"):
+            tfcseg.run(clip, left, MODEL, resume=True, results=results)
     assert files(left) == before
+
+
+def test_a_run_without_a_report_is_known_again(clip, tmp_path):
+    results = ResultOptions(report=False, overlay=False, tc=False)
+    tfcseg.run(clip, tmp_path / "out", MODEL, results=results)
+    before = files(tmp_path / "out")
+    with pytest.raises(FinishedError):
+        tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, results=results)
+    with pytest.raises(OutputError, match=r"alpha was 0\.55 and is now 0\.3"):
+        tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, results=dataclasses.replace(results, alpha=0.3))
+    other = write_video(tmp_path / clip.name, moving_images(FRAMES, (48, 64), seed=1))
+    with pytest.raises(OutputError, match=r"input was [0-9a-f]{8}… and is now"):
+        tfcseg.run(other, tmp_path / "out", MODEL, resume=True, results=results)
+    assert files(tmp_path / "out") == before
+    tfcseg.run(other, tmp_path / "out", MODEL, overwrite=True, results=ResultOptions(overlay=False, tc=False))
+    assert not (tmp_path / "out" / STATE_FOLDER).exists()
+
+
+def test_a_finished_run_that_lost_a_result_says_which(clip, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / "overlay.mp4").unlink()
+    with pytest.raises(OutputError, match=r"finished run of which overlay\.mp4 has gone; use --overwrite"):
+        tfcseg.run(clip, out, MODEL, resume=True)
 
 
 def test_an_unfinished_run_is_not_replaced_by_accident(clip, out, finished):
@@ -447,9 +470,8 @@ def test_an_interrupt_does_not_wait_for_an_idle_stdin(tmp_path, number):
     stream = write_clip(tmp_path / "stream.mkv", 40).read_bytes()
     command = [sys.executable, "-m", "tfcseg", "run", "-", "-o", tmp_path / "out", "-m", weights, "--size", "32"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [*map(str, command)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment
-    ) as process:
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with interruptible(), subprocess.Popen([*map(str, command)], cwd=tmp_path, env=environment, **pipes) as process:
         has_frames = number == signal.SIGTERM  # the other one hears nothing at all of the video
         if has_frames:
             process.stdin.write(stream[: len(stream) // 2])

@@ -23,13 +23,14 @@ from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
-    from tfcseg.report import Report, StabilityFacts
+    from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
     from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
-    list[str], typer.Argument(help="Videos, folders of images, or - for a video on stdin.", show_default=False)
+    list[str],
+    typer.Argument(help="Videos, folders of images or of videos, or - for a video on stdin.", show_default=False),
 ]
 
 
@@ -69,11 +70,11 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
+    from tfcseg.runs.inputs import find_inputs, output_folders
     from tfcseg.runs.options import RunOptions
-    from tfcseg.runs.outputs import output_folders
     from tfcseg.weights.loading import open_model
 
-    if not (results.page or results.report or results.videos or results.masks or results.frames_csv or as_json):
+    if not (results.writes_anything or as_json):
         raise UsageError("every output is switched off; nothing would be written")
     options.check_range(start, end)
     job = RunOptions(
@@ -86,23 +87,26 @@ def command(
         resume=resume,
         allow_network=allow_network,
     )
-    loaded = open_model(model, device) if len(inputs) > 1 else model
+    found = find_inputs(inputs)
+    for note in found.notes:
+        print_warning(note)
+    loaded = open_model(model, device) if found.is_batch else model
     contents: list[Any] = []
     failures: list[tuple[str, TfcsegError]] = []
-    for source, folder in zip(inputs, output_folders(inputs, output), strict=True):
+    for source, folder in zip(found.sources, output_folders(found, output, resume=resume), strict=True):
         try:
             contents.append(_run_one(source, folder, loaded, job, quiet=quiet))
         except Interrupted:
             raise
         except TfcsegError as error:
-            if len(inputs) == 1:
+            if not found.is_batch:
                 raise
             failures.append((source, error))
             print_error(str(error))
     if as_json:
-        _print_json(contents if len(inputs) > 1 else contents[0])
+        _print_json(contents if found.is_batch else contents[0])
     if failures:
-        _print_failures(failures, len(inputs))
+        _print_failures(failures, len(found.sources))
         raise typer.Exit(1)
 
 
@@ -185,6 +189,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
         ("label change", _label_change(stability)),
         ("TC", f"{_percent(stability.tc)} along optical flow" if stability.tc is not None else "not measured"),
+        *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
         *([("recomputed", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
@@ -197,6 +202,11 @@ def _print_summary(report: Report, folder: Path) -> None:
 def _label_change(stability: StabilityFacts) -> str:
     pulse = f"; pulse {stability.pulse:.2f} (1 is steady)" if stability.pulse is not None else ""
     return f"{_percent(stability.label_change)} of the pixels from frame to frame{pulse}"
+
+
+def _confidence(facts: ConfidenceFacts) -> str:
+    fitted = "" if facts.temperature != 1 else "; not calibrated"
+    return f"{_percent(facts.mean)}, {_percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}{fitted}"
 
 
 def _largest(report: Report) -> list[Any]:

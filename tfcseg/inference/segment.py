@@ -121,6 +121,7 @@ def _joined(labels: LabelSet, frame: Frame, result: FrameResult, *, is_computed:
         result.model_ms if is_computed else None,
         frame.is_held,
         labels,
+        result.confidence,
         result.carried,
     )
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from tfcseg.inference.engine import FrameResult, IntervalNetwork, network_size
 from tfcseg.media.frames import Image
 from tfcseg.model.evidence import Glimpse, Likeness, Opinion, Side, between, compare
-from tfcseg.model.ops.label_map import labels_from_logits
 
 BETWEEN_SCALE = 2
 """Frames between keyframes are seen at 1 / so much of the network's size (mode ``blend``: at the whole of it)."""
@@ -66,8 +65,8 @@ class Steps:
 
     def keyframe_result(self, opinion: Opinion, label_size: tuple[int, int]) -> FrameResult:
         """Labels of a keyframe."""
-        labels = labels_from_logits(opinion.logits, label_size).cpu().numpy()
-        return FrameResult(labels[0], True, None, None, 0.0)
+        labels, sure = self._feeder.said(opinion.logits, label_size)
+        return FrameResult(labels[0], True, None, None, 0.0, sure[0])
 
     def between(
         self, places: Sequence[Place], keyframes: Sequence[Opinion], glimpses: Sequence[Glimpse]
@@ -82,9 +81,9 @@ class Steps:
         if len(keyframes) > 1:
             sides.append(Side(keyframes[1], self.compare(glimpses[1].match, seen.match, grid), 1 - near))
         found = between(sides, lambda rows: self._network.say(Glimpse(*(part[rows] for part in seen))))
-        labels = [
-            labels_from_logits(logits[None], place.label_size)[0].cpu().numpy()
-            for logits, place in zip(found.logits, places, strict=True)
-        ]
         shares, similarity = found.own_fraction.tolist(), found.similarity.float().cpu().numpy()
-        return [FrameResult(own, False, similarity[row], shares[row], 0.0) for row, own in enumerate(labels)]
+        results = []
+        for row, place in enumerate(places):
+            labels, sure = self._feeder.said(found.logits[row : row + 1], place.label_size)
+            results.append(FrameResult(labels[0], False, similarity[row], shares[row], 0.0, sure[0]))
+        return results

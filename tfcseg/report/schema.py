@@ -100,6 +100,16 @@ class StabilityFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfidenceFacts:
+    """How sure the labels are: means over frames, as shares; None where nothing was measured."""
+
+    mean: float | None  # probability that a label is right
+    unsure: float | None  # share of the labels whose probability is below unsure_below
+    unsure_below: float
+    temperature: float  # 1: never fitted, probabilities are what the network says
+
+
+@dataclass(frozen=True, slots=True)
 class ClassFacts:
     """One class and its share of all pixels of the video."""
 
@@ -119,6 +129,8 @@ class Report:
     options: OptionFacts
     speed: SpeedFacts
     stability: StabilityFacts
+    confidence: ConfidenceFacts
     classes: tuple[ClassFacts, ...]
     outputs: Mapping[str, str] = field(default_factory=dict)  # what was written -> path relative to the report
     warnings: tuple[str, ...] = ()
+    run: Mapping[str, str | float | bool | None] | None = None  # all that decided what was written; None: a stream

@@ -123,8 +123,7 @@ def _prepared(
     options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
     identity = identify(source, loaded, network.options, options.results, options.range_s)
     if options.resume:
-        has_report = options.results.report
-        refuse_finished(out, source, loaded, network.options, options.range_s, has_report=has_report)
+        refuse_finished(out, identity)
         refuse_other_run(out, identity)
     with open_frames(
         source, start_s=options.start_s, end_s=options.end_s, allow_network=options.allow_network
@@ -142,12 +141,12 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
     with _advice(out):
         _process(frames, network, writer, on_frame)
         facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
-        report = build_report(facts, writer.summary)
+        report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
             write_page(out.report_html, report, writer.recorder)
         if options.results.report:
             write_json(out.report_json, report)
-    state.clear()
+    state.finish(None if options.results.report else job.identity)
     return report
 
 

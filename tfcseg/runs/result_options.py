@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tfcseg.labels.label_sets import LabelSet
 
+_UNSURE_BELOW = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class ResultOptions:
@@ -31,6 +33,19 @@ class ResultOptions:
     side_by_side: Annotated[bool, Option("Also write side_by_side.mp4.")] = False
     copy_source: Annotated[bool, Option("Also write source.mp4, so that the page plays the source anywhere.")] = False
     """The frames as they were read."""
+    confidence: Annotated[bool, Option("Also write confidence/00000000.png …: how sure labels are, 255 = certain.")] = (
+        False
+    )
+    """8-bit gray, 255 times the probability that a label is right."""
+    unsure: Annotated[
+        float | None,
+        Option(
+            "Leave pixels without a class (255) whose label is right with a smaller probability than this.",
+            low=0,
+            high=1,
+            default_text="all have one",
+        ),
+    ] = None
     alpha: Annotated[float, Option("Opacity of the class colours, 0 to 1.", low=0, high=1)] = 0.55
     legend: Annotated[bool, Option("Draw the class legend.")] = True
     classes: Annotated[
@@ -38,6 +53,17 @@ class ResultOptions:
     ] = ()
     """Names one by one or with commas; pixels of other classes stay as they were filmed. Empty: all."""
     tc: Annotated[bool, Option("Measure TC (optical flow).")] = True
+
+    @property
+    def unsure_below(self) -> float:
+        """Probability of being right below which labels are counted as unsure."""
+        return _UNSURE_BELOW if self.unsure is None else self.unsure
+
+    @property
+    def writes_anything(self) -> bool:
+        """Whether there is any result at all."""
+        files = self.masks, self.confidence, self.frames_csv, self.report, self.page
+        return any(files) or bool(self.videos)
 
     @property
     def page(self) -> bool:

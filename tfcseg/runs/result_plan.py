@@ -14,7 +14,7 @@ from tfcseg.media.masks import is_whole_mask
 from tfcseg.model.evidence import HandedOn
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import load_carried
-from tfcseg.runs.outputs import OutputDir
+from tfcseg.runs.outputs import OutputDir, numbered
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.state import Checkpoint, RunState
 
@@ -49,7 +49,8 @@ class ResultPlan:
                 return False
         except (OSError, OutputError):
             return False
-        masks = [self.out.mask(index) for index in range(frames)] if self.options.masks else []
+        folders = {self.out.masks: self.options.masks, self.out.confidence: self.options.confidence}
+        masks = [numbered(folder, at) for folder, is_written in folders.items() if is_written for at in range(frames)]
         return all(path.is_file() for path in files) and all(map(is_whole_mask, [pictures / LABELS_NAME, *masks]))
 
     def parts(self, frames: int) -> range:

@@ -52,9 +52,12 @@ class ResultWriter:
         self.recorder = self._make_recorder(checkpoint)
         self._checkpoint = checkpoint
         self._frames = self.summary.frames
-        self._measurer = FrameMeasurer(len(plan.labels), use_flow=plan.options.tc)
+        self._measurer = FrameMeasurer(
+            len(plan.labels), use_flow=plan.options.tc, unsure_below=plan.options.unsure_below
+        )
         self._videos = self._make_videos(checkpoint)
         self._masks: MaskWriter | None = None
+        self._sure: MaskWriter | None = None
         self._table: FrameTable | None = None
         self._saved: Future[None] | None = None
         self._last = np.zeros((0, 0), np.uint8)
@@ -63,6 +66,8 @@ class ResultWriter:
             self._saver = ThreadPoolExecutor(1, "tfcseg-save")
             if self._options.masks:
                 self._masks = MaskWriter(plan.out.masks, self._palette)
+            if self._options.confidence:
+                self._sure = MaskWriter(plan.out.confidence)
             if self._options.frames_csv:
                 self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0)
             undo.pop_all()
@@ -78,9 +83,13 @@ class ResultWriter:
 
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
+        if self._options.unsure is not None:
+            frame = frame.without_unsure(self._options.unsure)
         shares = self._measurer.add(frame)
         if self._masks:
             self._masks.write(frame.index, frame.labels)
+        if self._sure and (confidence := frame.confidence) is not None:
+            self._sure.write(frame.index, confidence)
         self._videos.write(frame, shares)
         self._frames += 1
         self.carried = frame.carried
@@ -100,6 +109,9 @@ class ResultWriter:
         if self._masks:
             self._masks.close()
             self._outputs["masks"] = out.masks.name
+        if self._sure:
+            self._sure.close()
+            self._outputs["confidence"] = out.confidence.name
         if self._table:
             self._table.close()
             self._outputs["frames_csv"] = out.frames_csv.name
@@ -131,6 +143,7 @@ class ResultWriter:
             self._outputs,
             self._wall_s(),
             self._resumes,
+            self._options.unsure_below,
             compile_s,
         )
 
@@ -146,6 +159,9 @@ class ResultWriter:
         with suppress(OutputError):  # the error that is already on its way is the cause
             if self._masks:
                 self._masks.close()
+        with suppress(OutputError):
+            if self._sure:
+                self._sure.close()
         with suppress(OutputError):
             if self._table:
                 self._table.close()
@@ -180,7 +196,7 @@ class ResultWriter:
         if self.recorder and self._plan.state.is_resumable:
             # In a thread that no signal interrupts: half-made zip files complain on stderr when they are dropped.
             self._saver.submit(self.recorder.save, self._plan.state.make_pictures(self.summary.frames)).result()
-        masks = self._masks.pending() if self._masks else ()
+        masks = [future for writer in (self._masks, self._sure) if writer for future in writer.pending()]
         save = partial(self._save, self._checkpoint, self._videos.end_part(), masks, self._last, self.carried)
         self._saved = self._saver.submit(save)
 

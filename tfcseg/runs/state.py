@@ -1,6 +1,7 @@
 """What an unfinished run needs to go on: checkpoints in a journal, finished parts of videos beside it.
 
-All of it lies in a hidden folder of the output folder, and goes when the run is complete.
+All of it lies in a hidden folder of the output folder, and goes when the run is complete. Only what the run was stays
+there, if there is no report to tell it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tfcseg.files import sync
 from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER
 from tfcseg.runs.journal import Journal
 
-_JOURNAL_NAME = "journal.jsonl"
+_JOURNAL_NAME, _FINISHED_NAME = "journal.jsonl", "finished.json"
 _KEPT = 2
 """Newest checkpoints whose pictures are kept: if one turns out to be damaged, the other one serves."""
 
@@ -48,11 +49,19 @@ class RunState:
         self.is_resumable = False
         """Whether ``begin`` was told what the run is; without that nothing is kept."""
         self._journal = Journal(folder / _JOURNAL_NAME)
+        self._finished = Journal(folder / _FINISHED_NAME)
 
     def identity(self) -> Identity | None:
         """What the unfinished run in this folder is; None if there is none."""
         match self._journal.read():
             case [{"run": dict(identity)}, *_]:
+                return identity
+        return None
+
+    def finished(self) -> Identity | None:
+        """What the finished run in this folder was, if it left no report; None if nothing tells it."""
+        match self._finished.read():
+            case [dict(identity)]:
                 return identity
         return None
 
@@ -121,10 +130,21 @@ class RunState:
             raise OutputError(f"cannot make {str(folder)!r}: {error.strerror or error}") from error
         return folder
 
+    def finish(self, identity: Identity | None) -> None:
+        """Drop what an unfinished run needs; ``identity`` is what a run without a report leaves of itself."""
+        if identity is not None:
+            self._finished.append(identity)
+        self._clear(keep=_FINISHED_NAME)
+
     def clear(self) -> None:
-        """Remove everything but the lock, the journal first: without it there is no unfinished run."""
+        """Remove everything but the lock."""
+        self._clear()
+
+    def _clear(self, keep: str = "") -> None:
+        """The journal goes first: without it there is no unfinished run."""
         for path in sorted(self._entries(), key=lambda path: path.name != _JOURNAL_NAME):
-            _remove(path)
+            if path.name != keep:
+                _remove(path)
 
     def _entries(self) -> list[Path]:
         try:
@@ -158,7 +178,7 @@ def _shown(value: object) -> str:
         return "on" if value else "off"
     if isinstance(value, str) and len(value) == 64:  # a hash
         return f"{value[:8]}…"
-    return "not given" if value is None else str(value)
+    return "not given" if value in (None, "") else str(value)
 
 
 def _is_needed(path: Path, frames: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +16,7 @@ from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report import (
     ClassFacts,
+    ConfidenceFacts,
     FrameRow,
     InputFacts,
     OptionFacts,
@@ -25,7 +27,16 @@ from tfcseg.report import (
 )
 from tfcseg.weights.loading import LoadedModel
 
-_MEANS = ("label_change", "tc", "similarity", "updated_fraction", "keyframe_ms", "non_keyframe_ms")
+_MEANS = (
+    "label_change",
+    "tc",
+    "similarity",
+    "updated_fraction",
+    "keyframe_ms",
+    "non_keyframe_ms",
+    "confidence",
+    "unsure",
+)
 
 
 @dataclass(slots=True)
@@ -62,6 +73,8 @@ class Summary:
     updated_fraction: Mean = field(default_factory=Mean)
     keyframe_ms: Mean = field(default_factory=Mean)
     non_keyframe_ms: Mean = field(default_factory=Mean)
+    confidence: Mean = field(default_factory=Mean)
+    unsure: Mean = field(default_factory=Mean)
     phases: PhaseChanges = field(default_factory=PhaseChanges)
 
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
@@ -70,6 +83,8 @@ class Summary:
         self.shares += shares
         self.label_change.add(row.label_change)
         self.tc.add(row.tc)
+        self.confidence.add(row.confidence)
+        self.unsure.add(row.unsure)
         if row.model_ms is None:  # the result of the frame before
             self.repeated += 1
             return
@@ -117,12 +132,14 @@ class RunFacts:
     outputs: dict[str, str]
     wall_s: float
     resumes: int
+    unsure_below: float
+    """Probability of being right below which a label is unsure."""
     compile_s: float | None = None
     """Seconds that compiling took; None if nothing was compiled."""
 
 
-def build_report(facts: RunFacts, summary: Summary) -> Report:
-    """The report of a finished run."""
+def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | None) -> Report:
+    """The report of a finished run; ``run`` is everything that decided what it wrote, by which it is known again."""
     warnings = list(facts.warnings)
     if facts.audio and facts.audio.startswith("dropped"):
         warnings.append(f"audio {facts.audio}")
@@ -141,9 +158,13 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
             summary.keyframes,
             summary.phases.pulse,
         ),
+        confidence=ConfidenceFacts(
+            summary.confidence.value, summary.unsure.value, facts.unsure_below, facts.model.temperature
+        ),
         classes=_class_facts(facts.model, summary),
         outputs=facts.outputs,
         warnings=tuple(warnings),
+        run=run,
     )
 
 

@@ -44,6 +44,9 @@ BF16_AGREEMENT = "bf16_agreement"
 
 MIN_BF16_AGREEMENT = 99.9
 
+TEMPERATURE = "temperature"
+"""Entry of a card's ``measured``: what logits are divided by to say how sure labels are; 1 if it was never fitted."""
+
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,6 +60,12 @@ class LoadedModel:
     precision: torch.dtype
     sha256: str
     parameters: int
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they say how sure labels are."""
+        value = self.card.measured.get(TEMPERATURE)
+        return float(value) if isinstance(value, int | float) and value > 0 else 1.0
 
     @property
     def labels(self) -> LabelSet:
