@@ -47,12 +47,13 @@ def clip():
 
 @pytest.mark.parametrize("options", [FIXED, ADAPTIVE, FIXED | {"mode": "blend", "keyframe_interval": 3}])
 def test_results_depend_neither_on_groups_nor_on_workers(clip, options, torch_threads):
-    torch_threads(2)
-    wanted = run(clip, **options)
-    assert len(wanted) == len(clip)
-    assert_same(run(clip, at_once=7, **options), wanted)
-    assert_same(run(clip, at_once=3, workers=2, **options), wanted, share=0.999)  # rounding by number of threads
-    assert len(np.unique(wanted[20].labels)) > 2
+    torch_threads(1)  # rounding may differ with their number
+    images = clip[:14]
+    wanted = run(images, **options)
+    assert len(wanted) == len(images)
+    assert_same(run(images, at_once=5, **options), wanted)
+    assert_same(run(images, at_once=3, workers=2, **options), wanted)
+    assert len(np.unique(wanted[10].labels)) > 2
 
 
 def test_keyframes_are_fixed_or_where_the_scene_has_changed(clip):

@@ -169,7 +169,7 @@ class _Window:
 
     def look(self, group: Group[_T]) -> list[_Slot]:
         """Let workers begin with frames."""
-        slots = []
+        slots: list[_Slot] = []
         for image, row in zip(group.images, self._submit(self._steps.glimpses, group.images), strict=True):
             size = group.label_size or (image.shape[0], image.shape[1])
             begins = group.begins_part and not slots

@@ -165,7 +165,7 @@ class IntervalNetwork:
         self,
         images: Sequence[NDArray[np.uint8]],
         label_size: tuple[int, int] | None = None,
-        before: Carried | Callable[[], HandedOn | None] | None = None,
+        before: HandedOn | Callable[[], HandedOn | None] | None = None,
         *,
         hand_on: Callable[[HandedOn | None], None] = lambda carried: None,
     ) -> list[FrameResult]:
@@ -259,7 +259,7 @@ class IntervalNetwork:
         self,
         image: NDArray[np.uint8],
         size: tuple[int, int],
-        before: Carried | Callable[[], HandedOn | None] | None,
+        before: HandedOn | Callable[[], HandedOn | None] | None,
         hand_on: Callable[[HandedOn | None], None] = lambda carried: None,
     ) -> tuple[FrameResult, Keyframe]:
         started_s = time.perf_counter()
