@@ -11,6 +11,7 @@ from tfcseg.model.evidence import (
     Opinion,
     Side,
     between,
+    changed_share,
     compare,
     evidence,
     lean,
@@ -36,11 +37,13 @@ def test_sureness_by_hand():
 
 
 def test_evidence_by_hand():
-    w = torch.tensor([-1.0, 0.0, 0.25, 0.5, 1.0]).view(1, 1, 1, 5)
-    torch.testing.assert_close(evidence(w, (0.0, 0.2, 1.0)).flatten(), torch.tensor([0, 0, 0.1, 0.2, 1.0]))
-    assert evidence(w, (0.0, 0.0, 1.0)).flatten().tolist() == [0] * 5  # a fifth with any evidence is another scene
-    model = evidence(torch.linspace(0, 1, 11).view(1, 1, 1, 11), EVIDENCE)
-    torch.testing.assert_close(model.flatten(), torch.tensor(EVIDENCE))
+    w = torch.tensor([-1.0, 0.2, 0.7, 0.8, 1.0]).view(1, 1, 1, 5)
+    torch.testing.assert_close(evidence(w, (0.0, 0.2, 1.0)).flatten(), torch.tensor([0, 0.08, 0.52, 0.68, 1.0]))
+    assert changed_share(w).tolist() == [pytest.approx(0.4)]
+    fewer = torch.tensor([-1.0, 0.2, 0.5, 0.59, 1.0]).view(1, 1, 1, 5)
+    assert evidence(fewer, (0.0, 0.2, 1.0)).flatten().tolist() == [0] * 5  # another scene
+    both = evidence(torch.cat([w, fewer]), EVIDENCE)
+    torch.testing.assert_close(both.flatten(), torch.tensor([0, 0, 0.4, 0.6, 1.0, 0, 0, 0, 0, 0]))
 
 
 def test_leaning_is_a_weighted_mean():

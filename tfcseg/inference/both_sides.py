@@ -26,13 +26,10 @@ from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.steps import Place, Steps
 from tfcseg.media.frames import Image
-from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, lean
+from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, changed_share, lean
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
-
-CHANGED = 0.6
-"""Similarity below which a position counts as changed."""
 
 MOST_CHANGED = 0.15
 """Share of changed positions, added up over the frames since the last keyframe, beyond which a frame is a keyframe: at
@@ -214,7 +211,7 @@ class _Window:
         seen = slot.looked.get()
         started_s = time.perf_counter()
         slot.like = self._steps.compare(keyframe.looked.get().match, seen.match, slot.grid)
-        self._changed += (slot.like.similarity < CHANGED).float().mean().item()
+        self._changed += changed_share(slot.like.similarity).item()
         slot.seconds += time.perf_counter() - started_s
         return self._changed > MOST_CHANGED
 
