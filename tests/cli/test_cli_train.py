@@ -201,7 +201,7 @@ def test_two_kinds_of_teachers_and_features_train_another_backbone(call, work, p
     )
     assert call("train", photos, *both, "--init", first / "last.safetensors", "-o", second, "--lr", 1e-9)[0] == 0
     card = read_card(second / "last.safetensors")
-    assert (card.labels.name, card.config.num_classes) == ("scenes", 46)
+    assert (card.labels.name, card.config.num_classes) == ("scenes", 51)
     old, new = (load_file(path / "last.safetensors") for path in (first, second))
     rows = "decode_head.classifier.weight"
     assert torch.allclose(new[rows][:32].float(), old[rows].float(), atol=1e-3), "classes of the same name"
@@ -377,7 +377,7 @@ def test_plans_fill_in_the_defaults(vspw_root, photos, teacher, tmp_path):
     assert (supervised.workers, supervised.validate_every) == (1, supervised.options.steps // 10)
     assert 1 <= supervised.threads <= available_cores()
     distilled = plan_training(TrainRequest(data=[photos], teachers=[teacher.parent], output=tmp_path, steps=100))
-    assert (distilled.options.stage, distilled.options.crop, distilled.validate_every) == ("image", 320, 50)
+    assert (distilled.options.stage, distilled.options.crop, distilled.validate_every) == ("image", 448, 50)
     assert distilled.teachers == [teacher]
     assert distilled.cache == tmp_path / "labels"
 

@@ -61,7 +61,7 @@ def make_report(path="clip.mp4", names=NAMES, **outputs: str) -> Report:
 def rows_of(count, *, seed=0):
     """Rows as a run writes them: nothing to compare at the first frame, nothing blended at keyframes."""
     rng = np.random.default_rng(seed)
-    for index, (change, kept, alike, updated) in enumerate(rng.random((count, 4))):
+    for index, (change, kept, alike, updated, sure) in enumerate(rng.random((count, 5))):
         is_keyframe = index % 4 == 0
         yield FrameRow(
             index,
@@ -72,7 +72,14 @@ def rows_of(count, *, seed=0):
             float(change) if index else None,
             float(kept) if index else math.nan,
             20.0,
+            confidence=float(sure),
+            unsure=float((sure_of(index) < 127.5).mean()),
         )
+
+
+def sure_of(index):
+    """(h, w) how sure the labels of a frame are."""
+    return np.random.default_rng(index).integers(0, 256, (12, 16), dtype=np.uint8)
 
 
 def scenes(count, *, size=(48, 64), seed=0):
@@ -89,7 +96,7 @@ def record(count, *, recorder=None, first=0, seed=0):
     recorder = recorder or PageRecorder(PALETTE, RATE)
     for row, (image, labels) in zip(rows_of(count, seed=seed), scenes(count, seed=seed), strict=True):
         if row.frame >= first:
-            recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
+            recorder.add(row, class_shares(labels, len(NAMES)), image, labels, sure_of(row.frame))
     return recorder
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tests.helpers.media import run_ffmpeg
 from tests.helpers.tiny_teacher import GREEN, RED, write_teacher
@@ -304,6 +305,32 @@ def test_a_video_without_a_frame_that_decodes_is_told(tmp_path, teachers):
         distilled_material(job, options, 1)
     material = distilled_material(replace(job, skip_bad=True), options, 1)
     assert material.left_out == [f"{video}: cannot be decoded"]
+
+
+def test_the_street_teacher_is_asked_about_streets_only(tmp_path, teachers):
+    """The tiny teachers call red wall (ADE31) and sidewalk (Cityscapes): a red picture is no street."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(2):
+        cv2.imwrite(str(photos / f"{number}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
+    city = write_teacher(tmp_path / "city.tflite", classes=len(CITYSCAPES19))
+    job = Distillation([photos], (*teachers, city), tmp_path / "cache")
+    options = recipe_options(
+        "image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64, "steady_weight": 0.5}
+    )
+    material = distilled_material(job, options, 1)
+    assert material.labels is SCENES
+    assert len(list((tmp_path / "cache" / "stills").glob("*.npy"))) == 4, "two teachers, two photos"
+    sample = material.train[0]
+    assert sample.images.shape[0] == 2, "pairs, since their steadiness has a weight"
+    assert torch.isfinite(sample.motion).all()
+
+
+def test_streets_need_a_teacher_of_things(tmp_path, teachers):
+    city = write_teacher(tmp_path / "city.tflite", classes=len(CITYSCAPES19))
+    assert taught_labels([*teachers, city]) is SCENES
+    with pytest.raises(DataError, match="needs one of Pascal VOC's beside it"):
+        taught_labels([teachers[0], city])
 
 
 def street_of(**shares):

@@ -64,4 +64,5 @@ class ResultPlan:
     def restore_recorder(self, checkpoint: Checkpoint) -> PageRecorder:
         """What report.html needs of the frames before ``checkpoint``; OutputError if it is missing or damaged."""
         folder = self.state.pictures(checkpoint.frames)
-        return PageRecorder.restore(folder, self.labels.palette_array(), self.info.frame_rate)
+        palette, rate = self.labels.palette_array(), self.info.frame_rate
+        return PageRecorder.restore(folder, palette, rate, self.options.unsure_below)

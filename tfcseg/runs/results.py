@@ -104,6 +104,7 @@ class ResultWriter:
             self._end_part()
         if self.recorder:
             self.recorder.drawn_moments()  # while the encoder finishes
+            self.recorder.drawn_doubts()
         self._wait_until_saved()
         out = self._plan.out
         if self._masks:
@@ -171,7 +172,7 @@ class ResultWriter:
         for frame, shares, row in measured:
             self.summary.add(row, shares)
             if self.recorder:
-                self.recorder.add(row, shares, frame.image, frame.labels)
+                self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
             if self._table:
                 self._table.write(row)
             self._last = frame.labels
@@ -237,7 +238,7 @@ class ResultWriter:
             return None
         if checkpoint is not None:
             return self._plan.restore_recorder(checkpoint)
-        return PageRecorder(self._palette, self._plan.info.frame_rate)
+        return PageRecorder(self._palette, self._plan.info.frame_rate, self._options.unsure_below)
 
     def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
         plan, options = self._plan, self._options
