@@ -50,7 +50,7 @@ assert json.load(open(f"{out}/report.json"))["options"]["dummy"] == 4
 try:
     tfcseg.segment([], model, dummy=10)
 except tfcseg.UsageError as error:
-    assert str(error) == "a dummy of 10 is not between 0 and 9"
+    assert str(error) == "dummy 10 is not between 0 and 9"
 """
 
 
