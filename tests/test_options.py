@@ -45,7 +45,7 @@ save_model(Path(out).with_suffix(".safetensors"), model.network, dataclasses.rep
 assert read_card(Path(out).with_suffix(".safetensors")).config.defaults.dummy == 5
 
 list(tfcseg.segment(tfcseg.read_frames(clip), model, dummy=4))
-tfcseg.run(clip, out, model, dummy=4, results=tfcseg.ResultOptions(overlay=False, tc=False))
+tfcseg.run(clip, out, model, dummy=4, results=tfcseg.ResultOptions(overlay=False, flow_consistency=False))
 assert json.load(open(f"{out}/report.json"))["options"]["dummy"] == 4
 try:
     tfcseg.segment([], model, dummy=10)

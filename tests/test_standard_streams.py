@@ -12,7 +12,7 @@ from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.media.ffmpeg import ffmpeg_path
 
-QUICK = ("--no-tc", "--no-html", "--size", "32")
+QUICK = ("--no-flow-consistency", "--no-html", "--size", "32")
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,15 @@ REPORT_KEYS = {
         "compile",
     },
     "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes", "compile_s"},
-    "stability": {"label_change", "tc", "tc_flow", "similarity", "updated_fraction", "keyframes", "pulse"},
+    "stability": {
+        "label_change",
+        "flow_consistency",
+        "optical_flow",
+        "similarity",
+        "updated_fraction",
+        "keyframes",
+        "pulse",
+    },
     "confidence": {"mean", "unsure", "unsure_below", "temperature"},
 }
 
@@ -118,7 +126,7 @@ def test_frames_csv_says_what_the_masks_say(clip, weights, tmp_path):
     assert call("run", clip, "-o", tmp_path, "-m", weights, "--overwrite").returncode == 0
     with (tmp_path / "frames.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,tc,model_ms,is_held"
+    columns = "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,flow_consistency,model_ms,is_held"
     assert ",".join(rows[0]) == columns
     assert [row["is_keyframe"] for row in rows] == ["1", "0", "0", "0"] * 2 + ["1", "0"]
     masks = [read_mask(tmp_path / "masks" / f"{n:08d}.png") for n in range(FRAMES)]
@@ -145,7 +153,9 @@ def test_several_threads_write_the_same(clip, weights, tmp_path, torch_threads):
 
 
 def test_the_library_gives_the_labels_that_the_command_writes(clip, weights, tmp_path):
-    report = tfcseg.run(clip, tmp_path / "out", weights, results=tfcseg.ResultOptions(overlay=False, tc=False))
+    report = tfcseg.run(
+        clip, tmp_path / "out", weights, results=tfcseg.ResultOptions(overlay=False, flow_consistency=False)
+    )
     assert report.outputs["masks"] == "masks"
     assert not (tmp_path / "out" / "overlay.mp4").exists()
     model = tfcseg.load_model(weights)
@@ -165,7 +175,7 @@ def test_the_library_gives_the_labels_that_the_command_writes(clip, weights, tmp
     ],
 )
 def test_each_output_can_be_switched_off(clip, weights, tmp_path, switch, missing):
-    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--end", "0.1", "--no-tc", switch)
+    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--end", "0.1", "--no-flow-consistency", switch)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
     gone = {missing, "report.html"} if missing == "report.json" else {missing}
@@ -190,7 +200,7 @@ def test_interval_one_is_the_image_network(clip, weights, tmp_path):
 def test_hidden_classes_stay_as_filmed(weights, tmp_path):
     still = [moving_images(1, (48, 64))[0]] * 2
     source = write_video(tmp_path / "still.mkv", still, video=LOSSLESS)
-    common = ("-m", weights, "--no-legend", "--no-tc")
+    common = ("-m", weights, "--no-legend", "--no-flow-consistency")
     assert call("run", source, "-o", tmp_path / "all", *common).returncode == 0
     mask = read_mask(tmp_path / "all" / "masks" / "00000000.png")
     present = NAMES[int(np.bincount(mask.ravel()).argmax())]
@@ -302,7 +312,7 @@ def test_one_bad_input_of_many(clip, weights, tmp_path):
 def test_stdin(weights, tmp_path):
     clip = write_clip(tmp_path / "stream.mkv", FRAMES)
     with clip.open("rb") as stream:
-        done = call("run", "-", "-m", weights, "-q", "--no-tc", cwd=tmp_path, stdin=stream)
+        done = call("run", "-", "-m", weights, "-q", "--no-flow-consistency", cwd=tmp_path, stdin=stream)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     report = json.loads((tmp_path / "stdin_tfcseg" / "report.json").read_text())
@@ -314,7 +324,7 @@ def test_folder_with_a_corrupt_image_holds_the_last_one(weights, tmp_path):
     folder = folder_of_images(tmp_path / "frames", numbered_images(11), names)
     (folder / "frame7.png").write_bytes(b"")
     (folder / "notes.txt").write_text("not an image")
-    done = call("run", folder, "-o", tmp_path / "out", "-m", weights, "--mode", "image", "--no-tc")
+    done = call("run", folder, "-o", tmp_path / "out", "-m", weights, "--mode", "image", "--no-flow-consistency")
     assert done.returncode == 0, done.stderr
     assert "frame7.png" in done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -364,7 +374,7 @@ def test_output_folder_that_cannot_be_made(clip, weights, tmp_path):
 def test_hostile_names(weights, tmp_path):
     name = "-weird ü 'name' %03d\n:x.mp4"
     write_clip(tmp_path / "plain.mp4", 3).rename(tmp_path / name)
-    done = call("run", "-o", "out", "-m", weights, "--no-tc", "--", name, cwd=tmp_path)
+    done = call("run", "-o", "out", "-m", weights, "--no-flow-consistency", "--", name, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "report.json").read_text())["input"]["path"] == name
 

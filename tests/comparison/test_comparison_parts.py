@@ -202,7 +202,7 @@ def test_a_folder_that_was_made_in_vain_goes_again(tmp_path):
 @pytest.mark.parametrize("values", [(29.0, 85.0), (0.0, 0.0), (97.9, 98.7), (1.2, 1.2), (0.001, 1234.5), (5.0, 5.1)])
 def test_axes_have_a_few_round_numbers_and_hold_every_dot(values):
     points = tuple(
-        TradeOffPoint("tfc", interval, {"model_fps": value, "label_change": value, "tc": None})
+        TradeOffPoint("tfc", interval, {"model_fps": value, "label_change": value, "flow_consistency": None})
         for interval, value in enumerate(values, start=2)
     )
     plot = scatter_of(points, "label_change")
@@ -220,5 +220,5 @@ def test_axes_have_a_few_round_numbers_and_hold_every_dot(values):
         expected = np.interp(value, numbers, [place for _, place in plot.x.ticks])
         if numbers[0] <= value <= numbers[-1]:
             assert dot.x == pytest.approx(expected, abs=0.5)
-    assert scatter_of(points, "tc") is None
+    assert scatter_of(points, "flow_consistency") is None
     assert scatter_of(points[:1], "label_change") is None

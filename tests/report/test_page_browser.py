@@ -171,7 +171,7 @@ def test_the_numbers_shown_are_those_of_the_report(page, report):
 
     stability, speed = report["stability"], report["speed"]
     assert page.text("#figure-label_change b") == percent(stability["label_change"])
-    assert page.text("#figure-tc b") == percent(stability["tc"])
+    assert page.text("#figure-flow_consistency b") == percent(stability["flow_consistency"])
     assert page.text("#figure-updated_fraction b") in (percent(stability["updated_fraction"]), "<0.01 %")
     assert page.text("#figure-fps b") == f"{speed['fps']:.1f} fps"
     by_share = sorted(report["classes"], key=lambda entry: -entry["share"])
@@ -575,7 +575,7 @@ def test_the_page_of_a_comparison(browser, clip, tmp_path):
     keys = browser.js("return [...document.querySelectorAll('input[name=view]')].map((input) => input.value)")
     assert keys == ["source", "image", "tfc", "wipe", "side_by_side"]
     for mode, column in (("image", 2), ("tfc", 3)):
-        for key in ("label_change", "tc"):
+        for key in ("label_change", "flow_consistency"):
             assert browser.text(f"#metric-{key} :nth-child({column})") == f"{result.modes[mode][key]:.2f} %"
     with (tmp_path / "out" / "tfc" / "frames.csv").open(newline="") as file:
         changes = [row["label_change"] for row in csv.DictReader(file)]

@@ -35,7 +35,7 @@ KEYS = {
     "options": "mode keyframe_interval threshold size correlation keyframe_position keyframe_carry latency compile "
     "device precision",
     "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes compile_s",
-    "stability": "label_change tc tc_flow similarity updated_fraction keyframes pulse",
+    "stability": "label_change flow_consistency optical_flow similarity updated_fraction keyframes pulse",
     "confidence": "mean unsure unsure_below temperature",
     "classes": None,
     "outputs": None,
@@ -153,7 +153,7 @@ def test_frame_table(tmp_path):
         for row in rows():
             table.write(row)
     assert (tmp_path / "frames.csv").read_bytes().decode() == (
-        "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,tc,model_ms,is_held,confidence,unsure\n"
+        "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,flow_consistency,model_ms,is_held,confidence,unsure\n"
         "0,0.000000,1,,,,,61.235,0,,\n"
         "1,0.033367,0,0.910000,0.047800,0.012346,0.991200,22.000,0,,\n"
         "2,0.066700,0,0.500000,,0.000000,,,1,,\n"

@@ -277,7 +277,7 @@ def rows(content):
 
 
 def scores(root, options, *more):
-    done = call("eval", root, *options, "--json", "--no-tc", *more)
+    done = call("eval", root, *options, "--json", "--no-flow-consistency", *more)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

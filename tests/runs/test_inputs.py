@@ -14,7 +14,7 @@ from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import UsageError
 from tfcseg.runs.inputs import Inputs, find_inputs, output_folders
 
-QUICK = ("--no-overlay", "--no-tc", "--no-html", "--size", "32", "-q")
+QUICK = ("--no-overlay", "--no-flow-consistency", "--no-html", "--size", "32", "-q")
 
 
 @pytest.fixture(scope="module")

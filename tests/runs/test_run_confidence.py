@@ -25,7 +25,7 @@ def clip(tmp_path_factory):
 
 def run(clip, out, **options):
     """Report, rows and the masks of a run."""
-    results = ResultOptions(overlay=False, tc=False, **options)
+    results = ResultOptions(overlay=False, flow_consistency=False, **options)
     tfcseg.run(clip, out, build_tiny_model(), results=results)
     with (out / "frames.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

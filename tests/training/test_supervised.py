@@ -161,7 +161,7 @@ def test_four_clips_are_learnt_and_labels_between_keyframes_are_steadier(tmp_pat
     weights = tmp_path / "run" / "last.safetensors"
     scores = {}
     for mode in ("image", "tfc"):
-        done = call("eval", root, "-m", weights, "--mode", mode, "--no-tc", "--json", "-q", *HERE)
+        done = call("eval", root, "-m", weights, "--mode", mode, "--no-flow-consistency", "--json", "-q", *HERE)
         assert done.returncode == 0, done.stderr
         scores[mode] = json.loads(done.stdout)
     assert scores["image"]["miou"] > 90

@@ -22,9 +22,9 @@ from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.loading import LoadedModel
 
 _WITHOUT = {
-    "tc": ResultOptions(tc=False),
+    "flow_consistency": ResultOptions(flow_consistency=False),
     "masks": ResultOptions(masks=False),
-    "tc and masks": ResultOptions(tc=False, masks=False),
+    "flow_consistency and masks": ResultOptions(flow_consistency=False, masks=False),
 }
 """What to leave out of a run of TFC to see what it costs."""
 

@@ -103,8 +103,8 @@ def measure_surroundings(contest: Contest, on_step: Callable[[int, int], None]) 
         "render": lambda: _rendered(contest, frames),
         "encode": lambda: _encode(contest, pictures),
         "masks": lambda: _write_masks(contest, frames),
-        "stability with tc": lambda: _compare(frames, use_flow=True),
-        "stability without tc": lambda: _compare(frames, use_flow=False),
+        "stability with flow": lambda: _compare(frames, use_flow=True),
+        "stability without flow": lambda: _compare(frames, use_flow=False),
     }
     samples: dict[str, list[float]] = {name: [] for name in works}
     rounds = contest.request.rounds

@@ -66,7 +66,7 @@ def command(
     ] = None,
     model: options.Model = "default",
     inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
-    tc: options.MeasureTc = True,
+    flow_consistency: options.MeasureFlowConsistency = True,
     start: options.Start = None,
     end: options.End = None,
     split: options.Split = "val",
@@ -94,7 +94,7 @@ def command(
         modes=modes or _MODES,
         intervals=cast("list[int] | None", intervals) or (),
         baseline=baseline,
-        tc=tc,
+        flow_consistency=flow_consistency,
         inference=inference,
     )
     with stage_progress("videos" if is_dataset else "frames", shown=not quiet) as on_progress:

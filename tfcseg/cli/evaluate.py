@@ -58,7 +58,7 @@ def command(
     label_map: options.LabelMap = None,
     limit: options.Limit = None,
     skip_bad: options.SkipBad = False,
-    tc: options.MeasureTc = True,
+    flow_consistency: options.MeasureFlowConsistency = True,
     save_masks: Annotated[
         Path | None, typer.Option(help="Write what is scored, in the layout of --predictions.", show_default=False)
     ] = None,
@@ -75,7 +75,7 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Score a model on a VSPW folder: mIoU, wIoU, video consistency (VC), temporal consistency (TC), speed.
+    """Score a model on a VSPW folder: mIoU, wIoU, video consistency (VC), flow consistency, speed.
 
     Under torchrun the processes share the videos. Exit code 1 if data was missing, unless --skip-bad.
 
@@ -115,7 +115,7 @@ def command(
                 protocol=cast("VcProtocol", protocol),
                 limit=limit,
                 skip_bad=skip_bad,
-                measure_tc=tc,
+                measure_flow_consistency=flow_consistency,
                 shard=shard,
                 on_frame=on_frame,
                 on_video=on_video,

@@ -111,7 +111,9 @@ def clips(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Measure how steady labels are on unlabelled clips, mode against mode: TC, label change, VC by teachers' labels.
+    """Measure how steady labels are on unlabelled clips, mode against mode.
+
+    Flow consistency, label change, and VC by teachers' labels.
 
     Example: tfcseg eval-clips assets/demo.mp4 --max-frames 6 --teachers teachers
     """

@@ -104,7 +104,9 @@ Start = Annotated[
     typer.Option(help="Begin at this time of the video: 90, 1:30, 0:01:30.5 or 1m30s.", parser=seconds, metavar="TIME"),
 ]
 End = Annotated[float | None, typer.Option(help="Stop before this time of the video.", parser=seconds, metavar="TIME")]
-MeasureTc = Annotated[bool, typer.Option(help="Measure TC (optical flow), which takes longer than all other scores.")]
+MeasureFlowConsistency = Annotated[
+    bool, typer.Option(help="Measure flow consistency (optical flow), which takes longer than all other scores.")
+]
 Protocol = Annotated[
     str,
     typer.Option(

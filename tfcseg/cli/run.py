@@ -188,7 +188,12 @@ def _print_summary(report: Report, folder: Path) -> None:
         ),
         *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
         ("label change", _label_change(stability)),
-        ("TC", f"{_percent(stability.tc)} along optical flow" if stability.tc is not None else "not measured"),
+        (
+            "flow consistency",
+            f"{_percent(stability.flow_consistency)} along optical flow"
+            if stability.flow_consistency is not None
+            else "not measured",
+        ),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
         *([("recomputed", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),

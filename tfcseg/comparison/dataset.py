@@ -190,7 +190,7 @@ class _DatasetComparison:
             protocol=self.scope.protocol,
             limit=self.scope.limit,
             skip_bad=self.scope.skip_bad,
-            measure_tc=self.plan.tc,
+            measure_flow_consistency=self.plan.flow_consistency,
             on_frame=self.gallery.watch(name),
             on_video=lambda score: self.on_progress(stage, next(done), total),
             **options,
@@ -222,7 +222,7 @@ class _DatasetComparison:
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float | None]:
-    keys = ("miou", "miou_all", "wiou", "vc8", "vc16", "tc", "label_change")
+    keys = ("miou", "miou_all", "wiou", "vc8", "vc16", "flow_consistency", "label_change")
     return {key: getattr(evaluation, key) for key in keys}
 
 

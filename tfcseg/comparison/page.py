@@ -19,7 +19,7 @@ from tfcseg.report.thinning import ThinnedSeries
 _FALLING = frozenset({"label_change", "keyframe_ms", "non_keyframe_ms"})
 """Metrics that are better when they are lower, besides those that count GFLOPs."""
 
-_FIGURES = ("miou", "vc8", "vc16", "label_change", "tc", "model_fps", "fps", "gflops_per_frame")
+_FIGURES = ("miou", "vc8", "vc16", "label_change", "flow_consistency", "model_fps", "fps", "gflops_per_frame")
 
 
 def write_page(path: Path, comparison: Comparison, gallery: Gallery | None = None) -> None:
@@ -57,7 +57,7 @@ def write_page(path: Path, comparison: Comparison, gallery: Gallery | None = Non
     if comparison.kind == "video" and frames:
         timeline, start_s = list(frames.values())[-1]
         views = _views(folder, comparison, names, start_s)
-        drawn = lanes({mode: series for mode, (series, _) in frames.items()}, ("label_change", "tc"))
+        drawn = lanes({mode: series for mode, (series, _) in frames.items()}, ("label_change", "flow_consistency"))
         height, width = comparison.resolution["source"]
         context |= {"views": views, "lanes": drawn, "frames": timeline.frames, "width": width, "height": height}
         data = player_data(views, drawn, timeline, Fraction(comparison.input["frame_rate"]))

@@ -57,8 +57,8 @@ class Plan:
     """Masks of another program, which then stand for the mode ``image``."""
     inference: InferenceOptions = InferenceOptions()
     """Of all modes, which have their own mode and may have their own correlation."""
-    tc: bool = True
-    """Measure TC, which needs optical flow."""
+    flow_consistency: bool = True
+    """Measure flow consistency, which needs optical flow."""
 
     def __post_init__(self) -> None:
         check_variants(self.modes)
@@ -118,7 +118,7 @@ class Plan:
             **used,
             "intervals": sorted(set(self.intervals)),
             "baseline": None if self.baseline is None else str(self.baseline),
-            "tc": self.tc,
+            "flow_consistency": self.flow_consistency,
         }
 
     def _modes_with_memory(self) -> list[str]:

@@ -58,7 +58,7 @@ def segment_frames(
     groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames)
     for group, results in run_intervals(network, groups, before):
         while group:
-            yield from _join(network.labels, group.pop(0), results.pop(0))
+            yield from _join(network.labels, group.pop(0), results.pop(0), is_last=not group)
 
 
 def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:
@@ -102,11 +102,15 @@ def _stream(
         yield _joined(network.labels, frame, result)
 
 
-def _join(labels: LabelSet, frames: list[Frame], result: FrameResult) -> Iterator[SegmentedFrame]:
-    """The ``frames`` that show a picture, with its ``result``; the last one hands on what the next interval needs."""
+def _join(labels: LabelSet, frames: list[Frame], result: FrameResult, *, is_last: bool) -> Iterator[SegmentedFrame]:
+    """The ``frames`` that show a picture, with its ``result``; the last one hands on what the next interval needs.
+
+    ``is_last``: of its group.
+    """
     for frame in frames[:-1]:
         yield _joined(labels, frame, replace(result, carried=None), is_computed=frame is frames[0])
-    yield _joined(labels, frames[-1], result, is_computed=len(frames) == 1)
+    last = _joined(labels, frames[-1], result, is_computed=len(frames) == 1)
+    yield replace(last, ends_group=is_last)
 
 
 def _joined(labels: LabelSet, frame: Frame, result: FrameResult, *, is_computed: bool = True) -> SegmentedFrame:

@@ -53,6 +53,8 @@ class SegmentedFrame:
     """(h, w) how sure the labels are, at the grid of the logits: 255 times the probability that they are right."""
     carried: HandedOn | None = None
     """What a run needs to go on after this frame, at the end of an interval; None from `tfcseg.segment`."""
+    ends_group: bool = False
+    """Nothing but ``carried`` goes from the frames up to this one to those after it: a run can begin there."""
 
     @property
     def confidence(self) -> NDArray[np.uint8] | None:

@@ -91,8 +91,8 @@ class StabilityFacts:
     """Means over frames, and how many of the frames were keyframes."""
 
     label_change: float | None
-    tc: float | None
-    tc_flow: str | None  # which optical flow TC followed
+    flow_consistency: float | None
+    optical_flow: str | None  # which optical flow was followed
     similarity: float | None
     updated_fraction: float | None
     keyframes: int

@@ -28,7 +28,7 @@ class FrameRow:
     similarity: float | None  # mean over the grid
     updated_fraction: float | None
     label_change: float | None
-    tc: float | None
+    flow_consistency: float | None
     model_ms: float | None  # none: nothing was computed, the rest of the row is that of the frame before
     is_held: bool = False  # it shows the picture of the frame before
     confidence: float | None = None  # mean probability that a label is right

@@ -35,7 +35,7 @@ class MeasuredFrame(NamedTuple):
 
 
 class FrameMeasurer:
-    """Takes frames in order and gives them back in order, measured; ``use_flow`` measures TC.
+    """Takes frames in order and gives them back in order, measured; ``use_flow`` measures flow consistency.
 
     Labels of a probability below ``unsure_below`` are unsure.
     """
@@ -51,7 +51,7 @@ class FrameMeasurer:
 
     @property
     def flow_name(self) -> str | None:
-        """Which optical flow TC follows; None if it is not measured."""
+        """Which optical flow is followed; None if it is not measured."""
         return self._meter.flow_name
 
     def remember(self, image: Image, labels: NDArray[np.uint8]) -> None:
@@ -88,7 +88,7 @@ def _row(frame: SegmentedFrame, change: FrameConsistency, unsure_below: float) -
         None if frame.similarity is None else float(frame.similarity.mean()),
         frame.updated_fraction,
         change.label_change,
-        change.tc,
+        change.flow_consistency,
         frame.model_ms,
         frame.is_held,
         None if sure is None else float(sure.mean()) / 255,

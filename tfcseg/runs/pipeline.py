@@ -6,13 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tfcseg.errors import InputError, TfcsegError
+from tfcseg.errors import InputError, OutputError, TfcsegError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
@@ -135,8 +135,17 @@ def _prepared(
 def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float) -> Report:
     loaded, network, frames = job.loaded, job.network, job.frames
     state, length = RunState(out.state), part_length(network.frames_at_once)
-    carries = network.options.carries
-    plan = ResultPlan(options.results, out, state, frames.info, loaded.labels, options.range_s, length, carries)
+    plan = ResultPlan(
+        options.results,
+        out,
+        state,
+        frames.info,
+        loaded.labels,
+        options.range_s,
+        length,
+        has_groups=network.options.latency == "normal",
+        carries=network.options.carries,
+    )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
         _process(frames, network, writer, on_frame)
@@ -184,12 +193,11 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
 def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:
     """Read, up to where the run goes on, what was written already: frames are the same only if all are decoded."""
     done = writer.summary.frames
-    last = None
+    read = 0
     for frame in islice(frames, done):
-        last = frame
-    if last is not None:
-        writer.remember(last.image)
-    if done and (last is None or last.index + 1 < done):
+        writer.replay(frame.index, frame.image)
+        read += 1
+    if read < done:
         raise InputError(
             f"{info.path}: ended before frame {done}, which was read before; use --overwrite to start again"
         )
@@ -205,10 +213,29 @@ def _write_all(
     """Render and write in a second thread, a few frames late."""
     pending: deque[Future[None]] = deque()
     limit = most_waiting(info.height, info.width)
-    for frame in frames:
-        pending.append(thread.submit(writer.write, frame))
-        on_frame(frame, info)
-        while len(pending) > limit:
-            pending.popleft().result()
-    for future in pending:
-        future.result()
+    frame = None
+    try:
+        for frame in frames:
+            pending.append(thread.submit(writer.write, frame))
+            on_frame(frame, info)
+            while len(pending) > limit:
+                pending.popleft().result()
+        for future in pending:
+            future.result()
+    except OutputError:
+        raise  # no more can be written
+    except BaseException:
+        if frame is not None and writer.saves_between_parts:
+            _save_what_is_computed(frame, frames, writer, thread)
+        raise
+
+
+def _save_what_is_computed(
+    last: SegmentedFrame, frames: Iterator[SegmentedFrame], writer: ResultWriter, thread: ThreadPoolExecutor
+) -> None:
+    """Write the rest of a group whose frames up to ``last`` are written, and let a run go on from its end."""
+    while not last.ends_group and (rest := next(frames, None)) is not None:
+        last = rest
+        thread.submit(writer.write, last)
+    with suppress(TfcsegError):  # the error that is already on its way is the cause
+        thread.submit(writer.save).result()

@@ -52,7 +52,7 @@ class ResultOptions:
         str | Sequence[str], Option("Draw these classes only, e.g. [bold]person,car[/].", default_text="all")
     ] = ()
     """Names one by one or with commas; pixels of other classes stay as they were filmed. Empty: all."""
-    tc: Annotated[bool, Option("Measure TC (optical flow).")] = True
+    flow_consistency: Annotated[bool, Option("Measure flow consistency (optical flow).")] = True
 
     @property
     def unsure_below(self) -> float:

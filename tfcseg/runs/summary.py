@@ -29,7 +29,7 @@ from tfcseg.weights.loading import LoadedModel
 
 _MEANS = (
     "label_change",
-    "tc",
+    "flow_consistency",
     "similarity",
     "updated_fraction",
     "keyframe_ms",
@@ -68,7 +68,7 @@ class Summary:
     """Frames that show the picture of the one before; what follows counts the others."""
     keyframes: int = 0
     label_change: Mean = field(default_factory=Mean)
-    tc: Mean = field(default_factory=Mean)
+    flow_consistency: Mean = field(default_factory=Mean)
     similarity: Mean = field(default_factory=Mean)
     updated_fraction: Mean = field(default_factory=Mean)
     keyframe_ms: Mean = field(default_factory=Mean)
@@ -82,7 +82,7 @@ class Summary:
         self.frames += 1
         self.shares += shares
         self.label_change.add(row.label_change)
-        self.tc.add(row.tc)
+        self.flow_consistency.add(row.flow_consistency)
         self.confidence.add(row.confidence)
         self.unsure.add(row.unsure)
         if row.model_ms is None:  # the result of the frame before
@@ -124,7 +124,7 @@ class RunFacts:
     info: VideoInfo
     frames_decoded: int
     warnings: tuple[str, ...]
-    tc_flow: str | None
+    optical_flow: str | None
     audio: str | None
     """What became of the sound; None if no video was written."""
     range_s: tuple[float | None, float | None]
@@ -151,8 +151,8 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
         speed=_speed_facts(facts, summary),
         stability=StabilityFacts(
             summary.label_change.value,
-            summary.tc.value,
-            facts.tc_flow,
+            summary.flow_consistency.value,
+            facts.optical_flow,
             summary.similarity.value,
             summary.updated_fraction.value,
             summary.keyframes,

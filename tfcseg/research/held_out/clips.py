@@ -1,8 +1,8 @@
 """How steady labels are on clips that nobody labelled: modes of a model side by side, clip by clip.
 
-TC and label change need no target. VC does: it takes what teachers say of the clip, steadied in time (targets.py), by
-the published protocol, so that a prediction has to be constant where the teachers are, whatever it says; the share of
-positions on which it says the same as they stands beside it.
+Flow consistency and label change need no target. VC takes the teachers' labels of the clip, steadied in time
+(targets.py), in place of the truth: a prediction has to be constant where the teachers are, whatever it says. The
+share of positions where it agrees with them is measured as well.
 
 Letters: T frames, H W their size.
 """
@@ -40,7 +40,7 @@ OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with what is being done, how many clips of it are done, and of how many."""
 
 HIGHER_IS_BETTER: Mapping[str, bool] = {
-    "tc": True,
+    "flow_consistency": True,
     "label_change": False,
     "vc8": True,
     "vc16": True,
@@ -94,7 +94,7 @@ class ClipsResult:
     target_classes: int | None
     first_s: float
     max_frames: int
-    tc_flow: str | None
+    optical_flow: str | None
     clips: tuple[ClipFacts, ...]
     results: tuple[ModelScores, ...]
     models: tuple[Any, ...]
@@ -148,7 +148,7 @@ def compare_clips(
         target_classes=len(judges.labels) if judges else None,
         first_s=first_s,
         max_frames=max_frames,
-        tc_flow=ConsistencyMeter().flow_name,
+        optical_flow=ConsistencyMeter().flow_name,
         clips=tuple(facts),
         results=tuple(
             _summarise(model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()}, own)
@@ -191,18 +191,21 @@ def _read_clip(source: str | Path, first_s: float, max_frames: int) -> _Clip:
 def _measure(model: LoadedModel, options: InferenceOptions, clip: _Clip) -> Numbers:
     """Everything that is measured of a clip with ``options``; None where there is nothing to measure it with."""
     meter = ConsistencyMeter()
-    tc: list[float] = []
+    flow_consistency: list[float] = []
     label_change: list[float] = []
     judged = None if clip.targets is None else _Judged(clip.targets, clip.size, model.labels)
     for frame in segment_with(clip.frames, model, options):
         found = meter.update(frame.image, frame.labels)
-        if found.tc is not None:
-            tc.append(found.tc)
+        if found.flow_consistency is not None:
+            flow_consistency.append(found.flow_consistency)
         if found.label_change is not None:
             label_change.append(found.label_change)
         if judged is not None:
             judged.update(frame.labels)
-    stability = {"tc": percent(Mean.of(tc).value), "label_change": percent(Mean.of(label_change).value)}
+    stability = {
+        "flow_consistency": percent(Mean.of(flow_consistency).value),
+        "label_change": percent(Mean.of(label_change).value),
+    }
     return stability | ({} if judged is None else judged.numbers())
 
 
