@@ -301,6 +301,11 @@ class IntervalNetwork:
             cv2.LUT(cv2.resize(image, (width, height), interpolation=how), self._normalised, dst=normalised)
         return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)
 
+    @torch.inference_mode()
+    def logits(self, image: NDArray[np.uint8]) -> Tensor:
+        """(1, K, h, w) of a single image, as in mode ``image``."""
+        return self.network.image(self.to_input([image]))
+
     def said(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels (B, H, W) of ``size`` and how sure they are (B, h, w)."""
         labels, sure = labels_from_logits(logits, size), confidence_from_logits(logits, self._temperature)

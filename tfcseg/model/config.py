@@ -31,3 +31,5 @@ class ModelConfig:
     """Options that hold unless the user says otherwise; the input's size is in the card's preprocessing."""
     evidence: tuple[float, ...] = EVIDENCE
     """How much more often than by chance positions of similarity 0, 0.1, … 1 have one label."""
+    repairs: bool = True
+    """Whether sparse MSDA repairs points (eq. 11). Other programs' weights come without it."""

@@ -189,7 +189,7 @@ class TFCSegmenter(nn.Module):
         # Eq. 7. The classifier is linear: its results may be interpolated in the embeddings' place, K channels, not D.
         w_hat = interpolation_weight(w)
         logits = interpolate(move(memory.logits, rows, frames), logits, w_hat)
-        if mode == "blend":
+        if mode == "blend" or not self.config.repairs:
             return NonKeyframes(logits, w[:, 0], none, shift)
         points = inconsistent_points(w, options.threshold)
         if points.frame.numel():
