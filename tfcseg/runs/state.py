@@ -7,7 +7,8 @@ there, if there is no report to tell it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ from tfcseg.files import sync
 from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER
 from tfcseg.runs.journal import Journal
 
-_JOURNAL_NAME, _FINISHED_NAME = "journal.jsonl", "finished.json"
+_JOURNAL_NAME, _FINISHED_NAME, _LABELS_NAME = "journal.jsonl", "finished.json", "labels"
 _KEPT = 2
-"""Newest checkpoints whose pictures are kept: if one turns out to be damaged, the other one serves."""
+"""Newest checkpoints, and newest that end a part, of which everything is kept: if one is damaged, another serves."""
 
 Identity = Mapping[str, str | float | bool | None]
 """Everything that decides what a run writes: name -> value."""
@@ -31,6 +32,8 @@ class Checkpoint:
     """A moment at which all results of the first ``frames`` frames were written."""
 
     frames: int
+    part_start: int
+    """First frame of the parts of videos that are not complete; ``frames`` if there are none."""
     rows_bytes: int
     """Size of frames.csv, 0 if there is none."""
     wall_s: float
@@ -39,6 +42,7 @@ class Checkpoint:
     """How often it had been continued."""
     summary: dict[str, Any]
     legend: dict[str, Any] | None
+    """What the legend remembered at ``part_start``."""
 
 
 class RunState:
@@ -50,6 +54,8 @@ class RunState:
         """Whether ``begin`` was told what the run is; without that nothing is kept."""
         self._journal = Journal(folder / _JOURNAL_NAME)
         self._finished = Journal(folder / _FINISHED_NAME)
+        self._newest: deque[int] = deque(maxlen=_KEPT)
+        self._newest_part_ends: deque[int] = deque(maxlen=_KEPT)
 
     def identity(self) -> Identity | None:
         """What the unfinished run in this folder is; None if there is none."""
@@ -98,6 +104,7 @@ class RunState:
         while checkpoints and not is_intact(checkpoints[-1]):
             checkpoints.pop()
         self._journal.keep(1 + len(checkpoints))
+        self._remember(checkpoints)
         frames = checkpoints[-1].frames if checkpoints else 0
         for path in self._entries():
             if path.name != _JOURNAL_NAME and not _is_needed(path, frames):
@@ -109,13 +116,32 @@ class RunState:
         if not self.is_resumable:
             return
         self._journal.append(asdict(checkpoint))
-        old = sorted(self.folder.glob("at-*"))[:-_KEPT]
-        for path in old:
+        self._remember([checkpoint])
+        kept = {self.pictures(each) for each in (*self._newest, *self._newest_part_ends)}
+        for path in set(self.folder.glob("at-*")) - kept:
             _remove(path)
+
+    def _remember(self, checkpoints: Iterable[Checkpoint]) -> None:
+        for each in checkpoints:
+            self._newest.append(each.frames)
+            if each.frames == each.part_start:
+                self._newest_part_ends.append(each.frames)
 
     def part(self, name: str, first_frame: int) -> Path:
         """File of the part of video ``name`` that begins with this frame."""
         return self.folder / f"{name}-{first_frame:08d}.mp4"
+
+    @property
+    def labels(self) -> Path:
+        """Folder of the labels from which parts are drawn again, where masks are not written."""
+        return self.folder / _LABELS_NAME
+
+    def drop_labels(self, before: int) -> None:
+        """Remove the labels of the frames before this one, if there are any."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for path in self.labels.iterdir():
+                if path.stem.isdecimal() and int(path.stem) < before:
+                    _remove(path)
 
     def pictures(self, frames: int) -> Path:
         """Folder for what the checkpoint at ``frames`` needs and is no number."""
@@ -183,6 +209,8 @@ def _shown(value: object) -> str:
 
 def _is_needed(path: Path, frames: int) -> bool:
     """Whether a file belongs to the first ``frames`` frames, or was left by a run that stopped."""
+    if path.name == _LABELS_NAME:
+        return True
     stem, _, number = path.stem.rpartition("-")
     if not number.isdecimal() or path.name.startswith("."):
         return False
