@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Legend, class_shares
+from tfcseg.drawing.legend import Legend
+from tfcseg.drawing.render import class_shares
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
@@ -298,8 +299,9 @@ class ResultWriter:
             )
             for name in options.videos
         }
-        legend = Legend(plan.labels, (plan.info.height, plan.info.width)) if options.legend else None
+        visible = options.visible(plan.labels)
+        always = () if visible is None else np.flatnonzero(visible).tolist()
+        legend = Legend(plan.labels, (plan.info.height, plan.info.width), always) if options.legend else None
         if legend is not None and checkpoint is not None and checkpoint.legend is not None:
             legend.restore(checkpoint.legend)
-        visible = options.visible(plan.labels)
         return RenderedVideos(videos, self._palette, alpha=options.alpha, visible=visible, legend=legend)
