@@ -199,7 +199,7 @@ def _decode(path: Path, data: bytes) -> tuple[Image, bool]:
     if image is None:
         raise InputError(f"{path}: not an image, or a damaged one")
     if image.shape[2] == 4:
-        return _on_black(image), True
+        return composite_on_black(image[..., [2, 1, 0, 3]]), True
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False), False
 
 
@@ -211,11 +211,11 @@ def _imdecode(data: bytes, mode: int) -> _Stored | None:
     return image
 
 
-def _on_black(image: _Stored) -> Image:
-    """Composite (H, W, 4) BGRA of any depth on black, as 8-bit RGB."""
+def composite_on_black(image: _Stored) -> Image:
+    """(H, W, 4) RGBA of any depth on black, as (H, W, 3) 8-bit RGB."""
     largest = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(image.dtype, 1)
     alpha = image[..., 3:].astype(np.float32) / largest
-    colours = image[..., 2::-1].astype(np.float32) * (255 / largest)
+    colours = image[..., :3].astype(np.float32) * (255 / largest)
     return np.ascontiguousarray(np.clip(np.rint(colours * alpha), 0, 255).astype(np.uint8))
 
 
