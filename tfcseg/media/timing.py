@@ -14,7 +14,9 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-_USUAL_RATES = tuple(Fraction(n) for n in (24, 25, 30, 50, 60)) + tuple(Fraction(n * 1000, 1001) for n in (24, 30, 60))
+_NTSC = Fraction(1000, 1001)
+_USUAL_RATES = tuple(map(Fraction, (24, 25, 30, 48, 50, 60, 100, 120, 240)))
+_USUAL_RATES += tuple(rate * _NTSC for rate in _USUAL_RATES)
 _DEFAULT_RATE = Fraction(25)
 _MIN_RATE, MAX_RATE = Fraction(1, 100_000), Fraction(1000)
 _FINER_RATES = tuple(
@@ -22,6 +24,7 @@ _FINER_RATES = tuple(
     for rate in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)
 )
 """Rates of a video whose frames are not evenly spaced, where it names none: what is finer than the last is bounded."""
+_LARGEST_TERM = 1_000_000  # ffmpeg rounds rates of larger numbers
 _LONGEST_VIDEO_S = 1e8  # three years
 
 _SAME_PLACE = 0.75  # of a frame's time; times are rounded, and a recorder's clock is not exact
@@ -72,7 +75,7 @@ def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]
         return known[0] if known else _DEFAULT_RATE
     close = [rate for rate in _USUAL_RATES if abs(rate - average) <= average / 2000]
     close += [rate for rate in known if abs(rate - average) <= average / 200]
-    return close[0] if close else average.limit_denominator(_MIN_RATE.denominator)
+    return close[0] if close else average.limit_denominator(min(_MIN_RATE.denominator, int(_LARGEST_TERM / average)))
 
 
 def lossless_rate(times_s: Sequence[float], even: Fraction, nominal: tuple[Fraction | None, ...]) -> Fraction:

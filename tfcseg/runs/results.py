@@ -225,13 +225,16 @@ class ResultWriter:
 
     def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
         plan, options = self._plan, self._options
-        # A folder of frames and a stream that is gone have no sound to take.
-        has_sound = plan.info.audio is not None and plan.info.path != "-"
-        sound = Sound(plan.info.path, *plan.range_s) if has_sound else None
+        sound = None if plan.info.audio is None else Sound(plan.info.path, *plan.range_s)
         frames = checkpoint.frames if checkpoint else 0
         videos = {
             name: PartedVideo(
-                getattr(plan.out, name), partial(plan.state.part, name), plan.info.frame_rate, sound, frames
+                getattr(plan.out, name),
+                partial(plan.state.part, name),
+                plan.info.frame_rate,
+                sound,
+                frames,
+                pixel_aspect=plan.info.pixel_aspect,
             )
             for name in options.videos
         }
