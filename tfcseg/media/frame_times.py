@@ -51,7 +51,9 @@ class Packets:
         self._is_vp8 = context is not None and context.codec.canonical_name == "vp8"
         self._bytes = 0
         self._shown: list[tuple[Fraction, Fraction]] = []
+        self._last_dts = -(2**63)
         self._is_timed = True
+        """Each picture has a time, and these go on from the first to the last."""
 
     def __iter__(self) -> Packets:
         return self
@@ -60,7 +62,9 @@ class Packets:
         packet = next(self._packets)
         self._bytes += packet.size
         if packet.size and not packet.is_discard and not (self._is_vp8 and _is_hidden(packet)):
-            if packet.pts is None:
+            begins_anew = packet.dts is not None and packet.dts < self._last_dts
+            self._last_dts = self._last_dts if packet.dts is None else packet.dts
+            if packet.pts is None or begins_anew:
                 self._is_timed = False
             else:
                 self._shown.append((packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base))

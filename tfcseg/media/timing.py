@@ -5,6 +5,7 @@ Times are seconds, counted from the container's own zero, those of frames from t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -43,6 +44,7 @@ class Pace:
     def __init__(self, rate: Fraction, longest_gap: int | None = None) -> None:
         self._rate, self._longest_gap = float(rate), longest_gap
         self._shift_s = 0.0
+        self._last_s = -math.inf
         self._next: int | None = None
 
     def place(self, time_s: float) -> int | None:
@@ -53,14 +55,15 @@ class Pace:
         place = self._next if abs(exact - self._next) < _SAME_PLACE else round(exact)
         late_s = (self._next - exact) / self._rate
         if place < self._next:
-            if late_s > _TIME_RESET_S:  # times begin anew
+            if time_s < self._last_s - _ROUNDING_S or late_s > _TIME_RESET_S:  # times begin anew
                 self._shift_s += late_s
             elif late_s > max(_LATEST_S, 2 / self._rate):
+                self._last_s = time_s
                 return None
             place = self._next
         if self._longest_gap is not None and place - self._next > self._longest_gap:
             place = self._next
-        self._next = place + 1
+        self._next, self._last_s = place + 1, time_s
         return place
 
 
