@@ -24,7 +24,7 @@ ROWS = (
     ("mIoU", "miou", "{:.1f}"),
     ("VC8", "vc8", "{:.1f}"),
     ("VC16", "vc16", "{:.1f}"),
-    ("TC", "tc", "{:.2f} %"),
+    ("flow consistency", "flow_consistency", "{:.2f} %"),
     ("labels changed from frame to frame", "label_change", "{:.2f} %"),
     ("same labels as `image`", "agreement", "{:.1f} %"),
     ("points recomputed between keyframes", "updated_fraction", "{:.1f} %"),
@@ -43,16 +43,16 @@ LIMIT_ROWS = (
     ("share of the matrix product's rate, `tfc`", ("share_of_ceiling", "tfc"), "{:.0f} %"),
 )
 COST_ROWS = (
-    ("TC's share of the time file to files", "tc"),
+    ("flow consistency's share of the time file to files", "flow_consistency"),
     ("masks' share of the time file to files", "masks"),
-    ("share of both", "tc and masks"),
+    ("share of both", "flow_consistency and masks"),
 )
 SCORE_TITLES = {"miou": "mIoU", "vc8": "VC8", "vc16": "VC16"}
 MARKS = {"agrees": "✓", "differs": "✗", "unclear": "~"}
 """What a step did, next to the paper's."""
 
 CLIP_COLUMNS = (
-    ("TC", "tc"),
+    ("flow consistency", "flow_consistency"),
     ("labels changed", "label_change"),
     ("VC8", "vc8"),
     ("VC16", "vc16"),
@@ -246,7 +246,7 @@ def _clip_conditions(result: dict[str, Any]) -> str:
     by = f" VC by labels of {', '.join(f'`{name}`' for name in teachers)}, steadied in time." if teachers else ""
     return (
         f"The first {result['first_s']:g} s of each clip, at most {result['max_frames']} frames; all in percent. "
-        f"TC along {result['tc_flow']}.{by}"
+        f"Flow consistency along {result['optical_flow']}.{by}"
     )
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tfcseg.media.reader import probe, read_frames
     from tfcseg.report import Report
     from tfcseg.runs.pipeline import run
-    from tfcseg.runs.result_plan import ResultOptions
+    from tfcseg.runs.result_options import ResultOptions
     from tfcseg.weights.loading import LoadedModel, load_model
     from tfcseg.weights.model_card import ModelCard
     from tfcseg.weights.registry import list_models
@@ -64,7 +64,7 @@ _HOMES = {
     "read_frames": "media.reader",
     "Report": "report",
     "run": "runs.pipeline",
-    "ResultOptions": "runs.result_plan",
+    "ResultOptions": "runs.result_options",
     "LoadedModel": "weights.loading",
     "load_model": "weights.loading",
     "ModelCard": "weights.model_card",

@@ -30,7 +30,9 @@ from tfcseg.inference.segment import segment
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import read_frames
 from tfcseg.model.decode_head import DecodeHead
+from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.convert import our_name
+from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, load_model
 
 CPU = torch.device("cpu")
@@ -276,7 +278,14 @@ def test_model_only_measures_all_contenders(tiny_file, clip_file):
 
 
 def test_interval_of_one_leaves_tfc_out(tiny_file, clip_file):
-    request = Request(model=str(tiny_file), video=clip_file, frames=2, plain_frames=1, rounds=1, keyframe_interval=1)
+    request = Request(
+        model=str(tiny_file),
+        video=clip_file,
+        frames=2,
+        plain_frames=1,
+        rounds=1,
+        inference=InferenceOptions(keyframe_interval=1),
+    )
     with open_contest(request) as contest:
         assert TFC not in measure_model_only(contest).ms_per_frame
 
@@ -297,10 +306,10 @@ def test_what_was_written_for_the_measurement_is_removed(tiny_file):
         ({"rounds": 0}, "rounds of 0"),
         ({"plain_frames": 0}, "plain-frames of 0"),
         ({"updated_fraction": 2.0}, "not between 0 and 1"),
-        ({"updated_fraction": 0.1, "threshold": 0.5}, "exclude each other"),
-        ({"device": "abacus"}, "no device 'abacus'"),
+        ({"updated_fraction": 0.1, "inference": InferenceOptions(threshold=0.5)}, "exclude each other"),
+        ({"device": DeviceOptions("abacus")}, "no device 'abacus'"),
         ({"plain_precision": "int3"}, "no precision 'int3'"),
-        ({"updated_fraction": 0.5, "keyframe_interval": 1}, "no frame between keyframes"),
+        ({"updated_fraction": 0.5, "inference": InferenceOptions(keyframe_interval=1)}, "no frame between keyframes"),
     ],
 )
 def test_senseless_requests(wrong, message, tiny_file, clip_file):

@@ -71,7 +71,7 @@ def test_stages_limits_and_costs(content):
     assert {"decode_fps", "decode_encode_fps", "matrix_gflops_per_s", "gflops_per_frame"} < set(limits)
     assert all(limits["gflops_per_frame"][name] > 0 for name in ("plain", "image", "tfc"))
     assert set(limits["share_of_ceiling"]) == {"image", "tfc"}
-    assert set(content["costs"]) == {"tc", "masks", "tc and masks"}
+    assert set(content["costs"]) == {"flow_consistency", "masks", "flow_consistency and masks"}
     assert set(content["network_share"]) == {"plain", "image", "tfc"}
 
 

@@ -18,7 +18,18 @@ from tests.helpers.vspw_fixture import make_vspw, write_predictions
 from tfcseg.machine import cpu_name
 
 KEYS = {
-    *("miou", "miou_all", "wiou", "wiou_all", "pixel_accuracy", "pixel_accuracy_all", "vc8", "vc16", "tc", "tc_flow"),
+    *(
+        "miou",
+        "miou_all",
+        "wiou",
+        "wiou_all",
+        "pixel_accuracy",
+        "pixel_accuracy_all",
+        "vc8",
+        "vc16",
+        "flow_consistency",
+        "optical_flow",
+    ),
     *("label_change", "classes_counted", "classes_counted_all", "unpredictable", "windows", "windows_dropped"),
     *("videos", "frames", "frames_missing", "skipped", "per_class", "per_class_all", "protocol", "mode", "split"),
     *("schema", "dataset"),
@@ -72,7 +83,7 @@ def test_perfect_predictions_score_100_and_everything_is_written(root, perfect, 
     assert set(result) == KEYS | PROVENANCE | {"speed"}
     for score in ("miou", "miou_all", "wiou", "pixel_accuracy", "vc8", "vc16"):
         assert result[score] == 100
-    assert 50 < result["tc"] <= 100
+    assert 50 < result["flow_consistency"] <= 100
     assert result["windows"] == {"8": {"counted": 11, "dropped": 2}, "16": {"counted": 2, "dropped": 1}}
     assert (result["videos"], result["frames"], result["classes_counted"]) == (2, 27, 5)
     assert result["per_class"] == dict.fromkeys(TO_VSPW.values(), 100)
@@ -88,7 +99,7 @@ def test_several_threads_score_the_same(root, model, torch_threads):
     results = []
     for threads in (1, 3):
         torch_threads(threads)
-        done = call("eval", root, *model, "--keyframe-carry", "0.9", "--no-tc", "--json", "-q")
+        done = call("eval", root, *model, "--keyframe-carry", "0.9", "--no-flow-consistency", "--json", "-q")
         assert done.returncode == 0, done.stderr
         results.append(json.loads(done.stdout))
     alone, together = results
@@ -100,7 +111,7 @@ def test_several_threads_score_the_same(root, model, torch_threads):
 
 def test_scores_say_where_they_come_from(root, model, perfect, tmp_path):
     """A score without its model, options and machine compares with nothing."""
-    command = ("eval", root, "--limit", 1, "--no-tc", "-q", "-o")
+    command = ("eval", root, "--limit", 1, "--no-flow-consistency", "-q", "-o")
     assert call(*command, tmp_path / "own", *model, "--mode", "reuse", "--size", 96).returncode == 0
     assert call(*command, tmp_path / "other", "--predictions", perfect).returncode == 0
     own, other = (json.loads((tmp_path / name / "eval.json").read_text()) for name in ("own", "other"))
@@ -119,7 +130,7 @@ def test_scores_say_where_they_come_from(root, model, perfect, tmp_path):
 
 
 def test_the_table_never_shows_vc_without_miou(root, perfect):
-    done = call("eval", root, "--predictions", perfect, "--no-tc", "-q")
+    done = call("eval", root, "--predictions", perfect, "--no-flow-consistency", "-q")
     assert done.returncode == 0
     assert done.stderr == ""
     lines = [line.split("  ") for line in done.stdout.splitlines()]
@@ -133,14 +144,16 @@ def test_the_table_never_shows_vc_without_miou(root, perfect):
 
 
 def test_protocols_differ_in_the_last_window(root, perfect):
-    strict = scores(call("eval", root, "--predictions", perfect, "--protocol", "strict", "--no-tc", "--json"))
+    strict = scores(
+        call("eval", root, "--predictions", perfect, "--protocol", "strict", "--no-flow-consistency", "--json")
+    )
     assert strict["protocol"] == "strict"
     assert strict["windows"] == {"8": {"counted": 13, "dropped": 0}, "16": {"counted": 3, "dropped": 0}}
-    assert strict["tc"] is None
+    assert strict["flow_consistency"] is None
 
 
 def test_limit_takes_the_first_videos(root, perfect):
-    limited = scores(call("eval", root, "--predictions", perfect, "--limit", 1, "--no-tc", "--json"))
+    limited = scores(call("eval", root, "--predictions", perfect, "--limit", 1, "--no-flow-consistency", "--json"))
     assert (limited["videos"], limited["frames"], limited["skipped"]) == (1, 18, [])
 
 
@@ -148,19 +161,19 @@ def test_limit_takes_the_first_videos(root, perfect):
 
 
 def test_saved_masks_score_like_the_model_that_made_them(root, model, tmp_path):
-    own = scores(call("eval", root, *model, "--save-masks", tmp_path / "masks", "--no-tc", "--json"))
+    own = scores(call("eval", root, *model, "--save-masks", tmp_path / "masks", "--no-flow-consistency", "--json"))
     assert own["mode"] == "tfc"
     assert 0 < own["miou"] < 100
     assert len(list((tmp_path / "masks" / "0_hills").glob("*.png"))) == 18
-    again = scores(call("eval", root, "--predictions", tmp_path / "masks", "--no-tc", "--json"))
+    again = scores(call("eval", root, "--predictions", tmp_path / "masks", "--no-flow-consistency", "--json"))
     for score in ("miou_all", "vc8", "vc16", "windows", "pixel_accuracy_all"):
         assert again[score] == own[score]
 
 
 def test_interval_1_is_the_image_mode(root, model):
-    one = scores(call("eval", root, *model, "--keyframe-interval", 1, "--limit", 1, "--no-tc", "--json"))
-    image = scores(call("eval", root, *model, "--mode", "image", "--limit", 1, "--no-tc", "--json"))
-    four = scores(call("eval", root, *model, "--limit", 1, "--no-tc", "--json"))
+    one = scores(call("eval", root, *model, "--keyframe-interval", 1, "--limit", 1, "--no-flow-consistency", "--json"))
+    image = scores(call("eval", root, *model, "--mode", "image", "--limit", 1, "--no-flow-consistency", "--json"))
+    four = scores(call("eval", root, *model, "--limit", 1, "--no-flow-consistency", "--json"))
     assert one | {"mode": "image"} == image
     assert four["per_class_all"] != image["per_class_all"]
 
@@ -178,7 +191,7 @@ def test_missing_data_is_counted_and_fails_unless_it_is_accepted(perfect, tmp_pa
     root = make_vspw(tmp_path / "vspw", {"0_hills": 18, "1_road": 9}, size=(48, 64))
     fixture.lose_frame(root, "0_hills", 170)
     fixture.lose_video(root, "1_road")
-    command = ["eval", root, "--predictions", perfect, "--no-tc", "-o", tmp_path / "out"]
+    command = ["eval", root, "--predictions", perfect, "--no-flow-consistency", "-o", tmp_path / "out"]
     done = call(*command)
     assert done.returncode == 1
     assert "left out: missing frame" in done.stdout
@@ -201,7 +214,7 @@ def test_damage_stops_with_one_line_that_names_the_file_unless_it_is_accepted(ro
     assert done.stdout == ""
     assert "00000170.png" in done.error
     assert not (tmp_path / "out").exists()
-    accepted = scores(call("eval", root, "--predictions", predictions, "--skip-bad", "--no-tc", "--json"))
+    accepted = scores(call("eval", root, "--predictions", predictions, "--skip-bad", "--no-flow-consistency", "--json"))
     assert [(skip["kind"], skip["frame"]) for skip in accepted["skipped"] if skip["frame"]] == [
         ("bad frame", "00000170")
     ]
@@ -255,7 +268,7 @@ def test_results_are_not_replaced_without_being_asked(root, perfect, tmp_path):
     (tmp_path / "eval.json").write_text("mine")
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "other.png").write_text("mine")
-    command = ["eval", root, "--predictions", perfect, "--limit", 1, "--no-tc"]
+    command = ["eval", root, "--predictions", perfect, "--limit", 1, "--no-flow-consistency"]
     for place in (["-o", tmp_path], ["--save-masks", tmp_path / "masks"]):
         done = call(*command, *place)
         assert done.returncode == 1

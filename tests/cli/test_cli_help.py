@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from tests.helpers.command_line import call
 from tests.helpers.media import folder_of_images, numbered_images, write_clip
+from tests.helpers.segformer_reference import build_reference
 from tests.helpers.still_fixture import paint, paint_mask, write_stills
 from tests.helpers.tiny_model import write_tiny_model
 from tests.helpers.tiny_teacher import write_teacher
@@ -23,7 +24,8 @@ from tfcseg.cli.values import one_of
 from tfcseg.labels.label_names import FACADES8
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.metrics.scores import VC_PROTOCOLS
-from tfcseg.model.config import MODES
+from tfcseg.model.options import MODES
+from tfcseg.weights.device import PRECISIONS
 from tfcseg.weights.loading import resolve_precision
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,7 @@ def work(tmp_path_factory):
     still = (paint([["blue"], ["green"]]), paint_mask([[2], [1]]))
     write_stills(folder / "facades" / "test", {name: index for index, name in enumerate(FACADES8, start=1)}, [still])
     shutil.copy(ROOT / "assets" / "tfc-lite0.safetensors", folder / "best.safetensors")
+    build_reference("b0", embed_dim=16).save_pretrained(folder / "segformer-b0")
     return folder
 
 
@@ -187,7 +190,7 @@ def test_offered_values_are_those_that_are_taken():
     assert [one_of("mode", MODES)(mode) for mode in MODES] == list(MODES)
     import torch
 
-    for precision in options.PRECISIONS:
+    for precision in PRECISIONS:
         resolve_precision(precision, torch.device("cuda"))
     assert set(options.class_names()) == set(SCENES.names)
     assert options.completing(lambda: ("a b", "ab"))("x,a") == ["x,a b", "x,ab"]

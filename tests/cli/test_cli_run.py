@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tfcseg
+from tests.helpers.command_line import interruptible
 from tests.helpers.media import LOSSLESS, folder_of_images, numbered_images, run_ffmpeg, write_clip, write_video
 from tests.helpers.tiny_model import NAMES, moving_images, write_tiny_model
 from tfcseg.media.masks import read_mask
@@ -19,7 +20,20 @@ from tfcseg.media.reader import probe, read_frames
 
 FRAMES = 10
 REPORT_KEYS = {
-    "": {"schema", "tfcseg", "input", "model", "options", "speed", "stability", "classes", "outputs", "warnings"},
+    "": {
+        "schema",
+        "tfcseg",
+        "input",
+        "model",
+        "options",
+        "speed",
+        "stability",
+        "confidence",
+        "classes",
+        "outputs",
+        "warnings",
+        "run",
+    },
     "input": {
         *("path", "frames_decoded", "frames_declared", "frames_repeated", "width", "height", "frame_rate"),
         *("duration_s", "pixel_aspect", "rotation", "audio", "start_s", "end_s"),
@@ -36,12 +50,22 @@ REPORT_KEYS = {
         "correlation",
         "keyframe_position",
         "keyframe_carry",
+        "latency",
         "device",
         "precision",
         "compile",
     },
     "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes", "compile_s"},
-    "stability": {"label_change", "tc", "tc_flow", "similarity", "updated_fraction", "keyframes", "pulse"},
+    "stability": {
+        "label_change",
+        "flow_consistency",
+        "optical_flow",
+        "similarity",
+        "updated_fraction",
+        "keyframes",
+        "pulse",
+    },
+    "confidence": {"mean", "unsure", "unsure_below", "temperature"},
 }
 
 
@@ -88,7 +112,7 @@ def test_writes_everything_that_was_promised(clip, weights, tmp_path):
     report = json.loads((out / "report.json").read_text())
     assert json.loads(done.stdout) == report
     assert set(report) == REPORT_KEYS[""]
-    for part in ("input", "model", "options", "speed", "stability"):
+    for part in ("input", "model", "options", "speed", "stability", "confidence"):
         assert set(report[part]) == REPORT_KEYS[part]
     assert report["input"]["frames_decoded"] == FRAMES
     assert report["stability"]["keyframes"] == 3
@@ -102,7 +126,7 @@ def test_frames_csv_says_what_the_masks_say(clip, weights, tmp_path):
     assert call("run", clip, "-o", tmp_path, "-m", weights, "--overwrite").returncode == 0
     with (tmp_path / "frames.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,tc,model_ms,is_held"
+    columns = "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,flow_consistency,model_ms,is_held"
     assert ",".join(rows[0]) == columns
     assert [row["is_keyframe"] for row in rows] == ["1", "0", "0", "0"] * 2 + ["1", "0"]
     masks = [read_mask(tmp_path / "masks" / f"{n:08d}.png") for n in range(FRAMES)]
@@ -129,7 +153,9 @@ def test_several_threads_write_the_same(clip, weights, tmp_path, torch_threads):
 
 
 def test_the_library_gives_the_labels_that_the_command_writes(clip, weights, tmp_path):
-    report = tfcseg.run(clip, tmp_path / "out", weights, results=tfcseg.ResultOptions(overlay=False, tc=False))
+    report = tfcseg.run(
+        clip, tmp_path / "out", weights, results=tfcseg.ResultOptions(overlay=False, flow_consistency=False)
+    )
     assert report.outputs["masks"] == "masks"
     assert not (tmp_path / "out" / "overlay.mp4").exists()
     model = tfcseg.load_model(weights)
@@ -149,9 +175,9 @@ def test_the_library_gives_the_labels_that_the_command_writes(clip, weights, tmp
     ],
 )
 def test_each_output_can_be_switched_off(clip, weights, tmp_path, switch, missing):
-    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--end", "0.1", "--no-tc", switch)
+    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--end", "0.1", "--no-flow-consistency", switch)
     assert done.returncode == 0, done.stderr
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
     gone = {missing, "report.html"} if missing == "report.json" else {missing}
     assert names == {"overlay.mp4", "masks", "frames.csv", "report.json", "report.html"} - gone
 
@@ -174,7 +200,7 @@ def test_interval_one_is_the_image_network(clip, weights, tmp_path):
 def test_hidden_classes_stay_as_filmed(weights, tmp_path):
     still = [moving_images(1, (48, 64))[0]] * 2
     source = write_video(tmp_path / "still.mkv", still, video=LOSSLESS)
-    common = ("-m", weights, "--no-legend", "--no-tc")
+    common = ("-m", weights, "--no-legend", "--no-flow-consistency")
     assert call("run", source, "-o", tmp_path / "all", *common).returncode == 0
     mask = read_mask(tmp_path / "all" / "masks" / "00000000.png")
     present = NAMES[int(np.bincount(mask.ravel()).argmax())]
@@ -283,17 +309,10 @@ def test_one_bad_input_of_many(clip, weights, tmp_path):
     assert not (tmp_path / "out" / "bad_tfcseg").exists()
 
 
-def test_inputs_of_one_name_get_folders_of_their_own(weights, tmp_path):
-    sources = [write_clip(tmp_path / name / "a.mp4", 2) for name in ("x", "y") if not (tmp_path / name).mkdir()]
-    done = call("run", *sources, "-o", tmp_path / "out", "-m", weights, "--no-overlay", "--no-tc")
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_tfcseg", "a_tfcseg_2"]
-
-
 def test_stdin(weights, tmp_path):
     clip = write_clip(tmp_path / "stream.mkv", FRAMES)
     with clip.open("rb") as stream:
-        done = call("run", "-", "-m", weights, "-q", "--no-tc", cwd=tmp_path, stdin=stream)
+        done = call("run", "-", "-m", weights, "-q", "--no-flow-consistency", cwd=tmp_path, stdin=stream)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     report = json.loads((tmp_path / "stdin_tfcseg" / "report.json").read_text())
@@ -305,7 +324,7 @@ def test_folder_with_a_corrupt_image_holds_the_last_one(weights, tmp_path):
     folder = folder_of_images(tmp_path / "frames", numbered_images(11), names)
     (folder / "frame7.png").write_bytes(b"")
     (folder / "notes.txt").write_text("not an image")
-    done = call("run", folder, "-o", tmp_path / "out", "-m", weights, "--mode", "image", "--no-tc")
+    done = call("run", folder, "-o", tmp_path / "out", "-m", weights, "--mode", "image", "--no-flow-consistency")
     assert done.returncode == 0, done.stderr
     assert "frame7.png" in done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -330,7 +349,7 @@ def test_an_interrupt_keeps_what_is_finished_and_nothing_half_written(weights, t
     source = write_clip(tmp_path / "long.mp4", 200, size=(120, 160))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tfcseg", "run", source, "-o", out, "-m", weights, "--size", "128"]
-    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
+    with interruptible(), subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob("masks/000000*.png")) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -355,7 +374,7 @@ def test_output_folder_that_cannot_be_made(clip, weights, tmp_path):
 def test_hostile_names(weights, tmp_path):
     name = "-weird ü 'name' %03d\n:x.mp4"
     write_clip(tmp_path / "plain.mp4", 3).rename(tmp_path / name)
-    done = call("run", "-o", "out", "-m", weights, "--no-tc", "--", name, cwd=tmp_path)
+    done = call("run", "-o", "out", "-m", weights, "--no-flow-consistency", "--", name, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "report.json").read_text())["input"]["path"] == name
 

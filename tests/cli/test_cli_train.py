@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.helpers import vspw_fixture as vspw
+from tests.helpers.command_line import interruptible
 from tests.helpers.media import run_ffmpeg
 from tests.helpers.tiny_model import write_tiny_model
 from tests.helpers.tiny_teacher import write_teacher
@@ -200,7 +201,7 @@ def test_two_kinds_of_teachers_and_features_train_another_backbone(call, work, p
     )
     assert call("train", photos, *both, "--init", first / "last.safetensors", "-o", second, "--lr", 1e-9)[0] == 0
     card = read_card(second / "last.safetensors")
-    assert (card.labels.name, card.config.num_classes) == ("scenes", 46)
+    assert (card.labels.name, card.config.num_classes) == ("scenes", 51)
     old, new = (load_file(path / "last.safetensors") for path in (first, second))
     rows = "decode_head.classifier.weight"
     assert torch.allclose(new[rows][:32].float(), old[rows].float(), atol=1e-3), "classes of the same name"
@@ -263,11 +264,11 @@ def places(work, vspw_root, photos, teacher):
         ("ROOT -o OUT --precision fp16", 2, "no training precision 'fp16'; there are auto, fp32, bf16"),
         ("ROOT -o OUT --device cuda:77", 2, "device 'cuda:77' is not available"),
         ("ROOT -o OUT --device tpu", 2, "no device 'tpu'"),
-        ("ROOT -o OUT --backbone resnet", 2, "no backbone 'resnet'; there are efficientnet_lite0, mit_b0"),
+        ("ROOT -o OUT --backbone resnet", 2, "no backbone 'resnet'; there are mosaic, efficientnet_lite0, mit_b0"),
         ("ROOT -o OUT --init NOTES", 1, "NOTES is a folder without model.safetensors or pytorch_model.bin"),
         ("ROOT -o OUT --init TINY --backbone mit_b1", 2, "--init TINY has backbone efficientnet_lite0; leave"),
         ("ROOT -o OUT --init NOWHERE.safetensors", 1, "no weights file NOWHERE.safetensors"),
-        ("ROOT -o FILE/run", 1, "cannot write into FILE/run: Not a directory"),
+        ("ROOT -o FILE/run", 1, "cannot write to folder 'FILE/run': Not a directory"),
         ("PHOTOS -o OUT --teachers NOWHERE", 2, "--teachers NOWHERE: no such .tflite file"),
         ("PHOTOS -o OUT --teachers PHOTOS", 2, "--teachers PHOTOS: no such .tflite file, or none in this folder"),
         ("PHOTOS -o OUT --teachers TEACHER --stage tfc", 2, "stage tfc refines an image network"),
@@ -328,9 +329,10 @@ def test_help_is_complete_and_needs_no_torch():
 def test_ctrl_c_saves_a_checkpoint_and_leaves_with_130(work, vspw_root):
     output = work / "interrupted"
     command = [sys.executable, "-m", "tfcseg", "train", vspw_root, "-o", output, "--steps", 1000, *QUICK]
-    process = subprocess.Popen(
-        [str(word) for word in [*command, "--checkpoint-every", 1]], stderr=subprocess.PIPE, text=True
-    )
+    with interruptible():
+        process = subprocess.Popen(
+            [str(word) for word in [*command, "--checkpoint-every", 1]], stderr=subprocess.PIPE, text=True
+        )
     try:
         deadline = time.monotonic() + 300
         while not (output / "checkpoint.pt").exists():
@@ -375,7 +377,7 @@ def test_plans_fill_in_the_defaults(vspw_root, photos, teacher, tmp_path):
     assert (supervised.workers, supervised.validate_every) == (1, supervised.options.steps // 10)
     assert 1 <= supervised.threads <= available_cores()
     distilled = plan_training(TrainRequest(data=[photos], teachers=[teacher.parent], output=tmp_path, steps=100))
-    assert (distilled.options.stage, distilled.options.crop, distilled.validate_every) == ("image", 320, 50)
+    assert (distilled.options.stage, distilled.options.crop, distilled.validate_every) == ("image", 448, 50)
     assert distilled.teachers == [teacher]
     assert distilled.cache == tmp_path / "labels"
 

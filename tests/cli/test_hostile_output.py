@@ -92,7 +92,7 @@ def test_a_table_of_failures_has_a_line_for_each(weights, tmp_path):
     good = hostile_clip(tmp_path)
     bad = tmp_path / f"bad {HOSTILE}"
     bad.write_text("no video")
-    done = call("run", bad, good, "-o", tmp_path / "out", "-m", weights, "--no-overlay", "--no-tc", "-q")
+    done = call("run", bad, good, "-o", tmp_path / "out", "-m", weights, "--no-overlay", "--no-flow-consistency", "-q")
     assert done.returncode == 1
     rows = [line for line in printed(done) if SHOWN in line]
     assert len(rows) == 2, "the error, and its row in the table"
@@ -102,18 +102,20 @@ def test_an_evaluation_shows_names_as_they_are_spelt(tmp_path):
     name = "[red]x[-red] :smile: \x1b[31m"
     root = make_vspw(tmp_path / "vspw", {name: 3}).rename(tmp_path / HOSTILE)  # OpenCV crashes at such names
     masks = write_predictions(root, tmp_path / "masks")
-    done = call("eval", root, "--predictions", masks, "--no-tc", "-o", tmp_path / "out")
+    done = call("eval", root, "--predictions", masks, "--no-flow-consistency", "-o", tmp_path / "out")
     lines = printed(done)
     assert any(line.startswith(f"{SHOWN} · val") for line in lines)
     assert any(line.startswith("warning: too short: [red]x[-red] :smile: \\x1b[31m: ") for line in lines)
-    as_json = call("eval", root, "--predictions", masks, "--no-tc", "-q", "--json")
+    as_json = call("eval", root, "--predictions", masks, "--no-flow-consistency", "-q", "--json")
     assert json.loads(as_json.stdout)["dataset"] == root.name
     assert json.loads((tmp_path / "out" / "eval.json").read_text())["dataset"] == root.name
 
 
 def test_a_comparison_shows_names_as_they_are_spelt(weights, tmp_path):
     source = hostile_clip(tmp_path, 4)
-    done = call("compare", source, "-o", tmp_path / HOSTILE, "-m", weights, "--no-tc", "--modes", "image,tfc")
+    done = call(
+        "compare", source, "-o", tmp_path / HOSTILE, "-m", weights, "--no-flow-consistency", "--modes", "image,tfc"
+    )
     assert done.returncode == 0, done.stderr
     lines = printed(done)
     assert any(line.startswith("[blink]tiny at ") for line in lines)

@@ -96,12 +96,24 @@ def test_classes_repeated_and_with_commas_draw_the_same(clip, weights, tmp_path)
     }
     videos = {}
     for name, options in spelt.items():
-        done = call("run", clip, "-o", tmp_path / name, "-m", weights, "--end", "0:00.2", "--no-tc", *options)
+        done = call(
+            "run", clip, "-o", tmp_path / name, "-m", weights, "--end", "0:00.2", "--no-flow-consistency", *options
+        )
         assert done.returncode == 0, done.stderr
         videos[name] = (tmp_path / name / "overlay.mp4").read_bytes()
     assert videos["list"] == videos["repeated"] != videos["lost"]
     resumed = call(
-        "run", clip, "-o", tmp_path / "list", "-m", weights, "--end", "200ms", "--no-tc", *spelt["repeated"], "--resume"
+        "run",
+        clip,
+        "-o",
+        tmp_path / "list",
+        "-m",
+        weights,
+        "--end",
+        "200ms",
+        "--no-flow-consistency",
+        *spelt["repeated"],
+        "--resume",
     )
     assert resumed.returncode == 0, resumed.stderr
 
@@ -117,7 +129,7 @@ def test_mode_image_says_nothing_of_recomputed_points(clip, weights, tmp_path):
 
 def test_a_folder_named_like_a_file_is_taken_if_it_is_there(clip, weights, tmp_path):
     (tmp_path / "take.mp4").mkdir()
-    done = call("run", clip, "-o", tmp_path / "take.mp4", "-m", weights, "--end", "0.1", "--no-tc", "-q")
+    done = call("run", clip, "-o", tmp_path / "take.mp4", "-m", weights, "--end", "0.1", "--no-flow-consistency", "-q")
     assert done.returncode == 0, done.stderr
     refused = call("run", clip, "-o", tmp_path / "other.mp4", "-m", "no-such-model")
     assert refused.returncode == 2
@@ -141,6 +153,6 @@ def test_models_explains_its_scores_and_lists_classes():
 
 def test_decisions_say_once_what_became_of_the_sound(weights, tmp_path):
     clip = write_clip(tmp_path / "sound.mp4", 6)
-    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--no-tc", "-v", "-q")
+    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--no-flow-consistency", "-v", "-q")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("overlay.mp4: H.264; sound: ") == 1

@@ -24,10 +24,19 @@ KEYS = {
     *("outputs", "is_incomplete", "skipped", "warnings"),
 }
 VIDEO_METRICS = {
-    *("tc", "label_change", "agreement", "updated_fraction", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms"),
+    *(
+        "flow_consistency",
+        "label_change",
+        "agreement",
+        "updated_fraction",
+        "fps",
+        "model_fps",
+        "keyframe_ms",
+        "non_keyframe_ms",
+    ),
     *("gflops_per_frame", "gflops_keyframe", "gflops_non_keyframe"),
 }
-SCORES = {"miou", "miou_all", "wiou", "vc8", "vc16", "tc", "label_change"}
+SCORES = {"miou", "miou_all", "wiou", "vc8", "vc16", "flow_consistency", "label_change"}
 TO_VSPW = {"sky": "sky", "road": "grass", "tree": "tree", "person": "person", "car": "car"}
 
 
@@ -91,7 +100,7 @@ def test_numbers_are_those_of_the_real_command(compared, out):
         assert report["options"]["mode"] == mode
         for name in ("fps", "model_fps", "keyframe_ms"):
             assert numbers[name] == pytest.approx(report["speed"][name], abs=1e-3)
-        for name in ("tc", "label_change"):
+        for name in ("flow_consistency", "label_change"):
             assert numbers[name] == pytest.approx(100 * report["stability"][name], abs=1e-3)
         assert (out / mode / "overlay.mp4").exists()
     assert compared["modes"]["image"]["non_keyframe_ms"] is None
@@ -102,7 +111,7 @@ def test_ratios_are_tfc_over_image(compared):
     tfc, image = compared["modes"]["tfc"], compared["modes"]["image"]
     expected = {key: tfc[key] / image[key] for key in VIDEO_METRICS if tfc[key] is not None and image[key]}
     assert compared["ratio"] == pytest.approx(expected, rel=1e-4)
-    assert {"fps", "model_fps", "gflops_per_frame", "label_change", "tc"} <= set(expected)
+    assert {"fps", "model_fps", "gflops_per_frame", "label_change", "flow_consistency"} <= set(expected)
 
 
 def test_agreement_is_the_share_of_equal_pixels(compared, out):
@@ -168,14 +177,26 @@ def test_the_trade_off_has_a_point_per_mode_and_interval(compared, out):
 
 
 def test_the_table_has_a_column_per_mode(clip, weights, tmp_path):
-    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "tfc,image", "--end", 1, "--no-tc"]
+    command = [
+        "compare",
+        clip,
+        "-m",
+        weights,
+        "-o",
+        tmp_path / "out",
+        "--modes",
+        "tfc,image",
+        "--end",
+        1,
+        "--no-flow-consistency",
+    ]
     done = call(*command)
     assert done.returncode == 0, done.stderr
     heading, *lines = done.stdout.splitlines()[1:]
     assert heading.split() == ["image", "tfc", "tfc", "to", "image"]
     titles = {line[:25].strip() for line in lines}
     assert {"label change (%)", "fps end to end", "fps model only", "ms per keyframe", "GFLOPs per frame"} <= titles
-    assert not any(title.startswith("TC") for title in titles)
+    assert not any(title.startswith("flow consistency") for title in titles)
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "compare.json" in done.stderr
     assert not (tmp_path / "out" / "trade_off.png").exists()
@@ -183,7 +204,7 @@ def test_the_table_has_a_column_per_mode(clip, weights, tmp_path):
 
 def test_correlations_are_compared_side_by_side(clip, weights, tmp_path):
     command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "image,blend,tfc-paper,tfc"]
-    done = call(*command, "--correlation", "aligned", "--intervals", 2, "--end", 1.2, "--no-tc")
+    done = call(*command, "--correlation", "aligned", "--intervals", 2, "--end", 1.2, "--no-flow-consistency")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].split() == [*("image", "blend", "tfc-paper", "tfc"), *("tfc", "to", "image")]
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -217,7 +238,19 @@ def test_options_reach_the_network(clip, weights, tmp_path):
         **{"keyframe_position": "middle", "keyframe_carry": 0.5},
     }
     options = itertools.chain(*((f"--{name.replace('_', '-')}", value) for name, value in wanted.items()))
-    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "tfc", "--end", 0.6, "--no-tc"]
+    command = [
+        "compare",
+        clip,
+        "-m",
+        weights,
+        "-o",
+        tmp_path / "out",
+        "--modes",
+        "tfc",
+        "--end",
+        0.6,
+        "--no-flow-consistency",
+    ]
     found = result_of(call(*command, *options, "--json"))
     report = json.loads((tmp_path / "out" / "tfc" / "report.json").read_text())
     for name, value in wanted.items():
@@ -234,9 +267,11 @@ def test_masks_of_another_program_stand_for_the_image_mode(out, compared, clip, 
     assert found["options"]["baseline"] == str(out / "image" / "masks")
     own = compared["modes"]["image"]
     # Here the masks are those of the image mode, so that everything but speed is known.
-    assert found["modes"]["image"] == pytest.approx({key: own[key] for key in ("tc", "label_change", "agreement")})
+    assert found["modes"]["image"] == pytest.approx(
+        {key: own[key] for key in ("flow_consistency", "label_change", "agreement")}
+    )
     assert found["agreement"] == {"image|tfc": compared["agreement"]["image|tfc"]}
-    assert set(found["ratio"]) == {"tc", "label_change"}
+    assert set(found["ratio"]) == {"flow_consistency", "label_change"}
     assert not (tmp_path / "out" / "image").exists()
 
 
@@ -255,7 +290,7 @@ def test_a_baseline_that_does_not_fit_is_refused_before_the_runs(out, clip, weig
     for path in (out / "image" / "masks").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     spoil(folder)
-    done = call("compare", clip, "-m", weights, "-o", tmp_path / "out", "--baseline", folder, "--no-tc")
+    done = call("compare", clip, "-m", weights, "-o", tmp_path / "out", "--baseline", folder, "--no-flow-consistency")
     assert done.returncode == 1
     assert said in done.error
     assert not (tmp_path / "out").exists()
@@ -282,6 +317,8 @@ def test_a_vspw_folder_is_scored_in_every_mode(root, label_map, weights, tmp_pat
     found = result_of(done)
     assert set(found) == KEYS
     assert found["kind"] == "vspw"
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert page.count('<img src="data:image/jpeg;base64,') == 8 * 4  # frame, truth and two modes
     assert (found["input"]["videos"], found["input"]["frames"]) == (2, 27)
     for mode, numbers in found["modes"].items():
         assert set(numbers) == SCORES | {key for key in VIDEO_METRICS if "fps" in key or "gflops" in key}
@@ -301,7 +338,17 @@ def test_a_vspw_folder_is_scored_in_every_mode(root, label_map, weights, tmp_pat
 
 def test_predictions_of_another_program_are_the_baseline_of_a_vspw_folder(root, label_map, weights, tmp_path):
     baseline = write_predictions(root, tmp_path / "predictions")
-    options = ["-m", weights, "--label-map", label_map, "--baseline", baseline, "--modes", "tfc", "--no-tc"]
+    options = [
+        "-m",
+        weights,
+        "--label-map",
+        label_map,
+        "--baseline",
+        baseline,
+        "--modes",
+        "tfc",
+        "--no-flow-consistency",
+    ]
     done = call("compare", root, *options, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
@@ -317,7 +364,7 @@ def test_predictions_of_another_program_are_the_baseline_of_a_vspw_folder(root, 
 def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, weights, tmp_path):
     root = make_vspw(tmp_path / "vspw", {"0_hills": 9, "1_road": 9}, size=(48, 64))
     fixture.lose_video(root, "1_road")
-    options = ["-m", weights, "--label-map", label_map, "--modes", "image", "--no-tc", "-q"]
+    options = ["-m", weights, "--label-map", label_map, "--modes", "image", "--no-flow-consistency", "-q"]
     done = call("compare", root, *options, "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "missing video" in done.error
@@ -405,7 +452,7 @@ def test_overwriting_removes_what_the_new_comparison_does_not_make(clip, weights
     (folder / "reuse_interval_8").mkdir()
     for name in ("differences/frame_00000009.png", "trade_off.png", "reuse_interval_8/report.json", "notes.txt"):
         (folder / name).write_bytes(b"old")
-    command = ["compare", clip, "-m", weights, "-o", folder, "--modes", "tfc", "--end", 0.4, "--no-tc"]
+    command = ["compare", clip, "-m", weights, "-o", folder, "--modes", "tfc", "--end", 0.4, "--no-flow-consistency"]
     assert call(*command, "--overwrite").returncode == 0
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["compare.html", "compare.json", "notes.txt", "side_by_side.mp4", "tfc"]

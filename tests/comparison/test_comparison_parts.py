@@ -24,6 +24,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_sets import ADE31
 from tfcseg.model.ops import fused
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report.moments import greatest_moments
 
 
@@ -123,7 +124,9 @@ def test_flops_of_a_keyframe_hold_its_search_in_the_one_before(model, correlatio
 
 
 def test_the_papers_correlation_is_shown_beside_the_models(model):
-    config = dataclasses.replace(model.card.config, correlation="aligned")
+    config = dataclasses.replace(
+        model.card.config, defaults=dataclasses.replace(model.card.config.defaults, correlation="aligned")
+    )
     aligned = dataclasses.replace(model, card=dataclasses.replace(model.card, config=config))
     plan = Plan().without_doubles(aligned)
     assert plan.network_modes == ("image", "reuse", "tfc-paper", "tfc")
@@ -137,7 +140,7 @@ def test_the_papers_correlation_is_shown_beside_the_models(model):
     ("plan", "wanted"),
     [
         (Plan(), ("image", "reuse", "tfc")),  # the model's is the paper's
-        (Plan(correlation="aligned"), ("image", "reuse", "tfc-paper", "tfc")),
+        (Plan(inference=InferenceOptions(correlation="aligned")), ("image", "reuse", "tfc-paper", "tfc")),
         (Plan(["tfc-paper", "tfc-aligned"]), ("tfc-paper", "tfc-aligned")),
         (Plan(["tfc", "blend-aligned", "blend"]), ("blend-aligned", "blend", "tfc")),
         (Plan(["image", "tfc-paper", "tfc"], baseline="masks"), ("tfc",)),
@@ -199,7 +202,7 @@ def test_a_folder_that_was_made_in_vain_goes_again(tmp_path):
 @pytest.mark.parametrize("values", [(29.0, 85.0), (0.0, 0.0), (97.9, 98.7), (1.2, 1.2), (0.001, 1234.5), (5.0, 5.1)])
 def test_axes_have_a_few_round_numbers_and_hold_every_dot(values):
     points = tuple(
-        TradeOffPoint("tfc", interval, {"model_fps": value, "label_change": value, "tc": None})
+        TradeOffPoint("tfc", interval, {"model_fps": value, "label_change": value, "flow_consistency": None})
         for interval, value in enumerate(values, start=2)
     )
     plot = scatter_of(points, "label_change")
@@ -217,5 +220,5 @@ def test_axes_have_a_few_round_numbers_and_hold_every_dot(values):
         expected = np.interp(value, numbers, [place for _, place in plot.x.ticks])
         if numbers[0] <= value <= numbers[-1]:
             assert dot.x == pytest.approx(expected, abs=0.5)
-    assert scatter_of(points, "tc") is None
+    assert scatter_of(points, "flow_consistency") is None
     assert scatter_of(points[:1], "label_change") is None

@@ -390,24 +390,28 @@ def test_predictions_that_cannot_be_saved_are_an_output_error(root, tmp_path):
 
 
 def test_tc_is_measured_on_request_and_names_its_flow(root, predictions, tmp_path):
-    assert (score(root, predictions).tc, score(root, predictions).tc_flow) == (None, None)
-    worse = score(root, predictions, measure_tc=True)
-    still = score(root, write_predictions(root, tmp_path / "still", lambda t, v, n: np.zeros_like(t)), measure_tc=True)
-    assert worse.tc_flow == still.tc_flow
-    assert "dis" in str(worse.tc_flow)
-    assert (still.tc, still.label_change) == (100, 0)
-    assert worse.tc is not None
+    assert (score(root, predictions).flow_consistency, score(root, predictions).optical_flow) == (None, None)
+    worse = score(root, predictions, measure_flow_consistency=True)
+    still = score(
+        root,
+        write_predictions(root, tmp_path / "still", lambda t, v, n: np.zeros_like(t)),
+        measure_flow_consistency=True,
+    )
+    assert worse.optical_flow == still.optical_flow
+    assert "dis" in str(worse.optical_flow)
+    assert (still.flow_consistency, still.label_change) == (100, 0)
+    assert worse.flow_consistency is not None
     assert worse.label_change is not None
-    assert 50 < worse.tc < 100
+    assert 50 < worse.flow_consistency < 100
     assert 0 < worse.label_change < 50
 
 
 def test_tc_does_not_bridge_gaps(root, predictions):
-    assert score(root, predictions, measure_tc=True).per_video[0].label_change.count == 19
+    assert score(root, predictions, measure_flow_consistency=True).per_video[0].label_change.count == 19
     fixture.lose_frame(root, VIDEO, 176)
     image_path(root, VIDEO, 180).unlink()
     # The lost frame and the lost image each take two pairs with them.
-    assert score(root, predictions, measure_tc=True).per_video[0].label_change.count == 15
+    assert score(root, predictions, measure_flow_consistency=True).per_video[0].label_change.count == 15
 
 
 @pytest.mark.parametrize("damage", [fixture.empty_file, fixture.cut_file, fixture.make_smaller])
@@ -415,8 +419,8 @@ def test_tc_needs_readable_images_of_the_right_size(root, predictions, damage):
     path = image_path(root, VIDEO, 176)
     damage(path)
     with pytest.raises(DataError, match=r"00000176.jpg.*--skip-bad"):
-        score(root, predictions, measure_tc=True)
-    result = score(root, predictions, measure_tc=True, skip_bad=True)
+        score(root, predictions, measure_flow_consistency=True)
+    result = score(root, predictions, measure_flow_consistency=True, skip_bad=True)
     assert kinds(result) == [("bad frame", VIDEO, "00000176")]
     assert result.frames == 38
 
@@ -431,7 +435,8 @@ def test_writes_the_keys_and_tables_that_are_promised(root, predictions, tmp_pat
     assert [path.name for path in paths] == list(RESULT_FILES)
     content = json.loads(paths[0].read_text())
     promised = (
-        "miou miou_all wiou pixel_accuracy vc8 vc16 tc classes_counted windows videos frames skipped per_class "
+        "miou miou_all wiou pixel_accuracy vc8 vc16 flow_consistency classes_counted windows videos frames skipped "
+        "per_class "
         "protocol mode speed"
     )
     assert set(promised.split()) <= set(content)
@@ -481,7 +486,7 @@ root, predictions, out = map(Path, sys.argv[1:])
 with torchrun_shard() as shard:
     assert shard.count == 2
     mine = []
-    options = {"measure_tc": True, "shard": shard, "on_video": mine.append}
+    options = {"measure_flow_consistency": True, "shard": shard, "on_video": mine.append}
     folder = PredictionFolder(predictions)
     scores = [evaluate(root, folder, protocol=protocol, **options) for protocol in ("vspw", "strict")]
     try:
@@ -512,7 +517,7 @@ def test_two_processes_give_exactly_the_numbers_of_one(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     expected = [
-        replace(score(root, predictions, protocol=protocol, measure_tc=True), speed=SPEED)
+        replace(score(root, predictions, protocol=protocol, measure_flow_consistency=True), speed=SPEED)
         for protocol in ("vspw", "strict")
     ]
     assert len(expected[0].skipped) > 2

@@ -1,4 +1,7 @@
-"""Calls the program as a shell would, but in this process: a new one spends seconds on importing torch."""
+"""Calls the program as a shell would, but in this process: a new one spends seconds on importing torch.
+
+And starts processes that tests interrupt.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,16 @@ class Done(NamedTuple):
         assert len(lines) == 1, self.stderr
         assert lines[0].startswith("error: ")
         return lines[0].removeprefix("error: ")
+
+
+@contextlib.contextmanager
+def interruptible():
+    """Let processes started inside hear SIGINT, also when the tests run in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def call(*arguments) -> Done:

@@ -14,6 +14,7 @@ from tfcseg.drawing.render import class_shares
 from tfcseg.labels.label_sets import distinct_palette
 from tfcseg.report import (
     ClassFacts,
+    ConfidenceFacts,
     FrameRow,
     InputFacts,
     ModelFacts,
@@ -47,9 +48,10 @@ def make_report(path="clip.mp4", names=NAMES, **outputs: str) -> Report:
         tfcseg="0.1.0",
         input=InputFacts(path, 60, None, 64, 48, RATE, 2.0, 0, None),
         model=ModelFacts(names[0], "mit_b0", "ab" * 32, len(names), 3_752_694, names[-1], names[0], names[-1]),
-        options=OptionFacts("tfc", 4, 0.8, None, "cpu", "float32", "paper", "first"),
+        options=OptionFacts("tfc", 4, 0.8, None, "paper", "first", 0.0, device="cpu", precision="float32"),
         speed=SpeedFacts(12.3456789, 20.25, None, 61.23456, 22.0),
         stability=StabilityFacts(0.0123, 0.97, "opencv-dis-medium-240", 0.9, 0.05, 63),
+        confidence=ConfidenceFacts(0.8, 0.1, 0.5, 1.5),
         classes=tuple(ClassFacts(index, name, 1 / len(names)) for index, name in enumerate(names)),
         outputs=outputs,
         warnings=tuple(names),
@@ -59,7 +61,7 @@ def make_report(path="clip.mp4", names=NAMES, **outputs: str) -> Report:
 def rows_of(count, *, seed=0):
     """Rows as a run writes them: nothing to compare at the first frame, nothing blended at keyframes."""
     rng = np.random.default_rng(seed)
-    for index, (change, kept, alike, updated) in enumerate(rng.random((count, 4))):
+    for index, (change, kept, alike, updated, sure) in enumerate(rng.random((count, 5))):
         is_keyframe = index % 4 == 0
         yield FrameRow(
             index,
@@ -70,7 +72,14 @@ def rows_of(count, *, seed=0):
             float(change) if index else None,
             float(kept) if index else math.nan,
             20.0,
+            confidence=float(sure),
+            unsure=float((sure_of(index) < 127.5).mean()),
         )
+
+
+def sure_of(index):
+    """(h, w) how sure the labels of a frame are."""
+    return np.random.default_rng(index).integers(0, 256, (12, 16), dtype=np.uint8)
 
 
 def scenes(count, *, size=(48, 64), seed=0):
@@ -87,7 +96,7 @@ def record(count, *, recorder=None, first=0, seed=0):
     recorder = recorder or PageRecorder(PALETTE, RATE)
     for row, (image, labels) in zip(rows_of(count, seed=seed), scenes(count, seed=seed), strict=True):
         if row.frame >= first:
-            recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
+            recorder.add(row, class_shares(labels, len(NAMES)), image, labels, sure_of(row.frame))
     return recorder
 
 

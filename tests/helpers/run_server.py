@@ -16,6 +16,9 @@ from pathlib import Path
 PART_FRAMES = 12
 """Length of the parts in these runs, so that short clips have many."""
 
+SAFE_EVERY_S = 0.05
+"""Time between two safe points in these runs, so that many lie within a part."""
+
 
 def serve():
     """Answer requests until stdin ends."""
@@ -29,9 +32,10 @@ def serve():
     from tests.helpers.tiny_model import build_tiny_model
     from tfcseg import cli  # noqa: F401  # loaded once for all children
     from tfcseg.media import parts as video_parts  # loaded once for all children
-    from tfcseg.runs import pipeline  # noqa: F401  # loaded once for all children
+    from tfcseg.runs import pipeline, results  # noqa: F401  # loaded once for all children
 
     video_parts.PART_FRAMES = PART_FRAMES
+    results.SAFE_EVERY_S = SAFE_EVERY_S
     model = build_tiny_model()
     for line in sys.stdin:
         child = os.fork()
@@ -68,8 +72,11 @@ class RunServer:
     """Client of ``serve``."""
 
     def __init__(self):
+        from tests.helpers.command_line import interruptible
+
         command = [sys.executable, str(Path(__file__))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        with interruptible():
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, source, output, results, *, resume):
         """Start a run; returns the number of its process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
+from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.loading import IMAGENET_PREPROCESSING, LoadedModel, ModelCard, Preprocessing, save_model
 
@@ -27,7 +29,7 @@ def tiny_card(backbone: str = BACKBONES[0], *, keyframe_interval: int = 4) -> Mo
         heads=2,
         points=2,
         ffn_dim=24,
-        keyframe_interval=keyframe_interval,
+        defaults=dataclasses.replace(PAPER_OPTIONS, keyframe_interval=keyframe_interval),
     )
     return ModelCard(
         name="tiny",

@@ -13,10 +13,15 @@ from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.engine import MAX_ASPECT, IntervalNetwork, network_size
 from tfcseg.inference.options import checked_options
-from tfcseg.model.config import MODES
+from tfcseg.model.options import MODES
 
 MODEL = build_tiny_model()
 SIDES = st.integers(1, 20_000)
+
+
+def with_defaults(**values):
+    config = MODEL.card.config
+    return dataclasses.replace(config, defaults=dataclasses.replace(config.defaults, **values))
 
 
 def run(images, *, model=MODEL, **options):
@@ -62,7 +67,7 @@ def test_network_sizes(height, width, size):
 
 
 def test_options_default_to_the_model():
-    config = dataclasses.replace(MODEL.card.config, keyframe_interval=7, threshold=0.6, correlation="aligned")
+    config = with_defaults(keyframe_interval=7, threshold=0.6, correlation="aligned")
     model = dataclasses.replace(MODEL, card=dataclasses.replace(MODEL.card, config=config))
     options = checked_options(model)
     assert (options.mode, options.keyframe_interval, options.threshold) == ("tfc", 7, 0.6)
@@ -73,7 +78,7 @@ def test_options_default_to_the_model():
 
 
 def test_carry_is_for_modes_that_interpolate():
-    config = dataclasses.replace(MODEL.card.config, keyframe_carry=0.7)
+    config = with_defaults(keyframe_carry=0.7)
     model = dataclasses.replace(MODEL, card=dataclasses.replace(MODEL.card, config=config))
     found = {mode: checked_options(model, mode=mode).keyframe_carry for mode in MODES}
     assert found == {"tfc": 0.7, "blend": 0.7, "reuse": 0, "image": 0}
@@ -87,16 +92,16 @@ def test_carry_is_for_modes_that_interpolate():
     [
         ({"mode": "fast"}, "no mode 'fast'; there are tfc, blend, reuse, image"),
         ({"correlation": "optical"}, "no correlation 'optical'; there are paper, aligned"),
-        ({"keyframe_interval": 0}, "interval of 0 is not between 1 and 1000"),
-        ({"keyframe_interval": -4}, "interval of -4 is not"),
-        ({"keyframe_interval": 1001}, "interval of 1001 is not"),
-        ({"threshold": -0.1}, "threshold of -0.1 is not between 0 and 1"),
-        ({"threshold": 1.5}, "threshold of 1.5 is not"),
-        ({"threshold": float("nan")}, "threshold of nan is not"),
-        ({"keyframe_carry": -0.1}, "keyframe carry of -0.1 is not between 0 and 1"),
-        ({"keyframe_carry": float("nan")}, "keyframe carry of nan is not"),
-        ({"size": 31}, "input of 31 px is not between 32 and 4096"),
-        ({"size": 4097}, "input of 4097 px is not"),
+        ({"keyframe_interval": 0}, "interval 0 is not between 1 and 1000"),
+        ({"keyframe_interval": -4}, "interval -4 is not"),
+        ({"keyframe_interval": 1001}, "interval 1001 is not"),
+        ({"threshold": -0.1}, "threshold -0.1 is not between 0 and 1"),
+        ({"threshold": 1.5}, "threshold 1.5 is not"),
+        ({"threshold": float("nan")}, "threshold nan is not"),
+        ({"keyframe_carry": -0.1}, "keyframe carry -0.1 is not between 0 and 1"),
+        ({"keyframe_carry": float("nan")}, "keyframe carry nan is not"),
+        ({"size": 31}, "size 31 is not between 32 and 4096"),
+        ({"size": 4097}, "size 4097 is not"),
     ],
 )
 def test_senseless_options_are_refused(options, message):
@@ -205,24 +210,24 @@ class SmallDevice:
         self.backbone = network.backbone
         self.batches = []
 
-    def keyframe(self, image, before=None, **options):
+    def keyframe(self, image, before=None, options=None):
         self._reserve(image)
-        return self._network.keyframe(image, before, **options)
+        return self._network.keyframe(image, before, options)
 
-    def carry_over(self, memory, before, **options):
-        return self._network.carry_over(memory, before, **options)
+    def carry_over(self, memory, before, options=None):
+        return self._network.carry_over(memory, before, options)
 
     def image(self, image):
         self._reserve(image)
         return self._network.image(image)
 
-    def non_keyframes(self, images, memory, **options):
+    def non_keyframes(self, images, memory, options=None):
         self._reserve(images)
-        return self._network.non_keyframes(images, memory, **options)
+        return self._network.non_keyframes(images, memory, options)
 
-    def intervals(self, images, length, key, before=None, **options):
+    def intervals(self, images, length, key, before=None, options=None):
         self._reserve(images)
-        return self._network.intervals(images, length, key, before, **options)
+        return self._network.intervals(images, length, key, before, options)
 
     def _reserve(self, images):
         if len(images) > self._room:
@@ -355,7 +360,7 @@ def test_low_latency_refuses_a_change_of_size_within_an_interval():
 
 
 def test_low_latency_needs_the_keyframe_first():
-    config = dataclasses.replace(MODEL.card.config, keyframe_position="middle")
+    config = with_defaults(keyframe_position="middle")
     model = dataclasses.replace(MODEL, card=dataclasses.replace(MODEL.card, config=config))
     assert checked_options(model).keyframe_position == "middle"
     assert checked_options(model, latency="low").keyframe_position == "first"

@@ -12,9 +12,10 @@ from tests.helpers import written_out
 from tests.helpers.tiny_model import BACKBONES, build_tiny_model, halving_threshold, moving_images
 from tfcseg import Frame
 from tfcseg.errors import UsageError
+from tfcseg.model.options import InferenceOptions
 
 MODEL = build_tiny_model()
-INTERVAL = MODEL.card.config.keyframe_interval
+INTERVAL = MODEL.card.config.defaults.keyframe_interval
 
 
 def segment(frames, **options):
@@ -49,8 +50,10 @@ def test_streaming_is_the_whole_clip_at_once(backbone, mode, correlation):
     keyframe_logits, memory = model.network.keyframe(normalised(images[::4]))
     others = normalised([images[number] for number in (*rows, 10)])  # the last interval is filled up
     options = {"mode": mode, "correlation": correlation}
-    options["threshold"] = halving_threshold(model.network.non_keyframes(others, memory, **options).similarity)
-    result = model.network.non_keyframes(others, memory, **options)
+    options["threshold"] = halving_threshold(
+        model.network.non_keyframes(others, memory, InferenceOptions(**options)).similarity
+    )
+    result = model.network.non_keyframes(others, memory, InferenceOptions(**options))
     for frame in tfcseg.segment(iter(images), model, **options):
         if frame.is_keyframe:
             logits = keyframe_logits[frame.index // 4]

@@ -122,7 +122,7 @@ def test_rows_masks_and_report(still, tmp_path):
         if not row["model_ms"]:
             same = ("is_keyframe", "similarity", "updated_fraction")
             assert [row[name] for name in same] == [before[name] for name in same]
-            assert (row["is_held"], float(row["label_change"]), float(row["tc"])) == ("1", 0, 1)
+            assert (row["is_held"], float(row["label_change"]), float(row["flow_consistency"])) == ("1", 0, 1)
             masks = [read_mask(tmp_path / "out" / "masks" / f"{int(each['frame']):08d}.png") for each in (before, row)]
             assert (masks[0] == masks[1]).all()
     assert (report.input.frames_decoded, report.input.frames_repeated) == (20, 9)

@@ -149,7 +149,9 @@ def test_an_address_needs_permission(server, clip, weights, tmp_path):
 def test_an_address_is_read_with_its_sound(server, clip, weights, tmp_path):
     url = server.put("/clip.mp4?key=1", clip.read_bytes())
     out = tmp_path / "out"
-    done = call("run", url, "-o", out, "-m", weights, "--allow-network", "--no-tc", "--no-legend", "--alpha", 0)
+    done = call(
+        "run", url, "-o", out, "-m", weights, "--allow-network", "--no-flow-consistency", "--no-legend", "--alpha", 0
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "report.json").read_text())
     assert (report["input"]["path"], report["input"]["audio"], report["warnings"]) == (url, "aac (copied)", [])

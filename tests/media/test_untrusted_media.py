@@ -80,7 +80,7 @@ def test_the_whole_command_on_a_spoiled_file(tmp_path, weights, kind):
     source, damaged = write_whole(tmp_path, kind)
     damaged.write_bytes(spoil(damaged.read_bytes(), 2, kind))
     before, out = tree(tmp_path), tmp_path / "out"
-    done = call("run", source, "-o", out, "-m", weights, "--no-tc", "-q")
+    done = call("run", source, "-o", out, "-m", weights, "--no-flow-consistency", "-q")
     assert before == {path: time for path, time in tree(tmp_path).items() if out not in (path, *path.parents)}
     if done.returncode:
         assert done.returncode == 1

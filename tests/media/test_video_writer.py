@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.helpers.command_line import interruptible
 from tests.helpers.media import children, numbered_image, numbered_images, read_number, run_ffmpeg, write_clip
 from tfcseg.errors import OutputError
 from tfcseg.media.reader import VideoWriter, open_frames, probe, read_frames
@@ -354,9 +355,8 @@ def test_interrupt_reaches_us_and_not_the_encoder(tmp_path, answer):
             writer.write(numbered_image(100))
     """)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, env=environment, start_new_session=True
-    ) as process:
+    options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "env": environment, "start_new_session": True}
+    with interruptible(), subprocess.Popen([sys.executable, "-c", program], **options) as process:
         assert process.stdout.readline() == b"ready\n"
         os.killpg(process.pid, signal.SIGINT)
         status = process.wait(30)

@@ -43,24 +43,28 @@ def test_still_clip_is_perfectly_consistent():
 
 
 def test_labels_that_move_with_the_picture_change_but_are_consistent():
-    for label_change, tc in measure(moving(step_px=6))[1:]:
+    for label_change, flow_consistency in measure(moving(step_px=6))[1:]:
         assert label_change > 0.15
-        assert tc > 0.99
+        assert flow_consistency > 0.99
 
 
 def test_labels_that_stay_while_the_picture_moves_are_inconsistent():
     labels = checkers(SIZE)
-    for label_change, tc in measure((image, labels) for image, _ in moving(step_px=6))[1:]:
+    for label_change, flow_consistency in measure((image, labels) for image, _ in moving(step_px=6))[1:]:
         assert label_change == 0.0
-        assert tc == pytest.approx(1 - 6 / 24, abs=0.03)  # a strip of 6 in every 24 columns has another class
+        assert flow_consistency == pytest.approx(
+            1 - 6 / 24, abs=0.03
+        )  # a strip of 6 in every 24 columns has another class
 
 
 def test_flickering_labels_are_inconsistent():
     rng = np.random.default_rng(3)
     image = texture(SIZE)
-    for label_change, tc in measure((image, rng.integers(0, 5, SIZE, dtype=np.uint8)) for _ in range(3))[1:]:
+    for label_change, flow_consistency in measure((image, rng.integers(0, 5, SIZE, dtype=np.uint8)) for _ in range(3))[
+        1:
+    ]:
         assert label_change == pytest.approx(0.8, abs=0.02)
-        assert tc == pytest.approx(0.2, abs=0.02)
+        assert flow_consistency == pytest.approx(0.2, abs=0.02)
 
 
 def test_uncovered_background_does_not_count():
@@ -76,20 +80,20 @@ def test_uncovered_background_does_not_count():
     uncovered = 60 * 12 / (SIZE[0] * SIZE[1])
     (_, result) = measure(pairs)
     assert result.label_change == pytest.approx(2 * uncovered, rel=0.01)
-    assert 1 - result.tc < uncovered / 3
+    assert 1 - result.flow_consistency < uncovered / 3
 
 
 def test_pixels_that_enter_the_frame_do_not_count():
     pairs = list(moving(step_px=16, frames=2))
     pairs[1][1][:, -15:] = 7  # what comes in at the right edge has a class of its own
-    assert measure(pairs)[1].tc > 0.99
+    assert measure(pairs)[1].flow_consistency > 0.99
 
 
-def test_a_cut_has_no_tc():
+def test_a_cut_has_no_flow_consistency():
     pairs = [(texture(SIZE), checkers(SIZE)), (255 - texture(SIZE), checkers(SIZE))]
-    label_change, tc = measure(pairs)[1]
+    label_change, flow_consistency = measure(pairs)[1]
     assert label_change == 0.0
-    assert tc is None
+    assert flow_consistency is None
 
 
 def test_flow_is_computed_at_a_bounded_size():
@@ -100,13 +104,13 @@ def test_flow_is_computed_at_a_bounded_size():
     flickering[::480, :] = 9  # a line one pixel high in the first row, between the samples of a grid of 1/4
     _, result = measure([(image, labels), (image, flickering)], flow_short_side_px=120)
     assert result.label_change == pytest.approx(1 / 480)
-    assert result.tc == 1.0
+    assert result.flow_consistency == 1.0
 
 
 @pytest.mark.parametrize("step_px", [3, 12])  # 1 and 4 pixels where the flow is computed
 def test_tc_of_a_large_frame_follows_the_motion(step_px):
     pairs = list(moving(step_px, frames=2, size=(480, 640)))
-    assert measure(pairs)[1].tc > 0.97
+    assert measure(pairs)[1].flow_consistency > 0.97
 
 
 def test_without_flow_only_the_change_is_measured():
@@ -127,7 +131,7 @@ def test_tiny_and_narrow_frames(size):
     still = (texture(size), np.zeros(size, dtype=np.uint8))
     result = measure([still, still])[1]
     assert result.label_change == 0.0
-    assert result.tc in (None, 1.0)
+    assert result.flow_consistency in (None, 1.0)
 
 
 def test_labels_may_be_reused_by_the_caller():

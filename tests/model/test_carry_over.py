@@ -12,7 +12,7 @@ from tests.helpers.tiny_model import build_tiny_network, moving_clip
 from tfcseg.errors import OutputError
 from tfcseg.model.alignment import find_shift
 from tfcseg.model.carry_over import SAME_SCENE, Carried, Carrying, carry_over, carry_weight
-from tfcseg.model.config import CORRELATIONS
+from tfcseg.model.options import CORRELATIONS, InferenceOptions
 from tfcseg.runs.carried_file import load_carried, save_carried
 
 SIZE = (32, 64)
@@ -31,7 +31,7 @@ def clip():
 
 
 def options(correlation="paper", carry=CARRY):
-    return {"threshold": THRESHOLD, "correlation": correlation, "carry": carry}
+    return InferenceOptions(threshold=THRESHOLD, correlation=correlation, keyframe_carry=carry)
 
 
 def written_out_weight(network, before, image, cells):
@@ -59,7 +59,7 @@ def test_the_equation_is_written_out(network, clip, correlation):
         cells = None if shift is None else shift.cells[0]
         g, w = written_out_weight(network, levels[k - 1], levels[k], cells)
         wanted = fresh + g * (written_out.displace(wanted, cells) - fresh)
-        logits, memory = network.keyframe(clip[k : k + 1], carried, **options(correlation))
+        logits, memory = network.keyframe(clip[k : k + 1], carried, options(correlation))
         torch.testing.assert_close(logits, wanted, atol=1e-8, rtol=0)
         assert torch.equal(memory.logits, logits)  # what the frames between keyframes lean on
         is_new = (w < THRESHOLD)[0]
@@ -78,14 +78,14 @@ def test_keyframes_at_once_are_keyframes_one_after_the_other(network, clip, corr
     for first in (None, before):
         carried, wanted = first, []
         for image in clip:
-            logits, memory = network.keyframe(image[None], carried, **options(correlation))
+            logits, memory = network.keyframe(image[None], carried, options(correlation))
             carried = memory.carried
             wanted.append(logits)
         intervals = torch.stack([clip, clip.flip(-1)], dim=1).flatten(0, 1)
-        memory, others = network.intervals(intervals, 2, 0, first, **options(correlation))
+        memory, others = network.intervals(intervals, 2, 0, first, options(correlation))
         torch.testing.assert_close(memory.logits, torch.cat(wanted), atol=1e-8, rtol=0)
         alone = network.non_keyframes(
-            clip[1:2].flip(-1), memory_of(memory, 1), threshold=THRESHOLD, correlation=correlation
+            clip[1:2].flip(-1), memory_of(memory, 1), InferenceOptions(threshold=THRESHOLD, correlation=correlation)
         )
         torch.testing.assert_close(others.logits[1:2], alone.logits, atol=1e-8, rtol=0)
         last = memory.carried.last()
@@ -102,13 +102,15 @@ def memory_of(memory, row):
 @torch.inference_mode()
 def test_without_carry_or_a_keyframe_before_nothing_changes(network, clip):
     fresh, _ = network.keyframe(clip[1:2])
-    assert torch.equal(network.keyframe(clip[1:2], None, **options())[0], fresh)
+    assert torch.equal(network.keyframe(clip[1:2], None, options())[0], fresh)
     before = network.keyframe(clip[:1])[1].carried
-    assert torch.equal(network.keyframe(clip[1:2], before, **options(carry=0.0))[0], fresh)
+    assert torch.equal(network.keyframe(clip[1:2], before, options(carry=0.0))[0], fresh)
     assert torch.equal(network.keyframe(clip[1:2], before)[0], fresh)  # the configuration's, as in the paper
-    assert not torch.equal(network.keyframe(clip[1:2], before, **options())[0], fresh)
+    assert not torch.equal(network.keyframe(clip[1:2], before, options())[0], fresh)
     carrying = copy.deepcopy(network)
-    carrying.config = dataclasses.replace(network.config, keyframe_carry=CARRY)
+    carrying.config = dataclasses.replace(
+        network.config, defaults=dataclasses.replace(network.config.defaults, keyframe_carry=CARRY)
+    )
     assert not torch.equal(carrying.keyframe(clip[1:2], before)[0], fresh)
     assert torch.equal(carrying.keyframe(clip[:2])[0], network.image(clip[:2]))  # a batch of training is no video
 
@@ -120,7 +122,7 @@ def test_a_still_picture_stays_bit_for_bit(correlation):
     image = moving_clip(1, SIZE)
     logits, memory = network.keyframe(image)
     for _ in range(3):
-        again, memory = network.keyframe(image, memory.carried, **options(correlation))
+        again, memory = network.keyframe(image, memory.carried, options(correlation))
         assert torch.equal(again, logits)
 
 
@@ -144,7 +146,7 @@ def test_another_scene_begins_anew(network, clip):
     for columns, is_same in ((width // 4, False), (3 * width // 4, True)):
         match = torch.cat([memory.match[..., :columns], -memory.match[..., columns:]], dim=-1)
         before = Carried(memory.logits.flip(1), match)
-        logits, _ = network.keyframe(clip[:1], before, **options())
+        logits, _ = network.keyframe(clip[:1], before, options())
         assert torch.equal(logits, fresh) != is_same
     both = Carried(torch.cat([memory.logits, memory.logits.flip(1)]), torch.cat([-memory.match, -memory.match]))
     logits = carry_over(both, memory.carried, Carrying(CARRY, THRESHOLD, aligned=False))

@@ -123,16 +123,16 @@ def test_a_compiled_run_gives_the_same_labels_and_says_how_long_compiling_took(t
     for index, image in enumerate(moving_images(6)):
         cv2.imwrite(str(frames / f"{index:04}.png"), image)
     masks = {}
-    for option in ("--no-tc", "--compile"):
+    for option in ("--no-flow-consistency", "--compile"):
         folder = tmp_path / option
         done = call("run", frames, "-o", folder, "--model", model, "--no-overlay", option)
         assert done.returncode == 0, done.stderr
         masks[option] = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((folder / "masks").iterdir())]
-    assert np.mean(np.stack(masks["--compile"]) == np.stack(masks["--no-tc"])) >= 0.999
+    assert np.mean(np.stack(masks["--compile"]) == np.stack(masks["--no-flow-consistency"])) >= 0.999
     report = json.loads((tmp_path / "--compile" / "report.json").read_bytes())
     assert report["options"]["compile"] is True
     assert 0 < report["speed"]["compile_s"] < report["speed"]["wall_s"]
     assert "before the first frame" in done.stderr
-    report = json.loads((tmp_path / "--no-tc" / "report.json").read_bytes())
+    report = json.loads((tmp_path / "--no-flow-consistency" / "report.json").read_bytes())
     assert report["options"]["compile"] is False
     assert report["speed"]["compile_s"] is None

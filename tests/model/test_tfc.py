@@ -10,7 +10,8 @@ import torch
 
 from tests.helpers import written_out
 from tests.helpers.tiny_model import BACKBONES, build_tiny_network, halving_threshold, moving_clip
-from tfcseg.model.config import CORRELATIONS, ModelConfig
+from tfcseg.model.config import ModelConfig
+from tfcseg.model.options import CORRELATIONS, InferenceOptions
 from tfcseg.model.tfc import Keyframe, build_segmenter
 
 SIZE = (32, 64)
@@ -53,7 +54,7 @@ def keyframe(network, clip):
     """Logits and memory of the clip's first frame, and a threshold below half of the others' similarities."""
     with torch.inference_mode():
         logits, memory = network.keyframe(clip[:1])
-        similarity = network.non_keyframes(clip[1:], memory, mode="reuse").similarity
+        similarity = network.non_keyframes(clip[1:], memory, InferenceOptions(mode="reuse")).similarity
     return logits, memory, halving_threshold(similarity)
 
 
@@ -81,7 +82,7 @@ def test_a_keyframe_is_written_out(network, clip):
 def test_equations_4_to_11_are_written_out(network, clip, keyframe, mode, correlation):
     _, memory, threshold = keyframe
     options = {"mode": mode, "threshold": threshold}
-    result = network.non_keyframes(clip[1:], memory, correlation=correlation, **options)
+    result = network.non_keyframes(clip[1:], memory, InferenceOptions(correlation=correlation, **options))
     assert (result.shift is not None) == (correlation == "aligned")
     for t in (0, 2):
         where = {}
@@ -99,9 +100,9 @@ def test_equations_4_to_11_are_written_out(network, clip, keyframe, mode, correl
 def test_each_step_changes_the_result(network, clip, keyframe):
     """Otherwise the comparison with what is written out would prove little."""
     _, memory, threshold = keyframe
-    interpolated = network.non_keyframes(clip[1:], memory, threshold=-1.0)
-    updated = network.non_keyframes(clip[1:], memory, threshold=threshold)
-    reused = network.non_keyframes(clip[1:], memory, mode="reuse")
+    interpolated = network.non_keyframes(clip[1:], memory, InferenceOptions(threshold=-1.0))
+    updated = network.non_keyframes(clip[1:], memory, InferenceOptions(threshold=threshold))
+    reused = network.non_keyframes(clip[1:], memory, InferenceOptions(mode="reuse"))
     difference = (updated.logits - interpolated.logits).abs().amax(1)
     is_updated = updated.similarity < threshold
     assert 0.2 < is_updated.double().mean() < 0.8
@@ -116,10 +117,12 @@ def test_each_step_changes_the_result(network, clip, keyframe):
 def test_a_still_clip_stays_what_it_is(single, mode, correlation):
     image = moving_clip(1, SIZE)
     logits, memory = single.keyframe(image)
-    result = single.non_keyframes(image, memory, mode=mode, correlation=correlation)
+    result = single.non_keyframes(image, memory, InferenceOptions(mode=mode, correlation=correlation))
     assert torch.equal(result.logits, logits)
     assert result.shift is None
-    three = single.non_keyframes(image.expand(3, -1, -1, -1), memory, mode=mode, correlation=correlation)
+    three = single.non_keyframes(
+        image.expand(3, -1, -1, -1), memory, InferenceOptions(mode=mode, correlation=correlation)
+    )
     close(three.similarity, torch.ones_like(three.similarity), 1e-6)
     assert three.updated_fraction.tolist() == [0, 0, 0]
     close(three.logits, logits.expand(3, -1, -1, -1), 1e-4)
@@ -131,11 +134,11 @@ def test_blending_with_a_keyframe_that_nothing_is_like_is_the_image_network(sing
     image = moving_clip(2, SIZE)
     memory = single.keyframe(image[:1])[1]
     unlike = memory._replace(level2=-single.keyframe(image[1:])[1].level2)
-    result = single.non_keyframes(image[1:], unlike, mode="blend", correlation="paper")
+    result = single.non_keyframes(image[1:], unlike, InferenceOptions(mode="blend", correlation="paper"))
     assert result.similarity.max() < 0
     assert torch.equal(result.logits, single.image(image[1:]))
     assert result.updated_fraction.tolist() == [0]
-    blended = single.non_keyframes(image[1:], memory, mode="blend", correlation="paper")
+    blended = single.non_keyframes(image[1:], memory, InferenceOptions(mode="blend", correlation="paper"))
     assert not torch.equal(blended.logits, result.logits)
 
 
@@ -144,11 +147,11 @@ def test_blending_with_a_keyframe_that_nothing_is_like_is_the_image_network(sing
 def test_frames_of_an_interval_do_not_know_each_other(network, clip, keyframe, correlation):
     _, memory, threshold = keyframe
     options = {"threshold": threshold, "correlation": correlation}
-    together = network.non_keyframes(clip[1:], memory, **options)
-    backwards = network.non_keyframes(clip[1:].flip(0), memory, **options)
+    together = network.non_keyframes(clip[1:], memory, InferenceOptions(**options))
+    backwards = network.non_keyframes(clip[1:].flip(0), memory, InferenceOptions(**options))
     close(backwards.logits.flip(0), together.logits)
     for t in range(3):
-        alone = network.non_keyframes(clip[1 + t : 2 + t], memory, **options)
+        alone = network.non_keyframes(clip[1 + t : 2 + t], memory, InferenceOptions(**options))
         close(alone.logits, together.logits[t : t + 1])
         close(alone.similarity, together.similarity[t : t + 1])
         assert alone.updated_fraction == together.updated_fraction[t]
@@ -160,26 +163,31 @@ def test_intervals_in_one_call_do_not_know_each_other(network, clip, keyframe, m
     options = {"mode": mode, "correlation": correlation, "threshold": keyframe[2]}
     other = moving_clip(4, SIZE, seed=1).double()
     logits, memory = network.keyframe(torch.stack([clip[0], other[0]]))
-    together = network.non_keyframes(torch.cat([clip[1:3], other[1:3]]), memory, **options)
+    together = network.non_keyframes(torch.cat([clip[1:3], other[1:3]]), memory, InferenceOptions(**options))
     for interval, frames in enumerate((clip, other)):
         own_logits, own_memory = network.keyframe(frames[:1])
         close(logits[interval : interval + 1], own_logits)
-        own = network.non_keyframes(frames[1:3], own_memory, **options)
+        own = network.non_keyframes(frames[1:3], own_memory, InferenceOptions(**options))
         part = slice(2 * interval, 2 * interval + 2)
         close(together.logits[part], own.logits)
         close(together.similarity[part], own.similarity)
         assert torch.equal(together.updated_fraction[part], own.updated_fraction)
-        same_results(network.non_keyframes(frames[1:3], rows(memory, slice(interval, interval + 1)), **options), own)
+        same_results(
+            network.non_keyframes(
+                frames[1:3], rows(memory, slice(interval, interval + 1)), InferenceOptions(**options)
+            ),
+            own,
+        )
 
 
 @torch.inference_mode()
 def test_a_memory_can_be_used_again(network, clip, keyframe):
     _, memory, threshold = keyframe
     before = copy.deepcopy(memory)
-    first = network.non_keyframes(clip[1:], memory, threshold=threshold)
+    first = network.non_keyframes(clip[1:], memory, InferenceOptions(threshold=threshold))
     for part, kept in zip([*memory[:-1], *memory.levels], [*before[:-1], *before.levels], strict=True):
         assert torch.equal(part, kept)
-    again = network.non_keyframes(clip[1:], memory, threshold=threshold)
+    again = network.non_keyframes(clip[1:], memory, InferenceOptions(threshold=threshold))
     assert torch.equal(again.logits, first.logits)
 
 
@@ -192,8 +200,8 @@ def test_folding_changes_rounding_only(network, clip, keyframe, correlation):
     folded_logits, folded_memory = folded.keyframe(clip[:1])
     close(folded_logits, logits)
     options = {"threshold": threshold, "correlation": correlation}
-    result = folded.non_keyframes(clip[1:], folded_memory, **options)
-    wanted = network.non_keyframes(clip[1:], memory, **options)
+    result = folded.non_keyframes(clip[1:], folded_memory, InferenceOptions(**options))
+    wanted = network.non_keyframes(clip[1:], memory, InferenceOptions(**options))
     same_results(result, wanted)
     assert torch.equal(result.logits.argmax(1), wanted.logits.argmax(1))
 
@@ -201,9 +209,9 @@ def test_folding_changes_rounding_only(network, clip, keyframe, correlation):
 @torch.inference_mode()
 def test_folding_in_single_precision(single, keyframe):
     clip, threshold = moving_clip(4, SIZE), keyframe[2]
-    wanted = single.non_keyframes(clip[1:], single.keyframe(clip[:1])[1], threshold=threshold)
+    wanted = single.non_keyframes(clip[1:], single.keyframe(clip[:1])[1], InferenceOptions(threshold=threshold))
     folded = copy.deepcopy(single).fold()
-    result = folded.non_keyframes(clip[1:], folded.keyframe(clip[:1])[1], threshold=threshold)
+    result = folded.non_keyframes(clip[1:], folded.keyframe(clip[:1])[1], InferenceOptions(threshold=threshold))
     close(result.similarity, wanted.similarity, 1e-4)
     best, second = wanted.logits.topk(2, dim=1).values.unbind(1)
     is_clear = best - second > 1e-2
@@ -220,15 +228,17 @@ def test_folding_ends_training_mode():
 def test_threshold_and_correlation_default_to_the_configuration(network, clip, keyframe):
     memory = keyframe[1]
     default = network.non_keyframes(clip[1:], memory)
-    assert torch.equal(default.logits, network.non_keyframes(clip[1:], memory, threshold=0.8).logits)
-    assert torch.equal(default.logits, network.non_keyframes(clip[1:], memory, correlation="paper").logits)
+    assert torch.equal(default.logits, network.non_keyframes(clip[1:], memory, InferenceOptions(threshold=0.8)).logits)
+    assert torch.equal(
+        default.logits, network.non_keyframes(clip[1:], memory, InferenceOptions(correlation="paper")).logits
+    )
 
 
 def test_gradients_reach_every_parameter():
     network = build_tiny_network("mit_b0").train()
     clip = moving_clip(4, SIZE)
     logits, memory = network.keyframe(clip[:1])
-    result = network.non_keyframes(clip[1:], memory, threshold=1.0)
+    result = network.non_keyframes(clip[1:], memory, InferenceOptions(threshold=1.0))
     (logits.square().mean() + result.logits.square().mean() + result.similarity.mean()).backward()
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert without == []

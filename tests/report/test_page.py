@@ -15,7 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.page_fixture import HOSTILE, NAMES, PALETTE, RATE, Page, make_report, record, rows_of, scenes
+from tests.helpers.page_fixture import (
+    HOSTILE,
+    NAMES,
+    PALETTE,
+    RATE,
+    Page,
+    make_report,
+    record,
+    rows_of,
+    scenes,
+    sure_of,
+)
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.errors import OutputError
 from tfcseg.report import FrameRow
@@ -67,7 +78,7 @@ def test_a_single_peak_among_fifty_thousand_frames_is_on_the_page(tmp_path):
     recorder = PageRecorder(PALETTE, RATE)
     frames, peak = 50_000, 31_415
     for index in range(frames):
-        recorder.timeline.add([0.9 if index == peak else 0.01, 1.0, None, None, index % 4 == 0])
+        recorder.timeline.add([0.9 if index == peak else 0.01, 1.0, None, None, None, index % 4 == 0])
         recorder.shares.add(np.full(len(NAMES), 0.2))
     write_page(tmp_path / "report.html", make_report(), recorder)
     data = Page(tmp_path / "report.html").data
@@ -98,7 +109,7 @@ def test_ten_moments_are_found_and_the_greatest_is_among_them(seconds):
     values = np.random.default_rng(seconds).random(int(seconds * RATE))
     found = pooled(values).greatest(10)
     assert len(found) == 10
-    assert max(values) in [item.label_change for item in found]
+    assert max(values) in [item.share for item in found]
     assert [item.index for item in found] == sorted(item.index for item in found)
     if seconds >= 20:
         assert all(b.time_s - a.time_s >= 1 - 1e-6 for a, b in itertools.pairwise(found))
@@ -145,9 +156,10 @@ def test_moments_show_what_changed():
     (drawn,) = recorder.drawn_moments()
     assert drawn.moment.index == 1
     assert drawn.moment.changes == ((0, 3, 12 / 48), (0, 1, 4 / 48))
-    assert all(picture.startswith(b"\xff\xd8") for picture in drawn[1:])
+    assert all(picture.startswith(b"\xff\xd8") for picture in drawn.pictures.values())
     source, tinted, retinted, changed = (
-        cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int) for picture in drawn[1:]
+        cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+        for picture in drawn.pictures.values()
     )
     assert source.shape == image.shape
     assert np.abs(source - 128).max() < 4
@@ -180,7 +192,7 @@ def test_a_restored_recorder_goes_on_as_if_nothing_had_happened(tmp_path, stop):
     whole = record(200)
     part = PageRecorder(PALETTE, RATE)
     for row, (image, labels) in itertools.islice(zip(rows_of(200), scenes(200), strict=True), stop):
-        part.add(row, class_shares(labels, len(NAMES)), image, labels)
+        part.add(row, class_shares(labels, len(NAMES)), image, labels, sure_of(row.frame))
     part.save(tmp_path)
     restored = PageRecorder.restore(tmp_path, PALETTE, RATE)
     assert restored.frames == stop
@@ -255,7 +267,7 @@ def test_numbers_are_those_of_the_report(page):
 
 def test_series_are_those_of_the_rows(page):
     rows = list(rows_of(60))
-    assert [lane["key"] for lane in page.data["lanes"]] == list(SERIES[:4])
+    assert {lane["key"] for lane in page.data["lanes"]} == set(SERIES[:5])
     for lane in page.data["lanes"]:
         values = [getattr(row, lane["key"]) for row in rows]
         expected = [None if value is None or math.isnan(value) else pytest.approx(value, abs=1e-5) for value in values]
@@ -345,7 +357,7 @@ def test_pictures_of_large_frames_are_small(tmp_path):
     for row, (image, labels) in zip(rows_of(2), scenes(2, size=(1080, 1920)), strict=True):
         recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
     (drawn,) = recorder.drawn_moments()
-    assert max(len(picture) for picture in drawn[1:]) < 120_000
+    assert max(len(picture) for picture in drawn.pictures.values()) < 120_000
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):

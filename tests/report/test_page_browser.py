@@ -25,7 +25,7 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.masks import read_mask
 from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES
-from tfcseg.runs.result_plan import ResultOptions
+from tfcseg.runs.result_options import ResultOptions
 
 FRAMES = 40
 SIZE = (46, 70)
@@ -115,6 +115,12 @@ def size_of(browser, view):
     )
 
 
+def frames_of(browser, selector):
+    """Frames to which the elements lead."""
+    script = "return [...document.querySelectorAll(arguments[0])].map((item) => Number(item.dataset.seek))"
+    return browser.js(script, selector)
+
+
 def faint_texts(browser):
     """Visible texts, and those of them whose contrast with what is behind them is below 4.5."""
     script = """
@@ -165,7 +171,7 @@ def test_the_numbers_shown_are_those_of_the_report(page, report):
 
     stability, speed = report["stability"], report["speed"]
     assert page.text("#figure-label_change b") == percent(stability["label_change"])
-    assert page.text("#figure-tc b") == percent(stability["tc"])
+    assert page.text("#figure-flow_consistency b") == percent(stability["flow_consistency"])
     assert page.text("#figure-updated_fraction b") in (percent(stability["updated_fraction"]), "<0.01 %")
     assert page.text("#figure-fps b") == f"{speed['fps']:.1f} fps"
     by_share = sorted(report["classes"], key=lambda entry: -entry["share"])
@@ -182,7 +188,7 @@ def test_the_values_under_the_playhead_are_those_of_the_frame(page, rows, out):
         page.press("\ue011")  # home
         page.press(*["\ue014"] * wanted)
         assert frame(page) == wanted
-        for name in SERIES[:4]:
+        for name in SERIES[:5]:
             text = rows[wanted][name]
             expected = f"{100 * float(text):.2f} %" if text else "–"
             assert page.text(f"[data-lane={name}] .lane-now") in (expected, "<0.01 %")
@@ -194,18 +200,33 @@ def test_the_values_under_the_playhead_are_those_of_the_frame(page, rows, out):
 
 
 def test_moments_are_where_the_report_says(page, rows):
-    moments = page.js("return [...document.querySelectorAll('.moment')].map((moment) => Number(moment.dataset.seek))")
+    moments = page.js(
+        "return [...document.querySelectorAll('#moments .moment')].map((item) => Number(item.dataset.seek))"
+    )
     changes = [float(row["label_change"] or 0) for row in rows]
     assert int(np.argmax(changes)) in moments
     assert 3 <= len(moments) <= 10
-    assert page.count(".moment img") == 4 * len(moments)
+    assert page.count("#moments img") == 4 * len(moments)
     widths = page.js("return [...document.querySelectorAll('.moment img')].map((image) => image.naturalWidth)")
     assert set(widths) == {SIZE[1]}
     for number, moment in enumerate(moments, start=1):
-        assert page.text(f".moments li:nth-child({number}) .moment-value") == f"{100 * changes[moment]:.1f} %"
+        assert page.text(f"#moments li:nth-child({number}) .moment-value") == f"{100 * changes[moment]:.1f} %"
 
 
 # ---------------------------------------------------------------------------------------------------------- seeking
+
+
+def test_doubts_are_where_labels_are_likely_wrong(page, rows):
+    places = page.js(
+        "return [...document.querySelectorAll('#doubts .moment')].map((item) => Number(item.dataset.seek))"
+    )
+    unsure = [float(row["unsure"]) for row in rows]
+    assert int(np.argmax(unsure)) in places
+    assert 2 <= len(places) <= 6
+    assert page.count("#doubts img") == 3 * len(places)
+    for number, place in enumerate(places, start=1):
+        assert page.text(f"#doubts li:nth-child({number}) .moment-value") == f"{100 * unsure[place]:.1f} %"
+    assert page.text("#figure-confidence b") == f"{100 * np.mean([float(row['confidence']) for row in rows]):.1f} %"
 
 
 def test_a_click_on_the_timeline_seeks_the_video(page):
@@ -238,23 +259,29 @@ def test_keys_move_the_playhead(page):
 
 
 def test_moments_seek_by_click_and_by_key(page):
-    moments = page.js("return [...document.querySelectorAll('.moment')].map((moment) => Number(moment.dataset.seek))")
+    moments = page.js(
+        "return [...document.querySelectorAll('#moments .moment')].map((item) => Number(item.dataset.seek))"
+    )
+    places = frames_of(page, ".moment")
     page.click(".moments li:nth-child(2) .moment")
     assert frame(page) == moments[1]
     page.wait(lambda: is_at(page, "overlay", moments[1]))
-    assert page.count(".moment.current") == 1
+    assert page.count("#moments .moment.current") == 1
     page.press("n")
-    assert frame(page) == moments[2]
-    page.press("p", "p")
-    assert frame(page) == moments[0]
+    assert frame(page) == min(place for place in places if place > moments[1])
+    page.press("p")
+    page.press("p")
+    assert frame(page) == max(place for place in places if place < moments[1])
 
 
 @pytest.mark.parametrize(("width", "height"), [(1300, 757), (390, 700)])
 def test_a_click_on_a_moment_leaves_the_video_in_view(page, width, height):
     page.emulate(width=width, height=height)
     page.wait(lambda: page.js("return innerWidth") == width)
-    for number in range(1, page.count(".moment") + 1):
-        page.click(f".moments li:nth-child({number}) .moment")
+    lists = {name: page.count(f"#{name} .moment") for name in ("moments", "doubts")}
+    assert all(lists.values())
+    for selector in [f"#{name} li:nth-child({number})" for name, many in lists.items() for number in (1, many)]:
+        page.click(f"{selector} .moment")
         box = page.js("return document.querySelector('#stage').getBoundingClientRect().toJSON()")
         assert -1 <= box["top"] < box["bottom"] <= height + 1
     page.emulate()
@@ -548,7 +575,7 @@ def test_the_page_of_a_comparison(browser, clip, tmp_path):
     keys = browser.js("return [...document.querySelectorAll('input[name=view]')].map((input) => input.value)")
     assert keys == ["source", "image", "tfc", "wipe", "side_by_side"]
     for mode, column in (("image", 2), ("tfc", 3)):
-        for key in ("label_change", "tc"):
+        for key in ("label_change", "flow_consistency"):
             assert browser.text(f"#metric-{key} :nth-child({column})") == f"{result.modes[mode][key]:.2f} %"
     with (tmp_path / "out" / "tfc" / "frames.csv").open(newline="") as file:
         changes = [row["label_change"] for row in csv.DictReader(file)]

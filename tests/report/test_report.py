@@ -13,6 +13,7 @@ import pytest
 from tfcseg.errors import OutputError
 from tfcseg.report import (
     ClassFacts,
+    ConfidenceFacts,
     FrameRow,
     FrameTable,
     InputFacts,
@@ -31,13 +32,15 @@ KEYS = {
     "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio start_s end_s "
     "pixel_aspect frames_repeated",
     "model": "name backbone sha256 classes parameters description trained_on licence",
-    "options": "mode keyframe_interval threshold size device precision correlation keyframe_position compile "
-    "keyframe_carry",
+    "options": "mode keyframe_interval threshold size correlation keyframe_position keyframe_carry latency compile "
+    "device precision",
     "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes compile_s",
-    "stability": "label_change tc tc_flow similarity updated_fraction keyframes pulse",
+    "stability": "label_change flow_consistency optical_flow similarity updated_fraction keyframes pulse",
+    "confidence": "mean unsure unsure_below temperature",
     "classes": None,
     "outputs": None,
     "warnings": None,
+    "run": None,
 }
 
 
@@ -46,9 +49,10 @@ def report(path="clip.mp4", **changes) -> Report:
         tfcseg="0.1.0",
         input=InputFacts(path, 250, None, 1280, 720, Fraction(30000, 1001), 8.341667, 90, "aac"),
         model=ModelFacts("small", "mit_b0", "ab" * 32, 32, 3_752_694),
-        options=OptionFacts("tfc", 4, 0.8, None, "cpu", "float32", "paper", "first"),
+        options=OptionFacts("tfc", 4, 0.8, None, "paper", "first", 0.0, device="cpu", precision="float32"),
         speed=SpeedFacts(12.3456789, 20.2500001, None, 61.23456, 22.0),
         stability=StabilityFacts(1 / 3, 0.97, "opencv-dis-medium-240", 0.9, 0.05, 63),
+        confidence=ConfidenceFacts(0.8, 0.1, 0.5, 1.5),
         classes=(ClassFacts(3, "sky", 0.5), ClassFacts(13, "person", 0.25)),
         outputs={"overlay": "overlay.mp4", "masks": "masks"},
         warnings=("decoded 250 of about 260 frames",),
@@ -149,10 +153,10 @@ def test_frame_table(tmp_path):
         for row in rows():
             table.write(row)
     assert (tmp_path / "frames.csv").read_bytes().decode() == (
-        "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,tc,model_ms,is_held\n"
-        "0,0.000000,1,,,,,61.235,0\n"
-        "1,0.033367,0,0.910000,0.047800,0.012346,0.991200,22.000,0\n"
-        "2,0.066700,0,0.500000,,0.000000,,,1\n"
+        "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,flow_consistency,model_ms,is_held,confidence,unsure\n"
+        "0,0.000000,1,,,,,61.235,0,,\n"
+        "1,0.033367,0,0.910000,0.047800,0.012346,0.991200,22.000,0,,\n"
+        "2,0.066700,0,0.500000,,0.000000,,,1,,\n"
     )
 
 

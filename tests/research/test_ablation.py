@@ -20,10 +20,9 @@ from tests.helpers.tiny_model import (
 )
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.model.alignment import Shift
-from tfcseg.model.config import CORRELATIONS
 from tfcseg.model.correlation import similarity
+from tfcseg.model.options import CORRELATIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
 from tfcseg.research.ablation.ablate import Scope, ablate
 from tfcseg.research.ablation.network import AblatedSegmenter, Variant
@@ -39,7 +38,7 @@ ROWS = [
     *("tfc", "level-1", "interval-5", "interval-6", "interval-7", "interval-8", "interval-9"),
     *("aligned", "middle", "blend"),
 ]
-OPTIONS = InferenceOptions("tfc", 4, 0.8, 64, "paper", "first")
+OPTIONS = InferenceOptions("tfc", 4, 0.8, 64, "paper", "first", 0.0)
 PLAIN = Variant(weight=0.0, updates=False)
 
 
@@ -65,7 +64,7 @@ def threshold(network, clip):
 @torch.inference_mode()
 def results(network, clip, correlation, threshold):
     _, memory = network.keyframe(clip[:1])
-    return network.non_keyframes(clip[1:], memory, correlation=correlation, threshold=threshold)
+    return network.non_keyframes(clip[1:], memory, InferenceOptions(correlation=correlation, threshold=threshold))
 
 
 @pytest.mark.parametrize("correlation", CORRELATIONS)
@@ -85,7 +84,7 @@ def test_with_all_steps_it_is_the_network_bit_for_bit(network, clip, threshold, 
 @torch.inference_mode()
 def test_with_no_step_it_is_plain_reuse_bit_for_bit(network, clip, correlation):
     _, memory = network.keyframe(clip[:1])
-    own = network.non_keyframes(clip[1:], memory, mode="reuse", correlation=correlation)
+    own = network.non_keyframes(clip[1:], memory, InferenceOptions(mode="reuse", correlation=correlation))
     ablated = results(AblatedSegmenter(network, PLAIN), clip, correlation, 0.9)
     assert torch.equal(ablated.logits, own.logits)
     assert torch.equal(ablated.similarity, own.similarity)
@@ -277,7 +276,7 @@ def rows(content):
 
 
 def scores(root, options, *more):
-    done = call("eval", root, *options, "--json", "--no-tc", *more)
+    done = call("eval", root, *options, "--json", "--no-flow-consistency", *more)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -381,7 +380,8 @@ def test_the_models_own_settings(root, options, tmp_path):
     card = tiny_card(keyframe_interval=3)
     network = build_tiny_network()
     config = network.config = replace(
-        card.config, correlation="aligned", keyframe_position="middle", keyframe_carry=0.5
+        card.config,
+        defaults=replace(card.config.defaults, correlation="aligned", keyframe_position="middle", keyframe_carry=0.5),
     )
     path = tmp_path / "own.safetensors"
     save_model(path, network, replace(card, config=config))
@@ -436,7 +436,7 @@ def test_missing_data_fails_unless_it_is_accepted(options, tmp_path):
         (["--rows", "tfc,interval-4"], "row interval-4 changes nothing in row tfc, or shortens its interval"),
         (["--keyframe-interval", "1"], "there are no frames between keyframes; give 2 or more"),
         (["--settings", "papers"], "no settings 'papers'; did you mean paper?"),
-        (["--threshold", "2"], "a threshold of 2 is not between 0 and 1"),
+        (["--threshold", "2"], "threshold 2 is not between 0 and 1"),
         (["--correlation", "non"], "no correlation 'non'"),
         (["-o", "{root}/a.json"], "is the input"),
     ],

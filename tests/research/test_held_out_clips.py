@@ -129,7 +129,7 @@ def test_numbers_are_those_of_the_labels_that_a_run_gives(result, clip, student,
         assert numbers["agreement"] == pytest.approx(100 * np.mean(same))
         assert numbers["vc8"] == pytest.approx(100 * brute_vc(wanted, labels, 8))
         assert numbers["vc16"] is None  # 12 frames
-        assert 0 < numbers["tc"] <= 100
+        assert 0 < numbers["flow_consistency"] <= 100
 
 
 def brute_vc(targets, labels, n):
@@ -179,7 +179,7 @@ def test_correlations_are_compared_at_an_interval_of_ones_own(clip, student):
 
 def test_without_teachers_there_is_no_vc(clip, student):
     found = compare_clips([clip], [student], modes=["image"], max_frames=3)
-    assert set(found.results[0].clips["walk"]["image"]) == {"tc", "label_change"}
+    assert set(found.results[0].clips["walk"]["image"]) == {"flow_consistency", "label_change"}
     assert found.clips[0].frames == 3
     assert (found.clips[0].sure, found.teachers, found.results[0].changes) == (None, (), {})
 

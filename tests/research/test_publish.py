@@ -16,6 +16,7 @@ from tfcseg.inference.segment import segment
 from tfcseg.labels.label_names import VSPW
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.media.images import read_image
+from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import build_segmenter
 from tfcseg.research.publishing import measure, publish
 from tfcseg.weights.loading import list_models, load_model, read_card, save_model
@@ -43,12 +44,16 @@ def test_the_first_model_becomes_the_default(weights, tmp_path):
 
 def test_the_card_says_what_was_measured_and_the_weights_are_the_same(weights, tmp_path):
     path = add(
-        tmp_path / "zoo", weights, "one", defaults={"correlation": "aligned", "threshold": 0.5, "keyframe_carry": 0.7}
+        tmp_path / "zoo",
+        weights,
+        "one",
+        defaults=InferenceOptions(correlation="aligned", threshold=0.5, keyframe_carry=0.7),
     )
     card = read_card(path)
     assert (card.name, card.description, dict(card.measured)) == ("one", "for tests", MEASURED)
-    assert (card.config.correlation, card.config.threshold, card.config.keyframe_carry) == ("aligned", 0.5, 0.7)
-    assert tiny_card().config.correlation == "paper"
+    used = card.config.defaults
+    assert (used.correlation, used.threshold, used.keyframe_carry) == ("aligned", 0.5, 0.7)
+    assert tiny_card().config.defaults.correlation == "paper"
     published = load_model("default", assets=tmp_path / "zoo", fold=False).network.state_dict()
     for name, tensor in build_tiny_network().state_dict().items():
         assert (published[name] == tensor.half().to(tensor.dtype)).all() or "running" in name, name

@@ -48,7 +48,7 @@ def result():
             "tfc": {"low stages": spread(31.0), "search": spread(7.0)},
             "around the network": {"decode": spread(4.0)},
         },
-        "costs": {"tc": 12.4},
+        "costs": {"flow_consistency": 12.4},
         "network_share": {"tfc": 83.3},
         "limits": {
             "decode_fps": spread(400),
@@ -98,7 +98,7 @@ def test_limits_leave_out_what_was_not_measured(tables, result):
         "| large matrix product, GFLOP/s | 100 |",
         "| GFLOPs per frame, `image` | 8.0 |",
         "| time of the network alone to that file to files, `tfc` | 83 % |",
-        "| TC's share of the time file to files | 12 % |",
+        "| flow consistency's share of the time file to files | 12 % |",
     ]
 
 
@@ -208,13 +208,13 @@ def test_stills_have_a_block_per_vocabulary(tables):
 
 
 def clips_result(interval=3):
-    numbers = {"image": {"tc": 98.0, "vc8": None}, "tfc": {"tc": 99.0, "vc8": None}}
+    numbers = {"image": {"flow_consistency": 98.0, "vc8": None}, "tfc": {"flow_consistency": 99.0, "vc8": None}}
     return {
         "modes": ["image", "tfc"],
         "teachers": ["mosaic"],
         "first_s": 8.0,
         "max_frames": 120,
-        "tc_flow": "dis",
+        "optical_flow": "dis",
         "clips": [{"name": "dog", "frames": 50}],
         "results": [
             {
@@ -222,7 +222,13 @@ def clips_result(interval=3):
                 "options": {"image": {"keyframe_interval": 1}, "tfc": {"keyframe_interval": interval}},
                 "clips": {"dog": numbers},
                 "mean": numbers,
-                "changes": {"tfc": {"gain": {"tc": 1.0}, "better": {"tc": 1}, "worse": {"tc": []}}},
+                "changes": {
+                    "tfc": {
+                        "gain": {"flow_consistency": 1.0},
+                        "better": {"flow_consistency": 1},
+                        "worse": {"flow_consistency": []},
+                    }
+                },
             }
         ],
     }
@@ -230,7 +236,7 @@ def clips_result(interval=3):
 
 def test_clips_go_from_one_mode_to_the_other(tables):
     text = tables.clip_table([clips_result()])
-    assert "| `mine`, `image` → `tfc` | frames | TC |\n" in text  # nothing else was measured
+    assert "| `mine`, `image` → `tfc` | frames | flow consistency |\n" in text  # nothing else was measured
     assert rows(text)[0] == "| dog | 50 | 98.00 → 99.00 |"
     assert rows(text)[2:] == ["| **gain** |  | +1.00 |", "| **better on** |  | 1 of 1 |"]
     assert "The first 8 s of each clip, at most 120 frames" in text
@@ -239,7 +245,7 @@ def test_clips_go_from_one_mode_to_the_other(tables):
 
 def test_means_over_clips_stand_below_each_other(tables):
     text = tables.clip_means_table([clips_result(4), clips_result(8)])
-    assert "| mode | keyframe every | TC |\n" in text  # nothing else was measured
+    assert "| mode | keyframe every | flow consistency |\n" in text  # nothing else was measured
     assert rows(text) == [
         *("| `image` | 1 | 98.00 |", "| `tfc` | 4 | 99.00 |"),
         *("| `image` | 1 | 98.00 |", "| `tfc` | 8 | 99.00 |"),

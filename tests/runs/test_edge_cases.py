@@ -56,7 +56,20 @@ def run(weights, tmp_path):
     """Call ``tfcseg run SOURCE`` with results in ``out``; pixels are left as they are, so that frames can be told."""
 
     def run(source, *options, out=tmp_path / "out"):
-        return call("run", source, "-o", out, "-m", weights, "--no-tc", "-q", "--no-legend", "--alpha", 0, *options)
+        return call(
+            "run",
+            source,
+            "-o",
+            out,
+            "-m",
+            weights,
+            "--no-flow-consistency",
+            "-q",
+            "--no-legend",
+            "--alpha",
+            0,
+            *options,
+        )
 
     return run
 
@@ -468,7 +481,9 @@ def test_a_table_of_failures_comes_last(weights, tmp_path):
     empty, text = tmp_path / "empty.mp4", tmp_path / "text.mp4"
     empty.write_bytes(b"")
     text.write_text("notes")
-    done = call("run", good[0], empty, text, good[1], "-o", tmp_path / "out", "-m", weights, "--no-tc", "-q")
+    done = call(
+        "run", good[0], empty, text, good[1], "-o", tmp_path / "out", "-m", weights, "--no-flow-consistency", "-q"
+    )
     assert done.returncode == 1
     *errors, table = done.stderr.partition("2 of 4 inputs failed")
     assert [line.startswith("error: ") for line in errors[0].splitlines()] == [True, True]

@@ -23,7 +23,7 @@ def frames():
 @pytest.mark.parametrize("cores", [1, 16])
 def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
     monkeypatch.setattr(measuring, "available_cores", lambda: cores)
-    measurer = FrameMeasurer(3, use_flow=True)
+    measurer = FrameMeasurer(3, use_flow=True, unsure_below=0.5)
     found = []
     for frame in frames():
         measurer.add(frame)
@@ -34,14 +34,14 @@ def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
     assert [entry.frame.index for entry in found] == list(range(len(IMAGES)))
     for entry, frame in zip(found, frames(), strict=True):
         wanted = meter.update(frame.image, frame.labels)
-        assert (entry.row.label_change, entry.row.tc) == wanted
+        assert (entry.row.label_change, entry.row.flow_consistency) == wanted
         assert entry.row.similarity == (None if frame.is_keyframe else pytest.approx(frame.index / 100))
         assert entry.shares.sum() == pytest.approx(1)
-    assert any(entry.row.tc is not None for entry in found)
+    assert any(entry.row.flow_consistency is not None for entry in found)
 
 
 def test_no_more_than_a_few_frames_wait():
-    measurer = FrameMeasurer(3, use_flow=True)
+    measurer = FrameMeasurer(3, use_flow=True, unsure_below=0.5)
     waiting = 0
     for frame in frames():
         measurer.add(frame)

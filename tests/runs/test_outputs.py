@@ -436,5 +436,6 @@ def test_discard_keeps_a_folder_that_was_there_before(tmp_path, labels):
 
 def test_result_names_are_the_paths_of_the_folder():
     output = OutputDir(Path("out"))
-    paths = {output.overlay, output.side_by_side, output.report_json, output.report_html, output.frames_csv}
+    videos = {output.overlay, output.side_by_side, output.source}
+    paths = {*videos, output.report_json, output.report_html, output.frames_csv}
     assert paths == {Path("out") / name for name in RESULT_NAMES}

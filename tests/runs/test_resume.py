@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import tfcseg
-from tests.helpers.command_line import call
+from tests.helpers.command_line import call, interruptible
 from tests.helpers.media import children, folder_of_images, numbered_images, read_number, write_clip, write_video
 from tests.helpers.tiny_model import build_tiny_model, moving_images, write_tiny_model
 from tests.runs.test_resume_after_kill import assert_same_results
@@ -32,12 +32,14 @@ from tfcseg.report import FrameTable
 from tfcseg.runs.fingerprint import fingerprint
 from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER, folder_lock
 from tfcseg.runs.journal import Journal
-from tfcseg.runs.result_plan import ResultOptions
+from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.state import Checkpoint, RunState, unfinished_frames
 
 PART_FRAMES = 4
-FRAMES = 14
+FRAMES = 18
 STOP_AT = 10
+SAFE = 12
+"""Frames that an interrupt at STOP_AT leaves: its interval is finished."""
 MODEL = build_tiny_model()
 ROOT = Path(__file__).parents[2]
 
@@ -77,16 +79,17 @@ def out(stopped, tmp_path):
     return shutil.copytree(stopped, tmp_path / "out")
 
 
-def interrupt(source, out, model=MODEL, at=STOP_AT, **options):
-    """A run that Ctrl-C stops when frame ``at`` has been through the network, and the last part before it is saved."""
+def interrupt(source, out, model=MODEL, at=STOP_AT, safe=None, **options):
+    """A run that Ctrl-C stops when frame ``at`` has been through the network, and ``safe`` frames are saved already."""
+    safe = at // PART_FRAMES * PART_FRAMES if safe is None else safe
 
     def on_frame(frame, info):
         if frame.index == at:
-            wait_until(lambda: unfinished_frames(Path(out)) == at // PART_FRAMES * PART_FRAMES)
+            wait_until(lambda: unfinished_frames(Path(out)) >= safe)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tfcseg.run(source, out, model, on_frame=on_frame, **options)
+        tfcseg.run(source, out, model, **{"on_frame": on_frame, **options})
 
 
 def first_frame(source, out, model=MODEL, **options):
@@ -104,15 +107,53 @@ def files(folder):
 
 
 def test_an_interrupt_leaves_whole_parts_and_says_how_many_frames_are_safe(out):
-    assert unfinished_frames(out) == 2 * PART_FRAMES
+    assert unfinished_frames(out) == SAFE
     assert {path.name for path in out.iterdir()} == {"frames.csv", "masks", STATE_FOLDER}
     names = {path.name for path in (out / STATE_FOLDER).iterdir()}
-    assert names == {"journal.jsonl", "at-00000004", "at-00000008", "overlay-00000000.mp4", "overlay-00000004.mp4"}
+    assert names == {"journal.jsonl", "at-00000008", "at-00000012", *(f"overlay-{n:08d}.mp4" for n in (0, 4, 8))}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"masks": False, "side_by_side": True}, {"overlay": False}, {"masks": False, "overlay": False, "html": False}],
+)
+def test_what_a_part_has_so_far_is_safe_and_drawn_again(clip, tmp_path, monkeypatch, options):
+    """Also in the midst of a part; the encoder, which cannot be saved, begins with the part once more."""
+    monkeypatch.setattr(video_parts, "PART_FRAMES", 16)
+    results = ResultOptions(**options)
+    tfcseg.run(clip, tmp_path / "alone", MODEL, results=results, keyframe_carry=0.9)
+    for at in (5, 9, 17):
+        resume = at > 5
+        interrupt(clip, tmp_path / "out", at=at, safe=0, results=results, keyframe_carry=0.9, resume=resume)
+        assert unfinished_frames(tmp_path / "out") == min(FRAMES, at // 4 * 4 + 4)
+    report = tfcseg.run(clip, tmp_path / "out", MODEL, results=results, keyframe_carry=0.9, resume=True)
+    assert report.speed.resumes == 3
+    ours, others = files(tmp_path / "out"), files(tmp_path / "alone")
+    assert ours.keys() == others.keys()
+    assert all(ours[name] == others[name] for name in ours if name.startswith("masks") or name.endswith(".mp4"))
+    if "overlay" not in options and "masks" not in options:
+        assert_same_results(tmp_path / "out", tmp_path / "alone")
+
+
+def test_a_run_is_saved_every_few_seconds(clip, tmp_path, monkeypatch):
+    """What a kill leaves, which nobody can prepare for."""
+    monkeypatch.setattr(video_parts, "PART_FRAMES", 240)
+    monkeypatch.setattr("tfcseg.runs.results.SAFE_EVERY_S", 0)
+    copies = []
+
+    def on_frame(frame, info):
+        if frame.index == 13:
+            wait_until(lambda: unfinished_frames(tmp_path / "out") == 12)
+            copies.append(shutil.copytree(tmp_path / "out", tmp_path / "killed"))
+
+    tfcseg.run(clip, tmp_path / "out", MODEL, on_frame=on_frame)
+    assert first_frame(clip, copies[0])[1] == 12
+    assert_same_results(copies[0], tmp_path / "out")
 
 
 def test_a_resumed_run_begins_after_the_last_whole_part(clip, out, finished):
     report, first = first_frame(clip, out)
-    assert first == 2 * PART_FRAMES
+    assert first == SAFE
     assert report.speed.resumes == 1
     assert report.input.frames_decoded == FRAMES
     assert_same_results(out, finished)
@@ -124,14 +165,14 @@ def test_a_resumed_run_begins_after_the_last_whole_part(clip, out, finished):
         {"overlay": False},
         {"masks": False, "html": False},
         {"frames_csv": False, "report": False},
-        {"side_by_side": True, "legend": False, "tc": False},
+        {"side_by_side": True, "legend": False, "flow_consistency": False},
     ],
 )
 def test_any_choice_of_results_can_be_resumed(clip, tmp_path, options):
     results = ResultOptions(**options)
     interrupt(clip, tmp_path / "out", results=results)
     _, first = first_frame(clip, tmp_path / "out", results=results)
-    assert first == 2 * PART_FRAMES
+    assert first == SAFE
     tfcseg.run(clip, tmp_path / "alone", MODEL, results=results)
     ours, others = files(tmp_path / "out"), files(tmp_path / "alone")
     assert ours.keys() == others.keys()
@@ -143,7 +184,8 @@ def test_what_keyframes_carry_over_survives_an_interrupt(clip, tmp_path, options
     options = {"keyframe_carry": 0.9, "threshold": 0.3, **options}
     interrupt(clip, tmp_path / "out", **options)
     _, first = first_frame(clip, tmp_path / "out", **options)
-    assert first == 2 * PART_FRAMES
+    # With low latency nobody knows whether the next frame begins an interval: only parts are safe.
+    assert first == (2 * PART_FRAMES if "latency" in options else SAFE)
     tfcseg.run(clip, tmp_path / "alone", MODEL, **options)
     assert_same_results(tmp_path / "out", tmp_path / "alone")
     # Otherwise this would prove nothing: the frames after the interrupt lean on those before.
@@ -155,18 +197,18 @@ def test_what_keyframes_carry_over_survives_an_interrupt(clip, tmp_path, options
 def test_a_run_whose_carried_keyframe_is_damaged_goes_on_from_the_part_before(clip, tmp_path):
     out, options = tmp_path / "out", {"keyframe_carry": 0.9, "threshold": 0.3}
     interrupt(clip, out, **options)
-    (out / STATE_FOLDER / "at-00000008" / "carried.npz").write_bytes(b"PK")
+    (out / STATE_FOLDER / "at-00000012" / "carried.npz").write_bytes(b"PK")
     _, first = first_frame(clip, out, **options)
-    assert first == PART_FRAMES
+    assert first == 2 * PART_FRAMES
     tfcseg.run(clip, tmp_path / "alone", MODEL, **options)
     assert_same_results(out, tmp_path / "alone")
 
 
 def test_a_run_that_was_resumed_may_be_stopped_again(clip, out, finished):
     interrupt(clip, out, at=13, resume=True)
-    assert unfinished_frames(out) == 3 * PART_FRAMES
+    assert unfinished_frames(out) == 4 * PART_FRAMES
     report, first = first_frame(clip, out)
-    assert (first, report.speed.resumes) == (3 * PART_FRAMES, 2)
+    assert (first, report.speed.resumes) == (4 * PART_FRAMES, 2)
     assert_same_results(out, finished)
 
 
@@ -208,8 +250,8 @@ def test_a_folder_of_images_can_be_resumed(tmp_path):
         ({"keyframe_carry": 0.5}, "keyframe carry was 0.0 and is now 0.5"),
         ({"end_s": 0.5}, "end was not given and is now 0.5"),
         ({"results": ResultOptions(alpha=0.3)}, "alpha was 0.55 and is now 0.3"),
-        ({"results": ResultOptions(tc=False)}, "tc was on and is now off"),
-        ({"results": ResultOptions(classes=("sky", "car"))}, "classes was  and is now sky, car"),
+        ({"results": ResultOptions(flow_consistency=False)}, "flow_consistency was on and is now off"),
+        ({"results": ResultOptions(classes=("sky", "car"))}, "classes was not given and is now sky, car"),
     ],
 )
 def test_other_options_are_refused_with_the_difference(clip, out, options, words):
@@ -237,7 +279,7 @@ def test_another_video_is_refused_and_the_same_one_elsewhere_is_not(clip, out, t
     with pytest.raises(OutputError, match=r"input was [0-9a-f]{8}… and is now"):
         tfcseg.run(other, out, MODEL, resume=True)
     shutil.copy(clip, other)
-    assert first_frame(other, out)[1] == 2 * PART_FRAMES
+    assert first_frame(other, out)[1] == SAFE
 
 
 def test_a_finished_run_says_so_and_is_not_touched(clip, finished):
@@ -248,6 +290,8 @@ def test_a_finished_run_says_so_and_is_not_touched(clip, finished):
         tfcseg.run(clip, finished, MODEL, resume=True, threshold=0.5)
     with pytest.raises(OutputError, match=r"start was not given and is now 0\.1"):
         tfcseg.run(clip, finished, MODEL, resume=True, start_s=0.1)
+    with pytest.raises(OutputError, match=r"alpha was 0\.55 and is now 0\.3, classes was not given and is now sky"):
+        tfcseg.run(clip, finished, MODEL, resume=True, results=ResultOptions(alpha=0.3, classes=["sky"]))
     assert files(finished) == before
 
 
@@ -255,17 +299,40 @@ def test_what_a_stopped_stream_left_is_not_called_finished(clip, finished, tmp_p
     left = shutil.copytree(finished, tmp_path / "left")
     (left / "report.json").unlink()
     before = files(left)
-    with pytest.raises(OutputError, match=r"results without a report and nothing to resume from; use --overwrite"):
-        tfcseg.run(clip, left, MODEL, resume=True)
-    without = ResultOptions(report=False, html=False)
-    with pytest.raises(FinishedError):
-        tfcseg.run(clip, left, MODEL, resume=True, results=without)
+    for results in (ResultOptions(), ResultOptions(report=False, html=False)):
+        with pytest.raises(OutputError, match=r"results that do not say which run they are of, and nothing to resume"):
+            tfcseg.run(clip, left, MODEL, resume=True, results=results)
     assert files(left) == before
+
+
+def test_a_run_without_a_report_is_known_again(clip, tmp_path):
+    results = ResultOptions(report=False, overlay=False, flow_consistency=False)
+    tfcseg.run(clip, tmp_path / "out", MODEL, results=results)
+    before = files(tmp_path / "out")
+    with pytest.raises(FinishedError):
+        tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, results=results)
+    with pytest.raises(OutputError, match=r"alpha was 0\.55 and is now 0\.3"):
+        tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, results=dataclasses.replace(results, alpha=0.3))
+    other = write_video(tmp_path / clip.name, moving_images(FRAMES, (48, 64), seed=1))
+    with pytest.raises(OutputError, match=r"input was [0-9a-f]{8}… and is now"):
+        tfcseg.run(other, tmp_path / "out", MODEL, resume=True, results=results)
+    assert files(tmp_path / "out") == before
+    tfcseg.run(
+        other, tmp_path / "out", MODEL, overwrite=True, results=ResultOptions(overlay=False, flow_consistency=False)
+    )
+    assert not (tmp_path / "out" / STATE_FOLDER).exists()
+
+
+def test_a_finished_run_that_lost_a_result_says_which(clip, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / "overlay.mp4").unlink()
+    with pytest.raises(OutputError, match=r"finished run of which overlay\.mp4 has gone; use --overwrite"):
+        tfcseg.run(clip, out, MODEL, resume=True)
 
 
 def test_an_unfinished_run_is_not_replaced_by_accident(clip, out, finished):
     before = files(out)
-    with pytest.raises(OutputError, match=r"holds an unfinished run \(8 frames are done\); use --resume"):
+    with pytest.raises(OutputError, match=r"holds an unfinished run \(12 frames are done\); use --resume"):
         tfcseg.run(clip, out, MODEL)
     assert files(out) == before
     tfcseg.run(clip, out, MODEL, overwrite=True)
@@ -307,18 +374,18 @@ def append(path, data):
 @pytest.mark.parametrize(
     ("damage", "first"),
     [
-        (lambda out, state: cut(out / "masks" / "00000006.png"), 4),
+        (lambda out, state: cut(out / "masks" / "00000010.png"), 8),
         (lambda out, state: (out / "masks" / "00000003.png").unlink(), 0),
         (lambda out, state: (out / "masks" / "00000002.png").write_bytes(b""), 0),
-        (lambda out, state: (state / "overlay-00000004.mp4").unlink(), 4),
-        (lambda out, state: cut(state / "at-00000008" / "labels.png"), 4),
-        (lambda out, state: cut(state / "at-00000008" / "page.npz"), 4),
-        (lambda out, state: cut(out / "frames.csv", 0.6), 4),
+        (lambda out, state: (state / "overlay-00000008.mp4").unlink(), 8),
+        (lambda out, state: cut(state / "at-00000012" / "labels.png"), 8),
+        (lambda out, state: cut(state / "at-00000012" / "page.npz"), 8),
+        (lambda out, state: cut(out / "frames.csv", 0.9), 8),
         (lambda out, state: (out / "frames.csv").unlink(), 0),
-        (lambda out, state: cut(state / "journal.jsonl", 0.99), 4),
-        (lambda out, state: shutil.rmtree(state / "at-00000008"), 4),
-        (lambda out, state: (state / ".tfcseg-0-video.mp4").write_bytes(b"left over"), 8),
-        (lambda out, state: append(out / "frames.csv", b"8,0.3200"), 8),
+        (lambda out, state: cut(state / "journal.jsonl", 0.99), 8),
+        (lambda out, state: shutil.rmtree(state / "at-00000012"), 8),
+        (lambda out, state: (state / ".tfcseg-0-video.mp4").write_bytes(b"left over"), 12),
+        (lambda out, state: append(out / "frames.csv", b"12,0.4800"), 12),
     ],
 )
 def test_damage_costs_no_more_than_the_parts_from_there_on(clip, out, finished, damage, first):
@@ -347,9 +414,9 @@ def test_a_journal_keeps_its_whole_lines_wherever_it_is_torn(tmp_path):
 def test_lines_of_others_are_no_checkpoints(tmp_path):
     state = RunState(tmp_path)
     state.begin({"mode": "tfc"})
-    state.add(Checkpoint(8, 100, 1.5, 0, {}, None))
+    state.add(Checkpoint(8, 8, 100, 1.5, 0, {}, None))
     Journal(tmp_path / "journal.jsonl").append({"something": "else"})
-    state.add(Checkpoint(16, 200, 2.5, 0, {}, None))
+    state.add(Checkpoint(16, 16, 200, 2.5, 0, {}, None))
     assert [checkpoint.frames for checkpoint in state.checkpoints()] == [8]
     assert state.identity() == {"mode": "tfc"}
 
@@ -447,9 +514,8 @@ def test_an_interrupt_does_not_wait_for_an_idle_stdin(tmp_path, number):
     stream = write_clip(tmp_path / "stream.mkv", 40).read_bytes()
     command = [sys.executable, "-m", "tfcseg", "run", "-", "-o", tmp_path / "out", "-m", weights, "--size", "32"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [*map(str, command)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment
-    ) as process:
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with interruptible(), subprocess.Popen([*map(str, command)], cwd=tmp_path, env=environment, **pipes) as process:
         has_frames = number == signal.SIGTERM  # the other one hears nothing at all of the video
         if has_frames:
             process.stdin.write(stream[: len(stream) // 2])

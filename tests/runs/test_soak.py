@@ -35,7 +35,7 @@ def weights(tmp_path_factory):
 
 def measure(source, out, weights, *options):
     """Peak memory of ``tfcseg run`` in a process of its own."""
-    arguments = ("run", source, "-o", out, "-m", weights, "--no-tc", "-q", *options)
+    arguments = ("run", source, "-o", out, "-m", weights, "--no-flow-consistency", "-q", *options)
     own_mib, ffmpeg_mib = 0.0, 0.0
     with subprocess.Popen([sys.executable, "-m", "tfcseg", *map(str, arguments)], stderr=subprocess.PIPE) as process:
         while process.poll() is None:

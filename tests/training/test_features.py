@@ -69,7 +69,7 @@ def test_the_labels_loss_stays_what_it_is():
     images = moving_clip(2, (64, 64))[:, None]
     labels = torch.randint(0, 50, (2, 1, 5, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     alone = image_losses(network, images, labels, "paper")
-    both = image_losses(network, images, labels, "paper", distillation(network))
+    both = image_losses(network, images, labels, "paper", features=distillation(network))
     assert alone.keys() == {"seg"}
     assert both["seg"].mean().item() == pytest.approx(alone["seg"].mean().item(), rel=1e-5)
     both["features"].total.backward()

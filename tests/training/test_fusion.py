@@ -8,6 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tests.helpers.media import run_ffmpeg
 from tests.helpers.tiny_teacher import GREEN, RED, write_teacher
@@ -258,7 +259,7 @@ def test_the_student_learns_what_its_teachers_know(tmp_path, teachers):
     assert taught_labels([scene]) is ADE31
     assert taught_labels([scene, things]) is SCENES
     assert taught_labels([things, scene]) is SCENES
-    with pytest.raises(DataError, match=r"no teacher knows ADE20K.s 32 classes, which .*voc\.tflite only adds to"):
+    with pytest.raises(DataError, match=r"voc\.tflite knows Pascal VOC's objects only; add one of ADE20K's 32 classes"):
         taught_labels([things])
     odd = write_teacher(tmp_path / "odd.tflite", classes=7)
     with pytest.raises(DataError, match=r"odd\.tflite knows 7 classes, neither ADE20K's 32 nor Pascal VOC's 21"):
@@ -304,6 +305,32 @@ def test_a_video_without_a_frame_that_decodes_is_told(tmp_path, teachers):
         distilled_material(job, options, 1)
     material = distilled_material(replace(job, skip_bad=True), options, 1)
     assert material.left_out == [f"{video}: cannot be decoded"]
+
+
+def test_the_street_teacher_is_asked_about_streets_only(tmp_path, teachers):
+    """The tiny teachers call red wall (ADE31) and sidewalk (Cityscapes): a red picture is no street."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(2):
+        cv2.imwrite(str(photos / f"{number}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
+    city = write_teacher(tmp_path / "city.tflite", classes=len(CITYSCAPES19))
+    job = Distillation([photos], (*teachers, city), tmp_path / "cache")
+    options = recipe_options(
+        "image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64, "steady_weight": 0.5}
+    )
+    material = distilled_material(job, options, 1)
+    assert material.labels is SCENES
+    assert len(list((tmp_path / "cache" / "stills").glob("*.npy"))) == 4, "two teachers, two photos"
+    sample = material.train[0]
+    assert sample.images.shape[0] == 2, "pairs, since their steadiness has a weight"
+    assert torch.isfinite(sample.motion).all()
+
+
+def test_streets_need_a_teacher_of_things(tmp_path, teachers):
+    city = write_teacher(tmp_path / "city.tflite", classes=len(CITYSCAPES19))
+    assert taught_labels([*teachers, city]) is SCENES
+    with pytest.raises(DataError, match="needs one of Pascal VOC's beside it"):
+        taught_labels([teachers[0], city])
 
 
 def street_of(**shares):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.helpers.tiny_model import NAMES, build_tiny_network, moving_clip
+from tfcseg.model.options import InferenceOptions
 from tfcseg.training.losses import hard_cross_entropy, soft_cross_entropy
 from tfcseg.training.objective import clip_losses, image_losses, normalise
 from tfcseg.weights.loading import Preprocessing
@@ -90,7 +91,9 @@ def test_keyframes_and_the_frames_after_them_count_alike(network, correlation):
     with torch.no_grad():
         found = clip_losses(network, images, labels, correlation)["seg"]
         key, memory = network.keyframe(images[:, 0])
-        rest = network.non_keyframes(images[:, 1:].flatten(0, 1), memory, correlation=correlation).logits
+        rest = network.non_keyframes(
+            images[:, 1:].flatten(0, 1), memory, InferenceOptions(correlation=correlation)
+        ).logits
     logits = torch.cat([key[:, None], rest.unflatten(0, (2, 2))], dim=1).flatten(0, 1)
     expected = soft_cross_entropy(logits, labels.flatten(0, 1))
     assert found.total.item() == pytest.approx(expected.total.item(), rel=1e-5)

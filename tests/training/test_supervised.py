@@ -112,9 +112,9 @@ def test_a_model_of_ours_is_trained_on_as_the_paper_does(tmp_path):
     tensors = load_file(tmp_path / "tiny.safetensors")
     write_tensor_file(tmp_path / "other.safetensors", tensors, card)
     network, card = start_supervised("mit_b0", LABELS, tmp_path / "other.safetensors", 240)
-    assert (card.config.keyframe_interval, card.config.threshold) == (4, 0.8)
-    assert (card.config.correlation, card.config.keyframe_position) == ("paper", "first")
-    assert card.config.keyframe_carry == network.config.keyframe_carry == 0.0
+    assert (card.config.defaults.keyframe_interval, card.config.defaults.threshold) == (4, 0.8)
+    assert (card.config.defaults.correlation, card.config.defaults.keyframe_position) == ("paper", "first")
+    assert card.config.defaults.keyframe_carry == network.config.defaults.keyframe_carry == 0.0
     assert card.preprocessing.size == 240
     assert (card.labels, card.config.num_classes) == (LABELS, 6)
     save_model(tmp_path / "start.safetensors", network, card)  # network and card fit each other
@@ -161,7 +161,7 @@ def test_four_clips_are_learnt_and_labels_between_keyframes_are_steadier(tmp_pat
     weights = tmp_path / "run" / "last.safetensors"
     scores = {}
     for mode in ("image", "tfc"):
-        done = call("eval", root, "-m", weights, "--mode", mode, "--no-tc", "--json", "-q", *HERE)
+        done = call("eval", root, "-m", weights, "--mode", mode, "--no-flow-consistency", "--json", "-q", *HERE)
         assert done.returncode == 0, done.stderr
         scores[mode] = json.loads(done.stdout)
     assert scores["image"]["miou"] > 90

@@ -18,6 +18,7 @@ from tests.helpers.tiny_model import build_tiny_network, tiny_card
 from tfcseg.errors import OutputError, UsageError, WeightsError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
+from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.loading import (
     IMAGENET_PREPROCESSING,
@@ -31,7 +32,15 @@ from tfcseg.weights.loading import (
 )
 from tfcseg.weights.tensor_file import read_tensor_file, write_tensor_file
 
-CONFIG = ModelConfig("efficientnet_lite0", embed_dim=16, num_classes=3, heads=2, points=2, ffn_dim=16, threshold=0.75)
+CONFIG = ModelConfig(
+    "efficientnet_lite0",
+    embed_dim=16,
+    num_classes=3,
+    heads=2,
+    points=2,
+    ffn_dim=16,
+    defaults=dataclasses.replace(PAPER_OPTIONS, threshold=0.75),
+)
 LABELS = LabelSet("three", ("sky", "<b>road</b>", "Straße"), distinct_palette(3))
 CARD = ModelCard(
     name="tiny",
@@ -179,7 +188,7 @@ def changed(entry: dict, **changes) -> str:
     return json.dumps(entry | changes)
 
 
-_CONFIG = dataclasses.asdict(CONFIG)
+_CONFIG = json.loads(CARD.to_metadata()["config"])
 _LABELS = dataclasses.asdict(LABELS)
 _PREPROCESSING = dataclasses.asdict(IMAGENET_PREPROCESSING)
 
@@ -187,15 +196,15 @@ _PREPROCESSING = dataclasses.asdict(IMAGENET_PREPROCESSING)
 def test_files_from_before_keyframes_carried_anything_over_load(damaged):
     older = {key: value for key, value in _CONFIG.items() if key != "keyframe_carry"}
     path = damaged(metadata={"config": json.dumps(older)})
-    assert read_card(path).config.keyframe_carry == 0
+    assert read_card(path).config.defaults.keyframe_carry == 0
     path = damaged(metadata={"config": changed(_CONFIG, keyframe_carry=0.5)})
-    assert load_model(path, device="cpu").network.config.keyframe_carry == 0.5
+    assert load_model(path, device="cpu").network.config.defaults.keyframe_carry == 0.5
 
 
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"format": None}, "not made by tfcseg; a SegFormer must be converted"),
+        ({"format": None}, "has no place in a SegFormer|none of a SegFormer's tensors"),
         ({"format": "tfcseg-2"}, "of format 'tfcseg-2', not 'tfcseg-1'"),
         ({"licence": None}, "licence is missing"),
         ({"config": None}, "config is missing"),

@@ -19,6 +19,7 @@ from tfcseg.benchmark.plain import build_plain
 from tfcseg.benchmark.request import PLAIN
 from tfcseg.benchmark.timing import synchronise
 from tfcseg.errors import TfcsegError
+from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.loading import load_model, resolve_precision
 
 _MIB = 1 << 20
@@ -30,7 +31,7 @@ def measure_job(job: Job) -> Outcome:
     device = torch.device(job.device)
     if is_plain:
         model = load_model(job.weights, device="cpu", precision="fp32", fold=False)
-        plain = build_plain(model, job.method["size"], device, resolve_precision(job.plain_precision, device))
+        plain = build_plain(model, job.options.size, device, resolve_precision(job.plain_precision, device))
     else:
         model = load_model(job.weights, device=job.device, precision=job.precision)
 
@@ -38,7 +39,7 @@ def measure_job(job: Job) -> Outcome:
         if is_plain:
             Path(folder).mkdir()
             return run_plain(plain, model.labels, Path(job.source), end_s, Path(folder))
-        return run_ours(model, job.contender, job.method, Path(job.source), end_s, Path(folder))
+        return run_ours(model, job.options, Path(job.source), end_s, Path(folder))
 
     before_mib = peak_mib()
     with TemporaryDirectory() as folder:
@@ -70,7 +71,8 @@ def peak_mib() -> float:
 def main() -> None:
     """Read the job, print the outcome; one line on stderr if it fails."""
     keep_freed_memory()  # as the command line does
-    job = Job(**json.load(sys.stdin))
+    content = json.load(sys.stdin)
+    job = Job(**content | {"options": InferenceOptions(**content["options"])})
     try:
         outcome = measure_job(job)
     except TfcsegError as error:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tfcseg.benchmark.plain import PlainSegformer
-from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, Method, contenders, open_plain
+from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
 from tfcseg.benchmark.timing import Spread, alternate, spread, synchronise
 from tfcseg.drawing.render import Legend, class_shares, overlay
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.masks import MaskWriter
 from tfcseg.media.reader import VideoWriter, open_frames
-from tfcseg.runs.pipeline import run
-from tfcseg.runs.result_plan import ResultOptions
+from tfcseg.model.options import InferenceOptions
+from tfcseg.runs.options import RunOptions
+from tfcseg.runs.pipeline import run_video
+from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.loading import LoadedModel
 
 _WITHOUT = {
-    "tc": ResultOptions(tc=False),
+    "flow_consistency": ResultOptions(flow_consistency=False),
     "masks": ResultOptions(masks=False),
-    "tc and masks": ResultOptions(tc=False, masks=False),
+    "flow_consistency and masks": ResultOptions(flow_consistency=False, masks=False),
 }
 """What to leave out of a run of TFC to see what it costs."""
 
@@ -62,15 +64,16 @@ def run_plain(plain: PlainSegformer, labels: LabelSet, source: Path, end_s: floa
 
 def run_ours(
     model: LoadedModel,
-    mode: str,
-    method: Method,
+    options: InferenceOptions,
     source: Path,
     end_s: float,
     folder: Path,
     results: ResultOptions | None = None,
 ) -> int:
     """Our contender as ``tfcseg run`` does it, by default with all of its default results; returns the frames."""
-    report = run(source, folder, model, mode=mode, end_s=end_s, results=results, **method)
+    inference = replace(options, compile=False)  # the model is compiled already, if at all
+    wanted = RunOptions(inference=inference, end_s=end_s, results=results or ResultOptions())
+    report = run_video(source, folder, model, wanted)
     return report.input.frames_decoded
 
 
@@ -86,7 +89,7 @@ def measure_end_to_end(contest: Contest, on_step: Callable[[int, int], None]) ->
     end_s = clip.end_s(request.clip_frames)
 
     def ours(mode: str, results: ResultOptions | None = None) -> Callable[[Path], int]:
-        return lambda folder: run_ours(contest.model, mode, contest.method, clip.path, end_s, folder, results)
+        return lambda folder: run_ours(contest.model, contest.in_mode(mode), clip.path, end_s, folder, results)
 
     runs |= {mode: ours(mode) for mode in (IMAGE, TFC) if mode in names}
     full = TFC if TFC in names else IMAGE

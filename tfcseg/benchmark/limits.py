@@ -79,8 +79,8 @@ def measure_limits(contest: Contest, on_step: Callable[[int, int], None]) -> dic
                 found[name].append(frames / (time.perf_counter() - started_s))
         on_step(number + 1, rounds + 1)
     counted = contest.model
-    if request.compile:  # compiled code does not say what it multiplies
-        counted = load_model(contest.weights, device=request.device, precision=request.precision)
+    if contest.options.compile:  # compiled code does not say what it multiplies
+        counted = load_model(contest.weights, device=request.device.device, precision=request.device.precision)
     gflops = {mode: _gflops_per_frame(contest, counted, mode) for mode in (IMAGE, TFC)}
     if has_transformers():
         plain = open_plain(contest)
@@ -103,8 +103,8 @@ def measure_surroundings(contest: Contest, on_step: Callable[[int, int], None]) 
         "render": lambda: _rendered(contest, frames),
         "encode": lambda: _encode(contest, pictures),
         "masks": lambda: _write_masks(contest, frames),
-        "stability with tc": lambda: _compare(frames, use_flow=True),
-        "stability without tc": lambda: _compare(frames, use_flow=False),
+        "stability with flow": lambda: _compare(frames, use_flow=True),
+        "stability without flow": lambda: _compare(frames, use_flow=False),
     }
     samples: dict[str, list[float]] = {name: [] for name in works}
     rounds = contest.request.rounds
@@ -119,7 +119,7 @@ def measure_surroundings(contest: Contest, on_step: Callable[[int, int], None]) 
 
 
 def _gflops_per_frame(contest: Contest, model: LoadedModel, mode: str) -> float | None:
-    options = checked_options(model, mode=mode, **contest.method)
+    options = checked_options(model, contest.options, mode=mode)
     step = options.keyframe_interval
     images = contest.clip.images
     samples = [images[first : first + step] for first in range(0, len(images) - step + 1, step)] or [images]

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfcseg.benchmark.clips import Clip
-from tfcseg.benchmark.request import PLAIN, Contest, Method, contenders
+from tfcseg.benchmark.request import PLAIN, Contest, contenders
 from tfcseg.benchmark.result import Memory
 from tfcseg.errors import TfcsegError
+from tfcseg.model.options import InferenceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Job:
     device: str
     precision: str
     plain_precision: str
-    method: Method
+    options: InferenceOptions
     source: str
     end_s: float
     warm_up_end_s: float | None
@@ -61,13 +62,14 @@ def job_for(contest: Contest, contender: str, clip: Clip, frames: int | None = N
     request = contest.request
     if frames is None:
         frames = request.plain_frames if contender == PLAIN else request.clip_frames
+    options = contest.options if contender == PLAIN else contest.in_mode(contender)
     return Job(
         contender,
         str(contest.weights),
         str(contest.model.device),
-        request.precision,
+        request.device.precision,
         request.plain_precision,
-        contest.method,
+        options,
         str(clip.path),
         clip.end_s(frames),
         clip.end_s(warm_up_frames) if warm_up_frames else None,

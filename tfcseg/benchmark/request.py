@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -17,10 +16,12 @@ from tfcseg.benchmark.plain import PlainSegformer, build_plain, has_transformers
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.errors import UsageError
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.options import InferenceOptions, checked_options
-from tfcseg.inference.segment import segment
+from tfcseg.inference.options import checked_options
+from tfcseg.inference.segment import segment_with
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Image
+from tfcseg.model.options import InferenceOptions
+from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, load_model, resolve_device, resolve_precision
 
 PLAIN, IMAGE, TFC = "plain", "image", "tfc"
@@ -28,18 +29,6 @@ PLAIN, IMAGE, TFC = "plain", "image", "tfc"
 
 PARTS = ("model", "end-to-end", "stages", "limits", "memory")
 SYNTHETIC_SIZE = (480, 854)
-
-
-class Method(TypedDict):
-    """Keyword arguments that `segment` and `run` take for the method; the mode comes from the contender."""
-
-    keyframe_interval: int
-    threshold: float
-    size: int
-    correlation: str
-    keyframe_position: str
-    keyframe_carry: float
-    latency: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +43,10 @@ class Request:
     video: Path | None = None
     """None: the synthetic clip."""
     synthetic_size: tuple[int, int] = SYNTHETIC_SIZE
-    size: int | None = None
-    keyframe_interval: int | None = None
-    threshold: float | None = None
+    inference: InferenceOptions = InferenceOptions()
     updated_fraction: float | None = None
     """Choose the threshold so that TFC repairs this share of the points between keyframes."""
-    correlation: str | None = None
-    keyframe_position: str | None = None
-    keyframe_carry: float | None = None
-    latency: str = "normal"
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
+    device: DeviceOptions = DeviceOptions()
     plain_precision: str = "fp32"
     frames: int = 24
     """Decoded frames for the network alone."""
@@ -85,7 +66,7 @@ class Request:
             raise UsageError(f"nothing is left to measure; name one or more of {', '.join(PARTS)}")
         if self.video is not None and str(self.video) == "-":
             raise UsageError("a stream can be read only once, but every round reads the clip; save it to a file")
-        if self.updated_fraction is not None and self.threshold is not None:
+        if self.updated_fraction is not None and self.inference.threshold is not None:
             raise UsageError("a threshold and a fraction of points to choose it by exclude each other; give one")
         if self.updated_fraction is not None and not 0 <= self.updated_fraction <= 1:
             raise UsageError(f"a fraction of {self.updated_fraction:g} of the points is not between 0 and 1")
@@ -110,27 +91,17 @@ class Contest:
     compile_s: float | None = None
     """Seconds that compiling the model took; None if it is not compiled."""
 
-    @property
-    def method(self) -> Method:
-        """Options of our contenders for `segment` and `run`."""
-        options = self.options
-        return Method(
-            keyframe_interval=options.keyframe_interval,
-            threshold=options.threshold,
-            size=options.size,
-            correlation=options.correlation,
-            keyframe_position=options.keyframe_position,
-            keyframe_carry=options.keyframe_carry,
-            latency=options.latency,
-        )
+    def in_mode(self, mode: str) -> InferenceOptions:
+        """Options of one of our contenders, whose mode is its name."""
+        return checked_options(self.model, self.options, mode=mode)
 
     def segment(self, mode: str, images: Sequence[Image]) -> list[SegmentedFrame]:
         """One of our contenders on decoded frames."""
-        return list(segment(images, self.model, mode=mode, **self.method))
+        return list(segment_with(images, self.model, self.in_mode(mode)))
 
     def workers(self, mode: str) -> int:
         """Intervals that one of our contenders computes at the same time."""
-        return IntervalNetwork(self.model, checked_options(self.model, mode=mode, **self.method)).workers
+        return IntervalNetwork(self.model, self.in_mode(mode)).workers
 
 
 @contextmanager
@@ -140,8 +111,8 @@ def open_contest(request: Request) -> Iterator[Contest]:
     UsageError, InputError or WeightsError for what cannot be had.
     """
     request.check()
-    device = resolve_device(request.device)
-    resolve_precision(request.precision, device)
+    device = resolve_device(request.device.device)
+    resolve_precision(request.device.precision, device)
     plain_precision = resolve_precision(request.plain_precision, device)
     with TemporaryDirectory(prefix="tfcseg-bench-") as name:
         folder = Path(name)
@@ -150,32 +121,19 @@ def open_contest(request: Request) -> Iterator[Contest]:
         if request.backbone is not None:
             file = folder / f"random-{request.backbone}.safetensors"
             weights = write_random_model(file, request.backbone, request.classes, clip.images[:1])
-        model = load_model(weights, device=request.device, precision=request.precision)
-        options = checked_options(
-            model,
-            keyframe_interval=request.keyframe_interval,
-            threshold=request.threshold,
-            size=request.size,
-            correlation=request.correlation,
-            keyframe_position=request.keyframe_position,
-            keyframe_carry=request.keyframe_carry,
-            latency=request.latency,
-            compile=request.compile,
-        )
+        model = load_model(weights, device=request.device.device, precision=request.device.precision)
+        options = checked_options(model, request.inference)
         contest = Contest(request, folder, clip, weights, model, options, plain_precision)
         if request.updated_fraction is not None:
             contest = replace(contest, options=_with_threshold(contest, request.updated_fraction))
-        yield replace(contest, compile_s=_compile(contest)) if request.compile else contest
+        yield replace(contest, compile_s=_compile(contest)) if options.compile else contest
 
 
 def _compile(contest: Contest) -> float:
     """Compile the model for both of our contenders; the seconds it took."""
     modes = {IMAGE, contest.options.mode}
     return sum(
-        IntervalNetwork(contest.model, checked_options(contest.model, mode=mode, **contest.method)).compile(
-            contest.clip.size
-        )
-        for mode in sorted(modes)
+        IntervalNetwork(contest.model, contest.in_mode(mode)).compile(contest.clip.size) for mode in sorted(modes)
     )
 
 

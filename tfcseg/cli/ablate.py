@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -10,11 +9,13 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.ablation_tables import print_ablation
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.cli.scores import fail_if_incomplete
 from tfcseg.cli.values import list_of, one_of
-from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS
+from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
+from tfcseg.weights.device import DeviceOptions
 
 _SETTINGS = ("paper", "model")
 _BY_SETTINGS = "as --settings says"
@@ -26,8 +27,10 @@ def _row_names() -> list[str]:
     return row_names()
 
 
+@grouped
 def command(
     context: typer.Context,
+    *,
     root: Annotated[
         Path,
         typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.", show_default=False),
@@ -57,42 +60,13 @@ def command(
             autocompletion=options.completing(lambda: _SETTINGS),
         ),
     ] = "paper",
-    correlation: Annotated[
-        str | None,
-        typer.Option(
-            help="[bold]paper[/] or [bold]aligned[/].",
-            show_default=_BY_SETTINGS,
-            callback=one_of("correlation", CORRELATIONS),
-            autocompletion=options.completing(lambda: CORRELATIONS),
-        ),
-    ] = None,
-    keyframe_interval: Annotated[
-        int | None, typer.Option(help="Every n-th frame is a keyframe.", show_default=_BY_SETTINGS)
-    ] = None,
-    keyframe_position: Annotated[
-        str | None,
-        typer.Option(
-            help="[bold]first[/] or [bold]middle[/] of the interval.",
-            show_default=_BY_SETTINGS,
-            callback=one_of("keyframe position", KEYFRAME_POSITIONS),
-            autocompletion=options.completing(lambda: KEYFRAME_POSITIONS),
-        ),
-    ] = None,
-    keyframe_carry: Annotated[
-        float | None,
-        typer.Option(help="Keyframes of row carry keep so much of the one before.", show_default=_BY_SETTINGS),
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Points less similar are recomputed.", show_default=_BY_SETTINGS)
-    ] = None,
-    size: options.Size = None,
+    inference: Annotated[InferenceOptions, Without("mode", "latency", "compile", default_text=_BY_SETTINGS)],
     split: options.Split = "val",
     protocol: options.Protocol = "vspw",
     label_map: options.LabelMap = None,
     limit: options.Limit = None,
     skip_bad: options.SkipBad = False,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.ResultOnly = False,
@@ -108,21 +82,19 @@ def command(
     from tfcseg.comparison import Scope
     from tfcseg.metrics.scores import VcProtocol
     from tfcseg.report import write_json
-    from tfcseg.research.ablation.ablate import Settings, ablate
+    from tfcseg.research.ablation.ablate import ablate
 
-    given = {name: value for name, value in options.network_options(context).items() if value is not None}
-    base = Settings() if settings == "paper" else Settings(None, None, None, None, None)
+    base = PAPER_OPTIONS if settings == "paper" else InferenceOptions()
     with claimed_file(output, [root], overwrite=overwrite):
         with stage_progress("videos", shown=not quiet) as on_progress:
             result = ablate(
                 root,
                 model,
-                replace(base, **given),
+                inference.completed_by(base),
                 rows=rows or None,
                 without_bce=without_bce,
                 scope=Scope(split, cast(VcProtocol, protocol), label_map, limit, skip_bad),
                 device=device,
-                precision=precision,
                 on_progress=on_progress,
             )
         if output is not None:

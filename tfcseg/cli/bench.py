@@ -12,10 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, stderr
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.cli.speeds import print_benchmark, print_scaling
 from tfcseg.cli.values import list_of, whole_numbers
 from tfcseg.errors import UsageError
+from tfcseg.model.options import InferenceOptions
+from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
     from tfcseg.benchmark import Request
@@ -24,8 +27,10 @@ _PARTS = ("model", "end-to-end", "stages", "limits", "memory")
 _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 
 
+@grouped
 def command(
     context: typer.Context,
+    *,
     video: Annotated[
         Path | None,
         typer.Argument(help="A video.", show_default="the demo clip, or one that is made", metavar="VIDEO"),
@@ -80,16 +85,8 @@ def command(
         float | None,
         typer.Option(help="Choose the threshold so that this share of the points is recomputed.", show_default=False),
     ] = None,
-    keyframe_interval: options.KeyframeInterval = None,
-    threshold: options.Threshold = None,
-    size: options.Size = None,
-    correlation: options.Correlation = None,
-    keyframe_position: options.KeyframePosition = None,
-    keyframe_carry: options.KeyframeCarry = None,
-    latency: options.Latency = "normal",
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    compile_network: options.Compile = False,
+    inference: Annotated[InferenceOptions, Without("mode")],
+    device: DeviceOptions,
     plain_precision: Annotated[str, typer.Option(help="Precision of plain SegFormer.")] = "fp32",
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -107,7 +104,7 @@ def command(
         raise UsageError(f"--synthetic makes a clip, but there is one already: {str(video)!r}; leave one out")
     if scaling is not None and output is None:
         raise UsageError("--scaling writes several files; give a folder for them with -o")
-    if scaling is not None and compile_network:
+    if scaling is not None and inference.compile:
         raise UsageError("--scaling measures many sizes, each of which would be compiled; leave --compile out")
     if values and scaling is None:
         raise UsageError("--values are those of --scaling; say what is to grow")
@@ -123,17 +120,9 @@ def command(
         backbone=backbone,
         classes=classes,
         video=video or (_DEMO if synthetic is None and _DEMO.is_file() else None),
-        size=size,
-        keyframe_interval=keyframe_interval,
-        threshold=threshold,
+        inference=inference,
         updated_fraction=updated_fraction,
-        correlation=correlation,
-        keyframe_position=keyframe_position,
-        keyframe_carry=keyframe_carry,
-        latency=latency,
         device=device,
-        precision=precision,
-        compile=compile_network,
         plain_precision=plain_precision,
         frames=frames,
         clip_frames=clip_frames,

@@ -11,11 +11,13 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.console import print_line, print_warning
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.scores import fail_if_incomplete, print_comparison, print_json
 from tfcseg.cli.values import list_of, whole_numbers
 from tfcseg.errors import UsageError
-from tfcseg.model.config import MODE_VARIANTS
+from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
+from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
     from tfcseg.comparison import Comparison
@@ -26,8 +28,10 @@ _VIDEO_OPTIONS = ("start", "end")
 _MODES = ("image", "reuse", "tfc-paper", "tfc")
 
 
+@grouped
 def command(
     context: typer.Context,
+    *,
     source: Annotated[
         str,
         typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.", show_default=False),
@@ -61,13 +65,8 @@ def command(
         ),
     ] = None,
     model: options.Model = "default",
-    keyframe_interval: options.KeyframeInterval = None,
-    threshold: options.Threshold = None,
-    size: options.Size = None,
-    correlation: options.Correlation = None,
-    keyframe_position: options.KeyframePosition = None,
-    keyframe_carry: options.KeyframeCarry = None,
-    tc: options.MeasureTc = True,
+    inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
+    flow_consistency: options.MeasureFlowConsistency = True,
     start: options.Start = None,
     end: options.End = None,
     split: options.Split = "val",
@@ -75,8 +74,7 @@ def command(
     label_map: options.LabelMap = None,
     limit: options.Limit = None,
     skip_bad: options.SkipBad = False,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.ResultOnly = False,
@@ -96,8 +94,8 @@ def command(
         modes=modes or _MODES,
         intervals=cast("list[int] | None", intervals) or (),
         baseline=baseline,
-        tc=tc,
-        **options.network_options(context),
+        flow_consistency=flow_consistency,
+        inference=inference,
     )
     with stage_progress("videos" if is_dataset else "frames", shown=not quiet) as on_progress:
         compare: Callable[..., Comparison] = (
@@ -111,7 +109,6 @@ def command(
             model,
             plan,
             device=device,
-            precision=precision,
             overwrite=overwrite,
             on_progress=on_progress,
         )

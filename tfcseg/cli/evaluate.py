@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -14,8 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, print_warning, stderr
+from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.cli.scores import fail_if_incomplete, print_evaluation, print_json
 from tfcseg.errors import OutputError, TfcsegError, UsageError
+from tfcseg.model.options import InferenceOptions
+from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,12 +32,14 @@ if TYPE_CHECKING:
     from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
     from tfcseg.metrics.scores import VcProtocol
 
-_MODEL_OPTIONS = ("model", *options.NETWORK, "device", "precision", "label_map")
+_MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions), "label_map")
 _NOTES_SHOWN = 10
 
 
+@grouped
 def command(
     context: typer.Context,
+    *,
     root: Annotated[
         Path,
         typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.", show_default=False),
@@ -47,18 +53,12 @@ def command(
         ),
     ] = None,
     model: options.Model = "default",
-    mode: options.Mode = "tfc",
-    keyframe_interval: options.KeyframeInterval = None,
-    threshold: options.Threshold = None,
-    size: options.Size = None,
-    correlation: options.Correlation = None,
-    keyframe_position: options.KeyframePosition = None,
-    keyframe_carry: options.KeyframeCarry = None,
+    inference: Annotated[InferenceOptions, Without("latency", "compile")],
     protocol: options.Protocol = "vspw",
     label_map: options.LabelMap = None,
     limit: options.Limit = None,
     skip_bad: options.SkipBad = False,
-    tc: options.MeasureTc = True,
+    flow_consistency: options.MeasureFlowConsistency = True,
     save_masks: Annotated[
         Path | None, typer.Option(help="Write what is scored, in the layout of --predictions.", show_default=False)
     ] = None,
@@ -68,15 +68,14 @@ def command(
             "--output", "-o", help="Write eval.json, eval.html, per_class.csv, per_video.csv.", show_default=False
         ),
     ] = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.ResultOnly = False,
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Score a model on a VSPW folder: mIoU, wIoU, video consistency (VC), temporal consistency (TC), speed.
+    """Score a model on a VSPW folder: mIoU, wIoU, video consistency (VC), flow consistency, speed.
 
     Under torchrun the processes share the videos. Exit code 1 if data was missing, unless --skip-bad.
 
@@ -104,8 +103,8 @@ def command(
                 folder = PredictionFolder(predictions)
                 source: dict[str, Any] = {"predict": folder, "provenance": folder.provenance()}
         if predictions is None:
-            wanted = options.network_options(context)
-            source = _model_source(model, _device_of(shard, device), precision, wanted, dataset, label_map)
+            place = replace(device, device=_device_of(shard, device.device))
+            source = _model_source(model, place, inference, dataset, label_map)
         writer = PredictionWriter(save_masks) if save_masks is not None else None
         mine = len(dataset.videos[:limit][shard.rank :: shard.count])
         on_frame, on_video = stack.enter_context(_progress(mine, writer, shown=is_first and not quiet))
@@ -116,7 +115,7 @@ def command(
                 protocol=cast("VcProtocol", protocol),
                 limit=limit,
                 skip_bad=skip_bad,
-                measure_tc=tc,
+                measure_flow_consistency=flow_consistency,
                 shard=shard,
                 on_frame=on_frame,
                 on_video=on_video,
@@ -143,7 +142,7 @@ def _refuse_model_options(context: typer.Context) -> None:
 
 
 def _model_source(
-    name: str, device: str, precision: str, wanted: dict[str, Any], dataset: VspwDataset, label_map: Path | None
+    name: str, device: DeviceOptions, inference: InferenceOptions, dataset: VspwDataset, label_map: Path | None
 ) -> dict[str, Any]:
     """Keyword arguments of `evaluate` for the predictions of a model."""
     from tfcseg.evaluation.model_source import ModelPredictions
@@ -151,12 +150,12 @@ def _model_source(
     from tfcseg.labels.label_maps import read_label_map
     from tfcseg.weights.loading import load_model
 
-    loaded = load_model(name, device=device, precision=precision)
-    predictions = ModelPredictions(loaded, checked_options(loaded, **wanted))
+    loaded = load_model(name, device=device.device, precision=device.precision)
+    predictions = ModelPredictions(loaded, checked_options(loaded, inference))
     return {
         "predict": predictions,
         "provenance": predictions.provenance(label_map),
-        "mode": wanted["mode"],
+        "mode": inference.mode,
         "model_labels": loaded.labels,
         "label_map": None if label_map is None else read_label_map(label_map, loaded.labels, dataset.labels),
         "model_s": lambda: predictions.model_s,

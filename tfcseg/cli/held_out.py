@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli import options
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.held_out_tables import print_clips, print_stills
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.cli.values import list_of
-from tfcseg.model.config import MODE_VARIANTS
+from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
+from tfcseg.weights.device import DeviceOptions
 
 Models = Annotated[
     list[str] | None,
@@ -39,7 +41,9 @@ ResultFile = Annotated[
 ]
 
 
+@grouped
 def stills(
+    *,
     sets: Annotated[
         list[Path],
         typer.Argument(
@@ -50,8 +54,7 @@ def stills(
     models: Models = None,
     teachers: Teachers = None,
     output: ResultFile = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.ResultOnly = False,
@@ -74,7 +77,6 @@ def stills(
                 models or ["default"],
                 _teacher_files(teachers),
                 device=device,
-                precision=precision,
                 on_progress=on_progress,
             )
         if output is not None:
@@ -82,7 +84,9 @@ def stills(
     show_result(result, print_stills, output, as_json=as_json, quiet=quiet)
 
 
+@grouped
 def clips(
+    *,
     sources: Annotated[list[Path], typer.Argument(help="Videos, or folders of frames.", show_default=False)],
     models: Models = None,
     teachers: Teachers = None,
@@ -96,19 +100,20 @@ def clips(
             autocompletion=options.completing(lambda: MODE_VARIANTS),
         ),
     ] = None,
-    keyframe_interval: options.KeyframeInterval = None,
+    inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
     first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip that are seen.")] = 8.0,
     max_frames: Annotated[int, typer.Option(min=2, help="Frames of each clip that are seen at most.")] = 120,
     output: ResultFile = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.ResultOnly = False,
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Measure how steady labels are on unlabelled clips, mode against mode: TC, label change, VC by teachers' labels.
+    """Measure how steady labels are on unlabelled clips, mode against mode.
+
+    Flow consistency, label change, and VC by teachers' labels.
 
     Example: tfcseg eval-clips assets/demo.mp4 --max-frames 6 --teachers teachers
     """
@@ -122,11 +127,10 @@ def clips(
                 models or ["default"],
                 _teacher_files(teachers),
                 modes=modes or ["image", "tfc"],
-                keyframe_interval=keyframe_interval,
+                inference=inference,
                 first_s=first,
                 max_frames=max_frames,
                 device=device,
-                precision=precision,
                 on_progress=on_progress,
             )
         if output is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _NOTHING = "–"
 _COLUMNS = (
-    ("TC", "tc"),
+    ("flow consistency", "flow_consistency"),
     ("label\nchange", "label_change"),
     ("VC8", "vc8"),
     ("VC16", "vc16"),
@@ -55,7 +55,7 @@ def print_clips(result: ClipsResult) -> None:
             )
             console.print(_clip_table(result, scores, mode))
     teachers = f"VC by labels of {', '.join(result.teachers)}; " if result.teachers else ""
-    console.print(plain(f"{teachers}TC along {result.tc_flow}"), soft_wrap=True)
+    console.print(plain(f"{teachers}flow consistency along {result.optical_flow}"), soft_wrap=True)
 
 
 def _still_cells(scores: NetworkScores, sets: list[str], vocabulary: str) -> list[str]:

@@ -90,7 +90,7 @@ def _show_one(name: str, *, as_json: bool) -> None:
 
 
 def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
-    config = card.config
+    config, used = card.config, card.config.defaults
     scores = [f"{title} {_score(card.measured[key])}" for title, key in _SCORES.items() if key in card.measured]
     return [
         ("name", card.name),
@@ -102,8 +102,8 @@ def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("backbone", f"{config.backbone}, for frames of {card.preprocessing.size} px on the short side"),
         (
             "method",
-            f"keyframe interval {config.keyframe_interval} ({config.keyframe_position}), threshold "
-            f"{config.threshold:g}, {config.correlation} correlation, carry {config.keyframe_carry:g}",
+            f"keyframe interval {used.keyframe_interval} ({used.keyframe_position}), threshold "
+            f"{used.threshold:g}, {used.correlation} correlation, carry {used.keyframe_carry:g}",
         ),
         ("measured", f"{', '.join(scores)} on {card.measured.get('data')}" if scores else "nothing"),
         ("classes", f"{len(card.labels)} ({card.labels.name})"),
@@ -127,8 +127,11 @@ def _score(value: object) -> str:
 
 def _facts(path: Path, sha256: str | None) -> dict[str, Any]:
     from tfcseg.weights.loading import count_parameters, read_card
+    from tfcseg.weights.segformer_file import weights_in
 
     card = read_card(path)
+    if path.is_dir():
+        path = weights_in(path)
     return {
         "name": card.name,
         "path": str(path),

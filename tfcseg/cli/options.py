@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,23 +20,10 @@ from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
-from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODES
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PROTOCOLS = ("vspw", "strict")
-NETWORK = (
-    *("mode", "keyframe_interval", "threshold", "size", "correlation", "keyframe_position", "keyframe_carry"),
-    "latency",
-)
-"""Parameters that say how frames go through the network."""
 
 logger = logging.getLogger(__name__)
-
-
-def network_options(context: typer.Context) -> dict[str, Any]:
-    """What the user said of ``NETWORK``, as keyword arguments; None where the model's default stands."""
-    return {name: context.params[name] for name in NETWORK if name in context.params}
 
 
 def was_given(context: typer.Context, name: str) -> bool:
@@ -112,69 +99,14 @@ Model = Annotated[
         autocompletion=completing(model_names),
     ),
 ]
-Mode = Annotated[
-    str,
-    typer.Option(
-        help="[bold]tfc[/], [bold]blend[/] (the full network on every frame, steadied), [bold]reuse[/] (keyframe reuse "
-        "alone) or [bold]image[/] (every frame by itself).",
-        callback=one_of("mode", MODES),
-        autocompletion=completing(lambda: MODES),
-    ),
-]
-KeyframeInterval = Annotated[
-    int | None, typer.Option(help="Every n-th frame is a keyframe.", show_default="the model's")
-]
-Threshold = Annotated[
-    float | None,
-    typer.Option(help="Points less similar than this are recomputed.", show_default="the model's"),
-]
-Size = Annotated[int | None, typer.Option(help="Short side of the network's input in px.", show_default="the model's")]
-Correlation = Annotated[
-    str | None,
-    typer.Option(
-        help="Compare with the keyframe at the same position ([bold]paper[/]) or at the best match ([bold]aligned[/]).",
-        show_default="the model's",
-        callback=one_of("correlation", CORRELATIONS),
-        autocompletion=completing(lambda: CORRELATIONS),
-    ),
-]
-KeyframePosition = Annotated[
-    str | None,
-    typer.Option(
-        help="Which frame of an interval is its keyframe: [bold]first[/] (the paper's) or [bold]middle[/].",
-        show_default="the model's",
-        callback=one_of("keyframe position", KEYFRAME_POSITIONS),
-        autocompletion=completing(lambda: KEYFRAME_POSITIONS),
-    ),
-]
-KeyframeCarry = Annotated[
-    float | None,
-    typer.Option(
-        help="How much of the keyframe before a keyframe keeps where both agree, 0 (the paper's) to 1 (steadiest).",
-        show_default="the model's",
-    ),
-]
-Latency = Annotated[
-    str,
-    typer.Option(
-        help="[bold]low[/] labels every frame before the next is read, for live input; needs the keyframe first.",
-        callback=one_of("latency", LATENCIES),
-        autocompletion=completing(lambda: LATENCIES),
-    ),
-]
-Compile = Annotated[
-    bool,
-    typer.Option(
-        "--compile",
-        help="Compile the network for this size of video first, which takes minutes; for long videos on GPUs.",
-    ),
-]
 Start = Annotated[
     float | None,
     typer.Option(help="Begin at this time of the video: 90, 1:30, 0:01:30.5 or 1m30s.", parser=seconds, metavar="TIME"),
 ]
 End = Annotated[float | None, typer.Option(help="Stop before this time of the video.", parser=seconds, metavar="TIME")]
-MeasureTc = Annotated[bool, typer.Option(help="Measure TC (optical flow), which takes longer than all other scores.")]
+MeasureFlowConsistency = Annotated[
+    bool, typer.Option(help="Measure flow consistency (optical flow), which takes longer than all other scores.")
+]
 Protocol = Annotated[
     str,
     typer.Option(
@@ -190,18 +122,6 @@ LabelMap = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Score the first videos only.", show_default="all")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, list and accept what is damaged or missing.")]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda, cuda:<number> or mps.", autocompletion=completing(lambda: DEVICES))
-]
-Precision = Annotated[
-    str,
-    typer.Option(
-        help="auto, fp32, bf16 or fp16 (auto: fp16 on CUDA; bf16 on a CPU where the model's labels stay the same; else "
-        "fp32).",
-        callback=one_of("precision", PRECISIONS),
-        autocompletion=completing(lambda: PRECISIONS),
-    ),
-]
 Output = Annotated[
     Path | None,
     typer.Option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 import sys
 from typing import Any, cast
@@ -28,6 +29,7 @@ class Program(TyperGroup):
         logging.captureWarnings(True)
         try:
             code = super().main(*args, **{"prog_name": "tfcseg", **extra, "standalone_mode": False})
+            sys.stdout.flush()
         except (TfcsegError, _TyperUsageError) as error:
             code = _say(error)
         finally:
@@ -46,6 +48,7 @@ class Program(TyperGroup):
         if not args and not ctx.resilient_parsing:
             typer.echo(ctx.get_help())
             raise typer.Exit(UsageError.exit_code)
+        _refuse_empty(args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -77,6 +80,14 @@ class Program(TyperGroup):
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             raise UsageError(f"no command {name!r}; {hint(name, list(self.commands))}")
         return super().resolve_command(ctx, args)
+
+
+def _refuse_empty(args: list[str]) -> None:
+    """UsageError for an argument or a value without a letter, as a variable leaves it that is not set."""
+    options = args[: args.index("--")] if "--" in args else args
+    for before, argument in zip(["tfcseg", *args], args, strict=False):
+        if not argument or (argument in options and re.fullmatch(r"--[a-z-]+=", argument)):
+            raise UsageError(f"the argument after {before!r} is empty: {argument!r}; is a variable not set?")
 
 
 def _say(error: Exception) -> int:

@@ -9,10 +9,13 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_line
+from tfcseg.cli.groups import Without, grouped
+from tfcseg.model.options import InferenceOptions
 
 
+@grouped
 def command(
-    context: typer.Context,
+    *,
     weights: Annotated[Path, typer.Argument(help="A weights file, e.g. best.safetensors of a training run.")],
     name: Annotated[str, typer.Option(help="Name of the model in the registry.")],
     measure_on: Annotated[Path, typer.Option("--measure", help="VSPW folder to measure on, in image and tfc mode.")],
@@ -21,11 +24,7 @@ def command(
     description: Annotated[str, typer.Option(help="One line for the model card.")] = "",
     trained_on: Annotated[str | None, typer.Option(help="Data and their licences.", show_default="as trained")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights.", show_default="as trained")] = None,
-    correlation: options.Correlation = None,
-    keyframe_position: options.KeyframePosition = None,
-    keyframe_carry: options.KeyframeCarry = None,
-    keyframe_interval: options.KeyframeInterval = None,
-    threshold: options.Threshold = None,
+    inference: Annotated[InferenceOptions, Without("mode", "size", "latency", "compile")],
     default: Annotated[bool, typer.Option("--default", help="Make it the default model.")] = False,
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
@@ -39,10 +38,9 @@ def command(
     from tfcseg.files import claimed_files
     from tfcseg.research.publishing import check_registry, measure, publish
 
-    defaults = {key: value for key, value in options.network_options(context).items() if value is not None}
     with claimed_files(output, []):  # a folder that is made in vain goes again
         check_registry(output, name)
-        measured = measure(weights, measure_on, split, defaults=defaults)
+        measured = measure(weights, measure_on, split, defaults=inference)
         for key, value in measured.items():
             print_line(f"{key} {value}")
         path = publish(
@@ -52,7 +50,7 @@ def command(
             description=description,
             measured=measured,
             default=default,
-            defaults=defaults,
+            defaults=inference,
             trained_on=trained_on,
             licence=licence,
         )

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,50 +16,35 @@ from rich.table import Table
 
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, one_line, plain, print_error, print_line, print_warning, stderr
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
+from tfcseg.model.options import InferenceOptions
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
-    from tfcseg.report import Report, StabilityFacts
+    from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
     from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
-    list[str], typer.Argument(help="Videos, folders of images, or - for a video on stdin.", show_default=False)
+    list[str],
+    typer.Argument(help="Videos, folders of images or of videos, or - for a video on stdin.", show_default=False),
 ]
 
 
+@grouped
 def command(
     context: typer.Context,
+    *,
     inputs: Inputs,
     output: options.Output = None,
     model: options.Model = "default",
-    mode: options.Mode = "tfc",
-    keyframe_interval: options.KeyframeInterval = None,
-    threshold: options.Threshold = None,
-    size: options.Size = None,
-    correlation: options.Correlation = None,
-    keyframe_position: options.KeyframePosition = None,
-    keyframe_carry: options.KeyframeCarry = None,
-    latency: options.Latency = "normal",
+    inference: InferenceOptions,
     start: options.Start = None,
     end: options.End = None,
-    overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
-    masks: Annotated[bool, typer.Option(help="Write masks/00000000.png …, value = class index.")] = True,
-    csv: Annotated[bool, typer.Option(help="Write frames.csv.")] = True,
-    report: Annotated[bool, typer.Option(help="Write report.json.")] = True,
-    html: Annotated[
-        bool | None,
-        typer.Option("--html/--no-html", help="Write report.html, a page to look at.", show_default="if --report"),
-    ] = None,
-    tc: Annotated[bool, typer.Option(help="Measure TC (optical flow).")] = True,
-    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Also write side_by_side.mp4.")] = False,
-    copy_source: Annotated[
-        bool,
-        typer.Option("--copy-source", help="Also write source.mp4, so that the page plays the source anywhere."),
-    ] = False,
-    alpha: Annotated[float, typer.Option(help="Opacity of the class colours, 0 to 1.")] = 0.55,
-    legend: Annotated[bool, typer.Option(help="Draw the class legend.")] = True,
+    results: Annotated[ResultOptions, Without("classes")],
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,9 +53,7 @@ def command(
             autocompletion=options.completing(options.class_names),
         ),
     ] = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    compile_network: options.Compile = False,
+    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
@@ -86,55 +70,43 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
+    from tfcseg.runs.inputs import find_inputs, output_folders
     from tfcseg.runs.options import RunOptions
-    from tfcseg.runs.outputs import output_folders
-    from tfcseg.runs.result_plan import ResultOptions
+    from tfcseg.weights.loading import open_model
 
-    if not (overlay or masks or csv or report or html or side_by_side or copy_source or as_json):
+    if not (results.writes_anything or as_json):
         raise UsageError("every output is switched off; nothing would be written")
     options.check_range(start, end)
-    results = ResultOptions(
-        overlay=overlay,
-        masks=masks,
-        frames_csv=csv,
-        report=report,
-        html=html,
-        side_by_side=side_by_side,
-        copy_source=copy_source,
-        alpha=alpha,
-        legend=legend,
-        classes=tuple(classes or ()),
-        tc=tc,
-    )
     job = RunOptions(
-        **options.network_options(context),
+        inference=inference,
+        device=device,
         start_s=start,
         end_s=end,
-        device=device,
-        precision=precision,
-        compile=compile_network,
-        results=results,
+        results=replace(results, classes=tuple(classes or ())),
         overwrite=overwrite,
         resume=resume,
         allow_network=allow_network,
     )
-    loaded = job.load(model) if len(inputs) > 1 else model
+    found = find_inputs(inputs)
+    for note in found.notes:
+        print_warning(note)
+    loaded = open_model(model, device) if found.is_batch else model
     contents: list[Any] = []
     failures: list[tuple[str, TfcsegError]] = []
-    for source, folder in zip(inputs, output_folders(inputs, output), strict=True):
+    for source, folder in zip(found.sources, output_folders(found, output, resume=resume), strict=True):
         try:
             contents.append(_run_one(source, folder, loaded, job, quiet=quiet))
         except Interrupted:
             raise
         except TfcsegError as error:
-            if len(inputs) == 1:
+            if not found.is_batch:
                 raise
             failures.append((source, error))
             print_error(str(error))
     if as_json:
-        _print_json(contents if len(inputs) > 1 else contents[0])
+        _print_json(contents if found.is_batch else contents[0])
     if failures:
-        _print_failures(failures, len(inputs))
+        _print_failures(failures, len(found.sources))
         raise typer.Exit(1)
 
 
@@ -216,7 +188,13 @@ def _print_summary(report: Report, folder: Path) -> None:
         ),
         *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
         ("label change", _label_change(stability)),
-        ("TC", f"{_percent(stability.tc)} along optical flow" if stability.tc is not None else "not measured"),
+        (
+            "flow consistency",
+            f"{_percent(stability.flow_consistency)} along optical flow"
+            if stability.flow_consistency is not None
+            else "not measured",
+        ),
+        *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
         *([("recomputed", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
@@ -229,6 +207,11 @@ def _print_summary(report: Report, folder: Path) -> None:
 def _label_change(stability: StabilityFacts) -> str:
     pulse = f"; pulse {stability.pulse:.2f} (1 is steady)" if stability.pulse is not None else ""
     return f"{_percent(stability.label_change)} of the pixels from frame to frame{pulse}"
+
+
+def _confidence(facts: ConfidenceFacts) -> str:
+    fitted = "" if facts.temperature != 1 else "; not calibrated"
+    return f"{_percent(facts.mean)}, {_percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}{fitted}"
 
 
 def _largest(report: Report) -> list[Any]:

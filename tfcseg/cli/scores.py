@@ -52,7 +52,7 @@ def print_evaluation(result: Evaluation, name: str) -> None:
     table.add_row("windows counted", *(str(windows.counted) for windows in result.windows.values()))
     table.add_row("windows dropped", *(str(windows.dropped) for windows in result.windows.values()))
     table.add_row()
-    table.add_row("TC along optical flow", _percent(result.tc))
+    table.add_row("flow consistency along optical flow", _percent(result.flow_consistency))
     table.add_row("label change per frame", _percent(result.label_change))
     table.add_row("videos scored", str(result.videos))
     table.add_row("frames scored", str(result.frames))

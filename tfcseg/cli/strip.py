@@ -9,12 +9,17 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.values import whole_numbers
+from tfcseg.model.options import InferenceOptions
+from tfcseg.weights.device import DeviceOptions
 
 
+@grouped
 def command(
     context: typer.Context,
+    *,
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help="A video, a folder of images, or - (stdin).", show_default=False)
     ],
@@ -27,15 +32,9 @@ def command(
         typer.Option(help="Frames to show, counted from 0.", show_default="0,1,2,3", callback=whole_numbers),
     ] = None,
     model: options.Model = "default",
-    keyframe_interval: options.KeyframeInterval = None,
-    threshold: options.Threshold = None,
-    size: options.Size = None,
-    correlation: options.Correlation = None,
-    keyframe_position: options.KeyframePosition = None,
-    keyframe_carry: options.KeyframeCarry = None,
+    inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
     start: options.Start = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -55,9 +54,8 @@ def command(
             frames=cast("list[int]", frames) or range(4),
             start_s=start,
             device=device,
-            precision=precision,
             overwrite=overwrite,
             on_frame=lambda done, total: on_progress("segmenting", done, total),
-            **options.network_options(context),
+            inference=inference,
         )
     print(one_line(str(path)))

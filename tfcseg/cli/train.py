@@ -16,9 +16,15 @@ from rich.table import Table
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, plain, print_line, print_warning, stderr
 from tfcseg.errors import Interrupted, UsageError
+from tfcseg.weights.device import DEVICES
 
 if TYPE_CHECKING:
     from tfcseg.training.run import TrainListener, TrainResult
+
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda, cuda:<number> or mps.", autocompletion=options.completing(lambda: DEVICES)),
+]
 
 
 def command(
@@ -71,12 +77,19 @@ def command(
         int | None, typer.Option(help="Samples per step and process.", show_default="the recipe's")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the recipe's")] = None,
+    steady_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Show pairs of images a moment apart and weigh what they disagree in (stage image, with --teachers).",
+            show_default="0: single images",
+        ),
+    ] = None,
     bce_weight: Annotated[
         float | None,
         typer.Option(help="Weight of L_bce beside L_seg (stage tfc); 0 trains without it.", show_default="1"),
     ] = None,
     crop: Annotated[
-        int | None, typer.Option(help="Side of the training crop in px.", show_default="480, 320 with --teachers")
+        int | None, typer.Option(help="Side of the training crop in px.", show_default="480, 448 with --teachers")
     ] = None,
     size: Annotated[
         int | None,
@@ -88,7 +101,10 @@ def command(
     threads: Annotated[
         int | None, typer.Option(help="Threads of the network on the CPU.", show_default="all cores")
     ] = None,
-    device: options.Device = "auto",
+    device: Annotated[
+        str,
+        typer.Option(help="auto, cpu, cuda, cuda:<number> or mps.", autocompletion=options.completing(lambda: DEVICES)),
+    ] = "auto",
     precision: Annotated[
         str, typer.Option(help="auto, fp32 or bf16 (auto: bf16 where the hardware has it, else fp32).")
     ] = "auto",
@@ -134,6 +150,7 @@ def command(
         batch=batch,
         learning_rate=lr,
         bce_weight=bce_weight,
+        steady_weight=steady_weight,
         crop=crop,
         size=size,
         workers=workers,
@@ -207,7 +224,7 @@ def describe(record: dict[str, Any]) -> str:
         return f"step {record['step']}  validation mIoU {record['validation_miou']:.2f} (best {record['best']:.2f})"
     minutes, seconds = divmod(record["eta_s"], 60)
     hours, minutes = divmod(minutes, 60)
-    loss = "  ".join(f"{name} loss {record[name]:.4f}" for name in ("seg", "bce") if name in record)
+    loss = "  ".join(f"{name} loss {record[name]:.4f}" for name in ("seg", "steady", "bce") if name in record)
     return (
         f"step {record['step']}/{record['steps']}  {loss}  lr {record['lr']:.2e}  "
         f"{record['images_per_s']:.1f} img/s  {hours}:{minutes:02}:{seconds:02} left"

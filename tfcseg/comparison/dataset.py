@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
+from tfcseg.comparison.gallery import Gallery
 from tfcseg.comparison.machine import machine_facts
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folders
@@ -34,7 +35,8 @@ from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.frames import Image
 from tfcseg.media.images import read_image
 from tfcseg.metrics.scores import VcProtocol
-from tfcseg.weights.loading import LoadedModel, load_model
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 _SAMPLES = 3
 """Videos on whose beginnings FLOPs are counted."""
@@ -62,8 +64,7 @@ def compare_dataset(
     plan: Plan | None = None,
     *,
     scope: Scope | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Comparison:
@@ -81,13 +82,14 @@ def compare_dataset(
     inputs = [root] if plan.baseline is None else [root, plan.baseline]
     with claimed_files(folder, _result_names(folder, plan), inputs=inputs, overwrite=overwrite) as clear:
         baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
-        loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
+        loaded = open_model(model, device)
         wanted = plan.without_doubles(loaded)
-        job = _DatasetComparison(dataset, folder, wanted, scope, loaded, on_progress)
+        gallery = Gallery(dataset, dataset.videos[: scope.limit])
+        job = _DatasetComparison(dataset, folder, wanted, scope, loaded, gallery, on_progress)
         runs = wanted.runs(loaded)
         clear()
         result = job.result(baseline, runs)
-        write_page(folder / COMPARE_HTML, result)
+        write_page(folder / COMPARE_HTML, result, gallery)
         write_comparison(folder / COMPARE_JSON, result)
     return result
 
@@ -105,6 +107,7 @@ class _DatasetComparison:
     plan: Plan
     scope: Scope
     model: LoadedModel
+    gallery: Gallery
     on_progress: OnProgress
 
     def result(self, baseline: PredictionFolder | None, runs: Sequence[Run]) -> Comparison:
@@ -187,7 +190,8 @@ class _DatasetComparison:
             protocol=self.scope.protocol,
             limit=self.scope.limit,
             skip_bad=self.scope.skip_bad,
-            measure_tc=self.plan.tc,
+            measure_flow_consistency=self.plan.flow_consistency,
+            on_frame=self.gallery.watch(name),
             on_video=lambda score: self.on_progress(stage, next(done), total),
             **options,
         )
@@ -218,7 +222,7 @@ class _DatasetComparison:
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float | None]:
-    keys = ("miou", "miou_all", "wiou", "vc8", "vc16", "tc", "label_change")
+    keys = ("miou", "miou_all", "wiou", "vc8", "vc16", "flow_consistency", "label_change")
     return {key: getattr(evaluation, key) for key in keys}
 
 

@@ -9,9 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.media.frames import Image
 from tfcseg.model.carry_over import Carried
+from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.loading import LoadedModel
 
 FLOPS_FACTS = {

@@ -51,9 +51,9 @@ class MaskFolder:
             )
         return mask
 
-    def measure(self, frames: Iterable[Frame], labels: LabelSet, *, tc: bool) -> dict[str, float | None]:
-        """Label change and TC in percent over all ``frames``; DataError unless there is exactly one mask per frame."""
-        meter = ConsistencyMeter(use_flow=tc)
+    def measure(self, frames: Iterable[Frame], labels: LabelSet, *, flow_consistency: bool) -> dict[str, float | None]:
+        """Label change and flow consistency in percent; DataError unless there is exactly one mask per frame."""
+        meter = ConsistencyMeter(use_flow=flow_consistency)
         changes: list[float] = []
         agreements: list[float] = []
         count = 0
@@ -62,11 +62,11 @@ class MaskFolder:
             found = meter.update(frame.image, self.read(frame, labels))
             if found.label_change is not None:
                 changes.append(found.label_change)
-            if found.tc is not None:
-                agreements.append(found.tc)
+            if found.flow_consistency is not None:
+                agreements.append(found.flow_consistency)
         if count != len(self):
             raise DataError(f"{self.directory}: {len(self)} masks for {count} frames; give one per frame")
-        return {"label_change": _percent(changes), "tc": _percent(agreements)}
+        return {"label_change": _percent(changes), "flow_consistency": _percent(agreements)}
 
 
 def _percent(shares: list[float]) -> float | None:

@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from tfcseg.comparison import scatter
+from tfcseg.comparison.gallery import Gallery
+from tfcseg.comparison.plan import BASELINE
 from tfcseg.comparison.result import METRICS, Comparison, Metric
 from tfcseg.report.html import write_html
 from tfcseg.report.player import SERIES, View, lanes, new_timeline, player_data, source_view
@@ -17,11 +19,14 @@ from tfcseg.report.thinning import ThinnedSeries
 _FALLING = frozenset({"label_change", "keyframe_ms", "non_keyframe_ms"})
 """Metrics that are better when they are lower, besides those that count GFLOPs."""
 
-_FIGURES = ("miou", "vc8", "vc16", "label_change", "tc", "model_fps", "fps", "gflops_per_frame")
+_FIGURES = ("miou", "vc8", "vc16", "label_change", "flow_consistency", "model_fps", "fps", "gflops_per_frame")
 
 
-def write_page(path: Path, comparison: Comparison) -> None:
-    """Write the page of ``comparison`` beside its results, complete or not at all; OutputError if that fails."""
+def write_page(path: Path, comparison: Comparison, gallery: Gallery | None = None) -> None:
+    """Write the page of ``comparison`` beside its results, complete or not at all; OutputError if that fails.
+
+    ``gallery`` has pictures of a data set.
+    """
     folder = path.parent
     is_baseline = bool(comparison.options["baseline"])
     names = {mode: "baseline" if mode == "image" and is_baseline else mode for mode in comparison.modes}
@@ -40,14 +45,19 @@ def write_page(path: Path, comparison: Comparison) -> None:
             if (folder / output / page).is_file()
         },
         "views": [],
+        "gallery": [],
     }
+    if gallery is not None:
+        folders = {BASELINE if name == "baseline" else mode: name for mode, name in names.items()}
+        candidate, reference = (BASELINE if names[mode] == "baseline" else mode for mode in comparison.ratio_of)
+        context |= gallery.pictures(folders, reference, candidate)
     data = None
     read = {mode: _read_frames(folder / mode / "frames.csv") for mode in comparison.modes}
     frames = {mode: found for mode, found in read.items() if found is not None}
     if comparison.kind == "video" and frames:
         timeline, start_s = list(frames.values())[-1]
         views = _views(folder, comparison, names, start_s)
-        drawn = lanes({mode: series for mode, (series, _) in frames.items()}, ("label_change", "tc"))
+        drawn = lanes({mode: series for mode, (series, _) in frames.items()}, ("label_change", "flow_consistency"))
         height, width = comparison.resolution["source"]
         context |= {"views": views, "lanes": drawn, "frames": timeline.frames, "width": width, "height": height}
         data = player_data(views, drawn, timeline, Fraction(comparison.input["frame_rate"]))

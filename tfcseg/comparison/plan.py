@@ -10,9 +10,9 @@ from typing import Any
 
 from tfcseg.errors import UsageError
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.options import InferenceOptions, check_variants, variant_options
+from tfcseg.inference.options import check_variants, variant_options
 from tfcseg.media.frames import Image
-from tfcseg.model.config import MODE_VARIANTS
+from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.loading import LoadedModel
 
 MAX_SAMPLE = 32
@@ -44,21 +44,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to compare; None leaves an option to the model. UsageError for what makes no sense."""
+    """What to compare. UsageError for what makes no sense."""
 
     modes: Sequence[str] = DEFAULT_MODES
     intervals: Sequence[int] = ()
-    """Keyframe intervals of the trade-off plot, besides ``keyframe_interval``."""
+    """Keyframe intervals of the trade-off plot, besides that of ``inference``."""
     baseline: str | Path | None = None
     """Masks of another program, which then stand for the mode ``image``."""
-    keyframe_interval: int | None = None
-    threshold: float | None = None
-    size: int | None = None
-    correlation: str | None = None
-    keyframe_position: str | None = None
-    keyframe_carry: float | None = None
-    tc: bool = True
-    """Measure TC, which needs optical flow."""
+    inference: InferenceOptions = InferenceOptions()
+    """Of all modes, which have their own mode and may have their own correlation."""
+    flow_consistency: bool = True
+    """Measure flow consistency, which needs optical flow."""
 
     def __post_init__(self) -> None:
         check_variants(self.modes)
@@ -88,7 +84,7 @@ class Plan:
 
     def without_doubles(self, model: LoadedModel) -> Plan:
         """The plan without what would be the same run twice: ``tfc-paper`` if paper is what ``tfc`` has anyway."""
-        kept = {self._options(model, mode, self.keyframe_interval): mode for mode in self.network_modes}
+        kept = {self._options(model, mode): mode for mode in self.network_modes}
         names = set(kept.values())
         return replace(self, modes=[mode for mode in self.modes if mode in names or mode not in self.network_modes])
 
@@ -99,7 +95,7 @@ class Plan:
 
     def runs(self, model: LoadedModel) -> list[Run]:
         """Runs of the plan: one per mode, then those that only the trade-off plot needs."""
-        main = [Run(mode, mode, self._options(model, mode, self.keyframe_interval)) for mode in self.network_modes]
+        main = [Run(mode, mode, self._options(model, mode)) for mode in self.network_modes]
         done = {(run.mode, run.options.keyframe_interval) for run in main}
         extra = [
             Run(_folder(mode, interval), mode, self._options(model, mode, interval))
@@ -118,23 +114,15 @@ class Plan:
             **used,
             "intervals": sorted(set(self.intervals)),
             "baseline": None if self.baseline is None else str(self.baseline),
-            "tc": self.tc,
+            "flow_consistency": self.flow_consistency,
         }
 
     def _modes_with_memory(self) -> list[str]:
         return [mode for mode in self.network_modes if mode != "image"]
 
-    def _options(self, model: LoadedModel, name: str, interval: int | None) -> InferenceOptions:
-        return variant_options(
-            model,
-            name,
-            keyframe_interval=interval,
-            threshold=self.threshold,
-            size=self.size,
-            correlation=self.correlation,
-            keyframe_position=self.keyframe_position,
-            keyframe_carry=self.keyframe_carry,
-        )
+    def _options(self, model: LoadedModel, name: str, interval: int | None = None) -> InferenceOptions:
+        own = {} if interval is None else {"keyframe_interval": interval}
+        return variant_options(model, name, self.inference, **own)
 
 
 def known_folders(folder: Path) -> list[str]:

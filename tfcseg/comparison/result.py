@@ -31,7 +31,7 @@ METRICS = (
     Metric("wiou", "wIoU", 2, True),
     Metric("vc8", "VC8", 2, True),
     Metric("vc16", "VC16", 2, True),
-    Metric("tc", "TC", 2, True),
+    Metric("flow_consistency", "flow consistency", 2, True),
     Metric("label_change", "label change", 2, True),
     Metric("agreement", "same labels as {reference}", 2, True),
     Metric("updated_fraction", "points recomputed", 2, True),

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 440, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 16, 14, 44
 """Margins around the plot, in units of the picture."""
 
-_KEYS = {"video": ("label_change", "tc"), "vspw": ("miou", "vc8")}
+_KEYS = {"video": ("label_change", "flow_consistency"), "vspw": ("miou", "vc8")}
 _TITLES = {metric.key: metric.title for metric in METRICS}
 _ROOM = 0.15  # of the range, so that dots and their names do not touch the frame
 

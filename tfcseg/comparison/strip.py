@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import PIL.Image
 
 from tfcseg.drawing.strip_picture import Column, draw_strip
 from tfcseg.errors import InputError, UsageError
 from tfcseg.files import claimed_files, replace_atomically
-from tfcseg.inference.options import InferenceOptions, checked_options
-from tfcseg.inference.segment import segment
+from tfcseg.inference.options import checked_options
+from tfcseg.inference.segment import segment, segment_with
 from tfcseg.media.frames import FrameSource, Image
 from tfcseg.media.reader import open_frames
-from tfcseg.weights.loading import LoadedModel, load_model
+from tfcseg.model.options import InferenceOptions
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 MOST_FRAMES = 12
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -38,17 +39,15 @@ def make_strip(
     *,
     frames: Sequence[int],
     start_s: float | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
     on_frame: OnFrame = lambda done, total: None,
-    **network: Any,
+    inference: InferenceOptions | None = None,
 ) -> Path:
     """Draw ``frames`` of a video, counted from 0 at ``start_s``, side by side; returns the picture's path.
 
-    output: a .png or .jpg file, by default ``<stem>_strip.png`` in the current folder. ``network`` are options of
-    `segment` such as ``correlation``. Everything up to the last of the frames is computed, so that intervals are those
-    of a run. Failures raise a TfcsegError with one line.
+    output: a .png or .jpg file, by default ``<stem>_strip.png`` in the current folder. Everything up to the last of
+    the frames is computed, so that intervals are those of a run. Failures raise a TfcsegError with one line.
     """
     wanted = _checked_frames(frames)
     path = Path(output) if output is not None else default_strip(source)
@@ -56,10 +55,10 @@ def make_strip(
     if kind is None:
         raise UsageError(f"{str(path)!r} is no picture; give a file that ends in .png or .jpg")
     with claimed_files(path.parent, [path.name], inputs=[source], overwrite=overwrite):
-        loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
-        options = checked_options(loaded, **network)
+        loaded = open_model(model, device)
+        options = checked_options(loaded, inference)
         with open_frames(source, start_s=start_s) as read:
-            columns = _columns(read, loaded, options, network, wanted, on_frame)
+            columns = _columns(read, loaded, options, wanted, on_frame)
         write_picture(path, draw_strip(columns, loaded.labels, options.threshold), kind)
     return path
 
@@ -84,14 +83,13 @@ def _columns(
     read: FrameSource,
     model: LoadedModel,
     options: InferenceOptions,
-    network: dict[str, Any],
     wanted: Sequence[int],
     on_frame: OnFrame,
 ) -> list[Column]:
     """The wanted frames with the labels of both modes; InputError if the video ends before the last."""
     columns: list[Column] = []
     count = 0
-    with closing(segment(read, model, **network)) as frames:  # type: ignore[type-var]  # a generator
+    with closing(segment_with(read, model, options)) as frames:  # type: ignore[type-var]  # a generator
         for frame in frames:
             count += 1
             on_frame(count, wanted[-1] + 1)

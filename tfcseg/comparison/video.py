@@ -35,8 +35,9 @@ from tfcseg.media.reader import open_frames
 from tfcseg.report import Report
 from tfcseg.runs.outputs import OutputDir, claimed_output
 from tfcseg.runs.pipeline import prefetch_frames, run
-from tfcseg.runs.result_plan import ResultOptions
-from tfcseg.weights.loading import LoadedModel, load_model
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
 _FLOP_SAMPLES = 3
@@ -54,8 +55,7 @@ def compare_video(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Comparison:
@@ -75,7 +75,7 @@ def compare_video(
     inputs = [source] if plan.baseline is None else [source, plan.baseline]
     with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
         with _claimed_runs(folder, plan, inputs, overwrite=overwrite):
-            loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
+            loaded = open_model(model, device)
             clip = _Clip(source, start_s, end_s, on_progress)
             wanted = plan.without_doubles(loaded)
             job = _VideoComparison(clip, folder, wanted, loaded, wanted.runs(loaded))
@@ -136,7 +136,7 @@ class _VideoComparison:
         masks = MaskFolder(self.plan.baseline)
         with self.clip.open() as source:
             frames = self.clip.tell("baseline", source, source.info.frames_declared)
-            return masks.measure(frames, self.model.labels, tc=self.plan.tc)
+            return masks.measure(frames, self.model.labels, flow_consistency=self.plan.flow_consistency)
 
     def run(self, each: Run, opening: Sequence[Image]) -> Report:
         """Warm up, then the real command with everything that it writes: its speed is the one that users get."""
@@ -151,7 +151,7 @@ class _VideoComparison:
             self.model,
             start_s=self.clip.start_s,
             end_s=self.clip.end_s,
-            results=ResultOptions(tc=self.plan.tc),
+            results=ResultOptions(flow_consistency=self.plan.flow_consistency),
             on_frame=on_frame,
             **asdict(each.options),
         )
@@ -171,7 +171,7 @@ class _VideoComparison:
         for mode in modes:
             modes[mode]["agreement"] = agreement.get(f"{reference}|{mode}")
         if self.plan.intervals:
-            keys = ("label_change", "tc") if self.plan.tc else ("label_change",)
+            keys = ("label_change", "flow_consistency") if self.plan.flow_consistency else ("label_change",)
             draw_trade_off(self.folder, points, keys, self._title(reports[0]), baseline=baseline)
         source = reports[0].input
         size = (source.height, source.width)
@@ -234,7 +234,7 @@ def _numbers(report: Report) -> dict[str, float | None]:
     """Numbers of one run, shares as percentages."""
     speed, stability = report.speed, report.stability
     return {
-        "tc": _percent(stability.tc),
+        "flow_consistency": _percent(stability.flow_consistency),
         "label_change": _percent(stability.label_change),
         "updated_fraction": _percent(stability.updated_fraction),
         "fps": speed.fps,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Legend, overlay, side_by_side
+from tfcseg.drawing.render import Image, Labels, Legend, overlay, side_by_side
 from tfcseg.media.parts import PartedVideo
-
-if TYPE_CHECKING:
-    from tfcseg.inference.segmented import SegmentedFrame
 
 
 class RenderedVideos:
@@ -34,19 +31,19 @@ class RenderedVideos:
         self._videos = videos
         self._palette, self._alpha, self._visible, self._legend = palette, alpha, visible, legend
 
-    def write(self, frame: SegmentedFrame, shares: NDArray[np.float64]) -> None:
-        """Append one frame, given the (K,) ``shares`` of its classes."""
+    def write(self, image: Image, labels: Labels, shares: NDArray[np.float64]) -> None:
+        """Append one frame, (H, W, 3) RGB, with its (H, W) ``labels`` and the (K,) ``shares`` of its classes."""
         if "source" in self._videos:
-            self._videos["source"].write(frame.image)
+            self._videos["source"].write(image)
         if not self._videos.keys() - {"source"}:
             return
-        picture = overlay(frame.image, frame.labels, self._palette, alpha=self._alpha, visible=self._visible)
+        picture = overlay(image, labels, self._palette, alpha=self._alpha, visible=self._visible)
         if self._legend is not None:
             self._legend.draw(picture, shares if self._visible is None else shares * self._visible)
         if "overlay" in self._videos:
             self._videos["overlay"].write(picture)
         if "side_by_side" in self._videos:
-            self._videos["side_by_side"].write(side_by_side([frame.image, picture], ["source", "tfcseg"]))
+            self._videos["side_by_side"].write(side_by_side([image, picture], ["source", "tfcseg"]))
 
     def legend_state(self) -> dict[str, Any] | None:
         """What the legend remembers, in JSON types; None without one."""

@@ -53,7 +53,7 @@ def evaluate(
     label_map: LabelMap | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
-    measure_tc: bool = False,
+    measure_flow_consistency: bool = False,
     model_s: Callable[[], float] | None = None,
     shard: Shard | None = None,
     provenance: Provenance | None = None,
@@ -75,7 +75,7 @@ def evaluate(
         label_map: Names of ``model_labels`` to names of the data set; None takes the built-in one.
         limit: Score the first videos only.
         skip_bad: Leave damaged frames and stray mask values out, and list them, instead of stopping at the first.
-        measure_tc: Also warp labels along the optical flow of the images, which costs more than all the rest.
+        measure_flow_consistency: Also follow labels along optical flow, which costs more than the rest.
         model_s: Seconds that ``predict`` has spent in its network so far, for ``Speed``.
         shard: Share of this process; every process returns the same result, equal to that of a single one.
         provenance: Kept in the result: what made the predictions, and where.
@@ -88,7 +88,7 @@ def evaluate(
     shard = shard or Shard()
     dataset = open_vspw(root, split)
     table = prediction_table(dataset.labels, model_labels, label_map)
-    scoring = Scoring(len(dataset.labels), table, protocol, skip_bad, measure_tc, on_frame)
+    scoring = Scoring(len(dataset.labels), table, protocol, skip_bad, measure_flow_consistency, on_frame)
     videos = dataset.videos[:limit]
     logger.info(
         "%d of the %d videos of split %s, VC by protocol %s, shared by %d processes",
@@ -178,8 +178,8 @@ def _summarise(
         pixel_accuracy_all=percent(pixel_accuracy(counts)),
         vc8=percent(windows[8].vc.value),
         vc16=percent(windows[16].vc.value),
-        tc=percent(Mean.pool(score.tc for score in scores).value),
-        tc_flow=flow_name() if scoring.measure_tc else None,
+        flow_consistency=percent(Mean.pool(score.flow_consistency for score in scores).value),
+        optical_flow=flow_name() if scoring.measure_flow_consistency else None,
         label_change=percent(Mean.pool(score.label_change for score in scores).value),
         classes_counted=sum(score.iou is not None for score in classes),
         classes_counted_all=sum(score.iou_all is not None for score in classes),

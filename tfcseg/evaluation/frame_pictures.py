@@ -113,19 +113,20 @@ def unpack(packed: bytes) -> Labels:
 def draw_frame(
     image: Path | None, target: Labels, predictions: Mapping[str, Labels], labels: LabelSet
 ) -> list[dict[str, Any]]:
-    """JPEG files with their titles: frame, truth, each of ``predictions``, where the last is wrong; maps are (h, w)."""
+    """JPEG files with their titles: frame, truth, each of ``predictions``, and where a single one is wrong.
+
+    Label maps are (h, w). Without the image there are the maps alone.
+    """
     palette = labels.palette_array()
     filmed = _read(image, target.shape)
     maps = {"Truth": target, **predictions}
     pictures = {} if filmed is None else {"Frame": filmed}
     for title, each in maps.items():
         pictures[title] = colorize(each, palette) if filmed is None else overlay(filmed, each, palette, alpha=_TINT)
-    last = list(predictions.values())[-1]
-    if filmed is not None:
-        wrong = (last != target) & (target != NO_CLASS)
-        pictures["Wrong" if len(predictions) == 1 else f"Wrong: {list(predictions)[-1]}"] = mark_difference(
-            filmed, covered(wrong, filmed.shape[:2])
-        )
+    if filmed is not None and len(predictions) == 1:
+        (only,) = predictions.values()
+        wrong = (only != target) & (target != NO_CLASS)
+        pictures["Wrong"] = mark_difference(filmed, covered(wrong, filmed.shape[:2]))
     return [{"title": title, "data": encode_jpeg(picture, _QUALITY)} for title, picture in pictures.items()]
 
 

@@ -17,8 +17,8 @@ from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.media.images import read_image
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import model_facts
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.loading import LoadedModel

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.evaluation.frame_pictures import colour_key, draw_frame, unpack, worst_of
-from tfcseg.report.html import write_html
+from tfcseg.report.html import shown_percent, write_html
 
 if TYPE_CHECKING:
     from tfcseg.evaluation.result import Evaluation
@@ -53,8 +53,8 @@ def _worst_frames(evaluation: Evaluation) -> dict[str, Any]:
                 "title": f"{each.video}, frame {each.frame}",
                 "value": each.wrong,
                 "pictures": draw_frame(each.image, target, {"Prediction": prediction}, labels),
-                "changes": [
-                    {"before": names[truth], "after": names[label], "share": share}
+                "notes": [
+                    f"{names[truth]} → {names[label]} {shown_percent(share, 1)}"
                     for truth, label, share in each.confusions
                 ],
             }

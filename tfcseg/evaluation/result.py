@@ -58,7 +58,7 @@ class VideoScore:
     miou: float | None
     pixel_accuracy: float | None
     windows: Mapping[int, WindowScores]
-    tc: Mean
+    flow_consistency: Mean
     label_change: Mean
     skipped: tuple[Skip, ...]
     worst_frames: tuple[WorstFrame, ...] = field(default=(), compare=False)
@@ -103,8 +103,8 @@ class Evaluation:
     pixel_accuracy_all: float | None
     vc8: float | None
     vc16: float | None
-    tc: float | None
-    tc_flow: str | None
+    flow_consistency: float | None
+    optical_flow: str | None
     label_change: float | None
     classes_counted: int
     classes_counted_all: int
@@ -141,8 +141,8 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Content of eval.json: scores, counts, what was left out, and where all this comes from."""
         numbers = (
-            "miou miou_all wiou wiou_all pixel_accuracy pixel_accuracy_all vc8 vc16 tc tc_flow label_change "
-            "classes_counted classes_counted_all unpredictable"
+            "miou miou_all wiou wiou_all pixel_accuracy pixel_accuracy_all vc8 vc16 flow_consistency optical_flow "
+            "label_change classes_counted classes_counted_all unpredictable"
         )
         return {
             "schema": SCHEMA,
@@ -207,7 +207,7 @@ def _video_row(score: VideoScore) -> dict[str, Any]:
         row[f"vc{n}"] = percent(windows.vc.value)
         row[f"vc{n}_counted"] = windows.counted
         row[f"vc{n}_dropped"] = windows.dropped
-    row["tc"] = percent(score.tc.value)
+    row["flow_consistency"] = percent(score.flow_consistency.value)
     row["label_change"] = percent(score.label_change.value)
     row["skipped"] = "; ".join(f"{skip.frame or 'video'}: {skip.reason}" for skip in score.skipped)
     return row

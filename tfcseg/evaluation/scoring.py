@@ -50,7 +50,7 @@ class Scoring:
     table: Labels  # (256,) predicted value -> class of the data set
     protocol: VcProtocol
     skip_bad: bool
-    measure_tc: bool
+    measure_flow_consistency: bool
     on_frame: OnFrame | None
 
     def is_predictable(self) -> NDArray[np.bool_]:
@@ -106,8 +106,8 @@ class VideoScorer:
             confusion.update(target, prediction)
             worst.offer(frame.stem, frame.image, confusion.counts - before, target, prediction)
             consistency.update(target, prediction, after_gap=after_gap)
-            if scoring.measure_tc:
-                self._measure_tc(stability, frame, predicted, after_gap)
+            if scoring.measure_flow_consistency:
+                self._measure_flow_consistency(stability, frame, predicted, after_gap)
             if scoring.on_frame:
                 scoring.on_frame(self.video, frame, prediction)
             frames += 1
@@ -120,7 +120,7 @@ class VideoScorer:
             miou=percent(mean_iou(counts)),
             pixel_accuracy=percent(pixel_accuracy(counts)),
             windows=consistency.result(),
-            tc=stability.tc,
+            flow_consistency=stability.flow_consistency,
             label_change=stability.label_change,
             skipped=tuple(self.skipped),
             worst_frames=worst.frames(),
@@ -191,7 +191,9 @@ class VideoScorer:
             )
         return prediction
 
-    def _measure_tc(self, stability: StabilityScores, frame: VspwFrame, predicted: Labels, after_gap: bool) -> None:
+    def _measure_flow_consistency(
+        self, stability: StabilityScores, frame: VspwFrame, predicted: Labels, after_gap: bool
+    ) -> None:
         if frame.image is None:
             stability.restart()
             return

@@ -11,17 +11,17 @@ from tfcseg.metrics.scores import Labels, Mean
 
 
 class StabilityScores:
-    """TC and label change over pairs of successive frames of a video, as sums that pool."""
+    """Flow consistency and label change over pairs of successive frames of a video, as sums that pool."""
 
     def __init__(self) -> None:
         self._meter: ConsistencyMeter | None = None
-        self._tc: list[float] = []
+        self._flow_consistency: list[float] = []
         self._label_change: list[float] = []
 
     @property
-    def tc(self) -> Mean:
+    def flow_consistency(self) -> Mean:
         """Share of labels that agree along the flow."""
-        return Mean.of(self._tc)
+        return Mean.of(self._flow_consistency)
 
     @property
     def label_change(self) -> Mean:
@@ -41,12 +41,12 @@ class StabilityScores:
         if after_gap or self._meter is None:
             self._meter = ConsistencyMeter()
         found = self._meter.update(image, labels)
-        if found.tc is not None:
-            self._tc.append(found.tc)
+        if found.flow_consistency is not None:
+            self._flow_consistency.append(found.flow_consistency)
         if found.label_change is not None:
             self._label_change.append(found.label_change)
 
 
 def flow_name() -> str | None:
-    """Name the optical flow behind TC: papers use others, so their numbers do not compare with ours."""
+    """Name the optical flow behind flow consistency: papers use others, so their numbers do not compare with ours."""
     return ConsistencyMeter().flow_name

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.model.carry_over import Carried
-from tfcseg.model.config import SIZE_MULTIPLE
 from tfcseg.model.ops.compiled import CompiledBackbone, compile_backbone
+from tfcseg.model.ops.confidence import confidence_from_logits
 from tfcseg.model.ops.label_map import labels_from_logits
+from tfcseg.model.options import SIZE_MULTIPLE, InferenceOptions
 from tfcseg.model.tfc import Keyframe
 from tfcseg.weights.loading import LoadedModel
 
@@ -51,6 +50,8 @@ class FrameResult:
     """Share of points repaired by sparse MSDA; None at keyframes."""
     model_ms: float
     """Preprocessing, network and labels; frames computed together share their time equally."""
+    confidence: NDArray[np.uint8] | None = None
+    """(h, w) how sure the labels are: 255 times the probability that they are right."""
     carried: Carried | None = None
     """What the next interval takes over; at the end of an interval, and only if keyframes carry anything."""
 
@@ -81,6 +82,7 @@ class IntervalNetwork:
         self._network = model.network
         self._device, self._dtype = model.device, model.precision
         self.options, self.labels = options, model.labels
+        self._temperature = model.temperature
         preprocessing = model.card.preprocessing
         mean, std = (np.array(numbers, np.float32) for numbers in (preprocessing.mean, preprocessing.std))
         values = np.arange(256, dtype=np.float32)[:, None]
@@ -206,14 +208,15 @@ class IntervalNetwork:
         length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
         batch = self._to_network(images)
         before = _if_it_fits(before, batch)
-        memory, others = self._network.intervals(batch, length, key, before, **(self._method | self._carrying))
-        key_labels, labels = iter(_to_labels(memory.logits, size)), iter(_to_labels(others.logits, size))
+        memory, others = self._network.intervals(batch, length, key, before, self.options)
+        key_labels, key_sure = map(iter, self._said(memory.logits, size))
+        labels, sure = map(iter, self._said(others.logits, size))
         similarity, updated = iter(others.similarity.float().cpu().numpy()), iter(others.updated_fraction.tolist())
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
         results = [
-            FrameResult(next(key_labels), True, None, None, elapsed_ms)
+            FrameResult(next(key_labels), True, None, None, elapsed_ms, next(key_sure))
             if index % length == key
-            else FrameResult(next(labels), False, next(similarity), next(updated), elapsed_ms)
+            else FrameResult(next(labels), False, next(similarity), next(updated), elapsed_ms, next(sure))
             for index in range(len(images))
         ]
         return self._handed_on(results, memory)
@@ -237,9 +240,9 @@ class IntervalNetwork:
     def _images(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
         """Frames that no other refers to: the image network, bit for bit the logits of keyframes."""
         started_s = time.perf_counter()
-        labels = _to_labels(self._network.image(self._to_network(images)), size)
+        labels, sure = self._said(self._network.image(self._to_network(images)), size)
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
-        return [FrameResult(own, True, None, None, elapsed_ms) for own in labels]
+        return [FrameResult(labels[t], True, None, None, elapsed_ms, sure[t]) for t in range(len(images))]
 
     def _alone(self, image: NDArray[np.uint8], size: tuple[int, int]) -> FrameResult:
         try:
@@ -259,38 +262,26 @@ class IntervalNetwork:
             batch = self._to_network([image])
             _, memory = self._network.keyframe(batch)
             taken = _if_it_fits(before() if callable(before) else before, batch)
-            memory = self._network.carry_over(memory, taken, **self._carrying)
+            memory = self._network.carry_over(memory, taken, self.options)
             hand_on(self._carried(memory))
-            labels = _to_labels(memory.logits, size)
+            labels, sure = self._said(memory.logits, size)
         except torch.OutOfMemoryError:
             raise self._too_large(image) from None
         elapsed_ms = 1000 * (time.perf_counter() - started_s)
-        return FrameResult(labels[0], True, None, None, elapsed_ms), memory
+        return FrameResult(labels[0], True, None, None, elapsed_ms, sure[0]), memory
 
     def _non_keyframes(
         self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
     ) -> list[FrameResult]:
         started_s = time.perf_counter()
-        result = self._network.non_keyframes(self._to_network(images), memory, **self._method)
-        labels = _to_labels(result.logits, size)
+        result = self._network.non_keyframes(self._to_network(images), memory, self.options)
+        labels, sure = self._said(result.logits, size)
         similarity = result.similarity.float().cpu().numpy()
         updated = result.updated_fraction.cpu().tolist()
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
-        return [FrameResult(labels[t], False, similarity[t], updated[t], elapsed_ms) for t in range(len(images))]
-
-    @property
-    def _method(self) -> dict[str, Any]:
-        options = self.options
-        return {"mode": options.mode, "threshold": options.threshold, "correlation": options.correlation}
-
-    @property
-    def _carrying(self) -> dict[str, Any]:
-        options = self.options
-        return {
-            "threshold": options.threshold,
-            "correlation": options.correlation,
-            "carry": options.keyframe_carry,
-        }
+        return [
+            FrameResult(labels[t], False, similarity[t], updated[t], elapsed_ms, sure[t]) for t in range(len(images))
+        ]
 
     def _to_network(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """(T, 3, H', W') normalised, in channels-last order as the pixels come."""
@@ -302,6 +293,16 @@ class IntervalNetwork:
         for image, normalised in zip(images, batch, strict=True):
             cv2.LUT(cv2.resize(image, (width, height), interpolation=how), self._normalised, dst=normalised)
         return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)
+
+    @torch.inference_mode()
+    def logits(self, image: NDArray[np.uint8]) -> Tensor:
+        """(1, K, h, w) of a single image, as in mode ``image``."""
+        return self._network.image(self._to_network([image]))
+
+    def _said(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Labels (B, H, W) of ``size`` and how sure they are (B, h, w)."""
+        labels, sure = labels_from_logits(logits, size), confidence_from_logits(logits, self._temperature)
+        return labels.cpu().numpy(), sure.cpu().numpy()
 
     def _tell_size(self, source: tuple[int, int], size: tuple[int, int]) -> None:
         """Log what a new size of frames, (height, width), becomes."""
@@ -328,8 +329,3 @@ def _check_sizes(sizes: set[tuple[int, int]]) -> None:
     if len(sizes) > 1:
         shown = " and ".join(f"{height}×{width}" for height, width in sorted(sizes))
         raise UsageError(f"frames between two keyframes must have one size, not {shown} (height×width)")
-
-
-def _to_labels(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
-    labels: NDArray[np.uint8] = labels_from_logits(logits, size).cpu().numpy()
-    return labels

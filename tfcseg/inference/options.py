@@ -1,118 +1,46 @@
-"""How frames go through a network: the options, checked against the model that they are for."""
+"""Options for one model: its own values for what was not given, checked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from tfcseg.errors import UsageError
-from tfcseg.model.config import CORRELATIONS, KEYFRAME_POSITIONS, LATENCIES, MODE_VARIANTS, MODES, SIZE_MULTIPLE
+from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
+from tfcseg.options import check
 from tfcseg.spelling import hint
-from tfcseg.weights.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from tfcseg.weights.loading import LoadedModel
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceOptions:
-    """How frames go through the network; ``checked_options`` fills in the model's defaults."""
+def checked_options(model: LoadedModel, options: InferenceOptions | None = None, **given: Any) -> InferenceOptions:
+    """``options``, with fields replaced by what is ``given``, complete for ``model``.
 
-    mode: str
-    keyframe_interval: int
-    threshold: float
-    size: int
-    """Short side of the network's input in px."""
-    correlation: str
-    """``paper`` or ``aligned``."""
-    keyframe_position: str
-    """``first`` or ``middle`` of the interval."""
-    keyframe_carry: float = 0.0
-    """How much keyframes take over from the one before, 0 to 1; 0 in modes without interpolation."""
-    latency: str = "normal"
-    """``normal`` or ``low``."""
-    compile: bool = False
-    """Whether `IntervalNetwork.compile` is to be called before the first frame."""
-
-    def keyframe_of(self, frames: int) -> int:
-        """Index of the keyframe among the ``frames`` of an interval (the last one of a video may be shorter)."""
-        middle = self.keyframe_interval // 2 if self.keyframe_position == "middle" else 0
-        return min(middle, frames - 1)
-
-    @property
-    def carries(self) -> bool:
-        """Whether keyframes take anything over from the one before."""
-        return self.uses_memory and self.keyframe_carry > 0
-
-    @property
-    def uses_memory(self) -> bool:
-        """Whether there are frames between keyframes at all."""
-        return self.mode != "image" and self.keyframe_interval > 1
-
-
-def checked_options(
-    model: LoadedModel,
-    *,
-    mode: str = "tfc",
-    keyframe_interval: int | None = None,
-    threshold: float | None = None,
-    size: int | None = None,
-    correlation: str | None = None,
-    keyframe_position: str | None = None,
-    keyframe_carry: float | None = None,
-    latency: str = "normal",
-    compile: bool = False,
-) -> InferenceOptions:
-    """Options with the model's defaults for what is None; UsageError for values that make no sense.
-
-    Low latency needs the keyframe first, which is then the default.
+    UsageError for values that make no sense. Low latency needs the keyframe first, which is then the default.
     """
-    config = model.card.config
-    interval = config.keyframe_interval if keyframe_interval is None else keyframe_interval
-    limit = config.threshold if threshold is None else threshold
-    carry = config.keyframe_carry if keyframe_carry is None else keyframe_carry
-    side = model.card.preprocessing.size if size is None else size
-    if mode not in MODES:
-        raise UsageError(f"no mode {mode!r}; there are {', '.join(MODES)}")
-    matching = config.correlation if correlation is None else correlation
-    if matching not in CORRELATIONS:
-        raise UsageError(f"no correlation {matching!r}; there are {', '.join(CORRELATIONS)}")
-    if latency not in LATENCIES:
-        raise UsageError(f"no latency {latency!r}; there are {', '.join(LATENCIES)}")
-    preferred = "first" if latency == "low" else config.keyframe_position
-    position = preferred if keyframe_position is None else keyframe_position
-    if position not in KEYFRAME_POSITIONS:
-        raise UsageError(f"no keyframe position {position!r}; there are {', '.join(KEYFRAME_POSITIONS)}")
-    if latency == "low" and position != "first":
-        raise UsageError(f"low latency cannot wait for a keyframe in the {position} of its interval; use first")
-    if not 1 <= interval <= 1000:
-        raise UsageError(f"a keyframe interval of {interval} is not between 1 and 1000")
-    if not 0.0 <= limit <= 1.0:
-        raise UsageError(f"a threshold of {limit:g} is not between 0 and 1")
-    if not 0.0 <= carry <= 1.0:
-        raise UsageError(f"a keyframe carry of {carry:g} is not between 0 and 1")
-    if not SIZE_MULTIPLE <= side <= 4096:
-        raise UsageError(f"a network input of {side} px is not between {SIZE_MULTIPLE} and 4096")
-    return InferenceOptions(
-        mode,
-        1 if mode == "image" else interval,
-        limit,
-        side,
-        matching,
-        position,
-        carry if mode in ("tfc", "blend") else 0.0,
-        latency,
-        compile,
-    )
+    wanted = replace(options or InferenceOptions(), **given)
+    check(wanted)
+    if wanted.latency == "low" and wanted.keyframe_position is None:
+        wanted = replace(wanted, keyframe_position="first")
+    complete = wanted.completed_by(replace(model.card.config.defaults, size=model.card.preprocessing.size))
+    if complete.latency == "low" and complete.keyframe_position != "first":
+        raise UsageError(
+            f"low latency cannot wait for a keyframe in the {complete.keyframe_position} of its interval; use first"
+        )
+    if complete.mode == "image":
+        complete = replace(complete, keyframe_interval=1)
+    return complete if complete.mode in ("tfc", "blend") else replace(complete, keyframe_carry=0.0)
 
 
 def variant_options(
-    model: LoadedModel, variant: str, *, correlation: str | None = None, **given: Any
+    model: LoadedModel, variant: str, options: InferenceOptions | None = None, **given: Any
 ) -> InferenceOptions:
-    """Options of one of ``MODE_VARIANTS``: a mode, whose name may end in a correlation.
-
-    ``correlation`` is for names that have none; everything else is `checked_options`'.
-    """
-    mode, _, own = variant.partition("-")
-    return checked_options(model, mode=mode, correlation=own or correlation, **given)
+    """Options of one of ``MODE_VARIANTS``: a mode, whose name may end in a correlation of its own."""
+    mode, _, correlation = variant.partition("-")
+    own = {"correlation": correlation} if correlation else {}
+    return checked_options(model, options, **(given | own), mode=mode)
 
 
 def check_variants(variants: Sequence[str]) -> None:
@@ -124,3 +52,6 @@ def check_variants(variants: Sequence[str]) -> None:
         raise UsageError(f"no mode is given; there are {', '.join(MODE_VARIANTS)}")
     if len(set(variants)) < len(variants):
         raise UsageError(f"a mode is named twice: {','.join(variants)}")
+
+
+__all__ = ["InferenceOptions", "check_variants", "checked_options", "variant_options"]

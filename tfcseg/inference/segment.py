@@ -6,55 +6,32 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 
 from tfcseg.errors import UsageError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
-from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.inference.options import checked_options
 from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, Image
 from tfcseg.model.carry_over import Carried
+from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.loading import LoadedModel
 
 
-def segment(
-    frames: Iterable[Frame | Image],
-    model: LoadedModel,
-    *,
-    mode: str = "tfc",
-    keyframe_interval: int | None = None,
-    threshold: float | None = None,
-    size: int | None = None,
-    correlation: str | None = None,
-    keyframe_position: str | None = None,
-    keyframe_carry: float | None = None,
-    latency: str = "normal",
-) -> Iterator[SegmentedFrame]:
+def segment(frames: Iterable[Frame | Image], model: LoadedModel, **options: Any) -> Iterator[SegmentedFrame]:
     """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
 
-    frames: from `read_frames`, or plain (H, W, 3) uint8 RGB arrays, all of one size within an interval. ``mode`` is
-    ``tfc``, ``blend``, ``reuse`` or ``image``; ``correlation`` is ``paper`` or ``aligned``, ``keyframe_position``
-    ``first`` or ``middle`` of an interval, ``keyframe_carry`` how much of the keyframe before keyframes keep (0 to 1);
-    what is None is the model's default. With ``latency`` ``low`` every frame comes out before the next is asked for.
-    Holds some intervals of frames, and nothing between two calls: two videos interleaved do not affect each other.
-    UsageError for senseless options.
+    frames: from `read_frames`, or plain (H, W, 3) uint8 RGB arrays, all of one size within an interval. ``options`` are
+    fields of `InferenceOptions`, such as ``threshold=0.7``. With ``latency="low"`` every frame comes out before the
+    next is asked for. Holds some intervals of frames, and nothing between two calls: two videos interleaved do not
+    affect each other. UsageError for senseless options.
     """
-    options = checked_options(
-        model,
-        mode=mode,
-        keyframe_interval=keyframe_interval,
-        threshold=threshold,
-        size=size,
-        correlation=correlation,
-        keyframe_position=keyframe_position,
-        keyframe_carry=keyframe_carry,
-        latency=latency,
-    )
-    return segment_with(frames, model, options)
+    return segment_with(frames, model, checked_options(model, **options))
 
 
 def segment_with(
@@ -81,7 +58,7 @@ def segment_frames(
     groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames)
     for group, results in run_intervals(network, groups, before):
         while group:
-            yield from _join(network.labels, group.pop(0), results.pop(0))
+            yield from _join(network.labels, group.pop(0), results.pop(0), is_last=not group)
 
 
 def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:
@@ -124,11 +101,15 @@ def _stream(
         yield _joined(network.labels, frame, result)
 
 
-def _join(labels: LabelSet, frames: list[Frame], result: FrameResult) -> Iterator[SegmentedFrame]:
-    """The ``frames`` that show a picture, with its ``result``; the last one hands on what the next interval needs."""
+def _join(labels: LabelSet, frames: list[Frame], result: FrameResult, *, is_last: bool) -> Iterator[SegmentedFrame]:
+    """The ``frames`` that show a picture, with its ``result``; the last one hands on what the next interval needs.
+
+    ``is_last``: of its group.
+    """
     for frame in frames[:-1]:
         yield _joined(labels, frame, replace(result, carried=None), is_computed=frame is frames[0])
-    yield _joined(labels, frames[-1], result, is_computed=len(frames) == 1)
+    last = _joined(labels, frames[-1], result, is_computed=len(frames) == 1)
+    yield replace(last, ends_group=is_last)
 
 
 def _joined(labels: LabelSet, frame: Frame, result: FrameResult, *, is_computed: bool = True) -> SegmentedFrame:
@@ -143,6 +124,7 @@ def _joined(labels: LabelSet, frame: Frame, result: FrameResult, *, is_computed:
         result.model_ms if is_computed else None,
         frame.is_held,
         labels,
+        result.confidence,
         result.carried,
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tfcseg.drawing.render import Legend, class_shares, overlay, shrink
 from tfcseg.errors import DataError, TfcsegError, UsageError
-from tfcseg.labels.label_sets import LabelSet
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.model.carry_over import Carried
 
@@ -49,8 +49,27 @@ class SegmentedFrame:
     """The frame shows the picture of the one before: again in the source, or in place of one that cannot be read."""
     label_set: LabelSet
     """Names and colours of the classes."""
+    confidence_grid: NDArray[np.uint8] | None = None
+    """(h, w) how sure the labels are, at the grid of the logits: 255 times the probability that they are right."""
     carried: Carried | None = None
     """What a run needs to go on after this frame, at the end of an interval; None from `tfcseg.segment`."""
+    ends_group: bool = False
+    """Nothing but ``carried`` goes from the frames up to this one to those after it: a run can begin there."""
+
+    @property
+    def confidence(self) -> NDArray[np.uint8] | None:
+        """(H, W) how sure the label of each pixel is: 255 times the probability that it is right."""
+        if self.confidence_grid is None:
+            return None
+        size_wh = (self.labels.shape[1], self.labels.shape[0])
+        return np.asarray(cv2.resize(self.confidence_grid, size_wh, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+
+    def without_unsure(self, below: float) -> SegmentedFrame:
+        """The same frame with NO_CLASS (255) for labels that are right with a probability of less than ``below``."""
+        confidence = self.confidence
+        if confidence is None or below <= 0:
+            return self
+        return replace(self, labels=np.where(confidence < 255 * below, np.uint8(NO_CLASS), self.labels))
 
     @property
     def classes(self) -> dict[str, float]:

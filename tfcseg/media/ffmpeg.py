@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -50,11 +51,14 @@ _EMPTY_WORDS = re.compile(
 
 @functools.cache
 def ffmpeg_path() -> str:
-    """Find the ffmpeg binary that came with imageio-ffmpeg, or the one in IMAGEIO_FFMPEG_EXE."""
+    """Find the ffmpeg that came with imageio-ffmpeg, or the one in IMAGEIO_FFMPEG_EXE; TfcsegError without one."""
     try:
-        path = cast(str, imageio_ffmpeg.get_ffmpeg_exe())
+        named = cast(str, imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
         raise TfcsegError("no ffmpeg found; reinstall imageio-ffmpeg or set IMAGEIO_FFMPEG_EXE to a binary") from None
+    path = shutil.which(named)
+    if path is None:
+        raise TfcsegError(f"no ffmpeg: {named!r} is no program; set IMAGEIO_FFMPEG_EXE to one, or do not set it at all")
     logger.info("ffmpeg is %s", path, extra={"ffmpeg": path})
     return path
 

@@ -24,6 +24,7 @@ TIME_JUMPS_FLAG = 0x0200  # AVFMT_TS_DISCONT
 RAW_FORMATS = {"h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1", "vvc", "av1"}
 _MOST_TIMES, _MOST_BYTES = 100_000, 256 << 20
 """So many frames of a file are looked at for their times, within its first so many bytes."""
+_EARLIER_S = 0.0005
 _ROUNDED = Fraction(1001, 1000)
 _LONGEST_STEP_S = 10.0  # ffmpeg takes a longer one for a jump where times may begin anew
 
@@ -70,8 +71,8 @@ class Packets:
                 self._shown.append((packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base))
         return packet
 
-    def look_up_times(self) -> FrameTimes:
-        """Read on, up to a limit; nothing is known where frames have no times, or where these begin anew."""
+    def look_up_times(self, first_s: float) -> FrameTimes:
+        """Read on, up to a limit, and count from the first frame that decodes, of ``first_s``; nothing is known where frames have no times, or where these begin anew."""
         formats = set(self._container.format.name.split(","))
         if formats & (RAW_FORMATS | GUESSED_TIMES_FORMATS):
             return NO_TIMES
@@ -82,7 +83,7 @@ class Packets:
                     break
             else:
                 is_whole = True
-        shown = sorted(self._shown)
+        shown = sorted(entry for entry in self._shown if entry[0] > first_s - _EARLIER_S)
         may_jump = self._container.format.flags & TIME_JUMPS_FLAG
         if not self._is_timed or not shown or (may_jump and _longest_step(shown) > _LONGEST_STEP_S):
             return NO_TIMES

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -35,14 +35,16 @@ _MAX_PENDING = 8  # label maps that wait for the disk: bounds memory however lon
 class MaskWriter:
     """Writes label maps as ``directory/00000000.png``, ...: 8-bit palette PNGs whose values are class indices.
 
+    Without a palette they are 8-bit gray PNGs of any values.
+
     Encoding and disk run in a small thread pool behind a bounded queue. A failure surfaces once, as OutputError, in a
     later ``write`` or at the latest in ``close``. As a context manager it closes itself.
     """
 
-    def __init__(self, directory: Path, palette: NDArray[np.uint8]) -> None:
+    def __init__(self, directory: Path, palette: NDArray[np.uint8] | None = None) -> None:
         make_folder(directory)
         self._directory = directory
-        self._palette = full_palette(palette)
+        self._palette = None if palette is None else full_palette(palette)
         self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="masks")
         self._pending: deque[Future[None]] = deque()
 
@@ -85,19 +87,21 @@ class MaskWriter:
                 raise
 
 
-def write_mask(path: Path, labels: Labels, palette: bytes) -> None:
+def write_mask(path: Path, labels: Labels, palette: bytes | None) -> None:
     """Write (H, W) ``labels`` as an 8-bit palette PNG that appears complete or not at all; OutputError on failure.
 
-    ``palette`` is 256 times RGB.
+    ``palette`` is 256 times RGB; without one it is a gray PNG.
     """
     picture = PIL.Image.fromarray(labels)
-    picture.putpalette(palette)
+    if palette is not None:
+        picture.putpalette(palette)
     note = PngInfo()
     note.add_text("Software", "tfcseg")
     # Label maps are runs: at 720p the run-length strategy gives 16 KB in 2 ms; plain level 1 gives 23 KB in the same
     # time, level 6 gives 16 KB in 6 ms, stored 923 KB. bits=8 keeps Pillow from packing small palettes.
+    how: dict[str, Any] = {} if palette is None else {"bits": 8, "compress_type": zlib.Z_RLE}
     with replace_atomically(path) as temporary, temporary.open("wb") as file:
-        picture.save(file, "PNG", bits=8, compress_level=1, compress_type=zlib.Z_RLE, pnginfo=note)
+        picture.save(file, "PNG", compress_level=1, pnginfo=note, **how)
 
 
 def full_palette(palette: NDArray[np.uint8]) -> bytes:

@@ -167,7 +167,8 @@ def _describe_container(container: InputContainer, name: str, *, is_file: bool) 
     check_size(name, stream.width, stream.height)
     packets = Packets(container, stream)
     frame = _decode_first_frame(packets, stream)
-    return _describe_stream(container, stream, frame, packets.look_up_times() if is_file else NO_TIMES, name)
+    times = packets.look_up_times(read_first_time_s(stream, frame)) if is_file else NO_TIMES
+    return _describe_stream(container, stream, frame, times, name)
 
 
 def _limits(protocols: str) -> dict[str, str]:

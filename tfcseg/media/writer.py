@@ -46,8 +46,8 @@ class VideoWriter:
     As a context manager it closes at the end of the block, and aborts when the block is left by an exception.
     ``audio_from`` names the source whose sound is added, cut to ``start_s`` … ``end_s`` of it. An odd height or width
     is padded to the next even number by repeating the last row or column. Players show pixels ``pixel_aspect`` times as
-    wide as high. OutputError, which calls the video ``named``
-    if it is only a part of that, on any failure to write. What is complete is on disk, whatever happens to the machine.
+    wide as high. OutputError, which calls the video ``named`` if it is only a part of that, on any failure to write.
+    What is complete is on disk, whatever happens to the machine.
     """
 
     def __init__(

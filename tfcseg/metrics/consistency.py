@@ -31,29 +31,36 @@ class FrameConsistency(NamedTuple):
     """A frame compared with the one before; None where there is nothing to compare."""
 
     label_change: float | None  # share of all pixels whose label differs from the previous frame's
-    tc: float | None  # share of the pixels followed by the flow whose label agrees
+    flow_consistency: float | None  # share of the pixels followed by the flow whose label agrees
 
 
 class ConsistencyMeter:
     """Compares each frame of one video with the frame before it.
 
-    TC follows pixels with optical flow (OpenCV DIS, medium preset) on frames whose short side is at most
+    Flow consistency follows pixels with optical flow (OpenCV DIS, medium preset) on frames whose short side is at most
     ``flow_short_side_px``. Labels are compared at that size too: the flow is no finer, and clips of different sizes are
     measured alike. Pixels that leave the frame or become hidden, found by a forward-backward check, do not count.
-    ``tc`` is None for the first frame, with ``use_flow`` off, for frames too small for the flow, and where hardly
-    anything can be followed (a cut).
+    ``flow_consistency`` is None for the first frame, with ``use_flow`` off, for frames too small for the flow, and
+    where hardly anything can be followed (a cut).
+
+    Papers call mIoU between warped and current labels "temporal consistency". This is another number: the share of the
+    pixels that can be followed whose label stays, along a flow of its own.
     """
 
     def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 160) -> None:
         self._flow = _Flow() if use_flow else None
         self._flow_short_side_px = flow_short_side_px
-        logger.info("TC follows %s", self.flow_name or "no flow: it is not measured", extra={"tc_flow": self.flow_name})
+        logger.info(
+            "flow consistency follows %s",
+            self.flow_name or "no flow: it is not measured",
+            extra={"optical_flow": self.flow_name},
+        )
         self._labels: Labels | None = None
         self._small: _Small | None = None
 
     @property
     def flow_name(self) -> str | None:
-        """What the flow was, for the report: TC numbers compare only between equal flows. None without flow."""
+        """Name of the flow: numbers compare only between equal flows. None without flow."""
         return f"opencv-dis-medium-{self._flow_short_side_px}" if self._flow is not None else None
 
     def update(self, image: Image, labels: Labels) -> FrameConsistency:

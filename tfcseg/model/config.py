@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KEYFRAME_INTERVAL = 4
-"""Every 4th frame is a keyframe, in training and inference (paper, Schedule)."""
-
-SIMILARITY_THRESHOLD = 0.8
-"""Points whose similarity is below it are updated by sparse MSDA (eq. 11)."""
+from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 
 NUM_LEVELS = 4
 """Encoder levels at strides 4, 8, 16 and 32 (eq. 1)."""
@@ -16,36 +12,10 @@ NUM_LEVELS = 4
 HEADS = 8
 """Of the deformable attention (Deformable DETR); they share the embedding width among them."""
 
-SIZE_MULTIPLE = 32
-"""Network inputs have sides that are multiples of the deepest stride."""
-
-MODES = ("tfc", "blend", "reuse", "image")
-"""``image``: every frame a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11. ``blend`` (ours): the full network
-on every frame, then eqs 5 to 7; nothing is reused, so that nothing needs repair."""
-
-
-CORRELATIONS = ("paper", "aligned")
-"""``paper``: eq. 6 compares the same position. ``aligned``: the position's best match nearby (model/alignment.py)."""
-
-MODE_VARIANTS = (
-    "image",
-    *(f"{mode}{suffix}" for mode in ("reuse", "blend", "tfc") for suffix in ("-paper", "-aligned", "")),
-)
-"""Modes by themselves and with a correlation of their own, from the plainest to the one that all is about."""
-
-
-KEYFRAME_POSITIONS = ("first", "middle")
-"""Which frame of an interval is its keyframe. ``first``: the paper's, no frame waits for a later one. ``middle``: every
-frame refers to the nearest keyframe, before or after it, which halves the distance at the price of waiting for it."""
-
-
-LATENCIES = ("normal", "low")
-"""``low``: every frame's labels come before the next frame is asked for, for live input."""
-
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Everything needed to build a network of the right shape; stored in the weights file."""
+    """Everything needed to build a network of the right shape, and how it is used; stored in the weights file."""
 
     backbone: str
     embed_dim: int
@@ -53,9 +23,7 @@ class ModelConfig:
     heads: int = HEADS
     points: int = 4
     ffn_dim: int = 1024
-    keyframe_interval: int = KEYFRAME_INTERVAL
-    threshold: float = SIMILARITY_THRESHOLD
-    correlation: str = "paper"
-    keyframe_position: str = "first"
-    keyframe_carry: float = 0.0
-    """How much of the keyframe before a keyframe keeps where both agree (model/carry_over.py); 0 is the paper."""
+    defaults: InferenceOptions = PAPER_OPTIONS
+    """Options that hold unless the user says otherwise; the input's size is in the card's preprocessing."""
+    repairs: bool = True
+    """Whether sparse MSDA repairs points (eq. 11). Other programs' weights come without it."""

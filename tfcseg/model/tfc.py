@@ -29,6 +29,7 @@ from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
 from tfcseg.model.ops.fused import convolve
 from tfcseg.model.ops.sampling import Level
+from tfcseg.model.options import InferenceOptions
 
 Backbone: TypeAlias = MixTransformer | EfficientNetLite0 | Mosaic
 """Four levels (``channels``) at strides 4, 8, 16 and 32 (MOSAIC: 16) in two halves: ``encode_low`` and ``encode_high``
@@ -83,43 +84,25 @@ class TFCSegmenter(nn.Module):
         self.folded_similarity = nn.ModuleList()
 
     def keyframe(
-        self,
-        image: Tensor,
-        before: Carried | None = None,
-        *,
-        threshold: float | None = None,
-        correlation: str | None = None,
-        carry: float | None = None,
+        self, image: Tensor, before: Carried | None = None, options: InferenceOptions | None = None
     ) -> tuple[Tensor, Keyframe]:
         """Eqs 1 to 3: (B, 3, H, W) normalised → logits (B, K, h, w) and what the interval's other frames need.
 
-        With ``before``, of the keyframe before the first of these in their video (one row), each takes over ``carry``
-        of the one before it where both agree (model/carry_over.py); what is None is the configuration's.
+        With ``before``, of the keyframe before the first of these in their video (one row), each takes over
+        ``keyframe_carry`` of the one before it where both agree (model/carry_over.py).
         """
         _, memory = self._keyframe(*self.backbone.encode_low(image))
         if before is not None:
-            memory = self.carry_over(memory, before, threshold=threshold, correlation=correlation, carry=carry)
+            memory = self.carry_over(memory, before, options)
         return memory.logits, memory
 
-    def carry_over(
-        self,
-        memory: Keyframe,
-        before: Carried | None,
-        *,
-        threshold: float | None = None,
-        correlation: str | None = None,
-        carry: float | None = None,
-    ) -> Keyframe:
+    def carry_over(self, memory: Keyframe, before: Carried | None, options: InferenceOptions | None = None) -> Keyframe:
         """What keyframes of one video leave, in order, with what each takes over from the one before it.
 
         ``before`` is of the one before the first; without it that one takes over nothing.
         """
-        config = self.config
-        how = Carrying(
-            config.keyframe_carry if carry is None else carry,
-            config.threshold if threshold is None else threshold,
-            (correlation or config.correlation) == "aligned",
-        )
+        used = self.completed(options)
+        how = Carrying(used.keyframe_carry, used.threshold, used.correlation == "aligned")
         return memory._replace(logits=carry_over(memory.carried, before, how)) if how.carry else memory
 
     def _keyframe(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Keyframe]:
@@ -141,23 +124,14 @@ class TFCSegmenter(nn.Module):
         high = head.fuse_high(x3, x4, size)
         return head.embed(x1, head.fuse_level(x2, 1, size).add_(high)), high, (x3, x4)
 
-    def non_keyframes(
-        self,
-        images: Tensor,
-        memory: Keyframe,
-        *,
-        mode: str = "tfc",
-        threshold: float | None = None,
-        correlation: str | None = None,
-    ) -> NonKeyframes:
+    def non_keyframes(self, images: Tensor, memory: Keyframe, options: InferenceOptions | None = None) -> NonKeyframes:
         """Eqs 4 to 11 for any number of frames per keyframe at once.
 
-        images (B·T, 3, H, W), the frames of one interval together; ``memory`` of the B keyframes. ``mode`` is ``tfc``,
-        ``reuse`` (eq. 4 alone: no interpolation, no MSDA) or ``blend`` (eqs 5 to 7 alone, on the full network's z_t).
-        ``correlation`` is ``paper`` or ``aligned``; what is None is the configuration's. Frames refer to their keyframe
-        only, never to each other.
+        images (B·T, 3, H, W), the frames of one interval together; ``memory`` of the B keyframes. Mode ``reuse`` is
+        eq. 4 alone (no interpolation, no MSDA), ``blend`` eqs 5 to 7 alone, on the full network's z_t. Options that
+        are None are the configuration's. Frames refer to their keyframe only, never to each other.
         """
-        return self._non_keyframes(*self.backbone.encode_low(images), memory, mode, threshold, correlation)
+        return self._non_keyframes(*self.backbone.encode_low(images), memory, self.completed(options))
 
     def intervals(
         self,
@@ -165,33 +139,30 @@ class TFCSegmenter(nn.Module):
         length: int,
         key: int,
         before: Carried | None = None,
-        *,
-        mode: str = "tfc",
-        threshold: float | None = None,
-        correlation: str | None = None,
-        carry: float | None = None,
+        options: InferenceOptions | None = None,
     ) -> tuple[Keyframe, NonKeyframes]:
         """Whole intervals of ``length`` > 1 frames of one video at once, the low stages of all frames in one batch.
 
         images (B·length, 3, H, W) in order; frame ``key`` of each interval is its keyframe. ``before`` (one row) is of
-        the keyframe before the first one; with ``carry`` every other one takes over from that of the interval before.
+        the keyframe before the first one; every other one takes over from that of the interval before.
         Returns what the keyframes leave (B rows) and what `non_keyframes` says about the others. Needs more memory than
         one call for the keyframes and one for the frames between them, and launches fewer kernels.
         """
         low = [x.reshape(-1, length, *x.shape[1:]) for x in self.backbone.encode_low(images)]
         _, memory = self._keyframe(*(x[:, key] for x in low))
-        memory = self.carry_over(memory, before, threshold=threshold, correlation=correlation, carry=carry)
+        memory = self.carry_over(memory, before, options)
         x1, x2 = (torch.cat([x[:, :key], x[:, key + 1 :]], dim=1).flatten(0, 1) for x in low)
-        return memory, self._non_keyframes(x1, x2, memory, mode, threshold, correlation)
+        return memory, self._non_keyframes(x1, x2, memory, self.completed(options))
 
-    def _non_keyframes(
-        self, x1: Tensor, x2: Tensor, memory: Keyframe, mode: str, threshold: float | None, correlation: str | None
-    ) -> NonKeyframes:
-        head = self.decode_head
+    def completed(self, options: InferenceOptions | None) -> InferenceOptions:
+        """``options`` with the configuration's values for what is None."""
+        return (options or InferenceOptions()).completed_by(self.config.defaults)
+
+    def _non_keyframes(self, x1: Tensor, x2: Tensor, memory: Keyframe, options: InferenceOptions) -> NonKeyframes:
+        head, mode = self.decode_head, options.mode
         frames, size = x1.shape[0], (x1.shape[-2], x1.shape[-1])
         match = self._correlated(x2)
-        aligned = (correlation or self.config.correlation) == "aligned"
-        shift = find_shift(memory.match, match) if aligned else None
+        shift = find_shift(memory.match, match) if options.correlation == "aligned" else None
         rows = None if shift is None else shift.rows
         z_t = self.embed(x1, x2)[0] if mode == "blend" else self._mixed_embedding(x1, x2, memory, shift)
         logits = head.classify(z_t)
@@ -202,9 +173,9 @@ class TFCSegmenter(nn.Module):
         # Eq. 7. The classifier is linear: its results may be interpolated in the embeddings' place, K channels, not D.
         w_hat = interpolation_weight(w)
         logits = interpolate(move(memory.logits, rows, frames), logits, w_hat)
-        if mode == "blend":
+        if mode == "blend" or not self.config.repairs:
             return NonKeyframes(logits, w[:, 0], none, shift)
-        points = inconsistent_points(w, self.config.threshold if threshold is None else threshold)
+        points = inconsistent_points(w, options.threshold)
         if points.frame.numel():
             repaired = head.classify_points(self._repair(points, z_t, w_hat, (x1, x2), memory, shift))
             logits = _replace(logits, points, repaired)

@@ -4,6 +4,7 @@ from tfcseg.report.json_file import json_object, to_json, write_json
 from tfcseg.report.schema import (
     SCHEMA,
     ClassFacts,
+    ConfidenceFacts,
     InputFacts,
     ModelFacts,
     OptionFacts,
@@ -18,6 +19,7 @@ __all__ = [
     "COLUMNS",
     "SCHEMA",
     "ClassFacts",
+    "ConfidenceFacts",
     "FrameRow",
     "FrameTable",
     "InputFacts",

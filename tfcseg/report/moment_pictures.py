@@ -16,26 +16,24 @@ _TINT = 0.65
 
 
 class DrawnMoment(NamedTuple):
-    """A moment with its pictures, JPEG files of one size."""
+    """A moment with its pictures, JPEG files of one size by their titles."""
 
     moment: Moment
-    source: bytes
-    """The frame as it was filmed."""
-    before: bytes
-    """The frame tinted with the labels of the frame before."""
-    after: bytes
-    """The frame tinted with its own labels."""
-    changed: bytes
-    """Where the two differ."""
+    pictures: dict[str, bytes]
 
 
-def draw_moment(moment: Moment, palette: NDArray[np.uint8]) -> DrawnMoment:
-    """``moment`` with pictures whose classes are tinted in ``palette`` (K, 3)."""
+def draw_moment(moment: Moment, palette: NDArray[np.uint8], *, is_doubt: bool = False) -> DrawnMoment:
+    """``moment`` with pictures whose classes are tinted in ``palette`` (K, 3); a doubt is about unsure labels."""
     decoded = np.asarray(cv2.imdecode(np.frombuffer(moment.source, np.uint8), cv2.IMREAD_COLOR), dtype=np.uint8)
     image = np.ascontiguousarray(decoded[..., ::-1])
-    tinted = [overlay(image, labels, palette, alpha=_TINT) for labels in (moment.before, moment.after)]
-    changed = mark_difference(image, moment.changed)
-    return DrawnMoment(moment, *(encode_jpeg(picture, _QUALITY) for picture in (image, *tinted, changed)))
+    before, after = (overlay(image, labels, palette, alpha=_TINT) for labels in (moment.before, moment.after))
+    marked = mark_difference(image, moment.changed)
+    pictures = {"Frame": image} | (
+        {"Labels": after, "Likely wrong": marked}
+        if is_doubt
+        else {"Labels before": before, "Labels after": after, "What changed": marked}
+    )
+    return DrawnMoment(moment, {title: encode_jpeg(picture, _QUALITY) for title, picture in pictures.items()})
 
 
 def encode_jpeg(picture: Image, quality: int) -> bytes:

@@ -33,36 +33,36 @@ def greatest_moments(times_s: Sequence[float], values: Sequence[float], *, count
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """A frame whose labels changed much, with what its pictures are drawn from once it comes onto the page.
+    """A frame whose labels changed much, or are unsure, with what its pictures on the page are drawn from.
 
     All of one size (h, w), at most 320 px.
     """
 
     index: int
     time_s: float
-    label_change: float
-    """Share of all pixels whose label differs from the frame before."""
+    share: float
+    """Share of all pixels whose label differs from the frame before, or is unsure."""
     changes: tuple[tuple[int, int, float], ...]
-    """The most frequent changes: class before, class after, share of all pixels."""
+    """The most frequent changes: class before, class after, share of all pixels. Unsure classes are both."""
     source: bytes
     """JPEG: the frame as it was filmed."""
     before: NDArray[np.uint8]
-    """(h, w) labels of the frame before."""
+    """(h, w) labels of the frame before; its own where it is about unsure ones."""
     after: NDArray[np.uint8]
     """(h, w) its own labels."""
     changed: NDArray[np.uint8]
-    """(h, w) how much of each pixel is labelled differently, 0 to 255."""
+    """(h, w) how much of each pixel is labelled differently, or unsure, 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     index: int
-    label_change: float
+    share: float
     draw: Callable[[], Moment]
 
 
 class MomentPool:
-    """Holds the most unstable frame of each of the ``_SLOTS`` most unstable slots of time.
+    """Holds the frame of greatest share of each of the ``_SLOTS`` slots of time that have the greatest.
 
     Slots grow with the video to ``APART_S``: a short video has moments too, a long one has them all over it.
     """
@@ -81,7 +81,7 @@ class MomentPool:
         pool._moments = {pool._slot(moment.index): moment for moment in moments}
         return pool
 
-    def offer(self, index: int, label_change: float, draw: Callable[[], Moment]) -> None:
+    def offer(self, index: int, share: float, draw: Callable[[], Moment]) -> None:
         """Consider frame ``index``, later than all before.
 
         ``draw`` is called when the slot of the frame is over, and only if no other frame of it changed more.
@@ -90,15 +90,15 @@ class MomentPool:
         if self._candidate is not None and self._slot(self._candidate.index) != slot:
             self._settle()
         held = self._moments.get(slot)
-        rivals = (held.label_change if held else 0.0, self._candidate.label_change if self._candidate else 0.0)
-        if label_change > max(rivals):
-            self._candidate = _Candidate(index, label_change, draw)
+        rivals = (held.share if held else 0.0, self._candidate.share if self._candidate else 0.0)
+        if share > max(rivals):
+            self._candidate = _Candidate(index, share, draw)
 
     def greatest(self, count: int) -> list[Moment]:
         """Up to ``count`` moments in order of time, a slot or more apart."""
         held = self.held()
         times_s = [float(moment.index / self._frame_rate) for moment in held]
-        values = [moment.label_change for moment in held]
+        values = [moment.share for moment in held]
         apart_s = APART_S / 2**self._halvings
         return [held[position] for position in greatest_moments(times_s, values, count=count, apart_s=apart_s)]
 
@@ -117,9 +117,9 @@ class MomentPool:
         if held is None and len(self._moments) == _SLOTS:
             slot_of_least = min(self._moments, key=lambda other: _rank(self._moments[other]))
             held = self._moments[slot_of_least]
-            if candidate.label_change > held.label_change:
+            if candidate.share > held.share:
                 del self._moments[slot_of_least]
-        if held is None or candidate.label_change > held.label_change:
+        if held is None or candidate.share > held.share:
             self._moments[slot] = candidate.draw()
 
     def _slot(self, index: int) -> int:
@@ -137,4 +137,4 @@ class MomentPool:
 
 def _rank(moment: Moment) -> tuple[float, int]:
     """Greater change first, then the earlier one."""
-    return moment.label_change, -moment.index
+    return moment.share, -moment.index

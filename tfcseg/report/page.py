@@ -42,6 +42,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder) -> None:
         "lanes": drawn,
         "classes": classes,
         "moments": [_moment(drawn, report, recorder) for drawn in recorder.drawn_moments()],
+        "doubts": [_moment(drawn, report, recorder) for drawn in recorder.drawn_doubts()],
         "picture_wh": _picture_size(report),
         "views": views,
     }
@@ -105,19 +106,13 @@ def _shares(recorder: PageRecorder, classes: Sequence[Mapping[str, Any]]) -> dic
 def _moment(drawn: DrawnMoment, report: Report, recorder: PageRecorder) -> dict[str, Any]:
     moment = drawn.moment
     names = {entry.index: entry.name for entry in report.classes}
-    pictures = (
-        ("source", "Frame", drawn.source),
-        ("before", "Labels before", drawn.before),
-        ("after", "Labels after", drawn.after),
-        ("changed", "What changed", drawn.changed),
-    )
     return {
         "frame": moment.index,
         "time_s": float(moment.index / recorder.frame_rate),
-        "label_change": moment.label_change,
-        "changes": [
-            {"before": names.get(before, "none"), "after": names.get(after, "none"), "share": share}
+        "share": moment.share,
+        "notes": [
+            (" → ".join(dict.fromkeys(names.get(index, "none") for index in (before, after))), share)
             for before, after, share in moment.changes
         ],
-        "pictures": [{"key": key, "title": title, "data": data} for key, title, data in pictures],
+        "pictures": [{"title": title, "data": data} for title, data in drawn.pictures.items()],
     }

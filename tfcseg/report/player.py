@@ -13,7 +13,7 @@ from tfcseg.report.html import relative_url
 from tfcseg.report.json_file import to_json
 from tfcseg.report.thinning import ThinnedSeries
 
-SERIES = ("label_change", "tc", "similarity", "updated_fraction", "is_keyframe")
+SERIES = ("label_change", "flow_consistency", "similarity", "updated_fraction", "unsure", "is_keyframe")
 """What a timeline holds, in the order of its columns; all of them are columns of frames.csv."""
 
 COLUMNS = 1024
@@ -24,7 +24,8 @@ _PLAYABLE = (".mp4", ".m4v", ".mov", ".webm", ".ogv", ".mkv")
 
 _MEANINGS = {
     "label_change": ("Label change", "pixels whose class differs from the frame before", 0),
-    "tc": ("TC", "pixels whose class is kept along the optical flow", 1),
+    "unsure": ("Unsure", "pixels whose label is likely wrong", 0),
+    "flow_consistency": ("flow consistency", "pixels whose class is kept along the optical flow", 1),
     "similarity": ("Similarity", "likeness of a frame's features to its keyframe's", 1),
     "updated_fraction": ("Recomputed", "points repaired by deformable attention", 0),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,7 +26,7 @@ from tfcseg.report.player import SERIES, new_timeline
 from tfcseg.report.tables import FrameRow
 from tfcseg.report.thinning import ThinnedSeries
 
-MOMENTS = 10
+MOMENTS, DOUBTS = 10, 6
 PICTURE_PX = 320
 """Longest side of a picture on the page."""
 
@@ -45,8 +45,8 @@ class PageRecorder:
     Memory does not grow with the video: series are thinned to their extremes, and pictures are kept of a few moments.
     """
 
-    def __init__(self, palette: NDArray[np.uint8], frame_rate: Fraction) -> None:
-        self.palette, self.frame_rate = palette, frame_rate
+    def __init__(self, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5) -> None:
+        self.palette, self.frame_rate, self.unsure_below = palette, frame_rate, unsure_below
         self.timeline = new_timeline()
         self.shares = ThinnedSeries(len(palette), _SHARE_COLUMNS)
         self.peak_shares = np.zeros(len(palette))
@@ -56,7 +56,9 @@ class PageRecorder:
         self.start_s = 0.0
         """Time of the first frame in the source."""
         self._pool = MomentPool(frame_rate)
+        self._doubts = MomentPool(frame_rate)
         self._drawn: list[DrawnMoment] | None = None
+        self._drawn_doubts: list[DrawnMoment] | None = None
         self._previous: Labels | None = None
 
     @property
@@ -73,13 +75,27 @@ class PageRecorder:
             self._drawn = [draw_moment(moment, self.palette) for moment in self._pool.greatest(MOMENTS)]
         return self._drawn
 
-    def add(self, row: FrameRow, shares: NDArray[np.float64], image: Image, labels: Labels) -> None:
+    def drawn_doubts(self) -> list[DrawnMoment]:
+        """The frames of most unsure labels, as `drawn_moments`; at most ``DOUBTS``."""
+        if self._drawn_doubts is None:
+            found = self._doubts.greatest(DOUBTS)
+            self._drawn_doubts = [draw_moment(moment, self.palette, is_doubt=True) for moment in found]
+        return self._drawn_doubts
+
+    def add(
+        self,
+        row: FrameRow,
+        shares: NDArray[np.float64],
+        image: Image,
+        labels: Labels,
+        sure: NDArray[np.uint8] | None = None,
+    ) -> None:
         """Take the next frame: its ``row`` of frames.csv, (K,) class shares, (H, W, 3) RGB and (H, W) labels.
 
-        ``image`` and ``labels`` are read later and must not be changed.
+        ``sure`` (h, w) says how sure these are. The arrays are read later and must not be changed.
         """
         index, previous = self.frames, self._previous
-        self._drawn = None
+        self._drawn = self._drawn_doubts = None
         if index == 0:
             self.start_s = row.time_s
         self.timeline.add([getattr(row, name) for name in SERIES])
@@ -89,14 +105,15 @@ class PageRecorder:
         if previous is not None and row.label_change is not None:
             change = row.label_change
             self._pool.offer(index, change, lambda: _sketch(index, row.time_s, change, image, previous, labels))
+        if sure is not None and row.unsure is not None:
+            share, below = row.unsure, 255 * self.unsure_below
+            self._doubts.offer(
+                index, share, lambda: _sketch_doubt(index, row.time_s, share, image, labels, sure < below)
+            )
         self._previous = labels
 
     def save(self, folder: Path) -> None:
         """Write everything that ``restore`` needs into one file in ``folder``; OutputError if that is impossible."""
-        held = self._pool.held()
-        sources = [moment.source for moment in held]
-        # Level 1 takes a quarter of the time of PNG files; one moment at a time takes little memory.
-        maps = [zlib.compress(np.stack([each.before, each.after, each.changed]).tobytes(), 1) for each in held]
         state: _Arrays = {
             **{f"timeline_{name}": array for name, array in self.timeline.state().items()},
             **{f"shares_{name}": array for name, array in self.shares.state().items()},
@@ -104,52 +121,46 @@ class PageRecorder:
             "peak_shares": self.peak_shares,
             "peak_frames": self.peak_frames,
             "previous": np.zeros(0, np.uint8) if self._previous is None else cv2.imencode(".png", self._previous)[1],
-            "moment_index": np.array([moment.index for moment in held], np.int64),
-            "moment_numbers": np.array([(moment.time_s, moment.label_change) for moment in held]).reshape(-1, 2),
-            "moment_changes": np.array([change for moment in held for change in moment.changes]).reshape(-1, 3),
-            "moment_change_counts": np.array([len(moment.changes) for moment in held], np.int64),
-            "moment_size": np.array(held[0].before.shape if held else (0, 0), np.int64),
-            "moment_source_sizes": np.array([len(source) for source in sources], np.int64),
-            "moment_sources": np.frombuffer(b"".join(sources), np.uint8),
-            "moment_map_sizes": np.array([len(packed) for packed in maps], np.int64),
-            "moment_maps": np.frombuffer(b"".join(maps), np.uint8),
+            **{f"moment_{name}": array for name, array in _moments_state(self._pool.held()).items()},
+            **{f"doubt_{name}": array for name, array in _moments_state(self._doubts.held()).items()},
         }
         with replace_atomically(folder / _STATE_NAME) as partial, partial.open("wb") as file:
             np.savez(file, **state)
 
     @classmethod
-    def restore(cls, folder: Path, palette: NDArray[np.uint8], frame_rate: Fraction) -> PageRecorder:
+    def restore(
+        cls, folder: Path, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5
+    ) -> PageRecorder:
         """Recorder as it was when it was saved in ``folder``; OutputError if its file is missing or damaged."""
-        path = folder / _STATE_NAME
+        path, recorder = folder / _STATE_NAME, cls(palette, frame_rate, unsure_below)
         try:
             # Read as a whole: a damaged archive shall fail here, not when an array is first used.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
                 state = {name: archive[name] for name in archive.files}
-            return cls._from_state(state, palette, frame_rate)
+            recorder._load(state)
         except OSError as error:
             raise OutputError(
                 f"cannot read {str(path)!r}: {error.strerror or error}; run again from the start"
             ) from error
         except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, cv2.error) as error:
             raise OutputError(f"{str(path)!r} is damaged ({error}); run again from the start") from error
-
-    @classmethod
-    def _from_state(cls, state: _Arrays, palette: NDArray[np.uint8], frame_rate: Fraction) -> PageRecorder:
-        recorder = cls(palette, frame_rate)
-        recorder.timeline.load(_part(state, "timeline_"))
-        recorder.shares.load(_part(state, "shares_"))
-        recorder.start_s = float(state["start_s"])
-        recorder.peak_shares[:], recorder.peak_frames[:] = state["peak_shares"], state["peak_frames"]
-        recorder._pool = MomentPool.holding(_moments(state), frame_rate, recorder.frames)
-        if state["previous"].size:
-            recorder._previous = np.asarray(cv2.imdecode(state["previous"], cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
         return recorder
+
+    def _load(self, state: _Arrays) -> None:
+        self.timeline.load(_part(state, "timeline_"))
+        self.shares.load(_part(state, "shares_"))
+        self.start_s = float(state["start_s"])
+        self.peak_shares[:], self.peak_frames[:] = state["peak_shares"], state["peak_frames"]
+        moments, doubts = (_moments(_part(state, prefix)) for prefix in ("moment_", "doubt_"))
+        self._pool = MomentPool.holding(moments, self.frame_rate, self.frames)
+        self._doubts = MomentPool.holding(doubts, self.frame_rate, self.frames)
+        if state["previous"].size:
+            self._previous = np.asarray(cv2.imdecode(state["previous"], cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
 def _sketch(index: int, time_s: float, change: float, image: Image, before: Labels, after: Labels) -> Moment:
     """Moment of the frame ``image`` (H, W, 3) between labels ``before`` and ``after`` (H, W) of it."""
-    scale = min(1.0, PICTURE_PX / max(image.shape[:2]))
-    size = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
+    size = _picture_size(image)
     is_different = before != after
     return Moment(
         index,
@@ -161,6 +172,27 @@ def _sketch(index: int, time_s: float, change: float, image: Image, before: Labe
         shrink_labels(after, size),
         covered(is_different, size),
     )
+
+
+def _sketch_doubt(
+    index: int, time_s: float, share: float, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]
+) -> Moment:
+    """Moment of the frame ``image`` (H, W, 3) whose ``labels`` (H, W) are unsure in parts of a grid (h, w)."""
+    size = _picture_size(image)
+    at_grid = shrink_labels(labels, is_unsure.shape)[is_unsure]
+    counts = np.bincount(at_grid, minlength=1)
+    most = np.argsort(-counts, kind="stable")[:_CHANGES].tolist()
+    classes = tuple((name, name, float(counts[name] / is_unsure.size)) for name in most if counts[name])
+    small = shrink_labels(labels, size)
+    marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size[::-1], interpolation=cv2.INTER_LINEAR)
+    source = encode_jpeg(shrink(image, size), _QUALITY)
+    return Moment(index, time_s, share, classes, source, small, small, np.asarray(marked, dtype=np.uint8))
+
+
+def _picture_size(image: Image) -> tuple[int, int]:
+    """(height, width) of pictures on the page."""
+    scale = min(1.0, PICTURE_PX / max(image.shape[:2]))
+    return max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
 
 
 def _greatest_changes(
@@ -179,11 +211,27 @@ def _part(state: Mapping[str, Any], prefix: str) -> _Arrays:
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
+def _moments_state(held: Sequence[Moment]) -> _Arrays:
+    """Arrays of which `_moments` makes the same moments."""
+    sources = [moment.source for moment in held]
+    # Level 1 takes a quarter of the time of PNG files; one moment at a time takes little memory.
+    maps = [zlib.compress(np.stack([each.before, each.after, each.changed]).tobytes(), 1) for each in held]
+    return {
+        "index": np.array([moment.index for moment in held], np.int64),
+        "numbers": np.array([(moment.time_s, moment.share) for moment in held]).reshape(-1, 2),
+        "changes": np.array([change for moment in held for change in moment.changes]).reshape(-1, 3),
+        "change_counts": np.array([len(moment.changes) for moment in held], np.int64),
+        "size": np.array(held[0].before.shape if held else (0, 0), np.int64),
+        "source_sizes": np.array([len(source) for source in sources], np.int64),
+        "sources": np.frombuffer(b"".join(sources), np.uint8),
+        "map_sizes": np.array([len(packed) for packed in maps], np.int64),
+        "maps": np.frombuffer(b"".join(maps), np.uint8),
+    }
+
+
 def _moments(state: Mapping[str, Any]) -> list[Moment]:
-    sources, maps = (
-        np.split(state[f"moment_{name}s"], np.cumsum(state[f"moment_{name}_sizes"])[:-1]) for name in ("source", "map")
-    )
-    changes = np.split(state["moment_changes"], np.cumsum(state["moment_change_counts"]))
+    sources, maps = (np.split(state[f"{name}s"], np.cumsum(state[f"{name}_sizes"])[:-1]) for name in ("source", "map"))
+    changes = np.split(state["changes"], np.cumsum(state["change_counts"]))
     return [
         Moment(
             int(index),
@@ -191,9 +239,7 @@ def _moments(state: Mapping[str, Any]) -> list[Moment]:
             float(change),
             tuple((int(before), int(after), float(share)) for before, after, share in changes[number]),
             sources[number].tobytes(),
-            *np.frombuffer(zlib.decompress(maps[number].tobytes()), np.uint8).reshape(3, *state["moment_size"]),
+            *np.frombuffer(zlib.decompress(maps[number].tobytes()), np.uint8).reshape(3, *state["size"]),
         )
-        for number, (index, (time_s, change)) in enumerate(
-            zip(state["moment_index"], state["moment_numbers"], strict=True)
-        )
+        for number, (index, (time_s, change)) in enumerate(zip(state["index"], state["numbers"], strict=True))
     ]

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from tfcseg.model.options import InferenceOptions
+
 if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
 
@@ -65,19 +67,11 @@ def model_facts(model: LoadedModel) -> ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class OptionFacts:
+class OptionFacts(InferenceOptions):
     """Everything that decides what the labels are, besides input and model."""
 
-    mode: str
-    keyframe_interval: int
-    threshold: float
-    size: int | None  # short side of the network's input
-    device: str
-    precision: str
-    correlation: str
-    keyframe_position: str
-    compile: bool = False  # rounds differently
-    keyframe_carry: float = 0.0
+    device: str = ""
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +92,22 @@ class StabilityFacts:
     """Means over frames, and how many of the frames were keyframes."""
 
     label_change: float | None
-    tc: float | None
-    tc_flow: str | None  # which optical flow TC followed
+    flow_consistency: float | None
+    optical_flow: str | None  # which optical flow was followed
     similarity: float | None
     updated_fraction: float | None
     keyframes: int
     pulse: float | None = None  # greatest mean label change of a phase of the keyframe interval ÷ mean over phases
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceFacts:
+    """How sure the labels are: means over frames, as shares; None where nothing was measured."""
+
+    mean: float | None  # probability that a label is right
+    unsure: float | None  # share of the labels whose probability is below unsure_below
+    unsure_below: float
+    temperature: float  # 1: never fitted, probabilities are what the network says
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,8 @@ class Report:
     options: OptionFacts
     speed: SpeedFacts
     stability: StabilityFacts
+    confidence: ConfidenceFacts
     classes: tuple[ClassFacts, ...]
     outputs: Mapping[str, str] = field(default_factory=dict)  # what was written -> path relative to the report
     warnings: tuple[str, ...] = ()
+    run: Mapping[str, str | float | bool | None] | None = None  # all that decided what was written; None: a stream

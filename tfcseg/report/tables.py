@@ -28,9 +28,11 @@ class FrameRow:
     similarity: float | None  # mean over the grid
     updated_fraction: float | None
     label_change: float | None
-    tc: float | None
+    flow_consistency: float | None
     model_ms: float | None  # none: nothing was computed, the rest of the row is that of the frame before
     is_held: bool = False  # it shows the picture of the frame before
+    confidence: float | None = None  # mean probability that a label is right
+    unsure: float | None = None  # share of the labels whose probability is below a half, or what --unsure says
 
 
 COLUMNS = tuple(item.name for item in dataclasses.fields(FrameRow))

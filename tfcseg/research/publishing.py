@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder, replace_atomically
-from tfcseg.inference.options import InferenceOptions, checked_options
-from tfcseg.weights.loading import BF16_AGREEMENT, LoadedModel, load_model, resolve_device, save_model
+from tfcseg.inference.options import checked_options
+from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
+from tfcseg.weights.loading import BF16_AGREEMENT, CALIBRATED, LoadedModel, load_model, resolve_device, save_model
 from tfcseg.weights.registry import REGISTRY
 from tfcseg.weights.tensor_header import parse_json
 
@@ -25,7 +25,7 @@ SCORES = ("miou", "vc8", "vc16")
 
 
 def measure(
-    weights: Path, root: Path, split: str = "val", *, defaults: Mapping[str, Any] | None = None
+    weights: Path, root: Path, split: str = "val", *, defaults: InferenceOptions | None = None
 ) -> dict[str, float | str]:
     """Scores of a weights file on a VSPW folder, in ``image`` and ``tfc``: what the card's ``measured`` says.
 
@@ -34,8 +34,7 @@ def measure(
     labels that stay in bf16 decides what ``--precision auto`` will be there.
     """
     model = load_model(weights, precision="fp32" if resolve_device("auto").type == "cpu" else "auto")
-    chosen = dict(defaults or {})
-    used = checked_options(model, **chosen)
+    used = checked_options(model, defaults)
     measured: dict[str, float | str] = {
         "data": f"{root.resolve().name}/{split}",
         "settings": f"short side {used.size} px, interval {used.keyframe_interval}, threshold {used.threshold:g}, "
@@ -43,7 +42,7 @@ def measure(
         f"{model.device}, {str(model.precision).removeprefix('torch.')}",
     }
     for mode in ("image", "tfc"):
-        predictions = ModelPredictions(model, checked_options(model, mode=mode, **chosen))
+        predictions = ModelPredictions(model, checked_options(model, defaults, mode=mode))
         result = evaluate(root, predictions, split=split, mode=mode, model_labels=model.labels)
         for score in SCORES:
             value = getattr(result, score)
@@ -76,27 +75,31 @@ def publish(
     description: str,
     measured: dict[str, float | str],
     default: bool,
-    defaults: Mapping[str, Any] | None = None,
+    defaults: InferenceOptions | None = None,
     trained_on: str | None = None,
     licence: str | None = None,
 ) -> Path:
     """Write ``<folder>/<name>.safetensors`` with its card filled in and enter it into ``<folder>/models.json``.
 
-    The first model of a registry is its default, later ones if ``default``. ``defaults`` (``correlation``,
-    ``keyframe_position``, ``keyframe_carry``, ``keyframe_interval``, ``threshold``) replace the model's own;
+    The first model of a registry is its default, later ones if ``default``. Those of
+    ``defaults`` that are not None replace the model's own;
     ``trained_on`` and ``licence`` what training wrote. WeightsError and OutputError as in reading and writing weights.
     """
     content = check_registry(folder, name)
     make_folder(folder)
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
-    config = replace(model.card.config, **(defaults or {}))
+    fitted = {key: value for key, value in model.card.measured.items() if key in CALIBRATED}
+    own = model.card.config.defaults
+    chosen = (defaults or InferenceOptions()).completed_by(own)
+    used = {field.name: getattr(chosen, field.name) for field in MODEL_FIELDS}
+    config = replace(model.card.config, defaults=replace(own, **used))
     model.network.config = config
     card = replace(
         model.card,
         name=name,
         config=config,
         description=description,
-        measured=measured,
+        measured={**fitted, **measured},
         trained_on=trained_on or model.card.trained_on,
         licence=licence or model.card.licence,
     )

@@ -137,7 +137,7 @@ def _by_resolution(contest: Contest, values: Sequence[int]) -> Iterator[tuple[in
         for name in _contenders():
             yield rows, job_for(contest, name, clip, warm_up_frames=_WARM_UP_FRAMES)
         job = job_for(contest, TFC, clip, few, _WARM_UP_FRAMES)
-        yield rows, replace(job, title=NATIVE, method={**job.method, "size": min(rows, 4096)})
+        yield rows, replace(job, title=NATIVE, options=replace(job.options, size=min(rows, 4096)))
 
 
 def _by_classes(contest: Contest, values: Sequence[int]) -> Iterator[tuple[int, Job]]:

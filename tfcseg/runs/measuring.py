@@ -35,10 +35,14 @@ class MeasuredFrame(NamedTuple):
 
 
 class FrameMeasurer:
-    """Takes frames in order and gives them back in order, measured; ``use_flow`` measures TC."""
+    """Takes frames in order and gives them back in order, measured; ``use_flow`` measures flow consistency.
 
-    def __init__(self, classes: int, *, use_flow: bool) -> None:
+    Labels of a probability below ``unsure_below`` are unsure.
+    """
+
+    def __init__(self, classes: int, *, use_flow: bool, unsure_below: float) -> None:
         self._classes = classes
+        self._unsure_below = unsure_below
         self._meter = ConsistencyMeter(use_flow=use_flow)
         self._pool = ThreadPoolExecutor(
             max(1, min(_MAX_WORKERS, available_cores() // _CORES_PER_WORKER)), "tfcseg-measure"
@@ -47,7 +51,7 @@ class FrameMeasurer:
 
     @property
     def flow_name(self) -> str | None:
-        """Which optical flow TC follows; None if it is not measured."""
+        """Which optical flow is followed; None if it is not measured."""
         return self._meter.flow_name
 
     def remember(self, image: Image, labels: NDArray[np.uint8]) -> None:
@@ -68,14 +72,15 @@ class FrameMeasurer:
             max_pending = most_waiting(*self._pending[-1][0].labels.shape) if self._pending else 0
         while self._pending and (len(self._pending) > max_pending or self._pending[0][2].done()):
             frame, shares, change = self._pending.popleft()
-            yield MeasuredFrame(frame, shares, _row(frame, change.result()))
+            yield MeasuredFrame(frame, shares, _row(frame, change.result(), self._unsure_below))
 
     def close(self) -> None:
         """End the threads; what was not asked for is dropped."""
         self._pool.shutdown(cancel_futures=True)
 
 
-def _row(frame: SegmentedFrame, change: FrameConsistency) -> FrameRow:
+def _row(frame: SegmentedFrame, change: FrameConsistency, unsure_below: float) -> FrameRow:
+    sure = frame.confidence_grid
     return FrameRow(
         frame.index,
         frame.time_s,
@@ -83,7 +88,9 @@ def _row(frame: SegmentedFrame, change: FrameConsistency) -> FrameRow:
         None if frame.similarity is None else float(frame.similarity.mean()),
         frame.updated_fraction,
         change.label_change,
-        change.tc,
+        change.flow_consistency,
         frame.model_ms,
         frame.is_held,
+        None if sure is None else float(sure.mean()) / 255,
+        None if sure is None else float((sure < 255 * unsure_below).mean()),
     )

@@ -6,29 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfcseg.errors import UsageError
-from tfcseg.inference.options import InferenceOptions, checked_options
 from tfcseg.media.ffmpeg import check_address, is_address
-from tfcseg.runs.result_plan import ResultOptions
-from tfcseg.weights.loading import LoadedModel, load_model
+from tfcseg.model.options import InferenceOptions
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.weights.device import DeviceOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """The options of `tfcseg.run`; what is None is the model's default."""
+    """The options of `tfcseg.run`."""
 
-    mode: str = "tfc"
-    keyframe_interval: int | None = None
-    threshold: float | None = None
-    size: int | None = None
-    correlation: str | None = None
-    keyframe_position: str | None = None
-    keyframe_carry: float | None = None
-    latency: str = "normal"
+    inference: InferenceOptions = InferenceOptions()
+    device: DeviceOptions = DeviceOptions()
     start_s: float | None = None
     end_s: float | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
     results: ResultOptions = field(default_factory=ResultOptions)
     overwrite: bool = False
     resume: bool = False
@@ -48,27 +39,6 @@ class RunOptions:
             raise UsageError(
                 f"{source}: a stream can be read only once, so that it cannot be resumed; save it to a file"
             )
-
-    def load(self, model: str | Path | LoadedModel) -> LoadedModel:
-        """Network from a file or by name, unless it is loaded already."""
-        if isinstance(model, LoadedModel):
-            return model
-        return load_model(model, device=self.device, precision=self.precision)
-
-    def for_network(self, model: LoadedModel) -> InferenceOptions:
-        """How frames go through ``model``; UsageError for values that make no sense."""
-        return checked_options(
-            model,
-            mode=self.mode,
-            keyframe_interval=self.keyframe_interval,
-            threshold=self.threshold,
-            size=self.size,
-            correlation=self.correlation,
-            keyframe_position=self.keyframe_position,
-            keyframe_carry=self.keyframe_carry,
-            latency=self.latency,
-            compile=self.compile,
-        )
 
 
 def _is_read_once(source: str | Path) -> bool:

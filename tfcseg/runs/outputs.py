@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +64,10 @@ class OutputDir:
         """Folder of one label PNG per frame."""
         return self.path / "masks"
 
-    def mask(self, index: int) -> Path:
-        """Label PNG of one frame."""
-        return self.masks / f"{index:08d}.png"
+    @property
+    def confidence(self) -> Path:
+        """Folder of one gray PNG per frame: how sure its labels are."""
+        return self.path / "confidence"
 
     @property
     def state(self) -> Path:
@@ -76,7 +77,7 @@ class OutputDir:
     def results(self) -> list[Path]:
         """Existing files with names of results; OutputError if the folder cannot be listed."""
         files = [self.path / name for name in RESULT_NAMES]
-        return [path for path in files if os.path.lexists(path)] + self._matching_masks(_MASK_NAME)
+        return [path for path in files if os.path.lexists(path)] + self._numbered(_MASK_NAME)
 
     def holds_frames(self) -> bool:
         """Whether a run has come so far as to write anything of a frame."""
@@ -85,7 +86,7 @@ class OutputDir:
                 has_rows = bool(file.readline() and file.readline())
         except OSError:
             has_rows = False
-        return has_rows or bool(self._matching_masks(_MASK_NAME) or RunState(self.state).checkpoints())
+        return has_rows or bool(self._numbered(_MASK_NAME) or RunState(self.state).checkpoints())
 
     def remove_results(self) -> None:
         """Delete the results of an earlier run, and nothing else.
@@ -94,17 +95,18 @@ class OutputDir:
         """
         results = self.results()
         for path in results:
-            if path.is_dir() or (path.parent == self.masks and not _is_own_mask(path)):
+            if path.is_dir() or (path.parent != self.path and not _is_own_mask(path)):
                 raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
         RunState(self.state).clear()
         leftovers = [path for name in RESULT_NAMES if (path := _temporary(self.path / name)).exists()]
-        for path in [*results, *leftovers, *self._matching_masks(_MASK_LEFTOVER)]:
+        for path in [*results, *leftovers, *self._numbered(_MASK_LEFTOVER)]:
             try:
                 path.unlink()
             except OSError as error:
                 raise OutputError(f"cannot remove {str(path)!r}: {_reason(error)}") from error
-        with suppress(OSError):  # it holds other files, or was never made
-            self.masks.rmdir()
+        for folder in (self.masks, self.confidence):
+            with suppress(OSError):  # it holds other files, or was never made
+                folder.rmdir()
 
     def discard(self) -> None:
         """Leave nothing behind of a run that failed: its results, and the folder if the run made it."""
@@ -113,38 +115,35 @@ class OutputDir:
             with suppress(OSError):  # somebody else has put files there
                 self.path.rmdir()
 
-    def _matching_masks(self, pattern: re.Pattern[str]) -> list[Path]:
-        try:
-            return sorted(path for path in self.masks.iterdir() if pattern.fullmatch(path.name))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise OutputError(f"cannot list {str(self.masks)!r}: {_reason(error)}") from error
+    def _numbered(self, pattern: re.Pattern[str]) -> list[Path]:
+        """Files of frames whose names match, in the folders of such files."""
+        return [path for folder in (self.masks, self.confidence) for path in _matching(folder, pattern)]
+
+
+def numbered(folder: Path, index: int) -> Path:
+    """PNG of one frame in a folder of them."""
+    return folder / f"{index:08d}.png"
+
+
+def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise OutputError(f"cannot list {str(folder)!r}: {_reason(error)}") from error
 
 
 def default_output(source: str | Path) -> Path:
-    """``<stem>_tfcseg`` in the current folder; ``stdin_tfcseg`` for a stream."""
-    stem = "stdin" if str(source) == "-" else Path(source).resolve().stem
-    return Path(f"{stem}_tfcseg")
+    """``<name>_tfcseg`` in the current folder, without the suffix of a file; ``stdin_tfcseg`` for a stream."""
+    path = absolute(source)
+    name = "stdin" if str(source) == "-" else path.name if path.is_dir() else path.stem
+    return Path(f"{name}_tfcseg")
 
 
-def output_folders(sources: Sequence[str | Path], output: Path | None) -> list[Path]:
-    """One folder per source: ``output`` itself for a single source, else ``<output>/<stem>_tfcseg`` each.
-
-    Sources of the same stem get a number, so that none overwrites another.
-    """
-    if len(sources) == 1:
-        return [output or default_output(sources[0])]
-    base = output or Path()
-    folders: list[Path] = []
-    for source in sources:
-        name = default_output(source).name
-        number = 2
-        while base / name in folders:
-            name = f"{default_output(source).name}_{number}"
-            number += 1
-        folders.append(base / name)
-    return folders
+def absolute(path: str | Path) -> Path:
+    """The whole path as it is called: without ``..``, and not what a link of that name leads to."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 @contextmanager

@@ -6,29 +6,34 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from tfcseg.errors import InputError, TfcsegError
+from tfcseg.errors import InputError, OutputError, TfcsegError
 from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
-from tfcseg.runs.result_plan import ResultOptions, ResultPlan
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.results import ResultWriter
 from tfcseg.runs.resuming import go_on, identify, refuse_finished, refuse_other_run
 from tfcseg.runs.state import Identity, RunState, unfinished_frames
 from tfcseg.runs.summary import build_report
-from tfcseg.weights.loading import LoadedModel
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 Progress = Callable[[SegmentedFrame, VideoInfo], None]
 
@@ -38,24 +43,16 @@ def run(
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     *,
-    mode: str = "tfc",
-    keyframe_interval: int | None = None,
-    threshold: float | None = None,
-    size: int | None = None,
-    correlation: str | None = None,
-    keyframe_position: str | None = None,
-    keyframe_carry: float | None = None,
-    latency: str = "normal",
     start_s: float | None = None,
     end_s: float | None = None,
     device: str = "auto",
     precision: str = "auto",
-    compile: bool = False,
     results: ResultOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
     allow_network: bool = False,
     on_frame: Progress = lambda frame, info: None,
+    **inference: Any,
 ) -> Report:
     """Segment a video, a folder of frames or stdin (``-``) and write what ``results`` asks for; returns the report.
 
@@ -65,19 +62,10 @@ def run(
     is no failure, if there is nothing left to resume.
     """
     options = RunOptions(
-        mode=mode,
-        keyframe_interval=keyframe_interval,
-        threshold=threshold,
-        size=size,
-        correlation=correlation,
-        keyframe_position=keyframe_position,
-        keyframe_carry=keyframe_carry,
-        latency=latency,
+        inference=InferenceOptions(**inference),
+        device=DeviceOptions(device, precision),
         start_s=start_s,
         end_s=end_s,
-        device=device,
-        precision=precision,
-        compile=compile,
         results=results or ResultOptions(),
         overwrite=overwrite,
         resume=resume,
@@ -130,13 +118,12 @@ def _prepared(
     out: OutputDir, source: str | Path, model: str | Path | LoadedModel, options: RunOptions
 ) -> Iterator[_Job]:
     """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
-    loaded = options.load(model)
-    network = IntervalNetwork(loaded, options.for_network(loaded))
+    loaded = open_model(model, options.device)
+    network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
     options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
     identity = identify(source, loaded, network.options, options.results, options.range_s)
     if options.resume:
-        has_report = options.results.report
-        refuse_finished(out, source, loaded, network.options, options.range_s, has_report=has_report)
+        refuse_finished(out, identity)
         refuse_other_run(out, identity)
     with open_frames(
         source, start_s=options.start_s, end_s=options.end_s, allow_network=options.allow_network
@@ -148,18 +135,27 @@ def _prepared(
 def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float) -> Report:
     loaded, network, frames = job.loaded, job.network, job.frames
     state, length = RunState(out.state), part_length(network.frames_at_once)
-    carries = network.options.carries
-    plan = ResultPlan(options.results, out, state, frames.info, loaded.labels, options.range_s, length, carries)
+    plan = ResultPlan(
+        options.results,
+        out,
+        state,
+        frames.info,
+        loaded.labels,
+        options.range_s,
+        length,
+        has_groups=network.options.latency == "normal",
+        carries=network.options.carries,
+    )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
         _process(frames, network, writer, on_frame)
         facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
-        report = build_report(facts, writer.summary)
+        report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
             write_page(out.report_html, report, writer.recorder)
         if options.results.report:
             write_json(out.report_json, report)
-    state.clear()
+    state.finish(None if options.results.report else job.identity)
     return report
 
 
@@ -197,12 +193,11 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
 def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:
     """Read, up to where the run goes on, what was written already: frames are the same only if all are decoded."""
     done = writer.summary.frames
-    last = None
+    read = 0
     for frame in islice(frames, done):
-        last = frame
-    if last is not None:
-        writer.remember(last.image)
-    if done and (last is None or last.index + 1 < done):
+        writer.replay(frame.index, frame.image)
+        read += 1
+    if read < done:
         raise InputError(
             f"{info.path}: ended before frame {done}, which was read before; use --overwrite to start again"
         )
@@ -218,10 +213,29 @@ def _write_all(
     """Render and write in a second thread, a few frames late."""
     pending: deque[Future[None]] = deque()
     limit = most_waiting(info.height, info.width)
-    for frame in frames:
-        pending.append(thread.submit(writer.write, frame))
-        on_frame(frame, info)
-        while len(pending) > limit:
-            pending.popleft().result()
-    for future in pending:
-        future.result()
+    frame = None
+    try:
+        for frame in frames:
+            pending.append(thread.submit(writer.write, frame))
+            on_frame(frame, info)
+            while len(pending) > limit:
+                pending.popleft().result()
+        for future in pending:
+            future.result()
+    except OutputError:
+        raise  # no more can be written
+    except BaseException:
+        if frame is not None and writer.saves_between_parts:
+            _save_what_is_computed(frame, frames, writer, thread)
+        raise
+
+
+def _save_what_is_computed(
+    last: SegmentedFrame, frames: Iterator[SegmentedFrame], writer: ResultWriter, thread: ThreadPoolExecutor
+) -> None:
+    """Write the rest of a group whose frames up to ``last`` are written, and let a run go on from its end."""
+    while not last.ends_group and (rest := next(frames, None)) is not None:
+        last = rest
+        thread.submit(writer.write, last)
+    with suppress(TfcsegError):  # the error that is already on its way is the cause
+        thread.submit(writer.save).result()

@@ -11,16 +11,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Legend
+from tfcseg.drawing.render import Legend, class_shares
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Image
 from tfcseg.media.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
 from tfcseg.model.carry_over import Carried
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import FrameTable
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import save_carried
@@ -30,12 +30,16 @@ from tfcseg.runs.state import Checkpoint
 from tfcseg.runs.summary import RunFacts, Summary
 from tfcseg.weights.loading import LoadedModel
 
+SAFE_EVERY_S = 5.0
+"""A run that is killed loses what it computed in this time at most, and the interval that it was working on."""
+
 
 class ResultWriter:
     """Writes the results of one run; ``close`` completes the files, ``abort`` drops parts of videos that are not.
 
-    At the end of every part it saves what it takes to go on from there, in a thread of its own. With a ``checkpoint``
-    it goes on itself, once ``remember`` has shown it the last image before.
+    At the end of every part and every few seconds it saves what it takes to go on from there, in a thread of its own.
+    With a ``checkpoint`` it goes on itself, once ``replay`` has shown it the images before. An encoder cannot be
+    saved: parts that were not complete are drawn and encoded again, from the labels that were.
     """
 
     def __init__(self, plan: ResultPlan, started_s: float, checkpoint: Checkpoint | None = None) -> None:
@@ -50,11 +54,18 @@ class ResultWriter:
         self.carried = plan.restore_carried(checkpoint) if checkpoint else None
         """What the next frame's keyframe takes over from the last one written."""
         self.recorder = self._make_recorder(checkpoint)
-        self._checkpoint = checkpoint
-        self._frames = self.summary.frames
-        self._measurer = FrameMeasurer(len(plan.labels), use_flow=plan.options.tc)
+        self._frames = self._saved_frames = self.summary.frames
+        self._part_start = checkpoint.part_start if checkpoint else 0
+        self._part_legend = checkpoint.legend if checkpoint else None
+        self._saved_s = time.monotonic()
+        self._is_between_groups = False
+        self._measurer = FrameMeasurer(
+            len(plan.labels), use_flow=plan.options.flow_consistency, unsure_below=plan.options.unsure_below
+        )
         self._videos = self._make_videos(checkpoint)
         self._masks: MaskWriter | None = None
+        self._sure: MaskWriter | None = None
+        self._labels: MaskWriter | None = None
         self._table: FrameTable | None = None
         self._saved: Future[None] | None = None
         self._last = np.zeros((0, 0), np.uint8)
@@ -63,6 +74,10 @@ class ResultWriter:
             self._saver = ThreadPoolExecutor(1, "tfcseg-save")
             if self._options.masks:
                 self._masks = MaskWriter(plan.out.masks, self._palette)
+            if plan.keeps_labels:
+                self._labels = MaskWriter(plan.state.labels, self._palette)
+            if self._options.confidence:
+                self._sure = MaskWriter(plan.out.confidence)
             if self._options.frames_csv:
                 self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0)
             undo.pop_all()
@@ -72,34 +87,67 @@ class ResultWriter:
         """Frames between two checkpoints, each of which must begin with an interval."""
         return self._plan.part_frames
 
-    def remember(self, image: Image) -> None:
-        """Take the last image before the checkpoint, with which the next one is compared."""
-        self._measurer.remember(image, read_mask(self._plan.state.pictures(self.summary.frames) / LABELS_NAME))
+    @property
+    def saves_between_parts(self) -> bool:
+        """Whether a run can also go on from the end of a group of frames."""
+        return self._plan.state.is_resumable and self._plan.has_groups
+
+    def replay(self, index: int, image: Image) -> None:
+        """Take an image before the checkpoint: the last one is compared with the next, some are drawn again."""
+        if index == self.summary.frames - 1:
+            self._last = read_mask(self._plan.state.pictures(self.summary.frames) / LABELS_NAME)
+            self._measurer.remember(image, self._last)
+        if index >= self._part_start and self._options.videos:
+            labels = read_mask(self._plan.kept_labels(index))
+            self._videos.write(image, labels, class_shares(labels, len(self._palette)))
 
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
+        if frame.index != self._frames:
+            raise OutputError(f"frame {frame.index} came in the place of frame {self._frames}")
+        self._is_between_groups = False
+        if self._options.unsure is not None:
+            frame = frame.without_unsure(self._options.unsure)
         shares = self._measurer.add(frame)
         if self._masks:
             self._masks.write(frame.index, frame.labels)
-        self._videos.write(frame, shares)
+        if self._labels:
+            self._labels.write(frame.index, frame.labels)
+        if self._sure and (confidence := frame.confidence) is not None:
+            self._sure.write(frame.index, confidence)
+        self._videos.write(frame.image, frame.labels, shares)
         self._frames += 1
         self.carried = frame.carried
         if self._frames % self._plan.part_frames:
             self._record(self._measurer.finished())
         else:
             self._end_part()
+        self._is_between_groups = frame.ends_group
+        if time.monotonic() - self._saved_s > SAFE_EVERY_S:
+            self.save()
+
+    def save(self) -> None:
+        """Begin to save what it takes to go on after the last frame, if a run can; ``abort`` waits for that."""
+        if self._is_between_groups and self._frames > self._saved_frames and self.saves_between_parts:
+            self._record(self._measurer.finished(0))
+            self._wait_until_saved()
+            self._begin_to_save(lambda: lambda: None)
 
     def close(self) -> None:
         """Complete all files and give the videos their names."""
-        if self._checkpoint is None or self._frames > self._checkpoint.frames:
+        if self._frames > self._part_start:
             self._end_part()
         if self.recorder:
             self.recorder.drawn_moments()  # while the encoder finishes
+            self.recorder.drawn_doubts()
         self._wait_until_saved()
         out = self._plan.out
         if self._masks:
             self._masks.close()
             self._outputs["masks"] = out.masks.name
+        if self._sure:
+            self._sure.close()
+            self._outputs["confidence"] = out.confidence.name
         if self._table:
             self._table.close()
             self._outputs["frames_csv"] = out.frames_csv.name
@@ -131,6 +179,7 @@ class ResultWriter:
             self._outputs,
             self._wall_s(),
             self._resumes,
+            self._options.unsure_below,
             compile_s,
         )
 
@@ -147,6 +196,12 @@ class ResultWriter:
             if self._masks:
                 self._masks.close()
         with suppress(OutputError):
+            if self._sure:
+                self._sure.close()
+        with suppress(OutputError):
+            if self._labels:
+                self._labels.close()
+        with suppress(OutputError):
             if self._table:
                 self._table.close()
 
@@ -155,7 +210,7 @@ class ResultWriter:
         for frame, shares, row in measured:
             self.summary.add(row, shares)
             if self.recorder:
-                self.recorder.add(row, shares, frame.image, frame.labels)
+                self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
             if self._table:
                 self._table.write(row)
             self._last = frame.labels
@@ -169,19 +224,27 @@ class ResultWriter:
         self._videos.end_input()
         self._record(self._measurer.finished(0))
         self._wait_until_saved()
-        self._checkpoint = Checkpoint(
+        self._part_start, self._part_legend = self._frames, self._videos.legend_state()
+        self._begin_to_save(self._videos.end_part)
+
+    def _begin_to_save(self, end_parts: Callable[[], Callable[[], None]]) -> None:
+        """Let the saver complete what ``end_parts`` ends, and then write a checkpoint of all that was recorded."""
+        checkpoint = Checkpoint(
             frames=self.summary.frames,
+            part_start=self._part_start,
             rows_bytes=self._table.size_bytes if self._table else 0,
             wall_s=self._wall_s(),
             resumes=self._resumes,
             summary=self.summary.to_json(),
-            legend=self._videos.legend_state(),
+            legend=self._part_legend,
         )
+        self._saved_frames, self._saved_s = self._frames, time.monotonic()
         if self.recorder and self._plan.state.is_resumable:
             # In a thread that no signal interrupts: half-made zip files complain on stderr when they are dropped.
             self._saver.submit(self.recorder.save, self._plan.state.make_pictures(self.summary.frames)).result()
-        masks = self._masks.pending() if self._masks else ()
-        save = partial(self._save, self._checkpoint, self._videos.end_part(), masks, self._last, self.carried)
+        writers = (self._masks, self._sure, self._labels)
+        masks = [future for writer in writers if writer for future in writer.pending()]
+        save = partial(self._save, checkpoint, end_parts(), masks, self._last, self.carried)
         self._saved = self._saver.submit(save)
 
     def _save(
@@ -210,6 +273,7 @@ class ResultWriter:
             save_carried(state.make_pictures(checkpoint.frames) / CARRIED_NAME, carried)
         write_mask(state.make_pictures(checkpoint.frames) / LABELS_NAME, labels, full_palette(self._palette))
         state.add(checkpoint)
+        state.drop_labels(checkpoint.part_start - self._plan.part_frames)  # those of the part before may be needed, too
 
     def _wait_until_saved(self) -> None:
         saved, self._saved = self._saved, None
@@ -221,19 +285,18 @@ class ResultWriter:
             return None
         if checkpoint is not None:
             return self._plan.restore_recorder(checkpoint)
-        return PageRecorder(self._palette, self._plan.info.frame_rate)
+        return PageRecorder(self._palette, self._plan.info.frame_rate, self._options.unsure_below)
 
     def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
         plan, options = self._plan, self._options
         sound = None if plan.info.audio is None else Sound(plan.info.path, *plan.range_s)
-        frames = checkpoint.frames if checkpoint else 0
         videos = {
             name: PartedVideo(
                 getattr(plan.out, name),
                 partial(plan.state.part, name),
                 plan.info.frame_rate,
                 sound,
-                frames,
+                self._part_start,
                 pixel_aspect=plan.info.pixel_aspect,
             )
             for name in options.videos

@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tfcseg.errors import FinishedError, OutputError
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.media.ffmpeg import ffmpeg_path
-from tfcseg.report import to_json
+from tfcseg.model.options import InferenceOptions
+from tfcseg.report import json_object
 from tfcseg.runs.fingerprint import fingerprint
 from tfcseg.runs.outputs import OutputDir
-from tfcseg.runs.result_plan import ResultOptions, ResultPlan
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import Checkpoint, Identity, RunState, difference
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.loading import LoadedModel
@@ -38,51 +40,50 @@ def identify(
         return None
     classes = ", ".join(model.labels.names[index] for index in model.labels.indices(results.classes))
     wanted = dataclasses.asdict(results) | {"html": results.page, "classes": classes}
-    return {
+    identity = {
         "tfcseg": version("tfcseg"),
         "torch": torch.__version__,
         "ffmpeg": _file_facts(Path(ffmpeg_path())),  # parts of one video must come from one encoder
         "input": content,
         "start": range_s[0],
         "end": range_s[1],
-        "latency": options.latency,  # decides what is computed together, and so the last bits
-        **_network_identity(model.sha256, to_json(option_facts(model, options))),
-        **{name.replace("_", " "): value for name, value in wanted.items()},
+        "weights": model.sha256,
+        **dataclasses.asdict(option_facts(model, options)),
+        **wanted,
     }
+    return json_object({name.replace("_", " "): value for name, value in identity.items()})
 
 
-def refuse_finished(
-    out: OutputDir,
-    source: str | Path,
-    model: LoadedModel,
-    options: InferenceOptions,
-    range_s: tuple[float | None, float | None],
-    *,
-    has_report: bool,
-) -> None:
-    """FinishedError if there is a finished run and nothing to go on with; OutputError if it was another one.
+def refuse_finished(out: OutputDir, identity: Identity | None) -> None:
+    """FinishedError if the folder holds the run of ``identity``, and whole; OutputError if it holds other results.
 
-    OutputError as well if such a run would have left a report (``has_report``) and there is none: it was stopped, and
-    its source could be read only once.
+    Nothing if there are none, if their run is not finished, or if the source is not there (``identity`` None).
     """
-    if RunState(out.state).identity() is not None or not out.results():
+    if identity is None or RunState(out.state).identity() is not None or not out.results():
         return
-    recorded = _recorded(out.report_json)
-    if recorded is None and has_report:
+    recorded = _finished_run(out)
+    if recorded is None:
         raise OutputError(
-            f"{str(out.path)!r} holds results without a report and nothing to resume from; "
+            f"{str(out.path)!r} holds results that do not say which run they are of, and nothing to resume from; "
             "use --overwrite to start again or choose another folder"
         )
-    if recorded is not None:
-        wanted = {
-            "tfcseg": version("tfcseg"),
-            "input": Path(source).name,
-            "start": range_s[0],
-            "end": range_s[1],
-            **_network_identity(model.sha256, to_json(option_facts(model, options))),
-        }
-        _refuse_difference(out, recorded, wanted)
+    _refuse_difference(out, recorded, identity)
+    missing = [path.name for path in _lasting(out, recorded) if not os.path.lexists(path)]
+    if missing:
+        raise OutputError(
+            f"{str(out.path)!r} holds a finished run of which {', '.join(missing)} has gone; "
+            "use --overwrite to start again"
+        )
     raise FinishedError(f"{str(out.path)!r} holds a finished run; there is nothing to resume")
+
+
+def holds_input(folder: Path, source: str | Path) -> bool | None:
+    """Whether a run in ``folder``, finished or not, is of ``source``; None if there is no run."""
+    out = OutputDir(folder)
+    recorded = RunState(out.state).identity() or _finished_run(out)
+    if recorded is None:
+        return False if out.results() else None
+    return recorded.get("input") == fingerprint(source)
 
 
 def go_on(plan: ResultPlan, identity: Identity | None, *, resume: bool) -> Checkpoint | None:
@@ -115,23 +116,27 @@ def _refuse_difference(out: OutputDir, recorded: Identity, wanted: Identity) -> 
         )
 
 
-def _network_identity(sha256: str, facts: Any) -> dict[str, Any]:
-    return {"weights": sha256, **{name.replace("_", " "): value for name, value in facts.items()}}
+def _finished_run(out: OutputDir) -> Identity | None:
+    """What the finished run in the folder was; None if nothing of ours tells it."""
+    with suppress(OSError, ValueError):
+        match json.loads(out.report_json.read_bytes()):
+            case {"run": dict(identity)}:
+                return identity
+    return RunState(out.state).finished()
 
 
-def _recorded(report: Path) -> Identity | None:
-    """What report.json says of the same; None if there is none, or none of ours."""
-    try:
-        content = json.loads(report.read_bytes())
-        return {
-            "tfcseg": content["tfcseg"],
-            "input": Path(content["input"]["path"]).name,
-            "start": content["input"]["start_s"],
-            "end": content["input"]["end_s"],
-            **_network_identity(content["model"]["sha256"], content["options"]),
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _lasting(out: OutputDir, run: Identity) -> list[Path]:
+    """Files and folders that the finished ``run`` has left in ``out``."""
+    places = {
+        "overlay": out.overlay,
+        "side by side": out.side_by_side,
+        "copy source": out.source,
+        "masks": out.masks,
+        "frames csv": out.frames_csv,
+        "report": out.report_json,
+        "html": out.report_html,
+    }
+    return [path for name, path in places.items() if run.get(name)]
 
 
 def _file_facts(path: Path) -> str:

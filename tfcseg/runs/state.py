@@ -1,12 +1,14 @@
 """What an unfinished run needs to go on: checkpoints in a journal, finished parts of videos beside it.
 
-All of it lies in a hidden folder of the output folder, and goes when the run is complete.
+All of it lies in a hidden folder of the output folder, and goes when the run is complete. Only what the run was stays
+there, if there is no report to tell it.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +19,9 @@ from tfcseg.files import sync
 from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER
 from tfcseg.runs.journal import Journal
 
-_JOURNAL_NAME = "journal.jsonl"
+_JOURNAL_NAME, _FINISHED_NAME, _LABELS_NAME = "journal.jsonl", "finished.json", "labels"
 _KEPT = 2
-"""Newest checkpoints whose pictures are kept: if one turns out to be damaged, the other one serves."""
+"""Newest checkpoints, and newest that end a part, of which everything is kept: if one is damaged, another serves."""
 
 Identity = Mapping[str, str | float | bool | None]
 """Everything that decides what a run writes: name -> value."""
@@ -30,6 +32,8 @@ class Checkpoint:
     """A moment at which all results of the first ``frames`` frames were written."""
 
     frames: int
+    part_start: int
+    """First frame of the parts of videos that are not complete; ``frames`` if there are none."""
     rows_bytes: int
     """Size of frames.csv, 0 if there is none."""
     wall_s: float
@@ -38,6 +42,7 @@ class Checkpoint:
     """How often it had been continued."""
     summary: dict[str, Any]
     legend: dict[str, Any] | None
+    """What the legend remembered at ``part_start``."""
 
 
 class RunState:
@@ -48,11 +53,21 @@ class RunState:
         self.is_resumable = False
         """Whether ``begin`` was told what the run is; without that nothing is kept."""
         self._journal = Journal(folder / _JOURNAL_NAME)
+        self._finished = Journal(folder / _FINISHED_NAME)
+        self._newest: deque[int] = deque(maxlen=_KEPT)
+        self._newest_part_ends: deque[int] = deque(maxlen=_KEPT)
 
     def identity(self) -> Identity | None:
         """What the unfinished run in this folder is; None if there is none."""
         match self._journal.read():
             case [{"run": dict(identity)}, *_]:
+                return identity
+        return None
+
+    def finished(self) -> Identity | None:
+        """What the finished run in this folder was, if it left no report; None if nothing tells it."""
+        match self._finished.read():
+            case [dict(identity)]:
                 return identity
         return None
 
@@ -89,6 +104,7 @@ class RunState:
         while checkpoints and not is_intact(checkpoints[-1]):
             checkpoints.pop()
         self._journal.keep(1 + len(checkpoints))
+        self._remember(checkpoints)
         frames = checkpoints[-1].frames if checkpoints else 0
         for path in self._entries():
             if path.name != _JOURNAL_NAME and not _is_needed(path, frames):
@@ -100,13 +116,32 @@ class RunState:
         if not self.is_resumable:
             return
         self._journal.append(asdict(checkpoint))
-        old = sorted(self.folder.glob("at-*"))[:-_KEPT]
-        for path in old:
+        self._remember([checkpoint])
+        kept = {self.pictures(each) for each in (*self._newest, *self._newest_part_ends)}
+        for path in set(self.folder.glob("at-*")) - kept:
             _remove(path)
+
+    def _remember(self, checkpoints: Iterable[Checkpoint]) -> None:
+        for each in checkpoints:
+            self._newest.append(each.frames)
+            if each.frames == each.part_start:
+                self._newest_part_ends.append(each.frames)
 
     def part(self, name: str, first_frame: int) -> Path:
         """File of the part of video ``name`` that begins with this frame."""
         return self.folder / f"{name}-{first_frame:08d}.mp4"
+
+    @property
+    def labels(self) -> Path:
+        """Folder of the labels from which parts are drawn again, where masks are not written."""
+        return self.folder / _LABELS_NAME
+
+    def drop_labels(self, before: int) -> None:
+        """Remove the labels of the frames before this one, if there are any."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for path in self.labels.iterdir():
+                if path.stem.isdecimal() and int(path.stem) < before:
+                    _remove(path)
 
     def pictures(self, frames: int) -> Path:
         """Folder for what the checkpoint at ``frames`` needs and is no number."""
@@ -121,10 +156,21 @@ class RunState:
             raise OutputError(f"cannot make {str(folder)!r}: {error.strerror or error}") from error
         return folder
 
+    def finish(self, identity: Identity | None) -> None:
+        """Drop what an unfinished run needs; ``identity`` is what a run without a report leaves of itself."""
+        if identity is not None:
+            self._finished.append(identity)
+        self._clear(keep=_FINISHED_NAME)
+
     def clear(self) -> None:
-        """Remove everything but the lock, the journal first: without it there is no unfinished run."""
+        """Remove everything but the lock."""
+        self._clear()
+
+    def _clear(self, keep: str = "") -> None:
+        """The journal goes first: without it there is no unfinished run."""
         for path in sorted(self._entries(), key=lambda path: path.name != _JOURNAL_NAME):
-            _remove(path)
+            if path.name != keep:
+                _remove(path)
 
     def _entries(self) -> list[Path]:
         try:
@@ -158,11 +204,13 @@ def _shown(value: object) -> str:
         return "on" if value else "off"
     if isinstance(value, str) and len(value) == 64:  # a hash
         return f"{value[:8]}…"
-    return "not given" if value is None else str(value)
+    return "not given" if value in (None, "") else str(value)
 
 
 def _is_needed(path: Path, frames: int) -> bool:
     """Whether a file belongs to the first ``frames`` frames, or was left by a run that stopped."""
+    if path.name == _LABELS_NAME:
+        return True
     stem, _, number = path.stem.rpartition("-")
     if not number.isdecimal() or path.name.startswith("."):
         return False

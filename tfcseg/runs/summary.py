@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.media.frames import VideoInfo
 from tfcseg.metrics.consistency import PhaseChanges
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import (
     ClassFacts,
+    ConfidenceFacts,
     FrameRow,
     InputFacts,
     OptionFacts,
@@ -23,9 +25,19 @@ from tfcseg.report import (
     StabilityFacts,
     model_facts,
 )
+from tfcseg.weights.convert import DESCRIPTION
 from tfcseg.weights.loading import LoadedModel
 
-_MEANS = ("label_change", "tc", "similarity", "updated_fraction", "keyframe_ms", "non_keyframe_ms")
+_MEANS = (
+    "label_change",
+    "flow_consistency",
+    "similarity",
+    "updated_fraction",
+    "keyframe_ms",
+    "non_keyframe_ms",
+    "confidence",
+    "unsure",
+)
 
 
 @dataclass(slots=True)
@@ -57,11 +69,13 @@ class Summary:
     """Frames that show the picture of the one before; what follows counts the others."""
     keyframes: int = 0
     label_change: Mean = field(default_factory=Mean)
-    tc: Mean = field(default_factory=Mean)
+    flow_consistency: Mean = field(default_factory=Mean)
     similarity: Mean = field(default_factory=Mean)
     updated_fraction: Mean = field(default_factory=Mean)
     keyframe_ms: Mean = field(default_factory=Mean)
     non_keyframe_ms: Mean = field(default_factory=Mean)
+    confidence: Mean = field(default_factory=Mean)
+    unsure: Mean = field(default_factory=Mean)
     phases: PhaseChanges = field(default_factory=PhaseChanges)
 
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
@@ -69,7 +83,9 @@ class Summary:
         self.frames += 1
         self.shares += shares
         self.label_change.add(row.label_change)
-        self.tc.add(row.tc)
+        self.flow_consistency.add(row.flow_consistency)
+        self.confidence.add(row.confidence)
+        self.unsure.add(row.unsure)
         if row.model_ms is None:  # the result of the frame before
             self.repeated += 1
             return
@@ -109,7 +125,7 @@ class RunFacts:
     info: VideoInfo
     frames_decoded: int
     warnings: tuple[str, ...]
-    tc_flow: str | None
+    optical_flow: str | None
     audio: str | None
     """What became of the sound; None if no video was written."""
     range_s: tuple[float | None, float | None]
@@ -117,15 +133,20 @@ class RunFacts:
     outputs: dict[str, str]
     wall_s: float
     resumes: int
+    unsure_below: float
+    """Probability of being right below which a label is unsure."""
     compile_s: float | None = None
     """Seconds that compiling took; None if nothing was compiled."""
 
 
-def build_report(facts: RunFacts, summary: Summary) -> Report:
-    """The report of a finished run."""
+def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | None) -> Report:
+    """The report of a finished run; ``run`` is everything that decided what it wrote, by which it is known again."""
     warnings = list(facts.warnings)
     if facts.audio and facts.audio.startswith("dropped"):
         warnings.append(f"audio {facts.audio}")
+    card = facts.model.card
+    if not card.config.repairs and facts.options.mode == "tfc" and facts.options.uses_memory:
+        warnings.append(f"model {card.name} is {DESCRIPTION}")
     return Report(
         tfcseg=version("tfcseg"),
         input=_input_facts(facts, summary),
@@ -134,32 +155,27 @@ def build_report(facts: RunFacts, summary: Summary) -> Report:
         speed=_speed_facts(facts, summary),
         stability=StabilityFacts(
             summary.label_change.value,
-            summary.tc.value,
-            facts.tc_flow,
+            summary.flow_consistency.value,
+            facts.optical_flow,
             summary.similarity.value,
             summary.updated_fraction.value,
             summary.keyframes,
             summary.phases.pulse,
         ),
+        confidence=ConfidenceFacts(
+            summary.confidence.value, summary.unsure.value, facts.unsure_below, facts.model.temperature
+        ),
         classes=_class_facts(facts.model, summary),
         outputs=facts.outputs,
         warnings=tuple(warnings),
+        run=run,
     )
 
 
 def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
     """Everything that decides what the labels are, besides input and weights."""
     return OptionFacts(
-        options.mode,
-        options.keyframe_interval,
-        options.threshold,
-        options.size,
-        str(model.device),
-        str(model.precision).removeprefix("torch."),
-        options.correlation,
-        options.keyframe_position,
-        options.compile,
-        options.keyframe_carry,
+        **asdict(options), device=str(model.device), precision=str(model.precision).removeprefix("torch.")
     )
 
 

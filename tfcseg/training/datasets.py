@@ -18,7 +18,9 @@ from torch.utils.data import Dataset
 from tfcseg.errors import DataError
 from tfcseg.training.augment import draw_view, view_image, view_soft_labels
 from tfcseg.training.labelling import Clip, Still, read_rgb
-from tfcseg.training.pseudo_clips import pseudo_clip
+from tfcseg.training.pseudo_clips import pseudo_clip, steady_pair
+
+UNKNOWN_MOTION = torch.full((2, 3), torch.nan)
 
 
 class Sample(NamedTuple):
@@ -26,6 +28,8 @@ class Sample(NamedTuple):
 
     images: Tensor
     labels: Tensor
+    motion: Tensor = UNKNOWN_MOTION
+    """(2, 3) from pixels (x, y, 1) of the second image to pixels of the first; NaN if nobody knows."""
 
 
 class Source(Protocol):
@@ -58,8 +62,7 @@ class StillSource:
     def __init__(self, stills: Sequence[Still], crop: int, weights: NDArray[np.float64] | None = None) -> None:
         self._stills = stills
         self._crop = crop
-        shares = np.ones(len(stills)) if weights is None else weights
-        self._until = np.cumsum(shares) / shares.sum()
+        self._until = _until(len(stills), weights)
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """A view of a random still."""
@@ -68,6 +71,21 @@ class StillSource:
         view = draw_view(rng, (image.shape[0], image.shape[1]), self._crop)
         soft = view_soft_labels(np.load(still.labels), (image.shape[0], image.shape[1]), view)
         return to_sample([view_image(image, view)], [soft])
+
+
+class PairSource:
+    """Two images of a labelled still a moment apart; ``weights`` say how often each still is drawn (all alike)."""
+
+    def __init__(self, stills: Sequence[Still], crop: int, weights: NDArray[np.float64] | None = None) -> None:
+        self._stills = stills
+        self._crop = crop
+        self._until = _until(len(stills), weights)
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """A pair of a random still."""
+        still = self._stills[int(np.searchsorted(self._until, rng.random(), side="right"))]
+        images, soft, motion = steady_pair(rng, (read_rgb(still.image), np.load(still.labels)), self._crop)
+        return to_sample(images, soft)._replace(motion=torch.from_numpy(motion).float())
 
 
 class ClipSource:
@@ -117,6 +135,12 @@ class PseudoClipSource:
             self._length,
         )
         return to_sample(images, soft)
+
+
+def _until(count: int, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Cumulated shares of ``count`` stills, which a number from 0 to 1 falls into."""
+    shares = np.ones(count) if weights is None else weights
+    return np.asarray(np.cumsum(shares) / shares.sum(), np.float64)
 
 
 def to_sample(images: Sequence[NDArray[np.uint8]], soft: Sequence[NDArray[np.uint8]]) -> Sample:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from tfcseg.errors import DataError, TfcsegError
-from tfcseg.model.config import CORRELATIONS
+from tfcseg.model.options import CORRELATIONS
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
@@ -53,6 +53,8 @@ class TrainOptions:
     weight_decay: float = 0.01
     warmup_steps: int = 100
     bce_weight: float = 1.0
+    steady_weight: float = 0.0
+    """Of what the two images of a pair disagree in (stage ``image``); 0 shows single images."""
     max_gradient_norm: float | None = 5.0
     """A longer gradient is shortened to this length; None leaves it as it is (SegFormer's recipe)."""
     crop: int = 320
@@ -193,7 +195,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate() * group["scale"]
         losses = self._losses(batch)
-        weights = {"seg": 1.0, "bce": self.options.bce_weight, "features": self.options.feature_weight}
+        weights = {
+            "seg": 1.0,
+            "steady": self.options.steady_weight,
+            "bce": self.options.bce_weight,
+            "features": self.options.feature_weight,
+        }
         # Divide by the weight of all processes: gradients are summed, so this is the mean over the whole batch.
         totals = {name: sum_over_processes(loss.weight).clamp_min(1e-6) for name, loss in losses.items()}
         loss = torch.stack([weights[name] * losses[name].total / totals[name] for name in losses]).sum()
@@ -213,8 +220,9 @@ class Trainer:
         images = normalise(batch.images.to(self.device, non_blocking=True), self.card.preprocessing)
         labels = batch.labels.to(self.device, non_blocking=True)
         low = self.precision is not torch.float32
+        motion = batch.motion.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, self.precision, enabled=low):
-            return self.objective(self.network, images, labels, self._correlation())
+            return self.objective(self.network, images, labels, self._correlation(), motion)
 
     def _correlation(self) -> str:
         """Kind of correlation of the current step: the options' one, or each in turn."""

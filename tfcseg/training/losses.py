@@ -46,6 +46,28 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) 
     return WeightedSum(total, (labels != ignore_index).sum().float())
 
 
+def steadiness_loss(logits: Tensor, motion: Tensor) -> WeightedSum:
+    """What two images of one scene say about the same place is to be the same, whatever it is (ours).
+
+    logits (B, 2, K, s, s) of pairs whose second image a ``motion`` (B, 2, 3) takes to the first, in px of images of
+    4·s. Both are drawn to their mean by cross entropy. Places that the first image does not show, and pairs of unknown
+    motion, do not count.
+    """
+    side = logits.shape[-1]
+    known = ~motion.isnan().any(dim=(1, 2))
+    steps = 4 * torch.arange(side, device=logits.device, dtype=torch.float32) + 1.5  # centres of cells in px
+    places = torch.stack([*torch.meshgrid(steps, steps, indexing="xy"), torch.ones(side, side, device=logits.device)])
+    there = torch.einsum("bij,jyx->byxi", motion.nan_to_num(), places)
+    there = (there + 0.5) / (2 * side) - 1  # px of an image of 4·s to [-1, 1]
+    inside = (there.abs() < 1).all(dim=-1) & known[:, None, None]
+    both = logits.float().log_softmax(dim=2)
+    earlier = F.grid_sample(both[:, 0], there, mode="bilinear", padding_mode="border", align_corners=False)
+    later = both[:, 1]
+    mean = ((earlier.exp() + later.exp()) / 2).detach()
+    loss = -0.5 * (mean * (earlier + later)).sum(dim=1)
+    return WeightedSum((inside * loss).sum(), inside.sum().float())
+
+
 def similarity_loss(w_hat: Tensor, unchanged: Tensor, weight: Tensor) -> WeightedSum:
     """L_bce: ŵ_t (B, h, w) in [0, 1] against "the label at this position is the same at k and t" (B, h, w) in {0, 1}.
 

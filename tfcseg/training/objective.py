@@ -12,14 +12,21 @@ from torch import Tensor
 
 from tfcseg.model.alignment import move
 from tfcseg.model.correlation import interpolation_weight
+from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.features import FeatureDistillation
-from tfcseg.training.losses import WeightedSum, hard_cross_entropy, similarity_loss, soft_cross_entropy
+from tfcseg.training.losses import (
+    WeightedSum,
+    hard_cross_entropy,
+    similarity_loss,
+    soft_cross_entropy,
+    steadiness_loss,
+)
 from tfcseg.weights.loading import Preprocessing
 
 Losses = dict[str, WeightedSum]
-Objective = Callable[[TFCSegmenter, Tensor, Tensor, str], Losses]
-"""(network, images, labels, correlation) → losses."""
+Objective = Callable[[TFCSegmenter, Tensor, Tensor, str, Tensor], Losses]
+"""(network, images, labels, correlation, motion) → losses."""
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -37,28 +44,41 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> WeightedSum:
 
 
 def image_losses(
-    network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, features: FeatureDistillation | None = None
+    network: TFCSegmenter,
+    images: Tensor,
+    labels: Tensor,
+    correlation: str,
+    motion: Tensor | None = None,
+    *,
+    features: FeatureDistillation | None = None,
 ) -> Losses:
     """Step 1: every frame of images (B, T, 3, S, S) through the image network, which correlates nothing.
 
-    With ``features`` the backbone's levels are compared with another network's as well.
+    Pairs (T = 2) are compared with each other, too. With ``features`` the backbone's levels are compared with another
+    network's as well.
     """
     frames, truth = images.flatten(0, 1), labels.flatten(0, 1)
     if features is None:
-        return {"seg": segmentation_loss(network.image(frames), truth)}
+        logits = network.image(frames)
+        losses = {"seg": segmentation_loss(logits, truth)}
+        if images.shape[1] == 2 and motion is not None:
+            losses["steady"] = steadiness_loss(logits.view(*images.shape[:2], *logits.shape[1:]), motion)
+        return losses
     x1, x2 = network.backbone.encode_low(frames)
     z, _, high_levels = network.embed(x1, x2)
     logits = network.decode_head.classify(z)
     return {"seg": segmentation_loss(logits, truth), "features": features(frames, (x1, x2, *high_levels))}
 
 
-def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str) -> Losses:
+def clip_losses(
+    network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor | None = None
+) -> Losses:
     """Step 2, eq. 12: L_seg over the keyframe and its non-keyframes, L_bce over the similarities.
 
     The paper averages L_seg over the frames and does not say how: here every labelled pixel counts once.
     """
     keyframe_logits, memory = network.keyframe(images[:, 0])
-    result = network.non_keyframes(images[:, 1:].flatten(0, 1), memory, correlation=correlation)
+    result = network.non_keyframes(images[:, 1:].flatten(0, 1), memory, InferenceOptions(correlation=correlation))
     key = segmentation_loss(keyframe_logits, labels[:, 0])
     rest = segmentation_loss(result.logits, labels[:, 1:].flatten(0, 1))
     size = (result.similarity.shape[-2], result.similarity.shape[-1])

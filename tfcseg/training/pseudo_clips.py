@@ -31,6 +31,9 @@ OBJECT_SHARE = (0.01, 0.3)
 CAMERA_PX, OBJECT_PX = 10.0, 14.0
 """Standard deviation of a frame's motion in output px, at the crop's 320 px or so."""
 
+PAIR_PX = 4.0
+"""The same between the two images of a pair: those of a video in the hand."""
+
 PASTE_SHARE = 0.7
 
 
@@ -49,6 +52,28 @@ def pseudo_clip(
     if cut_out is not None:
         _paste(rng, donor, cut_out, images, soft, crop)
     return [distort_colours(_noise(rng, image), first) for image in images], soft
+
+
+def steady_pair(
+    rng: np.random.Generator, scene: Labelled, crop: int
+) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]], NDArray[np.float64]]:
+    """Two images (S, S, 3) of one still a moment apart, their soft labels (s, s, K), and how the camera moved.
+
+    The motion (2, 3) takes a pixel (x, y, 1) of the second image to where the first shows the same. Noise is each
+    image's own, and one of three pairs has a still camera: what differs between them then means nothing.
+    """
+    size = (scene[0].shape[0], scene[0].shape[1])
+    first = draw_view(rng, size, crop)
+    shift_px = PAIR_PX if rng.random() > 1 / 3 else 0.0
+    path = _path(rng, first, 2, shift_px, 0.01 if shift_px else 0.0)
+    plain = replace(first, brightness=0.0, contrast=1.0, saturation=1.0, hue_shift=0, blur_px=0.0, jpeg_quality=None)
+    images = [
+        distort_colours(_noise(rng, view_image(scene[0], replace(plain, matrix=matrix))), first) for matrix in path
+    ]
+    soft = [view_soft_labels(scene[1], size, replace(plain, matrix=matrix)) for matrix in path]
+    below = np.array([[0, 0, 1.0]])
+    motion = np.linalg.solve(np.vstack([path[0], below]), np.vstack([path[1], below]))[:2]
+    return images, soft, motion
 
 
 def _path(rng: np.random.Generator, view: View, length: int, shift_px: float, zoom: float) -> list[NDArray[np.float64]]:

@@ -22,11 +22,12 @@ from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
 from tfcseg.media.reader import probe
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
 from tfcseg.model.backbones.mosaic import Mosaic
-from tfcseg.model.config import KEYFRAME_INTERVAL, ModelConfig
+from tfcseg.model.config import ModelConfig
+from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.training.balance import class_shares, rarity_weights
 from tfcseg.training.damage import examine, image_defect, refuse
-from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
+from tfcseg.training.datasets import ClipSource, PairSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
 from tfcseg.training.fused_labels import fuse_media
 from tfcseg.training.fusion import is_street
 from tfcseg.training.labelling import Clip, Still, find_media, label_media
@@ -48,8 +49,11 @@ PREPROCESSING = {"mosaic": MOSAIC_PREPROCESSING, "efficientnet_lite0": LITE0_PRE
 HELD_OUT_EVERY = 50
 """Every 50th still validates and is not trained on."""
 
-MASK_SHARE = 2.0
+MASK_SHARE = 1.5
 """A photo with a mask drawn by people counts as much as this many that teachers alone have labelled."""
+
+RARITY = 0.5
+"""Power of how much more often photos of rare classes are drawn: 1 (every class alike) cost steadiness."""
 
 VALIDATION_SAMPLES = 64
 
@@ -102,12 +106,14 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
     drawn = np.array([mask_of(still.image) is not None for still in kept])
     sources: list[Source]
     if options.stage == "image":
-        weights = rarity_weights(class_shares(kept)) * np.where(drawn, MASK_SHARE, 1.0)
-        sources, shares = [StillSource(kept, options.crop, weights)], [float(weights.sum())]
+        weights = rarity_weights(class_shares(kept)) ** RARITY * np.where(drawn, MASK_SHARE, 1.0)
+        in_pairs = options.steady_weight > 0
+        sources = [(PairSource if in_pairs else StillSource)(kept, options.crop, weights)]
+        shares = [float(weights.sum())]
         validation: Source = StillSource(held_out, options.crop)
         if clips:
             # A clip's frames resemble each other: ten of them count as much as one photo.
-            sources.append(ClipSource(clips, options.crop, 1))
+            sources.append(ClipSource(clips, options.crop, 2 if in_pairs else 1))
             shares.append(sum(len(clip.frames) for clip in clips) / 10)
     else:
         sources, shares = [PseudoClipSource(kept, options.crop, KEYFRAME_INTERVAL)], [0.5]
@@ -186,9 +192,11 @@ def start_network(
         backbone = "mosaic"
     elif init is not None:
         loaded = load_model(str(init), device="cpu", precision="fp32", fold=False)
-        if loaded.card.labels.names == labels.names:
-            return loaded.network, loaded.card
-        return with_classes(loaded.network, loaded.card, labels)
+        card = replace(loaded.card, config=replace(loaded.card.config, repairs=True))  # it will have been trained
+        loaded.network.config = card.config
+        if card.labels.names == labels.names:
+            return loaded.network, card
+        return with_classes(loaded.network, card, labels)
     width = embed_dim or (256 if backbone.startswith("mit_") else 128)
     config = ModelConfig(backbone, width, len(labels), ffn_dim=4 * width)
     try:
@@ -277,7 +285,14 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
             averaging=0.0,
         )
     elif stage == "image":
-        base = TrainOptions(stage, steps=4000, batch=8, learning_rate=5e-4, head_rate_scale=2.0)
+        base = TrainOptions(
+            stage,
+            steps=4000,
+            batch=4 if given.get("steady_weight") else 8,
+            learning_rate=2e-4,
+            weight_decay=0.02,
+            warmup_steps=50,
+        )
     else:
         base = TrainOptions(
             stage,

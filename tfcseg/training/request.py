@@ -11,7 +11,8 @@ import torch
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE
 from tfcseg.machine import available_cores, has_bfloat16
-from tfcseg.model.config import HEADS, SIZE_MULTIPLE
+from tfcseg.model.config import HEADS
+from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import process_device, processes_here
 from tfcseg.training.recipes import is_vspw, recipe_options
@@ -19,7 +20,7 @@ from tfcseg.training.teachers import teacher_files
 from tfcseg.weights.loading import resolve_device
 
 STAGES = ("image", "tfc")
-DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 320, 480
+DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 448, 480
 INPUT_SIZE_PX, MOST_INPUT_SIZE_PX = 480, 4096
 VALIDATIONS, VALIDATION_STEPS = 10, 50
 """Times that a run is validated if nothing else was asked for, and the fewest steps between them."""
@@ -62,6 +63,8 @@ class TrainRequest:
     learning_rate: float | None = None
     bce_weight: float | None = None
     """Of L_bce in eq. 12; 0 trains without it (the paper's ablation)."""
+    steady_weight: float | None = None
+    """Of what pairs of images disagree in (stage ``image``); 0 shows single images."""
     crop: int | None = None
     size: int | None = None
     """Short side at inference, around which the views of a VSPW folder are drawn."""
@@ -107,6 +110,8 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         raise UsageError("--features-from teaches an image network: it needs --stage image")
     if stage == "image" and request.bce_weight is not None:
         raise UsageError("--bce-weight weighs L_bce, which stage image has none of; leave it out")
+    if request.steady_weight is not None and (stage != "image" or is_supervised):
+        raise UsageError("--steady-weight weighs pairs of images, which only stage image with --teachers has")
     if is_supervised and request.cache is not None:
         raise UsageError("--cache keeps what teachers label; a VSPW folder has labels of its own: leave it out")
     given = {
@@ -118,6 +123,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         "batch": request.batch,
         "learning_rate": request.learning_rate,
         "bce_weight": request.bce_weight,
+        "steady_weight": request.steady_weight,
         "seed": request.seed,
     }
     options = recipe_options(stage, supervised=is_supervised, given=given)
@@ -162,6 +168,8 @@ def _check_numbers(request: TrainRequest) -> None:
         raise UsageError("--embed-dim is that of the model given with --init; leave it out")
     if request.bce_weight is not None and not 0 <= request.bce_weight <= 100:
         raise UsageError(f"--bce-weight {request.bce_weight:g} is not between 0 and 100")
+    if request.steady_weight is not None and not 0 <= request.steady_weight <= 100:
+        raise UsageError(f"--steady-weight {request.steady_weight:g} is not between 0 and 100")
     if request.crop is not None and request.crop % SIZE_MULTIPLE:
         raise UsageError(f"--crop {request.crop} is no multiple of {SIZE_MULTIPLE}")
     if request.size is not None and request.size > MOST_INPUT_SIZE_PX:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.model.config import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD
+from tfcseg.model.options import KEYFRAME_INTERVAL, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.training.damage import refuse
 from tfcseg.training.datasets import SampleStream
@@ -62,14 +62,7 @@ def start_supervised(
         network, card = _from_published(Path(str(init)), labels)
     else:
         network, card = start_network(backbone, labels, init, embed_dim=embed_dim)
-    config = replace(
-        card.config,
-        keyframe_interval=KEYFRAME_INTERVAL,
-        threshold=SIMILARITY_THRESHOLD,
-        correlation="paper",
-        keyframe_position="first",
-        keyframe_carry=0.0,
-    )
+    config = replace(card.config, defaults=PAPER_OPTIONS)
     network.config = config
     return network, replace(
         card, config=config, labels=labels, preprocessing=replace(card.preprocessing, size=short_side_px)

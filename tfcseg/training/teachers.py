@@ -123,7 +123,8 @@ def taught_labels(paths: Sequence[Path]) -> LabelSet:
     """
     groups = teachers_by_classes(paths)
     if len(ADE31) not in groups:
-        raise DataError(f"no teacher knows ADE20K's {len(ADE31)} classes, which {paths[0]} only adds to; add one")
+        known = "Pascal VOC's objects" if len(VOC21) in groups else "Cityscapes' streets"
+        raise DataError(f"teacher {paths[0]} knows {known} only; add one of ADE20K's {len(ADE31)} classes")
     if len(CITYSCAPES19) in groups and len(VOC21) not in groups:
         raise DataError("a teacher of Cityscapes' classes needs one of Pascal VOC's beside it")
     return SCENES if len(VOC21) in groups else ADE31

@@ -67,6 +67,11 @@ MEANINGS: Mapping[str, tuple[str, ...]] = _several(
         "water": "water, sea",
         "river, water-other": "water",
         "sea": "sea",
+        # what stands in streets
+        "fence-merged": "fence",
+        "traffic light": "traffic light",
+        "sign, stop sign": "traffic sign",
+        "truck": "truck",
         # what lives and moves
         "person, face, body": "person",
         "car": "car",
@@ -74,8 +79,8 @@ MEANINGS: Mapping[str, tuple[str, ...]] = _several(
         "motorbike, motorcycle": "motorcycle",
         "tvmonitor": "television",
         # things that ADE20K knows beside its 31 most frequent classes
-        "flower, sign, book, umbrella, truck, elephant, bear, zebra, giraffe, bench, stop sign": "other",
-        "fire hydrant, traffic light, parking meter, bridge, tent, banner, light, stairs, fence-merged": "other",
+        "flower, book, umbrella, elephant, bear, zebra, giraffe, bench": "other",
+        "fire hydrant, parking meter, bridge, tent, banner, light, stairs": "other",
         "toilet, refrigerator, oven, microwave, sink, laptop, keyboard, mouse, cell phone, remote, clock": "other",
         "suitcase, backpack, handbag, teddy bear, vase, towel, pillow, blanket": "other",
         "surfboard, snowboard, skis, skateboard, kite, frisbee, sports ball": "other",

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tfcseg.errors import UsageError
-from tfcseg.model.config import SIZE_MULTIPLE
 from tfcseg.model.ops.fused import apply_linear, convolve
 from tfcseg.model.ops.strips import Rows, in_strips, strip_count, strips
+from tfcseg.model.options import SIZE_MULTIPLE
 
 Four = tuple[int, int, int, int]
 

@@ -131,6 +131,9 @@ def _limit_name() -> str:
 def _check_compiler(device: torch.device) -> None:
     """TfcsegError if torch.compile would find no C++ compiler: its own message is a page long."""
     names = ["g++", "clang++", "c++", "cl"] if device.type == "cpu" else ["gcc", "clang", "cc", "cl"]
-    chosen = os.environ.get("CXX" if device.type == "cpu" else "CC")
-    if not any(shutil.which(name) for name in ([chosen] if chosen else names)):
+    variable = "CXX" if device.type == "cpu" else "CC"
+    chosen = os.environ.get(variable)
+    if chosen and not shutil.which(chosen):
+        raise TfcsegError(f"--compile needs a C++ compiler, and {variable} names {chosen!r}, which is no program")
+    if not chosen and not any(map(shutil.which, names)):
         raise TfcsegError(f"--compile needs a C++ compiler ({' or '.join(names[:2])}), and none was found; install one")

@@ -117,7 +117,7 @@ const startPlayer = (data) => {
   const fail = (view) => {
     failed.add(view.key);
     if (master === view) master = null;
-    if (partsOf(state.view).includes(view)) select(state.view);
+    if (state.view && partsOf(state.view).includes(view)) select(state.view); // not yet chosen: it failed before this script ran
   };
 
   // ------------------------------------------------------------------------------------------------ time
@@ -293,6 +293,7 @@ const startPlayer = (data) => {
   // ------------------------------------------------------------------------------------------------ keyboard
 
   const seekable = moments.map((moment) => Number(moment.dataset.seek)).sort((a, b) => a - b);
+  const markedOn = (lane) => moments.filter((item) => item.dataset.laneOf === lane).map((item) => Number(item.dataset.seek));
   const jump = (found) => { if (found !== undefined) goTo(found); };
   const keys = {
     " ": toggle,
@@ -335,7 +336,7 @@ const startPlayer = (data) => {
   drawKeyframes(byId("scrubber"), data.keyframes, data.bucket, data.frames);
   for (const lane of data.lanes) {
     const holder = document.querySelector(`[data-lane="${lane.key}"]`);
-    drawLane(holder, lane, data.bucket, data.frames, lane.key === "label_change" ? seekable : []);
+    drawLane(holder, lane, data.bucket, data.frames, markedOn(lane.key));
   }
   if (rows.length) drawShares(byId("shares"), data.shares, all("[data-class] .chip rect").map((rect) => rect.getAttribute("fill")), data.frames);
   drawAxis(byId("axis"), data.frames / data.rate, clock);

@@ -17,10 +17,10 @@ from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.result import Evaluation
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.inference.engine import network_size
-from tfcseg.inference.options import InferenceOptions, checked_options
+from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_maps import LabelMap, read_label_map
 from tfcseg.media.images import read_image
-from tfcseg.model.config import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD
+from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
 from tfcseg.report import model_facts
 from tfcseg.research.ablation.network import AblatedSegmenter
@@ -28,7 +28,8 @@ from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
 from tfcseg.research.ablation.result import Ablation, RowResult, directions
 from tfcseg.research.ablation.rows import Row, build_rows, check_rows
 from tfcseg.research.ablation.similarity import WatchedPredictions
-from tfcseg.weights.loading import LoadedModel, load_model
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 logger = logging.getLogger(__name__)
 
@@ -36,39 +37,20 @@ OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with the row that is computed, how many videos of it are done, and of how many."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Settings of the full method that rows depart from, by default the paper's; None leaves one to the model."""
-
-    correlation: str | None = "paper"
-    keyframe_interval: int | None = KEYFRAME_INTERVAL
-    keyframe_position: str | None = "first"
-    threshold: float | None = SIMILARITY_THRESHOLD
-    keyframe_carry: float | None = 0.0
-    size: int | None = None
-
-    def options(self, model: LoadedModel) -> InferenceOptions:
-        """What they are for ``model``; UsageError for senseless ones."""
-        options = checked_options(model, **asdict(self))
-        if not options.uses_memory:
-            raise UsageError("at a keyframe interval of 1 there are no frames between keyframes; give 2 or more")
-        return options
-
-
 def ablate(
     root: str | Path,
     model: str | Path | LoadedModel = "default",
-    settings: Settings | None = None,
+    settings: InferenceOptions = PAPER_OPTIONS,
     *,
     rows: Sequence[str] | None = None,
     without_bce: str | Path | LoadedModel | None = None,
     scope: Scope | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    device: DeviceOptions = DeviceOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Ablation:
     """Score the ``rows`` of the paper's ablation table, by default all, one after the other.
 
+    They depart from ``settings``, by default the paper's.
     ``without_bce`` are weights of the same classes that were trained without L_bce; their row is left out otherwise.
     Failures raise a TfcsegError with one line.
     """
@@ -76,21 +58,19 @@ def ablate(
         check_rows(rows, has_other_weights=without_bce is not None)
     scope = scope or Scope()
     dataset = open_vspw(root, scope.split)
-    loaded = _load(model, device, precision)
-    other = None if without_bce is None else _load(without_bce, device, precision)
+    loaded = open_model(model, device)
+    other = None if without_bce is None else open_model(without_bce, device)
     if other is not None and other.labels.names != loaded.labels.names:
         raise DataError(
             f"the weights without L_bce ({other.card.name}) have other classes than {loaded.card.name}; "
             "give weights that were trained alike"
         )
-    options = (settings or Settings()).options(loaded)
+    options = checked_options(loaded, settings)
+    if not options.uses_memory:
+        raise UsageError("at a keyframe interval of 1 there are no frames between keyframes; give 2 or more")
     wanted = _wanted_rows(build_rows(options), rows, has_other_weights=other is not None)
     job = _AblationJob(dataset, scope, loaded, other, on_progress)
     return job.result(options, wanted)
-
-
-def _load(model: str | Path | LoadedModel, device: str, precision: str) -> LoadedModel:
-    return model if isinstance(model, LoadedModel) else load_model(model, device=device, precision=precision)
 
 
 def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other_weights: bool) -> list[Row]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tfcseg.model.alignment import find_shift, move
 from tfcseg.model.correlation import inconsistent_points, interpolate, interpolation_weight, similarity
 from tfcseg.model.decode_head import resize
+from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter
 
 Weight: TypeAlias = float | str
@@ -53,15 +54,12 @@ class AblatedSegmenter(TFCSegmenter):
         logits, memory = super()._keyframe(x1, x2)
         return logits, memory if self._variant.level == 2 else memory._replace(level2=self._compared(x1, x2))
 
-    def _non_keyframes(
-        self, x1: Tensor, x2: Tensor, memory: Keyframe, mode: str, threshold: float | None, correlation: str | None
-    ) -> NonKeyframes:
+    def _non_keyframes(self, x1: Tensor, x2: Tensor, memory: Keyframe, options: InferenceOptions) -> NonKeyframes:
         """Eqs 4 to 11 with the variant's weight, points and level."""
         head = self.decode_head
         frames = x1.shape[0]
-        limit = self.config.threshold if threshold is None else threshold
-        aligned = (correlation or self.config.correlation) == "aligned"
-        shift = find_shift(memory.match, self._correlated(x2)) if aligned else None
+        limit = options.threshold
+        shift = find_shift(memory.match, self._correlated(x2)) if options.correlation == "aligned" else None
         rows = None if shift is None else shift.rows
         z_t = self._mixed_embedding(x1, x2, memory, shift)
         w = similarity(move(memory.level2, rows, frames), self._compared(x1, x2))

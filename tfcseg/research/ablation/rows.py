@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tfcseg.errors import UsageError
-from tfcseg.inference.options import InferenceOptions
+from tfcseg.model.options import InferenceOptions
 from tfcseg.research.ablation.network import Variant
 from tfcseg.research.ablation.paper import ABLATED_THRESHOLDS, FIXED_WEIGHTS, INTERVALS, WITHOUT_BCE, row_names
 from tfcseg.spelling import hint

@@ -16,9 +16,9 @@ from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.predictions import Prediction, PredictionSource
 from tfcseg.evaluation.result import percent
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo, read_target
-from tfcseg.inference.options import InferenceOptions
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.scores import Labels
+from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
 from tfcseg.runs.summary import Mean
 

@@ -1,8 +1,8 @@
 """How steady labels are on clips that nobody labelled: modes of a model side by side, clip by clip.
 
-TC and label change need no target. VC does: it takes what teachers say of the clip, steadied in time (targets.py), by
-the published protocol, so that a prediction has to be constant where the teachers are, whatever it says; the share of
-positions on which it says the same as they stands beside it.
+Flow consistency and label change need no target. VC takes the teachers' labels of the clip, steadied in time
+(targets.py), in place of the truth: a prediction has to be constant where the teachers are, whatever it says. The
+share of positions where it agrees with them is measured as well.
 
 Letters: T frames, H W their size.
 """
@@ -20,25 +20,27 @@ import numpy as np
 
 from tfcseg.errors import UsageError
 from tfcseg.evaluation.result import percent
-from tfcseg.inference.options import InferenceOptions, check_variants, variant_options
+from tfcseg.inference.options import check_variants, variant_options
 from tfcseg.inference.segment import segment_with
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency
+from tfcseg.model.options import InferenceOptions
 from tfcseg.report import OptionFacts
 from tfcseg.research.held_out.networks import refuse_doubles
 from tfcseg.research.held_out.result import made_by
 from tfcseg.research.held_out.targets import ClipTargets, Judges
 from tfcseg.runs.summary import option_facts
-from tfcseg.weights.loading import LoadedModel, load_model
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with what is being done, how many clips of it are done, and of how many."""
 
 HIGHER_IS_BETTER: Mapping[str, bool] = {
-    "tc": True,
+    "flow_consistency": True,
     "label_change": False,
     "vc8": True,
     "vc16": True,
@@ -92,7 +94,7 @@ class ClipsResult:
     target_classes: int | None
     first_s: float
     max_frames: int
-    tc_flow: str | None
+    optical_flow: str | None
     clips: tuple[ClipFacts, ...]
     results: tuple[ModelScores, ...]
     models: tuple[Any, ...]
@@ -108,16 +110,15 @@ def compare_clips(
     teachers: Sequence[str | Path] = (),
     *,
     modes: Sequence[str] = ("image", "tfc"),
-    keyframe_interval: int | None = None,
+    inference: InferenceOptions | None = None,
     first_s: float = 8.0,
     max_frames: int = 120,
-    device: str = "auto",
-    precision: str = "auto",
+    device: DeviceOptions = DeviceOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> ClipsResult:
     """Run ``models`` in ``modes`` on the beginnings of videos or folders of frames; without teachers there is no VC.
 
-    modes: some of ``MODE_VARIANTS``. keyframe_interval: None is the models' own. first_s, max_frames: how much of each
+    modes: some of ``MODE_VARIANTS``. first_s, max_frames: how much of each
     clip is seen; the frames lie in memory. Any failure raises a TfcsegError with one line.
     """
     if not sources or not models:
@@ -127,11 +128,9 @@ def compare_clips(
         raise UsageError(f"of {max_frames} frames none follows another; give 2 or more")
     names = [clip_name(source) for source in sources]
     refuse_doubles(names, "clips")
-    loaded = [load_model(model, device=device, precision=precision) for model in models]
+    loaded = [open_model(model, device) for model in models]
     refuse_doubles([model.card.name for model in loaded], "models")
-    options = [
-        {mode: variant_options(model, mode, keyframe_interval=keyframe_interval) for mode in modes} for model in loaded
-    ]
+    options = [{mode: variant_options(model, mode, inference) for mode in modes} for model in loaded]
     judges = Judges(teachers) if teachers else None
     facts: list[ClipFacts] = []
     scores: list[dict[str, dict[str, Numbers]]] = [{} for _ in loaded]
@@ -149,7 +148,7 @@ def compare_clips(
         target_classes=len(judges.labels) if judges else None,
         first_s=first_s,
         max_frames=max_frames,
-        tc_flow=ConsistencyMeter().flow_name,
+        optical_flow=ConsistencyMeter().flow_name,
         clips=tuple(facts),
         results=tuple(
             _summarise(model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()}, own)
@@ -192,18 +191,21 @@ def _read_clip(source: str | Path, first_s: float, max_frames: int) -> _Clip:
 def _measure(model: LoadedModel, options: InferenceOptions, clip: _Clip) -> Numbers:
     """Everything that is measured of a clip with ``options``; None where there is nothing to measure it with."""
     meter = ConsistencyMeter()
-    tc: list[float] = []
+    flow_consistency: list[float] = []
     label_change: list[float] = []
     judged = None if clip.targets is None else _Judged(clip.targets, clip.size, model.labels)
     for frame in segment_with(clip.frames, model, options):
         found = meter.update(frame.image, frame.labels)
-        if found.tc is not None:
-            tc.append(found.tc)
+        if found.flow_consistency is not None:
+            flow_consistency.append(found.flow_consistency)
         if found.label_change is not None:
             label_change.append(found.label_change)
         if judged is not None:
             judged.update(frame.labels)
-    stability = {"tc": percent(Mean.of(tc).value), "label_change": percent(Mean.of(label_change).value)}
+    stability = {
+        "flow_consistency": percent(Mean.of(flow_consistency).value),
+        "label_change": percent(Mean.of(label_change).value),
+    }
     return stability | ({} if judged is None else judged.numbers())
 
 

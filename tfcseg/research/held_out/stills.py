@@ -36,7 +36,8 @@ from tfcseg.metrics.scores import (
 from tfcseg.research.held_out.networks import Network, NetworkFacts, StudentNetwork, TeacherNetwork, refuse_doubles
 from tfcseg.research.held_out.result import made_by
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
-from tfcseg.weights.loading import load_model
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import open_model
 
 OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with what is being done, how many stills of it are done, and of how many."""
@@ -94,8 +95,7 @@ def compare_stills(
     models: Sequence[str | Path] = ("default",),
     teachers: Sequence[str | Path] = (),
     *,
-    device: str = "auto",
-    precision: str = "auto",
+    device: DeviceOptions = DeviceOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> StillsResult:
     """Score ``models`` (in mode ``image``) and ``teachers`` (.tflite files) on folders of labelled stills.
@@ -106,7 +106,7 @@ def compare_stills(
         raise UsageError("no set of stills is given")
     sets = [open_stills(folder) for folder in folders]
     refuse_doubles([each.name for each in sets], "sets")
-    loaded = [load_model(model, device=device, precision=precision) for model in models]
+    loaded = [open_model(model, device) for model in models]
     networks: list[Network] = [*(TeacherNetwork(Path(path)) for path in teachers), *map(StudentNetwork, loaded)]
     if not networks:
         raise UsageError("neither a model nor a teacher is given")
@@ -129,7 +129,7 @@ class _ScoredSet:
 
     def __init__(self, stills: StillSet, vocabularies: Mapping[str, LabelSet]) -> None:
         self.stills = stills
-        self._tables = {name: _translation(stills, labels) for name, labels in vocabularies.items()}
+        self._tables = {name: translation(stills, labels) for name, labels in vocabularies.items()}
 
     @property
     def name(self) -> str:
@@ -176,7 +176,7 @@ class _ScoredSet:
         return SetFacts(self.name, len(self.stills.stills), classes)
 
 
-def _translation(stills: StillSet, labels: LabelSet) -> Labels:
+def translation(stills: StillSet, labels: LabelSet) -> Labels:
     """(256,) predicted value -> class index that it is scored as, NO_CLASS without counterpart."""
     try:
         table = prediction_table(stills.labels, labels, None)

@@ -1,0 +1,209 @@
+"""What a batch is of, and where its results go: every input once, whatever it is called and in whichever order."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.helpers.command_line import call
+from tests.helpers.media import folder_of_images, numbered_images, write_clip
+from tests.helpers.tiny_model import write_tiny_model
+from tfcseg.errors import UsageError
+from tfcseg.runs.inputs import Inputs, find_inputs, output_folders
+
+QUICK = ("--no-overlay", "--no-flow-consistency", "--no-html", "--size", "32", "-q")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def clip(path, frames):
+    """A clip that differs from others by its number of frames."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return str(write_clip(path, frames))
+
+
+def frames_done(out):
+    """Name of each result folder -> how many frames its run decoded."""
+    return {
+        path.parent.name: json.loads(path.read_text())["input"]["frames_decoded"] for path in out.rglob("report.json")
+    }
+
+
+def changed(out):
+    return {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+
+
+# --- every input once ----------------------------------------------------------------------------------------------
+
+
+def test_a_batch_in_another_order_and_with_others_does_only_what_is_new(here, weights):
+    sources = [clip(f"{folder}/clip.mp4", frames) for folder, frames in (("x", 2), ("y", 3))]
+    assert call("run", *sources, "-o", "outs", "-m", weights, *QUICK).returncode == 0
+    assert frames_done(Path("outs")) == {"x_clip_tfcseg": 2, "y_clip_tfcseg": 3}
+    before = changed(Path("outs"))
+    more = [clip("x2/clip.mp4", 4), *sources, "./x/../x/clip.mp4"]
+    done = call("run", *more, "-o", "outs", "-m", weights, "--resume", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "./x/../x/clip.mp4: was named before and is done once" in done.stderr
+    assert frames_done(Path("outs")) == {"x_clip_tfcseg": 2, "y_clip_tfcseg": 3, "x2_clip_tfcseg": 4}
+    assert changed(Path("outs")).items() > before.items()
+
+
+def test_what_was_done_under_a_shorter_name_is_found(here, weights):
+    """Alone among others, a clip needs no more than its own name; beside one of the same name it does."""
+    first = [clip("x/clip.mp4", 2), clip("x/other.mp4", 3)]
+    assert call("run", *first, "-o", "outs", "-m", weights, *QUICK).returncode == 0
+    before = changed(Path("outs"))
+    second = [clip("y/clip.mp4", 4), *first]
+    for sources in (second, second[::-1]):
+        assert call("run", *sources, "-o", "outs", "-m", weights, "--resume", *QUICK).returncode == 0
+        assert frames_done(Path("outs")) == {"clip_tfcseg": 2, "other_tfcseg": 3, "y_clip_tfcseg": 4}
+    assert changed(Path("outs")).items() > before.items()
+
+
+def test_a_folder_that_holds_another_input_is_left_alone(here, weights):
+    clip("x/clip.mp4", 2), clip("y/clip.mp4", 3), clip("x/a.mp4", 4), clip("y/b.mp4", 5)
+    assert call("run", "x/clip.mp4", "x/a.mp4", "-m", weights, *QUICK).returncode == 0
+    assert call("run", "y/clip.mp4", "y/b.mp4", "-m", weights, "--resume", *QUICK).returncode == 0
+    assert frames_done(here) == {"clip_tfcseg": 2, "a_tfcseg": 4, "y_clip_tfcseg": 3, "b_tfcseg": 5}
+
+
+def test_copies_under_two_names_are_two_inputs(here, weights):
+    clip("x/clip.mp4", 2)
+    shutil.copytree("x", "y")
+    for sources in (("x/clip.mp4", "y/clip.mp4"), ("y/clip.mp4", "x/clip.mp4")):
+        assert call("run", *sources, "-o", "outs", "-m", weights, "--resume", *QUICK).returncode == 0
+        assert frames_done(Path("outs")) == {"x_clip_tfcseg": 2, "y_clip_tfcseg": 2}
+
+
+def test_other_options_are_refused_where_the_run_is(here, weights):
+    sources = [clip("x/clip.mp4", 2), clip("y/clip.mp4", 3)]
+    assert call("run", *sources, "-o", "outs", "-m", weights, *QUICK).returncode == 0
+    before = changed(Path("outs"))
+    done = call("run", *sources, "-o", "outs", "-m", weights, "--resume", *QUICK, "--classes", "sky")
+    assert done.returncode == 1
+    assert done.stderr.count("classes was not given and is now sky; use the same") == 2
+    assert changed(Path("outs")) == before
+
+
+def test_folders_of_frames_of_the_same_name(here, weights):
+    for name, count in (("goat", 2), ("libby", 3)):
+        folder_of_images(here / name / "images", numbered_images(count), [f"{n}.png" for n in range(count)])
+    assert call("run", "goat/images", "-o", "one", "-m", weights, *QUICK).returncode == 0
+    done = call("run", "libby/images", "-o", "one", "-m", weights, "--resume", *QUICK)
+    assert done.returncode == 1
+    assert "input was" in done.error
+    assert call("run", "goat/images/", "libby/images/", "-o", "outs", "-m", weights, *QUICK).returncode == 0
+    assert frames_done(Path("outs")) == {"goat_images_tfcseg": 2, "libby_images_tfcseg": 3}
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+PARTS = st.sampled_from(["a", "b", "a_b", "A", "a.b", "a_b.mp4", "b.mp4", "b.mov", "B.MP4"])
+PATHS = st.lists(st.lists(PARTS, min_size=1, max_size=4).map("/".join), min_size=2, max_size=12, unique=True)
+
+
+@settings(deadline=None)
+@given(PATHS, st.randoms())
+def test_folders_differ_and_do_not_depend_on_the_order(paths, random):
+    folders = dict(zip(paths, output_folders(Inputs(tuple(paths), True), None, resume=False), strict=True))
+    assert len({str(folder).casefold() for folder in folders.values()}) == len(paths)
+    assert all(len(folder.parts) == 1 for folder in folders.values())
+    random.shuffle(paths)
+    again = dict(zip(paths, output_folders(Inputs(tuple(paths), True), None, resume=False), strict=True))
+    assert again == folders
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["x/a.mp4", "y/b.mp4"], ["a", "b"]),
+        (["x/a.mp4", "y/a.mp4", "y/b.mp4"], ["x_a", "y_a", "b"]),
+        (["u/x/a.mp4", "v/x/a.mp4"], ["u_x_a", "v_x_a"]),
+        (["x/a.mp4", "x/a.mov"], ["a.mp4", "a.mov"]),
+        (["v1.2", "v1.3"], ["v1.2", "v1.3"]),
+        (["-", "stdin.mp4"], ["-", "here_stdin"]),
+    ],
+)
+def test_folders_carry_as_much_of_the_path_as_tells_them_apart(tmp_path, monkeypatch, sources, names):
+    monkeypatch.chdir(tmp_path)
+    for source in sources:
+        if "." in source and "/" not in source and not source.endswith(".mp4"):
+            Path(source).mkdir()
+    folders = output_folders(find_inputs(sources), Path("out"), resume=False)
+    wanted = [name.replace("here", tmp_path.name) for name in names]
+    assert [str(folder) for folder in folders] == [f"out/{name}_tfcseg" for name in wanted]
+
+
+def test_names_too_long_for_a_folder_are_not_made_longer(tmp_path):
+    deep = tmp_path.joinpath(*["d" * 120] * 3)
+    sources = (str(deep / "x" / "clip.mp4"), str(deep / "y" / "clip.mp4"), str(deep / "y" / "clip.mov"))
+    folders = output_folders(Inputs(sources, True), None, resume=False)
+    assert [str(folder) for folder in folders] == ["x_clip_tfcseg", "y_clip.mp4_tfcseg", "clip.mov_tfcseg"]
+
+
+# --- folders and patterns ------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_videos_stands_for_them(here, weights):
+    for name, frames in (("clip10.mp4", 2), ("clip2.MOV", 3), (".hidden.mp4", 4)):
+        clip(f"videos/{name}", frames)
+    folder_of_images(here / "videos", numbered_images(2), ["clip2.jpg", "clip10.jpg"])
+    Path("videos/notes.txt").write_text("no video")
+    found = find_inputs(["videos"])
+    assert found.sources == ("videos/clip2.MOV", "videos/clip10.mp4")
+    done = call("run", "videos/", "-o", "outs", "-m", weights, *QUICK, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "videos/: taken for a folder of videos; 2 pictures beside them are left out" in done.stderr
+    assert [Path(report["input"]["path"]).name for report in json.loads(done.stdout)] == ["clip2.MOV", "clip10.mp4"]
+    assert frames_done(Path("outs")) == {"clip2_tfcseg": 3, "clip10_tfcseg": 2}
+
+
+def test_a_folder_of_folders_stands_for_them(here):
+    for name in ("goat", "libby", "goat_tfcseg"):
+        folder_of_images(here / "data" / name, numbered_images(2), ["0.png", "1.png"])
+    clip("data/more/clip.mp4", 2)
+    Path("data/empty").mkdir()
+    assert find_inputs(["data"]).sources == ("data/goat", "data/libby", "data/more/clip.mp4")
+    assert find_inputs(["data"]).is_batch
+
+
+def test_a_folder_of_images_stays_one_input(here):
+    folder_of_images(here / "frames", numbered_images(3), ["0.png", "1.png", "2.png"])
+    clip("frames/overlay.mp4", 2)
+    assert find_inputs(["frames"]) == Inputs(("frames",), False)
+    Path("empty").mkdir()
+    assert find_inputs(["empty"]) == Inputs(("empty",), False)
+
+
+def test_patterns_that_the_shell_left_alone(here, weights):
+    for name, frames in (("a10.mp4", 2), ("a2.mp4", 3), ("b.mp4", 4)):
+        clip(f"videos/{name}", frames)
+    assert find_inputs(["videos/a*.mp4"]).sources == ("videos/a2.mp4", "videos/a10.mp4")
+    assert find_inputs(["**/b.mp4"]) == Inputs(("videos/b.mp4",), False)
+    assert find_inputs([f"{here}/videos/[ab].mp4"]).sources == (f"{here}/videos/b.mp4",)
+    shutil.copy("videos/b.mp4", "videos/[ab].mp4")  # a name and no pattern
+    assert find_inputs(["videos/[ab].mp4"]).sources == ("videos/[ab].mp4",)
+    done = call("run", "videos/c*.mp4", "-o", "outs", "-m", weights, *QUICK)
+    assert done.returncode == 1
+    assert done.error.startswith("videos/c*.mp4: ")
+    assert not Path("outs").exists()
+
+
+def test_nothing_is_no_input(here):
+    with pytest.raises(UsageError, match="an input is empty"):
+        find_inputs(["a.mp4", ""])
+    assert list(here.iterdir()) == []

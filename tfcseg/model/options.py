@@ -1,0 +1,123 @@
+"""How frames go through a network: the one source of these options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from tfcseg.options import THE_MODELS, Option, declared
+
+KEYFRAME_INTERVAL = 4
+"""Every 4th frame is a keyframe, in training and inference (paper, Schedule)."""
+
+SIMILARITY_THRESHOLD = 0.8
+"""Points whose similarity is below it are updated by sparse MSDA (eq. 11)."""
+
+SIZE_MULTIPLE = 32
+"""Network inputs have sides that are multiples of the deepest stride."""
+
+MODES = ("tfc", "blend", "reuse", "image")
+"""``image``: every frame a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11. ``blend`` (ours): the full network
+on every frame, then eqs 5 to 7; nothing is reused, so that nothing needs an update."""
+
+CORRELATIONS = ("paper", "aligned")
+"""``paper``: eq. 6 compares the same position. ``aligned``: the position's best match nearby (model/alignment.py)."""
+
+MODE_VARIANTS = (
+    "image",
+    *(f"{mode}{suffix}" for mode in ("reuse", "blend", "tfc") for suffix in ("-paper", "-aligned", "")),
+)
+"""Modes by themselves and with a correlation of their own, from the plainest to the full method."""
+
+KEYFRAME_POSITIONS = ("first", "middle")
+"""Which frame of an interval is its keyframe. ``first``: the paper's, no frame waits for a later one. ``middle``: every
+frame refers to the nearest keyframe, before or after it, which halves the distance at the price of waiting for it."""
+
+LATENCIES = ("normal", "low")
+"""``low``: every frame's labels come before the next frame is asked for, for live input."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceOptions:
+    """How frames go through a network. Fields that are None take the model's value (`completed_by`)."""
+
+    mode: Annotated[
+        str,
+        Option(
+            "[bold]tfc[/], [bold]blend[/] (the full network on every frame, steadied), [bold]reuse[/] (keyframe reuse "
+            "alone) or [bold]image[/] (every frame by itself).",
+            choices=MODES,
+        ),
+    ] = "tfc"
+    keyframe_interval: Annotated[
+        int, Option("Every n-th frame is a keyframe.", low=1, high=1000, value_of_paper=KEYFRAME_INTERVAL)
+    ] = THE_MODELS
+    threshold: Annotated[
+        float,
+        Option("Points less similar than this are updated.", low=0, high=1, value_of_paper=SIMILARITY_THRESHOLD),
+    ] = THE_MODELS
+    size: Annotated[int, Option("Short side of the network's input in px.", low=SIZE_MULTIPLE, high=4096)] = THE_MODELS
+    correlation: Annotated[
+        str,
+        Option(
+            "Compare with the keyframe at the same position ([bold]paper[/]) or at the best match ([bold]aligned[/]).",
+            choices=CORRELATIONS,
+            value_of_paper="paper",
+        ),
+    ] = THE_MODELS
+    keyframe_position: Annotated[
+        str,
+        Option(
+            "Which frame of an interval is its keyframe: [bold]first[/] (the paper's) or [bold]middle[/].",
+            choices=KEYFRAME_POSITIONS,
+            value_of_paper="first",
+        ),
+    ] = THE_MODELS
+    keyframe_carry: Annotated[
+        float,
+        Option(
+            "How much of the keyframe before a keyframe keeps where both agree, 0 (the paper's) to 1 (steadiest).",
+            low=0,
+            high=1,
+            value_of_paper=0.0,
+        ),
+    ] = THE_MODELS
+    """0 in modes without interpolation (model/carry_over.py)."""
+    latency: Annotated[
+        str,
+        Option(
+            "[bold]low[/] labels every frame before the next is read, for live input; needs the keyframe first.",
+            choices=LATENCIES,
+        ),
+    ] = "normal"
+    compile: Annotated[
+        bool,
+        Option("Compile the network for this size of video first, which takes minutes; for long videos on GPUs."),
+    ] = False
+
+    def completed_by(self, defaults: InferenceOptions) -> InferenceOptions:
+        """These options with those of ``defaults`` for what is None."""
+        missing = [field.name for field in declared(InferenceOptions) if getattr(self, field.name) is None]
+        return replace(self, **{name: getattr(defaults, name) for name in missing})
+
+    def keyframe_of(self, frames: int) -> int:
+        """Index of the keyframe among the ``frames`` of an interval (the last one of a video may be shorter)."""
+        middle = self.keyframe_interval // 2 if self.keyframe_position == "middle" else 0
+        return min(middle, frames - 1)
+
+    @property
+    def carries(self) -> bool:
+        """Whether keyframes take anything over from the one before."""
+        return self.uses_memory and self.keyframe_carry > 0
+
+    @property
+    def uses_memory(self) -> bool:
+        """Whether there are frames between keyframes at all."""
+        return self.mode != "image" and self.keyframe_interval > 1
+
+
+MODEL_FIELDS = tuple(field for field in declared(InferenceOptions) if field.is_the_models)
+"""What a model's card says. The input's size is one of them, too, but belongs to its preprocessing."""
+
+PAPER_OPTIONS = InferenceOptions(**{field.name: field.option.value_of_paper for field in MODEL_FIELDS})
+"""The paper's values, which models have that say nothing else."""

@@ -1,0 +1,81 @@
+"""How an option is declared: a field of a dataclass with its help, bounds and choices.
+
+Commands make their options of these fields (cli/groups.py), Python its keywords, cards and reports their entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, cast, get_args, get_type_hints
+
+from tfcseg.errors import UsageError
+from tfcseg.spelling import hint
+
+THE_MODELS: Any = None
+"""Default of a field that the model fills in: None until then, although the field's type does not say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What is said of a field: ``field: Annotated[int, Option("Every n-th frame …", low=1)]``."""
+
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    """Bounds, both or none of them."""
+    suggestions: tuple[str, ...] = ()
+    """For completion, where there may be other values."""
+    flags: tuple[str, ...] = ()
+    """Names on the command line, if they are not the field's."""
+    default_text: str | None = None
+    """What help shows in place of the default."""
+    value_of_paper: Any = None
+    """What models have that say nothing; for fields that the model fills in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A field of an options dataclass."""
+
+    name: str
+    type: Any
+    """Without the option itself: ``int``, ``str``, …"""
+    default: Any
+    option: Option
+
+    @property
+    def is_the_models(self) -> bool:
+        """Whether the model has a value for it."""
+        return self.default is THE_MODELS and self.option.value_of_paper is not None
+
+    def check(self, value: Any) -> None:
+        """UsageError unless ``value`` is one of the choices and within the bounds."""
+        option, words = self.option, self.name.replace("_", " ")
+        if option.choices and value not in option.choices:
+            raise UsageError(f"no {words} {value!r}; {hint(str(value), option.choices)}")
+        if option.low is not None and option.high is not None and not option.low <= value <= option.high:
+            raise UsageError(f"{words} {value:g} is not between {option.low:g} and {option.high:g}")
+
+
+@cache
+def declared(options: Hashable) -> tuple[Declared, ...]:
+    """The fields of an options dataclass that carry an `Option`, in their order."""
+    hints = get_type_hints(options, include_extras=True)
+    found = []
+    for item in fields(cast(Any, options)):
+        kind, *extras = get_args(hints[item.name]) or (hints[item.name],)
+        for option in extras:
+            if isinstance(option, Option):
+                found.append(Declared(item.name, kind, item.default, option))
+    return tuple(found)
+
+
+def check(options: Any) -> None:
+    """UsageError for the first field of an options dataclass whose value is not allowed; None is not looked at."""
+    for field in declared(options.__class__):
+        value = getattr(options, field.name)
+        if value is not None:
+            field.check(value)

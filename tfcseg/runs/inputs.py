@@ -1,0 +1,141 @@
+"""What a call is to work on: files, folders and patterns become single inputs, each once, with a folder of its own.
+
+Folders are named after paths and not after positions: a batch that is given again in another order, or with others,
+finds what it has done before.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfcseg.errors import UsageError
+from tfcseg.media.ffmpeg import is_address
+from tfcseg.media.images import IMAGE_SUFFIXES, natural_key
+from tfcseg.runs.outputs import absolute, default_output
+from tfcseg.runs.resuming import holds_input
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("3gp", "asf", "av1", "avi", "dv", "flv", "gif", "gxf", "h264", "hevc", "ivf", "m2ts", "m4v", "mjpeg", "mkv"),
+        *("mov", "mp4", "mpeg", "mpg", "mts", "mxf", "nut", "obu", "ogv", "rm", "ts", "vob", "webm", "wmv", "y4m"),
+    )
+)
+"""By which videos are found in a folder; one that is named itself may be called anything."""
+
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Single inputs, none of them twice, as the user named them."""
+
+    sources: tuple[str, ...]
+    is_batch: bool
+    """Each has a folder of its own below the output folder, even if there is only one."""
+    notes: tuple[str, ...] = ()
+    """What was left out, in words."""
+
+
+def find_inputs(names: Iterable[str]) -> Inputs:
+    """Every video, folder of images, picture and stream that ``names`` stand for, each once.
+
+    A folder of videos stands for these, a folder of such folders for all of them, and a pattern that the shell left as
+    it is for what it matches. UsageError for an empty name.
+    """
+    found: dict[str, str] = {}
+    notes: list[str] = []
+    is_batch = False
+    for name in names:
+        if not name:
+            raise UsageError("an input is empty: a file, a folder or - is needed")
+        for match in _matches(name):
+            sources = _in_folder(match, notes) if Path(match).is_dir() else [match]
+            is_batch |= sources != [match]
+            for source in sources:
+                other = found.setdefault(_key(source), source)
+                if other is not source:
+                    notes.append(f"{source}: was named before and is done once")
+    return Inputs(tuple(found.values()), is_batch or len(found) > 1, tuple(notes))
+
+
+def output_folders(inputs: Inputs, output: Path | None, *, resume: bool) -> list[Path]:
+    """A folder for each input: ``output`` itself for a single one, else ``<output>/<name>_tfcseg``.
+
+    Where names are the same, as much of the path as tells them apart comes before. With ``resume`` the folder in which
+    a run of the input is has precedence, and one that holds another input's is left alone.
+    """
+    if not inputs.is_batch:
+        return [output or default_output(inputs.sources[0])]
+    base = output or Path()
+    names = [_names(source) for source in inputs.sources]
+    uses = Counter(key for each in names for key in {name.casefold() for name in each})
+    folders: list[Path] = []
+    for source, each in zip(inputs.sources, names, strict=True):
+        own = [base / f"{name}_tfcseg" for name in each if uses[name.casefold()] == 1]
+        every = [base / f"{name}_tfcseg" for name in each]
+        folders.append(_resumable(source, own, every, folders) if resume else own[0])
+    return folders
+
+
+def _resumable(source: str, own: Sequence[Path], every: Sequence[Path], taken: Sequence[Path]) -> Path:
+    """The folder in which a run of ``source`` is; without one, the first of its ``own`` that holds none of another."""
+    held = {folder: holds_input(folder, source) for folder in [own[0], *every] if os.path.lexists(folder)}
+    mine = (folder for folder, is_mine in held.items() if is_mine and folder not in taken)
+    free = (folder for folder in own if held.get(folder) is None)
+    return next(mine, None) or next(free, own[0])
+
+
+def _matches(name: str) -> list[str]:
+    """What ``name`` stands for where it is a pattern and no file has this very name; else ``name``."""
+    if name == "-" or is_address(name) or os.path.lexists(name) or not glob.has_magic(name):
+        return [name]
+    found = glob.glob(name, recursive=True)  # noqa: PTH207  # knows patterns that begin at the root
+    return sorted(found, key=natural_key) or [name]
+
+
+def _in_folder(folder: str, notes: list[str], *, is_outer: bool = True) -> list[str]:
+    """The folder itself if it holds images; else the videos in it, or what its folders hold."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: natural_key(e.name))
+    except OSError:  # reading it will say why
+        return [folder]
+    folders = [entry.path for entry in found if entry.is_dir() and not entry.name.endswith("_tfcseg")]  # results
+    files = [entry.path for entry in found if not entry.is_dir()]
+    videos, images = (
+        [path for path in files if Path(path).suffix.lower() in suffixes]
+        for suffixes in (VIDEO_SUFFIXES, IMAGE_SUFFIXES)
+    )
+    if videos and len(videos) >= len(images):  # with as many pictures at most, such as one for each
+        if images:
+            notes.append(f"{folder}: taken for a folder of videos; {len(images)} pictures beside them are left out")
+        return videos
+    if images or not is_outer:
+        return [folder] if images else []
+    return [source for inner in folders for source in _in_folder(inner, notes, is_outer=False)] or [folder]
+
+
+def _key(source: str) -> str:
+    """The same for every way to write a path."""
+    return source if source == "-" or is_address(source) else str(absolute(source))
+
+
+def _names(source: str) -> list[str]:
+    """Names for its results: its own, more and more of its path, the same with its suffix, and one that none shares."""
+    path = Path(_key(source))
+    stem = str(default_output(source)).removesuffix("_tfcseg")
+    before = [part for part in path.parts[:-1] if part != path.anchor]
+    names = [
+        "_".join([*before[len(before) - depth :], name])
+        for name in (stem, path.name)
+        for depth in range(len(before) + 1)
+    ]
+    short = [name for name in dict.fromkeys(names) if name == stem or len(os.fsencode(name)) <= _LONGEST_NAME]
+    return [*short, f"{stem[:64]}-{hashlib.sha256(os.fsencode(_key(source))).hexdigest()[:12]}"]

@@ -1,0 +1,91 @@
+"""Which results a run writes, and how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from tfcseg.errors import DataError, UsageError
+from tfcseg.options import Option, check
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tfcseg.labels.label_sets import LabelSet
+
+_UNSURE_BELOW = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ResultOptions:
+    """Which results a run writes, and how they look."""
+
+    overlay: Annotated[bool, Option("Write overlay.mp4.")] = True
+    masks: Annotated[bool, Option("Write masks/00000000.png …, value = class index.")] = True
+    frames_csv: Annotated[bool, Option("Write frames.csv.", flags=("--csv/--no-csv",))] = True
+    report: Annotated[bool, Option("Write report.json.")] = True
+    html: Annotated[
+        bool | None,
+        Option("Write report.html, a page to look at.", flags=("--html/--no-html",), default_text="if --report"),
+    ] = None
+    side_by_side: Annotated[bool, Option("Also write side_by_side.mp4.")] = False
+    copy_source: Annotated[bool, Option("Also write source.mp4, so that the page plays the source anywhere.")] = False
+    """The frames as they were read."""
+    confidence: Annotated[bool, Option("Also write confidence/00000000.png …: how sure labels are, 255 = certain.")] = (
+        False
+    )
+    """8-bit gray, 255 times the probability that a label is right."""
+    unsure: Annotated[
+        float | None,
+        Option(
+            "Leave pixels without a class (255) whose label is right with a smaller probability than this.",
+            low=0,
+            high=1,
+            default_text="all have one",
+        ),
+    ] = None
+    alpha: Annotated[float, Option("Opacity of the class colours, 0 to 1.", low=0, high=1)] = 0.55
+    legend: Annotated[bool, Option("Draw the class legend.")] = True
+    classes: Annotated[
+        str | Sequence[str], Option("Draw these classes only, e.g. [bold]person,car[/].", default_text="all")
+    ] = ()
+    """Names one by one or with commas; pixels of other classes stay as they were filmed. Empty: all."""
+    flow_consistency: Annotated[bool, Option("Measure flow consistency (optical flow).")] = True
+
+    @property
+    def unsure_below(self) -> float:
+        """Probability of being right below which labels are counted as unsure."""
+        return _UNSURE_BELOW if self.unsure is None else self.unsure
+
+    @property
+    def writes_anything(self) -> bool:
+        """Whether there is any result at all."""
+        files = self.masks, self.confidence, self.frames_csv, self.report, self.page
+        return any(files) or bool(self.videos)
+
+    @property
+    def page(self) -> bool:
+        """Whether report.html is written."""
+        return self.report if self.html is None else self.html
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Names of the videos that are written."""
+        wanted = {"overlay": self.overlay, "side_by_side": self.side_by_side, "source": self.copy_source}
+        return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+
+    def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
+        """(K,) flags of the classes to draw, None for all. UsageError for senseless options and unknown names."""
+        import numpy as np
+
+        check(self)
+        if not self.classes:
+            return None
+        flags = np.zeros(len(labels), np.bool_)
+        try:
+            flags[labels.indices(self.classes)] = True
+        except DataError as error:
+            raise UsageError(str(error)) from None
+        return flags

@@ -1,0 +1,26 @@
+"""Where a network runs, and in which floating-point type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tfcseg.options import Option
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOptions:
+    """Arguments of `load_model`."""
+
+    device: Annotated[str, Option("auto, cpu, cuda, cuda:<number> or mps.", suggestions=DEVICES)] = "auto"
+    precision: Annotated[
+        str,
+        Option(
+            "auto, fp32, bf16 or fp16 (auto: fp16 on CUDA; bf16 on a CPU where the model's labels stay the same; else "
+            "fp32).",
+            choices=PRECISIONS,
+        ),
+    ] = "auto"
