@@ -72,7 +72,10 @@ class Packets:
         return packet
 
     def look_up_times(self, first_s: float) -> FrameTimes:
-        """Read on, up to a limit, and count from the first frame that decodes, of ``first_s``; nothing is known where frames have no times, or where these begin anew."""
+        """Read on, up to a limit, and count from ``first_s``, the time of the first frame that decodes.
+
+        Nothing is known where frames have no times, or where these begin anew.
+        """
         formats = set(self._container.format.name.split(","))
         if formats & (RAW_FORMATS | GUESSED_TIMES_FORMATS):
             return NO_TIMES
@@ -134,9 +137,10 @@ def find_rates(stream: VideoStream, times_s: Sequence[float], *, is_timed: bool)
     measured = Fraction(len(times_s) - 1) / Fraction(times_s[-1])
     if measured > MAX_RATE * _ROUNDED:
         return Rates(MAX_RATE, measured.limit_denominator(1000), is_even=True, places=len(times_s))
-    rate = lossless_rate(times_s, rate, nominal)
-    places = count_places(times_s, rate)
-    return Rates(rate, rate, places == len(times_s), places)
+    chosen = lossless_rate(times_s, rate, nominal)
+    places = count_places(times_s, chosen)
+    # Where a file is cut off, frames are missing that others would have referred to.
+    return Rates(chosen, chosen, places == len(times_s) or chosen == rate in nominal, places)
 
 
 def count_frames(stream: VideoStream, duration_s: float | None, rates: Rates, *, is_length_known: bool) -> int | None:
