@@ -20,7 +20,7 @@ from tfcseg.media.frames import Image
 from tfcseg.media.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
-from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report import FrameTable
 from tfcseg.report.page import PageRecorder
@@ -254,7 +254,7 @@ class ResultWriter:
         complete_parts: Callable[[], None],
         masks: Sequence[Future[None]],
         labels: NDArray[np.uint8],
-        carried: Carried | None,
+        carried: HandedOn | None,
     ) -> None:
         """Record ``checkpoint`` once everything before it is on disk.
 
@@ -290,12 +290,15 @@ class ResultWriter:
 
     def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
         plan, options = self._plan, self._options
-        # A folder of frames and a stream that is gone have no sound to take.
-        has_sound = plan.info.audio is not None and plan.info.path != "-"
-        sound = Sound(plan.info.path, *plan.range_s) if has_sound else None
+        sound = None if plan.info.audio is None else Sound(plan.info.path, *plan.range_s)
         videos = {
             name: PartedVideo(
-                getattr(plan.out, name), partial(plan.state.part, name), plan.info.frame_rate, sound, self._part_start
+                getattr(plan.out, name),
+                partial(plan.state.part, name),
+                plan.info.frame_rate,
+                sound,
+                self._part_start,
+                pixel_aspect=plan.info.pixel_aspect,
             )
             for name in options.videos
         }
