@@ -1,4 +1,4 @@
-"""``tfcseg ablate``: the paper's ablation table with any model, on any VSPW folder."""
+"""``tfcseg research ablate``: the paper's ablation table with any model, on any VSPW folder."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def command(
 
     Also says how well the similarity tells what changed.
 
-    Example: tfcseg ablate VSPW_480p --rows image,reuse,tfc -o ablation.json
+    Example: tfcseg research ablate VSPW_480p --rows image,tfc -o ablation.json
     """
     from tfcseg.comparison import Scope
     from tfcseg.metrics.scores import VcProtocol

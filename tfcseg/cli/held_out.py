@@ -1,4 +1,4 @@
-"""``tfcseg eval-stills`` and ``tfcseg eval-clips``: models on held-out data, beside their teachers."""
+"""``tfcseg research stills`` and ``tfcseg research clips``: models on held-out data, beside their teachers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def stills(
 
     Classes are matched by the built-in tables for COCO, MSRC, LabelMe facades, VSPW, ADE20K, Cityscapes and VOC.
 
-    Example: tfcseg eval-stills facades/test --teachers teachers
+    Example: tfcseg research stills facades/test --teachers teachers
     """
     from tfcseg.report import write_json
     from tfcseg.research.held_out import compare_stills
@@ -123,7 +123,7 @@ def clips(
 
     Flow consistency, label change, and VC by teachers' labels.
 
-    Example: tfcseg eval-clips assets/demo.mp4 --max-frames 6 --teachers teachers
+    Example: tfcseg research clips assets/demo.mp4 --max-frames 6 -t teachers
     """
     from tfcseg.report import write_json
     from tfcseg.research.held_out import compare_clips

@@ -22,7 +22,7 @@ from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, Image
-from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.weights.device import DeviceOptions
@@ -126,7 +126,7 @@ def segment_with(
 
 
 def segment_frames(
-    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None = None, part_frames: int | None = None
+    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None = None, part_frames: int | None = None
 ) -> Iterator[SegmentedFrame]:
     """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on.
 
@@ -147,23 +147,24 @@ def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) 
     group: list[list[Frame]] = []
     for frames in shown:
         if group and begins_part(frames[0], part_frames):
-            yield _group(group)
+            yield _group(group, part_frames)
             group = []
         group.append(frames)
         if len(group) == length:
             del frames
-            yield _group(group)
+            yield _group(group, part_frames)
             group = []
     if group:
-        yield _group(group)
+        yield _group(group, part_frames)
 
 
-def _group(pictures: list[list[Frame]]) -> Group[list[list[Frame]]]:
-    return Group([frames[0].image for frames in pictures], pictures)
+def _group(pictures: list[list[Frame]], part_frames: int | None) -> Group[list[list[Frame]]]:
+    begins = begins_part(pictures[0][0], part_frames)
+    return Group([frames[0].image for frames in pictures], pictures, begins_part=begins)
 
 
 def _stream(
-    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None, part_frames: int | None
+    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None, part_frames: int | None
 ) -> Iterator[SegmentedFrame]:
     """Segment each frame before the next one is asked for."""
     images: deque[Image] = deque()
