@@ -1,6 +1,5 @@
 """The README tells the truth: its tables are the measurements, its commands and options exist, its Python runs."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -11,24 +10,17 @@ from typer.main import get_command
 
 import tfcseg
 from tfcseg.cli import app
+from tfcseg.research import tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def load_tables():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "assets" / "tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    return tables
-
-
 def test_tables_are_the_committed_measurements():
-    tables = load_tables()
     assert tables.MARKED.search(README)
-    for document in tables.DOCUMENTS:
+    for document in tables.documents(ROOT):
         text = document.read_text(encoding="utf-8")
-        assert tables.with_tables(text) == text, "run python assets/tables.py"
+        assert tables.with_tables(text, ROOT) == text, "run tfcseg research tables"
 
 
 def test_measurements_were_made_with_the_shipped_model():
@@ -55,6 +47,8 @@ def commands():
 def test_commands_and_options_exist(line):
     words = [word.replace("...", "") for word in shlex.split(line.replace("\\|", "|"))]
     command = get_command(app).commands[words[1]]
+    if words[1] == "research":
+        command = command.commands[words.pop(2)]
     known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
     for word in words[2:]:
         if word.startswith("-") and word != "-":
@@ -76,13 +70,13 @@ def test_python_example_runs(tmp_path, monkeypatch):
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "demo.mp4").symlink_to(ROOT / "assets" / "demo.mp4")
     short = code.replace('"out")', '"out", end_s=0.3)').replace(
-        '"assets/demo.mp4"), model', '"assets/demo.mp4", end_s=0.3), model'
+        '("assets/demo.mp4"):', '("assets/demo.mp4", end_s=0.3):'
     )
     assert short.count("end_s") == 2
     names = {}
     exec(compile(short, "README.md", "exec"), names)
     assert (tmp_path / "out" / "overlay.mp4").exists()
-    assert names["frame"].labels.max() < len(names["model"].labels)
+    assert names["frame"].labels.max() < len(names["frame"].label_set)
 
 
 def test_public_names_exist():

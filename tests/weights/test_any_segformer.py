@@ -107,12 +107,14 @@ def test_what_needs_no_weights_of_tfc_is_on_and_the_rest_off(b0):
 def test_a_run_reports_that_points_are_not_recomputed(b0, tmp_path):
     folder, _, _ = b0
     clip = write_clip(tmp_path / "clip.mp4", 4)
-    done = call("run", clip, "-m", folder, "-o", tmp_path / "out", "--no-tc", "--json", "-q")
+    done = call("run", clip, "-m", folder, "-o", tmp_path / "out", "--no-flow-consistency", "--json", "-q")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["model"]["name"] == "segformer-b0-ade"
     assert [said for said in report["warnings"] if "without TFC's own weights" in said]
-    done = call("run", clip, "-m", folder, "-o", tmp_path / "image", "--no-tc", "--json", "-q", "--mode", "image")
+    done = call(
+        "run", clip, "-m", folder, "-o", tmp_path / "image", "--no-flow-consistency", "--json", "-q", "--mode", "image"
+    )
     assert not [said for said in json.loads(done.stdout)["warnings"] if "TFC" in said]
 
 

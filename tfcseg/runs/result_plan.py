@@ -12,7 +12,7 @@ from tfcseg.errors import OutputError
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.masks import is_whole_mask
-from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import load_carried
 from tfcseg.runs.outputs import OutputDir, numbered
@@ -68,7 +68,7 @@ class ResultPlan:
         """Where the labels of a frame are, if videos are written and its part is not complete."""
         return numbered(self.out.masks if self.options.masks else self.state.labels, index)
 
-    def restore_carried(self, checkpoint: Checkpoint) -> Carried | None:
+    def restore_carried(self, checkpoint: Checkpoint) -> HandedOn | None:
         """What the keyframe after ``checkpoint`` takes over; OutputError if it is missing or damaged."""
         return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
 

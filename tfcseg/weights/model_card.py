@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
-from tfcseg.model.config import ModelConfig
+from tfcseg.model.config import EVIDENCE, ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, PAPER_OPTIONS
 from tfcseg.options import Declared
 from tfcseg.weights.tensor_header import parse_json
@@ -136,11 +136,12 @@ def _config(values: dict[str, object]) -> ModelConfig:
     if not isinstance(repairs, bool):
         raise ValueError(f"repairs must be true or false, not {_shown(repairs)}")  # noqa: TRY004  # as above
     defaults = {field.name: _default(field, values.pop(field.name)) for field in MODEL_FIELDS if field.name in values}
+    curve = _sequence("evidence", values.pop("evidence", list(EVIDENCE)), len(EVIDENCE))
+    evidence = tuple(_number("evidence", value, 0, 1) for value in curve)
     _require_keys(values, set(_CONFIG_BOUNDS))
     numbers = {key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()}
-    config = ModelConfig(
-        backbone=backbone, defaults=dataclasses.replace(PAPER_OPTIONS, **defaults), repairs=repairs, **numbers
-    )
+    used = dataclasses.replace(PAPER_OPTIONS, **defaults)
+    config = ModelConfig(backbone=backbone, defaults=used, repairs=repairs, evidence=evidence, **numbers)
     if config.embed_dim % config.heads:
         raise ValueError(f"embed_dim {config.embed_dim} is no multiple of {config.heads} heads")
     return config
