@@ -180,7 +180,7 @@ def complete(line, shell="bash"):
     [
         ("tfcseg co", {"compare", "convert"}),
         ("tfcseg run -m tfc-l", {"tfc-lite0"}),
-        ("tfcseg run -m tfc", {"tfc-lite0", "tfc-mit-b0"}),
+        ("tfcseg run -m tfc", {"tfc-lite0", "tfc-mosaic"}),
         ("tfcseg run --classes person,ca", {"person,cabinet", "person,car", "person,cat"}),
         ("tfcseg run --mode tcf --prec", {"--precision"}),
         ("tfcseg research ablate --rows image,ha", {"image,hard"}),

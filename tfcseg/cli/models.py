@@ -92,6 +92,8 @@ def _show_one(name: str, *, as_json: bool) -> None:
 
 def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
     config, used = card.config, card.config.defaults
+    from tfcseg.inference.options import describe_method
+
     scores = [f"{title} {_score(card.measured[key])}" for title, key in _SCORES.items() if key in card.measured]
     return [
         ("name", card.name),
@@ -101,11 +103,7 @@ def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("file", facts["path"]),
         ("size", f"{facts['parameters'] / 1e6:.1f} M parameters, {facts['size_bytes'] / 1e6:.1f} MB"),
         ("backbone", f"{config.backbone}, for frames of {card.preprocessing.size} px on the short side"),
-        (
-            "method",
-            f"keyframe interval {used.keyframe_interval} ({used.keyframe_position}), threshold "
-            f"{used.threshold:g}, {used.correlation} correlation, carry {used.keyframe_carry:g}",
-        ),
+        ("method", describe_method(used)),
         ("measured", f"{', '.join(scores)} on {card.measured.get('data')}" if scores else "nothing"),
         ("classes", f"{len(card.labels)} ({card.labels.name})"),
     ]

@@ -53,6 +53,17 @@ def _sided(wanted: InferenceOptions) -> InferenceOptions:
     return wanted
 
 
+def describe_method(options: InferenceOptions) -> str:
+    """Which keyframes frames refer to, and how, in a few words."""
+    frames = f"keyframe interval {options.keyframe_interval}"
+    if options.sides == "both":
+        return f"{frames}, {options.keyframes} keyframes, both sides"
+    return (
+        f"{frames} ({options.keyframe_position}), threshold {options.threshold:g}, {options.correlation} correlation, "
+        f"carry {options.keyframe_carry:g}"
+    )
+
+
 def variant_options(
     model: LoadedModel, variant: str, options: InferenceOptions | None = None, **given: Any
 ) -> InferenceOptions:
@@ -73,4 +84,4 @@ def check_variants(variants: Sequence[str]) -> None:
         raise UsageError(f"a mode is named twice: {','.join(variants)}")
 
 
-__all__ = ["InferenceOptions", "check_variants", "checked_options", "variant_options"]
+__all__ = ["InferenceOptions", "check_variants", "checked_options", "describe_method", "variant_options"]

@@ -15,7 +15,7 @@ from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder, replace_atomically
-from tfcseg.inference.options import checked_options
+from tfcseg.inference.options import checked_options, describe_method
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
 from tfcseg.weights.loading import BF16_AGREEMENT, CALIBRATED, LoadedModel, load_model, resolve_device, save_model
 from tfcseg.weights.registry import REGISTRY
@@ -34,15 +34,17 @@ def measure(
     labels that stay in bf16 decides what ``--precision auto`` will be there.
     """
     model = load_model(weights, precision="fp32" if resolve_device("auto").type == "cpu" else "auto")
-    used = checked_options(model, defaults)
+    if defaults is not None:
+        config = replace(model.card.config, defaults=defaults.completed_by(model.card.config.defaults))
+        model = replace(model, card=replace(model.card, config=config))
+    used = checked_options(model)
     measured: dict[str, float | str] = {
         "data": f"{root.resolve().name}/{split}",
-        "settings": f"short side {used.size} px, interval {used.keyframe_interval}, threshold {used.threshold:g}, "
-        f"{used.correlation} correlation, {used.keyframe_position} keyframe, carry {used.keyframe_carry:g}, "
+        "settings": f"short side {used.size} px, {describe_method(used)}, "
         f"{model.device}, {str(model.precision).removeprefix('torch.')}",
     }
     for mode in ("image", "tfc"):
-        predictions = ModelPredictions(model, checked_options(model, defaults, mode=mode))
+        predictions = ModelPredictions(model, checked_options(model, mode=mode))
         result = evaluate(root, predictions, split=split, mode=mode, model_labels=model.labels)
         for score in SCORES:
             value = getattr(result, score)
