@@ -39,6 +39,7 @@ def command(
         Path | None, typer.Option("--output", "-o", help="File for the result as JSON.", show_default=False)
     ] = None,
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     rows: Annotated[
         list[str] | None,
         typer.Option(
