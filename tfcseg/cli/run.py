@@ -200,7 +200,7 @@ def _print_summary(report: Report, folder: Path) -> None:
             else "not measured",
         ),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
-        *([("recomputed", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
+        *([("updated", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
