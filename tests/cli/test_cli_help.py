@@ -178,7 +178,7 @@ def complete(line, shell="bash"):
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("tfcseg co", {"compare"}),
+        ("tfcseg co", {"compare", "convert"}),
         ("tfcseg run -m tfc-l", {"tfc-lite0"}),
         ("tfcseg run -m tfc", {"tfc-lite0", "tfc-mit-b0"}),
         ("tfcseg run --classes person,ca", {"person,cabinet", "person,car", "person,cat"}),

@@ -26,7 +26,7 @@ class ModelOnly:
     agreement: Mapping[str, float]
     """``first|second`` -> percentage of the pixels with the same label in both."""
     updated_fraction: float | None
-    """Percentage of the points between keyframes that TFC repaired."""
+    """Percentage of the points between keyframes that TFC updated."""
     plain_has_same_weights: bool | None
     """None without contender (a)."""
 

@@ -28,6 +28,7 @@ def command(
         ),
     ],
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Weights file with the temperature in its card; else it is printed only."),

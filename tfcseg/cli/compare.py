@@ -78,6 +78,7 @@ def command(
         ),
     ] = None,
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
     flow_consistency: options.MeasureFlowConsistency = True,
     start: options.Start = None,

@@ -17,14 +17,20 @@ from tfcseg.cli.values import list_of
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 
+
+def _all_on_disk(context: typer.Context, models: list[str] | None) -> list[str]:
+    return [model for name in models or () if (model := options.on_disk(context, name))]
+
+
 Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
         "-m",
-        help="Shipped model or weights file; repeat it for several.",
+        help="Shipped model, weights file or any SegFormer; repeat it for several.",
         show_default="default",
         autocompletion=options.completing(options.model_names),
+        callback=_all_on_disk,
     ),
 ]
 Teachers = Annotated[
@@ -52,6 +58,7 @@ def stills(
         ),
     ],
     models: Models = None,
+    allow_network: options.AllowNetwork = False,
     teachers: Teachers = None,
     output: ResultFile = None,
     device: DeviceOptions,
@@ -89,6 +96,7 @@ def clips(
     *,
     sources: Annotated[list[Path], typer.Argument(help="Videos, or folders of frames.", show_default=False)],
     models: Models = None,
+    allow_network: options.AllowNetwork = False,
     teachers: Teachers = None,
     modes: Annotated[
         list[str] | None,

@@ -27,7 +27,7 @@ _MEANINGS = {
     "unsure": ("Unsure", "pixels whose label is likely wrong", 0),
     "flow_consistency": ("flow consistency", "pixels whose class is kept along the optical flow", 1),
     "similarity": ("Similarity", "likeness of a frame's features to its keyframe's", 1),
-    "updated_fraction": ("Recomputed", "points repaired by deformable attention", 0),
+    "updated_fraction": ("Updated", "points updated by deformable attention", 0),
 }
 """Title, meaning and ideal value of each lane."""
 

@@ -27,7 +27,7 @@ from tfcseg.weights.published import Published
 from tfcseg.weights.segformer_file import SegformerFile, read_segformer_file
 from tfcseg.weights.tensor_file import check_fits
 
-DESCRIPTION = "without TFC's own weights: keyframes are reused and interpolated, points that changed are not recomputed"
+DESCRIPTION = "without TFC's own weights: keyframes are reused and interpolated, points that changed are not updated"
 """Goes into the model's card: published SegFormers know nothing of TFC, whose layer stays the identity it starts as."""
 
 DEFAULTS = replace(
