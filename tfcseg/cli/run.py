@@ -215,8 +215,9 @@ def _label_change(stability: StabilityFacts) -> str:
 
 
 def _confidence(facts: ConfidenceFacts) -> str:
-    fitted = "" if facts.temperature != 1 else "; not calibrated"
-    return f"{_percent(facts.mean)}, {_percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}{fitted}"
+    error = facts.calibration_error
+    trust = "not calibrated" if error is None else f"calibration error {error:.1%}"
+    return f"{_percent(facts.mean)}, {_percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}; {trust}"
 
 
 def _largest(report: Report) -> list[Any]:

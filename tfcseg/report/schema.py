@@ -107,7 +107,8 @@ class ConfidenceFacts:
     mean: float | None  # probability that a label is right
     unsure: float | None  # share of the labels whose probability is below unsure_below
     unsure_below: float
-    temperature: float  # 1: never fitted, probabilities are what the network says
+    temperature: float  # what logits are divided by
+    calibration_error: float | None  # expected one, as a share, on the stills that the temperature is of; None: unknown
 
 
 @dataclass(frozen=True, slots=True)

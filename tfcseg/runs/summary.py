@@ -163,7 +163,11 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
             summary.phases.pulse,
         ),
         confidence=ConfidenceFacts(
-            summary.confidence.value, summary.unsure.value, facts.unsure_below, facts.model.temperature
+            summary.confidence.value,
+            summary.unsure.value,
+            facts.unsure_below,
+            facts.model.temperature,
+            facts.model.calibration_error,
         ),
         classes=_class_facts(facts.model, summary),
         outputs=facts.outputs,

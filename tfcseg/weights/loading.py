@@ -77,6 +77,12 @@ class LoadedModel:
         return float(value) if isinstance(value, int | float) and value > 0 else 1.0
 
     @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error on held-out stills, as a share; None if it was never measured."""
+        value = self.card.measured.get(CALIBRATION_ERROR)
+        return value / 100 if isinstance(value, int | float) else None
+
+    @property
     def labels(self) -> LabelSet:
         """The classes of its logits."""
         return self.card.labels
