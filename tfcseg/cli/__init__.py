@@ -21,6 +21,7 @@ from tfcseg.cli import (
     convert,
     doctor,
     evaluate,
+    fit_evidence,
     held_out,
     models,
     publish,
@@ -52,6 +53,7 @@ app.command("convert")(convert.command)
 app.command("bench")(bench.command)
 app.command("publish")(publish.command)
 app.command("calibrate")(calibrate.command)
+app.command("fit-evidence")(fit_evidence.command)
 app.command("doctor")(doctor.command)
 
 
