@@ -235,4 +235,19 @@ EDGE_CASES = (
         "test_compare.py::test_senseless_options_are_refused_before_any_work",
         "test_network.py::test_an_address_needs_permission",
     ),
+    _case(
+        29,
+        "classes that are small, gone or chosen, in the legend",
+        "test_render.py::test_legend_lists_what_is_seen_and_nothing_else",
+        "test_render.py::test_legend_rows_stay_where_they_are_when_others_come_and_go",
+        "test_render.py::test_legend_always_names_chosen_classes",
+        "test_palette.py::test_any_two_colours_of_scenes_can_be_told_apart",
+    ),
+    _case(
+        30,
+        "a folder of results that is passed on, and opened in a small window",
+        "test_page_browser.py::test_the_source_plays_after_the_folder_was_passed_on",
+        "test_page_browser.py::test_a_click_on_a_moment_leaves_the_video_in_view",
+        "test_page_browser.py::test_names_of_classes_are_not_broken",
+    ),
 )

@@ -1,4 +1,4 @@
-"""``tfcseg fit-evidence`` as a user calls it, and the curve by hand."""
+"""``tfcseg research fit-evidence`` as a user calls it, and the curve by hand."""
 
 import json
 from itertools import pairwise
@@ -17,7 +17,7 @@ from tfcseg.weights.tensor_file import read_tensor_file
 def test_the_curve_goes_into_the_card_and_no_tensor_changes(tmp_path):
     weights = write_tiny_model(tmp_path / "tiny.safetensors")
     clip, short = write_clip(tmp_path / "clip.mp4", 14), write_clip(tmp_path / "short.mp4", 3)
-    done = call("fit-evidence", clip, "-m", weights, "-o", tmp_path / "out.safetensors", "--json", "-q")
+    done = call("research", "fit-evidence", clip, "-m", weights, "-o", tmp_path / "out.safetensors", "--json", "-q")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["clips"], found["pairs"]) == (1, 5)
@@ -27,7 +27,7 @@ def test_the_curve_goes_into_the_card_and_no_tensor_changes(tmp_path):
     assert read_card(tmp_path / "out.safetensors").config.evidence == tuple(curve)
     before, after = (read_tensor_file(path).tensors for path in (weights, tmp_path / "out.safetensors"))
     assert all((before[name] == after[name]).all() for name in before)
-    failed = call("fit-evidence", short, "-m", weights, "-q")
+    failed = call("research", "fit-evidence", short, "-m", weights, "-q")
     assert failed.returncode == 1
     assert "no clip has more than 4 frames" in failed.stderr
 

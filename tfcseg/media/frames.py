@@ -1,4 +1,4 @@
-"""What a source of frames is, whether a video, a stream or a folder of images stands behind it.
+"""Types for sources of frames: video file, stream or folder of images.
 
 Letters: H, W image height and width.
 """
@@ -32,7 +32,7 @@ _ROUNDING_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What is known before the first frame is decoded."""
+    """Facts that are known before the first frame is decoded."""
 
     path: str
     """As the user gave it; ``-`` for stdin."""
@@ -47,7 +47,9 @@ class VideoInfo:
     rotation: int
     """Degrees the source carried as side data; already undone in the frames."""
     audio: str | None
-    """Codec of the first audio stream."""
+    """Codec of the audio stream that players choose."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel over its height; frames hold the pixels as they are."""
     warnings: tuple[str, ...] = ()
 
 
@@ -62,11 +64,11 @@ class Frame:
     image: Image
     """Stays valid and unchanged after later frames are read."""
     is_held: bool
-    """The file of this frame could not be read: another image stands in."""
+    """It shows the image of the frame before: again in the source, or in place of one that cannot be read."""
 
 
 class FrameRange(NamedTuple):
-    """Which frames of the constant-rate sequence are wanted."""
+    """The wanted part of the constant-rate sequence."""
 
     first: int
     length: int | None

@@ -111,7 +111,7 @@ def _run_all(
 ) -> dict[str, Report]:
     """Every source that ``names`` stand for; BatchError at the end if some failed."""
     found = replace(find_inputs(names), is_batch=True)
-    loaded = open_model(model, options.device)
+    loaded = open_model(model, options.device, allow_network=options.allow_network)
     reports: dict[str, Report] = {}
     failures: dict[str, TfcsegError] = {}
     folders = output_folders(found, Path(output) if output is not None else None, resume=options.resume)
@@ -158,7 +158,7 @@ def run_video(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What a run needs before it touches a result: all of it was found to fit."""
+    """Everything a run needs, checked before it touches a result."""
 
     loaded: LoadedModel
     network: IntervalNetwork
@@ -172,7 +172,7 @@ def _prepared(
     out: OutputDir, source: str | Path, model: str | Path | LoadedModel, options: RunOptions
 ) -> Iterator[_Job]:
     """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
-    loaded = open_model(model, options.device)
+    loaded = open_model(model, options.device, allow_network=options.allow_network)
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
     options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
     identity = identify(source, loaded, network.options, options.results, options.range_s)
@@ -215,7 +215,7 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
 
 @contextmanager
 def _advice(out: OutputDir) -> Iterator[None]:
-    """Let an error inside also say that the run can go on, if it can."""
+    """Add to an error inside that the run can be resumed, if it can."""
     try:
         yield
     except TfcsegError as error:

@@ -1,4 +1,4 @@
-"""What a run writes: render → write → report, frame by frame, and checkpoints from which it can go on."""
+"""Write a run's results frame by frame (render → write → report), and checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Legend, class_shares
+from tfcseg.drawing.legend import Legend
+from tfcseg.drawing.render import class_shares
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
@@ -166,7 +167,7 @@ class ResultWriter:
         warnings: tuple[str, ...],
         compile_s: float | None = None,
     ) -> RunFacts:
-        """What is to be reported besides the totals, after ``close``."""
+        """Facts for the report besides the totals; valid after ``close``."""
         return RunFacts(
             model,
             options,
@@ -216,7 +217,7 @@ class ResultWriter:
             self._last = frame.labels
 
     def _wall_s(self) -> float:
-        """How long the run takes so far, with those that it continues."""
+        """Seconds of this run so far, with those of the runs that it resumes."""
         return time.perf_counter() - self._started_s
 
     def _end_part(self) -> None:
@@ -289,17 +290,21 @@ class ResultWriter:
 
     def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
         plan, options = self._plan, self._options
-        # A folder of frames and a stream that is gone have no sound to take.
-        has_sound = plan.info.audio is not None and plan.info.path != "-"
-        sound = Sound(plan.info.path, *plan.range_s) if has_sound else None
+        sound = None if plan.info.audio is None else Sound(plan.info.path, *plan.range_s)
         videos = {
             name: PartedVideo(
-                getattr(plan.out, name), partial(plan.state.part, name), plan.info.frame_rate, sound, self._part_start
+                getattr(plan.out, name),
+                partial(plan.state.part, name),
+                plan.info.frame_rate,
+                sound,
+                self._part_start,
+                pixel_aspect=plan.info.pixel_aspect,
             )
             for name in options.videos
         }
-        legend = Legend(plan.labels, (plan.info.height, plan.info.width)) if options.legend else None
+        visible = options.visible(plan.labels)
+        always = () if visible is None else np.flatnonzero(visible).tolist()
+        legend = Legend(plan.labels, (plan.info.height, plan.info.width), always) if options.legend else None
         if legend is not None and checkpoint is not None and checkpoint.legend is not None:
             legend.restore(checkpoint.legend)
-        visible = options.visible(plan.labels)
         return RenderedVideos(videos, self._palette, alpha=options.alpha, visible=visible, legend=legend)
