@@ -1,4 +1,4 @@
-"""The network alone: decoded frames in, label maps out, contenders in turn; and where our time goes."""
+"""Measure the network alone, from decoded frames to label maps, contenders in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a benchmark, and what comes of it: the model, the clip and the options of every contender."""
+"""A benchmark's request, and what it resolves to: model, clip and options of every contender."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison found, and its file compare.json. Percentages are 0 to 100, what was not measured is None."""
+"""Result of a comparison and its file compare.json. Percentages are 0 to 100; None: not measured."""
 
 from __future__ import annotations
 

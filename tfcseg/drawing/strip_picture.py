@@ -1,4 +1,4 @@
-"""One picture of a few frames: a column per frame, a row for each thing that TFC makes of it.
+"""Draw one picture of a few frames: a column per frame, a row per step of TFC.
 
 Letters: H, W height and width of the video, h w grid of the similarity (stride 4). Lengths are in px.
 """

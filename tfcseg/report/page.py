@@ -1,4 +1,4 @@
-"""report.html: one run to look at. Video, timeline, the least stable moments, classes over time.
+"""Write report.html: video, timeline, least stable moments, classes over time.
 
 Pictures, data, style and script are inside the file; videos and masks are referenced beside it.
 """

@@ -1,4 +1,4 @@
-"""What a page can play: videos and masks beside it, and the timeline below them."""
+"""Data for the player of a page: videos, masks and the timeline."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def lanes(timelines: Mapping[str, ThinnedSeries], keys: Sequence[str] = tuple(_M
 def player_data(
     views: Sequence[View], lanes: Sequence[Lane], timeline: ThinnedSeries, frame_rate: Fraction, **more: object
 ) -> object:
-    """What the player's script reads; ``timeline`` says how long the video is and where keyframes are."""
+    """Data that the player's script reads; ``timeline`` says how long the video is and where keyframes are."""
     is_keyframe = timeline.high[:, SERIES.index("is_keyframe")] > 0
     return to_json(
         {

@@ -1,4 +1,4 @@
-"""What a run reports: the shape of report.json. Units are in the names, sizes in pixels, shares in 0..1.
+"""The schema of report.json. Units are in the names, sizes in pixels, shares 0 to 1.
 
 A number that was not measured is None (null in the file).
 """
@@ -52,7 +52,7 @@ class ModelFacts:
 
 
 def model_facts(model: LoadedModel) -> ModelFacts:
-    """What the weights file of ``model`` says of itself."""
+    """Facts from the weights file of ``model``."""
     card = model.card
     return ModelFacts(
         name=card.name,

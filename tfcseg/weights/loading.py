@@ -1,4 +1,4 @@
-"""Weights: one safetensors file per model with its card inside, and the registry of those that come with the tool."""
+"""Load and save weights: one safetensors file per model, with its card inside."""
 
 from __future__ import annotations
 
