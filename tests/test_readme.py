@@ -14,6 +14,9 @@ from tfcseg.research import tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    (ROOT / "assets" / f"{name}.md").read_text(encoding="utf-8") for name in ("commands", "measurements", "training")
+]
 
 
 def test_tables_are_the_committed_measurements():
@@ -38,14 +41,15 @@ def test_measurements_were_made_with_the_shipped_model():
 
 
 def commands():
-    inline = re.findall(r"`(tfcseg [^`]+)`", README)
-    shown = re.findall(r"^\$ (.+)$", README, flags=re.MULTILINE)
+    text = "\n".join([README, *PAGES])
+    inline = re.findall(r"`(tfcseg [^`]+)`", text)
+    shown = re.findall(r"^\$ (.+)$", text, flags=re.MULTILINE)
     return inline + [part.strip() for line in shown for part in line.split("&&") if part.strip().startswith("tfcseg")]
 
 
 @pytest.mark.parametrize("line", commands())
 def test_commands_and_options_exist(line):
-    words = [word.replace("...", "") for word in shlex.split(line.replace("\\|", "|"))]
+    words = [word.replace("...", "") for word in shlex.split(line.replace("\\|", "|"), comments=True)]
     command = get_command(app).commands[words[1]]
     if words[1] == "research":
         command = command.commands[words.pop(2)]
@@ -58,7 +62,7 @@ def test_commands_and_options_exist(line):
 def test_options_of_the_table_exist():
     run = get_command(app).commands["run"]
     known = {name for option in run.params for name in (*option.opts, *option.secondary_opts)}
-    rows = re.findall(r"^\| `(--[a-z].*?) \|", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(--[a-z].*?) \|", README + PAGES[0], flags=re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"--[a-z-]+", row)}
     assert len(named) > 8
     assert named <= known
@@ -87,7 +91,7 @@ def test_public_names_exist():
 
 
 def test_files_speak_of_the_project_alone():
-    tracked = [README, (ROOT / "CHANGELOG.md").read_text(), (ROOT / "assets" / "README.md").read_text()]
+    tracked = [README, *PAGES, (ROOT / "CHANGELOG.md").read_text(), (ROOT / "assets" / "README.md").read_text()]
     tracked += [path.read_text(encoding="utf-8") for path in (ROOT / "assets" / "results").glob("*.json")]
     for text in tracked:
         assert not re.search(r"/(home|root|tmp|work|Users)/", text)

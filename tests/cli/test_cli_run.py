@@ -65,7 +65,7 @@ REPORT_KEYS = {
         "keyframes",
         "pulse",
     },
-    "confidence": {"mean", "unsure", "unsure_below", "temperature"},
+    "confidence": {"mean", "unsure", "unsure_below", "temperature", "calibration_error"},
 }
 
 

@@ -244,4 +244,19 @@ EDGE_CASES = (
         "test_python.py::test_messages_advise_arguments_and_not_options_of_a_command",
         "test_python.py::test_a_buffer_may_be_used_again",
     ),
+    _case(
+        29,
+        "classes that are small, gone or chosen, in the legend",
+        "test_render.py::test_legend_lists_what_is_seen_and_nothing_else",
+        "test_render.py::test_legend_rows_stay_where_they_are_when_others_come_and_go",
+        "test_render.py::test_legend_always_names_chosen_classes",
+        "test_palette.py::test_any_two_colours_of_scenes_can_be_told_apart",
+    ),
+    _case(
+        30,
+        "a folder of results that is passed on, and opened in a small window",
+        "test_page_browser.py::test_the_source_plays_after_the_folder_was_passed_on",
+        "test_page_browser.py::test_a_click_on_a_moment_leaves_the_video_in_view",
+        "test_page_browser.py::test_names_of_classes_are_not_broken",
+    ),
 )

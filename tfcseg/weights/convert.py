@@ -1,4 +1,4 @@
-"""SegFormer weights, as Hugging Face and as NVlabs publish them, into ours.
+"""Convert SegFormer weights of Hugging Face and NVlabs into our layout.
 
 Both hold the same network under other names, with two differences: Hugging Face keeps keys and values apart, and both
 concatenate the levels for the fuse layer from 4 to 1, where ours go from 1 to 4.
