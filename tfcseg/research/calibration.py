@@ -20,6 +20,7 @@ from tfcseg.metrics.calibration import CalibrationMeter
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
 from tfcseg.research.held_out.stills import translation
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, read_card
+from tfcseg.weights.model_card import ModelCard
 from tfcseg.weights.registry import REGISTRY
 from tfcseg.weights.tensor_file import read_tensor_file, write_tensor_file
 from tfcseg.weights.tensor_header import parse_json
@@ -105,9 +106,12 @@ def write_calibrated(weights: Path, target: Path, measured: Mapping[str, float |
     The tensors stay as they are. WeightsError and OutputError as in reading and writing weights.
     """
     card = read_card(weights)
-    file = read_tensor_file(weights)
-    metadata = replace(card, measured={**card.measured, **measured}).to_metadata()
-    sha256 = write_tensor_file(target, file.tensors, metadata)
+    write_with_card(weights, target, replace(card, measured={**card.measured, **measured}))
+
+
+def write_with_card(weights: Path, target: Path, card: ModelCard) -> None:
+    """Write the tensors of the file ``weights`` to ``target`` with another ``card``; see `write_calibrated`."""
+    sha256 = write_tensor_file(target, read_tensor_file(weights).tensors, card.to_metadata())
     registry = target.with_name(REGISTRY)
     if not registry.is_file():
         return
