@@ -49,6 +49,8 @@ class VideoInfo:
     audio: str | None
     """Codec of the first audio stream."""
     warnings: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Files of the frames, if each has its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
