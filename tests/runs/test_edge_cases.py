@@ -43,7 +43,7 @@ from tfcseg.media.reader import probe, read_frames
 
 TESTS = Path(__file__).parents[1]
 BEEP = "sine=frequency=440:d=4,volume='if(lt(t,2),0,1)':eval=frame"  # silent until 2 s
-RESULTS = {"frames.csv", "masks", "overlay.mp4", "report.json"}
+RESULTS = {"classes.json", "frames.csv", "masks", "overlay.mp4", "report.json"}
 
 
 @pytest.fixture(scope="module")

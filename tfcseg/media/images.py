@@ -69,7 +69,7 @@ def open_images(
     if wanted.first >= len(folder.images):
         raise InputError(f"{directory}: the images end before the start of the range that was asked for")
     stop = None if wanted.length is None else wanted.first + wanted.length
-    info = replace(info, names=tuple(path.name for path in folder.images[wanted.first : stop]))
+    info = replace(info, names=info.names[wanted.first : stop])
     warnings = list(info.warnings)
     return FrameSource(info, _read_images(folder.images, wanted, frame_rate, stand_in, warnings), warnings)
 
@@ -126,6 +126,7 @@ def _describe_folder(directory: Path, folder: _Folder, size: tuple[int, int], fr
         rotation=0,
         audio=None,
         warnings=(f"skipped {skipped}",) if folder.others else (),
+        names=tuple(path.name for path in folder.images),
     )
 
 
