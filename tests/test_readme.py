@@ -76,13 +76,13 @@ def test_python_example_runs(tmp_path, monkeypatch):
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "demo.mp4").symlink_to(ROOT / "assets" / "demo.mp4")
     short = code.replace('"out")', '"out", end_s=0.3)').replace(
-        '"assets/demo.mp4"), model', '"assets/demo.mp4", end_s=0.3), model'
+        '("assets/demo.mp4"):', '("assets/demo.mp4", end_s=0.3):'
     )
     assert short.count("end_s") == 2
     names = {}
     exec(compile(short, "README.md", "exec"), names)
     assert (tmp_path / "out" / "overlay.mp4").exists()
-    assert names["frame"].labels.max() < len(names["model"].labels)
+    assert names["frame"].labels.max() < len(names["frame"].label_set)
 
 
 def test_public_names_exist():

@@ -4,9 +4,9 @@ import tfcseg
 
 report = tfcseg.run("street.mp4", "street")
 
-model = tfcseg.load_model("default")
-for frame in tfcseg.segment(tfcseg.read_frames("street.mp4"), model):
-    frame.labels  # (H, W) uint8 class indices, named by model.labels.names
+for frame in tfcseg.segment("street.mp4"):
+    frame.labels  # (H, W) uint8 class indices
+    frame.mask("person")
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     __version__: str
 
     from tfcseg.errors import (
+        BatchError,
         DataError,
         FinishedError,
         InputError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tfcseg.labels.label_sets import LabelSet
     from tfcseg.media.frames import Frame, VideoInfo
     from tfcseg.media.reader import probe, read_frames
+    from tfcseg.model.options import InferenceOptions
     from tfcseg.report import Report
     from tfcseg.runs.pipeline import run
     from tfcseg.runs.result_options import ResultOptions
@@ -47,6 +49,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 _HOMES = {
+    "BatchError": "errors",
     "DataError": "errors",
     "FinishedError": "errors",
     "InputError": "errors",
@@ -55,6 +58,7 @@ _HOMES = {
     "TfcsegError": "errors",
     "UsageError": "errors",
     "WeightsError": "errors",
+    "InferenceOptions": "model.options",
     "segment": "inference.segment",
     "SegmentedFrame": "inference.segmented",
     "LabelSet": "labels.label_sets",
@@ -72,9 +76,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "BatchError",
     "DataError",
     "FinishedError",
     "Frame",
+    "InferenceOptions",
     "InputError",
     "Interrupted",
     "LabelSet",

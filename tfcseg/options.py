@@ -5,13 +5,13 @@ Commands make their options of these fields (cli/groups.py), Python its keywords
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, cast, get_args, get_type_hints
 
 from tfcseg.errors import UsageError
-from tfcseg.spelling import hint
+from tfcseg.spelling import find_name, hint
 
 THE_MODELS: Any = None
 """Default of a field that the model fills in: None until then, although the field's type does not say so."""
@@ -79,3 +79,20 @@ def check(options: Any) -> None:
         value = getattr(options, field.name)
         if value is not None:
             field.check(value)
+
+
+def sort_options(caller: str, given: Mapping[str, Any], *groups: Any) -> list[dict[str, Any]]:
+    """Keyword arguments of a function, for each of the options dataclasses those that are its fields.
+
+    Choices are taken in any case. TypeError, as for any call, names the closest field for what is none.
+    """
+    fields_of = [{field.name: field for field in declared(group)} for group in groups]
+    known = {name: field for fields in fields_of for name, field in fields.items()}
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{caller}() has no option {name!r}; {hint(name, list(known))}")
+    spelt = {
+        name: (find_name(value, known[name].option.choices) or value) if isinstance(value, str) else value
+        for name, value in given.items()
+    }
+    return [{name: value for name, value in spelt.items() if name in fields} for fields in fields_of]

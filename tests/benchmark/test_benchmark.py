@@ -177,7 +177,7 @@ def test_plain_preprocessing_is_ours(size):
     assert pixels.shape == (2, 3, height, width)
     assert pixels.is_contiguous()
     model = unfolded("mit_b0")
-    ours = IntervalNetwork(model, checked_options(model, size=size))._to_network(images)
+    ours = IntervalNetwork(model, checked_options(model, size=size)).to_input(images)
     torch.testing.assert_close(pixels, ours)
 
 

@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from tests.helpers.command_line import call
 from tests.helpers.media import folder_of_images, numbered_images, write_clip
+from tests.helpers.segformer_reference import build_reference
 from tests.helpers.still_fixture import paint, paint_mask, write_stills
 from tests.helpers.tiny_model import write_tiny_model
 from tests.helpers.tiny_teacher import write_teacher
@@ -60,6 +61,7 @@ def work(tmp_path_factory):
     still = (paint([["blue"], ["green"]]), paint_mask([[2], [1]]))
     write_stills(folder / "facades" / "test", {name: index for index, name in enumerate(FACADES8, start=1)}, [still])
     shutil.copy(ROOT / "assets" / "tfc-lite0.safetensors", folder / "best.safetensors")
+    build_reference("b0", embed_dim=16).save_pretrained(folder / "segformer-b0")
     return folder
 
 

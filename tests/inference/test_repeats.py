@@ -60,9 +60,9 @@ def test_repeats_change_no_result(times, latency):
 @pytest.mark.parametrize("latency", ["normal", "low"])
 def test_the_network_sees_each_picture_once(monkeypatch, latency):
     seen = []
-    convert = IntervalNetwork._to_network
+    convert = IntervalNetwork.to_input
     monkeypatch.setattr(
-        IntervalNetwork, "_to_network", lambda self, images: (seen.extend(images), convert(self, images))[1]
+        IntervalNetwork, "to_input", lambda self, images: (seen.extend(images), convert(self, images))[1]
     )
     segment(shown([5, 1, 30, 2, 1]), latency=latency)
     assert len(seen) == 5

@@ -179,7 +179,13 @@ def test_any_choice_of_results_can_be_resumed(clip, tmp_path, options):
     assert all(ours[name] == others[name] for name in ours if name.startswith("masks") or name.endswith(".mp4"))
 
 
-@pytest.mark.parametrize("options", [{}, {"latency": "low"}, {"mode": "blend", "keyframe_position": "middle"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({}, {"latency": "low"}, {"mode": "blend", "keyframe_position": "middle"}),
+        *({"sides": "both"}, {"sides": "both", "keyframes": "adaptive"}),
+    ],
+)
 def test_what_keyframes_carry_over_survives_an_interrupt(clip, tmp_path, options):
     options = {"keyframe_carry": 0.9, "threshold": 0.3, **options}
     interrupt(clip, tmp_path / "out", **options)

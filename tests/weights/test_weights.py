@@ -204,7 +204,7 @@ def test_files_from_before_keyframes_carried_anything_over_load(damaged):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"format": None}, "not made by tfcseg; a SegFormer must be converted"),
+        ({"format": None}, "has no place in a SegFormer|none of a SegFormer's tensors"),
         ({"format": "tfcseg-2"}, "of format 'tfcseg-2', not 'tfcseg-1'"),
         ({"licence": None}, "licence is missing"),
         ({"config": None}, "config is missing"),
@@ -320,14 +320,14 @@ def test_pickles_are_never_opened(save, tmp_path):
     else:
         path.write_bytes(pickle.dumps(RunsWhenOpened(trace)))
     for read in (read_card, load_model):
-        with pytest.raises(WeightsError, match="pickle, which can run code"):
+        with pytest.raises(WeightsError, match="which is not opened"):
             read(path)
     assert not trace.exists()
 
 
 def test_files_that_are_none(tmp_path):
     for path in (tmp_path, tmp_path / "missing.safetensors", Path("/dev/null")):
-        with pytest.raises(WeightsError, match="no weights file"):
+        with pytest.raises(WeightsError, match=r"no weights file|is a folder without"):
             load_model(path)
 
 

@@ -25,7 +25,7 @@ from tfcseg.benchmark.timing import synchronise
 OTHER = "other"
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "preprocess": ("tfcseg.inference.engine:IntervalNetwork._to_network",),
+    "preprocess": ("tfcseg.inference.engine:IntervalNetwork.to_input",),
     "low stages": (),
     "high stages": (),
     "head": (
@@ -35,12 +35,15 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tfcseg.model.decode_head:DecodeHead.embed",
         "tfcseg.model.decode_head:DecodeHead.classify",
     ),
-    "search": ("tfcseg.model.tfc:find_shift", "tfcseg.model.carry_over:find_shift"),
+    "search": ("tfcseg.model.tfc:find_shift", "tfcseg.model.carry_over:find_shift", "tfcseg.model.evidence:find_shift"),
     "correlation": (
         "tfcseg.model.tfc:TFCSegmenter._keyframe",
         "tfcseg.model.tfc:TFCSegmenter._non_keyframes",
         "tfcseg.model.tfc:move",
         "tfcseg.model.tfc:carry_over",
+        "tfcseg.inference.steps:compare",
+        "tfcseg.inference.steps:between",
+        "tfcseg.inference.both_sides:lean",
     ),
     "sparse update": (
         "tfcseg.model.tfc:TFCSegmenter._repair",

@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import ablate, bench, compare, doctor, evaluate, held_out, models, publish, run, strip, train
+from tfcseg.cli import (
+    ablate,
+    bench,
+    calibrate,
+    compare,
+    convert,
+    doctor,
+    evaluate,
+    held_out,
+    models,
+    publish,
+    run,
+    strip,
+    train,
+)
 from tfcseg.cli.program import Program
 from tfcseg.machine import set_default_threads
 
@@ -34,8 +48,10 @@ app.command("ablate")(ablate.command)
 app.command("strip")(strip.command)
 app.command("train")(train.command)
 app.command("models")(models.command)
+app.command("convert")(convert.command)
 app.command("bench")(bench.command)
 app.command("publish")(publish.command)
+app.command("calibrate")(calibrate.command)
 app.command("doctor")(doctor.command)
 
 

@@ -127,8 +127,11 @@ def _score(value: object) -> str:
 
 def _facts(path: Path, sha256: str | None) -> dict[str, Any]:
     from tfcseg.weights.loading import count_parameters, read_card
+    from tfcseg.weights.segformer_file import weights_in
 
     card = read_card(path)
+    if path.is_dir():
+        path = weights_in(path)
     return {
         "name": card.name,
         "path": str(path),

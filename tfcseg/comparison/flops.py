@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.engine import FrameResult, IntervalNetwork
+from tfcseg.inference.groups import Group
+from tfcseg.inference.intervals import run_intervals
 from tfcseg.media.frames import Image
-from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.loading import LoadedModel
 
@@ -66,6 +68,8 @@ def count_gflops(
     more of them, and the more apart, the closer to the mean of the video. The mean frame is that of a whole interval.
     """
     network = IntervalNetwork(model, options)
+    if options.sides == "both":
+        return _count_both_sides(network, samples)
     first = keyframe = _count(network, samples[0][:1])
     if options.carries:  # every other keyframe is compared with the one before
         keyframe = _count(network, samples[0][:1], network.run(samples[0][:1])[0].carried)
@@ -78,6 +82,23 @@ def count_gflops(
     return _in_giga(keyframe, non_keyframe, (keyframe + (interval - 1) * non_keyframe) / interval)
 
 
+def _count_both_sides(network: IntervalNetwork, samples: Sequence[Sequence[Image]]) -> dict[str, float | None]:
+    """The mean frame is that of the samples: their content decides how many keyframes there are."""
+    network.workers = 1  # the counter sees its own thread only
+    results: list[FrameResult] = []
+
+    def segment(images: Sequence[Image]) -> None:
+        for _, found in run_intervals(network, [Group(images, None)]):
+            results.extend(found)
+
+    keyframe = count_flops(lambda: segment(samples[0][:1]))
+    results.clear()
+    total = sum(count_flops(lambda sample=sample: segment(sample)) for sample in samples)  # type: ignore[misc]
+    keyframes = sum(result.is_keyframe for result in results)
+    others = len(results) - keyframes
+    return _in_giga(keyframe, (total - keyframes * keyframe) / others if others else None, total / len(results))
+
+
 def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[str, float | None]:
     return {
         "gflops_per_frame": mean / 1e9,
@@ -86,7 +107,7 @@ def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[s
     }
 
 
-def _count(network: IntervalNetwork, images: Sequence[Image], before: Carried | None = None) -> float:
+def _count(network: IntervalNetwork, images: Sequence[Image], before: HandedOn | None = None) -> float:
     return count_flops(lambda: network.run(images, before=before))
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from tfcseg.errors import UsageError
 from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.groups import Group
+from tfcseg.inference.intervals import run_intervals
 from tfcseg.inference.options import check_variants, variant_options
 from tfcseg.media.frames import Image
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
@@ -39,7 +41,9 @@ class Run:
 
     def warm_up(self, model: LoadedModel, images: Sequence[Image]) -> None:
         """Run the network on the beginning of an interval, so that no first-time costs are measured later."""
-        IntervalNetwork(model, self.options).run(images[: min(MAX_SAMPLE, self.options.keyframe_interval)])
+        first = images[: min(MAX_SAMPLE, self.options.keyframe_interval)]
+        for _ in run_intervals(IntervalNetwork(model, self.options), [Group(first, None)]):
+            pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def _columns(
     """The wanted frames with the labels of both modes; InputError if the video ends before the last."""
     columns: list[Column] = []
     count = 0
-    with closing(segment_with(read, model, options)) as frames:  # type: ignore[type-var]  # a generator
+    with closing(segment_with(read, model, options)) as frames:  # a generator
         for frame in frames:
             count += 1
             on_frame(count, wanted[-1] + 1)

@@ -200,7 +200,7 @@ class _VideoComparison:
 
     def _samples(self, report: Report) -> list[list[Image]]:
         """Beginnings of intervals from all over the video."""
-        count = max(each.options.keyframe_interval for each in self.runs[: len(self.plan.network_modes)])
+        count = max(each.options.longest_interval for each in self.runs[: len(self.plan.network_modes)])
         starts = {report.input.frames_decoded * part // _FLOP_SAMPLES for part in range(_FLOP_SAMPLES)}
         return [self.clip.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
 

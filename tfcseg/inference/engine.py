@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 from tfcseg.model.ops.compiled import CompiledBackbone, compile_backbone
 from tfcseg.model.ops.confidence import confidence_from_logits
 from tfcseg.model.ops.label_map import labels_from_logits
@@ -52,7 +53,7 @@ class FrameResult:
     """Preprocessing, network and labels; frames computed together share their time equally."""
     confidence: NDArray[np.uint8] | None = None
     """(h, w) how sure the labels are: 255 times the probability that they are right."""
-    carried: Carried | None = None
+    carried: HandedOn | None = None
     """What the next interval takes over; at the end of an interval, and only if keyframes carry anything."""
 
 
@@ -79,7 +80,7 @@ class IntervalNetwork:
     """
 
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
-        self._network = model.network
+        self.network = model.network
         self._device, self._dtype = model.device, model.precision
         self.options, self.labels = options, model.labels
         self._temperature = model.temperature
@@ -90,10 +91,12 @@ class IntervalNetwork:
         """(1, 256, 3): what a pixel's value becomes in each channel."""
         self._batch = BATCH
         # A processor's caches like single frames, a GPU's many cores like many.
+        self.chunk = BATCH if self._device.type == "cuda" else 1
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
         # Compiled code is made for one number of threads; long intervals hold too many frames.
         is_compiled = options.compile or isinstance(model.network.backbone, CompiledBackbone)
-        is_alone = is_compiled or options.latency == "low" or options.keyframe_interval > BATCH
+        is_long = options.keyframe_interval > BATCH and options.sides == "one"
+        is_alone = is_compiled or options.latency == "low" or is_long
         on_cpu = self._device.type == "cpu"
         self.workers = 1 if is_alone or not on_cpu else min(torch.get_num_threads(), MAX_WORKERS)
         self._source: tuple[int, int] | None = None
@@ -109,17 +112,19 @@ class IntervalNetwork:
         """Compile the network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot."""
         keyframes = self.intervals_at_once if self.options.latency == "normal" else 1
         count = 1 if keyframes == 1 else self.frames_at_once
-        return compile_backbone(self._network, self._to_network([np.zeros((*source, 3), np.uint8)] * count), keyframes)
+        return compile_backbone(self.network, self.to_input([np.zeros((*source, 3), np.uint8)] * count), keyframes)
 
     @property
     def frames_at_once(self) -> int:
-        """Frames to give to `run_many` for full speed: whole intervals."""
+        """Frames to give for full speed: whole intervals, or with both sides any number."""
+        if self.options.sides == "both":
+            return self.chunk
         return self.intervals_at_once * self.options.keyframe_interval
 
     def run_many(
         self,
         images: Sequence[NDArray[np.uint8]],
-        before: Carried | None = None,
+        before: HandedOn | None = None,
         label_size: tuple[int, int] | None = None,
     ) -> list[FrameResult]:
         """Results for the frames of one or several intervals; the last may be shorter.
@@ -137,7 +142,7 @@ class IntervalNetwork:
             before = results[-1].carried
         return results
 
-    def stream(self, images: Iterable[NDArray[np.uint8]], before: Carried | None = None) -> Iterator[FrameResult]:
+    def stream(self, images: Iterable[NDArray[np.uint8]], before: HandedOn | None = None) -> Iterator[FrameResult]:
         """Results frame by frame, each before the next image is asked for: low latency for live input."""
         memory: Keyframe | None = None
         key_size = (0, 0)
@@ -160,9 +165,9 @@ class IntervalNetwork:
         self,
         images: Sequence[NDArray[np.uint8]],
         label_size: tuple[int, int] | None = None,
-        before: Carried | Callable[[], Carried | None] | None = None,
+        before: HandedOn | Callable[[], HandedOn | None] | None = None,
         *,
-        hand_on: Callable[[Carried | None], None] = lambda carried: None,
+        hand_on: Callable[[HandedOn | None], None] = lambda carried: None,
     ) -> list[FrameResult]:
         """Results for the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in their order.
 
@@ -190,7 +195,7 @@ class IntervalNetwork:
 
     @torch.inference_mode()
     def _together(
-        self, images: Sequence[NDArray[np.uint8]], before: Carried | None, label_size: tuple[int, int] | None
+        self, images: Sequence[NDArray[np.uint8]], before: HandedOn | None, label_size: tuple[int, int] | None
     ) -> list[FrameResult] | None:
         """Several whole intervals in one batch; None if they do not fit, from then on."""
         size = label_size or (images[0].shape[0], images[0].shape[1])
@@ -202,15 +207,15 @@ class IntervalNetwork:
             return None
 
     def _intervals(
-        self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int], before: Carried | None
+        self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int], before: HandedOn | None
     ) -> list[FrameResult]:
         started_s = time.perf_counter()
         length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
-        batch = self._to_network(images)
+        batch = self.to_input(images)
         before = _if_it_fits(before, batch)
-        memory, others = self._network.intervals(batch, length, key, before, self.options)
-        key_labels, key_sure = map(iter, self._said(memory.logits, size))
-        labels, sure = map(iter, self._said(others.logits, size))
+        memory, others = self.network.intervals(batch, length, key, before, self.options)
+        key_labels, key_sure = map(iter, self.said(memory.logits, size))
+        labels, sure = map(iter, self.said(others.logits, size))
         similarity, updated = iter(others.similarity.float().cpu().numpy()), iter(others.updated_fraction.tolist())
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
         results = [
@@ -240,7 +245,7 @@ class IntervalNetwork:
     def _images(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
         """Frames that no other refers to: the image network, bit for bit the logits of keyframes."""
         started_s = time.perf_counter()
-        labels, sure = self._said(self._network.image(self._to_network(images)), size)
+        labels, sure = self.said(self.network.image(self.to_input(images)), size)
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
         return [FrameResult(labels[t], True, None, None, elapsed_ms, sure[t]) for t in range(len(images))]
 
@@ -254,17 +259,17 @@ class IntervalNetwork:
         self,
         image: NDArray[np.uint8],
         size: tuple[int, int],
-        before: Carried | Callable[[], Carried | None] | None,
-        hand_on: Callable[[Carried | None], None] = lambda carried: None,
+        before: HandedOn | Callable[[], HandedOn | None] | None,
+        hand_on: Callable[[HandedOn | None], None] = lambda carried: None,
     ) -> tuple[FrameResult, Keyframe]:
         started_s = time.perf_counter()
         try:
-            batch = self._to_network([image])
-            _, memory = self._network.keyframe(batch)
+            batch = self.to_input([image])
+            _, memory = self.network.keyframe(batch)
             taken = _if_it_fits(before() if callable(before) else before, batch)
-            memory = self._network.carry_over(memory, taken, self.options)
+            memory = self.network.carry_over(memory, taken, self.options)
             hand_on(self._carried(memory))
-            labels, sure = self._said(memory.logits, size)
+            labels, sure = self.said(memory.logits, size)
         except torch.OutOfMemoryError:
             raise self._too_large(image) from None
         elapsed_ms = 1000 * (time.perf_counter() - started_s)
@@ -274,8 +279,8 @@ class IntervalNetwork:
         self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
     ) -> list[FrameResult]:
         started_s = time.perf_counter()
-        result = self._network.non_keyframes(self._to_network(images), memory, self.options)
-        labels, sure = self._said(result.logits, size)
+        result = self.network.non_keyframes(self.to_input(images), memory, self.options)
+        labels, sure = self.said(result.logits, size)
         similarity = result.similarity.float().cpu().numpy()
         updated = result.updated_fraction.cpu().tolist()
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
@@ -283,18 +288,25 @@ class IntervalNetwork:
             FrameResult(labels[t], False, similarity[t], updated[t], elapsed_ms, sure[t]) for t in range(len(images))
         ]
 
-    def _to_network(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """(T, 3, H', W') normalised, in channels-last order as the pixels come."""
-        height, width = network_size((images[0].shape[0], images[0].shape[1]), self.options.size)
-        self._tell_size((images[0].shape[0], images[0].shape[1]), (height, width))
-        shrinks = min(images[0].shape[:2]) > self.options.size
+    def to_input(self, images: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
+        """(T, 3, H', W') normalised, in channels-last order as the pixels come; ``size`` is the options', if None."""
+        size = size or self.options.size
+        height, width = network_size((images[0].shape[0], images[0].shape[1]), size)
+        if size == self.options.size:
+            self._tell_size((images[0].shape[0], images[0].shape[1]), (height, width))
+        shrinks = min(images[0].shape[:2]) > size
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         batch = np.empty((len(images), height, width, 3), np.float32)
         for image, normalised in zip(images, batch, strict=True):
             cv2.LUT(cv2.resize(image, (width, height), interpolation=how), self._normalised, dst=normalised)
         return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)
 
-    def _said(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    @torch.inference_mode()
+    def logits(self, image: NDArray[np.uint8]) -> Tensor:
+        """(1, K, h, w) of a single image, as in mode ``image``."""
+        return self.network.image(self.to_input([image]))
+
+    def said(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels (B, H, W) of ``size`` and how sure they are (B, h, w)."""
         labels, sure = labels_from_logits(logits, size), confidence_from_logits(logits, self._temperature)
         return labels.cpu().numpy(), sure.cpu().numpy()
@@ -312,9 +324,9 @@ class IntervalNetwork:
         )
 
 
-def _if_it_fits(before: Carried | None, batch: Tensor) -> Carried | None:
+def _if_it_fits(before: HandedOn | None, batch: Tensor) -> Carried | None:
     """As a ``batch`` (T, 3, H, W) needs it; None if its images have another size, and so begin anew."""
-    if before is None or not before.fits((batch.shape[-2], batch.shape[-1])):
+    if not isinstance(before, Carried) or not before.fits((batch.shape[-2], batch.shape[-1])):
         return None
     return Carried(before.logits.to(batch), before.match.to(batch))  # a resumed run read it from a file
 

@@ -8,7 +8,7 @@ over from each other is handed on as soon as it is known, long before the interv
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,26 +16,15 @@ from typing import Generic, TypeVar
 
 import torch
 
+from tfcseg.inference.both_sides import run_both_sides
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
-from tfcseg.media.frames import Image
-from tfcseg.model.carry_over import Carried
+from tfcseg.inference.groups import Group
+from tfcseg.model.evidence import HandedOn
 
 _T = TypeVar("_T")
 
 MOST_HELD_BYTES = 2**29
 """Images that wait for workers or are with them: no further group is taken beyond, so that 8K frames fit in memory."""
-
-
-@dataclass(slots=True)
-class Group(Generic[_T]):
-    """Frames of one call: an interval, or where the network takes several at once, these."""
-
-    images: Sequence[Image]
-    """(H, W, 3) uint8 RGB each; may be empty."""
-    subject: _T
-    """What comes back beside the results."""
-    label_size: tuple[int, int] | None = None
-    """(height, width) of the labels; None: the images'."""
 
 
 @dataclass(slots=True)
@@ -54,13 +43,16 @@ class _Pending(Generic[_T]):
 
 
 def run_intervals(
-    network: IntervalNetwork, groups: Iterable[Group[_T]], before: Carried | None = None
+    network: IntervalNetwork, groups: Iterable[Group[_T]], before: HandedOn | None = None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     """Subject and results of each of ``groups``, the consecutive intervals of one video; ``before`` is their first's.
 
     Takes up to ``network.workers`` + 1 groups from the iterable before it yields the first result, and holds no more;
     of large frames fewer (``MOST_HELD_BYTES``).
     """
+    if network.options.sides == "both":
+        yield from run_both_sides(network, groups, before)
+        return
     if network.workers > 1:
         yield from _run_beside(network, iter(groups), before)
         return
@@ -75,7 +67,7 @@ def run_intervals(
 
 
 def _run_next(
-    network: IntervalNetwork, groups: Iterator[Group[_T]], before: Carried | None
+    network: IntervalNetwork, groups: Iterator[Group[_T]], before: HandedOn | None
 ) -> tuple[_T, list[FrameResult]] | None:
     group = next(groups, None)
     if group is None:
@@ -84,12 +76,12 @@ def _run_next(
 
 
 def _run_beside(
-    network: IntervalNetwork, groups: Iterator[Group[_T]], before: Carried | None
+    network: IntervalNetwork, groups: Iterator[Group[_T]], before: HandedOn | None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     threads = torch.get_num_threads()
     pending: deque[_Pending[_T]] = deque()
     failure: Exception | None = None
-    handed_on: Future[Carried | None] = Future()
+    handed_on: Future[HandedOn | None] = Future()
     handed_on.set_result(before)
     with ExitStack() as stack:
         # Every worker tells torch its own share; what new threads of others get is put right again at the end.
@@ -105,7 +97,7 @@ def _run_beside(
                     and sum(each.image_bytes for each in pending) < MOST_HELD_BYTES
                     and (group := next(groups, None)) is not None
                 ):
-                    passed: Future[Carried | None] = Future()
+                    passed: Future[HandedOn | None] = Future()
                     future = pool.submit(_run_one, network, group, handed_on, passed)
                     pending.append(_Pending(group.subject, future, sum(image.nbytes for image in group.images)))
                     for each in pending:
@@ -123,7 +115,7 @@ def _run_beside(
 
 
 def _run_one(
-    network: IntervalNetwork, group: Group[_T], before: Future[Carried | None], passed: Future[Carried | None]
+    network: IntervalNetwork, group: Group[_T], before: Future[HandedOn | None], passed: Future[HandedOn | None]
 ) -> list[FrameResult]:
     """One interval in a worker: waits for ``before`` when it needs it, and keeps nobody waiting for ``passed``.
 

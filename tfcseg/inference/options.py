@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def checked_options(model: LoadedModel, options: InferenceOptions | None = None, **given: Any) -> InferenceOptions:
     """``options``, with fields replaced by what is ``given``, complete for ``model``.
 
-    UsageError for values that make no sense. Low latency needs the keyframe first, which is then the default.
+    UsageError for values that make no sense. Low latency needs the keyframe first and one side, which are then the
+    defaults, and modes that do not interpolate need one side.
     """
     wanted = replace(options or InferenceOptions(), **given)
     check(wanted)
+    wanted = _sided(wanted)
     if wanted.latency == "low" and wanted.keyframe_position is None:
         wanted = replace(wanted, keyframe_position="first")
     complete = wanted.completed_by(replace(model.card.config.defaults, size=model.card.preprocessing.size))
@@ -29,9 +31,26 @@ def checked_options(model: LoadedModel, options: InferenceOptions | None = None,
         raise UsageError(
             f"low latency cannot wait for a keyframe in the {complete.keyframe_position} of its interval; use first"
         )
+    if complete.sides == "one" and complete.keyframes == "adaptive":
+        raise UsageError("adaptive keyframes need both sides")
     if complete.mode == "image":
         complete = replace(complete, keyframe_interval=1)
     return complete if complete.mode in ("tfc", "blend") else replace(complete, keyframe_carry=0.0)
+
+
+ONE_SIDED = ("threshold", "correlation", "keyframe_position", "keyframe_carry")
+"""Options that have no meaning with both sides: whoever gives one asks for one side."""
+
+
+def _sided(wanted: InferenceOptions) -> InferenceOptions:
+    """``wanted`` with one side where there cannot be two, or nobody asks for two; UsageError if somebody does."""
+    can_be_both = wanted.latency == "normal" and wanted.mode in ("tfc", "blend")
+    if wanted.sides == "both" and not can_be_both:
+        raise UsageError("both sides need the next keyframe: not with low latency, and in modes tfc and blend alone")
+    is_one = wanted.sides is None and any(getattr(wanted, name) is not None for name in ONE_SIDED)
+    if not can_be_both or is_one or wanted.sides == "one":
+        return replace(wanted, sides="one", keyframes=wanted.keyframes or "fixed")
+    return wanted
 
 
 def variant_options(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from tfcseg.errors import UsageError
+from tfcseg.errors import UsageError, in_python_words
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.inference.options import checked_options
@@ -18,25 +22,102 @@ from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, Image
-from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
-from tfcseg.weights.loading import LoadedModel
+from tfcseg.options import sort_options
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import LoadedModel, open_model
 
 
-def segment(frames: Iterable[Frame | Image], model: LoadedModel, **options: Any) -> Iterator[SegmentedFrame]:
+class SegmentedFrames(Iterator[SegmentedFrame]):
+    """Frames as they are segmented: for ``for``, and in asyncio for ``async for``, where a thread does the work.
+
+    What they hold is freed at their end, by `close`, and at the end of a ``with`` block. One thread at a time.
+    """
+
+    def __init__(self, frames: Generator[SegmentedFrame, None, None]) -> None:
+        self._frames = frames
+
+    def __next__(self) -> SegmentedFrame:
+        with in_python_words():
+            return next(self._frames)
+
+    def __aiter__(self) -> SegmentedFrames:
+        return self
+
+    async def __anext__(self) -> SegmentedFrame:
+        frame = await asyncio.to_thread(next, self, None)
+        if frame is None:
+            raise StopAsyncIteration
+        return frame
+
+    def close(self) -> None:
+        """Stop reading and computing; may be called again."""
+        self._frames.close()
+
+    def __enter__(self) -> SegmentedFrames:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def segment(
+    frames: str | Path | Image | Iterable[Frame | Image],
+    model: str | Path | LoadedModel = "default",
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    allow_network: bool = False,
+    **options: Any,
+) -> SegmentedFrames:
     """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
 
-    frames: from `read_frames`, or plain (H, W, 3) uint8 RGB arrays, all of one size within an interval. ``options`` are
-    fields of `InferenceOptions`, such as ``threshold=0.7``. With ``latency="low"`` every frame comes out before the
-    next is asked for. Holds some intervals of frames, and nothing between two calls: two videos interleaved do not
-    affect each other. UsageError for senseless options.
+    frames: a video, a folder of images or an address (with ``allow_network``), of which ``start_s`` and ``end_s`` take
+    a part; or frames from `read_frames`, or (H, W, 3) uint8 RGB arrays, all of one size within an interval, also as one
+    (T, H, W, 3) array. Arrays are copied: one buffer may serve for all of them. ``model`` is what `load_model` takes or
+    returned. ``options`` are fields of `InferenceOptions`, such as ``threshold=0.7``. With ``latency="low"`` each frame
+    comes out before the next is asked for. Holds some intervals of frames, and nothing between two calls: two videos
+    interleaved do not affect each other, and threads may share a model.
+    UsageError for senseless options, InputError for what cannot be read, WeightsError for the model.
     """
-    return segment_with(frames, model, checked_options(model, **options))
+    (inference,) = sort_options("segment", options, InferenceOptions)
+    with in_python_words():
+        loaded = open_model(model, DeviceOptions(device, precision))
+        chosen = checked_options(loaded, **inference)
+    if isinstance(frames, str | Path):
+        return SegmentedFrames(_segment_file(frames, loaded, chosen, (start_s, end_s), allow_network=allow_network))
+    if start_s is not None or end_s is not None:
+        raise UsageError("start_s and end_s take a part of a file; of frames, give those that are wanted")
+    single = isinstance(frames, np.ndarray) and frames.ndim == 3
+    return SegmentedFrames(segment_with([frames] if single else frames, loaded, chosen))  # type: ignore[list-item]
+
+
+def _segment_file(
+    path: str | Path,
+    model: LoadedModel,
+    options: InferenceOptions,
+    range_s: tuple[float | None, float | None],
+    *,
+    allow_network: bool,
+) -> Generator[SegmentedFrame, None, None]:
+    from tfcseg.media.prefetch import most_waiting, prefetch
+    from tfcseg.media.reader import open_frames
+
+    start_s, end_s = range_s
+    with open_frames(path, start_s=start_s, end_s=end_s, allow_network=allow_network) as source:
+        ahead = 1 if options.latency == "low" else most_waiting(source.info.height, source.info.width)
+        with closing(prefetch(source, ahead, source.stop)) as frames:  # type: ignore[type-var]  # a generator
+            yield from segment_with(frames, model, options)
 
 
 def segment_with(
     frames: Iterable[Frame | Image], model: LoadedModel, options: InferenceOptions
-) -> Iterator[SegmentedFrame]:
+) -> Generator[SegmentedFrame, None, None]:
     """Segment frames as `segment` does, with options that were checked before."""
     network = IntervalNetwork(model, options)
     numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
@@ -45,7 +126,7 @@ def segment_with(
 
 
 def segment_frames(
-    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None = None, part_frames: int | None = None
+    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None = None, part_frames: int | None = None
 ) -> Iterator[SegmentedFrame]:
     """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on.
 
@@ -66,23 +147,24 @@ def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) 
     group: list[list[Frame]] = []
     for frames in shown:
         if group and begins_part(frames[0], part_frames):
-            yield _group(group)
+            yield _group(group, part_frames)
             group = []
         group.append(frames)
         if len(group) == length:
             del frames
-            yield _group(group)
+            yield _group(group, part_frames)
             group = []
     if group:
-        yield _group(group)
+        yield _group(group, part_frames)
 
 
-def _group(pictures: list[list[Frame]]) -> Group[list[list[Frame]]]:
-    return Group([frames[0].image for frames in pictures], pictures)
+def _group(pictures: list[list[Frame]], part_frames: int | None) -> Group[list[list[Frame]]]:
+    begins = begins_part(pictures[0][0], part_frames)
+    return Group([frames[0].image for frames in pictures], pictures, begins_part=begins)
 
 
 def _stream(
-    frames: Iterator[Frame], network: IntervalNetwork, before: Carried | None, part_frames: int | None
+    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None, part_frames: int | None
 ) -> Iterator[SegmentedFrame]:
     """Segment each frame before the next one is asked for."""
     images: deque[Image] = deque()

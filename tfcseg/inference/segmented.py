@@ -18,7 +18,7 @@ from tfcseg.drawing.render import Legend, class_shares, overlay, shrink
 from tfcseg.errors import DataError, TfcsegError, UsageError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
-from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -51,7 +51,7 @@ class SegmentedFrame:
     """Names and colours of the classes."""
     confidence_grid: NDArray[np.uint8] | None = None
     """(h, w) how sure the labels are, at the grid of the logits: 255 times the probability that they are right."""
-    carried: Carried | None = None
+    carried: HandedOn | None = None
     """What a run needs to go on after this frame, at the end of an interval; None from `tfcseg.segment`."""
     ends_group: bool = False
     """Nothing but ``carried`` goes from the frames up to this one to those after it: a run can begin there."""

@@ -13,6 +13,10 @@ HEADS = 8
 """Of the deformable attention (Deformable DETR); they share the embedding width among them."""
 
 
+EVIDENCE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""e(w) of a model that nothing was fitted for, at w = 0, 0.1, … 1 (model/evidence.py)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Everything needed to build a network of the right shape, and how it is used; stored in the weights file."""
@@ -25,3 +29,7 @@ class ModelConfig:
     ffn_dim: int = 1024
     defaults: InferenceOptions = PAPER_OPTIONS
     """Options that hold unless the user says otherwise; the input's size is in the card's preprocessing."""
+    evidence: tuple[float, ...] = EVIDENCE
+    """How much more often than by chance positions of similarity 0, 0.1, … 1 have one label."""
+    repairs: bool = True
+    """Whether sparse MSDA repairs points (eq. 11). Other programs' weights come without it."""

@@ -33,6 +33,16 @@ KEYFRAME_POSITIONS = ("first", "middle")
 """Which frame of an interval is its keyframe. ``first``: the paper's, no frame waits for a later one. ``middle``: every
 frame refers to the nearest keyframe, before or after it, which halves the distance at the price of waiting for it."""
 
+SIDES = ("one", "both")
+"""Keyframes that frames refer to. ``one``: that of their interval (the paper). ``both`` (ours): those before and after
+them (model/evidence.py), in modes ``tfc`` and ``blend``."""
+
+KEYFRAMES = ("fixed", "adaptive")
+"""``fixed``: every n-th frame. ``adaptive`` (ours): where the scene has changed, and after four intervals."""
+
+LONGEST = 4
+"""Adaptive keyframes come after so many intervals at the latest."""
+
 LATENCIES = ("normal", "low")
 """``low``: every frame's labels come before the next frame is asked for, for live input."""
 
@@ -83,6 +93,25 @@ class InferenceOptions:
         ),
     ] = THE_MODELS
     """0 in modes without interpolation (model/carry_over.py)."""
+    sides: Annotated[
+        str,
+        Option(
+            "Frames refer to the keyframe of their interval ([bold]one[/], the paper's) or to those before and after "
+            "them ([bold]both[/]: steadier, faster, and as accurate).",
+            choices=SIDES,
+            value_of_paper="one",
+        ),
+    ] = THE_MODELS
+    """With ``both``, ``threshold``, ``correlation``, ``keyframe_position`` and ``keyframe_carry`` have no say."""
+    keyframes: Annotated[
+        str,
+        Option(
+            "Every n-th frame is a keyframe ([bold]fixed[/]), or with both sides a frame where the scene has changed, "
+            "the fourth n-th at the latest ([bold]adaptive[/]).",
+            choices=KEYFRAMES,
+            value_of_paper="fixed",
+        ),
+    ] = THE_MODELS
     latency: Annotated[
         str,
         Option(
@@ -106,9 +135,14 @@ class InferenceOptions:
         return min(middle, frames - 1)
 
     @property
+    def longest_interval(self) -> int:
+        """Frames from one keyframe to the next at most."""
+        return self.keyframe_interval * (LONGEST if self.keyframes == "adaptive" else 1)
+
+    @property
     def carries(self) -> bool:
         """Whether keyframes take anything over from the one before."""
-        return self.uses_memory and self.keyframe_carry > 0
+        return self.uses_memory and (self.keyframe_carry > 0 or self.sides == "both")
 
     @property
     def uses_memory(self) -> bool:

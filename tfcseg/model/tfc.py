@@ -27,6 +27,7 @@ from tfcseg.model.correlation import (
 )
 from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
+from tfcseg.model.evidence import Glimpse, Opinion, sureness
 from tfcseg.model.ops.fused import convolve
 from tfcseg.model.ops.sampling import Level
 from tfcseg.model.options import InferenceOptions
@@ -116,6 +117,21 @@ class TFCSegmenter(nn.Module):
         """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit for bit those of `keyframe`."""
         return self.decode_head.classify(self.embed(*self.backbone.encode_low(image))[0])
 
+    def glimpse(self, images: Tensor) -> Glimpse:
+        """What the low stages see of images (T, 3, H, W): what is compared, and what `say` goes on from."""
+        x1, x2 = self.backbone.encode_low(images)
+        return Glimpse(x1, x2, self._correlated(x2))
+
+    def say(self, seen: Glimpse) -> Tensor:
+        """Logits (T, K, h, w) of the image network, from what was seen on."""
+        return self.decode_head.classify(self.embed(seen.x1, seen.x2)[0])
+
+    def opinion(self, images: Tensor) -> Opinion:
+        """What keyframes (T, 3, H, W) say by themselves, and how sure they are (model/evidence.py)."""
+        seen = self.glimpse(images)
+        logits = self.say(seen)
+        return Opinion(logits, sureness(logits), seen.match)
+
     def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Eqs 1 and 2 from the low stages on: z (B, D, h, w), the part of levels 3 and 4 in its sum, x3 and x4."""
         head = self.decode_head
@@ -173,7 +189,7 @@ class TFCSegmenter(nn.Module):
         # Eq. 7. The classifier is linear: its results may be interpolated in the embeddings' place, K channels, not D.
         w_hat = interpolation_weight(w)
         logits = interpolate(move(memory.logits, rows, frames), logits, w_hat)
-        if mode == "blend":
+        if mode == "blend" or not self.config.repairs:
             return NonKeyframes(logits, w[:, 0], none, shift)
         points = inconsistent_points(w, options.threshold)
         if points.frame.numel():

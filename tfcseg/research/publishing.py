@@ -17,7 +17,7 @@ from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder, replace_atomically
 from tfcseg.inference.options import checked_options
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
-from tfcseg.weights.loading import BF16_AGREEMENT, LoadedModel, load_model, resolve_device, save_model
+from tfcseg.weights.loading import BF16_AGREEMENT, CALIBRATED, LoadedModel, load_model, resolve_device, save_model
 from tfcseg.weights.registry import REGISTRY
 from tfcseg.weights.tensor_header import parse_json
 
@@ -88,6 +88,7 @@ def publish(
     content = check_registry(folder, name)
     make_folder(folder)
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
+    fitted = {key: value for key, value in model.card.measured.items() if key in CALIBRATED}
     own = model.card.config.defaults
     chosen = (defaults or InferenceOptions()).completed_by(own)
     used = {field.name: getattr(chosen, field.name) for field in MODEL_FIELDS}
@@ -98,7 +99,7 @@ def publish(
         name=name,
         config=config,
         description=description,
-        measured=measured,
+        measured={**fitted, **measured},
         trained_on=trained_on or model.card.trained_on,
         licence=licence or model.card.licence,
     )

@@ -13,9 +13,10 @@ import torch
 from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
 from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn, Opinion
 
 
-def save_carried(path: Path, carried: Carried) -> None:
+def save_carried(path: Path, carried: HandedOn) -> None:
     """Write ``carried`` to ``path``; OutputError if that is impossible."""
     # float32 holds all numbers of the halved precisions, which NumPy does not have.
     arrays = {name: tensor.float().cpu().numpy() for name, tensor in carried._asdict().items()}
@@ -23,11 +24,12 @@ def save_carried(path: Path, carried: Carried) -> None:
         np.savez(file, **arrays)
 
 
-def load_carried(path: Path) -> Carried:
+def load_carried(path: Path) -> HandedOn:
     """What `save_carried` was given, in float32 on the CPU; OutputError if the file is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            return Carried(*(_restored(arrays[name]) for name in Carried._fields))
+            kind = Opinion if "weight" in arrays else Carried
+            return kind(*(_restored(arrays[name]) for name in kind._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise OutputError(f"cannot read {str(path)!r} ({error}); run again from the start") from error
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from tfcseg.errors import InputError, OutputError, TfcsegError
+from tfcseg.errors import BatchError, FinishedError, InputError, OutputError, TfcsegError, in_python_words
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
@@ -23,8 +23,10 @@ from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
 from tfcseg.model.options import InferenceOptions
+from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
+from tfcseg.runs.inputs import find_inputs, output_folders
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.result_options import ResultOptions
@@ -39,8 +41,26 @@ from tfcseg.weights.loading import LoadedModel, open_model
 Progress = Callable[[SegmentedFrame, VideoInfo], None]
 
 
+@overload
 def run(
     source: str | Path,
+    output: str | Path | None = None,
+    model: str | Path | LoadedModel = "default",
+    **options: Any,
+) -> Report: ...
+
+
+@overload
+def run(
+    source: Iterable[str | Path],
+    output: str | Path | None = None,
+    model: str | Path | LoadedModel = "default",
+    **options: Any,
+) -> dict[str, Report]: ...
+
+
+def run(
+    source: str | Path | Iterable[str | Path],
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     *,
@@ -54,27 +74,62 @@ def run(
     resume: bool = False,
     allow_network: bool = False,
     on_frame: Progress = lambda frame, info: None,
-    **inference: Any,
-) -> Report:
-    """Segment a video, a folder of frames or stdin (``-``) and write what ``results`` asks for; returns the report.
+    **options: Any,
+) -> Report | dict[str, Report]:
+    """Segment a video, a folder of frames or stdin (``-``) and write everything that is asked for; returns the report.
 
-    output: folder, by default ``<stem>_tfcseg`` in the current one. ``frame_rate`` is that of a folder of images.
+    Several sources are done one after the other, each in a folder of its own; returns their reports by source.
+    BatchError, once the others are done, if any of them fails.
+
+    output: folder, by default ``<stem>_tfcseg`` in the current one. ``options`` are fields of `InferenceOptions` and
+    `ResultOptions`, such as ``mode="image"`` and ``classes=["person"]``; ``results`` says the latter in one piece.
+    ``frame_rate`` is that of a folder of images.
     ``allow_network`` lets ``source`` be an http or https address. Any failure raises a TfcsegError with one line;
     videos and reports then exist complete or not at all, masks and rows of finished frames stay, and with ``resume``
     the same call goes on from there. FinishedError, which is no failure, if there is nothing left to resume.
     """
-    options = RunOptions(
+    inference, written = sort_options("run", options, InferenceOptions, ResultOptions)
+    wanted = RunOptions(
         inference=InferenceOptions(**inference),
         device=DeviceOptions(device, precision),
         start_s=start_s,
         end_s=end_s,
         frame_rate=frame_rate,
-        results=results or ResultOptions(),
+        results=replace(results or ResultOptions(), **written),
         overwrite=overwrite,
         resume=resume,
         allow_network=allow_network,
     )
-    return run_video(source, output, model, options, on_frame)
+    if isinstance(source, str | Path):
+        with in_python_words():
+            return run_video(source, output, model, wanted, on_frame)
+    return _run_all([str(each) for each in source], output, model, wanted, on_frame)
+
+
+def _run_all(
+    names: Sequence[str],
+    output: str | Path | None,
+    model: str | Path | LoadedModel,
+    options: RunOptions,
+    on_frame: Progress,
+) -> dict[str, Report]:
+    """Every source that ``names`` stand for; BatchError at the end if some failed."""
+    found = replace(find_inputs(names), is_batch=True)
+    loaded = open_model(model, options.device)
+    reports: dict[str, Report] = {}
+    failures: dict[str, TfcsegError] = {}
+    folders = output_folders(found, Path(output) if output is not None else None, resume=options.resume)
+    for source, folder in zip(found.sources, folders, strict=True):
+        try:
+            with in_python_words():
+                reports[source] = run_video(source, folder, loaded, options, on_frame)
+        except FinishedError:
+            continue
+        except TfcsegError as error:
+            failures[source] = error
+    if failures:
+        raise BatchError(failures, reports)
+    return reports
 
 
 def run_video(
@@ -145,7 +200,7 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
         loaded.labels,
         options.range_s,
         length,
-        has_groups=network.options.latency == "normal",
+        has_groups=network.options.latency == "normal" and network.options.sides == "one",
         carries=network.options.carries,
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))

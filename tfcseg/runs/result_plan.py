@@ -13,7 +13,7 @@ from tfcseg.errors import OutputError, UsageError
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.masks import is_whole_mask
-from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import load_carried
 from tfcseg.runs.outputs import OutputDir, numbered
@@ -95,7 +95,7 @@ class ResultPlan:
         """PNG of one frame in a folder of them."""
         return folder / mask_name(self.info.names[index]) if self.is_named_by_source else numbered(folder, index)
 
-    def restore_carried(self, checkpoint: Checkpoint) -> Carried | None:
+    def restore_carried(self, checkpoint: Checkpoint) -> HandedOn | None:
         """What the keyframe after ``checkpoint`` takes over; OutputError if it is missing or damaged."""
         return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
 

@@ -22,7 +22,7 @@ from tfcseg.media.frames import Image
 from tfcseg.media.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
-from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report import COLUMNS, FrameTable, write_json
 from tfcseg.report.page import PageRecorder
@@ -260,7 +260,7 @@ class ResultWriter:
         complete_parts: Callable[[], None],
         masks: Sequence[Future[None]],
         labels: NDArray[np.uint8],
-        carried: Carried | None,
+        carried: HandedOn | None,
     ) -> None:
         """Record ``checkpoint`` once everything before it is on disk.
 

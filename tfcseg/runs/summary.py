@@ -25,6 +25,7 @@ from tfcseg.report import (
     StabilityFacts,
     model_facts,
 )
+from tfcseg.weights.convert import DESCRIPTION
 from tfcseg.weights.loading import LoadedModel
 
 _MEANS = (
@@ -143,6 +144,9 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
     warnings = list(facts.warnings)
     if facts.audio and facts.audio.startswith("dropped"):
         warnings.append(f"audio {facts.audio}")
+    card = facts.model.card
+    if not card.config.repairs and facts.options.mode == "tfc" and facts.options.uses_memory:
+        warnings.append(f"model {card.name} is {DESCRIPTION}")
     return Report(
         tfcseg=version("tfcseg"),
         input=_input_facts(facts, summary),

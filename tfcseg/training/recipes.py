@@ -192,9 +192,11 @@ def start_network(
         backbone = "mosaic"
     elif init is not None:
         loaded = load_model(str(init), device="cpu", precision="fp32", fold=False)
-        if loaded.card.labels.names == labels.names:
-            return loaded.network, loaded.card
-        return with_classes(loaded.network, loaded.card, labels)
+        card = replace(loaded.card, config=replace(loaded.card.config, repairs=True))  # it will have been trained
+        loaded.network.config = card.config
+        if card.labels.names == labels.names:
+            return loaded.network, card
+        return with_classes(loaded.network, card, labels)
     width = embed_dim or (256 if backbone.startswith("mit_") else 128)
     config = ModelConfig(backbone, width, len(labels), ffn_dim=4 * width)
     try:

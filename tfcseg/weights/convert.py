@@ -7,6 +7,7 @@ concatenate the levels for the fuse layer from 4 to 1, where ours go from 1 to 4
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -18,12 +19,21 @@ from tfcseg.errors import WeightsError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
+from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import build_segmenter
+from tfcseg.weights.foreign import refuse_other_tensors
+from tfcseg.weights.model_card import ModelCard
+from tfcseg.weights.published import Published
 from tfcseg.weights.segformer_file import SegformerFile, read_segformer_file
 from tfcseg.weights.tensor_file import check_fits
 
-DESCRIPTION = "image network only; TFC layer untrained"
+DESCRIPTION = "without TFC's own weights: keyframes are reused and interpolated, points that changed are not recomputed"
 """Goes into the model's card: published SegFormers know nothing of TFC, whose layer stays the identity it starts as."""
+
+DEFAULTS = replace(
+    PAPER_OPTIONS, keyframe_interval=3, correlation="aligned", keyframe_position="middle", keyframe_carry=0.9
+)
+"""Of a network that has no weights of TFC's: those parts that need none, as the shipped models have them."""
 
 
 class _Names(NamedTuple):
@@ -89,7 +99,26 @@ class ConvertedModel(NamedTuple):
     state_dict: dict[str, Tensor]
     config: ModelConfig
     labels: LabelSet
-    description: str
+    about: Published
+    sha256: str
+    dtype: torch.dtype
+    """Of its weights, as they were published."""
+
+    def card(self) -> ModelCard:
+        """What is known of it, as a model's card says it."""
+        variant = self.config.backbone.removeprefix("mit_").upper()
+        texts = (f"SegFormer-{variant}", DESCRIPTION, self.about.remarks)
+        return ModelCard(
+            name=self.about.name,
+            config=replace(self.config, defaults=DEFAULTS, repairs=False),
+            labels=self.labels,
+            preprocessing=self.about.preprocessing,
+            trained_on=self.about.trained_on or "not stated",
+            licence=self.about.licence or "not stated",
+            measured={},
+            created_with=self.about.created_with or "not stated",
+            description="; ".join(filter(None, texts)),
+        )
 
 
 class ConvertedEncoder(NamedTuple):
@@ -104,11 +133,10 @@ def convert_segformer(path: str | Path, *, labels: LabelSet | None = None) -> Co
     """Read a published SegFormer: a safetensors or PyTorch file, or a Hugging Face folder with its ``config.json``.
 
     Pickles are read with ``weights_only=True`` and run no code. Class names come from ``labels``, or from what stands
-    beside the weights, or are numbers. The TFC layer keeps its initial values: the identity.
+    beside the weights, or from their number. The TFC layer keeps its initial values: the identity.
     WeightsError if a tensor has no counterpart, is missing or does not fit, or the number of classes does not.
     """
-    path = Path(path)
-    return _convert_model(path, read_segformer_file(path), labels)
+    return _convert_model(read_segformer_file(Path(path)), labels)
 
 
 def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
@@ -117,10 +145,10 @@ def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
     Of the latter (such as ``nvidia/mit-b0``, trained on ImageNet) the classifier of images is left out, if it is there.
     Reads and refuses what `convert_segformer` does.
     """
-    path = Path(path)
-    source = read_segformer_file(path)
+    source = read_segformer_file(Path(path))
+    path = source.path
     if any((our_name(name) or name).startswith("decode_head.") for name in source.tensors):
-        return _convert_model(path, source, None)
+        return _convert_model(source, None)
     renamed = _rename(path, {name: source.tensors[name] for name in source.tensors.keys() - _IMAGE_CLASSIFIERS})
     backbone = _infer_backbone(path, renamed)
     with torch.device("meta"):
@@ -129,7 +157,8 @@ def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
     return ConvertedEncoder(renamed, backbone)
 
 
-def _convert_model(path: Path, source: SegformerFile, labels: LabelSet | None) -> ConvertedModel:
+def _convert_model(source: SegformerFile, labels: LabelSet | None) -> ConvertedModel:
+    path = source.path
     renamed = _rename(path, source.tensors)
     _order_levels(path, renamed)
     config = _infer_config(path, renamed)
@@ -137,13 +166,16 @@ def _convert_model(path: Path, source: SegformerFile, labels: LabelSet | None) -
         expected = build_segmenter(config).state_dict()
     check_fits(path, renamed, {name: expected[name] for name in expected if name in renamed or _is_required(name)})
     if labels is None:
-        labels = source.label_set(path, config.num_classes)
+        labels = source.about.label_set(path, config.num_classes)
     if len(labels) != config.num_classes:
         raise WeightsError(f"{path} has {config.num_classes} classes, label set {labels.name!r} has {len(labels)}")
-    state_dict = build_segmenter(config).state_dict()
+    with torch.random.fork_rng(devices=[]):  # the same file every time
+        torch.manual_seed(0)
+        state_dict = build_segmenter(config).state_dict()
     for name, tensor in renamed.items():
         state_dict[name].copy_(tensor)
-    return ConvertedModel(state_dict, config, labels, DESCRIPTION)
+    dtype = renamed["decode_head.classifier.weight"].dtype
+    return ConvertedModel(state_dict, config, labels, source.about, source.sha256, dtype)
 
 
 def our_name(name: str) -> str | None:
@@ -185,6 +217,7 @@ def _fill(names: _Names, place: Mapping[str, str]) -> _Names:
 
 def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give tensors our names; join keys and values."""
+    tensors = _unwrapped(path, tensors)
     renamed: dict[str, Tensor] = {}
     for name in tensors.keys() - _DROPPABLE:
         ours = our_name(name)
@@ -195,6 +228,25 @@ def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         renamed[ours] = tensors[name]
     _join_keys_and_values(path, renamed)
     return renamed
+
+
+def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors without what training programs put before all of their names: ``module.``, ``model.`` and the like.
+
+    WeightsError if few of them are a SegFormer's even then.
+    """
+    found = tensors
+    while found and not any(map(our_name, found)):
+        before = {name.partition(".")[:2] for name in found}
+        if len(before) != 1:
+            break
+        prefix = "".join(before.pop())
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+        if "" in found:
+            break
+    if 2 * sum(our_name(name) is not None for name in found) < max(1, len(found)):
+        refuse_other_tensors(path, tensors)
+    return found
 
 
 def _order_levels(path: Path, renamed: dict[str, Tensor]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.machine import has_bfloat16
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.weights.convert import convert_segformer
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
+from tfcseg.weights.foreign import refuse_other_format
+from tfcseg.weights.model_card import FORMAT, IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
 from tfcseg.weights.registry import REGISTRY, ModelRecord, list_models, locate_weights
-from tfcseg.weights.tensor_file import check_fits, check_shapes, read_tensor_file, write_tensor_file
+from tfcseg.weights.tensor_file import check_fits, check_shapes, is_pickle, read_tensor_file, write_tensor_file
 from tfcseg.weights.tensor_header import read_header
 
 __all__ = [
@@ -46,6 +48,12 @@ MIN_BF16_AGREEMENT = 99.9
 
 TEMPERATURE = "temperature"
 """Entry of a card's ``measured``: what logits are divided by to say how sure labels are; 1 if it was never fitted."""
+
+CALIBRATION_ERROR = "calibration_error"
+"""Entry of a card's ``measured``: expected calibration error in percent, on the stills that the temperature is of."""
+
+CALIBRATED = (TEMPERATURE, CALIBRATION_ERROR, f"{CALIBRATION_ERROR}_unfitted", "calibration_data")
+"""What calibrating leaves in a card's ``measured``."""
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -95,9 +103,9 @@ def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: tor
 
 
 def read_card(path: str | Path) -> ModelCard:
-    """Card of a weights file, from its header alone; WeightsError if the file is not one of ours."""
+    """Card of a weights file or folder, of ours from its header alone; WeightsError if it cannot be used."""
     path = Path(path)
-    return parse_card(read_header(path).metadata, path)
+    return parse_card(read_header(path).metadata, path) if is_ours(path) else convert_segformer(path).card()
 
 
 def count_parameters(config: ModelConfig) -> int:
@@ -113,7 +121,9 @@ def load_model(
     fold: bool = True,
     assets: Path | None = None,
 ) -> LoadedModel:
-    """Network from a weights file or a name of the registry, ready for inference.
+    """Network from a name of the registry, a weights file or a published SegFormer, ready for inference.
+
+    A SegFormer is a safetensors file or PyTorch checkpoint, or a Hugging Face folder.
 
     device: ``auto`` (CUDA, else the CPU), ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``. precision: ``auto`` (fp16 on
     CUDA, else as `resolve_precision` says), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head apart,
@@ -123,22 +133,58 @@ def load_model(
     target = resolve_device(device)
     resolve_precision(precision, target)  # refuses before any reading
     path, sha256 = locate_weights(name_or_path, assets)
-    _check_header(path)
-    file = read_tensor_file(path)
-    if sha256 is not None and file.sha256 != sha256:
+    network, card, found = _read_ours(path) if is_ours(path) else _read_published(path)
+    if sha256 is not None and found != sha256:
         raise WeightsError(f"{path} is not the file that {REGISTRY} names (SHA-256 differs); install it again")
-    card = parse_card(file.metadata, path)
     dtype = resolve_precision(precision, target, card.measured.get(BF16_AGREEMENT))
-    network = _network_from(path, card.config, file.tensors)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if fold:
         network.fold()  # before the change of precision: the products are taken in float32
     network.to(device=target, dtype=dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot this one
     shown = str(dtype).removeprefix("torch.")
-    facts = {"device": str(target), "precision": shown, "asked": precision, "sha256": file.sha256}
+    facts = {"device": str(target), "precision": shown, "asked": precision, "sha256": found}
     logger.info("model %s (%s) on %s in %s", card.name, path, target, shown, extra=facts)
-    return LoadedModel(network, card, target, dtype, file.sha256, parameters)
+    return LoadedModel(network, card, target, dtype, found, parameters)
+
+
+def convert(source: str | Path, target: Path, *, name: str | None = None, licence: str | None = None) -> ModelCard:
+    """Write a published SegFormer as a file of ours, at its own precision; returns the card of what was written.
+
+    ``name`` and ``licence`` take the place of what the source says of itself.
+    WeightsError if ``source`` cannot be used or is a file of ours, OutputError if ``target`` cannot be written.
+    """
+    path, _ = locate_weights(source)
+    if is_ours(path):
+        raise WeightsError(f"{path} is a model of tfcseg's already; use it as it is")
+    found = convert_segformer(path)
+    card = found.card()
+    card = replace(card, name=name or card.name, licence=licence or card.licence)
+    save_model(target, _network_from(path, card.config, found.state_dict), card, dtype=found.dtype)
+    return card
+
+
+def is_ours(path: Path) -> bool:
+    """Whether tfcseg wrote the file; WeightsError if it is damaged."""
+    if path.is_dir() or is_pickle(path):
+        return False
+    refuse_other_format(path)
+    return read_header(path).metadata.get("format", "").startswith(FORMAT.partition("-")[0])
+
+
+def _read_ours(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
+    """Network in eval mode and float32, card and SHA-256 of a file that tfcseg wrote."""
+    _check_header(path)
+    file = read_tensor_file(path)
+    card = parse_card(file.metadata, path)
+    return _network_from(path, card.config, file.tensors), card, file.sha256
+
+
+def _read_published(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
+    """The same of a published SegFormer."""
+    found = convert_segformer(path)
+    card = found.card()
+    return _network_from(path, card.config, found.state_dict), card, found.sha256
 
 
 def open_model(model: str | Path | LoadedModel, device: DeviceOptions) -> LoadedModel:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
-from tfcseg.model.config import ModelConfig
+from tfcseg.model.config import EVIDENCE, ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, PAPER_OPTIONS
 from tfcseg.options import Declared
 from tfcseg.weights.tensor_header import parse_json
@@ -23,14 +23,14 @@ from tfcseg.weights.tensor_header import parse_json
 FORMAT = "tfcseg-1"
 BACKBONES = ("mosaic", "efficientnet_lite0", *(f"mit_{variant}" for variant in MIT_VARIANTS))
 
-_NAME_LIMIT = 100
-_TEXT_LIMIT = 2000
+NAME_LIMIT = 100
+TEXT_LIMIT = 2000
 _TEXTS = {
-    "name": _NAME_LIMIT,
-    "trained_on": _TEXT_LIMIT,
-    "licence": _TEXT_LIMIT,
-    "created_with": _TEXT_LIMIT,
-    "description": _TEXT_LIMIT,
+    "name": NAME_LIMIT,
+    "trained_on": TEXT_LIMIT,
+    "licence": TEXT_LIMIT,
+    "created_with": TEXT_LIMIT,
+    "description": TEXT_LIMIT,
 }
 _OBJECTS = ("config", "labels", "preprocessing", "measured")
 _MEASURED_LIMIT = 100
@@ -92,7 +92,7 @@ def parse_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
     found = metadata.get("format")
     if found != FORMAT:
         made = "not made by tfcseg" if found is None else f"of format {_shown(found)}, not {FORMAT!r}"
-        raise WeightsError(f"{path} is {made}; a SegFormer must be converted first, another version's file made again")
+        raise WeightsError(f"{path} is {made}; make it again with this version")
     try:
         return _card(metadata)
     except ValueError as error:
@@ -108,7 +108,7 @@ def _card(metadata: Mapping[str, str]) -> ModelCard:
     return ModelCard(
         config=config,
         labels=labels,
-        preprocessing=_entry(metadata, "preprocessing", _preprocessing),
+        preprocessing=_entry(metadata, "preprocessing", parse_preprocessing),
         measured=_entry(metadata, "measured", _measured),
         **{key: _text(key, metadata[key], limit) for key, limit in _TEXTS.items()},
     )
@@ -130,13 +130,18 @@ def _config_entries(config: ModelConfig) -> dict[str, object]:
 
 
 def _config(values: dict[str, object]) -> ModelConfig:
-    backbone = values.pop("backbone", None)
+    backbone, repairs = values.pop("backbone", None), values.pop("repairs", True)
     if not isinstance(backbone, str) or backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {_shown(backbone)}")
+    if not isinstance(repairs, bool):
+        raise ValueError(f"repairs must be true or false, not {_shown(repairs)}")  # noqa: TRY004  # as above
     defaults = {field.name: _default(field, values.pop(field.name)) for field in MODEL_FIELDS if field.name in values}
+    curve = _sequence("evidence", values.pop("evidence", list(EVIDENCE)), len(EVIDENCE))
+    evidence = tuple(_number("evidence", value, 0, 1) for value in curve)
     _require_keys(values, set(_CONFIG_BOUNDS))
     numbers = {key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()}
-    config = ModelConfig(backbone=backbone, defaults=dataclasses.replace(PAPER_OPTIONS, **defaults), **numbers)
+    used = dataclasses.replace(PAPER_OPTIONS, **defaults)
+    config = ModelConfig(backbone=backbone, defaults=used, repairs=repairs, evidence=evidence, **numbers)
     if config.embed_dim % config.heads:
         raise ValueError(f"embed_dim {config.embed_dim} is no multiple of {config.heads} heads")
     return config
@@ -157,15 +162,16 @@ def _default(field: Declared, value: object) -> Any:
 
 def _labels(values: dict[str, object]) -> LabelSet:
     _require_keys(values, {"name", "names", "palette"})
-    names = [_text("class name", name, _NAME_LIMIT) for name in _sequence("names", values["names"])]
+    names = [_text("class name", name, NAME_LIMIT) for name in _sequence("names", values["names"])]
     palette = []
     for colour in _sequence("palette", values["palette"]):
         red, green, blue = (_integer("colour", value, 0, 255) for value in _sequence("colour", colour, 3))
         palette.append((red, green, blue))
-    return LabelSet(_text("name", values["name"], _NAME_LIMIT), tuple(names), tuple(palette))
+    return LabelSet(_text("name", values["name"], NAME_LIMIT), tuple(names), tuple(palette))
 
 
-def _preprocessing(values: dict[str, object]) -> Preprocessing:
+def parse_preprocessing(values: dict[str, object]) -> Preprocessing:
+    """Preprocessing from JSON types; ValueError for what is missing or out of bounds."""
     _require_keys(values, {"size", "mean", "std"})
     return Preprocessing(
         size=_integer("size", values["size"], 32, 4096),
@@ -179,9 +185,9 @@ def _measured(values: dict[str, object]) -> dict[str, float | str]:
         raise ValueError(f"more than {_MEASURED_LIMIT} values")
     measured: dict[str, float | str] = {}
     for key, value in values.items():
-        _text("metric", key, _NAME_LIMIT)
+        _text("metric", key, NAME_LIMIT)
         is_text = isinstance(value, str)
-        measured[key] = _text(key, value, _TEXT_LIMIT) if is_text else _number(key, value, -1e15, 1e15)
+        measured[key] = _text(key, value, TEXT_LIMIT) if is_text else _number(key, value, -1e15, 1e15)
     return measured
 
 
@@ -196,6 +202,12 @@ def _require_keys(values: Mapping[str, object], wanted: set[str]) -> None:
         raise ValueError(f"{key} is missing")
     for key in sorted(values.keys() - wanted):
         raise ValueError(f"unknown entry {_shown(key)}")
+
+
+def one_line(text: str, limit: int) -> str:
+    """``text`` of anyone as a card can hold it: one printable line of at most ``limit`` characters."""
+    line = " ".join(text.split())
+    return "".join(letter for letter in line if letter.isprintable())[:limit]
 
 
 def _text(key: str, value: object, limit: int) -> str:

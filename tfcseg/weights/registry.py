@@ -12,6 +12,7 @@ from tfcseg.spelling import find_name, hint
 from tfcseg.weights.tensor_header import open_weights, parse_json
 
 REGISTRY = "models.json"
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _REGISTRY_LIMIT_BYTES = 1 << 20
 
 
@@ -49,13 +50,13 @@ def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tupl
     for record in records:
         if name == record.name or (name == "default" and record.is_default):
             return record.path, record.sha256
-    if Path(name_or_path).is_file():
+    if Path(name_or_path).exists():
         return Path(name_or_path), None
     raise WeightsError(f"no model or weights file {name_or_path!r}; {hint(name_or_path, [r.name for r in records])}")
 
 
 def _looks_like_path(text: str) -> bool:
-    return text.endswith(".safetensors") or os.sep in text or (os.altsep is not None and os.altsep in text)
+    return text.endswith(_SUFFIXES) or os.sep in text or (os.altsep is not None and os.altsep in text)
 
 
 def _assets_folder() -> Path:

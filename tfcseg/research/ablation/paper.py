@@ -12,8 +12,8 @@ FIXED_WEIGHTS = (0.1, 0.9)
 """The paper has 0.1 and does not say whose share it is. By eq. 7 it is the keyframe's; 0.9 is the other reading."""
 INTERVALS = (4, 5, 6, 7, 8, 9)
 
-OURS = ("aligned", "middle", "carry", "blend")
-"""What the paper does not have: each beside the full method, ``blend`` beside the image network."""
+OURS = ("aligned", "middle", "carry", "blend", "both-full-size", "both", "adaptive")
+"""What the paper does not have: each beside the full method, or what it builds on."""
 
 SCORES = ("miou", "vc8", "vc16")
 

@@ -46,8 +46,10 @@ def check_rows(names: Sequence[str], *, has_other_weights: bool) -> None:
 def build_rows(settings: InferenceOptions) -> list[Row]:
     """All rows for the ``settings`` of the full method, in the table's order.
 
-    Row ``carry`` is the only one whose keyframes carry anything over: what that does would hide what others do.
+    Row ``carry`` and those with both sides are the only ones whose keyframes take anything over: what that does would
+    hide what others do.
     """
+    settings = replace(settings, sides="one", keyframes="fixed")
     options = replace(settings, keyframe_carry=0.0)
     return [*_rows_of_steps(options), *_rows_of_intervals(options), *_own_rows(settings, options)]
 
@@ -101,4 +103,12 @@ def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row
         "carry": (f"TFC, keyframes carry {settings.keyframe_carry:g}", settings),
     }
     rows = [Row(name, title, "tfc", own, Variant()) for name, (title, own) in ours.items() if own != options]
-    return [*rows, Row("blend", "image + interpolation", "image", replace(options, mode="blend"), None)]
+    both = replace(options, sides="both")
+    adaptive = replace(both, keyframes="adaptive")
+    return [
+        *rows,
+        Row("blend", "image + interpolation", "image", replace(options, mode="blend"), None),
+        Row("both-full-size", "TFC, both sides, all at full size", "tfc", replace(both, mode="blend"), None),
+        Row("both", "TFC, both sides", "both-full-size", both, None),
+        Row("adaptive", "TFC, both sides, adaptive keyframes", "both", adaptive, None),
+    ]

@@ -129,7 +129,7 @@ class _ScoredSet:
 
     def __init__(self, stills: StillSet, vocabularies: Mapping[str, LabelSet]) -> None:
         self.stills = stills
-        self._tables = {name: _translation(stills, labels) for name, labels in vocabularies.items()}
+        self._tables = {name: translation(stills, labels) for name, labels in vocabularies.items()}
 
     @property
     def name(self) -> str:
@@ -176,7 +176,7 @@ class _ScoredSet:
         return SetFacts(self.name, len(self.stills.stills), classes)
 
 
-def _translation(stills: StillSet, labels: LabelSet) -> Labels:
+def translation(stills: StillSet, labels: LabelSet) -> Labels:
     """(256,) predicted value -> class index that it is scored as, NO_CLASS without counterpart."""
     try:
         table = prediction_table(stills.labels, labels, None)

@@ -1,0 +1,233 @@
+"""Keyframes before and after: what the results depend on, and what not."""
+
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.tiny_model import build_tiny_model, moving_images
+from tfcseg.errors import InputError, UsageError
+from tfcseg.inference.both_sides import LEAST_REACH, REACH, reach_for
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.groups import Group
+from tfcseg.inference.intervals import run_intervals
+from tfcseg.inference.options import checked_options
+from tfcseg.media.reader import read_frames
+from tfcseg.model.evidence import Opinion
+from tfcseg.weights.loading import load_model
+
+ROOT = Path(__file__).parents[2]
+
+MODEL = build_tiny_model()
+ADAPTIVE = {"sides": "both", "keyframes": "adaptive"}
+FIXED = {"sides": "both", "keyframes": "fixed"}
+
+
+def run(images, *, at_once=1, workers=1, before=None, part=None, model=MODEL, **options):
+    network = IntervalNetwork(model, checked_options(model, **options))
+    network.workers = workers
+    groups = [
+        Group(images[first : first + at_once], first, begins_part=first == part)
+        for first in range(0, len(images), at_once)
+    ]
+    return [result for _, results in run_intervals(network, groups, before) for result in results]
+
+
+def keyframes(results):
+    return [index for index, result in enumerate(results) if result.is_keyframe]
+
+
+def assert_same(results, wanted, *, share=1.0):
+    for result, other in zip(results, wanted, strict=True):
+        assert (result.labels == other.labels).mean() >= share
+        assert result.is_keyframe == other.is_keyframe
+        assert (result.similarity is None) == result.is_keyframe
+        assert result.updated_fraction == pytest.approx(other.updated_fraction, abs=1 - share or 1e-9)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return moving_images(30)
+
+
+@pytest.mark.parametrize("options", [FIXED, ADAPTIVE, FIXED | {"mode": "blend", "keyframe_interval": 3}])
+def test_results_depend_neither_on_groups_nor_on_workers(clip, options, torch_threads):
+    torch_threads(1)  # rounding may differ with their number
+    images = clip[:14]
+    wanted = run(images, **options)
+    assert len(wanted) == len(images)
+    assert_same(run(images, at_once=5, **options), wanted)
+    assert_same(run(images, at_once=3, workers=2, **options), wanted)
+    assert len(np.unique(wanted[10].labels)) > 2
+
+
+def test_keyframes_are_fixed_or_where_the_scene_has_changed(clip):
+    assert keyframes(run(clip, **FIXED)) == list(range(0, 30, 4))
+    still = [clip[0]] * 34
+    assert keyframes(run(still, **ADAPTIVE)) == [0, 16, 32]
+    assert keyframes(run(still[:17], **ADAPTIVE, keyframe_interval=2)) == [0, 8, 16]
+    found = keyframes(run(clip, **ADAPTIVE))
+    assert 2 < len(found) < 8
+    assert max(np.diff(found)) <= 16
+
+
+def test_a_still_video_stays_still(clip):
+    image = [clip[0]]
+    (wanted,) = run(image, mode="image")
+    for options in (FIXED, ADAPTIVE):
+        for result in run(image * 18, **options):
+            assert (result.labels == wanted.labels).all()
+            assert result.updated_fraction in (None, 0.0)
+
+
+def test_nothing_is_blended_across_a_cut():
+    """The shipped network's features tell scenes apart: each shot's labels are those of the shot alone."""
+    model = load_model(device="cpu", precision="fp32")
+    shots = [
+        [frame.image for frame in islice(read_frames(ROOT / "assets" / "demo.mp4"), 7)],
+        [image[:, 40 + 6 * t :] for t, image in enumerate([strange_scene()] * 6)],
+    ]
+    shots[1] = [cv2.resize(image, (768, 576)) for image in shots[1]]
+    options = ADAPTIVE | {"size": 96}
+    cut = run([*shots[0], *shots[1]], model=model, **options)
+    assert {0, 7} <= set(keyframes(cut))
+    alone = [result for shot in shots for result in run(shot, model=model, **options)]
+    for result, own in zip(cut, alone, strict=True):
+        assert np.count_nonzero(result.labels != own.labels) == 0
+
+
+def strange_scene():
+    """Stripes and blocks in loud colours, unlike anything in the demo clip."""
+    colours = np.random.default_rng(0).integers(0, 256, (18, 24, 3), np.uint8)
+    return cv2.resize(colours, (800, 600), interpolation=cv2.INTER_NEAREST)
+
+
+def test_a_reversed_video_has_the_reversed_result():
+    """As long as no keyframe lies beyond the reach of another, which holds for this one."""
+    images = moving_images(13)
+    forth, back = run(images, **FIXED), run(images[::-1], **FIXED)
+    assert keyframes(forth) == [0, 4, 8, 12]
+    for result, other in zip(forth, back[::-1], strict=True):
+        assert (result.labels == other.labels).mean() > 0.99
+
+
+@pytest.mark.parametrize("options", [FIXED, ADAPTIVE])
+def test_a_run_that_goes_on_is_the_same(clip, options):
+    """A part begins with the 15th frame; what those before it hand on comes with the frame before it."""
+    whole = run(clip, part=15, **options)
+    assert {0, 15} <= set(keyframes(whole))
+    before = whole[14].carried
+    assert isinstance(before, Opinion)
+    assert_same(run(clip[15:], before=before, **options), whole[15:])
+    assert any((a.labels != b.labels).any() for a, b in zip(run(clip[15:], **options), whole[15:], strict=True))
+
+
+def test_videos_do_not_affect_each_other(clip):
+    other = moving_images(12, seed=5)
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **ADAPTIVE))
+    network.workers = 1
+    runs = [run_intervals(network, [Group([image], None) for image in video]) for video in (clip[:20], other)]
+    mixed = [[], []]
+    for _ in range(12):
+        for results, one in zip(mixed, runs, strict=True):
+            results += next(one)[1]
+    assert_same(mixed[0], run(clip[:12], **ADAPTIVE))
+    assert_same(mixed[1], run(other, **ADAPTIVE))
+
+
+def test_frames_wait_for_a_bounded_number_of_others(clip):
+    """However long the video: two intervals and the reach."""
+    asked = []
+
+    def live():
+        for index, image in enumerate([clip[0]] * 120):
+            asked.append(index)
+            yield Group([image], index)
+
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **ADAPTIVE))
+    ahead = [len(asked) - subject for subject, _ in run_intervals(network, live())]
+    assert max(ahead) <= 2 * 16 + REACH + network.workers + 3
+    assert len(asked) == 120
+
+
+def test_large_frames_look_less_far():
+    assert reach_for(np.empty((1080, 1920, 3), np.uint8)) == REACH
+    assert LEAST_REACH < reach_for(np.empty((2160, 3840, 3), np.uint8)) < REACH
+    assert reach_for(np.empty((8640, 15360, 3), np.uint8)) == LEAST_REACH
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_another_size_begins_anew(clip, at_once):
+    others = moving_images(6, (64, 160))
+    results = run([*clip[:6], *others], at_once=at_once, **ADAPTIVE)
+    assert_same(results[:6], run(clip[:6], **ADAPTIVE))
+    assert_same(results[6:], run(others, **ADAPTIVE))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_came_before_an_unreadable_frame_is_not_lost(clip, workers):
+    def until_it_breaks():
+        for image in clip[:10]:
+            yield Group([image], None)
+        raise InputError("clip.mp4: damaged")
+
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **FIXED))
+    network.workers = workers
+    found = run_intervals(network, until_it_breaks())
+    for _ in range(10):
+        assert len(next(found)[1]) == 1
+    with pytest.raises(InputError, match="damaged"):
+        next(found)
+
+
+def test_groups_may_be_empty_and_labels_have_the_size_asked_for(clip):
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **FIXED))
+    groups = [Group([], "gap"), Group(clip[:5], "all", (30, 41)), Group([], "end")]
+    found = list(run_intervals(network, groups))
+    assert [(subject, len(results)) for subject, results in found] == [("gap", 0), ("all", 5), ("end", 0)]
+    assert [result.labels.shape for result in found[1][1]] == [(30, 41)] * 5
+    assert all(result.model_ms > 0 for result in found[1][1])
+
+
+def test_sides_and_keyframes_that_do_not_go_together():
+    def options(**given):
+        found = checked_options(MODEL, **given)
+        return found.sides, found.keyframes
+
+    assert options() == ("one", "fixed")  # the model's: the paper's
+    assert options(sides="both") == ("both", "fixed")
+    assert options(mode="image", keyframes="fixed") == ("one", "fixed")
+    assert options(threshold=0.5) == ("one", "fixed")
+    with pytest.raises(UsageError, match="need the next keyframe"):
+        options(sides="both", latency="low")
+    with pytest.raises(UsageError, match="need the next keyframe"):
+        options(sides="both", mode="reuse")
+    with pytest.raises(UsageError, match="adaptive keyframes need both sides"):
+        options(sides="one", keyframes="adaptive")
+
+
+def test_a_full_gpu_takes_frames_in_halves(clip):
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **FIXED))
+    room, sizes = 2, []
+    original = MODEL.network.glimpse
+
+    def small(images):
+        if len(images) > room:
+            raise torch.OutOfMemoryError
+        sizes.append(len(images))
+        return original(images)
+
+    network.workers, network.chunk = 1, 8
+    MODEL.network.glimpse = small
+    try:
+        found = [r for _, rs in run_intervals(network, [Group(clip[:8], None)]) for r in rs]
+        assert_same(found, run(clip[:8], **FIXED), share=0.999)
+        assert sizes[:4] == [2, 2, 2, 2]
+        room = 0
+        with pytest.raises(Exception, match="too little memory for a frame at --size 64"):
+            list(run_intervals(network, [Group(clip[:8], None)]))
+    finally:
+        del MODEL.network.glimpse

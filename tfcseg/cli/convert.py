@@ -1,0 +1,47 @@
+"""``tfcseg convert``: a published SegFormer becomes a file of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfcseg.cli import options
+from tfcseg.cli.console import one_line, print_line
+from tfcseg.errors import UsageError
+
+
+def command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="What -m takes: a Hugging Face folder, or a .safetensors or .pth file.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file, .safetensors.", show_default=False)],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model in its card.", show_default="the source's")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the weights, for the card.", show_default="the source's")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """Write a published SegFormer as a weights file of tfcseg's: one file that needs nothing beside it.
+
+    Example: tfcseg convert segformer-b0 segformer-b0.safetensors
+    """
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{str(output)!r} is no weights file; give one that ends in .safetensors")
+    from tfcseg.files import claimed_files
+    from tfcseg.weights.loading import convert
+
+    with claimed_files(output.parent, [output.name], inputs=[source], overwrite=overwrite):
+        card = convert(source, output, name=name, licence=licence)
+    if not quiet:
+        print_line(f"{card.name}: {card.description}; {len(card.labels)} classes; licence: {card.licence}")
+    print(one_line(str(output)))

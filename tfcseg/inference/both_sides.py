@@ -1,0 +1,340 @@
+"""A video through the network with keyframes before and after every frame (model/evidence.py), in a bounded window.
+
+Frames are looked at in their order; then it is known which of them are keyframes. A keyframe is finished once all
+keyframes up to ``reach`` frames after it are known, the frames behind it once the next keyframe is finished. So results
+depend neither on how many frames come at once nor on the number of workers, nor on where a run was stopped and went on:
+the first frame of a part is a keyframe, and takes over what those before it hand on.
+
+On a processor every worker computes a frame of its own on a share of the cores.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Generic, TypeVar
+
+import torch
+
+from tfcseg.errors import TfcsegError
+from tfcseg.inference.engine import FrameResult, IntervalNetwork
+from tfcseg.inference.groups import Group
+from tfcseg.inference.steps import Place, Steps
+from tfcseg.media.frames import Image
+from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, changed_share, lean
+
+_S = TypeVar("_S")
+_T = TypeVar("_T")
+
+MOST_CHANGED = 0.15
+"""Share of changed positions, added up over the frames since the last keyframe, beyond which a frame is a keyframe: at
+a cut the first one is. A steady scene gets few keyframes, a moving one many."""
+
+REACH = 16
+"""Keyframes up to so many frames after a keyframe have a say in it."""
+
+MOST_HELD_BYTES = 2**28
+"""Images of ``REACH`` frames: of large ones fewer wait for those after them, but ``LEAST_REACH``."""
+
+LEAST_REACH = 4
+
+
+@dataclass(slots=True)
+class _Row(Generic[_T]):
+    """One of the results of a task, and its share of the seconds that it took."""
+
+    future: Future[tuple[list[_T], float]]
+    row: int
+
+    def get(self) -> _T:
+        """The result; waits for it."""
+        return self.future.result()[0][self.row]
+
+    def seconds(self) -> float:
+        """Time that it took."""
+        results, seconds = self.future.result()
+        return seconds / len(results)
+
+
+class _Tasks:
+    """Work for the workers, as many frames at once as the device likes."""
+
+    def __init__(self, network: IntervalNetwork, stack: ExitStack) -> None:
+        self.workers = network.workers
+        self._size = network.options.size
+        self._chunk = network.frames_at_once
+        self._pool: ThreadPoolExecutor | None = None
+        if self.workers > 1:
+            # Every worker tells torch its own share; what new threads of others get is put right again at the end.
+            threads = torch.get_num_threads()
+            stack.callback(torch.set_num_threads, threads)
+            share = max(1, threads // self.workers)
+            self._pool = ThreadPoolExecutor(self.workers, "tfcseg-network", torch.set_num_threads, (share,))
+            stack.callback(self._pool.shutdown, cancel_futures=True)
+
+    def submit(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Row[_T]]:
+        """One row for each of ``items``, of which ``work`` is given some at a time."""
+        rows: list[_Row[_T]] = []
+        while len(rows) < len(items):
+            part = items[len(rows) : len(rows) + self._chunk]
+            future: Future[tuple[list[_T], float]] = Future()
+            if self._pool is None:
+                future.set_result(self._timed(work, part))
+            else:
+                future = self._pool.submit(self._timed, work, part)
+            rows += [_Row(future, row) for row in range(len(part))]
+        return rows
+
+    @torch.inference_mode()
+    def _timed(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> tuple[list[_T], float]:
+        started_s = time.perf_counter()
+        results = self._in_halves(work, items)
+        return results, time.perf_counter() - started_s
+
+    def _in_halves(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
+        """Results of all ``items`` at once, or of so many as fit into the memory."""
+        try:
+            return work(items)
+        except torch.OutOfMemoryError:
+            if len(items) == 1:
+                raise TfcsegError(
+                    f"the GPU has too little memory for a frame at --size {self._size}; take less, or --device cpu"
+                ) from None
+        half = len(items) // 2
+        return [*self._in_halves(work, items[:half]), *self._in_halves(work, items[half:])]
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A frame on its way through the window."""
+
+    index: int
+    begins_part: bool
+    image: Image | None
+    """Until it is known whether it is a keyframe."""
+    label_size: tuple[int, int]
+    grid: tuple[int, int]
+    """(h, w) of its logits."""
+    reach: int
+    """Keyframes up to so many frames after it have a say in it."""
+    looked: _Row[Glimpse]
+    seconds: float = 0.0
+    """Spent on it outside of tasks."""
+    like: Likeness | None = None
+    """How it resembles the keyframe before it, if that was asked."""
+    own: _Row[Opinion] | None = None
+    """What it says itself, if it is a keyframe."""
+    ahead: Likeness | None = None
+    """How a keyframe resembles the one after it."""
+    before: Opinion | None = None
+    """What a keyframe and all before it say."""
+    final: Opinion | None = None
+    """What those after it say as well."""
+    result: _Row[FrameResult] | None = None
+    carried: Opinion | None = None
+    """What the keyframe after it takes over, if that is the next frame."""
+
+    def finished(self, workers: int) -> FrameResult:
+        """The result; waits for it. So many workers compute at once that the frame took a share of their time."""
+        assert self.result is not None
+        rows = [row for row in (self.looked, self.own, self.result) if row is not None]
+        seconds = self.seconds + sum(row.seconds() for row in rows) / workers
+        return replace(self.result.get(), model_ms=1000 * seconds, carried=self.carried)
+
+
+class _Window:
+    """The frames that are not finished; ``before`` is what the keyframes before the first one hand on."""
+
+    def __init__(self, network: IntervalNetwork, tasks: _Tasks, before: Opinion | None) -> None:
+        self._options = network.options
+        self._steps = Steps(network)
+        self._tasks = tasks
+        self._before = self._steps.restored(before)
+        self._count = 0
+        self._changed = 0.0
+        self._looked: deque[_Slot] = deque()
+        """Frames of which it is not known whether they are keyframes."""
+        self._spans: deque[list[_Slot]] = deque()
+        """Of every keyframe that waits: itself and the frames up to the next one."""
+        self._known = 0
+        """Frames of which it is."""
+
+    def look(self, group: Group[_T]) -> list[_Slot]:
+        """Let workers begin with frames."""
+        slots: list[_Slot] = []
+        for image, row in zip(group.images, self._submit(self._steps.glimpses, group.images), strict=True):
+            size = group.label_size or (image.shape[0], image.shape[1])
+            begins = group.begins_part and not slots
+            slots.append(_Slot(self._count, begins, image, size, self._steps.grid(image), reach_for(image), row))
+            self._count += 1
+        self._looked += slots
+        return slots
+
+    @torch.inference_mode()
+    def decide(self, count: int) -> None:
+        """Find the keyframes among the next ``count`` frames; workers begin with them."""
+        slots = [self._looked.popleft() for _ in range(count)]
+        keyframes = []
+        for slot in slots:
+            if self._is_keyframe(slot):
+                self._changed = 0.0
+                self._spans.append([])
+                keyframes.append(slot)
+            self._spans[-1].append(slot)
+        self._known += count
+        images = [slot.image for slot in keyframes if slot.image is not None]
+        for slot, row in zip(keyframes, self._submit(self._steps.opinions, images), strict=True):
+            slot.own, slot.like = row, None
+        for slot in slots:
+            slot.image = None
+
+    def _submit(self, work: Callable[[Sequence[Image]], list[_T]], images: Sequence[Image]) -> list[_Row[_T]]:
+        """Tasks of images of one size each."""
+        runs = [list(run) for _, run in groupby(images, key=lambda image: image.shape)]
+        return [row for run in runs for row in self._tasks.submit(work, run)]
+
+    def _is_keyframe(self, slot: _Slot) -> bool:
+        if not self._spans or slot.begins_part:
+            return True
+        keyframe = self._spans[-1][0]
+        if slot.grid != keyframe.grid:  # another size begins anew
+            return True
+        if slot.index - keyframe.index >= self._options.longest_interval:
+            return True
+        if self._options.keyframes == "fixed":
+            return False
+        seen = slot.looked.get()
+        started_s = time.perf_counter()
+        slot.like = self._steps.compare(keyframe.looked.get().match, seen.match, slot.grid)
+        self._changed += changed_share(slot.like.similarity).item()
+        slot.seconds += time.perf_counter() - started_s
+        return self._changed > MOST_CHANGED
+
+    @torch.inference_mode()
+    def settle(self, *, is_end: bool = False) -> None:
+        """Let workers finish what can be finished; at the end of the video that is all."""
+        while self._spans:
+            keyframes = [span[0] for span in list(self._spans)[:2]]
+            if not is_end and (len(keyframes) < 2 or self._known <= keyframes[1].index + keyframes[1].reach):
+                return
+            for position, keyframe in enumerate(keyframes):
+                if keyframe.final is None:
+                    self._conclude(position)
+            self._finish(self._spans.popleft(), keyframes[1] if len(keyframes) > 1 else None)
+
+    def _conclude(self, position: int) -> None:
+        """Take together what keyframes before and after say of the keyframe of a span."""
+        keyframe, *others = (span[0] for span in list(self._spans)[position:])
+        own = [_own(slot) for slot in (keyframe, *others) if slot.index <= keyframe.index + keyframe.reach]
+        started_s = time.perf_counter()
+        keyframe.before = self._lean(own[0], self._before, None)
+        self._before = keyframe.before
+        after: Opinion | None = None
+        for slot, opinion in reversed(list(zip(others, own[1:], strict=False))):
+            after = self._lean(opinion, after, slot)
+        keyframe.final = self._lean(keyframe.before, after, keyframe)
+        keyframe.seconds += time.perf_counter() - started_s
+
+    def _lean(self, opinion: Opinion, other: Opinion | None, slot: _Slot | None) -> Opinion:
+        """Lean on ``other``, which is of the keyframe after ``slot`` if that is given; each pair is compared once."""
+        if other is None or other.logits.shape != opinion.logits.shape:
+            return opinion
+        like = None if slot is None else slot.ahead
+        if like is None:
+            grid = (opinion.logits.shape[-2], opinion.logits.shape[-1])
+            like = self._steps.compare(other.match, opinion.match, grid)
+        if slot is not None:
+            slot.ahead = like
+        return lean(opinion, other, like)
+
+    def _finish(self, span: list[_Slot], after: _Slot | None) -> None:
+        """Let workers turn what is said of a keyframe and the frames behind it into labels."""
+        keyframe, *others = span
+        ends = [keyframe, *([after] if after is not None and after.grid == keyframe.grid else [])]
+        opinions = [slot.final for slot in ends if slot.final is not None]
+        glimpses = [slot.looked.get() for slot in ends]
+        length = (span[-1].index + 1 if after is None else after.index) - keyframe.index
+
+        def to_place(slot: _Slot) -> Place:
+            nearness = 1 - (slot.index - keyframe.index) / length
+            return Place(slot.looked.get(), slot.like, nearness, slot.label_size)
+
+        def finish_keyframe(slots: Sequence[_Slot]) -> list[FrameResult]:
+            return [self._steps.keyframe_result(opinions[0], slot.label_size) for slot in slots]
+
+        def finish_others(slots: Sequence[_Slot]) -> list[FrameResult]:
+            return self._steps.between([to_place(slot) for slot in slots], opinions, glimpses)
+
+        (keyframe.result,) = self._tasks.submit(finish_keyframe, [keyframe])
+        for slot, row in zip(others, self._tasks.submit(finish_others, others), strict=True):
+            slot.result = row
+        span[-1].carried = keyframe.before
+
+
+def _own(keyframe: _Slot) -> Opinion:
+    assert keyframe.own is not None
+    return keyframe.own.get()
+
+
+def reach_for(image: Image) -> int:
+    """``REACH``, or less for large images: the results then depend on their size, and on nothing else."""
+    return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // max(1, image.nbytes)))
+
+
+@dataclass(slots=True)
+class _Begun(Generic[_T]):
+    """A group of which the results are on their way."""
+
+    subject: _T
+    slots: list[_Slot]
+
+    @property
+    def is_assigned(self) -> bool:
+        """Whether workers are at all of its frames."""
+        return all(slot.result is not None for slot in self.slots)
+
+
+def run_both_sides(
+    network: IntervalNetwork, groups: Iterable[Group[_T]], before: HandedOn | None = None
+) -> Iterator[tuple[_T, list[FrameResult]]]:
+    """Subject and results of each of ``groups``, the consecutive frames of one video, which may be of any number.
+
+    ``before`` is what the frames before them handed on. Holds the images of ``reach_for`` frames, of those from one
+    keyframe to the next, and of a few that workers are at.
+    """
+    with ExitStack() as stack:
+        tasks = _Tasks(network, stack)
+        window = _Window(network, tasks, before if isinstance(before, Opinion) else None)
+        begun: deque[_Begun[_T]] = deque()
+        undecided: deque[int] = deque()
+        failure: Exception | None = None
+        rest = iter(groups)
+        is_end = False
+        while not is_end or begun:
+            try:
+                group = None if is_end else next(rest, None)
+            except Exception as error:  # noqa: BLE001  # raised once everything before it is done
+                group, failure = None, error
+            if group is not None:
+                slots = window.look(group)
+                begun.append(_Begun(group.subject, slots))
+                undecided.append(len(slots))
+                del group, slots
+            else:
+                is_end = True
+            while undecided and (is_end or len(undecided) > tasks.workers):
+                window.decide(undecided.popleft())
+                window.settle()
+            if is_end:
+                window.settle(is_end=True)
+            while begun and begun[0].is_assigned and (is_end or len(begun) > tasks.workers):
+                done = begun.popleft()
+                yield done.subject, [slot.finished(tasks.workers) for slot in done.slots]
+                del done
+        if failure is not None:
+            raise failure

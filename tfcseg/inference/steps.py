@@ -1,0 +1,89 @@
+"""The steps of two-sided inference on a model: images in, what is seen and said of them, labels out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tfcseg.inference.engine import FrameResult, IntervalNetwork, network_size
+from tfcseg.media.frames import Image
+from tfcseg.model.evidence import Glimpse, Likeness, Opinion, Side, between, compare
+
+BETWEEN_SCALE = 2
+"""Frames between keyframes are seen at 1 / so much of the network's size (mode ``blend``: at the whole of it)."""
+
+
+class Place(NamedTuple):
+    """A frame between keyframes."""
+
+    glimpse: Glimpse
+    like: Likeness | None
+    """How it resembles the keyframe before it, if that is known."""
+    nearness: float
+    """To that keyframe: 1 there, 0 at the one after it."""
+    label_size: tuple[int, int]
+
+
+class Steps:
+    """Steps of a network; they may be taken in several threads, and hold nothing."""
+
+    def __init__(self, network: IntervalNetwork) -> None:
+        self._feeder = network
+        self._network = network.network
+        self._size = network.options.size
+        self._scale = BETWEEN_SCALE if network.options.mode == "tfc" else 1
+        self._curve = network.network.config.evidence
+
+    def restored(self, opinion: Opinion | None) -> Opinion | None:
+        """As the network needs it: a resumed run read it from a file."""
+        if opinion is None:
+            return None
+        like = next(self._network.parameters())
+        return Opinion(*(part.to(device=like.device, dtype=like.dtype) for part in opinion))
+
+    def grid(self, image: Image) -> tuple[int, int]:
+        """(h, w) of the logits of a keyframe's ``image``."""
+        height, width = network_size((image.shape[0], image.shape[1]), self._size)
+        return height // 4, width // 4
+
+    def glimpses(self, images: Sequence[Image]) -> list[Glimpse]:
+        """What is seen of frames that may lie between keyframes."""
+        seen = self._network.glimpse(self._feeder.to_input(images, self._size // self._scale))
+        return [Glimpse(*(part[row : row + 1] for part in seen)) for row in range(len(images))]
+
+    def opinions(self, images: Sequence[Image]) -> list[Opinion]:
+        """What keyframes say by themselves."""
+        found = self._network.opinion(self._feeder.to_input(images, self._size))
+        return [Opinion(*(part[row : row + 1] for part in found)) for row in range(len(images))]
+
+    def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Likeness:
+        """How frames resemble one, from what is compared of each (see `evidence.compare`)."""
+        return compare(keyframe, others, grid, self._curve)
+
+    def keyframe_result(self, opinion: Opinion, label_size: tuple[int, int]) -> FrameResult:
+        """Labels of a keyframe."""
+        labels, sure = self._feeder.said(opinion.logits, label_size)
+        return FrameResult(labels[0], True, None, None, 0.0, sure[0])
+
+    def between(
+        self, places: Sequence[Place], keyframes: Sequence[Opinion], glimpses: Sequence[Glimpse]
+    ) -> list[FrameResult]:
+        """Labels of frames between two keyframes, or after the last, and of what is compared of these."""
+        grid = (keyframes[0].logits.shape[-2], keyframes[0].logits.shape[-1])
+        seen = Glimpse(*(torch.cat(parts) for parts in zip(*(place.glimpse for place in places), strict=True)))
+        near = seen.match.new_tensor([place.nearness for place in places])
+        known = places[0].like if len(places) == 1 else None
+        first = known or self.compare(glimpses[0].match, seen.match, grid)
+        sides = [Side(keyframes[0], first, near)]
+        if len(keyframes) > 1:
+            sides.append(Side(keyframes[1], self.compare(glimpses[1].match, seen.match, grid), 1 - near))
+        found = between(sides, lambda rows: self._network.say(Glimpse(*(part[rows] for part in seen))))
+        shares, similarity = found.own_fraction.tolist(), found.similarity.float().cpu().numpy()
+        results = []
+        for row, place in enumerate(places):
+            labels, sure = self._feeder.said(found.logits[row : row + 1], place.label_size)
+            results.append(FrameResult(labels[0], False, similarity[row], shares[row], 0.0, sure[0]))
+        return results

@@ -1,0 +1,188 @@
+"""Two-sided evidence (ours, not the paper's): what frames before and after say about a frame, and how much it counts.
+
+A video that lies on disk has a future. Every keyframe says something about every position, with a weight: how sure it
+is of it. It leans on the keyframes before it and after it as a non-keyframe leans on its keyframe (eq. 7), but as a
+weighted mean, so that what many frames agree on outweighs what one says:
+
+    P = carry · e(w) ⊙ n_o,   y' = (n ⊙ y + P ⊙ y_o) / (n + P),   n' = n + P                       (`lean`)
+
+with y and n the logits and weight of the one, y_o and n_o those of the other, moved along (model/alignment.py). e(w) is
+the model's evidence curve: how much rather than by chance two positions of similarity w (eq. 6) have one label. So
+a keyframe that is unsure of a position does not impose it, and nothing is taken over from another scene.
+
+A frame between two keyframes leans on both (`between`), and on nothing else where it resembles one of them enough. What
+a frame says itself is asked only where it resembles neither, as eq. 11 asks sparse attention, but from the whole
+network at half the size: cheaper than the low stages alone at full size, and not mixed with features of another moment.
+All comparisons with such frames are made at half the size, too: one costs a quarter of a keyframe at most.
+
+Shapes: T frames, K classes, C channels, h w grid of the logits, h8 w8 grid of what is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from tfcseg.model.alignment import find_shift, move
+from tfcseg.model.carry_over import Carried
+from tfcseg.model.correlation import similarity
+from tfcseg.model.decode_head import resize
+
+CARRY = 0.95
+"""Share of its weight that what a keyframe says keeps on its way to the next one."""
+
+CHANGED = 0.6
+"""Similarity below which a position counts as changed."""
+
+SAME_SCENE = 0.4
+"""Share of unchanged positions below which two frames show different scenes. With tfc-lite0 and best matches, 3 to 21 %
+of the positions are unchanged between different clips, and 54 to 100 % between frames of one, eight apart."""
+
+ENOUGH = 0.3
+"""Evidence from which on a frame between keyframes isn't asked itself. Below, its share rises to all at none."""
+
+NEARNESS = 0.5
+"""Weights of the two keyframes go with this power of the nearness in time: labels change over between them, bit by bit,
+and not in the frame where the nearer keyframe becomes the other one."""
+
+UNSURE = 1e-3
+"""Least weight of a position: zero weights have no mean."""
+
+
+class Glimpse(NamedTuple):
+    """What the low stages see of T frames at half the size."""
+
+    x1: Tensor
+    x2: Tensor
+    match: Tensor
+    """Level 2 as `Keyframe.match` (T, C, h8, w8): what is compared."""
+
+
+class Opinion(NamedTuple):
+    """What is said about a frame's positions (one row each)."""
+
+    logits: Tensor
+    """(1, K, h, w)."""
+    weight: Tensor
+    """(1, 1, h, w) how many sure keyframes have said so."""
+    match: Tensor
+    """(1, C, h8, w8) of the frame."""
+
+
+HandedOn: TypeAlias = Carried | Opinion
+"""What the keyframe after an interval takes over from those before it, on one side or on both."""
+
+
+class Likeness(NamedTuple):
+    """How T frames resemble another one."""
+
+    rows: Tensor | None
+    """(T·h·w,) where each position lies among the h·w of the other; None: nothing moved."""
+    similarity: Tensor
+    """w of eq. 6 (T, 1, h, w)."""
+    evidence: Tensor
+    """e(w) (T, 1, h, w), 0 in another scene."""
+
+
+def sureness(logits: Tensor) -> Tensor:
+    """(T, 1, h, w): by how much the first class is more probable than the second."""
+    best = logits.float().softmax(dim=1).topk(2, dim=1).values
+    return (best[:, :1] - best[:, 1:]).clamp_min(UNSURE).to(logits.dtype)
+
+
+def evidence(w: Tensor, curve: Sequence[float]) -> Tensor:
+    """e(w), interpolated between the values of ``curve`` at equal steps from w = 0 to 1; 0 in another scene."""
+    knots = w.new_tensor(curve)
+    position = w.clamp(0, 1) * (len(curve) - 1)
+    before = position.floor().clamp_max(len(curve) - 2)
+    e = torch.lerp(knots[before.long()], knots[before.long() + 1], position - before)
+    return e * (changed_share(w).view(-1, 1, 1, 1) <= 1 - SAME_SCENE)
+
+
+def changed_share(w: Tensor) -> Tensor:
+    """(T,) share of positions of w (T, 1, h, w) that count as changed."""
+    return (w < CHANGED).float().mean(dim=(1, 2, 3))
+
+
+def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence[float]) -> Likeness:
+    """How frames with ``match`` (T, C, h8, w8) resemble one with ``other`` (1, C, h8, w8), on a grid of ``size``."""
+    fine = (2 * match.shape[-2], 2 * match.shape[-1])
+    shift = find_shift(other, match)
+    w = similarity(move(resize(other, fine), None if shift is None else shift.rows, len(match)), resize(match, fine))
+    w = resize(w, size)
+    rows = None if shift is None else _rows(resize(shift.cells.to(w.dtype), size), fine)
+    return Likeness(rows, w, evidence(w, curve))
+
+
+def _rows(cells: Tensor, fine: tuple[int, int]) -> Tensor:
+    """Rows among h·w positions from displacements (T, 2, h, w) in cells of a grid of size ``fine``."""
+    h, w = cells.shape[-2:]
+    scale = cells.new_tensor([h / fine[0], w / fine[1]]).view(2, 1, 1)
+    y, x = (cells * scale).round().long().unbind(1)
+    y = (torch.arange(h, device=cells.device)[:, None] + y).clamp_(0, h - 1)
+    x = (torch.arange(w, device=cells.device) + x).clamp_(0, w - 1)
+    return (y * w + x).flatten()
+
+
+def lean(opinion: Opinion, other: Opinion, like: Likeness, carry: float = CARRY) -> Opinion:
+    """What both say of the frame of the first, which resembles that of the other as ``like`` says.
+
+    A lerp leaves equal logits bit for bit what they are, whatever the weights.
+    """
+    added = carry * like.evidence * move(other.weight, like.rows, 1)
+    weight = opinion.weight + added
+    logits = torch.lerp(opinion.logits, move(other.logits, like.rows, 1), added / weight)
+    return Opinion(logits, weight, opinion.match)
+
+
+class Side(NamedTuple):
+    """A keyframe, and how the T frames on one side of it resemble it."""
+
+    opinion: Opinion
+    like: Likeness
+    nearness: Tensor
+    """(T,) in 0…1: 1 at the keyframe, 0 at the one on their other side."""
+
+    def weights(self) -> Tensor:
+        """(T, 1, h, w): how much its opinion counts at each position."""
+        weight = self.like.evidence * move(self.opinion.weight, self.like.rows, len(self.nearness))
+        return weight * self.nearness.pow(NEARNESS).view(-1, 1, 1, 1).to(weight.dtype)
+
+    def logits(self) -> Tensor:
+        """(T, K, h, w): what it says of each position."""
+        return move(self.opinion.logits, self.like.rows, len(self.nearness))
+
+
+class Between(NamedTuple):
+    """Results for T frames between keyframes."""
+
+    logits: Tensor
+    """(T, K, h, w)."""
+    similarity: Tensor
+    """(T, h, w): w of eq. 6 to the keyframe that a position resembles more."""
+    own_fraction: Tensor
+    """(T,) float32: share of positions where the frame itself was asked."""
+
+
+def between(sides: Sequence[Side], ask: Callable[[Tensor], Tensor]) -> Between:
+    """Frames between two keyframes, or after the last one.
+
+    ``ask`` returns logits (N, K, ·, ·) of some frames, given their indices (N,), and is called only if any position
+    needs them.
+    """
+    logits, weight, best = sides[0].logits(), sides[0].weights(), sides[0].like
+    for side in sides[1:]:
+        added = side.weights()
+        # Where neither says anything, it does not matter what is taken.
+        logits = torch.lerp(logits, side.logits(), added / (weight + added).clamp_min(UNSURE))
+        weight = weight + added
+        best = Likeness(None, *(torch.maximum(*pair) for pair in zip(best[1:], side.like[1:], strict=True)))
+    share = 1 - (best.evidence / ENOUGH).clamp_max(1)
+    rows = (share > 0).flatten(1).any(dim=1).nonzero()[:, 0]
+    if len(rows):
+        own = resize(ask(rows), (logits.shape[-2], logits.shape[-1]))
+        logits = logits.index_copy(0, rows, torch.lerp(logits[rows], own, share[rows]))
+    return Between(logits, best.similarity[:, 0], (share > 0).float().mean(dim=(1, 2, 3)))

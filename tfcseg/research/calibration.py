@@ -1,0 +1,121 @@
+"""Fitting a model's temperature on labelled stills: then its confidence says how many labels are right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from tfcseg.drawing.render import shrink_labels
+from tfcseg.errors import DataError, WeightsError
+from tfcseg.files import replace_atomically
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.options import checked_options
+from tfcseg.labels.label_sets import NO_CLASS
+from tfcseg.metrics.calibration import CalibrationMeter
+from tfcseg.research.held_out.still_sets import StillSet, open_stills
+from tfcseg.research.held_out.stills import translation
+from tfcseg.weights.loading import CALIBRATED, LoadedModel, read_card
+from tfcseg.weights.registry import REGISTRY
+from tfcseg.weights.tensor_file import read_tensor_file, write_tensor_file
+from tfcseg.weights.tensor_header import parse_json
+
+OnProgress: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with what is being done, how many stills of it are done, and of how many."""
+
+_TEMPERATURES = np.concatenate([[1.0], np.geomspace(0.1, 10, 93)])  # 5 % apart
+_LABELS_PER_STILL = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Expected calibration errors are percentages, over labels whose class in the data the model can name."""
+
+    temperature: float
+    error: float
+    """With that temperature."""
+    error_unfitted: float
+    """With a temperature of 1."""
+    accuracy: float
+    labels: int
+    stills: int
+    sets: tuple[str, ...]
+
+    def to_measured(self) -> dict[str, float | str]:
+        """Entries of a card."""
+        data = f"{', '.join(self.sets)}: {self.stills} stills"
+        values = round(self.temperature, 4), round(self.error, 2), round(self.error_unfitted, 2), data
+        return dict(zip(CALIBRATED, values, strict=True))
+
+
+def calibrate(
+    model: LoadedModel,
+    folders: Sequence[str | Path],
+    *,
+    on_progress: OnProgress = lambda stage, done, total: None,
+) -> Calibration:
+    """Find the temperature of ``model`` (in mode ``image``) on folders of labelled stills that it did not learn from.
+
+    DataError for a folder or mask that is not what it should be, or if no label of them can be judged.
+    """
+    sets = [open_stills(folder) for folder in folders]
+    meter = CalibrationMeter(_TEMPERATURES)
+    network = IntervalNetwork(model, checked_options(model, mode="image"))
+    for each in sets:
+        _add_set(meter, each, model, network, on_progress)
+    if not meter.count:
+        raise DataError(f"none of the classes in {', '.join(each.name for each in sets)} is one that the model knows")
+    best, errors = meter.best, 100 * meter.errors
+    return Calibration(
+        temperature=float(meter.temperatures[best]),
+        error=float(errors[best]),
+        error_unfitted=float(errors[0]),
+        accuracy=100 * meter.accuracy,
+        labels=meter.count,
+        stills=sum(len(each.stills) for each in sets),
+        sets=tuple(each.name for each in sets),
+    )
+
+
+def _add_set(
+    meter: CalibrationMeter, stills: StillSet, model: LoadedModel, network: IntervalNetwork, on_progress: OnProgress
+) -> None:
+    table = translation(stills, model.labels)
+    can_be_right = np.isin(np.arange(256), table[: len(model.labels)])
+    can_be_right[NO_CLASS] = False
+    for done, still in enumerate(stills.stills):
+        on_progress(stills.name, done, len(stills.stills))
+        image, target = stills.read(still)
+        logits = network.logits(image)[0].float().cpu().numpy()  # (K, h, w)
+        wanted = shrink_labels(target, (logits.shape[1], logits.shape[2])).ravel()
+        places = np.flatnonzero(can_be_right[wanted])
+        places = places[:: max(1, len(places) // _LABELS_PER_STILL)]
+        vectors = logits.reshape(len(logits), -1).T[places]
+        meter.update(vectors, table[vectors.argmax(axis=1)] == wanted[places])
+    on_progress(stills.name, len(stills.stills), len(stills.stills))
+
+
+def write_calibrated(weights: Path, target: Path, measured: Mapping[str, float | str]) -> None:
+    """Write the file ``weights`` to ``target`` with ``measured`` in its card, and tell a registry beside it of that.
+
+    The tensors stay as they are. WeightsError and OutputError as in reading and writing weights.
+    """
+    card = read_card(weights)
+    file = read_tensor_file(weights)
+    metadata = replace(card, measured={**card.measured, **measured}).to_metadata()
+    sha256 = write_tensor_file(target, file.tensors, metadata)
+    registry = target.with_name(REGISTRY)
+    if not registry.is_file():
+        return
+    content = parse_json(registry.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not isinstance(content.get("models"), dict):
+        raise WeightsError(f"{registry} is not a registry of models; mend it or choose another folder")
+    for entry in content["models"].values():
+        if entry["file"] == target.name:
+            entry["sha256"] = sha256
+    with replace_atomically(registry) as partial:
+        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,219 @@
+"""What stands beside published weights: config.json, preprocessor_config.json, README.md, or a checkpoint's meta data.
+
+All of it may come from anyone: texts are cut to one printable line, numbers have bounds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tfcseg.errors import DataError, WeightsError
+from tfcseg.labels.label_names import ADE150, CITYSCAPES19
+from tfcseg.labels.label_sets import LabelSet
+from tfcseg.labels.palettes import Palette, palette_for
+from tfcseg.model.backbones.mix_transformer import EXPANSION, HEADS, PATCHES, REDUCTIONS, STRIDES
+from tfcseg.weights.model_card import (
+    IMAGENET_PREPROCESSING,
+    NAME_LIMIT,
+    TEXT_LIMIT,
+    Preprocessing,
+    one_line,
+    parse_preprocessing,
+)
+from tfcseg.weights.tensor_header import HEADER_LIMIT_BYTES, open_weights, parse_json
+
+SIZE_PX = 512
+"""Short side of a SegFormer's input where nothing says it: what most are trained with."""
+
+_NUMBERED = re.compile(r"(LABEL|class)[ _]\d+")
+_CACHED = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
+_FIXED = {"num_attention_heads": HEADS, "sr_ratios": REDUCTIONS, "patch_sizes": PATCHES, "strides": STRIDES}
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What is known of published weights besides their tensors; what is not known is empty."""
+
+    name: str
+    preprocessing: Preprocessing
+    names: tuple[str, ...] = ()
+    palette: Palette = ()
+    licence: str = ""
+    trained_on: str = ""
+    created_with: str = ""
+    reduces_labels: bool = False
+    """The data set's masks have values that are one higher than the classes'."""
+
+    def label_set(self, path: Path, num_classes: int) -> LabelSet:
+        """Labels as the file names them, else by their number: ADE20K's 150, Cityscapes' 19, or "class 0" and so on.
+
+        Names that occur twice get a number: ours are unique.
+        """
+        assumed = {len(ADE150): ADE150, len(CITYSCAPES19): CITYSCAPES19}.get(num_classes)
+        names = self.names or assumed or tuple(f"class {index}" for index in range(num_classes))
+        unique: list[str] = []
+        for name in names:
+            count = names[: len(unique)].count(name)
+            unique.append(f"{name} ({count + 1})" if count else name)
+        palette = self.palette if len(self.palette) == len(names) else palette_for(names)
+        try:
+            return LabelSet(self.name, tuple(unique), palette)
+        except DataError as error:
+            raise WeightsError(f"{path}: {error}; name the classes yourself") from None
+
+    @property
+    def remarks(self) -> str:
+        """What users should know of the classes."""
+        if self.reduces_labels:
+            return "values of the data set's own masks are one higher than the classes'"
+        return ""
+
+
+def read_published(path: Path, meta: Mapping[object, object]) -> Published:
+    """What a checkpoint's ``meta`` says of the weights file ``path``, and the files beside it.
+
+    WeightsError for a damaged config.json or one of a network of other shape than any SegFormer's.
+    """
+    config = _read_json(path.with_name("config.json"))
+    if config.get("model_type") != "segformer":
+        config = {}
+    for key, wanted in _FIXED.items():
+        if key in config and config[key] != list(wanted):
+            raise WeightsError(f"{path}: {key} is {str(config[key])[:60]}, where Mix Transformers have {list(wanted)}")
+    if config.get("mlp_ratios", [EXPANSION] * 4) != [EXPANSION] * 4:
+        raise WeightsError(f"{path}: mlp_ratios is {str(config['mlp_ratios'])[:60]}, where it should be {EXPANSION}")
+    named = meta.get("dataset_meta")  # mmsegmentation 1; before, the names stand at the top
+    of_classes = named if isinstance(named, Mapping) else {key.lower(): meta.get(key) for key in ("CLASSES", "PALETTE")}
+    preprocessor = _read_json(path.with_name("preprocessor_config.json"))
+    readme = _front_matter(path.with_name("README.md"))
+    reduced = [preprocessor.get(key) for key in ("do_reduce_labels", "reduce_labels")]
+    return Published(
+        name=_name(path),
+        preprocessing=_preprocessing(path, preprocessor) if preprocessor else _training_size(meta),
+        names=_texts(of_classes.get("classes")) or _names_in(config),
+        palette=_colours(of_classes.get("palette")),
+        licence=one_line(readme.get("license_name") or readme.get("license", ""), TEXT_LIMIT),
+        trained_on=one_line(readme.get("datasets", ""), TEXT_LIMIT),
+        created_with=_program(config, meta),
+        reduces_labels=True in reduced,
+    )
+
+
+def _name(path: Path) -> str:
+    """``ORG/NAME`` for a file in the cache of huggingface_hub, else the file's name, or its folder's."""
+    for folder in path.parents:
+        if match := _CACHED.fullmatch(folder.name):
+            return one_line(f"{match['owner']}/{match['name']}", NAME_LIMIT)
+    is_generic = path.stem in {"model", "pytorch_model"}
+    return one_line(path.resolve().parent.name if is_generic else path.stem, NAME_LIMIT)
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    """Content of a JSON file; empty if there is none or it is no object."""
+    if not path.is_file():
+        return {}
+    with open_weights(path) as file:
+        text = file.read(HEADER_LIMIT_BYTES)
+    try:
+        content = parse_json(text.decode())
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be read ({error}); remove it or get it again") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _preprocessing(path: Path, values: Mapping[str, object]) -> Preprocessing:
+    """From a preprocessor_config.json: what it does to pixels, in units of 0…255, and the short side."""
+    scale = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
+    normalises = values.get("do_normalize", True)
+    mean = values.get("image_mean") if normalises else [0, 0, 0]
+    std = values.get("image_std") if normalises else [1, 1, 1]
+    match values.get("size", SIZE_PX):
+        case {"height": int(height), "width": int(width)}:
+            size = min(height, width)
+        case {"shortest_edge": int(size)}:
+            pass
+        case int(size):
+            pass
+        case other:
+            raise WeightsError(f"{path}: its preprocessor_config.json has a size of {str(other)[:60]}; correct it")
+    try:
+        known = {"size": size, "mean": _scaled(mean, scale, 0), "std": _scaled(std, scale, 1)}
+        return parse_preprocessing(known)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise WeightsError(f"{path}: its preprocessor_config.json is not usable ({error}); correct it") from None
+
+
+def _scaled(numbers: object, scale: object, default: int) -> list[float]:
+    if numbers is None:
+        base = (IMAGENET_PREPROCESSING.mean, IMAGENET_PREPROCESSING.std)[default]
+        return list(base)
+    if not isinstance(numbers, Sequence) or not isinstance(scale, int | float):
+        raise TypeError(f"{str(numbers)[:60]} are no numbers")
+    return [number / scale for number in numbers]
+
+
+def _training_size(meta: Mapping[object, object]) -> Preprocessing:
+    """Mmsegmentation keeps its configuration as text: the side of its crops is what the network is used to."""
+    text = next((text for key in ("config", "cfg") if isinstance(text := meta.get(key), str)), "")
+    found = re.search(r"crop_size\s*=\s*[(\[](\d{2,4}),\s*(\d{2,4})[)\]]", text)
+    size = min(map(int, found.groups())) if found else SIZE_PX
+    return replace(IMAGENET_PREPROCESSING, size=size)
+
+
+def _program(config: Mapping[str, object], meta: Mapping[object, object]) -> str:
+    for name, version in (
+        ("transformers", config.get("transformers_version")),
+        ("mmsegmentation", meta.get("mmseg_version")),
+    ):
+        if version:
+            return one_line(f"{name} {version}", TEXT_LIMIT)
+    return ""
+
+
+def _front_matter(path: Path) -> dict[str, str]:
+    """Entries of one line, and lists as one line, that a README.md of the Hugging Face hub begins with."""
+    if not path.is_file():
+        return {}
+    with open_weights(path) as file:
+        text = file.read(HEADER_LIMIT_BYTES).decode(errors="replace")
+    head = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    entries: dict[str, str] = {}
+    key = ""
+    for line in head[1].splitlines() if head else ():
+        if match := re.match(r"(\w+):\s*(.*)", line):
+            key = match[1]
+            entries[key] = match[2].strip("\"' ")
+        elif item := re.match(r"\s*-\s+([\w./-]+)\s*$", line):
+            entries[key] = ", ".join(filter(None, (entries.get(key, ""), item[1])))
+    return entries
+
+
+def _names_in(config: Mapping[str, object]) -> tuple[str, ...]:
+    """Class names of a config.json; empty if classes are only numbered there."""
+    table = config.get("id2label")
+    if not isinstance(table, dict):
+        return ()
+    names = _texts([table.get(str(index)) for index in range(len(table))])
+    return () if all(map(_NUMBERED.fullmatch, names)) else names
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Take the texts of a list, each as one line; empty if it is anything else."""
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        return ()
+    return tuple(one_line(text, NAME_LIMIT) for text in value)
+
+
+def _colours(value: object) -> Palette:
+    """Take the RGB triples of a list; empty if it is anything else."""
+    colours = []
+    for entry in value if isinstance(value, list | tuple) else ():
+        match entry:
+            case [int(red), int(green), int(blue)] if {red, green, blue} <= set(range(256)):
+                colours.append((red, green, blue))
+            case _:
+                return ()
+    return tuple(colours)
