@@ -36,7 +36,7 @@ REPORT_KEYS = {
     },
     "input": {
         *("path", "frames_decoded", "frames_declared", "frames_repeated", "width", "height", "frame_rate"),
-        *("duration_s", "rotation", "audio", "start_s", "end_s"),
+        *("duration_s", "pixel_aspect", "rotation", "audio", "start_s", "end_s"),
     },
     "model": {
         *("name", "backbone", "sha256", "classes", "parameters"),

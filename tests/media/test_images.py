@@ -4,6 +4,9 @@ from fractions import Fraction
 
 import cv2
 import numpy as np
+import PIL.features
+import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from tests.helpers.media import folder_of_images, numbered_image, numbered_images, read_number, run_ffmpeg, write_clip
@@ -140,7 +143,7 @@ def test_bad_images_first_take_the_first_good_one(tmp_path):
 
 
 def test_folders_with_nothing_to_read(tmp_path):
-    with pytest.raises(InputError, match=r"no images in this folder \(0 other entries\); wanted: bmp, jpeg"):
+    with pytest.raises(InputError, match=r"no images in this folder \(0 other entries\); wanted: avif, bmp"):
         open_frames(tmp_path)
     (tmp_path / "clip.mp4").write_bytes(b"x")
     with pytest.raises(InputError, match=r"no images in this folder \(1 other entry\)"):
@@ -178,13 +181,64 @@ def test_alpha_is_composited_on_black_and_said_once(tmp_path, depth):
     assert warnings == ["2 images with an alpha channel composited on black: 0.png, 1.png"]
 
 
-def test_photo_orientation_is_obeyed(tmp_path):
-    stored = np.ascontiguousarray(np.rot90(numbered_image(5, (64, 96)), 1))
-    data = cv2.imencode(".jpg", stored[..., ::-1])[1].tobytes()
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    (tmp_path / "0.jpg").write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
-    frames, info, _ = decode(tmp_path)
-    assert (info.width, info.height, read_number(frames[0].image)) == (96, 64, 5)
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("suffix", "mode", "options"),
+    [
+        ("jpg", "RGB", {"quality": 95}),
+        ("png", "RGB", {}),
+        ("png", "RGBA", {}),
+        ("png", "P", {}),
+        ("png", "L", {}),
+        ("webp", "RGB", {"lossless": True}),
+        ("webp", "RGBA", {"lossless": True}),
+        ("tif", "RGB", {}),
+        ("avif", "RGB", {"quality": 95}),
+    ],
+)
+def test_photo_orientation_is_obeyed(tmp_path, suffix, mode, options, orientation):
+    if suffix == "avif" and not PIL.features.check("avif"):
+        pytest.skip("this Pillow knows no AVIF")
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    options = {"tiffinfo": {0x0112: orientation}} if suffix == "tif" else {"exif": exif, **options}
+    path = tmp_path / f"0.{suffix}"
+    PIL.Image.fromarray(numbered_image(5, (64, 96))).convert(mode).save(path, **options)
+    with PIL.Image.open(path) as picture:
+        wanted = np.asarray(PIL.ImageOps.exif_transpose(picture).convert("RGB")).astype(int)
+    assert wanted.shape == ((96, 64, 3) if orientation > 4 else (64, 96, 3))
+    image = read_image(path)
+    assert image.shape == wanted.shape
+    assert np.abs(image - wanted).mean() < 3
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "ppm", "jp2", "avif", "pgm"])
+def test_other_kinds_of_pictures(tmp_path, suffix):
+    kinds = {"jfif": "JPEG", "ppm": "PPM", "jp2": "JPEG2000", "avif": "AVIF", "pgm": "PPM"}
+    options = {"jfif": {"quality": 95}, "avif": {"quality": 90}}.get(suffix, {})
+    for number in range(3):
+        picture = PIL.Image.fromarray(numbered_image(number))
+        picture = picture.convert("L") if suffix == "pgm" else picture
+        picture.save(tmp_path / f"{number}.{suffix}", kinds[suffix], **options)
+    data = (tmp_path / f"1.{suffix}").read_bytes()
+    (tmp_path / f"1.{suffix}").write_bytes(data[: len(data) // 2])
+    frames, _, warnings = decode(tmp_path)
+    assert [read_number(frame.image) for frame in frames][::2] == [0, 2]
+    assert len(warnings) == frames[1].is_held
+
+
+def test_files_of_several_pictures_are_named(tmp_path):
+    pictures = [PIL.Image.fromarray(numbered_image(number)) for number in range(3)]
+    for name, options in (
+        ("0.tif", {}),
+        ("1.png", {}),
+        ("2.webp", {"lossless": True}),
+        ("3.png", {"append_images": []}),
+    ):
+        pictures[0].save(tmp_path / name, **({"save_all": True, "append_images": pictures[1:]} | options))
+    frames, _, warnings = decode(tmp_path)
+    assert [read_number(frame.image) for frame in frames] == [0, 0, 0, 0]
+    assert warnings == ["3 files with several pictures, of which the first was read: 0.tif, 1.png, 2.webp"]
 
 
 def test_names_with_odd_characters(tmp_path):

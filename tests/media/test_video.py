@@ -11,7 +11,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.helpers.media import (
     LOSSLESS,
@@ -29,7 +32,7 @@ from tests.helpers.media import (
 from tfcseg.errors import InputError, UsageError
 from tfcseg.media.ffmpeg import FfmpegProcess
 from tfcseg.media.reader import open_frames, probe, read_frames
-from tfcseg.media.timing import constant_rate
+from tfcseg.media.timing import Pace, constant_rate, lossless_rate
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,22 +117,119 @@ def test_rate_is_the_average_as_the_number_it_stands_for(average, nominal, expec
 # Row 1: variable frame rate.
 
 
-def test_uneven_times_keep_their_duration_and_are_counted(tmp_path):
+def test_uneven_times_lose_no_frame_and_keep_their_times(tmp_path):
     kept = [*range(30), *range(30, 90, 2)]  # one second at 30 frames per second, two at 15
     path = write_uneven(tmp_path / "phone.mp4", kept)
-    numbers, times, info, warnings = decode(path)
-    assert info.frame_rate == pytest.approx(Fraction(60 * 30, 89), rel=1e-3)
-    assert len(numbers) / info.frame_rate == pytest.approx(info.duration_s, abs=1.5 / info.frame_rate)
-    for number, time_s in zip(numbers, times, strict=True):
-        assert time_s == pytest.approx(number / 30, abs=2 / 20)
-    repeated = len(numbers) - len(set(numbers))
-    dropped = len(kept) - len(set(numbers))
-    assert repeated > 0
-    assert dropped > 0
-    assert warnings == [
-        "the video has a variable frame rate: decoded at a constant 20.225 frames per second, "
-        f"{repeated} frames repeated and {dropped} dropped"
+    with open_frames(path) as source:
+        frames = list(source)
+    assert source.info.frame_rate == 30
+    assert [read_number(frame.image) for frame in frames] == [
+        number - (number >= 30) * (number % 2) for number in range(89)
     ]
+    assert [frame.is_held for frame in frames] == [number >= 30 and number % 2 == 1 for number in range(89)]
+    assert [frame.time_s for frame in frames] == pytest.approx([number / 30 for number in range(89)])
+    assert source.warnings == [
+        "the video has a variable frame rate: decoded at a constant 30 frames per second, "
+        "29 frames repeated and 0 dropped"
+    ]
+
+
+PAUSE = "setpts='if(gte(N,20),PTS+4/TB,PTS)'"  # of four seconds after frame 19
+PAUSED = [*range(20), *[19] * 120, *range(20, 50)]
+
+
+def write_paused(path, *extra):
+    return write_clip(path, 50, rate="30", filters=PAUSE, extra=("-fps_mode", "passthrough", *extra))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("b_frames", ["0", "3"])
+def test_a_pause_is_held_and_what_comes_after_it_is_shown(tmp_path, suffix, b_frames):
+    path = write_paused(tmp_path / f"paused.{suffix}", "-bf", b_frames)
+    with open_frames(path) as source:
+        frames = list(source)
+    assert [read_number(frame.image) for frame in frames] == PAUSED
+    assert [frame.is_held for frame in frames] == [20 <= index < 140 for index in range(170)]
+    assert all(frame.image is frames[19].image for frame in frames[20:140])
+    for start_s, end_s in ((2.0, 3.0), (0.5, 1.0), (4.5, 5.0), (4.66, None), (2.0, None)):
+        first, last = round(30 * start_s), 170 if end_s is None else round(30 * end_s)
+        with open_frames(path, start_s=start_s, end_s=end_s) as source:
+            part = list(source)
+        assert [read_number(frame.image) for frame in part] == PAUSED[first:last]
+        assert [frame.is_held for frame in part] == [False] + [frame.is_held for frame in frames[first + 1 : last]]
+        assert part[0].time_s == pytest.approx(start_s, abs=0.017)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.lists(st.sampled_from([1, 1, 1, 2, 3, 7, 40]), min_size=3, max_size=20), st.sampled_from(["mp4", "mkv"]))
+def test_whatever_the_steps_each_frame_is_shown_at_its_time(tmp_path_factory, steps, suffix):
+    kept = [0, *np.cumsum(steps)]
+    times = "+".join(f"eq(N\\,{number})*{at}" for number, at in enumerate(kept))
+    path = tmp_path_factory.mktemp("steps") / f"clip.{suffix}"
+    write_clip(path, len(kept), rate="30", filters=f"setpts='({times})/30/TB'", extra=("-fps_mode", "passthrough"))
+    with open_frames(path) as source:
+        frames = list(source)
+    shown = [frame for frame in frames if not frame.is_held]
+    assert [read_number(frame.image) for frame in shown] == list(range(len(kept)))
+    shifted = [abs(frame.time_s - at / 30) for frame, at in zip(shown, kept, strict=True)]
+    assert max(shifted) < 0.042
+
+
+def test_slides_keep_their_times_and_the_last_one_its_duration(tmp_path):
+    path = tmp_path / "slides.mp4"
+    times = "setpts='(eq(N,1)*75+eq(N,2)*90)/30/TB'"
+    pictures = ("-fps_mode", "passthrough", "-bf", "0", "-bsf:v", "setts=duration='if(eq(N,2),4/TB,DURATION)'")
+    write_clip(path, 3, rate="30", filters=times, extra=pictures)
+    assert probe(path).duration_s == pytest.approx(7, abs=0.1)
+    with open_frames(path) as source:
+        shown = [(read_number(frame.image), frame.time_s) for frame in source]
+    first = {number: min(time_s for shown_number, time_s in shown if shown_number == number) for number in range(3)}
+    assert first == pytest.approx({0: 0, 1: 2.5, 2: 3}, abs=0.04)
+    assert shown[-1][1] == pytest.approx(probe(path).duration_s, abs=1.01 / source.info.frame_rate)
+
+
+def test_times_of_a_recorder_without_a_clock_lose_no_frame():
+    drawn = np.random.default_rng(0)
+    times = np.maximum.accumulate(np.arange(300) / 30 + drawn.uniform(-0.012, 0.012, 300).round(3))
+    rate = lossless_rate(list(times), Fraction(30), (Fraction(1000),))
+    assert rate == 30
+    pace = Pace(rate)
+    assert [pace.place(time_s) for time_s in times] == list(range(300))
+
+
+def test_bursts_are_spread_and_what_is_too_much_is_left_out():
+    times = [0, 0.0001, 0.0002, 1, 1.0001, 2]
+    rate = lossless_rate(times, Fraction(5, 2), (None,))
+    assert rate <= 240
+    pace = Pace(rate)
+    places = [pace.place(time_s) for time_s in times]
+    assert None not in places
+    assert len(set(places)) == 6
+    assert np.abs(np.array(places) / float(rate) - times).max() < 0.1
+    crowded = Pace(Fraction(10))
+    assert [crowded.place(number / 1000) for number in range(4)] == [0, 1, 2, None]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_more_than_1000_frames_per_second_are_all_shown(tmp_path, suffix):
+    path = write_clip(tmp_path / f"fast.{suffix}", 60, rate="2000")
+    numbers, times, info, warnings = decode(path)
+    assert numbers == list(range(60))
+    assert (info.frame_rate, info.frames_declared) == (1000, pytest.approx(60, abs=1))
+    assert times == pytest.approx([number / 2000 for number in range(60)], abs=0.001)
+    (warning,) = warnings
+    assert re.match(
+        r"the video has (2000|1983|\d+\.\d+) frames per second: all are shown, at 1000, so that it takes", warning
+    )
+    assert decode(path, start_s=0.01)[0] == pytest.approx(list(range(20, 60)), abs=1)
+
+
+def test_a_part_cut_from_the_middle_is_whole(tmp_path, clip):
+    run_ffmpeg("-i", clip, "-map", "0:v", "-c:v", "libx264", "-g", "25", "-f", "segment", "-segment_time", "3",
+               tmp_path / "part%d.mkv")  # fmt: skip
+    numbers, times, info, warnings = decode(tmp_path / "part1.mkv")
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert (times[0], info.frames_declared, warnings) == (0, len(numbers), [])
 
 
 # Row 2: rotation.
@@ -348,14 +448,75 @@ def test_ten_bits_are_read_and_hdr_is_said(tmp_path, transfer, kind):
     assert warnings == ([] if kind is None else [expected])
 
 
-@pytest.mark.parametrize(("ratio", "is_said"), [("16/15", True), ("1/2", True), ("640/639", False), ("1", False)])
-def test_pixels_that_are_visibly_not_square_are_said(tmp_path, ratio, is_said):
+@pytest.mark.parametrize("degrees", [0, 90, 180])
+@pytest.mark.parametrize("ratio", ["16/15", "1/2", "1"])
+def test_the_shape_of_pixels_is_told_as_they_are_shown(tmp_path, ratio, degrees):
     path = write_clip(tmp_path / "flat.mp4", 3, filters=f"setsar={ratio}")
+    path = write_rotated(tmp_path / "turned.mp4", path, degrees) if degrees else path
     with open_frames(path) as source:
-        assert next(source).image.shape == (48, 64, 3)
-        assert len(list(source)) == 2
-    said = f"the pixels of the video are not square ({ratio}): frames are kept as stored"
-    assert source.warnings == [said] * is_said
+        assert len(list(source)) == 3
+    assert source.info.pixel_aspect == (1 / Fraction(ratio) if degrees == 90 else Fraction(ratio))
+    assert source.warnings == []
+
+
+def untagged(path, size, colour):
+    """A video of one colour, coded as BT.709 or as BT.601 without a word of it."""
+    matrix = "bt709" if size[0] >= 720 else "smpte170m"
+    filters = f"scale=out_color_matrix={matrix}:out_range=tv,format=yuv420p,setparams=colorspace=unknown"
+    return write_video(path, [np.full((*size, 3), colour, np.uint8)], video=("-c:v", "ffv1"), filters=filters)
+
+
+@pytest.mark.parametrize("size", [(720, 1280), (1280, 720), (720, 960), (718, 1280), (576, 720), (48, 64)])
+def test_untagged_colours_are_those_of_the_size(tmp_path, size):
+    colour = (200, 30, 40)
+    with open_frames(untagged(tmp_path / "plain.mkv", size, colour)) as source:
+        assert np.abs(next(source).image[::100, ::100].astype(int) - colour).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", ["h264", "hevc", "mjpeg", "avi", "ts"])
+def test_a_size_that_changes_loses_no_frame(tmp_path, suffix):
+    kind = "mjpeg" if suffix == "avi" else suffix
+    codecs = {"hevc": ("-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p")}
+    options = {"video": {**codecs, "mjpeg": ("-q:v", "2")}[kind]} if kind in ("hevc", "mjpeg") else {}
+    parts = [
+        write_clip(tmp_path / f"{number}.{kind}", 20, size=size, **options)
+        for number, size in enumerate([(48, 64), (96, 128), (96, 64)])
+    ]
+    path = tmp_path / f"all.{kind}"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    if suffix == "avi":
+        run_ffmpeg("-i", path, "-c", "copy", tmp_path / "all.avi")
+        path = tmp_path / "all.avi"
+    with open_frames(path) as source:
+        images = [frame.image for frame in source]
+    assert {image.shape for image in images} == {(48, 64, 3)}
+    assert [read_number(image) for image in images[:40]] == [*range(20), *range(20)]
+    assert len(images) == 60
+    assert not images[-1][:, :16].any()  # a picture of another shape keeps it
+    assert images[-1][:, 16:48].any()
+
+
+def test_an_opaque_gif_is_not_said_to_be_transparent(tmp_path):
+    path = write_clip(tmp_path / "opaque.gif", 6, video=())
+    assert decode(path)[3] == []
+    clear = tmp_path / "clear.gif"
+    picture = np.full((32, 32, 4), (255, 100, 30, 255), np.uint8)
+    picture[:, :16, 3] = 0
+    still = PIL.Image.fromarray(picture)
+    moved = PIL.Image.fromarray(np.roll(picture, 4, axis=1))
+    still.save(clear, save_all=True, append_images=[moved], duration=40, disposal=2)
+    with open_frames(clear) as source:
+        assert not next(source).image[4:28, 4:12].any()
+        list(source)
+    assert source.warnings == ["the video has an alpha channel: it was composited on black"]
+
+
+@pytest.mark.parametrize("suffix", ["avif", "png", "gif"])
+def test_all_pictures_of_an_animation_are_frames(tmp_path, suffix):
+    codecs = {"avif": ("-c:v", "libaom-av1", "-cpu-used", "8", "-crf", "10"), "png": ("-f", "apng"), "gif": ()}
+    path = write_clip(tmp_path / f"moving.{suffix}", 12, video=codecs[suffix])
+    numbers, _, info, warnings = decode(path)
+    assert (numbers, info.frame_rate, warnings) == (list(range(12)), 25, [])
 
 
 @pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])

@@ -30,7 +30,7 @@ KEYS = {
     "schema": None,
     "tfcseg": None,
     "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio start_s end_s "
-    "frames_repeated",
+    "pixel_aspect frames_repeated",
     "model": "name backbone sha256 classes parameters description trained_on licence",
     "options": "mode keyframe_interval threshold size correlation keyframe_position keyframe_carry latency compile "
     "device precision",

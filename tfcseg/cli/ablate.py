@@ -1,4 +1,4 @@
-"""``tfcseg ablate``: the paper's ablation table with any model, on any VSPW folder."""
+"""``tfcseg research ablate``: the paper's ablation table with any model, on any VSPW folder."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def command(
         Path | None, typer.Option("--output", "-o", help="File for the result as JSON.", show_default=False)
     ] = None,
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     rows: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,7 +78,7 @@ def command(
 
     Also says how well the similarity tells what changed.
 
-    Example: tfcseg ablate VSPW_480p --rows image,reuse,tfc -o ablation.json
+    Example: tfcseg research ablate VSPW_480p --rows image,tfc -o ablation.json
     """
     from tfcseg.comparison import Scope
     from tfcseg.metrics.scores import VcProtocol

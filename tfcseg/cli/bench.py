@@ -42,6 +42,7 @@ def command(
         ),
     ] = None,
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     backbone: Annotated[
         str | None,
         typer.Option(

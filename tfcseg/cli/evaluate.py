@@ -53,6 +53,7 @@ def command(
         ),
     ] = None,
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     inference: Annotated[InferenceOptions, Without("latency", "compile")],
     protocol: options.Protocol = "vspw",
     label_map: options.LabelMap = None,

@@ -70,7 +70,12 @@ def command(
         bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
     ] = False,
     allow_network: Annotated[
-        bool, typer.Option("--allow-network", help="Also read INPUTs that are http:// or https:// addresses.")
+        bool,
+        typer.Option(
+            "--allow-network",
+            help="Also read INPUTs that are http:// or https:// addresses, and models ORG/NAME.",
+            is_eager=True,
+        ),
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

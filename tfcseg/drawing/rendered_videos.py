@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Image, Labels, Legend, overlay, side_by_side
+from tfcseg.drawing.legend import Legend
+from tfcseg.drawing.render import Image, Labels, overlay, side_by_side
 from tfcseg.media.parts import PartedVideo
 
 

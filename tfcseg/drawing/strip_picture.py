@@ -16,16 +16,8 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageDraw
 
-from tfcseg.drawing.render import (
-    class_shares,
-    covered,
-    load_font,
-    mark_difference,
-    overlay,
-    printable,
-    shrink,
-    shrink_labels,
-)
+from tfcseg.drawing.render import class_shares, covered, mark_difference, overlay, shrink, shrink_labels
+from tfcseg.drawing.text import load_font, printable
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
 

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Legend, class_shares, overlay, shrink
+from tfcseg.drawing.legend import Legend
+from tfcseg.drawing.render import class_shares, overlay, shrink
 from tfcseg.errors import DataError, TfcsegError, UsageError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image

@@ -34,7 +34,7 @@ class AudioTrack:
 
 
 def cut_audio(source: str, target: Path, *, start_s: float | None, end_s: float | None) -> AudioTrack | str:
-    """Write the first audio stream of ``source`` to ``target``, from the first frame at ``start_s`` up to ``end_s``.
+    """Write the default audio stream of ``source`` to ``target``, from the first frame at ``start_s`` up to ``end_s``.
 
     An address is read again, from its beginning: whoever was allowed to take frames from there may take the sound.
     Returns a word or reason instead if there is nothing to write: ``none``, or ``dropped: <reason>``.
@@ -42,8 +42,8 @@ def cut_audio(source: str, target: Path, *, start_s: float | None, end_s: float 
     path = Path(source)
     if path.is_dir():
         return "none"
-    if not path.is_file() and not is_address(source):
-        return "dropped: a stream can be read only once"
+    if source == "-" or (not path.is_file() and not is_address(source)):
+        return "dropped: a stream can be read only once; save it to a file to keep its sound"
     try:
         stream = probe_address(source) if is_address(source) else probe_file(path)
         rate = stream.info.frame_rate
@@ -52,6 +52,8 @@ def cut_audio(source: str, target: Path, *, start_s: float | None, end_s: float 
         return f"dropped: {error}"
     if stream.audio_index is None:
         return "none"
+    if stream.source_rate > rate:
+        return "dropped: the pictures are shown slower than they were filmed"
     video_s = stream.first_time_s + float(wanted.first / rate)
     duration_s = None if wanted.length is None else float(wanted.length / rate)
     method, reason = "copied", ""

@@ -42,7 +42,6 @@ NETWORK_TIMEOUT_S = 30.0
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PIPE_BYTES = 1 << 20
 logger = logging.getLogger(__name__)
-_PROGRESS = re.compile(r"(\w+)=\s*(\S*)")
 _SOURCE_TAG = re.compile(r"^(\[[^\]]*\] )+")
 _EMPTY_WORDS = re.compile(
     r"Error opening (input|output)|Task finished|Terminating thread|Conversion failed|Last message repeated"
@@ -107,7 +106,15 @@ class FfmpegProcess:
     read by a thread, so that it can never block on a full pipe.
     """
 
-    def __init__(self, arguments: Sequence[str], *, writes_input: bool = False, reads_output: bool = False) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        writes_input: bool = False,
+        reads_output: bool = False,
+        passes: int | None = None,
+    ) -> None:
+        """Start it; it also gets the file descriptor ``passes``."""
         command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-y", *arguments]
         try:
             self._process = subprocess.Popen(
@@ -116,6 +123,7 @@ class FfmpegProcess:
                 stdout=subprocess.PIPE if reads_output else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                pass_fds=() if passes is None else (passes,),
                 # Python ignores SIGXFSZ; ffmpeg inherits that, and reports a file-size limit instead of dying mutely.
                 restore_signals=False,
                 # Some static builds crash in the system's character-set modules, at the name of a transport stream.
@@ -126,8 +134,6 @@ class FfmpegProcess:
         for pipe in (self._process.stdin, self._process.stdout):
             _enlarge(cast("BinaryIO | None", pipe))
         self._words: deque[str] = deque(maxlen=50)
-        self.progress: dict[str, str] = {}
-        """Last values ffmpeg reported, where it was asked to with ``-progress pipe:2``."""
         self._drain = threading.Thread(target=self._read_stderr, name="ffmpeg-stderr", daemon=True)
         self._drain.start()
 
@@ -188,9 +194,7 @@ class FfmpegProcess:
     def _read_stderr(self) -> None:
         for raw in cast(BinaryIO, self._process.stderr):
             line = raw.decode(errors="replace").strip()
-            if (progress := _PROGRESS.fullmatch(line)) is not None:
-                self.progress[progress[1]] = progress[2]
-            elif line:
+            if line:
                 self._words.append(_SOURCE_TAG.sub("", line))
 
 

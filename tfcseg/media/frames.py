@@ -47,7 +47,9 @@ class VideoInfo:
     rotation: int
     """Degrees the source carried as side data; already undone in the frames."""
     audio: str | None
-    """Codec of the first audio stream."""
+    """Codec of the audio stream that players choose."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel over its height; frames hold the pixels as they are."""
     warnings: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     """Files of the frames, if each has its own."""
@@ -64,7 +66,7 @@ class Frame:
     image: Image
     """Stays valid and unchanged after later frames are read."""
     is_held: bool
-    """The file of this frame could not be read: another image stands in."""
+    """It shows the image of the frame before: again in the source, or in place of one that cannot be read."""
 
 
 class FrameRange(NamedTuple):

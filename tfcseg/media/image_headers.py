@@ -6,6 +6,7 @@ it on stderr.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -17,6 +18,11 @@ _JPEG_SCAN = 0xDA
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_SHORT = 3
+_ORIENTATION = 0x0112
+_BOXES = 4096
+_SMALL_CHUNK = 1 << 16
+_BYTE = 255
+_NETPBM = re.compile(rb"P[56](?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,5})\s")
 
 
 class ImageHeader(NamedTuple):
@@ -26,22 +32,74 @@ class ImageHeader(NamedTuple):
     """As claimed, in pixels; None where the format is unknown, or has a small limit of its own."""
     damage: str
     """Why it cannot be whole, as the end of a sentence; empty if nothing speaks against it."""
+    orientation: int = 1
+    """How it has to be turned, by EXIF (1 to 8), where decoders leave that to others: in PNG and WebP."""
+    has_more: bool = False
+    """It holds several pictures, of which decoders give the first."""
 
 
 def read_header(data: bytes) -> ImageHeader:
     """Look at an image file of any format; damage that only decoding can find is not found."""
     if data.startswith(_PNG_SIGNATURE):
-        return ImageHeader(_pair(data, 16, 4, "big"), _png_damage(data))
+        chunks = dict(_png_chunks(data))
+        orientation = _orientation(chunks.get(b"eXIf", b""))
+        return ImageHeader(_pair(data, 16, 4, "big"), _png_damage(data), orientation, b"acTL" in chunks)
     if data.startswith(_JPEG_SIGNATURE):
         return _jpeg_header(data)
     if data.startswith(b"RIFF"):  # WebP: at most 16383 pixels wide and high
         is_whole = int.from_bytes(data[4:8], "little") + 8 <= len(data)
-        return ImageHeader(None, "" if is_whole else "cut off")
+        chunks = dict(_riff_chunks(data))
+        exif = chunks.get(b"EXIF", b"").removeprefix(b"Exif\0\0")
+        return ImageHeader(None, "" if is_whole else "cut off", _orientation(exif), b"ANIM" in chunks)
     if data.startswith(b"BM"):
         return ImageHeader(_bmp_size(data), "")
     if data.startswith((b"II*\0", b"MM\0*")):
-        return ImageHeader(_tiff_size(data), "")
+        tags, has_more = _tiff_tags(data)
+        known = _TIFF_WIDTH in tags and _TIFF_HEIGHT in tags
+        return ImageHeader((tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]) if known else None, "", has_more=has_more)
+    if data.startswith((b"P5", b"P6")):
+        return _netpbm_header(data)
+    if (at := data.find(b"ihdr", 0, _BOXES)) > 0:  # JPEG 2000
+        height_width = _pair(data, at + 4, 4, "big")
+        return ImageHeader(None if height_width is None else height_width[::-1], "")
+    if (at := data.find(b"ispe", 0, _BOXES)) > 0:  # AVIF
+        return ImageHeader(_pair(data, at + 8, 4, "big"), "", has_more=data[8:12] == b"avis")
     return ImageHeader(None, "")
+
+
+def _netpbm_header(data: bytes) -> ImageHeader:
+    found = _NETPBM.match(data)
+    if found is None:
+        return ImageHeader(None, "damaged: its header is wrong")
+    width, height, largest = (int(number) for number in found.groups())
+    size = width * height * (3 if data.startswith(b"P6") else 1) * (2 if largest > _BYTE else 1)
+    return ImageHeader((width, height), "" if len(data) >= found.end() + size else "cut off")
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of the chunks that are no part of the picture itself."""
+    position = len(_PNG_SIGNATURE)
+    while (start := position + 8) <= len(data):
+        end = start + int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : start]
+        if kind in (b"eXIf", b"acTL"):
+            yield kind, data[start:end]
+        position = end + 4
+
+
+def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = 12
+    while (start := position + 8) <= len(data):
+        size = int.from_bytes(data[position + 4 : start], "little")
+        yield data[position : position + 4], data[start : start + size] if size < _SMALL_CHUNK else b""
+        position = start + size + size % 2
+
+
+def _orientation(exif: bytes) -> int:
+    if not exif.startswith((b"II*\0", b"MM\0*")):
+        return 1
+    found = _tiff_tags(exif)[0].get(_ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
 
 
 def _png_damage(data: bytes) -> str:
@@ -95,19 +153,20 @@ def _bmp_size(data: bytes) -> tuple[int, int] | None:
     return width, min(height, (1 << 32) - height)  # negative where rows run downwards
 
 
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
+def _tiff_tags(data: bytes) -> tuple[dict[int, int], bool]:
+    """Numbers of the first directory, and whether another one follows."""
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
     start = int.from_bytes(data[4:8], order)
+    count = int.from_bytes(data[start : start + 2], order)
     found = {}
-    for entry in range(int.from_bytes(data[start : start + 2], order)):
+    for entry in range(count):
         at = start + 2 + 12 * entry
         if at + 12 > len(data):
             break
         tag, kind = (int.from_bytes(data[at + k : at + k + 2], order) for k in (0, 2))
         found[tag] = int.from_bytes(data[at + 8 : at + (10 if kind == _TIFF_SHORT else 12)], order)
-    if _TIFF_WIDTH not in found or _TIFF_HEIGHT not in found:
-        return None
-    return found[_TIFF_WIDTH], found[_TIFF_HEIGHT]
+    end = start + 2 + 12 * count
+    return found, any(data[end : end + 4])
 
 
 def _pair(data: bytes, start: int, width: int, order: Literal["little", "big"]) -> tuple[int, int] | None:

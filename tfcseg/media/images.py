@@ -5,6 +5,7 @@ Letters: H, W image height and width.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Generator
 from dataclasses import replace
@@ -14,6 +15,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
+import PIL.features
+import PIL.Image
+import PIL.ImageOps
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
@@ -23,8 +27,13 @@ from tfcseg.media.image_headers import read_header
 DEFAULT_FRAME_RATE = Fraction(25)
 """Frames per second of a folder of images, which does not say any; ffmpeg assumes the same."""
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 _NAMES_SHOWN = 5
+_AVIF = (b"ftypavif", b"ftypavis")
+_FIRST_TRANSPOSED, _MIRRORED_ACROSS, _MIRRORED_DOWN = 5, {2, 3, 6, 7}, {3, 4, 7, 8}
+"""Orientations of EXIF: which swap width and height, and which then mirror what."""
 _Stored: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]
 
 
@@ -40,6 +49,7 @@ class _Notes(NamedTuple):
     unreadable: list[str]
     fitted: list[str]
     with_alpha: list[str]
+    with_more: list[str]
 
 
 def probe_images(directory: Path, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoInfo:
@@ -79,7 +89,7 @@ def read_image(path: Path) -> Image:
 
     InputError if it is empty, cut off or not an image.
     """
-    return _decode(path, _read_bytes(path))[0]
+    return _decode(path, _read_bytes(path)).image
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -134,19 +144,22 @@ def _read_images(
     paths: list[Path], wanted: FrameRange, frame_rate: Fraction, stand_in: Image, warnings: list[str]
 ) -> Generator[Frame, None, None]:
     height, width = stand_in.shape[:2]
-    notes = _Notes([], [], [])
+    notes = _Notes([], [], [], [])
     stop = None if wanted.length is None else wanted.first + wanted.length
     image = stand_in
     for index, path in enumerate(paths[wanted.first : stop]):
         time_s = float((wanted.first + index) / frame_rate)
         try:
-            found, has_alpha = _decode(path, _read_bytes(path))
+            decoded = _decode(path, _read_bytes(path))
         except InputError as error:
             notes.unreadable.append(str(error).removeprefix(f"{path.parent}/"))
             yield Frame(index, time_s, image, is_held=True)
             continue
-        if has_alpha:
+        found = decoded.image
+        if decoded.had_alpha:
             notes.with_alpha.append(path.name)
+        if decoded.has_more:
+            notes.with_more.append(path.name)
         if found.shape[:2] != (height, width):
             notes.fitted.append(f"{path.name} ({_size_text(found.shape)})")
         image = fit_image(found, (height, width))
@@ -165,6 +178,9 @@ def _end_warnings(notes: _Notes, size: tuple[int, int]) -> list[str]:
     if notes.with_alpha:
         count = _count(len(notes.with_alpha), "image")
         warnings.append(f"{count} with an alpha channel composited on black: {_some(notes.with_alpha)}")
+    if notes.with_more:
+        count = _count(len(notes.with_more), "file")
+        warnings.append(f"{count} with several pictures, of which the first was read: {_some(notes.with_more)}")
     return warnings
 
 
@@ -192,22 +208,67 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _decode(path: Path, data: bytes) -> tuple[Image, bool]:
-    """(H, W, 3) RGB, and whether an alpha channel was composited away."""
+class _Decoded(NamedTuple):
+    """An image, and what was left out of its file."""
+
+    image: Image
+    had_alpha: bool
+    has_more: bool
+    """The file holds further pictures."""
+
+
+def _decode(path: Path, data: bytes) -> _Decoded:
+    """(H, W, 3) RGB, upright; an alpha channel is composited away."""
     header = read_header(data)
     if header.damage:
         raise InputError(f"{path}: the image is {header.damage}")
     if header.size_wh is not None:
         check_size(path, *header.size_wh)
+    if data[4:12] in _AVIF:
+        return _decode_avif(path, data, has_more=header.has_more)
     # JPEG has no alpha, but an orientation tag that only the plain colour mode obeys.
-    image = _imdecode(data, cv2.IMREAD_COLOR if data.startswith(b"\xff\xd8") else cv2.IMREAD_UNCHANGED)
+    is_jpeg = data.startswith(b"\xff\xd8")
+    image = _imdecode(data, cv2.IMREAD_COLOR if is_jpeg else cv2.IMREAD_UNCHANGED)
     if image is not None and (image.ndim != 3 or (image.shape[2] != 4 and image.dtype != np.uint8)):
-        image = _imdecode(data, cv2.IMREAD_COLOR)  # grey, palette or deep pictures, as 8-bit colour
+        # Grey, palette or deep pictures, as 8-bit colour.
+        image = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise InputError(f"{path}: not an image, or a damaged one")
+    image = _upright(image, header.orientation)
     if image.shape[2] == 4:
-        return _on_black(image), True
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False), False
+        return _composited(image[..., [2, 1, 0, 3]], header.has_more)
+    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return _Decoded(rgb, False, header.has_more)
+
+
+def _decode_avif(path: Path, data: bytes, *, has_more: bool) -> _Decoded:
+    """As `_decode`, by Pillow: OpenCV does not turn these."""
+    if not PIL.features.check("avif"):
+        raise InputError(f"{path}: this Pillow cannot read AVIF pictures; update it (11.3 or later), or convert to PNG")
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=("AVIF",)) as picture:
+            upright = PIL.ImageOps.exif_transpose(picture)
+            if upright.has_transparency_data:
+                return _composited(np.asarray(upright.convert("RGBA")), has_more)
+            return _Decoded(np.array(upright.convert("RGB")), False, has_more)
+    except (OSError, SyntaxError, ValueError, RuntimeError, PIL.Image.DecompressionBombError):
+        raise InputError(f"{path}: not an image, or a damaged one") from None
+
+
+def _composited(image: _Stored, has_more: bool) -> _Decoded:
+    """Of (H, W, 4) RGBA; an alpha channel that is opaque everywhere is none."""
+    return _Decoded(composite_on_black(image), bool(image[..., 3].min() < _largest(image)), has_more)
+
+
+def _upright(image: _Stored, orientation: int) -> _Stored:
+    """(H, W, C) turned as its EXIF ``orientation`` (1 to 8) asks for."""
+    if orientation >= _FIRST_TRANSPOSED:
+        image = image.transpose(1, 0, 2)
+    if orientation in _MIRRORED_ACROSS:
+        image = image[:, ::-1]
+    if orientation in _MIRRORED_DOWN:
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
 def _imdecode(data: bytes, mode: int) -> _Stored | None:
@@ -218,12 +279,17 @@ def _imdecode(data: bytes, mode: int) -> _Stored | None:
     return image
 
 
-def _on_black(image: _Stored) -> Image:
-    """Composite (H, W, 4) BGRA of any depth on black, as 8-bit RGB."""
-    largest = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(image.dtype, 1)
+def composite_on_black(image: _Stored) -> Image:
+    """(H, W, 4) RGBA of any depth on black, as (H, W, 3) 8-bit RGB."""
+    largest = _largest(image)
     alpha = image[..., 3:].astype(np.float32) / largest
-    colours = image[..., 2::-1].astype(np.float32) * (255 / largest)
+    colours = image[..., :3].astype(np.float32) * (255 / largest)
     return np.ascontiguousarray(np.clip(np.rint(colours * alpha), 0, 255).astype(np.uint8))
+
+
+def _largest(image: _Stored) -> int:
+    """What is opaque, or full, in an image of this depth."""
+    return {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(image.dtype, 1)
 
 
 def _size_text(shape: tuple[int, ...]) -> str:

@@ -33,11 +33,18 @@ class PartedVideo:
     """
 
     def __init__(
-        self, path: Path, part_at: Callable[[int], Path], frame_rate: Fraction, sound: Sound | None, frames_written: int
+        self,
+        path: Path,
+        part_at: Callable[[int], Path],
+        frame_rate: Fraction,
+        sound: Sound | None,
+        frames_written: int,
+        *,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         self.path = path
         self._part_at, self._frame_rate, self._sound = part_at, frame_rate, sound
-        self._frames_written = frames_written
+        self._frames_written, self._pixel_aspect = frames_written, pixel_aspect
         self._part: VideoWriter | None = None
 
     def write(self, image: Image) -> None:
@@ -45,7 +52,9 @@ class PartedVideo:
         if self._part is None:
             size = (image.shape[0], image.shape[1])
             file = self._part_at(self._frames_written)
-            self._part = VideoWriter(file, size=size, frame_rate=self._frame_rate, named=self.path)
+            self._part = VideoWriter(
+                file, size=size, frame_rate=self._frame_rate, pixel_aspect=self._pixel_aspect, named=self.path
+            )
         self._part.write(image)
         self._frames_written += 1
 
@@ -109,9 +118,9 @@ def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> Non
                         continue
                     if stream is None:
                         stream, lead = joined.add_stream_from_template(source), -packet.dts
-                    packet.pts += int(first * ticks)
+                    packet.pts += round(first * ticks)
                     # Not the part's own, which is later where a part has too few frames to refer to each other.
-                    packet.dts = int(count * ticks) - lead
+                    packet.dts = round(count * ticks) - lead
                     packet.stream = stream
                     joined.mux(packet)
                     count += 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
@@ -18,21 +19,32 @@ from av.video.stream import VideoStream
 
 from tfcseg.errors import InputError
 from tfcseg.media.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS, has_decoder
+from tfcseg.media.frame_times import (
+    GUESSED_TIMES_FORMATS,
+    NO_TIMES,
+    RAW_FORMATS,
+    TIME_JUMPS_FLAG,
+    FrameTimes,
+    Packets,
+    Rates,
+    count_frames,
+    find_rates,
+)
 from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
-from tfcseg.media.timing import constant_rate, count_declared, read_duration, read_first_time_s, read_start_s
+from tfcseg.media.timing import read_duration, read_first_time_s, read_start_s
 
 _PICTURE_FORMATS = "bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,webp_pipe"
 _AUDIO_FORMATS = "aac,ac3,aiff,amr,caf,flac,mp3,wav"
 _PICTURE_BRANDS = {"avif", "heic", "heix", "mif1"}
+_SEQUENCE_BRANDS = {"avis", "hevc", "msf1"}
 _SEEKABLE_FORMATS = {"mov", "matroska"}
-_RAW_FORMATS = {"h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1", "vvc", "av1"}
-_TIME_JUMPS_FLAG = 0x0200  # AVFMT_TS_DISCONT
-_GUESSED_TIMES_FORMATS = {"avi"}
-"""Frames are only numbered, in the order in which they are decoded; each library makes its own times of that."""
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _MAX_PACKETS_TO_FIRST_FRAME = 300
-_UNSEEN_STRETCH = Fraction(1, 100)
+_MOST_STRETCHED = 64
+_HD_LINES = 720
+"""From here on players take colours that are not tagged for those of HD."""
+_UNTAGGED = 2
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -65,12 +77,17 @@ class SourceStream:
     decoder: str | None
     """Decoder to ask for by name; None: ffmpeg's choice."""
     has_alpha: bool
+    is_untagged_hd: bool
+    """Colours are BT.709, though nothing says so."""
     is_decodable: bool
     """A frame could be decoded near the beginning."""
     is_timed: bool
     """Frames carry times; a bare stream of pictures has none, and its rate is all there is."""
     is_even: bool
-    """The container's own idea of the rate agrees with the average over its frames."""
+    """As far as is known, each frame follows the one before after the same time."""
+    source_rate: Fraction
+    """Frames per second as the source shows them; more than ``info.frame_rate`` if that is bounded."""
+    times: FrameTimes
     is_seekable: bool
     """The container has an index with exact times."""
     keeps_times: bool
@@ -92,14 +109,17 @@ def probe_file(path: Path) -> SourceStream:
         with path.open("rb") as file:
             head = file.read(4096)
             file.seek(0)
-            return probe_readable(file, str(path), head)
+            return probe_readable(file, str(path), head, is_file=True)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(f"{path}: cannot be read: {reason}") from None
 
 
-def probe_readable(source: BinaryIO | Readable, name: str, head: bytes) -> SourceStream:
-    """Look into an open file, or into a stream that can only be read forwards; ``head`` is how its data begin."""
+def probe_readable(source: BinaryIO | Readable, name: str, head: bytes, *, is_file: bool = False) -> SourceStream:
+    """Look into an open file, or into a stream that can only be read forwards; ``head`` is how its data begin.
+
+    Of a file the times of its frames are looked up, too.
+    """
     if not head:
         raise InputError(f"{name}: not a video: it is empty (0 bytes)")
     try:
@@ -108,7 +128,7 @@ def probe_readable(source: BinaryIO | Readable, name: str, head: bytes) -> Sourc
     except av.FFmpegError:
         raise InputError(f"{name}: not a video: it is {describe_content(head)}") from None
     with container:
-        return _describe_container(container, name)
+        return _describe_container(container, name, is_file=is_file)
 
 
 def probe_address(url: str) -> SourceStream:
@@ -128,7 +148,7 @@ def probe_address(url: str) -> SourceStream:
     except av.FFmpegError as error:
         raise InputError(f"{url}: cannot be read: {error.strerror}") from None
     with container:
-        stream = _describe_container(container, url)
+        stream = _describe_container(container, url, is_file=False)
     # Not every server can skip to a place in a file: the beginning is read and thrown away instead.
     return replace(require_beginning(stream), is_seekable=False)
 
@@ -141,11 +161,14 @@ def require_beginning(stream: SourceStream) -> SourceStream:
     return stream
 
 
-def _describe_container(container: InputContainer, name: str) -> SourceStream:
+def _describe_container(container: InputContainer, name: str, *, is_file: bool) -> SourceStream:
     _refuse_picture(container, name)
     stream = _first_video_stream(container, name)
     check_size(name, stream.width, stream.height)
-    return _describe_stream(container, stream, _decode_first_frame(container, stream), name)
+    packets = Packets(container, stream)
+    frame = _decode_first_frame(packets, stream)
+    times = packets.look_up_times(read_first_time_s(stream, frame)) if is_file else NO_TIMES
+    return _describe_stream(container, stream, frame, times, name)
 
 
 def _limits(protocols: str) -> dict[str, str]:
@@ -174,18 +197,26 @@ def _refuse_picture(container: InputContainer, name: str) -> None:
     kind = container.format.name.removesuffix("_pipe")
     if kind == container.format.name:
         kind = container.metadata.get("major_brand", "").strip()
-        if kind not in _PICTURE_BRANDS:
+        if kind not in _PICTURE_BRANDS or any(stream.frames > 1 for stream in container.streams.video):
             return
     raise InputError(f"{name}: not a video: it is a picture ({kind}); pictures are read as a folder of images")
 
 
 def _first_video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Find the first stream of moving pictures that can be decoded: not a cover picture, not a preview strip."""
-    for stream in container.streams.video:
-        if not stream.disposition & _NOT_VIDEO and _codec_name(stream) is not None:
-            return stream
-    found = ", ".join(_describe_other(stream) for stream in container.streams) or "nothing"
-    raise InputError(f"{name}: no video stream that can be decoded; found {found}")
+    """Find the first stream of moving pictures that can be decoded: not a cover picture, not a preview strip.
+
+    A sequence of pictures (animated AVIF) holds its first one as a still beside it.
+    """
+    found = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & _NOT_VIDEO and _codec_name(stream) is not None
+    ]
+    is_sequence = container.metadata.get("major_brand", "").strip() in _PICTURE_BRANDS | _SEQUENCE_BRANDS
+    if found:
+        return max(found, key=lambda stream: stream.frames) if is_sequence else found[0]
+    others = ", ".join(_describe_other(stream) for stream in container.streams) or "nothing"
+    raise InputError(f"{name}: no video stream that can be decoded; found {others}")
 
 
 def _codec_name(stream: Stream) -> str | None:
@@ -200,11 +231,11 @@ def _describe_other(stream: Stream) -> str:
     return f"{stream.type} ({_codec_name(stream) or 'unknown codec'})"
 
 
-def _decode_first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+def _decode_first_frame(packets: Packets, stream: VideoStream) -> VideoFrame | None:
     """Return the first frame that decodes, or None if the beginning is too damaged for that."""
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     try:
-        for number, packet in enumerate(container.demux(stream)):
+        for number, packet in enumerate(packets):
             if number > _MAX_PACKETS_TO_FIRST_FRAME:
                 break
             try:
@@ -219,43 +250,46 @@ def _decode_first_frame(container: InputContainer, stream: VideoStream) -> Video
 
 
 def _describe_stream(
-    container: InputContainer, stream: VideoStream, frame: VideoFrame | None, name: str
+    container: InputContainer, stream: VideoStream, frame: VideoFrame | None, times: FrameTimes, name: str
 ) -> SourceStream:
     formats = set(container.format.name.split(","))
     rotation = frame.rotation % 360 if frame is not None else 0
     size_wh = (frame.width, frame.height) if frame is not None else (stream.width, stream.height)
     width, height = reversed(size_wh) if rotation % 180 == 90 else size_wh
-    is_timed = not formats & _RAW_FORMATS
-    average = stream.average_rate if is_timed else stream.guessed_rate
-    frame_rate = constant_rate(average, (stream.guessed_rate, stream.base_rate))
+    is_timed = not formats & RAW_FORMATS
+    rates = find_rates(stream, times.times_s, is_timed=is_timed)
     duration_s, is_length_known = read_duration(container, stream) if is_timed else (None, False)
-    keeps_times = not container.format.flags & _TIME_JUMPS_FLAG
+    keeps_times = not container.format.flags & TIME_JUMPS_FLAG
     container_start_s = (container.start_time or 0) / av.time_base
-    has_times = is_timed and not formats & _GUESSED_TIMES_FORMATS
+    has_times = is_timed and not formats & GUESSED_TIMES_FORMATS
     first_s = max(container_start_s, read_first_time_s(stream, frame)) if has_times else container_start_s
     zero_s = first_s if keeps_times else first_s - read_start_s(stream, first_s)
     has_alpha, decoder = _find_alpha(stream, frame)
-    audio = next(iter(container.streams.audio), None)
+    audio = _heard_audio(container)
     info = VideoInfo(
         path=name,
         width=width,
         height=height,
-        frame_rate=frame_rate,
+        frame_rate=rates.rate,
         duration_s=duration_s,
-        frames_declared=count_declared(stream, duration_s, frame_rate, is_length_known=is_length_known),
+        frames_declared=count_frames(stream, duration_s, rates, is_length_known=is_length_known),
         rotation=rotation,
         audio=None if audio is None else _codec_name(audio) or "unknown",
-        warnings=tuple(_stream_warnings(stream, frame, has_alpha=has_alpha)),
+        pixel_aspect=_pixel_aspect(stream, rotation),
+        warnings=tuple(_stream_warnings(stream, frame, rates)),
     )
     return SourceStream(
         info=info,
         index=stream.index,
         decoder=decoder,
         has_alpha=has_alpha,
+        is_untagged_hd=_is_untagged_hd(frame),
         is_decodable=frame is not None,
-        is_timed=is_timed,
-        is_even=frame_rate in (stream.guessed_rate, stream.base_rate),
-        is_seekable=bool(formats & _SEEKABLE_FORMATS),
+        is_timed=is_timed and not rates.is_bounded,
+        is_even=rates.is_even,
+        source_rate=rates.source_rate,
+        times=times,
+        is_seekable=bool(formats & _SEEKABLE_FORMATS) and not rates.is_bounded,
         keeps_times=keeps_times,
         container_start_s=container_start_s,
         first_time_s=first_s - container_start_s,
@@ -264,6 +298,24 @@ def _describe_stream(
         audio_index=None if audio is None else audio.index,
         audio_start_s=container_start_s if audio is None else read_start_s(audio, container_start_s),
     )
+
+
+def _heard_audio(container: InputContainer) -> AudioStream | None:
+    """The track that players choose: the default one, else the first."""
+    tracks = container.streams.audio
+    return next((track for track in tracks if track.disposition & Disposition.default), next(iter(tracks), None))
+
+
+def _pixel_aspect(stream: VideoStream, rotation: int) -> Fraction:
+    """Width of a pixel over its height, in upright frames; 1 where that is not said, or cannot be."""
+    ratio = stream.sample_aspect_ratio
+    if not ratio or not Fraction(1, _MOST_STRETCHED) <= ratio <= _MOST_STRETCHED:
+        return Fraction(1)
+    return 1 / ratio if rotation % 180 == 90 else ratio
+
+
+def _is_untagged_hd(frame: VideoFrame | None) -> bool:
+    return frame is not None and not frame.format.is_rgb and frame.colorspace == _UNTAGGED and frame.height >= _HD_LINES
 
 
 def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, str | None]:
@@ -275,10 +327,14 @@ def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, st
     return pixel_format is not None and any(part.is_alpha for part in pixel_format.components), None
 
 
-def _stream_warnings(stream: VideoStream, frame: VideoFrame | None, *, has_alpha: bool) -> list[str]:
+def _stream_warnings(stream: VideoStream, frame: VideoFrame | None, rates: Rates) -> list[str]:
     warnings = []
-    if has_alpha:
-        warnings.append("the video has an alpha channel: it was composited on black")
+    if rates.is_bounded:
+        slower = float(rates.source_rate / rates.rate)
+        warnings.append(
+            f"the video has {float(rates.source_rate):.6g} frames per second: all are shown, at {float(rates.rate):g}, "
+            f"so that it takes {slower:.3g} times as long"
+        )
     transfer = _HDR_TRANSFERS.get(int(stream.codec_context.color_trc or 0))
     if transfer is not None:
         warnings.append(
@@ -286,7 +342,4 @@ def _stream_warnings(stream: VideoStream, frame: VideoFrame | None, *, has_alpha
         )
     if frame is not None and frame.interlaced_frame:
         warnings.append("the video is interlaced: its fields were not separated, edges in motion look combed")
-    ratio = stream.sample_aspect_ratio
-    if ratio and abs(ratio - 1) > _UNSEEN_STRETCH:  # scaling to whole pixels leaves a little nearly everywhere
-        warnings.append(f"the pixels of the video are not square ({ratio}): frames are kept as stored")
     return warnings

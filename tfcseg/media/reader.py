@@ -1,26 +1,27 @@
 """Frames of a video file, a stream or a folder of images, and the video that is written from frames.
 
-ffmpeg decodes to a constant rate, upright, 8-bit RGB. Each frame arrives as a PPM picture: it names its own size, so
-nothing is misread when a file says one size and holds another.
+ffmpeg decodes to upright, 8-bit RGB; pictures and their times come to a constant rate here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
 
 from tfcseg.errors import InputError
-from tfcseg.media.ffmpeg import FfmpegProcess, check_address, input_arguments, is_address
-from tfcseg.media.frames import MAX_PIXELS, Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
+from tfcseg.media.decoding import Pictures, decode_arguments, longest_gap
+from tfcseg.media.ffmpeg import FfmpegProcess, check_address, is_address
+from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
 from tfcseg.media.images import DEFAULT_FRAME_RATE, IMAGE_SUFFIXES, open_images, probe_images
 from tfcseg.media.probing import SourceStream, probe_address, probe_file
 from tfcseg.media.streams import StreamFeed, probe_stream
+from tfcseg.media.timing import Pace
 from tfcseg.media.writer import VideoWriter
 
 __all__ = [
@@ -35,15 +36,7 @@ __all__ = [
     "read_frames",
 ]
 
-_EXACT_RGB = "scale=flags=bicubic+accurate_rnd+full_chroma_int,format=gbrp"
-"""Converts with the matrix and range that the stream names, to the nearest level. Planar RGB comes first because
-swscale is three times faster to it than to packed RGB under these flags; packing it is nearly free."""
-_SEEK_MARGIN_S = 1.0
-"""Seeking may land after a frame that is shown at the time asked for; starting this much earlier cannot."""
-_LONGEST_DECODED_LEAD_S = 5.0
-_LONGEST_GAP_S, _SHORTEST_GAP_S = 3600, 60
-"""Longest pause between two frames that is believed: that of a stream of unknown length, and of a very short one."""
-_MOST_REPEATED = 500_000
+_ROUNDING_S = 0.001
 
 
 def probe(path: str | Path, *, allow_network: bool = False) -> VideoInfo:
@@ -133,7 +126,7 @@ def _is_stream(path: Path) -> bool:
 def _open_stream(
     stream: SourceStream, feed: StreamFeed | None, start_s: float | None, end_s: float | None
 ) -> FrameSource:
-    wanted = select_frames(stream.info.frame_rate, start_s, end_s, first_time_s=stream.first_time_s)
+    wanted = select_frames(stream.source_rate, start_s, end_s, first_time_s=stream.first_time_s)
     warnings = list(stream.info.warnings)
     running: list[FfmpegProcess] = []
 
@@ -155,82 +148,83 @@ def _decode(
 
     The process is put into ``running``, so that it can be stopped while a frame is waited for.
     """
-    rate = stream.info.frame_rate
-    count = 0
-    arguments = _decode_arguments(stream, wanted, is_piped=feed is not None)
-    # Left from the inside out: the feed can end only after ffmpeg has, which it may be waiting for.
-    with (
-        contextlib.nullcontext() if feed is None else contextlib.closing(feed),
-        FfmpegProcess(arguments, writes_input=feed is not None, reads_output=True) as process,
-    ):
+    times_end, decoder_end = os.pipe()
+    with contextlib.ExitStack() as stack:
+        pictures = Pictures(stream, stack.enter_context(os.fdopen(times_end, "rb")))
+        try:
+            arguments = decode_arguments(stream, wanted, decoder_end, is_piped=feed is not None)
+            # Left from the inside out: the feed can end only after ffmpeg has, which it may be waiting for.
+            stack.enter_context(contextlib.nullcontext() if feed is None else contextlib.closing(feed))
+            process = stack.enter_context(
+                FfmpegProcess(arguments, writes_input=feed is not None, reads_output=True, passes=decoder_end)
+            )
+        finally:
+            os.close(decoder_end)
         running.append(process)
         if feed is not None:
             feed.start(process)
-        while (image := _read_ppm(process.output)) is not None:
-            time_s = stream.first_time_s + float((wanted.first + count) / rate)
-            yield Frame(count, time_s, image, is_held=False)
+        count, counted = 0, _Counts()
+        for position, image, is_held in _at_constant_rate(pictures.read(process.output), stream, wanted, counted):
+            time_s = stream.first_time_s + float(position / stream.source_rate)
+            yield Frame(count, time_s, image, is_held)
             count += 1
-        status = process.wait()
-        _check_end(stream, wanted, count, status, process)
-        warnings.extend(_end_warnings(stream, wanted, count, process))
+        words = ""
+        if counted.has_ended:
+            status, words = process.wait(), process.last_words()
+            _check_end(stream, wanted, count, status, words)
+        warnings.extend(_end_warnings(stream, wanted, count, counted, words))
+        if pictures.had_alpha:
+            warnings.append("the video has an alpha channel: it was composited on black")
 
 
-def _decode_arguments(stream: SourceStream, wanted: FrameRange, *, is_piped: bool) -> list[str]:
-    """Arguments for ffmpeg: one video stream, from the first wanted frame on, at a constant rate, as PPM pictures."""
-    rate = stream.info.frame_rate
-    lead_s = float(wanted.first / rate)
-    options = ["-max_pixels", str(MAX_PIXELS), "-dts_error_threshold", f"{_longest_gap(stream.info) / 30:.6f}"]
-    options += [] if stream.decoder is None else ["-c:v", stream.decoder]
-    options += ["-copyts"] if stream.keeps_times else []
-    options += [] if stream.is_timed else ["-r", str(rate)]
-    if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
-        options += ["-noaccurate_seek", "-ss", f"{stream.first_time_s + lead_s - _SEEK_MARGIN_S:.6f}"]
-    # Rather a number than STARTPTS: ffmpeg builds its filters anew when the size of the frames changes on the way.
-    origin = "STARTPTS" if stream.decoder_zero_s is None else f"{stream.decoder_zero_s:.6f}/TB"
-    timing = f"setpts=round(PTS-{origin})"  # some containers count in whole frames
-    if wanted.first:
-        # Times are rounded, at worst to whole frames: this is nearer to the first wanted frame than to the one before.
-        timing += f",trim=start={lead_s - 0.4 / float(rate):.6f},setpts=round(PTS-{lead_s:.6f}/TB)"
-    colours = _EXACT_RGB
-    if stream.has_alpha:
-        colours = colours.replace("gbrp", "gbrap") + ",premultiply=inplace=1"
-    limit = [] if wanted.length is None else ["-frames:v", str(wanted.length)]
-    return [
-        *("-progress", "pipe:2"),
-        *input_arguments("-" if is_piped else stream.info.path, options),
-        *("-map", f"0:{stream.index}", "-vf", f"{timing},{colours},scale,format=rgb24", "-r", str(rate), *limit),
-        *("-f", "image2pipe", "-c:v", "ppm", "pipe:1"),
-    ]
+@dataclass(slots=True)
+class _Counts:
+    """What became of the frames of a source."""
+
+    repeated: int = 0
+    dropped: int = 0
+    has_ended: bool = False
+    """The source has; not only the range that was asked for."""
 
 
-def _longest_gap(info: VideoInfo) -> int:
-    """How many frames may be repeated for one that is late, before its time is taken for damage and it is left out.
+def _at_constant_rate(
+    pictures: Iterable[tuple[float | None, Image]], stream: SourceStream, wanted: FrameRange, counted: _Counts
+) -> Iterator[tuple[int, Image, bool]]:
+    """Position in the constant-rate sequence, image, and whether it is that of the frame before, for all ``wanted``."""
+    pace = Pace(stream.info.frame_rate, longest_gap(stream.info))
+    stop = math.inf if wanted.length is None else wanted.first + wanted.length
+    position, is_shown = wanted.first, False
+    last: Image | None = None
+    last_s: float | None = None
+    for number, (time_s, image) in enumerate(pictures):
+        place = number if time_s is None else pace.place(time_s)
+        if place is None:
+            counted.dropped += 1
+            continue
+        held = image if last is None else last
+        while position < min(place, stop):
+            yield position, held, is_shown
+            counted.repeated += is_shown
+            position, is_shown = position + 1, True
+        last, last_s, is_shown = image, time_s, False
+        if position >= stop:
+            return
+        if place == position:
+            yield position, image, False
+            position, is_shown = position + 1, True
+    counted.has_ended = True
+    times = stream.times
+    if last is None or last_s is None or not times.times_s or last_s < times.times_s[-1] - _ROUNDING_S:
+        return
+    while position < min(stop, round((last_s + times.last_duration_s) * stream.info.frame_rate)):
+        yield position, last, is_shown
+        counted.repeated += is_shown
+        position, is_shown = position + 1, True
 
-    One wrong bit in a time would otherwise fill years with copies of a frame.
-    """
-    longest_s = _LONGEST_GAP_S if info.duration_s is None else max(_SHORTEST_GAP_S, info.duration_s)
-    return max(1, min(_MOST_REPEATED, int(longest_s * info.frame_rate)))
 
-
-def _read_ppm(pipe: BinaryIO) -> Image | None:
-    """Read the next picture, (H, W, 3) RGB in memory of its own; None at the end or if the picture is cut off."""
-    if pipe.readline() != b"P6\n":
-        return None
-    width, height = (int(number) for number in pipe.readline().split())
-    pipe.readline()  # the largest value, 255
-    image = np.empty((height, width, 3), np.uint8)
-    unread = image.data.cast("B")
-    while unread:
-        size = pipe.readinto(unread)  # type: ignore[attr-defined]
-        if not size:
-            return None
-        unread = unread[size:]
-    return image
-
-
-def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int, process: FfmpegProcess) -> None:
+def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int, words: str) -> None:
     """InputError if there were no frames at all, or if the decoder did not end by itself."""
-    name, words = stream.info.path, process.last_words()
+    name = stream.info.path
     if status < 0:
         raise InputError(f"{name}: the decoder died after {count} frames: {words}")
     if count:
@@ -240,19 +234,18 @@ def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int
     raise InputError(f"{name}: no frame could be decoded{_in_brackets(words)}")
 
 
-def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, process: FfmpegProcess) -> list[str]:
+def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted: _Counts, words: str) -> list[str]:
     """Say what is known only when the frames have ended: uneven times, damage, and an early end."""
-    info, words = stream.info, process.last_words()
+    info = stream.info
     warnings = []
-    repeated, dropped = (int(process.progress.get(f"{kind}_frames", 0)) for kind in ("dup", "drop"))
-    if words and stream.is_even and repeated:
-        warnings.append(f"the video is damaged: {repeated} frames repeated for others that were lost ({words})")
-    elif repeated or dropped:
+    if words and stream.is_even and counted.repeated:
+        warnings.append(f"the video is damaged: {counted.repeated} frames repeated for others that were lost ({words})")
+    elif counted.repeated or counted.dropped:
         warnings.append(
             f"the video has a variable frame rate: decoded at a constant {float(info.frame_rate):.5g} frames per "
-            f"second, {repeated} frames repeated and {dropped} dropped"
+            f"second, {counted.repeated} frames repeated and {counted.dropped} dropped"
         )
-    missing = _missing_frames(stream, wanted, count)
+    missing = _missing_frames(stream, wanted, count) if counted.has_ended else 0
     if missing and (stream.is_length_known or words):
         warnings.append(
             f"decoded {count} of about {count + missing} frames: the file is cut off or damaged{_in_brackets(words)}"

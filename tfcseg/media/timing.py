@@ -1,10 +1,12 @@
 """What a container says of times: its rate, where it starts and how long it lasts, as far as that can be true.
 
-Times are seconds, counted from the container's own zero.
+Times are seconds, counted from the container's own zero, those of frames from the first one.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import av
@@ -13,24 +15,104 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-_USUAL_RATES = tuple(Fraction(n) for n in (24, 25, 30, 50, 60)) + tuple(Fraction(n * 1000, 1001) for n in (24, 30, 60))
+_NTSC = Fraction(1000, 1001)
+_USUAL_RATES = tuple(map(Fraction, (24, 25, 30, 48, 50, 60, 100, 120, 240)))
+_USUAL_RATES += tuple(rate * _NTSC for rate in _USUAL_RATES)
 _DEFAULT_RATE = Fraction(25)
-_MIN_RATE, _MAX_RATE = Fraction(1, 100_000), Fraction(1000)
+_MIN_RATE, MAX_RATE = Fraction(1, 100_000), Fraction(1000)
+_FINER_RATES = tuple(
+    Fraction(rate)
+    for rate in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)
+)
+"""Rates of a video whose frames are not evenly spaced, where it names none: what is finer than the last is bounded."""
+_LARGEST_TERM = 1_000_000  # ffmpeg rounds rates of larger numbers
 _LONGEST_VIDEO_S = 1e8  # three years
+
+_SAME_PLACE = 0.75  # of a frame's time; times are rounded, and a recorder's clock is not exact
+_LATEST_S = 0.1  # nobody notices that a picture is so late beside the sound
+_TIME_RESET_S = 1.0
+_SEEN_SHIFT_S, _ROUNDING_S = 0.04, 0.002
+
+
+class Pace:
+    """Places of frames, which come with their times, in a sequence of constant ``rate``: every frame has its own.
+
+    A frame that comes a little too early for that is put after the one before. ``longest_gap`` is how many places may
+    be left out before a frame: a time that is further away is taken for damage.
+    """
+
+    def __init__(self, rate: Fraction, longest_gap: int | None = None) -> None:
+        self._rate, self._longest_gap = float(rate), longest_gap
+        self._shift_s = 0.0
+        self._last_s = -math.inf
+        self._next: int | None = None
+
+    def place(self, time_s: float) -> int | None:
+        """Place of the frame shown at ``time_s``, counted from frame 0; None if it has to be left out."""
+        exact = (time_s + self._shift_s) * self._rate
+        if self._next is None:
+            self._next = max(0, round(exact))
+        place = self._next if abs(exact - self._next) < _SAME_PLACE else round(exact)
+        late_s = (self._next - exact) / self._rate
+        if place < self._next:
+            if time_s < self._last_s - _ROUNDING_S or late_s > _TIME_RESET_S:  # times begin anew
+                self._shift_s += late_s
+            elif late_s > max(_LATEST_S, 2 / self._rate):
+                self._last_s = time_s
+                return None
+            place = self._next
+        if self._longest_gap is not None and place - self._next > self._longest_gap:
+            place = self._next
+        self._next, self._last_s = place + 1, time_s
+        return place
 
 
 def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Fraction:
-    """Choose the rate at which a stream is decoded: its average rate, as the exact number that it stands for.
+    """The rate of a stream of evenly spaced frames: their average, as the exact number that it stands for.
 
     An average is measured over rounded times (59.94 comes as 2997/50 or 59939/1000), so a nominal or usual rate that
     is close enough replaces it. An average far above the nominal rate counts empty packets, as AVI has them.
     """
-    known = [rate for rate in nominal if rate is not None and _MIN_RATE <= rate <= _MAX_RATE]
-    if average is None or not _MIN_RATE <= average <= min([_MAX_RATE, *(2 * rate for rate in known)]):
+    known = [rate for rate in nominal if rate is not None and _MIN_RATE <= rate <= MAX_RATE]
+    if average is None or not _MIN_RATE <= average <= min([MAX_RATE, *(2 * rate for rate in known)]):
         return known[0] if known else _DEFAULT_RATE
     close = [rate for rate in _USUAL_RATES if abs(rate - average) <= average / 2000]
     close += [rate for rate in known if abs(rate - average) <= average / 200]
-    return close[0] if close else average.limit_denominator(_MIN_RATE.denominator)
+    return close[0] if close else average.limit_denominator(min(_MIN_RATE.denominator, int(_LARGEST_TERM / average)))
+
+
+def lossless_rate(times_s: Sequence[float], even: Fraction, nominal: tuple[Fraction | None, ...]) -> Fraction:
+    """The rate at which each of the frames shown at ``times_s`` has a place of its own, near to its time.
+
+    It is ``even``, the rate of evenly spaced frames, if that does; else what the container names, or the lowest usual
+    rate. Bounded: frames that come closer together than the fastest of these may be late, or be left out.
+    """
+    named = sorted({rate for rate in nominal if rate is not None and even < rate <= _FINER_RATES[-1]})
+    finer = [rate for rate in _FINER_RATES if rate > even]
+    for rate in (even, *named, *finer):
+        if _has_place_for_all(times_s, rate, max(_ROUNDING_S, min(1 / float(rate), _SEEN_SHIFT_S))):
+            return rate
+    for rate in (*named, *finer):
+        if _has_place_for_all(times_s, rate, _LATEST_S):
+            return rate
+    return max(even, _FINER_RATES[-1])
+
+
+def _has_place_for_all(times_s: Sequence[float], rate: Fraction, most_shifted_s: float) -> bool:
+    pace = Pace(rate)
+    for time_s in times_s:
+        place = pace.place(time_s)
+        if place is None or abs(place / float(rate) - time_s) > most_shifted_s:
+            return False
+    return True
+
+
+def count_places(times_s: Sequence[float], rate: Fraction) -> int:
+    """How many frames at ``rate`` show all frames of ``times_s``."""
+    pace, places = Pace(rate), 0
+    for time_s in times_s:
+        places = max(places, (pace.place(time_s) or 0) + 1)
+    return places
 
 
 def read_start_s(stream: Stream, otherwise: float) -> float:
@@ -48,17 +130,25 @@ def read_first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
 
 
 def read_duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
-    """Seconds, and whether they are this stream's own; Matroska tells the container's, and a tag for each stream."""
-    own_s = _believable_s(_own_duration_s(stream))
-    if own_s is not None:
+    """Seconds, and whether they are this stream's own; Matroska tells the container's, and a tag for each stream.
+
+    Both of these are when it ends: a part that was cut from the middle keeps its times.
+    """
+    if stream.duration is not None and stream.time_base is not None:
+        own_s = _believable_s(float(stream.duration * stream.time_base))
+        if own_s is not None:
+            return own_s, True
+    tagged_s = _tagged_end_s(stream)
+    if tagged_s is not None and (own_s := _believable_s(tagged_s - max(0.0, read_start_s(stream, 0.0)))) is not None:
         return own_s, True
-    whole_s = None if container.duration is None else _believable_s(container.duration / av.time_base)
+    if container.duration is None:
+        return None, False
+    start_s = max(0, container.start_time or 0) / av.time_base if "matroska" in container.format.name else 0.0
+    whole_s = _believable_s(container.duration / av.time_base - start_s)
     return whole_s, whole_s is not None and len(container.streams) == 1
 
 
-def _own_duration_s(stream: VideoStream) -> float | None:
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
+def _tagged_end_s(stream: VideoStream) -> float | None:
     try:
         hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
         return float(hours) * 3600 + float(minutes) * 60 + float(seconds)

@@ -28,6 +28,7 @@ _COLOURS = (
     ",format=yuv420p,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
 )
 _TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
+_LARGEST_ASPECT_TERM = 65535
 _ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p")
 
 
@@ -44,8 +45,9 @@ class VideoWriter:
 
     As a context manager it closes at the end of the block, and aborts when the block is left by an exception.
     ``audio_from`` names the source whose sound is added, cut to ``start_s`` … ``end_s`` of it. An odd height or width
-    is padded to the next even number by repeating the last row or column. OutputError, which calls the video ``named``
-    if it is only a part of that, on any failure to write. What is complete is on disk, whatever happens to the machine.
+    is padded to the next even number by repeating the last row or column. Players show pixels ``pixel_aspect`` times as
+    wide as high. OutputError, which calls the video ``named`` if it is only a part of that, on any failure to write.
+    What is complete is on disk, whatever happens to the machine.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class VideoWriter:
         *,
         size: tuple[int, int],
         frame_rate: Fraction,
+        pixel_aspect: Fraction = Fraction(1),
         audio_from: str | Path | None = None,
         start_s: float | None = None,
         end_s: float | None = None,
@@ -69,7 +72,7 @@ class VideoWriter:
         self._video = _scratch(self.path, "video")
         self._check_target()
         self._encoder: FfmpegProcess | None = FfmpegProcess(
-            _encode_arguments(self._video, size, frame_rate), writes_input=True
+            _encode_arguments(self._video, size, frame_rate, pixel_aspect), writes_input=True
         )
 
     def __enter__(self) -> VideoWriter:
@@ -194,15 +197,17 @@ def _scratch(path: Path, part: str) -> Path:
     return path.with_name(f".tfcseg-{secrets.token_hex(4)}-{part}.mp4")
 
 
-def _encode_arguments(target: Path, size: tuple[int, int], frame_rate: Fraction) -> list[str]:
+def _encode_arguments(target: Path, size: tuple[int, int], frame_rate: Fraction, pixel_aspect: Fraction) -> list[str]:
     height, width = size
-    filters = [_COLOURS]
+    filters = [_COLOURS, f"setsar=sar={pixel_aspect}:max={_LARGEST_ASPECT_TERM}"]
     if height % 2 or width % 2:
         # The added row or column repeats its neighbour: black there would bleed into the picture's edge.
         edge = f"right={width % 2}:bottom={height % 2}:mode=smear"
-        filters = ["format=gbrp", f"pad={width + width % 2}:{height + height % 2}", f"fillborders={edge}", _COLOURS]
+        filters[:0] = ["format=gbrp", f"pad={width + width % 2}:{height + height % 2}", f"fillborders={edge}"]
+    # Times are numbers of frames, whatever the rate: as a rate alone, ffmpeg takes a usual one nearby for it.
+    numbered = [f"settb={1 / frame_rate}", "setpts=N"]
     return [
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(frame_rate)),
-        *("-i", "pipe:0", "-vf", ",".join(filters), *_ENCODER, *_TAGS),
+        *("-i", "pipe:0", "-vf", ",".join([*numbered, *filters]), "-r", str(frame_rate), *_ENCODER, *_TAGS),
         *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
     ]

@@ -33,6 +33,7 @@ class InputFacts:
     audio: str | None
     start_s: float | None = None  # of the part that was asked for; None: from the beginning
     end_s: float | None = None  # None: to the end
+    pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height
     frames_repeated: int = 0  # of those decoded, how many show the picture of the one before and were not computed
 
 

@@ -115,7 +115,7 @@ def _run_all(
 ) -> dict[str, Report]:
     """Every source that ``names`` stand for; BatchError at the end if some failed."""
     found = replace(find_inputs(names), is_batch=True)
-    loaded = open_model(model, options.device)
+    loaded = open_model(model, options.device, allow_network=options.allow_network)
     reports: dict[str, Report] = {}
     failures: dict[str, TfcsegError] = {}
     folders = output_folders(found, Path(output) if output is not None else None, resume=options.resume)
@@ -176,7 +176,7 @@ def _prepared(
     out: OutputDir, source: str | Path, model: str | Path | LoadedModel, options: RunOptions
 ) -> Iterator[_Job]:
     """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
-    loaded = open_model(model, options.device)
+    loaded = open_model(model, options.device, allow_network=options.allow_network)
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
     options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
     identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)

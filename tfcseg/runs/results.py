@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Legend, class_shares
+from tfcseg.drawing.legend import Legend
+from tfcseg.drawing.render import class_shares
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
@@ -296,19 +297,23 @@ class ResultWriter:
 
     def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
         plan, options = self._plan, self._options
-        # A folder of frames and a stream that is gone have no sound to take.
-        has_sound = plan.info.audio is not None and plan.info.path != "-"
-        sound = Sound(plan.info.path, *plan.range_s) if has_sound else None
+        sound = None if plan.info.audio is None else Sound(plan.info.path, *plan.range_s)
         videos = {
             name: PartedVideo(
-                getattr(plan.out, name), partial(plan.state.part, name), plan.info.frame_rate, sound, self._part_start
+                getattr(plan.out, name),
+                partial(plan.state.part, name),
+                plan.info.frame_rate,
+                sound,
+                self._part_start,
+                pixel_aspect=plan.info.pixel_aspect,
             )
             for name in options.videos
         }
-        legend = Legend(plan.labels, (plan.info.height, plan.info.width)) if options.legend else None
+        visible = options.visible(plan.labels)
+        always = () if visible is None else np.flatnonzero(visible).tolist()
+        legend = Legend(plan.labels, (plan.info.height, plan.info.width), always) if options.legend else None
         if legend is not None and checkpoint is not None and checkpoint.legend is not None:
             legend.restore(checkpoint.legend)
-        visible = options.visible(plan.labels)
         return RenderedVideos(videos, self._palette, alpha=options.alpha, visible=visible, legend=legend)
 
 

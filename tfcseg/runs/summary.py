@@ -192,6 +192,7 @@ def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
         info.rotation,
         facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
         *facts.range_s,
+        pixel_aspect=info.pixel_aspect,
         frames_repeated=summary.repeated,
     )
 
