@@ -50,6 +50,8 @@ REPORT_KEYS = {
         "correlation",
         "keyframe_position",
         "keyframe_carry",
+        "sides",
+        "keyframes",
         "latency",
         "device",
         "precision",
