@@ -67,7 +67,7 @@ REPORT_KEYS = {
         "keyframes",
         "pulse",
     },
-    "confidence": {"mean", "unsure", "unsure_below", "temperature"},
+    "confidence": {"mean", "unsure", "unsure_below", "temperature", "calibration_error"},
 }
 
 

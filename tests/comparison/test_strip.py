@@ -74,7 +74,7 @@ def test_every_panel_is_in_its_row_and_column():
     assert find(picture, first.image) == (tops[0], lefts[0] - (128 + steps[0] - 96))
     marked = picture[tops[3] + steps[0] :][:96, lefts[0] : lefts[0] + 128]
     assert np.array_equal((marked == (255, 64, 48)).all(-1), w < 0.8)
-    # A keyframe has neither similarities nor recomputed points.
+    # A keyframe has neither similarities nor updated points.
     column = picture[:, find(picture, first.image)[1] :][:, :128]
     for row in (3, 4):
         panel = column[tops[0] + row * steps[0] :][:96]

@@ -236,7 +236,22 @@ EDGE_CASES = (
         "test_network.py::test_an_address_needs_permission",
     ),
     _case(
-        34,
+        29,
+        "classes that are small, gone or chosen, in the legend",
+        "test_render.py::test_legend_lists_what_is_seen_and_nothing_else",
+        "test_render.py::test_legend_rows_stay_where_they_are_when_others_come_and_go",
+        "test_render.py::test_legend_always_names_chosen_classes",
+        "test_palette.py::test_any_two_colours_of_scenes_can_be_told_apart",
+    ),
+    _case(
+        30,
+        "a folder of results that is passed on, and opened in a small window",
+        "test_page_browser.py::test_the_source_plays_after_the_folder_was_passed_on",
+        "test_page_browser.py::test_a_click_on_a_moment_leaves_the_video_in_view",
+        "test_page_browser.py::test_names_of_classes_are_not_broken",
+    ),
+    _case(
+        31,
         "streams that are closed or full, variables that name no program, arguments that are empty",
         "test_standard_streams.py::test_a_run_is_finished_when_nobody_can_be_told",
         "test_standard_streams.py::test_what_a_full_stdout_cannot_take_is_told",
@@ -244,7 +259,7 @@ EDGE_CASES = (
         "test_standard_streams.py::test_empty_arguments_are_refused",
     ),
     _case(
-        35,
+        32,
         "inputs of the same name, in any order, again and again",
         "test_inputs.py::test_a_batch_in_another_order_and_with_others_does_only_what_is_new",
         "test_inputs.py::test_what_was_done_under_a_shorter_name_is_found",

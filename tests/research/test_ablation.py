@@ -106,13 +106,13 @@ def test_weights_are_what_their_names_say(network, clip, threshold):
 
 def test_points_are_repaired_from_what_was_not_interpolated(network, clip, threshold):
     reused = results(AblatedSegmenter(network, PLAIN), clip, "paper", threshold)
-    repaired = results(AblatedSegmenter(network, Variant(weight=0.0)), clip, "paper", threshold)
+    updated = results(AblatedSegmenter(network, Variant(weight=0.0)), clip, "paper", threshold)
     full = results(network, clip, "paper", threshold)
     is_below = (full.similarity < threshold)[:, None].expand_as(full.logits)
-    assert torch.equal(repaired.updated_fraction, full.updated_fraction)
-    assert torch.equal(repaired.logits[~is_below], reused.logits[~is_below])
+    assert torch.equal(updated.updated_fraction, full.updated_fraction)
+    assert torch.equal(updated.logits[~is_below], reused.logits[~is_below])
     for other in (reused, full):
-        assert (repaired.logits - other.logits)[is_below].abs().mean() > 1e-3
+        assert (updated.logits - other.logits)[is_below].abs().mean() > 1e-3
 
 
 @torch.inference_mode()

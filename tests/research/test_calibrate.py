@@ -39,7 +39,9 @@ def test_the_temperature_goes_into_the_card_and_no_tensor_changes(weights, still
     assert card.measured["temperature"] == pytest.approx(found["temperature"], abs=1e-4)
     assert card.measured["calibration_error"] == pytest.approx(found["error"], abs=0.01)
     assert card.measured["calibration_data"] == "cityscapes/test: 4 stills"
-    assert load_model(tmp_path / "out.safetensors").temperature == card.measured["temperature"]
+    loaded = load_model(tmp_path / "out.safetensors")
+    assert loaded.temperature == card.measured["temperature"]
+    assert loaded.calibration_error == pytest.approx(found["error"] / 100, abs=1e-4)
     before, after = (read_tensor_file(path).tensors for path in (weights, tmp_path / "out.safetensors"))
     assert before.keys() == after.keys()
     assert all((before[name] == after[name]).all() for name in before)

@@ -65,7 +65,7 @@ def test_speeds_stand_beside_their_ratios(result):
         "| MiT-B0, `image` | 4.00 | 4.00× | – | 3.00 | – | – |",
         "| MiT-B0, `tfc` | 6.00 | 6.00× | 1.50× | 5.00 | – | 1.67× |",
     ]
-    assert "random weights, 150 classes, network input 864×480, 10.0 % of the points recomputed." in text
+    assert "random weights, 150 classes, network input 864×480, 10.0 % of the points updated." in text
     machine = "Processor (cpu, 2 threads, of ours 2 intervals at a time, float32)"
     assert f"{machine}, torch 2.9, transformers 5.1 in float32, clip.mp4 at 854×480" in text
 

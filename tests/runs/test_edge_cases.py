@@ -103,8 +103,8 @@ def defined_tests(file):
 
 
 def test_every_case_has_tests_and_they_exist():
-    rows = [case.row for case in EDGE_CASES]
-    assert rows == sorted({*range(1, 29), *rows})
+    assert [case.row for case in EDGE_CASES] == list(range(1, len(EDGE_CASES) + 1))
+    assert len(EDGE_CASES) >= 32
     for case in EDGE_CASES:
         assert case.what
         assert case.tests

@@ -1,4 +1,4 @@
-"""Whole runs, file to files: contenders in turn, and what parts of ours cost by leaving them out."""
+"""Measure whole runs, file to files: contenders in turn, and the cost of parts by leaving them out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine could do at best: decoding, decoding and encoding, arithmetic; and what surrounds the network.
+"""Measure the machine's limits (decoding, encoding, arithmetic) and the time around the network.
 
 Letters: H W source image.
 """

@@ -74,7 +74,7 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Leave out or replace the steps of TFC one by one: mIoU, VC and recomputed points, beside the paper's numbers.
+    """Leave out or replace the steps of TFC one by one: mIoU, VC and updated points, beside the paper's numbers.
 
     Also says how well the similarity tells what changed.
 

@@ -1,4 +1,4 @@
-"""``tfcseg compare``: what TFC buys, on a video or on a VSPW folder."""
+"""``tfcseg compare``: modes of a model, on a video or on a VSPW folder."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _draw_frames(
 
 
 def _is_vspw(path: Path, split: str) -> bool:
-    """Whether ``path`` is meant to be a VSPW folder; what it lacks, if anything, the reader of the folder says."""
+    """Whether ``path`` looks like a VSPW folder; its reader says what is missing."""
     from tfcseg.evaluation.vspw import LABEL_FILE
 
     return (path / LABEL_FILE).is_file() or ((path / "data").is_dir() and (path / f"{split}.txt").is_file())
@@ -185,7 +185,7 @@ def _refuse_options(
 
 
 def _print_notes(result: Comparison, folder: Path) -> None:
-    """Where things are, and where to look."""
+    """Say where the results are."""
     for found in result.differences:
         print_line(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {folder / found.picture}")
     print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")

@@ -1,4 +1,4 @@
-"""``tfcseg models``: what is shipped, and what a model knows."""
+"""``tfcseg models``: list the shipped models, or show one."""
 
 from __future__ import annotations
 

@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 def was_given(context: typer.Context, name: str) -> bool:
-    """Whether the user gave the option himself."""
+    """Whether the option was given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def check_range(start: float | None, end: float | None) -> None:
-    """UsageError for a part of a video that holds nothing."""
+    """UsageError for an empty part of a video."""
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--end {end:g} is not after --start {start:g}")
 

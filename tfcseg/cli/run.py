@@ -212,7 +212,7 @@ def _print_summary(report: Report, folder: Path) -> None:
             else "not measured",
         ),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
-        *([("recomputed", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
+        *([("updated", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
@@ -227,8 +227,9 @@ def _label_change(stability: StabilityFacts) -> str:
 
 
 def _confidence(facts: ConfidenceFacts) -> str:
-    fitted = "" if facts.temperature != 1 else "; not calibrated"
-    return f"{_percent(facts.mean)}, {_percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}{fitted}"
+    error = facts.calibration_error
+    trust = "not calibrated" if error is None else f"calibration error {error:.1%}"
+    return f"{_percent(facts.mean)}, {_percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}; {trust}"
 
 
 def _largest(report: Report) -> list[Any]:

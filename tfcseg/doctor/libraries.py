@@ -1,4 +1,4 @@
-"""Python, the libraries that tfcseg stands on, and those that only some commands want."""
+"""Check Python, the required libraries and the optional ones."""
 
 from __future__ import annotations
 

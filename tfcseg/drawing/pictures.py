@@ -1,4 +1,4 @@
-"""Panels side by side: the original, what two modes make of it, and where they differ.
+"""Draw panels side by side: source, labels of two modes, and where they differ.
 
 Letters: H, W height and width of the video.
 """

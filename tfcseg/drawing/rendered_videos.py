@@ -1,4 +1,4 @@
-"""The videos of a run: frames with their classes drawn in, the same beside the source, and the source itself."""
+"""Write the videos of a run: overlay, side by side, and source."""
 
 from __future__ import annotations
 

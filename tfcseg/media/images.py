@@ -44,7 +44,7 @@ class _Folder(NamedTuple):
 
 
 class _Notes(NamedTuple):
-    """What was met on the way, told once at the end."""
+    """Problems met while reading, reported once at the end."""
 
     unreadable: list[str]
     fitted: list[str]

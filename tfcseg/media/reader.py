@@ -1,4 +1,4 @@
-"""Frames of a video file, a stream or a folder of images, and the video that is written from frames.
+"""Read frames of a video file, a stream or a folder of images.
 
 ffmpeg decodes to upright, 8-bit RGB; pictures and their times come to a constant rate here.
 """
@@ -179,7 +179,7 @@ def _decode(
 
 @dataclass(slots=True)
 class _Counts:
-    """What became of the frames of a source."""
+    """Counts of the frames of a source."""
 
     repeated: int = 0
     dropped: int = 0

@@ -1,4 +1,4 @@
-"""report.html: one run to look at. Video, timeline, the least stable moments, classes over time.
+"""Write report.html: video, timeline, least stable moments, classes over time.
 
 Pictures, data, style and script are inside the file; videos and masks are referenced beside it.
 """
@@ -46,6 +46,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
         "doubts": [_moment(drawn, report, recorder) for drawn in recorder.drawn_doubts()],
         "picture_wh": _picture_size(report),
         "views": views,
+        "has_source": any(view.key == "source" for view in views),
     }
     shares = _shares(recorder, classes)
     data = player_data(views, drawn, recorder.timeline, recorder.frame_rate, shares=shares)

@@ -27,7 +27,7 @@ ROWS = (
     ("flow consistency", "flow_consistency", "{:.2f} %"),
     ("labels changed from frame to frame", "label_change", "{:.2f} %"),
     ("same labels as `image`", "agreement", "{:.1f} %"),
-    ("points recomputed between keyframes", "updated_fraction", "{:.1f} %"),
+    ("points updated between keyframes", "updated_fraction", "{:.1f} %"),
     ("frames per second, network and labels", "model_fps", "{:.1f}"),
     ("frames per second, file to files", "fps", "{:.1f}"),
     ("GFLOPs per frame", "gflops_per_frame", "{:.2f}"),
@@ -145,7 +145,7 @@ def ablation_table(results: Sequence[dict[str, Any]]) -> str:
     parts = []
     for result in results:
         scores = list(SCORE_TITLES.values())
-        lines = _heading(["", *scores, "recomputed", *(f"paper: {score}" for score in scores), "like the paper"])
+        lines = _heading(["", *scores, "updated", *(f"paper: {score}" for score in scores), "like the paper"])
         for row in result["rows"]:
             cells = [_cell(row[key], "{:.1f}") for key in SCORE_TITLES]
             cells.append(_cell(row["updated_fraction"], "{:.1f} %"))
@@ -401,6 +401,6 @@ def _model_conditions(result: dict[str, Any]) -> str:
     height, width = result["resolution"]["network"]
     weights = "random weights, " if result["random_weights"] else ""
     share = result["updated_fraction"]
-    points = "" if share is None else f", {share:.1f} % of the points recomputed"
+    points = "" if share is None else f", {share:.1f} % of the points updated"
     classes = f"{weights}{result['model']['classes']} classes"
     return f"{_model_name(result)}: {classes}, network input {width}×{height}{points}."

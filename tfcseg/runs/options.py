@@ -1,4 +1,4 @@
-"""All that a run can be told, checked and in one piece."""
+"""The options of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output folder of a run: what may be written there, and replacing a file in one step."""
+"""The output folder of a run: its files, and checks before anything is written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MASK_MARK = (
 
 @dataclass(frozen=True, slots=True)
 class OutputDir:
-    """Where each result of a run lives below ``path``; ``is_new`` if the run made the folder."""
+    """Paths of a run's results below ``path``; ``is_new`` if the run made the folder."""
 
     path: Path
     is_new: bool = False
@@ -94,7 +94,7 @@ class OutputDir:
         return [path for path in files if os.path.lexists(path)] + self._pictures()
 
     def holds_frames(self) -> bool:
-        """Whether a run has come so far as to write anything of a frame."""
+        """Whether the folder holds results of any frame."""
         try:
             with self.frames_csv.open("rb") as file:
                 has_rows = bool(file.readline() and file.readline())

@@ -162,7 +162,7 @@ def run_video(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What a run needs before it touches a result: all of it was found to fit."""
+    """Everything a run needs, checked before it touches a result."""
 
     loaded: LoadedModel
     network: IntervalNetwork
@@ -219,7 +219,7 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
 
 @contextmanager
 def _advice(out: OutputDir) -> Iterator[None]:
-    """Let an error inside also say that the run can go on, if it can."""
+    """Add to an error inside that the run can be resumed, if it can."""
     try:
         yield
     except TfcsegError as error:

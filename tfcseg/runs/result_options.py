@@ -70,7 +70,7 @@ class ResultOptions:
 
     @property
     def writes_anything(self) -> bool:
-        """Whether there is any result at all."""
+        """Whether any result is written."""
         files = self.masks, self.confidence, self.frames_csv, self.report, self.page
         return any(files) or bool(self.videos)
 

@@ -1,4 +1,4 @@
-"""Which results a run writes, where, and whether they are still there when it goes on.
+"""Which results a run writes and where, and whether a resumed run still finds them.
 
 Letters: K classes.
 """
@@ -43,7 +43,7 @@ def check_mask_names(options: ResultOptions, info: VideoInfo) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ResultPlan:
-    """What is written, where, and of which video."""
+    """The results of one run on one video."""
 
     options: ResultOptions
     out: OutputDir
@@ -59,7 +59,7 @@ class ResultPlan:
     """Whether keyframes take anything over from the one before."""
 
     def is_intact(self, checkpoint: Checkpoint) -> bool:
-        """Whether everything is still on disk that was written before ``checkpoint``."""
+        """Whether everything written before ``checkpoint`` is still on disk."""
         frames, pictures = checkpoint.frames, self.state.pictures(checkpoint.frames)
         parts = range(0, checkpoint.part_start, self.part_frames)
         files = [self.state.part(name, first) for name in self.options.videos for first in parts]
@@ -96,11 +96,11 @@ class ResultPlan:
         return folder / mask_name(self.info.names[index]) if self.is_named_by_source else numbered(folder, index)
 
     def restore_carried(self, checkpoint: Checkpoint) -> HandedOn | None:
-        """What the keyframe after ``checkpoint`` takes over; OutputError if it is missing or damaged."""
+        """Load what the keyframe after ``checkpoint`` takes over; OutputError if it is missing or damaged."""
         return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
 
     def restore_recorder(self, checkpoint: Checkpoint) -> PageRecorder:
-        """What report.html needs of the frames before ``checkpoint``; OutputError if it is missing or damaged."""
+        """Load what report.html needs of the frames before ``checkpoint``; OutputError if it is missing or damaged."""
         folder = self.state.pictures(checkpoint.frames)
         palette, rate = self.labels.palette_array(), self.info.frame_rate
         return PageRecorder.restore(folder, palette, rate, self.options.unsure_below)

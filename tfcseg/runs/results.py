@@ -1,4 +1,4 @@
-"""What a run writes: render → write → report, frame by frame, and checkpoints from which it can go on."""
+"""Write a run's results frame by frame (render → write → report), and checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class ResultWriter:
         warnings: tuple[str, ...],
         compile_s: float | None = None,
     ) -> RunFacts:
-        """What is to be reported besides the totals, after ``close``."""
+        """Facts for the report besides the totals; valid after ``close``."""
         return RunFacts(
             model,
             options,
@@ -224,7 +224,7 @@ class ResultWriter:
             self._last = frame.labels
 
     def _wall_s(self) -> float:
-        """How long the run takes so far, with those that it continues."""
+        """Seconds of this run so far, with those of the runs that it resumes."""
         return time.perf_counter() - self._started_s
 
     def _end_part(self) -> None:

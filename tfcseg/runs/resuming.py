@@ -1,4 +1,4 @@
-"""Whether a run may go on where another one stopped: only if it is the same run."""
+"""Check that a run may be resumed: only if it is the same run."""
 
 from __future__ import annotations
 

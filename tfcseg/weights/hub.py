@@ -84,7 +84,7 @@ def _fetch(name: HubName, shown: str, say: Callable[[str], None]) -> Path:
 
 @contextmanager
 def _told(shown: str) -> Iterator[None]:
-    """Let what goes wrong inside be a WeightsError of one line."""
+    """Turn errors inside into a WeightsError of one line."""
     try:
         yield
     except Exception as error:  # its HTTP library, and so what that raises, changes with its versions

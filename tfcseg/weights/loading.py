@@ -1,4 +1,4 @@
-"""Weights: one safetensors file per model with its card inside, and the registry of those that come with the tool."""
+"""Load and save weights: one safetensors file per model, with its card inside."""
 
 from __future__ import annotations
 
@@ -75,6 +75,12 @@ class LoadedModel:
         """What logits are divided by before they say how sure labels are."""
         value = self.card.measured.get(TEMPERATURE)
         return float(value) if isinstance(value, int | float) and value > 0 else 1.0
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error on held-out stills, as a share; None if it was never measured."""
+        value = self.card.measured.get(CALIBRATION_ERROR)
+        return value / 100 if isinstance(value, int | float) else None
 
     @property
     def labels(self) -> LabelSet:

@@ -1,4 +1,4 @@
-"""SegFormers as they are published: a safetensors or PyTorch file, or a Hugging Face folder with its config.json."""
+"""Read published SegFormers: a safetensors or PyTorch file, or a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OFFERED = 3
 
 
 class SegformerFile(NamedTuple):
-    """Tensors under their published names, and what came along with them."""
+    """Tensors under their published names, with the data that came along."""
 
     path: Path
     """Of the weights, also if a folder was asked for."""
