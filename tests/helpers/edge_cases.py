@@ -259,4 +259,21 @@ EDGE_CASES = (
         "test_page_browser.py::test_a_click_on_a_moment_leaves_the_video_in_view",
         "test_page_browser.py::test_names_of_classes_are_not_broken",
     ),
+    _case(
+        31,
+        "streams that are closed or full, variables that name no program, arguments that are empty",
+        "test_standard_streams.py::test_a_run_is_finished_when_nobody_can_be_told",
+        "test_standard_streams.py::test_what_a_full_stdout_cannot_take_is_told",
+        "test_standard_streams.py::test_a_variable_that_names_no_program_is_one_line",
+        "test_standard_streams.py::test_empty_arguments_are_refused",
+    ),
+    _case(
+        32,
+        "inputs of the same name, in any order, again and again",
+        "test_inputs.py::test_a_batch_in_another_order_and_with_others_does_only_what_is_new",
+        "test_inputs.py::test_what_was_done_under_a_shorter_name_is_found",
+        "test_inputs.py::test_a_folder_that_holds_another_input_is_left_alone",
+        "test_inputs.py::test_folders_differ_and_do_not_depend_on_the_order",
+        "test_resume.py::test_a_finished_run_says_so_and_is_not_touched",
+    ),
 )

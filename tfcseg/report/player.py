@@ -45,6 +45,8 @@ class View:
     """Time of the first frame in the video."""
     of: tuple[str, ...] = ()
     """Keys of the videos of a wipe: left, right."""
+    names: tuple[str, ...] = ()
+    """Files of the images, if they are not called by number."""
     is_first: bool = False
     """Shown when the page opens."""
 
