@@ -41,7 +41,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("name", ["run", "eval", "compare", "train", "bench", "publish", "doctor"])
+@pytest.mark.parametrize("name", ["run", "eval", "compare", "train", "bench", "doctor"])
 def test_every_command_that_runs_a_network_can_tell(name):
     names = {option for parameter in get_command(app).commands[name].params for option in parameter.opts}
     assert {"-v", "--verbose", "--log-file"} <= names

@@ -1,6 +1,5 @@
 """The README tells the truth: its tables are the measurements, its commands and options exist, its Python runs."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -11,24 +10,20 @@ from typer.main import get_command
 
 import tfcseg
 from tfcseg.cli import app
+from tfcseg.research import tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def load_tables():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "assets" / "tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    return tables
+PAGES = [
+    (ROOT / "assets" / f"{name}.md").read_text(encoding="utf-8") for name in ("commands", "measurements", "training")
+]
 
 
 def test_tables_are_the_committed_measurements():
-    tables = load_tables()
     assert tables.MARKED.search(README)
-    for document in tables.DOCUMENTS:
+    for document in tables.documents(ROOT):
         text = document.read_text(encoding="utf-8")
-        assert tables.with_tables(text) == text, "run python assets/tables.py"
+        assert tables.with_tables(text, ROOT) == text, "run tfcseg research tables"
 
 
 def test_measurements_were_made_with_the_shipped_model():
@@ -46,15 +41,18 @@ def test_measurements_were_made_with_the_shipped_model():
 
 
 def commands():
-    inline = re.findall(r"`(tfcseg [^`]+)`", README)
-    shown = re.findall(r"^\$ (.+)$", README, flags=re.MULTILINE)
+    text = "\n".join([README, *PAGES])
+    inline = re.findall(r"`(tfcseg [^`]+)`", text)
+    shown = re.findall(r"^\$ (.+)$", text, flags=re.MULTILINE)
     return inline + [part.strip() for line in shown for part in line.split("&&") if part.strip().startswith("tfcseg")]
 
 
 @pytest.mark.parametrize("line", commands())
 def test_commands_and_options_exist(line):
-    words = [word.replace("...", "") for word in shlex.split(line.replace("\\|", "|"))]
+    words = [word.replace("...", "") for word in shlex.split(line.replace("\\|", "|"), comments=True)]
     command = get_command(app).commands[words[1]]
+    if words[1] == "research":
+        command = command.commands[words.pop(2)]
     known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
     for word in words[2:]:
         if word.startswith("-") and word != "-":
@@ -64,7 +62,7 @@ def test_commands_and_options_exist(line):
 def test_options_of_the_table_exist():
     run = get_command(app).commands["run"]
     known = {name for option in run.params for name in (*option.opts, *option.secondary_opts)}
-    rows = re.findall(r"^\| `(--[a-z].*?) \|", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(--[a-z].*?) \|", README + PAGES[0], flags=re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"--[a-z-]+", row)}
     assert len(named) > 8
     assert named <= known
@@ -93,7 +91,7 @@ def test_public_names_exist():
 
 
 def test_files_speak_of_the_project_alone():
-    tracked = [README, (ROOT / "CHANGELOG.md").read_text(), (ROOT / "assets" / "README.md").read_text()]
+    tracked = [README, *PAGES, (ROOT / "CHANGELOG.md").read_text(), (ROOT / "assets" / "README.md").read_text()]
     tracked += [path.read_text(encoding="utf-8") for path in (ROOT / "assets" / "results").glob("*.json")]
     for text in tracked:
         assert not re.search(r"/(home|root|tmp|work|Users)/", text)

@@ -107,8 +107,13 @@ def test_a_program_may_be_named_without_its_path(monkeypatch):
             ("run", "a.mp4", "-o", ""),
             ("run", "a.mp4", "--model="),
         ),
-        *(("run", "a.mp4", "--classes", ""), ("eval", ""), ("compare", ""), ("train", "", "-o", "x"), ("strip", "")),
-        *(("bench", ""), ("publish", "", "--name", "x", "--measure", "y"), ("ablate", ""), ("",)),
+        *(("run", "a.mp4", "--classes", ""), ("eval", ""), ("compare", ""), ("train", "", "-o", "x")),
+        *(
+            ("bench", ""),
+            ("research", "publish", "", "--name", "x", "--measure", "y"),
+            ("research", "ablate", ""),
+            ("",),
+        ),
     ],
 )
 def test_empty_arguments_are_refused(tmp_path, monkeypatch, arguments):

@@ -1,4 +1,4 @@
-"""Keep memory that was freed, in one heap of large pages: maps of a network come and go with every frame.
+"""Keep freed memory in one heap of large pages, since a network's maps come and go with every frame.
 
 glibc gives large blocks back to the system at once, and the next frame's first touch of every page is a fault that the
 kernel answers with zeroed memory. It also gives every thread a heap of its own, none of which can use what another one

@@ -1,4 +1,4 @@
-"""Names as people type them: the case does not matter, and whoever mistyped one is told what he may have meant."""
+"""Find names in any case, and suggest close matches for mistyped ones."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from tfcseg.errors import UsageError
 
 _CLOSE, _AS_CLOSE = 0.5, 0.1
-"""How like a word (0…1) a name must be to be offered, and how much less like it than the nearest one it may be."""
+"""Least similarity (0 to 1) of a suggestion, and how far it may lie below the closest one."""
 
 
 def find_name(word: str, known: Sequence[str]) -> str | None:
-    """The one of ``known`` that ``word`` names, without regard to case and blanks around it; None if there is none."""
+    """Find ``word`` among ``known`` names, ignoring case and surrounding blanks; None if it is not there."""
     if word in known:
         return word
     folded = word.strip().casefold()
@@ -20,7 +20,7 @@ def find_name(word: str, known: Sequence[str]) -> str | None:
 
 
 def known_name(what: str, word: str, known: Sequence[str]) -> str:
-    """The one of ``known`` that ``word`` names; UsageError with the closest ones if there is none."""
+    """Find ``word`` among ``known`` names; UsageError with close matches if it is not there."""
     name = find_name(word, known)
     if name is None:
         raise UsageError(f"no {what} {word!r}; {hint(word, known)}")

@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr may be closed, or end on a full disk: neither costs results, nor puts words into them."""
+"""Cope with standard streams that are closed or end on a full disk, without harm to results."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_a_comparison_shows_names_as_they_are_spelt(weights, tmp_path):
 
 def test_publishing_and_listing_show_names_as_they_are_spelt(weights, tmp_path, monkeypatch):
     root = make_vspw(tmp_path / "vspw", {"0_hills": 2}).rename(tmp_path / HOSTILE)
-    done = call("publish", weights, "--name", "a", "--measure", root, "-o", tmp_path / "assets")
+    done = call("research", "publish", weights, "--name", "a", "--measure", root, "-o", tmp_path / "assets")
     assert done.returncode == 1, "its classes have no counterparts"
     printed(done)
     from tfcseg.research.publishing import publish

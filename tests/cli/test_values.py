@@ -123,8 +123,8 @@ def test_mode_image_says_nothing_of_recomputed_points(clip, weights, tmp_path):
         mode: call("run", clip, "-o", tmp_path / mode, "-m", weights, "--mode", mode, "--end", "0.3").stderr
         for mode in ("image", "TFC")
     }
-    assert "recomputed" in shown["TFC"]
-    assert "recomputed" not in shown["image"]
+    assert "updated" in shown["TFC"]
+    assert "updated" not in shown["image"]
 
 
 def test_a_folder_named_like_a_file_is_taken_if_it_is_there(clip, weights, tmp_path):

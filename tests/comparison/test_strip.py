@@ -1,4 +1,4 @@
-"""``tfcseg strip`` as a user calls it: one picture of a few frames."""
+"""``tfcseg compare --frames`` as a user calls it: one picture of a few frames."""
 
 import numpy as np
 import PIL.Image
@@ -74,7 +74,7 @@ def test_every_panel_is_in_its_row_and_column():
     assert find(picture, first.image) == (tops[0], lefts[0] - (128 + steps[0] - 96))
     marked = picture[tops[3] + steps[0] :][:96, lefts[0] : lefts[0] + 128]
     assert np.array_equal((marked == (255, 64, 48)).all(-1), w < 0.8)
-    # A keyframe has neither similarities nor recomputed points.
+    # A keyframe has neither similarities nor updated points.
     column = picture[:, find(picture, first.image)[1] :][:, :128]
     for row in (3, 4):
         panel = column[tops[0] + row * steps[0] :][:96]
@@ -123,7 +123,7 @@ def test_colours_end_where_the_scale_ends():
 def test_frames_are_those_of_a_run(clip, weights, tmp_path):
     from tfcseg.inference.segment import segment
 
-    done = call("strip", clip, "-m", weights, "--frames", "5,2", "--threshold", 0.9, "-o", tmp_path / "s.png")
+    done = call("compare", clip, "-m", weights, "--frames", "5,2", "--threshold", 0.9, "-o", tmp_path / "s.png")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{tmp_path / 's.png'}\n"
     picture = pixels(tmp_path / "s.png")
@@ -147,14 +147,14 @@ def test_frames_are_those_of_a_run(clip, weights, tmp_path):
 def test_a_folder_of_images_and_the_default_name(weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder_of_images(tmp_path / "photos", moving_images(4, SIZE), [f"{index}.png" for index in range(4)])
-    done = call("strip", "photos", "-m", weights, "--frames", "0,1", "--keyframe-position", "middle", "-q")
+    done = call("compare", "photos", "-m", weights, "--frames", "0,1", "--keyframe-position", "middle", "-q")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "photos_strip.png\n"
     assert pixels("photos_strip.png").std() > 5
 
 
 def test_jpeg_by_its_name(clip, weights, tmp_path):
-    assert call("strip", clip, "-m", weights, "--frames", "0", "-o", tmp_path / "s.JPG").returncode == 0
+    assert call("compare", clip, "-m", weights, "--frames", "0", "-o", tmp_path / "s.JPG").returncode == 0
     with PIL.Image.open(tmp_path / "s.JPG") as picture:
         assert picture.format == "JPEG"
 
@@ -167,15 +167,16 @@ def test_jpeg_by_its_name(clip, weights, tmp_path):
         (["--frames", "-1"], 2, "frames are counted from 0; there is no frame -1"),
         (["--frames", ",".join(map(str, range(13)))], 2, "a strip has 1 to 12 frames, not 13"),
         (["--frames", "3,10"], 1, "street.mkv: has 10 frames, so there is no frame 10; choose smaller numbers"),
-        (["--frames", "1", "--keyframe-interval", "0"], 2, "a keyframe interval of 0"),
+        (["--frames", "1", "--keyframe-interval", "0"], 2, "keyframe interval 0"),
         (["-o", "{folder}/s.gif"], 2, "is no picture; give a file that ends in .png or .jpg"),
         (["-o", "{folder}/old.png"], 1, "already holds results (old.png); use --overwrite"),
     ],
 )
 def test_what_makes_no_picture_is_refused(clip, weights, tmp_path, given, code, said):
     (tmp_path / "old.png").write_bytes(b"mine")
-    words = ["-o", tmp_path / "s.png", *(word.format(folder=tmp_path) for word in given)]
-    done = call("strip", clip, "-m", weights, *words)
+    frames = [] if "--frames" in given else ["--frames", "0"]
+    words = [*frames, "-o", tmp_path / "s.png", *(word.format(folder=tmp_path) for word in given)]
+    done = call("compare", clip, "-m", weights, *words)
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.error
     assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
@@ -185,7 +186,17 @@ def test_what_makes_no_picture_is_refused(clip, weights, tmp_path, given, code, 
 def test_the_source_is_never_replaced(weights, tmp_path):
     folder_of_images(tmp_path / "photos", moving_images(2, SIZE), ["0.png", "1.png"])
     before = (tmp_path / "photos" / "1.png").read_bytes()
-    done = call("strip", tmp_path / "photos", "-m", weights, "-o", tmp_path / "photos" / "1.png", "--overwrite")
+    done = call(
+        "compare",
+        tmp_path / "photos",
+        "-m",
+        weights,
+        "--frames",
+        "0",
+        "-o",
+        tmp_path / "photos" / "1.png",
+        "--overwrite",
+    )
     assert done.returncode == 2
     assert "is the input" in done.error
     assert (tmp_path / "photos" / "1.png").read_bytes() == before

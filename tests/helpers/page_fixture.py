@@ -51,7 +51,7 @@ def make_report(path="clip.mp4", names=NAMES, **outputs: str) -> Report:
         options=OptionFacts("tfc", 4, 0.8, None, "paper", "first", 0.0, device="cpu", precision="float32"),
         speed=SpeedFacts(12.3456789, 20.25, None, 61.23456, 22.0),
         stability=StabilityFacts(0.0123, 0.97, "opencv-dis-medium-240", 0.9, 0.05, 63),
-        confidence=ConfidenceFacts(0.8, 0.1, 0.5, 1.5),
+        confidence=ConfidenceFacts(0.8, 0.1, 0.5, 1.5, 0.04),
         classes=tuple(ClassFacts(index, name, 1 / len(names)) for index, name in enumerate(names)),
         outputs=outputs,
         warnings=tuple(names),

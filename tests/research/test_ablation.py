@@ -1,4 +1,4 @@
-"""``tfcseg ablate``: variants of the network, the similarity mask, and the table as a user gets it."""
+"""``tfcseg research ablate``: variants of the network, the similarity mask, and the table as a user gets it."""
 
 import json
 from dataclasses import replace
@@ -106,13 +106,13 @@ def test_weights_are_what_their_names_say(network, clip, threshold):
 
 def test_points_are_repaired_from_what_was_not_interpolated(network, clip, threshold):
     reused = results(AblatedSegmenter(network, PLAIN), clip, "paper", threshold)
-    repaired = results(AblatedSegmenter(network, Variant(weight=0.0)), clip, "paper", threshold)
+    updated = results(AblatedSegmenter(network, Variant(weight=0.0)), clip, "paper", threshold)
     full = results(network, clip, "paper", threshold)
     is_below = (full.similarity < threshold)[:, None].expand_as(full.logits)
-    assert torch.equal(repaired.updated_fraction, full.updated_fraction)
-    assert torch.equal(repaired.logits[~is_below], reused.logits[~is_below])
+    assert torch.equal(updated.updated_fraction, full.updated_fraction)
+    assert torch.equal(updated.logits[~is_below], reused.logits[~is_below])
     for other in (reused, full):
-        assert (repaired.logits - other.logits)[is_below].abs().mean() > 1e-3
+        assert (updated.logits - other.logits)[is_below].abs().mean() > 1e-3
 
 
 @torch.inference_mode()
@@ -259,7 +259,7 @@ def options(weights, tmp_path_factory):
 @pytest.fixture(scope="module")
 def file(root, options, tmp_path_factory):
     path = tmp_path_factory.mktemp("out") / "ablation.json"
-    done = call("ablate", root, *options, "-o", path, "--json", "-q")
+    done = call("research", "ablate", root, *options, "-o", path, "--json", "-q")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert json.loads(done.stdout) == json.loads(path.read_text())
@@ -365,7 +365,7 @@ def test_directions_are_told_against_the_row_built_on(rows):
 
 
 def test_weights_without_l_bce_have_a_row(root, options, others, tmp_path):
-    command = ["ablate", root, *options, "--without-bce", others, "--rows", "tfc,without-bce", "--json"]
+    command = ["research", "ablate", root, *options, "--without-bce", others, "--rows", "tfc,without-bce", "--json"]
     done = call(*command)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -386,7 +386,18 @@ def test_the_models_own_settings(root, options, tmp_path):
     )
     path = tmp_path / "own.safetensors"
     save_model(path, network, replace(card, config=config))
-    command = ["ablate", root, "-m", path, *options[2:], "--settings", "model", "--rows", "tfc,interval-4,carry"]
+    command = [
+        "research",
+        "ablate",
+        root,
+        "-m",
+        path,
+        *options[2:],
+        "--settings",
+        "model",
+        "--rows",
+        "tfc,interval-4,carry",
+    ]
     done = call(*command, "--threshold", 0.7, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -401,7 +412,9 @@ def test_the_models_own_settings(root, options, tmp_path):
 
 
 def test_the_table_shows_both_sides(root, options, tmp_path):
-    done = call("ablate", root, *options, "--rows", "image,reuse,msda-1.0,aligned,tfc", "-o", tmp_path / "a.json")
+    done = call(
+        "research", "ablate", root, *options, "--rows", "image,reuse,msda-1.0,aligned,tfc", "-o", tmp_path / "a.json"
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "paper correlation, threshold 0.8, interval 4, keyframe first" in lines[0]
@@ -417,7 +430,7 @@ def test_missing_data_fails_unless_it_is_accepted(options, tmp_path):
     root = make_vspw(tmp_path / "vspw", {"0_hills": 9, "1_road": 9}, size=(48, 64))
     fixture.lose_frame(root, "0_hills", 169)
     fixture.lose_masks(root, "1_road")
-    command = ["ablate", root, *options, "--rows", "tfc", "-q", "--overwrite", "-o", tmp_path / "a.json"]
+    command = ["research", "ablate", root, *options, "--rows", "tfc", "-q", "--overwrite", "-o", tmp_path / "a.json"]
     done = call(*command)
     assert done.returncode == 1
     assert "no masks (1)" in done.error
@@ -443,7 +456,7 @@ def test_missing_data_fails_unless_it_is_accepted(options, tmp_path):
     ],
 )
 def test_senseless_options_are_refused_before_any_work(root, options, given, said):
-    done = call("ablate", root, *options, *(word.format(root=root) for word in given))
+    done = call("research", "ablate", root, *options, *(word.format(root=root) for word in given))
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.error
 
@@ -452,20 +465,20 @@ def test_other_classes_cannot_have_been_trained_alike(root, options, tmp_path):
     card, network = tiny_card(), build_tiny_network()
     path = tmp_path / "other.safetensors"
     save_model(path, network, replace(card, labels=replace(card.labels, names=("a", "b", "c", "d", "e"))))
-    done = call("ablate", root, *options, "--without-bce", path)
+    done = call("research", "ablate", root, *options, "--without-bce", path)
     assert done.returncode == 1
     assert "have other classes than tiny" in done.error
 
 
 def test_results_are_not_replaced_without_being_asked(root, options, file):
     before = file.read_bytes()
-    done = call("ablate", root, *options, "-o", file)
+    done = call("research", "ablate", root, *options, "-o", file)
     assert done.returncode == 1
     assert "--overwrite" in done.error
     assert file.read_bytes() == before
 
 
 def test_no_data_is_said(options, tmp_path):
-    done = call("ablate", tmp_path / "nothing", *options)
+    done = call("research", "ablate", tmp_path / "nothing", *options)
     assert done.returncode == 1
     assert "no such folder" in done.error

@@ -1,4 +1,4 @@
-"""``tfcseg calibrate`` as a user calls it."""
+"""``tfcseg research calibrate`` as a user calls it."""
 
 import json
 
@@ -29,7 +29,7 @@ def stills(tmp_path):
 
 
 def test_the_temperature_goes_into_the_card_and_no_tensor_changes(weights, stills, tmp_path):
-    done = call("calibrate", stills, "-m", weights, "-o", tmp_path / "out.safetensors", "--json", "-q")
+    done = call("research", "calibrate", stills, "-m", weights, "-o", tmp_path / "out.safetensors", "--json", "-q")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["stills"] == 4
@@ -39,7 +39,9 @@ def test_the_temperature_goes_into_the_card_and_no_tensor_changes(weights, still
     assert card.measured["temperature"] == pytest.approx(found["temperature"], abs=1e-4)
     assert card.measured["calibration_error"] == pytest.approx(found["error"], abs=0.01)
     assert card.measured["calibration_data"] == "cityscapes/test: 4 stills"
-    assert load_model(tmp_path / "out.safetensors").temperature == card.measured["temperature"]
+    loaded = load_model(tmp_path / "out.safetensors")
+    assert loaded.temperature == card.measured["temperature"]
+    assert loaded.calibration_error == pytest.approx(found["error"] / 100, abs=1e-4)
     before, after = (read_tensor_file(path).tensors for path in (weights, tmp_path / "out.safetensors"))
     assert before.keys() == after.keys()
     assert all((before[name] == after[name]).all() for name in before)
@@ -48,8 +50,8 @@ def test_the_temperature_goes_into_the_card_and_no_tensor_changes(weights, still
 def test_a_registry_knows_the_new_file_and_publishing_keeps_the_temperature(weights, stills, tmp_path):
     given = {"description": "", "measured": {"image_miou": 50.0}, "default": True}
     path = publish(weights, tmp_path / "zoo", name="one", **given)
-    assert call("calibrate", stills, "-m", path, "-o", path, "-q").returncode == 1  # it is there
-    done = call("calibrate", stills, "-m", path, "-o", path, "-q", "--overwrite")
+    assert call("research", "calibrate", stills, "-m", path, "-o", path, "-q").returncode == 1  # it is there
+    done = call("research", "calibrate", stills, "-m", path, "-o", path, "-q", "--overwrite")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("temperature ")
     temperature = load_model("one", assets=tmp_path / "zoo").temperature  # its hash is the registry's
@@ -61,7 +63,7 @@ def test_a_registry_knows_the_new_file_and_publishing_keeps_the_temperature(weig
 def test_classes_that_the_model_does_not_know_are_refused_in_one_line(weights, tmp_path):
     image = np.zeros((64, 96, 3), np.uint8)
     folder = write_stills(tmp_path / "fruit" / "test", {"apple": 1}, [(image, np.ones((64, 96), np.uint8))])
-    done = call("calibrate", folder, "-m", weights)
+    done = call("research", "calibrate", folder, "-m", weights)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "fruit/test" in done.stderr

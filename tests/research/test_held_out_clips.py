@@ -213,7 +213,7 @@ def test_what_cannot_be_compared_is_refused(clip, student):
 
 
 def test_the_command_writes_and_prints(clip, student, teacher, tmp_path):
-    line = ("eval-clips", clip, "-m", student, "-t", teacher, "-o", tmp_path / "clips.json", "--max-frames", 10)
+    line = ("research", "clips", clip, "-m", student, "-t", teacher, "-o", tmp_path / "clips.json", "--max-frames", 10)
     done = call(*line)
     assert done.returncode == 0, done.stderr
     assert "tiny: image and change by tfc" in done.stdout

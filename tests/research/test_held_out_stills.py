@@ -231,7 +231,7 @@ def test_what_cannot_be_compared_is_refused(facades, teacher, student, tmp_path)
 
 
 def test_the_command_writes_and_prints(facades, teacher, student, tmp_path):
-    line = ("eval-stills", facades, "-m", student, "-t", teacher.parent, "-o", tmp_path / "out" / "stills.json")
+    line = ("research", "stills", facades, "-m", student, "-t", teacher.parent, "-o", tmp_path / "out" / "stills.json")
     done = call(*line)
     assert done.returncode == 0, done.stderr
     assert "classes of ade31" in done.stdout
@@ -249,6 +249,6 @@ def test_the_command_writes_and_prints(facades, teacher, student, tmp_path):
 
 
 def test_a_folder_without_teachers_is_told_in_one_line(facades, tmp_path):
-    done = call("eval-stills", facades, "-t", tmp_path)
+    done = call("research", "stills", facades, "-t", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "no such .tflite file, or none in this folder" in done.error

@@ -99,13 +99,13 @@ def test_what_cannot_be_published_is_told_before_it_is_measured(name, weights, t
     registry = tmp_path / "models.json"
     registry.write_text('["mine"]')
     nowhere = ["--measure", tmp_path / "nowhere", "--name", name, "-o", tmp_path]
-    done = CliRunner().invoke(app, ["publish", *map(str, [weights, *nowhere])])
+    done = CliRunner().invoke(app, ["research", "publish", *map(str, [weights, *nowhere])])
     assert done.exit_code == 1
     assert ("not a registry" if name == "fine" else "cannot be the name") in caplog.text
 
 
 def test_a_folder_that_was_made_in_vain_goes_again(weights, tmp_path):
-    line = ["publish", weights, "--measure", tmp_path / "nowhere", "--name", "fine", "-o", tmp_path / "zoo"]
+    line = ["research", "publish", weights, "--measure", tmp_path / "nowhere", "--name", "fine", "-o", tmp_path / "zoo"]
     assert CliRunner().invoke(app, [*map(str, line)]).exit_code == 1
     assert not (tmp_path / "zoo").exists()
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.test_readme import load_tables
+from tfcseg.research import tables
 
 
 def spread(median):
@@ -13,11 +13,6 @@ def spread(median):
 
 def speed(fps):
     return {"fps": fps, "ms_per_frame": spread(1000 / fps), "frames": 12}
-
-
-@pytest.fixture
-def tables():
-    return load_tables()
 
 
 @pytest.fixture
@@ -63,28 +58,28 @@ def rows(text):
     return [line for line in text.splitlines() if line.startswith("| ")][1:]
 
 
-def test_speeds_stand_beside_their_ratios(tables, result):
+def test_speeds_stand_beside_their_ratios(result):
     text = tables.speed_table([result])
     assert rows(text) == [
         "| MiT-B0, plain SegFormer-B0 | 1.00 | – | – | – | – | – |",
         "| MiT-B0, `image` | 4.00 | 4.00× | – | 3.00 | – | – |",
         "| MiT-B0, `tfc` | 6.00 | 6.00× | 1.50× | 5.00 | – | 1.67× |",
     ]
-    assert "random weights, 150 classes, network input 864×480, 10.0 % of the points recomputed." in text
+    assert "random weights, 150 classes, network input 864×480, 10.0 % of the points updated." in text
     machine = "Processor (cpu, 2 threads, of ours 2 intervals at a time, float32)"
     assert f"{machine}, torch 2.9, transformers 5.1 in float32, clip.mp4 at 854×480" in text
 
 
-def test_another_precision_stands_beside_the_name(tables, result):
+def test_another_precision_stands_beside_the_name(result):
     low = {**result, "precision": "bfloat16"}
     assert rows(tables.speed_table([low]))[1].startswith("| MiT-B0 in bfloat16, `image` |")
 
 
-def test_conditions_that_are_the_same_are_said_once(tables, result):
+def test_conditions_that_are_the_same_are_said_once(result):
     assert tables.speed_table([result, result]).count("Processor") == 1
 
 
-def test_stages_are_shown_where_they_took_time(tables, result):
+def test_stages_are_shown_where_they_took_time(result):
     assert rows(tables.stage_table([result])) == [
         "| low stages | 30.0 | 31.0 |",
         "| search | – | 7.0 |",
@@ -92,7 +87,7 @@ def test_stages_are_shown_where_they_took_time(tables, result):
     ]
 
 
-def test_limits_leave_out_what_was_not_measured(tables, result):
+def test_limits_leave_out_what_was_not_measured(result):
     assert rows(tables.limit_table([result])) == [
         "| decoding alone, frames per second | 400 |",
         "| large matrix product, GFLOP/s | 100 |",
@@ -102,12 +97,12 @@ def test_limits_leave_out_what_was_not_measured(tables, result):
     ]
 
 
-def test_memory_has_a_column_per_benchmark(tables, result):
+def test_memory_has_a_column_per_benchmark(result):
     other = result | {"memory": {"tfc": {"peak_mib": 700.0, "gpu_peak_mib": 80.0}}}
     assert rows(tables.memory_table([result, other])) == ["| `tfc` | 600 | 700 |", "| `tfc`, on the GPU | – | 80 |"]
 
 
-def test_growth_has_a_row_per_value(tables, result):
+def test_growth_has_a_row_per_value(result):
     points = [
         {"contender": "tfc", "value": 1000, "ms_per_frame": spread(90.0), "peak_mib": 500.0},
         {"contender": "plain", "value": 1000, "ms_per_frame": None, "peak_mib": None},
@@ -138,7 +133,7 @@ def ablation(result):
     }
 
 
-def test_an_ablation_says_which_steps_went_the_papers_way(tables, ablation):
+def test_an_ablation_says_which_steps_went_the_papers_way(ablation):
     text = tables.ablation_table([ablation])
     assert rows(text) == [
         "| image | 76.1 | 92.9 | – | – | 32.9 | 82.7 | – | – |",
@@ -149,30 +144,29 @@ def test_an_ablation_says_which_steps_went_the_papers_way(tables, ablation):
     assert "50 frames of street, paper correlation, keyframe first of 4 frames, threshold 0.8. Model `mine`" in text
 
 
-def test_the_similarity_mask_has_a_row_per_threshold(tables, ablation):
+def test_the_similarity_mask_has_a_row_per_threshold(ablation):
     text = tables.similarity_table([ablation])
     assert rows(text) == ["| 0.8 | 42.7 % | 57.0 % | – | 51.5 % |"]
     assert "The label changed at 4.6 % of the points" in text
 
 
-def test_a_marker_names_kind_and_files(tables, result, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
+def test_a_marker_names_kind_and_files(result, tmp_path):
     for name in ("one.json", "two.json"):
         (tmp_path / name).write_text(json.dumps(result), encoding="utf-8")
     text = "before\n<!-- table: memory one.json two.json -->\nold\n<!-- end -->\nafter\n"
-    renewed = tables.with_tables(text)
+    renewed = tables.with_tables(text, tmp_path)
     assert "| `tfc` | 600 | 600 |" in renewed
     assert "old" not in renewed
     assert renewed.startswith("before\n<!-- table: memory one.json two.json -->\n")
     assert renewed.endswith("<!-- end -->\nafter\n")
-    assert tables.with_tables(renewed) == renewed
+    assert tables.with_tables(renewed, tmp_path) == renewed
 
 
 def still_score(miou, *, is_complete=True):
     return {"miou": miou, "is_complete": is_complete}
 
 
-def test_stills_have_a_block_per_vocabulary(tables):
+def test_stills_have_a_block_per_vocabulary():
     network = {"sha256": "0", "input": "as it is"}
     result = {
         "sets": [
@@ -234,7 +228,7 @@ def clips_result(interval=3):
     }
 
 
-def test_clips_go_from_one_mode_to_the_other(tables):
+def test_clips_go_from_one_mode_to_the_other():
     text = tables.clip_table([clips_result()])
     assert "| `mine`, `image` → `tfc` | frames | flow consistency |\n" in text  # nothing else was measured
     assert rows(text)[0] == "| dog | 50 | 98.00 → 99.00 |"
@@ -243,7 +237,7 @@ def test_clips_go_from_one_mode_to_the_other(tables):
     assert "VC by labels of `mosaic`, steadied in time." in text
 
 
-def test_means_over_clips_stand_below_each_other(tables):
+def test_means_over_clips_stand_below_each_other():
     text = tables.clip_means_table([clips_result(4), clips_result(8)])
     assert "| mode | keyframe every | flow consistency |\n" in text  # nothing else was measured
     assert rows(text) == [

@@ -53,7 +53,7 @@ def test_pictures_rows_and_report_tell_the_same(clip, tmp_path):
     found = report["confidence"]
     assert found["mean"] == pytest.approx(np.mean([float(row["confidence"]) for row in rows]), abs=1e-4)
     assert found["unsure"] == pytest.approx(np.mean([float(row["unsure"]) for row in rows]), abs=1e-4)
-    assert (found["unsure_below"], found["temperature"]) == (0.5, 1)
+    assert (found["unsure_below"], found["temperature"], found["calibration_error"]) == (0.5, 1, None)
 
 
 def test_unsure_labels_become_none(clip, tmp_path):

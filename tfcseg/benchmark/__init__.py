@@ -1,4 +1,4 @@
-"""How fast it is: against SegFormer as it is usually run, against ourselves, and against what the machine can do."""
+"""Measure speed: against SegFormer as it is usually run, against our image mode, and against the machine's limits."""
 
 from tfcseg.benchmark.measure import measure
 from tfcseg.benchmark.request import PARTS, Request

@@ -1,4 +1,4 @@
-"""What is segmented for the benchmark: the beginning of a video, decoded once, or a clip that is made here.
+"""The benchmark's clip: the beginning of a video, decoded once, or a synthetic one.
 
 Letters: H, W image height and width.
 """

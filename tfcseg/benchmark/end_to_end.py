@@ -1,4 +1,4 @@
-"""Whole runs, file to files: contenders in turn, and what parts of ours cost by leaving them out."""
+"""Measure whole runs, file to files: contenders in turn, and the cost of parts by leaving them out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from tfcseg.benchmark.plain import PlainSegformer
 from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
 from tfcseg.benchmark.timing import Spread, alternate, spread, synchronise
-from tfcseg.drawing.render import Legend, class_shares, overlay
+from tfcseg.drawing.legend import Legend
+from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.masks import MaskWriter
 from tfcseg.media.reader import VideoWriter, open_frames

@@ -1,4 +1,4 @@
-"""The facts without which a measurement means nothing: what ran, on what, with which options."""
+"""Conditions of a measurement: what ran, on what, with which options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine could do at best: decoding, decoding and encoding, arithmetic; and what surrounds the network.
+"""Measure the machine's limits (decoding, encoding, arithmetic) and the time around the network.
 
 Letters: H W source image.
 """
@@ -19,7 +19,8 @@ from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, open_plain
 from tfcseg.benchmark.timing import Spread, spread, timed_ms
 from tfcseg.comparison.flops import FLOPS_FACTS, count_flops, count_gflops
-from tfcseg.drawing.render import Legend, class_shares, overlay
+from tfcseg.drawing.legend import Legend
+from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.masks import MaskWriter

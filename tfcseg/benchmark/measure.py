@@ -1,4 +1,4 @@
-"""A whole benchmark: its parts one after the other, and what was left out."""
+"""Run a benchmark: its parts one after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peak memory, each contender in a process of its own: one that has run another contender would remember it."""
+"""Measure peak memory, each contender in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network alone: decoded frames in, label maps out, contenders in turn; and where our time goes."""
+"""Measure the network alone, from decoded frames to label maps, contenders in turn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ModelOnly:
     agreement: Mapping[str, float]
     """``first|second`` -> percentage of the pixels with the same label in both."""
     updated_fraction: float | None
-    """Percentage of the points between keyframes that TFC repaired."""
+    """Percentage of the points between keyframes that TFC updated."""
     plain_has_same_weights: bool | None
     """None without contender (a)."""
 

@@ -1,4 +1,4 @@
-"""Contender (a): SegFormer frame by frame, as transformers computes it, with labels the way its examples take them.
+"""Contender (a): SegFormer frame by frame, as in the examples of transformers.
 
 Every frame: resize and normalise, the network of ``transformers``, logits resized to the picture, argmax. It uses
 nothing of ours but the numbers in the weights.

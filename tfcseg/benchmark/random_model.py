@@ -1,4 +1,4 @@
-"""Networks of any size with random weights, so that speed can be measured where no trained weights are at hand.
+"""Networks with random weights, to measure speed without trained ones.
 
 Speed depends on the picture only through two things. How many cells lie on boundaries between classes decides what the
 label maps cost: classifier biases are drawn so large that it is as many as a trained network finds. How many points TFC

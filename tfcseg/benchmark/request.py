@@ -1,4 +1,4 @@
-"""What is asked of a benchmark, and what comes of it: the model, the clip and the options of every contender."""
+"""A benchmark's request, and what it resolves to: model, clip and options of every contender."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Request:
     synthetic_size: tuple[int, int] = SYNTHETIC_SIZE
     inference: InferenceOptions = InferenceOptions()
     updated_fraction: float | None = None
-    """Choose the threshold so that TFC repairs this share of the points between keyframes."""
+    """Choose the threshold so that TFC updates this share of the points between keyframes."""
     device: DeviceOptions = DeviceOptions()
     plain_precision: str = "fp32"
     frames: int = 24

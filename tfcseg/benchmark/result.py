@@ -1,4 +1,4 @@
-"""What a benchmark found, and its JSON. Times in milliseconds per frame, shares in percent; None: not measured."""
+"""Result of a benchmark and its JSON. Times in milliseconds per frame, shares in percent; None: not measured."""
 
 from __future__ import annotations
 

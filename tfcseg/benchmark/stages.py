@@ -1,4 +1,4 @@
-"""Where the time of a pass goes: the network's own functions, timed while they do their work.
+"""Measure the time of each stage by timing the network's own functions.
 
 A `StageClock` stands around functions by name. What a timed function spends inside of another one counts for that one,
 so that the stages add up; what no stage claims is ``other``. Of workers that compute at the same time, each has its

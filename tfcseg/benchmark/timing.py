@@ -19,7 +19,7 @@ OnStep: TypeAlias = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """What repeated measurements say: their median, and the smallest and largest of them."""
+    """Median, smallest and largest of repeated measurements."""
 
     median: float
     low: float

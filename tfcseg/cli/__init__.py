@@ -13,21 +13,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import (
-    ablate,
-    bench,
-    calibrate,
-    compare,
-    convert,
-    doctor,
-    evaluate,
-    held_out,
-    models,
-    publish,
-    run,
-    strip,
-    train,
-)
+from tfcseg.cli import bench, compare, convert, doctor, evaluate, models, research, run, train
 from tfcseg.cli.program import Program
 from tfcseg.machine import set_default_threads
 
@@ -40,19 +26,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("run")(run.command)
-app.command("eval")(evaluate.command)
 app.command("compare")(compare.command)
-app.command("eval-stills")(held_out.stills)
-app.command("eval-clips")(held_out.clips)
-app.command("ablate")(ablate.command)
-app.command("strip")(strip.command)
-app.command("train")(train.command)
+app.command("eval")(evaluate.command)
 app.command("models")(models.command)
 app.command("convert")(convert.command)
 app.command("bench")(bench.command)
-app.command("publish")(publish.command)
-app.command("calibrate")(calibrate.command)
 app.command("doctor")(doctor.command)
+app.command("train")(train.command)
+app.add_typer(research.app, name="research")
 
 
 def _print_version(wanted: bool) -> None:

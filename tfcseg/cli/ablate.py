@@ -1,4 +1,4 @@
-"""``tfcseg ablate``: the paper's ablation table with any model, on any VSPW folder."""
+"""``tfcseg research ablate``: the paper's ablation table with any model, on any VSPW folder."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def command(
         Path | None, typer.Option("--output", "-o", help="File for the result as JSON.", show_default=False)
     ] = None,
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     rows: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,11 +74,11 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Leave out or replace the steps of TFC one by one: mIoU, VC and recomputed points, beside the paper's numbers.
+    """Leave out or replace the steps of TFC one by one: mIoU, VC and updated points, beside the paper's numbers.
 
     Also says how well the similarity tells what changed.
 
-    Example: tfcseg ablate VSPW_480p --rows image,reuse,tfc -o ablation.json
+    Example: tfcseg research ablate VSPW_480p --rows image,tfc -o ablation.json
     """
     from tfcseg.comparison import Scope
     from tfcseg.metrics.scores import VcProtocol

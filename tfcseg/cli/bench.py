@@ -42,6 +42,7 @@ def command(
         ),
     ] = None,
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +84,7 @@ def command(
     ] = None,
     updated_fraction: Annotated[
         float | None,
-        typer.Option(help="Choose the threshold so that this share of the points is recomputed.", show_default=False),
+        typer.Option(help="Choose the threshold so that this share of the points is updated.", show_default=False),
     ] = None,
     inference: Annotated[InferenceOptions, Without("mode")],
     device: DeviceOptions,

@@ -1,4 +1,4 @@
-"""``tfcseg calibrate``: let a model's confidence say how many labels are right."""
+"""``tfcseg research calibrate``: let a model's confidence say how many labels are right."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def command(
         ),
     ],
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Weights file with the temperature in its card; else it is printed only."),
@@ -41,7 +42,7 @@ def command(
 ) -> None:
     """Fit a model's temperature on labelled stills that it did not learn from, and report the calibration error.
 
-    Example: tfcseg calibrate facades/test -o calibrated.safetensors
+    Example: tfcseg research calibrate facades/test -o c.safetensors
     """
     from tfcseg.research.calibration import calibrate, write_calibrated
     from tfcseg.weights.loading import load_model

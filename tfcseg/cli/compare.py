@@ -1,4 +1,4 @@
-"""``tfcseg compare``: what TFC buys, on a video or on a VSPW folder."""
+"""``tfcseg compare``: modes of a model, on a video or on a VSPW folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import print_line, print_warning
+from tfcseg.cli.console import one_line, print_line, print_warning
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import stage_progress
 from tfcseg.cli.scores import fail_if_incomplete, print_comparison, print_json
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _DATASET_OPTIONS = ("split", "protocol", "label_map", "limit", "skip_bad")
 _VIDEO_OPTIONS = ("start", "end")
+_NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "intervals", "baseline", "end", "as_json")
 _MODES = ("image", "reuse", "tfc-paper", "tfc")
 
 
@@ -37,7 +38,10 @@ def command(
         typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.", show_default=False),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the results.", show_default="<name>_compare")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for the results; with --frames a picture.", show_default="<name>_compare"
+        ),
     ] = None,
     modes: Annotated[
         list[str] | None,
@@ -56,6 +60,15 @@ def command(
             callback=whole_numbers,
         ),
     ] = None,
+    frames: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only draw these frames (counted from 0) in one picture, -o FILE: source, labels by image and by tfc, "
+            "similarity, updated points.",
+            show_default=False,
+            callback=whole_numbers,
+        ),
+    ] = None,
     baseline: Annotated[
         Path | None,
         typer.Option(
@@ -65,6 +78,7 @@ def command(
         ),
     ] = None,
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
     flow_consistency: options.MeasureFlowConsistency = True,
     start: options.Start = None,
@@ -87,6 +101,9 @@ def command(
     """
     from tfcseg.comparison import Plan, Scope, compare_dataset, compare_video, comparison_json, default_output
 
+    if frames:
+        _draw_frames(context, source, output, inference, device)
+        return
     is_dataset = _is_vspw(Path(source), split)
     _refuse_options(context, _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS, is_dataset=is_dataset)
     options.check_range(start, end)
@@ -123,23 +140,52 @@ def command(
     fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=skip_bad)
 
 
+def _draw_frames(
+    context: typer.Context, source: str, output: Path | None, inference: InferenceOptions, device: DeviceOptions
+) -> None:
+    """One picture of a few frames in place of a comparison."""
+    from tfcseg.comparison.strip import make_strip
+
+    given = context.params
+    _refuse_options(context, _NOT_FOR_FRAMES, is_dataset=False, reason="leave it out with --frames")
+    with stage_progress("frames", shown=not given["quiet"]) as on_progress:
+        path = make_strip(
+            source,
+            output,
+            given["model"],
+            frames=given["frames"],
+            start_s=given["start"],
+            device=device,
+            overwrite=given["overwrite"],
+            on_frame=lambda done, total: on_progress("segmenting", done, total),
+            inference=inference,
+        )
+    print(one_line(str(path)))
+
+
 def _is_vspw(path: Path, split: str) -> bool:
-    """Whether ``path`` is meant to be a VSPW folder; what it lacks, if anything, the reader of the folder says."""
+    """Whether ``path`` looks like a VSPW folder; its reader says what is missing."""
     from tfcseg.evaluation.vspw import LABEL_FILE
 
     return (path / LABEL_FILE).is_file() or ((path / "data").is_dir() and (path / f"{split}.txt").is_file())
 
 
-def _refuse_options(context: typer.Context, names: tuple[str, ...], *, is_dataset: bool) -> None:
+def _refuse_options(
+    context: typer.Context, names: tuple[str, ...], *, is_dataset: bool, reason: str | None = None
+) -> None:
     for name in names:
         if options.was_given(context, name):
-            option = name.replace("_", "-")
+            option = {"as_json": "json"}.get(name, name).replace("_", "-")
             kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
-            raise UsageError(f"--{option} is for {kind}: {context.params['source']!r}; leave it out")
+            raise UsageError(
+                f"--{option} makes no difference here; {reason}"
+                if reason
+                else f"--{option} is for {kind}: {context.params['source']!r}; leave it out"
+            )
 
 
 def _print_notes(result: Comparison, folder: Path) -> None:
-    """Where things are, and where to look."""
+    """Say where the results are."""
     for found in result.differences:
         print_line(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {folder / found.picture}")
     print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")

@@ -1,4 +1,4 @@
-"""Talking to people: everything here goes to stderr, so that stdout stays for results.
+"""Print for people, on stderr: stdout is for results.
 
 What comes from outside (names of files and classes, other programs' words) goes through `plain` or `one_line`: it is
 shown as it is spelt, neither as markup nor as control characters, and never on more than one line.
@@ -17,7 +17,7 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line: line ends and tabs as blanks, what is invisible as ``\\x1b`` and the like."""
+    """``text`` on one line: line ends and tabs as blanks, invisible characters as ``\\x1b`` and the like."""
     line = " ".join(part.strip() for part in text.replace("\t", " ").splitlines())
     return line if line.isprintable() else "".join(map(_visible, line))
 

@@ -16,7 +16,9 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            help="What -m takes: a Hugging Face folder, or a .safetensors or .pth file.", show_default=False
+            help="A Hugging Face folder, a .safetensors or .pth file, or ORG/NAME[@REVISION].",
+            show_default=False,
+            callback=options.on_disk,
         ),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The file, .safetensors.", show_default=False)],
@@ -26,6 +28,7 @@ def command(
     licence: Annotated[
         str | None, typer.Option(help="Licence of the weights, for the card.", show_default="the source's")
     ] = None,
+    allow_network: options.AllowNetwork = False,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,

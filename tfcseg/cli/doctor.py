@@ -1,4 +1,4 @@
-"""``tfcseg doctor``: whether everything works here, and what to do where it does not."""
+"""``tfcseg doctor``: check that everything works, and say how to fix what does not."""
 
 from __future__ import annotations
 

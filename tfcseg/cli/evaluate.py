@@ -53,6 +53,7 @@ def command(
         ),
     ] = None,
     model: options.Model = "default",
+    allow_network: options.AllowNetwork = False,
     inference: Annotated[InferenceOptions, Without("latency", "compile")],
     protocol: options.Protocol = "vspw",
     label_map: options.LabelMap = None,
@@ -173,7 +174,7 @@ def _device_of(shard: Shard, device: str) -> str:
 
 
 def _check_masks_folder(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
-    """Masks of others must not be mixed with ours, let alone replaced."""
+    """Refuse a folder for masks that is an input or not empty."""
     place = folder.resolve()
     for path in inputs:
         if path.resolve() in (place, *place.parents):
@@ -184,7 +185,7 @@ def _check_masks_folder(folder: Path, inputs: list[Path], *, overwrite: bool) ->
 
 @contextmanager
 def _only_first_fails(shard: Shard) -> Iterator[None]:
-    """What fails here fails in every process alike: the first one says so, the others leave quietly."""
+    """Report errors, which all processes get alike, in the first process only."""
     try:
         yield
     except TfcsegError as error:
@@ -218,7 +219,7 @@ def _progress(
 
 
 def _print_notes(result: Evaluation) -> None:
-    """Why things were left out."""
+    """Say what was left out and why."""
     for skip in result.skipped[:_NOTES_SHOWN]:
         where = skip.video if skip.frame is None else f"{skip.video}/{skip.frame}"
         print_warning(f"{skip.kind}: {where}: {skip.reason}")

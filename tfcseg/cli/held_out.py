@@ -1,4 +1,4 @@
-"""``tfcseg eval-stills`` and ``tfcseg eval-clips``: models on held-out data, beside their teachers."""
+"""``tfcseg research stills`` and ``tfcseg research clips``: models on held-out data, beside their teachers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ from tfcseg.cli.values import list_of
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 
+
+def _all_on_disk(context: typer.Context, models: list[str] | None) -> list[str]:
+    return [model for name in models or () if (model := options.on_disk(context, name))]
+
+
 Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
         "-m",
-        help="Shipped model or weights file; repeat it for several.",
+        help="Shipped model, weights file or any SegFormer; repeat it for several.",
         show_default="default",
         autocompletion=options.completing(options.model_names),
+        callback=_all_on_disk,
     ),
 ]
 Teachers = Annotated[
@@ -52,6 +58,7 @@ def stills(
         ),
     ],
     models: Models = None,
+    allow_network: options.AllowNetwork = False,
     teachers: Teachers = None,
     output: ResultFile = None,
     device: DeviceOptions,
@@ -65,7 +72,7 @@ def stills(
 
     Classes are matched by the built-in tables for COCO, MSRC, LabelMe facades, VSPW, ADE20K, Cityscapes and VOC.
 
-    Example: tfcseg eval-stills facades/test --teachers teachers
+    Example: tfcseg research stills facades/test --teachers teachers
     """
     from tfcseg.report import write_json
     from tfcseg.research.held_out import compare_stills
@@ -89,6 +96,7 @@ def clips(
     *,
     sources: Annotated[list[Path], typer.Argument(help="Videos, or folders of frames.", show_default=False)],
     models: Models = None,
+    allow_network: options.AllowNetwork = False,
     teachers: Teachers = None,
     modes: Annotated[
         list[str] | None,
@@ -115,7 +123,7 @@ def clips(
 
     Flow consistency, label change, and VC by teachers' labels.
 
-    Example: tfcseg eval-clips assets/demo.mp4 --max-frames 6 --teachers teachers
+    Example: tfcseg research clips assets/demo.mp4 --max-frames 6 -t teachers
     """
     from tfcseg.report import write_json
     from tfcseg.research.held_out import compare_clips

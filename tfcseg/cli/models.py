@@ -1,4 +1,4 @@
-"""``tfcseg models``: what is shipped, and what a model knows."""
+"""``tfcseg models``: list the shipped models, or show one."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ def command(
             help="Say all about this model: its classes, licence, training and what was measured.",
             show_default=False,
             autocompletion=options.completing(options.model_names),
+            callback=options.on_disk,
         ),
     ] = None,
+    allow_network: options.AllowNetwork = False,
     as_json: options.Json = False,
 ) -> None:
     """List the shipped models, or what one of them knows: classes, size, licence, and what was measured.
@@ -71,10 +73,9 @@ def command(
 
 
 def _show_one(name: str, *, as_json: bool) -> None:
-    from tfcseg.weights.loading import read_card
-    from tfcseg.weights.registry import locate_weights
+    from tfcseg.weights.loading import find_weights, read_card
 
-    path, sha256 = locate_weights(name)
+    path, sha256 = find_weights(name)
     card, facts = read_card(path), _facts(path, sha256)
     if as_json:
         print_json({**facts, "class_names": list(card.labels.names), "palette": list(map(list, card.labels.palette))})

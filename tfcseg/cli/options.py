@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 def was_given(context: typer.Context, name: str) -> bool:
-    """Whether the user gave the option himself."""
+    """Whether the option was given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def check_range(start: float | None, end: float | None) -> None:
-    """UsageError for a part of a video that holds nothing."""
+    """UsageError for an empty part of a video."""
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--end {end:g} is not after --start {start:g}")
 
@@ -90,14 +90,32 @@ def _named_like_a_folder(path: Path | None) -> Path | None:
     return path
 
 
+def on_disk(context: typer.Context, model: str | None) -> str | None:
+    """The model as a name or path: one of the Hugging Face hub is looked up in its cache, or fetched if allowed."""
+    if model is None or "/" not in model or Path(model).exists() or context.resilient_parsing:
+        return model
+    from tfcseg.weights.hub import find_on_hub, hub_name
+
+    name = hub_name(model)
+    if name is None:
+        return model
+    return str(find_on_hub(name, allow_network=context.params.get("allow_network", False), say=print_line))
+
+
 Model = Annotated[
     str,
     typer.Option(
         "--model",
         "-m",
-        help="Name of a shipped model (see [bold]tfcseg models[/]) or a weights file.",
+        help="A shipped model (see [bold]tfcseg models[/]), a weights file, or any SegFormer: a Hugging Face folder, a "
+        ".pth or .safetensors file, or ORG/NAME[@REVISION].",
         autocompletion=completing(model_names),
+        callback=on_disk,
     ),
+]
+AllowNetwork = Annotated[
+    bool,
+    typer.Option("--allow-network", help="Fetch models ORG/NAME from the Hugging Face hub.", is_eager=True),
 ]
 Start = Annotated[
     float | None,

@@ -1,4 +1,4 @@
-"""The program around the commands: what goes wrong in any of them becomes one line and an exit code."""
+"""The program around the commands: any error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Program(TyperGroup):
-    """Group of commands that says in one line what a user did wrong, where typer would print boxes."""
+    """Group of commands that reports errors in one line, where typer would print boxes."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command and exit with its code. What other libraries warn of goes to the log, not to stderr."""
@@ -37,7 +37,7 @@ class Program(TyperGroup):
         sys.exit(code)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        """Parse, and say it if that is interrupted; typer itself would leave in silence."""
+        """Parse the arguments, and report an interruption, which typer would not."""
         try:
             return super().make_context(*args, **extra)
         except KeyboardInterrupt:
@@ -52,7 +52,7 @@ class Program(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command. Its failure is said here, while the log is open, and before typer swallows interrupts."""
+        """Run a command and report its failure, while the log is open and before typer swallows interrupts."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -98,7 +98,7 @@ def _say(error: Exception) -> int:
 
 
 def _explain(error: Exception) -> str:
-    """What typer found wrong, in one line, and where to look."""
+    """Describe typer's error in one line."""
     found: Any = error
     option, near = getattr(found, "option_name", None), getattr(found, "possibilities", None)
     if option and near:
@@ -109,7 +109,7 @@ def _explain(error: Exception) -> str:
 
 
 def _reader_has_left() -> bool:
-    """Whether nobody reads our output any more, as with ``| head``."""
+    """Whether the reader of stdout has gone, as with ``| head``."""
     try:
         watch = select.poll()
         watch.register(sys.stdout.fileno(), 0)  # errors are told unasked

@@ -1,4 +1,4 @@
-"""``tfcseg publish``: measure a trained model and enter it into a registry."""
+"""``tfcseg research publish``: measure a trained model and enter it into a registry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(
 
     Options such as --correlation become the published model's defaults.
 
-    Example: tfcseg publish best.safetensors --name mine --measure VSPW_480p
+    Example: tfcseg research publish best.safetensors --name m --measure VSPW_480p
     """
     from tfcseg.files import claimed_files
     from tfcseg.research.publishing import check_registry, measure, publish

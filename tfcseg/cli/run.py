@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from rich.table import Table
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, one_line, plain, print_error, print_line, print_warning, stderr
 from tfcseg.cli.groups import Without, grouped
+from tfcseg.cli.values import frame_rate
 from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(help="Videos, folders of images or of videos, or - for a video on stdin.", show_default=False),
+    typer.Argument(help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False),
 ]
 
 
@@ -44,6 +46,15 @@ def command(
     inference: InferenceOptions,
     start: options.Start = None,
     end: options.End = None,
+    fps: Annotated[
+        Fraction | None,
+        typer.Option(
+            help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
+            show_default="25",
+            parser=frame_rate,
+            metavar="RATE",
+        ),
+    ] = None,
     results: Annotated[ResultOptions, Without("classes")],
     classes: Annotated[
         list[str] | None,
@@ -59,7 +70,12 @@ def command(
         bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
     ] = False,
     allow_network: Annotated[
-        bool, typer.Option("--allow-network", help="Also read INPUTs that are http:// or https:// addresses.")
+        bool,
+        typer.Option(
+            "--allow-network",
+            help="Also read INPUTs that are http:// or https:// addresses, and models ORG/NAME.",
+            is_eager=True,
+        ),
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -82,6 +98,7 @@ def command(
         device=device,
         start_s=start,
         end_s=end,
+        frame_rate=fps,
         results=replace(results, classes=tuple(classes or ())),
         overwrite=overwrite,
         resume=resume,
@@ -195,7 +212,7 @@ def _print_summary(report: Report, folder: Path) -> None:
             else "not measured",
         ),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
-        *([("recomputed", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
+        *([("updated", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
@@ -210,8 +227,9 @@ def _label_change(stability: StabilityFacts) -> str:
 
 
 def _confidence(facts: ConfidenceFacts) -> str:
-    fitted = "" if facts.temperature != 1 else "; not calibrated"
-    return f"{_percent(facts.mean)}, {_percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}{fitted}"
+    error = facts.calibration_error
+    trust = "not calibrated" if error is None else f"calibration error {error:.1%}"
+    return f"{_percent(facts.mean)}, {_percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}; {trust}"
 
 
 def _largest(report: Report) -> list[Any]:

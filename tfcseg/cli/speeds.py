@@ -111,7 +111,7 @@ def _limits(result: Benchmark) -> list[str]:
 def _rest(result: Benchmark) -> list[str]:
     lines = [f"same labels, {pair.replace('|', ' and ')}: {share:.3f} %" for pair, share in result.agreement.items()]
     if result.updated_fraction is not None:
-        lines.append(f"points recomputed between keyframes: {result.updated_fraction:.2f} %")
+        lines.append(f"points updated between keyframes: {result.updated_fraction:.2f} %")
     for name, share in result.network_share.items():
         lines.append(f"network alone, {name}: {share:.0f} % of the time file to files")
     lines += [f"{part}: {share:.1f} % of the time file to files" for part, share in result.costs.items()]

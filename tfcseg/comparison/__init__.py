@@ -1,4 +1,4 @@
-"""Comparing modes of one network with each other and with another program: speed, stability, scores, pictures."""
+"""Compare modes of a network with each other and with another program: speed, stability, scores, pictures."""
 
 from tfcseg.comparison.dataset import Scope, compare_dataset
 from tfcseg.comparison.plan import Plan

@@ -47,7 +47,7 @@ OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which videos of a VSPW folder are scored, and how; as for ``evaluate``."""
+    """Which videos of a VSPW folder are scored and how, as for ``evaluate``."""
 
     split: str = "val"
     protocol: VcProtocol = "vspw"

@@ -1,4 +1,4 @@
-"""One pass over a video and the label maps of several modes: how far they agree, a video, pictures of differences."""
+"""Compare the label maps of several modes frame by frame: agreement, a video, pictures of differences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PICTURE_PATTERN = "frame_*.png"
 
 @dataclass(slots=True)
 class FrameComparison:
-    """What one pass found; a few bytes per frame, however long the video is."""
+    """Result of one pass; a few bytes per frame."""
 
     same: dict[str, float] = field(default_factory=dict)
     """``first|second`` -> sum over frames of the share of pixels with the same label in both."""

@@ -1,4 +1,4 @@
-"""Where a measurement was made: device, threads and versions."""
+"""Facts about the machine of a measurement: device, threads, versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""compare.html: what TFC buys, to look at. The modes over the same video, their numbers, where they differ most."""
+"""Write compare.html: the modes on the same video, their numbers, where they differ most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison runs: modes, keyframe intervals, and another program's masks."""
+"""The plan of a comparison: modes, keyframe intervals, and another program's masks."""
 
 from __future__ import annotations
 

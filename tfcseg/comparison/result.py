@@ -1,4 +1,4 @@
-"""What a comparison found, and its file compare.json. Percentages are 0 to 100, what was not measured is None."""
+"""Result of a comparison and its file compare.json. Percentages are 0 to 100; None: not measured."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ METRICS = (
     Metric("flow_consistency", "flow consistency", 2, True),
     Metric("label_change", "label change", 2, True),
     Metric("agreement", "same labels as {reference}", 2, True),
-    Metric("updated_fraction", "points recomputed", 2, True),
+    Metric("updated_fraction", "points updated", 2, True),
     Metric("fps", "fps end to end", 2, False),
     Metric("model_fps", "fps model only", 2, False),
     Metric("keyframe_ms", "ms per keyframe", 1, False),

@@ -1,4 +1,4 @@
-"""Where speed and quality of the modes stand to each other: coordinates of a small plot for the page."""
+"""Coordinates of the page's plot of quality over speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture of a few frames of a video, for looking at what TFC does: source, labels, similarity, recomputed points."""
+"""Draw a few frames in one picture: source, labels, similarity, updated points."""
 
 from __future__ import annotations
 

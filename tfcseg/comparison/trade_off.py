@@ -1,4 +1,4 @@
-"""The trade-off between speed and quality over keyframe intervals, drawn as a plot."""
+"""Plot quality over speed for several keyframe intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether everything that tfcseg needs is there and works on this machine, and what to do where it does not."""
+"""Check that everything tfcseg needs works on this machine, and say how to fix what does not."""
 
 from tfcseg.doctor.examination import CHECKS, examine
 from tfcseg.doctor.findings import Diagnosis, Finding

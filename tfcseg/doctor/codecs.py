@@ -1,4 +1,4 @@
-"""The ffmpeg binary: whether it starts, and whether it has the codecs that videos need."""
+"""Check that ffmpeg starts and has the codecs that videos need."""
 
 from __future__ import annotations
 

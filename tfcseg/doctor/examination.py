@@ -1,4 +1,4 @@
-"""The order of the examination. A part that cannot even be looked at does not hide the others."""
+"""Run all checks in order; one that crashes does not stop the others."""
 
 from __future__ import annotations
 

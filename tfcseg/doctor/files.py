@@ -1,4 +1,4 @@
-"""Weights that came with the tool, and the folder that results go to by default."""
+"""Check the shipped weights and the default output folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an examination found: one line for people, facts for programs, and what to do."""
+"""A finding: one line for people, facts for programs, and advice."""
 
 from __future__ import annotations
 

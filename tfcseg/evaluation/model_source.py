@@ -1,4 +1,4 @@
-"""Predictions that a model makes for the videos of a data set, in any mode."""
+"""Predictions of a model for the videos of a data set."""
 
 from __future__ import annotations
 

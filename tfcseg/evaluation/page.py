@@ -1,4 +1,4 @@
-"""eval.html: scores of one split to look at. Bars per class, what is taken for what, the worst videos."""
+"""Write eval.html: bars per class, confusions, the worst videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where predicted label maps come from: a folder of PNGs, or any function of image paths."""
+"""Sources of predicted label maps: a folder of PNGs, or any function of image paths."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PredictionFolder:
             raise DataError(f"{directory}: no such folder; predictions are read from <folder>/<video>/<frame>.png")
 
     def provenance(self) -> Provenance:
-        """Where the label maps lie; what made them, nobody says."""
+        """Provenance of a folder of label maps; what made them is not known."""
         return Provenance(predictions=str(self.directory))
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:

@@ -1,4 +1,4 @@
-"""Where scores come from: model, options, machine and versions, without which they compare with nothing."""
+"""Provenance of scores: model, options, machine and versions."""
 
 from __future__ import annotations
 

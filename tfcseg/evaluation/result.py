@@ -1,4 +1,4 @@
-"""What an evaluation found, and its files: eval.json, per_class.csv, per_video.csv, eval.html."""
+"""Result of an evaluation and its files: eval.json, per_class.csv, per_video.csv, eval.html."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Evaluation:
 
     @property
     def skipped_by_kind(self) -> dict[str, int]:
-        """How many entries of each kind ``skipped`` has."""
+        """Number of entries of each kind in ``skipped``."""
         return dict(Counter(skip.kind for skip in self.skipped))
 
     def to_json(self) -> dict[str, Any]:

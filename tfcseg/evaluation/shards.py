@@ -1,4 +1,4 @@
-"""Sharing the videos of an evaluation among the processes of ``torchrun``."""
+"""Share the videos of an evaluation among the processes of ``torchrun``."""
 
 from __future__ import annotations
 

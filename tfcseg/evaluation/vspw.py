@@ -1,4 +1,4 @@
-"""The VSPW folder as it lies on disk, defects of its public copies included.
+"""Read a VSPW folder, including the defects of its public copies.
 
 ::
 

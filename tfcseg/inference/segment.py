@@ -87,7 +87,7 @@ def segment(
     """
     (inference,) = sort_options("segment", options, InferenceOptions)
     with in_python_words():
-        loaded = open_model(model, DeviceOptions(device, precision))
+        loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
         chosen = checked_options(loaded, **inference)
     if isinstance(frames, str | Path):
         return SegmentedFrames(_segment_file(frames, loaded, chosen, (start_s, end_s), allow_network=allow_network))

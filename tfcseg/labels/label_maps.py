@@ -1,4 +1,4 @@
-"""What a model's classes are called in a data set: explicit tables of names, built in or from a file.
+"""Map a model's classes to those of a data set by tables of names, built in or from a file.
 
 A map goes from model class to data set class. Several model classes may go to one; a model class without counterpart is
 left out and is never right in that data set.

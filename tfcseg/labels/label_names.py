@@ -1,4 +1,4 @@
-"""Class names of the public data sets that label maps speak of, in the order of their indices."""
+"""Class names of public data sets, in the order of their indices."""
 
 from __future__ import annotations
 

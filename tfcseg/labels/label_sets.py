@@ -17,7 +17,7 @@ NO_CLASS = 255
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LabelSet:
-    """What a model or a data set calls its classes: ``names[i]`` is class ``i``, drawn in ``palette[i]`` (RGB)."""
+    """Names and colours of classes: ``names[i]`` is class ``i``, drawn in ``palette[i]`` (RGB)."""
 
     name: str
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The built-in tables of names: which class of a data set each class of a model stands for.
+"""Built-in tables: the data set's class for each class of a model.
 
 A row that begins with None lists the model's classes that have no counterpart, so that each of them was thought of.
 Classes of a data set that no model tells apart are merged before anything is scored (``MERGED``).

@@ -1,4 +1,4 @@
-"""The ffmpeg process: how it is started, what it said last, and that it never stays behind.
+"""Start ffmpeg, keep its last messages, and make sure that it ends.
 
 Names are passed as an argument list behind ``file:``, so that no character in them has a meaning. Formats that point to
 other files are not enabled, and protocols that reach the network only for an address that the user gave on purpose.
@@ -182,7 +182,7 @@ class FfmpegProcess:
                 pipe.close()
 
     def last_words(self) -> str:
-        """Why it stopped, in its own words, as one line; an empty string if it said nothing. Valid after ``wait``."""
+        """The last message of ffmpeg as one line; empty if there was none. Valid after ``wait``."""
         lines = [line for line in self._words if not _EMPTY_WORDS.search(line)]
         if not lines and self._words:
             lines = [self._words[-1]]

@@ -1,4 +1,4 @@
-"""What a source of frames is, whether a video, a stream or a folder of images stands behind it.
+"""Types for sources of frames: video file, stream or folder of images.
 
 Letters: H, W image height and width.
 """
@@ -32,7 +32,7 @@ _ROUNDING_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What is known before the first frame is decoded."""
+    """Facts that are known before the first frame is decoded."""
 
     path: str
     """As the user gave it; ``-`` for stdin."""
@@ -51,6 +51,8 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)
     """Width of a pixel over its height; frames hold the pixels as they are."""
     warnings: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Files of the frames, if each has its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +70,7 @@ class Frame:
 
 
 class FrameRange(NamedTuple):
-    """Which frames of the constant-rate sequence are wanted."""
+    """The wanted part of the constant-rate sequence."""
 
     first: int
     length: int | None

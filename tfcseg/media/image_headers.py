@@ -1,4 +1,4 @@
-"""What image files say of themselves, read before a decoder sees them: how large they are, and whether they are whole.
+"""Read headers of image files before decoding: their size, and whether they are complete.
 
 Decoders take the memory for whatever size is claimed, fill up with grey what is missing, and print what they think of
 it on stderr.
@@ -26,7 +26,7 @@ _NETPBM = re.compile(rb"P[56](?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,
 
 
 class ImageHeader(NamedTuple):
-    """What is known of an image without decoding it."""
+    """Facts about an image, without decoding it."""
 
     size_wh: tuple[int, int] | None
     """As claimed, in pixels; None where the format is unknown, or has a small limit of its own."""

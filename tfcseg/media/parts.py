@@ -1,4 +1,4 @@
-"""A long video in parts: each is a file of its own, whole or not there, and at the end they become one.
+"""Write a long video in parts: each a complete file of its own, joined at the end.
 
 A run that is stopped loses no more than the part that it was writing.
 """

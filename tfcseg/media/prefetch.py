@@ -1,4 +1,4 @@
-"""Reading ahead: a thread takes from an iterator while its consumer works, a bounded number of items at a time."""
+"""Read ahead in a thread, a bounded number of items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a video file or stream holds, found by demuxing it and decoding one frame; nothing else is opened.
+"""Examine a video file or stream by demuxing it and decoding one frame.
 
 Times are seconds. A container has its own zero; ``time_s`` of a frame counts from where the container starts.
 """

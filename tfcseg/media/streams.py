@@ -1,4 +1,4 @@
-"""A video that arrives through a pipe: looked into once, and then handed to ffmpeg from its first byte on."""
+"""Read a video from a pipe: probe its beginning, then hand all of it to ffmpeg."""
 
 from __future__ import annotations
 

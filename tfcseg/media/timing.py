@@ -1,4 +1,4 @@
-"""What a container says of times: its rate, where it starts and how long it lasts, as far as that can be true.
+"""Read frame rate, start and duration from a container, as far as they are plausible.
 
 Times are seconds, counted from the container's own zero, those of frames from the first one.
 """

@@ -1,4 +1,4 @@
-"""Frames to an H.264 mp4 that appears under its name only when it is complete.
+"""Write frames to an H.264 mp4, which gets its name when it is complete.
 
 Letters: H, W image height and width.
 """
@@ -33,7 +33,7 @@ _ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", 
 
 
 class Sound(NamedTuple):
-    """Where the sound of a video comes from, and which part of it."""
+    """The source of a video's sound, and which part of it is wanted."""
 
     source: str
     start_s: float | None

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: templates, a policy that lets nothing be loaded from elsewhere, and escaping.
+"""Build self-contained HTML pages: templates, escaping, and a policy that blocks loading from elsewhere.
 
 Jinja2 escapes every value in a template; what a script reads is embedded as JSON in which no character can end the
 element. Text from outside additionally loses what would disturb its surroundings: control characters, and marks that

@@ -22,7 +22,7 @@ def write_json(path: Path, result: object) -> None:
 
 
 def json_object(result: object) -> dict[str, Any]:
-    """What `write_json` writes of a dataclass or a mapping: a JSON object."""
+    """Convert a dataclass or mapping to the JSON object that `write_json` writes."""
     content = to_json(result)
     if not isinstance(content, dict):
         raise TypeError(f"{type(result).__name__} is no object with named fields")
@@ -48,5 +48,5 @@ def to_json(value: object, decimals: int = 6) -> object:
 
 
 def decimals_of(name: str) -> int:
-    """How many decimals the quantity ``name`` deserves: three for speeds, six for seconds and shares."""
+    """Decimals for the quantity ``name``: three for speeds, six for seconds and shares."""
     return 3 if name.endswith(("_ms", "fps")) else 6

@@ -1,4 +1,4 @@
-"""Pictures of a moment for the page, drawn from what was kept of it."""
+"""Draw the pictures of a moment for the page from the data that was kept."""
 
 from __future__ import annotations
 

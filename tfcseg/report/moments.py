@@ -1,4 +1,4 @@
-"""The moments of a video at which something is greatest, a little apart from each other."""
+"""Find the moments at which a value is greatest, some time apart from each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""report.html: one run to look at. Video, timeline, the least stable moments, classes over time.
+"""Write report.html: video, timeline, least stable moments, classes over time.
 
 Pictures, data, style and script are inside the file; videos and masks are referenced beside it.
 """
@@ -26,13 +26,14 @@ _CLASSES_DRAWN = 11
 """Classes with an area of their own over time; the others share one."""
 
 
-def write_page(path: Path, report: Report, recorder: PageRecorder) -> None:
+def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: Sequence[str] = ()) -> None:
     """Write the page of a finished run, complete or not at all; OutputError if it cannot be written.
 
-    Its source is looked for at ``report.input.path``, seen from the current folder.
+    Its source is looked for at ``report.input.path``, seen from the current folder. ``mask_names`` are the files of
+    masks, if they are not called by number.
     """
     classes = _classes(report, recorder)
-    views = _views(path.parent, report, recorder.start_s)
+    views = _views(path.parent, report, recorder.start_s, mask_names)
     drawn = lanes({"": recorder.timeline})
     context = {
         "title": Path(report.input.path).name or report.input.path,
@@ -45,6 +46,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder) -> None:
         "doubts": [_moment(drawn, report, recorder) for drawn in recorder.drawn_doubts()],
         "picture_wh": _picture_size(report),
         "views": views,
+        "has_source": any(view.key == "source" for view in views),
     }
     shares = _shares(recorder, classes)
     data = player_data(views, drawn, recorder.timeline, recorder.frame_rate, shares=shares)
@@ -57,7 +59,7 @@ def _picture_size(report: Report) -> tuple[int, int]:
     return round(report.input.width * scale), round(report.input.height * scale)
 
 
-def _views(folder: Path, report: Report, start_s: float) -> list[View]:
+def _views(folder: Path, report: Report, start_s: float, mask_names: Sequence[str]) -> list[View]:
     """What the stage can show; ``start_s`` is the time of the first frame in the source."""
     outputs = {key: quote(name) for key, name in report.outputs.items()}
     source = (
@@ -73,7 +75,7 @@ def _views(folder: Path, report: Report, start_s: float) -> list[View]:
     if "side_by_side" in outputs:
         views.append(View("side_by_side", "Side by side", "video", outputs["side_by_side"]))
     if "masks" in outputs:
-        views.append(View("masks", "Masks", "images", outputs["masks"]))
+        views.append(View("masks", "Masks", "images", outputs["masks"], names=tuple(map(quote, mask_names))))
     return views
 
 

@@ -1,4 +1,4 @@
-"""What a page can play: videos and masks beside it, and the timeline below them."""
+"""Data for the player of a page: videos, masks and the timeline."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _PLAYABLE = (".mp4", ".m4v", ".mov", ".webm", ".ogv", ".mkv")
 _MEANINGS = {
     "label_change": ("Label change", "pixels whose class differs from the frame before", 0),
     "unsure": ("Unsure", "pixels whose label is likely wrong", 0),
-    "flow_consistency": ("flow consistency", "pixels whose class is kept along the optical flow", 1),
+    "flow_consistency": ("Flow consistency", "pixels whose class is kept along the optical flow", 1),
     "similarity": ("Similarity", "likeness of a frame's features to its keyframe's", 1),
-    "updated_fraction": ("Recomputed", "points repaired by deformable attention", 0),
+    "updated_fraction": ("Updated", "points updated by deformable attention", 0),
 }
 """Title, meaning and ideal value of each lane."""
 
@@ -45,6 +45,8 @@ class View:
     """Time of the first frame in the video."""
     of: tuple[str, ...] = ()
     """Keys of the videos of a wipe: left, right."""
+    names: tuple[str, ...] = ()
+    """Files of the images, if they are not called by number."""
     is_first: bool = False
     """Shown when the page opens."""
 
@@ -99,7 +101,7 @@ def lanes(timelines: Mapping[str, ThinnedSeries], keys: Sequence[str] = tuple(_M
 def player_data(
     views: Sequence[View], lanes: Sequence[Lane], timeline: ThinnedSeries, frame_rate: Fraction, **more: object
 ) -> object:
-    """What the player's script reads; ``timeline`` says how long the video is and where keyframes are."""
+    """Data that the player's script reads; ``timeline`` says how long the video is and where keyframes are."""
     is_keyframe = timeline.high[:, SERIES.index("is_keyframe")] > 0
     return to_json(
         {

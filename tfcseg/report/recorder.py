@@ -1,4 +1,4 @@
-"""What report.html needs of every frame, gathered while a run goes on and kept in bounded memory.
+"""Collect the data of report.html during a run, in bounded memory.
 
 Letters: H image height, W image width, K classes.
 """
@@ -63,7 +63,7 @@ class PageRecorder:
 
     @property
     def frames(self) -> int:
-        """How many frames were added."""
+        """Number of frames added."""
         return self.timeline.frames
 
     def drawn_moments(self) -> list[DrawnMoment]:

@@ -1,4 +1,4 @@
-"""What a run reports: the shape of report.json. Units are in the names, sizes in pixels, shares in 0..1.
+"""The schema of report.json. Units are in the names, sizes in pixels, shares 0 to 1.
 
 A number that was not measured is None (null in the file).
 """
@@ -52,7 +52,7 @@ class ModelFacts:
 
 
 def model_facts(model: LoadedModel) -> ModelFacts:
-    """What the weights file of ``model`` says of itself."""
+    """Facts from the weights file of ``model``."""
     card = model.card
     return ModelFacts(
         name=card.name,
@@ -107,7 +107,8 @@ class ConfidenceFacts:
     mean: float | None  # probability that a label is right
     unsure: float | None  # share of the labels whose probability is below unsure_below
     unsure_below: float
-    temperature: float  # 1: never fitted, probabilities are what the network says
+    temperature: float  # what logits are divided by
+    calibration_error: float | None  # expected one, as a share, on the stills that the temperature is of; None: unknown
 
 
 @dataclass(frozen=True, slots=True)

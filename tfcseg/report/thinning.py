@@ -1,4 +1,4 @@
-"""Long series in bounded memory: the least, the greatest and the mean of every few frames, so that no peak is lost.
+"""Thin out long series: keep minimum, maximum and mean of every few frames, so that no peak is lost.
 
 Letters: n buckets, S series.
 """

@@ -1,4 +1,4 @@
-"""What keyframes hand on, as a file beside the other state of an unfinished run: every bit of it comes back."""
+"""Save and load, without loss, what a keyframe hands on to the next one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save_carried(path: Path, carried: HandedOn) -> None:
 
 
 def load_carried(path: Path) -> HandedOn:
-    """What `save_carried` was given, in float32 on the CPU; OutputError if the file is missing or damaged."""
+    """Load what `save_carried` wrote, as float32 on the CPU; OutputError if the file is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             kind = Opinion if "weight" in arrays else Carried

@@ -1,4 +1,4 @@
-"""Tells whether a video is still the one that it was, without reading all of it."""
+"""Recognise a video without reading all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder: the lock ends with the process that holds it, however that ends."""
+"""Lock an output folder for one run; the lock is released when its process ends, however it ends."""
 
 from __future__ import annotations
 

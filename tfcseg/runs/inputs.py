@@ -1,4 +1,4 @@
-"""What a call is to work on: files, folders and patterns become single inputs, each once, with a folder of its own.
+"""Find the inputs of a call: files, folders and patterns, each input once, with an output folder of its own.
 
 Folders are named after paths and not after positions: a batch that is given again in another order, or with others,
 finds what it has done before.
@@ -93,7 +93,7 @@ def _resumable(source: str, own: Sequence[Path], every: Sequence[Path], taken: S
 
 
 def _matches(name: str) -> list[str]:
-    """What ``name`` stands for where it is a pattern and no file has this very name; else ``name``."""
+    """Files that the pattern ``name`` matches; ``name`` itself if a file is called that or nothing matches."""
     if name == "-" or is_address(name) or os.path.lexists(name) or not glob.has_magic(name):
         return [name]
     found = glob.glob(name, recursive=True)  # noqa: PTH207  # knows patterns that begin at the root

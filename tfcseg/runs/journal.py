@@ -1,4 +1,4 @@
-"""A file of JSON lines that only grows: what was written stays, whatever stops the program while it writes more."""
+"""A JSON lines file that only grows; complete lines survive a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run measures of every frame; the flow, which takes longest, of several frames at a time.
+"""Measure every frame of a run; optical flow, which takes longest, for several frames at a time.
 
 Letters: H, W image height and width, K classes.
 """
@@ -51,7 +51,7 @@ class FrameMeasurer:
 
     @property
     def flow_name(self) -> str | None:
-        """Which optical flow is followed; None if it is not measured."""
+        """Name of the optical flow; None if it is not measured."""
         return self._meter.flow_name
 
     def remember(self, image: Image, labels: NDArray[np.uint8]) -> None:

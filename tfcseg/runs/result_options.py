@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tfcseg.labels.label_sets import LabelSet
 
 _UNSURE_BELOW = 0.5
+MASK_NAMES = ("number", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,14 @@ class ResultOptions:
 
     overlay: Annotated[bool, Option("Write overlay.mp4.")] = True
     masks: Annotated[bool, Option("Write masks/00000000.png …, value = class index.")] = True
+    mask_names: Annotated[
+        str,
+        Option(
+            "Name masks after the [bold]number[/] of the frame or, for folders of images, after the [bold]source[/]'s "
+            "file.",
+            choices=MASK_NAMES,
+        ),
+    ] = "number"
     frames_csv: Annotated[bool, Option("Write frames.csv.", flags=("--csv/--no-csv",))] = True
     report: Annotated[bool, Option("Write report.json.")] = True
     html: Annotated[
@@ -61,7 +70,7 @@ class ResultOptions:
 
     @property
     def writes_anything(self) -> bool:
-        """Whether there is any result at all."""
+        """Whether any result is written."""
         files = self.masks, self.confidence, self.frames_csv, self.report, self.page
         return any(files) or bool(self.videos)
 

@@ -1,4 +1,4 @@
-"""What an unfinished run needs to go on: checkpoints in a journal, finished parts of videos beside it.
+"""State of an unfinished run: checkpoints in a journal, and the finished parts of videos.
 
 All of it lies in a hidden folder of the output folder, and goes when the run is complete. Only what the run was stays
 there, if there is no report to tell it.
@@ -58,7 +58,7 @@ class RunState:
         self._newest_part_ends: deque[int] = deque(maxlen=_KEPT)
 
     def identity(self) -> Identity | None:
-        """What the unfinished run in this folder is; None if there is none."""
+        """Identity of the unfinished run in this folder; None if there is none."""
         match self._journal.read():
             case [{"run": dict(identity)}, *_]:
                 return identity
@@ -182,7 +182,7 @@ class RunState:
 
 
 def unfinished_frames(output: Path) -> int | None:
-    """How many frames of the unfinished run in the folder ``output`` are safe; None if there is no such run."""
+    """Number of frames that the unfinished run in ``output`` has saved; None if there is no such run."""
     state = RunState(output / STATE_FOLDER)
     with suppress(OutputError):
         if state.identity() is not None:
@@ -192,7 +192,7 @@ def unfinished_frames(output: Path) -> int | None:
 
 
 def difference(recorded: Identity, wanted: Identity) -> str | None:
-    """In what two runs differ, in words; None if in nothing."""
+    """Describe the first difference between two runs; None if they are the same."""
     names = [name for name in {**recorded, **wanted} if recorded.get(name) != wanted.get(name)]
     if not names:
         return None

@@ -109,7 +109,7 @@ class Summary:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Summary:
-        """What ``to_json`` returned."""
+        """Restore what ``to_json`` returned."""
         means = {name: Mean(*content[name]) for name in _MEANS}
         phases = PhaseChanges(**content["phases"])
         shares = np.array(content["shares"], np.float64)
@@ -118,7 +118,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a report says besides the totals."""
+    """Facts for the report besides the totals."""
 
     model: LoadedModel
     options: InferenceOptions
@@ -163,7 +163,11 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
             summary.phases.pulse,
         ),
         confidence=ConfidenceFacts(
-            summary.confidence.value, summary.unsure.value, facts.unsure_below, facts.model.temperature
+            summary.confidence.value,
+            summary.unsure.value,
+            facts.unsure_below,
+            facts.model.temperature,
+            facts.model.calibration_error,
         ),
         classes=_class_facts(facts.model, summary),
         outputs=facts.outputs,

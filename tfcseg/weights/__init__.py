@@ -1,1 +1,1 @@
-"""Networks and their files: the format, the card, the models that come along, foreign checkpoints."""
+"""Networks and their files: format, card, shipped models, published checkpoints."""

@@ -1,4 +1,4 @@
-"""SegFormer weights, as Hugging Face and as NVlabs publish them, into ours.
+"""Convert SegFormer weights of Hugging Face and NVlabs into our layout.
 
 Both hold the same network under other names, with two differences: Hugging Face keeps keys and values apart, and both
 concatenate the levels for the fuse layer from 4 to 1, where ours go from 1 to 4.
@@ -27,13 +27,18 @@ from tfcseg.weights.published import Published
 from tfcseg.weights.segformer_file import SegformerFile, read_segformer_file
 from tfcseg.weights.tensor_file import check_fits
 
-DESCRIPTION = "without TFC's own weights: keyframes are reused and interpolated, points that changed are not recomputed"
+DESCRIPTION = "without TFC's own weights, so that its sparse attention is off"
 """Goes into the model's card: published SegFormers know nothing of TFC, whose layer stays the identity it starts as."""
 
 DEFAULTS = replace(
-    PAPER_OPTIONS, keyframe_interval=3, correlation="aligned", keyframe_position="middle", keyframe_carry=0.9
+    PAPER_OPTIONS,
+    keyframe_interval=3,
+    correlation="aligned",
+    keyframe_position="middle",
+    keyframe_carry=0.9,
+    sides="both",
 )
-"""Of a network that has no weights of TFC's: those parts that need none, as the shipped models have them."""
+"""Of a network that has no weights of TFC's: those parts that need none."""
 
 
 class _Names(NamedTuple):

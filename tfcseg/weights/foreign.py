@@ -1,4 +1,4 @@
-"""What a network is that is no SegFormer, by its config.json, the names of its tensors or the file's first bytes."""
+"""Recognise networks that are no SegFormer, to say so clearly."""
 
 from __future__ import annotations
 

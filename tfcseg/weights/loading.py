@@ -1,4 +1,4 @@
-"""Weights: one safetensors file per model with its card inside, and the registry of those that come with the tool."""
+"""Load and save weights: one safetensors file per model, with its card inside."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.convert import convert_segformer
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.foreign import refuse_other_format
+from tfcseg.weights.hub import find_on_hub, hub_name
 from tfcseg.weights.model_card import FORMAT, IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
 from tfcseg.weights.registry import REGISTRY, ModelRecord, list_models, locate_weights
 from tfcseg.weights.tensor_file import check_fits, check_shapes, is_pickle, read_tensor_file, write_tensor_file
@@ -76,6 +77,12 @@ class LoadedModel:
         return float(value) if isinstance(value, int | float) and value > 0 else 1.0
 
     @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error on held-out stills, as a share; None if it was never measured."""
+        value = self.card.measured.get(CALIBRATION_ERROR)
+        return value / 100 if isinstance(value, int | float) else None
+
+    @property
     def labels(self) -> LabelSet:
         """The classes of its logits."""
         return self.card.labels
@@ -120,10 +127,12 @@ def load_model(
     precision: str = "auto",
     fold: bool = True,
     assets: Path | None = None,
+    allow_network: bool = False,
 ) -> LoadedModel:
     """Network from a name of the registry, a weights file or a published SegFormer, ready for inference.
 
-    A SegFormer is a safetensors file or PyTorch checkpoint, or a Hugging Face folder.
+    A SegFormer is a safetensors file or PyTorch checkpoint, a Hugging Face folder, or ``ORG/NAME[@REVISION]`` on the
+    hub, which is read from its cache, and from the network only with ``allow_network``.
 
     device: ``auto`` (CUDA, else the CPU), ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``. precision: ``auto`` (fp16 on
     CUDA, else as `resolve_precision` says), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head apart,
@@ -132,7 +141,7 @@ def load_model(
     """
     target = resolve_device(device)
     resolve_precision(precision, target)  # refuses before any reading
-    path, sha256 = locate_weights(name_or_path, assets)
+    path, sha256 = find_weights(name_or_path, assets, allow_network=allow_network)
     network, card, found = _read_ours(path) if is_ours(path) else _read_published(path)
     if sha256 is not None and found != sha256:
         raise WeightsError(f"{path} is not the file that {REGISTRY} names (SHA-256 differs); install it again")
@@ -154,7 +163,7 @@ def convert(source: str | Path, target: Path, *, name: str | None = None, licenc
     ``name`` and ``licence`` take the place of what the source says of itself.
     WeightsError if ``source`` cannot be used or is a file of ours, OutputError if ``target`` cannot be written.
     """
-    path, _ = locate_weights(source)
+    path, _ = find_weights(source)
     if is_ours(path):
         raise WeightsError(f"{path} is a model of tfcseg's already; use it as it is")
     found = convert_segformer(path)
@@ -162,6 +171,16 @@ def convert(source: str | Path, target: Path, *, name: str | None = None, licenc
     card = replace(card, name=name or card.name, licence=licence or card.licence)
     save_model(target, _network_from(path, card.config, found.state_dict), card, dtype=found.dtype)
     return card
+
+
+def find_weights(
+    name_or_path: str | Path, assets: Path | None = None, *, allow_network: bool = False
+) -> tuple[Path, str | None]:
+    """File or folder that a model is read from, with the SHA-256 that it must have if it is one of the registry."""
+    on_hub = hub_name(name_or_path) if isinstance(name_or_path, str) else None
+    if on_hub is not None:
+        return find_on_hub(on_hub, allow_network=allow_network), None
+    return locate_weights(name_or_path, assets)
 
 
 def is_ours(path: Path) -> bool:
@@ -187,11 +206,11 @@ def _read_published(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
     return _network_from(path, card.config, found.state_dict), card, found.sha256
 
 
-def open_model(model: str | Path | LoadedModel, device: DeviceOptions) -> LoadedModel:
+def open_model(model: str | Path | LoadedModel, device: DeviceOptions, *, allow_network: bool = False) -> LoadedModel:
     """Load a model as `load_model` does, unless it is loaded already."""
     if isinstance(model, LoadedModel):
         return model
-    return load_model(model, device=device.device, precision=device.precision)
+    return load_model(model, device=device.device, precision=device.precision, allow_network=allow_network)
 
 
 def resolve_device(device: str) -> torch.device:

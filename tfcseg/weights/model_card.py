@@ -1,4 +1,4 @@
-"""What a weights file says about itself: the network's numbers, its classes, how to feed it, where it comes from.
+"""The card in a weights file: the network's numbers, its classes, preprocessing and origin.
 
 The card travels as text in the file's header. What is read back may come from anyone: all of it has types and bounds.
 """

@@ -1,4 +1,4 @@
-"""What stands beside published weights: config.json, preprocessor_config.json, README.md, or a checkpoint's meta data.
+"""Read what comes with published weights: config.json, preprocessor_config.json, README.md, meta data.
 
 All of it may come from anyone: texts are cut to one printable line, numbers have bounds.
 """

@@ -1,4 +1,4 @@
-"""The models that come with the tool: ``models.json`` names a file and its SHA-256 for each, and a default."""
+"""The shipped models: ``models.json`` names file and SHA-256 of each, and the default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SegFormers as they are published: a safetensors or PyTorch file, or a Hugging Face folder with its config.json."""
+"""Read published SegFormers: a safetensors or PyTorch file, or a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tfcseg.weights.published import Published, read_published
 from tfcseg.weights.tensor_file import is_pickle, read_tensor_file
 from tfcseg.weights.tensor_header import HEADER_LIMIT_BYTES, open_weights
 
-_FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 _BESIDE = ("config.json", "preprocessor_config.json")
 """Files whose content changes what a network does, or what its classes are called."""
 _OFFERED = 3
 
 
 class SegformerFile(NamedTuple):
-    """Tensors under their published names, and what came along with them."""
+    """Tensors under their published names, with the data that came along."""
 
     path: Path
     """Of the weights, also if a folder was asked for."""
@@ -57,10 +57,10 @@ def weights_in(folder: Path) -> Path:
             refuse_other_model_type(folder, json.loads(text))
         except ValueError as error:
             raise WeightsError(f"{config} cannot be read ({error}); get it again") from None
-    file_ = next((folder / name for name in _FOLDER_FILES if (folder / name).is_file()), None)
+    file_ = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
     if file_ is not None:
         return file_
-    missing = f"{folder} is a folder without {' or '.join(_FOLDER_FILES)}"
+    missing = f"{folder} is a folder without {' or '.join(FOLDER_FILES)}"
     if any(folder.glob("*.index.json")):
         raise WeightsError(f"{missing}: its weights are split into several files, which are not read; save them as one")
     inside = [found.parent for found in folder.glob("*/config.json")]

@@ -1,4 +1,4 @@
-"""safetensors files from anywhere: sizes are checked before anything is parsed or allocated; no pickle is opened."""
+"""Read untrusted safetensors files: sizes are checked before anything is parsed or allocated."""
 
 from __future__ import annotations
 

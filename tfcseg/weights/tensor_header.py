@@ -1,4 +1,4 @@
-"""Headers of safetensors files from anywhere: sizes are checked before anything is parsed; no tensor is read.
+"""Read headers of untrusted safetensors files: sizes are checked before anything is parsed.
 
 A command that only wants to know what a file says of itself needs no torch.
 """
@@ -31,7 +31,7 @@ _PICKLE_STARTS = (b"\x80", b"PK\x03\x04")
 
 @dataclass(frozen=True, slots=True)
 class TensorHeader:
-    """What a file says of itself: text metadata, and the shape of each tensor by name."""
+    """Text metadata, and the shape of each tensor by name."""
 
     metadata: dict[str, str]
     shapes: dict[str, tuple[int, ...]]

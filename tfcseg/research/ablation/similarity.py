@@ -31,7 +31,7 @@ class MaskScore:
 
     threshold: float
     below: float | None
-    """Share of all points whose similarity is below the threshold: eq. 11 recomputes these."""
+    """Share of all points whose similarity is below the threshold: eq. 11 updates these."""
     accuracy: float | None
     """Share of the points with ground truth where "changed" and "unchanged" are told rightly."""
     precision: float | None

@@ -1,11 +1,11 @@
-"""Writes the tables of README.md and assets/*.md from the measurements in assets/results: ``python assets/tables.py``.
+"""Write the tables of README.md and assets/*.md from the measurements in assets/results.
 
 A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Without a kind, FILE is a compare.json
 of ``tfcseg compare``; ``speed``, ``stages``, ``limits`` and ``memory`` take what ``tfcseg bench -o FILE`` wrote, a
 column or block of rows per file, and ``scaling`` a scaling-*.json of ``tfcseg bench --scaling``. ``ablation`` and
-``similarity`` take what ``tfcseg ablate -o FILE`` wrote, a table per file. ``stills`` takes what
-``tfcseg eval-stills -o FILE`` wrote, ``clips`` (clip by clip) and ``means`` (over all clips, mode by mode) what
-``tfcseg eval-clips -o FILE`` did.
+``similarity`` take what ``tfcseg research ablate -o FILE`` wrote, a table per file. ``stills`` takes what
+``tfcseg research stills -o FILE`` wrote, ``clips`` (clip by clip) and ``means`` (over all clips, mode by mode) what
+``tfcseg research clips -o FILE`` did.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "assets").glob("*.md")))
+from tfcseg.errors import DataError
+
 MARKED = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 ROWS = (
@@ -27,7 +27,7 @@ ROWS = (
     ("flow consistency", "flow_consistency", "{:.2f} %"),
     ("labels changed from frame to frame", "label_change", "{:.2f} %"),
     ("same labels as `image`", "agreement", "{:.1f} %"),
-    ("points recomputed between keyframes", "updated_fraction", "{:.1f} %"),
+    ("points updated between keyframes", "updated_fraction", "{:.1f} %"),
     ("frames per second, network and labels", "model_fps", "{:.1f}"),
     ("frames per second, file to files", "fps", "{:.1f}"),
     ("GFLOPs per frame", "gflops_per_frame", "{:.2f}"),
@@ -145,7 +145,7 @@ def ablation_table(results: Sequence[dict[str, Any]]) -> str:
     parts = []
     for result in results:
         scores = list(SCORE_TITLES.values())
-        lines = _heading(["", *scores, "recomputed", *(f"paper: {score}" for score in scores), "like the paper"])
+        lines = _heading(["", *scores, "updated", *(f"paper: {score}" for score in scores), "like the paper"])
         for row in result["rows"]:
             cells = [_cell(row[key], "{:.1f}") for key in SCORE_TITLES]
             cells.append(_cell(row["updated_fraction"], "{:.1f} %"))
@@ -186,11 +186,11 @@ def still_table(results: Sequence[dict[str, Any]]) -> str:
                 cells.append(_cell(each["to_best_teacher"].get(vocabulary), "{:.0f} %"))
                 lines += _row(_network_name(each["network"]), cells)
             lines.append("")
-        counts = ", ".join(f"{each['stills']} of {each['name']}" for each in result["sets"])
+        shown = ", ".join(f"{each['stills']} of {each['name']}" for each in result["sets"])
         inputs = "; ".join(
             dict.fromkeys(f"{each['network']['role']}s: {each['network']['input']}" for each in result["networks"])
         )
-        parts.append("\n".join(lines) + f"\nStills: {counts}. In brackets: classes that occur there. {inputs}.")
+        parts.append("\n".join(lines) + f"\nStills: {shown}. In brackets: classes that occur there. {inputs}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -268,13 +268,33 @@ TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
 }
 
 
-def with_tables(text: str) -> str:
-    """``text`` with every marked table made anew."""
+def documents(root: Path) -> list[Path]:
+    """Files of a copy of the repository that have tables."""
+    return [root / "README.md", *sorted((root / "assets").glob("*.md"))]
+
+
+def write_tables(root: Path) -> list[Path]:
+    """Make the tables of all documents anew; those that changed. DataError if ``root`` is no copy of the repository."""
+    changed = []
+    try:
+        for document in documents(root):
+            before = document.read_text(encoding="utf-8")
+            after = with_tables(before, root)
+            if after != before:
+                document.write_text(after, encoding="utf-8")
+                changed.append(document)
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}; run it in a copy of the repository") from error
+    return changed
+
+
+def with_tables(text: str, root: Path) -> str:
+    """``text`` with every marked table made anew from the results below ``root``."""
 
     def renew(match: re.Match[str]) -> str:
         words = match[2].split()
         kind = words.pop(0) if words[0] in TABLES else None
-        results = [json.loads((ROOT / word).read_text(encoding="utf-8")) for word in words]
+        results = [json.loads((root / word).read_text(encoding="utf-8")) for word in words]
         made = table(*results) if kind is None else TABLES[kind](results)
         return match[1] + "\n" + made + "\n" + match[3]
 
@@ -381,11 +401,6 @@ def _model_conditions(result: dict[str, Any]) -> str:
     height, width = result["resolution"]["network"]
     weights = "random weights, " if result["random_weights"] else ""
     share = result["updated_fraction"]
-    points = "" if share is None else f", {share:.1f} % of the points recomputed"
+    points = "" if share is None else f", {share:.1f} % of the points updated"
     classes = f"{weights}{result['model']['classes']} classes"
     return f"{_model_name(result)}: {classes}, network input {width}×{height}{points}."
-
-
-if __name__ == "__main__":
-    for document in DOCUMENTS:
-        document.write_text(with_tables(document.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Averages the weights of runs that started from the same model: ``python assets/average.py OUT WEIGHTS=SHARE...``.
+"""Average the weights of runs that started from the same model.
 
 One network then knows what each of them learnt, at the cost of one ("model soups", Wortsman et al., ICML 2022). Classes
 that a model does not know do not count in their mean; the card is that of the first.
@@ -6,7 +6,6 @@ that a model does not know do not count in their mean; the card is that of the f
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,20 +50,18 @@ def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     return (total / sum(shares)).to(tensors[0].dtype)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Read, average, write; UsageError for what is no ``WEIGHTS=SHARE``."""
-    out, *parts = arguments
+def average_files(out: Path, parts: Sequence[str]) -> None:
+    """Average what ``parts`` name as ``WEIGHTS=SHARE``, and save it; UsageError for anything else."""
     models, shares = [], []
     for part in parts:
         path, _, share = part.rpartition("=")
+        try:
+            shares.append(float(share))
+        except ValueError:
+            path = ""
         if not path:
             raise UsageError(f"{part!r} is not WEIGHTS=SHARE")
         models.append(load_model(path, device="cpu", precision="fp32", fold=False))
-        shares.append(float(share))
     network = models[0].network
     network.load_state_dict(average(models, shares))
-    save_model(Path(out), network, models[0].card)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    save_model(out, network, models[0].card)

@@ -1,0 +1,92 @@
+"""Models of the Hugging Face hub, ``ORG/NAME[@REVISION]``: from its cache, or if allowed from the network.
+
+What is in the cache stays as it is: a newer revision is taken only if it is named.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tfcseg.errors import WeightsError
+from tfcseg.weights.segformer_file import FOLDER_FILES
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./-]*))?")
+_BESIDE = ["config.json", "preprocessor_config.json", "README.md", "LICENSE*"]
+
+
+class HubName(NamedTuple):
+    """A model of the hub; ``revision`` is a commit, a tag or a branch, None for the main branch."""
+
+    repository: str
+    revision: str | None
+
+
+def hub_name(text: str) -> HubName | None:
+    """What ``text`` names on the hub; None if it is a file or folder here, or cannot be a name there."""
+    match = _NAME.fullmatch(text)
+    is_file = Path(text).exists() or text.endswith((".safetensors", ".pth", ".pt", ".bin"))
+    return HubName(match["repository"], match["revision"]) if match and not is_file else None
+
+
+def find_on_hub(name: HubName, *, allow_network: bool, say: Callable[[str], None] = warnings.warn) -> Path:
+    """Folder of the model in the hub's cache, where it is put from the network if that is allowed.
+
+    ``say`` is told the licence before anything but the description of the model is fetched, and of what is used.
+    WeightsError if it is not in the cache or cannot be fetched.
+    """
+    shown = "@".join(filter(None, name))
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise WeightsError(f"no file or folder {shown!r}; models of the hub need: pip install huggingface_hub")
+    folder = _in_cache(name)
+    if folder is None and not allow_network:
+        raise WeightsError(
+            f"no file or folder {shown!r}, and no such model in the cache of huggingface_hub; "
+            "--allow-network fetches it from there"
+        )
+    if folder is None:
+        folder = _fetch(name, shown, say)
+    logger.info("%s is revision %s, in %s", name.repository, folder.name, folder)
+    return folder
+
+
+def _in_cache(name: HubName) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = [try_to_load_from_cache(name.repository, file, revision=name.revision) for file in FOLDER_FILES]
+    folders = [Path(path).parent for path in found if isinstance(path, str)]
+    return next((folder for folder in folders if (folder / "config.json").is_file()), None)
+
+
+def _fetch(name: HubName, shown: str, say: Callable[[str], None]) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    with _told(shown):
+        info = HfApi().model_info(name.repository, revision=name.revision)
+    files = {file.rfilename for file in info.siblings or ()}
+    weights = next((file for file in FOLDER_FILES if file in files), None)
+    if weights is None:
+        raise WeightsError(f"{shown} has neither {' nor '.join(FOLDER_FILES)} on the hub; nothing was fetched")
+    terms = [getattr(info.card_data, key, None) for key in ("license_name", "license", "license_link")]
+    licence = ", ".join(str(term) for term in terms if term) or "not stated"
+    say(f"{shown} is fetched from the Hugging Face hub; its licence: {licence}")
+    with _told(shown):
+        return Path(snapshot_download(name.repository, revision=name.revision, allow_patterns=[*_BESIDE, weights]))
+
+
+@contextmanager
+def _told(shown: str) -> Iterator[None]:
+    """Turn errors inside into a WeightsError of one line."""
+    try:
+        yield
+    except Exception as error:  # its HTTP library, and so what that raises, changes with its versions
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise WeightsError(f"{shown} cannot be fetched from the Hugging Face hub: {reason}") from error
