@@ -37,7 +37,7 @@ def command(
 ) -> None:
     """Fit how much more often than by chance positions that look alike have one label, for --sides both.
 
-    Example: tfcseg research fit-evidence clips/*.mp4 -m best.safetensors -o fitted.safetensors
+    Example: tfcseg research fit-evidence assets/demo.mp4 -o fitted.safetensors
     """
     from tfcseg.research.evidence_fit import fit_evidence, write_fitted
     from tfcseg.weights.loading import load_model
