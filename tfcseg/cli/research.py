@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.cli import ablate, calibrate, held_out, publish
+from tfcseg.cli import ablate, calibrate, fit_evidence, held_out, publish
 from tfcseg.cli.console import one_line
 
 app = typer.Typer(help="Make the paper's tables, models and their cards.", rich_markup_mode="rich")
@@ -15,6 +15,7 @@ app.command("ablate")(ablate.command)
 app.command("stills")(held_out.stills)
 app.command("clips")(held_out.clips)
 app.command("calibrate")(calibrate.command)
+app.command("fit-evidence")(fit_evidence.command)
 app.command("publish")(publish.command)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from tfcseg.cli.console import plain, print_error, print_line, print_warning, st
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
+from tfcseg.cli.values import frame_rate
 from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(help="Videos, folders of images or of videos, or - for a video on stdin.", show_default=False),
+    typer.Argument(help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False),
 ]
 
 
@@ -45,6 +47,15 @@ def command(
     inference: InferenceOptions,
     start: options.Start = None,
     end: options.End = None,
+    fps: Annotated[
+        Fraction | None,
+        typer.Option(
+            help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
+            show_default="25",
+            parser=frame_rate,
+            metavar="RATE",
+        ),
+    ] = None,
     results: Annotated[ResultOptions, Without("classes")],
     classes: Annotated[
         list[str] | None,
@@ -88,6 +99,7 @@ def command(
         device=device,
         start_s=start,
         end_s=end,
+        frame_rate=fps,
         results=replace(results, classes=tuple(classes or ())),
         overwrite=overwrite,
         resume=resume,

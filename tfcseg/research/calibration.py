@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import torch
 
 from tfcseg.drawing.render import shrink_labels
 from tfcseg.errors import DataError, WeightsError
@@ -19,7 +20,8 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.calibration import CalibrationMeter
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
 from tfcseg.research.held_out.stills import translation
-from tfcseg.weights.loading import CALIBRATED, LoadedModel, read_card
+from tfcseg.weights.loading import CALIBRATED, LoadedModel, is_ours, load_model, read_card, save_model
+from tfcseg.weights.model_card import ModelCard
 from tfcseg.weights.registry import REGISTRY
 from tfcseg.weights.tensor_file import read_tensor_file, write_tensor_file
 from tfcseg.weights.tensor_header import parse_json
@@ -105,9 +107,17 @@ def write_calibrated(weights: Path, target: Path, measured: Mapping[str, float |
     The tensors stay as they are. WeightsError and OutputError as in reading and writing weights.
     """
     card = read_card(weights)
-    file = read_tensor_file(weights)
-    metadata = replace(card, measured={**card.measured, **measured}).to_metadata()
-    sha256 = write_tensor_file(target, file.tensors, metadata)
+    write_with_card(weights, target, replace(card, measured={**card.measured, **measured}))
+
+
+def write_with_card(weights: Path, target: Path, card: ModelCard) -> None:
+    """Write the tensors of the file ``weights`` to ``target`` with another ``card``; see `write_calibrated`."""
+    if is_ours(weights):
+        sha256 = write_tensor_file(target, read_tensor_file(weights).tensors, card.to_metadata())
+    else:
+        network = load_model(weights, device="cpu", precision="fp32", fold=False).network
+        network.config = card.config
+        sha256 = save_model(target, network, card, dtype=torch.float32)
     registry = target.with_name(REGISTRY)
     if not registry.is_file():
         return

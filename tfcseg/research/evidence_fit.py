@@ -1,0 +1,142 @@
+"""Fitting a model's evidence curve on unlabelled clips: how much rather than by chance look-alikes have one label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from tfcseg.errors import DataError
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.options import checked_options
+from tfcseg.inference.steps import Steps
+from tfcseg.media.reader import read_frames
+from tfcseg.model.alignment import move
+from tfcseg.model.config import EVIDENCE
+from tfcseg.model.evidence import Glimpse, Opinion
+from tfcseg.research.calibration import write_with_card
+from tfcseg.weights.loading import LoadedModel, read_card
+
+OnProgress: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with what is being done, how many clips of it are done, and of how many."""
+
+DISTANCE = 4
+"""Frames from one that is looked at to the next; they are compared with the next and the one after it."""
+
+FRAMES = 12
+"""Frames of a clip that are looked at, at most."""
+
+BORDER = 5
+"""Cells: positions count where another label is about so near. Elsewhere everything looks alike and has one label."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceFit:
+    """e(w) at w = 0, 0.1, … 1, and what it was fitted on."""
+
+    curve: tuple[float, ...]
+    agreement: tuple[float | None, ...]
+    """Share of sure positions of that similarity that have one label; None where there are none."""
+    chance: tuple[float | None, ...]
+    """The same where the other frame stands on its head."""
+    pairs: int
+    clips: int
+
+
+@dataclass(slots=True)
+class _Seen:
+    glimpse: Glimpse
+    opinion: Opinion
+
+
+@torch.inference_mode()
+def fit_evidence(
+    model: LoadedModel,
+    clips: Sequence[str | Path],
+    *,
+    on_progress: OnProgress = lambda stage, done, total: None,
+) -> EvidenceFit:
+    """Fit the curve on videos or folders of frames, of which each counts the same; none of them needs labels.
+
+    DataError if no clip is longer than ``DISTANCE`` frames. Failures raise a TfcsegError with one line.
+    """
+    steps = Steps(IntervalNetwork(model, checked_options(model, sides="both")))
+    same, other = np.zeros((2, len(EVIDENCE))), np.zeros((2, len(EVIDENCE)))
+    pairs = 0
+    for done, clip in enumerate(clips):
+        on_progress(str(clip), done, len(clips))
+        seen = [
+            _Seen(steps.glimpses([frame.image])[0], steps.opinions([frame.image])[0])
+            for frame in islice(read_frames(clip), 0, FRAMES * DISTANCE, DISTANCE)
+        ]
+        for gap in (1, 2):
+            for before, after in zip(seen, seen[gap:], strict=False):
+                same += _agreement(steps, before, after) / len(seen)
+                other += _agreement(steps, _on_its_head(before), after) / len(seen)
+                pairs += 1
+    if not pairs:
+        raise DataError(f"no clip has more than {DISTANCE} frames; give longer ones")
+    curve = _curve(same, other)
+    return EvidenceFit(curve, _shares(same), _shares(other), pairs, len(clips))
+
+
+def write_fitted(weights: Path, target: Path, curve: tuple[float, ...]) -> None:
+    """Write the file ``weights`` to ``target`` with this curve in its card, and tell a registry beside it of that."""
+    card = read_card(weights)
+    write_with_card(weights, target, replace(card, config=replace(card.config, evidence=curve)))
+
+
+def _on_its_head(seen: _Seen) -> _Seen:
+    """Another scene with the same colours and labels."""
+    return _Seen(Glimpse(*(part.flip(-2) for part in seen.glimpse)), Opinion(*(part.flip(-2) for part in seen.opinion)))
+
+
+def _agreement(steps: Steps, before: _Seen, after: _Seen) -> NDArray[np.float64]:
+    """(2, knots): weight of the positions with one label, and of all, by similarity."""
+    size = (after.opinion.logits.shape[-2], after.opinion.logits.shape[-1])
+    like = steps.compare(before.glimpse.match, after.glimpse.match, size)
+    moved, sure = (move(part, like.rows, 1) for part in before.opinion[:2])
+    labels = after.opinion.logits.argmax(dim=1, keepdim=True)
+    is_same = moved.argmax(dim=1, keepdim=True) == labels
+    weight = (sure * after.opinion.weight * _is_near_border(labels)).float()
+    knot = (like.similarity.float().clamp(0, 1) * (len(EVIDENCE) - 1)).round().long().flatten().cpu().numpy()
+    found = [(weight * is_same).flatten().cpu().numpy(), weight.flatten().cpu().numpy()]
+    return np.stack([np.bincount(knot, values, len(EVIDENCE)) for values in found]) / max(float(weight.sum()), 1e-9)
+
+
+def _is_near_border(labels: Tensor) -> Tensor:
+    """(1, 1, h, w) bool."""
+    values = labels.float()
+    greatest, least = (sign * F.max_pool2d(sign * values, BORDER, 1, BORDER // 2) for sign in (1, -1))
+    return greatest != least
+
+
+def _curve(same: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, ...]:
+    """Agreement beyond chance, never falling. Knots with few positions lean on their neighbours."""
+    share, chance = (_smooth(counts[0]) / np.maximum(_smooth(counts[1]), 1e-9) for counts in (same, other))
+    beyond = np.clip((share - chance) / np.maximum(1 - chance, 1e-9), 0, 1)
+    # Neighbours that fall are pooled until none does: the closest rising curve by least squares.
+    pools: list[tuple[float, float, int]] = []
+    for value, weight in zip(beyond, _smooth(same[1]) + 1e-9, strict=True):
+        pools.append((float(value), float(weight), 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (low, light, few), (high, heavy, many) = pools.pop(), pools.pop()
+            mean = (low * light + high * heavy) / (light + heavy)
+            pools.append((mean, light + heavy, few + many))
+    return tuple(round(value, 3) for value, _, knots in pools for _ in range(knots))
+
+
+def _smooth(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.convolve(counts, [0.1, 0.8, 0.1], mode="same"))
+
+
+def _shares(counts: NDArray[np.float64]) -> tuple[float | None, ...]:
+    return tuple(round(float(part / whole), 3) if whole else None for part, whole in counts.T)
