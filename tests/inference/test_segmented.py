@@ -1,5 +1,7 @@
 """What a frame says and shows in Python."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -68,6 +70,9 @@ def test_supervision_gets_one_detection_per_class():
     assert found.xyxy.tolist() == [[0, 0, 5, 2], [0, 2, 5, 4], [3, 1, 4, 3]]
     for mask, name in zip(found.mask, LABELS.names, strict=True):
         assert (mask == one.mask(name)).all()
+    assert found.confidence is None
+    half = dataclasses.replace(one, confidence_grid=np.full((2, 2), 128, np.uint8))
+    assert half.to_supervision().confidence == pytest.approx([128 / 255] * 3)
     drawn = sv.MaskAnnotator().annotate(one.image.copy(), found)
     assert (drawn != one.image).any()
 

@@ -517,7 +517,7 @@ def test_every_control_is_reached_by_tab_and_shows_its_focus(page):
 def test_the_page_of_ten_minutes_opens_in_two_seconds(browser, tmp_path):
     recorder = record(300)
     rng = np.random.default_rng(0)
-    for index, values in enumerate(rng.random((17_700, 4)), start=300):
+    for index, values in enumerate(rng.random((17_700, 5)), start=300):
         recorder.timeline.add([*values, index % 3 == 0])
         recorder.shares.add(rng.dirichlet(np.ones(len(PALETTE))))
     write_page(tmp_path / "report.html", make_report(), recorder)

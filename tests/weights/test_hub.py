@@ -162,4 +162,5 @@ def test_with_permission_it_is_fetched_once_and_its_licence_said_first(folder, t
         assert "lab/none cannot be fetched from the Hugging Face hub" in missing.stderr
     finally:
         server.shutdown()
+        server.server_close()
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()

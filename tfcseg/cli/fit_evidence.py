@@ -9,7 +9,7 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.progress import stage_progress
+from tfcseg.cli.progress import progress
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.weights.device import DeviceOptions
 
@@ -45,7 +45,7 @@ def command(
 
     with claimed_file(output, clips, overwrite=overwrite):
         loaded = load_model(model, device=device.device, precision=device.precision)
-        with stage_progress("clips", shown=not quiet) as on_progress:
+        with progress(unit="clips", shown=not quiet) as on_progress:
             found = fit_evidence(loaded, clips, on_progress=on_progress)
         if output is not None:
             write_fitted(locate_weights(model)[0], output, found.curve)

@@ -102,7 +102,7 @@ class SegmentedFrame:
         return picture
 
     def to_supervision(self) -> Detections:
-        """The classes in the frame as ``supervision.Detections``, one each, with mask, box, class id and name.
+        """The classes in the frame as ``supervision.Detections``, one each: mask, box, class id, name, mean confidence.
 
         For the annotators, trackers and writers of Roboflow's ``supervision``. TfcsegError if it is not installed.
         """
@@ -113,9 +113,11 @@ class SegmentedFrame:
         present = np.flatnonzero(class_shares(self.labels, len(self.label_set)))
         masks = self.labels == present[:, None, None].astype(np.uint8)
         boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in masks]
+        sure = self.confidence
         return Detections(
             xyxy=np.array([(x, y, x + w, y + h) for x, y, w, h in boxes], np.float32).reshape(-1, 4),
             mask=masks,
+            confidence=None if sure is None else np.array([sure[mask].mean() / 255 for mask in masks], np.float32),
             class_id=present,
             data={"class_name": np.array([self.label_set.names[index] for index in present])},
         )

@@ -27,13 +27,18 @@ from tfcseg.weights.published import Published
 from tfcseg.weights.segformer_file import SegformerFile, read_segformer_file
 from tfcseg.weights.tensor_file import check_fits
 
-DESCRIPTION = "without TFC's own weights: keyframes are reused and interpolated, points that changed are not updated"
+DESCRIPTION = "without TFC's own weights, so that its sparse attention is off"
 """Goes into the model's card: published SegFormers know nothing of TFC, whose layer stays the identity it starts as."""
 
 DEFAULTS = replace(
-    PAPER_OPTIONS, keyframe_interval=3, correlation="aligned", keyframe_position="middle", keyframe_carry=0.9
+    PAPER_OPTIONS,
+    keyframe_interval=3,
+    correlation="aligned",
+    keyframe_position="middle",
+    keyframe_carry=0.9,
+    sides="both",
 )
-"""Of a network that has no weights of TFC's: those parts that need none, as the shipped models have them."""
+"""Of a network that has no weights of TFC's: those parts that need none."""
 
 
 class _Names(NamedTuple):
