@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.helpers.media import LOSSLESS, folder_of_images, numbered_images, run
 from tests.helpers.tiny_model import NAMES, moving_images, write_tiny_model
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import probe, read_frames
+from tfcseg.report import OptionFacts
 
 FRAMES = 10
 REPORT_KEYS = {
@@ -42,19 +44,7 @@ REPORT_KEYS = {
         *("name", "backbone", "sha256", "classes", "parameters"),
         *("trained_on", "licence", "description"),
     },
-    "options": {
-        "mode",
-        "keyframe_interval",
-        "threshold",
-        "size",
-        "correlation",
-        "keyframe_position",
-        "keyframe_carry",
-        "latency",
-        "device",
-        "precision",
-        "compile",
-    },
+    "options": {field.name for field in fields(OptionFacts)},
     "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes", "compile_s"},
     "stability": {
         "label_change",
@@ -100,7 +90,7 @@ def test_writes_everything_that_was_promised(clip, weights, tmp_path):
     done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--json")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
-    wanted = {"frames.csv", "masks", "overlay.mp4", "report.html", "report.json"}
+    wanted = {"classes.json", "frames.csv", "masks", "overlay.mp4", "report.html", "report.json"}
     assert {path.name for path in out.iterdir()} == wanted
     source, overlay = probe(clip), probe(out / "overlay.mp4")
     assert (overlay.width, overlay.height, overlay.frame_rate) == (source.width, source.height, source.frame_rate)
@@ -179,7 +169,8 @@ def test_each_output_can_be_switched_off(clip, weights, tmp_path, switch, missin
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
     gone = {missing, "report.html"} if missing == "report.json" else {missing}
-    assert names == {"overlay.mp4", "masks", "frames.csv", "report.json", "report.html"} - gone
+    gone |= {"classes.json"} if missing == "masks" else set()
+    assert names == {"classes.json", "overlay.mp4", "masks", "frames.csv", "report.json", "report.html"} - gone
 
 
 def test_side_by_side_shows_both(clip, weights, tmp_path):
@@ -357,7 +348,7 @@ def test_an_interrupt_keeps_what_is_finished_and_nothing_half_written(weights, t
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    assert {path.name for path in out.iterdir()} == {"masks", "frames.csv", ".tfcseg"}
+    assert {path.name for path in out.iterdir()} == {"classes.json", "masks", "frames.csv", ".tfcseg"}
     assert "--resume" in stderr
     masks = sorted(out.glob("masks/*"))
     assert masks

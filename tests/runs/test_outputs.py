@@ -64,6 +64,7 @@ def finished(tmp_path, labels):
     output = prepare_output(tmp_path / "out", inputs=[])
     for name in RESULT_NAMES:
         (output.path / name).write_text("result")
+    output.classes_json.write_text('[{"index": 0, "name": "sky", "colour": [0, 0, 255]}]')
     with MaskWriter(output.masks, PALETTE) as writer:
         writer.write(0, labels)
         writer.write(1, labels)
@@ -437,5 +438,5 @@ def test_discard_keeps_a_folder_that_was_there_before(tmp_path, labels):
 def test_result_names_are_the_paths_of_the_folder():
     output = OutputDir(Path("out"))
     videos = {output.overlay, output.side_by_side, output.source}
-    paths = {*videos, output.report_json, output.report_html, output.frames_csv}
+    paths = {*videos, output.report_json, output.report_html, output.frames_csv, output.classes_json}
     assert paths == {Path("out") / name for name in RESULT_NAMES}

@@ -108,7 +108,7 @@ def files(folder):
 
 def test_an_interrupt_leaves_whole_parts_and_says_how_many_frames_are_safe(out):
     assert unfinished_frames(out) == SAFE
-    assert {path.name for path in out.iterdir()} == {"frames.csv", "masks", STATE_FOLDER}
+    assert {path.name for path in out.iterdir()} == {"classes.json", "frames.csv", "masks", STATE_FOLDER}
     names = {path.name for path in (out / STATE_FOLDER).iterdir()}
     assert names == {"journal.jsonl", "at-00000008", "at-00000012", *(f"overlay-{n:08d}.mp4" for n in (0, 4, 8))}
 
@@ -537,7 +537,7 @@ def test_an_interrupt_does_not_wait_for_an_idle_stdin(tmp_path, number):
     assert process.returncode == 130
     if has_frames:
         assert message.startswith("error: interrupted; finished masks and rows are kept")
-        assert {path.name for path in (tmp_path / "out").iterdir()} == {"frames.csv", "masks"}
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"classes.json", "frames.csv", "masks"}
     else:
         assert message == "error: interrupted; nothing was written"
         assert not (tmp_path / "out").exists()

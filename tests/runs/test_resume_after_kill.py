@@ -133,5 +133,10 @@ def test_signals_at_any_time_end_in_one_line_and_exit_code_130(clip, server, tmp
         (tmp_path / "stderr").unlink()
         assert status == 130, message
         assert re.fullmatch(r"error: interrupted.*\n", message)
-        assert not out.exists() or {path.name for path in out.iterdir()} <= {STATE_FOLDER, "frames.csv", "masks"}
+        assert not out.exists() or {path.name for path in out.iterdir()} <= {
+            STATE_FOLDER,
+            "classes.json",
+            "frames.csv",
+            "masks",
+        }
         assert encoders(out) == []

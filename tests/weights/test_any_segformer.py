@@ -18,6 +18,7 @@ from tfcseg.errors import WeightsError
 from tfcseg.inference.engine import network_size
 from tfcseg.labels.label_names import ADE150, CITYSCAPES19
 from tfcseg.labels.palettes import ADE150_COLOURS, CITYSCAPES19_COLOURS
+from tfcseg.research.calibration import write_calibrated
 from tfcseg.weights.loading import load_model, read_card
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -241,3 +242,12 @@ def test_a_folder_of_checkpoints_names_them(tmp_path):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(WeightsError, match=r"give one of .*iter_10\.pth, .*iter_20\.pth"):
         load_model(tmp_path)
+
+
+def test_what_is_fitted_to_it_makes_a_file_of_ours(b0, tmp_path):
+    folder, _, _ = b0
+    write_calibrated(folder, tmp_path / "fitted.safetensors", {"temperature": 1.5})
+    fitted, plain = (load_model(path, device="cpu") for path in (tmp_path / "fitted.safetensors", folder))
+    assert fitted.card.measured == {"temperature": 1.5}
+    for name, tensor in plain.network.state_dict().items():
+        assert torch.equal(tensor, fitted.network.state_dict()[name]), name

@@ -35,6 +35,16 @@ def seconds(text: str) -> float:
     return float(sum(_UNIT_S[unit] * value for unit, value in parts.items()))
 
 
+def frame_rate(text: str) -> Fraction:
+    """Frames per second such as ``25``, ``29.97`` or ``30000/1001``; from one in 1000 s to 1000 in one."""
+    parts = re.fullmatch(rf"({_NUMBER})(?:/({_NUMBER}))?", text.strip())
+    per_second, divisor = map(_number, parts.groups("1")) if parts else (Fraction(0), Fraction(1))
+    rate: Fraction = per_second / divisor if divisor else divisor
+    if not Fraction(1, 1000) <= rate <= 1000:
+        raise typer.BadParameter(f"{text!r} is no frame rate; give one such as 25, 29.97 or 30000/1001")
+    return rate.limit_denominator(100_000)
+
+
 def _number(text: str) -> Fraction:
     return Fraction(text.replace(",", ".").rstrip("."))
 

@@ -51,6 +51,8 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)
     """Width of a pixel over its height; frames hold the pixels as they are."""
     warnings: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Files of the frames, if each has its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""A folder of images as a sequence of frames.
+"""A folder of images, or a single one, as a sequence of frames.
 
 Letters: H, W image height and width.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Generator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -65,7 +66,7 @@ def open_images(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> FrameSource:
-    """Frames of a folder, one for each image in natural order.
+    """Frames of a folder, one for each image in natural order; of a file, one.
 
     The first readable image fixes the size; others are fitted to it, with black bars where the shape differs. For an
     image that cannot be read the one before it stands in. InputError if none can be read.
@@ -77,6 +78,8 @@ def open_images(
     info = _describe_folder(directory, folder, (height, width), frame_rate)
     if wanted.first >= len(folder.images):
         raise InputError(f"{directory}: the images end before the start of the range that was asked for")
+    stop = None if wanted.length is None else wanted.first + wanted.length
+    info = replace(info, names=info.names[wanted.first : stop])
     warnings = list(info.warnings)
     return FrameSource(info, _read_images(folder.images, wanted, frame_rate, stand_in, warnings), warnings)
 
@@ -96,6 +99,8 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def _list_folder(directory: Path) -> _Folder:
+    if not directory.is_dir():
+        return _Folder([directory], 0)
     try:
         entries = [entry for entry in directory.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -114,7 +119,8 @@ def _first_readable(directory: Path, paths: list[Path]) -> Image:
         try:
             return read_image(path)
         except InputError:
-            continue
+            if path == directory:
+                raise
     raise InputError(f"{directory}: none of its {_count(len(paths), 'image')} can be read")
 
 
@@ -130,6 +136,7 @@ def _describe_folder(directory: Path, folder: _Folder, size: tuple[int, int], fr
         rotation=0,
         audio=None,
         warnings=(f"skipped {skipped}",) if folder.others else (),
+        names=tuple(path.name for path in folder.images),
     )
 
 

@@ -9,8 +9,10 @@ import io
 import os
 import zlib
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -35,15 +37,20 @@ _MAX_PENDING = 8  # label maps that wait for the disk: bounds memory however lon
 class MaskWriter:
     """Writes label maps as ``directory/00000000.png``, ...: 8-bit palette PNGs whose values are class indices.
 
-    Without a palette they are 8-bit gray PNGs of any values.
+    Without a palette they are 8-bit gray PNGs of any values. ``path_of`` gives them other names.
 
     Encoding and disk run in a small thread pool behind a bounded queue. A failure surfaces once, as OutputError, in a
     later ``write`` or at the latest in ``close``. As a context manager it closes itself.
     """
 
-    def __init__(self, directory: Path, palette: NDArray[np.uint8] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        palette: NDArray[np.uint8] | None = None,
+        path_of: Callable[[Path, int], Path] = lambda directory, index: directory / f"{index:08d}.png",
+    ) -> None:
         make_folder(directory)
-        self._directory = directory
+        self._path_of = partial(path_of, directory)
         self._palette = None if palette is None else full_palette(palette)
         self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="masks")
         self._pending: deque[Future[None]] = deque()
@@ -51,8 +58,7 @@ class MaskWriter:
     def write(self, index: int, labels: Labels) -> None:
         """Queue the (H, W) ``labels`` of frame ``index``; the array may be changed afterwards."""
         self._collect(_MAX_PENDING - 1)
-        path = self._directory / f"{index:08d}.png"
-        self._pending.append(self._pool.submit(write_mask, path, labels.copy(), self._palette))
+        self._pending.append(self._pool.submit(write_mask, self._path_of(index), labels.copy(), self._palette))
 
     def pending(self) -> tuple[Future[None], ...]:
         """What is not known to be written yet, for who wants to wait for it elsewhere."""

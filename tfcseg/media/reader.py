@@ -18,7 +18,7 @@ from tfcseg.errors import InputError
 from tfcseg.media.decoding import Pictures, decode_arguments, longest_gap
 from tfcseg.media.ffmpeg import FfmpegProcess, check_address, is_address
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
-from tfcseg.media.images import DEFAULT_FRAME_RATE, open_images, probe_images
+from tfcseg.media.images import DEFAULT_FRAME_RATE, IMAGE_SUFFIXES, open_images, probe_images
 from tfcseg.media.probing import SourceStream, probe_address, probe_file
 from tfcseg.media.streams import StreamFeed, probe_stream
 from tfcseg.media.timing import Pace
@@ -47,7 +47,10 @@ def probe(path: str | Path, *, allow_network: bool = False) -> VideoInfo:
     if str(path) == "-" or _is_stream(Path(path)):
         raise InputError(f"{path}: a stream can be read only once; open it instead of probing it")
     path = Path(path)
-    return probe_images(path) if path.is_dir() else probe_file(path).info
+    if path.is_dir():
+        return probe_images(path)
+    stream = _probe_video(path)
+    return probe_images(path) if stream is None else stream.info
 
 
 def open_frames(
@@ -58,10 +61,10 @@ def open_frames(
     frame_rate: Fraction = DEFAULT_FRAME_RATE,
     allow_network: bool = False,
 ) -> FrameSource:
-    """Open a video file, a folder of images, a named pipe, or ``-`` (stdin), and decode its first frame.
+    """Open a video file, a folder of images, a picture, a named pipe, or ``-`` (stdin), and decode its first frame.
 
     ``start_s`` and ``end_s`` select frames by the time at which the source shows them, the end being left out.
-    ``frame_rate`` is that of a folder of images; videos bring their own. ``allow_network`` also reads a video at
+    ``frame_rate`` is that of images; videos bring their own. ``allow_network`` also reads a video at
     an http or https address. Raises InputError if no frame can be had, UsageError for an address without permission.
     """
     if is_address(source):
@@ -76,7 +79,10 @@ def open_frames(
         return frames
     if path.is_dir():
         return open_images(path, frame_rate=frame_rate, start_s=start_s, end_s=end_s)
-    return _open_stream(probe_file(path), None, start_s, end_s)
+    stream = _probe_video(path)
+    if stream is None:
+        return open_images(path, frame_rate=frame_rate, start_s=start_s, end_s=end_s)
+    return _open_stream(stream, None, start_s, end_s)
 
 
 def read_frames(
@@ -92,6 +98,21 @@ def read_frames(
         source, start_s=start_s, end_s=end_s, frame_rate=frame_rate, allow_network=allow_network
     ) as frames:
         yield from frames
+
+
+def is_images(source: str | Path) -> bool:
+    """Whether ``source`` is a folder or is called like a picture, and so has no frame rate of its own."""
+    return Path(source).is_dir() or Path(source).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _probe_video(path: Path) -> SourceStream | None:
+    """Look into a file; None for a picture, which may be called a picture only: others are no video. InputError."""
+    try:
+        return probe_file(path)
+    except InputError:
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            return None
+        raise
 
 
 def _is_stream(path: Path) -> bool:
@@ -162,6 +183,8 @@ class _Counts:
 
     repeated: int = 0
     dropped: int = 0
+    jumps: int = 0
+    """How often their times jumped."""
     has_ended: bool = False
     """The source has; not only the range that was asked for."""
 
@@ -177,6 +200,7 @@ def _at_constant_rate(
     last_s: float | None = None
     for number, (time_s, image) in enumerate(pictures):
         place = number if time_s is None else pace.place(time_s)
+        counted.jumps = pace.jumps
         if place is None:
             counted.dropped += 1
             continue
@@ -224,6 +248,8 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted:
             f"the video has a variable frame rate: decoded at a constant {float(info.frame_rate):.5g} frames per "
             f"second, {counted.repeated} frames repeated and {counted.dropped} dropped"
         )
+    if counted.jumps:
+        warnings.append(f"the times of the video jump {counted.jumps} times: its frames go on without a pause there")
     missing = _missing_frames(stream, wanted, count) if counted.has_ended else 0
     if missing and (stream.is_length_known or words):
         warnings.append(

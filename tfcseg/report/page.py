@@ -26,13 +26,14 @@ _CLASSES_DRAWN = 11
 """Classes with an area of their own over time; the others share one."""
 
 
-def write_page(path: Path, report: Report, recorder: PageRecorder) -> None:
+def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: Sequence[str] = ()) -> None:
     """Write the page of a finished run, complete or not at all; OutputError if it cannot be written.
 
-    Its source is looked for at ``report.input.path``, seen from the current folder.
+    Its source is looked for at ``report.input.path``, seen from the current folder. ``mask_names`` are the files of
+    masks, if they are not called by number.
     """
     classes = _classes(report, recorder)
-    views = _views(path.parent, report, recorder.start_s)
+    views = _views(path.parent, report, recorder.start_s, mask_names)
     drawn = lanes({"": recorder.timeline})
     context = {
         "title": Path(report.input.path).name or report.input.path,
@@ -58,7 +59,7 @@ def _picture_size(report: Report) -> tuple[int, int]:
     return round(report.input.width * scale), round(report.input.height * scale)
 
 
-def _views(folder: Path, report: Report, start_s: float) -> list[View]:
+def _views(folder: Path, report: Report, start_s: float, mask_names: Sequence[str]) -> list[View]:
     """What the stage can show; ``start_s`` is the time of the first frame in the source."""
     outputs = {key: quote(name) for key, name in report.outputs.items()}
     source = (
@@ -74,7 +75,7 @@ def _views(folder: Path, report: Report, start_s: float) -> list[View]:
     if "side_by_side" in outputs:
         views.append(View("side_by_side", "Side by side", "video", outputs["side_by_side"]))
     if "masks" in outputs:
-        views.append(View("masks", "Masks", "images", outputs["masks"]))
+        views.append(View("masks", "Masks", "images", outputs["masks"], names=tuple(map(quote, mask_names))))
     return views
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import numbers
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class FrameRow:
     is_held: bool = False  # it shows the picture of the frame before
     confidence: float | None = None  # mean probability that a label is right
     unsure: float | None = None  # share of the labels whose probability is below a half, or what --unsure says
+    source: str = ""  # its file; there is such a column for folders of images only
 
 
 COLUMNS = tuple(item.name for item in dataclasses.fields(FrameRow))
@@ -41,24 +43,25 @@ COLUMNS = tuple(item.name for item in dataclasses.fields(FrameRow))
 class FrameTable:
     """Writes frames.csv row by row: what is done is on disk even if the run is cut short. Raises OutputError.
 
-    ``keep_bytes`` of a table that an earlier run has begun stay, and rows are added to them.
+    ``keep_bytes`` of a table that an earlier run has begun stay, and rows are added to them. ``columns`` are those to
+    write, all but ``source`` unless given.
     """
 
-    def __init__(self, path: Path, keep_bytes: int = 0) -> None:
-        self._path = path
+    def __init__(self, path: Path, keep_bytes: int = 0, columns: Sequence[str] = COLUMNS[:-1]) -> None:
+        self._path, self._columns = path, columns
         try:
             if keep_bytes:
                 os.truncate(path, keep_bytes)
-            self._file = path.open("a" if keep_bytes else "w", encoding="utf-8", newline="")
+            self._file = path.open("a" if keep_bytes else "w", encoding="utf-8", errors="backslashreplace", newline="")
         except OSError as error:
             raise self._failure(error) from error
         self._writer = csv.writer(self._file, lineterminator="\n")
         if not keep_bytes:
-            self._write_row(COLUMNS)
+            self._write_row(self._columns)
 
     def write(self, row: FrameRow) -> None:
         """Append ``row`` and hand it to the operating system."""
-        self._write_row([_cell(name, getattr(row, name)) for name in COLUMNS])
+        self._write_row([_cell(name, getattr(row, name)) for name in self._columns])
 
     @property
     def size_bytes(self) -> int:
@@ -87,7 +90,7 @@ class FrameTable:
     ) -> None:
         self.close()
 
-    def _write_row(self, cells: list[str] | tuple[str, ...]) -> None:
+    def _write_row(self, cells: Sequence[str]) -> None:
         try:
             self._writer.writerow(cells)
             self._file.flush()
@@ -100,7 +103,9 @@ class FrameTable:
         return OutputError(f"cannot write {str(self._path)!r}: {error.strerror or error}")
 
 
-def _cell(name: str, value: float | None) -> str:
+def _cell(name: str, value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
     if value is None or not math.isfinite(value):
         return ""
     if isinstance(value, numbers.Integral | np.bool_):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import torch
 
 from tfcseg.drawing.render import shrink_labels
 from tfcseg.errors import DataError, WeightsError
@@ -19,7 +20,7 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.calibration import CalibrationMeter
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
 from tfcseg.research.held_out.stills import translation
-from tfcseg.weights.loading import CALIBRATED, LoadedModel, read_card
+from tfcseg.weights.loading import CALIBRATED, LoadedModel, is_ours, load_model, read_card, save_model
 from tfcseg.weights.model_card import ModelCard
 from tfcseg.weights.registry import REGISTRY
 from tfcseg.weights.tensor_file import read_tensor_file, write_tensor_file
@@ -111,7 +112,12 @@ def write_calibrated(weights: Path, target: Path, measured: Mapping[str, float |
 
 def write_with_card(weights: Path, target: Path, card: ModelCard) -> None:
     """Write the tensors of the file ``weights`` to ``target`` with another ``card``; see `write_calibrated`."""
-    sha256 = write_tensor_file(target, read_tensor_file(weights).tensors, card.to_metadata())
+    if is_ours(weights):
+        sha256 = write_tensor_file(target, read_tensor_file(weights).tensors, card.to_metadata())
+    else:
+        network = load_model(weights, device="cpu", precision="fp32", fold=False).network
+        network.config = card.config
+        sha256 = save_model(target, network, card, dtype=torch.float32)
     registry = target.with_name(REGISTRY)
     if not registry.is_file():
         return

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from tfcseg.errors import UsageError
 from tfcseg.media.ffmpeg import check_address, is_address
+from tfcseg.media.reader import is_images
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
@@ -20,6 +23,8 @@ class RunOptions:
     device: DeviceOptions = DeviceOptions()
     start_s: float | None = None
     end_s: float | None = None
+    frame_rate: Fraction | None = None
+    """Of images; None: 25 a second."""
     results: ResultOptions = field(default_factory=ResultOptions)
     overwrite: bool = False
     resume: bool = False
@@ -30,9 +35,19 @@ class RunOptions:
         """From when to when."""
         return self.start_s, self.end_s
 
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """What `open_frames` is told."""
+        rate = {} if self.frame_rate is None else {"frame_rate": self.frame_rate}
+        return {"start_s": self.start_s, "end_s": self.end_s, "allow_network": self.allow_network, **rate}
+
     def check(self, source: str | Path) -> None:
         """UsageError for what cannot be done with ``source``, whatever is in it."""
         check_address(source, allow_network=self.allow_network)
+        if not str(source):
+            raise UsageError("the input is empty: a file, a folder or - is needed")
+        if self.frame_rate is not None and (str(source) == "-" or not is_images(source)):
+            raise UsageError(f"{source}: a video has a frame rate of its own; --fps is for folders of images")
         if self.resume and self.overwrite:
             raise UsageError("--resume goes on with what --overwrite removes; give one of them")
         if self.resume and _is_read_once(source):

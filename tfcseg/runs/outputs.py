@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -14,9 +15,17 @@ from tfcseg.files import identity
 from tfcseg.runs.folder_lock import STATE_FOLDER, folder_lock
 from tfcseg.runs.state import RunState, unfinished_frames
 
-RESULT_NAMES = ("overlay.mp4", "side_by_side.mp4", "source.mp4", "report.json", "report.html", "frames.csv")
+RESULT_NAMES = (
+    "overlay.mp4",
+    "side_by_side.mp4",
+    "source.mp4",
+    "report.json",
+    "report.html",
+    "frames.csv",
+    "classes.json",
+)
 _MASK_NAME = re.compile(r"[0-9]{8,}\.png")
-_MASK_LEFTOVER = re.compile(r"\.[0-9]{8,}\.png\.part")
+_PNG_NAME, _MASK_LEFTOVER = re.compile(r"(?s)[^.].*\.png|\.png"), re.compile(r"(?s)\..+\.png\.part")
 _MASK_MARK = (
     b"tEXtSoftware\x00tfcseg"  # tells our masks from files of the same name; among the first chunks of the file
 )
@@ -60,6 +69,11 @@ class OutputDir:
         return self.path / "frames.csv"
 
     @property
+    def classes_json(self) -> Path:
+        """What the values of masks mean."""
+        return self.path / "classes.json"
+
+    @property
     def masks(self) -> Path:
         """Folder of one label PNG per frame."""
         return self.path / "masks"
@@ -77,7 +91,7 @@ class OutputDir:
     def results(self) -> list[Path]:
         """Existing files with names of results; OutputError if the folder cannot be listed."""
         files = [self.path / name for name in RESULT_NAMES]
-        return [path for path in files if os.path.lexists(path)] + self._numbered(_MASK_NAME)
+        return [path for path in files if os.path.lexists(path)] + self._pictures()
 
     def holds_frames(self) -> bool:
         """Whether the folder holds results of any frame."""
@@ -86,7 +100,7 @@ class OutputDir:
                 has_rows = bool(file.readline() and file.readline())
         except OSError:
             has_rows = False
-        return has_rows or bool(self._numbered(_MASK_NAME) or RunState(self.state).checkpoints())
+        return has_rows or bool(self._pictures() or RunState(self.state).checkpoints())
 
     def remove_results(self) -> None:
         """Delete the results of an earlier run, and nothing else.
@@ -95,11 +109,12 @@ class OutputDir:
         """
         results = self.results()
         for path in results:
-            if path.is_dir() or (path.parent != self.path and not _is_own_mask(path)):
+            is_picture, is_classes = path.parent != self.path, path == self.classes_json
+            if path.is_dir() or (is_picture and not _is_own_mask(path)) or (is_classes and not _is_own_list(path)):
                 raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
         RunState(self.state).clear()
         leftovers = [path for name in RESULT_NAMES if (path := _temporary(self.path / name)).exists()]
-        for path in [*results, *leftovers, *self._numbered(_MASK_LEFTOVER)]:
+        for path in [*results, *leftovers, *self._matching(_MASK_LEFTOVER)]:
             try:
                 path.unlink()
             except OSError as error:
@@ -115,8 +130,12 @@ class OutputDir:
             with suppress(OSError):  # somebody else has put files there
                 self.path.rmdir()
 
-    def _numbered(self, pattern: re.Pattern[str]) -> list[Path]:
-        """Files of frames whose names match, in the folders of such files."""
+    def _pictures(self) -> list[Path]:
+        """PNG files of frames: by number, or called like what they are of and made by us."""
+        return [path for path in self._matching(_PNG_NAME) if _MASK_NAME.fullmatch(path.name) or _is_own_mask(path)]
+
+    def _matching(self, pattern: re.Pattern[str]) -> list[Path]:
+        """Files whose names match, in the folders of PNG files."""
         return [path for folder in (self.masks, self.confidence) for path in _matching(folder, pattern)]
 
 
@@ -177,6 +196,17 @@ def _is_own_mask(path: Path) -> bool:
             return _MASK_MARK in file.read(128)
     except OSError:
         return False
+
+
+def _is_own_list(path: Path) -> bool:
+    """Whether a list of classes is one of a run; data sets have files of that name, too."""
+    try:
+        match json.loads(path.read_bytes()):
+            case [{"index": 0, "name": _, "colour": _}, *_]:
+                return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def _refuse_results(output: OutputDir) -> None:

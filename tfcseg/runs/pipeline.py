@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -29,7 +30,7 @@ from tfcseg.runs.inputs import find_inputs, output_folders
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.result_options import ResultOptions
-from tfcseg.runs.result_plan import ResultPlan
+from tfcseg.runs.result_plan import ResultPlan, check_mask_names, mask_name
 from tfcseg.runs.results import ResultWriter
 from tfcseg.runs.resuming import go_on, identify, refuse_finished, refuse_other_run
 from tfcseg.runs.state import Identity, RunState, unfinished_frames
@@ -65,6 +66,7 @@ def run(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
+    frame_rate: Fraction | None = None,
     device: str = "auto",
     precision: str = "auto",
     results: ResultOptions | None = None,
@@ -81,6 +83,7 @@ def run(
 
     output: folder, by default ``<stem>_tfcseg`` in the current one. ``options`` are fields of `InferenceOptions` and
     `ResultOptions`, such as ``mode="image"`` and ``classes=["person"]``; ``results`` says the latter in one piece.
+    ``frame_rate`` is that of a folder of images.
     ``allow_network`` lets ``source`` be an http or https address. Any failure raises a TfcsegError with one line;
     videos and reports then exist complete or not at all, masks and rows of finished frames stay, and with ``resume``
     the same call goes on from there. FinishedError, which is no failure, if there is nothing left to resume.
@@ -91,6 +94,7 @@ def run(
         device=DeviceOptions(device, precision),
         start_s=start_s,
         end_s=end_s,
+        frame_rate=frame_rate,
         results=replace(results or ResultOptions(), **written),
         overwrite=overwrite,
         resume=resume,
@@ -175,13 +179,12 @@ def _prepared(
     loaded = open_model(model, options.device, allow_network=options.allow_network)
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
     options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
-    identity = identify(source, loaded, network.options, options.results, options.range_s)
+    identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
     if options.resume:
         refuse_finished(out, identity)
         refuse_other_run(out, identity)
-    with open_frames(
-        source, start_s=options.start_s, end_s=options.end_s, allow_network=options.allow_network
-    ) as frames:
+    with open_frames(source, **options.decoding) as frames:
+        check_mask_names(options.results, frames.info)
         compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
         yield _Job(loaded, network, compile_s, identity, frames)
 
@@ -197,7 +200,7 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
         loaded.labels,
         options.range_s,
         length,
-        has_groups=network.options.latency == "normal",
+        has_groups=network.options.latency == "normal" and network.options.sides == "one",
         carries=network.options.carries,
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
@@ -206,7 +209,8 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
         facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
         report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
-            write_page(out.report_html, report, writer.recorder)
+            names = map(mask_name, frames.info.names) if plan.is_named_by_source else ()
+            write_page(out.report_html, report, writer.recorder, tuple(names))
         if options.results.report:
             write_json(out.report_json, report)
     state.finish(None if options.results.report else job.identity)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tfcseg.labels.label_sets import LabelSet
 
 _UNSURE_BELOW = 0.5
+MASK_NAMES = ("number", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,14 @@ class ResultOptions:
 
     overlay: Annotated[bool, Option("Write overlay.mp4.")] = True
     masks: Annotated[bool, Option("Write masks/00000000.png …, value = class index.")] = True
+    mask_names: Annotated[
+        str,
+        Option(
+            "Name masks after the [bold]number[/] of the frame or, for folders of images, after the [bold]source[/]'s "
+            "file.",
+            choices=MASK_NAMES,
+        ),
+    ] = "number"
     frames_csv: Annotated[bool, Option("Write frames.csv.", flags=("--csv/--no-csv",))] = True
     report: Annotated[bool, Option("Write report.json.")] = True
     html: Annotated[

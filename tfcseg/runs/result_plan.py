@@ -5,10 +5,11 @@ Letters: K classes.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfcseg.errors import OutputError
+from tfcseg.errors import OutputError, UsageError
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.masks import is_whole_mask
@@ -21,6 +22,23 @@ from tfcseg.runs.state import Checkpoint, RunState
 
 LABELS_NAME, CARRIED_NAME = "labels.png", "carried.npz"
 """Labels of the last frame before a checkpoint, and what its keyframe hands on, in the checkpoint's folder."""
+
+
+def mask_name(source: str) -> str:
+    """Name of the mask of an image that is a file of this name."""
+    return f"{Path(source).stem}.png"
+
+
+def check_mask_names(options: ResultOptions, info: VideoInfo) -> None:
+    """UsageError if frames have no names that masks could have, or two have the same."""
+    if options.mask_names != "source" or not (options.masks or options.confidence):
+        return
+    if not info.names:
+        raise UsageError(f"{info.path}: its frames are no files; --mask-names source is for folders of images")
+    (name, count), *_ = Counter(map(mask_name, info.names)).most_common(1)
+    if count > 1:
+        same = ", ".join(each for each in info.names if mask_name(each) == name)
+        raise UsageError(f"{info.path}: {same} would have the same mask {name}; use --mask-names number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +72,7 @@ class ResultPlan:
         except (OSError, OutputError):
             return False
         folders = {self.out.masks: self.options.masks, self.out.confidence: self.options.confidence}
-        masks = [numbered(folder, at) for folder, is_written in folders.items() if is_written for at in range(frames)]
+        masks = [self.mask(folder, at) for folder, is_written in folders.items() if is_written for at in range(frames)]
         if self.keeps_labels:
             masks += [self.kept_labels(at) for at in range(checkpoint.part_start, frames)]
         return all(path.is_file() for path in files) and all(map(is_whole_mask, [pictures / LABELS_NAME, *masks]))
@@ -66,7 +84,16 @@ class ResultPlan:
 
     def kept_labels(self, index: int) -> Path:
         """Where the labels of a frame are, if videos are written and its part is not complete."""
-        return numbered(self.out.masks if self.options.masks else self.state.labels, index)
+        return self.mask(self.out.masks, index) if self.options.masks else numbered(self.state.labels, index)
+
+    @property
+    def is_named_by_source(self) -> bool:
+        """Whether masks are called like the files of the frames."""
+        return self.options.mask_names == "source"
+
+    def mask(self, folder: Path, index: int) -> Path:
+        """PNG of one frame in a folder of them."""
+        return folder / mask_name(self.info.names[index]) if self.is_named_by_source else numbered(folder, index)
 
     def restore_carried(self, checkpoint: Checkpoint) -> HandedOn | None:
         """Load what the keyframe after ``checkpoint`` takes over; OutputError if it is missing or damaged."""

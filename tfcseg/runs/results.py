@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +18,18 @@ from tfcseg.drawing.render import class_shares
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.media.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import FrameTable
+from tfcseg.report import COLUMNS, FrameTable, write_json
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import save_carried
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
+from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan
 from tfcseg.runs.state import Checkpoint
 from tfcseg.runs.summary import RunFacts, Summary
@@ -74,13 +78,15 @@ class ResultWriter:
             undo.callback(self.abort)
             self._saver = ThreadPoolExecutor(1, "tfcseg-save")
             if self._options.masks:
-                self._masks = MaskWriter(plan.out.masks, self._palette)
+                self._masks = MaskWriter(plan.out.masks, self._palette, plan.mask)
+                write_json(plan.out.classes_json, _class_list(plan.labels, self._options))
             if plan.keeps_labels:
                 self._labels = MaskWriter(plan.state.labels, self._palette)
             if self._options.confidence:
-                self._sure = MaskWriter(plan.out.confidence)
+                self._sure = MaskWriter(plan.out.confidence, path_of=plan.mask)
             if self._options.frames_csv:
-                self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0)
+                columns = COLUMNS if plan.info.names else COLUMNS[:-1]
+                self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
             undo.pop_all()
 
     @property
@@ -145,7 +151,7 @@ class ResultWriter:
         out = self._plan.out
         if self._masks:
             self._masks.close()
-            self._outputs["masks"] = out.masks.name
+            self._outputs |= {"masks": out.masks.name, "classes": out.classes_json.name}
         if self._sure:
             self._sure.close()
             self._outputs["confidence"] = out.confidence.name
@@ -213,7 +219,8 @@ class ResultWriter:
             if self.recorder:
                 self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
             if self._table:
-                self._table.write(row)
+                names = self._plan.info.names
+                self._table.write(replace(row, source=names[row.frame]) if names else row)
             self._last = frame.labels
 
     def _wall_s(self) -> float:
@@ -308,3 +315,11 @@ class ResultWriter:
         if legend is not None and checkpoint is not None and checkpoint.legend is not None:
             legend.restore(checkpoint.legend)
         return RenderedVideos(videos, self._palette, alpha=options.alpha, visible=visible, legend=legend)
+
+
+def _class_list(labels: LabelSet, options: ResultOptions) -> list[dict[str, Any]]:
+    """What the values of masks mean: each class with its index and its colour (RGB), and pixels without one."""
+    entries = [*zip(labels.names, labels.palette, strict=True)]
+    classes = [{"index": index, "name": name, "colour": colour} for index, (name, colour) in enumerate(entries)]
+    nothing = {"index": NO_CLASS, "name": "no class", "colour": (0, 0, 0)}
+    return classes if options.unsure is None else [*classes, nothing]

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from contextlib import suppress
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def identify(
     options: InferenceOptions,
     results: ResultOptions,
     range_s: tuple[float | None, float | None],
+    frame_rate: Fraction | None = None,
 ) -> Identity | None:
     """Everything that decides what a run writes, or None if its source cannot be read a second time."""
     content = fingerprint(source)
@@ -47,6 +49,7 @@ def identify(
         "input": content,
         "start": range_s[0],
         "end": range_s[1],
+        "fps": None if frame_rate is None else str(frame_rate),
         "weights": model.sha256,
         **dataclasses.asdict(option_facts(model, options)),
         **wanted,

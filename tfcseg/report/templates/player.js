@@ -79,7 +79,8 @@ const startPlayer = (data) => {
     const view = state.view;
     if (!view || view.kind !== "images") return;
     const image = layers.get(view.key);
-    const url = `${view.url}/${String(state.frame).padStart(8, "0")}.png`;
+    const name = view.names[state.frame] || `${String(state.frame).padStart(8, "0")}.png`;
+    const url = `${view.url}/${name}`;
     if (image.dataset.loading || image.dataset.asked === url) return;
     image.dataset.asked = image.dataset.loading = url;
     const finish = (text) => {
