@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.helpers.media import LOSSLESS, folder_of_images, numbered_images, run
 from tests.helpers.tiny_model import NAMES, moving_images, write_tiny_model
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import probe, read_frames
+from tfcseg.report import OptionFacts
 
 FRAMES = 10
 REPORT_KEYS = {
@@ -42,21 +44,7 @@ REPORT_KEYS = {
         *("name", "backbone", "sha256", "classes", "parameters"),
         *("trained_on", "licence", "description"),
     },
-    "options": {
-        "mode",
-        "keyframe_interval",
-        "threshold",
-        "size",
-        "correlation",
-        "keyframe_position",
-        "keyframe_carry",
-        "sides",
-        "keyframes",
-        "latency",
-        "device",
-        "precision",
-        "compile",
-    },
+    "options": {field.name for field in fields(OptionFacts)},
     "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes", "compile_s"},
     "stability": {
         "label_change",

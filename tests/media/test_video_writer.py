@@ -197,6 +197,27 @@ def test_range_without_sound(tmp_path):
     assert (writer.audio, probe(tmp_path / "out.mp4").audio) == ("none", None)
 
 
+@pytest.mark.parametrize("default", [0, 1, 2, None])
+def test_the_track_that_players_choose_is_kept(tmp_path, default):
+    source = tmp_path / "in.mkv"
+    tracks = [item for seconds in (1, 2, 3) for item in ("-f", "lavfi", "-i", f"sine=d={seconds}")]
+    chosen = [item for n in range(3) for item in (f"-disposition:a:{n}", "default" if n == default else "0")]
+    picture = write_clip(tmp_path / "picture.mp4", 75)
+    maps = [item for n in range(4) for item in ("-map", str(n))]
+    run_ffmpeg("-i", picture, *tracks, *maps, "-c:v", "copy", "-c:a", "aac", *chosen, source)
+    assert write(tmp_path / "out.mp4", numbered_images(75), audio_from=source).audio == "copied"
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        (track,) = container.streams.audio
+        seconds = float(track.duration * track.time_base)
+    assert seconds == pytest.approx(1 + (default or 0), abs=0.1)
+
+
+def test_sound_beside_slower_pictures_is_dropped(tmp_path):
+    source = write_clip(tmp_path / "in.mp4", 60, rate="2000", audio=("sine=d=0.03", AAC))
+    writer = write(tmp_path / "out.mp4", numbered_images(60), rate=Fraction(1000), audio_from=source)
+    assert writer.audio == "dropped: the pictures are shown slower than they were filmed"
+
+
 # Failing without leaving anything.
 
 

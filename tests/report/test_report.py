@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,8 +33,7 @@ KEYS = {
     "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio start_s end_s "
     "pixel_aspect frames_repeated",
     "model": "name backbone sha256 classes parameters description trained_on licence",
-    "options": "mode keyframe_interval threshold size correlation keyframe_position keyframe_carry latency compile "
-    "device precision",
+    "options": " ".join(field.name for field in fields(OptionFacts)),
     "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes compile_s",
     "stability": "label_change flow_consistency optical_flow similarity updated_fraction keyframes pulse",
     "confidence": "mean unsure unsure_below temperature calibration_error",

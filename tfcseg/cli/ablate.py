@@ -10,7 +10,7 @@ import typer
 from tfcseg.cli import options
 from tfcseg.cli.ablation_tables import print_ablation
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.progress import stage_progress
+from tfcseg.cli.progress import progress
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.cli.scores import fail_if_incomplete
 from tfcseg.cli.values import list_of, one_of
@@ -87,7 +87,7 @@ def command(
 
     base = PAPER_OPTIONS if settings == "paper" else InferenceOptions()
     with claimed_file(output, [root], overwrite=overwrite):
-        with stage_progress("videos", shown=not quiet) as on_progress:
+        with progress(unit="videos", shown=not quiet) as on_progress:
             result = ablate(
                 root,
                 model,

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tfcseg.cli.console import plain
+from tfcseg.cli.results import NOTHING, number
 
 if TYPE_CHECKING:
     from tfcseg.research.ablation.result import Ablation, RowResult
     from tfcseg.research.ablation.similarity import SimilarityScores
 
-_NOTHING = "–"
 _MARKS = {"agrees": "=", "differs": "≠", "unclear": "~"}
 
 
@@ -37,8 +37,8 @@ def _rows(result: Ablation) -> Table:
     for title in titles:
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for row in result.rows:
-        ours = [_number(getattr(row, key)) for key in (*SCORES, "updated_fraction")]
-        theirs = [_number(row.paper.get(key)) for key in SCORES]
+        ours = [number(getattr(row, key)) for key in (*SCORES, "updated_fraction")]
+        theirs = [number(row.paper.get(key)) for key in SCORES]
         table.add_row(plain(row.title), *ours, *theirs, _marks(row))
     return table
 
@@ -50,9 +50,9 @@ def _similarity(scores: SimilarityScores) -> Table:
         table.add_column(title, justify="right")
     for mask in scores.thresholds:
         numbers = (mask.below, mask.accuracy, mask.precision, mask.recall)
-        table.add_row(f"{mask.threshold:g}", *map(_number, numbers))
+        table.add_row(f"{mask.threshold:g}", *map(number, numbers))
     unchanged = None if scores.changed is None else 100 - scores.changed
-    table.add_row("nowhere", "0.0", _number(unchanged), _NOTHING, "0.0")
+    table.add_row("nowhere", "0.0", number(unchanged), NOTHING, "0.0")
     return table
 
 
@@ -72,7 +72,3 @@ def _marks(row: RowResult) -> str:
     from tfcseg.research.ablation.paper import SCORES
 
     return "".join(_MARKS.get(row.directions.get(key, ""), " ") for key in SCORES)
-
-
-def _number(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.1f}"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, stderr
 from tfcseg.cli.groups import Without, grouped
+from tfcseg.cli.progress import progress
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.cli.speeds import print_benchmark, print_scaling
 from tfcseg.cli.values import list_of, whole_numbers
@@ -145,7 +142,7 @@ def _measure(request: Request, output: Path | None, *, overwrite: bool, as_json:
 
     inputs = [] if request.video is None else [request.video]
     with claimed_file(output, inputs, overwrite=overwrite):
-        with _progress(shown=not quiet) as on_step:
+        with progress(shown=not quiet) as on_step:
             result = measure(request, on_step)
         if output is not None:
             write_json(output, result)
@@ -164,21 +161,6 @@ def _measure_scaling(
 ) -> None:
     from tfcseg.research.scaling import measure_scaling
 
-    with _progress(shown=not quiet) as on_step:
+    with progress(shown=not quiet) as on_step:
         result = measure_scaling(request, what, folder, values, on_step, overwrite=overwrite)
     show_result(result, print_scaling, folder, as_json=as_json, quiet=quiet)
-
-
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bar on stderr, one line per part; the callback that moves it."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
-
-        def on_step(part: str, done: int, total: int) -> None:
-            if part not in tasks:
-                tasks[part] = bar.add_task(part, total=total)
-            bar.update(tasks[part], completed=done, total=total)
-
-        yield on_step

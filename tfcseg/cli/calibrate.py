@@ -9,7 +9,7 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.progress import stage_progress
+from tfcseg.cli.progress import progress
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.weights.device import DeviceOptions
 
@@ -50,7 +50,7 @@ def command(
 
     with claimed_file(output, sets, overwrite=overwrite):
         loaded = load_model(model, device=device.device, precision=device.precision)
-        with stage_progress("stills", shown=not quiet) as on_progress:
+        with progress(unit="stills", shown=not quiet) as on_progress:
             found = calibrate(loaded, sets, on_progress=on_progress)
         if output is not None:
             write_calibrated(locate_weights(model)[0], output, found.to_measured())

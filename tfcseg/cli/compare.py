@@ -12,8 +12,9 @@ import typer
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_line, print_warning
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.progress import stage_progress
-from tfcseg.cli.scores import fail_if_incomplete, print_comparison, print_json
+from tfcseg.cli.progress import progress
+from tfcseg.cli.results import print_json
+from tfcseg.cli.scores import fail_if_incomplete, print_comparison
 from tfcseg.cli.values import list_of, whole_numbers
 from tfcseg.errors import UsageError
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
@@ -114,7 +115,7 @@ def command(
         flow_consistency=flow_consistency,
         inference=inference,
     )
-    with stage_progress("videos" if is_dataset else "frames", shown=not quiet) as on_progress:
+    with progress(unit="videos" if is_dataset else "frames", shown=not quiet) as on_progress:
         compare: Callable[..., Comparison] = (
             partial(compare_dataset, scope=Scope(split, cast("VcProtocol", protocol), label_map, limit, skip_bad))
             if is_dataset
@@ -148,7 +149,7 @@ def _draw_frames(
 
     given = context.params
     _refuse_options(context, _NOT_FOR_FRAMES, is_dataset=False, reason="leave it out with --frames")
-    with stage_progress("frames", shown=not given["quiet"]) as on_progress:
+    with progress(unit="frames", shown=not given["quiet"]) as on_progress:
         path = make_strip(
             source,
             output,

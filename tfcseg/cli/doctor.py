@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, one_line, plain, stderr
-from tfcseg.cli.scores import print_json
+from tfcseg.cli.results import print_json
 
 if TYPE_CHECKING:
     from tfcseg.doctor import Diagnosis

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, print_warning, stderr
+from tfcseg.cli.console import print_warning
 from tfcseg.cli.groups import Without, grouped, names_of
-from tfcseg.cli.scores import fail_if_incomplete, print_evaluation, print_json
+from tfcseg.cli.progress import progress
+from tfcseg.cli.results import print_json
+from tfcseg.cli.scores import fail_if_incomplete, print_evaluation
 from tfcseg.errors import OutputError, TfcsegError, UsageError
 from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.device import DeviceOptions
@@ -199,23 +199,23 @@ def _progress(
     videos: int, writer: PredictionWriter | None, *, shown: bool
 ) -> Iterator[tuple[OnFrame, Callable[[VideoScore], None]]]:
     """Progress bar on stderr, and the callbacks of `evaluate` that move it; masks are written on the way."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("videos · {task.fields[frames]} frames"),
-        TimeRemainingColumn(),
-    )
-    frames = itertools.count(1)
-    with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
-        task = bar.add_task("scoring", total=videos, frames=0)
+    done = {"videos": 0, "frames": 0}
+    with progress(shown=shown) as on_progress:
+
+        def show() -> None:
+            on_progress("scoring", done["videos"], videos, f"videos · {done['frames']} frames")
 
         def on_frame(video: VspwVideo, frame: VspwFrame, labels: NDArray[np.uint8]) -> None:
             if writer is not None:
                 writer(video, frame, labels)
-            bar.update(task, frames=next(frames))
+            done["frames"] += 1
+            show()
 
-        yield on_frame, lambda score: bar.update(task, advance=1)
+        def on_video(score: VideoScore) -> None:
+            done["videos"] += 1
+            show()
+
+        yield on_frame, on_video
 
 
 def _print_notes(result: Evaluation) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.progress import stage_progress
+from tfcseg.cli.progress import progress
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.weights.device import DeviceOptions
 
@@ -37,7 +37,7 @@ def command(
 ) -> None:
     """Fit how much more often than by chance positions that look alike have one label, for --sides both.
 
-    Example: tfcseg research fit-evidence clips/*.mp4 -m best.safetensors -o fitted.safetensors
+    Example: tfcseg research fit-evidence assets/demo.mp4 -o fitted.safetensors
     """
     from tfcseg.research.evidence_fit import fit_evidence, write_fitted
     from tfcseg.weights.loading import load_model
@@ -45,7 +45,7 @@ def command(
 
     with claimed_file(output, clips, overwrite=overwrite):
         loaded = load_model(model, device=device.device, precision=device.precision)
-        with stage_progress("clips", shown=not quiet) as on_progress:
+        with progress(unit="clips", shown=not quiet) as on_progress:
             found = fit_evidence(loaded, clips, on_progress=on_progress)
         if output is not None:
             write_fitted(locate_weights(model)[0], output, found.curve)

@@ -11,7 +11,7 @@ import typer
 from tfcseg.cli import options
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.held_out_tables import print_clips, print_stills
-from tfcseg.cli.progress import stage_progress
+from tfcseg.cli.progress import progress
 from tfcseg.cli.result_file import claimed_file, show_result
 from tfcseg.cli.values import list_of
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
@@ -78,7 +78,7 @@ def stills(
     from tfcseg.research.held_out import compare_stills
 
     with claimed_file(output, sets, overwrite=overwrite):
-        with stage_progress("stills", shown=not quiet) as on_progress:
+        with progress(unit="stills", shown=not quiet) as on_progress:
             result = compare_stills(
                 sets,
                 models or ["default"],
@@ -129,7 +129,7 @@ def clips(
     from tfcseg.research.held_out import compare_clips
 
     with claimed_file(output, sources, overwrite=overwrite):
-        with stage_progress("clips", shown=not quiet) as on_progress:
+        with progress(unit="clips", shown=not quiet) as on_progress:
             result = compare_clips(
                 sources,
                 models or ["default"],

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfcseg.cli.console import plain
+from tfcseg.cli.results import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from tfcseg.research.held_out.clips import ModelScores
     from tfcseg.research.held_out.stills import NetworkScores, SetScore
 
-_NOTHING = "–"
 _COLUMNS = (
     ("flow consistency", "flow_consistency"),
     ("label\nchange", "label_change"),
@@ -63,13 +63,13 @@ def _still_cells(scores: NetworkScores, sets: list[str], vocabulary: str) -> lis
     return [
         scores.network.name + (" (teacher)" if scores.network.role == "teacher" else ""),
         *(_score(scores.scores[name][vocabulary]) for name in sets),
-        _number(scores.mean[vocabulary]),
+        number(scores.mean[vocabulary], 2),
         "" if share is None else f"{share:.1f} %",
     ]
 
 
 def _score(score: SetScore) -> str:
-    return _number(score.miou) if score.is_complete else f"({_number(score.miou)})"
+    return number(score.miou, 2) if score.is_complete else f"({number(score.miou, 2)})"
 
 
 def _clip_table(result: ClipsResult, scores: ModelScores, mode: str) -> Table:
@@ -95,9 +95,5 @@ def _clip_table(result: ClipsResult, scores: ModelScores, mode: str) -> Table:
 def _step(first: Mapping[str, float | None], other: Mapping[str, float | None], key: str) -> str:
     before, after = first[key], other[key]
     if before is None or after is None or first is other:
-        return _number(before)
+        return number(before, 2)
     return f"{before:.2f} {after - before:+.2f}"
-
-
-def _number(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.2f}"

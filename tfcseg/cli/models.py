@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line, plain
-from tfcseg.cli.scores import print_json
+from tfcseg.cli.results import number, print_json
 
 if TYPE_CHECKING:
     from tfcseg.labels.label_sets import LabelSet
@@ -63,7 +63,7 @@ def command(
             plain(model["backbone"]),
             str(model["classes"]),
             f"{model['parameters'] / 1e6:.1f} M",
-            *(_score(model["measured"].get(key)) for key in _SCORES.values()),
+            *(number(model["measured"].get(key)) for key in _SCORES.values()),
             plain(model["licence"].split(";")[0]),
         )
     console = Console(highlight=False, emoji=False, soft_wrap=True)
@@ -92,7 +92,7 @@ def _show_one(name: str, *, as_json: bool) -> None:
 
 def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
     config, used = card.config, card.config.defaults
-    scores = [f"{title} {_score(card.measured[key])}" for title, key in _SCORES.items() if key in card.measured]
+    scores = [f"{title} {number(card.measured[key])}" for title, key in _SCORES.items() if key in card.measured]
     return [
         ("name", card.name),
         ("description", card.description),
@@ -120,10 +120,6 @@ def _class_list(labels: LabelSet) -> Text:
         text.append(f" #{bytes(colour).hex()} {one_line(name)}\n")
     text.rstrip()
     return text
-
-
-def _score(value: object) -> str:
-    return f"{value:.1f}" if isinstance(value, int | float) else "–"
 
 
 def _facts(path: Path, sha256: str | None) -> dict[str, Any]:

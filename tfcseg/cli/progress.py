@@ -1,31 +1,36 @@
-"""A progress bar on stderr for work in several stages."""
+"""Progress bars on stderr, if a person is watching."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfcseg.cli.console import is_terminal, one_line, stderr
 
+OnProgress = Callable[..., None]
+"""``(stage, done, total, note="")`` moves the bar of a stage; ``note`` is shown behind the counts."""
+
 
 @contextmanager
-def stage_progress(unit: str, *, shown: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Bar with one line per stage, if a person is watching; the callback (stage, done, total) that moves it."""
+def progress(*, shown: bool, unit: str = "", has_time: bool = True) -> Iterator[OnProgress]:
+    """Bar with one line per stage; yields the callback that moves it."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        *([TimeRemainingColumn()] if has_time else []),
     )
-    tasks: dict[str, TaskID] = {}
+    tasks = {}
     with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
 
-        def on_progress(stage: str, done: int, total: int | None) -> None:
+        def on_progress(stage: str, done: int, total: int | None, note: str | None = None) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(one_line(stage), total=total)
+                tasks[stage] = bar.add_task(one_line(stage), total=total, note=unit)
             bar.update(tasks[stage], completed=done, total=total)
+            if note is not None:
+                bar.update(tasks[stage], note=note)
 
         yield on_progress

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tfcseg.cli.console import print_line
-from tfcseg.cli.scores import print_json
+from tfcseg.cli.results import print_json
 
 _Result = TypeVar("_Result")
 

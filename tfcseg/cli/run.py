@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, one_line, plain, print_error, print_line, print_warning, stderr
+from tfcseg.cli.console import plain, print_error, print_line, print_warning, stderr
 from tfcseg.cli.groups import Without, grouped
+from tfcseg.cli.progress import progress
+from tfcseg.cli.results import number, percent, print_json
 from tfcseg.cli.values import frame_rate
 from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
 from tfcseg.model.options import InferenceOptions
@@ -129,7 +130,7 @@ def command(
             failures.append((source, error))
             print_error(str(error))
     if as_json:
-        _print_json(contents if found.is_batch else contents[0])
+        print_json(contents if found.is_batch else contents[0])
     if failures:
         _print_failures(failures, len(found.sources))
         raise typer.Exit(1)
@@ -141,7 +142,7 @@ def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOption
     from tfcseg.runs.pipeline import run_video
 
     try:
-        with _progress(source, shown=not quiet) as on_frame:
+        with _frame_progress(source, shown=not quiet) as on_frame:
             report = run_video(source, folder, model, job, on_frame)
     except FinishedError as note:
         if not quiet:
@@ -180,22 +181,14 @@ def _read_report(folder: Path) -> Any:
 
 
 @contextmanager
-def _progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
-    """Progress bar with fps and time left on stderr; the callback to give to `run`."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
-        task = bar.add_task(one_line(Path(source).name or source), total=None, speed="")
+def _frame_progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
+    """Progress bar with the speed; yields the callback to give to `run`."""
+    started_s = time.monotonic()
+    with progress(shown=shown) as on_progress:
 
         def on_frame(frame: Any, info: Any) -> None:
-            state = bar.tasks[0]
-            speed = f"{state.speed:.1f} fps" if state.speed else ""
-            bar.update(task, completed=frame.index + 1, total=info.frames_declared, speed=speed)
+            speed = (frame.index + 1) / max(time.monotonic() - started_s, 1e-3)
+            on_progress(Path(source).name or source, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
 
         yield on_frame
 
@@ -208,19 +201,19 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
         (
             "speed",
-            f"{_number(speed.fps)} fps end to end, {_number(speed.model_fps)} fps model "
+            f"{number(speed.fps)} fps end to end, {number(speed.model_fps)} fps model "
             f"({report.options.device}, {report.options.precision})",
         ),
         *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
         ("label change", _label_change(stability)),
         (
             "flow consistency",
-            f"{_percent(stability.flow_consistency)} along optical flow"
+            f"{percent(stability.flow_consistency)} along optical flow"
             if stability.flow_consistency is not None
             else "not measured",
         ),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
-        *([("updated", f"{_percent(share)} of the points between keyframes")] if share is not None else []),
+        *([("updated", f"{percent(share)} of the points between keyframes")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
@@ -231,31 +224,17 @@ def _print_summary(report: Report, folder: Path) -> None:
 
 def _label_change(stability: StabilityFacts) -> str:
     pulse = f"; pulse {stability.pulse:.2f} (1 is steady)" if stability.pulse is not None else ""
-    return f"{_percent(stability.label_change)} of the pixels from frame to frame{pulse}"
+    return f"{percent(stability.label_change)} of the pixels from frame to frame{pulse}"
 
 
 def _confidence(facts: ConfidenceFacts) -> str:
     error = facts.calibration_error
     trust = "not calibrated" if error is None else f"calibration error {error:.1%}"
-    return f"{_percent(facts.mean)}, {_percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}; {trust}"
+    return f"{percent(facts.mean)}, {percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}; {trust}"
 
 
 def _largest(report: Report) -> list[Any]:
     return sorted(report.classes, key=lambda entry: -entry.share)[:5]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f} %"
-
-
-def _print_json(content: Any) -> None:
-    json.dump(content, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
 
 
 def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from tfcseg.cli.console import plain, print_error
+from tfcseg.cli.results import NOTHING, number
 
 if TYPE_CHECKING:
     from tfcseg.comparison import Comparison
     from tfcseg.comparison.result import Metric
     from tfcseg.evaluation.result import Evaluation
-
-_NOTHING = "–"
-
-
-def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print a result for programs."""
-    json.dump(content, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
 
 
 def fail_if_incomplete(skipped: Mapping[str, int], *, is_incomplete: bool, skip_bad: bool) -> None:
@@ -42,24 +32,24 @@ def print_evaluation(result: Evaluation, name: str) -> None:
     table.add_column("")
     table.add_column("predictable\nclasses", justify="right")
     table.add_column("all\nclasses", justify="right")
-    table.add_row("mIoU", _percent(result.miou), _percent(result.miou_all))
-    table.add_row("wIoU", _percent(result.wiou), _percent(result.wiou_all))
-    table.add_row("pixel accuracy", _percent(result.pixel_accuracy), _percent(result.pixel_accuracy_all))
+    table.add_row("mIoU", number(result.miou, 2), number(result.miou_all, 2))
+    table.add_row("wIoU", number(result.wiou, 2), number(result.wiou_all, 2))
+    table.add_row("pixel accuracy", number(result.pixel_accuracy, 2), number(result.pixel_accuracy_all, 2))
     table.add_row("classes counted", str(result.classes_counted), str(result.classes_counted_all))
     table.add_row()
     table.add_row("", "[bold]8 frames[/]", "[bold]16 frames[/]")
-    table.add_row(f"VC at mIoU {_percent(result.miou)}", _percent(result.vc8), _percent(result.vc16))
+    table.add_row(f"VC at mIoU {number(result.miou, 2)}", number(result.vc8, 2), number(result.vc16, 2))
     table.add_row("windows counted", *(str(windows.counted) for windows in result.windows.values()))
     table.add_row("windows dropped", *(str(windows.dropped) for windows in result.windows.values()))
     table.add_row()
-    table.add_row("flow consistency along optical flow", _percent(result.flow_consistency))
-    table.add_row("label change per frame", _percent(result.label_change))
+    table.add_row("flow consistency along optical flow", number(result.flow_consistency, 2))
+    table.add_row("label change per frame", number(result.label_change, 2))
     table.add_row("videos scored", str(result.videos))
     table.add_row("frames scored", str(result.frames))
     for kind, count in result.skipped_by_kind.items():
         table.add_row(f"left out: {kind}", str(count))
-    table.add_row("fps end to end", _number(result.speed.fps))
-    table.add_row("fps model only", _number(result.speed.model_fps))
+    table.add_row("fps end to end", number(result.speed.fps))
+    table.add_row("fps model only", number(result.speed.model_fps))
     _print(f"{name} · {result.split} · {result.mode} · protocol {result.protocol}", table)
 
 
@@ -79,7 +69,7 @@ def print_comparison(result: Comparison) -> None:
         values = {mode: numbers.get(metric.key) for mode, numbers in result.modes.items()}
         if all(value is None for value in values.values()):
             continue
-        cells = [_NOTHING if value is None else f"{value:.{metric.digits}f}" for value in values.values()]
+        cells = [NOTHING if value is None else f"{value:.{metric.digits}f}" for value in values.values()]
         if candidate != reference:
             cells.append(_step(metric, values[candidate], values[reference]))
         title = metric.title.format(reference=titles[reference])
@@ -109,11 +99,3 @@ def _step(metric: Metric, candidate: float | None, reference: float | None) -> s
     if metric.is_percentage:
         return f"{candidate - reference:+.{metric.digits}f}"
     return f"{candidate / reference:.2f}×" if reference else ""
-
-
-def _percent(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.2f}"
-
-
-def _number(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.1f}"

@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tfcseg.cli.console import plain
+from tfcseg.cli.results import NOTHING
 
 if TYPE_CHECKING:
     from tfcseg.benchmark import Benchmark
     from tfcseg.benchmark.result import Speed
     from tfcseg.benchmark.timing import Spread
     from tfcseg.research.scaling import Scaling
-
-_NOTHING = "–"
 
 
 def print_benchmark(result: Benchmark) -> None:
@@ -42,7 +41,7 @@ def print_scaling(result: Scaling) -> None:
             table.add_row(str(point.value), point.contender, plain(str(point.error)))
             continue
         times = point.ms_per_frame
-        gpu = _NOTHING if point.gpu_peak_mib is None else f"{point.gpu_peak_mib:.0f}"
+        gpu = NOTHING if point.gpu_peak_mib is None else f"{point.gpu_peak_mib:.0f}"
         numbers = f"{times.median:.1f}", f"{times.low:.1f} to {times.high:.1f}", f"{point.peak_mib:.0f}", gpu
         table.add_row(str(point.value), point.contender, *numbers)
     console = Console(highlight=False)
@@ -71,7 +70,7 @@ def _speeds(title: str, speeds: Mapping[str, Speed], ratios: Mapping[str, float]
     for name, speed in speeds.items():
         times = speed.ms_per_frame
         to = [ratios.get(f"{name}/{other}") for other in ("plain", "image")]
-        ratio = [_NOTHING if value is None else f"{value:.2f}×" for value in to]
+        ratio = [NOTHING if value is None else f"{value:.2f}×" for value in to]
         table.add_row(name, f"{speed.fps:.2f}", f"{times.median:.1f}", f"{times.low:.1f} to {times.high:.1f}", *ratio)
     return table
 

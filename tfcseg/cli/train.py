@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, plain, print_line, print_warning, stderr
+from tfcseg.cli.progress import progress
+from tfcseg.cli.results import print_json
 from tfcseg.errors import Interrupted, UsageError
 from tfcseg.weights.device import DEVICES
 
@@ -187,25 +186,17 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
     """A progress line on a terminal, one line per log record elsewhere; warnings always."""
     from tfcseg.training.run import TrainListener
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}", markup=False),
-    )
     is_live = shown and is_terminal()
-    with Progress(*columns, console=stderr, transient=True, disable=not is_live) as bar:
-        tasks: dict[str, TaskID] = {}
+    facts = {"training": ""}
+    with progress(shown=shown, has_time=False) as on_progress:
 
         def advance(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, facts="")
-            bar.update(tasks[what], completed=done, total=total)
+            on_progress(what, done, total, facts.get(what, ""))
 
         def tell(record: dict[str, Any]) -> None:
             line = describe(record)
             if is_live and "lr" in record:
-                bar.update(tasks["training"], facts=line.partition("  ")[2])
+                facts["training"] = line.partition("  ")[2]
             elif shown:
                 print_line(line)
 
@@ -262,5 +253,4 @@ def _print_json(result: TrainResult) -> None:
         "weights": str(result.output / "best.safetensors"),
         "log": str(result.output / "log.jsonl"),
     }
-    json.dump(content, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    print_json(content)

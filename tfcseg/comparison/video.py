@@ -252,8 +252,7 @@ def _percent(share: float | None) -> float | None:
 def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[str | Path], *, overwrite: bool) -> Iterator[None]:
     """Refuse folders of runs that hold anything; if the block fails, those that were made here go again.
 
-    With ``overwrite`` what lies there goes after the block, that of an earlier plan as well: it belongs to one
-    comparison.
+    With ``overwrite`` existing runs are removed after the block, also those of an earlier plan.
     """
     earlier = set(known_folders(folder) if overwrite else ()) - set(plan.folders())
     with ExitStack() as undo:

@@ -48,6 +48,7 @@ def decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is
         options += ["-noaccurate_seek", "-ss", f"{stream.first_time_s + lead_s - _SEEK_MARGIN_S:.6f}"]
     filters = ["settb=AVTB", *_skip(stream, lead_s)]
     filters += ["metadata=mode=add:key=k:value=v", rf"metadata=mode=print:direct=1:file='pipe\:{times}'"]
+    filters += ["setpts=N"]  # whatever the times are, the pictures are to be written
     filters += ["setparams=colorspace=bt709"] if stream.is_untagged_hd else []
     planar, packed = ("gbrap", "rgba") if stream.has_alpha else ("gbrp", "rgb24")
     filters += [f"scale={_canvas(stream)}{_EXACT_RGB}", f"format={planar}"]

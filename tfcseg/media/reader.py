@@ -183,6 +183,8 @@ class _Counts:
 
     repeated: int = 0
     dropped: int = 0
+    jumps: int = 0
+    """How often their times jumped."""
     has_ended: bool = False
     """The source has; not only the range that was asked for."""
 
@@ -198,6 +200,7 @@ def _at_constant_rate(
     last_s: float | None = None
     for number, (time_s, image) in enumerate(pictures):
         place = number if time_s is None else pace.place(time_s)
+        counted.jumps = pace.jumps
         if place is None:
             counted.dropped += 1
             continue
@@ -245,6 +248,8 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted:
             f"the video has a variable frame rate: decoded at a constant {float(info.frame_rate):.5g} frames per "
             f"second, {counted.repeated} frames repeated and {counted.dropped} dropped"
         )
+    if counted.jumps:
+        warnings.append(f"the times of the video jump {counted.jumps} times: its frames go on without a pause there")
     missing = _missing_frames(stream, wanted, count) if counted.has_ended else 0
     if missing and (stream.is_length_known or words):
         warnings.append(

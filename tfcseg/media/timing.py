@@ -46,6 +46,8 @@ class Pace:
         self._shift_s = 0.0
         self._last_s = -math.inf
         self._next: int | None = None
+        self.jumps = 0
+        """How often times began anew, or went on so far away that they cannot be right."""
 
     def place(self, time_s: float) -> int | None:
         """Place of the frame shown at ``time_s``, counted from frame 0; None if it has to be left out."""
@@ -57,12 +59,14 @@ class Pace:
         if place < self._next:
             if time_s < self._last_s - _ROUNDING_S or late_s > _TIME_RESET_S:  # times begin anew
                 self._shift_s += late_s
+                self.jumps += 1
             elif late_s > max(_LATEST_S, 2 / self._rate):
                 self._last_s = time_s
                 return None
             place = self._next
         if self._longest_gap is not None and place - self._next > self._longest_gap:
             place = self._next
+            self.jumps += 1
         self._next, self._last_s = place + 1, time_s
         return place
 

@@ -8,7 +8,7 @@ resize, and the product of the two matrices may be taken first:
 
     fuse(concat(resize(P_l x_l))) = Σ_l resize(F_l P_l x_l)
 
-This is exact up to rounding and turns 7.1 GMAC into 0.4 for MiT-B0 at 480×853 (method.md, *FLOPs*).
+This is exact up to rounding and turns 7.1 GMAC into 0.4 for MiT-B0 at 480×853.
 """
 
 from __future__ import annotations

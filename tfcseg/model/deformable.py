@@ -3,7 +3,7 @@
 Shapes: S maps in a stack, N points, D width, M heads, d = D/M, L = 4 levels, P sampling points, h_l w_l grids.
 
 The sparse form gathers: queries, offsets, weights and samples exist for the N inconsistent points only. A mask over a
-dense computation would cost more than the backbone stages that it replaces (method.md, *Speed*).
+dense computation would cost more than the backbone stages that it replaces.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DeformableAttention(nn.Module):
         """Value map of a level: x̂_l (S, D, h_l, w_l) → (S, h_l, w_l, M, d).
 
         Eq. 10 projects the raw levels, which have different widths; one matrix needs one width, so the values come
-        from the D-wide projected levels x̂_l (method.md, *Values of MSDA*).
+        from the D-wide projected levels x̂_l.
         """
         return self.split_heads(self.value(projected.permute(0, 2, 3, 1)))
 
@@ -93,7 +93,7 @@ class SparseUpdate(nn.Module):
     """The layer that repairs inconsistent points: MSDA and FFN, each with a residual (0.76 M parameters at D 256).
 
     The paper gives only a parameter count (+0.7 M); MSDA + FFN(1024) + two norms, a standard deformable transformer
-    layer, is the reading taken in method.md (*Parameters*). The norms stand before the sub-layers and both output
+    layer, comes nearest to it. The norms stand before the sub-layers and both output
     layers start at zero: the untrained layer is the identity, so the shared classifier is right from the first step.
     """
 

@@ -25,7 +25,7 @@ _PLAYABLE = (".mp4", ".m4v", ".mov", ".webm", ".ogv", ".mkv")
 _MEANINGS = {
     "label_change": ("Label change", "pixels whose class differs from the frame before", 0),
     "unsure": ("Unsure", "pixels whose label is likely wrong", 0),
-    "flow_consistency": ("flow consistency", "pixels whose class is kept along the optical flow", 1),
+    "flow_consistency": ("Flow consistency", "pixels whose class is kept along the optical flow", 1),
     "similarity": ("Similarity", "likeness of a frame's features to its keyframe's", 1),
     "updated_fraction": ("Updated", "points updated by deformable attention", 0),
 }

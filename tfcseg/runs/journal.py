@@ -17,7 +17,7 @@ class Journal:
         self._path = path
 
     def read(self) -> list[Any]:
-        """Every whole line up to the first that is none: a line was torn if the program, or the machine, stopped in it.
+        """Complete lines up to the first incomplete one, which is left if the program or the machine stopped in it.
 
         Empty if there is no file.
         """

@@ -97,7 +97,7 @@ class RunState:
     def go_on(self, is_intact: Callable[[Checkpoint], bool]) -> Checkpoint | None:
         """Newest checkpoint of which everything is still there; whatever came after it is dropped.
 
-        None if there is none: everything but what the run is is dropped.
+        None if there is none; then everything but the run's identity is dropped.
         """
         self.is_resumable = True
         checkpoints = self.checkpoints()
