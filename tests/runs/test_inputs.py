@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -201,6 +203,24 @@ def test_patterns_that_the_shell_left_alone(here, weights):
     assert done.returncode == 1
     assert done.error.startswith("videos/c*.mp4: ")
     assert not Path("outs").exists()
+
+
+def test_a_list_of_inputs_from_a_file_or_stdin(here, weights):
+    sources = [clip(f"{folder}/a b.mp4", frames) for folder, frames in (("x", 2), ("y", 3))]
+    Path("list.txt").write_text("\n".join([*sources, "", sources[0]]) + "\n")
+    for number, (name, data) in enumerate([("list.txt", None), ("-", "\0".join(sources).encode())]):
+        out = f"out{number}"
+        command = [sys.executable, "-m", "tfcseg", "run", "--inputs", name, "-o", out, "-m", weights, *QUICK]
+        done = subprocess.run([*map(str, command)], input=data, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        assert frames_done(Path(out)) == {"x_a b_tfcseg": 2, "y_a b_tfcseg": 3}
+    Path("one.txt").write_text(sources[0])
+    assert call("run", "--inputs", "one.txt", "-o", "one", "-m", weights, *QUICK).returncode == 0
+    assert frames_done(Path("one")) == {"a b_tfcseg": 2}
+    Path("none.txt").write_text("\n \n")
+    assert call("run", "--inputs", "none.txt").error == "none.txt: the list of inputs is empty"
+    assert "cannot be read: No such file" in call("run", "--inputs", "gone.txt").error
+    assert call("run").returncode == 2
 
 
 def test_nothing_is_no_input(here):

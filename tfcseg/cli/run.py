@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False),
 ]
 
@@ -41,7 +41,11 @@ Inputs = Annotated[
 def command(
     context: typer.Context,
     *,
-    inputs: Inputs,
+    inputs: Inputs = None,
+    input_list: Annotated[
+        str | None,
+        typer.Option("--inputs", help="Also the inputs that this file or stdin (-) lists, one a line.", metavar="FILE"),
+    ] = None,
     output: options.Output = None,
     model: options.Model = "default",
     inference: InferenceOptions,
@@ -87,7 +91,7 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
-    from tfcseg.runs.inputs import find_inputs, output_folders
+    from tfcseg.runs.inputs import find_inputs, output_folders, read_list
     from tfcseg.runs.options import RunOptions
     from tfcseg.weights.loading import open_model
 
@@ -105,7 +109,11 @@ def command(
         resume=resume,
         allow_network=allow_network,
     )
-    found = find_inputs(inputs)
+    if not inputs and input_list is None:
+        raise UsageError("missing argument 'INPUTS...'; see tfcseg run --help")
+    found = find_inputs([*(inputs or ()), *([] if input_list is None else read_list(input_list))])
+    if input_list is not None:
+        found = replace(found, is_batch=True)
     for note in found.notes:
         print_warning(note)
     loaded = open_model(model, device) if found.is_batch else model

@@ -9,12 +9,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfcseg.errors import UsageError
+from tfcseg.errors import InputError, UsageError
 from tfcseg.media.ffmpeg import is_address
 from tfcseg.media.images import IMAGE_SUFFIXES, natural_key
 from tfcseg.runs.outputs import absolute, default_output
@@ -63,6 +64,19 @@ def find_inputs(names: Iterable[str]) -> Inputs:
                 if other is not source:
                     notes.append(f"{source}: was named before and is done once")
     return Inputs(tuple(found.values()), is_batch or len(found) > 1, tuple(notes))
+
+
+def read_list(path: str) -> list[str]:
+    """Names of inputs in a file or in stdin (``-``), a line each or as ``find -print0`` says them; InputError."""
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: the list of inputs cannot be read: {error.strerror}") from None
+    names = data.split(b"\0") if b"\0" in data else data.splitlines()
+    found = [os.fsdecode(name) for name in names if name.strip()]
+    if not found:
+        raise InputError(f"{path}: the list of inputs is empty")
+    return found
 
 
 def output_folders(inputs: Inputs, output: Path | None, *, resume: bool) -> list[Path]:
