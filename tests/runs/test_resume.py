@@ -135,19 +135,22 @@ def test_what_a_part_has_so_far_is_safe_and_drawn_again(clip, tmp_path, monkeypa
         assert_same_results(tmp_path / "out", tmp_path / "alone")
 
 
-def test_a_run_is_saved_every_few_seconds(clip, tmp_path, monkeypatch):
-    """What a kill leaves, which nobody can prepare for."""
+@pytest.mark.parametrize(
+    ("options", "safe"), [({}, 12), ({"sides": "both"}, 4), ({"sides": "both", "keyframes": "adaptive"}, 4)]
+)
+def test_a_run_is_saved_every_few_seconds(clip, tmp_path, monkeypatch, options, safe):
+    """What a kill leaves, which nobody can prepare for; with both sides, keyframes wait for those after them."""
     monkeypatch.setattr(video_parts, "PART_FRAMES", 240)
     monkeypatch.setattr("tfcseg.runs.results.SAFE_EVERY_S", 0)
     copies = []
 
     def on_frame(frame, info):
         if frame.index == 13:
-            wait_until(lambda: unfinished_frames(tmp_path / "out") == 12)
+            wait_until(lambda: unfinished_frames(tmp_path / "out") >= safe)
             copies.append(shutil.copytree(tmp_path / "out", tmp_path / "killed"))
 
-    tfcseg.run(clip, tmp_path / "out", MODEL, on_frame=on_frame)
-    assert first_frame(clip, copies[0])[1] == 12
+    tfcseg.run(clip, tmp_path / "out", MODEL, on_frame=on_frame, **options)
+    assert safe <= first_frame(clip, copies[0], **options)[1] <= 12
     assert_same_results(copies[0], tmp_path / "out")
 
 

@@ -137,9 +137,12 @@ def segment_frames(
         yield from _stream(frames, network, before, part_frames)
         return
     groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames)
+    both = network.options.sides == "both"
     for group, results in run_intervals(network, groups, before):
         while group:
-            yield from _join(network.labels, group.pop(0), results.pop(0), is_last=not group)
+            # With both sides frames can go on behind every one that hands something on, wherever groups end.
+            is_last = results[0].carried is not None if both else len(group) == 1
+            yield from _join(network.labels, group.pop(0), results.pop(0), is_last=is_last)
 
 
 def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:

@@ -200,7 +200,7 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
         loaded.labels,
         options.range_s,
         length,
-        has_groups=network.options.latency == "normal" and network.options.sides == "one",
+        has_groups=network.options.latency == "normal",
         carries=network.options.carries,
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
