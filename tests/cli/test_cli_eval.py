@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
@@ -15,7 +16,9 @@ from tests.helpers import vspw_fixture as fixture
 from tests.helpers.command_line import call
 from tests.helpers.tiny_model import write_tiny_model
 from tests.helpers.vspw_fixture import make_vspw, write_predictions
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.machine import cpu_name
+from tfcseg.weights.loading import load_model, save_model
 
 KEYS = {
     *(
@@ -178,8 +181,12 @@ def test_interval_1_is_the_image_mode(root, model):
     assert four["per_class_all"] != image["per_class_all"]
 
 
-def test_a_model_of_other_classes_needs_a_label_map(root, model):
-    done = call("eval", root, *model[:2])
+def test_a_model_of_other_classes_needs_a_label_map(root, model, tmp_path):
+    other = load_model(model[1], device="cpu", fold=False)
+    names = tuple(f"thing {number}" for number in range(len(other.labels)))
+    card = replace(other.card, labels=LabelSet("things", names, other.labels.palette))
+    save_model(tmp_path / "other.safetensors", other.network, card)
+    done = call("eval", root, "-m", tmp_path / "other.safetensors")
     assert done.returncode == 1
     assert "--label-map" in done.error
 

@@ -264,7 +264,7 @@ def places(work, vspw_root, photos, teacher):
         ("ROOT -o OUT --precision fp16", 2, "no training precision 'fp16'; there are auto, fp32, bf16"),
         ("ROOT -o OUT --device cuda:77", 2, "device 'cuda:77' is not available"),
         ("ROOT -o OUT --device tpu", 2, "no device 'tpu'"),
-        ("ROOT -o OUT --backbone resnet", 2, "no backbone 'resnet'; there are mosaic, efficientnet_lite0, mit_b0"),
+        ("ROOT -o OUT --backbone resnet", 2, "no backbone 'resnet'; there are efficientnet_lite0, mosaic, mit_b0"),
         ("ROOT -o OUT --init NOTES", 1, "NOTES is a folder without model.safetensors or pytorch_model.bin"),
         ("ROOT -o OUT --init TINY --backbone mit_b1", 2, "--init TINY has backbone efficientnet_lite0; leave"),
         ("ROOT -o OUT --init NOWHERE.safetensors", 1, "no weights file NOWHERE.safetensors"),

@@ -445,7 +445,7 @@ def test_missing_data_fails_unless_it_is_accepted(options, tmp_path):
     [
         (["--rows", "tfc,hrad"], "no row 'hrad'; did you mean hard?"),
         (["--rows", "tfc,tfc"], "a row is named twice: tfc,tfc"),
-        (["--rows", ""], "nothing is named"),
+        (["--rows", ""], "the argument after '--rows' is empty"),
         (["--rows", "without-bce"], "give them with --without-bce"),
         (["--rows", "tfc,interval-4"], "row interval-4 changes nothing in row tfc, or shortens its interval"),
         (["--keyframe-interval", "1"], "there are no frames between keyframes; give 2 or more"),

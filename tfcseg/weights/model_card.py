@@ -21,7 +21,7 @@ from tfcseg.options import Declared
 from tfcseg.weights.tensor_header import parse_json
 
 FORMAT = "tfcseg-1"
-BACKBONES = ("mosaic", "efficientnet_lite0", *(f"mit_{variant}" for variant in MIT_VARIANTS))
+BACKBONES = ("efficientnet_lite0", "mosaic", *(f"mit_{variant}" for variant in MIT_VARIANTS))
 
 NAME_LIMIT = 100
 TEXT_LIMIT = 2000
