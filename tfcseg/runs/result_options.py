@@ -61,7 +61,13 @@ class ResultOptions:
         str | Sequence[str], Option("Draw these classes only, e.g. [bold]person,car[/].", default_text="all")
     ] = ()
     """Names one by one or with commas; pixels of other classes stay as they were filmed. Empty: all."""
-    flow_consistency: Annotated[bool, Option("Measure flow consistency (optical flow).")] = True
+    flow_consistency: Annotated[
+        bool,
+        Option(
+            "Measure flow consistency (optical flow).",
+            flags=("--flow-consistency/--no-flow-consistency", " /--no-tc"),
+        ),
+    ] = True
 
     @property
     def unsure_below(self) -> float:
