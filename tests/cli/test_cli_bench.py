@@ -156,7 +156,7 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
     [
         (("-",), "read only once"),
         (("--only", "speed"), "no part 'speed'"),
-        (("--only", ""), "nothing is named"),
+        (("--only", ""), "the argument after '--only' is empty"),
         (("--backbone", "vgg", "--synthetic", "96x64"), "no backbone 'vgg'"),
         (("--backbone", "mit_b0", "--model", "other"), "give one of them"),
         (("--synthetic", "480p"), "as in 854x480"),

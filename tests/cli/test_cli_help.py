@@ -130,7 +130,7 @@ def weights(tmp_path_factory):
         ("run CLIP --keyframe-position last", "no keyframe position 'last'; there are first, middle"),
         ("run CLIP --precision fp61", "no precision 'fp61'; did you mean fp16"),
         ("run CLIP --size large", "invalid value for '--size'"),
-        ("run", "missing argument 'input"),
+        ("run", "missing argument 'INPUTS"),
         ("eval CLIP --split", "option '--split' requires an argument; see tfcseg"),
         ("eval CLIP --protocol strit", "no protocol 'strit'; did you mean strict?"),
         ("train CLIP", "missing option '--output' / '-o'; see tfcseg train --help"),

@@ -117,7 +117,7 @@ def test_frames_csv_says_what_the_masks_say(clip, weights, tmp_path):
     with (tmp_path / "frames.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns = "frame,time_s,is_keyframe,similarity,updated_fraction,label_change,flow_consistency,model_ms,is_held"
-    assert ",".join(rows[0]) == columns
+    assert ",".join(rows[0]) == f"{columns},confidence,unsure"
     assert [row["is_keyframe"] for row in rows] == ["1", "0", "0", "0"] * 2 + ["1", "0"]
     masks = [read_mask(tmp_path / "masks" / f"{n:08d}.png") for n in range(FRAMES)]
     for n, row in enumerate(rows):
@@ -377,7 +377,8 @@ def test_a_reader_that_leaves_is_no_error(weights, clip, tmp_path):
     assert done.stdout == "{"
 
 
-def test_help_does_not_load_torch():
+def test_help_does_not_load_torch(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")  # narrower help shortens names
     code = "import sys, tfcseg.cli; print('torch' in sys.modules, 'cv2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.split() == ["False", "False"]

@@ -67,7 +67,7 @@ def test_lists_take_commas_and_repetition():
 
 def test_names_are_matched_without_regard_to_case():
     assert one_of("mode", ("tfc",))("TFC") == "tfc"
-    assert locate_weights("DEFAULT") == locate_weights("Tfc-Lite0")
+    assert locate_weights("DEFAULT") == locate_weights("Tfc-Mosaic")
     with pytest.raises(UsageError, match="did you mean tfc"):
         one_of("mode", ("tfc",))("TCF")
     labels = LabelSet("odd", ("dog", "Dog", "chest of drawers, chest"), distinct_palette(3))

@@ -121,7 +121,7 @@ def test_all_frames_of_a_clip_have_one_view(tmp_path):
         cv2.imwrite(str(path), texture)
     source, views = ClipSource([clip], CROP, 4), set()
     for seed in range(8):
-        images, labels = source.draw(np.random.default_rng(seed))
+        images, labels, _ = source.draw(np.random.default_rng(seed))
         assert all(torch.equal(image, images[0]) for image in images)
         assert all(torch.equal(label, labels[0]) for label in labels)
         views.add(images[0].numpy().tobytes())
@@ -161,7 +161,7 @@ def test_vspw_clips_have_hard_labels_of_the_folder(root):
     source = VspwClipSource(dataset, find_sound_frames(dataset), 256, 4)
     seen = set()
     for seed in range(6):
-        images, labels = source.draw(np.random.default_rng(seed))
+        images, labels, _ = source.draw(np.random.default_rng(seed))
         assert images.shape == (4, 3, 256, 256)
         assert labels.shape == (4, 256, 256)
         seen |= set(labels.unique().tolist())

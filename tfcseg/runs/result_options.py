@@ -65,7 +65,7 @@ class ResultOptions:
         bool,
         Option(
             "Measure flow consistency (optical flow).",
-            flags=("--flow-consistency/--no-flow-consistency", " /--no-tc"),
+            flags=(" /--no-tc", " /--no-flow-consistency"),
         ),
     ] = True
 
