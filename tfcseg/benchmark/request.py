@@ -16,7 +16,7 @@ from tfcseg.benchmark.plain import PlainSegformer, build_plain, has_transformers
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.errors import UsageError
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.options import checked_options
+from tfcseg.inference.options import checked_options, in_mode
 from tfcseg.inference.segment import segment_with
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Image
@@ -93,7 +93,7 @@ class Contest:
 
     def in_mode(self, mode: str) -> InferenceOptions:
         """Options of one of our contenders, whose mode is its name."""
-        return checked_options(self.model, self.options, mode=mode)
+        return in_mode(self.model, self.options, mode)
 
     def segment(self, mode: str, images: Sequence[Image]) -> list[SegmentedFrame]:
         """One of our contenders on decoded frames."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfcseg.errors import UsageError
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
-from tfcseg.options import check
+from tfcseg.options import THE_MODELS, check
 from tfcseg.spelling import hint
 
 if TYPE_CHECKING:
@@ -53,6 +53,13 @@ def _sided(wanted: InferenceOptions) -> InferenceOptions:
     return wanted
 
 
+def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> InferenceOptions:
+    """Complete ``options`` for another mode, with one side where there cannot be two."""
+    if mode not in ("tfc", "blend"):
+        options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS)
+    return checked_options(model, options, mode=mode)
+
+
 def describe_method(options: InferenceOptions) -> str:
     """Which keyframes frames refer to, and how, in a few words."""
     frames = f"keyframe interval {options.keyframe_interval}"
@@ -84,4 +91,4 @@ def check_variants(variants: Sequence[str]) -> None:
         raise UsageError(f"a mode is named twice: {','.join(variants)}")
 
 
-__all__ = ["InferenceOptions", "check_variants", "checked_options", "describe_method", "variant_options"]
+__all__ = ["InferenceOptions", "check_variants", "checked_options", "describe_method", "in_mode", "variant_options"]
