@@ -223,7 +223,7 @@ def test_a_run_that_was_resumed_may_be_stopped_again(clip, out, finished):
 
 def test_what_failed_at_the_very_end_is_finished_without_the_network(clip, out, finished):
     (out / "overlay.mp4").mkdir()  # in the way of the name
-    with pytest.raises(OutputError, match=r"overlay\.mp4: cannot be written: Is a directory; --resume goes on"):
+    with pytest.raises(OutputError, match=r"overlay\.mp4: cannot be written: Is a directory; resume=True goes on"):
         tfcseg.run(clip, out, MODEL, resume=True)
     (out / "overlay.mp4").rmdir()
     computed = []
@@ -259,7 +259,7 @@ def test_a_folder_of_images_can_be_resumed(tmp_path):
         ({"keyframe_carry": 0.5}, "keyframe carry was 0.0 and is now 0.5"),
         ({"end_s": 0.5}, "end was not given and is now 0.5"),
         ({"results": ResultOptions(alpha=0.3)}, "alpha was 0.55 and is now 0.3"),
-        ({"results": ResultOptions(flow_consistency=False)}, "flow_consistency was on and is now off"),
+        ({"results": ResultOptions(flow_consistency=False)}, "flow consistency was on and is now off"),
         ({"results": ResultOptions(classes=("sky", "car"))}, "classes was not given and is now sky, car"),
     ],
 )
@@ -335,13 +335,13 @@ def test_a_run_without_a_report_is_known_again(clip, tmp_path):
 def test_a_finished_run_that_lost_a_result_says_which(clip, finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "out")
     (out / "overlay.mp4").unlink()
-    with pytest.raises(OutputError, match=r"finished run of which overlay\.mp4 has gone; use --overwrite"):
+    with pytest.raises(OutputError, match=r"finished run of which overlay\.mp4 has gone; use overwrite=True"):
         tfcseg.run(clip, out, MODEL, resume=True)
 
 
 def test_an_unfinished_run_is_not_replaced_by_accident(clip, out, finished):
     before = files(out)
-    with pytest.raises(OutputError, match=r"holds an unfinished run \(12 frames are done\); use --resume"):
+    with pytest.raises(OutputError, match=r"holds an unfinished run \(12 frames are done\); use resume=True"):
         tfcseg.run(clip, out, MODEL)
     assert files(out) == before
     tfcseg.run(clip, out, MODEL, overwrite=True)
@@ -447,7 +447,7 @@ def test_a_full_disk_leaves_a_run_that_can_go_on(tmp_path, html, limit, reason):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
-        with pytest.raises(OutputError, match=rf"{reason}: .*File too large; --resume goes on after the [1-9]"):
+        with pytest.raises(OutputError, match=rf"{reason}: .*File too large; resume=True goes on after the [1-9]"):
             tfcseg.run(source, tmp_path / "out", MODEL, results=results)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
