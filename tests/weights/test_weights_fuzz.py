@@ -335,4 +335,4 @@ def test_torchs_colours_and_advice_stay_out_of_the_reason(tmp_path):
     with pytest.raises(WeightsError) as caught:
         read_segformer_file(path)
     assert str(caught.value).isprintable()
-    assert str(caught.value).endswith("(pathlib.Path), which is not opened; save its state_dict alone")
+    assert str(caught.value).endswith("which is not opened; save its state_dict alone")
