@@ -19,6 +19,7 @@ from tfcseg.errors import DataError, UsageError
 from tfcseg.inference.segment import segment
 from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
 from tfcseg.metrics.scores import VideoConsistency
+from tfcseg.model.options import InferenceOptions
 from tfcseg.research.held_out import compare_clips
 from tfcseg.research.held_out.clips import HIGHER_IS_BETTER, clip_name
 from tfcseg.research.held_out.targets import ClipTargets, Judges
@@ -162,8 +163,11 @@ def test_a_result_says_what_was_seen_and_what_changed(result):
         assert change.worse[key] == (() if is_better or after == before else ("walk",))
 
 
+AT_SIX = InferenceOptions(keyframe_interval=6)
+
+
 def test_correlations_are_compared_at_an_interval_of_ones_own(clip, student):
-    found = compare_clips([clip], [student], modes=["tfc-paper", "tfc-aligned", "image"], keyframe_interval=6)
+    found = compare_clips([clip], [student], modes=["tfc-paper", "tfc-aligned", "image"], inference=AT_SIX)
     (scores,) = found.results
     used = {mode: (each.mode, each.correlation, each.keyframe_interval) for mode, each in scores.options.items()}
     assert used["tfc-paper"] == ("tfc", "paper", 6)
@@ -200,7 +204,7 @@ def test_what_cannot_be_compared_is_refused(clip, student):
         ({"models": []}, "no model is given"),
         ({"modes": ["tfc", "tfc"]}, "a mode is named twice"),
         ({"modes": ["tcf"]}, "no mode 'tcf'; did you mean tfc?"),
-        ({"modes": ["tfc"], "keyframe_interval": 0}, "a keyframe interval of 0"),
+        ({"modes": ["tfc"], "inference": InferenceOptions(keyframe_interval=0)}, "keyframe interval 0 is not between"),
         ({"max_frames": 1}, "of 1 frames none follows another"),
         ({"sources": [clip, clip]}, "two clips are called 'walk'"),
         ({"models": [student, student]}, "two models are called 'tiny'"),
