@@ -47,7 +47,7 @@ def command(
     modes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Modes to compare, also with a correlation of their own: [bold]tfc-paper[/], [bold]tfc-aligned[/].",
+            help="Modes to compare, also with a correlation of their own: tfc-paper, tfc-aligned.",
             show_default=",".join(_MODES),
             callback=list_of("mode", lambda: MODE_VARIANTS),
             autocompletion=options.completing(lambda: MODE_VARIANTS),
@@ -56,7 +56,7 @@ def command(
     intervals: Annotated[
         list[str] | None,
         typer.Option(
-            help="Draw the trade-off over these keyframe intervals, e.g. [bold]2,4,8[/].",
+            help="Draw the trade-off over these keyframe intervals, e.g. 2,4,8.",
             show_default=False,
             callback=whole_numbers,
         ),
@@ -96,7 +96,9 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Run the same weights in several modes and compare them: speed, stability, GFLOPs, pictures; scores with VSPW.
+    """Compare the same weights with and without TFC.
+
+    Reports speed, stability, GFLOPs and pictures; on a VSPW folder also scores.
 
     Example: tfcseg compare assets/demo.mp4 --end 0.5 --size 160 -o comparison
     """

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False),
+    typer.Argument(
+        metavar="INPUT", help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False
+    ),
 ]
 
 
@@ -44,11 +46,12 @@ def command(
     inputs: Inputs = None,
     input_list: Annotated[
         str | None,
-        typer.Option("--inputs", help="Also the inputs that this file or stdin (-) lists, one a line.", metavar="FILE"),
+        typer.Option(
+            "--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"
+        ),
     ] = None,
     output: options.Output = None,
     model: options.Model = "default",
-    inference: InferenceOptions,
     start: options.Start = None,
     end: options.End = None,
     fps: Annotated[
@@ -60,25 +63,23 @@ def command(
             metavar="RATE",
         ),
     ] = None,
-    results: Annotated[ResultOptions, Without("classes")],
     classes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Draw these classes only, e.g. [bold]person,car[/].",
+            help="Draw these classes only, e.g. person,car.",
             show_default="all",
             autocompletion=options.completing(options.class_names),
         ),
     ] = None,
-    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
+        bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")
     ] = False,
     allow_network: Annotated[
         bool,
         typer.Option(
             "--allow-network",
-            help="Also read INPUTs that are http:// or https:// addresses, and models ORG/NAME.",
+            help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
             is_eager=True,
         ),
     ] = False,
@@ -86,8 +87,11 @@ def command(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
+    results: Annotated[ResultOptions, Without("classes")],
+    inference: InferenceOptions,
+    device: DeviceOptions,
 ) -> None:
-    """Segment videos: overlay video, label masks and a per-frame consistency report.
+    """Segment videos: write overlay, masks and a report.
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
