@@ -121,7 +121,7 @@ def command(
         compare: Callable[..., Comparison] = (
             partial(compare_dataset, scope=Scope(split, cast("VcProtocol", protocol), label_map, limit, skip_bad))
             if is_dataset
-            else partial(compare_video, start_s=start, end_s=end)
+            else partial(compare_video, start_s=start, end_s=end, allow_network=allow_network)
         )
         result = compare(
             source,
@@ -160,6 +160,7 @@ def _draw_frames(
             start_s=given["start"],
             device=device,
             overwrite=given["overwrite"],
+            allow_network=given["allow_network"],
             on_frame=lambda done, total: on_progress("segmenting", done, total),
             inference=inference,
         )

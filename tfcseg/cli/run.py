@@ -146,7 +146,7 @@ def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOption
     from tfcseg.runs.pipeline import run_video
 
     try:
-        with _frame_progress(source, shown=not quiet) as on_frame:
+        with _frame_progress(shown=not quiet) as on_frame:
             report = run_video(source, folder, model, job, on_frame)
     except FinishedError as note:
         if not quiet:
@@ -185,14 +185,15 @@ def _read_report(folder: Path) -> Any:
 
 
 @contextmanager
-def _frame_progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
+def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
     """Progress bar with the speed; yields the callback to give to `run`."""
     started_s = time.monotonic()
     with progress(shown=shown) as on_progress:
 
         def on_frame(frame: Any, info: Any) -> None:
             speed = (frame.index + 1) / max(time.monotonic() - started_s, 1e-3)
-            on_progress(Path(source).name or source, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
+            name = info.source.path.name if info.source.is_on_disk else info.source.name
+            on_progress(name or info.source.name, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
 
         yield on_frame
 
