@@ -36,7 +36,7 @@ def command(
         typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.", show_default=False),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for the result as JSON.", show_default=False)
+        Path | None, typer.Option("--output", "-o", help="Write the result to this JSON file.", show_default=False)
     ] = None,
     model: options.Model = "default",
     allow_network: options.AllowNetwork = False,
@@ -51,12 +51,12 @@ def command(
     ] = None,
     without_bce: Annotated[
         str | None,
-        typer.Option(help="Weights trained without L_bce, for a row of their own.", show_default=False),
+        typer.Option(help="Weights trained without L_bce, for an extra row.", show_default=False),
     ] = None,
     settings: Annotated[
         str,
         typer.Option(
-            help="Whose correlation, interval, keyframe position and threshold: paper or model.",
+            help="Take correlation, interval, keyframe position and threshold from the paper or the model.",
             callback=one_of("settings", _SETTINGS),
             autocompletion=options.completing(lambda: _SETTINGS),
         ),

@@ -1,4 +1,4 @@
-"""``tfcseg bench``: how fast this machine segments, against what, and where the time goes."""
+"""``tfcseg bench``: measure how fast this machine segments and where the time goes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,11 @@ def command(
     *,
     video: Annotated[
         Path | None,
-        typer.Argument(help="A video.", show_default="the demo clip, or one that is made", metavar="VIDEO"),
+        typer.Argument(help="A video.", show_default="the demo clip, or a synthetic one", metavar="VIDEO"),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="File for the result as JSON; with --scaling a folder.", show_default=False
-        ),
+        typer.Option("--output", "-o", help="JSON file for the result; with --scaling a folder.", show_default=False),
     ] = None,
     model: options.Model = "default",
     allow_network: options.AllowNetwork = False,
@@ -47,7 +45,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    classes: Annotated[int, typer.Option(help="Classes of the random weights.")] = 150,
+    classes: Annotated[int, typer.Option(help="Number of classes of the random weights.")] = 150,
     synthetic: Annotated[
         str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
     ] = None,
@@ -55,31 +53,31 @@ def command(
         list[str] | None,
         typer.Option(help="Parts to measure.", show_default=",".join(_PARTS), callback=list_of("part", lambda: _PARTS)),
     ] = None,
-    frames: Annotated[int, typer.Option(help="Decoded frames per round for the network alone.")] = 24,
-    clip_frames: Annotated[int, typer.Option(help="Frames per round for runs from file to files.")] = 96,
+    frames: Annotated[int, typer.Option(help="Frames per round for the network alone.")] = 24,
+    clip_frames: Annotated[int, typer.Option(help="Frames per round for whole runs, from file to files.")] = 96,
     plain_frames: Annotated[int, typer.Option(help="Frames per round for plain SegFormer.")] = 12,
     rounds: Annotated[
         int | None,
-        typer.Option(help="Rounds after the one that warms up.", show_default="5, with --scaling 1"),
+        typer.Option(help="Rounds after the warm-up round.", show_default="5, with --scaling 1"),
     ] = None,
     scaling: Annotated[
         str | None,
         typer.Option(
-            help="Measure and plot whole runs while this grows instead: length, resolution or classes.",
+            help="Measure and plot whole runs over growing length, resolution or classes instead.",
             show_default=False,
         ),
     ] = None,
     values: Annotated[
         list[str] | None,
         typer.Option(
-            help="Values that --scaling goes through, e.g. 100,1000.",
+            help="Values for --scaling, e.g. 100,1000.",
             show_default="5 or 6 of them",
             callback=whole_numbers,
         ),
     ] = None,
     updated_fraction: Annotated[
         float | None,
-        typer.Option(help="Choose the threshold so that this share of the points is updated.", show_default=False),
+        typer.Option(help="Choose the threshold that updates this share of the points.", show_default=False),
     ] = None,
     inference: Annotated[InferenceOptions, Without("mode")],
     device: DeviceOptions,
@@ -97,19 +95,19 @@ def command(
     Example: tfcseg bench assets/demo.mp4 --only stages --frames 3 --rounds 1
     """
     if backbone is not None and model != "default":
-        raise UsageError("--backbone is for random weights and --model for trained ones; give one of them")
+        raise UsageError("--backbone uses random weights and --model trained ones; give only one of them")
     if video is not None and synthetic is not None:
-        raise UsageError(f"--synthetic makes a clip, but there is one already: {str(video)!r}; leave one out")
+        raise UsageError(f"--synthetic makes a clip, but {str(video)!r} is given, too; leave one out")
     if scaling is not None and output is None:
-        raise UsageError("--scaling writes several files; give a folder for them with -o")
+        raise UsageError("--scaling writes several files; give a folder with -o")
     if scaling is not None and inference.compile:
-        raise UsageError("--scaling measures many sizes, each of which would be compiled; leave --compile out")
+        raise UsageError("--scaling would compile for every size; leave --compile out")
     if values and scaling is None:
-        raise UsageError("--values are those of --scaling; say what is to grow")
+        raise UsageError("--values needs --scaling")
     if scaling is not None and options.was_given(context, "only"):
-        raise UsageError("--only picks parts of what is measured without --scaling; leave it out")
+        raise UsageError("--only has no effect with --scaling; leave it out")
     if scaling == "resolution" and (video is not None or synthetic is not None):
-        raise UsageError("--scaling resolution makes clips of all sizes; leave VIDEO and --synthetic out")
+        raise UsageError("--scaling resolution makes its own clips; leave VIDEO and --synthetic out")
     from tfcseg.benchmark import Request
     from tfcseg.benchmark.clips import parse_size
 

@@ -1,4 +1,4 @@
-"""``tfcseg research calibrate``: let a model's confidence say how many labels are right."""
+"""``tfcseg research calibrate``: fit confidence to the share of labels that are right."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def command(
     sets: Annotated[
         list[Path],
         typer.Argument(
-            help="Held-out stills: folders with images/, masks/ (value = id, 0 = void) and classes.json {id: name}.",
+            help="Held-out photos: folders with images/, masks/ (value = id, 0 = void) and classes.json {id: name}.",
             show_default=False,
         ),
     ],
@@ -31,7 +31,9 @@ def command(
     allow_network: options.AllowNetwork = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Weights file with the temperature in its card; else it is printed only."),
+        typer.Option(
+            "--output", "-o", help="Write a weights file with the temperature in its card; otherwise only print it."
+        ),
     ] = None,
     device: DeviceOptions,
     overwrite: options.Overwrite = False,
@@ -61,5 +63,5 @@ def command(
 
 def _print(found: Calibration) -> None:
     print(f"temperature {found.temperature:.3f}")
-    print(f"calibration error {found.error:.2f} % (unfitted: {found.error_unfitted:.2f} %)")
-    print(f"labels that are right {found.accuracy:.2f} % of {found.labels} on {found.stills} stills")
+    print(f"calibration error {found.error:.2f} % (before: {found.error_unfitted:.2f} %)")
+    print(f"right labels {found.accuracy:.2f} % of {found.labels} on {found.stills} photos")

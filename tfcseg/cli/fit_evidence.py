@@ -1,4 +1,4 @@
-"""``tfcseg research fit-evidence``: let a model's evidence curve say how much look-alikes are worth."""
+"""``tfcseg research fit-evidence``: fit a model's evidence curve."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 def command(
     *,
     clips: Annotated[
-        list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.", show_default=False)
+        list[Path], typer.Argument(help="Videos or folders of frames, without labels.", show_default=False)
     ],
     model: options.Model = "default",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Weights file with the curve in its card; else it is printed only."),
+        typer.Option(
+            "--output", "-o", help="Write a weights file with the curve in its card; otherwise only print it."
+        ),
     ] = None,
     device: DeviceOptions,
     overwrite: options.Overwrite = False,

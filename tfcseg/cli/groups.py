@@ -1,4 +1,4 @@
-"""Options that a command takes from dataclasses: one field there is one option here."""
+"""Turn dataclass fields into options of a command: one field, one option."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
 class Without:
-    """``Annotated[InferenceOptions, Without("mode")]``: a group less the fields that make no sense for a command."""
+    """Leaves out fields that make no sense for a command: ``Annotated[InferenceOptions, Without("mode")]``."""
 
     def __init__(self, *names: str, default_text: str = "the model's") -> None:
         self.names, self.default_text = names, default_text
 
 
 def grouped(command: _Command) -> _Command:
-    """Give a command all fields of its options dataclasses as options; it is called with the dataclasses."""
+    """Give a command an option per field of its options dataclasses. The command receives the dataclasses."""
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, tuple[Any, list[Declared]]] = {}
     parameters: list[inspect.Parameter] = []
@@ -45,7 +45,7 @@ def grouped(command: _Command) -> _Command:
             check(given[name])
         command(**given)
 
-    del call.__dict__["__wrapped__"]  # the signature is another one
+    del call.__dict__["__wrapped__"]  # the signature differs
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call  # type: ignore[return-value]
@@ -57,7 +57,7 @@ def names_of(group: Any) -> tuple[str, ...]:
 
 
 def _fields(annotation: Any) -> tuple[Any, list[Declared], str]:
-    """A group, those of its fields that a command shows, and what help says of open defaults; no fields: no group."""
+    """Split an annotation into the group, its visible fields, and the help text for open defaults."""
     wanted = Without()
     if get_origin(annotation) is Annotated:
         annotation, *extras = get_args(annotation)
@@ -80,7 +80,7 @@ def _parameter(field: Declared, default_text: str, heading: str) -> inspect.Para
         settings["autocompletion"] = completing(lambda: option.choices or option.suggestions)
     flags = option.flags
     if default is False and not flags:
-        flags = (f"--{field.name.replace('_', '-')}",)  # no option that says what holds anyway
+        flags = (f"--{field.name.replace('_', '-')}",)  # no option for what is the default anyway
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -1,4 +1,4 @@
-"""``tfcseg research stills`` and ``tfcseg research clips``: models on held-out data, beside their teachers."""
+"""``tfcseg research stills`` and ``tfcseg research clips``: measure models and teachers on held-out data."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ Teachers = Annotated[
     typer.Option(
         "--teachers",
         "-t",
-        help="Networks that taught it: .tflite files or folders of them, with ADE20K's 31 classes or VOC's 20.",
+        help="Teacher networks: .tflite files or folders of them, with ADE20K's 31 or VOC's 20 classes.",
         show_default=False,
     ),
 ]
 ResultFile = Annotated[
-    Path | None, typer.Option("--output", "-o", help="File for the result as JSON.", show_default=False)
+    Path | None, typer.Option("--output", "-o", help="Write the result to this JSON file.", show_default=False)
 ]
 
 
@@ -102,16 +102,15 @@ def clips(
     modes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Modes, also with a correlation of their own: tfc-paper, tfc-aligned; the others "
-            "are compared with the first.",
+            help="Modes; the others are compared with the first. tfc-paper and tfc-aligned set the correlation, too.",
             show_default="image,tfc",
             callback=list_of("mode", lambda: MODE_VARIANTS),
             autocompletion=options.completing(lambda: MODE_VARIANTS),
         ),
     ] = None,
     inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
-    first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip that are seen.")] = 8.0,
-    max_frames: Annotated[int, typer.Option(min=2, help="Frames of each clip that are seen at most.")] = 120,
+    first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip to use.")] = 8.0,
+    max_frames: Annotated[int, typer.Option(min=2, help="Maximum number of frames per clip.")] = 120,
     output: ResultFile = None,
     device: DeviceOptions,
     overwrite: options.Overwrite = False,

@@ -1,4 +1,4 @@
-"""A measurement's result: into a JSON file that is claimed before anything is measured, and onto the terminal."""
+"""Write a measurement's result to a JSON file that is claimed in advance, and to the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Result = TypeVar("_Result")
 
 @contextmanager
 def claimed_file(output: Path | None, inputs: Sequence[Path], *, overwrite: bool) -> Iterator[None]:
-    """Make sure that the file can be written before anything is measured."""
+    """Check that the file can be written before anything is measured."""
     from tfcseg.files import claimed_files
 
     if output is None:
@@ -28,7 +28,7 @@ def claimed_file(output: Path | None, inputs: Sequence[Path], *, overwrite: bool
 def show_result(
     result: _Result, show: Callable[[_Result], None], output: Path | None, *, as_json: bool, quiet: bool
 ) -> None:
-    """Print a result, by ``show`` or as JSON, and where it was written."""
+    """Print a result with ``show`` or as JSON, and the name of its file."""
     from tfcseg.report import json_object
 
     if as_json:

@@ -35,11 +35,14 @@ def command(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the run; a run that is there goes on.", show_default=False)
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder of the run; an interrupted run there continues.", show_default=False
+        ),
     ],
     teachers: Annotated[
         list[Path] | None,
-        typer.Option(help="Networks that label the data: .tflite files or a folder of them.", show_default=False),
+        typer.Option(help="Networks that label the data: .tflite files or folders of them.", show_default=False),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for the teachers' labels.", show_default="<output>/labels")
@@ -69,7 +72,7 @@ def command(
     ] = None,
     features_from: Annotated[
         str | None,
-        typer.Option(help="Weights file or model whose features the backbone is to learn too (stage image)."),
+        typer.Option(help="Model whose features the backbone learns, too (stage image)."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the recipe's")] = None,
     batch: Annotated[
@@ -79,27 +82,25 @@ def command(
     steady_weight: Annotated[
         float | None,
         typer.Option(
-            help="Show pairs of images a moment apart and weigh what they disagree in (stage image, with --teachers).",
+            help="Weight of the loss on disagreement between two views a moment apart (stage image, with --teachers).",
             show_default="0: single images",
         ),
     ] = None,
     bce_weight: Annotated[
         float | None,
-        typer.Option(help="Weight of L_bce beside L_seg (stage tfc); 0 trains without it.", show_default="1"),
+        typer.Option(help="Weight of L_bce (stage tfc); 0 trains without it.", show_default="1"),
     ] = None,
     crop: Annotated[
-        int | None, typer.Option(help="Side of the training crop in px.", show_default="480, 448 with --teachers")
+        int | None, typer.Option(help="Side of the training crop, in pixels.", show_default="480, 448 with --teachers")
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(help="Short side of the model's input in px, when trained on a VSPW folder.", show_default="480"),
+        typer.Option(help="Short side of the model's input, in pixels (VSPW folder only).", show_default="480"),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that prepare data.", show_default="1, up to 8 for a GPU")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of the network on the CPU.", show_default="all cores")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the network.", show_default="all cores")] = None,
     device: Annotated[
         str,
         typer.Option(help="auto, cpu, cuda, cuda:<number> or mps.", autocompletion=options.completing(lambda: DEVICES)),
@@ -111,8 +112,8 @@ def command(
         int | None, typer.Option(help="Steps between validations.", show_default="a tenth of all")
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave damaged files out instead of stopping.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip damaged files instead of stopping.")] = False,
     name: Annotated[
         str | None, typer.Option(help="Name of the model in its card.", show_default="the output folder's")
     ] = None,
@@ -170,10 +171,10 @@ def command(
     except (FirstProcessError, UsageError) as error:
         if talks:
             raise
-        raise typer.Exit(error.exit_code) from None  # the first process says it
+        raise typer.Exit(error.exit_code) from None  # the first process reports it
     except KeyboardInterrupt:
         if talks:
-            kept = f"what is done is kept in {output}, and the same command goes on from there"
+            kept = f"finished steps are kept in {output}; the same command continues from there"
             raise Interrupted(f"interrupted; {kept}") from None
         raise typer.Exit(Interrupted.exit_code) from None
     if talks and not quiet:
@@ -184,7 +185,7 @@ def command(
 
 @contextmanager
 def _listener(*, shown: bool) -> Iterator[TrainListener]:
-    """A progress line on a terminal, one line per log record elsewhere; warnings always."""
+    """A progress line on a terminal, otherwise a line per log record; warnings always."""
     from tfcseg.training.run import TrainListener
 
     is_live = shown and is_terminal()
@@ -211,7 +212,7 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """A log record as one line."""
+    """Format a log record as one line."""
     if "validation_miou" in record:
         return f"step {record['step']}  validation mIoU {record['validation_miou']:.2f} (best {record['best']:.2f})"
     minutes, seconds = divmod(record["eta_s"], 60)
@@ -225,9 +226,9 @@ def describe(record: dict[str, Any]) -> str:
 
 def _print_left_out(defects: Sequence[str]) -> None:
     for defect in defects[:5]:
-        print_warning(f"left out: {defect}")
+        print_warning(f"skipped: {defect}")
     if len(defects) > 5:
-        print_warning(f"left out: {len(defects) - 5} more")
+        print_warning(f"skipped: {len(defects) - 5} more")
 
 
 def _print_summary(result: TrainResult) -> None:
