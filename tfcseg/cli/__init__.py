@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import bench, compare, convert, doctor, evaluate, models, research, run, train
+from tfcseg.cli import adapt, bench, compare, convert, doctor, evaluate, models, research, run, train
 from tfcseg.cli.program import Program
 from tfcseg.machine import set_default_threads
 
@@ -33,6 +33,7 @@ app.command("convert")(convert.command)
 app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)
 app.command("train")(train.command)
+app.command("adapt")(adapt.command)
 app.add_typer(research.app, name="research")
 
 
