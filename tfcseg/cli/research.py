@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.cli import ablate, calibrate, fit_evidence, held_out, publish
+from tfcseg.cli import ablate, fitting, held_out, publish
 from tfcseg.cli.console import one_line
 
 app = typer.Typer(help="Make the paper's tables, models and their cards.", rich_markup_mode="rich")
 app.command("ablate")(ablate.command)
 app.command("stills")(held_out.stills)
 app.command("clips")(held_out.clips)
-app.command("calibrate")(calibrate.command)
-app.command("fit-evidence")(fit_evidence.command)
+app.command("calibrate")(fitting.calibrate)
+app.command("fit-evidence")(fitting.fit_evidence)
 app.command("publish")(publish.command)
 
 
