@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from tfcseg.errors import UsageError
+from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import Option, check
 from tfcseg.spelling import hint
@@ -30,9 +31,7 @@ class Request:
     device: DeviceOptions = DeviceOptions()
     backbone: Annotated[
         str | None,
-        Option(
-            "Measure random weights of this backbone: [bold]mit_b0[/] … [bold]mit_b5[/], [bold]efficientnet_lite0[/]."
-        ),
+        Option("Measure random weights of this backbone: mit_b0 … mit_b5, efficientnet_lite0."),
     ] = None
     """Instead of a model."""
     classes: Annotated[int, Option("Classes of the random weights.")] = 150
@@ -56,7 +55,7 @@ class Request:
                 raise UsageError(f"no part {part!r}; {hint(part, PARTS)}")
         if not self.parts:
             raise UsageError(f"nothing is left to measure; name one or more of {', '.join(PARTS)}")
-        if self.video is not None and str(self.video) == "-":
-            raise UsageError("a stream can be read only once, but every round reads the clip; save it to a file")
+        if self.video is not None:
+            Source.of(self.video).check_readable_again("every round reads the clip")
         if self.updated_fraction is not None and self.inference.threshold is not None:
             raise UsageError("a threshold and a fraction of points to choose it by exclude each other; give one")

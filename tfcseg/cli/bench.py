@@ -40,8 +40,7 @@ Only = Annotated[
 Scaling = Annotated[
     str | None,
     typer.Option(
-        help="Measure and plot whole runs while this grows instead: [bold]length[/], [bold]resolution[/] or "
-        "[bold]classes[/].",
+        help="Measure and plot whole runs while this grows instead: length, resolution or classes.",
         show_default=False,
     ),
 ]
@@ -72,7 +71,9 @@ def command(
     overwrite: options.Overwrite = False,
     printing: options.Printing,
 ) -> None:
-    """Measure speed: ours frame by frame and with TFC, and SegFormer as transformers runs it if that is installed.
+    """Measure speed, memory and limits of this machine.
+
+    Takes turns with tfcseg frame by frame, tfcseg with TFC, and, if transformers is installed, plain SegFormer.
 
     Example: tfcseg bench assets/demo.mp4 --only stages --frames 3 --rounds 1
     """

@@ -43,7 +43,7 @@ Output = Annotated[
 Modes = Annotated[
     list[str] | None,
     typer.Option(
-        help="Modes to compare, also with a correlation of their own: [bold]tfc-paper[/], [bold]tfc-aligned[/].",
+        help="Modes to compare, also with a correlation of their own: tfc-paper, tfc-aligned.",
         show_default=",".join(_MODES),
         callback=list_of("mode", lambda: MODE_VARIANTS),
         autocompletion=options.completing(lambda: MODE_VARIANTS),
@@ -52,7 +52,7 @@ Modes = Annotated[
 Intervals = Annotated[
     list[str] | None,
     typer.Option(
-        help="Draw the trade-off over these keyframe intervals, e.g. [bold]2,4,8[/].",
+        help="Draw the trade-off over these keyframe intervals, e.g. 2,4,8.",
         show_default=False,
         callback=whole_numbers,
     ),
@@ -96,7 +96,9 @@ def command(
     overwrite: options.Overwrite = False,
     printing: options.Printing,
 ) -> None:
-    """Run the same weights in several modes and compare them: speed, stability, GFLOPs, pictures; scores with VSPW.
+    """Compare the same weights with and without TFC.
+
+    Reports speed, stability, GFLOPs and pictures; on a VSPW folder also scores.
 
     Example: tfcseg compare assets/demo.mp4 --end 0.5 --size 160 -o comparison
     """
@@ -117,7 +119,9 @@ def command(
     )
     with progress(unit="videos" if is_dataset else "frames", shown=not printing.quiet) as on_progress:
         compare: Callable[..., Comparison] = (
-            partial(compare_dataset, scope=scope) if is_dataset else partial(compare_video, start_s=start, end_s=end)
+            partial(compare_dataset, scope=scope)
+            if is_dataset
+            else partial(compare_video, start_s=start, end_s=end, allow_network=choice.allow_network)
         )
         result = compare(
             source, output, choice.model, plan, device=device, overwrite=overwrite, on_progress=on_progress
@@ -156,6 +160,7 @@ def _draw_frames(
             start_s=given["start"],
             device=device,
             overwrite=given["overwrite"],
+            allow_network=given["allow_network"],
             on_frame=lambda done, total: on_progress("segmenting", done, total),
             inference=inference,
         )

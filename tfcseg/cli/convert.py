@@ -35,7 +35,7 @@ def command(
     overwrite: options.Overwrite = False,
     printing: Annotated[options.Printing, Without("as_json")],
 ) -> None:
-    """Write a published SegFormer as a weights file of tfcseg's: one file that needs nothing beside it.
+    """Write a published SegFormer as one weights file.
 
     Example: tfcseg convert segformer-b0 segformer-b0.safetensors
     """

@@ -33,7 +33,9 @@ Clips = Annotated[
 def calibrate(
     *, sets: Stills, choice: ModelChoice, file: FittedFile, device: DeviceOptions, printing: Printing
 ) -> None:
-    """Fit a model's temperature on labelled stills that it did not learn from, and report the calibration error.
+    """Calibrate a model's confidence on labelled photos.
+
+    Fits its temperature on photos that it was not trained on, and reports the calibration error.
 
     Example: tfcseg research calibrate facades/test -o c.safetensors
     """
@@ -54,7 +56,9 @@ def calibrate(
 def fit_evidence(
     *, clips: Clips, choice: ModelChoice, file: FittedFile, device: DeviceOptions, printing: Printing
 ) -> None:
-    """Fit how much more often than by chance positions that look alike have one label, for --sides both.
+    """Fit a model's evidence curve for --sides both.
+
+    The curve says how much more often than by chance two positions of a given similarity have the same label.
 
     Example: tfcseg research fit-evidence assets/demo.mp4 -o fitted.safetensors
     """

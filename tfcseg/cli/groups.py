@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -63,25 +63,29 @@ def _parameters(annotation: Any) -> tuple[Any, list[inspect.Parameter]]:
         wanted = next((extra for extra in extras if isinstance(extra, Without)), wanted)
     if not is_dataclass(annotation):
         return annotation, []
-    hints = get_type_hints(annotation, include_extras=True)
+    group = cast(Any, annotation)
+    hints = get_type_hints(group, include_extras=True)
     shared = [
         inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=hints[item.name])
-        for item in fields(annotation)
+        for item in fields(group)
         if any(isinstance(extra, OptionInfo) for extra in get_args(hints[item.name]))
     ]
-    own = [_parameter(field, wanted.default_text) for field in declared(cast(Hashable, annotation))]
+    name = group.__name__
+    heading = f"{name.removesuffix('Options')} options" if name.endswith("Options") else None
+    own = [_parameter(field, wanted.default_text, heading) for field in declared(group)]
     return annotation, [each for each in shared + own if each.name not in wanted.names]
 
 
-def _parameter(field: Declared, default_text: str) -> inspect.Parameter:
+def _parameter(field: Declared, default_text: str, heading: str | None) -> inspect.Parameter:
     option, kind, default = field.option, field.type, field.default
-    settings: dict[str, Any] = {"help": option.help}
+    settings: dict[str, Any] = {"help": option.help, "rich_help_panel": heading}
     if default is MISSING or option.default_text is not None:
         settings["show_default"] = option.default_text or False
     elif default is THE_MODELS:
         settings["show_default"] = default_text
     if option.choices:
         settings["callback"] = one_of(field.name.replace("_", " "), option.choices)
+        settings["metavar"] = "|".join(option.choices)
     if option.choices or option.suggestions:
         settings["autocompletion"] = completing(lambda: option.choices or option.suggestions)
     flags = option.flags

@@ -106,7 +106,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A shipped model (see [bold]tfcseg models[/]), a weights file, or any SegFormer: a Hugging Face folder, a "
+        help="A shipped model (see tfcseg models), a weights file, or any SegFormer: a Hugging Face folder, a "
         ".pth or .safetensors file, or ORG/NAME[@REVISION].",
         autocompletion=completing(model_names),
         callback=on_disk,
@@ -122,7 +122,7 @@ Start = Annotated[
 ]
 End = Annotated[float | None, typer.Option(help="Stop before this time of the video.", parser=seconds, metavar="TIME")]
 MeasureFlowConsistency = Annotated[
-    bool, typer.Option(help="Measure flow consistency (optical flow), which takes longer than all other scores.")
+    bool, typer.Option(help="Measure flow consistency (optical flow), the slowest of the scores.")
 ]
 Output = Annotated[
     Path | None,
@@ -141,7 +141,7 @@ Quiet = Annotated[
 ]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Say on stderr what is decided, and why.", callback=_explain_decisions),
+    typer.Option("--verbose", "-v", help="Explain decisions on stderr.", callback=_explain_decisions),
 ]
 LogFile = Annotated[
     Path | None,

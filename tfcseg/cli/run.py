@@ -34,13 +34,15 @@ if TYPE_CHECKING:
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False),
+    typer.Argument(
+        metavar="INPUT", help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False
+    ),
 ]
 
 
 InputList = Annotated[
     str | None,
-    typer.Option("--inputs", help="Also the inputs that this file or stdin (-) lists, one a line.", metavar="FILE"),
+    typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
 ]
 FrameRate = Annotated[
     Fraction | None,
@@ -54,17 +56,17 @@ FrameRate = Annotated[
 Classes = Annotated[
     list[str] | None,
     typer.Option(
-        help="Draw these classes only, e.g. [bold]person,car[/].",
+        help="Draw these classes only, e.g. person,car.",
         show_default="all",
         autocompletion=options.completing(options.class_names),
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
 AllowNetwork = Annotated[
     bool,
     typer.Option(
         "--allow-network",
-        help="Also read INPUTs that are http:// or https:// addresses, and models ORG/NAME.",
+        help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
         is_eager=True,
     ),
 ]
@@ -77,19 +79,19 @@ def command(
     input_list: InputList = None,
     output: options.Output = None,
     model: options.Model = "default",
-    inference: InferenceOptions,
     start: options.Start = None,
     end: options.End = None,
     fps: FrameRate = None,
-    results: Annotated[ResultOptions, Without("classes")],
     classes: Classes = None,
-    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
     allow_network: AllowNetwork = False,
     printing: options.Printing,
+    results: Annotated[ResultOptions, Without("classes")],
+    inference: InferenceOptions,
+    device: DeviceOptions,
 ) -> None:
-    """Segment videos: overlay video, label masks and a per-frame consistency report.
+    """Segment videos: write overlay, masks and a report.
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
@@ -155,7 +157,7 @@ def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOption
     from tfcseg.runs.pipeline import run_video
 
     try:
-        with _frame_progress(source, shown=not quiet) as on_frame:
+        with _frame_progress(shown=not quiet) as on_frame:
             report = run_video(source, folder, model, job, on_frame)
     except FinishedError as note:
         if not quiet:
@@ -194,14 +196,15 @@ def _read_report(folder: Path) -> Any:
 
 
 @contextmanager
-def _frame_progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
+def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
     """Progress bar with the speed; yields the callback to give to `run`."""
     started_s = time.monotonic()
     with progress(shown=shown) as on_progress:
 
         def on_frame(frame: Any, info: Any) -> None:
             speed = (frame.index + 1) / max(time.monotonic() - started_s, 1e-3)
-            on_progress(Path(source).name or source, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
+            name = info.source.path.name if info.source.is_on_disk else info.source.name
+            on_progress(name or info.source.name, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
 
         yield on_frame
 
@@ -231,7 +234,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/]", plain(value))
+        table.add_row(f"{name}", plain(value))
     stderr.print(table)
 
 

@@ -15,17 +15,17 @@ PROTOCOLS = ("vspw", "strict")
 class Scope:
     """Which videos of a VSPW folder are scored, and how."""
 
-    split: Annotated[str, Option("List of videos: <split>.txt.")] = "val"
+    split: Annotated[str, Option("Name of the list of videos, <split>.txt.")] = "val"
     protocol: Annotated[
         str,
         Option(
-            "How VC is counted: [bold]vspw[/] (as published) or [bold]strict[/] (right, void left out).",
+            "How VC is computed: vspw (as published) or strict (labels must be right; void is left out).",
             choices=PROTOCOLS,
         ),
     ] = "vspw"
     label_map: Annotated[
         Path | None,
-        Option('JSON {"model class": "data set class", …}.', default_text="built in, by the classes' names"),
+        Option('JSON file {"model class": "data set class", …}.', default_text="built in, by the classes' names"),
     ] = None
     limit: Annotated[int | None, Option("Score the first videos only.", low=1, default_text="all")] = None
-    skip_bad: Annotated[bool, Option("Leave out, list and accept what is damaged or missing.")] = False
+    skip_bad: Annotated[bool, Option("Skip damaged or missing data instead of failing, and list it.")] = False

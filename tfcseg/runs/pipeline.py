@@ -22,6 +22,7 @@ from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
+from tfcseg.media.source import Given, Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
@@ -43,7 +44,7 @@ Progress = Callable[[SegmentedFrame, VideoInfo], None]
 
 @overload
 def run(
-    source: str | Path,
+    source: Given,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     **options: Any,
@@ -52,7 +53,7 @@ def run(
 
 @overload
 def run(
-    source: Iterable[str | Path],
+    source: Iterable[Given],
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     **options: Any,
@@ -60,7 +61,7 @@ def run(
 
 
 def run(
-    source: str | Path | Iterable[str | Path],
+    source: Given | Iterable[Given],
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     *,
@@ -100,10 +101,10 @@ def run(
         resume=resume,
         allow_network=allow_network,
     )
-    if isinstance(source, str | Path):
+    if isinstance(source, str | Path | int | Source):
         with in_python_words():
             return run_video(source, output, model, wanted, on_frame)
-    return _run_all([str(each) for each in source], output, model, wanted, on_frame)
+    return _run_all([Source.of(each).given for each in source], output, model, wanted, on_frame)
 
 
 def _run_all(
@@ -133,7 +134,7 @@ def _run_all(
 
 
 def run_video(
-    source: str | Path,
+    source: Given,
     output: str | Path | None,
     model: str | Path | LoadedModel,
     options: RunOptions,
@@ -141,10 +142,11 @@ def run_video(
 ) -> Report:
     """`run` with all that it can be told in one object."""
     started_s = time.perf_counter()
+    source = Source.of(source, allow_network=options.allow_network)
     options.check(source)
     folder = Path(output) if output is not None else default_output(source)
     with (
-        claimed_output(folder, inputs=[source], overwrite=options.overwrite or options.resume) as out,
+        claimed_output(folder, inputs=source.places, overwrite=options.overwrite or options.resume) as out,
         _prepared(out, source, model, options) as job,
     ):
         if not options.resume:
@@ -172,9 +174,7 @@ class _Job:
 
 
 @contextmanager
-def _prepared(
-    out: OutputDir, source: str | Path, model: str | Path | LoadedModel, options: RunOptions
-) -> Iterator[_Job]:
+def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, options: RunOptions) -> Iterator[_Job]:
     """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
     loaded = open_model(model, options.device, allow_network=options.allow_network)
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))

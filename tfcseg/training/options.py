@@ -31,7 +31,7 @@ class TrainRequest:
     stage: Annotated[
         str | None,
         Option(
-            "[bold]image[/] (the image network) or [bold]tfc[/] (clips of one interval).",
+            "image (the image network) or tfc (clips of one interval).",
             choices=STAGES,
             default_text="tfc; image with --teachers and without --init",
         ),
