@@ -13,7 +13,6 @@ from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, stderr
 from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import progress
-from tfcseg.cli.result_file import claimed_file
 from tfcseg.cli.results import number, print_json
 from tfcseg.cli.train import describe
 from tfcseg.errors import Interrupted, UsageError
@@ -29,7 +28,7 @@ def command(
     videos: Annotated[
         list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.", show_default=False)
     ],
-    model: options.Model = "default",
+    choice: options.ModelChoice,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Weights file to write, .safetensors.", show_default=False)
     ],
@@ -37,35 +36,34 @@ def command(
         list[Path] | None,
         typer.Option(help="Measure on this video; may be given again.", show_default="the ends of the videos"),
     ] = None,
-    adapt: AdaptOptions,
+    numbers: AdaptOptions,
     device: DeviceOptions,
-    allow_network: options.AllowNetwork = False,
     overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
+    printing: options.Printing,
 ) -> None:
-    """Teach TFC to a network on your own videos: its labels of single frames are the teacher.
+    """Teach TFC to a network on your own videos, without labels.
 
-    The network itself stays as it is. The same command goes on where an interrupted one stopped.
+    What the network says of single frames is the teacher; the network itself stays as it is. The same command continues
+    an interrupted one.
 
-    Example: tfcseg adapt assets/demo.mp4 -o mine.safetensors --steps 2 --size 64
+    Example: tfcseg adapt assets/demo.mp4 -o a.safetensors --steps 2 --size 64
     """
     if output.suffix != ".safetensors":
         raise UsageError(f"{str(output)!r} is no weights file; give one that ends in .safetensors")
-    from tfcseg.adaptation.adapt import AdaptListener, work_folder
-    from tfcseg.adaptation.adapt import adapt as run
+    from tfcseg.adaptation.adapt import AdaptListener, adapt, work_folder
+    from tfcseg.files import claimed_files
 
+    told = validate or []
+    is_shown = not printing.quiet
     try:
         with (
-            claimed_file(output, [*videos, *(validate or ())], overwrite=overwrite),
-            progress(shown=not quiet) as on_progress,
+            claimed_files(output.parent, [output.name], inputs=[*videos, *told], overwrite=overwrite),
+            progress(shown=is_shown) as on_progress,
         ):
-            listener = AdaptListener(on_progress, _tell if not quiet and not is_terminal() else lambda record: None)
-            result = run(
-                *(videos, model, output, adapt),
-                validate=validate or (),
+            listener = AdaptListener(on_progress, _tell if is_shown and not is_terminal() else lambda record: None)
+            result = adapt(
+                *(videos, choice.model, output, numbers),
+                validate=told,
                 device=device,
                 overwrite=overwrite,
                 listener=listener,
@@ -73,19 +71,19 @@ def command(
     except KeyboardInterrupt:
         kept = f"what is done is kept in {work_folder(output)}, and the same command goes on from there"
         raise Interrupted(f"interrupted; {kept}") from None
-    _report(result, as_json=as_json, quiet=quiet)
+    _report(result, printing)
 
 
 def _tell(record: dict[str, Any]) -> None:
     print_line(describe(record))
 
 
-def _report(result: AdaptResult, *, as_json: bool, quiet: bool) -> None:
-    if not quiet:
+def _report(result: AdaptResult, printing: options.Printing) -> None:
+    if not printing.quiet:
         _print_summary(result)
         if result.steps and not result.keeps_attention:
             print_warning("the sparse attention was left out: it brought labels no closer to those of mode image")
-    if as_json:
+    if printing.as_json:
         from tfcseg.report import json_object
 
         print_json(json_object(result))
