@@ -30,6 +30,13 @@ class InputError(TfcsegError):
     """A video, folder of frames or stream cannot be read."""
 
 
+class LostConnection(InputError):  # an end, which users may expect
+    """A live source broke off. What had come is segmented, and all results of a run are complete."""
+
+    report: Report | None = None
+    """Of the run, if it was one."""
+
+
 class OutputError(TfcsegError):
     """A result cannot be written, or would overwrite something."""
 

@@ -78,8 +78,9 @@ def segment(
 ) -> SegmentedFrames:
     """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
 
-    frames: a video, a folder of images or an address (with ``allow_network``), of which ``start_s`` and ``end_s`` take
-    a part; or frames from `read_frames`, or (H, W, 3) uint8 RGB arrays, all of one size within an interval, also as one
+    frames: a video, a folder of images, the number of a camera or an address (with ``allow_network``), of which
+    ``start_s`` and ``end_s`` take a part; of a live source come the newest frames, with gaps in their numbers where it
+    took too long to ask for the next, and at its end LostConnection; or frames from `read_frames`, or (H, W, 3) uint8 RGB arrays, all of one size within an interval, also as one
     (T, H, W, 3) array. Arrays are copied: one buffer may serve for all of them. ``model`` is what `load_model` takes or
     returned. ``options`` are fields of `InferenceOptions`, such as ``threshold=0.7``. With ``latency="low"`` each frame
     comes out before the next is asked for. Holds some intervals of frames, and nothing between two calls: two videos
@@ -87,14 +88,19 @@ def segment(
     UsageError for senseless options, InputError for what cannot be read, WeightsError for the model.
     """
     (inference,) = sort_options("segment", options, InferenceOptions)
-    with in_python_words():
-        loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
-        chosen = checked_options(loaded, **inference)
     if isinstance(frames, str | Path | int | Source):
-        source = Source.of(frames, allow_network=allow_network)
+        with in_python_words():
+            source = Source.of(frames, allow_network=allow_network, live=inference.get("latency") == "low")
+            source.check()
+            inference |= {"latency": "low"} if source.is_live else {}
+            loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
+            chosen = checked_options(loaded, **inference)
         return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s)))
     if start_s is not None or end_s is not None:
         raise UsageError("start_s and end_s take a part of a file; of frames, give those that are wanted")
+    with in_python_words():
+        loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
+        chosen = checked_options(loaded, **inference)
     single = isinstance(frames, np.ndarray) and frames.ndim == 3
     return SegmentedFrames(segment_with([frames] if single else frames, loaded, chosen))  # type: ignore[list-item]
 
@@ -102,11 +108,16 @@ def segment(
 def _segment_source(
     source: Source, model: LoadedModel, options: InferenceOptions, range_s: tuple[float | None, float | None]
 ) -> Generator[SegmentedFrame, None, None]:
+    from tfcseg.media.live import NewestFrames
     from tfcseg.media.prefetch import most_waiting, prefetch
     from tfcseg.media.reader import open_frames
 
     start_s, end_s = range_s
     with open_frames(source, start_s=start_s, end_s=end_s) as read:
+        if source.is_live:
+            with closing(NewestFrames(read)) as newest:
+                yield from segment_with(newest, model, options)
+            return
         ahead = 1 if options.latency == "low" else most_waiting(read.info.height, read.info.width)
         with closing(prefetch(read, ahead, read.stop)) as frames:  # type: ignore[type-var]  # a generator
             yield from segment_with(frames, model, options)

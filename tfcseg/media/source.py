@@ -23,7 +23,7 @@ IMAGE_SUFFIXES = frozenset(
 
 SERVER_SCHEMES = ("http", "https")
 """Of addresses where files are, as a rule: they can be read again."""
-LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "rtp", "tcp", "srt")
+LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "tcp", "srt")
 """Of addresses from which frames come as they are filmed."""
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")

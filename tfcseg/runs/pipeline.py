@@ -13,7 +13,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
-from tfcseg.errors import BatchError, FinishedError, InputError, OutputError, TfcsegError, in_python_words
+from tfcseg.errors import (
+    BatchError,
+    FinishedError,
+    InputError,
+    LostConnection,
+    OutputError,
+    TfcsegError,
+    in_python_words,
+)
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
@@ -28,6 +36,7 @@ from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
 from tfcseg.runs.inputs import find_inputs, output_folders
+from tfcseg.runs.live import LiveFrames, ended_by_signals
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.result_options import ResultOptions
@@ -85,7 +94,8 @@ def run(
     output: folder, by default ``<stem>_tfcseg`` in the current one. ``options`` are fields of `InferenceOptions` and
     `ResultOptions`, such as ``mode="image"`` and ``classes=["person"]``; ``results`` says the latter in one piece.
     ``frame_rate`` is that of a folder of images.
-    ``allow_network`` lets ``source`` be an http or https address. Any failure raises a TfcsegError with one line;
+    ``allow_network`` lets ``source`` be an address. A camera (its number) or a live address is read until ``end_s``,
+    Ctrl-C or its end, which raises LostConnection once all is written. Any failure raises a TfcsegError with one line;
     videos and reports then exist complete or not at all, masks and rows of finished frames stay, and with ``resume``
     the same call goes on from there. FinishedError, which is no failure, if there is nothing left to resume.
     """
@@ -142,8 +152,8 @@ def run_video(
 ) -> Report:
     """`run` with all that it can be told in one object."""
     started_s = time.perf_counter()
-    source = Source.of(source, allow_network=options.allow_network)
-    options.check(source)
+    source = Source.of(source, allow_network=options.allow_network, live=options.inference.latency == "low")
+    options = options.for_source(source)
     folder = Path(output) if output is not None else default_output(source)
     with (
         claimed_output(folder, inputs=source.places, overwrite=options.overwrite or options.resume) as out,
@@ -153,13 +163,17 @@ def run_video(
             out.remove_results()  # not before it is sure that there will be others
         is_new = RunState(out.state).identity() is None and not out.results()
         try:
-            return _run_in(out, job, options, on_frame, started_s)
+            report, lost = _run_in(out, job, options, on_frame, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
             elif RunState(out.state).identity() is None:  # nobody could continue it
                 RunState(out.state).clear()
             raise
+    if lost is not None:
+        lost.report = report
+        raise lost
+    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +203,10 @@ def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, o
         yield _Job(loaded, network, compile_s, identity, frames)
 
 
-def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float) -> Report:
+def _run_in(
+    out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float
+) -> tuple[Report, LostConnection | None]:
+    """The report once everything is written, and how a live source was lost, if it was."""
     loaded, network, frames = job.loaded, job.network, job.frames
     state, length = RunState(out.state), part_length(network.frames_at_once)
     plan = ResultPlan(
@@ -205,8 +222,8 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
-        _process(frames, network, writer, on_frame)
-        facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
+        live = _process(frames, network, writer, on_frame)
+        facts = writer.facts(loaded, network.options, frames, live, job.compile_s)
         report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
             names = map(mask_name, frames.info.names) if plan.is_named_by_source else ()
@@ -214,7 +231,7 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
         if options.results.report:
             write_json(out.report_json, report)
     state.finish(None if options.results.report else job.identity)
-    return report
+    return report, None if live is None else live.lost
 
 
 @contextmanager
@@ -234,11 +251,22 @@ def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
     return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
 
 
-def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress) -> None:
-    """All frames through the network and to the ``writer``, which finishes its files, or drops what is unfinished."""
+def _process(
+    frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress
+) -> LiveFrames | None:
+    """All frames through the network and to the ``writer``, which finishes its files, or drops what is unfinished.
+
+    Returns what became of a live source; None for others.
+    """
     with ExitStack() as stack:
         stack.callback(writer.abort)  # after a complete close there is nothing left to abort
-        read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
+        live = None
+        if frames.info.source.is_live:
+            live = stack.enter_context(closing(LiveFrames(frames)))
+            stack.enter_context(ended_by_signals(frames.stop))
+            read = iter(live)
+        else:
+            read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
         _skip(read, writer, frames.info)
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
@@ -246,6 +274,7 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
         segmented = stack.enter_context(closing(segment_frames(read, network, writer.carried, writer.part_frames)))  # type: ignore[type-var]
         _write_all(segmented, writer, thread, frames.info, on_frame)
         writer.close()
+    return live
 
 
 def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:
