@@ -78,14 +78,16 @@ def segment(
 ) -> SegmentedFrames:
     """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
 
-    frames: a video, a folder of images, the number of a camera or an address (with ``allow_network``), of which
-    ``start_s`` and ``end_s`` take a part; of a live source come the newest frames, with gaps in their numbers where it
-    took too long to ask for the next, and at its end LostConnection; or frames from `read_frames`, or (H, W, 3) uint8 RGB arrays, all of one size within an interval, also as one
-    (T, H, W, 3) array. Arrays are copied: one buffer may serve for all of them. ``model`` is what `load_model` takes or
-    returned. ``options`` are fields of `InferenceOptions`, such as ``threshold=0.7``. With ``latency="low"`` each frame
-    comes out before the next is asked for. Holds some intervals of frames, and nothing between two calls: two videos
-    interleaved do not affect each other, and threads may share a model.
-    UsageError for senseless options, InputError for what cannot be read, WeightsError for the model.
+    frames: what to read: a video, a folder of images, the number of a camera, or an address (with ``allow_network``);
+    or the frames themselves: those of `read_frames`, or (H, W, 3) uint8 RGB arrays, all of one size within an interval,
+    also as one (T, H, W, 3) array. Arrays are copied, so one buffer may serve for all. ``start_s`` and ``end_s`` take
+    part of a video. ``model`` is what `load_model` takes or returns. ``options`` are fields of `InferenceOptions`, such
+    as ``threshold=0.7``. With ``latency="low"`` each frame comes out before the next is asked for.
+
+    Holds a few intervals of frames, and nothing between two calls: two videos interleaved do not affect each other, and
+    threads may share a model. A live source is always read with low latency: the newest frame comes, ``index`` shows
+    how many were left out, and LostConnection is raised when the stream ends.
+    UsageError for options that make no sense, InputError for what cannot be read, WeightsError for the model.
     """
     (inference,) = sort_options("segment", options, InferenceOptions)
     if isinstance(frames, str | Path | int | Source):

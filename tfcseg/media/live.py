@@ -1,6 +1,6 @@
-"""Live sources: the one connection to a camera or sender, and the newest of its frames for who is too slow for all.
+"""Read live sources: one connection to a camera or sender, and its newest frames for a consumer that may be slow.
 
-ffmpeg holds the connection and hands on the packets as they come, undecoded, in a pipe.
+ffmpeg holds the connection and passes on the packets as they come, undecoded, through a pipe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tfcseg.media.frames import Frame, FrameSource
 from tfcseg.media.source import SERVER_SCHEMES, Source
 
 LIVE_TIMEOUT_S = 10.0
-"""A live source from which nothing comes for so long is lost."""
+"""A live source that sends nothing for so long is given up."""
 
 _PROTOCOLS = {
     "http": "http,httpproxy,tcp",
@@ -29,16 +29,16 @@ _PROTOCOLS = {
     "rtsps": "rtsps,rtsp,rtp,udp,tcp,tls",
     "srt": "srt,udp",
 }
-"""What an address needs besides its own scheme, and nothing local: no sender can make ffmpeg read files."""
+"""Protocols that ffmpeg may use for an address, none of them local: no sender can make it read files."""
 _ANALYSED_S = 3.0
 _WAITING = 4
-"""So many frames may wait: packets come in bursts, which are no reason to leave any out."""
+"""Frames that may wait: packets come in bursts, which alone must not cause drops."""
 _FILLED_SHARE = 0.5
-"""Of the time that a gap lasted, filling it may take so much: writing that is too slow cannot fall behind for good."""
+"""Filling a gap may take this share of its length, so that slow writing cannot fall further and further behind."""
 
 
 def connect(source: Source) -> FfmpegProcess:
-    """Start the ffmpeg that holds the connection; its output are the packets of the video, in NUT."""
+    """Start the ffmpeg that holds the connection and writes the video's packets to its stdout, as NUT."""
     arguments = _camera_arguments(source) if source.kind == "camera" else _address_arguments(source)
     copied = ("-map", "0:v:0", "-c", "copy", "-f", "nut", "-flush_packets", "1", "pipe:1")
     return FfmpegProcess([*arguments, *copied], reads_output=True)
@@ -68,7 +68,7 @@ def _camera_arguments(source: Source) -> list[str]:
 
 
 def _directshow_name(source: Source) -> str:
-    """DirectShow knows cameras by their names only; InputError if there are not so many."""
+    """Name of the camera, which is all that DirectShow knows; InputError if there is none of this number."""
     listing = subprocess.run(
         [ffmpeg_path(), "-hide_banner", "-list_devices", "true", "-f", "dshow", "-i", "dummy"],
         stdin=subprocess.DEVNULL,
@@ -79,7 +79,7 @@ def _directshow_name(source: Source) -> str:
 
 
 def nth_camera(listing: str, source: Source) -> str:
-    """Name of the camera in a listing of DirectShow's devices; InputError names those that there are."""
+    """Find the camera's name in a listing of DirectShow devices; InputError lists those that exist."""
     names = re.findall(r'"([^"]+)" \(video\)', listing)
     if (number := source.camera or 0) < len(names):
         return str(names[number])
@@ -87,16 +87,16 @@ def nth_camera(listing: str, source: Source) -> str:
 
 
 class NewestFrames(Iterator[Frame]):
-    """Frames of a live source for somebody who may be too slow for all: a thread reads them as they come.
+    """Frames of a live source for a consumer that may be too slow: a thread reads all of them as they come.
 
-    A few may wait. Once there are more, all but the newest are dropped, and counted. Frames keep their numbers, so
-    that gaps show; those that only repeat a picture are left out. Behind the last frame comes the error that ended
-    them, as LostConnection does. ``close`` it.
+    A few may wait. If there are more, all but the newest are dropped and counted. Frames keep their numbers, so gaps
+    are visible; frames that repeat a picture are left out. The error that ended the frames, such as LostConnection, is
+    raised after the last one. Must be closed.
     """
 
     def __init__(self, frames: FrameSource) -> None:
         self.dropped = 0
-        """Frames that came too late for somebody who was busy."""
+        """Frames that came while the consumer was busy."""
         self._frames = frames
         self._waiting: deque[Frame] = deque(maxlen=_WAITING)
         self._changed = threading.Condition()
@@ -119,7 +119,7 @@ class NewestFrames(Iterator[Frame]):
         raise StopIteration if error is None else error
 
     def close(self) -> None:
-        """End the connection, and the thread; may be called again."""
+        """End the connection and the thread; may be called again."""
         self._frames.stop()
         self._thread.join()
 
@@ -144,10 +144,10 @@ class NewestFrames(Iterator[Frame]):
 
 
 def without_gaps(frames: Iterable[Frame], frame_rate: float) -> Iterator[Frame]:
-    """``frames`` numbered from 0 on; in place of those that were dropped the one before is shown again.
+    """Number ``frames`` from 0 on, and repeat the frame before in place of those that were dropped.
 
-    A gap is filled as long as that takes no more than half of the time that it lasted, so that who is too slow for
-    even that cannot fall further and further behind. Times stay those of the source.
+    Filling a gap stops after half of the time that the gap lasted: a consumer that is too slow for the repeated frames
+    must not fall further and further behind. Times remain those of the source.
     """
     last: Frame | None = None
     count = 0

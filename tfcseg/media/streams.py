@@ -57,13 +57,13 @@ class StreamFeed:
         self._thread.start()
 
     def hang_up(self) -> None:
-        """End the connection to a live source, from any thread: what has come is decoded, and then the frames end."""
+        """End the connection to a live source, from any thread; frames that have arrived are still decoded."""
         self.is_hung_up = True
         if self._connection is not None:
             self._connection.stop()
 
     def why_ended(self) -> str:
-        """Why a live source has ended that we did not end, in a few words; waits for the connection's own end."""
+        """Say in a few words why a live source ended; waits for the end of the connection."""
         if self._connection is None:
             return ""
         status = self._connection.wait()

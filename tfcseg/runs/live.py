@@ -1,4 +1,4 @@
-"""A run on a live source: it goes on until it is told to end, and everything that it wrote is then complete."""
+"""Run on a live source until it ends or a signal ends it; all results are complete then."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from tfcseg.media.live import NewestFrames, without_gaps
 
 
 class LiveFrames:
-    """Frames of a live source for a run: numbered without gaps, up to where the source ends or is lost."""
+    """Frames of a live source for a run, numbered without gaps, until the source ends."""
 
     def __init__(self, frames: FrameSource) -> None:
         self.lost: LostConnection | None = None
+        """How the stream broke off, after the last frame; None if the run ended it."""
         """Once the frames have ended: how the connection was lost, if it was."""
         self._newest = NewestFrames(frames)
         self._rate = float(frames.info.frame_rate)
 
     @property
     def dropped(self) -> int:
-        """Frames that came too late to be segmented."""
+        """Number of frames that came too late to be segmented."""
         return self._newest.dropped
 
     def __iter__(self) -> Iterator[Frame]:
@@ -40,9 +41,9 @@ class LiveFrames:
 
 @contextmanager
 def ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM inside call ``end``; a second one interrupts as ever.
+    """Let the first Ctrl-C or SIGTERM in the block call ``end``; a second one interrupts as usual.
 
-    Only a program's main thread hears signals; in others this does nothing.
+    Does nothing outside of the main thread, which alone receives signals.
     """
     with ExitStack() as restored:
         if threading.current_thread() is threading.main_thread():
