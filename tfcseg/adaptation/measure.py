@@ -45,9 +45,9 @@ class HeldBack:
 
 
 Scores: TypeAlias = "dict[str, float | None]"
-"""Percentages: ``vc8`` against the steadied labels (a label has to be constant where these are, whatever it says);
-``agreement``, pixels with the label of mode ``image``; ``repaired``, of the pixels where that differs from the label at
-the keyframe before, those that have it all the same. None where there is nothing to measure."""
+"""Percentages. ``vc8``: VC8 against the steadied labels, which need not be right. ``agreement``: pixels with the label
+of mode ``image``. ``corrected``: of the pixels where that label differs from the label at the previous keyframe,
+those that have it nevertheless. None if there is nothing to measure."""
 
 
 def hold_back(model: LoadedModel, parts: Sequence[Part], size: int) -> list[HeldBack]:
@@ -96,7 +96,7 @@ def _score(model: LoadedModel, options: InferenceOptions, part: HeldBack) -> Sco
     return {
         "vc8": percent(vc),
         "agreement": 100 * fmean(agreement),
-        "repaired": 100 * right / wrong if wrong else None,
+        "corrected": 100 * right / wrong if wrong else None,
     }
 
 
