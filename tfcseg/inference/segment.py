@@ -78,25 +78,31 @@ def segment(
 ) -> SegmentedFrames:
     """Segment frames in order, one interval at a time.
 
-    frames: a video, a folder of images or an address (with ``allow_network``), of which ``start_s`` and ``end_s``
-    select a part; or frames from `read_frames`; or (H, W, 3) uint8 RGB arrays, all of one size within an interval, also
-    as one (T, H, W, 3) array. Arrays are copied, so one buffer can be reused. ``model``: what `load_model` takes or
-    returns. ``options``: fields of `InferenceOptions`, such as ``threshold=0.7``. With ``latency="low"`` each frame is
-    returned before the next one is requested.
+    frames: a video, a folder of images, the number of a camera or an address (with ``allow_network``), of which
+    ``start_s`` and ``end_s`` select a part; or frames from `read_frames`; or (H, W, 3) uint8 RGB arrays, all of one
+    size within an interval, also as one (T, H, W, 3) array. Arrays are copied, so one buffer can be reused. ``model``: what
+    `load_model` takes or returns. ``options``: fields of `InferenceOptions`, such as ``threshold=0.7``. With
+    ``latency="low"`` each frame is returned before the next one is requested.
 
     Holds a few intervals of frames, and no state between calls: two interleaved videos do not affect each other, and
-    threads may share a model. Raises UsageError for options that make no sense, InputError for unreadable input,
-    WeightsError for the model.
+    threads may share a model. A live source is always read with low latency and yields its newest frame: gaps in
+    ``index`` show what was left out, and LostConnection is raised when the stream ends. Raises UsageError for options
+    that make no sense, InputError for unreadable input, WeightsError for the model.
     """
     (inference,) = sort_options("segment", options, InferenceOptions)
-    with in_python_words():
-        loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
-        chosen = checked_options(loaded, **inference)
     if isinstance(frames, str | Path | int | Source):
-        source = Source.of(frames, allow_network=allow_network)
+        with in_python_words():
+            source = Source.of(frames, allow_network=allow_network, live=inference.get("latency") == "low")
+            source.check()
+            inference |= {"latency": "low"} if source.is_live else {}
+            loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
+            chosen = checked_options(loaded, **inference)
         return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s)))
     if start_s is not None or end_s is not None:
         raise UsageError("start_s and end_s select a part of a file; with frames, pass only those you want")
+    with in_python_words():
+        loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
+        chosen = checked_options(loaded, **inference)
     single = isinstance(frames, np.ndarray) and frames.ndim == 3
     return SegmentedFrames(segment_with([frames] if single else frames, loaded, chosen))  # type: ignore[list-item]
 
@@ -104,11 +110,16 @@ def segment(
 def _segment_source(
     source: Source, model: LoadedModel, options: InferenceOptions, range_s: tuple[float | None, float | None]
 ) -> Generator[SegmentedFrame, None, None]:
+    from tfcseg.media.live import NewestFrames
     from tfcseg.media.prefetch import most_waiting, prefetch
     from tfcseg.media.reader import open_frames
 
     start_s, end_s = range_s
     with open_frames(source, start_s=start_s, end_s=end_s) as read:
+        if source.is_live:
+            with closing(NewestFrames(read)) as newest:
+                yield from segment_with(newest, model, options)
+            return
         ahead = 1 if options.latency == "low" else most_waiting(read.info.height, read.info.width)
         with closing(prefetch(read, ahead, read.stop)) as frames:  # type: ignore[type-var]  # a generator
             yield from segment_with(frames, model, options)
