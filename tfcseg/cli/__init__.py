@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import bench, compare, convert, doctor, evaluate, models, research, run, train
+from tfcseg.cli import bench, compare, convert, doctor, evaluate, export, models, research, run, train
 from tfcseg.cli.program import Program
 from tfcseg.machine import set_default_threads
 
@@ -29,6 +29,7 @@ app.command("run")(run.command)
 app.command("compare")(compare.command)
 app.command("eval")(evaluate.command)
 app.command("models")(models.command)
+app.command("export")(export.command)
 app.command("convert")(convert.command)
 app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)

@@ -48,7 +48,8 @@ def command(
     predictions: Annotated[
         Path | None,
         typer.Option(
-            help="Score these instead of a model: DIR/<video>/<frame>.png, value = class index, 255 = none.",
+            help="Score these instead of a model: DIR/<video>/<frame>.png or DIR/<video>/labels.mkv, value = class "
+            "index, 255 = none.",
             show_default=False,
         ),
     ] = None,

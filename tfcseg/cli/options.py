@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli.console import print_line, print_warning
-from tfcseg.cli.values import one_of, seconds
+from tfcseg.cli.values import frame_rate, one_of, seconds
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
@@ -140,6 +141,30 @@ LabelMap = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Score the first videos only.", show_default="all")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, list and accept what is damaged or missing.")]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Draw and export these classes only, e.g. [bold]person,car[/].",
+        show_default="all",
+        autocompletion=completing(class_names),
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Draw and export all classes but these.", show_default="none", autocompletion=completing(class_names)
+    ),
+]
+FrameRate = Annotated[
+    Fraction | None,
+    typer.Option(
+        "--fps",
+        help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
+        show_default="25",
+        parser=frame_rate,
+        metavar="RATE",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(

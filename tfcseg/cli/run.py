@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +18,9 @@ from tfcseg.cli.console import plain, print_error, print_line, print_warning, st
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
-from tfcseg.cli.values import frame_rate
+from tfcseg.cli.values import list_of
 from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
+from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
@@ -51,22 +51,17 @@ def command(
     inference: InferenceOptions,
     start: options.Start = None,
     end: options.End = None,
-    fps: Annotated[
-        Fraction | None,
-        typer.Option(
-            help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
-            show_default="25",
-            parser=frame_rate,
-            metavar="RATE",
-        ),
-    ] = None,
-    results: Annotated[ResultOptions, Without("classes")],
-    classes: Annotated[
+    fps: options.FrameRate = None,
+    results: Annotated[ResultOptions, Without("classes", "exclude", "export")],
+    classes: options.Classes = None,
+    exclude: options.Exclude = None,
+    export: Annotated[
         list[str] | None,
         typer.Option(
-            help="Draw these classes only, e.g. [bold]person,car[/].",
-            show_default="all",
-            autocompletion=options.completing(options.class_names),
+            help=f"Also write labels for other programs: [bold]{','.join(FORMATS)}[/].",
+            show_default="none",
+            callback=list_of("format", lambda: FORMATS),
+            autocompletion=options.completing(lambda: FORMATS),
         ),
     ] = None,
     device: DeviceOptions,
@@ -95,6 +90,7 @@ def command(
     from tfcseg.runs.options import RunOptions
     from tfcseg.weights.loading import open_model
 
+    results = replace(results, classes=classes or (), exclude=exclude or (), export=export or ())
     if not (results.writes_anything or as_json):
         raise UsageError("every output is switched off; nothing would be written")
     options.check_range(start, end)
@@ -104,7 +100,7 @@ def command(
         start_s=start,
         end_s=end,
         frame_rate=fps,
-        results=replace(results, classes=tuple(classes or ())),
+        results=results,
         overwrite=overwrite,
         resume=resume,
         allow_network=allow_network,

@@ -50,12 +50,13 @@ class RunOptions:
             raise UsageError(f"{source}: a video has a frame rate of its own; --fps is for folders of images")
         if self.resume and self.overwrite:
             raise UsageError("--resume goes on with what --overwrite removes; give one of them")
-        if self.resume and _is_read_once(source):
+        if self.resume and is_read_once(source):
             raise UsageError(
                 f"{source}: a stream can be read only once, so that it cannot be resumed; save it to a file"
             )
 
 
-def _is_read_once(source: str | Path) -> bool:
+def is_read_once(source: str | Path) -> bool:
+    """Whether ``source`` is a stream."""
     path = Path(source)
     return str(source) == "-" or is_address(source) or (path.exists() and not path.is_file() and not path.is_dir())

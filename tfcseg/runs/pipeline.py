@@ -26,6 +26,7 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
+from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
@@ -142,6 +143,7 @@ def run_video(
     """`run` with all that it can be told in one object."""
     started_s = time.perf_counter()
     options.check(source)
+    check_export(options, source)
     folder = Path(output) if output is not None else default_output(source)
     with (
         claimed_output(folder, inputs=[source], overwrite=options.overwrite or options.resume) as out,
@@ -177,6 +179,7 @@ def _prepared(
 ) -> Iterator[_Job]:
     """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
     loaded = open_model(model, options.device, allow_network=options.allow_network)
+    loaded = replace(loaded, card=replace(loaded.card, labels=options.results.coloured(loaded.labels)))
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
     options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
     identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
@@ -206,7 +209,10 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
         _process(frames, network, writer, on_frame)
-        facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
+        exported = export_results(plan, writer.summary.frames, options)
+        warnings = (*frames.warnings, *exported.notes)
+        facts = writer.facts(loaded, network.options, frames.frames_decoded, warnings, job.compile_s)
+        facts.outputs.update(exported.files)
         report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
             names = map(mask_name, frames.info.names) if plan.is_named_by_source else ()
