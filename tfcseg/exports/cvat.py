@@ -20,6 +20,9 @@ from tfcseg.labels.label_sets import distinct_palette
 from tfcseg.media.masks import Labels
 
 _BACKGROUND = "background"
+_OBJECT_COLOURS = np.array(distinct_palette(255), np.uint8)
+"""Of Pascal VOC: the n-th is that of the n-th object."""
+
 _FASTEST = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
@@ -27,21 +30,20 @@ _FASTEST = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 def write_cvat(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[Callable[[int, Labels], None]]:
     """Write ``path`` while the block gives it each frame; ``say`` is told whose colour had to change."""
     colours = _distinct_colours(video, say)
-    objects = np.zeros((256, 3), np.uint8)
-    objects[1:] = distinct_palette(255)
+    by_class = np.zeros((256, 3), np.uint8)
+    for index, colour in colours.items():
+        by_class[index] = colour
     with zipfile.ZipFile(path, "w") as archive:
         _add(archive, "labelmap.txt", _label_map(video, colours).encode())
         stems = [frame_name(video, index) for index in range(len(video.masks))]
         _add(archive, "ImageSets/Segmentation/default.txt", "".join(f"{stem}\n" for stem in stems).encode())
 
         def add(index: int, labels: Labels) -> None:
-            numbers = np.zeros(256, np.uint8)
             found = [label for label in classes_in(labels) if label in colours]
-            numbers[found] = range(1, len(found) + 1)
-            table = np.zeros((256, 3), np.uint8)
-            table[found] = [colours[label] for label in found]
-            _add(archive, f"SegmentationClass/{stems[index]}.png", _picture(labels, table))
-            _add(archive, f"SegmentationObject/{stems[index]}.png", _picture(labels, objects[numbers]))
+            by_object = np.zeros((256, 3), np.uint8)
+            by_object[found] = _OBJECT_COLOURS[: len(found)]
+            _add(archive, f"SegmentationClass/{stems[index]}.png", _picture(labels, by_class))
+            _add(archive, f"SegmentationObject/{stems[index]}.png", _picture(labels, by_object))
 
         yield add
 

@@ -24,7 +24,7 @@ from tfcseg.exports.labelled_video import LabelledVideo, pixels_of
 from tfcseg.exports.mattes import write_mattes
 from tfcseg.exports.yolo import write_yolo
 from tfcseg.files import sync
-from tfcseg.media.label_video import write_label_video
+from tfcseg.media.frame_encoder import LOSSLESS_GRAY, FrameEncoder
 from tfcseg.media.masks import Labels
 
 logger = logging.getLogger(__name__)
@@ -108,8 +108,8 @@ def _write_frame_by_frame(
 @contextmanager
 def _write_labels(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[_AddFrame]:
     """All classes, as in the masks, whichever are exported elsewhere."""
-    with write_label_video(path, video.size, video.frame_rate, video.pixel_aspect) as add:
-        yield lambda index, labels: add(labels)
+    with FrameEncoder(path, LOSSLESS_GRAY, **video.encoding) as encoder:
+        yield lambda index, labels: encoder.write(labels)
 
 
 _WRITERS: Mapping[str, _Writer] = {

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,6 +45,11 @@ class LabelledVideo:
     def shown_indices(self) -> list[int]:
         """Classes that are exported."""
         return np.flatnonzero(self.shown).tolist()
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """What writers of videos are told."""
+        return {"size": self.size, "frame_rate": self.frame_rate, "pixel_aspect": self.pixel_aspect}
 
     def name(self, index: int) -> str:
         """File of a frame, as datasets call it: its own, or a number."""

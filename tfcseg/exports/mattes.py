@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from tfcseg.errors import InputError
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.alpha_video import AlphaVideoWriter
+from tfcseg.media.frame_encoder import WITH_ALPHA, FrameEncoder
 from tfcseg.media.frames import Image
 from tfcseg.media.masks import Labels
 from tfcseg.media.writer import VideoWriter
@@ -60,14 +59,15 @@ def write_mattes(
 
 def _write_some(video: LabelledVideo, classes: Sequence[int], scratch: Path, folder: Path) -> Iterator[int]:
     """Yields how many frames are done."""
-    common: Any = {"size": video.size, "frame_rate": video.frame_rate, "pixel_aspect": video.pixel_aspect}
     with ExitStack() as stack:
         images = stack.enter_context(video.open_images())
         writers = []
         for index in classes:
             white, alpha = matte_names(video.labels, index)
-            matte = stack.enter_context(VideoWriter(scratch / white, named=folder / white, **common))
-            cutout = stack.enter_context(AlphaVideoWriter(scratch / alpha, named=folder / alpha, **common))
+            matte = stack.enter_context(VideoWriter(scratch / white, named=folder / white, **video.encoding))
+            cutout = stack.enter_context(
+                FrameEncoder(scratch / alpha, WITH_ALPHA, named=folder / alpha, **video.encoding)
+            )
             writers.append((index, matte, cutout))
         for number, labels in enumerate(video.label_maps()):
             image = _next_image(images, number, len(video.masks), video.size)

@@ -135,9 +135,7 @@ def _open_run(folder: Path) -> _Run:
         raise DataError(f"{out.masks}: cannot be listed ({error.strerror or error})") from error
     wanted = facts.get("frames_decoded", len(masks))
     if not masks or len(masks) != wanted:
-        raise DataError(
-            f"{out.masks}: holds {len(masks)} masks, of the run's {wanted or 'frames'} frames; run it again"
-        )
+        raise DataError(f"{out.masks}: holds {len(masks)} masks, of {wanted} frames; run it again, with masks")
     return _Run(out, _read_classes(out.classes_json), masks, facts)
 
 
