@@ -9,13 +9,16 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_warning
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.values import list_of
 from tfcseg.exports import FORMATS
 from tfcseg.runs.result_options import ResultOptions
 
 
+@grouped
 def command(
+    *,
     folder: Annotated[
         Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a finished run with masks.", show_default=False)
     ],
@@ -23,7 +26,8 @@ def command(
         list[str] | None,
         typer.Option(
             help="What to write.",
-            show_default=",".join(FORMATS),
+            show_default="all",
+            metavar=",".join(FORMATS),
             callback=list_of("format", lambda: FORMATS),
             autocompletion=options.completing(lambda: FORMATS),
         ),
@@ -32,7 +36,7 @@ def command(
     exclude: options.Exclude = None,
     palette: Annotated[
         Path | None,
-        typer.Option(help="Colours of classes, as for [bold]tfcseg run[/].", show_default="those of the run"),
+        typer.Option(help="Colours of classes, as for tfcseg run.", show_default="those of the run"),
     ] = None,
     source: Annotated[
         str | None,
@@ -40,18 +44,16 @@ def command(
     ] = None,
     fps: options.FrameRate = None,
     overwrite: options.Overwrite = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
+    printing: Annotated[options.Printing, Without("as_json")],
 ) -> None:
-    """Write the masks of a finished run for other programs, into its folder.
+    """Write a finished run's masks for other programs.
 
     Example: tfcseg export half_a_second --to coco,yolo
     """
     from tfcseg.runs.finished_run import export_run
 
     wanted = ResultOptions(classes=classes or (), exclude=exclude or (), palette=palette, export=to or FORMATS)
-    with progress(shown=not quiet) as on_progress:
+    with progress(shown=not printing.quiet) as on_progress:
         exported = export_run(
             folder,
             wanted,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +17,11 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli.console import print_line, print_warning
-from tfcseg.cli.values import frame_rate, one_of, seconds
+from tfcseg.cli.values import frame_rate, seconds
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
-
-PROTOCOLS = ("vspw", "strict")
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A shipped model (see [bold]tfcseg models[/]), a weights file, or any SegFormer: a Hugging Face folder, a "
+        help="A shipped model (see tfcseg models), a weights file, or any SegFormer: a Hugging Face folder, a "
         ".pth or .safetensors file, or ORG/NAME[@REVISION].",
         autocompletion=completing(model_names),
         callback=on_disk,
@@ -124,27 +123,12 @@ Start = Annotated[
 ]
 End = Annotated[float | None, typer.Option(help="Stop before this time of the video.", parser=seconds, metavar="TIME")]
 MeasureFlowConsistency = Annotated[
-    bool, typer.Option(help="Measure flow consistency (optical flow), which takes longer than all other scores.")
+    bool, typer.Option(help="Measure flow consistency (optical flow), the slowest of the scores.")
 ]
-Protocol = Annotated[
-    str,
-    typer.Option(
-        help="How VC is counted: [bold]vspw[/] (as published) or [bold]strict[/] (right, void left out).",
-        callback=one_of("protocol", PROTOCOLS),
-        autocompletion=completing(lambda: PROTOCOLS),
-    ),
-]
-Split = Annotated[str, typer.Option(help="List of videos: <split>.txt.")]
-LabelMap = Annotated[
-    Path | None,
-    typer.Option(help='JSON {"model class": "data set class", …}.', show_default="built in, by the classes' names"),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Score the first videos only.", show_default="all")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, list and accept what is damaged or missing.")]
 Classes = Annotated[
     list[str] | None,
     typer.Option(
-        help="Draw and export these classes only, e.g. [bold]person,car[/].",
+        help="Draw and export these classes only, e.g. person,car.",
         show_default="all",
         autocompletion=completing(class_names),
     ),
@@ -177,11 +161,12 @@ Output = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; warnings and errors only.")]
-ResultOnly = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: the result only.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, summary or notes: results, warnings and errors only.")
+]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Say on stderr what is decided, and why.", callback=_explain_decisions),
+    typer.Option("--verbose", "-v", help="Explain decisions on stderr.", callback=_explain_decisions),
 ]
 LogFile = Annotated[
     Path | None,
@@ -189,3 +174,21 @@ LogFile = Annotated[
         help="Append decisions, warnings and errors to this file, as JSON lines.", callback=_open_log, is_eager=True
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Which model a command uses, and whether it may be fetched."""
+
+    model: Model = "default"
+    allow_network: AllowNetwork = False
+
+
+@dataclass(frozen=True, slots=True)
+class Printing:
+    """What a command says, and where."""
+
+    as_json: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+    log_file: LogFile = None

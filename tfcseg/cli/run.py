@@ -27,71 +27,73 @@ from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
     from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
+    from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
     from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False),
+    typer.Argument(
+        metavar="INPUT", help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False
+    ),
+]
+
+
+InputList = Annotated[
+    str | None,
+    typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
+]
+Export = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also write labels for other programs.",
+        show_default="none",
+        metavar=",".join(FORMATS),
+        callback=list_of("format", lambda: FORMATS),
+        autocompletion=options.completing(lambda: FORMATS),
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
+AllowNetwork = Annotated[
+    bool,
+    typer.Option(
+        "--allow-network",
+        help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
+        is_eager=True,
+    ),
 ]
 
 
 @grouped
 def command(
-    context: typer.Context,
     *,
     inputs: Inputs = None,
-    input_list: Annotated[
-        str | None,
-        typer.Option("--inputs", help="Also the inputs that this file or stdin (-) lists, one a line.", metavar="FILE"),
-    ] = None,
+    input_list: InputList = None,
     output: options.Output = None,
     model: options.Model = "default",
-    inference: InferenceOptions,
     start: options.Start = None,
     end: options.End = None,
     fps: options.FrameRate = None,
-    results: Annotated[ResultOptions, Without("classes", "exclude", "export")],
     classes: options.Classes = None,
     exclude: options.Exclude = None,
-    export: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"Also write labels for other programs: [bold]{','.join(FORMATS)}[/].",
-            show_default="none",
-            callback=list_of("format", lambda: FORMATS),
-            autocompletion=options.completing(lambda: FORMATS),
-        ),
-    ] = None,
-    device: DeviceOptions,
+    export: Export = None,
     overwrite: options.Overwrite = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
-    ] = False,
-    allow_network: Annotated[
-        bool,
-        typer.Option(
-            "--allow-network",
-            help="Also read INPUTs that are http:// or https:// addresses, and models ORG/NAME.",
-            is_eager=True,
-        ),
-    ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
+    resume: Resume = False,
+    allow_network: AllowNetwork = False,
+    printing: options.Printing,
+    results: Annotated[ResultOptions, Without("classes", "exclude", "export")],
+    inference: InferenceOptions,
+    device: DeviceOptions,
 ) -> None:
-    """Segment videos: overlay video, label masks and a per-frame consistency report.
+    """Segment videos: write overlay, masks and a report.
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
-    from tfcseg.runs.inputs import find_inputs, output_folders, read_list
     from tfcseg.runs.options import RunOptions
-    from tfcseg.weights.loading import open_model
 
     results = replace(results, classes=classes or (), exclude=exclude or (), export=export or ())
-    if not (results.writes_anything or as_json):
+    if not (results.writes_anything or printing.as_json):
         raise UsageError("every output is switched off; nothing would be written")
     options.check_range(start, end)
     job = RunOptions(
@@ -105,19 +107,32 @@ def command(
         resume=resume,
         allow_network=allow_network,
     )
+    _run_all(_find_inputs(inputs, input_list), output, model, job, printing)
+
+
+def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInputs:
+    """All inputs; those of a list are a batch, however few they are."""
+    from tfcseg.runs.inputs import find_inputs, read_list
+
     if not inputs and input_list is None:
         raise UsageError("missing argument 'INPUTS...'; see tfcseg run --help")
     found = find_inputs([*(inputs or ()), *([] if input_list is None else read_list(input_list))])
-    if input_list is not None:
-        found = replace(found, is_batch=True)
     for note in found.notes:
         print_warning(note)
-    loaded = open_model(model, device) if found.is_batch else model
+    return found if input_list is None else replace(found, is_batch=True)
+
+
+def _run_all(found: FoundInputs, output: Path | None, model: str, job: RunOptions, printing: options.Printing) -> None:
+    """Run one input after the other; those of a batch that fail are told at the end, with exit code 1."""
+    from tfcseg.runs.inputs import output_folders
+    from tfcseg.weights.loading import open_model
+
+    loaded = open_model(model, job.device) if found.is_batch else model
     contents: list[Any] = []
     failures: list[tuple[str, TfcsegError]] = []
-    for source, folder in zip(found.sources, output_folders(found, output, resume=resume), strict=True):
+    for source, folder in zip(found.sources, output_folders(found, output, resume=job.resume), strict=True):
         try:
-            contents.append(_run_one(source, folder, loaded, job, quiet=quiet))
+            contents.append(_run_one(source, folder, loaded, job, quiet=printing.quiet))
         except Interrupted:
             raise
         except TfcsegError as error:
@@ -125,7 +140,7 @@ def command(
                 raise
             failures.append((source, error))
             print_error(str(error))
-    if as_json:
+    if printing.as_json:
         print_json(contents if found.is_batch else contents[0])
     if failures:
         _print_failures(failures, len(found.sources))
@@ -138,7 +153,7 @@ def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOption
     from tfcseg.runs.pipeline import run_video
 
     try:
-        with _frame_progress(source, shown=not quiet) as on_frame:
+        with _frame_progress(shown=not quiet) as on_frame:
             report = run_video(source, folder, model, job, on_frame)
     except FinishedError as note:
         if not quiet:
@@ -177,14 +192,15 @@ def _read_report(folder: Path) -> Any:
 
 
 @contextmanager
-def _frame_progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
+def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
     """Progress bar with the speed; yields the callback to give to `run`."""
     started_s = time.monotonic()
     with progress(shown=shown) as on_progress:
 
         def on_frame(frame: Any, info: Any) -> None:
             speed = (frame.index + 1) / max(time.monotonic() - started_s, 1e-3)
-            on_progress(Path(source).name or source, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
+            name = info.source.path.name if info.source.is_on_disk else info.source.name
+            on_progress(name or info.source.name, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
 
         yield on_frame
 
@@ -214,7 +230,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/]", plain(value))
+        table.add_row(f"{name}", plain(value))
     stderr.print(table)
 
 

@@ -12,13 +12,12 @@ import cv2
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
-from tfcseg.exports import FILE_NAMES
 from tfcseg.files import replace_atomically
 from tfcseg.media.label_video import read_label_video
 from tfcseg.media.masks import read_mask
 from tfcseg.metrics.scores import Labels
 
-LABELS_NAME = FILE_NAMES["video"]
+LABELS_NAME = "labels.mkv"
 
 Prediction: TypeAlias = Labels | TfcsegError
 """(H, W) uint8 class indices at the mask's size with 255 = none, or the reason why a frame has no prediction."""

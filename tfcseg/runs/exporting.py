@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
-from tfcseg.runs.options import RunOptions, is_read_once
+from tfcseg.media.source import Given, Source
+from tfcseg.runs.options import RunOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan
 
@@ -25,25 +25,24 @@ SCRATCH = "exports"
 """Folder in the state folder where exports are until all of them are complete."""
 
 
-def check_export(options: RunOptions, source: str | Path) -> None:
+def check_export(results: ResultOptions, source: Source) -> None:
     """Refuse before any work what cannot be exported of ``source``: UsageError, or TfcsegError without a package."""
-    formats = options.results.formats
-    check_formats(formats)
-    if "matte" in formats and is_read_once(source) and not options.results.copy_source:
+    check_formats(results.formats)
+    if "matte" in results.formats and not source.is_readable_again and not results.copy_source:
         raise UsageError(
-            f"{source}: a stream can be read only once, and mattes need its pixels at the end; add --copy-source"
+            f"{source.name}: can be read only once, and mattes need its pixels at the end; add --copy-source"
         )
 
 
-def export_results(plan: ResultPlan, frames: int, options: RunOptions) -> Exported:
+def export_results(plan: ResultPlan, frames: int, source: Source, options: RunOptions) -> Exported:
     """Export what a run wrote, all of whose ``frames`` are done; see `export`."""
     if not plan.options.formats:
         return Exported()
     info, out = plan.info, plan.out
-    if is_read_once(info.path):
-        images = partial(open_images, out.source)
+    if source.is_readable_again:
+        images = partial(open_images, source, **options.decoding)
     else:
-        images = partial(open_images, info.path, **options.decoding)
+        images = partial(open_images, out.source)
     video = LabelledVideo(
         masks=[plan.kept_labels(index) for index in range(frames)],
         size=(info.height, info.width),
@@ -64,7 +63,7 @@ def shown_classes(options: ResultOptions, labels: LabelSet) -> Any:
 
 
 @contextmanager
-def open_images(source: str | Path, **decoding: Any) -> Iterator[Iterator[Image]]:
+def open_images(source: Given, **decoding: Any) -> Iterator[Iterator[Image]]:
     """(H, W, 3) RGB frames of a source, some read ahead; ``decoding`` is told to `open_frames`."""
     with open_frames(source, **decoding) as frames:
         ahead = most_waiting(frames.info.height, frames.info.width)

@@ -22,6 +22,7 @@ from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
+from tfcseg.media.source import Given, Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
@@ -44,7 +45,7 @@ Progress = Callable[[SegmentedFrame, VideoInfo], None]
 
 @overload
 def run(
-    source: str | Path,
+    source: Given,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     **options: Any,
@@ -53,7 +54,7 @@ def run(
 
 @overload
 def run(
-    source: Iterable[str | Path],
+    source: Iterable[Given],
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     **options: Any,
@@ -61,7 +62,7 @@ def run(
 
 
 def run(
-    source: str | Path | Iterable[str | Path],
+    source: Given | Iterable[Given],
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     *,
@@ -101,10 +102,10 @@ def run(
         resume=resume,
         allow_network=allow_network,
     )
-    if isinstance(source, str | Path):
+    if isinstance(source, str | Path | int | Source):
         with in_python_words():
             return run_video(source, output, model, wanted, on_frame)
-    return _run_all([str(each) for each in source], output, model, wanted, on_frame)
+    return _run_all([Source.of(each).given for each in source], output, model, wanted, on_frame)
 
 
 def _run_all(
@@ -134,7 +135,7 @@ def _run_all(
 
 
 def run_video(
-    source: str | Path,
+    source: Given,
     output: str | Path | None,
     model: str | Path | LoadedModel,
     options: RunOptions,
@@ -142,11 +143,12 @@ def run_video(
 ) -> Report:
     """`run` with all that it can be told in one object."""
     started_s = time.perf_counter()
+    source = Source.of(source, allow_network=options.allow_network)
     options.check(source)
-    check_export(options, source)
+    check_export(options.results, source)
     folder = Path(output) if output is not None else default_output(source)
     with (
-        claimed_output(folder, inputs=[source], overwrite=options.overwrite or options.resume) as out,
+        claimed_output(folder, inputs=source.places, overwrite=options.overwrite or options.resume) as out,
         _prepared(out, source, model, options) as job,
     ):
         if not options.resume:
@@ -170,13 +172,12 @@ class _Job:
     network: IntervalNetwork
     compile_s: float | None
     identity: Identity | None
+    source: Source
     frames: FrameSource
 
 
 @contextmanager
-def _prepared(
-    out: OutputDir, source: str | Path, model: str | Path | LoadedModel, options: RunOptions
-) -> Iterator[_Job]:
+def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, options: RunOptions) -> Iterator[_Job]:
     """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
     loaded = open_model(model, options.device, allow_network=options.allow_network)
     loaded = replace(loaded, card=replace(loaded.card, labels=options.results.coloured(loaded.labels)))
@@ -189,7 +190,7 @@ def _prepared(
     with open_frames(source, **options.decoding) as frames:
         check_mask_names(options.results, frames.info)
         compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
-        yield _Job(loaded, network, compile_s, identity, frames)
+        yield _Job(loaded, network, compile_s, identity, source, frames)
 
 
 def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float) -> Report:
@@ -209,7 +210,7 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
         _process(frames, network, writer, on_frame)
-        exported = export_results(plan, writer.summary.frames, options)
+        exported = export_results(plan, writer.summary.frames, job.source, options)
         warnings = (*frames.warnings, *exported.notes)
         facts = writer.facts(loaded, network.options, frames.frames_decoded, warnings, job.compile_s)
         facts.outputs.update(exported.files)
