@@ -26,9 +26,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run", cls=Command)(run.command)
-app.command("export", cls=Command)(export.command)
 app.command("models", cls=Command)(models.command)
 app.command("doctor", cls=Command)(doctor.command)
+app.command("export", cls=Command)(export.command)
 app.command("compare", cls=Command)(compare.command)
 app.command("eval", cls=Command)(evaluate.command)
 app.command("bench", cls=Command)(bench.command)
