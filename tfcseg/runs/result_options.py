@@ -64,7 +64,7 @@ class ResultOptions:
     classes: Annotated[
         str | Sequence[str], Option("Draw and export these classes only, e.g. person,car.", default_text="all")
     ] = ()
-    """Names one by one or with commas; pixels of other classes stay as they were filmed. Empty: all."""
+    """Names, in a list or separated by commas; pixels of other classes keep their source colours. Empty: all."""
     exclude: Annotated[str | Sequence[str], Option("Draw and export all classes but these.", default_text="none")] = ()
     """Names as in ``classes``, of which it takes away."""
     palette: Annotated[
@@ -90,7 +90,7 @@ class ResultOptions:
 
     @property
     def unsure_below(self) -> float:
-        """Probability of being right below which labels are counted as unsure."""
+        """Labels with a lower probability count as unsure."""
         return _UNSURE_BELOW if self.unsure is None else self.unsure
 
     @property
