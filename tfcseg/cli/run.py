@@ -19,7 +19,7 @@ from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
 from tfcseg.cli.values import list_of
-from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
+from tfcseg.errors import FinishedError, Interrupted, LostConnection, TfcsegError, UsageError
 from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT", help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False
+        metavar="INPUT",
+        help="Videos, pictures, folders of either, - for a video on stdin, an address, or the number of a camera.",
+        show_default=False,
     ),
 ]
 
@@ -59,7 +61,7 @@ AllowNetwork = Annotated[
     bool,
     typer.Option(
         "--allow-network",
-        help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
+        help="Allow inputs that are addresses (http, https, rtsp, udp, tcp, srt), and models ORG/NAME.",
         is_eager=True,
     ),
 ]
@@ -159,13 +161,22 @@ def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOption
         if not quiet:
             print_line(str(note))
         return _read_report(folder)
+    except LostConnection as error:
+        if error.report is not None:
+            _tell(error.report, folder, quiet=quiet)
+        raise
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
+    _tell(report, folder, quiet=quiet)
+    return to_json(report)
+
+
+def _tell(report: Report, folder: Path, *, quiet: bool) -> None:
+    """Print a finished run's warnings and summary."""
     for warning in report.warnings:
         print_warning(warning)
     if not quiet:
         _print_summary(report, folder)
-    return to_json(report)
 
 
 def _what_is_kept(folder: Path) -> str:
@@ -211,6 +222,7 @@ def _print_summary(report: Report, folder: Path) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     rows: list[tuple[str, str]] = [
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
+        *_dropped(report),
         (
             "speed",
             f"{number(speed.fps)} fps end to end, {number(speed.model_fps)} fps model "
@@ -232,6 +244,16 @@ def _print_summary(report: Report, folder: Path) -> None:
     for name, value in rows:
         table.add_row(f"{name}", plain(value))
     stderr.print(table)
+
+
+def _dropped(report: Report) -> list[tuple[str, str]]:
+    """Row about the late frames of a live source, if there were any."""
+    facts = report.input
+    if not facts.frames_dropped:
+        return []
+    segmented = facts.frames_decoded - facts.frames_repeated
+    late = facts.frames_dropped / (facts.frames_dropped + segmented)
+    return [("dropped", f"{facts.frames_dropped} late frames ({late:.0%}), {segmented} segmented")]
 
 
 def _label_change(stability: StabilityFacts) -> str:

@@ -34,13 +34,13 @@ def check_export(results: ResultOptions, source: Source) -> None:
         )
 
 
-def export_results(plan: ResultPlan, frames: int, source: Source, options: RunOptions) -> Exported:
+def export_results(plan: ResultPlan, frames: int, options: RunOptions) -> Exported:
     """Export what a run wrote, all of whose ``frames`` are done; see `export`."""
     if not plan.options.formats:
         return Exported()
     info, out = plan.info, plan.out
-    if source.is_readable_again:
-        images = partial(open_images, source, **options.decoding)
+    if info.source.is_readable_again:
+        images = partial(open_images, info.source, **options.decoding)
     else:
         images = partial(open_images, out.source)
     video = LabelledVideo(
