@@ -80,8 +80,8 @@ def segment(
 
     frames: a video, a folder of images, the number of a camera or an address (with ``allow_network``), of which
     ``start_s`` and ``end_s`` select a part; or frames from `read_frames`; or (H, W, 3) uint8 RGB arrays, all of one
-    size within an interval, also as one (T, H, W, 3) array. Arrays are copied, so one buffer can be reused. ``model``: what
-    `load_model` takes or returns. ``options``: fields of `InferenceOptions`, such as ``threshold=0.7``. With
+    size within an interval, also as one (T, H, W, 3) array. Arrays are copied, so one buffer can be reused. ``model``:
+    what `load_model` takes or returns. ``options``: fields of `InferenceOptions`, such as ``threshold=0.7``. With
     ``latency="low"`` each frame is returned before the next one is requested.
 
     Holds a few intervals of frames, and no state between calls: two interleaved videos do not affect each other, and
