@@ -23,28 +23,28 @@ Image: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.uint8]
 
 _MIN_SIDE_PX = 12  # DIS refuses anything smaller
-_MIN_PHASE = 0.1  # of the frames of the most frequent phase: single long intervals say little
-_MIN_FOLLOWED = 0.15  # of the pixels: across cuts the flow is noise that passed the check for 0 to 13 % of them
+_MIN_PHASE = 0.1  # of the frames of the most frequent phase: single long intervals are not significant
+_MIN_FOLLOWED = 0.15  # of the pixels: across cuts, 0 to 13 % of them pass the flow's check by chance
 
 
 class FrameConsistency(NamedTuple):
-    """A frame compared with the one before; None where there is nothing to compare."""
+    """A frame compared with the previous one; None if there is nothing to compare."""
 
     label_change: float | None  # share of all pixels whose label differs from the previous frame's
-    flow_consistency: float | None  # share of the pixels followed by the flow whose label agrees
+    flow_consistency: float | None  # share of the pixels that the flow can follow whose label stays the same
 
 
 class ConsistencyMeter:
-    """Compares each frame of one video with the frame before it.
+    """Compares each frame of one video with the previous frame.
 
     Flow consistency follows pixels with optical flow (OpenCV DIS, medium preset) on frames whose short side is at most
-    ``flow_short_side_px``. Labels are compared at that size too: the flow is no finer, and clips of different sizes are
-    measured alike. Pixels that leave the frame or become hidden, found by a forward-backward check, do not count.
-    ``flow_consistency`` is None for the first frame, with ``use_flow`` off, for frames too small for the flow, and
-    where hardly anything can be followed (a cut).
+    ``flow_short_side_px``. Labels are compared at that size, too: the flow is not finer, and clips of different sizes
+    are measured in the same way. Pixels that leave the frame or become hidden, found by a forward-backward check, do
+    not count. ``flow_consistency`` is None for the first frame, with ``use_flow`` off, for frames too small for the
+    flow, and where hardly anything can be followed (a cut).
 
-    Papers call mIoU between warped and current labels "temporal consistency". This is another number: the share of the
-    pixels that can be followed whose label stays, along a flow of its own.
+    Papers call the mIoU between warped and current labels "temporal consistency". This is a different number: the share
+    of pixels that keep their label, among those that the flow can follow.
     """
 
     def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 160) -> None:
@@ -52,7 +52,7 @@ class ConsistencyMeter:
         self._flow_short_side_px = flow_short_side_px
         logger.info(
             "flow consistency follows %s",
-            self.flow_name or "no flow: it is not measured",
+            self.flow_name or "flow consistency is not measured",
             extra={"optical_flow": self.flow_name},
         )
         self._labels: Labels | None = None
@@ -60,7 +60,7 @@ class ConsistencyMeter:
 
     @property
     def flow_name(self) -> str | None:
-        """Name of the flow: numbers compare only between equal flows. None without flow."""
+        """Name of the flow: only numbers of equal flows can be compared. None without flow."""
         return f"opencv-dis-medium-{self._flow_short_side_px}" if self._flow is not None else None
 
     def update(self, image: Image, labels: Labels) -> FrameConsistency:
@@ -71,16 +71,16 @@ class ConsistencyMeter:
         return self.begin(image, labels)()
 
     def begin(self, image: Image, labels: Labels) -> Callable[[], FrameConsistency]:
-        """``update``, but what takes long, the flow, is left to the function that is returned.
+        """Like ``update``, but the slow part, the flow, is left to the returned function.
 
-        Frames must begin in order; the functions may be called in any order and in any threads.
+        Frames must begin in order; the functions may be called in any order and thread.
         """
         previous, self._labels = self._labels, labels.copy()
         before, self._small = self._small, self._shrink(image, labels) if self._flow is not None else None
         if previous is None:
             return lambda: FrameConsistency(None, None)
         if previous.shape != labels.shape:
-            raise InputError(f"frame size changes from {previous.shape} to {labels.shape}; cut the video there")
+            raise InputError(f"the frame size changes from {previous.shape} to {labels.shape}; split the video there")
         label_change = float(np.count_nonzero(previous != labels) / labels.size)
         flow, now = self._flow, self._small
         if flow is None or before is None or now is None:
@@ -88,7 +88,7 @@ class ConsistencyMeter:
         return lambda: FrameConsistency(label_change, _temporal_consistency(flow.calculator, before, now))
 
     def repeat(self) -> Callable[[], FrameConsistency]:
-        """``begin`` for the image and the labels of the call before: nothing changes, and there is no motion."""
+        """``begin`` for a repeated image with its labels: nothing changes or moves."""
         unchanged = FrameConsistency(0.0, None if self._small is None else 1.0)
         return lambda: unchanged
 
@@ -104,14 +104,14 @@ class ConsistencyMeter:
 
 @dataclass(slots=True)
 class PhaseChanges:
-    """Label change by phase: by how many frames after the last keyframe a frame comes, 0 for keyframes themselves."""
+    """Label change by phase: how many frames after the last keyframe a frame comes, 0 for keyframes."""
 
     totals: list[float] = field(default_factory=list)
     """Sum of label changes of each phase."""
     counts: list[int] = field(default_factory=list)
-    """How many frames these are."""
+    """Number of frames of each phase."""
     phase: int | None = None
-    """Of the last frame; None before the first keyframe."""
+    """Phase of the last frame; None before the first keyframe."""
 
     def add(self, *, is_keyframe: bool, label_change: float | None) -> None:
         """Take the next frame; ``label_change`` is None for the first of a video."""
@@ -139,7 +139,7 @@ class PhaseChanges:
 
 
 class _Flow(threading.local):
-    """A calculator of its own for every thread: it writes into its memory while it works."""
+    """A flow calculator per thread, since it uses its own memory while it works."""
 
     def __init__(self) -> None:
         self.calculator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -169,13 +169,13 @@ def _temporal_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _
 
 def _flow_between(flow: cv2.DISOpticalFlow, first: _Small, second: _Small) -> NDArray[np.float32]:
     """(h, w, 2) displacements (x, y) in pixels."""
-    # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
+    # An array of the frame's size would be used as a first guess of the flow; any other size means there is none.
     no_guess = np.empty((1, 1, 2), dtype=np.float32)
     return np.asarray(flow.calc(first.gray, second.gray, no_guess), dtype=np.float32)
 
 
 def _flows_agree(forward: NDArray[np.float32], backward: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(h, w) where going back and forth returns to the start (the test of Sundaram et al., ECCV 2010)."""
+    """(h, w) where going forth and back returns to the start (the test of Sundaram et al., ECCV 2010)."""
     gap = np.square(forward + backward).sum(axis=-1)
     length = np.square(forward).sum(axis=-1) + np.square(backward).sum(axis=-1)
     return np.asarray(gap < 0.01 * length + 0.5)

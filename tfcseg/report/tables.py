@@ -41,10 +41,10 @@ COLUMNS = tuple(item.name for item in dataclasses.fields(FrameRow))
 
 
 class FrameTable:
-    """Writes frames.csv row by row: what is done is on disk even if the run is cut short. Raises OutputError.
+    """Writes frames.csv row by row: finished rows are on disk even if the run is stopped. Raises OutputError.
 
-    ``keep_bytes`` of a table that an earlier run has begun stay, and rows are added to them. ``columns`` are those to
-    write, all but ``source`` unless given.
+    The first ``keep_bytes`` of an earlier run's table stay, and rows are appended. ``columns`` are those to write, by
+    default all but ``source``.
     """
 
     def __init__(self, path: Path, keep_bytes: int = 0, columns: Sequence[str] = COLUMNS[:-1]) -> None:
