@@ -1,0 +1,159 @@
+"""How consecutive frames hang together: where things moved, and whether what is there is still the same.
+
+Motion is followed by optical flow (OpenCV DIS) in both directions: it places edges more finely than features at stride
+8 can. Whether it may be trusted, the low-level features of a network say, correlated along it (eq. 6), and its evidence
+curve (model/evidence.py). What flow forth and back does not find again is hidden, and takes nothing over.
+
+Letters: h w grid of the flow, H W image.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.votes import CARRY, Tie
+from tfcseg.media.frames import Image
+from tfcseg.model.correlation import similarity
+from tfcseg.model.evidence import evidence
+
+SIZE = 160
+"""Short side in px at which frames are compared."""
+
+SAME_SCENE = 0.7
+"""Share of positions that are found again to within a pixel, below which frames are not linked. From one frame to the
+next it is 0.83 to 1, also from a driving car; 0.2 to 0.6 half a second later, and 0 to 0.1 across cuts."""
+
+_LEAST_MOTION_PX = 0.5
+_LENGTH_SHARE, _GAP = 0.01, 0.5
+"""Squared distance in px by which flow forth and back may miss: this share of the squared lengths, and so much."""
+
+_HIDDEN = 4
+"""Times that distance from which on a position counts as hidden: what is found nearly again is still the same thing."""
+
+
+class Seen(NamedTuple):
+    """What is compared of a frame."""
+
+    gray: NDArray[np.uint8]
+    """(h, w)."""
+    match: Tensor
+    """(1, C, h8, w8) low-level features."""
+
+
+class Pull(NamedTuple):
+    """What a frame takes over from the one before it, or after it."""
+
+    flow: NDArray[np.float32]
+    """(h, w, 2) x and y from here to there, in px of this grid."""
+    trust: NDArray[np.float32]
+    """(h, w) 0 to 1."""
+
+    def tie(self, size: tuple[int, int]) -> Tie:
+        """The same for masks of ``size`` (H, W)."""
+        height, width = size
+        carry = np.asarray(cv2.resize(self.trust * np.float32(CARRY * 65535), (width, height)))
+        weights = carry.astype(np.uint16)
+        scale = np.float32([width / self.flow.shape[1], height / self.flow.shape[0]])
+        flow = self.flow * scale
+        if np.abs(flow).max() < _LEAST_MOTION_PX:
+            return Tie(None, weights)
+        places = cv2.resize(flow, (width, height))
+        places[..., 0] += np.arange(width, dtype=np.float32)
+        places[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+        fixed = cv2.convertMaps(places, None, cv2.CV_16SC2, nninterpolation=True)[0]
+        return Tie(np.asarray(fixed, np.int16), weights)
+
+
+class Link(NamedTuple):
+    """Between a frame and the one before it."""
+
+    back: Pull
+    """What the frame takes over from the one before it."""
+    forth: Pull
+    """What the one before it takes over from the frame."""
+    similarity: float
+    """Mean of w of eq. 6 along the flow."""
+
+
+class Linker:
+    """Compares frames of one video; one thread at a time."""
+
+    def __init__(self, network: IntervalNetwork) -> None:
+        self._network = network
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+
+    @torch.inference_mode()
+    def look(self, image: Image) -> Seen:
+        """What is compared of an (H, W, 3) RGB image."""
+        scale = min(1.0, SIZE / min(image.shape[:2]))
+        size_wh = (max(16, round(image.shape[1] * scale)), max(16, round(image.shape[0] * scale)))
+        gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
+        match = self._network.network.glimpse(self._network.to_input([image], SIZE)).match
+        return Seen(np.asarray(gray, np.uint8), match.float().cpu())
+
+    def link(self, before: Seen, now: Seen) -> Link | None:
+        """How a frame hangs together with the one before it; None if it does not, as across a cut."""
+        if before.gray.shape != now.gray.shape:
+            return None
+        flows = self._between(now, before), self._between(before, now)
+        missed = _missed(*flows), _missed(flows[1], flows[0])
+        if min((each <= 1).mean() for each in missed) < SAME_SCENE:
+            return None
+        alike = _similarity(before, now, flows[0]), _similarity(now, before, flows[1])
+        back, forth = (
+            Pull(flow, self._trust(w, found)) for flow, w, found in zip(flows, alike, missed, strict=True)
+        )
+        return Link(back, forth, float(alike[0].mean()))
+
+    def _trust(self, alike: Tensor, missed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(h, w) trust in what comes from where it was: the root of the evidence, since it is taken along many times."""
+        trust = evidence(alike, self._network.network.config.evidence).sqrt()[0, 0].numpy()
+        height, width = missed.shape
+        return np.asarray(cv2.resize(trust, (width, height)) * (missed <= _HIDDEN), np.float32)
+
+    def _between(self, here: Seen, there: Seen) -> NDArray[np.float32]:
+        """(h, w, 2) flow."""
+        # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
+        return np.array(self._flow.calc(here.gray, there.gray, np.empty((1, 1, 2), np.float32)), np.float32)
+
+
+def still(seen: Seen) -> Link:
+    """How a frame hangs together with one that shows the same picture."""
+    pull = Pull(np.zeros((*seen.gray.shape, 2), np.float32), np.ones(seen.gray.shape, np.float32))
+    return Link(pull, pull, 1.0)
+
+
+def _missed(flow: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(h, w) by how much going along ``flow`` and ``back`` misses the start, 1 being what rounding may do.
+
+    The test of Sundaram et al., ECCV 2010.
+    """
+    height, width = flow.shape[:2]
+    x = flow[..., 0] + np.arange(width, dtype=np.float32)
+    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    returned = cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    gap = np.square(returned + flow).sum(axis=-1)
+    length = np.square(flow).sum(axis=-1) + np.square(returned).sum(axis=-1)
+    missed = gap / (_LENGTH_SHARE * length + _GAP)
+    is_outside = (x <= -0.5) | (x >= width - 0.5) | (y <= -0.5) | (y >= height - 0.5)
+    return np.where(is_outside, np.float32(np.inf), missed)
+
+
+def _similarity(there: Seen, here: Seen, flow: NDArray[np.float32]) -> Tensor:
+    """(1, 1, h8, w8) similarity of the features here to those there, along the flow (h, w, 2) from here."""
+    rows, columns = here.match.shape[-2:]
+    height, width = flow.shape[:2]
+    small = cv2.resize(flow, (columns, rows), interpolation=cv2.INTER_AREA)
+    x = (2 * (np.arange(columns) + 0.5 + small[..., 0] * columns / width) / columns - 1).astype(np.float32)
+    y = (2 * (np.arange(rows)[:, None] + 0.5 + small[..., 1] * rows / height) / rows - 1).astype(np.float32)
+    grid = torch.from_numpy(np.stack([x, y], axis=-1))[None]
+    moved = F.grid_sample(there.match, grid, padding_mode="border", align_corners=False)
+    return similarity(moved, here.match)
