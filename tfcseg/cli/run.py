@@ -27,6 +27,7 @@ from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
     from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
+    from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
     from tfcseg.weights.loading import LoadedModel
@@ -39,54 +40,53 @@ Inputs = Annotated[
 ]
 
 
+InputList = Annotated[
+    str | None,
+    typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
+]
+FrameRate = Annotated[
+    Fraction | None,
+    typer.Option(
+        help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
+        show_default="25",
+        parser=frame_rate,
+        metavar="RATE",
+    ),
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Draw these classes only, e.g. person,car.",
+        show_default="all",
+        autocompletion=options.completing(options.class_names),
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
+AllowNetwork = Annotated[
+    bool,
+    typer.Option(
+        "--allow-network",
+        help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
+        is_eager=True,
+    ),
+]
+
+
 @grouped
 def command(
-    context: typer.Context,
     *,
     inputs: Inputs = None,
-    input_list: Annotated[
-        str | None,
-        typer.Option(
-            "--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"
-        ),
-    ] = None,
+    input_list: InputList = None,
     output: options.Output = None,
     model: options.Model = "default",
     start: options.Start = None,
     end: options.End = None,
-    fps: Annotated[
-        Fraction | None,
-        typer.Option(
-            help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
-            show_default="25",
-            parser=frame_rate,
-            metavar="RATE",
-        ),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Draw these classes only, e.g. person,car.",
-            show_default="all",
-            autocompletion=options.completing(options.class_names),
-        ),
-    ] = None,
+    fps: FrameRate = None,
+    classes: Classes = None,
     overwrite: options.Overwrite = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")
-    ] = False,
-    allow_network: Annotated[
-        bool,
-        typer.Option(
-            "--allow-network",
-            help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
-            is_eager=True,
-        ),
-    ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
+    resume: Resume = False,
+    allow_network: AllowNetwork = False,
+    printing: options.Printing,
     results: Annotated[ResultOptions, Without("classes")],
     inference: InferenceOptions,
     device: DeviceOptions,
@@ -95,11 +95,9 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
-    from tfcseg.runs.inputs import find_inputs, output_folders, read_list
     from tfcseg.runs.options import RunOptions
-    from tfcseg.weights.loading import open_model
 
-    if not (results.writes_anything or as_json):
+    if not (results.writes_anything or printing.as_json):
         raise UsageError("every output is switched off; nothing would be written")
     options.check_range(start, end)
     job = RunOptions(
@@ -113,19 +111,32 @@ def command(
         resume=resume,
         allow_network=allow_network,
     )
+    _run_all(_find_inputs(inputs, input_list), output, model, job, printing)
+
+
+def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInputs:
+    """All inputs; those of a list are a batch, however few they are."""
+    from tfcseg.runs.inputs import find_inputs, read_list
+
     if not inputs and input_list is None:
         raise UsageError("missing argument 'INPUTS...'; see tfcseg run --help")
     found = find_inputs([*(inputs or ()), *([] if input_list is None else read_list(input_list))])
-    if input_list is not None:
-        found = replace(found, is_batch=True)
     for note in found.notes:
         print_warning(note)
-    loaded = open_model(model, device) if found.is_batch else model
+    return found if input_list is None else replace(found, is_batch=True)
+
+
+def _run_all(found: FoundInputs, output: Path | None, model: str, job: RunOptions, printing: options.Printing) -> None:
+    """Run one input after the other; those of a batch that fail are told at the end, with exit code 1."""
+    from tfcseg.runs.inputs import output_folders
+    from tfcseg.weights.loading import open_model
+
+    loaded = open_model(model, job.device) if found.is_batch else model
     contents: list[Any] = []
     failures: list[tuple[str, TfcsegError]] = []
-    for source, folder in zip(found.sources, output_folders(found, output, resume=resume), strict=True):
+    for source, folder in zip(found.sources, output_folders(found, output, resume=job.resume), strict=True):
         try:
-            contents.append(_run_one(source, folder, loaded, job, quiet=quiet))
+            contents.append(_run_one(source, folder, loaded, job, quiet=printing.quiet))
         except Interrupted:
             raise
         except TfcsegError as error:
@@ -133,7 +144,7 @@ def command(
                 raise
             failures.append((source, error))
             print_error(str(error))
-    if as_json:
+    if printing.as_json:
         print_json(contents if found.is_batch else contents[0])
     if failures:
         _print_failures(failures, len(found.sources))
@@ -223,7 +234,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/]", plain(value))
+        table.add_row(f"{name}", plain(value))
     stderr.print(table)
 
 
