@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from tfcseg.drawing.render import class_shares, overlay, shrink
 from tfcseg.errors import DataError, TfcsegError, UsageError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
+from tfcseg.media.mask_form import Mask, MaskForm
 from tfcseg.model.evidence import HandedOn
 
 if TYPE_CHECKING:
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
 _SHOWN_CLASSES = 3
 _NOTEBOOK_PX = 960
 """Longer side of the picture in a notebook at most."""
+
+
+class SteadiedMask(NamedTuple):
+    """A mask of another program, made steady."""
+
+    given: NDArray[np.uint8]
+    """(H, W) labels as they were."""
+    mask: Mask | None
+    """(H, W) values to write; None: there is none to write."""
+    form: MaskForm
+    """How it is stored."""
+    is_filled: bool
+    """The frame had none."""
+    contrast: float | None
+    """How much more the picture changes across its edges than inside; None where that was not looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -54,6 +70,8 @@ class SegmentedFrame:
     """(h, w) how sure the labels are, at the grid of the logits: 255 times the probability that they are right."""
     carried: HandedOn | None = None
     """What a run needs to go on after this frame, at the end of an interval; None from `tfcseg.segment`."""
+    steadied: SteadiedMask | None = None
+    """Of masks that were given: what they were and are."""
     ends_group: bool = False
     """Nothing but ``carried`` goes from the frames up to this one to those after it: a run can begin there."""
 

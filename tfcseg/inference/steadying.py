@@ -11,14 +11,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.inference.ties import Link, Linker, Pull, Seen, still
-from tfcseg.inference.votes import ONE, Mask, Votes, Weights, decide, no_votes
-from tfcseg.media.frames import Frame, Image
+from tfcseg.inference.ties import Link, Linker, Pull, Seen, contrast, still
+from tfcseg.inference.votes import ONE, Votes, Weights, decide, no_votes
+from tfcseg.media.frames import Frame
+from tfcseg.media.mask_form import Mask
 
 REACH = 12
 """Masks of so many frames before and after a block have a say in it."""
@@ -33,6 +34,9 @@ BLOCK = 2
 RARITY = 0.2
 """A label that covers the share s of a mask has s to the power of minus this for its weight: what a network hardly ever
 says it says for a reason. So what is small is not outvoted by what is everywhere."""
+
+_CONTRAST_EVERY = 8
+"""Frames from one whose mask is compared with the picture's own edges to the next."""
 
 _USUAL_SHARE, _LEAST_SHARE = 0.1, 1e-3
 _WEIGHTS = (0.5, 4.0)
@@ -49,6 +53,7 @@ class Looked:
     sure: NDArray[np.float32] | None
     """(H, W) 0 to 1: how sure the mask is; None: nobody says it."""
     void: int | None
+    contrast: float | None
     seconds: float
     _table: Weights | None = field(default=None, init=False)
 
@@ -70,17 +75,13 @@ class Steadied:
     mask: Mask | None
     """None: there was none, and none near enough to say what it would be."""
     similarity: float | None
+    contrast: float | None
     seconds: float
 
 
-def reach_for(image: Image) -> int:
+def reach_for(image_bytes: int) -> int:
     """``REACH``, or less for large images: results then depend on their size, and on nothing else."""
-    return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // ((BLOCK + 1) * max(1, image.nbytes))))
-
-
-def first_needed(index: int, reach: int) -> int:
-    """First of the frames that have a say in those from ``index`` on."""
-    return max(0, index - index % (BLOCK * reach) - reach)
+    return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // ((BLOCK + 1) * max(1, image_bytes))))
 
 
 def look(
@@ -97,18 +98,23 @@ def look(
         now = before if frame.is_held and before is not None else linker.look(frame.image)
         link = None if before is None else still(now) if now is before else linker.link(before, now)
         before = now
-        yield Looked(frame, mask, link, sure, void, time.perf_counter() - started_s)
+        edges = None if mask is None or frame.index % _CONTRAST_EVERY else contrast(now, mask)
+        yield Looked(frame, mask, link, sure, void, edges, time.perf_counter() - started_s)
 
 
 def steady(looked: Iterable[Looked], first: int = 0) -> Iterator[Steadied]:
-    """Steadied masks of the frames from index ``first`` on; ``looked`` begins where `first_needed` says or earlier."""
+    """Steadied masks of the frames from index ``first`` on.
+
+    ``looked`` begins with the first frame, or at least ``BLOCK`` + 1 reaches before ``first``.
+    """
     held: deque[Looked] = deque()
     reach, end = 0, 0
     for frame in looked:
         if not reach:
-            reach = reach_for(frame.frame.image)
+            reach = reach_for(frame.frame.image.nbytes)
             end = first - first % (BLOCK * reach) + BLOCK * reach
-        held.append(frame)
+        if frame.frame.index >= end - (BLOCK + 1) * reach:  # as in a run that was not stopped
+            held.append(frame)
         if frame.frame.index + 1 == end + reach:
             yield from _block(held, max(first, end - BLOCK * reach), end)
             while held[0].frame.index < end - reach:
@@ -141,13 +147,10 @@ def _block(held: deque[Looked], first: int, end: int) -> list[Steadied]:
         if at in wanted:
             mask = _decided(frame, before.pop(at), votes)
             similarity = None if frame.link is None else frame.link.similarity
-            results.append(Steadied(frame.frame, frame.mask, mask, similarity, frame.seconds))
+            results.append(Steadied(frame.frame, frame.mask, mask, similarity, frame.contrast, frame.seconds))
         votes = _joined(votes, frame)
     share_s = (time.perf_counter() - started_s) / max(1, len(results))
-    return [
-        Steadied(each.frame, each.given, each.mask, each.similarity, each.seconds + share_s)
-        for each in reversed(results)
-    ]
+    return [replace(each, seconds=each.seconds + share_s) for each in reversed(results)]
 
 
 def _carried(votes: Votes | None, pull: Pull | None) -> Votes | None:

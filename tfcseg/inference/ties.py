@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.votes import CARRY, Tie
 from tfcseg.media.frames import Image
+from tfcseg.media.mask_form import Mask
 from tfcseg.model.correlation import similarity
 from tfcseg.model.evidence import evidence
 
@@ -61,14 +62,13 @@ class Pull(NamedTuple):
         height, width = size
         carry = np.asarray(cv2.resize(self.trust * np.float32(CARRY * 65535), (width, height)))
         weights = carry.astype(np.uint16)
-        scale = np.float32([width / self.flow.shape[1], height / self.flow.shape[0]])
-        flow = self.flow * scale
+        flow = self.flow * np.array([width / self.flow.shape[1], height / self.flow.shape[0]], np.float32)
         if np.abs(flow).max() < _LEAST_MOTION_PX:
             return Tie(None, weights)
-        places = cv2.resize(flow, (width, height))
+        places = np.asarray(cv2.resize(flow, (width, height)), np.float32)
         places[..., 0] += np.arange(width, dtype=np.float32)
         places[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-        fixed = cv2.convertMaps(places, None, cv2.CV_16SC2, nninterpolation=True)[0]
+        fixed = cv2.convertMaps(places, None, cv2.CV_16SC2, nninterpolation=True)[0]  # type: ignore[call-overload]
         return Tie(np.asarray(fixed, np.int16), weights)
 
 
@@ -108,13 +108,11 @@ class Linker:
         if min((each <= 1).mean() for each in missed) < SAME_SCENE:
             return None
         alike = _similarity(before, now, flows[0]), _similarity(now, before, flows[1])
-        back, forth = (
-            Pull(flow, self._trust(w, found)) for flow, w, found in zip(flows, alike, missed, strict=True)
-        )
+        back, forth = (Pull(flow, self._trust(w, found)) for flow, w, found in zip(flows, alike, missed, strict=True))
         return Link(back, forth, float(alike[0].mean()))
 
     def _trust(self, alike: Tensor, missed: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(h, w) trust in what comes from where it was: the root of the evidence, since it is taken along many times."""
+        """(h, w) trust in what comes from there: the root of the evidence, since it is taken along many times."""
         trust = evidence(alike, self._network.network.config.evidence).sqrt()[0, 0].numpy()
         height, width = missed.shape
         return np.asarray(cv2.resize(trust, (width, height)) * (missed <= _HIDDEN), np.float32)
@@ -123,6 +121,19 @@ class Linker:
         """(h, w, 2) flow."""
         # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
         return np.array(self._flow.calc(here.gray, there.gray, np.empty((1, 1, 2), np.float32)), np.float32)
+
+
+def contrast(seen: Seen, mask: Mask) -> float | None:
+    """How many times more features differ across the edges of an (H, W) mask than inside; None without any edges."""
+    rows, columns = seen.match.shape[-2:]
+    small = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT)
+    match = F.normalize(seen.match[0], dim=0)
+    across, down = 1 - (match[:, :, 1:] * match[:, :, :-1]).sum(dim=0), 1 - (match[:, 1:] * match[:, :-1]).sum(dim=0)
+    change = torch.cat([across.flatten(), down.flatten()]).numpy()
+    is_edge = np.concatenate([(small[:, 1:] != small[:, :-1]).ravel(), (small[1:] != small[:-1]).ravel()])
+    if not 0 < is_edge.sum() < len(is_edge):
+        return None
+    return float(change[is_edge].mean() / max(1e-6, change[~is_edge].mean()))
 
 
 def still(seen: Seen) -> Link:

@@ -20,8 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
-"""(H, W) values of any meaning."""
+from tfcseg.media.mask_form import Mask
 
 Weights: TypeAlias = NDArray[np.uint16]
 """(H, W)."""
@@ -52,13 +51,13 @@ class Votes(NamedTuple):
 
     def carried(self, tie: Tie) -> Votes:
         """The votes as the next frame takes them over."""
-        first, first_weight, second, second_weight = (
-            part if tie.places is None else _move(part, tie.places) for part in self
+        votes = self if tie.places is None else Votes(*(_move(part, tie.places) for part in self))
+        return votes._replace(
+            first_weight=_scale(votes.first_weight, tie.carry), second_weight=_scale(votes.second_weight, tie.carry)
         )
-        return Votes(first, _scale(first_weight, tie.carry), second, _scale(second_weight, tie.carry))
 
     def joined(self, mask: Mask, weight: Weights) -> Votes:
-        """The votes with those of the frame's own ``mask``. A new label takes the place of the second if it has more."""
+        """The votes with those of the frame's own ``mask``; a new label replaces the second if it has more."""
         first, first_weight, second, second_weight = self
         is_first = mask == first
         is_second = (mask == second) & ~is_first

@@ -17,6 +17,7 @@ from tfcseg.media.images import natural_key
 from tfcseg.media.mask_form import Colours, Mask, MaskForm, read_header, read_values
 
 CLASSES_NAME = "classes.json"
+_EXAMPLE = '[{"index": 0, "name": "sky", "colour": [70, 130, 180]}, …]'
 _SAMPLES = 8
 """Masks that are looked at before the first frame."""
 
@@ -113,10 +114,13 @@ def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, 
     if colour is not None and not classes.colours:
         raise DataError(
             f"mask {str(colour)!r} is a colour picture; give masks of values, or --classes-json FILE, which reads "
-            '[{"index": 0, "name": "sky", "colour": [70, 130, 180]}, …]'
+            f"{_EXAMPLE}"
         )
     files, pattern = _by_frame(folder, paths, info)
-    some = [read_values(paths[at], classes.by_colour) for at in sorted({len(paths) * part // _SAMPLES for part in range(_SAMPLES)})]
+    some = [
+        read_values(paths[at], classes.by_colour)
+        for at in sorted({len(paths) * part // _SAMPLES for part in range(_SAMPLES)})
+    ]
     form = some[0][1]
     if void is None:
         largest = int(np.iinfo(form.dtype).max)
@@ -150,9 +154,7 @@ def read_classes(folder: Path, path: Path | None = None) -> ClassNames:
     try:
         entries = [_entry(entry) for entry in _entries(content)]
     except (KeyError, TypeError, ValueError):
-        raise DataError(
-            f'{path}: is no list of classes; it should read [{{"index": 0, "name": "sky", "colour": [70, 130, 180]}}, …]'
-        ) from None
+        raise DataError(f"{path}: is no list of classes; it should read {_EXAMPLE}") from None
     names = {index: name for index, name, _ in entries}
     return ClassNames(names, {index: colour for index, _, colour in entries if colour is not None}, path)
 
@@ -199,7 +201,9 @@ def _by_frame(
             raise DataError(_mismatch(folder, len(paths), info))
         return dict(enumerate(paths)), None
     numbers = [int(each) for each in digits]
-    first = numbers[0] if numbers[0] <= 1 or len(paths) == count else 0 if count is None or numbers[-1] < count else numbers[0]
+    # Numbers are those of the frames, from 0 or 1 on; but where there is one for each frame, any will do.
+    has_gap_before = numbers[0] > 1 and len(paths) != count and (count is None or numbers[-1] < count)
+    first = 0 if has_gap_before else numbers[0]
     if count is not None and numbers[-1] - first >= count:
         raise DataError(_mismatch(folder, len(paths), info))
     pattern = (before.pop(), min(map(len, digits)), first)

@@ -44,7 +44,13 @@ class PngHeader(NamedTuple):
     @property
     def kind(self) -> str:
         """In words."""
-        names = {_GRAY: "gray", _COLOUR: "colour", _PALETTE: "palette", 4: "gray with alpha", _ALPHA: "colour and alpha"}
+        names = {
+            _GRAY: "gray",
+            _COLOUR: "colour",
+            _PALETTE: "palette",
+            4: "gray with alpha",
+            _ALPHA: "colour and alpha",
+        }
         return f"{self.bits}-bit {names.get(self.colour_type, 'unknown')}"
 
 
@@ -56,7 +62,7 @@ class MaskForm:
     """Pillow's: ``P``, ``L``, ``1``, ``I;16`` or ``RGB``."""
     bits: int
     palette: bytes | None = None
-    """RGB of the values, of mode ``P``."""
+    """RGB of the values, one after the other, of modes ``P`` and ``RGB``."""
     transparency: int | bytes | None = None
 
     @property
@@ -82,7 +88,9 @@ def read_header(path: Path) -> PngHeader:
     header = PngHeader((height, width), bits, colour_type)
     is_gray = colour_type == _GRAY and bits in (1, 8, 16)
     if not (is_gray or colour_type == _PALETTE or (header.is_colour and bits == 8)):
-        raise DataError(f"mask {str(path)!r} is a PNG of {header.kind}; give palette PNGs, or gray ones of 8 or 16 bits")
+        raise DataError(
+            f"mask {str(path)!r} is a PNG of {header.kind}; give palette PNGs, or gray ones of 8 or 16 bits"
+        )
     return header
 
 
@@ -98,22 +106,22 @@ def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskF
                 return _of_colours(path, np.asarray(picture.convert("RGB")), colours or {})
             palette = picture.palette.tobytes() if picture.mode == "P" and picture.palette else None
             form = MaskForm(picture.mode, header.bits, palette, picture.info.get("transparency"))
-            return np.array(picture, dtype=form.dtype), form
+            values = np.asarray(picture)
+            return values.astype(np.uint16) if form.mode == "I;16" else values.astype(np.uint8), form
     except (OSError, SyntaxError, ValueError, zlib.error, PIL.Image.DecompressionBombError) as error:
         raise DataError(f"mask {str(path)!r} is damaged: {error}") from error
 
 
-def write_values(path: Path, mask: Mask, form: MaskForm, colours: Colours | None = None) -> None:
+def write_values(path: Path, mask: Mask, form: MaskForm) -> None:
     """Write a (H, W) ``mask`` in a given form, complete or not at all; OutputError on failure."""
     options: dict[str, Any] = {}
     if form.mode == "RGB":
-        picture = PIL.Image.fromarray(_palette_of(colours or {})[mask])
+        picture = PIL.Image.fromarray(np.frombuffer(form.palette or b"", np.uint8).reshape(256, 3)[mask])
     elif form.mode == "1":
         picture = PIL.Image.fromarray(mask.astype(np.bool_))
     else:
         picture = PIL.Image.fromarray(mask)
     if form.mode == "P":
-        picture = picture.convert("P") if picture.mode != "L" else picture
         picture.putpalette(form.palette or b"")
         options = {"bits": form.bits, "compress_type": zlib.Z_RLE}
     if form.transparency is not None:
@@ -138,15 +146,16 @@ def _of_colours(path: Path, pixels: NDArray[np.uint8], colours: Colours) -> tupl
             f"mask {str(path)!r} has the colour ({red}, {green}, {blue}), which no class has; "
             "--classes-json gives each class its colour"
         )
-    return known[at, 1].astype(np.uint8), MaskForm("RGB", 8)
+    values: NDArray[np.uint8] = known[at, 1].astype(np.uint8)
+    return values, MaskForm("RGB", 8, _palette_of(colours))
 
 
 def _packed(red: Any, green: Any, blue: Any) -> Any:
     return red << 16 | green << 8 | blue
 
 
-def _palette_of(colours: Colours) -> NDArray[np.uint8]:
+def _palette_of(colours: Colours) -> bytes:
     palette = np.zeros((256, 3), np.uint8)
     for colour, value in colours.items():
         palette[value] = colour
-    return palette
+    return palette.tobytes()

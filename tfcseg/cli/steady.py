@@ -1,0 +1,59 @@
+"""``tfcseg steady``: masks of another program, without their flicker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfcseg.cli import options
+from tfcseg.cli.groups import Without, grouped
+from tfcseg.cli.run import AllowNetwork, FrameRate, Resume, run_all
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.steady_options import SteadyOptions
+from tfcseg.weights.device import DeviceOptions
+
+Video = Annotated[
+    str,
+    typer.Argument(metavar="VIDEO", help="The video, or folder of images, that the masks are of.", show_default=False),
+]
+
+
+@grouped
+def command(
+    *,
+    video: Video,
+    steady: SteadyOptions,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the results.", show_default="<name>_steady"),
+    ] = None,
+    model: options.Model = "default",
+    fps: FrameRate = None,
+    overwrite: options.Overwrite = False,
+    resume: Resume = False,
+    allow_network: AllowNetwork = False,
+    printing: options.Printing,
+    results: Annotated[ResultOptions, Without("classes", "masks", "mask_names", "confidence", "unsure")],
+    device: DeviceOptions,
+) -> None:
+    """Steady the masks of any program: 8- or 16-bit PNGs, one per frame.
+
+    Example: tfcseg steady clip.mp4 --masks clip_masks -o clip_steady
+    """
+    from tfcseg.media.source import Source
+    from tfcseg.runs.inputs import Inputs
+    from tfcseg.runs.options import RunOptions
+
+    job = RunOptions(
+        device=device,
+        frame_rate=fps,
+        results=results,
+        overwrite=overwrite,
+        resume=resume,
+        allow_network=allow_network,
+        steady=steady,
+    )
+    folder = output or Path(f"{Source.of(video).title}_steady")
+    run_all(Inputs((video,), is_batch=False), folder, model, job, printing)
