@@ -20,7 +20,7 @@ from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
 from tfcseg.cli.values import frame_rate
-from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
+from tfcseg.errors import FinishedError, Interrupted, LostConnection, TfcsegError, UsageError
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT", help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False
+        metavar="INPUT",
+        help="Videos, pictures, folders of either, - for a video on stdin, an address, or the number of a camera.",
+        show_default=False,
     ),
 ]
 
@@ -66,7 +68,7 @@ AllowNetwork = Annotated[
     bool,
     typer.Option(
         "--allow-network",
-        help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
+        help="Allow inputs that are addresses (http, https, rtsp, udp, tcp, srt), and models ORG/NAME.",
         is_eager=True,
     ),
 ]
@@ -98,7 +100,7 @@ def command(
     from tfcseg.runs.options import RunOptions
 
     if not (results.writes_anything or printing.as_json):
-        raise UsageError("every output is switched off; nothing would be written")
+        raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
     job = RunOptions(
         inference=inference,
@@ -152,7 +154,7 @@ def run_all(found: FoundInputs, output: Path | None, model: str, job: RunOptions
 
 
 def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOptions, *, quiet: bool) -> Any:
-    """Run one input and tell about it; returns its report in JSON types. Interrupted says what is kept."""
+    """Run one input, print its summary and return its report in JSON types. Interrupted says what is kept."""
     from tfcseg.report import to_json
     from tfcseg.runs.pipeline import run_video
 
@@ -163,13 +165,22 @@ def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOption
         if not quiet:
             print_line(str(note))
         return _read_report(folder)
+    except LostConnection as error:
+        if error.report is not None:
+            _tell(error.report, folder, quiet=quiet)
+        raise
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
+    _tell(report, folder, quiet=quiet)
+    return to_json(report)
+
+
+def _tell(report: Report, folder: Path, *, quiet: bool) -> None:
+    """Print a finished run's warnings and summary."""
     for warning in report.warnings:
         print_warning(warning)
     if not quiet:
         _print_summary(report, folder)
-    return to_json(report)
 
 
 def _what_is_kept(folder: Path) -> str:
@@ -177,16 +188,16 @@ def _what_is_kept(folder: Path) -> str:
 
     frames = unfinished_frames(folder)
     if frames == 0:
-        return f"the same command with --resume begins again, no part of the results in {str(folder)!r} is whole yet"
+        return f"nothing in {str(folder)!r} is complete yet, so --resume would start from the beginning"
     if frames is not None:
-        return f"the same command with --resume goes on after the {frames} frames that are safe in {str(folder)!r}"
+        return f"{frames} frames are saved in {str(folder)!r}; the same command with --resume continues after them"
     if folder.exists():
-        return f"finished masks and rows are kept in {str(folder)!r}, unfinished videos were removed"
+        return f"complete masks and rows are kept in {str(folder)!r}; incomplete videos were removed"
     return "nothing was written"
 
 
 def _read_report(folder: Path) -> Any:
-    """The report of a finished run as it stands in its file; None without one."""
+    """Read the report of a finished run; None without one."""
     from tfcseg.runs.outputs import OutputDir
 
     try:
@@ -197,7 +208,7 @@ def _read_report(folder: Path) -> Any:
 
 @contextmanager
 def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
-    """Progress bar with the speed; yields the callback to give to `run`."""
+    """Progress bar with the speed; yields the callback for `run`."""
     started_s = time.monotonic()
     with progress(shown=shown) as on_progress:
 
@@ -215,6 +226,7 @@ def _print_summary(report: Report, folder: Path) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     rows: list[tuple[str, str]] = [
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
+        *_dropped(report),
         (
             "speed",
             f"{number(speed.fps)} fps end to end, {number(speed.model_fps)} fps model "
@@ -231,6 +243,16 @@ def _print_summary(report: Report, folder: Path) -> None:
     for name, value in rows:
         table.add_row(f"{name}", plain(value))
     stderr.print(table)
+
+
+def _dropped(report: Report) -> list[tuple[str, str]]:
+    """Row about the late frames of a live source, if there were any."""
+    facts = report.input
+    if not facts.frames_dropped:
+        return []
+    segmented = facts.frames_decoded - facts.frames_repeated
+    late = facts.frames_dropped / (facts.frames_dropped + segmented)
+    return [("dropped", f"{facts.frames_dropped} late frames ({late:.0%}), {segmented} segmented")]
 
 
 def _label_change(report: Report) -> str:
