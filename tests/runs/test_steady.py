@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import tfcseg
 from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import write_tiny_model
@@ -209,3 +210,11 @@ def test_what_cannot_be_used(tmp_path, model):
     (tmp_path / "names.json").write_text("[3]")
     assert "is no list of classes" in refused(few, "--classes-json", tmp_path / "names.json")
     assert "no such file; --probabilities" in refused(few, "--probabilities", few)
+
+
+def test_from_python(tmp_path, model):
+    given, video = write_masks(tmp_path / "given", flickering()), clip(tmp_path / "a.mkv")
+    report = tfcseg.steady(video, given, tmp_path / "out", model, overlay=False, html=False, flow_consistency=False)
+    assert report.stability.label_change == 0 < report.steady.label_change
+    with pytest.raises(tfcseg.OutputError, match="use overwrite=True"):
+        tfcseg.steady(video, given, tmp_path / "out", model)

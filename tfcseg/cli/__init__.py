@@ -26,11 +26,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run", cls=Command)(run.command)
-app.command("steady", cls=Command)(steady.command)
 app.command("models", cls=Command)(models.command)
 app.command("doctor", cls=Command)(doctor.command)
 app.command("compare", cls=Command)(compare.command)
 app.command("eval", cls=Command)(evaluate.command)
+app.command("steady", cls=Command)(steady.command)
 app.command("bench", cls=Command)(bench.command)
 app.command("convert", cls=Command)(convert.command)
 app.command("train", cls=Command)(train.command)

@@ -38,13 +38,13 @@ def command(
     results: Annotated[ResultOptions, Without("classes", "masks", "mask_names", "confidence", "unsure")],
     device: DeviceOptions,
 ) -> None:
-    """Steady the masks of any program: 8- or 16-bit PNGs, one per frame.
+    """Take the flicker out of the masks of any program.
 
     Example: tfcseg steady clip.mp4 --masks clip_masks -o clip_steady
     """
-    from tfcseg.media.source import Source
     from tfcseg.runs.inputs import Inputs
     from tfcseg.runs.options import RunOptions
+    from tfcseg.runs.steady import default_folder
 
     job = RunOptions(
         device=device,
@@ -55,5 +55,5 @@ def command(
         allow_network=allow_network,
         steady=steady,
     )
-    folder = output or Path(f"{Source.of(video).title}_steady")
-    run_all(Inputs((video,), is_batch=False), folder, model, job, printing)
+    found = Inputs((video,), is_batch=False)
+    run_all(found, output or default_folder(video), model, job, printing)

@@ -19,11 +19,12 @@ from tfcseg.drawing.render import class_shares, overlay, shrink
 from tfcseg.errors import DataError, TfcsegError, UsageError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
-from tfcseg.media.mask_form import Mask, MaskForm
 from tfcseg.model.evidence import HandedOn
 
 if TYPE_CHECKING:
     from supervision import Detections
+
+    from tfcseg.media.mask_form import Mask, MaskForm
 
 _SHOWN_CLASSES = 3
 _NOTEBOOK_PX = 960

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,7 +63,7 @@ class Looked:
         assert self.mask is not None
         if self._table is None:
             self._table = _rarity(self.mask, self.void)
-        weight = np.take(self._table, self.mask)
+        weight = _look_up(self._table, self.mask)
         return weight if self.sure is None else (weight * self.sure).astype(np.uint16)
 
 
@@ -183,9 +184,17 @@ def _decided(frame: Looked, before: Votes | None, after: Votes | None) -> Mask |
     return steadied if frame.void is None else np.where(frame.mask == frame.void, frame.mask, steadied)
 
 
+def _look_up(table: Weights, mask: Mask) -> Weights:
+    """(H, W) ``table`` at the values of ``mask``."""
+    if mask.dtype == np.uint8:
+        return np.asarray(cv2.LUT(mask, table), np.uint16)
+    return np.take(table, mask)
+
+
 def _rarity(mask: Mask, void: int | None) -> Weights:
     """Weight of each value of a mask: what covers less counts more."""
-    counts = np.bincount(mask.reshape(-1), minlength=1 << (8 * mask.dtype.itemsize))
+    values = 1 << (8 * mask.dtype.itemsize)
+    counts = cv2.calcHist([mask], [0], None, [values], [0, values]).reshape(-1)
     shares = (counts / mask.size + _LEAST_SHARE) / _USUAL_SHARE
     table: Weights = (ONE * (shares**-RARITY).clip(*_WEIGHTS)).astype(np.uint16)
     if void is not None:

@@ -9,7 +9,8 @@ Letters: h w grid of the flow, H W image.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,8 +26,8 @@ from tfcseg.media.mask_form import Mask
 from tfcseg.model.correlation import similarity
 from tfcseg.model.evidence import evidence
 
-SIZE = 160
-"""Short side in px at which frames are compared."""
+SIZE, FEATURE_SIZE = 160, 128
+"""Short side in px at which the flow follows frames, and at which a network sees them."""
 
 SAME_SCENE = 0.7
 """Share of positions that are found again to within a pixel, below which frames are not linked. From one frame to the
@@ -65,9 +66,7 @@ class Pull(NamedTuple):
         flow = self.flow * np.array([width / self.flow.shape[1], height / self.flow.shape[0]], np.float32)
         if np.abs(flow).max() < _LEAST_MOTION_PX:
             return Tie(None, weights)
-        places = np.asarray(cv2.resize(flow, (width, height)), np.float32)
-        places[..., 0] += np.arange(width, dtype=np.float32)
-        places[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+        places = cv2.add(cv2.resize(flow, (width, height)), _positions(height, width))
         fixed = cv2.convertMaps(places, None, cv2.CV_16SC2, nninterpolation=True)[0]  # type: ignore[call-overload]
         return Tie(np.asarray(fixed, np.int16), weights)
 
@@ -96,7 +95,7 @@ class Linker:
         scale = min(1.0, SIZE / min(image.shape[:2]))
         size_wh = (max(16, round(image.shape[1] * scale)), max(16, round(image.shape[0] * scale)))
         gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
-        match = self._network.network.glimpse(self._network.to_input([image], SIZE)).match
+        match = self._network.network.glimpse(self._network.to_input([image], FEATURE_SIZE)).match
         return Seen(np.asarray(gray, np.uint8), match.float().cpu())
 
     def link(self, before: Seen, now: Seen) -> Link | None:
@@ -148,14 +147,24 @@ def _missed(flow: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.
     The test of Sundaram et al., ECCV 2010.
     """
     height, width = flow.shape[:2]
-    x = flow[..., 0] + np.arange(width, dtype=np.float32)
-    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
-    returned = cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    gap = np.square(returned + flow).sum(axis=-1)
-    length = np.square(flow).sum(axis=-1) + np.square(returned).sum(axis=-1)
-    missed = gap / (_LENGTH_SHARE * length + _GAP)
-    is_outside = (x <= -0.5) | (x >= width - 0.5) | (y <= -0.5) | (y >= height - 0.5)
-    return np.where(is_outside, np.float32(np.inf), missed)
+    there = cv2.add(flow, _positions(height, width))
+    returned = cv2.remap(back, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    gap = _squares(cv2.add(returned, flow))
+    missed = gap / (_LENGTH_SHARE * (_squares(flow) + _squares(returned)) + _GAP)
+    is_inside = cv2.inRange(there, (-0.5, -0.5), (width - 0.5, height - 0.5))
+    return np.where(is_inside > 0, missed, np.float32(np.inf))
+
+
+def _squares(vectors: Any) -> NDArray[np.float32]:
+    """(h, w) squared lengths of (h, w, 2)."""
+    return np.asarray(cv2.transform(cv2.multiply(vectors, vectors), np.ones((1, 2), np.float32)), np.float32)
+
+
+@cache
+def _positions(height: int, width: int) -> NDArray[np.float32]:
+    """(H, W, 2) x and y of each pixel."""
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    return np.stack(np.meshgrid(x, y), axis=-1)
 
 
 def _similarity(there: Seen, here: Seen, flow: NDArray[np.float32]) -> Tensor:
