@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
     (ROOT / "assets" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("commands", "live", "measurements", "training")
+    for name in ("commands", "exports", "live", "measurements", "training")
 ]
 MARKDOWN = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "assets").glob("*.md"))]
 

@@ -4,10 +4,12 @@ import asyncio
 import csv
 import json
 import os
+import re
 import signal
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -168,6 +170,41 @@ def test_segment_in_asyncio(clip, weights):
 
     with sending(clip, "tcp") as (address, _):
         assert len(asyncio.run(some(address))) == 3
+
+
+def test_close_ends_a_wait_for_a_frame(clip, weights):
+    """From another thread, and after a time limit of asyncio: the stream stands still, and no frame comes."""
+
+    async def wait(frames):
+        with closing(frames):
+            async with asyncio.timeout(1):
+                async for _ in frames:
+                    pass
+
+    model, before = tfcseg.load_model(weights), children()
+    for in_thread in (True, False):
+        with sending(clip, "tcp") as (address, sender):
+            frames = tfcseg.segment(address, model, allow_network=True)
+            next(frames)
+            sender.send_signal(signal.SIGSTOP)
+            if in_thread:
+                timer = threading.Timer(1, frames.close)
+                timer.start()
+                assert len(list(frames)) < 250
+                timer.join()
+            else:
+                with pytest.raises(TimeoutError):
+                    asyncio.run(wait(frames))
+            assert children() - before == {sender.pid}
+
+
+def test_the_example_of_the_page_runs(clip, monkeypatch, tmp_path):
+    page = (Path(__file__).parents[2] / "assets" / "live.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    with rtsp_server(clip) as (address, sender):
+        threading.Timer(3, sender.kill).start()
+        with pytest.raises(LostConnection):
+            exec(compile(block.replace("rtsp://camera.local/front", address), "live.md", "exec"), {})
 
 
 def test_segment_needs_permission_at_once(weights):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +18,9 @@ from tfcseg.cli.console import plain, print_error, print_line, print_warning, st
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
-from tfcseg.cli.values import frame_rate
+from tfcseg.cli.values import list_of
 from tfcseg.errors import FinishedError, Interrupted, LostConnection, TfcsegError, UsageError
+from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
@@ -46,21 +46,14 @@ InputList = Annotated[
     str | None,
     typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
 ]
-FrameRate = Annotated[
-    Fraction | None,
-    typer.Option(
-        help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
-        show_default="25",
-        parser=frame_rate,
-        metavar="RATE",
-    ),
-]
-Classes = Annotated[
+Export = Annotated[
     list[str] | None,
     typer.Option(
-        help="Draw these classes only, e.g. person,car.",
-        show_default="all",
-        autocompletion=options.completing(options.class_names),
+        help="Also write labels for other programs.",
+        show_default="none",
+        metavar=",".join(FORMATS),
+        callback=list_of("format", lambda: FORMATS),
+        autocompletion=options.completing(lambda: FORMATS),
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
@@ -83,13 +76,15 @@ def command(
     model: options.Model = "default",
     start: options.Start = None,
     end: options.End = None,
-    fps: FrameRate = None,
-    classes: Classes = None,
+    fps: options.FrameRate = None,
+    classes: options.Classes = None,
+    exclude: options.Exclude = None,
+    export: Export = None,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
     allow_network: AllowNetwork = False,
     printing: options.Printing,
-    results: Annotated[ResultOptions, Without("classes")],
+    results: Annotated[ResultOptions, Without("classes", "exclude", "export")],
     inference: InferenceOptions,
     device: DeviceOptions,
 ) -> None:
@@ -99,6 +94,7 @@ def command(
     """
     from tfcseg.runs.options import RunOptions
 
+    results = replace(results, classes=classes or (), exclude=exclude or (), export=export or ())
     if not (results.writes_anything or printing.as_json):
         raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
@@ -108,7 +104,7 @@ def command(
         start_s=start,
         end_s=end,
         frame_rate=fps,
-        results=replace(results, classes=tuple(classes or ())),
+        results=results,
         overwrite=overwrite,
         resume=resume,
         allow_network=allow_network,

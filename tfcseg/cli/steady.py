@@ -9,7 +9,7 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.run import AllowNetwork, FrameRate, Resume, run_all
+from tfcseg.cli.run import AllowNetwork, Resume, run_all
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.steady_options import SteadyOptions
 from tfcseg.weights.device import DeviceOptions
@@ -18,6 +18,7 @@ Video = Annotated[
     str,
     typer.Argument(metavar="VIDEO", help="The video, or folder of images, that the masks are of.", show_default=False),
 ]
+_NOT_OF_MASKS = ("classes", "exclude", "palette", "export", "masks", "mask_names", "confidence", "unsure")
 
 
 @grouped
@@ -30,12 +31,12 @@ def command(
         typer.Option("--output", "-o", help="Folder for the results.", show_default="<name>_steady"),
     ] = None,
     model: options.Model = "default",
-    fps: FrameRate = None,
+    fps: options.FrameRate = None,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
     allow_network: AllowNetwork = False,
     printing: options.Printing,
-    results: Annotated[ResultOptions, Without("classes", "masks", "mask_names", "confidence", "unsure")],
+    results: Annotated[ResultOptions, Without(*_NOT_OF_MASKS)],
     device: DeviceOptions,
 ) -> None:
     """Take the flicker out of the masks of any program.

@@ -39,6 +39,7 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
+from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
 from tfcseg.runs.live import LiveFrames, ended_by_signals
 from tfcseg.runs.options import RunOptions
@@ -159,6 +160,7 @@ def run_video(
     started_s = time.perf_counter()
     source = Source.of(source, allow_network=options.allow_network, live=options.inference.latency == "low")
     options = options.for_source(source)
+    check_export(options.results, source)
     folder = Path(output) if output is not None else default_output(source)
     with (
         claimed_output(folder, inputs=options.places(source), overwrite=options.overwrite or options.resume) as out,
@@ -220,6 +222,7 @@ class _Job:
 def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, options: RunOptions) -> Iterator[_Job]:
     """Check all options against the model, the earlier run and the source, which is opened."""
     loaded = open_model(model, options.device, allow_network=options.allow_network)
+    loaded = replace(loaded, card=replace(loaded.card, labels=options.results.coloured(loaded.labels)))
     network = IntervalNetwork(loaded, _options(loaded, options))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
     identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
@@ -263,7 +266,9 @@ def _run_in(
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
         live = _process(job, writer, on_frame)
+        exported = export_results(plan, writer.summary.frames, options)
         facts = writer.facts(loaded, network.options, frames, live, job.compile_s)
+        facts = replace(facts, outputs=facts.outputs | exported.files, warnings=(*facts.warnings, *exported.notes))
         report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
             write_page(out.report_html, report, writer.recorder, plan.mask_names(writer.summary.frames))

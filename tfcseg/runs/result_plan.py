@@ -78,13 +78,19 @@ class ResultPlan:
         written = [at for at in range(frames) if self.given is None or at in self.given.files]
         masks = [self.mask(folder, at) for folder, is_written in folders.items() if is_written for at in written]
         if self.keeps_labels:
-            masks += [self.kept_labels(at) for at in range(checkpoint.part_start, frames)]
+            first = 0 if self.options.formats else checkpoint.part_start
+            masks += [self.kept_labels(at) for at in range(first, frames)]
         return all(path.is_file() for path in files) and all(map(is_whole_mask, [pictures / LABELS_NAME, *masks]))
 
     @property
     def keeps_labels(self) -> bool:
-        """Whether labels are kept only to redraw parts that were incomplete when the run stopped."""
-        return bool(self.options.videos) and not self._draws_masks and self.state.is_resumable
+        """Whether labels are kept where masks are not wanted.
+
+        All of them to export them at the end, or some to draw parts again that were not complete when the run was
+        stopped.
+        """
+        draws_again = bool(self.options.videos) and self.state.is_resumable
+        return not self._draws_masks and (bool(self.options.formats) or draws_again)
 
     @property
     def _draws_masks(self) -> bool:
@@ -92,7 +98,7 @@ class ResultPlan:
         return self.options.masks and self.given is None
 
     def kept_labels(self, index: int) -> Path:
-        """Where a frame's labels are, if videos are written and its part is incomplete."""
+        """Where the labels of a frame are, as long as they are needed."""
         return self.mask(self.out.masks, index) if self._draws_masks else numbered(self.state.labels, index)
 
     @property

@@ -298,9 +298,8 @@ class ResultWriter:
             save_carried(state.make_pictures(checkpoint.frames) / CARRIED_NAME, carried)
         write_mask(state.make_pictures(checkpoint.frames) / LABELS_NAME, labels, full_palette(self._palette))
         state.add(checkpoint)
-        state.drop_labels(
-            checkpoint.part_start - self._plan.part_frames
-        )  # those of the previous part may be needed, too
+        if not self._options.formats:  # those of the previous part may be needed, too
+            state.drop_labels(checkpoint.part_start - self._plan.part_frames)
 
     def _wait_until_saved(self) -> None:
         saved, self._saved = self._saved, None
