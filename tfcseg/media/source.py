@@ -63,7 +63,7 @@ class Source:
             return
         if self.scheme not in (*SERVER_SCHEMES, *LIVE_SCHEMES):
             known = ", ".join(f"{scheme}://" for scheme in (*SERVER_SCHEMES, *LIVE_SCHEMES))
-            raise UsageError(f"{self.name}: no {self.scheme}:// address can be read, only {known}")
+            raise UsageError(f"{self.name}: {self.scheme}:// addresses cannot be read, only {known}")
         if not self.may_use_network:
             raise UsageError(f"{self.name}: is on the network, which is read only with --allow-network")
 
@@ -122,7 +122,7 @@ class Source:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether it is a file or a folder, which can be recognised later."""
+        """Whether it is a file or folder, which can be recognised later."""
         return self.kind in ("file", "folder")
 
     @property
