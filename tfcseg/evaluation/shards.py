@@ -25,16 +25,16 @@ class Shard:
 
 @contextlib.contextmanager
 def torchrun_shard() -> Iterator[Shard]:
-    """Give the share of this process under ``torchrun``, or all the work without it.
+    """The share of this process under ``torchrun``, or all the work without it.
 
     Results travel as Python objects over gloo, which every build of torch has; models may use any device.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Shard()
         return
-    import torch.distributed as dist  # a second of start-up that single processes do without
+    import torch.distributed as dist  # a second of start-up that single processes save
 
-    # Patient: one process may have finished its videos long before another.
+    # A long timeout: one process may finish its videos long before another.
     dist.init_process_group("gloo", timeout=timedelta(days=2))
     try:
         yield Shard(dist.get_rank(), dist.get_world_size(), _gather)
