@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.inference.engine import MAX_ASPECT, IntervalNetwork, network_size
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.network_input import MAX_ASPECT, network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.model.options import MODES
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfcseg.errors import TfcsegError
-from tfcseg.inference.engine import network_size
+from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import NUM_LEVELS, ModelConfig

@@ -92,7 +92,8 @@ def _add_set(
     for done, still in enumerate(stills.stills):
         on_progress(stills.name, done, len(stills.stills))
         image, target = stills.read(still)
-        logits = network.logits(image)[0].float().cpu().numpy()  # (K, h, w)
+        with torch.inference_mode():
+            logits = network.network.image(network.to_input([image]))[0].float().cpu().numpy()  # (K, h, w)
         wanted = shrink_labels(target, (logits.shape[1], logits.shape[2])).ravel()
         places = np.flatnonzero(can_be_right[wanted])
         places = places[:: max(1, len(places) // _LABELS_PER_STILL)]

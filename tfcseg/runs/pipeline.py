@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from tfcseg.errors import BatchError, FinishedError, InputError, OutputError, TfcsegError, in_python_words
-from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.engine import IntervalNetwork, compile_for
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
@@ -185,7 +185,8 @@ def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, o
         refuse_other_run(out, identity)
     with open_frames(source, **options.decoding) as frames:
         check_mask_names(options.results, frames.info)
-        compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
+        size = (frames.info.height, frames.info.width)
+        compile_s = compile_for(network, size) if network.options.compile else None
         yield _Job(loaded, network, compile_s, identity, frames)
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +15,16 @@ from tfcseg.drawing.render import class_shares
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
-from tfcseg.media.masks import MaskWriter, full_palette, read_mask, write_mask
+from tfcseg.media.masks import full_palette, read_mask, write_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import COLUMNS, FrameTable, write_json
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import save_carried
+from tfcseg.runs.frame_files import FrameFiles
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
-from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan
 from tfcseg.runs.state import Checkpoint
 from tfcseg.runs.summary import RunFacts, Summary
@@ -49,6 +44,7 @@ class ResultWriter:
 
     def __init__(self, plan: ResultPlan, started_s: float, checkpoint: Checkpoint | None = None) -> None:
         self._plan = plan
+        self.part_frames = plan.part_frames  # between two checkpoints, each of which begins with an interval
         self._options = plan.options
         self._palette = plan.labels.palette_array()
         self._started_s = started_s - (checkpoint.wall_s if checkpoint else 0.0)
@@ -58,41 +54,19 @@ class ResultWriter:
         self.summary = Summary.from_json(checkpoint.summary) if checkpoint else Summary(np.zeros(len(plan.labels)))
         self.carried = plan.restore_carried(checkpoint) if checkpoint else None
         """What the next frame's keyframe takes over from the last one written."""
-        self.recorder = self._make_recorder(checkpoint)
+        self.recorder = _recorder(plan, checkpoint)
         self._frames = self._saved_frames = self.summary.frames
         self._part_start = checkpoint.part_start if checkpoint else 0
         self._part_legend = checkpoint.legend if checkpoint else None
         self._saved_s = time.monotonic()
         self._is_between_groups = False
-        self._measurer = FrameMeasurer(
-            len(plan.labels), use_flow=plan.options.flow_consistency, unsure_below=plan.options.unsure_below
-        )
-        self._videos = self._make_videos(checkpoint)
-        self._masks: MaskWriter | None = None
-        self._sure: MaskWriter | None = None
-        self._labels: MaskWriter | None = None
-        self._table: FrameTable | None = None
+        use_flow, unsure_below = plan.options.flow_consistency, plan.options.unsure_below
+        self._measurer = FrameMeasurer(len(plan.labels), use_flow=use_flow, unsure_below=unsure_below)
+        self._videos = _open_videos(plan, checkpoint)
         self._saved: Future[None] | None = None
         self._last = np.zeros((0, 0), np.uint8)
-        with ExitStack() as undo:
-            undo.callback(self.abort)
-            self._saver = ThreadPoolExecutor(1, "tfcseg-save")
-            if self._options.masks:
-                self._masks = MaskWriter(plan.out.masks, self._palette, plan.mask)
-                write_json(plan.out.classes_json, _class_list(plan.labels, self._options))
-            if plan.keeps_labels:
-                self._labels = MaskWriter(plan.state.labels, self._palette)
-            if self._options.confidence:
-                self._sure = MaskWriter(plan.out.confidence, path_of=plan.mask)
-            if self._options.frames_csv:
-                columns = COLUMNS if plan.info.names else COLUMNS[:-1]
-                self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
-            undo.pop_all()
-
-    @property
-    def part_frames(self) -> int:
-        """Frames between two checkpoints, each of which must begin with an interval."""
-        return self._plan.part_frames
+        self._files = FrameFiles(plan, checkpoint)
+        self._saver = ThreadPoolExecutor(1, "tfcseg-save")
 
     @property
     def saves_between_parts(self) -> bool:
@@ -116,12 +90,7 @@ class ResultWriter:
         if self._options.unsure is not None:
             frame = frame.without_unsure(self._options.unsure)
         shares = self._measurer.add(frame)
-        if self._masks:
-            self._masks.write(frame.index, frame.labels)
-        if self._labels:
-            self._labels.write(frame.index, frame.labels)
-        if self._sure and (confidence := frame.confidence) is not None:
-            self._sure.write(frame.index, confidence)
+        self._files.write(frame)
         self._videos.write(frame.image, frame.labels, shares)
         self._frames += 1
         self.carried = frame.carried
@@ -149,15 +118,7 @@ class ResultWriter:
             self.recorder.drawn_doubts()
         self._wait_until_saved()
         out = self._plan.out
-        if self._masks:
-            self._masks.close()
-            self._outputs |= {"masks": out.masks.name, "classes": out.classes_json.name}
-        if self._sure:
-            self._sure.close()
-            self._outputs["confidence"] = out.confidence.name
-        if self._table:
-            self._table.close()
-            self._outputs["frames_csv"] = out.frames_csv.name
+        self._outputs |= self._files.close()
         self._audio = self._videos.finish(self._plan.part_frames)
         self._outputs |= {name: getattr(out, name).name for name in self._options.videos}
         if self._options.page:
@@ -175,19 +136,19 @@ class ResultWriter:
     ) -> RunFacts:
         """Facts for the report besides the totals; valid after ``close``."""
         return RunFacts(
-            model,
-            options,
-            self._plan.info,
-            frames_decoded,
-            warnings,
-            self._measurer.flow_name,
-            self._audio,
-            self._plan.range_s,
-            self._outputs,
-            self._wall_s(),
-            self._resumes,
-            self._options.unsure_below,
-            compile_s,
+            model=model,
+            options=options,
+            info=self._plan.info,
+            frames_decoded=frames_decoded,
+            warnings=warnings,
+            optical_flow=self._measurer.flow_name,
+            audio=self._audio,
+            range_s=self._plan.range_s,
+            outputs=self._outputs,
+            wall_s=self._wall_s(),
+            resumes=self._resumes,
+            unsure_below=self._options.unsure_below,
+            compile_s=compile_s,
         )
 
     def stop(self) -> None:
@@ -199,18 +160,7 @@ class ResultWriter:
         self._measurer.close()
         self._saver.shutdown()
         self._videos.abort()
-        with suppress(OutputError):  # the error that is already on its way is the cause
-            if self._masks:
-                self._masks.close()
-        with suppress(OutputError):
-            if self._sure:
-                self._sure.close()
-        with suppress(OutputError):
-            if self._labels:
-                self._labels.close()
-        with suppress(OutputError):
-            if self._table:
-                self._table.close()
+        self._files.abort()
 
     def _record(self, measured: Iterable[MeasuredFrame]) -> None:
         """Write what is known of frames once they are measured."""
@@ -218,9 +168,7 @@ class ResultWriter:
             self.summary.add(row, shares)
             if self.recorder:
                 self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
-            if self._table:
-                names = self._plan.info.names
-                self._table.write(replace(row, source=names[row.frame]) if names else row)
+            self._files.write_row(row)
             self._last = frame.labels
 
     def _wall_s(self) -> float:
@@ -240,7 +188,7 @@ class ResultWriter:
         checkpoint = Checkpoint(
             frames=self.summary.frames,
             part_start=self._part_start,
-            rows_bytes=self._table.size_bytes if self._table else 0,
+            rows_bytes=self._files.rows_bytes,
             wall_s=self._wall_s(),
             resumes=self._resumes,
             summary=self.summary.to_json(),
@@ -250,9 +198,8 @@ class ResultWriter:
         if self.recorder and self._plan.state.is_resumable:
             # In a thread that no signal interrupts: half-made zip files complain on stderr when they are dropped.
             self._saver.submit(self.recorder.save, self._plan.state.make_pictures(self.summary.frames)).result()
-        writers = (self._masks, self._sure, self._labels)
-        masks = [future for writer in writers if writer for future in writer.pending()]
-        save = partial(self._save, checkpoint, end_parts(), masks, self._last, self.carried)
+        complete_parts, pending = end_parts(), self._files.pending()
+        save = partial(self._save, checkpoint, complete_parts, pending, self._last, carried=self.carried)
         self._saved = self._saver.submit(save)
 
     def _save(
@@ -261,12 +208,12 @@ class ResultWriter:
         complete_parts: Callable[[], None],
         masks: Sequence[Future[None]],
         labels: NDArray[np.uint8],
+        *,
         carried: HandedOn | None,
     ) -> None:
         """Record ``checkpoint`` once everything before it is on disk.
 
         (H, W) ``labels`` are those of its last frame, ``carried`` is what the keyframe after it needs.
-
         Masks are not forced to the disk one by one, which would take long: they are looked at before the run goes on.
         """
         complete_parts()
@@ -275,8 +222,7 @@ class ResultWriter:
         state = self._plan.state
         if not state.is_resumable:
             return
-        if self._table:
-            self._table.sync()
+        self._files.sync()
         if carried is not None:
             save_carried(state.make_pictures(checkpoint.frames) / CARRIED_NAME, carried)
         write_mask(state.make_pictures(checkpoint.frames) / LABELS_NAME, labels, full_palette(self._palette))
@@ -288,38 +234,33 @@ class ResultWriter:
         if saved is not None:
             saved.result()
 
-    def _make_recorder(self, checkpoint: Checkpoint | None) -> PageRecorder | None:
-        if not self._options.page:
-            return None
-        if checkpoint is not None:
-            return self._plan.restore_recorder(checkpoint)
-        return PageRecorder(self._palette, self._plan.info.frame_rate, self._options.unsure_below)
 
-    def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
-        plan, options = self._plan, self._options
-        sound = None if plan.info.audio is None else Sound(plan.info.source, *plan.range_s)
-        videos = {
-            name: PartedVideo(
-                getattr(plan.out, name),
-                partial(plan.state.part, name),
-                plan.info.frame_rate,
-                sound,
-                self._part_start,
-                pixel_aspect=plan.info.pixel_aspect,
-            )
-            for name in options.videos
-        }
-        visible = options.visible(plan.labels)
-        always = () if visible is None else np.flatnonzero(visible).tolist()
-        legend = Legend(plan.labels, (plan.info.height, plan.info.width), always) if options.legend else None
-        if legend is not None and checkpoint is not None and checkpoint.legend is not None:
-            legend.restore(checkpoint.legend)
-        return RenderedVideos(videos, self._palette, alpha=options.alpha, visible=visible, legend=legend)
+def _recorder(plan: ResultPlan, checkpoint: Checkpoint | None) -> PageRecorder | None:
+    if not plan.options.page:
+        return None
+    if checkpoint is not None:
+        return plan.restore_recorder(checkpoint)
+    return PageRecorder(plan.labels.palette_array(), plan.info.frame_rate, plan.options.unsure_below)
 
 
-def _class_list(labels: LabelSet, options: ResultOptions) -> list[dict[str, Any]]:
-    """What the values of masks mean: each class with its index and its colour (RGB), and pixels without one."""
-    entries = [*zip(labels.names, labels.palette, strict=True)]
-    classes = [{"index": index, "name": name, "colour": colour} for index, (name, colour) in enumerate(entries)]
-    nothing = {"index": NO_CLASS, "name": "no class", "colour": (0, 0, 0)}
-    return classes if options.unsure is None else [*classes, nothing]
+def _open_videos(plan: ResultPlan, checkpoint: Checkpoint | None) -> RenderedVideos:
+    """The videos of ``plan``, or what comes after ``checkpoint``."""
+    options = plan.options
+    sound = None if plan.info.audio is None else Sound(plan.info.source, *plan.range_s)
+    videos = {
+        name: PartedVideo(
+            getattr(plan.out, name),
+            partial(plan.state.part, name),
+            plan.info.frame_rate,
+            sound,
+            checkpoint.part_start if checkpoint else 0,
+            pixel_aspect=plan.info.pixel_aspect,
+        )
+        for name in options.videos
+    }
+    visible = options.visible(plan.labels)
+    always = () if visible is None else np.flatnonzero(visible).tolist()
+    legend = Legend(plan.labels, (plan.info.height, plan.info.width), always) if options.legend else None
+    if legend is not None and checkpoint is not None and checkpoint.legend is not None:
+        legend.restore(checkpoint.legend)
+    return RenderedVideos(videos, plan.labels.palette_array(), alpha=options.alpha, visible=visible, legend=legend)
