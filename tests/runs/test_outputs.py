@@ -300,8 +300,8 @@ def test_an_empty_or_foreign_folder_is_accepted_and_left_as_it_is(tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "masks" / "sketch.png").write_text("mine")
-    prepare_output(tmp_path, inputs=["-"])
-    prepare_output(tmp_path, inputs=["-"], overwrite=True)
+    prepare_output(tmp_path, inputs=[Path("-")])
+    prepare_output(tmp_path, inputs=[Path("-")], overwrite=True)
     assert files_below(tmp_path) == {"notes.txt", "masks/sketch.png"}
 
 
@@ -363,7 +363,7 @@ def test_a_result_that_is_a_link_to_the_input_is_refused(tmp_path, link):
     (tmp_path / "out").mkdir()
     link(tmp_path / "out" / "overlay.mp4", source)
     with pytest.raises(UsageError, match="is the input"):
-        prepare_output(tmp_path / "out", inputs=["-", tmp_path / "other.mp4", source], overwrite=True)
+        prepare_output(tmp_path / "out", inputs=[Path("-"), tmp_path / "other.mp4", source], overwrite=True)
 
 
 def test_an_input_folder_as_output_is_refused_under_any_name(tmp_path):

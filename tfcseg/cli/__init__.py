@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Results go to stdout, everything else to stderr.
+"""The command line. Results go to stdout, everything else to stderr.
 
 torch is imported inside the commands, so that ``--help`` is instant.
 """
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import bench, compare, convert, doctor, evaluate, models, research, run, train
+from tfcseg.cli import adapt, bench, compare, convert, doctor, evaluate, models, research, run, train
 from tfcseg.cli.program import Command, Program
 from tfcseg.machine import set_default_threads
 
@@ -33,6 +33,7 @@ app.command("eval", cls=Command)(evaluate.command)
 app.command("bench", cls=Command)(bench.command)
 app.command("convert", cls=Command)(convert.command)
 app.command("train", cls=Command)(train.command)
+app.command("adapt", cls=Command)(adapt.command)
 app.add_typer(research.app, name="research")
 
 
@@ -54,9 +55,9 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: run a command and exit with its code; `Program` says what goes wrong.
+    """Entry point: run a command and exit with its code. `Program` reports errors.
 
-    0 done · 1 failed · 2 usage · 130 interrupted (Ctrl-C or SIGTERM, after everything unfinished was removed).
+    0 done · 1 failed · 2 usage · 130 interrupted (Ctrl-C or SIGTERM, after unfinished files were removed).
     """
     signal.signal(signal.SIGTERM, _interrupt)
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""One interval of frames through the network: preprocess → model → labels.
+"""Run one interval of frames through the network: preprocess → model → labels.
 
 Letters: T frames, H W source image, h w grid of the logits.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tfcseg.errors import UsageError
 from tfcseg.inference.network_input import NetworkInput
+from tfcseg.media.frames import Image
 from tfcseg.model.carry_over import Carried
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.ops.compiled import CompiledBackbone, compile_backbone
@@ -29,28 +30,28 @@ from tfcseg.weights.loading import LoadedModel
 logger = logging.getLogger(__name__)
 
 BATCH = 16
-"""Frames computed at once at most: bounds memory for long intervals."""
+"""Maximum number of frames computed at once; bounds memory for long intervals."""
 
 MAX_WORKERS = 4
-"""Intervals computed at the same time on a processor at most: each needs memory of its own."""
+"""Maximum number of intervals computed at the same time on a CPU; each needs its own memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
-    """What the network says about one frame."""
+    """The network's output for one frame."""
 
     labels: NDArray[np.uint8]
     """(H, W) class indices at the source's size."""
     model_ms: float
-    """Preprocessing, network and labels; frames computed together share their time equally."""
+    """Seconds for preprocessing, network and labels; frames computed together share their time equally."""
     confidence: NDArray[np.uint8] | None = None
-    """(h, w) how sure the labels are: 255 times the probability that they are right."""
+    """(h, w) confidence of the labels: 255 times the probability that they are right."""
     similarity: NDArray[np.float32] | None = None
     """w_t (h, w) in [-1, 1]; None at keyframes."""
     updated_fraction: float | None = None
     """Share of points updated by sparse MSDA; None at keyframes."""
     carried: HandedOn | None = None
-    """What the next interval takes over; at the end of an interval, and only if keyframes carry anything."""
+    """Carry-over for the next interval; only at the end of an interval, and if keyframes carry anything."""
 
     @property
     def is_keyframe(self) -> bool:
@@ -59,13 +60,13 @@ class FrameResult:
 
 
 class IntervalNetwork:
-    """Runs intervals of frames of any length through a model; holds nothing from one interval to the next.
+    """Runs intervals of frames of any length through a model; keeps no state between intervals.
 
-    What an interval takes over from the one before, its caller hands on: ``before``, the last result's ``carried``.
-    None begins a video.
+    The caller passes on what an interval takes over from the one before: ``before`` is the last result's ``carried``,
+    None at the start of a video.
 
-    On a GPU several intervals (in mode ``image`` several frames) are computed at once. If it runs out of memory there,
-    it is one interval at a time, then its frames between keyframes in halves, down to one at a time.
+    A GPU computes several intervals at once (several frames in mode ``image``). If it runs out of memory, it continues
+    with one interval at a time, then halves the number of frames, down to one.
     """
 
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
@@ -74,13 +75,13 @@ class IntervalNetwork:
         self._temperature = model.temperature
         self._input = NetworkInput(model, options.size)
         self._batch = BATCH
-        # A processor's caches like single frames, a GPU's many cores like many.
+        # Single frames suit a CPU's caches, batches suit a GPU's many cores.
         on_gpu = model.device.type == "cuda"
         self.chunk = BATCH if on_gpu else 1
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if on_gpu else 1
         self.workers = _workers(model, options)
         logger.info(
-            "mode %s: every %d frames a keyframe, the %s of its interval; %s correlation, threshold %g%s",
+            "mode %s: a keyframe every %d frames, the %s of its interval; %s correlation, threshold %g%s",
             *(options.mode, options.keyframe_interval, options.keyframe_position),
             *(options.correlation, options.threshold),
             f", carry {options.keyframe_carry:g}" if options.carries else "",
@@ -89,20 +90,16 @@ class IntervalNetwork:
 
     @property
     def frames_at_once(self) -> int:
-        """Frames to give for full speed: whole intervals, or with both sides any number."""
-        if self.options.sides == "both":
-            return self.chunk
-        return self.intervals_at_once * self.options.keyframe_interval
+        """How many frames to pass for full speed: whole intervals, or any number with both sides."""
+        whole = self.intervals_at_once * self.options.keyframe_interval
+        return self.chunk if self.options.sides == "both" else whole
 
     def run_many(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        before: HandedOn | None = None,
-        label_size: tuple[int, int] | None = None,
+        self, images: Sequence[Image], before: HandedOn | None = None, label_size: tuple[int, int] | None = None
     ) -> list[FrameResult]:
-        """Results for the frames of one or several intervals; the last may be shorter.
+        """Compute the frames of one or several intervals; the last may be shorter.
 
-        UsageError if the sizes of an interval's frames differ.
+        Raises UsageError if frames of an interval differ in size.
         """
         length = self.options.keyframe_interval
         results: list[FrameResult] = []
@@ -115,8 +112,8 @@ class IntervalNetwork:
             before = results[-1].carried
         return results
 
-    def stream(self, images: Iterable[NDArray[np.uint8]], before: HandedOn | None = None) -> Iterator[FrameResult]:
-        """Results frame by frame, each before the next image is asked for: low latency for live input."""
+    def stream(self, images: Iterable[Image], before: HandedOn | None = None) -> Iterator[FrameResult]:
+        """Yield results frame by frame, each before the next image is requested: low latency for live input."""
         memory: Keyframe | None = None
         key_size = (0, 0)
         for index, image in enumerate(images):
@@ -136,17 +133,17 @@ class IntervalNetwork:
     @torch.inference_mode()
     def run(
         self,
-        images: Sequence[NDArray[np.uint8]],
+        images: Sequence[Image],
         label_size: tuple[int, int] | None = None,
         before: HandedOn | Callable[[], HandedOn | None] | None = None,
         *,
         hand_on: Callable[[HandedOn | None], None] = lambda carried: None,
     ) -> list[FrameResult]:
-        """Results for the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in their order.
+        """Compute the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in order.
 
-        ``label_size`` (height, width) is that of the labels if it is not the images'. ``before`` may be a function that
-        waits for it: it is called once it is needed. ``hand_on`` is told what the next interval takes over as soon as
-        that is known. UsageError if the images differ in size.
+        ``label_size`` (height, width) is the size of the labels if it differs from the images'. ``before`` may be a
+        function that waits for its value; it is called when the value is needed. ``hand_on`` receives the carry-over
+        for the next interval as soon as it is known. Raises UsageError if the images differ in size.
         """
         sizes = {(image.shape[0], image.shape[1]) for image in images}
         _check_sizes(sizes)
@@ -160,7 +157,7 @@ class IntervalNetwork:
         return self._handed_on([*results[:key], keyframe, *results[key:]], memory)
 
     def _handed_on(self, results: list[FrameResult], memory: Keyframe) -> list[FrameResult]:
-        """Results up to the end of an interval, the last with what the next interval takes over."""
+        """Results up to the end of an interval; the last one holds the carry-over for the next interval."""
         return [*results[:-1], replace(results[-1], carried=self._carried(memory))]
 
     def _carried(self, memory: Keyframe) -> Carried | None:
@@ -168,20 +165,18 @@ class IntervalNetwork:
 
     @torch.inference_mode()
     def _together(
-        self, images: Sequence[NDArray[np.uint8]], before: HandedOn | None, label_size: tuple[int, int] | None
+        self, images: Sequence[Image], before: HandedOn | None, label_size: tuple[int, int] | None
     ) -> list[FrameResult] | None:
-        """Several whole intervals in one batch; None if they do not fit, from then on."""
+        """Compute several whole intervals in one batch; from the first time they do not fit on, return None."""
         size = label_size or (images[0].shape[0], images[0].shape[1])
         try:
             return self._intervals(images, size, before) if self.options.uses_memory else self._images(images, size)
         except torch.OutOfMemoryError:
             self.intervals_at_once = 1
-            logger.info("the GPU is full: one interval at a time from here on")
+            logger.info("out of GPU memory: continuing with one interval at a time")
             return None
 
-    def _intervals(
-        self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int], before: HandedOn | None
-    ) -> list[FrameResult]:
+    def _intervals(self, images: Sequence[Image], size: tuple[int, int], before: HandedOn | None) -> list[FrameResult]:
         started_s = time.perf_counter()
         length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
         batch = self.to_input(images)
@@ -196,9 +191,7 @@ class IntervalNetwork:
         ]
         return self._handed_on(results, memory)
 
-    def _in_parts(
-        self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
-    ) -> list[FrameResult]:
+    def _in_parts(self, images: Sequence[Image], memory: Keyframe, size: tuple[int, int]) -> list[FrameResult]:
         """Frames between keyframes, as many at once as fit."""
         results: list[FrameResult] = []
         while len(results) < len(images):
@@ -211,21 +204,21 @@ class IntervalNetwork:
                 if len(part) == 1:
                     raise self._input.too_large(part[0]) from None
                 self._batch = len(part) // 2
-                logger.info("the GPU is full: batches of %d frames from here on", self._batch)
+                logger.info("out of GPU memory: continuing with batches of %d frames", self._batch)
         return results
 
-    def _images(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
-        """Frames that no other refers to: the image network, bit for bit the logits of keyframes."""
+    def _images(self, images: Sequence[Image], size: tuple[int, int]) -> list[FrameResult]:
+        """Frames that no other frame refers to: the image network, with logits bit-identical to keyframes'."""
         started_s = time.perf_counter()
         return self._results(self.network.image(self.to_input(images)), size, started_s)
 
-    def _alone(self, image: NDArray[np.uint8], size: tuple[int, int]) -> FrameResult:
+    def _alone(self, image: Image, size: tuple[int, int]) -> FrameResult:
         with self._input.fits(image):
             return self._images([image], size)[0]
 
     def _keyframe(
         self,
-        image: NDArray[np.uint8],
+        image: Image,
         size: tuple[int, int],
         before: HandedOn | Callable[[], HandedOn | None] | None,
         hand_on: Callable[[HandedOn | None], None] = lambda carried: None,
@@ -249,12 +242,17 @@ class IntervalNetwork:
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(labels)
         return [FrameResult(labels[t], elapsed_ms, sure[t], similarity[t], updated[t]) for t in range(len(labels))]
 
-    def to_input(self, images: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
+    def to_input(self, images: Sequence[Image], size: int | None = None) -> Tensor:
         """(T, 3, H', W') normalised; ``size`` is the options', if None."""
         return self._input.batch(images, size)
 
+    @torch.inference_mode()
+    def logits(self, image: Image) -> Tensor:
+        """Logits (1, K, h, w) of a single image, as in mode ``image``."""
+        return self.network.image(self.to_input([image]))
+
     def said(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Labels (B, H, W) of ``size`` and how sure they are (B, h, w)."""
+        """Labels (B, H, W) of ``size``, and their confidence (B, h, w)."""
         labels, sure = labels_from_logits(logits, size), confidence_from_logits(logits, self._temperature)
         return labels.cpu().numpy(), sure.cpu().numpy()
 
@@ -277,14 +275,15 @@ def _workers(model: LoadedModel, options: InferenceOptions) -> int:
 
 
 def _if_it_fits(before: HandedOn | None, batch: Tensor) -> Carried | None:
-    """As a ``batch`` (T, 3, H, W) needs it; None if its images have another size, and so begin anew."""
+    """Convert to what a ``batch`` (T, 3, H, W) needs; None if its images have another size, so that the video starts
+    anew."""
     if not isinstance(before, Carried) or not before.fits((batch.shape[-2], batch.shape[-1])):
         return None
     return Carried(before.logits.to(batch), before.match.to(batch))  # a resumed run read it from a file
 
 
 def _check_sizes(sizes: set[tuple[int, int]]) -> None:
-    """UsageError if these are several (height, width)."""
+    """Raise UsageError unless all sizes (height, width) are equal."""
     if len(sizes) > 1:
         shown = " and ".join(f"{height}×{width}" for height, width in sorted(sizes))
-        raise UsageError(f"frames between two keyframes must have one size, not {shown} (height×width)")
+        raise UsageError(f"frames between two keyframes must have the same size, not {shown} (height×width)")

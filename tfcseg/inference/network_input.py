@@ -22,13 +22,16 @@ from tfcseg.weights.loading import LoadedModel
 logger = logging.getLogger(__name__)
 
 MAX_ASPECT = 4
-"""Longer pictures are squeezed to it: a 16×10,000 strip must not become a 480×300,000 network input."""
+"""Longer pictures are squeezed to this aspect ratio: a 16×10,000 picture must not become a
+480×300,000 network input."""
 
 
 def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
-    """(height, width) of the network's input for a source of (height, width): short side ``size``, multiples of 32.
+    """Return the (height, width) of the network's input for a source of (height, width): short side ``size``, multiples
+    of 32.
 
-    The picture is resized to it rather than padded: at most 16 px of distortion, no border that the network never saw.
+    Pictures are resized rather than padded: the distortion is at most 16 px, and there is no border that the network
+    never saw in training.
     """
     scale = size / min(source)
     height, width = (
@@ -46,7 +49,7 @@ class NetworkInput:
         mean, std = (np.array(numbers, np.float32) for numbers in (preprocessing.mean, preprocessing.std))
         values = np.arange(256, dtype=np.float32)[:, None]
         self._normalised: NDArray[np.float32] = np.divide(values - mean, std, dtype=np.float32)[None]
-        """(1, 256, 3): what a pixel's value becomes in each channel."""
+        """(1, 256, 3): normalised value of each pixel value in each channel."""
         self._source: tuple[int, int] | None = None
 
     def batch(self, images: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
@@ -75,5 +78,5 @@ class NetworkInput:
         """The error for a frame that does not fit into the GPU's memory."""
         height, width = network_size((image.shape[0], image.shape[1]), self._size)
         return TfcsegError(
-            f"the GPU has too little memory for one frame of {width}×{height}; use a smaller --size or --device cpu"
+            f"too little GPU memory for one frame of {width}×{height}; use a smaller --size or --device cpu"
         )

@@ -92,8 +92,7 @@ def _add_set(
     for done, still in enumerate(stills.stills):
         on_progress(stills.name, done, len(stills.stills))
         image, target = stills.read(still)
-        with torch.inference_mode():
-            logits = network.network.image(network.to_input([image]))[0].float().cpu().numpy()  # (K, h, w)
+        logits = network.logits(image)[0].float().cpu().numpy()  # (K, h, w)
         wanted = shrink_labels(target, (logits.shape[1], logits.shape[2])).ravel()
         places = np.flatnonzero(can_be_right[wanted])
         places = places[:: max(1, len(places) // _LABELS_PER_STILL)]

@@ -87,13 +87,13 @@ class FrameFiles:
     def abort(self) -> None:
         """End writing; what is finished stays."""
         for writer in (self._masks, self._sure, self._labels, self._table):
-            with suppress(OutputError):  # the error that is already on its way is the cause
+            with suppress(OutputError):  # the error that is already being raised is the cause
                 if writer:
                     writer.close()
 
 
 def _class_list(labels: LabelSet, options: ResultOptions) -> list[dict[str, Any]]:
-    """What the values of masks mean: each class with its index and its colour (RGB), and pixels without one."""
+    """Index, name and RGB colour of each class, and of pixels without one."""
     entries = [*zip(labels.names, labels.palette, strict=True)]
     classes = [{"index": index, "name": name, "colour": colour} for index, (name, colour) in enumerate(entries)]
     nothing = {"index": NO_CLASS, "name": "no class", "colour": (0, 0, 0)}

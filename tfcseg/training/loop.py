@@ -79,7 +79,10 @@ class TrainOptions:
 
 
 class Trainer:
-    """One training run in ``folder``: checkpoint.pt (resumable), log.jsonl, best.safetensors, last.safetensors."""
+    """One training run in ``folder``: checkpoint.pt (resumable), log.jsonl, best.safetensors, last.safetensors.
+
+    ``dtype`` is that of the weights in the last two.
+    """
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class Trainer:
         device: torch.device,
         precision: torch.dtype,
         workers: int,
+        dtype: torch.dtype = torch.float16,
         features: FeatureDistillation | None = None,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
         on_step: Callable[[int, int], None] = lambda step, steps: None,
@@ -101,16 +105,15 @@ class Trainer:
         self.network: TFCSegmenter = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.options, self.folder = card, options, folder
         self.train_samples, self.validation_samples = train, validation
-        self.device, self.precision, self.workers = device, precision, workers
+        self.device, self.precision, self.workers, self.dtype = device, precision, workers, dtype
         self.report, self.on_step = report, on_step
         if device.type == "cpu":
             use_float32_backward(self.network)
+        self.features = None if features is None else features.to(device)
         if self.world > 1:
             use_cross_process_norm(self.network)
-            copy_from_first(self.network)
-        self.features = None if features is None else features.to(device)
-        if self.features is not None and self.world > 1:
-            copy_from_first(self.features)
+            for part in (self.network, *([] if self.features is None else [self.features])):
+                copy_from_first(part)
         image_objective: Objective = partial(image_losses, features=self.features)
         self.objective = image_objective if options.stage == "image" else clip_losses
         groups = _parameter_groups(network, options)
@@ -130,8 +133,9 @@ class Trainer:
         self.resume()
         started, first = time.perf_counter(), self.step
         interval: list[dict[str, float]] = []
+        numbers = sample_numbers(self.options, self.step, self.rank, self.world)
         with noted_interrupts(patient=self.world > 1) as interrupted:
-            for batch in load_batches(self.train_samples, self._numbers(), self.workers):
+            for batch in load_batches(self.train_samples, numbers, self.workers):
                 rate = learning_rate(self.options, self.step)
                 interval.append(self._train_step(batch))
                 self.step += 1
@@ -168,11 +172,6 @@ class Trainer:
         """Whether ``claim`` holds in any process: all of them stop at the same step or they would wait for ever."""
         return bool(sum_over_processes(torch.tensor(float(claim), device=self.device)) > 0)
 
-    def _numbers(self) -> list[list[int]]:
-        """Numbers of the samples of every remaining step for this process: they follow from step and rank."""
-        batch, steps = self.options.batch, range(self.step, self.options.steps)
-        return [[(step * self.world + self.rank) * batch + i for i in range(batch)] for step in steps]
-
     def _train_step(self, batch: Sample) -> dict[str, float]:
         _set_training(self.network, train_norms=self.options.train_norms)
         torch.manual_seed(self._step_seed())
@@ -190,15 +189,19 @@ class Trainer:
         loss = torch.stack([weights[name] * losses[name].total / totals[name] for name in losses]).sum()
         if not torch.isfinite(loss):
             raise TfcsegError(f"the loss is {loss.item()} at step {self.step}: lower --lr and resume with a new folder")
+        if loss.requires_grad or self.world > 1:  # sparse attention alone has nothing to learn where nothing changed
+            self._descend(loss)
+        self.average.update(self.step)
+        shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
+        return {name: float(value) for name, value in shares.items()}
+
+    def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         sum_gradients(self.trained)
         if self.options.max_gradient_norm is not None:
             nn.utils.clip_grad_norm_(self.trained, self.options.max_gradient_norm)
         self.optimizer.step()
-        self.average.update(self.step)
-        shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
-        return {name: float(value) for name, value in shares.items()}
 
     def _losses(self, batch: Sample) -> dict[str, Any]:
         images = normalise(batch.images.to(self.device, non_blocking=True), self.card.preprocessing)
@@ -224,12 +227,11 @@ class Trainer:
             return
         with self.average.in_use():
             score = 100 * validation_miou(self.predict, self.validation_samples, self.network.config.num_classes)
-            best = max(score, self.best)
-            self._log({"step": self.step, "validation_miou": round(score, 3), "best": round(best, 3)})
-            save_model(self.folder / "last.safetensors", self.network, self.card)
+            self._log({"step": self.step, "validation_miou": round(score, 3), "best": round(max(score, self.best), 3)})
+            save_model(self.folder / "last.safetensors", self.network, self.card, dtype=self.dtype)
             if score > self.best:
                 self.best = score
-                save_model(self.folder / "best.safetensors", self.network, self.card)
+                save_model(self.folder / "best.safetensors", self.network, self.card, dtype=self.dtype)
 
     def predict(self, sample: Sample) -> Tensor:
         """Logits (T, K, s, s) of one sample: the first frame a keyframe, the others not (in stage ``tfc``)."""
@@ -286,10 +288,19 @@ def learning_rate(options: TrainOptions, step: int) -> float:
 
 def _set_training(network: TFCSegmenter, *, train_norms: bool) -> None:
     network.train()
+    for part in network.children():
+        if not any(parameter.requires_grad for parameter in part.parameters()):
+            part.eval()  # what stays as it is computes as it will
     if not train_norms:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
+
+
+def sample_numbers(options: TrainOptions, first: int, rank: int, world: int) -> list[list[int]]:
+    """Numbers of the samples of every step from ``first`` on for one process: they follow from step and rank."""
+    batch, steps = options.batch, range(first, options.steps)
+    return [[(step * world + rank) * batch + i for i in range(batch)] for step in steps]
 
 
 def load_batches(samples: Dataset[Sample], numbers: list[list[int]], workers: int) -> Iterator[Sample]:
