@@ -243,12 +243,12 @@ class _Adaptation:
         samples = SampleStream(sources, [0.5, 0.5], count=options.steps * BATCH, seed=options.seed)
         validation = SampleStream(sources, [0.5, 0.5], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED)
         trainer = Trainer(
-            network,
-            replace(self._plain.card, config=config),
-            options,
-            samples,
-            validation,
-            self._folder / TRAINING,
+            network=network,
+            card=replace(self._plain.card, config=config),
+            options=options,
+            train=samples,
+            validation=validation,
+            folder=self._folder / TRAINING,
             device=self._model.device,
             precision=training_precision(self._device.precision, self._model.device),
             workers=min(1, options.steps // 100),

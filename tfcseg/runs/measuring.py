@@ -82,15 +82,15 @@ class FrameMeasurer:
 def _row(frame: SegmentedFrame, change: FrameConsistency, unsure_below: float) -> FrameRow:
     sure = frame.confidence_grid
     return FrameRow(
-        frame.index,
-        frame.time_s,
-        frame.is_keyframe,
-        None if frame.similarity is None else float(frame.similarity.mean()),
-        frame.updated_fraction,
-        change.label_change,
-        change.flow_consistency,
-        frame.model_ms,
-        frame.is_held,
-        None if sure is None else float(sure.mean()) / 255,
-        None if sure is None else float((sure < 255 * unsure_below).mean()),
+        frame=frame.index,
+        time_s=frame.time_s,
+        is_keyframe=frame.is_keyframe,
+        similarity=None if frame.similarity is None else float(frame.similarity.mean()),
+        updated_fraction=frame.updated_fraction,
+        label_change=change.label_change,
+        flow_consistency=change.flow_consistency,
+        model_ms=frame.model_ms,
+        is_held=frame.is_held,
+        confidence=None if sure is None else float(sure.mean()) / 255,
+        unsure=None if sure is None else float((sure < 255 * unsure_below).mean()),
     )

@@ -180,7 +180,14 @@ def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, o
     loaded = open_model(model, options.device, allow_network=options.allow_network)
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
-    identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
+    identity = identify(
+        source=source,
+        model=loaded,
+        options=network.options,
+        results=options.results,
+        range_s=options.range_s,
+        frame_rate=options.frame_rate,
+    )
     if options.resume:
         refuse_finished(out, identity)
         refuse_other_run(out, identity)
@@ -195,13 +202,13 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
     loaded, network, frames = job.loaded, job.network, job.frames
     state, length = RunState(out.state), part_length(network.frames_at_once)
     plan = ResultPlan(
-        options.results,
-        out,
-        state,
-        frames.info,
-        loaded.labels,
-        options.range_s,
-        length,
+        options=options.results,
+        out=out,
+        state=state,
+        info=frames.info,
+        labels=loaded.labels,
+        range_s=options.range_s,
+        part_frames=length,
         has_groups=network.options.latency == "normal",
         carries=network.options.carries,
     )

@@ -157,13 +157,13 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
         options=option_facts(facts.model, facts.options),
         speed=_speed_facts(facts, summary),
         stability=StabilityFacts(
-            summary.label_change.value,
-            summary.flow_consistency.value,
-            facts.optical_flow,
-            summary.similarity.value,
-            summary.updated_fraction.value,
-            summary.keyframes,
-            summary.phases.pulse,
+            label_change=summary.label_change.value,
+            flow_consistency=summary.flow_consistency.value,
+            optical_flow=facts.optical_flow,
+            similarity=summary.similarity.value,
+            updated_fraction=summary.updated_fraction.value,
+            keyframes=summary.keyframes,
+            pulse=summary.phases.pulse,
         ),
         confidence=ConfidenceFacts(
             summary.confidence.value,
@@ -207,13 +207,13 @@ def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
 def _speed_facts(facts: RunFacts, summary: Summary) -> SpeedFacts:
     model_s = (summary.keyframe_ms.total + summary.non_keyframe_ms.total) / 1000
     return SpeedFacts(
-        facts.wall_s,
-        summary.frames / facts.wall_s,
-        summary.frames / model_s if model_s else None,
-        summary.keyframe_ms.value,
-        summary.non_keyframe_ms.value,
-        facts.resumes,
-        facts.compile_s,
+        wall_s=facts.wall_s,
+        fps=summary.frames / facts.wall_s,
+        model_fps=summary.frames / model_s if model_s else None,
+        keyframe_ms=summary.keyframe_ms.value,
+        non_keyframe_ms=summary.non_keyframe_ms.value,
+        resumes=facts.resumes,
+        compile_s=facts.compile_s,
     )
 
 
