@@ -13,6 +13,7 @@ import numpy as np
 
 from tfcseg.adaptation.own_labels import probabilities, shrunk
 from tfcseg.adaptation.parts import LEAST_FRAMES, Part
+from tfcseg.errors import DataError
 from tfcseg.evaluation.result import percent
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
@@ -56,6 +57,8 @@ def hold_back(model: LoadedModel, parts: Sequence[Part], size: int) -> list[Held
     held = []
     for part in parts:
         images = [shrunk(frame.image, size) for frame in islice(part.frames(), most)]
+        if len(images) < LEAST_FRAMES:
+            raise DataError(f"{part} ends before it says; copy it into another file with ffmpeg first")
         soft = [probabilities(network, image) for image in images]
         squares = np.stack([np.asarray(cv2.resize(each, (GRID, GRID)), np.uint8) for each in soft])
         targets = ClipTargets(model.labels, np.stack([surest(each) for each in steady_labels(images, squares)]))

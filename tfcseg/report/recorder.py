@@ -251,14 +251,20 @@ def _moments_state(held: Sequence[Moment]) -> _Arrays:
 def _moments(state: Mapping[str, Any]) -> list[Moment]:
     sources, maps = (np.split(state[f"{name}s"], np.cumsum(state[f"{name}_sizes"])[:-1]) for name in ("source", "map"))
     changes = np.split(state["changes"], np.cumsum(state["change_counts"]))
-    return [
-        Moment(
-            int(index),
-            float(time_s),
-            float(change),
-            tuple((int(before), int(after), float(share)) for before, after, share in changes[number]),
-            sources[number].tobytes(),
-            *np.frombuffer(zlib.decompress(maps[number].tobytes()), np.uint8).reshape(3, *state["size"]),
+    moments = []
+    for number, (index, (time_s, change)) in enumerate(zip(state["index"], state["numbers"], strict=True)):
+        packed = np.frombuffer(zlib.decompress(maps[number].tobytes()), np.uint8)
+        before, after, changed = packed.reshape(3, *state["size"])
+        moments.append(
+            Moment(
+                index=int(index),
+                time_s=float(time_s),
+                share=float(change),
+                changes=tuple((int(one), int(other), float(share)) for one, other, share in changes[number]),
+                source=sources[number].tobytes(),
+                before=before,
+                after=after,
+                changed=changed,
+            )
         )
-        for number, (index, (time_s, change)) in enumerate(zip(state["index"], state["numbers"], strict=True))
-    ]
+    return moments

@@ -13,7 +13,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
-from tfcseg.errors import BatchError, FinishedError, InputError, OutputError, TfcsegError, in_python_words
+from tfcseg.errors import (
+    BatchError,
+    FinishedError,
+    InputError,
+    LostConnection,
+    OutputError,
+    TfcsegError,
+    in_python_words,
+)
 from tfcseg.inference.engine import IntervalNetwork, compile_for
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
@@ -27,7 +35,9 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
+from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
+from tfcseg.runs.live import LiveFrames, ended_by_signals
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.result_options import ResultOptions
@@ -84,7 +94,8 @@ def run(
 
     output: folder, by default ``<stem>_tfcseg`` in the current one. ``options`` are fields of `InferenceOptions` and
     `ResultOptions`, such as ``mode="image"`` and ``classes=["person"]``; ``results`` passes the latter as one object.
-    ``frame_rate`` is for folders of images. ``allow_network`` permits http and https sources.
+    ``frame_rate`` is for folders of images. ``allow_network`` permits addresses. A camera (its number) or a live
+    address is read until ``end_s``, Ctrl-C or its end, which raises LostConnection when all results are written.
 
     Any failure raises a TfcsegError with a one-line message. Videos and reports are then complete or absent, masks and
     rows of finished frames stay, and the same call with ``resume`` continues from there. FinishedError, which is not a
@@ -143,8 +154,9 @@ def run_video(
 ) -> Report:
     """Like `run`, with all options in one object."""
     started_s = time.perf_counter()
-    source = Source.of(source, allow_network=options.allow_network)
-    options.check(source)
+    source = Source.of(source, allow_network=options.allow_network, live=options.inference.latency == "low")
+    options = options.for_source(source)
+    check_export(options.results, source)
     folder = Path(output) if output is not None else default_output(source)
     with (
         claimed_output(folder, inputs=source.places, overwrite=options.overwrite or options.resume) as out,
@@ -154,13 +166,17 @@ def run_video(
             out.remove_results()  # only once it is certain that new ones will be written
         is_new = RunState(out.state).identity() is None and not out.results()
         try:
-            return _run_in(out, job, options, on_frame, started_s)
+            report, lost = _run_in(out, job, options, on_frame, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
             elif RunState(out.state).identity() is None:  # nobody could resume it
                 RunState(out.state).clear()
             raise
+    if lost is not None:
+        lost.report = report
+        raise lost
+    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +194,7 @@ class _Job:
 def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, options: RunOptions) -> Iterator[_Job]:
     """Check all options against the model, the earlier run and the source, which is opened."""
     loaded = open_model(model, options.device, allow_network=options.allow_network)
+    loaded = replace(loaded, card=replace(loaded.card, labels=options.results.coloured(loaded.labels)))
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
     identity = identify(
@@ -198,7 +215,10 @@ def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, o
         yield _Job(loaded, network, compile_s, identity, frames)
 
 
-def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float) -> Report:
+def _run_in(
+    out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float
+) -> tuple[Report, LostConnection | None]:
+    """The report once everything is written, and how a live source was lost, if it was."""
     loaded, network, frames = job.loaded, job.network, job.frames
     state, length = RunState(out.state), part_length(network.frames_at_once)
     plan = ResultPlan(
@@ -214,8 +234,10 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
-        _process(frames, network, writer, on_frame)
-        facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
+        live = _process(frames, network, writer, on_frame)
+        exported = export_results(plan, writer.summary.frames, options)
+        facts = writer.facts(loaded, network.options, frames, live, job.compile_s)
+        facts = replace(facts, outputs=facts.outputs | exported.files, warnings=(*facts.warnings, *exported.notes))
         report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
             names = map(mask_name, frames.info.names) if plan.is_named_by_source else ()
@@ -223,7 +245,7 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
         if options.results.report:
             write_json(out.report_json, report)
     state.finish(None if options.results.report else job.identity)
-    return report
+    return report, None if live is None else live.lost
 
 
 @contextmanager
@@ -243,11 +265,22 @@ def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
     return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
 
 
-def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress) -> None:
-    """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones."""
+def _process(
+    frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress
+) -> LiveFrames | None:
+    """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones.
+
+    Returns what happened to a live source; None for other sources.
+    """
     with ExitStack() as stack:
         stack.callback(writer.abort)  # after a complete close there is nothing left to abort
-        read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
+        live = None
+        if frames.info.source.is_live:
+            live = stack.enter_context(closing(LiveFrames(frames)))
+            stack.enter_context(ended_by_signals(frames.stop))
+            read = iter(live)
+        else:
+            read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
         _skip(read, writer, frames.info)
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
@@ -255,6 +288,7 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
         segmented = stack.enter_context(closing(segment_frames(read, network, writer.carried, writer.part_frames)))  # type: ignore[type-var]
         _write_all(segmented, writer, thread, frames.info, on_frame)
         writer.close()
+    return live
 
 
 def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:

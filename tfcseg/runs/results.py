@@ -15,7 +15,7 @@ from tfcseg.drawing.render import class_shares
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.media.frames import Image
+from tfcseg.media.frames import FrameSource, Image
 from tfcseg.media.masks import full_palette, read_mask, write_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
@@ -24,6 +24,7 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import save_carried
 from tfcseg.runs.frame_files import FrameFiles
+from tfcseg.runs.live import LiveFrames
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
 from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan
 from tfcseg.runs.state import Checkpoint
@@ -58,8 +59,7 @@ class ResultWriter:
         self._frames = self._saved_frames = self.summary.frames
         self._part_start = checkpoint.part_start if checkpoint else 0
         self._part_legend = checkpoint.legend if checkpoint else None
-        self._saved_s = time.monotonic()
-        self._is_between_groups = False
+        self._saved_s, self._is_between_groups = time.monotonic(), False
         use_flow, unsure_below = plan.options.flow_consistency, plan.options.unsure_below
         self._measurer = FrameMeasurer(len(plan.labels), use_flow=use_flow, unsure_below=unsure_below)
         self._videos = _open_videos(plan, checkpoint)
@@ -121,26 +121,26 @@ class ResultWriter:
         self._outputs |= self._files.close()
         self._audio = self._videos.finish(self._plan.part_frames)
         self._outputs |= {name: getattr(out, name).name for name in self._options.videos}
-        if self._options.page:
-            self._outputs["page"] = out.report_html.name
-        if self._options.report:
-            self._outputs["report"] = out.report_json.name
+        pages = {"page": self._options.page, "report": self._options.report}
+        names = {"page": out.report_html.name, "report": out.report_json.name}
+        self._outputs |= {page: names[page] for page, is_written in pages.items() if is_written}
 
     def facts(
         self,
         model: LoadedModel,
         options: InferenceOptions,
-        frames_decoded: int,
-        warnings: tuple[str, ...],
+        frames: FrameSource,
+        live: LiveFrames | None = None,
         compile_s: float | None = None,
     ) -> RunFacts:
         """Facts for the report besides the totals; valid after ``close``."""
+        lost = () if live is None or live.lost is None else (str(live.lost),)
         return RunFacts(
             model=model,
             options=options,
             info=self._plan.info,
-            frames_decoded=frames_decoded,
-            warnings=warnings,
+            frames_decoded=frames.frames_decoded if live is None else self._frames,
+            warnings=(*frames.warnings, *lost),
             optical_flow=self._measurer.flow_name,
             audio=self._audio,
             range_s=self._plan.range_s,
@@ -149,6 +149,7 @@ class ResultWriter:
             resumes=self._resumes,
             unsure_below=self._options.unsure_below,
             compile_s=compile_s,
+            frames_dropped=0 if live is None else live.dropped,
         )
 
     def stop(self) -> None:
@@ -227,7 +228,8 @@ class ResultWriter:
             save_carried(state.make_pictures(checkpoint.frames) / CARRIED_NAME, carried)
         write_mask(state.make_pictures(checkpoint.frames) / LABELS_NAME, labels, full_palette(self._palette))
         state.add(checkpoint)
-        state.drop_labels(checkpoint.part_start - self.part_frames)  # those of the previous part may be needed, too
+        if not self._options.formats:  # those of the previous part may be needed, too
+            state.drop_labels(checkpoint.part_start - self.part_frames)
 
     def _wait_until_saved(self) -> None:
         saved, self._saved = self._saved, None

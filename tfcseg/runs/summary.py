@@ -137,6 +137,8 @@ class RunFacts:
     """Labels with a lower probability count as unsure."""
     compile_s: float | None = None
     """Seconds spent compiling; None if nothing was compiled."""
+    frames_dropped: int = 0
+    """Frames of a live source that came too late."""
 
 
 def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | None) -> Report:
@@ -188,19 +190,22 @@ def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
 
 def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
     info = facts.info
+    start_s, end_s = facts.range_s
     return InputFacts(
-        info.path,
-        facts.frames_decoded,
-        info.frames_declared,
-        info.width,
-        info.height,
-        info.frame_rate,
-        info.duration_s,
-        info.rotation,
-        facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
-        *facts.range_s,
+        path=info.path,
+        frames_decoded=facts.frames_decoded,
+        frames_declared=info.frames_declared,
+        width=info.width,
+        height=info.height,
+        frame_rate=info.frame_rate,
+        duration_s=info.duration_s,
+        rotation=info.rotation,
+        audio=facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
+        start_s=start_s,
+        end_s=end_s,
         pixel_aspect=info.pixel_aspect,
         frames_repeated=summary.repeated,
+        frames_dropped=facts.frames_dropped,
     )
 
 
