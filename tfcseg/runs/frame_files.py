@@ -9,10 +9,9 @@ from typing import Any
 
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.masks import MaskWriter
-from tfcseg.report import COLUMNS, FrameRow, FrameTable, write_json
-from tfcseg.runs.result_options import ResultOptions
+from tfcseg.report import FrameRow, FrameTable, columns_for, write_json
 from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import Checkpoint
 
@@ -30,13 +29,14 @@ class FrameFiles:
         try:
             if options.masks:
                 self._masks = MaskWriter(plan.out.masks, palette, plan.mask)
-                write_json(plan.out.classes_json, _class_list(plan.labels, options))
+                if self._has_classes:
+                    write_json(plan.out.classes_json, _class_list(plan))
             if plan.keeps_labels:
                 self._labels = MaskWriter(plan.state.labels, palette)
             if options.confidence:
                 self._sure = MaskWriter(plan.out.confidence, path_of=plan.mask)
             if options.frames_csv:
-                columns = COLUMNS if plan.info.names else COLUMNS[:-1]
+                columns = columns_for(has_sources=bool(plan.info.names), has_before=plan.given is not None)
                 self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
         except BaseException:
             self.abort()
@@ -44,9 +44,12 @@ class FrameFiles:
 
     def write(self, frame: SegmentedFrame) -> None:
         """Begin to write the pictures of one frame."""
-        for writer in (self._masks, self._labels):
-            if writer:
-                writer.write(frame.index, frame.labels)
+        if self._masks and frame.steadied is None:
+            self._masks.write(frame.index, frame.labels)
+        elif self._masks and frame.steadied and frame.steadied.mask is not None:
+            self._masks.write_like(frame.index, frame.steadied.mask, frame.steadied.form)
+        if self._labels:
+            self._labels.write(frame.index, frame.labels)
         if self._sure and (confidence := frame.confidence) is not None:
             self._sure.write(frame.index, confidence)
 
@@ -55,6 +58,11 @@ class FrameFiles:
         if self._table:
             names = self._plan.info.names
             self._table.write(replace(row, source=names[row.frame]) if names else row)
+
+    @property
+    def _has_classes(self) -> bool:
+        """Whether the values of masks have names."""
+        return self._plan.given is None or 0 in self._plan.given.classes.names
 
     @property
     def rows_bytes(self) -> int:
@@ -72,10 +80,13 @@ class FrameFiles:
 
     def close(self) -> dict[str, str]:
         """Complete the files; their names by what they are."""
-        out, outputs = self._plan.out, {}
+        out = self._plan.out
+        outputs: dict[str, str] = {}
         if self._masks:
             self._masks.close()
-            outputs = {"masks": out.masks.name, "classes": out.classes_json.name}
+            outputs["masks"] = out.masks.name
+            if self._has_classes:
+                outputs["classes"] = out.classes_json.name
         if self._sure:
             self._sure.close()
             outputs["confidence"] = out.confidence.name
@@ -92,9 +103,16 @@ class FrameFiles:
                     writer.close()
 
 
-def _class_list(labels: LabelSet, options: ResultOptions) -> list[dict[str, Any]]:
-    """Index, name and RGB colour of each class, and of pixels without one."""
-    entries = [*zip(labels.names, labels.palette, strict=True)]
-    classes = [{"index": index, "name": name, "colour": colour} for index, (name, colour) in enumerate(entries)]
+def _class_list(plan: ResultPlan) -> list[dict[str, Any]]:
+    """Index, name and RGB colour of each class, and of pixels without one.
+
+    Classes of masks that were given are those that their values meant, with the colours that they are drawn with.
+    """
+    names, palette = plan.labels.names, plan.labels.palette
+    if plan.given is not None:
+        named = sorted(plan.given.classes.names.items())
+        return [{"index": index, "name": name, "colour": palette[index % len(palette)]} for index, name in named]
+    entries = enumerate(zip(names, palette, strict=True))
+    classes = [{"index": index, "name": name, "colour": colour} for index, (name, colour) in entries]
     nothing = {"index": NO_CLASS, "name": "no class", "colour": (0, 0, 0)}
-    return classes if options.unsure is None else [*classes, nothing]
+    return classes if plan.options.unsure is None else [*classes, nothing]

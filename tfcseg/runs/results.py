@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.inference.steadied import shown_labels
 from tfcseg.media.frames import FrameSource, Image
-from tfcseg.media.masks import full_palette, read_mask, write_mask
+from tfcseg.media.masks import read_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
-from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.page import PageRecorder
-from tfcseg.runs.carried_file import save_carried
 from tfcseg.runs.frame_files import FrameFiles
 from tfcseg.runs.live import LiveFrames
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
-from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan
+from tfcseg.runs.result_plan import LABELS_NAME, ResultPlan
+from tfcseg.runs.saver import CheckpointSaver
 from tfcseg.runs.state import Checkpoint
 from tfcseg.runs.summary import RunFacts, Summary
 from tfcseg.weights.loading import LoadedModel
@@ -47,7 +45,6 @@ class ResultWriter:
         self._plan = plan
         self.part_frames = plan.part_frames  # between two checkpoints, each of which begins with an interval
         self._options = plan.options
-        self._palette = plan.labels.palette_array()
         self._started_s = started_s - (checkpoint.wall_s if checkpoint else 0.0)
         self._resumes = checkpoint.resumes + 1 if checkpoint else 0
         self._audio: str | None = None
@@ -63,10 +60,9 @@ class ResultWriter:
         use_flow, unsure_below = plan.options.flow_consistency, plan.options.unsure_below
         self._measurer = FrameMeasurer(len(plan.labels), use_flow=use_flow, unsure_below=unsure_below)
         self._videos = _open_videos(plan, checkpoint)
-        self._saved: Future[None] | None = None
         self._last = np.zeros((0, 0), np.uint8)
         self._files = FrameFiles(plan, checkpoint)
-        self._saver = ThreadPoolExecutor(1, "tfcseg-save")
+        self._saver = CheckpointSaver(plan, self._files)
 
     @property
     def saves_between_parts(self) -> bool:
@@ -77,10 +73,11 @@ class ResultWriter:
         """Take an image from before the checkpoint: the last one is compared with the next, some are drawn again."""
         if index == self.summary.frames - 1:
             self._last = read_mask(self._plan.state.pictures(self.summary.frames) / LABELS_NAME)
-            self._measurer.remember(image, self._last)
+            given = [] if self._plan.given is None else [shown_labels(self._plan.given, index, image)]
+            self._measurer.remember(image, [self._last, *given])
         if index >= self._part_start and self._options.videos:
             labels = read_mask(self._plan.kept_labels(index))
-            self._videos.write(image, labels, class_shares(labels, len(self._palette)))
+            self._videos.write(image, labels, class_shares(labels, len(self._plan.labels)))
 
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
@@ -106,7 +103,7 @@ class ResultWriter:
         """Start saving a point to resume from, if the run can be resumed; ``abort`` waits for it."""
         if self._is_between_groups and self._frames > self._saved_frames and self.saves_between_parts:
             self._record(self._measurer.finished(0))
-            self._wait_until_saved()
+            self._saver.wait()
             self._begin_to_save(lambda: lambda: None)
 
     def close(self) -> None:
@@ -116,7 +113,7 @@ class ResultWriter:
         if self.recorder:
             self.recorder.drawn_moments()  # meanwhile the encoder finishes
             self.recorder.drawn_doubts()
-        self._wait_until_saved()
+        self._saver.wait()
         out = self._plan.out
         self._outputs |= self._files.close()
         self._audio = self._videos.finish(self._plan.part_frames)
@@ -137,6 +134,7 @@ class ResultWriter:
         lost = () if live is None or live.lost is None else (str(live.lost),)
         return RunFacts(
             model=model,
+            labels=self._plan.labels,
             options=options,
             info=self._plan.info,
             frames_decoded=frames.frames_decoded if live is None else self._frames,
@@ -150,6 +148,7 @@ class ResultWriter:
             unsure_below=self._options.unsure_below,
             compile_s=compile_s,
             frames_dropped=0 if live is None else live.dropped,
+            masks=self._plan.given,
         )
 
     def stop(self) -> None:
@@ -159,7 +158,7 @@ class ResultWriter:
     def abort(self) -> None:
         """Drop incomplete files; complete masks, rows and parts stay. After ``close`` there is nothing to drop."""
         self._measurer.close()
-        self._saver.shutdown()
+        self._saver.close()
         self._videos.abort()
         self._files.abort()
 
@@ -167,6 +166,9 @@ class ResultWriter:
         """Write the rows of frames that have been measured."""
         for frame, shares, row in measured:
             self.summary.add(row, shares)
+            if frame.steadied is not None:
+                self.summary.filled += frame.steadied.is_filled
+                self.summary.contrast.add(frame.steadied.contrast)
             if self.recorder:
                 self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
             self._files.write_row(row)
@@ -180,7 +182,7 @@ class ResultWriter:
         """Start new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
         self._videos.end_input()
         self._record(self._measurer.finished(0))
-        self._wait_until_saved()
+        self._saver.wait()
         self._part_start, self._part_legend = self._frames, self._videos.legend_state()
         self._begin_to_save(self._videos.end_part)
 
@@ -196,45 +198,9 @@ class ResultWriter:
             legend=self._part_legend,
         )
         self._saved_frames, self._saved_s = self._frames, time.monotonic()
-        if self.recorder and self._plan.state.is_resumable:
-            # In a thread that no signal interrupts: half-written zip files print complaints on stderr.
-            self._saver.submit(self.recorder.save, self._plan.state.make_pictures(self.summary.frames)).result()
-        complete_parts, pending = end_parts(), self._files.pending()
-        save = partial(self._save, checkpoint, complete_parts, pending, self._last, carried=self.carried)
-        self._saved = self._saver.submit(save)
-
-    def _save(
-        self,
-        checkpoint: Checkpoint,
-        complete_parts: Callable[[], None],
-        masks: Sequence[Future[None]],
-        labels: NDArray[np.uint8],
-        *,
-        carried: HandedOn | None,
-    ) -> None:
-        """Record ``checkpoint`` once everything before it is on disk.
-
-        (H, W) ``labels`` are those of its last frame; ``carried`` is the carry-over for the next keyframe.
-        Flushing every mask to disk would be slow. Instead masks are checked when the run resumes.
-        """
-        complete_parts()
-        for mask in masks:
-            mask.result()
-        state = self._plan.state
-        if not state.is_resumable:
-            return
-        self._files.sync()
-        if carried is not None:
-            save_carried(state.make_pictures(checkpoint.frames) / CARRIED_NAME, carried)
-        write_mask(state.make_pictures(checkpoint.frames) / LABELS_NAME, labels, full_palette(self._palette))
-        state.add(checkpoint)
-        if not self._options.formats:  # those of the previous part may be needed, too
-            state.drop_labels(checkpoint.part_start - self.part_frames)
-
-    def _wait_until_saved(self) -> None:
-        saved, self._saved = self._saved, None
-        if saved is not None:
-            saved.result()
+        if self.recorder:
+            self._saver.save_recorder(self.recorder, self.summary.frames)
+        self._saver.begin(checkpoint, end_parts(), self._last, self.carried)
 
 
 def _recorder(plan: ResultPlan, checkpoint: Checkpoint | None) -> PageRecorder | None:
