@@ -265,7 +265,7 @@ def test_a_folder_of_images_can_be_resumed(tmp_path):
 )
 def test_other_options_are_refused_with_the_difference(clip, out, options, words):
     before = files(out)
-    with pytest.raises(OutputError, match="cannot be resumed") as caught:
+    with pytest.raises(OutputError, match="holds another run") as caught:
         tfcseg.run(clip, out, MODEL, resume=True, **options)
     assert words in str(caught.value)
     assert files(out) == before

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,16 +20,17 @@ from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
 from tfcseg.cli.values import frame_rate
-from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
+from tfcseg.errors import Interrupted, UsageError
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
+from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
     from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
+    from tfcseg.runs.batch import Outcome
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
-    from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
     list[str] | None,
@@ -74,6 +75,15 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
     ] = False,
+    workers: WorkerOptions,
+    skip_finished: Annotated[
+        bool,
+        typer.Option("--skip-finished", help="Skip inputs whose run of these settings is finished, and say others."),
+    ] = False,
+    batch_log: Annotated[
+        Path | None,
+        typer.Option(help="Append how each input ended to this file, as JSON lines.", show_default=False),
+    ] = None,
     allow_network: Annotated[
         bool,
         typer.Option(
@@ -91,9 +101,9 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
+    from tfcseg.runs.batch import open_batch_log
     from tfcseg.runs.inputs import find_inputs, output_folders, read_list
     from tfcseg.runs.options import RunOptions
-    from tfcseg.weights.loading import open_model
 
     if not (results.writes_anything or as_json):
         raise UsageError("every output is switched off; nothing would be written")
@@ -107,6 +117,7 @@ def command(
         results=replace(results, classes=tuple(classes or ())),
         overwrite=overwrite,
         resume=resume,
+        skip_finished=skip_finished,
         allow_network=allow_network,
     )
     if not inputs and input_list is None:
@@ -116,19 +127,25 @@ def command(
         found = replace(found, is_batch=True)
     for note in found.notes:
         print_warning(note)
-    loaded = open_model(model, device) if found.is_batch else model
+    folders = output_folders(found, output, resume=resume or skip_finished)
     contents: list[Any] = []
-    failures: list[tuple[str, TfcsegError]] = []
-    for source, folder in zip(found.sources, output_folders(found, output, resume=resume), strict=True):
-        try:
-            contents.append(_run_one(source, folder, loaded, job, quiet=quiet))
-        except Interrupted:
-            raise
-        except TfcsegError as error:
-            if not found.is_batch:
-                raise
-            failures.append((source, error))
-            print_error(str(error))
+    failures: list[Outcome] = []
+    skipped = 0
+    with open_batch_log(batch_log) as log:
+        run_all = _run_all if workers.ray is None else partial(_run_on_ray, workers)
+        for outcome in run_all([*zip(found.sources, folders, strict=True)], model, job, quiet=quiet):
+            if log is not None:
+                log.add(outcome)
+            if outcome.status == "failed":
+                failures.append(outcome)
+                if outcome.error is not None and not found.is_batch:
+                    raise outcome.error
+            skipped += outcome.status == "skipped"
+            if as_json and outcome.status != "failed":
+                contents.append(outcome.content)
+            _tell(outcome, is_batch=found.is_batch, quiet=quiet)
+    if skipped and found.is_batch and not quiet:
+        print_line(f"{skipped} of {len(found.sources)} inputs were finished before and are skipped")
     if as_json:
         print_json(contents if found.is_batch else contents[0])
     if failures:
@@ -136,25 +153,60 @@ def command(
         raise typer.Exit(1)
 
 
-def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOptions, *, quiet: bool) -> Any:
-    """Run one input and tell about it; returns its report in JSON types. Interrupted says what is kept."""
-    from tfcseg.report import to_json
-    from tfcseg.runs.pipeline import run_video
+def _run_all(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *, quiet: bool) -> Iterator[Outcome]:
+    """Run the inputs one after the other, each with a bar of its own."""
+    from tfcseg.runs.batch import run_input
+    from tfcseg.runs.pipeline import check_model
+    from tfcseg.weights.on_demand import ModelOnDemand
 
-    try:
-        with _frame_progress(source, shown=not quiet) as on_frame:
-            report = run_video(source, folder, model, job, on_frame)
-    except FinishedError as note:
+    shared = ModelOnDemand(model, job.device, allow_network=job.allow_network)
+    if len(places) > 1:
+        check_model(shared, job)
+    for source, folder in places:
+        try:
+            with _frame_progress(source, shown=not quiet) as on_frame:
+                outcome = run_input(source, folder, shared, job, on_frame)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
+        yield outcome
+
+
+def _run_on_ray(
+    workers: WorkerOptions, places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *, quiet: bool
+) -> Iterator[Outcome]:
+    """Run the inputs on a cluster, with one bar for all of them."""
+    from tfcseg.runs.on_ray import run_on_ray
+
+    started_s = time.monotonic()
+    done = frames = 0
+    with progress(shown=not quiet) as on_progress:
+
+        def show(more: int = 0) -> None:
+            speed = (frames + more) / max(time.monotonic() - started_s, 1e-3)
+            on_progress("inputs", done, len(places), f"{frames + more} frames · {speed:.1f} fps")
+
+        show()
+        try:
+            for outcome in run_on_ray(places, model, job, workers, lambda frame, info: show(frame.index + 1)):
+                done += 1
+                frames += 0 if outcome.report is None else outcome.report.input.frames_decoded
+                show()
+                yield outcome
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; the same command with --resume goes on from what is safe") from None
+
+
+def _tell(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
+    """Say how an input ended; thousands that were finished before are counted instead."""
+    if outcome.status == "failed":
+        print_error(str(outcome.error))
+    elif outcome.status == "skipped" and not (quiet or is_batch):
+        print_line(str(outcome.error))
+    elif outcome.report is not None:
+        for warning in outcome.report.warnings:
+            print_warning(warning)
         if not quiet:
-            print_line(str(note))
-        return _read_report(folder)
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
-    for warning in report.warnings:
-        print_warning(warning)
-    if not quiet:
-        _print_summary(report, folder)
-    return to_json(report)
+            _print_summary(outcome.report, outcome.folder)
 
 
 def _what_is_kept(folder: Path) -> str:
@@ -168,16 +220,6 @@ def _what_is_kept(folder: Path) -> str:
     if folder.exists():
         return f"finished masks and rows are kept in {str(folder)!r}, unfinished videos were removed"
     return "nothing was written"
-
-
-def _read_report(folder: Path) -> Any:
-    """The report of a finished run as it stands in its file; None without one."""
-    from tfcseg.runs.outputs import OutputDir
-
-    try:
-        return json.loads(OutputDir(folder).report_json.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 @contextmanager
@@ -237,10 +279,10 @@ def _largest(report: Report) -> list[Any]:
     return sorted(report.classes, key=lambda entry: -entry.share)[:5]
 
 
-def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None:
+def _print_failures(failures: list[Outcome], total: int) -> None:
     table = Table(title=f"{len(failures)} of {total} inputs failed", box=None, title_justify="left")
     table.add_column("input", overflow="fold")
     table.add_column("reason", overflow="fold")
-    for source, error in failures:
-        table.add_row(plain(source), plain(str(error).removeprefix(f"{source}: ")))
+    for outcome in failures:
+        table.add_row(plain(outcome.source), plain(str(outcome.error).removeprefix(f"{outcome.source}: ")))
     stderr.print(table)

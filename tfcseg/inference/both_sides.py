@@ -3,7 +3,8 @@
 Frames are looked at in their order; then it is known which of them are keyframes. A keyframe is finished once all
 keyframes up to ``reach`` frames after it are known, the frames behind it once the next keyframe is finished. So results
 depend neither on how many frames come at once nor on the number of workers, nor on where a run was stopped and went on:
-the first frame of a part is a keyframe, and takes over what those before it hand on.
+the first frame of a part is a keyframe, and takes over what those before it hand on. That of a span takes nothing over,
+so that spans can be computed on several machines; the frames before it see it and those after it all the same.
 
 On a processor every worker computes a frame of its own on a share of the cores.
 """
@@ -115,6 +116,7 @@ class _Slot:
 
     index: int
     begins_part: bool
+    begins_section: bool
     image: Image | None
     """Until it is known whether it is a keyframe."""
     label_size: tuple[int, int]
@@ -169,8 +171,8 @@ class _Window:
         slots: list[_Slot] = []
         for image, row in zip(group.images, self._submit(self._steps.glimpses, group.images), strict=True):
             size = group.label_size or (image.shape[0], image.shape[1])
-            begins = group.begins_part and not slots
-            slots.append(_Slot(self._count, begins, image, size, self._steps.grid(image), reach_for(image), row))
+            begins = (group.begins_part and not slots, group.begins_section and not slots)
+            slots.append(_Slot(self._count, *begins, image, size, self._steps.grid(image), reach_for(image), row))
             self._count += 1
         self._looked += slots
         return slots
@@ -232,7 +234,7 @@ class _Window:
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
         own = [_own(slot) for slot in (keyframe, *others) if slot.index <= keyframe.index + keyframe.reach]
         started_s = time.perf_counter()
-        keyframe.before = self._lean(own[0], self._before, None)
+        keyframe.before = self._lean(own[0], None if keyframe.begins_section else self._before, None)
         self._before = keyframe.before
         after: Opinion | None = None
         for slot, opinion in reversed(list(zip(others, own[1:], strict=False))):

@@ -23,3 +23,5 @@ class Group(Generic[_T]):
     """(height, width) of the labels; None: the images'."""
     begins_part: bool = False
     """A run may have been stopped before it: with both sides its first frame is a keyframe."""
+    begins_section: bool = False
+    """Another worker may compute it: its first keyframe takes nothing over from those before it."""

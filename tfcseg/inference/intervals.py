@@ -72,7 +72,7 @@ def _run_next(
     group = next(groups, None)
     if group is None:
         return None
-    return group.subject, network.run_many(group.images, before, group.label_size)
+    return group.subject, network.run_many(group.images, None if group.begins_section else before, group.label_size)
 
 
 def _run_beside(
@@ -81,8 +81,7 @@ def _run_beside(
     threads = torch.get_num_threads()
     pending: deque[_Pending[_T]] = deque()
     failure: Exception | None = None
-    handed_on: Future[HandedOn | None] = Future()
-    handed_on.set_result(before)
+    handed_on = _done(before)
     with ExitStack() as stack:
         # Every worker tells torch its own share; what new threads of others get is put right again at the end.
         stack.callback(torch.set_num_threads, threads)
@@ -98,7 +97,8 @@ def _run_beside(
                     and (group := next(groups, None)) is not None
                 ):
                     passed: Future[HandedOn | None] = Future()
-                    future = pool.submit(_run_one, network, group, handed_on, passed)
+                    taken = _done(None) if group.begins_section else handed_on
+                    future = pool.submit(_run_one, network, group, taken, passed)
                     pending.append(_Pending(group.subject, future, sum(image.nbytes for image in group.images)))
                     for each in pending:
                         each.beside = max(each.beside, len(pending))
@@ -112,6 +112,12 @@ def _run_beside(
                 raise failure
             else:
                 return
+
+
+def _done(handed_on: HandedOn | None) -> Future[HandedOn | None]:
+    future: Future[HandedOn | None] = Future()
+    future.set_result(handed_on)
+    return future
 
 
 def _run_one(

@@ -15,6 +15,10 @@ from tfcseg.media.frames import Frame, Image
 MOST_FRAMES = 500
 """Of one picture: it is computed anew after so many, so that a still hour does not fill the memory with its frames."""
 
+SECTION_PARTS = 4
+"""Parts of a section: what keyframes hand on ends with it, so that several workers can share a video. Half a minute, after
+which little would be left of it anyway."""
+
 _SAMPLED_ROWS = 16
 
 
@@ -59,3 +63,8 @@ def is_shown_by(shown: list[Frame], frame: Frame, part_frames: int | None) -> bo
 def begins_part(frame: Frame, part_frames: int | None) -> bool:
     """Whether a part of the results begins with ``frame``."""
     return part_frames is not None and frame.index % part_frames == 0
+
+
+def begins_section(frame: Frame, part_frames: int | None) -> bool:
+    """Whether a section begins with ``frame``."""
+    return part_frames is not None and frame.index % (SECTION_PARTS * part_frames) == 0

@@ -18,7 +18,7 @@ from tfcseg.errors import UsageError, in_python_words
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.inference.options import checked_options
-from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
+from tfcseg.inference.repeats import begins_part, begins_section, is_shown_by, pictures
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, Image
@@ -127,11 +127,11 @@ def segment_with(
 
 def segment_frames(
     frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None = None, part_frames: int | None = None
-) -> Iterator[SegmentedFrame]:
+) -> Generator[SegmentedFrame, None, None]:
     """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on.
 
     Intervals count pictures: a frame that shows the one before again has no part in them. Each part of ``part_frames``
-    begins with an interval.
+    begins with an interval, and each span of parts takes nothing over from the frames before it.
     """
     if network.options.latency == "low":
         yield from _stream(frames, network, before, part_frames)
@@ -162,8 +162,13 @@ def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) 
 
 
 def _group(pictures: list[list[Frame]], part_frames: int | None) -> Group[list[list[Frame]]]:
-    begins = begins_part(pictures[0][0], part_frames)
-    return Group([frames[0].image for frames in pictures], pictures, begins_part=begins)
+    first = pictures[0][0]
+    return Group(
+        [frames[0].image for frames in pictures],
+        pictures,
+        begins_part=begins_part(first, part_frames),
+        begins_section=begins_section(first, part_frames),
+    )
 
 
 def _stream(
@@ -180,7 +185,9 @@ def _stream(
             yield _joined(network.labels, shown[-1], result, is_computed=False)
             continue
         if result is None or begins_part(frame, part_frames):
-            results = network.stream((images.popleft() for _ in count()), before if result is None else result.carried)
+            taken = before if result is None else result.carried
+            taken = None if begins_section(frame, part_frames) else taken
+            results = network.stream((images.popleft() for _ in count()), taken)
         images.append(frame.image)
         shown, result = [frame], next(results)
         yield _joined(network.labels, frame, result)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
+from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
@@ -36,9 +38,21 @@ from tfcseg.runs.resuming import go_on, identify, refuse_finished, refuse_other_
 from tfcseg.runs.state import Identity, RunState, unfinished_frames
 from tfcseg.runs.summary import build_report
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.loading import LoadedModel, open_model
+from tfcseg.weights.loading import LoadedModel
+from tfcseg.weights.on_demand import ModelOnDemand, on_demand
 
 Progress = Callable[[SegmentedFrame, VideoInfo], None]
+Segment = Callable[
+    [Iterator[Frame], IntervalNetwork, "HandedOn | None", int, VideoInfo], Generator[SegmentedFrame, None, None]
+]
+"""Segments frames as `segment_frames` does; the last argument says what they are of."""
+
+
+def segment_here(
+    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None, part_frames: int, info: VideoInfo
+) -> Generator[SegmentedFrame, None, None]:
+    """Segment frames in this process."""
+    return segment_frames(frames, network, before, part_frames)
 
 
 @overload
@@ -72,6 +86,7 @@ def run(
     results: ResultOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    skip_finished: bool = False,
     allow_network: bool = False,
     on_frame: Progress = lambda frame, info: None,
     **options: Any,
@@ -86,7 +101,9 @@ def run(
     ``frame_rate`` is that of a folder of images.
     ``allow_network`` lets ``source`` be an http or https address. Any failure raises a TfcsegError with one line;
     videos and reports then exist complete or not at all, masks and rows of finished frames stay, and with ``resume``
-    the same call goes on from there. FinishedError, which is no failure, if there is nothing left to resume.
+    the same call goes on from there. FinishedError, which is no failure, if there is nothing left to resume. With
+    ``skip_finished`` it comes, before a model is loaded, for a run that is finished; OutputError for one of other
+    settings, unless ``overwrite`` replaces it.
     """
     inference, written = sort_options("run", options, InferenceOptions, ResultOptions)
     wanted = RunOptions(
@@ -98,6 +115,7 @@ def run(
         results=replace(results or ResultOptions(), **written),
         overwrite=overwrite,
         resume=resume,
+        skip_finished=skip_finished,
         allow_network=allow_network,
     )
     if isinstance(source, str | Path):
@@ -115,14 +133,15 @@ def _run_all(
 ) -> dict[str, Report]:
     """Every source that ``names`` stand for; BatchError at the end if some failed."""
     found = replace(find_inputs(names), is_batch=True)
-    loaded = open_model(model, options.device, allow_network=options.allow_network)
+    shared = on_demand(model, options.device, allow_network=options.allow_network)
+    check_model(shared, options)
     reports: dict[str, Report] = {}
     failures: dict[str, TfcsegError] = {}
     folders = output_folders(found, Path(output) if output is not None else None, resume=options.resume)
     for source, folder in zip(found.sources, folders, strict=True):
         try:
             with in_python_words():
-                reports[source] = run_video(source, folder, loaded, options, on_frame)
+                reports[source] = run_video(source, folder, shared, options, on_frame)
         except FinishedError:
             continue
         except TfcsegError as error:
@@ -135,28 +154,51 @@ def _run_all(
 def run_video(
     source: str | Path,
     output: str | Path | None,
-    model: str | Path | LoadedModel,
+    model: str | Path | LoadedModel | ModelOnDemand,
     options: RunOptions,
     on_frame: Progress = lambda frame, info: None,
+    *,
+    segment: Segment = segment_here,
 ) -> Report:
-    """`run` with all that it can be told in one object."""
+    """`run` with all that it can be told in one object; ``segment`` is who segments the frames."""
     started_s = time.perf_counter()
     options.check(source)
     folder = Path(output) if output is not None else default_output(source)
+    shared = on_demand(model, options.device, allow_network=options.allow_network)
+    if options.skip_finished:
+        _refuse_finished(OutputDir(folder), source, shared, options)
     with (
         claimed_output(folder, inputs=[source], overwrite=options.overwrite or options.resume) as out,
-        _prepared(out, source, model, options) as job,
+        _prepared(out, source, shared, options) as job,
     ):
         if not options.resume:
             out.remove_results()  # not before it is sure that there will be others
         is_new = RunState(out.state).identity() is None and not out.results()
         try:
-            return _run_in(out, job, options, on_frame, started_s)
+            return _run_in(out, replace(job, segment=segment), options, on_frame, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
             elif RunState(out.state).identity() is None:  # nobody could continue it
                 RunState(out.state).clear()
+            raise
+
+
+def check_model(model: ModelOnDemand, options: RunOptions) -> None:
+    """Load what runs need of the model, so that an unusable one is told once and not for every input."""
+    _ = model.known if options.skip_finished else model.loaded
+
+
+def _refuse_finished(out: OutputDir, source: str | Path, model: ModelOnDemand, options: RunOptions) -> None:
+    """FinishedError if the same run is finished; OutputError if another one is that must not be replaced."""
+    if not os.path.lexists(out.path):
+        return
+    chosen = checked_options(model.known, options.inference)
+    identity = identify(source, model.known, chosen, options.results, options.range_s, options.frame_rate)
+    try:
+        refuse_finished(out, identity)
+    except OutputError:
+        if not options.overwrite:
             raise
 
 
@@ -169,14 +211,13 @@ class _Job:
     compile_s: float | None
     identity: Identity | None
     frames: FrameSource
+    segment: Segment = segment_here
 
 
 @contextmanager
-def _prepared(
-    out: OutputDir, source: str | Path, model: str | Path | LoadedModel, options: RunOptions
-) -> Iterator[_Job]:
+def _prepared(out: OutputDir, source: str | Path, model: ModelOnDemand, options: RunOptions) -> Iterator[_Job]:
     """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
-    loaded = open_model(model, options.device, allow_network=options.allow_network)
+    loaded = model.loaded
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
     options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
     identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
@@ -200,12 +241,12 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
         loaded.labels,
         options.range_s,
         length,
-        has_groups=network.options.latency == "normal",
+        has_groups=network.options.latency == "normal" and job.segment is segment_here,
         carries=network.options.carries,
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
-        _process(frames, network, writer, on_frame)
+        _process(job, writer, on_frame)
         facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
         report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
@@ -234,8 +275,9 @@ def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
     return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
 
 
-def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress) -> None:
+def _process(job: _Job, writer: ResultWriter, on_frame: Progress) -> None:
     """All frames through the network and to the ``writer``, which finishes its files, or drops what is unfinished."""
+    frames = job.frames
     with ExitStack() as stack:
         stack.callback(writer.abort)  # after a complete close there is nothing left to abort
         read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
@@ -243,7 +285,8 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
         stack.callback(writer.stop)
-        segmented = stack.enter_context(closing(segment_frames(read, network, writer.carried, writer.part_frames)))  # type: ignore[type-var]
+        found = job.segment(read, job.network, writer.carried, writer.part_frames, frames.info)
+        segmented = stack.enter_context(closing(found))
         _write_all(segmented, writer, thread, frames.info, on_frame)
         writer.close()
 

@@ -23,14 +23,14 @@ from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import Checkpoint, Identity, RunState, difference
 from tfcseg.runs.summary import option_facts
-from tfcseg.weights.loading import LoadedModel
+from tfcseg.weights.on_demand import Known
 
 logger = logging.getLogger(__name__)
 
 
 def identify(
     source: str | Path,
-    model: LoadedModel,
+    model: Known,
     options: InferenceOptions,
     results: ResultOptions,
     range_s: tuple[float | None, float | None],
@@ -115,7 +115,7 @@ def _refuse_difference(out: OutputDir, recorded: Identity, wanted: Identity) -> 
     found = difference(recorded, wanted)
     if found is not None:
         raise OutputError(
-            f"{str(out.path)!r} holds a run that cannot be resumed: {found}; use the same or --overwrite to start again"
+            f"{str(out.path)!r} holds another run: {found}; use the same settings or --overwrite to start again"
         )
 
 

@@ -1,0 +1,124 @@
+"""Runs on the workers of a Ray cluster: several videos at a time, or one by all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.inference.repeats import SECTION_PARTS
+from tfcseg.media.ffmpeg import is_address
+from tfcseg.media.parts import PART_FRAMES
+from tfcseg.media.reader import probe
+from tfcseg.runs.batch import Outcome, run_input
+from tfcseg.runs.options import RunOptions
+from tfcseg.runs.pipeline import Progress, check_model
+from tfcseg.runs.sections import SectionSegmenter
+from tfcseg.runs.state import unfinished_frames
+from tfcseg.weights.on_demand import ModelOnDemand
+from tfcseg.workers import WorkerOptions, Workers, ray_workers
+
+_LEAST_SECTIONS = 2
+"""Spans that a video has at least for several workers to share it."""
+
+
+class _Job(Protocol):
+    def do(self, model: ModelOnDemand) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """A whole video for one worker."""
+
+    source: str
+    folder: Path
+    options: RunOptions
+
+    def do(self, model: ModelOnDemand) -> Outcome:
+        """Run it."""
+        return run_input(self.source, self.folder, model, self.options)
+
+    def again(self) -> RunJob:
+        """The same after a worker died over it: what it has saved is gone on with."""
+        if unfinished_frames(self.folder) is None:
+            return self
+        return replace(self, options=replace(self.options, resume=True, overwrite=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _PlaceJob:
+    """Asks where a worker's network runs, and in which precision."""
+
+    def do(self, model: ModelOnDemand) -> tuple[torch.device, torch.dtype]:
+        return model.loaded.device, model.loaded.precision
+
+
+def _make(model: str, options: RunOptions) -> Any:
+    """What a worker does: jobs, with a model that is loaded once."""
+    shared = ModelOnDemand(model, options.device, allow_network=options.allow_network)
+    return lambda job: job.do(shared)
+
+
+def run_on_ray(
+    places: Sequence[tuple[str, Path]],
+    model: str,
+    options: RunOptions,
+    workers: WorkerOptions,
+    on_frame: Progress = lambda frame, info: None,
+) -> Iterator[Outcome]:
+    """Run each source in its folder on a cluster; outcomes as they come.
+
+    If there are fewer inputs than workers, all share each of the long ones, one after the other.
+    """
+    for source, _ in places:
+        if source == "-":
+            raise UsageError("-: a stream can be read only once, here; --ray takes files")
+    check_model(ModelOnDemand(model, options.device, allow_network=options.allow_network), options)
+    uses_gpu = options.device.device == "auto" or options.device.device.startswith("cuda")
+    with ray_workers(workers, partial(_make, model, options), uses_gpu=uses_gpu) as crew:
+        shared = [place for place in places if len(places) < len(crew) and _is_long(place[0], options)]
+        alone = [place for place in places if place not in shared]
+        started_s = time.monotonic()
+        jobs = [RunJob(source, folder, options) for source, folder in alone]
+        for number, found in crew.each(jobs, RunJob.again):
+            if isinstance(found, TfcsegError):
+                source, folder = alone[number]
+                found = Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, error=found)
+            yield found
+        for source, folder in shared:
+            yield _run_shared(crew, source, folder, model, options, on_frame)
+
+
+def _is_long(source: str, options: RunOptions) -> bool:
+    """Whether several workers can share a video."""
+    if is_address(source) or options.inference.latency == "low" or options.inference.compile:
+        return False
+    with suppress(TfcsegError):
+        info = probe(source)
+        frames = info.frames_declared or 0
+        if options.end_s is not None:
+            frames = min(frames, int(options.end_s * info.frame_rate))
+        frames -= int((options.start_s or 0) * info.frame_rate)
+        return frames > (_LEAST_SECTIONS - 1) * SECTION_PARTS * PART_FRAMES
+    return False
+
+
+def _run_shared(
+    crew: Workers[Any], source: str, folder: Path, model: str, options: RunOptions, on_frame: Progress
+) -> Outcome:
+    """Run one video here, and its network on all workers."""
+    started_s = time.monotonic()
+    try:
+        (found,) = crew.in_order([_PlaceJob()])
+        loaded = ModelOnDemand(model, replace(options.device, device="cpu", precision="fp32")).loaded
+        there = ModelOnDemand(replace(loaded, device=found[0], precision=found[1]))
+    except TfcsegError as error:
+        return Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, error=error)
+    return run_input(source, folder, there, options, on_frame, segment=SectionSegmenter(crew, source, options))
