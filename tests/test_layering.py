@@ -96,4 +96,6 @@ def test_segment_loads_no_more_than_it_uses():
     loaded = {name for name in modules_after("import tfcseg; tfcseg.segment") if name.startswith("tfcseg.")}
     rooms = {room_of(name) for name in loaded}
     assert rooms == {"", "labels", "media", "model", "weights", "drawing", "inference"}
-    assert {name for name in loaded if name.startswith("tfcseg.media.")} == {"tfcseg.media.frames"}
+    assert {name for name in loaded if name.startswith("tfcseg.media.")} == {
+        f"tfcseg.media.{name}" for name in ("frames", "source", "fingerprint")
+    }

@@ -171,7 +171,7 @@ def ray_workers(
     ``make`` is called in each, and returns the function that does its jobs. UsageError if Ray is not installed, the
     cluster is not there, or is too small for a worker.
     """
-    ray = _connected(options)
+    ray, is_ours = _connected(options)
     try:
         count, needs = _shares(ray.nodes(), options, uses_gpu=uses_gpu)
         actor = ray.remote(_Worker).options(**needs)
@@ -179,15 +179,18 @@ def ray_workers(
         logger.info("%d workers, each with %s", count, needs)
         yield Workers(start, count)
     finally:
-        ray.shutdown()
+        if is_ours:
+            ray.shutdown()
 
 
-def _connected(options: WorkerOptions) -> Any:
-    """Connect to the cluster, or start one; returns Ray's module."""
+def _connected(options: WorkerOptions) -> tuple[Any, bool]:
+    """Ray's module, connected to a cluster that may have been started for this, and whether it was not before."""
     try:
         import ray
     except ImportError:
         raise UsageError("--ray needs Ray; install it with: pip install 'tfcseg[ray]'") from None
+    if ray.is_initialized():
+        return ray, False
     common = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
     is_main = threading.current_thread() is threading.main_thread()
     on_term = signal.getsignal(signal.SIGTERM)  # Ray takes it
@@ -203,7 +206,7 @@ def _connected(options: WorkerOptions) -> Any:
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, on_term)
-    return ray
+    return ray, True
 
 
 def _shares(

@@ -63,7 +63,7 @@ def work(tmp_path_factory):
     write_teacher(folder / "teachers" / "colours.tflite")
     still = (paint([["blue"], ["green"]]), paint_mask([[2], [1]]))
     write_stills(folder / "facades" / "test", {name: index for index, name in enumerate(FACADES8, start=1)}, [still])
-    shutil.copy(ROOT / "assets" / "tfc-lite0.safetensors", folder / "best.safetensors")
+    shutil.copy(ROOT / "assets" / "tfc-lite0.safetensors", folder / "my.safetensors")
     build_reference("b0", embed_dim=16).save_pretrained(folder / "segformer-b0")
     return folder
 
@@ -99,6 +99,24 @@ def test_help_shows_the_example_unbroken(name, monkeypatch):
         assert any(line in printed for printed in shown.stdout.splitlines()), line
 
 
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_shows_every_name_whole_on_80_columns(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = call(*name.split(), "--help").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    names = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", shown)
+    for option in COMMANDS[name].params:
+        if option.param_type_name == "option":
+            assert {*option.opts, *option.secondary_opts} <= set(names)
+
+
+@pytest.mark.parametrize("group", ["", "research"])
+def test_summaries_of_commands_are_whole_on_80_columns(group, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = call(*group.split(), "--help").stdout
+    assert "..." not in shown.split("Commands:")[1]
+
+
 def test_no_arguments_show_the_help():
     done = call()
     assert (done.returncode, done.stderr) == (2, "")
@@ -122,7 +140,7 @@ def weights(tmp_path_factory):
     ("line", "said"),
     [
         ("rum", "no command 'rum'; did you mean run?"),
-        ("xyzzy", "no command 'xyzzy'; there are run, compare, eval"),
+        ("xyzzy", "no command 'xyzzy'; there are run, models, doctor"),
         ("run CLIP --mdoe tfc", "no such option --mdoe; did you mean --mode"),
         ("run CLIP --mode tcf", "no mode 'tcf'; did you mean tfc?"),
         ("run CLIP --mode TCF", "no mode 'TCF'; did you mean tfc?"),

@@ -28,8 +28,8 @@ from tfcseg.errors import FinishedError, OutputError, UsageError
 from tfcseg.media import parts as video_parts
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import VideoWriter, open_frames, read_frames
+from tfcseg.media.source import Source
 from tfcseg.report import FrameTable
-from tfcseg.runs.fingerprint import fingerprint
 from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER, folder_lock
 from tfcseg.runs.journal import Journal
 from tfcseg.runs.result_options import ResultOptions
@@ -610,6 +610,9 @@ def test_parts_hold_whole_intervals(monkeypatch, interval, frames):
 
 
 def test_fingerprints_follow_the_content(tmp_path):
+    def fingerprint(given):
+        return Source.of(given).fingerprint()
+
     path = tmp_path / "video.bin"
     data = bytearray(np.random.default_rng(0).bytes(5 << 20))
     path.write_bytes(data)

@@ -20,6 +20,7 @@ from tfcseg.inference.options import checked_options, in_mode
 from tfcseg.inference.segment import segment_with
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Image
+from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, load_model, resolve_device, resolve_precision
@@ -64,8 +65,8 @@ class Request:
                 raise UsageError(f"no part {part!r}; there are {', '.join(PARTS)}")
         if not self.parts:
             raise UsageError(f"nothing is left to measure; name one or more of {', '.join(PARTS)}")
-        if self.video is not None and str(self.video) == "-":
-            raise UsageError("a stream can be read only once, but every round reads the clip; save it to a file")
+        if self.video is not None:
+            Source.of(self.video).check_readable_again("every round reads the clip")
         if self.updated_fraction is not None and self.inference.threshold is not None:
             raise UsageError("a threshold and a fraction of points to choose it by exclude each other; give one")
         if self.updated_fraction is not None and not 0 <= self.updated_fraction <= 1:

@@ -14,25 +14,25 @@ import typer
 
 from tfcseg.allocator import keep_freed_memory
 from tfcseg.cli import bench, compare, convert, doctor, evaluate, models, research, run, train
-from tfcseg.cli.program import Program
+from tfcseg.cli.program import Command, Program
 from tfcseg.machine import set_default_threads
 
 app = typer.Typer(
     name="tfcseg",
     cls=Program,
-    help="Stable, fast semantic segmentation of any video (Temporal Feature Correlation, AAAI 2024).",
+    help="Steady, fast semantic segmentation of any video. Try: tfcseg run VIDEO",
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
-app.command("run")(run.command)
-app.command("compare")(compare.command)
-app.command("eval")(evaluate.command)
-app.command("models")(models.command)
-app.command("convert")(convert.command)
-app.command("bench")(bench.command)
-app.command("doctor")(doctor.command)
-app.command("train")(train.command)
+app.command("run", cls=Command)(run.command)
+app.command("models", cls=Command)(models.command)
+app.command("doctor", cls=Command)(doctor.command)
+app.command("compare", cls=Command)(compare.command)
+app.command("eval", cls=Command)(evaluate.command)
+app.command("bench", cls=Command)(bench.command)
+app.command("convert", cls=Command)(convert.command)
+app.command("train", cls=Command)(train.command)
 app.add_typer(research.app, name="research")
 
 

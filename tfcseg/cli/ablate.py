@@ -43,7 +43,7 @@ def command(
     rows: Annotated[
         list[str] | None,
         typer.Option(
-            help="Rows to compute, e.g. [bold]image,reuse,tfc[/].",
+            help="Rows to compute, e.g. image,reuse,tfc.",
             show_default="all",
             callback=list_of("row", _row_names),
             autocompletion=options.completing(_row_names),
@@ -56,7 +56,7 @@ def command(
     settings: Annotated[
         str,
         typer.Option(
-            help="Whose correlation, interval, keyframe position and threshold: [bold]paper[/] or [bold]model[/].",
+            help="Whose correlation, interval, keyframe position and threshold: paper or model.",
             callback=one_of("settings", _SETTINGS),
             autocompletion=options.completing(lambda: _SETTINGS),
         ),
@@ -74,9 +74,9 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Leave out or replace the steps of TFC one by one: mIoU, VC and updated points, beside the paper's numbers.
+    """Leave out or replace the steps of TFC one by one.
 
-    Also says how well the similarity tells what changed.
+    Prints mIoU, VC and updated points beside the paper's numbers, and how well the similarity predicts changes.
 
     Example: tfcseg research ablate VSPW_480p --rows image,tfc -o ablation.json
     """

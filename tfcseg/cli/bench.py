@@ -43,8 +43,7 @@ def command(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="Measure random weights of this backbone: [bold]mit_b0[/] … [bold]mit_b5[/], "
-            "[bold]efficientnet_lite0[/].",
+            help="Measure random weights of this backbone: mit_b0 … mit_b5, efficientnet_lite0.",
             show_default=False,
         ),
     ] = None,
@@ -66,8 +65,7 @@ def command(
     scaling: Annotated[
         str | None,
         typer.Option(
-            help="Measure and plot whole runs while this grows instead: [bold]length[/], [bold]resolution[/] or "
-            "[bold]classes[/].",
+            help="Measure and plot whole runs while this grows instead: length, resolution or classes.",
             show_default=False,
         ),
     ] = None,
@@ -92,7 +90,9 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Measure speed: ours frame by frame and with TFC, and SegFormer as transformers runs it if that is installed.
+    """Measure speed, memory and limits of this machine.
+
+    Takes turns with tfcseg frame by frame, tfcseg with TFC, and, if transformers is installed, plain SegFormer.
 
     Example: tfcseg bench assets/demo.mp4 --only stages --frames 3 --rounds 1
     """

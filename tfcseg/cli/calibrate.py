@@ -40,7 +40,9 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Fit a model's temperature on labelled stills that it did not learn from, and report the calibration error.
+    """Calibrate a model's confidence on labelled photos.
+
+    Fits its temperature on photos that it was not trained on, and reports the calibration error.
 
     Example: tfcseg research calibrate facades/test -o c.safetensors
     """

@@ -47,7 +47,7 @@ def command(
     modes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Modes to compare, also with a correlation of their own: [bold]tfc-paper[/], [bold]tfc-aligned[/].",
+            help="Modes to compare, also with a correlation of their own: tfc-paper, tfc-aligned.",
             show_default=",".join(_MODES),
             callback=list_of("mode", lambda: MODE_VARIANTS),
             autocompletion=options.completing(lambda: MODE_VARIANTS),
@@ -56,7 +56,7 @@ def command(
     intervals: Annotated[
         list[str] | None,
         typer.Option(
-            help="Draw the trade-off over these keyframe intervals, e.g. [bold]2,4,8[/].",
+            help="Draw the trade-off over these keyframe intervals, e.g. 2,4,8.",
             show_default=False,
             callback=whole_numbers,
         ),
@@ -96,7 +96,9 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Run the same weights in several modes and compare them: speed, stability, GFLOPs, pictures; scores with VSPW.
+    """Compare the same weights with and without TFC.
+
+    Reports speed, stability, GFLOPs and pictures; on a VSPW folder also scores.
 
     Example: tfcseg compare assets/demo.mp4 --end 0.5 --size 160 -o comparison
     """
@@ -119,7 +121,7 @@ def command(
         compare: Callable[..., Comparison] = (
             partial(compare_dataset, scope=Scope(split, cast("VcProtocol", protocol), label_map, limit, skip_bad))
             if is_dataset
-            else partial(compare_video, start_s=start, end_s=end)
+            else partial(compare_video, start_s=start, end_s=end, allow_network=allow_network)
         )
         result = compare(
             source,
@@ -158,6 +160,7 @@ def _draw_frames(
             start_s=given["start"],
             device=device,
             overwrite=given["overwrite"],
+            allow_network=given["allow_network"],
             on_frame=lambda done, total: on_progress("segmenting", done, total),
             inference=inference,
         )

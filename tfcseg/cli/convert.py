@@ -34,7 +34,7 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Write a published SegFormer as a weights file of tfcseg's: one file that needs nothing beside it.
+    """Write a published SegFormer as one weights file.
 
     Example: tfcseg convert segformer-b0 segformer-b0.safetensors
     """

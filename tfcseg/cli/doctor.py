@@ -20,9 +20,11 @@ _COLOURS = {"ok": "green", "note": "yellow", "broken": "bold red"}
 
 
 def command(as_json: options.Json = False, verbose: options.Verbose = False, log_file: options.LogFile = None) -> None:
-    """Examine this installation: libraries, ffmpeg, GPU, precision, weights, and a short run of everything.
+    """Check this installation and say what to do.
 
-    Exit code 1 if something that is needed does not work.
+    Looks at libraries, ffmpeg, GPU, precision and weights, and makes a short test run.
+
+    Exit code 1 if anything that is required does not work.
 
     Example: tfcseg doctor
     """

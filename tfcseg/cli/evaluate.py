@@ -76,9 +76,11 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Score a model on a VSPW folder: mIoU, wIoU, video consistency (VC), flow consistency, speed.
+    """Score a model, or a program's masks, on a VSPW folder.
 
-    Under torchrun the processes share the videos. Exit code 1 if data was missing, unless --skip-bad.
+    Scores: mIoU, wIoU, video consistency (VC), flow consistency, speed.
+
+    Under torchrun, processes share the videos. Exit code 1 if data was missing, unless --skip-bad is given.
 
     Example: tfcseg eval VSPW_480p -o scores
     """

@@ -35,7 +35,9 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Fit how much more often than by chance positions that look alike have one label, for --sides both.
+    """Fit a model's evidence curve for --sides both.
+
+    The curve says how much more often than by chance two positions of a given similarity have the same label.
 
     Example: tfcseg research fit-evidence assets/demo.mp4 -o fitted.safetensors
     """

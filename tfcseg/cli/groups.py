@@ -32,7 +32,8 @@ def grouped(command: _Command) -> _Command:
         group, fields, default_text = _fields(parameter.annotation)
         if fields:
             groups[parameter.name] = group, fields
-            parameters += [_parameter(field, default_text) for field in fields]
+            heading = f"{group.__name__.removesuffix('Options')} options"
+            parameters += [_parameter(field, default_text, heading) for field in fields]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
@@ -67,13 +68,14 @@ def _fields(annotation: Any) -> tuple[Any, list[Declared], str]:
     return annotation, fields, wanted.default_text
 
 
-def _parameter(field: Declared, default_text: str) -> inspect.Parameter:
+def _parameter(field: Declared, default_text: str, heading: str) -> inspect.Parameter:
     option, kind, default = field.option, field.type, field.default
-    settings: dict[str, Any] = {"help": option.help}
+    settings: dict[str, Any] = {"help": option.help, "rich_help_panel": heading}
     if option.default_text or default is THE_MODELS:
         settings["show_default"] = option.default_text or default_text
     if option.choices:
         settings["callback"] = one_of(field.name.replace("_", " "), option.choices)
+        settings["metavar"] = "|".join(option.choices)
     if option.choices or option.suggestions:
         settings["autocompletion"] = completing(lambda: option.choices or option.suggestions)
     flags = option.flags

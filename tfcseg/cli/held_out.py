@@ -68,9 +68,10 @@ def stills(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Score models and their teachers on labelled stills, all on the same classes.
+    """Score models and their teachers on labelled photos.
 
-    Classes are matched by the built-in tables for COCO, MSRC, LabelMe facades, VSPW, ADE20K, Cityscapes and VOC.
+    All are scored on the same classes, matched by the built-in tables for COCO, MSRC, LabelMe facades, VSPW, ADE20K,
+    Cityscapes and VOC.
 
     Example: tfcseg research stills facades/test --teachers teachers
     """
@@ -101,7 +102,7 @@ def clips(
     modes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Modes, also with a correlation of their own: [bold]tfc-paper[/], [bold]tfc-aligned[/]; the others "
+            help="Modes, also with a correlation of their own: tfc-paper, tfc-aligned; the others "
             "are compared with the first.",
             show_default="image,tfc",
             callback=list_of("mode", lambda: MODE_VARIANTS),
@@ -119,9 +120,9 @@ def clips(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Measure how steady labels are on unlabelled clips, mode against mode.
+    """Measure how steady labels are on unlabelled clips.
 
-    Flow consistency, label change, and VC by teachers' labels.
+    Compares modes by flow consistency, label change, and VC with the teachers' labels as ground truth.
 
     Example: tfcseg research clips assets/demo.mp4 --max-frames 6 -t teachers
     """

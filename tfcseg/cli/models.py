@@ -38,7 +38,7 @@ def command(
     allow_network: options.AllowNetwork = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the shipped models, or what one of them knows: classes, size, licence, and what was measured.
+    """List the shipped models, or describe one: classes, scores.
 
     Example: tfcseg models default
     """

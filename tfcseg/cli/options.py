@@ -107,7 +107,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A shipped model (see [bold]tfcseg models[/]), a weights file, or any SegFormer: a Hugging Face folder, a "
+        help="A shipped model (see tfcseg models), a weights file, or any SegFormer: a Hugging Face folder, a "
         ".pth or .safetensors file, or ORG/NAME[@REVISION].",
         autocompletion=completing(model_names),
         callback=on_disk,
@@ -123,23 +123,27 @@ Start = Annotated[
 ]
 End = Annotated[float | None, typer.Option(help="Stop before this time of the video.", parser=seconds, metavar="TIME")]
 MeasureFlowConsistency = Annotated[
-    bool, typer.Option(help="Measure flow consistency (optical flow), which takes longer than all other scores.")
+    bool, typer.Option(help="Measure flow consistency (optical flow), the slowest of the scores.")
 ]
 Protocol = Annotated[
     str,
     typer.Option(
-        help="How VC is counted: [bold]vspw[/] (as published) or [bold]strict[/] (right, void left out).",
+        help="How VC is computed: vspw (as published) or strict (labels must be right; void is left out).",
         callback=one_of("protocol", PROTOCOLS),
         autocompletion=completing(lambda: PROTOCOLS),
     ),
 ]
-Split = Annotated[str, typer.Option(help="List of videos: <split>.txt.")]
+Split = Annotated[str, typer.Option(help="Name of the list of videos, <split>.txt.")]
 LabelMap = Annotated[
     Path | None,
-    typer.Option(help='JSON {"model class": "data set class", …}.', show_default="built in, by the classes' names"),
+    typer.Option(
+        help='JSON file {"model class": "data set class", …}.', show_default="built in, by the classes' names"
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Score the first videos only.", show_default="all")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, list and accept what is damaged or missing.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Skip damaged or missing data instead of failing, and list it.")
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -153,10 +157,10 @@ Output = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; warnings and errors only.")]
-ResultOnly = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: the result only.")]
+ResultOnly = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes; the result only.")]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Say on stderr what is decided, and why.", callback=_explain_decisions),
+    typer.Option("--verbose", "-v", help="Explain decisions on stderr.", callback=_explain_decisions),
 ]
 LogFile = Annotated[
     Path | None,

@@ -10,7 +10,7 @@ import sys
 from typing import Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tfcseg.cli.console import print_error
 from tfcseg.errors import Interrupted, TfcsegError, UsageError
@@ -19,6 +19,23 @@ from tfcseg.spelling import hint
 # typer uses click's exceptions or, in later versions, its own copy of them: this is their usage error in either case.
 _TyperUsageError = cast("type[Exception]", typer.BadParameter.__base__)
 logger = logging.getLogger(__name__)
+
+
+class Command(TyperCommand):
+    """A command whose help lists its options under headings, with every name whole on narrow terminals, too."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then the options under the heading of their group."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            default = "Arguments" if isinstance(param, TyperArgument) else "Options"
+            record = param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(param, "rich_help_panel", None) or default, []).append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 class Program(TyperGroup):

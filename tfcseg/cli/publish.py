@@ -29,11 +29,13 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Measure a trained model on a VSPW folder, write the numbers into its card and add it to a registry.
+    """Measure a trained model and add it to a registry.
+
+    The scores are measured on a VSPW folder and go into the model's card.
 
     Options such as --correlation become the published model's defaults.
 
-    Example: tfcseg research publish best.safetensors --name m --measure VSPW_480p
+    Example: tfcseg research publish my.safetensors --name m --measure VSPW_480p
     """
     from tfcseg.files import claimed_files
     from tfcseg.research.publishing import check_registry, measure, publish

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False),
+    typer.Argument(
+        metavar="INPUT", help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False
+    ),
 ]
 
 
@@ -45,11 +47,12 @@ def command(
     inputs: Inputs = None,
     input_list: Annotated[
         str | None,
-        typer.Option("--inputs", help="Also the inputs that this file or stdin (-) lists, one a line.", metavar="FILE"),
+        typer.Option(
+            "--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"
+        ),
     ] = None,
     output: options.Output = None,
     model: options.Model = "default",
-    inference: InferenceOptions,
     start: options.Start = None,
     end: options.End = None,
     fps: Annotated[
@@ -61,19 +64,17 @@ def command(
             metavar="RATE",
         ),
     ] = None,
-    results: Annotated[ResultOptions, Without("classes")],
     classes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Draw these classes only, e.g. [bold]person,car[/].",
+            help="Draw these classes only, e.g. person,car.",
             show_default="all",
             autocompletion=options.completing(options.class_names),
         ),
     ] = None,
-    device: DeviceOptions,
     overwrite: options.Overwrite = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
+        bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")
     ] = False,
     workers: WorkerOptions,
     skip_finished: Annotated[
@@ -88,7 +89,7 @@ def command(
         bool,
         typer.Option(
             "--allow-network",
-            help="Also read INPUTs that are http:// or https:// addresses, and models ORG/NAME.",
+            help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
             is_eager=True,
         ),
     ] = False,
@@ -96,8 +97,11 @@ def command(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
+    results: Annotated[ResultOptions, Without("classes")],
+    inference: InferenceOptions,
+    device: DeviceOptions,
 ) -> None:
-    """Segment videos: overlay video, label masks and a per-frame consistency report.
+    """Segment videos: write overlay, masks and a report.
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
@@ -164,7 +168,7 @@ def _run_all(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *,
         check_model(shared, job)
     for source, folder in places:
         try:
-            with _frame_progress(source, shown=not quiet) as on_frame:
+            with _frame_progress(shown=not quiet) as on_frame:
                 outcome = run_input(source, folder, shared, job, on_frame)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
@@ -223,14 +227,15 @@ def _what_is_kept(folder: Path) -> str:
 
 
 @contextmanager
-def _frame_progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
+def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
     """Progress bar with the speed; yields the callback to give to `run`."""
     started_s = time.monotonic()
     with progress(shown=shown) as on_progress:
 
         def on_frame(frame: Any, info: Any) -> None:
             speed = (frame.index + 1) / max(time.monotonic() - started_s, 1e-3)
-            on_progress(Path(source).name or source, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
+            name = info.source.path.name if info.source.is_on_disk else info.source.name
+            on_progress(name or info.source.name, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
 
         yield on_frame
 

@@ -47,7 +47,7 @@ def command(
     stage: Annotated[
         str | None,
         typer.Option(
-            help="[bold]image[/] (the image network) or [bold]tfc[/] (clips of one interval).",
+            help="image (the image network) or tfc (clips of one interval).",
             show_default="tfc; image with --teachers and without --init",
         ),
     ] = None,
@@ -122,13 +122,14 @@ def command(
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,
 ) -> None:
-    """Train a model; the same command goes on where an interrupted one stopped. Works under torchrun.
+    """Train a model, or continue an interrupted training.
 
-    A first try of a few steps, which shows that everything works; without the numbers the recipe's hold.
+    Works under torchrun. The examples train for a few steps to show that everything works; without those numbers the
+    recipe's own hold.
 
     Example: tfcseg train VSPW_480p -o runs/vspw --steps 2 --batch 1 --crop 64
 
-    Example: tfcseg train photos --teachers teachers -o image --steps 1 --batch 1
+    Example: tfcseg train photos --teachers teachers -o img --steps 1 --batch 1
     """
     from tfcseg.training.processes import FirstProcessError, is_first_process
     from tfcseg.training.request import TrainRequest

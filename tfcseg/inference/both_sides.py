@@ -3,8 +3,8 @@
 Frames are looked at in their order; then it is known which of them are keyframes. A keyframe is finished once all
 keyframes up to ``reach`` frames after it are known, the frames behind it once the next keyframe is finished. So results
 depend neither on how many frames come at once nor on the number of workers, nor on where a run was stopped and went on:
-the first frame of a part is a keyframe, and takes over what those before it hand on. That of a span takes nothing over,
-so that spans can be computed on several machines; the frames before it see it and those after it all the same.
+the first frame of a part is a keyframe, and takes over what those before it hand on. That of a section takes nothing
+over, so that sections can be computed on several machines; the frames before it see it and those after it all the same.
 
 On a processor every worker computes a frame of its own on a share of the cores.
 """

@@ -16,8 +16,8 @@ MOST_FRAMES = 500
 """Of one picture: it is computed anew after so many, so that a still hour does not fill the memory with its frames."""
 
 SECTION_PARTS = 4
-"""Parts of a section: what keyframes hand on ends with it, so that several workers can share a video. Half a minute, after
-which little would be left of it anyway."""
+"""Parts of a section: what keyframes hand on ends with it, so that several workers can share a video. Half a minute,
+after which little would be left of it anyway."""
 
 _SAMPLED_ROWS = 16
 

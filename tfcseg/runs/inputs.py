@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfcseg.errors import InputError, UsageError
-from tfcseg.media.ffmpeg import is_address
-from tfcseg.media.images import IMAGE_SUFFIXES, natural_key
-from tfcseg.runs.outputs import absolute, default_output
+from tfcseg.media.images import natural_key
+from tfcseg.media.source import IMAGE_SUFFIXES, Source
+from tfcseg.runs.outputs import default_output
 from tfcseg.runs.resuming import holds_input
 
 VIDEO_SUFFIXES = frozenset(
@@ -57,10 +57,10 @@ def find_inputs(names: Iterable[str]) -> Inputs:
         if not name:
             raise UsageError("an input is empty: a file, a folder or - is needed")
         for match in _matches(name):
-            sources = _in_folder(match, notes) if Path(match).is_dir() else [match]
+            sources = _in_folder(match, notes) if Source.of(match).kind == "folder" else [match]
             is_batch |= sources != [match]
             for source in sources:
-                other = found.setdefault(_key(source), source)
+                other = found.setdefault(Source.of(source).key, source)
                 if other is not source:
                     notes.append(f"{source}: was named before and is done once")
     return Inputs(tuple(found.values()), is_batch or len(found) > 1, tuple(notes))
@@ -100,7 +100,7 @@ def output_folders(inputs: Inputs, output: Path | None, *, resume: bool) -> list
 
 def _resumable(source: str, own: Sequence[Path], every: Sequence[Path], taken: Sequence[Path]) -> Path:
     """The folder in which a run of ``source`` is; without one, the first of its ``own`` that holds none of another."""
-    held = {folder: holds_input(folder, source) for folder in [own[0], *every] if os.path.lexists(folder)}
+    held = {folder: holds_input(folder, Source.of(source)) for folder in [own[0], *every] if os.path.lexists(folder)}
     mine = (folder for folder, is_mine in held.items() if is_mine and folder not in taken)
     free = (folder for folder in own if held.get(folder) is None)
     return next(mine, None) or next(free, own[0])
@@ -108,7 +108,7 @@ def _resumable(source: str, own: Sequence[Path], every: Sequence[Path], taken: S
 
 def _matches(name: str) -> list[str]:
     """Files that the pattern ``name`` matches; ``name`` itself if a file is called that or nothing matches."""
-    if name == "-" or is_address(name) or os.path.lexists(name) or not glob.has_magic(name):
+    if Source.of(name).kind != "file" or os.path.lexists(name) or not glob.has_magic(name):
         return [name]
     found = glob.glob(name, recursive=True)  # noqa: PTH207  # knows patterns that begin at the root
     return sorted(found, key=natural_key) or [name]
@@ -136,15 +136,10 @@ def _in_folder(folder: str, notes: list[str], *, is_outer: bool = True) -> list[
     return [source for inner in folders for source in _in_folder(inner, notes, is_outer=False)] or [folder]
 
 
-def _key(source: str) -> str:
-    """The same for every way to write a path."""
-    return source if source == "-" or is_address(source) else str(absolute(source))
-
-
 def _names(source: str) -> list[str]:
     """Names for its results: its own, more and more of its path, the same with its suffix, and one that none shares."""
-    path = Path(_key(source))
-    stem = str(default_output(source)).removesuffix("_tfcseg")
+    path = Path(Source.of(source).key)
+    stem = Source.of(source).title
     before = [part for part in path.parts[:-1] if part != path.anchor]
     names = [
         "_".join([*before[len(before) - depth :], name])
@@ -152,4 +147,4 @@ def _names(source: str) -> list[str]:
         for depth in range(len(before) + 1)
     ]
     short = [name for name in dict.fromkeys(names) if name == stem or len(os.fsencode(name)) <= _LONGEST_NAME]
-    return [*short, f"{stem[:64]}-{hashlib.sha256(os.fsencode(_key(source))).hexdigest()[:12]}"]
+    return [*short, f"{stem[:64]}-{hashlib.sha256(os.fsencode(Source.of(source).key)).hexdigest()[:12]}"]

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import torch
 
-from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.errors import TfcsegError
 from tfcseg.inference.repeats import SECTION_PARTS
-from tfcseg.media.ffmpeg import is_address
 from tfcseg.media.parts import PART_FRAMES
 from tfcseg.media.reader import probe
+from tfcseg.media.source import Source
 from tfcseg.runs.batch import Outcome, run_input
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.pipeline import Progress, check_model
@@ -78,8 +78,7 @@ def run_on_ray(
     If there are fewer inputs than workers, all share each of the long ones, one after the other.
     """
     for source, _ in places:
-        if source == "-":
-            raise UsageError("-: a stream can be read only once, here; --ray takes files")
+        Source.of(source).check_readable_again("--ray reads it elsewhere")
     check_model(ModelOnDemand(model, options.device, allow_network=options.allow_network), options)
     uses_gpu = options.device.device == "auto" or options.device.device.startswith("cuda")
     with ray_workers(workers, partial(_make, model, options), uses_gpu=uses_gpu) as crew:
@@ -98,7 +97,7 @@ def run_on_ray(
 
 def _is_long(source: str, options: RunOptions) -> bool:
     """Whether several workers can share a video."""
-    if is_address(source) or options.inference.latency == "low" or options.inference.compile:
+    if not Source.of(source).is_on_disk or options.inference.latency == "low" or options.inference.compile:
         return False
     with suppress(TfcsegError):
         info = probe(source)

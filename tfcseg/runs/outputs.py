@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.files import identity
+from tfcseg.media.source import Given, Source
 from tfcseg.runs.folder_lock import STATE_FOLDER, folder_lock
 from tfcseg.runs.state import RunState, unfinished_frames
 
@@ -153,31 +154,22 @@ def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
         raise OutputError(f"cannot list {str(folder)!r}: {_reason(error)}") from error
 
 
-def default_output(source: str | Path) -> Path:
+def default_output(source: Given) -> Path:
     """``<name>_tfcseg`` in the current folder, without the suffix of a file; ``stdin_tfcseg`` for a stream."""
-    path = absolute(source)
-    name = "stdin" if str(source) == "-" else path.name if path.is_dir() else path.stem
-    return Path(f"{name}_tfcseg")
-
-
-def absolute(path: str | Path) -> Path:
-    """The whole path as it is called: without ``..``, and not what a link of that name leads to."""
-    return Path(os.path.abspath(path))  # noqa: PTH100
+    return Path(f"{Source.of(source).title}_tfcseg")
 
 
 @contextmanager
-def claimed_output(
-    directory: str | Path, *, inputs: Iterable[str | Path], overwrite: bool = False
-) -> Iterator[OutputDir]:
+def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: bool = False) -> Iterator[OutputDir]:
     """Make ``directory`` ready to receive results, or refuse in one line; inside of the block nobody else may use it.
 
-    ``inputs`` are the sources of the run ("-" for stdin is ignored). Raises UsageError if a result would replace one of
-    them, and OutputError if there are results already, if another run writes there, or if it cannot be written.
-    With ``overwrite`` there may be results, which stay until the caller removes them. If the block fails, a folder that
-    was made here and is empty goes again.
+    ``inputs`` are what the run reads on disk. Raises UsageError if a result would replace one of them, and OutputError
+    if there are results already, if another run writes there, or if it cannot be written. With ``overwrite`` there may
+    be results, which stay until the caller removes them. If the block fails, a folder that was made here and is empty
+    goes again.
     """
     output = OutputDir(Path(directory), is_new=not os.path.lexists(directory))
-    _refuse_inputs(output, output.results(), [Path(path) for path in inputs if str(path) != "-"])
+    _refuse_inputs(output, output.results(), inputs)
     try:
         with folder_lock(output.path):
             if not overwrite:

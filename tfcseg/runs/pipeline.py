@@ -23,6 +23,7 @@ from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
+from tfcseg.media.source import Given, Source
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
@@ -57,7 +58,7 @@ def segment_here(
 
 @overload
 def run(
-    source: str | Path,
+    source: Given,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     **options: Any,
@@ -66,7 +67,7 @@ def run(
 
 @overload
 def run(
-    source: Iterable[str | Path],
+    source: Iterable[Given],
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     **options: Any,
@@ -74,7 +75,7 @@ def run(
 
 
 def run(
-    source: str | Path | Iterable[str | Path],
+    source: Given | Iterable[Given],
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     *,
@@ -118,10 +119,10 @@ def run(
         skip_finished=skip_finished,
         allow_network=allow_network,
     )
-    if isinstance(source, str | Path):
+    if isinstance(source, str | Path | int | Source):
         with in_python_words():
             return run_video(source, output, model, wanted, on_frame)
-    return _run_all([str(each) for each in source], output, model, wanted, on_frame)
+    return _run_all([Source.of(each).given for each in source], output, model, wanted, on_frame)
 
 
 def _run_all(
@@ -152,7 +153,7 @@ def _run_all(
 
 
 def run_video(
-    source: str | Path,
+    source: Given,
     output: str | Path | None,
     model: str | Path | LoadedModel | ModelOnDemand,
     options: RunOptions,
@@ -162,13 +163,14 @@ def run_video(
 ) -> Report:
     """`run` with all that it can be told in one object; ``segment`` is who segments the frames."""
     started_s = time.perf_counter()
+    source = Source.of(source, allow_network=options.allow_network)
     options.check(source)
     folder = Path(output) if output is not None else default_output(source)
     shared = on_demand(model, options.device, allow_network=options.allow_network)
     if options.skip_finished:
         _refuse_finished(OutputDir(folder), source, shared, options)
     with (
-        claimed_output(folder, inputs=[source], overwrite=options.overwrite or options.resume) as out,
+        claimed_output(folder, inputs=source.places, overwrite=options.overwrite or options.resume) as out,
         _prepared(out, source, shared, options) as job,
     ):
         if not options.resume:
@@ -189,7 +191,7 @@ def check_model(model: ModelOnDemand, options: RunOptions) -> None:
     _ = model.known if options.skip_finished else model.loaded
 
 
-def _refuse_finished(out: OutputDir, source: str | Path, model: ModelOnDemand, options: RunOptions) -> None:
+def _refuse_finished(out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions) -> None:
     """FinishedError if the same run is finished; OutputError if another one is that must not be replaced."""
     if not os.path.lexists(out.path):
         return
@@ -215,7 +217,7 @@ class _Job:
 
 
 @contextmanager
-def _prepared(out: OutputDir, source: str | Path, model: ModelOnDemand, options: RunOptions) -> Iterator[_Job]:
+def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions) -> Iterator[_Job]:
     """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
     loaded = model.loaded
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))

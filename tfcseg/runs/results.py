@@ -297,7 +297,7 @@ class ResultWriter:
 
     def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
         plan, options = self._plan, self._options
-        sound = None if plan.info.audio is None else Sound(plan.info.path, *plan.range_s)
+        sound = None if plan.info.audio is None else Sound(plan.info.source, *plan.range_s)
         videos = {
             name: PartedVideo(
                 getattr(plan.out, name),

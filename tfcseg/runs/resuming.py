@@ -15,9 +15,9 @@ import torch
 
 from tfcseg.errors import FinishedError, OutputError
 from tfcseg.media.ffmpeg import ffmpeg_path
+from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report import json_object
-from tfcseg.runs.fingerprint import fingerprint
 from tfcseg.runs.outputs import OutputDir
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def identify(
-    source: str | Path,
+    source: Source,
     model: Known,
     options: InferenceOptions,
     results: ResultOptions,
@@ -37,7 +37,7 @@ def identify(
     frame_rate: Fraction | None = None,
 ) -> Identity | None:
     """Everything that decides what a run writes, or None if its source cannot be read a second time."""
-    content = fingerprint(source)
+    content = source.fingerprint()
     if content is None:
         return None
     classes = ", ".join(model.labels.names[index] for index in model.labels.indices(results.classes))
@@ -80,13 +80,13 @@ def refuse_finished(out: OutputDir, identity: Identity | None) -> None:
     raise FinishedError(f"{str(out.path)!r} holds a finished run; there is nothing to resume")
 
 
-def holds_input(folder: Path, source: str | Path) -> bool | None:
+def holds_input(folder: Path, source: Source) -> bool | None:
     """Whether a run in ``folder``, finished or not, is of ``source``; None if there is no run."""
     out = OutputDir(folder)
     recorded = RunState(out.state).identity() or _finished_run(out)
     if recorded is None:
         return False if out.results() else None
-    return recorded.get("input") == fingerprint(source)
+    return recorded.get("input") == source.fingerprint()
 
 
 def go_on(plan: ResultPlan, identity: Identity | None, *, resume: bool) -> Checkpoint | None:

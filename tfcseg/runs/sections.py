@@ -1,8 +1,8 @@
 """One video on several workers: they segment sections of it, and this process draws and writes what they find.
 
 What is said of the frames of a section depends on nothing before it, and on those after it as far as keyframes reach: a
-worker reads these as well. It seeks to its section. Whether it sees there what is seen here, where all frames are decoded
-for drawing, a checksum of every picture tells; if not, it decodes everything before as well.
+worker reads these as well. It seeks to its section. Whether it sees there what is seen here, where all frames are
+decoded for drawing, a checksum of every picture tells; if not, it decodes everything before as well.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, Image, VideoInfo
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
+from tfcseg.media.source import Source
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.options import RunOptions
@@ -82,13 +83,14 @@ class SectionJob:
         skipped = self.first if self.start_s is None else 0
         range_s = {} if self.start_s is None else {"start_s": self.start_s}
         try:
-            source = open_frames(self.source, **(self.options.decoding | range_s))
+            source = Source.of(self.source, allow_network=self.options.allow_network)
+            frames = open_frames(source, **(self.options.decoding | range_s))
         except InputError:  # whoever has read up to here will say why, or has ended
             return []
         packed: list[PackedFrame] = []
-        with source:
-            ahead = most_waiting(source.info.height, source.info.width)
-            with closing(prefetch(source, ahead, source.stop)) as read:  # type: ignore[type-var]  # a generator
+        with frames:
+            ahead = most_waiting(frames.info.height, frames.info.width)
+            with closing(prefetch(frames, ahead, frames.stop)) as read:  # type: ignore[type-var]  # a generator
                 wanted = islice(read, skipped, None)
                 numbered = (replace(frame, index=frame.index + self.first - skipped) for frame in wanted)
                 for frame in segment_frames(numbered, network, None, self.part_frames):

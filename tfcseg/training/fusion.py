@@ -17,6 +17,8 @@ things, and calls the rest background; Cityscapes' teacher knows streets well an
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,8 +31,8 @@ SURE, DOUBTFUL = 0.8, 0.3
 FIRM = 0.6
 """ADE31's teachers object to something that VOC's teacher doubts if they are this sure of what else it is."""
 
-LEAST_SHARE = 0.05
-"""Teachers that give less than this to what a mask allows have not seen it: then the mask alone speaks."""
+LEAST_SHARE = 0.3
+"""Teachers that give less than this to what a mask allows have not seen it: the mask's main class gets the rest."""
 
 VOC_NAMES = {
     "aeroplane": "airplane",
@@ -129,25 +131,31 @@ def _contradicts(ade: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[
     return contradiction
 
 
-def follow_mask(soft: NDArray[np.float32], mask: NDArray[np.uint8], allowed: NDArray[np.bool_]) -> NDArray[np.float32]:
+class Meanings(NamedTuple):
+    """What the values of a mask may be, ``allowed`` (256, S), and the likeliest class of each, ``main`` (256,)."""
+
+    allowed: NDArray[np.bool_]
+    main: NDArray[np.intp]
+
+
+def follow_mask(soft: NDArray[np.float32], mask: NDArray[np.uint8], meanings: Meanings) -> NDArray[np.float32]:
     """Soft labels (G, G, S) cut down to what a mask (G, G) allows.
 
-    ``allowed`` (256, S) holds the classes that each value of the mask may be; a value without any leaves the teachers'
-    labels as they are. So do things before a scene that the set has no name for: masks of house fronts run through
-    people.
+    Where the teachers see little of what is allowed, the main class takes what they give to others: a door that they
+    call a wall is a door. A value without any class leaves the teachers' labels as they are. So do things before a
+    scene that the set has no name for: masks of house fronts run through people.
     """
-    unnamed = np.nonzero(_IS_THING & ~allowed.any(0))[0]
-    rows = allowed[mask]
+    unnamed = np.nonzero(_IS_THING & ~meanings.allowed.any(0))[0]
+    rows = meanings.allowed[mask]
     is_overlooked = (soft[..., unnamed].sum(-1) > 0.5) & ((rows & _IS_THING).sum(-1) == 0)
     rows = rows & ~is_overlooked[..., None]
     has_truth = rows.sum(-1, keepdims=True) > 0
     kept = soft * rows
     share = kept.sum(-1, keepdims=True)
-    # One allowed class needs no teacher. Of several, teachers that saw none cannot say which it is.
-    alone = rows.sum(-1, keepdims=True) == 1
-    shared_out = np.where(share >= LEAST_SHARE, kept / np.maximum(share, 1e-6), 0)
-    followed: NDArray[np.float32] = np.where(has_truth, np.where(alone, rows, shared_out), soft)
-    return followed.astype(np.float32)
+    main = np.arange(soft.shape[-1]) == meanings.main[mask][..., None]
+    seen = kept / np.maximum(share, LEAST_SHARE)
+    followed: NDArray[np.float32] = np.where(share >= LEAST_SHARE, seen, kept + (1 - share) * main)
+    return np.where(has_truth, followed, soft).astype(np.float32)
 
 
 def to_bytes(soft: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -1,0 +1,173 @@
+"""Videos on a real cluster of two workers: the results are those of one process, whoever dies."""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+import tfcseg
+from tests.helpers.command_line import call
+from tests.helpers.media import write_uneven, write_video
+from tests.helpers.tiny_model import moving_images, write_tiny_model
+from tests.runs.test_resume_after_kill import assert_same_results
+from tfcseg.errors import UsageError
+from tfcseg.media import parts as video_parts
+from tfcseg.runs import on_ray
+from tfcseg.runs.on_ray import run_on_ray
+from tfcseg.runs.options import RunOptions
+from tfcseg.workers import WorkerOptions, ray_workers
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+PART_FRAMES = 4
+FRAMES = 50
+"""Three sections of four parts, and two frames."""
+CREW = WorkerOptions(ray="local", worker_cores=1)
+OPTIONS = RunOptions()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """Two cores, for all tests of this module."""
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
+    yield context.address_info["address"]
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return str(write_tiny_model(tmp_path_factory.mktemp("weights") / "tiny.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    return [write_video(folder / f"{n}.mp4", moving_images(6 + n, (48, 64), seed=n)) for n in range(3)]
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    images = moving_images(FRAMES, (48, 64))
+    images[14:18] = images[14:15] * 4  # pictures that are shown again, across the end of a section
+    return write_video(tmp_path_factory.mktemp("long") / "long.mp4", images)
+
+
+@pytest.fixture
+def short_parts(monkeypatch):
+    """Parts so short that two workers share a clip."""
+    monkeypatch.setattr(video_parts, "PART_FRAMES", PART_FRAMES)
+    monkeypatch.setattr(on_ray, "PART_FRAMES", PART_FRAMES)
+
+
+def share(clips, base, weights, options=OPTIONS, **more):
+    """Outcomes by name of the clip."""
+    places = [(str(clip), base / clip.stem) for clip in clips]
+    return {Path(found.source).stem: found for found in run_on_ray(places, weights, options, CREW, **more)}
+
+
+def workers():
+    """Process ids of the cluster's workers that have a job."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::_Worker"):
+                found.append(int(path.parent.name))
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def test_results_are_those_of_one_process(clips, weights, cluster, tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    log = tmp_path / "log.jsonl"
+    done = call(
+        *("run", *clips, bad, "-o", tmp_path / "shared", "-m", weights, "--side-by-side", "--batch-log", log),
+        *("--ray", cluster, "--worker-cores", 1),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "1 of 4 inputs failed" in done.stderr
+    assert done.stderr.count("bad.mp4") == 2  # when it failed, and in the table
+    assert log.read_text().count('"status": "done"') == 3
+    for clip in clips:
+        tfcseg.run(clip, tmp_path / clip.stem, weights, side_by_side=True)
+        assert_same_results(tmp_path / "shared" / f"{clip.stem}_tfcseg", tmp_path / clip.stem)
+        for name in ("overlay.mp4", "side_by_side.mp4", "classes.json"):
+            pair = [folder / name for folder in (tmp_path / "shared" / f"{clip.stem}_tfcseg", tmp_path / clip.stem)]
+            assert pair[0].read_bytes() == pair[1].read_bytes()
+
+
+def test_a_run_goes_on_when_its_worker_dies(weights, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", moving_images(700, (48, 64)))
+    out = tmp_path / "shared" / "clip"
+    killed = []
+
+    def kill():
+        deadline = time.monotonic() + 300
+        while not killed and time.monotonic() < deadline:
+            if (out / ".tfcseg" / "journal.jsonl").exists() and len(list((out / "masks").glob("*.png"))) > 250:
+                killed.append(int((out / ".tfcseg" / "lock").read_text()))
+                os.kill(killed[0], signal.SIGKILL)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    options = dataclasses.replace(OPTIONS, results=tfcseg.ResultOptions(flow_consistency=False))
+    found = share([clip], tmp_path / "shared", weights, options)["clip"]
+    thread.join()
+    assert killed
+    assert found.error is None
+    assert found.report.speed.resumes == 1
+    tfcseg.run(clip, tmp_path / "alone", weights, results=options.results)
+    assert_same_results(out, tmp_path / "alone")
+
+
+@pytest.mark.parametrize("options", [{}, {"sides": "one", "keyframe_carry": 0.9}], ids=["both sides", "one side"])
+def test_workers_share_a_long_video(long_clip, weights, short_parts, tmp_path, options):
+    wanted = dataclasses.replace(OPTIONS, inference=tfcseg.InferenceOptions(**options))
+    found = share([long_clip], tmp_path, weights, wanted)["long"]
+    assert found.error is None
+    tfcseg.run(long_clip, tmp_path / "alone", weights, **options)
+    assert_same_results(tmp_path / "long", tmp_path / "alone")
+
+
+def test_a_shared_video_survives_a_worker_and_can_be_resumed(long_clip, weights, short_parts, tmp_path):
+    seen = []
+
+    def stop(frame, info):
+        seen.append(frame.index)
+        if frame.index == 3:
+            os.kill(workers()[0], signal.SIGKILL)
+        if frame.index == 23:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        share([long_clip], tmp_path, weights, on_frame=stop)
+    resumed = dataclasses.replace(OPTIONS, resume=True)
+    found = share([long_clip], tmp_path, weights, resumed, on_frame=lambda frame, info: seen.append(frame.index))
+    assert found["long"].report.speed.resumes == 1
+    assert seen[24] == 20
+    tfcseg.run(long_clip, tmp_path / "alone", weights)
+    assert_same_results(tmp_path / "long", tmp_path / "alone")
+
+
+def test_uneven_times_are_read_alike(weights, short_parts, tmp_path):
+    kept = [number for number in range(60) if number % 7 != 3 and not 20 < number < 26]
+    clip = write_uneven(tmp_path / "uneven.mkv", kept)
+    found = share([clip], tmp_path, weights, dataclasses.replace(OPTIONS, start_s=0.2))["uneven"]
+    assert found.error is None
+    tfcseg.run(clip, tmp_path / "alone", weights, start_s=0.2)
+    assert_same_results(tmp_path / "uneven", tmp_path / "alone")
+
+
+def test_what_cannot_be_done_elsewhere_is_refused(weights):
+    with pytest.raises(UsageError, match="can be read only once"):
+        share([Path("-")], Path(), weights)
+    with ray_workers(CREW, dict, uses_gpu=False) as crew:
+        assert len(crew) == 2
