@@ -191,15 +191,15 @@ def _connected(options: WorkerOptions) -> tuple[Any, bool]:
         raise UsageError("--ray needs Ray; install it with: pip install 'tfcseg[ray]'") from None
     if ray.is_initialized():
         return ray, False
-    common = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
+    init = partial(ray.init, log_to_driver=False, logging_level=logging.CRITICAL)
     is_main = threading.current_thread() is threading.main_thread()
     on_term = signal.getsignal(signal.SIGTERM)  # Ray takes it
     try:
         if options.ray == LOCAL:
             os.environ.setdefault("RAY_worker_niceness", "0")  # they are the program, as they would be without Ray
-            ray.init(address="local", num_cpus=available_cores(), include_dashboard=False, **common)
+            init(address="local", num_cpus=available_cores(), include_dashboard=False)
         else:
-            ray.init(address=options.ray, **common)
+            init(address=options.ray)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"no Ray cluster at {options.ray!r} ({reason[:200]}); give HOST:PORT, auto or local") from None

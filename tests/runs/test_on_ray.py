@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import time
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -96,11 +95,11 @@ def test_results_are_those_of_one_process(clips, weights, cluster, tmp_path):
     assert done.stderr.count("bad.mp4") == 2  # when it failed, and in the table
     assert log.read_text().count('"status": "done"') == 3
     for clip in clips:
-        tfcseg.run(clip, tmp_path / clip.stem, weights, side_by_side=True)
-        assert_same_results(tmp_path / "shared" / f"{clip.stem}_tfcseg", tmp_path / clip.stem)
+        shared, alone = (tmp_path / folder / f"{clip.stem}_tfcseg" for folder in ("shared", "alone"))
+        tfcseg.run(clip, alone, weights, side_by_side=True)
+        assert_same_results(shared, alone)
         for name in ("overlay.mp4", "side_by_side.mp4", "classes.json"):
-            pair = [folder / name for folder in (tmp_path / "shared" / f"{clip.stem}_tfcseg", tmp_path / clip.stem)]
-            assert pair[0].read_bytes() == pair[1].read_bytes()
+            assert (shared / name).read_bytes() == (alone / name).read_bytes()
 
 
 def test_a_run_goes_on_when_its_worker_dies(weights, tmp_path):
@@ -124,8 +123,8 @@ def test_a_run_goes_on_when_its_worker_dies(weights, tmp_path):
     assert killed
     assert found.error is None
     assert found.report.speed.resumes == 1
-    tfcseg.run(clip, tmp_path / "alone", weights, results=options.results)
-    assert_same_results(out, tmp_path / "alone")
+    tfcseg.run(clip, tmp_path / "alone" / "clip", weights, results=options.results)
+    assert_same_results(out, tmp_path / "alone" / "clip")
 
 
 @pytest.mark.parametrize("options", [{}, {"sides": "one", "keyframe_carry": 0.9}], ids=["both sides", "one side"])

@@ -8,7 +8,7 @@ decoded for drawing, a checksum of every picture tells; if not, it decodes every
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
@@ -51,7 +51,7 @@ class PackedFrame:
         if ends_part and frame.carried is not None:
             carried = type(frame.carried)(*(tensor.cpu() for tensor in frame.carried))
         small = replace(frame, image=_NO_IMAGE, labels=_NO_LABELS, carried=carried, ends_group=ends_part)
-        return cls(small, zlib.compress(np.ascontiguousarray(frame.labels), 1), checksum(frame.image))
+        return cls(small, zlib.compress(np.ascontiguousarray(frame.labels).data, 1), checksum(frame.image))
 
     def unpacked(self, frame: Frame) -> SegmentedFrame:
         """The segmented frame, of which ``frame`` is what was decoded here."""
@@ -61,7 +61,7 @@ class PackedFrame:
 
 def checksum(image: Image) -> int:
     """A number that tells two (H, W, 3) images apart."""
-    return zlib.crc32(np.ascontiguousarray(image))
+    return zlib.crc32(np.ascontiguousarray(image).data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class SectionSegmenter:
         before: HandedOn | None,
         part_frames: int,
         info: VideoInfo,
-    ) -> Iterator[SegmentedFrame]:
+    ) -> Generator[SegmentedFrame, None, None]:
         """Segment ``frames``, the first of which begins an interval; it need not begin a section."""
         first = next(frames, None)
         if first is None:
