@@ -28,7 +28,7 @@ MAY_IMPORT = {  # besides the files of the root, which all rooms may use
     "doctor": {"media", "weights", "inference", "runs"},
 }
 """Rooms with a rule of their own; those of EVERYTHING_BEFORE may import all of them, and each other in this order."""
-EVERYTHING_BEFORE = ("comparison", "benchmark", "research", "cli")
+EVERYTHING_BEFORE = ("comparison", "benchmark", "research", "adaptation", "cli")
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
 

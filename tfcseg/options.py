@@ -25,13 +25,15 @@ class Option:
     choices: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
-    """Bounds, both or none of them."""
+    """Bounds: both, the low one, or none."""
     suggestions: tuple[str, ...] = ()
     """For completion, where there may be other values."""
     flags: tuple[str, ...] = ()
     """Names on the command line, if they are not the field's."""
     default_text: str | None = None
-    """What help shows in place of the default."""
+    """What help shows in place of the default; nothing if it is empty."""
+    is_argument: bool = False
+    """Whether commands take it by its place."""
     value_of_paper: Any = None
     """What models have that say nothing; for fields that the model fills in."""
 
@@ -56,8 +58,12 @@ class Declared:
         option, words = self.option, self.name.replace("_", " ")
         if option.choices and value not in option.choices:
             raise UsageError(f"no {words} {value!r}; {hint(str(value), option.choices)}")
-        if option.low is not None and option.high is not None and not option.low <= value <= option.high:
+        if option.low is None:
+            return
+        if option.high is not None and not option.low <= value <= option.high:
             raise UsageError(f"{words} {value:g} is not between {option.low:g} and {option.high:g}")
+        if value < option.low:
+            raise UsageError(f"{words} {value:g} is less than {option.low:g}")
 
 
 @cache

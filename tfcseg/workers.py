@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,8 +35,8 @@ class WorkerOptions:
     ray: Annotated[
         str | None,
         Option(
-            "Share the work among the workers of a Ray cluster: [bold]local[/] starts one on this machine, "
-            "[bold]HOST:PORT[/] is one that runs. All of its machines read and write the same paths.",
+            "Share the work among the workers of a Ray cluster: local starts one on this machine, "
+            "HOST:PORT is one that runs. All of its machines read and write the same paths.",
             default_text="this process alone",
         ),
     ] = None
@@ -162,7 +163,7 @@ class Workers(Generic[_Job]):
             self._actors[place] = self._start()
 
 
-@contextmanager
+@contextlib.contextmanager
 def ray_workers(
     options: WorkerOptions, make: Callable[[], Callable[[_Job], Any]], *, uses_gpu: bool
 ) -> Iterator[Workers[_Job]]:
@@ -177,7 +178,8 @@ def ray_workers(
         actor = ray.remote(_Worker).options(**needs)
         start = partial(actor.remote, make, str(Path.cwd()))
         logger.info("%d workers, each with %s", count, needs)
-        yield Workers(start, count)
+        with contextlib.redirect_stdout(io.StringIO()):  # Ray says there at length that a worker died
+            yield Workers(start, count)
     finally:
         if is_ours:
             ray.shutdown()

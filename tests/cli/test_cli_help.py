@@ -21,6 +21,7 @@ from tests.helpers.tiny_teacher import write_teacher
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.cli import app, options
 from tfcseg.cli.values import one_of
+from tfcseg.evaluation.scope import PROTOCOLS
 from tfcseg.labels.label_names import FACADES8
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.metrics.scores import VC_PROTOCOLS
@@ -34,7 +35,7 @@ COMMANDS = {name: command for name, command in _TOP.items() if name != "research
 COMMANDS |= {f"research {name}": command for name, command in _TOP["research"].commands.items()}
 
 
-LONG = {"compare", "train", "research publish", "bench", "research clips", "research fit-evidence"}
+LONG = {"adapt", "compare", "train", "research publish", "bench", "research clips", "research fit-evidence"}
 """Commands whose examples take several seconds each."""
 
 
@@ -209,7 +210,7 @@ def test_words_are_completed_without_torch(line, offered):
 
 
 def test_offered_values_are_those_that_are_taken():
-    assert options.PROTOCOLS == VC_PROTOCOLS
+    assert PROTOCOLS == VC_PROTOCOLS
     assert [one_of("mode", MODES)(mode) for mode in MODES] == list(MODES)
     import torch
 

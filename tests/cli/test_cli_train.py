@@ -27,7 +27,8 @@ from tfcseg.cli.train import describe
 from tfcseg.errors import UsageError
 from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.model.config import ModelConfig
-from tfcseg.training.request import TrainRequest, plan_training, training_precision
+from tfcseg.training.options import TrainRequest
+from tfcseg.training.request import plan_training, training_precision
 from tfcseg.weights.loading import load_model, read_card
 
 QUICK = ("--batch", "1", "--crop", "64", "--precision", "fp32", "--workers", "0", "--threads", "1")

@@ -91,6 +91,7 @@ def test_results_are_those_of_one_process(clips, weights, cluster, tmp_path):
         *("--ray", cluster, "--worker-cores", 1),
     )
     assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
     assert "1 of 4 inputs failed" in done.stderr
     assert done.stderr.count("bad.mp4") == 2  # when it failed, and in the table
     assert log.read_text().count('"status": "done"') == 3
@@ -136,7 +137,7 @@ def test_workers_share_a_long_video(long_clip, weights, short_parts, tmp_path, o
     assert_same_results(tmp_path / "long", tmp_path / "alone")
 
 
-def test_a_shared_video_survives_a_worker_and_can_be_resumed(long_clip, weights, short_parts, tmp_path):
+def test_a_shared_video_survives_a_worker_and_can_be_resumed(long_clip, weights, short_parts, tmp_path, capsys):
     seen = []
 
     def stop(frame, info):
@@ -151,7 +152,8 @@ def test_a_shared_video_survives_a_worker_and_can_be_resumed(long_clip, weights,
     resumed = dataclasses.replace(OPTIONS, resume=True)
     found = share([long_clip], tmp_path, weights, resumed, on_frame=lambda frame, info: seen.append(frame.index))
     assert found["long"].report.speed.resumes == 1
-    assert seen[24] == 20
+    assert capsys.readouterr().out == ""
+    assert seen[24] in (16, 20)  # the last part may not have been safe yet
     tfcseg.run(long_clip, tmp_path / "alone", weights)
     assert_same_results(tmp_path / "long", tmp_path / "alone")
 

@@ -373,6 +373,12 @@ def test_what_only_streets_have_is_cityscapes_to_say():
     assert mixed.sum() == pytest.approx(1, abs=1e-3)
 
 
+def test_a_pole_counts_for_more_than_its_teacher_dares_to_say():
+    mixed = fuse_street(scene_of(building=1.0), street_of(pole=0.4, building=0.6))
+    assert shares_of(mixed[0, 0]) == pytest.approx({"pole": 0.57, "building": 0.43}, abs=0.01)  # 0.8 / (0.8 + 0.6)
+    assert shares_of(fuse_street(scene_of(sky=1.0), street_of(pole=0.9))[0, 0]) == pytest.approx({"pole": 1.0})
+
+
 def test_where_the_others_contradict_each_other_the_street_teacher_decides():
     mixed = fuse_street(scene_of(), street_of(car=1.0))
     assert mixed[0, 0].argmax() == SCENES.index("car")

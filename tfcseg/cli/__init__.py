@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import bench, compare, convert, doctor, evaluate, models, research, run, train
+from tfcseg.cli import adapt, bench, compare, convert, doctor, evaluate, models, research, run, train
 from tfcseg.cli.program import Command, Program
 from tfcseg.machine import set_default_threads
 
@@ -33,6 +33,7 @@ app.command("eval", cls=Command)(evaluate.command)
 app.command("bench", cls=Command)(bench.command)
 app.command("convert", cls=Command)(convert.command)
 app.command("train", cls=Command)(train.command)
+app.command("adapt", cls=Command)(adapt.command)
 app.add_typer(research.app, name="research")
 
 

@@ -9,10 +9,13 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_line
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.errors import UsageError
 
 
+@grouped
 def command(
+    *,
     source: Annotated[
         str,
         typer.Argument(
@@ -30,9 +33,7 @@ def command(
     ] = None,
     allow_network: options.AllowNetwork = False,
     overwrite: options.Overwrite = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
+    printing: Annotated[options.Printing, Without("as_json")],
 ) -> None:
     """Write a published SegFormer as one weights file.
 
@@ -45,6 +46,6 @@ def command(
 
     with claimed_files(output.parent, [output.name], inputs=[source], overwrite=overwrite):
         card = convert(source, output, name=name, licence=licence)
-    if not quiet:
+    if not printing.quiet:
         print_line(f"{card.name}: {card.description}; {len(card.labels)} classes; licence: {card.licence}")
     print(one_line(str(output)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +16,11 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli.console import print_line, print_warning
-from tfcseg.cli.values import one_of, seconds
+from tfcseg.cli.values import seconds
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
-
-PROTOCOLS = ("vspw", "strict")
 
 logger = logging.getLogger(__name__)
 
@@ -125,25 +124,6 @@ End = Annotated[float | None, typer.Option(help="Stop before this time of the vi
 MeasureFlowConsistency = Annotated[
     bool, typer.Option(help="Measure flow consistency (optical flow), the slowest of the scores.")
 ]
-Protocol = Annotated[
-    str,
-    typer.Option(
-        help="How VC is computed: vspw (as published) or strict (labels must be right; void is left out).",
-        callback=one_of("protocol", PROTOCOLS),
-        autocompletion=completing(lambda: PROTOCOLS),
-    ),
-]
-Split = Annotated[str, typer.Option(help="Name of the list of videos, <split>.txt.")]
-LabelMap = Annotated[
-    Path | None,
-    typer.Option(
-        help='JSON file {"model class": "data set class", …}.', show_default="built in, by the classes' names"
-    ),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Score the first videos only.", show_default="all")]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Skip damaged or missing data instead of failing, and list it.")
-]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -156,8 +136,9 @@ Output = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; warnings and errors only.")]
-ResultOnly = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes; the result only.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, summary or notes: results, warnings and errors only.")
+]
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="Explain decisions on stderr.", callback=_explain_decisions),
@@ -168,3 +149,21 @@ LogFile = Annotated[
         help="Append decisions, warnings and errors to this file, as JSON lines.", callback=_open_log, is_eager=True
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Which model a command uses, and whether it may be fetched."""
+
+    model: Model = "default"
+    allow_network: AllowNetwork = False
+
+
+@dataclass(frozen=True, slots=True)
+class Printing:
+    """What a command says, and where."""
+
+    as_json: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+    log_file: LogFile = None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.cli import ablate, calibrate, fit_evidence, held_out, publish
+from tfcseg.cli import ablate, fitting, held_out, publish
 from tfcseg.cli.console import one_line
 from tfcseg.cli.program import Command
 
@@ -15,8 +15,8 @@ app = typer.Typer(help="Reproduce the paper's tables; measure and publish models
 app.command("ablate", cls=Command)(ablate.command)
 app.command("stills", cls=Command)(held_out.stills)
 app.command("clips", cls=Command)(held_out.clips)
-app.command("calibrate", cls=Command)(calibrate.command)
-app.command("fit-evidence", cls=Command)(fit_evidence.command)
+app.command("calibrate", cls=Command)(fitting.calibrate)
+app.command("fit-evidence", cls=Command)(fitting.fit_evidence)
 app.command("publish", cls=Command)(publish.command)
 
 

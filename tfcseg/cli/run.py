@@ -29,6 +29,7 @@ from tfcseg.workers import WorkerOptions
 if TYPE_CHECKING:
     from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
     from tfcseg.runs.batch import Outcome
+    from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
 
@@ -40,76 +41,74 @@ Inputs = Annotated[
 ]
 
 
+InputList = Annotated[
+    str | None,
+    typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
+]
+FrameRate = Annotated[
+    Fraction | None,
+    typer.Option(
+        help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
+        show_default="25",
+        parser=frame_rate,
+        metavar="RATE",
+    ),
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Draw these classes only, e.g. person,car.",
+        show_default="all",
+        autocompletion=options.completing(options.class_names),
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
+SkipFinished = Annotated[
+    bool, typer.Option("--skip-finished", help="Skip inputs whose run with the same settings is finished.")
+]
+BatchLog = Annotated[
+    Path | None,
+    typer.Option(help="Append how each input ended to this file, as JSON lines.", show_default=False),
+]
+AllowNetwork = Annotated[
+    bool,
+    typer.Option(
+        "--allow-network",
+        help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
+        is_eager=True,
+    ),
+]
+
+
 @grouped
 def command(
-    context: typer.Context,
     *,
     inputs: Inputs = None,
-    input_list: Annotated[
-        str | None,
-        typer.Option(
-            "--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"
-        ),
-    ] = None,
+    input_list: InputList = None,
     output: options.Output = None,
     model: options.Model = "default",
     start: options.Start = None,
     end: options.End = None,
-    fps: Annotated[
-        Fraction | None,
-        typer.Option(
-            help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
-            show_default="25",
-            parser=frame_rate,
-            metavar="RATE",
-        ),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Draw these classes only, e.g. person,car.",
-            show_default="all",
-            autocompletion=options.completing(options.class_names),
-        ),
-    ] = None,
+    fps: FrameRate = None,
+    classes: Classes = None,
     overwrite: options.Overwrite = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")
-    ] = False,
-    workers: WorkerOptions,
-    skip_finished: Annotated[
-        bool,
-        typer.Option("--skip-finished", help="Skip inputs whose run of these settings is finished, and say others."),
-    ] = False,
-    batch_log: Annotated[
-        Path | None,
-        typer.Option(help="Append how each input ended to this file, as JSON lines.", show_default=False),
-    ] = None,
-    allow_network: Annotated[
-        bool,
-        typer.Option(
-            "--allow-network",
-            help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
-            is_eager=True,
-        ),
-    ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
+    resume: Resume = False,
+    skip_finished: SkipFinished = False,
+    batch_log: BatchLog = None,
+    allow_network: AllowNetwork = False,
+    printing: options.Printing,
     results: Annotated[ResultOptions, Without("classes")],
     inference: InferenceOptions,
     device: DeviceOptions,
+    workers: WorkerOptions,
 ) -> None:
     """Segment videos: write overlay, masks and a report.
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
-    from tfcseg.runs.batch import open_batch_log
-    from tfcseg.runs.inputs import find_inputs, output_folders, read_list
     from tfcseg.runs.options import RunOptions
 
-    if not (results.writes_anything or as_json):
+    if not (results.writes_anything or printing.as_json):
         raise UsageError("every output is switched off; nothing would be written")
     options.check_range(start, end)
     job = RunOptions(
@@ -124,20 +123,44 @@ def command(
         skip_finished=skip_finished,
         allow_network=allow_network,
     )
+    found = _find_inputs(inputs, input_list)
+    _run_all(found, output, model, job, printing, crew=workers, log_path=batch_log)
+
+
+def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInputs:
+    """All inputs; those of a list are a batch, however few they are."""
+    from tfcseg.runs.inputs import find_inputs, read_list
+
     if not inputs and input_list is None:
         raise UsageError("missing argument 'INPUTS...'; see tfcseg run --help")
     found = find_inputs([*(inputs or ()), *([] if input_list is None else read_list(input_list))])
-    if input_list is not None:
-        found = replace(found, is_batch=True)
     for note in found.notes:
         print_warning(note)
-    folders = output_folders(found, output, resume=resume or skip_finished)
+    return found if input_list is None else replace(found, is_batch=True)
+
+
+def _run_all(
+    found: FoundInputs,
+    output: Path | None,
+    model: str,
+    job: RunOptions,
+    printing: options.Printing,
+    *,
+    crew: WorkerOptions,
+    log_path: Path | None,
+) -> None:
+    """Run all inputs; those of a batch that fail are told at the end, with exit code 1."""
+    from tfcseg.runs.batch import open_batch_log
+    from tfcseg.runs.inputs import output_folders
+
+    folders = output_folders(found, output, resume=job.resume or job.skip_finished)
+    places = [*zip(found.sources, folders, strict=True)]
     contents: list[Any] = []
     failures: list[Outcome] = []
     skipped = 0
-    with open_batch_log(batch_log) as log:
-        run_all = _run_all if workers.ray is None else partial(_run_on_ray, workers)
-        for outcome in run_all([*zip(found.sources, folders, strict=True)], model, job, quiet=quiet):
+    with open_batch_log(log_path) as log:
+        run_each = _run_each if crew.ray is None else partial(_run_on_ray, crew)
+        for outcome in run_each(places, model, job, quiet=printing.quiet):
             if log is not None:
                 log.add(outcome)
             if outcome.status == "failed":
@@ -145,19 +168,19 @@ def command(
                 if outcome.error is not None and not found.is_batch:
                     raise outcome.error
             skipped += outcome.status == "skipped"
-            if as_json and outcome.status != "failed":
+            if printing.as_json and outcome.status != "failed":
                 contents.append(outcome.content)
-            _tell(outcome, is_batch=found.is_batch, quiet=quiet)
-    if skipped and found.is_batch and not quiet:
-        print_line(f"{skipped} of {len(found.sources)} inputs were finished before and are skipped")
-    if as_json:
+            _tell(outcome, is_batch=found.is_batch, quiet=printing.quiet)
+    if skipped and found.is_batch and not printing.quiet:
+        print_line(f"{skipped} of {len(places)} inputs were finished before and are skipped")
+    if printing.as_json:
         print_json(contents if found.is_batch else contents[0])
     if failures:
-        _print_failures(failures, len(found.sources))
+        _print_failures(failures, len(places))
         raise typer.Exit(1)
 
 
-def _run_all(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *, quiet: bool) -> Iterator[Outcome]:
+def _run_each(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *, quiet: bool) -> Iterator[Outcome]:
     """Run the inputs one after the other, each with a bar of its own."""
     from tfcseg.runs.batch import run_input
     from tfcseg.runs.pipeline import check_model
@@ -176,7 +199,7 @@ def _run_all(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *,
 
 
 def _run_on_ray(
-    workers: WorkerOptions, places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *, quiet: bool
+    crew: WorkerOptions, places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *, quiet: bool
 ) -> Iterator[Outcome]:
     """Run the inputs on a cluster, with one bar for all of them."""
     from tfcseg.runs.on_ray import run_on_ray
@@ -191,7 +214,7 @@ def _run_on_ray(
 
         show()
         try:
-            for outcome in run_on_ray(places, model, job, workers, lambda frame, info: show(frame.index + 1)):
+            for outcome in run_on_ray(places, model, job, crew, lambda frame, info: show(frame.index + 1)):
                 done += 1
                 frames += 0 if outcome.report is None else outcome.report.input.frames_decoded
                 show()
@@ -265,7 +288,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/]", plain(value))
+        table.add_row(f"{name}", plain(value))
     stderr.print(table)
 
 

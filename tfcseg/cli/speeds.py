@@ -12,8 +12,7 @@ from tfcseg.cli.console import plain
 from tfcseg.cli.results import NOTHING
 
 if TYPE_CHECKING:
-    from tfcseg.benchmark import Benchmark
-    from tfcseg.benchmark.result import Speed
+    from tfcseg.benchmark.result import Benchmark, Speed
     from tfcseg.benchmark.timing import Spread
     from tfcseg.research.scaling import Scaling
 

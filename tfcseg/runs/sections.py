@@ -56,7 +56,8 @@ class PackedFrame:
     def unpacked(self, frame: Frame) -> SegmentedFrame:
         """The segmented frame, of which ``frame`` is what was decoded here."""
         labels = np.frombuffer(bytearray(zlib.decompress(self.labels)), np.uint8)
-        return replace(self.frame, image=frame.image, labels=labels.reshape(frame.image.shape[:2]))
+        is_held = frame.is_held or self.frame.is_held  # what was shown before a section is not known there
+        return replace(self.frame, image=frame.image, labels=labels.reshape(frame.image.shape[:2]), is_held=is_held)
 
 
 def checksum(image: Image) -> int:

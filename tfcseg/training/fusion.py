@@ -56,6 +56,10 @@ CITY_SAY = 1 / 3
 """Share of the say that Cityscapes' teacher has in a street about classes that the others know, too. Of 0.2, 1/3, 0.5,
 0.7 and 1 this one was nearest to the truth on a clip of a street."""
 
+POLE_GAIN = 2
+"""Poles are thinner than what teachers resolve: their probability is spread over what lies beside them. Of 1 to 4 this
+one helped poles on a clip of a street and cost people and cars nothing."""
+
 STREET_SHARE, INDOORS_SHARE = 0.05, 0.2
 """A street shows at least so much of paved ground and cars, and less than the second of what rooms are made of."""
 
@@ -71,6 +75,7 @@ _CITY_COUNTERPARTS = {
 """What SCENES calls Cityscapes' classes; all others have the same name."""
 
 _SCENES_OF_CITY = [[SCENES.index(ours) for ours in _CITY_COUNTERPARTS.get(name, (name,))] for name in CITYSCAPES19]
+_POLE = CITYSCAPES19.index("pole")
 _CITY_ONLY = [SCENES.index(name) for name in ("fence", "pole", "traffic light", "traffic sign", "truck")]
 
 
@@ -102,6 +107,8 @@ def is_street(scene: NDArray[np.uint8]) -> bool:
 def fuse_street(fused: NDArray[np.float32], street: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Give Cityscapes' teacher (G, G, C), uint8, its say in fused labels (G, G, S) of a street."""
     city = np.multiply(street, 1 / 255, dtype=np.float32)
+    city[..., _POLE] = np.minimum(POLE_GAIN * city[..., _POLE], 1)
+    city /= np.maximum(city.sum(-1, keepdims=True), 1)
     said = np.zeros_like(fused)
     for number, counterparts in enumerate(_SCENES_OF_CITY):
         # The others' probabilities say which of several classes it is; where they see none of them, the first.
