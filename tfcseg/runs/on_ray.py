@@ -80,8 +80,8 @@ def run_on_ray(
     for source, _ in places:
         Source.of(source).check_readable_again("--ray reads it elsewhere")
     check_model(ModelOnDemand(model, options.device, allow_network=options.allow_network), options)
-    uses_gpu = options.device.device == "auto" or options.device.device.startswith("cuda")
-    with ray_workers(workers, partial(_make, model, options), uses_gpu=uses_gpu) as crew:
+    make = partial(_make, model, options)
+    with ray_workers(workers, make, uses_gpu=options.device.may_use_gpu) as crew:
         shared = [place for place in places if len(places) < len(crew) and _is_long(place[0], options)]
         alone = [place for place in places if place not in shared]
         started_s = time.monotonic()

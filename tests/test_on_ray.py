@@ -1,20 +1,27 @@
 """Videos on a real cluster of two workers: the results are those of one process, whoever dies."""
 
 import dataclasses
+import json
 import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import tfcseg
+from tests.cli.test_cli_eval import TO_VSPW
 from tests.helpers.command_line import call
 from tests.helpers.media import write_uneven, write_video
 from tests.helpers.tiny_model import moving_images, write_tiny_model
+from tests.helpers.vspw_fixture import lose_frame, make_vspw, write_predictions
 from tests.runs.test_resume_after_kill import assert_same_results
-from tfcseg.errors import UsageError
+from tfcseg.cli.evaluate import _prediction_source
+from tfcseg.errors import DataError, UsageError
+from tfcseg.evaluation.on_ray import Recipe, evaluate_on_ray
+from tfcseg.evaluation.scope import Scope
 from tfcseg.media import parts as video_parts
 from tfcseg.runs import on_ray
 from tfcseg.runs.on_ray import run_on_ray
@@ -104,7 +111,7 @@ def test_results_are_those_of_one_process(clips, weights, cluster, tmp_path):
 
 
 def test_a_run_goes_on_when_its_worker_dies(weights, tmp_path):
-    clip = write_video(tmp_path / "clip.mp4", moving_images(700, (48, 64)))
+    clip = write_video(tmp_path / "clip.mp4", moving_images(300, (48, 64)))
     out = tmp_path / "shared" / "clip"
     killed = []
 
@@ -165,6 +172,33 @@ def test_uneven_times_are_read_alike(weights, short_parts, tmp_path):
     assert found.error is None
     tfcseg.run(clip, tmp_path / "alone", weights, start_s=0.2)
     assert_same_results(tmp_path / "uneven", tmp_path / "alone")
+
+
+def test_scores_are_those_of_one_process(weights, cluster, tmp_path):
+    root = make_vspw(tmp_path / "vspw", {"0_a": 18, "1_b": 9, "2_c": 5}, size=(48, 64))
+    lose_frame(root, "1_b", 170)
+    (tmp_path / "map.json").write_text(json.dumps(TO_VSPW))
+    command = ["eval", root, "-m", weights, "--label-map", tmp_path / "map.json", "--skip-bad", "--json"]
+    alone = call(*command, "--save-masks", tmp_path / "alone")
+    shared = call(*command, "--save-masks", tmp_path / "shared", "--ray", cluster, "--worker-cores", 1)
+    assert shared.returncode == alone.returncode == 0, shared.stderr
+    results = [json.loads(done.stdout) for done in (shared, alone)]
+    assert results[0] | {"speed": None} == results[1] | {"speed": None}
+    assert results[0]["speed"].keys() == results[1]["speed"].keys()
+    assert all((results[0]["speed"][name] is None) == (value is None) for name, value in results[1]["speed"].items())
+    masks = {folder: sorted((tmp_path / folder).rglob("*.png")) for folder in ("alone", "shared")}
+    pairs = [*zip(*masks.values(), strict=True)]
+    assert len(pairs) > 25
+    assert all(one.read_bytes() == other.read_bytes() for one, other in pairs)
+
+
+def test_what_is_wrong_with_a_data_set_is_said_as_by_one_process(weights, tmp_path):
+    root = make_vspw(tmp_path / "vspw", {"0_a": 3, "1_b": 2}, size=(48, 64))
+    predictions = write_predictions(root, tmp_path / "predictions")
+    next((predictions / "1_b").glob("*.png")).write_text("no picture")
+    recipe = Recipe(root, Scope(), False, partial(_prediction_source, predictions))
+    with pytest.raises(DataError, match=r"1_b.*\.png"):
+        evaluate_on_ray(recipe, CREW, uses_gpu=False, on_video=lambda score: None)
 
 
 def test_what_cannot_be_done_elsewhere_is_refused(weights):
