@@ -65,7 +65,7 @@ def test_what_is_finished_is_skipped_before_the_model_is_loaded(clips, weights, 
     monkeypatch.setattr("tfcseg.weights.on_demand.open_model", load)
     with pytest.raises(FinishedError, match="holds a finished run"):
         tfcseg.run(clips[0], tmp_path / "out", weights, results=results, skip_finished=True)
-    with pytest.raises(OutputError, match=r"another run: size was 64 and is now 32; .*overwrite=True"):
+    with pytest.raises(OutputError, match=r"different run: size was 64 and is now 32; .*overwrite=True"):
         tfcseg.run(clips[0], tmp_path / "out", weights, results=results, skip_finished=True, size=32)
 
 

@@ -13,8 +13,10 @@ from tfcseg.options import THE_MODELS, Option
 class AdaptOptions:
     """Numbers of an adaptation."""
 
-    size: Annotated[int, Option("Short side of the network's input in px.", low=SIZE_MULTIPLE, high=4096)] = THE_MODELS
+    size: Annotated[int, Option("Short side of the network's input, in pixels.", low=SIZE_MULTIPLE, high=4096)] = (
+        THE_MODELS
+    )
     steps: Annotated[
         int, Option("Training steps of the sparse attention; 0 fits the curve alone.", low=0, high=1_000_000)
     ] = 300
-    seed: Annotated[int, Option("Seed of all that is random.", low=0, high=2**31 - 1)] = 0
+    seed: Annotated[int, Option("Random seed.", low=0, high=2**31 - 1)] = 0

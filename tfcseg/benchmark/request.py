@@ -34,15 +34,15 @@ class Request:
         Option("Measure random weights of this backbone: mit_b0 … mit_b5, efficientnet_lite0."),
     ] = None
     """Instead of a model."""
-    classes: Annotated[int, Option("Classes of the random weights.")] = 150
-    frames: Annotated[int, Option("Decoded frames per round for the network alone.", low=1)] = 24
-    clip_frames: Annotated[int, Option("Frames per round for runs from file to files.", low=1)] = 96
+    classes: Annotated[int, Option("Number of classes of the random weights.")] = 150
+    frames: Annotated[int, Option("Frames per round for the network alone.", low=1)] = 24
+    clip_frames: Annotated[int, Option("Frames per round for whole runs, from file to files.", low=1)] = 96
     plain_frames: Annotated[int, Option("Frames per round for plain SegFormer.", low=1)] = 12
     """Of both kinds: all of its frames cost the same."""
-    rounds: Annotated[int, Option("Rounds after the one that warms up.", low=1, default_text="5, with --scaling 1")] = 5
+    rounds: Annotated[int, Option("Rounds after the warm-up round.", low=1, default_text="5, with --scaling 1")] = 5
     updated_fraction: Annotated[
         float | None,
-        Option("Choose the threshold so that this share of the points is updated.", low=0, high=1, default_text=""),
+        Option("Choose the threshold that updates this share of the points.", low=0, high=1, default_text=""),
     ] = None
     """Of those between keyframes."""
     plain_precision: Annotated[str, Option("Precision of plain SegFormer.")] = "fp32"

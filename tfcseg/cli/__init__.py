@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Results go to stdout, everything else to stderr.
+"""The command line. Results go to stdout, everything else to stderr.
 
 torch is imported inside the commands, so that ``--help`` is instant.
 """
@@ -55,9 +55,9 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: run a command and exit with its code; `Program` says what goes wrong.
+    """Entry point: run a command and exit with its code. `Program` reports errors.
 
-    0 done · 1 failed · 2 usage · 130 interrupted (Ctrl-C or SIGTERM, after everything unfinished was removed).
+    0 done · 1 failed · 2 usage · 130 interrupted (Ctrl-C or SIGTERM, after unfinished files were removed).
     """
     signal.signal(signal.SIGTERM, _interrupt)
     keep_freed_memory()

@@ -41,12 +41,12 @@ Rows = Annotated[
     ),
 ]
 WithoutBce = Annotated[
-    str | None, typer.Option(help="Weights trained without L_bce, for a row of their own.", show_default=False)
+    str | None, typer.Option(help="Weights trained without L_bce, for an extra row.", show_default=False)
 ]
 Settings = Annotated[
     str,
     typer.Option(
-        help="Whose correlation, interval, keyframe position and threshold: paper or model.",
+        help="Take correlation, interval, keyframe position and threshold from the paper or the model.",
         callback=one_of("settings", _SETTINGS),
         autocompletion=options.completing(lambda: _SETTINGS),
     ),

@@ -1,4 +1,4 @@
-"""``tfcseg bench``: how fast this machine segments, against what, and where the time goes."""
+"""``tfcseg bench``: measure how fast this machine segments and where the time goes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 
 
 Video = Annotated[
-    Path | None, typer.Argument(help="A video.", show_default="the demo clip, or one that is made", metavar="VIDEO")
+    Path | None, typer.Argument(help="A video.", show_default="the demo clip, or a synthetic one", metavar="VIDEO")
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="File for the result as JSON; with --scaling a folder.", show_default=False),
+    typer.Option("--output", "-o", help="JSON file for the result; with --scaling a folder.", show_default=False),
 ]
 Synthetic = Annotated[
     str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
@@ -40,14 +40,14 @@ Only = Annotated[
 Scaling = Annotated[
     str | None,
     typer.Option(
-        help="Measure and plot whole runs while this grows instead: length, resolution or classes.",
+        help="Measure and plot whole runs over growing length, resolution or classes instead.",
         show_default=False,
     ),
 ]
 Values = Annotated[
     list[str] | None,
     typer.Option(
-        help="Values that --scaling goes through, e.g. 100,1000.",
+        help="Values for --scaling, e.g. 100,1000.",
         show_default="5 or 6 of them",
         callback=whole_numbers,
     ),
@@ -109,18 +109,18 @@ def _refuse_contradictions(context: typer.Context, inference: InferenceOptions) 
     given = context.params
     scaling, has_clip = given["scaling"], given["video"] is not None
     if given["backbone"] is not None and given["model"] != "default":
-        raise UsageError("--backbone is for random weights and --model for trained ones; give one of them")
+        raise UsageError("--backbone uses random weights and --model trained ones; give only one of them")
     if has_clip and given["synthetic"] is not None:
         raise UsageError(f"--synthetic makes a clip, but there is one already: {str(given['video'])!r}; leave one out")
     if given["values"] and scaling is None:
-        raise UsageError("--values are those of --scaling; say what is to grow")
+        raise UsageError("--values needs --scaling")
     if scaling is None:
         return
     if given["output"] is None:
-        raise UsageError("--scaling writes several files; give a folder for them with -o")
+        raise UsageError("--scaling writes several files; give a folder with -o")
     if inference.compile:
-        raise UsageError("--scaling measures many sizes, each of which would be compiled; leave --compile out")
+        raise UsageError("--scaling would compile for every size; leave --compile out")
     if options.was_given(context, "only"):
-        raise UsageError("--only picks parts of what is measured without --scaling; leave it out")
+        raise UsageError("--only has no effect with --scaling; leave it out")
     if scaling == "resolution" and (has_clip or given["synthetic"] is not None):
-        raise UsageError("--scaling resolution makes clips of all sizes; leave VIDEO and --synthetic out")
+        raise UsageError("--scaling resolution makes its own clips; leave VIDEO and --synthetic out")

@@ -1,4 +1,4 @@
-"""``tfcseg compare``: modes of a model, on a video or on a VSPW folder."""
+"""``tfcseg compare``: compare modes of a model on a video or a VSPW folder."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ Source = Annotated[
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="Folder for the results; with --frames a picture.", show_default="<name>_compare"
+        "--output", "-o", help="Folder for the results; with --frames a picture file.", show_default="<name>_compare"
     ),
 ]
 Modes = Annotated[
     list[str] | None,
     typer.Option(
-        help="Modes to compare, also with a correlation of their own: tfc-paper, tfc-aligned.",
+        help="Modes to compare. tfc-paper and tfc-aligned set the correlation, too.",
         show_default=",".join(_MODES),
         callback=list_of("mode", lambda: MODE_VARIANTS),
         autocompletion=options.completing(lambda: MODE_VARIANTS),
@@ -52,7 +52,7 @@ Modes = Annotated[
 Intervals = Annotated[
     list[str] | None,
     typer.Option(
-        help="Draw the trade-off over these keyframe intervals, e.g. 2,4,8.",
+        help="Plot the trade-off over these keyframe intervals, e.g. 2,4,8.",
         show_default=False,
         callback=whole_numbers,
     ),
@@ -146,7 +146,7 @@ def _show(result: Comparison, source: str, output: Path | None, printing: option
 def _draw_frames(
     context: typer.Context, output: Path | None, inference: InferenceOptions, device: DeviceOptions
 ) -> None:
-    """One picture of a few frames in place of a comparison."""
+    """Draw one picture of a few frames instead of a comparison."""
     from tfcseg.comparison.strip import make_strip
 
     given = context.params
@@ -168,7 +168,7 @@ def _draw_frames(
 
 
 def _is_vspw(path: Path, split: str) -> bool:
-    """Whether ``path`` looks like a VSPW folder; its reader says what is missing."""
+    """Whether ``path`` looks like a VSPW folder. Its reader reports what is missing."""
     from tfcseg.evaluation.vspw import LABEL_FILE
 
     return (path / LABEL_FILE).is_file() or ((path / "data").is_dir() and (path / f"{split}.txt").is_file())
@@ -182,14 +182,14 @@ def _refuse_options(
             option = {"as_json": "json"}.get(name, name).replace("_", "-")
             kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
             raise UsageError(
-                f"--{option} makes no difference here; {reason}"
+                f"--{option} has no effect here; {reason}"
                 if reason
                 else f"--{option} is for {kind}: {context.params['source']!r}; leave it out"
             )
 
 
 def _print_notes(result: Comparison, folder: Path) -> None:
-    """Say where the results are."""
+    """Print where the results are."""
     for found in result.differences:
         print_line(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {folder / found.picture}")
     print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")

@@ -1,4 +1,4 @@
-"""``tfcseg convert``: a published SegFormer becomes a file of ours."""
+"""``tfcseg convert``: write a published SegFormer as a tfcseg weights file."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def command(
             callback=options.on_disk,
         ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file, .safetensors.", show_default=False)],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.", show_default=False)],
     name: Annotated[
         str | None, typer.Option(help="Name of the model in its card.", show_default="the source's")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights, for the card.", show_default="the source's")
+        str | None, typer.Option(help="Licence of the weights in the card.", show_default="the source's")
     ] = None,
     allow_network: options.AllowNetwork = False,
     overwrite: options.Overwrite = False,
@@ -40,7 +40,7 @@ def command(
     Example: tfcseg convert segformer-b0 segformer-b0.safetensors
     """
     if output.suffix != ".safetensors":
-        raise UsageError(f"{str(output)!r} is no weights file; give one that ends in .safetensors")
+        raise UsageError(f"{str(output)!r} is not a weights file; give a name that ends in .safetensors")
     from tfcseg.files import claimed_files
     from tfcseg.weights.loading import convert
 

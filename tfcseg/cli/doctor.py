@@ -1,4 +1,4 @@
-"""``tfcseg doctor``: check that everything works, and say how to fix what does not."""
+"""``tfcseg doctor``: check the installation and say how to fix it."""
 
 from __future__ import annotations
 
@@ -53,4 +53,4 @@ def _print(diagnosis: Diagnosis) -> None:
     console = Console(highlight=False, emoji=False)
     console.print(table)
     broken = ", ".join(finding.name for finding in diagnosis.broken)
-    console.print(plain(f"broken: {broken}" if broken else "Everything that is needed works."))
+    console.print(plain(f"broken: {broken}" if broken else "Everything that is required works."))

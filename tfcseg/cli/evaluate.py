@@ -1,4 +1,4 @@
-"""``tfcseg eval``: score a model, or label maps that any program wrote, on a VSPW folder."""
+"""``tfcseg eval``: score a model, or another program's masks, on a VSPW folder."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ Root = Annotated[
 Predictions = Annotated[
     Path | None,
     typer.Option(
-        help="Score these instead of a model: DIR/<video>/<frame>.png, value = class index, 255 = none.",
+        help="Score these masks instead of a model: DIR/<video>/<frame>.png, value = class index, 255 = none.",
         show_default=False,
     ),
 ]
 SaveMasks = Annotated[
-    Path | None, typer.Option(help="Write what is scored, in the layout of --predictions.", show_default=False)
+    Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.", show_default=False)
 ]
 Output = Annotated[
     Path | None,
@@ -151,7 +151,7 @@ def _refuse_model_options(context: typer.Context) -> None:
     for name in _MODEL_OPTIONS:
         if options.was_given(context, name):
             option = name.replace("_", "-")
-            raise UsageError(f"--predictions are scored as they are, in classes of the data set; leave out --{option}")
+            raise UsageError(f"--predictions are scored unchanged, in the data set's classes; leave out --{option}")
 
 
 def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
 def _model_source(
     name: str, device: DeviceOptions, inference: InferenceOptions, label_map: Path | None, dataset: VspwDataset
 ) -> dict[str, Any]:
-    """Keyword arguments of `evaluate` for the predictions of a model."""
+    """Keyword arguments of `evaluate` for a model's predictions."""
     from tfcseg.evaluation.model_source import ModelPredictions
     from tfcseg.inference.options import checked_options
     from tfcseg.weights.loading import open_model
@@ -175,11 +175,11 @@ def _model_source(
 
 
 def _check_masks_folder(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
-    """Refuse a folder for masks that is an input or not empty."""
+    """Refuse a mask folder that is an input or not empty."""
     place = folder.resolve()
     for path in inputs:
         if path.resolve() in (place, *place.parents):
-            raise UsageError(f"--save-masks {str(folder)!r} is in the input {str(path)!r}; choose another folder")
+            raise UsageError(f"--save-masks {str(folder)!r} is inside the input {str(path)!r}; choose another folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise OutputError(f"{str(folder)!r} is not empty; use --overwrite or choose another folder")
 
@@ -199,10 +199,10 @@ def _progress(videos: int, *, shown: bool) -> Iterator[Tell]:
 
 
 def _print_notes(result: Evaluation) -> None:
-    """Say what was left out and why."""
+    """Print what was skipped and why."""
     for skip in result.skipped[:_NOTES_SHOWN]:
         where = skip.video if skip.frame is None else f"{skip.video}/{skip.frame}"
         print_warning(f"{skip.kind}: {where}: {skip.reason}")
     more = len(result.skipped) - _NOTES_SHOWN
     if more > 0:
-        print_warning(f"{more} more of this kind; --json and eval.json list them all")
+        print_warning(f"{more} more like this; --json and eval.json list them all")

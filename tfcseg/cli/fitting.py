@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 Stills = Annotated[
     list[Path],
     typer.Argument(
-        help="Held-out stills: folders with images/, masks/ (value = id, 0 = void) and classes.json {id: name}.",
+        help="Held-out photos: folders with images/, masks/ (value = id, 0 = void) and classes.json {id: name}.",
         show_default=False,
     ),
 ]
-Clips = Annotated[
-    list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.", show_default=False)
-]
+Clips = Annotated[list[Path], typer.Argument(help="Videos or folders of frames, without labels.", show_default=False)]
 
 
 @grouped
@@ -78,7 +76,7 @@ def fit_evidence(
 def _print_calibration(found: Calibration) -> None:
     print(f"temperature {found.temperature:.3f}")
     print(f"calibration error {found.error:.2f} % (unfitted: {found.error_unfitted:.2f} %)")
-    print(f"labels that are right {found.accuracy:.2f} % of {found.labels} on {found.stills} stills")
+    print(f"right labels {found.accuracy:.2f} % of {found.labels} on {found.stills} photos")
 
 
 def _print_evidence(found: EvidenceFit) -> None:

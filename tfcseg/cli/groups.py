@@ -1,4 +1,4 @@
-"""Options that a command takes from dataclasses: one field there is one option here."""
+"""Turn dataclass fields into options of a command: one field, one option."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
 class Without:
-    """``Annotated[InferenceOptions, Without("mode")]``: a group less the fields that make no sense for a command."""
+    """Leaves out fields that make no sense for a command: ``Annotated[InferenceOptions, Without("mode")]``."""
 
     def __init__(self, *names: str, default_text: str = "the model's") -> None:
         self.names, self.default_text = names, default_text

@@ -1,4 +1,4 @@
-"""``tfcseg research stills`` and ``tfcseg research clips``: models on held-out data, beside their teachers."""
+"""``tfcseg research stills`` and ``tfcseg research clips``: measure models and teachers on held-out data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Teachers = Annotated[
     typer.Option(
         "--teachers",
         "-t",
-        help="Networks that taught it: .tflite files or folders of them, with ADE20K's 31 classes or VOC's 20.",
+        help="Teacher networks: .tflite files or folders of them, with ADE20K's 31 or VOC's 20 classes.",
         show_default=False,
     ),
 ]
@@ -102,8 +102,8 @@ def clips(
     teachers: Teachers = None,
     modes: Modes = None,
     inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
-    first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip that are seen.")] = 8.0,
-    max_frames: Annotated[int, typer.Option(min=2, help="Frames of each clip that are seen at most.")] = 120,
+    first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip to use.")] = 8.0,
+    max_frames: Annotated[int, typer.Option(min=2, help="Maximum number of frames per clip.")] = 120,
     device: DeviceOptions,
     file: ResultFile,
     printing: options.Printing,

@@ -1,4 +1,4 @@
-"""Option aliases that several commands share: one name, one help text, one default, one check, one completion.
+"""Options that several commands share: one name, help text, default, check and completion each.
 
 Nothing here loads torch: help and completion must be instant.
 """
@@ -32,13 +32,13 @@ def was_given(context: typer.Context, name: str) -> bool:
 
 
 def check_range(start: float | None, end: float | None) -> None:
-    """UsageError for an empty part of a video."""
+    """Raise UsageError for an empty part of a video."""
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--end {end:g} is not after --start {start:g}")
 
 
 def completing(known: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
-    """Make a completion of one word or of the last word of a list with commas, for an option's ``autocompletion``."""
+    """Make an ``autocompletion`` for a word or for the last word of a comma-separated list."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, word = incomplete.rpartition(",")
@@ -58,7 +58,7 @@ def model_names() -> list[str]:
 
 
 def class_names() -> list[str]:
-    """Classes of the default model, as its file names them."""
+    """Classes of the default model."""
     from tfcseg.weights.registry import list_models
     from tfcseg.weights.tensor_header import parse_json, read_header
 
@@ -90,7 +90,8 @@ def _named_like_a_folder(path: Path | None) -> Path | None:
 
 
 def on_disk(context: typer.Context, model: str | None) -> str | None:
-    """The model as a name or path: one of the Hugging Face hub is looked up in its cache, or fetched if allowed."""
+    """Return the model as a name or path. Models of the Hugging Face hub come from its cache, or the network if
+    allowed."""
     if model is None or "/" not in model or Path(model).exists() or context.resilient_parsing:
         return model
     from tfcseg.weights.hub import find_on_hub, hub_name

@@ -1,4 +1,4 @@
-"""``tfcseg research publish``: measure a trained model and enter it into a registry."""
+"""``tfcseg research publish``: measure a trained model and add it to a registry."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ def command(
     *,
     weights: Annotated[Path, typer.Argument(help="A weights file, e.g. best.safetensors of a training run.")],
     name: Annotated[str, typer.Option(help="Name of the model in the registry.")],
-    measure_on: Annotated[Path, typer.Option("--measure", help="VSPW folder to measure on, in image and tfc mode.")],
+    measure_on: Annotated[Path, typer.Option("--measure", help="VSPW folder to measure on, in modes image and tfc.")],
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "val",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the registry.")] = Path("assets"),
-    description: Annotated[str, typer.Option(help="One line for the model card.")] = "",
-    trained_on: Annotated[str | None, typer.Option(help="Data and their licences.", show_default="as trained")] = None,
+    description: Annotated[str, typer.Option(help="One-line description for the model card.")] = "",
+    trained_on: Annotated[
+        str | None, typer.Option(help="Training data and their licences.", show_default="as trained")
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights.", show_default="as trained")] = None,
     inference: Annotated[InferenceOptions, Without("mode", "size", "latency", "compile")],
     default: Annotated[bool, typer.Option("--default", help="Make it the default model.")] = False,
@@ -40,7 +42,7 @@ def command(
     from tfcseg.files import claimed_files
     from tfcseg.research.publishing import check_registry, measure, publish
 
-    with claimed_files(output, []):  # a folder that is made in vain goes again
+    with claimed_files(output, []):  # remove the folder again if nothing was written
         check_registry(output, name)
         measured = measure(weights, measure_on, split, defaults=inference)
         for key, value in measured.items():

@@ -1,4 +1,4 @@
-"""``tfcseg research …``: what makes the paper's tables, our models' cards and the tables of the README."""
+"""``tfcseg research …``: commands for the paper's tables, model cards and tables of the README."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ app.command("publish", cls=Command)(publish.command)
 
 @app.command(cls=Command)
 def tables(
-    root: Annotated[Path, typer.Argument(help="A copy of the repository.", show_default="here")] = Path(),
+    root: Annotated[Path, typer.Argument(help="A checkout of the repository.", show_default="here")] = Path(),
 ) -> None:
     """Update the tables in README.md and assets/*.md.
 

@@ -23,7 +23,7 @@ class ResultFile:
     """Where a result goes."""
 
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for the result as JSON.", show_default=False)
+        Path | None, typer.Option("--output", "-o", help="Write the result to this JSON file.", show_default=False)
     ] = None
     overwrite: options.Overwrite = False
 
@@ -69,7 +69,7 @@ def measured(
 def show_result(
     found: _Result, show: Callable[[_Result], None], output: Path | None, printing: options.Printing
 ) -> None:
-    """Print a result, by ``show`` or as JSON, and where it was written."""
+    """Print a result with ``show`` or as JSON, and the name of its file."""
     from tfcseg.report import json_object
 
     if printing.as_json:

@@ -109,7 +109,7 @@ def command(
     from tfcseg.runs.options import RunOptions
 
     if not (results.writes_anything or printing.as_json):
-        raise UsageError("every output is switched off; nothing would be written")
+        raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
     job = RunOptions(
         inference=inference,
@@ -241,17 +241,17 @@ def _what_is_kept(folder: Path) -> str:
 
     frames = unfinished_frames(folder)
     if frames == 0:
-        return f"the same command with --resume begins again, no part of the results in {str(folder)!r} is whole yet"
+        return f"nothing in {str(folder)!r} is complete yet, so --resume would start from the beginning"
     if frames is not None:
-        return f"the same command with --resume goes on after the {frames} frames that are safe in {str(folder)!r}"
+        return f"{frames} frames are saved in {str(folder)!r}; the same command with --resume continues after them"
     if folder.exists():
-        return f"finished masks and rows are kept in {str(folder)!r}, unfinished videos were removed"
+        return f"complete masks and rows are kept in {str(folder)!r}; incomplete videos were removed"
     return "nothing was written"
 
 
 @contextmanager
 def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
-    """Progress bar with the speed; yields the callback to give to `run`."""
+    """Progress bar with the speed; yields the callback for `run`."""
     started_s = time.monotonic()
     with progress(shown=shown) as on_progress:
 

@@ -1,4 +1,4 @@
-"""Tables of a benchmark on stdout."""
+"""Print the tables of a benchmark on stdout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def print_benchmark(result: Benchmark) -> None:
-    """Print what was measured, on what, and what was left out."""
+    """Print the results, their conditions, and what was left out."""
     console = Console(highlight=False)
     console.print(plain(_conditions(result)), soft_wrap=True)
     for title, name in (("the network alone", "model_only"), ("file to files", "end_to_end")):

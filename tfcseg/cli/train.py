@@ -56,7 +56,7 @@ def command(*, request: TrainRequest, printing: options.Printing) -> None:
 
 @contextmanager
 def _listener(*, shown: bool) -> Iterator[TrainListener]:
-    """A progress line on a terminal, one line per log record elsewhere; warnings always."""
+    """A progress line on a terminal, otherwise a line per log record; warnings always."""
     from tfcseg.training.run import TrainListener
 
     is_live = shown and is_terminal()
@@ -83,7 +83,7 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """A log record as one line."""
+    """Format a log record as one line."""
     if "validation_miou" in record:
         return f"step {record['step']}  validation mIoU {record['validation_miou']:.2f} (best {record['best']:.2f})"
     minutes, seconds = divmod(record["eta_s"], 60)
@@ -97,9 +97,9 @@ def describe(record: dict[str, Any]) -> str:
 
 def _print_left_out(defects: Sequence[str]) -> None:
     for defect in defects[:5]:
-        print_warning(f"left out: {defect}")
+        print_warning(f"skipped: {defect}")
     if len(defects) > 5:
-        print_warning(f"left out: {len(defects) - 5} more")
+        print_warning(f"skipped: {len(defects) - 5} more")
 
 
 def _print_summary(result: TrainResult) -> None:

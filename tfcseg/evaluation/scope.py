@@ -15,7 +15,7 @@ PROTOCOLS = ("vspw", "strict")
 class Scope:
     """Which videos of a VSPW folder are scored, and how."""
 
-    split: Annotated[str, Option("Name of the list of videos, <split>.txt.")] = "val"
+    split: Annotated[str, Option("Videos to use: those listed in <split>.txt.")] = "val"
     protocol: Annotated[
         str,
         Option(
@@ -27,5 +27,5 @@ class Scope:
         Path | None,
         Option('JSON file {"model class": "data set class", …}.', default_text="built in, by the classes' names"),
     ] = None
-    limit: Annotated[int | None, Option("Score the first videos only.", low=1, default_text="all")] = None
+    limit: Annotated[int | None, Option("Use only this many videos.", low=1, default_text="all")] = None
     skip_bad: Annotated[bool, Option("Skip damaged or missing data instead of failing, and list it.")] = False

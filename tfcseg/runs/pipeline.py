@@ -1,4 +1,4 @@
-"""A whole video with everything it writes: decode → preprocess → model → label → render → write → report."""
+"""Process a whole video: decode → preprocess → model → label → render → write → report."""
 
 from __future__ import annotations
 
@@ -92,19 +92,19 @@ def run(
     on_frame: Progress = lambda frame, info: None,
     **options: Any,
 ) -> Report | dict[str, Report]:
-    """Segment a video, a folder of frames or stdin (``-``) and write everything that is asked for; returns the report.
+    """Segment a video, a folder of frames or stdin (``-``), write the results and return the report.
 
-    Several sources are done one after the other, each in a folder of its own; returns their reports by source.
-    BatchError, once the others are done, if any of them fails.
+    Several sources are processed one after the other, each into its own folder; returns their reports by source. If any
+    fails, BatchError is raised after the others.
 
     output: folder, by default ``<stem>_tfcseg`` in the current one. ``options`` are fields of `InferenceOptions` and
-    `ResultOptions`, such as ``mode="image"`` and ``classes=["person"]``; ``results`` says the latter in one piece.
-    ``frame_rate`` is that of a folder of images.
-    ``allow_network`` lets ``source`` be an http or https address. Any failure raises a TfcsegError with one line;
-    videos and reports then exist complete or not at all, masks and rows of finished frames stay, and with ``resume``
-    the same call goes on from there. FinishedError, which is no failure, if there is nothing left to resume. With
-    ``skip_finished`` it comes, before a model is loaded, for a run that is finished; OutputError for one of other
-    settings, unless ``overwrite`` replaces it.
+    `ResultOptions`, such as ``mode="image"`` and ``classes=["person"]``; ``results`` passes the latter as one object.
+    ``frame_rate`` is for folders of images. ``allow_network`` permits http and https sources.
+
+    Any failure raises a TfcsegError with a one-line message. Videos and reports are then complete or absent, masks and
+    rows of finished frames stay, and the same call with ``resume`` continues from there. FinishedError, which is not a
+    failure, if nothing is left to resume. With ``skip_finished``, a finished run of the same settings raises it before
+    the model is loaded; one of other settings raises OutputError, unless ``overwrite`` replaces it.
     """
     inference, written = sort_options("run", options, InferenceOptions, ResultOptions)
     wanted = RunOptions(
@@ -132,7 +132,7 @@ def _run_all(
     options: RunOptions,
     on_frame: Progress,
 ) -> dict[str, Report]:
-    """Every source that ``names`` stand for; BatchError at the end if some failed."""
+    """Run every source that ``names`` stand for; BatchError at the end if some failed."""
     found = replace(find_inputs(names), is_batch=True)
     shared = on_demand(model, options.device, allow_network=options.allow_network)
     check_model(shared, options)
@@ -161,7 +161,7 @@ def run_video(
     *,
     segment: Segment = segment_here,
 ) -> Report:
-    """`run` with all that it can be told in one object; ``segment`` is who segments the frames."""
+    """Like `run`, with all options in one object; ``segment`` segments the frames."""
     started_s = time.perf_counter()
     source = Source.of(source, allow_network=options.allow_network)
     options.check(source)
@@ -174,14 +174,14 @@ def run_video(
         _prepared(out, source, shared, options) as job,
     ):
         if not options.resume:
-            out.remove_results()  # not before it is sure that there will be others
+            out.remove_results()  # only once it is certain that new ones will be written
         is_new = RunState(out.state).identity() is None and not out.results()
         try:
             return _run_in(out, replace(job, segment=segment), options, on_frame, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
-            elif RunState(out.state).identity() is None:  # nobody could continue it
+            elif RunState(out.state).identity() is None:  # nobody could resume it
                 RunState(out.state).clear()
             raise
 
@@ -206,7 +206,7 @@ def _refuse_finished(out: OutputDir, source: Source, model: ModelOnDemand, optio
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Everything a run needs, checked before it touches a result."""
+    """Everything a run needs; checked before any result is touched."""
 
     loaded: LoadedModel
     network: IntervalNetwork
@@ -218,10 +218,10 @@ class _Job:
 
 @contextmanager
 def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions) -> Iterator[_Job]:
-    """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
+    """Check all options against the model, the earlier run and the source, which is opened."""
     loaded = model.loaded
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
-    options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
+    options.results.visible(loaded.labels)  # report unknown classes before opening anything
     identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
     if options.resume:
         refuse_finished(out, identity)
@@ -262,23 +262,23 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
 
 @contextmanager
 def _advice(out: OutputDir) -> Iterator[None]:
-    """Add to an error inside that the run can be resumed, if it can."""
+    """Add to an error that the run can be resumed, if it can."""
     try:
         yield
     except TfcsegError as error:
         frames = unfinished_frames(out.path)
         if not frames:
             raise
-        raise type(error)(f"{error}; --resume goes on after the {frames} frames that are safe") from error
+        raise type(error)(f"{error}; --resume continues after the {frames} saved frames") from error
 
 
 def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
-    """Frames read ahead by a thread of their own, so that decoding and the network overlap."""
+    """Read frames ahead in a separate thread, so that decoding and the network overlap."""
     return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
 
 
 def _process(job: _Job, writer: ResultWriter, on_frame: Progress) -> None:
-    """All frames through the network and to the ``writer``, which finishes its files, or drops what is unfinished."""
+    """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones."""
     frames = job.frames
     with ExitStack() as stack:
         stack.callback(writer.abort)  # after a complete close there is nothing left to abort
@@ -294,7 +294,8 @@ def _process(job: _Job, writer: ResultWriter, on_frame: Progress) -> None:
 
 
 def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:
-    """Read, up to where the run goes on, what was written already: frames are the same only if all are decoded."""
+    """Read the frames that were already written, up to where the run resumes: all must be decoded to get the same
+    frames."""
     done = writer.summary.frames
     read = 0
     for frame in islice(frames, done):
@@ -302,7 +303,7 @@ def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> Non
         read += 1
     if read < done:
         raise InputError(
-            f"{info.path}: ended before frame {done}, which was read before; use --overwrite to start again"
+            f"{info.path}: ends before frame {done}, which the earlier run has read; use --overwrite to start again"
         )
 
 
@@ -313,7 +314,7 @@ def _write_all(
     info: VideoInfo,
     on_frame: Progress,
 ) -> None:
-    """Render and write in a second thread, a few frames late."""
+    """Render and write in a second thread, a few frames behind."""
     pending: deque[Future[None]] = deque()
     limit = most_waiting(info.height, info.width)
     frame = None
@@ -326,7 +327,7 @@ def _write_all(
         for future in pending:
             future.result()
     except OutputError:
-        raise  # no more can be written
+        raise  # nothing more can be written
     except BaseException:
         if frame is not None and writer.saves_between_parts:
             _save_what_is_computed(frame, frames, writer, thread)
@@ -336,9 +337,9 @@ def _write_all(
 def _save_what_is_computed(
     last: SegmentedFrame, frames: Iterator[SegmentedFrame], writer: ResultWriter, thread: ThreadPoolExecutor
 ) -> None:
-    """Write the rest of a group whose frames up to ``last`` are written, and let a run go on from its end."""
+    """Write the frames of a group up to ``last``, and save a point to resume from."""
     while not last.ends_group and (rest := next(frames, None)) is not None:
         last = rest
         thread.submit(writer.write, last)
-    with suppress(TfcsegError):  # the error that is already on its way is the cause
+    with suppress(TfcsegError):  # the error that is already being raised is the cause
         thread.submit(writer.save).result()

@@ -61,7 +61,7 @@ class ResultOptions:
     classes: Annotated[
         str | Sequence[str], Option("Draw these classes only, e.g. person,car.", default_text="all")
     ] = ()
-    """Names one by one or with commas; pixels of other classes stay as they were filmed. Empty: all."""
+    """Names, in a list or separated by commas; pixels of other classes keep their source colours. Empty: all."""
     flow_consistency: Annotated[
         bool,
         Option(
@@ -72,7 +72,7 @@ class ResultOptions:
 
     @property
     def unsure_below(self) -> float:
-        """Probability of being right below which labels are counted as unsure."""
+        """Labels with a lower probability count as unsure."""
         return _UNSURE_BELOW if self.unsure is None else self.unsure
 
     @property
@@ -93,7 +93,7 @@ class ResultOptions:
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
     def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
-        """(K,) flags of the classes to draw, None for all. UsageError for senseless options and unknown names."""
+        """(K,) flags of the classes to draw; None for all. Raises UsageError for invalid options and unknown names."""
         import numpy as np
 
         check(self)

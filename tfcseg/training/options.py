@@ -23,9 +23,9 @@ class TrainRequest:
             "A VSPW folder (supervised), or images, videos and folders of them (with --teachers).", is_argument=True
         ),
     ]
-    output: Annotated[Path, Option("Folder of the run; a run that is there goes on.", flags=("--output", "-o"))]
+    output: Annotated[Path, Option("Folder of the run; an interrupted run there continues.", flags=("--output", "-o"))]
     teachers: Annotated[
-        list[Path] | None, Option("Networks that label the data: .tflite files or a folder of them.", default_text="")
+        list[Path] | None, Option("Networks that label the data: .tflite files or folders of them.", default_text="")
     ] = None
     cache: Annotated[Path | None, Option("Folder for the teachers' labels.", default_text="<output>/labels")] = None
     stage: Annotated[
@@ -53,7 +53,7 @@ class TrainRequest:
     ] = None
     features_from: Annotated[
         str | None,
-        Option("Weights file or model whose features the backbone is to learn too (stage image).", default_text=""),
+        Option("Model whose features the backbone learns, too (stage image).", default_text=""),
     ] = None
     steps: Annotated[int | None, Option("Training steps.", default_text=_RECIPES)] = None
     batch: Annotated[int | None, Option("Samples per step and process.", default_text=_RECIPES)] = None
@@ -61,30 +61,30 @@ class TrainRequest:
     steady_weight: Annotated[
         float | None,
         Option(
-            "Show pairs of images a moment apart and weigh what they disagree in (stage image, with --teachers).",
+            "Weight of the loss on disagreement between two views a moment apart (stage image, with --teachers).",
             default_text="0: single images",
         ),
     ] = None
     bce_weight: Annotated[
         float | None,
-        Option("Weight of L_bce beside L_seg (stage tfc); 0 trains without it.", default_text="1"),
+        Option("Weight of L_bce (stage tfc); 0 trains without it.", default_text="1"),
     ] = None
     """In eq. 12; the paper's ablation has 0."""
-    crop: Annotated[int | None, Option("Side of the training crop in px.", default_text="480, 448 with --teachers")] = (
-        None
-    )
+    crop: Annotated[
+        int | None, Option("Side of the training crop, in pixels.", default_text="480, 448 with --teachers")
+    ] = None
     size: Annotated[
         int | None,
-        Option("Short side of the model's input in px, when trained on a VSPW folder.", default_text="480"),
+        Option("Short side of the model's input, in pixels (VSPW folder only).", default_text="480"),
     ] = None
     """At inference; the views of a VSPW folder are drawn around it."""
     workers: Annotated[int | None, Option("Processes that prepare data.", default_text="1, up to 8 for a GPU")] = None
-    threads: Annotated[int | None, Option("Threads of the network on the CPU.", default_text="all cores")] = None
+    threads: Annotated[int | None, Option("CPU threads of the network.", default_text="all cores")] = None
     device: Annotated[str, Option("auto, cpu, cuda, cuda:<number> or mps.", suggestions=DEVICES)] = "auto"
     precision: Annotated[str, Option("auto, fp32 or bf16 (auto: bf16 where the hardware has it, else fp32).")] = "auto"
     validate_every: Annotated[int | None, Option("Steps between validations.", default_text="a tenth of all")] = None
     checkpoint_every: Annotated[int, Option("Steps between checkpoints.")] = 200
-    seed: Annotated[int, Option("Seed of all that is random.")] = 0
-    skip_bad: Annotated[bool, Option("Leave damaged files out instead of stopping.")] = False
+    seed: Annotated[int, Option("Random seed.")] = 0
+    skip_bad: Annotated[bool, Option("Skip damaged files instead of stopping.")] = False
     name: Annotated[str | None, Option("Name of the model in its card.", default_text="the output folder's")] = None
     licence: Annotated[str, Option("Licence of the model in its card.")] = "not stated"
