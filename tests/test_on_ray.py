@@ -15,14 +15,18 @@ import tfcseg
 from tests.cli.test_cli_eval import TO_VSPW
 from tests.helpers.command_line import call
 from tests.helpers.media import write_uneven, write_video
+from tests.helpers.still_fixture import paint, paint_mask, write_stills
 from tests.helpers.tiny_model import moving_images, write_tiny_model
+from tests.helpers.tiny_teacher import write_teacher
 from tests.helpers.vspw_fixture import lose_frame, make_vspw, write_predictions
+from tests.research.test_held_out_stills import FACADES, write_scenes_model
 from tests.runs.test_resume_after_kill import assert_same_results
 from tfcseg.cli.evaluate import _prediction_source
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.on_ray import Recipe, evaluate_on_ray
 from tfcseg.evaluation.scope import Scope
 from tfcseg.media import parts as video_parts
+from tfcseg.research.held_out import compare_clips, compare_stills
 from tfcseg.runs import on_ray
 from tfcseg.runs.on_ray import run_on_ray
 from tfcseg.runs.options import RunOptions
@@ -199,6 +203,22 @@ def test_what_is_wrong_with_a_data_set_is_said_as_by_one_process(weights, tmp_pa
     recipe = Recipe(root, Scope(), False, partial(_prediction_source, predictions))
     with pytest.raises(DataError, match=r"1_b.*\.png"):
         evaluate_on_ray(recipe, CREW, uses_gpu=False, on_video=lambda score: None)
+
+
+def test_clips_and_stills_measure_the_same(clips, tmp_path):
+    teacher = write_teacher(tmp_path / "ade.tflite")
+    student = write_scenes_model(tmp_path / "student.safetensors")
+    image = paint([["blue"] * 4, ["green"] * 4])
+    mask = paint_mask([[FACADES["sky"]] * 4, [FACADES["building"]] * 4])
+    folder = write_stills(tmp_path / "facades" / "test", FACADES, [(image, mask)] * 10)
+    results = [
+        (
+            compare_clips(clips, [str(student)], [str(teacher)], max_frames=6, workers=workers),
+            compare_stills([folder], [str(student)], [str(teacher)], workers=workers),
+        )
+        for workers in (WorkerOptions(), CREW)
+    ]
+    assert results[0] == results[1]
 
 
 def test_what_cannot_be_done_elsewhere_is_refused(weights):

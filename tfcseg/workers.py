@@ -163,6 +163,20 @@ class Workers(Generic[_Job]):
             self._actors[place] = self._start()
 
 
+def work_through(
+    options: WorkerOptions, make: Callable[[], Callable[[_Job], Any]], jobs: Iterable[_Job], *, uses_gpu: bool
+) -> Generator[Any, None, None]:
+    """Results of ``jobs`` in their order, from this process or the workers of a cluster; raises the first error.
+
+    ``make`` returns the function that does a job. It is called once in each process.
+    """
+    if options.ray is None:
+        yield from map(make(), jobs)
+        return
+    with ray_workers(options, make, uses_gpu=uses_gpu) as crew:
+        yield from crew.in_order(jobs)
+
+
 @contextlib.contextmanager
 def ray_workers(
     options: WorkerOptions, make: Callable[[], Callable[[_Job], Any]], *, uses_gpu: bool
