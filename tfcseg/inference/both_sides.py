@@ -1,12 +1,12 @@
-"""A video through the network with keyframes before and after every frame (model/evidence.py), in a bounded window.
+"""Run a video through the network with keyframes on both sides of every frame (model/evidence.py), in a bounded window.
 
-Frames are looked at in their order; then it is known which of them are keyframes. A keyframe is finished once all
-keyframes up to ``reach`` frames after it are known, the frames behind it once the next keyframe is finished. So results
-depend neither on how many frames come at once nor on the number of workers, nor on where a run was stopped and went on:
-the first frame of a part is a keyframe, and takes over what those before it hand on. That of a section takes nothing
-over, so that sections can be computed on several machines; the frames before it see it and those after it all the same.
+Frames are inspected in order to decide which of them are keyframes. A keyframe is finished once all keyframes up to
+``reach`` frames after it are known; the frames behind it are finished once the next keyframe is. Results therefore
+depend neither on how many frames arrive at once nor on the number of workers nor on where a run was stopped: the first
+frame of a part is a keyframe, and takes over the carry-over of those before it. That of a section takes over only what
+the keyframes of the last section's end say, so that several machines can share a video.
 
-On a processor every worker computes a frame of its own on a share of the cores.
+On a CPU every worker computes its own frame on a share of the cores.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 
 from tfcseg.errors import TfcsegError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
-from tfcseg.inference.groups import Group
+from tfcseg.inference.groups import Group, Section
 from tfcseg.inference.steps import Place, Steps
 from tfcseg.media.frames import Image
-from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, changed_share, lean
+from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, TwoOpinions, changed_share, lean
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
 MOST_CHANGED = 0.15
-"""Share of changed positions, added up over the frames since the last keyframe, beyond which a frame is a keyframe: at
-a cut the first one is. A steady scene gets few keyframes, a moving one many."""
+"""A frame becomes a keyframe when the shares of changed positions, summed over the frames since the last keyframe,
+exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many."""
 
 REACH = 16
-"""Keyframes up to so many frames after a keyframe have a say in it."""
+"""A keyframe uses later keyframes up to this many frames ahead."""
 
 MOST_HELD_BYTES = 2**28
-"""Images of ``REACH`` frames: of large ones fewer wait for those after them, but ``LEAST_REACH``."""
+"""Images of at most ``REACH`` frames are held; for large images fewer, but at least ``LEAST_REACH``."""
 
 LEAST_REACH = 4
 
 
 @dataclass(slots=True)
 class _Row(Generic[_T]):
-    """One of the results of a task, and its share of the seconds that it took."""
+    """One result of a task, and its share of the seconds that the task took."""
 
     future: Future[tuple[list[_T], float]]
     row: int
@@ -57,13 +58,13 @@ class _Row(Generic[_T]):
         return self.future.result()[0][self.row]
 
     def seconds(self) -> float:
-        """Time that it took."""
+        """Seconds it took."""
         results, seconds = self.future.result()
         return seconds / len(results)
 
 
 class _Tasks:
-    """Work for the workers, as many frames at once as the device likes."""
+    """Work for the workers, in batches that suit the device."""
 
     def __init__(self, network: IntervalNetwork, stack: ExitStack) -> None:
         self.workers = network.workers
@@ -71,7 +72,7 @@ class _Tasks:
         self._chunk = network.frames_at_once
         self._pool: ThreadPoolExecutor | None = None
         if self.workers > 1:
-            # Every worker tells torch its own share; what new threads of others get is put right again at the end.
+            # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
             threads = torch.get_num_threads()
             stack.callback(torch.set_num_threads, threads)
             share = max(1, threads // self.workers)
@@ -79,7 +80,7 @@ class _Tasks:
             stack.callback(self._pool.shutdown, cancel_futures=True)
 
     def submit(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Row[_T]]:
-        """One row for each of ``items``, of which ``work`` is given some at a time."""
+        """One row per item; ``work`` is given several items at a time."""
         rows: list[_Row[_T]] = []
         while len(rows) < len(items):
             part = items[len(rows) : len(rows) + self._chunk]
@@ -98,7 +99,7 @@ class _Tasks:
         return results, time.perf_counter() - started_s
 
     def _in_halves(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
-        """Results of all ``items`` at once, or of so many as fit into the memory."""
+        """Results of all ``items`` at once, or of as many as fit into memory."""
         try:
             return work(items)
         except torch.OutOfMemoryError:
@@ -116,33 +117,43 @@ class _Slot:
 
     index: int
     begins_part: bool
-    begins_section: bool
     image: Image | None
-    """Until it is known whether it is a keyframe."""
+    """Held until it is known whether the frame is a keyframe."""
     label_size: tuple[int, int]
     grid: tuple[int, int]
     """(h, w) of its logits."""
     reach: int
-    """Keyframes up to so many frames after it have a say in it."""
+    """It uses later keyframes up to this many frames ahead."""
     looked: _Row[Glimpse]
+    section: Section = Section.GOES_ON
+    is_wanted: bool = True
     seconds: float = 0.0
-    """Spent on it outside of tasks."""
+    """Seconds spent on it outside of tasks."""
     like: Likeness | None = None
-    """How it resembles the keyframe before it, if that was asked."""
+    """Its similarity to the keyframe before it, if that was computed."""
     own: _Row[Opinion] | None = None
-    """What it says itself, if it is a keyframe."""
+    """Its own logits and weights, if it is a keyframe."""
     ahead: Likeness | None = None
-    """How a keyframe resembles the one after it."""
+    """A keyframe's similarity to the next one."""
     before: Opinion | None = None
-    """What a keyframe and all before it say."""
+    """What a keyframe and all earlier ones say."""
+    latest: Opinion | None = None
+    """At the end of a section: what it says with the earlier ones of that end."""
     final: Opinion | None = None
-    """What those after it say as well."""
+    """The same including later keyframes."""
     result: _Row[FrameResult] | None = None
-    carried: Opinion | None = None
-    """What the keyframe after it takes over, if that is the next frame."""
+    carried: HandedOn | None = None
+    """Carry-over for the next keyframe, if that is the next frame."""
+
+    @property
+    def handed_on(self) -> HandedOn | None:
+        """Carry-over of a keyframe."""
+        if self.before is None or self.latest is None:
+            return self.before
+        return TwoOpinions.of(self.before, self.latest)
 
     def finished(self, workers: int) -> FrameResult:
-        """The result; waits for it. So many workers compute at once that the frame took a share of their time."""
+        """The result; waits for it. The frame took a share of the time, since several workers compute at once."""
         assert self.result is not None
         rows = [row for row in (self.looked, self.own, self.result) if row is not None]
         seconds = self.seconds + sum(row.seconds() for row in rows) / workers
@@ -150,36 +161,39 @@ class _Slot:
 
 
 class _Window:
-    """The frames that are not finished; ``before`` is what the keyframes before the first one hand on."""
+    """The unfinished frames; ``before`` is the carry-over from earlier keyframes."""
 
-    def __init__(self, network: IntervalNetwork, tasks: _Tasks, before: Opinion | None) -> None:
+    def __init__(self, network: IntervalNetwork, tasks: _Tasks, before: HandedOn | None) -> None:
         self._options = network.options
         self._steps = Steps(network)
         self._tasks = tasks
-        self._before = self._steps.restored(before)
+        self._before, self._latest = self._steps.restored(before)
+        self._is_end_of_section = self._latest is not None
         self._count = 0
         self._changed = 0.0
         self._looked: deque[_Slot] = deque()
-        """Frames of which it is not known whether they are keyframes."""
+        """Frames that are not yet known to be keyframes or not."""
         self._spans: deque[list[_Slot]] = deque()
-        """Of every keyframe that waits: itself and the frames up to the next one."""
+        """For every waiting keyframe: itself and the frames up to the next one."""
         self._known = 0
-        """Frames of which it is."""
+        """Frames of which it is known."""
 
     def look(self, group: Group[_T]) -> list[_Slot]:
-        """Let workers begin with frames."""
+        """Let workers start on frames."""
         slots: list[_Slot] = []
         for image, row in zip(group.images, self._submit(self._steps.glimpses, group.images), strict=True):
             size = group.label_size or (image.shape[0], image.shape[1])
-            begins = (group.begins_part and not slots, group.begins_section and not slots)
-            slots.append(_Slot(self._count, *begins, image, size, self._steps.grid(image), reach_for(image), row))
+            begins = group.begins_part and not slots
+            slot = _Slot(self._count, begins, image, size, self._steps.grid(image), reach_for(image), row)
+            slot.section, slot.is_wanted = Section.GOES_ON if slots else group.section, group.is_wanted
+            slots.append(slot)
             self._count += 1
         self._looked += slots
         return slots
 
     @torch.inference_mode()
     def decide(self, count: int) -> None:
-        """Find the keyframes among the next ``count`` frames; workers begin with them."""
+        """Find the keyframes among the next ``count`` frames, and let workers start on them."""
         slots = [self._looked.popleft() for _ in range(count)]
         keyframes = []
         for slot in slots:
@@ -196,7 +210,7 @@ class _Window:
             slot.image = None
 
     def _submit(self, work: Callable[[Sequence[Image]], list[_T]], images: Sequence[Image]) -> list[_Row[_T]]:
-        """Tasks of images of one size each."""
+        """Tasks for images of one size each."""
         runs = [list(run) for _, run in groupby(images, key=lambda image: image.shape)]
         return [row for run in runs for row in self._tasks.submit(work, run)]
 
@@ -204,7 +218,7 @@ class _Window:
         if not self._spans or slot.begins_part:
             return True
         keyframe = self._spans[-1][0]
-        if slot.grid != keyframe.grid:  # another size begins anew
+        if slot.grid != keyframe.grid:  # another size starts afresh
             return True
         if slot.index - keyframe.index >= self._options.longest_interval:
             return True
@@ -219,7 +233,7 @@ class _Window:
 
     @torch.inference_mode()
     def settle(self, *, is_end: bool = False) -> None:
-        """Let workers finish what can be finished; at the end of the video that is all."""
+        """Let workers finish what can be finished; at the end of the video that is everything."""
         while self._spans:
             keyframes = [span[0] for span in list(self._spans)[:2]]
             if not is_end and (len(keyframes) < 2 or self._known <= keyframes[1].index + keyframes[1].reach):
@@ -230,20 +244,30 @@ class _Window:
             self._finish(self._spans.popleft(), keyframes[1] if len(keyframes) > 1 else None)
 
     def _conclude(self, position: int) -> None:
-        """Take together what keyframes before and after say of the keyframe of a span."""
+        """Combine what the keyframes before and after say about a span's keyframe."""
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
         own = [_own(slot) for slot in (keyframe, *others) if slot.index <= keyframe.index + keyframe.reach]
         started_s = time.perf_counter()
-        keyframe.before = self._lean(own[0], None if keyframe.begins_section else self._before, None)
-        self._before = keyframe.before
+        before = self._hand_on(keyframe, own[0])
         after: Opinion | None = None
         for slot, opinion in reversed(list(zip(others, own[1:], strict=False))):
             after = self._lean(opinion, after, slot)
-        keyframe.final = self._lean(keyframe.before, after, keyframe)
+        keyframe.final = self._lean(before, after, keyframe)
         keyframe.seconds += time.perf_counter() - started_s
 
+    def _hand_on(self, keyframe: _Slot, own: Opinion) -> Opinion:
+        """What a keyframe and all before it say; at the end of a section that begins anew, for the next one."""
+        if keyframe.section is Section.END_BEGINS:
+            self._latest, self._is_end_of_section = None, True
+        if keyframe.section is Section.BEGINS:
+            self._before, self._latest, self._is_end_of_section = self._latest, None, False
+        before = keyframe.before = self._before = self._lean(own, self._before, None)
+        if self._is_end_of_section:
+            keyframe.latest = self._latest = self._lean(own, self._latest, None)
+        return before
+
     def _lean(self, opinion: Opinion, other: Opinion | None, slot: _Slot | None) -> Opinion:
-        """Lean on ``other``, which is of the keyframe after ``slot`` if that is given; each pair is compared once."""
+        """Combine with ``other``, the keyframe after ``slot`` if that is given; each pair is compared once."""
         if other is None or other.logits.shape != opinion.logits.shape:
             return opinion
         like = None if slot is None else slot.ahead
@@ -255,8 +279,13 @@ class _Window:
         return lean(opinion, other, like)
 
     def _finish(self, span: list[_Slot], after: _Slot | None) -> None:
-        """Let workers turn what is said of a keyframe and the frames behind it into labels."""
+        """Let workers turn a keyframe and the frames behind it into labels."""
         keyframe, *others = span
+        span[-1].carried = keyframe.handed_on
+        if not keyframe.is_wanted:
+            for slot in span:
+                slot.result = _nothing(slot is keyframe)
+            return
         ends = [keyframe, *([after] if after is not None and after.grid == keyframe.grid else [])]
         opinions = [slot.final for slot in ends if slot.final is not None]
         glimpses = [slot.looked.get() for slot in ends]
@@ -275,7 +304,13 @@ class _Window:
         (keyframe.result,) = self._tasks.submit(finish_keyframe, [keyframe])
         for slot, row in zip(others, self._tasks.submit(finish_others, others), strict=True):
             slot.result = row
-        span[-1].carried = keyframe.before
+
+
+def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
+    """The result of a frame whose labels nobody wants."""
+    future: Future[tuple[list[FrameResult], float]] = Future()
+    future.set_result(([FrameResult(np.zeros((0, 0), np.uint8), is_keyframe, None, None, 0.0)], 0.0))
+    return _Row(future, 0)
 
 
 def _own(keyframe: _Slot) -> Opinion:
@@ -284,34 +319,34 @@ def _own(keyframe: _Slot) -> Opinion:
 
 
 def reach_for(image: Image) -> int:
-    """``REACH``, or less for large images: the results then depend on their size, and on nothing else."""
+    """``REACH``, or less for large images. Results then depend on the image size and on nothing else."""
     return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // max(1, image.nbytes)))
 
 
 @dataclass(slots=True)
 class _Begun(Generic[_T]):
-    """A group of which the results are on their way."""
+    """A group whose results are being computed."""
 
     subject: _T
     slots: list[_Slot]
 
     @property
     def is_assigned(self) -> bool:
-        """Whether workers are at all of its frames."""
+        """Whether workers have started on all of its frames."""
         return all(slot.result is not None for slot in self.slots)
 
 
 def run_both_sides(
     network: IntervalNetwork, groups: Iterable[Group[_T]], before: HandedOn | None = None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
-    """Subject and results of each of ``groups``, the consecutive frames of one video, which may be of any number.
+    """Yield subject and results of each of ``groups``, consecutive frames of one video in groups of any size.
 
-    ``before`` is what the frames before them handed on. Holds the images of ``reach_for`` frames, of those from one
-    keyframe to the next, and of a few that workers are at.
+    ``before`` is the carry-over of earlier frames. Holds the images of ``reach_for`` frames, of those between two
+    keyframes, and of a few that workers compute.
     """
     with ExitStack() as stack:
         tasks = _Tasks(network, stack)
-        window = _Window(network, tasks, before if isinstance(before, Opinion) else None)
+        window = _Window(network, tasks, before)
         begun: deque[_Begun[_T]] = deque()
         undecided: deque[int] = deque()
         failure: Exception | None = None

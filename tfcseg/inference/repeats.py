@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from tfcseg.inference.groups import Section
 from tfcseg.media.frames import Frame, Image
 
 MOST_FRAMES = 500
 """Of one picture: it is computed anew after so many, so that a still hour does not fill the memory with its frames."""
 
-SECTION_PARTS = 4
-"""Parts of a section: what keyframes hand on ends with it, so that several workers can share a video. Half a minute,
-after which little would be left of it anyway."""
+SECTION_PARTS = 8
+"""Parts of a section, a minute or more; the last one is its end."""
 
 _SAMPLED_ROWS = 16
 
@@ -65,6 +65,9 @@ def begins_part(frame: Frame, part_frames: int | None) -> bool:
     return part_frames is not None and frame.index % part_frames == 0
 
 
-def begins_section(frame: Frame, part_frames: int | None) -> bool:
-    """Whether a section begins with ``frame``."""
-    return part_frames is not None and frame.index % (SECTION_PARTS * part_frames) == 0
+def section_at(frame: Frame, part_frames: int | None) -> Section:
+    """What of a section begins with ``frame``."""
+    if not begins_part(frame, part_frames) or part_frames is None:
+        return Section.GOES_ON
+    part = frame.index // part_frames % SECTION_PARTS
+    return {0: Section.BEGINS, SECTION_PARTS - 1: Section.END_BEGINS}.get(part, Section.GOES_ON)

@@ -18,7 +18,7 @@ from tfcseg.errors import UsageError, in_python_words
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.inference.options import checked_options
-from tfcseg.inference.repeats import begins_part, begins_section, is_shown_by, pictures
+from tfcseg.inference.repeats import begins_part, is_shown_by, pictures, section_at
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, Image
@@ -123,17 +123,22 @@ def segment_with(
 
 
 def segment_frames(
-    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None = None, part_frames: int | None = None
+    frames: Iterator[Frame],
+    network: IntervalNetwork,
+    before: HandedOn | None = None,
+    part_frames: int | None = None,
+    wanted_from: int = 0,
 ) -> Generator[SegmentedFrame, None, None]:
     """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on.
 
     Intervals count pictures: a frame that shows the one before again has no part in them. Each part of ``part_frames``
-    begins with an interval, and each section of parts takes nothing over from the frames before it.
+    begins with an interval, and each `Section` of parts with what the end of the one before says. Labels of frames
+    before ``wanted_from``, which begins a part, may be left out.
     """
     if network.options.latency == "low":
         yield from _stream(frames, network, before, part_frames)
         return
-    groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames)
+    groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames, wanted_from)
     both = network.options.sides == "both"
     for group, results in run_intervals(network, groups, before):
         while group:
@@ -142,29 +147,32 @@ def segment_frames(
             yield from _join(network.labels, group.pop(0), results.pop(0), is_last=is_last)
 
 
-def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:
+def _groups(
+    shown: Iterator[list[Frame]], length: int, part_frames: int | None, wanted_from: int
+) -> Iterator[Group[list[list[Frame]]]]:
     """Pictures in groups of ``length``; the last one of a part, or of all, has what is left."""
     group: list[list[Frame]] = []
     for frames in shown:
         if group and begins_part(frames[0], part_frames):
-            yield _group(group, part_frames)
+            yield _group(group, part_frames, wanted_from)
             group = []
         group.append(frames)
         if len(group) == length:
             del frames
-            yield _group(group, part_frames)
+            yield _group(group, part_frames, wanted_from)
             group = []
     if group:
-        yield _group(group, part_frames)
+        yield _group(group, part_frames, wanted_from)
 
 
-def _group(pictures: list[list[Frame]], part_frames: int | None) -> Group[list[list[Frame]]]:
+def _group(pictures: list[list[Frame]], part_frames: int | None, wanted_from: int) -> Group[list[list[Frame]]]:
     first = pictures[0][0]
     return Group(
         [frames[0].image for frames in pictures],
         pictures,
         begins_part=begins_part(first, part_frames),
-        begins_section=begins_section(first, part_frames),
+        section=section_at(first, part_frames),
+        is_wanted=first.index >= wanted_from,
     )
 
 
@@ -182,9 +190,7 @@ def _stream(
             yield _joined(network.labels, shown[-1], result, is_computed=False)
             continue
         if result is None or begins_part(frame, part_frames):
-            taken = before if result is None else result.carried
-            taken = None if begins_section(frame, part_frames) else taken
-            results = network.stream((images.popleft() for _ in count()), taken)
+            results = network.stream((images.popleft() for _ in count()), before if result is None else result.carried)
         images.append(frame.image)
         shown, result = [frame], next(results)
         yield _joined(network.labels, frame, result)

@@ -13,20 +13,19 @@ from typing import Any, Protocol
 import torch
 
 from tfcseg.errors import TfcsegError
+from tfcseg.inference.options import checked_options
 from tfcseg.inference.repeats import SECTION_PARTS
 from tfcseg.media.parts import PART_FRAMES
 from tfcseg.media.reader import probe
 from tfcseg.media.source import Source
+from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.batch import Outcome, run_input
 from tfcseg.runs.options import RunOptions
-from tfcseg.runs.pipeline import Progress, check_model
+from tfcseg.runs.pipeline import Progress
 from tfcseg.runs.sections import SectionSegmenter
 from tfcseg.runs.state import unfinished_frames
 from tfcseg.weights.on_demand import ModelOnDemand
 from tfcseg.workers import WorkerOptions, Workers, ray_workers
-
-_LEAST_SECTIONS = 2
-"""Spans that a video has at least for several workers to share it."""
 
 
 class _Job(Protocol):
@@ -79,10 +78,12 @@ def run_on_ray(
     """
     for source, _ in places:
         Source.of(source).check_readable_again("--ray reads it elsewhere")
-    check_model(ModelOnDemand(model, options.device, allow_network=options.allow_network), options)
+    known = ModelOnDemand(model, options.device, allow_network=options.allow_network).known
+    can_share = _can_share(checked_options(known, options.inference))
     make = partial(_make, model, options)
     with ray_workers(workers, make, uses_gpu=options.device.may_use_gpu) as crew:
-        shared = [place for place in places if len(places) < len(crew) and _is_long(place[0], options)]
+        is_few = can_share and len(places) < len(crew)
+        shared = [place for place in places if is_few and _is_long(place[0], options)]
         alone = [place for place in places if place not in shared]
         started_s = time.monotonic()
         jobs = [RunJob(source, folder, options) for source, folder in alone]
@@ -95,9 +96,15 @@ def run_on_ray(
             yield _run_shared(crew, source, folder, model, options, on_frame)
 
 
+def _can_share(options: InferenceOptions) -> bool:
+    """Whether sections of a video can be segmented apart: on one side, what keyframes carry over goes on for ever."""
+    is_chain = options.sides == "one" and options.carries
+    return not (is_chain or options.compile or options.latency == "low")
+
+
 def _is_long(source: str, options: RunOptions) -> bool:
-    """Whether several workers can share a video."""
-    if not Source.of(source).is_on_disk or options.inference.latency == "low" or options.inference.compile:
+    """Whether a video has more than a section."""
+    if not Source.of(source).is_on_disk:
         return False
     with suppress(TfcsegError):
         info = probe(source)
@@ -105,7 +112,7 @@ def _is_long(source: str, options: RunOptions) -> bool:
         if options.end_s is not None:
             frames = min(frames, int(options.end_s * info.frame_rate))
         frames -= int((options.start_s or 0) * info.frame_rate)
-        return frames > (_LEAST_SECTIONS - 1) * SECTION_PARTS * PART_FRAMES
+        return frames > SECTION_PARTS * PART_FRAMES
     return False
 
 

@@ -1,8 +1,8 @@
 """One video on several workers: they segment sections of it, and this process draws and writes what they find.
 
-What is said of the frames of a section depends on nothing before it, and on those after it as far as keyframes reach: a
-worker reads these as well. It seeks to its section. Whether it sees there what is seen here, where all frames are
-decoded for drawing, a checksum of every picture tells; if not, it decodes everything before as well.
+What is said of the frames of a section depends on the end of the section before (`Section`), and on the frames after it
+as far as keyframes reach: a worker reads these as well. It seeks there. Whether it sees there what is seen here, where
+all frames are decoded for drawing, a checksum of every picture tells; if not, it decodes everything before as well.
 """
 
 from __future__ import annotations
@@ -76,12 +76,17 @@ class SectionJob:
     first: int
     stop: int
     start_s: float | None
-    """When the source shows the first one; None: everything before it is decoded, too."""
+    """When the source shows the first frame that the worker reads; None: it decodes everything before, too."""
+
+    @property
+    def first_read(self) -> int:
+        """First frame that is needed: with both sides, where the end of the section before begins."""
+        return max(0, self.first - self.part_frames) if self.inference.sides == "both" else self.first
 
     def do(self, model: ModelOnDemand) -> list[PackedFrame]:
         """Segment the frames; none if the video ends before them."""
         network = IntervalNetwork(model.loaded, self.inference)
-        skipped = self.first if self.start_s is None else 0
+        skipped = self.first_read if self.start_s is None else 0
         range_s = {} if self.start_s is None else {"start_s": self.start_s}
         try:
             source = Source.of(self.source, allow_network=self.options.allow_network)
@@ -93,11 +98,12 @@ class SectionJob:
             ahead = most_waiting(frames.info.height, frames.info.width)
             with closing(prefetch(frames, ahead, frames.stop)) as read:  # type: ignore[type-var]  # a generator
                 wanted = islice(read, skipped, None)
-                numbered = (replace(frame, index=frame.index + self.first - skipped) for frame in wanted)
-                for frame in segment_frames(numbered, network, None, self.part_frames):
+                numbered = (replace(frame, index=frame.index + self.first_read - skipped) for frame in wanted)
+                for frame in segment_frames(numbered, network, None, self.part_frames, self.first):
                     if frame.index >= self.stop:
                         break
-                    packed.append(PackedFrame.of(frame, self.part_frames))
+                    if frame.index >= self.first:
+                        packed.append(PackedFrame.of(frame, self.part_frames))
         return packed
 
 
@@ -125,9 +131,9 @@ class SectionSegmenter:
 
         def job(section: int) -> SectionJob:
             begin = section * length
-            start_s = zero_s + float(begin / info.frame_rate) if self._seeks and section else None
-            common = (self._source, self._options, network.options, part_frames)
-            return SectionJob(*common, begin, begin + length, start_s)
+            found = SectionJob(self._source, self._options, network.options, part_frames, begin, begin + length, None)
+            start_s = zero_s + float(found.first_read / info.frame_rate)
+            return replace(found, start_s=start_s) if self._seeks and section else found
 
         jobs = (job(section) for section in count(first.index // length))
         with closing(self._workers.in_order(jobs)) as results:
