@@ -30,6 +30,13 @@ class InputError(TfcsegError):
     """A video, folder of frames or stream cannot be read."""
 
 
+class LostConnection(InputError):  # an end, which users may expect
+    """A live source ended. Everything that it had sent is segmented, and all results of a run are complete."""
+
+    report: Report | None = None
+    """Report of the run; None outside of one."""
+
+
 class OutputError(TfcsegError):
     """A result cannot be written, or would overwrite something."""
 

@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli.console import print_line, print_warning
-from tfcseg.cli.values import seconds
+from tfcseg.cli.values import frame_rate, seconds
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
@@ -124,6 +125,30 @@ Start = Annotated[
 End = Annotated[float | None, typer.Option(help="Stop before this time of the video.", parser=seconds, metavar="TIME")]
 MeasureFlowConsistency = Annotated[
     bool, typer.Option(help="Measure flow consistency (optical flow), the slowest of the scores.")
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Draw and export these classes only, e.g. person,car.",
+        show_default="all",
+        autocompletion=completing(class_names),
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Draw and export all classes but these.", show_default="none", autocompletion=completing(class_names)
+    ),
+]
+FrameRate = Annotated[
+    Fraction | None,
+    typer.Option(
+        "--fps",
+        help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
+        show_default="25",
+        parser=frame_rate,
+        metavar="RATE",
+    ),
 ]
 Output = Annotated[
     Path | None,

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +18,9 @@ from tfcseg.cli.console import plain, print_error, print_line, print_warning, st
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
-from tfcseg.cli.values import frame_rate
+from tfcseg.cli.values import list_of
 from tfcseg.errors import Interrupted, UsageError
+from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT", help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False
+        metavar="INPUT",
+        help="Videos, pictures, folders of either, - for a video on stdin, an address, or the number of a camera.",
+        show_default=False,
     ),
 ]
 
@@ -45,21 +47,14 @@ InputList = Annotated[
     str | None,
     typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
 ]
-FrameRate = Annotated[
-    Fraction | None,
-    typer.Option(
-        help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
-        show_default="25",
-        parser=frame_rate,
-        metavar="RATE",
-    ),
-]
-Classes = Annotated[
+Export = Annotated[
     list[str] | None,
     typer.Option(
-        help="Draw these classes only, e.g. person,car.",
-        show_default="all",
-        autocompletion=options.completing(options.class_names),
+        help="Also write labels for other programs.",
+        show_default="none",
+        metavar=",".join(FORMATS),
+        callback=list_of("format", lambda: FORMATS),
+        autocompletion=options.completing(lambda: FORMATS),
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
@@ -74,7 +69,7 @@ AllowNetwork = Annotated[
     bool,
     typer.Option(
         "--allow-network",
-        help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
+        help="Allow inputs that are addresses (http, https, rtsp, udp, tcp, srt), and models ORG/NAME.",
         is_eager=True,
     ),
 ]
@@ -89,15 +84,17 @@ def command(
     model: options.Model = "default",
     start: options.Start = None,
     end: options.End = None,
-    fps: FrameRate = None,
-    classes: Classes = None,
+    fps: options.FrameRate = None,
+    classes: options.Classes = None,
+    exclude: options.Exclude = None,
+    export: Export = None,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
     skip_finished: SkipFinished = False,
     batch_log: BatchLog = None,
     allow_network: AllowNetwork = False,
     printing: options.Printing,
-    results: Annotated[ResultOptions, Without("classes")],
+    results: Annotated[ResultOptions, Without("classes", "exclude", "export")],
     inference: InferenceOptions,
     device: DeviceOptions,
     workers: WorkerOptions,
@@ -108,6 +105,7 @@ def command(
     """
     from tfcseg.runs.options import RunOptions
 
+    results = replace(results, classes=classes or (), exclude=exclude or (), export=export or ())
     if not (results.writes_anything or printing.as_json):
         raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
@@ -117,7 +115,7 @@ def command(
         start_s=start,
         end_s=end,
         frame_rate=fps,
-        results=replace(results, classes=tuple(classes or ())),
+        results=results,
         overwrite=overwrite,
         resume=resume,
         skip_finished=skip_finished,
@@ -165,8 +163,6 @@ def _run_all(
                 log.add(outcome)
             if outcome.status == "failed":
                 failures.append(outcome)
-                if outcome.error is not None and not found.is_batch:
-                    raise outcome.error
             skipped += outcome.status == "skipped"
             if printing.as_json and outcome.status != "failed":
                 contents.append(outcome.content)
@@ -225,15 +221,17 @@ def _run_on_ray(
 
 def _tell(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
     """Say how an input ended; thousands that were finished before are counted instead."""
-    if outcome.status == "failed":
-        print_error(str(outcome.error))
-    elif outcome.status == "skipped" and not (quiet or is_batch):
-        print_line(str(outcome.error))
-    elif outcome.report is not None:
+    if outcome.report is not None:
         for warning in outcome.report.warnings:
             print_warning(warning)
         if not quiet:
             _print_summary(outcome.report, outcome.folder)
+    if outcome.status == "failed" and outcome.error is not None:
+        if not is_batch:
+            raise outcome.error
+        print_error(str(outcome.error))
+    if outcome.status == "skipped" and not (quiet or is_batch):
+        print_line(str(outcome.error))
 
 
 def _what_is_kept(folder: Path) -> str:
@@ -269,6 +267,7 @@ def _print_summary(report: Report, folder: Path) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     rows: list[tuple[str, str]] = [
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
+        *_dropped(report),
         (
             "speed",
             f"{number(speed.fps)} fps end to end, {number(speed.model_fps)} fps model "
@@ -290,6 +289,16 @@ def _print_summary(report: Report, folder: Path) -> None:
     for name, value in rows:
         table.add_row(f"{name}", plain(value))
     stderr.print(table)
+
+
+def _dropped(report: Report) -> list[tuple[str, str]]:
+    """Row about the late frames of a live source, if there were any."""
+    facts = report.input
+    if not facts.frames_dropped:
+        return []
+    segmented = facts.frames_decoded - facts.frames_repeated
+    late = facts.frames_dropped / (facts.frames_dropped + segmented)
+    return [("dropped", f"{facts.frames_dropped} late frames ({late:.0%}), {segmented} segmented")]
 
 
 def _label_change(stability: StabilityFacts) -> str:

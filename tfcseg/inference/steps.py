@@ -1,4 +1,4 @@
-"""The steps of two-sided inference on a model: images in, what is seen and said of them, labels out."""
+"""The steps of two-sided inference on a model: from images to features, logits and labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfcseg.media.frames import Image
 from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, Side, TwoOpinions, between, compare
 
 BETWEEN_SCALE = 2
-"""Frames between keyframes are seen at 1 / so much of the network's size (mode ``blend``: at the whole of it)."""
+"""Frames between keyframes are processed at 1 / this of the network's size (at full size in mode ``blend``)."""
 
 
 class Place(NamedTuple):
@@ -21,14 +21,14 @@ class Place(NamedTuple):
 
     glimpse: Glimpse
     like: Likeness | None
-    """How it resembles the keyframe before it, if that is known."""
+    """Its similarity to the keyframe before it, if that is known."""
     nearness: float
-    """To that keyframe: 1 there, 0 at the one after it."""
+    """Nearness to that keyframe: 1 there, 0 at the next one."""
     label_size: tuple[int, int]
 
 
 class Steps:
-    """Steps of a network; they may be taken in several threads, and hold nothing."""
+    """Steps of a network. They hold no state and may run in several threads."""
 
     def __init__(self, network: IntervalNetwork) -> None:
         self._feeder = network
@@ -38,7 +38,7 @@ class Steps:
         self._curve = network.network.config.evidence
 
     def restored(self, handed_on: HandedOn | None) -> tuple[Opinion | None, Opinion | None]:
-        """What all keyframes and what the latest say, as the network needs it: a resumed run read it from a file."""
+        """Carry-over of all keyframes and of the latest, in the network's device and type: it may come from a file."""
         if not isinstance(handed_on, Opinion | TwoOpinions):
             return None, None
         like = next(self._network.parameters())
@@ -51,17 +51,17 @@ class Steps:
         return height // 4, width // 4
 
     def glimpses(self, images: Sequence[Image]) -> list[Glimpse]:
-        """What is seen of frames that may lie between keyframes."""
+        """Low-level features of frames that may lie between keyframes."""
         seen = self._network.glimpse(self._feeder.to_input(images, self._size // self._scale))
         return [Glimpse(*(part[row : row + 1] for part in seen)) for row in range(len(images))]
 
     def opinions(self, images: Sequence[Image]) -> list[Opinion]:
-        """What keyframes say by themselves."""
+        """Logits and weights of keyframes on their own."""
         found = self._network.opinion(self._feeder.to_input(images, self._size))
         return [Opinion(*(part[row : row + 1] for part in found)) for row in range(len(images))]
 
     def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Likeness:
-        """How frames resemble one, from what is compared of each (see `evidence.compare`)."""
+        """Similarity of frames to one frame, from the features of each (see `evidence.compare`)."""
         return compare(keyframe, others, grid, self._curve)
 
     def keyframe_result(self, opinion: Opinion, label_size: tuple[int, int]) -> FrameResult:
@@ -72,7 +72,7 @@ class Steps:
     def between(
         self, places: Sequence[Place], keyframes: Sequence[Opinion], glimpses: Sequence[Glimpse]
     ) -> list[FrameResult]:
-        """Labels of frames between two keyframes, or after the last, and of what is compared of these."""
+        """Labels of frames between two keyframes, or after the last one, from their compared features."""
         grid = (keyframes[0].logits.shape[-2], keyframes[0].logits.shape[-1])
         seen = Glimpse(*(torch.cat(parts) for parts in zip(*(place.glimpse for place in places), strict=True)))
         near = seen.match.new_tensor([place.nearness for place in places])

@@ -42,6 +42,7 @@ def decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is
     lead_s = float(wanted.first / info.frame_rate)
     options = ["-max_pixels", str(MAX_PIXELS), "-dts_error_threshold", f"{longest_gap(info) / 30:.6f}"]
     options += [] if stream.decoder is None else ["-c:v", stream.decoder]
+    options += ["-thread_type", "slice"] if info.source.is_live else []  # others hold back a frame for each thread
     options += ["-copyts"] if stream.keeps_times else []
     options += [] if stream.is_timed else ["-r", str(info.frame_rate)]
     if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
@@ -56,6 +57,7 @@ def decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is
     return [
         *input_arguments(None if is_piped else info.source, options),
         *("-map", f"0:{stream.index}", "-vf", ",".join([*filters, "scale", f"format={packed}"])),
+        *(("-flush_packets", "1") if info.source.is_live else ()),
         *("-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "pam" if stream.has_alpha else "ppm", "pipe:1"),
     ]
 

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tfcseg.errors import InputError
+from tfcseg.errors import InputError, LostConnection
 from tfcseg.media.decoding import Pictures, decode_arguments, longest_gap
 from tfcseg.media.ffmpeg import FfmpegProcess
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
@@ -56,11 +56,12 @@ def open_frames(
     frame_rate: Fraction = DEFAULT_FRAME_RATE,
     allow_network: bool = False,
 ) -> FrameSource:
-    """Open a video file, a folder of images, a picture, a named pipe, or ``-`` (stdin), and decode its first frame.
+    """Open a video file, a folder of images, a picture, a stream, an address or a camera, and decode its first frame.
 
     ``start_s`` and ``end_s`` select frames by the time at which the source shows them, the end being left out.
-    ``frame_rate`` is that of images; videos bring their own. ``allow_network`` also reads a video at
-    an http or https address. Raises InputError if no frame can be had, UsageError for an address without permission.
+    ``frame_rate`` is that of images; videos bring their own. ``allow_network`` also reads addresses. Frames of a live
+    source have to be read as they come; LostConnection comes behind the last one. Raises InputError if no frame can be
+    had, UsageError for an address without permission.
     """
     source = Source.of(source, allow_network=allow_network)
     source.check()
@@ -113,6 +114,9 @@ def _open_stream(
     running: list[FfmpegProcess] = []
 
     def stop() -> None:
+        if feed is not None and feed.source.is_live:
+            feed.hang_up()
+            return
         for process in running:
             process.stop()
 
@@ -154,6 +158,10 @@ def _decode(
         if counted.has_ended:
             status, words = process.wait(), process.last_words()
             _check_end(stream, wanted, count, status, words)
+        if stream.info.source.is_live:
+            if feed is not None and counted.has_ended and not feed.is_hung_up:
+                raise LostConnection(f"{stream.info.path}: the stream ended after {count} frames: {feed.why_ended()}")
+            return
         warnings.extend(_end_warnings(stream, wanted, count, counted, words))
         if pictures.had_alpha:
             warnings.append("the video has an alpha channel: it was composited on black")

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from tfcseg.errors import InputError
 from tfcseg.media.ffmpeg import FfmpegProcess
+from tfcseg.media.live import LIVE_TIMEOUT_S, connect
 from tfcseg.media.probing import SourceStream, probe_readable, require_beginning
 from tfcseg.media.source import Source
 
@@ -18,14 +19,19 @@ _HEAD_BYTES = 4096
 _CHUNK_BYTES = 1 << 16
 _LONGEST_LOOK_BYTES = 256 << 20
 _STOP_CHECK_S = 0.2
+_SILENCE = "Input/output error"
+"""What ffmpeg says of it."""
 
 
 class StreamFeed:
-    """Bytes of ``-`` (stdin) or of a named pipe. What probing reads is kept, and replayed to the decoder."""
+    """Bytes of ``-`` (stdin), of a named pipe, or of a live source. What probing reads is kept for the decoder."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._pipe = _open_pipe(source.given)
+        self._connection = connect(source) if source.is_live else None
+        self.is_hung_up = False
+        """We ended the connection."""
+        self._pipe = _open_pipe(source.given) if self._connection is None else _unbuffered(self._connection.output)
         self._kept = bytearray()
         self._position = 0
         self._stopped = threading.Event()
@@ -50,8 +56,27 @@ class StreamFeed:
         self._thread = threading.Thread(target=self._copy, args=(process,), name="stream-feed", daemon=True)
         self._thread.start()
 
+    def hang_up(self) -> None:
+        """End the connection to a live source, from any thread; frames that have arrived are still decoded."""
+        self.is_hung_up = True
+        if self._connection is not None:
+            self._connection.stop()
+
+    def why_ended(self) -> str:
+        """Say in a few words why a live source ended; waits for the end of the connection."""
+        if self._connection is None:
+            return ""
+        status = self._connection.wait()
+        words = self._connection.last_words().replace(self.source.given, self.source.name)
+        if self.source.scheme == "udp" and _SILENCE in words:
+            return f"nothing came for {LIVE_TIMEOUT_S:g} s"
+        words = words.removeprefix("Error during demuxing: ")
+        return words or (f"ffmpeg ended with status {status}" if status else "its sender closed it")
+
     def close(self) -> None:
         """Stop feeding and let go of the stream; may be called again."""
+        if self._connection is not None:
+            self._connection.kill()
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
@@ -90,6 +115,12 @@ def _open_pipe(name: str) -> BinaryIO:
     return os.fdopen(number, "rb", buffering=0)
 
 
+def _unbuffered(pipe: BinaryIO) -> BinaryIO:
+    return os.fdopen(os.dup(pipe.fileno()), "rb", buffering=0)
+
+
 def probe_stream(feed: StreamFeed) -> SourceStream:
     """Look into a stream without losing a byte of it; InputError if no video begins there."""
+    if feed.source.is_live and not feed.head():
+        raise InputError(f"{feed.source.name}: cannot be read: {feed.why_ended()}")
     return require_beginning(probe_readable(feed, feed.source, feed.head()))

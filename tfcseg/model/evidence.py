@@ -1,19 +1,19 @@
-"""Two-sided evidence (ours, not the paper's): what frames before and after say about a frame, and how much it counts.
+"""Two-sided evidence (ours, not the paper's): combine what frames before and after say about a frame.
 
-A video that lies on disk has a future. Every keyframe says something about every position, with a weight: how sure it
-is of it. It leans on the keyframes before it and after it as a non-keyframe leans on its keyframe (eq. 7), but as a
-weighted mean, so that what many frames agree on outweighs what one says:
+A video file has a future, too. Every keyframe says something (logits) about every position, with a weight that measures
+how sure it is. It is combined with the keyframes before and after it as a non-keyframe is with its keyframe (eq. 7),
+but as a weighted mean, so that what many frames agree on outweighs what one says:
 
     P = carry · e(w) ⊙ n_o,   y' = (n ⊙ y + P ⊙ y_o) / (n + P),   n' = n + P                       (`lean`)
 
-with y and n the logits and weight of the one, y_o and n_o those of the other, moved along (model/alignment.py). e(w) is
-the model's evidence curve: how much rather than by chance two positions of similarity w (eq. 6) have one label. So
-a keyframe that is unsure of a position does not impose it, and nothing is taken over from another scene.
+y and n are the logits and weight of one frame, y_o and n_o those of the other, moved along (model/alignment.py). e(w)
+is the model's evidence curve: how much more often than by chance two positions of similarity w (eq. 6) have the same
+label. A keyframe that is unsure about a position therefore does not impose it, and nothing is taken from another scene.
 
-A frame between two keyframes leans on both (`between`), and on nothing else where it resembles one of them enough. What
-a frame says itself is asked only where it resembles neither, as eq. 11 asks sparse attention, but from the whole
-network at half the size: cheaper than the low stages alone at full size, and not mixed with features of another moment.
-All comparisons with such frames are made at half the size, too: one costs a quarter of a keyframe at most.
+A frame between two keyframes is combined from both (`between`). It is computed itself only where it resembles neither,
+as eq. 11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages
+alone at full size, and does not mix features of different times. All comparisons with such frames are made at half the
+size, too: one costs at most a quarter of a keyframe.
 
 Shapes: T frames, K classes, C channels, h w grid of the logits, h8 w8 grid of what is compared.
 """
@@ -32,28 +32,30 @@ from tfcseg.model.correlation import similarity
 from tfcseg.model.decode_head import resize
 
 CARRY = 0.95
-"""Share of its weight that what a keyframe says keeps on its way to the next one."""
+"""Share of its weight that a keyframe's opinion keeps on its way to the next keyframe."""
 
 CHANGED = 0.6
 """Similarity below which a position counts as changed."""
 
 SAME_SCENE = 0.4
-"""Share of unchanged positions below which two frames show different scenes. With tfc-lite0 and best matches, 3 to 21 %
-of the positions are unchanged between different clips, and 54 to 100 % between frames of one, eight apart."""
+"""Two frames show different scenes if the share of unchanged positions is below this. With tfc-lite0 and best matches,
+3 to 21 % of the positions are unchanged between different clips, and 54 to 100 % between frames of one clip, eight
+apart."""
 
 ENOUGH = 0.3
-"""Evidence from which on a frame between keyframes isn't asked itself. Below, its share rises to all at none."""
+"""With at least this evidence, a frame between keyframes isn't computed itself. Below, its own share rises, up to all
+of it at 0."""
 
 NEARNESS = 0.5
-"""Weights of the two keyframes go with this power of the nearness in time: labels change over between them, bit by bit,
-and not in the frame where the nearer keyframe becomes the other one."""
+"""The weights of the two keyframes are multiplied by this power of nearness in time: labels change over gradually, and
+not in the frame where the nearer keyframe changes."""
 
 UNSURE = 1e-3
-"""Least weight of a position: zero weights have no mean."""
+"""Minimum weight of a position: zero weights have no mean."""
 
 
 class Glimpse(NamedTuple):
-    """What the low stages see of T frames at half the size."""
+    """Low-level features of T frames at half the size."""
 
     x1: Tensor
     x2: Tensor
@@ -67,7 +69,7 @@ class Opinion(NamedTuple):
     logits: Tensor
     """(1, K, h, w)."""
     weight: Tensor
-    """(1, 1, h, w) how many sure keyframes have said so."""
+    """(1, 1, h, w): how many sure keyframes have said so."""
     match: Tensor
     """(1, C, h8, w8) of the frame."""
 
@@ -92,14 +94,14 @@ class TwoOpinions(NamedTuple):
 
 
 HandedOn: TypeAlias = Carried | Opinion | TwoOpinions
-"""What the keyframe after an interval takes over from those before it, on one side or on both."""
+"""Carry-over from an interval's keyframes to the next one, on one side or both."""
 
 
 class Likeness(NamedTuple):
-    """How T frames resemble another one."""
+    """Similarity of T frames to another one."""
 
     rows: Tensor | None
-    """(T·h·w,) where each position lies among the h·w of the other; None: nothing moved."""
+    """(T·h·w,) where each position lies among the h·w of the other frame; None: nothing moved."""
     similarity: Tensor
     """w of eq. 6 (T, 1, h, w)."""
     evidence: Tensor
@@ -107,7 +109,7 @@ class Likeness(NamedTuple):
 
 
 def sureness(logits: Tensor) -> Tensor:
-    """(T, 1, h, w): by how much the first class is more probable than the second."""
+    """(T, 1, h, w): by how much the most probable class leads the second one."""
     best = logits.float().softmax(dim=1).topk(2, dim=1).values
     return (best[:, :1] - best[:, 1:]).clamp_min(UNSURE).to(logits.dtype)
 
@@ -127,7 +129,7 @@ def changed_share(w: Tensor) -> Tensor:
 
 
 def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence[float]) -> Likeness:
-    """How frames with ``match`` (T, C, h8, w8) resemble one with ``other`` (1, C, h8, w8), on a grid of ``size``."""
+    """Compare frames with ``match`` (T, C, h8, w8) to one with ``other`` (1, C, h8, w8), on a grid of ``size``."""
     fine = (2 * match.shape[-2], 2 * match.shape[-1])
     shift = find_shift(other, match)
     w = similarity(move(resize(other, fine), None if shift is None else shift.rows, len(match)), resize(match, fine))
@@ -147,9 +149,9 @@ def _rows(cells: Tensor, fine: tuple[int, int]) -> Tensor:
 
 
 def lean(opinion: Opinion, other: Opinion, like: Likeness, carry: float = CARRY) -> Opinion:
-    """What both say of the frame of the first, which resembles that of the other as ``like`` says.
+    """Combine what both say about the first frame; ``like`` is its similarity to the other one.
 
-    A lerp leaves equal logits bit for bit what they are, whatever the weights.
+    A lerp keeps equal logits bit-identical, whatever the weights.
     """
     added = carry * like.evidence * move(other.weight, like.rows, 1)
     weight = opinion.weight + added
@@ -158,7 +160,7 @@ def lean(opinion: Opinion, other: Opinion, like: Likeness, carry: float = CARRY)
 
 
 class Side(NamedTuple):
-    """A keyframe, and how the T frames on one side of it resemble it."""
+    """A keyframe, and the similarity of the T frames on one side of it."""
 
     opinion: Opinion
     like: Likeness
@@ -166,12 +168,12 @@ class Side(NamedTuple):
     """(T,) in 0…1: 1 at the keyframe, 0 at the one on their other side."""
 
     def weights(self) -> Tensor:
-        """(T, 1, h, w): how much its opinion counts at each position."""
+        """(T, 1, h, w): weight of its opinion at each position."""
         weight = self.like.evidence * move(self.opinion.weight, self.like.rows, len(self.nearness))
         return weight * self.nearness.pow(NEARNESS).view(-1, 1, 1, 1).to(weight.dtype)
 
     def logits(self) -> Tensor:
-        """(T, K, h, w): what it says of each position."""
+        """(T, K, h, w): its logits at each position."""
         return move(self.opinion.logits, self.like.rows, len(self.nearness))
 
 
@@ -183,19 +185,19 @@ class Between(NamedTuple):
     similarity: Tensor
     """(T, h, w): w of eq. 6 to the keyframe that a position resembles more."""
     own_fraction: Tensor
-    """(T,) float32: share of positions where the frame itself was asked."""
+    """(T,) float32: share of positions where the frame itself was computed."""
 
 
 def between(sides: Sequence[Side], ask: Callable[[Tensor], Tensor]) -> Between:
-    """Frames between two keyframes, or after the last one.
+    """Combine frames between two keyframes, or after the last one.
 
-    ``ask`` returns logits (N, K, ·, ·) of some frames, given their indices (N,), and is called only if any position
+    ``ask`` returns logits (N, K, ·, ·) of some frames, given their indices (N,); it is called only if any position
     needs them.
     """
     logits, weight, best = sides[0].logits(), sides[0].weights(), sides[0].like
     for side in sides[1:]:
         added = side.weights()
-        # Where neither says anything, it does not matter what is taken.
+        # Where neither says anything, either may be taken.
         logits = torch.lerp(logits, side.logits(), added / (weight + added).clamp_min(UNSURE))
         weight = weight + added
         best = Likeness(None, *(torch.maximum(*pair) for pair in zip(best[1:], side.like[1:], strict=True)))

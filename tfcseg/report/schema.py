@@ -35,6 +35,7 @@ class InputFacts:
     end_s: float | None = None  # None: to the end
     pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height
     frames_repeated: int = 0  # of those decoded, how many show the picture of the one before and were not computed
+    frames_dropped: int = 0  # frames of a live source that came too late; the one before is repeated in their place
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tfcseg.errors import FinishedError, OutputError, TfcsegError
+from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegError
 from tfcseg.report import Report, to_json
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
@@ -26,7 +26,7 @@ class Outcome:
     folder: Path
     seconds: float
     report: Report | None = None
-    """None if it failed or was finished before."""
+    """None if it failed or was finished before; not if a live source was lost, whose results are complete."""
     error: TfcsegError | None = None
     """FinishedError if it was finished before."""
 
@@ -74,6 +74,8 @@ def run_input(
     error: TfcsegError | None = None
     try:
         report = run_video(source, folder, model, options, on_frame, segment=segment)
+    except LostConnection as failure:
+        error, report = failure, failure.report
     except TfcsegError as failure:
         error = failure
     return Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, report=report, error=error)

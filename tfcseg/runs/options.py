@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -41,8 +41,8 @@ class RunOptions:
         rate = {} if self.frame_rate is None else {"frame_rate": self.frame_rate}
         return {"start_s": self.start_s, "end_s": self.end_s, **rate}
 
-    def check(self, source: Source) -> None:
-        """Raise UsageError for options that cannot be used with ``source``, whatever it contains."""
+    def for_source(self, source: Source) -> RunOptions:
+        """Return these options for ``source``; UsageError for options that cannot be used with it."""
         source.check()
         if self.frame_rate is not None and not source.is_images:
             raise UsageError(f"{source.name}: a video has its own frame rate; --fps is for folders of images")
@@ -52,3 +52,4 @@ class RunOptions:
             raise UsageError(
                 f"{source.name}: a stream can be read only once and cannot be resumed; save it to a file first"
             )
+        return replace(self, inference=replace(self.inference, latency="low")) if source.is_live else self

@@ -12,9 +12,17 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
-from tfcseg.errors import BatchError, FinishedError, InputError, OutputError, TfcsegError, in_python_words
+from tfcseg.errors import (
+    BatchError,
+    FinishedError,
+    InputError,
+    LostConnection,
+    OutputError,
+    TfcsegError,
+    in_python_words,
+)
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
@@ -29,7 +37,9 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
+from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
+from tfcseg.runs.live import LiveFrames, ended_by_signals
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.result_options import ResultOptions
@@ -40,7 +50,9 @@ from tfcseg.runs.state import Identity, RunState, unfinished_frames
 from tfcseg.runs.summary import build_report
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel
-from tfcseg.weights.on_demand import ModelOnDemand, on_demand
+from tfcseg.weights.on_demand import Known, KnownModel, ModelOnDemand, on_demand
+
+_Known = TypeVar("_Known", LoadedModel, KnownModel)
 
 Progress = Callable[[SegmentedFrame, VideoInfo], None]
 Segment = Callable[
@@ -99,7 +111,8 @@ def run(
 
     output: folder, by default ``<stem>_tfcseg`` in the current one. ``options`` are fields of `InferenceOptions` and
     `ResultOptions`, such as ``mode="image"`` and ``classes=["person"]``; ``results`` passes the latter as one object.
-    ``frame_rate`` is for folders of images. ``allow_network`` permits http and https sources.
+    ``frame_rate`` is for folders of images. ``allow_network`` permits addresses. A camera (its number) or a live
+    address is read until ``end_s``, Ctrl-C or its end, which raises LostConnection when all results are written.
 
     Any failure raises a TfcsegError with a one-line message. Videos and reports are then complete or absent, masks and
     rows of finished frames stay, and the same call with ``resume`` continues from there. FinishedError, which is not a
@@ -138,7 +151,9 @@ def _run_all(
     check_model(shared, options)
     reports: dict[str, Report] = {}
     failures: dict[str, TfcsegError] = {}
-    folders = output_folders(found, Path(output) if output is not None else None, resume=options.resume)
+    folders = output_folders(
+        found, Path(output) if output is not None else None, resume=options.resume or options.skip_finished
+    )
     for source, folder in zip(found.sources, folders, strict=True):
         try:
             with in_python_words():
@@ -163,8 +178,9 @@ def run_video(
 ) -> Report:
     """Like `run`, with all options in one object; ``segment`` segments the frames."""
     started_s = time.perf_counter()
-    source = Source.of(source, allow_network=options.allow_network)
-    options.check(source)
+    source = Source.of(source, allow_network=options.allow_network, live=options.inference.latency == "low")
+    options = options.for_source(source)
+    check_export(options.results, source)
     folder = Path(output) if output is not None else default_output(source)
     shared = on_demand(model, options.device, allow_network=options.allow_network)
     if options.skip_finished:
@@ -177,13 +193,17 @@ def run_video(
             out.remove_results()  # only once it is certain that new ones will be written
         is_new = RunState(out.state).identity() is None and not out.results()
         try:
-            return _run_in(out, replace(job, segment=segment), options, on_frame, started_s)
+            report, lost = _run_in(out, replace(job, segment=segment), options, on_frame, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
             elif RunState(out.state).identity() is None:  # nobody could resume it
                 RunState(out.state).clear()
             raise
+    if lost is not None:
+        lost.report = report
+        raise lost
+    return report
 
 
 def check_model(model: ModelOnDemand, options: RunOptions) -> None:
@@ -191,12 +211,18 @@ def check_model(model: ModelOnDemand, options: RunOptions) -> None:
     _ = model.known if options.skip_finished else model.loaded
 
 
+def _coloured(model: _Known, options: RunOptions) -> _Known:
+    """``model`` with the colours that were asked for."""
+    return replace(model, card=replace(model.card, labels=options.results.coloured(model.labels)))
+
+
 def _refuse_finished(out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions) -> None:
     """FinishedError if the same run is finished; OutputError if another one is that must not be replaced."""
     if not os.path.lexists(out.path):
         return
-    chosen = checked_options(model.known, options.inference)
-    identity = identify(source, model.known, chosen, options.results, options.range_s, options.frame_rate)
+    known: Known = _coloured(model.known, options)
+    chosen = checked_options(known, options.inference)
+    identity = identify(source, known, chosen, options.results, options.range_s, options.frame_rate)
     try:
         refuse_finished(out, identity)
     except OutputError:
@@ -219,7 +245,7 @@ class _Job:
 @contextmanager
 def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions) -> Iterator[_Job]:
     """Check all options against the model, the earlier run and the source, which is opened."""
-    loaded = model.loaded
+    loaded = _coloured(model.loaded, options)
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
     identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
@@ -232,7 +258,10 @@ def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: Run
         yield _Job(loaded, network, compile_s, identity, frames)
 
 
-def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float) -> Report:
+def _run_in(
+    out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float
+) -> tuple[Report, LostConnection | None]:
+    """The report once everything is written, and how a live source was lost, if it was."""
     loaded, network, frames = job.loaded, job.network, job.frames
     state, length = RunState(out.state), part_length(network.frames_at_once)
     plan = ResultPlan(
@@ -248,8 +277,10 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
-        _process(job, writer, on_frame)
-        facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
+        live = _process(job, writer, on_frame)
+        exported = export_results(plan, writer.summary.frames, options)
+        facts = writer.facts(loaded, network.options, frames, live, job.compile_s)
+        facts = replace(facts, outputs=facts.outputs | exported.files, warnings=(*facts.warnings, *exported.notes))
         report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
             names = map(mask_name, frames.info.names) if plan.is_named_by_source else ()
@@ -257,7 +288,7 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
         if options.results.report:
             write_json(out.report_json, report)
     state.finish(None if options.results.report else job.identity)
-    return report
+    return report, None if live is None else live.lost
 
 
 @contextmanager
@@ -277,12 +308,21 @@ def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
     return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
 
 
-def _process(job: _Job, writer: ResultWriter, on_frame: Progress) -> None:
-    """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones."""
+def _process(job: _Job, writer: ResultWriter, on_frame: Progress) -> LiveFrames | None:
+    """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones.
+
+    Returns what happened to a live source; None for other sources.
+    """
     frames = job.frames
     with ExitStack() as stack:
         stack.callback(writer.abort)  # after a complete close there is nothing left to abort
-        read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
+        live = None
+        if frames.info.source.is_live:
+            live = stack.enter_context(closing(LiveFrames(frames)))
+            stack.enter_context(ended_by_signals(frames.stop))
+            read = iter(live)
+        else:
+            read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
         _skip(read, writer, frames.info)
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
@@ -291,6 +331,7 @@ def _process(job: _Job, writer: ResultWriter, on_frame: Progress) -> None:
         segmented = stack.enter_context(closing(found))
         _write_all(segmented, writer, thread, frames.info, on_frame)
         writer.close()
+    return live
 
 
 def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:

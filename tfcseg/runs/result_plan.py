@@ -74,16 +74,22 @@ class ResultPlan:
         folders = {self.out.masks: self.options.masks, self.out.confidence: self.options.confidence}
         masks = [self.mask(folder, at) for folder, is_written in folders.items() if is_written for at in range(frames)]
         if self.keeps_labels:
-            masks += [self.kept_labels(at) for at in range(checkpoint.part_start, frames)]
+            first = 0 if self.options.formats else checkpoint.part_start
+            masks += [self.kept_labels(at) for at in range(first, frames)]
         return all(path.is_file() for path in files) and all(map(is_whole_mask, [pictures / LABELS_NAME, *masks]))
 
     @property
     def keeps_labels(self) -> bool:
-        """Whether labels are kept only to redraw parts that were incomplete when the run stopped."""
-        return bool(self.options.videos) and not self.options.masks and self.state.is_resumable
+        """Whether labels are kept where masks are not wanted.
+
+        All of them to export them at the end, or some to draw parts again that were not complete when the run was
+        stopped.
+        """
+        draws_again = bool(self.options.videos) and self.state.is_resumable
+        return not self.options.masks and (bool(self.options.formats) or draws_again)
 
     def kept_labels(self, index: int) -> Path:
-        """Where a frame's labels are, if videos are written and its part is incomplete."""
+        """Where the labels of a frame are, as long as they are needed."""
         return self.mask(self.out.masks, index) if self.options.masks else numbered(self.state.labels, index)
 
     @property

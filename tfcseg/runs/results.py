@@ -19,7 +19,7 @@ from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
-from tfcseg.media.frames import Image
+from tfcseg.media.frames import FrameSource, Image
 from tfcseg.media.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
@@ -28,6 +28,7 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.report import COLUMNS, FrameTable, write_json
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import save_carried
+from tfcseg.runs.live import LiveFrames
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan
@@ -169,17 +170,18 @@ class ResultWriter:
         self,
         model: LoadedModel,
         options: InferenceOptions,
-        frames_decoded: int,
-        warnings: tuple[str, ...],
+        frames: FrameSource,
+        live: LiveFrames | None = None,
         compile_s: float | None = None,
     ) -> RunFacts:
         """Facts for the report besides the totals; valid after ``close``."""
+        lost = () if live is None or live.lost is None else (str(live.lost),)
         return RunFacts(
             model,
             options,
             self._plan.info,
-            frames_decoded,
-            warnings,
+            frames.frames_decoded if live is None else self._frames,
+            (*frames.warnings, *lost),
             self._measurer.flow_name,
             self._audio,
             self._plan.range_s,
@@ -188,6 +190,7 @@ class ResultWriter:
             self._resumes,
             self._options.unsure_below,
             compile_s,
+            0 if live is None else live.dropped,
         )
 
     def stop(self) -> None:
@@ -281,9 +284,8 @@ class ResultWriter:
             save_carried(state.make_pictures(checkpoint.frames) / CARRIED_NAME, carried)
         write_mask(state.make_pictures(checkpoint.frames) / LABELS_NAME, labels, full_palette(self._palette))
         state.add(checkpoint)
-        state.drop_labels(
-            checkpoint.part_start - self._plan.part_frames
-        )  # those of the previous part may be needed, too
+        if not self._options.formats:  # those of the previous part may be needed, too
+            state.drop_labels(checkpoint.part_start - self._plan.part_frames)
 
     def _wait_until_saved(self) -> None:
         saved, self._saved = self._saved, None

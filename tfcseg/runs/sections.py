@@ -144,7 +144,7 @@ class SectionSegmenter:
                     if not _shows(found.get(frame.index), frame):
                         self._seeks = False
                         found = _by_index(*self._workers.in_order([job(frame.index // length)]))
-                yield self._taken(found, frame)
+                yield replace(self._taken(found, frame), label_set=network.labels)
 
     def _taken(self, found: dict[int, PackedFrame], frame: Frame) -> SegmentedFrame:
         packed = found.pop(frame.index, None)

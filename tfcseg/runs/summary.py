@@ -138,6 +138,8 @@ class RunFacts:
     """Labels with a lower probability count as unsure."""
     compile_s: float | None = None
     """Seconds spent compiling; None if nothing was compiled."""
+    frames_dropped: int = 0
+    """Frames of a live source that came too late."""
 
 
 def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | None) -> Report:
@@ -202,6 +204,7 @@ def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
         *facts.range_s,
         pixel_aspect=info.pixel_aspect,
         frames_repeated=summary.repeated,
+        frames_dropped=facts.frames_dropped,
     )
 
 
