@@ -50,9 +50,9 @@ from tfcseg.runs.state import Identity, RunState, unfinished_frames
 from tfcseg.runs.summary import build_report
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel
-from tfcseg.weights.on_demand import Known, KnownModel, ModelOnDemand, on_demand
+from tfcseg.weights.on_demand import Known, ModelOnDemand, on_demand
 
-_Known = TypeVar("_Known", LoadedModel, KnownModel)
+_Known = TypeVar("_Known", bound=Known)
 
 Progress = Callable[[SegmentedFrame, VideoInfo], None]
 Segment = Callable[
