@@ -19,7 +19,7 @@ from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
 from tfcseg.cli.values import list_of
-from tfcseg.errors import Interrupted, UsageError
+from tfcseg.errors import Interrupted, UsageError, without_passwords
 from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
@@ -27,7 +27,7 @@ from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
-    from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
+    from tfcseg.report import ConfidenceFacts, Report
     from tfcseg.runs.batch import Outcome
     from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
@@ -121,8 +121,7 @@ def command(
         skip_finished=skip_finished,
         allow_network=allow_network,
     )
-    found = _find_inputs(inputs, input_list)
-    _run_all(found, output, model, job, printing, crew=workers, log_path=batch_log)
+    run_all(_find_inputs(inputs, input_list), output, model, job, printing, crew=workers, log_path=batch_log)
 
 
 def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInputs:
@@ -137,15 +136,15 @@ def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInput
     return found if input_list is None else replace(found, is_batch=True)
 
 
-def _run_all(
+def run_all(
     found: FoundInputs,
     output: Path | None,
     model: str,
     job: RunOptions,
     printing: options.Printing,
     *,
-    crew: WorkerOptions,
-    log_path: Path | None,
+    crew: WorkerOptions = WorkerOptions(),
+    log_path: Path | None = None,
 ) -> None:
     """Run all inputs; those of a batch that fail are told at the end, with exit code 1."""
     from tfcseg.runs.batch import open_batch_log
@@ -223,7 +222,8 @@ def _tell(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
     """Say how an input ended; thousands that were finished before are counted instead."""
     if outcome.report is not None:
         for warning in outcome.report.warnings:
-            print_warning(warning)
+            if warning != str(outcome.error):
+                print_warning(warning)
         if not quiet:
             _print_summary(outcome.report, outcome.folder)
     if outcome.status == "failed" and outcome.error is not None:
@@ -263,7 +263,7 @@ def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
 
 def _print_summary(report: Report, folder: Path) -> None:
     speed, stability = report.speed, report.stability
-    share = stability.updated_fraction
+    share, updated = stability.updated_fraction, "pixels" if report.steady else "points between keyframes"
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     rows: list[tuple[str, str]] = [
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
@@ -274,15 +274,10 @@ def _print_summary(report: Report, folder: Path) -> None:
             f"({report.options.device}, {report.options.precision})",
         ),
         *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
-        ("label change", _label_change(stability)),
-        (
-            "flow consistency",
-            f"{percent(stability.flow_consistency)} along optical flow"
-            if stability.flow_consistency is not None
-            else "not measured",
-        ),
+        ("label change", _label_change(report)),
+        ("flow consistency", _flow_consistency(report)),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
-        *([("updated", f"{percent(share)} of the points between keyframes")] if share is not None else []),
+        *([("updated", f"{percent(share)} of the {updated}")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
@@ -301,9 +296,19 @@ def _dropped(report: Report) -> list[tuple[str, str]]:
     return [("dropped", f"{facts.frames_dropped} late frames ({late:.0%}), {segmented} segmented")]
 
 
-def _label_change(stability: StabilityFacts) -> str:
+def _label_change(report: Report) -> str:
+    stability, before = report.stability, ""
+    if report.steady is not None:
+        before = f", before {percent(report.steady.label_change)}"
     pulse = f"; pulse {stability.pulse:.2f} (1 is steady)" if stability.pulse is not None else ""
-    return f"{percent(stability.label_change)} of the pixels from frame to frame{pulse}"
+    return f"{percent(stability.label_change)} of the pixels from frame to frame{before}{pulse}"
+
+
+def _flow_consistency(report: Report) -> str:
+    if report.stability.flow_consistency is None:
+        return "not measured"
+    before = "" if report.steady is None else f", before {percent(report.steady.flow_consistency)}"
+    return f"{percent(report.stability.flow_consistency)} along optical flow{before}"
 
 
 def _confidence(facts: ConfidenceFacts) -> str:
@@ -321,5 +326,6 @@ def _print_failures(failures: list[Outcome], total: int) -> None:
     table.add_column("input", overflow="fold")
     table.add_column("reason", overflow="fold")
     for outcome in failures:
-        table.add_row(plain(outcome.source), plain(str(outcome.error).removeprefix(f"{outcome.source}: ")))
+        name = without_passwords(outcome.source)
+        table.add_row(plain(name), plain(str(outcome.error).removeprefix(f"{name}: ")))
     stderr.print(table)

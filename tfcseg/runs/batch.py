@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegError
+from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegError, without_passwords
 from tfcseg.report import Report, to_json
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
@@ -50,7 +50,7 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """The line of a log."""
         return {
-            "input": self.source,
+            "input": without_passwords(self.source),
             "status": self.status,
             "seconds": round(self.seconds, 3),
             "frames": None if self.report is None else self.report.input.frames_decoded,

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -27,7 +27,11 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.inference.steadied import shown_classes, steadied_frames
+from tfcseg.inference.steadying import BLOCK, reach_for
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo
+from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
@@ -43,7 +47,7 @@ from tfcseg.runs.live import LiveFrames, ended_by_signals
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.result_options import ResultOptions
-from tfcseg.runs.result_plan import ResultPlan, check_mask_names, mask_name
+from tfcseg.runs.result_plan import ResultPlan, check_mask_names
 from tfcseg.runs.results import ResultWriter
 from tfcseg.runs.resuming import go_on, identify, refuse_finished, refuse_other_run
 from tfcseg.runs.state import Identity, RunState, unfinished_frames
@@ -186,7 +190,7 @@ def run_video(
     if options.skip_finished:
         _refuse_finished(OutputDir(folder), source, shared, options)
     with (
-        claimed_output(folder, inputs=source.places, overwrite=options.overwrite or options.resume) as out,
+        claimed_output(folder, inputs=options.places(source), overwrite=options.overwrite or options.resume) as out,
         _prepared(out, source, shared, options) as job,
     ):
         if not options.resume:
@@ -220,11 +224,8 @@ def _refuse_finished(out: OutputDir, source: Source, model: ModelOnDemand, optio
     """FinishedError if the same run is finished; OutputError if another one is that must not be replaced."""
     if not os.path.lexists(out.path):
         return
-    known: Known = _coloured(model.known, options)
-    chosen = checked_options(known, options.inference)
-    identity = identify(source, known, chosen, options.results, options.range_s, options.frame_rate)
     try:
-        refuse_finished(out, identity)
+        refuse_finished(out, _identity(source, _coloured(model.known, options), options))
     except OutputError:
         if not options.overwrite:
             raise
@@ -239,23 +240,63 @@ class _Job:
     compile_s: float | None
     identity: Identity | None
     frames: FrameSource
+    masks: MaskFolder | None
+    """That are made steady."""
+    probabilities: Path | None
     segment: Segment = segment_here
+
+    @property
+    def labels(self) -> LabelSet:
+        """Classes of the results."""
+        return self.loaded.labels if self.masks is None else shown_classes(self.masks)
+
+    def segmented(
+        self, frames: Iterator[Frame], before: Iterable[Frame], writer: ResultWriter
+    ) -> Iterator[SegmentedFrame]:
+        """Results for ``frames``, which the writer has not got yet; ``before`` are the last ones that it has."""
+        if self.masks is None:
+            info = self.frames.info
+            return self.segment(frames, self.network, writer.carried, writer.part_frames, info)
+        every = chain(before, frames)
+        first = writer.summary.frames
+        return steadied_frames(every, self.masks, self.network, probabilities=self.probabilities, first=first)
+
+    @property
+    def frames_before(self) -> int:
+        """How many frames that were done a resumed run needs again."""
+        size = self.frames.info.height * self.frames.info.width * 3
+        return 0 if self.masks is None else (BLOCK + 1) * reach_for(size)
 
 
 @contextmanager
 def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions) -> Iterator[_Job]:
     """Check all options against the model, the earlier run and the source, which is opened."""
     loaded = _coloured(model.loaded, options)
-    network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
+    network = IntervalNetwork(loaded, _options(loaded, options))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
-    identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
+    identity = _identity(source, loaded, options)
     if options.resume:
         refuse_finished(out, identity)
         refuse_other_run(out, identity)
     with open_frames(source, **options.decoding) as frames:
         check_mask_names(options.results, frames.info)
         compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
-        yield _Job(loaded, network, compile_s, identity, frames)
+        masks = None if options.steady is None else options.steady.open(frames.info)
+        probabilities = None if options.steady is None else options.steady.probabilities
+        yield _Job(loaded, network, compile_s, identity, frames, masks, probabilities)
+
+
+def _identity(source: Source, model: Known, options: RunOptions) -> Identity | None:
+    """What the run is, by which it is known again."""
+    chosen = _options(model, options)
+    identity = identify(source, model, chosen, options.results, options.range_s, options.frame_rate)
+    return identity if identity is None or options.steady is None else {**identity, **options.steady.identity()}
+
+
+def _options(loaded: Known, options: RunOptions) -> InferenceOptions:
+    """Complete options; with masks of another program the network's features alone are used, in mode ``steady``."""
+    complete = checked_options(loaded, options.inference)
+    return complete if options.steady is None else replace(complete, mode="steady")
 
 
 def _run_in(
@@ -269,11 +310,12 @@ def _run_in(
         out,
         state,
         frames.info,
-        loaded.labels,
+        job.labels,
         options.range_s,
         length,
         has_groups=network.options.latency == "normal" and job.segment is segment_here,
-        carries=network.options.carries,
+        carries=network.options.carries and job.masks is None,
+        given=job.masks,
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
@@ -283,8 +325,7 @@ def _run_in(
         facts = replace(facts, outputs=facts.outputs | exported.files, warnings=(*facts.warnings, *exported.notes))
         report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
-            names = map(mask_name, frames.info.names) if plan.is_named_by_source else ()
-            write_page(out.report_html, report, writer.recorder, tuple(names))
+            write_page(out.report_html, report, writer.recorder, plan.mask_names(writer.summary.frames))
         if options.results.report:
             write_json(out.report_json, report)
     state.finish(None if options.results.report else job.identity)
@@ -323,29 +364,32 @@ def _process(job: _Job, writer: ResultWriter, on_frame: Progress) -> LiveFrames 
             read = iter(live)
         else:
             read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
-        _skip(read, writer, frames.info)
+        before = _skip(read, writer, frames.info, job.frames_before)
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
         stack.callback(writer.stop)
-        found = job.segment(read, job.network, writer.carried, writer.part_frames, frames.info)
-        segmented = stack.enter_context(closing(found))
+        segmented = stack.enter_context(closing(job.segmented(read, before, writer)))  # type: ignore[type-var]
         _write_all(segmented, writer, thread, frames.info, on_frame)
         writer.close()
     return live
 
 
-def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:
+def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo, keep: int) -> Iterable[Frame]:
     """Read the frames that were already written, up to where the run resumes: all must be decoded to get the same
-    frames."""
+    frames. Returns the last ``keep`` of them.
+    """
+    kept: deque[Frame] = deque(maxlen=keep)
     done = writer.summary.frames
     read = 0
     for frame in islice(frames, done):
         writer.replay(frame.index, frame.image)
+        kept.append(frame)
         read += 1
     if read < done:
         raise InputError(
             f"{info.path}: ends before frame {done}, which the earlier run has read; use --overwrite to start again"
         )
+    return kept
 
 
 def _write_all(
