@@ -93,7 +93,7 @@ def run_on_ray(
                 found = Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, error=found)
             yield found
         for source, folder in shared:
-            yield _run_shared(crew, source, folder, model, options, on_frame)
+            yield _run_shared(crew, RunJob(source, folder, options), model, on_frame)
 
 
 def _can_share(options: InferenceOptions) -> bool:
@@ -116,10 +116,9 @@ def _is_long(source: str, options: RunOptions) -> bool:
     return False
 
 
-def _run_shared(
-    crew: Workers[Any], source: str, folder: Path, model: str, options: RunOptions, on_frame: Progress
-) -> Outcome:
+def _run_shared(crew: Workers[Any], job: RunJob, model: str, on_frame: Progress) -> Outcome:
     """Run one video here, and its network on all workers."""
+    source, folder, options = job.source, job.folder, job.options
     started_s = time.monotonic()
     try:
         (found,) = crew.in_order([_PlaceJob()])

@@ -131,7 +131,15 @@ class SectionSegmenter:
 
         def job(section: int) -> SectionJob:
             begin = section * length
-            found = SectionJob(self._source, self._options, network.options, part_frames, begin, begin + length, None)
+            found = SectionJob(
+                source=self._source,
+                options=self._options,
+                inference=network.options,
+                part_frames=part_frames,
+                first=begin,
+                stop=begin + length,
+                start_s=None,
+            )
             start_s = zero_s + float(found.first_read / info.frame_rate)
             return replace(found, start_s=start_s) if self._seeks and section else found
 
