@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tfcseg.inference.engine import FrameResult, IntervalNetwork, network_size
+from tfcseg.inference.engine import FrameResult, IntervalNetwork
+from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
-from tfcseg.model.evidence import Glimpse, Likeness, Opinion, Side, between, compare
+from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, Side, TwoOpinions, between, compare
 
 BETWEEN_SCALE = 2
 """Frames between keyframes are processed at 1 / this of the network's size (at full size in mode ``blend``)."""
@@ -37,12 +38,13 @@ class Steps:
         self._scale = BETWEEN_SCALE if network.options.mode == "tfc" else 1
         self._curve = network.network.config.evidence
 
-    def restored(self, opinion: Opinion | None) -> Opinion | None:
-        """Convert to the network's device and type: a resumed run read it from a file."""
-        if opinion is None:
-            return None
+    def restored(self, handed_on: HandedOn | None) -> tuple[Opinion | None, Opinion | None]:
+        """Carry-over of all keyframes and of the latest, in the network's device and type: it may come from a file."""
+        if not isinstance(handed_on, Opinion | TwoOpinions):
+            return None, None
         like = next(self._network.parameters())
-        return Opinion(*(part.to(device=like.device, dtype=like.dtype) for part in opinion))
+        parts = type(handed_on)(*(part.to(device=like.device, dtype=like.dtype) for part in handed_on))
+        return parts.split() if isinstance(parts, TwoOpinions) else (parts, None)
 
     def grid(self, image: Image) -> tuple[int, int]:
         """(h, w) of the logits of a keyframe's ``image``."""
@@ -66,7 +68,7 @@ class Steps:
     def keyframe_result(self, opinion: Opinion, label_size: tuple[int, int]) -> FrameResult:
         """Labels of a keyframe."""
         labels, sure = self._feeder.said(opinion.logits, label_size)
-        return FrameResult(labels[0], True, None, None, 0.0, sure[0])
+        return FrameResult(labels[0], 0.0, sure[0])
 
     def between(
         self, places: Sequence[Place], keyframes: Sequence[Opinion], glimpses: Sequence[Glimpse]
@@ -85,5 +87,5 @@ class Steps:
         results = []
         for row, place in enumerate(places):
             labels, sure = self._feeder.said(found.logits[row : row + 1], place.label_size)
-            results.append(FrameResult(labels[0], False, similarity[row], shares[row], 0.0, sure[0]))
+            results.append(FrameResult(labels[0], 0.0, sure[0], similarity[row], shares[row]))
         return results

@@ -94,7 +94,7 @@ def lanes(timelines: Mapping[str, ThinnedSeries], keys: Sequence[str] = tuple(_M
             least = min(float(np.nanmin(item.low)) for item in series)
             greatest = max(float(np.nanmax(item.high or item.low)) for item in series)
             scale = (least, 1.0) if ideal else (0.0, greatest)
-            found.append(Lane(key, title, meaning, ideal, scale, tuple(series)))
+            found.append(Lane(key=key, title=title, meaning=meaning, ideal=ideal, scale=scale, series=tuple(series)))
     return found
 
 
