@@ -19,7 +19,7 @@ from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
 from tfcseg.cli.values import list_of
-from tfcseg.errors import FinishedError, Interrupted, LostConnection, TfcsegError, UsageError
+from tfcseg.errors import FinishedError, Interrupted, LostConnection, TfcsegError, UsageError, without_passwords
 from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
@@ -163,7 +163,8 @@ def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOption
         return _read_report(folder)
     except LostConnection as error:
         if error.report is not None:
-            _tell(error.report, folder, quiet=quiet)
+            told = tuple(warning for warning in error.report.warnings if warning != str(error))
+            _tell(replace(error.report, warnings=told), folder, quiet=quiet)
         raise
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
@@ -281,5 +282,6 @@ def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None
     table.add_column("input", overflow="fold")
     table.add_column("reason", overflow="fold")
     for source, error in failures:
-        table.add_row(plain(source), plain(str(error).removeprefix(f"{source}: ")))
+        name = without_passwords(source)
+        table.add_row(plain(name), plain(str(error).removeprefix(f"{name}: ")))
     stderr.print(table)

@@ -21,7 +21,7 @@ from tfcseg.model.carry_over import Carried
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.ops.compiled import CompiledBackbone, compile_backbone
 from tfcseg.model.ops.confidence import confidence_from_logits
-from tfcseg.model.ops.label_map import labels_from_logits
+from tfcseg.model.ops.labelling import labels_from_logits
 from tfcseg.model.options import SIZE_MULTIPLE, InferenceOptions
 from tfcseg.model.tfc import Keyframe
 from tfcseg.weights.loading import LoadedModel

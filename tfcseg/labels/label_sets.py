@@ -12,7 +12,7 @@ from tfcseg.errors import DataError
 from tfcseg.spelling import find_name, hint
 
 NO_CLASS = 255
-"""Label value that means "none of the classes" in 8-bit maps; targets use it as ``ignore_index``."""
+"""Label value for "none of the classes" in 8-bit labels; targets use it as ``ignore_index``."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -39,7 +39,7 @@ class LabelSet:
         return f"<LabelSet {self.name}: {len(self.names)} classes ({shown})>"
 
     def index(self, name: str) -> int:
-        """Class index of ``name``, whose case does not matter; DataError names the closest classes if there is none."""
+        """Class index of ``name``, in any case; DataError names the closest classes if there is none."""
         found = find_name(name, self.names)
         if found is None:
             raise DataError(f"no class {name!r} in label set {self.name!r}; {hint(name, self.names)}")

@@ -23,7 +23,7 @@ from typing import BinaryIO, cast
 
 import imageio_ffmpeg
 
-from tfcseg.errors import TfcsegError
+from tfcseg.errors import TfcsegError, without_passwords
 from tfcseg.media.source import Source
 
 VIDEO_FORMATS = (
@@ -174,7 +174,7 @@ class FfmpegProcess:
         status = self._process.returncode
         if status is not None and status < 0:
             lines.append(f"killed by {_signal_name(-status)}")
-        return lines[-1].rstrip(".") if lines else ""
+        return without_passwords(lines[-1].rstrip(".")) if lines else ""
 
     def _read_stderr(self) -> None:
         for raw in cast(BinaryIO, self._process.stderr):

@@ -67,7 +67,7 @@ class StreamFeed:
         if self._connection is None:
             return ""
         status = self._connection.wait()
-        words = self._connection.last_words().replace(self.source.given, self.source.name)
+        words = self._connection.last_words()
         if self.source.scheme == "udp" and _SILENCE in words:
             return f"nothing came for {LIVE_TIMEOUT_S:g} s"
         words = words.removeprefix("Error during demuxing: ")

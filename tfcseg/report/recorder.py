@@ -42,7 +42,8 @@ _Arrays: TypeAlias = dict[str, Any]
 class PageRecorder:
     """Sees every frame of a run in order; ``palette`` is (K, 3) RGB.
 
-    Memory does not grow with the video: series are thinned to their extremes, and pictures are kept of a few moments.
+    Memory does not grow with the video: series are thinned to their extremes, and pictures of only a few moments are
+    kept.
     """
 
     def __init__(self, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5) -> None:
@@ -67,9 +68,9 @@ class PageRecorder:
         return self.timeline.frames
 
     def drawn_moments(self) -> list[DrawnMoment]:
-        """The frames of greatest label change, in order of time and a little apart; at most ``MOMENTS``.
+        """The frames with the greatest label change, in order of time and a little apart; at most ``MOMENTS``.
 
-        What was drawn is kept until the next frame is added.
+        Drawn pictures are kept until the next frame is added.
         """
         if self._drawn is None:
             self._drawn = [draw_moment(moment, self.palette) for moment in self._pool.greatest(MOMENTS)]
@@ -90,9 +91,9 @@ class PageRecorder:
         labels: Labels,
         sure: NDArray[np.uint8] | None = None,
     ) -> None:
-        """Take the next frame: its ``row`` of frames.csv, (K,) class shares, (H, W, 3) RGB and (H, W) labels.
+        """Add the next frame: its ``row`` of frames.csv, (K,) class shares, (H, W, 3) RGB and (H, W) labels.
 
-        ``sure`` (h, w) says how sure these are. The arrays are read later and must not be changed.
+        ``sure`` (h, w) is their confidence. The arrays are read later and must not be changed.
         """
         index, previous = self.frames, self._previous
         self._drawn = self._drawn_doubts = None
@@ -113,7 +114,7 @@ class PageRecorder:
         self._previous = labels
 
     def save(self, folder: Path) -> None:
-        """Write everything that ``restore`` needs into one file in ``folder``; OutputError if that is impossible."""
+        """Save everything that ``restore`` needs in one file in ``folder``; OutputError on failure."""
         state: _Arrays = {
             **{f"timeline_{name}": array for name, array in self.timeline.state().items()},
             **{f"shares_{name}": array for name, array in self.shares.state().items()},
@@ -131,10 +132,10 @@ class PageRecorder:
     def restore(
         cls, folder: Path, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5
     ) -> PageRecorder:
-        """Recorder as it was when it was saved in ``folder``; OutputError if its file is missing or damaged."""
+        """Load a recorder saved in ``folder``; OutputError if its file is missing or damaged."""
         path, recorder = folder / _STATE_NAME, cls(palette, frame_rate, unsure_below)
         try:
-            # Read as a whole: a damaged archive shall fail here, not when an array is first used.
+            # Read as a whole, so that a damaged archive fails here and not when an array is first used.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
                 state = {name: archive[name] for name in archive.files}
             recorder._load(state)
@@ -212,7 +213,7 @@ def _part(state: Mapping[str, Any], prefix: str) -> _Arrays:
 
 
 def _moments_state(held: Sequence[Moment]) -> _Arrays:
-    """Arrays of which `_moments` makes the same moments."""
+    """Arrays from which `_moments` restores the same moments."""
     sources = [moment.source for moment in held]
     # Level 1 takes a quarter of the time of PNG files; one moment at a time takes little memory.
     maps = [zlib.compress(np.stack([each.before, each.after, each.changed]).tobytes(), 1) for each in held]

@@ -234,11 +234,13 @@ def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
 
 
 def _speed_facts(facts: RunFacts, summary: Summary) -> SpeedFacts:
+    # In place of late frames of a live source others are repeated, which says nothing of the speed.
+    frames = summary.frames - (summary.repeated if facts.info.source.is_live else 0)
     model_s = (summary.keyframe_ms.total + summary.non_keyframe_ms.total) / 1000
     return SpeedFacts(
         facts.wall_s,
-        summary.frames / facts.wall_s,
-        summary.frames / model_s if model_s else None,
+        frames / facts.wall_s,
+        frames / model_s if model_s else None,
         summary.keyframe_ms.value,
         summary.non_keyframe_ms.value,
         facts.resumes,
