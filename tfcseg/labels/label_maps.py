@@ -7,22 +7,26 @@ counterpart is left out and never counts as right in that data set.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from tfcseg.errors import DataError
 from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.labels.label_tables import KNOWN_NAMES, MERGED, TABLES
+from tfcseg.labels.label_tables import KNOWN_NAMES, merged_names, tables
 
 LabelMap = Mapping[str, str]
 
-BUILT_IN: Mapping[tuple[str, str], LabelMap] = {
-    sets: {name: target for name, target in table.items() if target is not None} for sets, table in TABLES.items()
-}
-"""Label maps from a model's label set to a data set's, by the keys of ``KNOWN_NAMES``."""
-
 _MAY_BE_PARTS = ("scenes", "vspw", "coco133")
 """Sets of which many models and folders have only a part."""
+
+
+@cache
+def built_in_maps() -> Mapping[tuple[str, str], LabelMap]:
+    """Label maps from a model's label set to a data set's, by the keys of ``KNOWN_NAMES``."""
+    return {
+        sets: {name: target for name, target in table.items() if target is not None} for sets, table in tables().items()
+    }
 
 
 def built_in_label_map(model: LabelSet, dataset: LabelSet) -> LabelMap:
@@ -33,7 +37,7 @@ def built_in_label_map(model: LabelSet, dataset: LabelSet) -> LabelMap:
     """
     if set(model.names) == set(dataset.names):
         return {name: name for name in model.names}
-    for (source, target), label_map in BUILT_IN.items():
+    for (source, target), label_map in built_in_maps().items():
         if _is_called(model, source) and _is_called(dataset, target):
             kept = {
                 name: counterpart
@@ -53,7 +57,7 @@ def merged_classes(dataset: LabelSet) -> LabelMap:
 
     Empty for data sets that are not among ``KNOWN_NAMES``.
     """
-    for target, merged in MERGED.items():
+    for target, merged in merged_names().items():
         if _is_called(dataset, target):
             return {name: kept for name, kept in merged.items() if {name, kept} <= set(dataset.names)}
     return {}

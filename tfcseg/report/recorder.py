@@ -105,11 +105,21 @@ class PageRecorder:
         self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
         if previous is not None and row.label_change is not None:
             change = row.label_change
-            self._pool.offer(index, change, lambda: _sketch(index, row.time_s, change, image, previous, labels))
+            self._pool.offer(
+                index,
+                change,
+                lambda: _sketch(
+                    index=index, time_s=row.time_s, change=change, image=image, before=previous, after=labels
+                ),
+            )
         if sure is not None and row.unsure is not None:
             share, below = row.unsure, 255 * self.unsure_below
             self._doubts.offer(
-                index, share, lambda: _sketch_doubt(index, row.time_s, share, image, labels, sure < below)
+                index,
+                share,
+                lambda: _sketch_doubt(
+                    index=index, time_s=row.time_s, share=share, image=image, labels=labels, is_unsure=sure < below
+                ),
             )
         self._previous = labels
 
@@ -164,14 +174,14 @@ def _sketch(index: int, time_s: float, change: float, image: Image, before: Labe
     size = _picture_size(image)
     is_different = before != after
     return Moment(
-        index,
-        time_s,
-        change,
-        _greatest_changes(before, after, is_different),
-        encode_jpeg(shrink(image, size), _QUALITY),
-        shrink_labels(before, size),
-        shrink_labels(after, size),
-        covered(is_different, size),
+        index=index,
+        time_s=time_s,
+        share=change,
+        changes=_greatest_changes(before, after, is_different),
+        source=encode_jpeg(shrink(image, size), _QUALITY),
+        before=shrink_labels(before, size),
+        after=shrink_labels(after, size),
+        changed=covered(is_different, size),
     )
 
 
@@ -187,7 +197,16 @@ def _sketch_doubt(
     small = shrink_labels(labels, size)
     marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size[::-1], interpolation=cv2.INTER_LINEAR)
     source = encode_jpeg(shrink(image, size), _QUALITY)
-    return Moment(index, time_s, share, classes, source, small, small, np.asarray(marked, dtype=np.uint8))
+    return Moment(
+        index=index,
+        time_s=time_s,
+        share=share,
+        changes=classes,
+        source=source,
+        before=small,
+        after=small,
+        changed=np.asarray(marked, dtype=np.uint8),
+    )
 
 
 def _picture_size(image: Image) -> tuple[int, int]:
@@ -233,14 +252,20 @@ def _moments_state(held: Sequence[Moment]) -> _Arrays:
 def _moments(state: Mapping[str, Any]) -> list[Moment]:
     sources, maps = (np.split(state[f"{name}s"], np.cumsum(state[f"{name}_sizes"])[:-1]) for name in ("source", "map"))
     changes = np.split(state["changes"], np.cumsum(state["change_counts"]))
-    return [
-        Moment(
-            int(index),
-            float(time_s),
-            float(change),
-            tuple((int(before), int(after), float(share)) for before, after, share in changes[number]),
-            sources[number].tobytes(),
-            *np.frombuffer(zlib.decompress(maps[number].tobytes()), np.uint8).reshape(3, *state["size"]),
+    moments = []
+    for number, (index, (time_s, change)) in enumerate(zip(state["index"], state["numbers"], strict=True)):
+        packed = np.frombuffer(zlib.decompress(maps[number].tobytes()), np.uint8)
+        before, after, changed = packed.reshape(3, *state["size"])
+        moments.append(
+            Moment(
+                index=int(index),
+                time_s=float(time_s),
+                share=float(change),
+                changes=tuple((int(one), int(other), float(share)) for one, other, share in changes[number]),
+                source=sources[number].tobytes(),
+                before=before,
+                after=after,
+                changed=changed,
+            )
         )
-        for number, (index, (time_s, change)) in enumerate(zip(state["index"], state["numbers"], strict=True))
-    ]
+    return moments
