@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tfcseg.report import Report
     from tfcseg.runs.pipeline import run
     from tfcseg.runs.result_options import ResultOptions
+    from tfcseg.runs.steady import steady
     from tfcseg.weights.loading import LoadedModel, load_model
     from tfcseg.weights.model_card import ModelCard
     from tfcseg.weights.registry import list_models
@@ -71,6 +72,7 @@ _HOMES = {
     "Report": "report",
     "run": "runs.pipeline",
     "ResultOptions": "runs.result_options",
+    "steady": "runs.steady",
     "LoadedModel": "weights.loading",
     "load_model": "weights.loading",
     "ModelCard": "weights.model_card",
@@ -104,6 +106,7 @@ __all__ = [
     "read_frames",
     "run",
     "segment",
+    "steady",
 ]
 
 

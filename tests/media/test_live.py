@@ -137,13 +137,13 @@ def test_gaps_are_filled():
 def test_filling_gives_up_before_it_makes_everything_late():
     started_s = time.monotonic()
     filled = []
-    for frame in without_gaps(made_frames([0, 250]), 25.0):  # a gap of 10 s
-        time.sleep(0.5 if frame.is_held else 0)
+    for frame in without_gaps(made_frames([0, 50]), 25.0):  # a gap of 2 s
+        time.sleep(0.1 if frame.is_held else 0)
         filled.append(frame)
-    assert time.monotonic() - started_s < 7
-    assert 3 <= sum(frame.is_held for frame in filled) <= 11
+    assert time.monotonic() - started_s < 3
+    assert 1 <= sum(frame.is_held for frame in filled) <= 11
     assert [frame.index for frame in filled] == list(range(len(filled)))
-    assert filled[-1].time_s == 10.0
+    assert filled[-1].time_s == 2.0
 
 
 # --- cameras

@@ -4,16 +4,18 @@ import asyncio
 import csv
 import json
 import os
+import re
 import signal
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 import tfcseg
 from tests.helpers.command_line import call, interruptible
-from tests.helpers.live_sender import rtsp_server, sending
+from tests.helpers.live_sender import free_port, rtsp_server, sending
 from tests.helpers.media import children, read_number, write_clip
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import LostConnection, UsageError
@@ -34,6 +36,12 @@ def clip(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def short_analysis(monkeypatch):
     monkeypatch.setattr(live, "_ANALYSED_S", 0.5)
+
+
+def wait_for(path):
+    deadline_s = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
 
 
 def check_whole(out):
@@ -67,13 +75,16 @@ def test_a_run_ends_at_the_time_that_was_asked_for(clip, weights, tmp_path):
 def test_a_lost_connection_leaves_whole_files(clip, weights, tmp_path):
     out = tmp_path / "out"
     with sending(clip, "http") as (address, sender):
-        threading.Timer(4, sender.kill).start()
+        killing = threading.Thread(target=lambda: (wait_for(out / "masks" / "00000002.png"), sender.kill()))
+        killing.start()
         options = ("--latency", "low", "--allow-network")
         done = call("run", address, *options, "-m", weights, "-o", out, "--no-flow-consistency")
+        killing.join()
     assert done.returncode == 1
     *_, last = done.stderr.strip().splitlines()
     assert last.startswith(f"error: {address}: the stream ended after ")
     assert last.endswith("; all results up to there are complete")
+    assert done.stderr.count("the stream ended after") == 1
     check_whole(out)
     (warning,) = (each for each in json.loads((out / "report.json").read_text())["warnings"] if "ended" in each)
     assert last == f"error: {warning}"
@@ -168,6 +179,55 @@ def test_segment_in_asyncio(clip, weights):
 
     with sending(clip, "tcp") as (address, _):
         assert len(asyncio.run(some(address))) == 3
+
+
+def test_close_ends_a_wait_for_a_frame(clip, weights):
+    """From another thread, and after a time limit of asyncio: the stream stands still, and no frame comes."""
+
+    async def wait(frames):
+        with closing(frames):
+            async with asyncio.timeout(1):
+                async for _ in frames:
+                    pass
+
+    model, before = tfcseg.load_model(weights), children()
+    for in_thread in (True, False):
+        with sending(clip, "tcp") as (address, sender):
+            frames = tfcseg.segment(address, model, allow_network=True)
+            next(frames)
+            sender.send_signal(signal.SIGSTOP)
+            if in_thread:
+                timer = threading.Timer(1, frames.close)
+                timer.start()
+                assert len(list(frames)) < 250
+                timer.join()
+            else:
+                with pytest.raises(TimeoutError):
+                    asyncio.run(wait(frames))
+            assert children() - before == {sender.pid}
+
+
+def test_the_example_of_the_page_runs(clip, monkeypatch, tmp_path):
+    page = (Path(__file__).parents[2] / "assets" / "live.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    with rtsp_server(clip) as (address, sender):
+        block = block.replace("rtsp://camera.local/front", address)
+        with pytest.raises(LostConnection):
+            exec(compile(block, "live.md", "exec"), {"print": lambda *facts: sender.kill()})
+
+
+def test_a_password_is_printed_and_logged_nowhere(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    addresses = [f"{scheme}://me:secret@127.0.0.1:{free_port()}/front" for scheme in ("tcp", "http", "tcp")]
+    options = ("--allow-network", "-m", weights, "-v", "--log-file", "log.jsonl")
+    for some in (addresses, [*addresses[:1], addresses[0]], addresses[:1]):
+        done = call("run", *some, *options)
+        assert done.returncode == 1
+        assert "me@127.0.0.1" in done.stderr
+        assert "secret" not in done.stderr + (tmp_path / "log.jsonl").read_text()
+    with pytest.raises(tfcseg.BatchError, match="me@127") as caught:
+        tfcseg.run(addresses, model=weights, allow_network=True)
+    assert "secret" not in str(caught.value)
 
 
 def test_segment_needs_permission_at_once(weights):

@@ -18,7 +18,7 @@ import typer
 
 from tfcseg.cli.console import print_line, print_warning
 from tfcseg.cli.values import frame_rate, seconds
-from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.errors import TfcsegError, UsageError, without_passwords
 from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
@@ -79,7 +79,8 @@ def _explain_decisions(context: typer.Context, wanted: bool) -> bool:
 def _open_log(context: typer.Context, path: Path | None) -> Path | None:
     if path is not None and not context.resilient_parsing:
         context.find_root().call_on_close(listen(JsonLines(path, print_warning)))
-        facts = {"arguments": sys.argv[1:], "versions": {"tfcseg": version("tfcseg"), **library_versions()}}
+        arguments = [without_passwords(argument) for argument in sys.argv[1:]]
+        facts = {"arguments": arguments, "versions": {"tfcseg": version("tfcseg"), **library_versions()}}
         logger.info("%s begins", context.command_path, extra=facts)
     return path
 

@@ -19,14 +19,14 @@ from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
 from tfcseg.cli.values import list_of
-from tfcseg.errors import FinishedError, Interrupted, LostConnection, TfcsegError, UsageError
+from tfcseg.errors import FinishedError, Interrupted, LostConnection, TfcsegError, UsageError, without_passwords
 from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
-    from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
+    from tfcseg.report import ConfidenceFacts, Report
     from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
@@ -109,7 +109,7 @@ def command(
         resume=resume,
         allow_network=allow_network,
     )
-    _run_all(_find_inputs(inputs, input_list), output, model, job, printing)
+    run_all(_find_inputs(inputs, input_list), output, model, job, printing)
 
 
 def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInputs:
@@ -124,7 +124,7 @@ def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInput
     return found if input_list is None else replace(found, is_batch=True)
 
 
-def _run_all(found: FoundInputs, output: Path | None, model: str, job: RunOptions, printing: options.Printing) -> None:
+def run_all(found: FoundInputs, output: Path | None, model: str, job: RunOptions, printing: options.Printing) -> None:
     """Run one input after the other; those of a batch that fail are told at the end, with exit code 1."""
     from tfcseg.runs.inputs import output_folders
     from tfcseg.weights.loading import open_model
@@ -163,7 +163,8 @@ def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOption
         return _read_report(folder)
     except LostConnection as error:
         if error.report is not None:
-            _tell(error.report, folder, quiet=quiet)
+            told = tuple(warning for warning in error.report.warnings if warning != str(error))
+            _tell(replace(error.report, warnings=told), folder, quiet=quiet)
         raise
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
@@ -218,7 +219,7 @@ def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
 
 def _print_summary(report: Report, folder: Path) -> None:
     speed, stability = report.speed, report.stability
-    share = stability.updated_fraction
+    share, updated = stability.updated_fraction, "pixels" if report.steady else "points between keyframes"
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     rows: list[tuple[str, str]] = [
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
@@ -229,15 +230,10 @@ def _print_summary(report: Report, folder: Path) -> None:
             f"({report.options.device}, {report.options.precision})",
         ),
         *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
-        ("label change", _label_change(stability)),
-        (
-            "flow consistency",
-            f"{percent(stability.flow_consistency)} along optical flow"
-            if stability.flow_consistency is not None
-            else "not measured",
-        ),
+        ("label change", _label_change(report)),
+        ("flow consistency", _flow_consistency(report)),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
-        *([("updated", f"{percent(share)} of the points between keyframes")] if share is not None else []),
+        *([("updated", f"{percent(share)} of the {updated}")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
@@ -256,9 +252,19 @@ def _dropped(report: Report) -> list[tuple[str, str]]:
     return [("dropped", f"{facts.frames_dropped} late frames ({late:.0%}), {segmented} segmented")]
 
 
-def _label_change(stability: StabilityFacts) -> str:
+def _label_change(report: Report) -> str:
+    stability, before = report.stability, ""
+    if report.steady is not None:
+        before = f", before {percent(report.steady.label_change)}"
     pulse = f"; pulse {stability.pulse:.2f} (1 is steady)" if stability.pulse is not None else ""
-    return f"{percent(stability.label_change)} of the pixels from frame to frame{pulse}"
+    return f"{percent(stability.label_change)} of the pixels from frame to frame{before}{pulse}"
+
+
+def _flow_consistency(report: Report) -> str:
+    if report.stability.flow_consistency is None:
+        return "not measured"
+    before = "" if report.steady is None else f", before {percent(report.steady.flow_consistency)}"
+    return f"{percent(report.stability.flow_consistency)} along optical flow{before}"
 
 
 def _confidence(facts: ConfidenceFacts) -> str:
@@ -276,5 +282,6 @@ def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None
     table.add_column("input", overflow="fold")
     table.add_column("reason", overflow="fold")
     for source, error in failures:
-        table.add_row(plain(source), plain(str(error).removeprefix(f"{source}: ")))
+        name = without_passwords(source)
+        table.add_row(plain(name), plain(str(error).removeprefix(f"{name}: ")))
     stderr.print(table)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
@@ -21,7 +22,7 @@ from tfcseg.inference.options import checked_options
 from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.frames import Frame, Image
+from tfcseg.media.frames import Frame, FrameSource, Image
 from tfcseg.media.source import Given, Source
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
@@ -33,14 +34,16 @@ from tfcseg.weights.loading import LoadedModel, open_model
 class SegmentedFrames(Iterator[SegmentedFrame]):
     """Segmented frames, for ``for`` loops and for ``async for``, where a thread does the work.
 
-    Resources are freed at the end, by `close`, and at the end of a ``with`` block. Use it from one thread at a time.
+    Resources are freed at the end, by `close`, and at the end of a ``with`` block. Several threads may take frames from
+    it: each frame goes to one of them.
     """
 
-    def __init__(self, frames: Generator[SegmentedFrame, None, None]) -> None:
-        self._frames = frames
+    def __init__(self, frames: Generator[SegmentedFrame, None, None], opened: Sequence[FrameSource] = ()) -> None:
+        self._frames, self._opened = frames, opened
+        self._busy = threading.RLock()
 
     def __next__(self) -> SegmentedFrame:
-        with in_python_words():
+        with self._busy, in_python_words():
             return next(self._frames)
 
     def __aiter__(self) -> SegmentedFrames:
@@ -53,8 +56,12 @@ class SegmentedFrames(Iterator[SegmentedFrame]):
         return frame
 
     def close(self) -> None:
-        """Stop reading and computing; may be called again."""
-        self._frames.close()
+        """Stop reading and computing; may be called again, also from another thread while one waits for a frame."""
+        for source in self._opened:
+            if not source.info.source.is_on_disk:  # its next frame may never come
+                source.stop()
+        with self._busy:
+            self._frames.close()
 
     def __enter__(self) -> SegmentedFrames:
         return self
@@ -97,7 +104,8 @@ def segment(
             inference |= {"latency": "low"} if source.is_live else {}
             loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
             chosen = checked_options(loaded, **inference)
-        return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s)))
+        opened: list[FrameSource] = []
+        return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s), opened), opened)
     if start_s is not None or end_s is not None:
         raise UsageError("start_s and end_s select a part of a file; with frames, pass only those you want")
     with in_python_words():
@@ -108,14 +116,20 @@ def segment(
 
 
 def _segment_source(
-    source: Source, model: LoadedModel, options: InferenceOptions, range_s: tuple[float | None, float | None]
+    source: Source,
+    model: LoadedModel,
+    options: InferenceOptions,
+    range_s: tuple[float | None, float | None],
+    opened: list[FrameSource],
 ) -> Generator[SegmentedFrame, None, None]:
+    """Frames of a source, which is put into ``opened`` so that others can stop it while a frame is waited for."""
     from tfcseg.media.live import NewestFrames
     from tfcseg.media.prefetch import most_waiting, prefetch
     from tfcseg.media.reader import open_frames
 
     start_s, end_s = range_s
     with open_frames(source, start_s=start_s, end_s=end_s) as read:
+        opened.append(read)
         if source.is_live:
             with closing(NewestFrames(read)) as newest:
                 yield from segment_with(newest, model, options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,9 +24,26 @@ from tfcseg.model.evidence import HandedOn
 if TYPE_CHECKING:
     from supervision import Detections
 
+    from tfcseg.media.mask_form import Mask, MaskForm
+
 _SHOWN_CLASSES = 3
 _NOTEBOOK_PX = 960
 """Maximum longer side of the picture in a notebook."""
+
+
+class SteadiedMask(NamedTuple):
+    """A mask of another program, made steady."""
+
+    given: NDArray[np.uint8]
+    """(H, W) labels as they were."""
+    mask: Mask | None
+    """(H, W) values to write; None: there is none to write."""
+    form: MaskForm
+    """How it is stored."""
+    is_filled: bool
+    """The frame had none."""
+    contrast: float | None
+    """How much more the picture changes across its edges than inside; None where that was not looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -54,6 +71,8 @@ class SegmentedFrame:
     """(h, w) confidence of the labels on the grid of the logits: 255 times the probability that they are right."""
     carried: HandedOn | None = None
     """What a run needs to resume after this frame, at the end of an interval; None from `tfcseg.segment`."""
+    steadied: SteadiedMask | None = None
+    """Of masks that were given: what they were and are."""
     ends_group: bool = False
     """Later frames depend on the frames up to this one only through ``carried``: a run can resume here."""
 

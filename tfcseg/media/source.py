@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, Union
 
-from tfcseg.errors import UsageError
+from tfcseg.errors import UsageError, without_passwords
 from tfcseg.media.fingerprint import fingerprint
 
 Kind: TypeAlias = Literal["file", "folder", "stream", "address", "camera"]
@@ -28,7 +28,6 @@ LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "tcp", "srt")
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
-_PASSWORD = re.compile(r"(?<=://)([^/?#@:]*):[^/?#@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Source:
             return
         if self.scheme not in (*SERVER_SCHEMES, *LIVE_SCHEMES):
             known = ", ".join(f"{scheme}://" for scheme in (*SERVER_SCHEMES, *LIVE_SCHEMES))
-            raise UsageError(f"{self.name}: no {self.scheme}:// address can be read, only {known}")
+            raise UsageError(f"{self.name}: {self.scheme}:// addresses cannot be read, only {known}")
         if not self.may_use_network:
             raise UsageError(f"{self.name}: is on the network, which is read only with --allow-network")
 
@@ -76,7 +75,7 @@ class Source:
     @property
     def name(self) -> str:
         """Name for messages and reports: what was given, without the password of an address."""
-        return _PASSWORD.sub(r"\1@", self.given) if self.kind == "address" else self.given
+        return without_passwords(self.given) if self.kind == "address" else self.given
 
     @property
     def title(self) -> str:
@@ -123,7 +122,7 @@ class Source:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether it is a file or a folder, which can be recognised later."""
+        """Whether it is a file or folder, which can be recognised later."""
         return self.kind in ("file", "folder")
 
     @property
