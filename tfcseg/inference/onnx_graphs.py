@@ -27,10 +27,11 @@ from torch import Tensor, nn
 
 from tfcseg.errors import TfcsegError
 from tfcseg.files import replace_atomically
-from tfcseg.inference.engine import IntervalNetwork, network_size
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.model.decode_head import resize
-from tfcseg.model.ops.label_map import labels_from_logits
+from tfcseg.model.ops.labelling import labels_from_logits
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import Keyframe, TFCSegmenter
 from tfcseg.weights.loading import LoadedModel, load_model

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tfcseg.inference.engine import FrameResult, IntervalNetwork, network_size
+from tfcseg.inference.engine import FrameResult, IntervalNetwork
+from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.model.evidence import Glimpse, Likeness, Opinion, Side, between, compare
 
@@ -66,7 +67,7 @@ class Steps:
     def keyframe_result(self, opinion: Opinion, label_size: tuple[int, int]) -> FrameResult:
         """Labels of a keyframe."""
         labels, sure = self._feeder.said(opinion.logits, label_size)
-        return FrameResult(labels[0], True, None, None, 0.0, sure[0])
+        return FrameResult(labels[0], 0.0, sure[0])
 
     def between(
         self, places: Sequence[Place], keyframes: Sequence[Opinion], glimpses: Sequence[Glimpse]
@@ -85,5 +86,5 @@ class Steps:
         results = []
         for row, place in enumerate(places):
             labels, sure = self._feeder.said(found.logits[row : row + 1], place.label_size)
-            results.append(FrameResult(labels[0], False, similarity[row], shares[row], 0.0, sure[0]))
+            results.append(FrameResult(labels[0], 0.0, sure[0], similarity[row], shares[row]))
         return results
