@@ -16,7 +16,7 @@ from tfcseg.weights.loading import LoadedModel
 
 
 def machine_facts(model: LoadedModel) -> dict[str, Any]:
-    """Keyword arguments of a ``Comparison`` that say what ran, and on what."""
+    """Keyword arguments of a ``Comparison`` for its device, threads and versions."""
     return {
         "tfcseg": version("tfcseg"),
         "model": model_facts(model),
