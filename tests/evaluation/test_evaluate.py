@@ -284,7 +284,7 @@ def test_short_clips_are_listed(tmp_path):
     root = make_vspw(tmp_path / "vspw", {"0_short": 11, "1_long": 20})
     result = score(root, write_predictions(root, tmp_path / "predictions"))
     assert kinds(result) == [("too short", "0_short", None)]
-    assert result.skipped[0].reason == "11 frames give no window of 16"
+    assert result.skipped[0].reason == "11 frames are fewer than a window of 16"
     assert not result.is_incomplete
     assert result.windows[16].counted == 20 - 16
     assert result.windows[8].counted == 20 - 8 + 11 - 8
@@ -327,7 +327,7 @@ def test_a_missing_prediction_is_damage(root, predictions):
 def test_stray_mask_values_stop_or_are_ignored_pixel_by_pixel(root, predictions):
     path = mask_path(root, VIDEO, 176)
     fixture.put_value(path, 252, slice(20, 22))
-    with pytest.raises(DataError, match=r"00000176.png: value 252 is no class \(6 pixels\).*--skip-bad"):
+    with pytest.raises(DataError, match=r"00000176.png: value 252 is not a class \(6 pixels\).*--skip-bad"):
         score(root, predictions)
     result = score(root, predictions, skip_bad=True)
     assert kinds(result) == [("stray values", VIDEO, "00000176")]

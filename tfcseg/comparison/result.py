@@ -57,7 +57,7 @@ class TradeOffPoint:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A frame in which two modes differ much, and the picture of it."""
+    """A frame in which two modes differ much, and its picture."""
 
     frame: int
     time_s: float
