@@ -52,7 +52,8 @@ def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     best = scores.argmax(dim=1)
     near = 2 * torch.stack([best // side - REACH // 2, best % side - REACH // 2], dim=1)
     cells = refine(near_scores(keyframe, current, near), near)
-    if not cells.any():
+    # An exported graph has no branches: it also moves by nothing.
+    if not torch.compiler.is_exporting() and not cells.any():
         return None
     coarse = (cells / 2).round().long()
     cells = F.interpolate(cells, scale_factor=2.0, mode="bilinear", align_corners=False).round().long()
