@@ -31,7 +31,7 @@ from tests.helpers.vspw_fixture import (
 )
 from tfcseg.errors import DataError, InputError, OutputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.predictions import Prediction, PredictionFolder, PredictionWriter, from_images
+from tfcseg.evaluation.predictions import Prediction, PredictionFolder, PredictionWriter
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, VideoScore, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
@@ -63,6 +63,23 @@ def worsen(target: Labels, video: str, number: int) -> Labels:
 @pytest.fixture
 def predictions(root: Path, tmp_path: Path) -> Path:
     return write_predictions(root, tmp_path / "predictions", worsen)
+
+
+def from_images(predict_images):
+    """Make a source of a function that yields one prediction per image path; it is not asked for missing images."""
+
+    def predict(video: VspwVideo) -> Iterator[Prediction]:
+        predictions = iter(predict_images([frame.image for frame in video.frames if frame.image is not None]))
+        for frame in video.frames:
+            if frame.image is None:
+                yield DataError(f"{video.name}/{frame.stem}: the image is missing")
+                continue
+            prediction = next(predictions, None)
+            if prediction is None:
+                return
+            yield prediction
+
+    return predict
 
 
 def score(root: Path, predictions: Path, **options: Any) -> Evaluation:

@@ -15,38 +15,42 @@ from tfcseg.errors import UsageError
 _FRAME_SIZE = "1280x720"
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A Hugging Face folder, a .safetensors or .pth file, or ORG/NAME[@REVISION]; for ONNX any model.",
+        show_default=False,
+        callback=options.on_disk,
+    ),
+]
+Output = Annotated[
+    Path, typer.Argument(metavar="OUT", help="File to write, .safetensors or .onnx.", show_default=False)
+]
+Name = Annotated[str | None, typer.Option(help="Name of the model in its card.", show_default="the source's")]
+Licence = Annotated[str | None, typer.Option(help="Licence of the weights in the card.", show_default="the source's")]
+FrameSize = Annotated[
+    str | None,
+    typer.Option(
+        help="ONNX: size of the frames that are to be segmented.",
+        show_default=_FRAME_SIZE,
+        metavar="WIDTHxHEIGHT",
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(help="ONNX: short side of the network's input.", min=32, max=4096, show_default="the model's"),
+]
+
+
 @grouped
 def command(
     *,
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A Hugging Face folder, a .safetensors or .pth file, or ORG/NAME[@REVISION]; for ONNX any model.",
-            show_default=False,
-            callback=options.on_disk,
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="File to write, .safetensors or .onnx.", show_default=False)
-    ],
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model in its card.", show_default="the source's")
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights in the card.", show_default="the source's")
-    ] = None,
-    frame_size: Annotated[
-        str | None,
-        typer.Option(
-            help="ONNX: size of the frames that are to be segmented.",
-            show_default=_FRAME_SIZE,
-            metavar="WIDTHxHEIGHT",
-        ),
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="ONNX: short side of the network's input.", min=32, max=4096, show_default="the model's"),
-    ] = None,
+    source: Source,
+    output: Output,
+    name: Name = None,
+    licence: Licence = None,
+    frame_size: FrameSize = None,
+    size: Size = None,
     allow_network: options.AllowNetwork = False,
     overwrite: options.Overwrite = False,
     printing: Annotated[options.Printing, Without("as_json")],

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
 from tfcseg.comparison.gallery import Gallery
-from tfcseg.comparison.machine import machine_facts
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folders
 from tfcseg.comparison.result import (
@@ -34,6 +33,7 @@ from tfcseg.files import claimed_files
 from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.media.images import read_image
+from tfcseg.report.conditions import model_conditions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
@@ -140,7 +140,7 @@ class _DatasetComparison:
             outputs=self._outputs(runs),
             is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations),
             skipped=evaluations[-1].skipped_by_kind,
-            **machine_facts(self.model),
+            **model_conditions(self.model),
         )
 
     def _samples(self, interval: int) -> list[list[Image]]:

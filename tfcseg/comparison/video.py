@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
 from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer
-from tfcseg.comparison.machine import machine_facts
 from tfcseg.comparison.masks import MaskFolder
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders
@@ -33,6 +32,7 @@ from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.report import Report
+from tfcseg.report.conditions import model_conditions
 from tfcseg.runs.outputs import OutputDir, claimed_output
 from tfcseg.runs.pipeline import prefetch_frames, run
 from tfcseg.runs.result_options import ResultOptions
@@ -197,7 +197,7 @@ class _VideoComparison:
             differences=differences,
             outputs=self._outputs(has_pictures=bool(differences)),
             warnings=reports[0].warnings,
-            **machine_facts(self.model),
+            **model_conditions(self.model),
         )
 
     def _samples(self, report: Report) -> list[list[Image]]:

@@ -1,8 +1,8 @@
-"""Sources of predicted labels: a folder of PNGs, or any function of image paths."""
+"""Sources of predicted labels: a folder of PNGs, or any function of a video."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
@@ -80,20 +80,3 @@ class PredictionWriter:
         with replace_atomically(self.directory / video.name / f"{frame.stem}.png") as path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded)
-
-
-def from_images(predict_images: Callable[[Sequence[Path]], Iterable[Prediction]]) -> PredictionSource:
-    """Turn a function that yields one prediction per image path into a source; it is not called for missing images."""
-
-    def predict(video: VspwVideo) -> Iterator[Prediction]:
-        predictions = iter(predict_images([frame.image for frame in video.frames if frame.image is not None]))
-        for frame in video.frames:
-            if frame.image is None:
-                yield DataError(f"{video.name}/{frame.stem}: the image is missing")
-                continue
-            prediction = next(predictions, None)
-            if prediction is None:
-                return
-            yield prediction
-
-    return predict

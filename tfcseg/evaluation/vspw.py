@@ -28,7 +28,6 @@ from tfcseg.media.masks import read_mask
 from tfcseg.metrics.scores import Labels
 
 LABEL_FILE = "label_num_dic_final.json"
-SPLITS = ("train", "val", "test")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _MOST_CLASSES = 253
 """Raw values 1…253, so that index 254 stays free to mark stray values."""

@@ -125,7 +125,9 @@ class _NonKeyframeGraph(_Normalised):
     def forward(self, image: Tensor, logits: Tensor, match: Tensor, high: Tensor, x3: Tensor, x4: Tensor) -> Tensor:
         """Logits (1, K, h, w) of a frame, given ``MEMORY``."""
         level2 = resize(match, (logits.shape[-2], logits.shape[-1]))
-        memory = Keyframe(high, logits, level2, match, high, (x3, x4))  # sparse attention alone needs the embedding
+        memory = Keyframe(
+            high, logits, level2, match, high=high, levels=(x3, x4)
+        )  # sparse attention alone needs the embedding
         return self.network.non_keyframes(self.input(image), memory, self.options).logits
 
 
