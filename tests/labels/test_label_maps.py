@@ -154,7 +154,7 @@ def test_reads_a_label_map(tmp_path):
         ({"ski": "sky"}, "no class 'ski' in label set 'ade31'; did you mean sky"),
         ({"sky": "ski"}, "no class 'ski' in label set 'vspw'; did you mean sky"),
         ({"skj": None}, "no class 'skj'"),
-        ({"sky": 28}, "'sky' goes to 28; give the name"),
+        ({"sky": 28}, "'sky' maps to 28; give the name"),
         ({"sky": None}, "maps no class"),
         ({}, "maps no class"),
         (["sky"], "a JSON list"),

@@ -444,7 +444,7 @@ def test_ten_bits_are_read_and_hdr_is_said(tmp_path, transfer, kind):
     codec = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le")
     numbers, _, _, warnings = decode(write_clip(tmp_path / "deep.mp4", 5, video=codec, filters=tags))
     assert numbers == list(range(5))
-    expected = f"the video is HDR ({kind}): it was reduced to 8 bits without tone mapping, colours look flat"
+    expected = f"the video is HDR ({kind}): it was reduced to 8 bits without tone mapping, so colours look flat"
     assert warnings == ([] if kind is None else [expected])
 
 
