@@ -227,7 +227,7 @@ def _open_videos(plan: ResultPlan, checkpoint: Checkpoint | None) -> RenderedVid
         for name in options.videos
     }
     visible = options.visible(plan.labels)
-    always = () if visible is None else np.flatnonzero(visible).tolist()
+    always = np.flatnonzero(visible).tolist() if options.classes and visible is not None else ()
     legend = Legend(plan.labels, (plan.info.height, plan.info.width), always) if options.legend else None
     if legend is not None and checkpoint is not None and checkpoint.legend is not None:
         legend.restore(checkpoint.legend)
