@@ -194,7 +194,7 @@ def test_precisions_are_measured():
     [
         (2.1, ["AMX"], "fp32 works; bf16 2.1 times as fast on this CPU (AMX)"),
         (0.4, [], "fp32 works; bf16 0.4 times as fast on this CPU: not recommended, there are no instructions for it"),
-        (1.0, ["AVX512-BF16"], "fp32 works; bf16 1.0 times as fast on this CPU (AVX512-BF16): leave it alone"),
+        (1.0, ["AVX512-BF16"], "fp32 works; bf16 1.0 times as fast on this CPU (AVX512-BF16): not recommended"),
     ],
 )
 def test_slow_precisions_are_advised_against(factor, has, said):
