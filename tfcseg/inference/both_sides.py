@@ -24,7 +24,7 @@ import torch
 from tfcseg.errors import TfcsegError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group
-from tfcseg.inference.steps import Place, Steps
+from tfcseg.inference.steps import Conclusion, Place, Steps
 from tfcseg.media.frames import Image
 from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, changed_share, lean
 
@@ -35,7 +35,7 @@ MOST_CHANGED = 0.15
 """Share of changed positions, added up over the frames since the last keyframe, beyond which a frame is a keyframe: at
 a cut the first one is. A steady scene gets few keyframes, a moving one many."""
 
-REACH = 16
+REACH = 8
 """Keyframes up to so many frames after a keyframe have a say in it."""
 
 MOST_HELD_BYTES = 2**28
@@ -135,6 +135,8 @@ class _Slot:
     """What a keyframe and all before it say."""
     final: Opinion | None = None
     """What those after it say as well."""
+    concluded: Conclusion | None = None
+    """The same for the frames around it."""
     result: _Row[FrameResult] | None = None
     carried: Opinion | None = None
     """What the keyframe after it takes over, if that is the next frame."""
@@ -256,7 +258,9 @@ class _Window:
         """Let workers turn what is said of a keyframe and the frames behind it into labels."""
         keyframe, *others = span
         ends = [keyframe, *([after] if after is not None and after.grid == keyframe.grid else [])]
-        opinions = [slot.final for slot in ends if slot.final is not None]
+        started_s = time.perf_counter()
+        concluded = [self._concluded(slot) for slot in ends]
+        keyframe.seconds += time.perf_counter() - started_s
         glimpses = [slot.looked.get() for slot in ends]
         length = (span[-1].index + 1 if after is None else after.index) - keyframe.index
 
@@ -265,15 +269,21 @@ class _Window:
             return Place(slot.looked.get(), slot.like, nearness, slot.label_size)
 
         def finish_keyframe(slots: Sequence[_Slot]) -> list[FrameResult]:
-            return [self._steps.keyframe_result(opinions[0], slot.label_size) for slot in slots]
+            return [self._steps.keyframe_result(concluded[0], slot.label_size) for slot in slots]
 
         def finish_others(slots: Sequence[_Slot]) -> list[FrameResult]:
-            return self._steps.between([to_place(slot) for slot in slots], opinions, glimpses)
+            return self._steps.between([to_place(slot) for slot in slots], concluded, glimpses)
 
         (keyframe.result,) = self._tasks.submit(finish_keyframe, [keyframe])
         for slot, row in zip(others, self._tasks.submit(finish_others, others), strict=True):
             slot.result = row
         span[-1].carried = keyframe.before
+
+    def _concluded(self, slot: _Slot) -> Conclusion:
+        assert slot.final is not None
+        if slot.concluded is None:
+            slot.concluded = self._steps.conclude(slot.final)
+        return slot.concluded
 
 
 def _own(keyframe: _Slot) -> Opinion:

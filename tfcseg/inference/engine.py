@@ -308,8 +308,12 @@ class IntervalNetwork:
 
     def said(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels (B, H, W) of ``size`` and how sure they are (B, h, w)."""
-        labels, sure = labels_from_logits(logits, size), confidence_from_logits(logits, self._temperature)
+        labels, sure = labels_from_logits(logits, size), self.sureness(logits)
         return labels.cpu().numpy(), sure.cpu().numpy()
+
+    def sureness(self, logits: Tensor) -> Tensor:
+        """How sure labels of ``logits`` (B, K, h, w) are: (B, h, w) uint8, as `FrameResult.confidence`."""
+        return confidence_from_logits(logits, self._temperature)
 
     def _tell_size(self, source: tuple[int, int], size: tuple[int, int]) -> None:
         """Log what a new size of frames, (height, width), becomes."""

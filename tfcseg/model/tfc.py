@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tfcseg.model.alignment import Shift, find_shift, move
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0
@@ -120,7 +121,7 @@ class TFCSegmenter(nn.Module):
     def glimpse(self, images: Tensor) -> Glimpse:
         """What the low stages see of images (T, 3, H, W): what is compared, and what `say` goes on from."""
         x1, x2 = self.backbone.encode_low(images)
-        return Glimpse(x1, x2, self._correlated(x2))
+        return Glimpse(x1, x2, F.normalize(self._correlated(x2), dim=1))
 
     def say(self, seen: Glimpse) -> Tensor:
         """Logits (T, K, h, w) of the image network, from what was seen on."""
