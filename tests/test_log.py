@@ -141,7 +141,7 @@ def test_other_files_are_not_appended_to(phone, weights, tmp_path):
     before = phone.read_bytes()
     done = call("run", phone, "-o", tmp_path / "out", "-m", weights, "--log-file", phone)
     assert done.returncode == 2
-    assert "is no log of JSON lines; choose another --log-file" in done.error
+    assert "is not a log of JSON lines; choose another --log-file" in done.error
     assert phone.read_bytes() == before
 
 

@@ -17,6 +17,30 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
     (ROOT / "assets" / f"{name}.md").read_text(encoding="utf-8") for name in ("commands", "measurements", "training")
 ]
+MARKDOWN = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "assets").glob("*.md"))]
+
+
+def test_readme_is_short_and_starts_with_a_command():
+    assert len(README.split()) <= 1350
+    lines = README.splitlines()
+    assert next(number for number, line in enumerate(lines, 1) if line.startswith("$ tfcseg run")) <= 25
+
+
+def anchor(heading):
+    """The address that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if not link.startswith("https://"):
+            name, _, section = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            assert target.exists(), link
+            if section:
+                headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+                assert section in map(anchor, headings), link
 
 
 def test_tables_are_the_committed_measurements():

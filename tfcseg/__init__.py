@@ -1,4 +1,4 @@
-"""Stable, fast semantic segmentation of any video (Temporal Feature Correlation, AAAI 2024).
+"""Steady, fast semantic segmentation of any video (Temporal Feature Correlation, AAAI 2024).
 
 import tfcseg
 
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from tfcseg.weights.model_card import ModelCard
     from tfcseg.weights.registry import list_models
 
-# A library is silent unless its user listens.
+# Silent by default, as libraries should be.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
-# OpenCV as well: of a damaged image it would print its source lines, and we say which file it is.
+# OpenCV would print its own source lines for damaged images; our errors name the file.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 _HOMES = {
@@ -105,7 +105,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: the command line must answer ``--help`` without loading torch."""
+    """Import a public name on first use, so that the command line can answer ``--help`` without loading torch."""
     if name == "__version__":
         from importlib.metadata import version
 
@@ -116,5 +116,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What there is, also before its first use: interpreters complete names by it."""
+    """List the public names, including those not imported yet, for completion in interpreters."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""``python -m tfcseg`` is ``tfcseg``."""
+"""Run the command line: ``python -m tfcseg`` is the same as ``tfcseg``."""
 
 import sys
 
@@ -6,7 +6,7 @@ from tfcseg.standard_streams import secure_streams
 
 
 def main() -> None:
-    """Entry point of the program; even importing the command line may be interrupted."""
+    """Entry point of the program. Importing the command line may already be interrupted, so it happens in here."""
     try:
         secure_streams()
         from tfcseg.cli import main as run_command

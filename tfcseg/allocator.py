@@ -1,8 +1,8 @@
-"""Keep freed memory in one heap of large pages, since a network's maps come and go with every frame.
+"""Keep freed memory in one heap of large pages: networks allocate and free large maps on every frame.
 
-glibc gives large blocks back to the system at once, and the next frame's first touch of every page is a fault that the
-kernel answers with zeroed memory. It also gives every thread a heap of its own, none of which can use what another one
-has freed. And maps of megabytes in pages of 4 KiB keep the processor looking up addresses.
+glibc by default returns large blocks to the system at once, so the next frame pays a page fault for every page. It also
+gives each thread its own heap, whose free memory other threads cannot use. And with 4 KiB pages the processor spends
+much time on address translation.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import ctypes
 import sys
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
-"""Parameters of mallopt(3) from glibc's malloc.h."""
+"""Parameters of mallopt(3), from glibc's malloc.h."""
 
 _NEVER = 2**31 - 1
 _GROW_BYTES = 64 << 20
 _MADV_HUGEPAGE = 14
 _LARGE_PAGE_BYTES = 2 << 20
 _LARGE_PAGES_BYTES = 1 << 30
-"""How much of the heap asks for large pages. Memory that nobody writes to takes none."""
+"""How much of the heap asks for large pages. Untouched memory takes none."""
 
 
 def keep_freed_memory() -> bool:
-    """Make this process reuse what it frees instead of returning it; its peak stays, it does not grow.
+    """Make this process keep freed memory for reuse. Its peak does not grow; memory is not returned before it ends.
 
-    Concerns the whole process, so programs call it, not modules, and before anything large is allocated. False where
-    the C library is not glibc.
+    This affects the whole process, so only programs should call it, before they allocate anything large. Returns False
+    if the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -39,7 +39,7 @@ def keep_freed_memory() -> bool:
             (_MMAP_MAX, 0),
             (_TRIM_THRESHOLD, _NEVER),
             (_TOP_PAD, _GROW_BYTES),
-            # Threads that allocate maps wait for each other for no time that could be measured.
+            # One heap for all threads: waiting for each other costs too little to measure.
             (_ARENA_MAX, 1),
         )
     )
@@ -48,9 +48,9 @@ def keep_freed_memory() -> bool:
 
 
 def _ask_for_large_pages(library: ctypes.CDLL) -> None:
-    """Let the heap grow once, mark that part and free it: being kept, it serves everything from then on.
+    """Grow the heap once, mark it for large pages and free it; it is then kept and reused.
 
-    Where the system has no such pages, or not the memory, all stays as it is.
+    Changes nothing if the system has no large pages or too little memory.
     """
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]

@@ -1,6 +1,6 @@
-"""Every error the tool raises on purpose: one family, so that the CLI needs one table.
+"""All errors that the tool raises on purpose.
 
-A message is one line: what went wrong, where, and what to do about it. It never ends in a traceback.
+Each message is one line: what went wrong, where, and what to do. None ends in a traceback.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class TfcsegError(Exception):
-    """Base of all expected failures; ``exit_code`` is what the CLI returns."""
+    """Base class of expected failures. ``exit_code`` is what the command line returns."""
 
     exit_code = 1
 
 
 class UsageError(TfcsegError):
-    """The request itself makes no sense (option values, an output that is the input)."""
+    """The request makes no sense, such as an option value or an output that is the input."""
 
     exit_code = 2
 
@@ -35,35 +35,35 @@ class OutputError(TfcsegError):
 
 
 class WeightsError(TfcsegError):
-    """A weights file is missing, foreign, damaged or does not fit its own metadata."""
+    """A weights file is missing, damaged, of an unknown kind, or contradicts its own metadata."""
 
 
 class DataError(TfcsegError):
-    """A data set folder or a prediction folder is not what its layout promises."""
+    """A data set or prediction folder does not have the expected layout."""
 
 
 class Interrupted(TfcsegError):
-    """Somebody stopped the program (Ctrl-C, SIGTERM); the message says what is kept."""
+    """The user stopped the program (Ctrl-C, SIGTERM). The message says what is kept."""
 
     exit_code = 130
 
 
 class FinishedError(TfcsegError):
-    """A run that was to be continued is complete: there is nothing left to do, and nothing wrong."""
+    """The run that should be resumed is already complete. Nothing is wrong."""
 
     exit_code = 0
 
 
 class BatchError(TfcsegError):
-    """Some of several inputs failed, after all of them were tried."""
+    """Some of several inputs failed. All were tried."""
 
     def __init__(self, failures: Mapping[str, TfcsegError], reports: Mapping[str, Report]) -> None:
         told = "; ".join(f"{source}: {str(error).removeprefix(f'{source}: ')}" for source, error in failures.items())
         super().__init__(f"{len(failures)} of {len(failures) + len(reports)} inputs failed: {told}")
         self.failures = failures
-        """What went wrong, by input."""
+        """The error of each failed input."""
         self.reports = reports
-        """Reports of the others, by input."""
+        """The reports of the other inputs."""
 
 
 _FLAG = re.compile(r"(tfcseg [a-z-]+ )?--([a-z]+(?:-[a-z]+)*)( cpu\b)?")
@@ -72,7 +72,7 @@ _SWITCHES = {"overwrite", "resume", "allow_network"}
 
 @contextmanager
 def in_python_words() -> Iterator[None]:
-    """Let errors inside name Python's arguments where they advise options of a command."""
+    """Let errors raised inside name Python's arguments instead of command-line options."""
     try:
         yield
     except TfcsegError as error:
@@ -81,7 +81,7 @@ def in_python_words() -> Iterator[None]:
 
 
 def _as_argument(match: re.Match[str]) -> str:
-    """``--overwrite`` as ``overwrite=True``; options in a whole command, such as ``tfcseg doctor --json``, stay."""
+    """Rewrite ``--overwrite`` as ``overwrite=True``. Options within a full command (``tfcseg doctor --json``) stay."""
     command, flag, value = match.groups()
     if command:
         return match[0]

@@ -1,4 +1,4 @@
-"""Files: claim names in an output folder, replace in one step, wait for the disk, read JSON."""
+"""Claim names in an output folder, replace files in one step, flush to disk, read JSON."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _SUFFIXES_OF_FILES = (
 def claimed_files(
     folder: Path, names: Iterable[str], *, inputs: Iterable[str | Path] = (), overwrite: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Make ``folder`` ready to receive the files ``names`` (paths relative to it), or refuse before any work begins.
+    """Check that ``folder`` can receive the files ``names`` (paths relative to it) before any work begins.
 
-    Yields what removes those that exist, which only ``overwrite`` lets be, and subfolders that this leaves empty. It is
-    to be called when nothing is left that could be wrong with what was asked for; files that are written in one piece
-    and replaced all need no call. UsageError if ``folder``, or a file that exists, is one of ``inputs`` or lies in one
-    that is a folder. OutputError if any of the files exists and ``overwrite`` is off, if one of them is a folder, and
-    if ``folder`` cannot be written. If the block fails and nothing was written, a folder that was made here goes again.
+    Yields a function that removes existing ones (allowed only with ``overwrite``) and subfolders that become empty.
+    Call it when all other checks have passed; files that are replaced in one step need no call. Raises UsageError if
+    ``folder`` or an existing file is one of ``inputs`` or inside one, and OutputError if any file exists without
+    ``overwrite``, if one is a folder, or if ``folder`` is not writable. If the block fails before writing anything, a
+    folder created here is removed.
     """
     existing = [path for name in names if os.path.lexists(path := folder / name)]
     _refuse_inputs([folder, *existing], inputs)
@@ -54,7 +54,7 @@ def claimed_files(
         yield clear
     except BaseException:
         if is_new:
-            with suppress(OSError):  # something was written after all
+            with suppress(OSError):  # something was written
                 folder.rmdir()
         raise
 
@@ -66,12 +66,12 @@ def _refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None
             found = identity(path)
             if found in sources:
                 raise UsageError(
-                    f"output {str(place)!r} is the input {str(sources[found])!r} or in it; choose another folder"
+                    f"output {str(place)!r} is the input {str(sources[found])!r} or inside it; choose another folder"
                 )
 
 
 def make_folder(folder: Path) -> None:
-    """Create ``folder`` with its parents and prove that files can be written there; OutputError if not."""
+    """Create ``folder`` with its parents and check that it is writable; raise OutputError if it is not."""
     refuse_file_name(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,8 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place when the block ends, or vanishes if the block fails.
+    """Yield a temporary path beside ``path``. It replaces ``path`` when the block ends and is removed if the block
+    fails.
 
     An OSError inside becomes an OutputError that names ``path``.
     """
@@ -96,12 +97,12 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):  # it has been moved, or never existed
+        with suppress(OSError):  # already moved, or never created
             temporary.unlink()
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object whose keys are all different; DataError for anything else."""
+    """Read a JSON object without repeated keys; raise DataError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
     except FileNotFoundError:
@@ -109,7 +110,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({' '.join(str(error).split())})") from None
+        raise DataError(f"{path}: not valid JSON ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a JSON {type(content).__name__}, not an object of names")
     return content
@@ -123,17 +124,17 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def refuse_file_name(folder: Path) -> None:
-    """UsageError if ``folder`` has the name of a file: who asks for ``out.mp4`` does not want a folder of that name."""
+    """Raise UsageError if ``folder`` is named like a file: someone who asks for ``out.mp4`` does not want a folder."""
     for place in (folder, *folder.parents):
         if place.suffix.lower() in _SUFFIXES_OF_FILES and not place.is_dir():
             raise UsageError(
-                f"output {str(place)!r} is named like a file, but several results are written, into a folder; "
+                f"output {str(place)!r} is named like a file, but the results are written to a folder; "
                 f"give {str(place.with_suffix(''))!r}"
             )
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk and not only on their way there. Raises OSError."""
+    """Wait until a file, or the entries of a folder, are written to disk. Raises OSError."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -142,7 +143,7 @@ def sync(path: Path) -> None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode, the same for every name of a file or folder; None if there is nothing to be reached."""
+    """Return device and inode, which are the same for all names of a file or folder; None if it does not exist."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -156,5 +157,5 @@ def _remove(folder: Path, path: Path) -> None:
     except OSError as error:
         raise OutputError(f"cannot remove {str(path)!r}: {error.strerror or error}") from error
     if path.parent != folder:
-        with suppress(OSError):  # it holds other files
+        with suppress(OSError):  # not empty
             path.parent.rmdir()

@@ -1,7 +1,7 @@
-"""What the program decides and why, for whoever asks: standard logging, with loggers below ``tfcseg``.
+"""Log decisions and their reasons through the standard ``logging``, with loggers below ``tfcseg``.
 
-Modules say their decisions with ``logging.getLogger(__name__).info("…", extra={…})``. Nothing is shown unless somebody
-listens: ``-v`` prints the messages, ``--log-file`` keeps them, warnings and errors with all fields as JSON lines.
+Modules call ``logging.getLogger(__name__).info("…", extra={…})``. Nothing is shown by default: ``-v`` prints the
+messages, ``--log-file`` writes messages, warnings and errors with all fields as JSON lines.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tfcseg.errors import OutputError, UsageError
 
 ROOT = logging.getLogger("tfcseg")
 PYTHON_WARNINGS = logging.getLogger("py.warnings")
-"""Where ``logging.captureWarnings`` sends the warnings of other libraries."""
+"""Logger that ``logging.captureWarnings`` sends other libraries' warnings to."""
 
 _PLAIN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class DecisionPrinter(logging.Handler):
-    """Gives the messages of ``tfcseg`` to ``print_line``, each once; warnings and errors are said anyway."""
+    """Passes each ``tfcseg`` message to ``print_line`` once. Warnings and errors are printed elsewhere."""
 
     def __init__(self, print_line: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
@@ -33,7 +33,7 @@ class DecisionPrinter(logging.Handler):
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one message, unless the same was decided before, as when a video is opened again."""
+        """Print a message unless the same one was printed before, for example because a video is opened again."""
         message = record.getMessage()
         if record.levelno < logging.WARNING and message not in self._said:
             self._said.add(message)
@@ -41,10 +41,10 @@ class DecisionPrinter(logging.Handler):
 
 
 class JsonLines(logging.Handler):
-    """Appends records to a file: one JSON object a line with time (UTC), level, logger, message and fields.
+    """Appends records to a file: one JSON object per line with UTC time, level, logger, message and fields.
 
-    UsageError if something else is in the file, OutputError if it cannot be opened. Later failures, as when the disk is
-    full, end the log and not the program; ``on_failure`` hears of the first one.
+    Raises UsageError if the file holds something else and OutputError if it cannot be opened. A later failure, such as
+    a full disk, ends the log but not the program; ``on_failure`` is told once.
     """
 
     def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
@@ -58,32 +58,32 @@ class JsonLines(logging.Handler):
             ) from None
         if path.is_file() and self._first_byte() not in (b"", b"{"):
             self._file.close()
-            raise UsageError(f"{str(path)!r} exists and is no log of JSON lines; choose another --log-file")
+            raise UsageError(f"{str(path)!r} exists and is not a log of JSON lines; choose another --log-file")
 
     def _first_byte(self) -> bytes:
         self._file.seek(0)
         return self._file.read(1)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append one line in one piece: processes that share a file do not mix theirs."""
+        """Append one line in a single write, so that lines of processes that share a file do not mix."""
         if self._file.closed:
             return
         line = json.dumps(json_record(record), ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            # A file name that is no valid UTF-8 reaches us with lone surrogates: as \udcxx they are valid JSON.
+            # File names that are not valid UTF-8 arrive with lone surrogates; written as \udcxx they are valid JSON.
             self._file.write(line.encode("utf-8", "backslashreplace"))
         except OSError as error:
             self._file.close()
             self._on_failure(f"the log {str(self._path)!r} ends here: {error.strerror}")
 
     def close(self) -> None:
-        """Close the file; records after that are dropped."""
+        """Close the file. Later records are dropped."""
         self._file.close()
         super().close()
 
 
 def json_record(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record says, in JSON types; ``fields`` are the keys of its ``extra``."""
+    """Convert a record to JSON types; ``fields`` holds the keys of its ``extra``."""
     content: dict[str, Any] = {
         "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
         "level": record.levelname.lower(),
@@ -97,7 +97,7 @@ def json_record(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def listen(handler: logging.Handler) -> Callable[[], None]:
-    """Let ``handler`` hear ``tfcseg`` and other libraries' warnings until the function that is returned is called."""
+    """Attach ``handler`` to ``tfcseg`` and to other libraries' warnings; returns a function that detaches it."""
     level = ROOT.level
     ROOT.setLevel(logging.INFO)
     for logger in (ROOT, PYTHON_WARNINGS):
@@ -113,10 +113,10 @@ def listen(handler: logging.Handler) -> Callable[[], None]:
 
 
 def _plain(value: object) -> object:
-    """``value`` in JSON types; what has none there becomes text."""
+    """Convert ``value`` to JSON types; anything else becomes text."""
     if value is None or isinstance(value, bool | str):
         return value
-    if isinstance(value, numbers.Integral):  # NumPy's numbers included, here as below
+    if isinstance(value, numbers.Integral):  # includes NumPy's numbers, here and below
         return int(value)
     if isinstance(value, numbers.Real):
         return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The machine and the libraries that things run on, as far as they can be told without loading any of them."""
+"""Facts about the machine and installed libraries, without loading any of them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Processor time that the container may use in each period, both in microseconds."""
+"""Processor time that the container may use per period; both in microseconds."""
 MAX_THREADS = 16
 FEW_CORES = 4
-"""As many as the network has workers on a processor (inference.py)."""
+"""As many as the network has workers on a CPU (inference/engine.py)."""
 LIBRARIES = {
     "torch": ("torch",),
     "numpy": ("numpy",),
     "opencv": ("opencv-python-headless", "opencv-contrib-python-headless", "opencv-python", "opencv-contrib-python"),
     "av": ("av",),
 }
-"""What we call the libraries that results depend on, and the packages that may bring them."""
+"""Libraries that results depend on, and the packages that may provide them."""
 
 
 def available_cores(quota: Path = CPU_QUOTA) -> int:
-    """Cores that this process may use: a share of the machine's under ``taskset``, a batch system or in a container."""
+    """Number of cores this process may use, which ``taskset``, a batch system or a container may limit."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         limit_us, period_us = quota.read_text(encoding="ascii").split()
@@ -38,11 +38,11 @@ def available_cores(quota: Path = CPU_QUOTA) -> int:
 
 
 def set_default_threads(environment: MutableMapping[str, str]) -> None:
-    """Tell the libraries that will be loaded how many threads to use, unless the user did.
+    """Tell libraries that are loaded later how many threads to use, unless the user has.
 
-    They would take one per core of the machine: too many in a container that may use two of 64, and beyond MAX_THREADS
-    the layers are too small for what waiting for each other costs. On few cores, where everything that can happens at
-    the same time, OpenCV gets none of its own: there its threads only wait for theirs.
+    Their default is one per core of the machine. That is too many in a container with 2 of 64 cores, and above
+    MAX_THREADS layers are too small to share. On few cores OpenCV gets no threads of its own: they would only wait for
+    the network's.
     """
     cores = available_cores()
     environment.setdefault("OMP_NUM_THREADS", str(min(cores, MAX_THREADS)))
@@ -51,23 +51,24 @@ def set_default_threads(environment: MutableMapping[str, str]) -> None:
 
 
 def has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
-    """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX); elsewhere it is slower than float32."""
-    # torch tells it too, but under a private name that changes between versions.
+    """Whether the processor has bfloat16 instructions (AVX512-BF16 or AMX). Without them bfloat16 is slower than
+    float32."""
+    # torch reports it only under a private name that changes between versions.
     return bool({"avx512_bf16", "amx_bf16"} & cpu_flags(cpu_info))
 
 
 def cpu_flags(cpu_info: Path = CPU_INFO) -> set[str]:
-    """Instruction sets of the processor as Linux names them; empty elsewhere."""
+    """Instruction sets of the processor, as Linux names them; empty on other systems."""
     return set(_first_value("flags", cpu_info).split())
 
 
 def cpu_name(cpu_info: Path = CPU_INFO) -> str:
-    """What the processor calls itself."""
+    """Name of the processor."""
     return _first_value("model name", cpu_info) or platform.processor() or platform.machine()
 
 
 def device_name(device: str) -> str:
-    """What the hardware behind a device of PyTorch calls itself; ``device`` as in ``cpu`` or ``cuda:0``."""
+    """Name of the hardware behind a PyTorch ``device`` such as ``cpu`` or ``cuda:0``."""
     if not device.startswith("cuda"):
         return cpu_name()
     import torch
@@ -76,9 +77,9 @@ def device_name(device: str) -> str:
 
 
 def library_versions() -> dict[str, str | None]:
-    """Versions of Python and of ``LIBRARIES``; None for what is not installed."""
+    """Versions of Python and of ``LIBRARIES``; None if not installed."""
     found = {name: _version(packages) for name, packages in LIBRARIES.items()}
-    if "torch" in sys.modules:  # it names its build, too, which the package does not always
+    if "torch" in sys.modules:  # torch itself also names its build
         found["torch"] = str(sys.modules["torch"].__version__)
     return {"python": platform.python_version(), **found}
 
@@ -91,7 +92,7 @@ def _version(packages: tuple[str, ...]) -> str | None:
 
 
 def _first_value(key: str, cpu_info: Path) -> str:
-    """Value of the first line ``key : value``; an empty text if there is none."""
+    """Value of the first ``key : value`` line, or an empty string."""
     try:
         text = cpu_info.read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux

@@ -1,6 +1,6 @@
-"""How an option is declared: a field of a dataclass with its help, bounds and choices.
+"""How options are declared: as dataclass fields with help, bounds and choices.
 
-Commands make their options of these fields (cli/groups.py), Python its keywords, cards and reports their entries.
+The command line turns these fields into options (cli/groups.py), Python into keywords, cards and reports into entries.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ from tfcseg.errors import UsageError
 from tfcseg.spelling import find_name, hint
 
 THE_MODELS: Any = None
-"""Default of a field that the model fills in: None until then, although the field's type does not say so."""
+"""Default of fields that the model fills in: None until then, although the type does not say so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What is said of a field: ``field: Annotated[int, Option("Every n-th frame …", low=1)]``."""
+    """Description of a field: ``field: Annotated[int, Option("Frames from …", low=1)]``."""
 
     help: str
     choices: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
-    """Bounds, both or none of them."""
+    """Bounds: both, the low one, or none."""
     suggestions: tuple[str, ...] = ()
-    """For completion, where there may be other values."""
+    """Values to complete, if others are allowed, too."""
     flags: tuple[str, ...] = ()
-    """Names on the command line, if they are not the field's."""
+    """Names on the command line, if they differ from the field's."""
     default_text: str | None = None
-    """What help shows in place of the default."""
+    """What help shows in place of the default; nothing if it is empty."""
+    is_argument: bool = False
+    """Whether commands take it by its place."""
     value_of_paper: Any = None
-    """What models have that say nothing; for fields that the model fills in."""
+    """Value for models that do not set one; only for fields that the model fills in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +44,31 @@ class Declared:
 
     name: str
     type: Any
-    """Without the option itself: ``int``, ``str``, …"""
+    """The type without the `Option`: ``int``, ``str``, …"""
     default: Any
     option: Option
 
     @property
     def is_the_models(self) -> bool:
-        """Whether the model has a value for it."""
+        """Whether the model provides a value."""
         return self.default is THE_MODELS and self.option.value_of_paper is not None
 
     def check(self, value: Any) -> None:
-        """UsageError unless ``value`` is one of the choices and within the bounds."""
+        """Raise UsageError unless ``value`` is one of the choices and within bounds."""
         option, words = self.option, self.name.replace("_", " ")
         if option.choices and value not in option.choices:
             raise UsageError(f"no {words} {value!r}; {hint(str(value), option.choices)}")
-        if option.low is not None and option.high is not None and not option.low <= value <= option.high:
+        if option.low is None:
+            return
+        if option.high is not None and not option.low <= value <= option.high:
             raise UsageError(f"{words} {value:g} is not between {option.low:g} and {option.high:g}")
+        if value < option.low:
+            raise UsageError(f"{words} {value:g} is less than {option.low:g}")
 
 
 @cache
 def declared(options: Hashable) -> tuple[Declared, ...]:
-    """The fields of an options dataclass that carry an `Option`, in their order."""
+    """The fields of an options dataclass that carry an `Option`, in order."""
     hints = get_type_hints(options, include_extras=True)
     found = []
     for item in fields(cast(Any, options)):
@@ -74,7 +80,7 @@ def declared(options: Hashable) -> tuple[Declared, ...]:
 
 
 def check(options: Any) -> None:
-    """UsageError for the first field of an options dataclass whose value is not allowed; None is not looked at."""
+    """Raise UsageError for the first field whose value is not allowed. None is not checked."""
     for field in declared(options.__class__):
         value = getattr(options, field.name)
         if value is not None:
@@ -82,9 +88,9 @@ def check(options: Any) -> None:
 
 
 def sort_options(caller: str, given: Mapping[str, Any], *groups: Any) -> list[dict[str, Any]]:
-    """Keyword arguments of a function, for each of the options dataclasses those that are its fields.
+    """Split a function's keyword arguments into those of each options dataclass.
 
-    Choices are taken in any case. TypeError, as for any call, names the closest field for what is none.
+    Choices are accepted in any case. Raises TypeError, naming the closest field, for an unknown keyword.
     """
     fields_of = [{field.name: field for field in declared(group)} for group in groups]
     known = {name: field for fields in fields_of for name, field in fields.items()}

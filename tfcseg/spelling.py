@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from tfcseg.errors import UsageError
 
 _CLOSE, _AS_CLOSE = 0.5, 0.1
-"""Least similarity (0 to 1) of a suggestion, and how far it may lie below the closest one."""
+"""Minimum similarity (0 to 1) of a suggestion, and how far below the best one it may be."""
 
 
 def find_name(word: str, known: Sequence[str]) -> str | None:
-    """Find ``word`` among ``known`` names, ignoring case and surrounding blanks; None if it is not there."""
+    """Find ``word`` among ``known``, ignoring case and surrounding blanks; None if it is not there."""
     if word in known:
         return word
     folded = word.strip().casefold()
@@ -20,7 +20,7 @@ def find_name(word: str, known: Sequence[str]) -> str | None:
 
 
 def known_name(what: str, word: str, known: Sequence[str]) -> str:
-    """Find ``word`` among ``known`` names; UsageError with close matches if it is not there."""
+    """Find ``word`` among ``known``; raise UsageError with close matches if it is not there."""
     name = find_name(word, known)
     if name is None:
         raise UsageError(f"no {what} {word!r}; {hint(word, known)}")
@@ -28,7 +28,7 @@ def known_name(what: str, word: str, known: Sequence[str]) -> str:
 
 
 def hint(word: str, known: Sequence[str]) -> str:
-    """``did you mean …?`` with those of ``known`` that ``word`` resembles most, or ``there are …`` with all of them."""
+    """Return ``did you mean …?`` with the closest names, or ``there are …`` with all of them."""
     spelt = {name.casefold(): name for name in known}
     word = word.casefold()
     close = difflib.get_close_matches(word, spelt, n=3, cutoff=_CLOSE)

@@ -1,4 +1,4 @@
-"""Cope with standard streams that are closed or end on a full disk, without harm to results."""
+"""Survive standard streams that are closed or cannot be written, without losing results."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tfcseg.errors import OutputError
 
 
 def secure_streams() -> None:
-    """Open what is closed as an empty file, before a result gets its number; let failures to write be told once.
+    """Replace closed streams with null files, so that no result gets their number; report a failed write once.
 
-    What stderr cannot take is lost. What stdout cannot take is an OutputError, the first time.
+    What stderr cannot take is dropped. What stdout cannot take raises OutputError, the first time.
     """
     for number, mode in enumerate(("r", "w", "w")):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
             setattr(sys, ("stdin", "stdout", "stderr")[number], os.fdopen(number, mode, closefd=False))
     sys.stdout, sys.stderr = _secured(sys.stdout, tells=True), _secured(sys.stderr, tells=False)
 
@@ -31,16 +31,16 @@ def _secured(stream: TextIO, *, tells: bool) -> TextIO:
 
 
 class _Output(io.FileIO):
-    """Writes to a file that is open already, and drops what comes after a failure, which is told if ``tells``."""
+    """Writes to an open file and drops everything after a failure, which it reports if ``tells``."""
 
     def __init__(self, number: int, *, tells: bool) -> None:
         super().__init__(number, "w", closefd=False)
         self._tells = tells
 
     def write(self, data: Any, /) -> int:
-        """Write what the file takes; BrokenPipeError if nobody reads it any more, else OutputError."""
+        """Write to the file; BrokenPipeError if nobody reads it any more, otherwise OutputError."""
         try:
-            return super().write(data) or 0  # None: it would have to be waited for
+            return super().write(data) or 0  # None would mean waiting
         except OSError as error:
             if not self._tells:
                 return len(data)

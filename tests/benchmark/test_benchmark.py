@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from tests.helpers.tiny_model import build_tiny_network, moving_clip, moving_images, tiny_card, write_tiny_model
-from tfcseg.benchmark import Request
 from tfcseg.benchmark.child import measure_job, peak_mib
 from tfcseg.benchmark.clips import make_clip, parse_size, read_clip, repeat_clip, synthetic_images
+from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, open_contest
 from tfcseg.benchmark.end_to_end import run_plain
 from tfcseg.benchmark.limits import matrix_gflops
 from tfcseg.benchmark.memory import job_for, run_job
 from tfcseg.benchmark.model_only import measure_model_only, measure_stages
 from tfcseg.benchmark.plain import build_plain, segformer_tensors, to_network
 from tfcseg.benchmark.random_model import BOUNDARY_SHARE, boundary_share, write_random_model
-from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, open_contest
+from tfcseg.benchmark.request import Request
 from tfcseg.benchmark.stages import OTHER, STAGES, StageClock, resolve, stage_times_ms
 from tfcseg.benchmark.timing import alternate, spread, timed_ms
 from tfcseg.comparison.flops import count_gflops
@@ -303,8 +303,8 @@ def test_what_was_written_for_the_measurement_is_removed(tiny_file):
     [
         ({"parts": ["speed"]}, "no part 'speed'"),
         ({"parts": []}, "nothing is left"),
-        ({"rounds": 0}, "rounds of 0"),
-        ({"plain_frames": 0}, "plain-frames of 0"),
+        ({"rounds": 0}, "rounds 0 is less than 1"),
+        ({"plain_frames": 0}, "plain frames 0 is less than 1"),
         ({"updated_fraction": 2.0}, "not between 0 and 1"),
         ({"updated_fraction": 0.1, "inference": InferenceOptions(threshold=0.5)}, "exclude each other"),
         ({"device": DeviceOptions("abacus")}, "no device 'abacus'"),

@@ -168,11 +168,11 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
         (("--scaling", "length"), "give a folder"),
         (("--values", "5"), "what is to grow"),
         (("--scaling", "time", "-o", "x"), "nothing called 'time'"),
-        (("--scaling", "length", "--values", "ten", "-o", "x"), "'ten' is no whole number"),
+        (("--scaling", "length", "--values", "ten", "-o", "x"), "'ten' is not a whole number"),
         (("--scaling", "classes", "--values", "1000", "-o", "x"), "not between 2 and 254"),
         (("--precision", "fp8"), "no precision 'fp8'"),
-        (("--scaling", "length", "--only", "model", "-o", "x"), "--only picks parts"),
-        (("clip.mp4", "--scaling", "resolution", "-o", "x"), "makes clips of all sizes"),
+        (("--scaling", "length", "--only", "model", "-o", "x"), "--only has no effect"),
+        (("clip.mp4", "--scaling", "resolution", "-o", "x"), "makes its own clips"),
     ],
 )
 def test_usage_errors(arguments, message, tmp_path, monkeypatch):

@@ -206,7 +206,7 @@ def test_missing_data_is_counted_and_fails_unless_it_is_accepted(perfect, tmp_pa
     *notes, last = done.stderr.splitlines()
     assert any("0_hills/00000171" in note for note in notes)
     assert last == (
-        "error: not everything could be scored: missing frame (1), missing video (1); --skip-bad accepts that"
+        "error: some data could not be scored: missing frame (1), missing video (1); --skip-bad accepts this"
     )
     accepted = scores(call(*command, "--skip-bad", "--json", "--overwrite"))
     assert (accepted["videos"], accepted["frames"], accepted["miou"]) == (1, 17, 100)

@@ -21,6 +21,7 @@ from tests.helpers.tiny_teacher import write_teacher
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.cli import app, options
 from tfcseg.cli.values import one_of
+from tfcseg.evaluation.scope import PROTOCOLS
 from tfcseg.labels.label_names import FACADES8
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.metrics.scores import VC_PROTOCOLS
@@ -34,7 +35,7 @@ COMMANDS = {name: command for name, command in _TOP.items() if name != "research
 COMMANDS |= {f"research {name}": command for name, command in _TOP["research"].commands.items()}
 
 
-LONG = {"compare", "train", "research publish", "bench", "research clips", "research fit-evidence"}
+LONG = {"adapt", "compare", "train", "research publish", "bench", "research clips", "research fit-evidence"}
 """Commands whose examples take several seconds each."""
 
 
@@ -63,7 +64,7 @@ def work(tmp_path_factory):
     write_teacher(folder / "teachers" / "colours.tflite")
     still = (paint([["blue"], ["green"]]), paint_mask([[2], [1]]))
     write_stills(folder / "facades" / "test", {name: index for index, name in enumerate(FACADES8, start=1)}, [still])
-    shutil.copy(ROOT / "assets" / "tfc-lite0.safetensors", folder / "best.safetensors")
+    shutil.copy(ROOT / "assets" / "tfc-lite0.safetensors", folder / "my.safetensors")
     build_reference("b0", embed_dim=16).save_pretrained(folder / "segformer-b0")
     return folder
 
@@ -99,6 +100,24 @@ def test_help_shows_the_example_unbroken(name, monkeypatch):
         assert any(line in printed for printed in shown.stdout.splitlines()), line
 
 
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_shows_every_name_whole_on_80_columns(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = call(*name.split(), "--help").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    names = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", shown)
+    for option in COMMANDS[name].params:
+        if option.param_type_name == "option":
+            assert {*option.opts, *option.secondary_opts} <= set(names)
+
+
+@pytest.mark.parametrize("group", ["", "research"])
+def test_summaries_of_commands_are_whole_on_80_columns(group, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = call(*group.split(), "--help").stdout
+    assert "..." not in shown.split("Commands:")[1]
+
+
 def test_no_arguments_show_the_help():
     done = call()
     assert (done.returncode, done.stderr) == (2, "")
@@ -122,7 +141,7 @@ def weights(tmp_path_factory):
     ("line", "said"),
     [
         ("rum", "no command 'rum'; did you mean run?"),
-        ("xyzzy", "no command 'xyzzy'; there are run, compare, eval"),
+        ("xyzzy", "no command 'xyzzy'; there are run, models, doctor"),
         ("run CLIP --mdoe tfc", "no such option --mdoe; did you mean --mode"),
         ("run CLIP --mode tcf", "no mode 'tcf'; did you mean tfc?"),
         ("run CLIP --mode TCF", "no mode 'TCF'; did you mean tfc?"),
@@ -138,7 +157,7 @@ def weights(tmp_path_factory):
         ("run CLIP -o out.mp4", "output 'out.mp4' is named like a file"),
         ("compare CLIP -o out.png", "output 'out.png' is named like a file"),
         ("run CLIP CLIP -o results.json", "output 'results.json' is named like a file"),
-        ("run CLIP --end 1:75", "'1:75' is no time"),
+        ("run CLIP --end 1:75", "'1:75' is not a time"),
         ("run CLIP --classes ,", "no class ','"),
         ("run CLIP -m WEIGHTS --classes persn -o OUT", "no class 'persn' in label set 'street'; did you mean person?"),
     ],
@@ -191,7 +210,7 @@ def test_words_are_completed_without_torch(line, offered):
 
 
 def test_offered_values_are_those_that_are_taken():
-    assert options.PROTOCOLS == VC_PROTOCOLS
+    assert PROTOCOLS == VC_PROTOCOLS
     assert [one_of("mode", MODES)(mode) for mode in MODES] == list(MODES)
     import torch
 

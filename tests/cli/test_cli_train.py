@@ -27,7 +27,8 @@ from tfcseg.cli.train import describe
 from tfcseg.errors import UsageError
 from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.model.config import ModelConfig
-from tfcseg.training.request import TrainRequest, plan_training, training_precision
+from tfcseg.training.options import TrainRequest
+from tfcseg.training.request import plan_training, training_precision
 from tfcseg.weights.loading import load_model, read_card
 
 QUICK = ("--batch", "1", "--crop", "64", "--precision", "fp32", "--workers", "0", "--threads", "1")
@@ -107,7 +108,7 @@ def test_a_vspw_folder_is_trained_on(call, work):
 
     code, out, err = call(*command, "--skip-bad", "--name", "street-1", "--licence", "CC BY 4.0", "--json")
     assert code == 0
-    assert "warning: left out: 1_road/00000166: image the image is cut off\n" in err
+    assert "warning: skipped: 1_road/00000166: image the image is cut off\n" in err
     assert "warning: mit_b0 starts from random weights, the paper's from ImageNet's; see --init\n" in err
     assert "step 2/2  seg loss " in err
     assert "img/s  0:00:00 left" in err
@@ -344,7 +345,7 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_with_130(work, vspw_root):
     finally:
         process.kill()
     assert process.returncode == 130
-    last = f"error: interrupted; what is done is kept in {output}, and the same command goes on from there"
+    last = f"error: interrupted; finished steps are kept in {output}; the same command continues from there"
     assert err.splitlines()[-1] == last
     state = torch.load(output / "checkpoint.pt", weights_only=True)
     assert 1 <= state["step"] < 1000

@@ -162,7 +162,7 @@ def test_jpeg_by_its_name(clip, weights, tmp_path):
 @pytest.mark.parametrize(
     ("given", "code", "said"),
     [
-        (["--frames", "2,many"], 2, "'many' is no whole number"),
+        (["--frames", "2,many"], 2, "'many' is not a whole number"),
         (["--frames", "2,2"], 2, "a frame is named twice: 2,2"),
         (["--frames", "-1"], 2, "frames are counted from 0; there is no frame -1"),
         (["--frames", ",".join(map(str, range(13)))], 2, "a strip has 1 to 12 frames, not 13"),

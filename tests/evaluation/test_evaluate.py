@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from tfcseg.errors import DataError, InputError, OutputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.predictions import Prediction, PredictionFolder, PredictionWriter, from_images
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, VideoScore, write_evaluation
+from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
 from tfcseg.labels.label_names import VSPW
 from tfcseg.labels.label_sets import ADE31, LabelSet, distinct_palette
@@ -67,7 +68,9 @@ def predictions(root: Path, tmp_path: Path) -> Path:
 
 
 def score(root: Path, predictions: Path, **options: Any) -> Evaluation:
-    return evaluate(root, PredictionFolder(predictions), **options)
+    names = [field.name for field in fields(Scope)]
+    scope = Scope(**{name: options.pop(name) for name in names if name in options and name != "label_map"})
+    return evaluate(root, PredictionFolder(predictions), scope, **options)
 
 
 def kinds(evaluation: Evaluation) -> list[tuple[str, str, str | None]]:
@@ -123,9 +126,9 @@ def test_limit_takes_the_first_videos_of_the_list(root, predictions):
 
 
 def test_options_are_checked(root, predictions):
-    with pytest.raises(UsageError, match="no VC protocol 'loose'"):
+    with pytest.raises(UsageError, match="no protocol 'loose'"):
         score(root, predictions, protocol="loose")
-    with pytest.raises(UsageError, match="limit of 0"):
+    with pytest.raises(UsageError, match="limit 0 is less than 1"):
         score(root, predictions, limit=0)
 
 
@@ -158,7 +161,7 @@ def test_classes_a_model_cannot_predict_are_ignored_or_count_zero(root):
     assert car.target_pixels > 0
     # VC takes the target of all classes. Where the car is, the prediction is nothing: constant, but never right.
     assert result.vc8 == 100
-    strict = evaluate(root, ade_predictions, model_labels=ADE31, label_map=label_map, protocol="strict")
+    strict = evaluate(root, ade_predictions, Scope(protocol="strict"), model_labels=ADE31, label_map=label_map)
     assert strict.vc8 < 100
 
 
@@ -333,7 +336,7 @@ def test_a_missing_image_is_a_missing_frame_and_an_empty_one_is_damage(root):
     fixture.empty_file(image_path(root, VIDEO, 180))
     with pytest.raises(DataError, match=r"00000180.jpg: empty file; --skip-bad"):
         evaluate(root, predict)
-    assert kinds(evaluate(root, predict, skip_bad=True)) == [
+    assert kinds(evaluate(root, predict, Scope(skip_bad=True))) == [
         ("missing image", VIDEO, "00000170"),
         ("bad frame", VIDEO, "00000180"),
     ]
@@ -479,6 +482,7 @@ from pathlib import Path
 from dataclasses import replace
 from tfcseg.errors import DataError
 from tfcseg.evaluation.evaluate import evaluate
+from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.predictions import PredictionFolder
 from tfcseg.evaluation.shards import torchrun_shard
 
@@ -488,9 +492,9 @@ with torchrun_shard() as shard:
     mine = []
     options = {"measure_flow_consistency": True, "shard": shard, "on_video": mine.append}
     folder = PredictionFolder(predictions)
-    scores = [evaluate(root, folder, protocol=protocol, **options) for protocol in ("vspw", "strict")]
+    scores = [evaluate(root, folder, Scope(protocol=protocol), **options) for protocol in ("vspw", "strict")]
     try:
-        evaluate(root, PredictionFolder(predictions / "0_a"), shard=shard, limit=1)
+        evaluate(root, PredictionFolder(predictions / "0_a"), Scope(limit=1), shard=shard)
         failure = ""
     except DataError as error:
         failure = str(error)

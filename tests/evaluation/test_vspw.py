@@ -160,8 +160,8 @@ def test_other_class_lists_are_read(tmp_path):
         ('{"road": "one"}', "'road' has id 'one'"),
         ('{"road": true}', "'road' has id True"),
         ('["road"]', "a JSON list"),
-        ('{"road": ', "not readable as JSON"),
-        ("[" * 100_000, "not readable as JSON"),
+        ('{"road": ', "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
     ],
 )
 def test_class_lists_that_make_no_sense_are_refused(root, content, message):

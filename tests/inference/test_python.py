@@ -144,7 +144,7 @@ def test_messages_advise_arguments_and_not_options_of_a_command(clip, tmp_path):
     tfcseg.run(clip, out, MODEL, flow_consistency=False, overlay=False, html=False)
     with pytest.raises(tfcseg.OutputError, match="use overwrite=True or choose another folder"):
         tfcseg.run(clip, out, MODEL)
-    with pytest.raises(UsageError, match="resume=True goes on with what overwrite=True removes"):
+    with pytest.raises(UsageError, match="resume=True continues what overwrite=True removes"):
         tfcseg.run(clip, out, MODEL, resume=True, overwrite=True)
     calls = {"run": lambda source: tfcseg.run(source, out, MODEL), "segment": lambda s: next(tfcseg.segment(s, MODEL))}
     for call in calls.values():

@@ -171,8 +171,8 @@ def test_label_maps_have_to_be_json(tmp_path):
     with pytest.raises(DataError, match=r"map.json: no such file"):
         read_label_map(path, ADE31, label_set(VSPW))
     path.write_text('{"sky": "sky", "sky": "sea"}')
-    with pytest.raises(DataError, match=r"map.json: not readable as JSON .*'sky' is given twice"):
+    with pytest.raises(DataError, match=r"map.json: not valid JSON .*'sky' is given twice"):
         read_label_map(path, ADE31, label_set(VSPW))
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"map.json: not readable as JSON"):
+    with pytest.raises(DataError, match=r"map.json: not valid JSON"):
         read_label_map(path, ADE31, label_set(VSPW))

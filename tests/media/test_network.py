@@ -17,6 +17,7 @@ from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import InputError, UsageError
 from tfcseg.media import ffmpeg, probing
 from tfcseg.media.reader import open_frames, probe, read_frames
+from tfcseg.media.source import Source
 
 FRAMES = 12
 
@@ -137,7 +138,7 @@ def test_an_address_needs_permission(server, clip, weights, tmp_path):
     done = call("run", url, "-o", tmp_path / "out", "-m", weights)
     assert (done.returncode, done.error) == (
         2,
-        f"{url}: is on the network, which tfcseg run reads only with --allow-network",
+        f"{url}: is on the network, which is read only with --allow-network",
     )
     for read in (probe, open_frames, lambda address: next(read_frames(address))):
         with pytest.raises(UsageError, match="--allow-network"):
@@ -205,14 +206,14 @@ def test_a_silent_server_is_given_up(monkeypatch):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/clip.mp4"
         with pytest.raises(InputError, match=r"clip\.mp4: the server said nothing for 0\.3 s"):
             open_frames(url, allow_network=True)
-        with ffmpeg.FfmpegProcess([*ffmpeg.input_arguments(url), "-f", "null", "-"]) as process:
+        with ffmpeg.FfmpegProcess([*ffmpeg.input_arguments(Source.of(url)), "-f", "null", "-"]) as process:
             assert process.wait() != 0
 
 
-@pytest.mark.parametrize("scheme", ["ftp", "rtsp", "file", "concat", "HLS+http", "udp"])
+@pytest.mark.parametrize("scheme", ["ftp", "rtmp", "file", "concat", "HLS+http", "pipe"])
 def test_other_addresses_are_refused_with_and_without_permission(scheme):
     for permission in (False, True):
-        with pytest.raises(UsageError, match=r"only http:// and https:// can be read"):
+        with pytest.raises(UsageError, match=r"no \S+:// address can be read, only http://, https://, rtsp://"):
             open_frames(f"{scheme}://127.0.0.1:9/clip.mp4", allow_network=permission)
 
 

@@ -61,18 +61,33 @@ def rows(text):
 def test_speeds_stand_beside_their_ratios(result):
     text = tables.speed_table([result])
     assert rows(text) == [
+        "| MiT-B0, `tfc` | 6.00 | 1.50× | 6.00× | 5.00 | 1.67× | – |",
+        "| MiT-B0, `image` | 4.00 | – | 4.00× | 3.00 | – | – |",
         "| MiT-B0, plain SegFormer-B0 | 1.00 | – | – | – | – | – |",
-        "| MiT-B0, `image` | 4.00 | 4.00× | – | 3.00 | – | – |",
-        "| MiT-B0, `tfc` | 6.00 | 6.00× | 1.50× | 5.00 | – | 1.67× |",
     ]
     assert "random weights, 150 classes, network input 864×480, 10.0 % of the points updated." in text
-    machine = "Processor (cpu, 2 threads, of ours 2 intervals at a time, float32)"
+    machine = "Processor (cpu, 2 threads, ours 2 intervals at a time, float32)"
     assert f"{machine}, torch 2.9, transformers 5.1 in float32, clip.mp4 at 854×480" in text
 
 
 def test_another_precision_stands_beside_the_name(result):
     low = {**result, "precision": "bfloat16"}
     assert rows(tables.speed_table([low]))[1].startswith("| MiT-B0 in bfloat16, `image` |")
+
+
+def test_gains_say_which_inputs_chose_settings():
+    street = {"image": {"miou": 50.04, "label_change": 2.0}, "tfc": {"miou": 50.96, "label_change": 1.0}}
+    clip = {"image": {"label_change": 3.0}, "tfc": {"label_change": 1.5}}
+    text = tables.gain_table(
+        [
+            {"input": {"path": "data/halls", "frames": 9}, "modes": street},
+            {"input": {"path": "clip.mp4", "frames": 8}, "modes": clip},
+        ]
+    )
+    assert rows(text) == [
+        "| halls, 9 frames | 50.0 → 51.0 | – | 2.00 → 1.00 | – | – | yes |",
+        "| clip.mp4, 8 frames | – | – | 3.00 → 1.50 | – | – | **no** |",
+    ]
 
 
 def test_conditions_that_are_the_same_are_said_once(result):

@@ -112,10 +112,10 @@ def test_the_page_finds_masks_by_their_names(shots, weights, tmp_path):
 def test_names_that_cannot_be_are_refused_before_any_work(shots, weights, tmp_path):
     shutil.copy(shots / SHOTS[0], shots / "ü.png")
     done = call("run", shots, "-o", tmp_path / "out", "-m", weights, "--mask-names", "source")
-    assert (done.returncode, "ü.bmp, ü.png would have the same mask ü.png" in done.error) == (2, True)
+    assert (done.returncode, "ü.bmp, ü.png would get the same mask ü.png" in done.error) == (2, True)
     clip = write_clip(tmp_path / "clip.mp4", 2)
     done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--mask-names", "source")
-    assert (done.returncode, "its frames are no files" in done.error) == (2, True)
+    assert (done.returncode, "its frames are not files" in done.error) == (2, True)
     assert not (tmp_path / "out").exists()
 
 
@@ -133,14 +133,14 @@ def test_folders_of_images_have_the_rate_that_is_given(shots, weights, tmp_path,
 
 @pytest.mark.parametrize("typed", ["0", "-1", "1/0", "many", "1001", "0.0001", "nan", "1e3", "5/"])
 def test_senseless_rates_are_refused(typed):
-    with pytest.raises(typer.BadParameter, match="no frame rate"):
+    with pytest.raises(typer.BadParameter, match="is not a frame rate"):
         frame_rate(typed)
 
 
 def test_videos_keep_their_rate(weights, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", 2)
     done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--fps", "5")
-    assert (done.returncode, "a video has a frame rate of its own" in done.error) == (2, True)
+    assert (done.returncode, "a video has its own frame rate" in done.error) == (2, True)
     assert not (tmp_path / "out").exists()
 
 

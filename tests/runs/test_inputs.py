@@ -59,7 +59,7 @@ def test_a_batch_in_another_order_and_with_others_does_only_what_is_new(here, we
     more = [clip("x2/clip.mp4", 4), *sources, "./x/../x/clip.mp4"]
     done = call("run", *more, "-o", "outs", "-m", weights, "--resume", *QUICK)
     assert done.returncode == 0, done.stderr
-    assert "./x/../x/clip.mp4: was named before and is done once" in done.stderr
+    assert "./x/../x/clip.mp4: is named twice; it is processed once" in done.stderr
     assert frames_done(Path("outs")) == {"x_clip_tfcseg": 2, "y_clip_tfcseg": 3, "x2_clip_tfcseg": 4}
     assert changed(Path("outs")).items() > before.items()
 
@@ -169,7 +169,7 @@ def test_a_folder_of_videos_stands_for_them(here, weights):
     assert found.sources == ("videos/clip2.MOV", "videos/clip10.mp4")
     done = call("run", "videos/", "-o", "outs", "-m", weights, *QUICK, "--json")
     assert done.returncode == 0, done.stderr
-    assert "videos/: taken for a folder of videos; 2 pictures beside them are left out" in done.stderr
+    assert "videos/: treated as a folder of videos; 2 pictures in it are skipped" in done.stderr
     assert [Path(report["input"]["path"]).name for report in json.loads(done.stdout)] == ["clip2.MOV", "clip10.mp4"]
     assert frames_done(Path("outs")) == {"clip2_tfcseg": 3, "clip10_tfcseg": 2}
 

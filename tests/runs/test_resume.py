@@ -28,8 +28,8 @@ from tfcseg.errors import FinishedError, OutputError, UsageError
 from tfcseg.media import parts as video_parts
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import VideoWriter, open_frames, read_frames
+from tfcseg.media.source import Source
 from tfcseg.report import FrameTable
-from tfcseg.runs.fingerprint import fingerprint
 from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER, folder_lock
 from tfcseg.runs.journal import Journal
 from tfcseg.runs.result_options import ResultOptions
@@ -223,7 +223,7 @@ def test_a_run_that_was_resumed_may_be_stopped_again(clip, out, finished):
 
 def test_what_failed_at_the_very_end_is_finished_without_the_network(clip, out, finished):
     (out / "overlay.mp4").mkdir()  # in the way of the name
-    with pytest.raises(OutputError, match=r"overlay\.mp4: cannot be written: Is a directory; resume=True goes on"):
+    with pytest.raises(OutputError, match=r"overlay\.mp4: cannot be written: Is a directory; resume=True continues"):
         tfcseg.run(clip, out, MODEL, resume=True)
     (out / "overlay.mp4").rmdir()
     computed = []
@@ -265,7 +265,7 @@ def test_a_folder_of_images_can_be_resumed(tmp_path):
 )
 def test_other_options_are_refused_with_the_difference(clip, out, options, words):
     before = files(out)
-    with pytest.raises(OutputError, match="cannot be resumed") as caught:
+    with pytest.raises(OutputError, match="holds a different run") as caught:
         tfcseg.run(clip, out, MODEL, resume=True, **options)
     assert words in str(caught.value)
     assert files(out) == before
@@ -309,7 +309,7 @@ def test_what_a_stopped_stream_left_is_not_called_finished(clip, finished, tmp_p
     (left / "report.json").unlink()
     before = files(left)
     for results in (ResultOptions(), ResultOptions(report=False, html=False)):
-        with pytest.raises(OutputError, match=r"results that do not say which run they are of, and nothing to resume"):
+        with pytest.raises(OutputError, match=r"results of an unknown run, and nothing to resume"):
             tfcseg.run(clip, left, MODEL, resume=True, results=results)
     assert files(left) == before
 
@@ -335,13 +335,13 @@ def test_a_run_without_a_report_is_known_again(clip, tmp_path):
 def test_a_finished_run_that_lost_a_result_says_which(clip, finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "out")
     (out / "overlay.mp4").unlink()
-    with pytest.raises(OutputError, match=r"finished run of which overlay\.mp4 has gone; use overwrite=True"):
+    with pytest.raises(OutputError, match=r"finished run, but overlay\.mp4 is missing; use overwrite=True"):
         tfcseg.run(clip, out, MODEL, resume=True)
 
 
 def test_an_unfinished_run_is_not_replaced_by_accident(clip, out, finished):
     before = files(out)
-    with pytest.raises(OutputError, match=r"holds an unfinished run \(12 frames are done\); use resume=True"):
+    with pytest.raises(OutputError, match=r"holds an unfinished run \(12 frames done\); use resume=True"):
         tfcseg.run(clip, out, MODEL)
     assert files(out) == before
     tfcseg.run(clip, out, MODEL, overwrite=True)
@@ -447,7 +447,7 @@ def test_a_full_disk_leaves_a_run_that_can_go_on(tmp_path, html, limit, reason):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
-        with pytest.raises(OutputError, match=rf"{reason}: .*File too large; resume=True goes on after the [1-9]"):
+        with pytest.raises(OutputError, match=rf"{reason}: .*File too large; resume=True continues after the [1-9]"):
             tfcseg.run(source, tmp_path / "out", MODEL, results=results)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -539,7 +539,7 @@ def test_an_interrupt_does_not_wait_for_an_idle_stdin(tmp_path, number):
         message = process.stderr.read().decode().strip()
     assert process.returncode == 130
     if has_frames:
-        assert message.startswith("error: interrupted; finished masks and rows are kept")
+        assert message.startswith("error: interrupted; complete masks and rows are kept")
         assert {path.name for path in (tmp_path / "out").iterdir()} == {"classes.json", "frames.csv", "masks"}
     else:
         assert message == "error: interrupted; nothing was written"
@@ -610,6 +610,9 @@ def test_parts_hold_whole_intervals(monkeypatch, interval, frames):
 
 
 def test_fingerprints_follow_the_content(tmp_path):
+    def fingerprint(given):
+        return Source.of(given).fingerprint()
+
     path = tmp_path / "video.bin"
     data = bytearray(np.random.default_rng(0).bytes(5 << 20))
     path.write_bytes(data)

@@ -11,7 +11,7 @@ from tests.helpers import vspw_fixture as vspw
 from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.training.damage import image_defect
-from tfcseg.training.datasets import ClipSource, PseudoClipSource, Sample, SampleStream, StillSource
+from tfcseg.training.datasets import ClipSource, CollageSource, PseudoClipSource, Sample, SampleStream, StillSource
 from tfcseg.training.labelling import Clip, Still, read_rgb
 from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
 
@@ -84,6 +84,22 @@ def test_sources_are_drawn_by_their_shares():
 
 
 # ----------------------------------------------------------------------------------------------------- stills and clips
+
+
+def test_a_collage_shows_four_views_at_half_their_size(tmp_path):
+    stills = StillSource([write_still(tmp_path, n) for n in range(3)], CROP)
+    views = (stills.draw(rng) for rng in [np.random.default_rng(1)] for _ in range(4))
+    collage = CollageSource(stills).draw(np.random.default_rng(1))
+    for number, view in enumerate(views):
+        for whole, part in zip(collage[:2], view[:2], strict=True):
+            assert (whole.shape, whole.dtype) == (part.shape, part.dtype)
+            side = part.shape[-1] // 2
+            shown = whole[..., side * (number // 2) :, side * (number % 2) :][..., :side, :side].float()
+            pixels = part.float()
+            mean = (
+                pixels[..., ::2, ::2] + pixels[..., 1::2, ::2] + pixels[..., ::2, 1::2] + pixels[..., 1::2, 1::2]
+            ) / 4
+            assert (shown - mean).abs().max() <= 0.5
 
 
 def test_a_still_is_a_clip_of_one_frame(tmp_path):

@@ -16,7 +16,7 @@ from tfcseg.errors import DataError
 from tfcseg.labels.label_names import CITYSCAPES19, VOC21
 from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
 from tfcseg.training.fused_labels import fuse_media
-from tfcseg.training.fusion import follow_mask, fuse_street, fuse_teachers, grid_mask, is_street, to_bytes
+from tfcseg.training.fusion import Meanings, follow_mask, fuse_street, fuse_teachers, grid_mask, is_street, to_bytes
 from tfcseg.training.labelling import find_media, label_media
 from tfcseg.training.recipes import Distillation, distilled_material, recipe_options
 from tfcseg.training.teachers import GRID, taught_labels
@@ -106,16 +106,18 @@ def test_shares_never_exceed_one():
 # --------------------------------------------------------------------------------------------------------------- masks
 
 
-def allowed(*classes):
-    rows = np.zeros((256, len(SCENES)), np.bool_)
+def meanings(*classes):
+    meant = Meanings(np.zeros((256, len(SCENES)), np.bool_), np.zeros(256, np.intp))
     for value, names in enumerate(classes):
-        rows[value, [SCENES.index(name) for name in names]] = True
-    return rows
+        numbers = [SCENES.index(name) for name in names]
+        meant.allowed[value, numbers] = True
+        meant.main[value] = next(iter(numbers), 0)
+    return meant
 
 
 def followed(soft, *classes, value=1):
     row = _row(SCENES.names, soft).astype(np.float32) / 255
-    result = follow_mask(row[None, None], np.array([[value]], np.uint8), allowed(*classes))[0, 0]
+    result = follow_mask(row[None, None], np.array([[value]], np.uint8), meanings(*classes))[0, 0]
     return shares_of(result)
 
 
@@ -128,8 +130,10 @@ def test_a_mask_of_several_classes_lets_the_teachers_choose_among_them():
     assert followed(soft, (), ("tree", "plant", "grass")) == {"tree": 0.5, "grass": 0.5}
 
 
-def test_teachers_that_saw_nothing_of_what_is_right_are_not_asked():
-    assert followed({"wall": 1.0}, (), ("tree", "grass")) == {}
+def test_where_teachers_see_little_of_what_is_right_the_main_class_takes_the_rest():
+    assert followed({"wall": 1.0}, (), ("door", "building", "house")) == {"door": 1.0}
+    assert followed({"wall": 0.8, "building": 0.2}, (), ("door", "building", "house")) == {"door": 0.8, "building": 0.2}
+    assert followed({"wall": 0.1, "building": 0.9}, (), ("door", "building", "house")) == {"building": 1.0}
 
 
 def test_people_before_what_a_mask_knows_stay_people():
@@ -174,10 +178,11 @@ def test_masks_are_found_beside_the_images(tmp_path, in_part):
     image = write_set(tmp_path, {"0": "void", "4": "cow", "5": "vegetation"}, (4, 5), classes_in_part=in_part)
     mask = mask_of(image)
     assert mask == tmp_path / "train" / "masks" / "one.png"
-    values, classes = read_truth(mask)
+    values, (classes, main) = read_truth(mask)
     assert values[0, 0] == 4
     assert [SCENES.names[i] for i in np.nonzero(classes[4])[0]] == ["cow"]
     assert [SCENES.names[i] for i in np.nonzero(classes[5])[0]] == ["tree", "grass", "plant"]
+    assert [SCENES.names[main[value]] for value in (4, 5)] == ["cow", "tree"]
     assert not classes[0].any()
 
 
@@ -186,7 +191,7 @@ def test_masks_are_found_beside_the_images(tmp_path, in_part):
     [({"3": "road", "7": "pavement"}, {"road"}), ({"3": "road", "7": "cow"}, {"road", "sidewalk", "floor"})],
 )
 def test_a_set_without_pavement_calls_all_paved_ground_road(tmp_path, names, meant):
-    classes = read_truth(mask_of(write_set(tmp_path, names, (3, 7))))[1]
+    classes = read_truth(mask_of(write_set(tmp_path, names, (3, 7))))[1].allowed
     assert {SCENES.names[i] for i in np.nonzero(classes[3])[0]} == meant
 
 
@@ -366,6 +371,12 @@ def test_what_only_streets_have_is_cityscapes_to_say():
     mixed = fuse_street(scene_of(building=1.0), street_of(traffic_light=0.8, building=0.2))
     assert mixed[0, 0, SCENES.index("traffic light")] == pytest.approx(0.8, abs=2e-3)
     assert mixed.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_pole_counts_for_more_than_its_teacher_dares_to_say():
+    mixed = fuse_street(scene_of(building=1.0), street_of(pole=0.4, building=0.6))
+    assert shares_of(mixed[0, 0]) == pytest.approx({"pole": 0.57, "building": 0.43}, abs=0.01)  # 0.8 / (0.8 + 0.6)
+    assert shares_of(fuse_street(scene_of(sky=1.0), street_of(pole=0.9))[0, 0]) == pytest.approx({"pole": 1.0})
 
 
 def test_where_the_others_contradict_each_other_the_street_teacher_decides():

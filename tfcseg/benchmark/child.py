@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 import torch
 
 from tfcseg.allocator import keep_freed_memory
+from tfcseg.benchmark.contest import PLAIN
 from tfcseg.benchmark.end_to_end import run_ours, run_plain
 from tfcseg.benchmark.memory import Job, Outcome
 from tfcseg.benchmark.plain import build_plain
-from tfcseg.benchmark.request import PLAIN
 from tfcseg.benchmark.timing import synchronise
 from tfcseg.errors import TfcsegError
 from tfcseg.model.options import InferenceOptions

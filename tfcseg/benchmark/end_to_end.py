@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
 from tfcseg.benchmark.plain import PlainSegformer
-from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
 from tfcseg.benchmark.timing import Spread, alternate, spread, synchronise
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay

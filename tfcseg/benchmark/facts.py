@@ -6,8 +6,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+from tfcseg.benchmark.contest import Contest
 from tfcseg.benchmark.plain import REFERENCE_VARIANT, has_transformers
-from tfcseg.benchmark.request import Contest
 from tfcseg.comparison.machine import machine_facts
 from tfcseg.inference.engine import network_size
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, open_plain
 from tfcseg.benchmark.plain import has_transformers
-from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, open_plain
 from tfcseg.benchmark.timing import Spread, spread, timed_ms
 from tfcseg.comparison.flops import FLOPS_FACTS, count_flops, count_gflops
 from tfcseg.drawing.legend import Legend

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from tfcseg.benchmark.contest import PLAIN, Contest, open_contest
 from tfcseg.benchmark.end_to_end import measure_end_to_end
 from tfcseg.benchmark.facts import contest_facts
 from tfcseg.benchmark.limits import measure_limits, measure_surroundings
 from tfcseg.benchmark.memory import measure_memory
 from tfcseg.benchmark.model_only import measure_model_only, measure_stages
 from tfcseg.benchmark.plain import has_transformers
-from tfcseg.benchmark.request import PARTS, PLAIN, Contest, Request, open_contest
+from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.benchmark.result import Benchmark, network_shares, speed, speed_ratios
 from tfcseg.benchmark.timing import OnStep
 

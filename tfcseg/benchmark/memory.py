@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfcseg.benchmark.clips import Clip
-from tfcseg.benchmark.request import PLAIN, Contest, contenders
+from tfcseg.benchmark.contest import PLAIN, Contest, contenders
 from tfcseg.benchmark.result import Memory
 from tfcseg.errors import TfcsegError
 from tfcseg.model.options import InferenceOptions

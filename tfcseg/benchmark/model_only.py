@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
+from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
 from tfcseg.benchmark.stages import stage_times_ms
 from tfcseg.benchmark.timing import Spread, alternate, spread, timed_ms
 

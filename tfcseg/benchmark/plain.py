@@ -48,7 +48,7 @@ class PlainSegformer:
     network: torch.nn.Module
     preprocessing: Preprocessing
     size: int
-    """Short side of the network's input in px."""
+    """Short side of the network's input, in pixels."""
     device: torch.device
     precision: torch.dtype
     has_same_weights: bool

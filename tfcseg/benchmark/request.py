@@ -1,31 +1,18 @@
-"""A benchmark's request, and what it resolves to: model, clip and options of every contender."""
+"""What a benchmark is asked to measure: the one source of these options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Annotated
 
-import numpy as np
-import torch
-
-from tfcseg.benchmark.clips import SYNTHETIC, Clip, make_clip, read_clip
-from tfcseg.benchmark.plain import PlainSegformer, build_plain, has_transformers
-from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.errors import UsageError
-from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.options import checked_options, in_mode
-from tfcseg.inference.segment import segment_with
-from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.media.frames import Image
+from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
+from tfcseg.options import Option, check
+from tfcseg.spelling import hint
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.loading import LoadedModel, load_model, resolve_device, resolve_precision
-
-PLAIN, IMAGE, TFC = "plain", "image", "tfc"
-"""The contenders: SegFormer of transformers frame by frame; ours frame by frame; ours with the method."""
 
 PARTS = ("model", "end-to-end", "stages", "limits", "memory")
 SYNTHETIC_SIZE = (480, 854)
@@ -36,131 +23,39 @@ class Request:
     """What to measure and how often; what is None is the model's default."""
 
     model: str = "default"
-    backbone: str | None = None
-    """Random weights of this backbone instead of a model."""
-    classes: int = 150
-    """Of the random weights."""
     video: Path | None = None
     """None: the synthetic clip."""
     synthetic_size: tuple[int, int] = SYNTHETIC_SIZE
-    inference: InferenceOptions = InferenceOptions()
-    updated_fraction: float | None = None
-    """Choose the threshold so that TFC updates this share of the points between keyframes."""
-    device: DeviceOptions = DeviceOptions()
-    plain_precision: str = "fp32"
-    frames: int = 24
-    """Decoded frames for the network alone."""
-    clip_frames: int = 96
-    """Frames of the clip for whole runs."""
-    plain_frames: int = 12
-    """Frames of both that contender (a) gets: all of its frames cost the same."""
-    rounds: int = 5
     parts: Sequence[str] = PARTS
+    inference: InferenceOptions = InferenceOptions()
+    device: DeviceOptions = DeviceOptions()
+    backbone: Annotated[
+        str | None,
+        Option("Measure random weights of this backbone: mit_b0 … mit_b5, efficientnet_lite0."),
+    ] = None
+    """Instead of a model."""
+    classes: Annotated[int, Option("Number of classes of the random weights.")] = 150
+    frames: Annotated[int, Option("Frames per round for the network alone.", low=1)] = 24
+    clip_frames: Annotated[int, Option("Frames per round for whole runs, from file to files.", low=1)] = 96
+    plain_frames: Annotated[int, Option("Frames per round for plain SegFormer.", low=1)] = 12
+    """Of both kinds: all of its frames cost the same."""
+    rounds: Annotated[int, Option("Rounds after the warm-up round.", low=1, default_text="5, with --scaling 1")] = 5
+    updated_fraction: Annotated[
+        float | None,
+        Option("Choose the threshold that updates this share of the points.", low=0, high=1, default_text=""),
+    ] = None
+    """Of those between keyframes."""
+    plain_precision: Annotated[str, Option("Precision of plain SegFormer.")] = "fp32"
 
     def check(self) -> None:
         """UsageError for senseless values, before anything is loaded."""
+        check(self)
         for part in self.parts:
             if part not in PARTS:
-                raise UsageError(f"no part {part!r}; there are {', '.join(PARTS)}")
+                raise UsageError(f"no part {part!r}; {hint(part, PARTS)}")
         if not self.parts:
             raise UsageError(f"nothing is left to measure; name one or more of {', '.join(PARTS)}")
-        if self.video is not None and str(self.video) == "-":
-            raise UsageError("a stream can be read only once, but every round reads the clip; save it to a file")
+        if self.video is not None:
+            Source.of(self.video).check_readable_again("every round reads the clip")
         if self.updated_fraction is not None and self.inference.threshold is not None:
             raise UsageError("a threshold and a fraction of points to choose it by exclude each other; give one")
-        if self.updated_fraction is not None and not 0 <= self.updated_fraction <= 1:
-            raise UsageError(f"a fraction of {self.updated_fraction:g} of the points is not between 0 and 1")
-        for name in ("frames", "clip_frames", "plain_frames", "rounds"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name.replace('_', '-')} of {getattr(self, name)} is less than 1")
-
-
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """Everything that the parts of a benchmark share."""
-
-    request: Request
-    folder: Path
-    """Temporary; gone when the benchmark ends."""
-    clip: Clip
-    weights: str | Path
-    """What `load_model` takes: a name, or a file."""
-    model: LoadedModel
-    options: InferenceOptions
-    plain_precision: torch.dtype
-    compile_s: float | None = None
-    """Seconds that compiling the model took; None if it is not compiled."""
-
-    def in_mode(self, mode: str) -> InferenceOptions:
-        """Options of one of our contenders, whose mode is its name."""
-        return in_mode(self.model, self.options, mode)
-
-    def segment(self, mode: str, images: Sequence[Image]) -> list[SegmentedFrame]:
-        """One of our contenders on decoded frames."""
-        return list(segment_with(images, self.model, self.in_mode(mode)))
-
-    def workers(self, mode: str) -> int:
-        """Intervals that one of our contenders computes at the same time."""
-        return IntervalNetwork(self.model, self.in_mode(mode)).workers
-
-
-@contextmanager
-def open_contest(request: Request) -> Iterator[Contest]:
-    """Load or draw the model, read or make the clip; what had to be written for that is removed at the end.
-
-    UsageError, InputError or WeightsError for what cannot be had.
-    """
-    request.check()
-    device = resolve_device(request.device.device)
-    resolve_precision(request.device.precision, device)
-    plain_precision = resolve_precision(request.plain_precision, device)
-    with TemporaryDirectory(prefix="tfcseg-bench-") as name:
-        folder = Path(name)
-        clip = _open_clip(request, folder)
-        weights: str | Path = request.model
-        if request.backbone is not None:
-            file = folder / f"random-{request.backbone}.safetensors"
-            weights = write_random_model(file, request.backbone, request.classes, clip.images[:1])
-        model = load_model(weights, device=request.device.device, precision=request.device.precision)
-        options = checked_options(model, request.inference)
-        contest = Contest(request, folder, clip, weights, model, options, plain_precision)
-        if request.updated_fraction is not None:
-            contest = replace(contest, options=_with_threshold(contest, request.updated_fraction))
-        yield replace(contest, compile_s=_compile(contest)) if options.compile else contest
-
-
-def _compile(contest: Contest) -> float:
-    """Compile the model for both of our contenders; the seconds it took."""
-    modes = {IMAGE, contest.options.mode}
-    return sum(
-        IntervalNetwork(contest.model, contest.in_mode(mode)).compile(contest.clip.size) for mode in sorted(modes)
-    )
-
-
-def contenders(contest: Contest) -> tuple[str, ...]:
-    """Names of the contenders that can take part."""
-    ours = (IMAGE, TFC) if contest.options.uses_memory else (IMAGE,)
-    return (PLAIN, *ours) if has_transformers() else ours
-
-
-def open_plain(contest: Contest) -> PlainSegformer:
-    """Contender (a) for the contest's weights, on its device."""
-    unfolded = load_model(contest.weights, device="cpu", precision="fp32", fold=False)
-    return build_plain(unfolded, contest.options.size, contest.model.device, contest.plain_precision)
-
-
-def _open_clip(request: Request, folder: Path) -> Clip:
-    if request.video is not None:
-        return read_clip(request.video, request.frames)
-    path = make_clip(folder / f"{SYNTHETIC}.mp4", request.synthetic_size, max(request.frames, request.clip_frames))
-    return read_clip(path, request.frames, name=SYNTHETIC)
-
-
-def _with_threshold(contest: Contest, fraction: float) -> InferenceOptions:
-    """Options whose threshold lies above ``fraction`` of the similarities that the clip has."""
-    frames = contest.segment("reuse", contest.clip.images)
-    maps = [frame.similarity.ravel() for frame in frames if frame.similarity is not None]
-    if not maps:
-        raise UsageError("there is no frame between keyframes, so no threshold to choose; give a longer clip")
-    limit = float(np.quantile(np.concatenate(maps), fraction))
-    return replace(contest.options, threshold=min(1.0, max(0.0, limit)))

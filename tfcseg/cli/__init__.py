@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Results go to stdout, everything else to stderr.
+"""The command line. Results go to stdout, everything else to stderr.
 
 torch is imported inside the commands, so that ``--help`` is instant.
 """
@@ -13,26 +13,27 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import bench, compare, convert, doctor, evaluate, models, research, run, train
-from tfcseg.cli.program import Program
+from tfcseg.cli import adapt, bench, compare, convert, doctor, evaluate, models, research, run, train
+from tfcseg.cli.program import Command, Program
 from tfcseg.machine import set_default_threads
 
 app = typer.Typer(
     name="tfcseg",
     cls=Program,
-    help="Stable, fast semantic segmentation of any video (Temporal Feature Correlation, AAAI 2024).",
+    help="Steady, fast semantic segmentation of any video. Try: tfcseg run VIDEO",
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
-app.command("run")(run.command)
-app.command("compare")(compare.command)
-app.command("eval")(evaluate.command)
-app.command("models")(models.command)
-app.command("convert")(convert.command)
-app.command("bench")(bench.command)
-app.command("doctor")(doctor.command)
-app.command("train")(train.command)
+app.command("run", cls=Command)(run.command)
+app.command("models", cls=Command)(models.command)
+app.command("doctor", cls=Command)(doctor.command)
+app.command("compare", cls=Command)(compare.command)
+app.command("eval", cls=Command)(evaluate.command)
+app.command("bench", cls=Command)(bench.command)
+app.command("convert", cls=Command)(convert.command)
+app.command("train", cls=Command)(train.command)
+app.command("adapt", cls=Command)(adapt.command)
 app.add_typer(research.app, name="research")
 
 
@@ -54,9 +55,9 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: run a command and exit with its code; `Program` says what goes wrong.
+    """Entry point: run a command and exit with its code. `Program` reports errors.
 
-    0 done · 1 failed · 2 usage · 130 interrupted (Ctrl-C or SIGTERM, after everything unfinished was removed).
+    0 done · 1 failed · 2 usage · 130 interrupted (Ctrl-C or SIGTERM, after unfinished files were removed).
     """
     signal.signal(signal.SIGTERM, _interrupt)
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""Tables of an ablation on stdout."""
+"""Print the tables of an ablation on stdout."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MARKS = {"agrees": "=", "differs": "≠", "unclear": "~"}
 
 
 def print_ablation(result: Ablation) -> None:
-    """Print a line per row, ours and the paper's numbers, and what the similarity mask is worth."""
+    """Print our numbers and the paper's in a row per variant, and how well the similarity mask works."""
     console = Console(highlight=False, emoji=False)
     console.print(plain(_conditions(result)), soft_wrap=True)
     console.print(_rows(result))
-    console.print("= moved as in the paper, ≠ the other way, ~ one of both did not move", soft_wrap=True)
+    console.print("= changed as in the paper, ≠ the other way, ~ one of the two did not change", soft_wrap=True)
     for row in result.rows:
         if row.name == "tfc" and row.similarity is not None:
             console.print()
@@ -68,7 +68,7 @@ def _conditions(result: Ablation) -> str:
 
 
 def _marks(row: RowResult) -> str:
-    """A mark per score, in their order; a blank where there is nothing to compare."""
+    """One mark per score, in order; a blank where there is nothing to compare."""
     from tfcseg.research.ablation.paper import SCORES
 
     return "".join(_MARKS.get(row.directions.get(key, ""), " ") for key in SCORES)

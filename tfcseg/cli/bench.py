@@ -1,166 +1,126 @@
-"""``tfcseg bench``: how fast this machine segments, against what, and where the time goes."""
+"""``tfcseg bench``: measure how fast this machine segments and where the time goes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 
+from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.cli import options
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
-from tfcseg.cli.result_file import claimed_file, show_result
+from tfcseg.cli.result_file import ResultFile, measured, show_result
 from tfcseg.cli.speeds import print_benchmark, print_scaling
 from tfcseg.cli.values import list_of, whole_numbers
 from tfcseg.errors import UsageError
 from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 
-if TYPE_CHECKING:
-    from tfcseg.benchmark import Request
-
-_PARTS = ("model", "end-to-end", "stages", "limits", "memory")
 _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
+
+
+Video = Annotated[
+    Path | None, typer.Argument(help="A video.", show_default="the demo clip, or a synthetic one", metavar="VIDEO")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="JSON file for the result; with --scaling a folder.", show_default=False),
+]
+Synthetic = Annotated[
+    str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Parts to measure.", show_default=",".join(PARTS), callback=list_of("part", lambda: PARTS)),
+]
+Scaling = Annotated[
+    str | None,
+    typer.Option(
+        help="Measure and plot whole runs over growing length, resolution or classes instead.",
+        show_default=False,
+    ),
+]
+Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Values for --scaling, e.g. 100,1000.",
+        show_default="5 or 6 of them",
+        callback=whole_numbers,
+    ),
+]
 
 
 @grouped
 def command(
     context: typer.Context,
     *,
-    video: Annotated[
-        Path | None,
-        typer.Argument(help="A video.", show_default="the demo clip, or one that is made", metavar="VIDEO"),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="File for the result as JSON; with --scaling a folder.", show_default=False
-        ),
-    ] = None,
-    model: options.Model = "default",
-    allow_network: options.AllowNetwork = False,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            help="Measure random weights of this backbone: [bold]mit_b0[/] … [bold]mit_b5[/], "
-            "[bold]efficientnet_lite0[/].",
-            show_default=False,
-        ),
-    ] = None,
-    classes: Annotated[int, typer.Option(help="Classes of the random weights.")] = 150,
-    synthetic: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Parts to measure.", show_default=",".join(_PARTS), callback=list_of("part", lambda: _PARTS)),
-    ] = None,
-    frames: Annotated[int, typer.Option(help="Decoded frames per round for the network alone.")] = 24,
-    clip_frames: Annotated[int, typer.Option(help="Frames per round for runs from file to files.")] = 96,
-    plain_frames: Annotated[int, typer.Option(help="Frames per round for plain SegFormer.")] = 12,
-    rounds: Annotated[
-        int | None,
-        typer.Option(help="Rounds after the one that warms up.", show_default="5, with --scaling 1"),
-    ] = None,
-    scaling: Annotated[
-        str | None,
-        typer.Option(
-            help="Measure and plot whole runs while this grows instead: [bold]length[/], [bold]resolution[/] or "
-            "[bold]classes[/].",
-            show_default=False,
-        ),
-    ] = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Values that --scaling goes through, e.g. 100,1000.",
-            show_default="5 or 6 of them",
-            callback=whole_numbers,
-        ),
-    ] = None,
-    updated_fraction: Annotated[
-        float | None,
-        typer.Option(help="Choose the threshold so that this share of the points is updated.", show_default=False),
-    ] = None,
+    video: Video = None,
+    output: Output = None,
+    choice: options.ModelChoice,
+    synthetic: Synthetic = None,
+    only: Only = None,
+    request: Annotated[Request, Without("model", "video", "synthetic_size", "parts", "inference", "device")],
+    scaling: Scaling = None,
+    values: Values = None,
     inference: Annotated[InferenceOptions, Without("mode")],
     device: DeviceOptions,
-    plain_precision: Annotated[str, typer.Option(help="Precision of plain SegFormer.")] = "fp32",
     overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
+    printing: options.Printing,
 ) -> None:
-    """Measure speed: ours frame by frame and with TFC, and SegFormer as transformers runs it if that is installed.
+    """Measure speed, memory and limits of this machine.
+
+    Takes turns with tfcseg frame by frame, tfcseg with TFC, and, if transformers is installed, plain SegFormer.
 
     Example: tfcseg bench assets/demo.mp4 --only stages --frames 3 --rounds 1
     """
-    if backbone is not None and model != "default":
-        raise UsageError("--backbone is for random weights and --model for trained ones; give one of them")
-    if video is not None and synthetic is not None:
-        raise UsageError(f"--synthetic makes a clip, but there is one already: {str(video)!r}; leave one out")
-    if scaling is not None and output is None:
-        raise UsageError("--scaling writes several files; give a folder for them with -o")
-    if scaling is not None and inference.compile:
-        raise UsageError("--scaling measures many sizes, each of which would be compiled; leave --compile out")
-    if values and scaling is None:
-        raise UsageError("--values are those of --scaling; say what is to grow")
-    if scaling is not None and options.was_given(context, "only"):
-        raise UsageError("--only picks parts of what is measured without --scaling; leave it out")
-    if scaling == "resolution" and (video is not None or synthetic is not None):
-        raise UsageError("--scaling resolution makes clips of all sizes; leave VIDEO and --synthetic out")
-    from tfcseg.benchmark import Request
+    _refuse_contradictions(context, inference)
     from tfcseg.benchmark.clips import parse_size
+    from tfcseg.benchmark.measure import measure
 
-    request = Request(
-        model=model,
-        backbone=backbone,
-        classes=classes,
+    request = replace(
+        request,
+        model=choice.model,
         video=video or (_DEMO if synthetic is None and _DEMO.is_file() else None),
+        synthetic_size=parse_size(synthetic) if synthetic is not None else request.synthetic_size,
+        parts=only or PARTS,
         inference=inference,
-        updated_fraction=updated_fraction,
         device=device,
-        plain_precision=plain_precision,
-        frames=frames,
-        clip_frames=clip_frames,
-        plain_frames=plain_frames,
-        rounds=rounds if rounds is not None else (5 if scaling is None else 1),
-        parts=only or _PARTS,
-        **({} if synthetic is None else {"synthetic_size": parse_size(synthetic)}),
+        rounds=1 if scaling is not None and not options.was_given(context, "rounds") else request.rounds,
     )
     if scaling is not None and output is not None:
+        from tfcseg.research.scaling import measure_scaling
+
         numbers = tuple(cast("list[int] | None", values) or ())
-        _measure_scaling(request, scaling, numbers, output, overwrite=overwrite, as_json=as_json, quiet=quiet)
-    else:
-        _measure(request, output, overwrite=overwrite, as_json=as_json, quiet=quiet)
-
-
-def _measure(request: Request, output: Path | None, *, overwrite: bool, as_json: bool, quiet: bool) -> None:
-    from tfcseg.benchmark import measure
-    from tfcseg.report import write_json
-
+        with progress(shown=not printing.quiet) as on_step:
+            found = measure_scaling(request, scaling, output, numbers, on_step, overwrite=overwrite)
+        show_result(found, print_scaling, output, printing)
+        return
     inputs = [] if request.video is None else [request.video]
-    with claimed_file(output, inputs, overwrite=overwrite):
-        with progress(shown=not quiet) as on_step:
-            result = measure(request, on_step)
-        if output is not None:
-            write_json(output, result)
-    show_result(result, print_benchmark, output, as_json=as_json, quiet=quiet)
+    file = ResultFile(output, overwrite)
+    measured(partial(measure, request), print_benchmark, inputs=inputs, file=file, printing=printing)
 
 
-def _measure_scaling(
-    request: Request,
-    what: str,
-    values: tuple[int, ...],
-    folder: Path,
-    *,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    from tfcseg.research.scaling import measure_scaling
-
-    with progress(shown=not quiet) as on_step:
-        result = measure_scaling(request, what, folder, values, on_step, overwrite=overwrite)
-    show_result(result, print_scaling, folder, as_json=as_json, quiet=quiet)
+def _refuse_contradictions(context: typer.Context, inference: InferenceOptions) -> None:
+    """UsageError for options that exclude each other."""
+    given = context.params
+    scaling, has_clip = given["scaling"], given["video"] is not None
+    if given["backbone"] is not None and given["model"] != "default":
+        raise UsageError("--backbone uses random weights and --model trained ones; give only one of them")
+    if has_clip and given["synthetic"] is not None:
+        raise UsageError(f"--synthetic makes a clip, but there is one already: {str(given['video'])!r}; leave one out")
+    if given["values"] and scaling is None:
+        raise UsageError("--values needs --scaling")
+    if scaling is None:
+        return
+    if given["output"] is None:
+        raise UsageError("--scaling writes several files; give a folder with -o")
+    if inference.compile:
+        raise UsageError("--scaling would compile for every size; leave --compile out")
+    if options.was_given(context, "only"):
+        raise UsageError("--only has no effect with --scaling; leave it out")
+    if scaling == "resolution" and (has_clip or given["synthetic"] is not None):
+        raise UsageError("--scaling resolution makes its own clips; leave VIDEO and --synthetic out")

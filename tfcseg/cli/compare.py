@@ -1,4 +1,4 @@
-"""``tfcseg compare``: modes of a model, on a video or on a VSPW folder."""
+"""``tfcseg compare``: compare modes of a model on a video or a VSPW folder."""
 
 from __future__ import annotations
 
@@ -11,101 +11,103 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_line, print_warning
-from tfcseg.cli.groups import Without, grouped
+from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import print_json
 from tfcseg.cli.scores import fail_if_incomplete, print_comparison
 from tfcseg.cli.values import list_of, whole_numbers
 from tfcseg.errors import UsageError
+from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
     from tfcseg.comparison import Comparison
-    from tfcseg.metrics.scores import VcProtocol
 
-_DATASET_OPTIONS = ("split", "protocol", "label_map", "limit", "skip_bad")
+_DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")
 _NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "intervals", "baseline", "end", "as_json")
 _MODES = ("image", "reuse", "tfc-paper", "tfc")
+
+
+Source = Annotated[
+    str,
+    typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.", show_default=False),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="Folder for the results; with --frames a picture file.", show_default="<name>_compare"
+    ),
+]
+Modes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Modes to compare. tfc-paper and tfc-aligned set the correlation, too.",
+        show_default=",".join(_MODES),
+        callback=list_of("mode", lambda: MODE_VARIANTS),
+        autocompletion=options.completing(lambda: MODE_VARIANTS),
+    ),
+]
+Intervals = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Plot the trade-off over these keyframe intervals, e.g. 2,4,8.",
+        show_default=False,
+        callback=whole_numbers,
+    ),
+]
+Frames = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only draw these frames (counted from 0) in one picture, -o FILE: source, labels by image and by tfc, "
+        "similarity, updated points.",
+        show_default=False,
+        callback=whole_numbers,
+    ),
+]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(
+        help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, "
+        "or DIR/<video>/<frame>.png for a VSPW folder.",
+        show_default=False,
+    ),
+]
 
 
 @grouped
 def command(
     context: typer.Context,
     *,
-    source: Annotated[
-        str,
-        typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.", show_default=False),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Folder for the results; with --frames a picture.", show_default="<name>_compare"
-        ),
-    ] = None,
-    modes: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Modes to compare, also with a correlation of their own: [bold]tfc-paper[/], [bold]tfc-aligned[/].",
-            show_default=",".join(_MODES),
-            callback=list_of("mode", lambda: MODE_VARIANTS),
-            autocompletion=options.completing(lambda: MODE_VARIANTS),
-        ),
-    ] = None,
-    intervals: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Draw the trade-off over these keyframe intervals, e.g. [bold]2,4,8[/].",
-            show_default=False,
-            callback=whole_numbers,
-        ),
-    ] = None,
-    frames: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only draw these frames (counted from 0) in one picture, -o FILE: source, labels by image and by tfc, "
-            "similarity, updated points.",
-            show_default=False,
-            callback=whole_numbers,
-        ),
-    ] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(
-            help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, "
-            "or DIR/<video>/<frame>.png for a VSPW folder.",
-            show_default=False,
-        ),
-    ] = None,
-    model: options.Model = "default",
-    allow_network: options.AllowNetwork = False,
+    source: Source,
+    output: Output = None,
+    modes: Modes = None,
+    intervals: Intervals = None,
+    frames: Frames = None,
+    baseline: Baseline = None,
+    choice: options.ModelChoice,
     inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
     flow_consistency: options.MeasureFlowConsistency = True,
     start: options.Start = None,
     end: options.End = None,
-    split: options.Split = "val",
-    protocol: options.Protocol = "vspw",
-    label_map: options.LabelMap = None,
-    limit: options.Limit = None,
-    skip_bad: options.SkipBad = False,
+    scope: Scope,
     device: DeviceOptions,
     overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.ResultOnly = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
+    printing: options.Printing,
 ) -> None:
-    """Run the same weights in several modes and compare them: speed, stability, GFLOPs, pictures; scores with VSPW.
+    """Compare the same weights with and without TFC.
+
+    Reports speed, stability, GFLOPs and pictures; on a VSPW folder also scores.
 
     Example: tfcseg compare assets/demo.mp4 --end 0.5 --size 160 -o comparison
     """
-    from tfcseg.comparison import Plan, Scope, compare_dataset, compare_video, comparison_json, default_output
+    from tfcseg.comparison import Plan, compare_dataset, compare_video
 
     if frames:
-        _draw_frames(context, source, output, inference, device)
+        _draw_frames(context, output, inference, device)
         return
-    is_dataset = _is_vspw(Path(source), split)
+    is_dataset = _is_vspw(Path(source), scope.split)
     _refuse_options(context, _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS, is_dataset=is_dataset)
     options.check_range(start, end)
     plan = Plan(
@@ -115,49 +117,50 @@ def command(
         flow_consistency=flow_consistency,
         inference=inference,
     )
-    with progress(unit="videos" if is_dataset else "frames", shown=not quiet) as on_progress:
+    with progress(unit="videos" if is_dataset else "frames", shown=not printing.quiet) as on_progress:
         compare: Callable[..., Comparison] = (
-            partial(compare_dataset, scope=Scope(split, cast("VcProtocol", protocol), label_map, limit, skip_bad))
+            partial(compare_dataset, scope=scope)
             if is_dataset
-            else partial(compare_video, start_s=start, end_s=end)
+            else partial(compare_video, start_s=start, end_s=end, allow_network=choice.allow_network)
         )
         result = compare(
-            source,
-            output,
-            model,
-            plan,
-            device=device,
-            overwrite=overwrite,
-            on_progress=on_progress,
+            source, output, choice.model, plan, device=device, overwrite=overwrite, on_progress=on_progress
         )
+    _show(result, source, output, printing)
+    fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=scope.skip_bad)
+
+
+def _show(result: Comparison, source: str, output: Path | None, printing: options.Printing) -> None:
+    from tfcseg.comparison import comparison_json, default_output
+
     for warning in result.warnings:
         print_warning(warning)
-    if as_json:
+    if printing.as_json:
         print_json(comparison_json(result))
     else:
         print_comparison(result)
-    if not quiet:
+    if not printing.quiet:
         _print_notes(result, output or default_output(source))
-    fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=skip_bad)
 
 
 def _draw_frames(
-    context: typer.Context, source: str, output: Path | None, inference: InferenceOptions, device: DeviceOptions
+    context: typer.Context, output: Path | None, inference: InferenceOptions, device: DeviceOptions
 ) -> None:
-    """One picture of a few frames in place of a comparison."""
+    """Draw one picture of a few frames instead of a comparison."""
     from tfcseg.comparison.strip import make_strip
 
     given = context.params
     _refuse_options(context, _NOT_FOR_FRAMES, is_dataset=False, reason="leave it out with --frames")
     with progress(unit="frames", shown=not given["quiet"]) as on_progress:
         path = make_strip(
-            source,
+            given["source"],
             output,
             given["model"],
             frames=given["frames"],
             start_s=given["start"],
             device=device,
             overwrite=given["overwrite"],
+            allow_network=given["allow_network"],
             on_frame=lambda done, total: on_progress("segmenting", done, total),
             inference=inference,
         )
@@ -165,7 +168,7 @@ def _draw_frames(
 
 
 def _is_vspw(path: Path, split: str) -> bool:
-    """Whether ``path`` looks like a VSPW folder; its reader says what is missing."""
+    """Whether ``path`` looks like a VSPW folder. Its reader reports what is missing."""
     from tfcseg.evaluation.vspw import LABEL_FILE
 
     return (path / LABEL_FILE).is_file() or ((path / "data").is_dir() and (path / f"{split}.txt").is_file())
@@ -179,14 +182,14 @@ def _refuse_options(
             option = {"as_json": "json"}.get(name, name).replace("_", "-")
             kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
             raise UsageError(
-                f"--{option} makes no difference here; {reason}"
+                f"--{option} has no effect here; {reason}"
                 if reason
                 else f"--{option} is for {kind}: {context.params['source']!r}; leave it out"
             )
 
 
 def _print_notes(result: Comparison, folder: Path) -> None:
-    """Say where the results are."""
+    """Print where the results are."""
     for found in result.differences:
         print_line(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {folder / found.picture}")
     print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")

@@ -1,7 +1,7 @@
-"""Print for people, on stderr: stdout is for results.
+"""Print messages for people on stderr. stdout is for results.
 
-What comes from outside (names of files and classes, other programs' words) goes through `plain` or `one_line`: it is
-shown as it is spelt, neither as markup nor as control characters, and never on more than one line.
+Text from outside (names of files and classes, other programs' messages) goes through `plain` or `one_line`, so that it
+is shown literally, without markup or control characters, on one line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line: line ends and tabs as blanks, invisible characters as ``\\x1b`` and the like."""
+    """``text`` on one line: line ends and tabs become blanks, invisible characters escapes such as ``\x1b``."""
     line = " ".join(part.strip() for part in text.replace("\t", " ").splitlines())
     return line if line.isprintable() else "".join(map(_visible, line))
 
@@ -28,24 +28,24 @@ def plain(text: str) -> Text:
 
 
 def print_error(message: str) -> None:
-    """One line, ``error: …``; also in the log."""
+    """Print ``error: …`` on one line, and log it."""
     logger.error("%s", message)
     stderr.print(Text.assemble(("error:", "bold red"), " ", one_line(message)))
 
 
 def print_warning(message: str) -> None:
-    """One line, ``warning: …``; also in the log."""
+    """Print ``warning: …`` on one line, and log it."""
     logger.warning("%s", message)
     stderr.print(Text.assemble(("warning:", "bold yellow"), " ", one_line(message)))
 
 
 def print_line(message: str) -> None:
-    """One line as it is."""
+    """Print one line unchanged."""
     stderr.print(plain(message))
 
 
 def is_terminal() -> bool:
-    """Whether a person is watching stderr."""
+    """Whether stderr is a terminal."""
     return sys.stderr.isatty()
 
 

@@ -1,4 +1,4 @@
-"""``tfcseg convert``: a published SegFormer becomes a file of ours."""
+"""``tfcseg convert``: write a published SegFormer as a tfcseg weights file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_line
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.errors import UsageError
 
 
+@grouped
 def command(
+    *,
     source: Annotated[
         str,
         typer.Argument(
@@ -21,30 +24,28 @@ def command(
             callback=options.on_disk,
         ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file, .safetensors.", show_default=False)],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.", show_default=False)],
     name: Annotated[
         str | None, typer.Option(help="Name of the model in its card.", show_default="the source's")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights, for the card.", show_default="the source's")
+        str | None, typer.Option(help="Licence of the weights in the card.", show_default="the source's")
     ] = None,
     allow_network: options.AllowNetwork = False,
     overwrite: options.Overwrite = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
+    printing: Annotated[options.Printing, Without("as_json")],
 ) -> None:
-    """Write a published SegFormer as a weights file of tfcseg's: one file that needs nothing beside it.
+    """Write a published SegFormer as one weights file.
 
     Example: tfcseg convert segformer-b0 segformer-b0.safetensors
     """
     if output.suffix != ".safetensors":
-        raise UsageError(f"{str(output)!r} is no weights file; give one that ends in .safetensors")
+        raise UsageError(f"{str(output)!r} is not a weights file; give a name that ends in .safetensors")
     from tfcseg.files import claimed_files
     from tfcseg.weights.loading import convert
 
     with claimed_files(output.parent, [output.name], inputs=[source], overwrite=overwrite):
         card = convert(source, output, name=name, licence=licence)
-    if not quiet:
+    if not printing.quiet:
         print_line(f"{card.name}: {card.description}; {len(card.labels)} classes; licence: {card.licence}")
     print(one_line(str(output)))

@@ -1,4 +1,4 @@
-"""``tfcseg doctor``: check that everything works, and say how to fix what does not."""
+"""``tfcseg doctor``: check the installation and say how to fix it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ _COLOURS = {"ok": "green", "note": "yellow", "broken": "bold red"}
 
 
 def command(as_json: options.Json = False, verbose: options.Verbose = False, log_file: options.LogFile = None) -> None:
-    """Examine this installation: libraries, ffmpeg, GPU, precision, weights, and a short run of everything.
+    """Check this installation and say what to do.
 
-    Exit code 1 if something that is needed does not work.
+    Looks at libraries, ffmpeg, GPU, precision and weights, and makes a short test run.
+
+    Exit code 1 if anything that is required does not work.
 
     Example: tfcseg doctor
     """
@@ -51,4 +53,4 @@ def _print(diagnosis: Diagnosis) -> None:
     console = Console(highlight=False, emoji=False)
     console.print(table)
     broken = ", ".join(finding.name for finding in diagnosis.broken)
-    console.print(plain(f"broken: {broken}" if broken else "Everything that is needed works."))
+    console.print(plain(f"broken: {broken}" if broken else "Everything that is required works."))

@@ -1,4 +1,4 @@
-"""Tables of what was measured on held-out stills and clips, on stdout."""
+"""Print tables of scores on held-out photos and clips on stdout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLUMNS = (
 
 
 def print_stills(result: StillsResult) -> None:
-    """Print a table per vocabulary: mIoU of every network on every set, the mean, and the share of the best teacher."""
+    """Print a table per vocabulary: mIoU of every network on every set, the mean, and its share of the best teacher."""
     console = Console(highlight=False, emoji=False)
     vocabularies = list(dict.fromkeys(each.network.label_set for each in result.networks))
     for vocabulary in vocabularies:
@@ -41,11 +41,11 @@ def print_stills(result: StillsResult) -> None:
             table.add_row(*_still_cells(network, [each.name for each in result.sets], vocabulary))
         console.print(plain(f"classes of {vocabulary}"), soft_wrap=True)
         console.print(table)
-    console.print("in brackets: the network lacks some of the classes, which count 0", soft_wrap=True)
+    console.print("in brackets: the network lacks some of the classes; they count as 0", soft_wrap=True)
 
 
 def print_clips(result: ClipsResult) -> None:
-    """Print a table per model: the first mode's numbers on every clip, and how far the others are from them."""
+    """Print a table per model: the first mode's numbers on every clip, and the differences of the others."""
     console = Console(highlight=False, emoji=False)
     for scores in result.results:
         first, *others = result.modes
@@ -75,7 +75,7 @@ def _score(score: SetScore) -> str:
 def _clip_table(result: ClipsResult, scores: ModelScores, mode: str) -> Table:
     first = result.modes[0]
     shown = [(title, key) for title, key in _COLUMNS if key in scores.mean[first]]
-    # 80 columns must do: it is the names that give way.
+    # On 80 columns, clip names are the column to shorten.
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold")
     for title, _ in shown:

@@ -29,7 +29,7 @@ def command(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Say all about this model: its classes, licence, training and what was measured.",
+            help="Describe this model: classes, licence, training and scores.",
             show_default=False,
             autocompletion=options.completing(options.model_names),
             callback=options.on_disk,
@@ -38,7 +38,7 @@ def command(
     allow_network: options.AllowNetwork = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the shipped models, or what one of them knows: classes, size, licence, and what was measured.
+    """List the shipped models, or describe one: classes, scores.
 
     Example: tfcseg models default
     """
@@ -68,7 +68,7 @@ def command(
         )
     console = Console(highlight=False, emoji=False, soft_wrap=True)
     console.print(table)
-    data = sorted({str(model["measured"].get("data", "data that is not named")) for model in facts})
+    data = sorted({str(model["measured"].get("data", "unnamed data")) for model in facts})
     console.print(plain(_MEANING.format(data=" and ".join(data))))
 
 

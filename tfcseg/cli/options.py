@@ -1,4 +1,4 @@
-"""Option aliases that several commands share: one name, one help text, one default, one check, one completion.
+"""Options that several commands share: one name, help text, default, check and completion each.
 
 Nothing here loads torch: help and completion must be instant.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +16,11 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli.console import print_line, print_warning
-from tfcseg.cli.values import one_of, seconds
+from tfcseg.cli.values import seconds
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
-
-PROTOCOLS = ("vspw", "strict")
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +32,13 @@ def was_given(context: typer.Context, name: str) -> bool:
 
 
 def check_range(start: float | None, end: float | None) -> None:
-    """UsageError for an empty part of a video."""
+    """Raise UsageError for an empty part of a video."""
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--end {end:g} is not after --start {start:g}")
 
 
 def completing(known: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
-    """Make a completion of one word or of the last word of a list with commas, for an option's ``autocompletion``."""
+    """Make an ``autocompletion`` for a word or for the last word of a comma-separated list."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, word = incomplete.rpartition(",")
@@ -59,7 +58,7 @@ def model_names() -> list[str]:
 
 
 def class_names() -> list[str]:
-    """Classes of the default model, as its file names them."""
+    """Classes of the default model."""
     from tfcseg.weights.registry import list_models
     from tfcseg.weights.tensor_header import parse_json, read_header
 
@@ -91,7 +90,8 @@ def _named_like_a_folder(path: Path | None) -> Path | None:
 
 
 def on_disk(context: typer.Context, model: str | None) -> str | None:
-    """The model as a name or path: one of the Hugging Face hub is looked up in its cache, or fetched if allowed."""
+    """Return the model as a name or path. Models of the Hugging Face hub come from its cache, or the network if
+    allowed."""
     if model is None or "/" not in model or Path(model).exists() or context.resilient_parsing:
         return model
     from tfcseg.weights.hub import find_on_hub, hub_name
@@ -107,7 +107,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A shipped model (see [bold]tfcseg models[/]), a weights file, or any SegFormer: a Hugging Face folder, a "
+        help="A shipped model (see tfcseg models), a weights file, or any SegFormer: a Hugging Face folder, a "
         ".pth or .safetensors file, or ORG/NAME[@REVISION].",
         autocompletion=completing(model_names),
         callback=on_disk,
@@ -123,23 +123,8 @@ Start = Annotated[
 ]
 End = Annotated[float | None, typer.Option(help="Stop before this time of the video.", parser=seconds, metavar="TIME")]
 MeasureFlowConsistency = Annotated[
-    bool, typer.Option(help="Measure flow consistency (optical flow), which takes longer than all other scores.")
+    bool, typer.Option(help="Measure flow consistency (optical flow), the slowest of the scores.")
 ]
-Protocol = Annotated[
-    str,
-    typer.Option(
-        help="How VC is counted: [bold]vspw[/] (as published) or [bold]strict[/] (right, void left out).",
-        callback=one_of("protocol", PROTOCOLS),
-        autocompletion=completing(lambda: PROTOCOLS),
-    ),
-]
-Split = Annotated[str, typer.Option(help="List of videos: <split>.txt.")]
-LabelMap = Annotated[
-    Path | None,
-    typer.Option(help='JSON {"model class": "data set class", …}.', show_default="built in, by the classes' names"),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Score the first videos only.", show_default="all")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, list and accept what is damaged or missing.")]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -152,11 +137,12 @@ Output = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; warnings and errors only.")]
-ResultOnly = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: the result only.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, summary or notes: results, warnings and errors only.")
+]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Say on stderr what is decided, and why.", callback=_explain_decisions),
+    typer.Option("--verbose", "-v", help="Explain decisions on stderr.", callback=_explain_decisions),
 ]
 LogFile = Annotated[
     Path | None,
@@ -164,3 +150,21 @@ LogFile = Annotated[
         help="Append decisions, warnings and errors to this file, as JSON lines.", callback=_open_log, is_eager=True
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Which model a command uses, and whether it may be fetched."""
+
+    model: Model = "default"
+    allow_network: AllowNetwork = False
+
+
+@dataclass(frozen=True, slots=True)
+class Printing:
+    """What a command says, and where."""
+
+    as_json: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+    log_file: LogFile = None

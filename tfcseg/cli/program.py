@@ -1,4 +1,4 @@
-"""The program around the commands: any error becomes one line and an exit code."""
+"""The program around the commands: turns every error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,22 +10,39 @@ import sys
 from typing import Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tfcseg.cli.console import print_error
 from tfcseg.errors import Interrupted, TfcsegError, UsageError
 from tfcseg.spelling import hint
 
-# typer uses click's exceptions or, in later versions, its own copy of them: this is their usage error in either case.
+# typer uses click's exceptions or, in later versions, its own copies; this is the usage error in either case.
 _TyperUsageError = cast("type[Exception]", typer.BadParameter.__base__)
 logger = logging.getLogger(__name__)
 
 
+class Command(TyperCommand):
+    """A command whose help lists options under headings and never truncates a name."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then the options by group."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            default = "Arguments" if isinstance(param, TyperArgument) else "Options"
+            record = param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(param, "rich_help_panel", None) or default, []).append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
 class Program(TyperGroup):
-    """Group of commands that reports errors in one line, where typer would print boxes."""
+    """Group of commands that reports errors in one line instead of typer's boxes."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run a command and exit with its code. What other libraries warn of goes to the log, not to stderr."""
+        """Run a command and exit with its code. Warnings of other libraries go to the log, not to stderr."""
         logging.captureWarnings(True)
         try:
             code = super().main(*args, **{"prog_name": "tfcseg", **extra, "standalone_mode": False})
@@ -37,14 +54,14 @@ class Program(TyperGroup):
         sys.exit(code)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        """Parse the arguments, and report an interruption, which typer would not."""
+        """Parse the arguments. Typer would not report an interruption here."""
         try:
             return super().make_context(*args, **extra)
         except KeyboardInterrupt:
             raise typer.Exit(_say(Interrupted("interrupted"))) from None
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Parse the program's own arguments; without any, the help is what is needed."""
+        """Parse the program's own arguments; without any, print the help."""
         if not args and not ctx.resilient_parsing:
             typer.echo(ctx.get_help())
             raise typer.Exit(UsageError.exit_code)
@@ -52,7 +69,7 @@ class Program(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command and report its failure, while the log is open and before typer swallows interrupts."""
+        """Run a command and report its failure while the log is open and before typer swallows interrupts."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -63,7 +80,7 @@ class Program(TyperGroup):
         except BrokenPipeError:
             if not _reader_has_left():
                 raise
-            # Python would complain again when it flushes at exit.
+            # Python would otherwise complain when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit from None
         except typer.Exit:
@@ -75,7 +92,7 @@ class Program(TyperGroup):
             return result
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that the first argument names; UsageError with the closest ones if there is none."""
+        """Find the command that the first argument names, or raise UsageError with the closest ones."""
         name = args[0]
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             raise UsageError(f"no command {name!r}; {hint(name, list(self.commands))}")
@@ -83,15 +100,15 @@ class Program(TyperGroup):
 
 
 def _refuse_empty(args: list[str]) -> None:
-    """UsageError for an argument or a value without a letter, as a variable leaves it that is not set."""
+    """Raise UsageError for an empty argument or value, as an unset variable leaves it."""
     options = args[: args.index("--")] if "--" in args else args
     for before, argument in zip(["tfcseg", *args], args, strict=False):
         if not argument or (argument in options and re.fullmatch(r"--[a-z-]+=", argument)):
-            raise UsageError(f"the argument after {before!r} is empty: {argument!r}; is a variable not set?")
+            raise UsageError(f"the argument after {before!r} is empty: {argument!r}; is a variable unset?")
 
 
 def _say(error: Exception) -> int:
-    """Print what went wrong; returns the exit code."""
+    """Print the error and return its exit code."""
     failure = error if isinstance(error, TfcsegError) else UsageError(_explain(error))
     print_error(str(failure))
     return failure.exit_code
@@ -112,9 +129,9 @@ def _reader_has_left() -> bool:
     """Whether the reader of stdout has gone, as with ``| head``."""
     try:
         watch = select.poll()
-        watch.register(sys.stdout.fileno(), 0)  # errors are told unasked
+        watch.register(sys.stdout.fileno(), 0)  # errors are reported without asking
         return bool(watch.poll(0))
     except AttributeError:  # Windows has no poll
         return True
-    except OSError:  # no file at all
+    except OSError:  # not a file
         return False

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, if a person is watching."""
+"""Progress bars on stderr, if it is a terminal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tfcseg.cli.console import is_terminal, one_line, stderr
 
 OnProgress = Callable[..., None]
-"""``(stage, done, total, note="")`` moves the bar of a stage; ``note`` is shown behind the counts."""
+"""Moves the bar of a task: ``(task, done, total, note="")``; ``note`` is shown behind the counts."""
 
 
 @contextmanager
 def progress(*, shown: bool, unit: str = "", has_time: bool = True) -> Iterator[OnProgress]:
-    """Bar with one line per stage; yields the callback that moves it."""
+    """Show a bar with one line per task; yields the callback that moves it."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

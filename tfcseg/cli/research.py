@@ -1,4 +1,4 @@
-"""``tfcseg research …``: what makes the paper's tables, our models' cards and the tables of the README."""
+"""``tfcseg research …``: commands for the paper's tables, model cards and tables of the README."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.cli import ablate, calibrate, fit_evidence, held_out, publish
+from tfcseg.cli import ablate, fitting, held_out, publish
 from tfcseg.cli.console import one_line
+from tfcseg.cli.program import Command
 
-app = typer.Typer(help="Make the paper's tables, models and their cards.", rich_markup_mode="rich")
-app.command("ablate")(ablate.command)
-app.command("stills")(held_out.stills)
-app.command("clips")(held_out.clips)
-app.command("calibrate")(calibrate.command)
-app.command("fit-evidence")(fit_evidence.command)
-app.command("publish")(publish.command)
+app = typer.Typer(help="Reproduce the paper's tables; measure and publish models.", rich_markup_mode=None)
+app.command("ablate", cls=Command)(ablate.command)
+app.command("stills", cls=Command)(held_out.stills)
+app.command("clips", cls=Command)(held_out.clips)
+app.command("calibrate", cls=Command)(fitting.calibrate)
+app.command("fit-evidence", cls=Command)(fitting.fit_evidence)
+app.command("publish", cls=Command)(publish.command)
 
 
-@app.command()
+@app.command(cls=Command)
 def tables(
-    root: Annotated[Path, typer.Argument(help="A copy of the repository.", show_default="here")] = Path(),
+    root: Annotated[Path, typer.Argument(help="A checkout of the repository.", show_default="here")] = Path(),
 ) -> None:
-    """Write the tables of README.md and assets/*.md anew from assets/results; prints the files that changed.
+    """Update the tables in README.md and assets/*.md.
+
+    Reads assets/results and prints the names of the files that changed.
 
     Example: tfcseg research tables .
     """
@@ -33,14 +36,19 @@ def tables(
         print(one_line(str(path)))
 
 
-@app.command()
+@app.command(cls=Command)
 def average(
     out: Annotated[Path, typer.Argument(help="Weights file to write.", show_default=False)],
-    parts: Annotated[list[str], typer.Argument(metavar="WEIGHTS=SHARE...", show_default=False)],
+    parts: Annotated[
+        list[str],
+        typer.Argument(metavar="WEIGHTS=SHARE...", help="Files and their shares of the mean.", show_default=False),
+    ],
 ) -> None:
-    """Average the weights of runs that started from the same model.
+    """Average the weights of several training runs.
 
-    Example: tfcseg research average mean.safetensors best.safetensors=1
+    The runs must have started from the same model.
+
+    Example: tfcseg research average mean.safetensors my.safetensors=1
     """
     from tfcseg.research.average import average_files
 

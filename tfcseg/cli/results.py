@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 NOTHING = "–"
-"""Shown in place of a number that was not measured."""
+"""Shown instead of a number that was not measured."""
 
 
 def print_json(content: Any) -> None:
@@ -18,7 +18,7 @@ def print_json(content: Any) -> None:
 
 
 def number(value: object, digits: int = 1, unit: str = "") -> str:
-    """Format ``value`` with so many decimals; anything that is no number is `NOTHING`."""
+    """Format ``value`` with this many decimals; `NOTHING` if it is not a number."""
     return f"{value:.{digits}f}{unit}" if isinstance(value, int | float) else NOTHING
 
 

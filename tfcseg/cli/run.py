@@ -27,76 +27,78 @@ from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
     from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
+    from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
     from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False),
+    typer.Argument(
+        metavar="INPUT", help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False
+    ),
+]
+
+
+InputList = Annotated[
+    str | None,
+    typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
+]
+FrameRate = Annotated[
+    Fraction | None,
+    typer.Option(
+        help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
+        show_default="25",
+        parser=frame_rate,
+        metavar="RATE",
+    ),
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Draw these classes only, e.g. person,car.",
+        show_default="all",
+        autocompletion=options.completing(options.class_names),
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
+AllowNetwork = Annotated[
+    bool,
+    typer.Option(
+        "--allow-network",
+        help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
+        is_eager=True,
+    ),
 ]
 
 
 @grouped
 def command(
-    context: typer.Context,
     *,
     inputs: Inputs = None,
-    input_list: Annotated[
-        str | None,
-        typer.Option("--inputs", help="Also the inputs that this file or stdin (-) lists, one a line.", metavar="FILE"),
-    ] = None,
+    input_list: InputList = None,
     output: options.Output = None,
     model: options.Model = "default",
-    inference: InferenceOptions,
     start: options.Start = None,
     end: options.End = None,
-    fps: Annotated[
-        Fraction | None,
-        typer.Option(
-            help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
-            show_default="25",
-            parser=frame_rate,
-            metavar="RATE",
-        ),
-    ] = None,
-    results: Annotated[ResultOptions, Without("classes")],
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Draw these classes only, e.g. [bold]person,car[/].",
-            show_default="all",
-            autocompletion=options.completing(options.class_names),
-        ),
-    ] = None,
-    device: DeviceOptions,
+    fps: FrameRate = None,
+    classes: Classes = None,
     overwrite: options.Overwrite = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an earlier run of the same command stopped.")
-    ] = False,
-    allow_network: Annotated[
-        bool,
-        typer.Option(
-            "--allow-network",
-            help="Also read INPUTs that are http:// or https:// addresses, and models ORG/NAME.",
-            is_eager=True,
-        ),
-    ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
+    resume: Resume = False,
+    allow_network: AllowNetwork = False,
+    printing: options.Printing,
+    results: Annotated[ResultOptions, Without("classes")],
+    inference: InferenceOptions,
+    device: DeviceOptions,
 ) -> None:
-    """Segment videos: overlay video, label masks and a per-frame consistency report.
+    """Segment videos: write overlay, masks and a report.
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
-    from tfcseg.runs.inputs import find_inputs, output_folders, read_list
     from tfcseg.runs.options import RunOptions
-    from tfcseg.weights.loading import open_model
 
-    if not (results.writes_anything or as_json):
-        raise UsageError("every output is switched off; nothing would be written")
+    if not (results.writes_anything or printing.as_json):
+        raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
     job = RunOptions(
         inference=inference,
@@ -109,19 +111,32 @@ def command(
         resume=resume,
         allow_network=allow_network,
     )
+    _run_all(_find_inputs(inputs, input_list), output, model, job, printing)
+
+
+def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInputs:
+    """All inputs; those of a list are a batch, however few they are."""
+    from tfcseg.runs.inputs import find_inputs, read_list
+
     if not inputs and input_list is None:
         raise UsageError("missing argument 'INPUTS...'; see tfcseg run --help")
     found = find_inputs([*(inputs or ()), *([] if input_list is None else read_list(input_list))])
-    if input_list is not None:
-        found = replace(found, is_batch=True)
     for note in found.notes:
         print_warning(note)
-    loaded = open_model(model, device) if found.is_batch else model
+    return found if input_list is None else replace(found, is_batch=True)
+
+
+def _run_all(found: FoundInputs, output: Path | None, model: str, job: RunOptions, printing: options.Printing) -> None:
+    """Run one input after the other; those of a batch that fail are told at the end, with exit code 1."""
+    from tfcseg.runs.inputs import output_folders
+    from tfcseg.weights.loading import open_model
+
+    loaded = open_model(model, job.device) if found.is_batch else model
     contents: list[Any] = []
     failures: list[tuple[str, TfcsegError]] = []
-    for source, folder in zip(found.sources, output_folders(found, output, resume=resume), strict=True):
+    for source, folder in zip(found.sources, output_folders(found, output, resume=job.resume), strict=True):
         try:
-            contents.append(_run_one(source, folder, loaded, job, quiet=quiet))
+            contents.append(_run_one(source, folder, loaded, job, quiet=printing.quiet))
         except Interrupted:
             raise
         except TfcsegError as error:
@@ -129,7 +144,7 @@ def command(
                 raise
             failures.append((source, error))
             print_error(str(error))
-    if as_json:
+    if printing.as_json:
         print_json(contents if found.is_batch else contents[0])
     if failures:
         _print_failures(failures, len(found.sources))
@@ -137,12 +152,12 @@ def command(
 
 
 def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOptions, *, quiet: bool) -> Any:
-    """Run one input and tell about it; returns its report in JSON types. Interrupted says what is kept."""
+    """Run one input, print its summary and return its report in JSON types. Interrupted says what is kept."""
     from tfcseg.report import to_json
     from tfcseg.runs.pipeline import run_video
 
     try:
-        with _frame_progress(source, shown=not quiet) as on_frame:
+        with _frame_progress(shown=not quiet) as on_frame:
             report = run_video(source, folder, model, job, on_frame)
     except FinishedError as note:
         if not quiet:
@@ -162,16 +177,16 @@ def _what_is_kept(folder: Path) -> str:
 
     frames = unfinished_frames(folder)
     if frames == 0:
-        return f"the same command with --resume begins again, no part of the results in {str(folder)!r} is whole yet"
+        return f"nothing in {str(folder)!r} is complete yet, so --resume would start from the beginning"
     if frames is not None:
-        return f"the same command with --resume goes on after the {frames} frames that are safe in {str(folder)!r}"
+        return f"{frames} frames are saved in {str(folder)!r}; the same command with --resume continues after them"
     if folder.exists():
-        return f"finished masks and rows are kept in {str(folder)!r}, unfinished videos were removed"
+        return f"complete masks and rows are kept in {str(folder)!r}; incomplete videos were removed"
     return "nothing was written"
 
 
 def _read_report(folder: Path) -> Any:
-    """The report of a finished run as it stands in its file; None without one."""
+    """Read the report of a finished run; None without one."""
     from tfcseg.runs.outputs import OutputDir
 
     try:
@@ -181,14 +196,15 @@ def _read_report(folder: Path) -> Any:
 
 
 @contextmanager
-def _frame_progress(source: str, *, shown: bool) -> Iterator[OnFrame]:
-    """Progress bar with the speed; yields the callback to give to `run`."""
+def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
+    """Progress bar with the speed; yields the callback for `run`."""
     started_s = time.monotonic()
     with progress(shown=shown) as on_progress:
 
         def on_frame(frame: Any, info: Any) -> None:
             speed = (frame.index + 1) / max(time.monotonic() - started_s, 1e-3)
-            on_progress(Path(source).name or source, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
+            name = info.source.path.name if info.source.is_on_disk else info.source.name
+            on_progress(name or info.source.name, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
 
         yield on_frame
 
@@ -218,7 +234,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/]", plain(value))
+        table.add_row(f"{name}", plain(value))
     stderr.print(table)
 
 

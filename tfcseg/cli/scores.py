@@ -1,4 +1,4 @@
-"""Tables of scores on stdout, and the last word on data that was missing."""
+"""Print tables of scores on stdout, and fail if data was missing."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def fail_if_incomplete(skipped: Mapping[str, int], *, is_incomplete: bool, skip_bad: bool) -> None:
-    """Exit with 1 if data was missing and nobody said that it may be; the scores have been printed by then."""
+    """Exit with code 1 if data was missing without --skip-bad. The scores have been printed before."""
     if is_incomplete and not skip_bad:
         missing = ", ".join(f"{kind} ({count})" for kind, count in skipped.items() if kind != "too short")
-        print_error(f"not everything could be scored: {missing}; --skip-bad accepts that")
+        print_error(f"some data could not be scored: {missing}; --skip-bad accepts this")
         raise typer.Exit(1)
 
 
 def print_evaluation(result: Evaluation, name: str) -> None:
-    """Print the scores of data set ``name``. VC stands beside the mIoU that it is worth nothing without."""
+    """Print the scores of data set ``name``. VC is shown with the mIoU, since it means little without it."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("predictable\nclasses", justify="right")
@@ -54,7 +54,7 @@ def print_evaluation(result: Evaluation, name: str) -> None:
 
 
 def print_comparison(result: Comparison) -> None:
-    """Print a column per mode, and one for the pair that is compared: factors, and differences of percentages."""
+    """Print a column per mode, and one that compares a pair: ratios, or differences of percentages."""
     from tfcseg.comparison.result import METRICS
 
     candidate, reference = result.ratio_of

@@ -1,4 +1,4 @@
-"""Tables of a benchmark on stdout."""
+"""Print the tables of a benchmark on stdout."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from tfcseg.cli.console import plain
 from tfcseg.cli.results import NOTHING
 
 if TYPE_CHECKING:
-    from tfcseg.benchmark import Benchmark
-    from tfcseg.benchmark.result import Speed
+    from tfcseg.benchmark.result import Benchmark, Speed
     from tfcseg.benchmark.timing import Spread
     from tfcseg.research.scaling import Scaling
 
 
 def print_benchmark(result: Benchmark) -> None:
-    """Print what was measured, on what, and what was left out."""
+    """Print the results, their conditions, and what was left out."""
     console = Console(highlight=False)
     console.print(plain(_conditions(result)), soft_wrap=True)
     for title, name in (("the network alone", "model_only"), ("file to files", "end_to_end")):

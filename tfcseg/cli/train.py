@@ -4,167 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.table import Table
 
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, plain, print_line, print_warning, stderr
+from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import print_json
 from tfcseg.errors import Interrupted, UsageError
-from tfcseg.weights.device import DEVICES
+from tfcseg.training.options import TrainRequest
 
 if TYPE_CHECKING:
     from tfcseg.training.run import TrainListener, TrainResult
 
-Device = Annotated[
-    str,
-    typer.Option(help="auto, cpu, cuda, cuda:<number> or mps.", autocompletion=options.completing(lambda: DEVICES)),
-]
 
+@grouped
+def command(*, request: TrainRequest, printing: options.Printing) -> None:
+    """Train a model, or continue an interrupted training.
 
-def command(
-    data: Annotated[
-        list[Path],
-        typer.Argument(
-            help="A VSPW folder (supervised), or images, videos and folders of them (with --teachers).",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the run; a run that is there goes on.", show_default=False)
-    ],
-    teachers: Annotated[
-        list[Path] | None,
-        typer.Option(help="Networks that label the data: .tflite files or a folder of them.", show_default=False),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder for the teachers' labels.", show_default="<output>/labels")
-    ] = None,
-    stage: Annotated[
-        str | None,
-        typer.Option(
-            help="[bold]image[/] (the image network) or [bold]tfc[/] (clips of one interval).",
-            show_default="tfc; image with --teachers and without --init",
-        ),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            help="efficientnet_lite0 or mit_b0 … mit_b5.", show_default="mit_b0; efficientnet_lite0 with --teachers"
-        ),
-    ] = None,
-    embed_dim: Annotated[
-        int | None, typer.Option(help="Width of the decode head.", show_default="128 for efficientnet_lite0, else 256")
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights file or model to start from; for a VSPW folder also a published SegFormer or MiT.",
-            show_default="ImageNet's for efficientnet_lite0, else random",
-        ),
-    ] = None,
-    features_from: Annotated[
-        str | None,
-        typer.Option(help="Weights file or model whose features the backbone is to learn too (stage image)."),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the recipe's")] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Samples per step and process.", show_default="the recipe's")
-    ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the recipe's")] = None,
-    steady_weight: Annotated[
-        float | None,
-        typer.Option(
-            help="Show pairs of images a moment apart and weigh what they disagree in (stage image, with --teachers).",
-            show_default="0: single images",
-        ),
-    ] = None,
-    bce_weight: Annotated[
-        float | None,
-        typer.Option(help="Weight of L_bce beside L_seg (stage tfc); 0 trains without it.", show_default="1"),
-    ] = None,
-    crop: Annotated[
-        int | None, typer.Option(help="Side of the training crop in px.", show_default="480, 448 with --teachers")
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Short side of the model's input in px, when trained on a VSPW folder.", show_default="480"),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that prepare data.", show_default="1, up to 8 for a GPU")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of the network on the CPU.", show_default="all cores")
-    ] = None,
-    device: Annotated[
-        str,
-        typer.Option(help="auto, cpu, cuda, cuda:<number> or mps.", autocompletion=options.completing(lambda: DEVICES)),
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto, fp32 or bf16 (auto: bf16 where the hardware has it, else fp32).")
-    ] = "auto",
-    validate_every: Annotated[
-        int | None, typer.Option(help="Steps between validations.", show_default="a tenth of all")
-    ] = None,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave damaged files out instead of stopping.")] = False,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model in its card.", show_default="the output folder's")
-    ] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the model in its card.")] = "not stated",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    log_file: options.LogFile = None,
-) -> None:
-    """Train a model; the same command goes on where an interrupted one stopped. Works under torchrun.
-
-    A first try of a few steps, which shows that everything works; without the numbers the recipe's hold.
+    Works under torchrun. The examples train for a few steps to show that everything works; without those numbers the
+    recipe's own hold.
 
     Example: tfcseg train VSPW_480p -o runs/vspw --steps 2 --batch 1 --crop 64
 
-    Example: tfcseg train photos --teachers teachers -o image --steps 1 --batch 1
+    Example: tfcseg train photos --teachers teachers -o img --steps 1 --batch 1
     """
     from tfcseg.training.processes import FirstProcessError, is_first_process
-    from tfcseg.training.request import TrainRequest
     from tfcseg.training.run import train
 
     talks = is_first_process()
-    request = TrainRequest(
-        data=data,
-        output=output,
-        teachers=teachers or (),
-        cache=cache,
-        stage=stage,
-        backbone=backbone,
-        embed_dim=embed_dim,
-        init=init,
-        features_from=features_from,
-        steps=steps,
-        batch=batch,
-        learning_rate=lr,
-        bce_weight=bce_weight,
-        steady_weight=steady_weight,
-        crop=crop,
-        size=size,
-        workers=workers,
-        threads=threads,
-        device=device,
-        precision=precision,
-        validate_every=validate_every,
-        checkpoint_every=checkpoint_every,
-        seed=seed,
-        skip_bad=skip_bad,
-        name=name,
-        licence=licence,
-    )
     try:
-        with _listener(shown=talks and not quiet) as listener:
+        with _listener(shown=talks and not printing.quiet) as listener:
             result = train(request, listener if talks else None)
     except (FirstProcessError, UsageError) as error:
         if talks:
@@ -172,18 +45,18 @@ def command(
         raise typer.Exit(error.exit_code) from None  # the first process says it
     except KeyboardInterrupt:
         if talks:
-            kept = f"what is done is kept in {output}, and the same command goes on from there"
+            kept = f"what is done is kept in {request.output}, and the same command goes on from there"
             raise Interrupted(f"interrupted; {kept}") from None
         raise typer.Exit(Interrupted.exit_code) from None
-    if talks and not quiet:
+    if talks and not printing.quiet:
         _print_summary(result)
-    if talks and as_json:
+    if talks and printing.as_json:
         _print_json(result)
 
 
 @contextmanager
 def _listener(*, shown: bool) -> Iterator[TrainListener]:
-    """A progress line on a terminal, one line per log record elsewhere; warnings always."""
+    """A progress line on a terminal, otherwise a line per log record; warnings always."""
     from tfcseg.training.run import TrainListener
 
     is_live = shown and is_terminal()
@@ -210,7 +83,7 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """A log record as one line."""
+    """Format a log record as one line."""
     if "validation_miou" in record:
         return f"step {record['step']}  validation mIoU {record['validation_miou']:.2f} (best {record['best']:.2f})"
     minutes, seconds = divmod(record["eta_s"], 60)
@@ -224,9 +97,9 @@ def describe(record: dict[str, Any]) -> str:
 
 def _print_left_out(defects: Sequence[str]) -> None:
     for defect in defects[:5]:
-        print_warning(f"left out: {defect}")
+        print_warning(f"skipped: {defect}")
     if len(defects) > 5:
-        print_warning(f"left out: {len(defects) - 5} more")
+        print_warning(f"skipped: {len(defects) - 5} more")
 
 
 def _print_summary(result: TrainResult) -> None:

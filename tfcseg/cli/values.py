@@ -1,6 +1,6 @@
-"""What people type after an option: times, lists and names, in every form that is customary.
+"""Parse what users type after an option: times, lists and names in all common forms.
 
-Functions here are callbacks and parsers of options: what they raise names the option.
+These functions are option callbacks and parsers; typer adds the option's name to their errors.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def seconds(text: str) -> float:
     match = next((match for form in _FORMS if (match := form.fullmatch(typed))), None)
     parts = {unit: _number(value) for unit, value in (match.groupdict() if match else {}).items() if value}
     if not parts or (":" in typed and (parts["s"] >= 60 or ("h" in parts and parts["m"] >= 60))):
-        raise typer.BadParameter(f"{text!r} is no time; give seconds (90.5), 1:30.5, 0:01:30.5 or 1m30.5s")
+        raise typer.BadParameter(f"{text!r} is not a time; give seconds (90.5), 1:30.5, 0:01:30.5 or 1m30.5s")
     return float(sum(_UNIT_S[unit] * value for unit, value in parts.items()))
 
 
 def frame_rate(text: str) -> Fraction:
-    """Frames per second such as ``25``, ``29.97`` or ``30000/1001``; from one in 1000 s to 1000 in one."""
+    """Frames per second such as ``25``, ``29.97`` or ``30000/1001``, from 1/1000 to 1000."""
     parts = re.fullmatch(rf"({_NUMBER})(?:/({_NUMBER}))?", text.strip())
     per_second, divisor = map(_number, parts.groups("1")) if parts else (Fraction(0), Fraction(1))
     rate: Fraction = per_second / divisor if divisor else divisor
     if not Fraction(1, 1000) <= rate <= 1000:
-        raise typer.BadParameter(f"{text!r} is no frame rate; give one such as 25, 29.97 or 30000/1001")
+        raise typer.BadParameter(f"{text!r} is not a frame rate; give one such as 25, 29.97 or 30000/1001")
     return rate.limit_denominator(100_000)
 
 
@@ -50,27 +50,27 @@ def _number(text: str) -> Fraction:
 
 
 def split_list(values: Sequence[str] | None) -> list[str]:
-    """Words of an option that takes a list with commas and may be repeated; empty if it was not given."""
+    """Words of a comma-separated option that may be repeated; empty if it was not given."""
     words = [word.strip() for value in values or () for word in value.split(",")]
     if values and not any(words):
-        raise typer.BadParameter("nothing is named; leave the option out for its default")
+        raise typer.BadParameter("the list is empty; leave the option out for its default")
     return [word for word in words if word]
 
 
 def list_of(what: str, known: Callable[[], Sequence[str]]) -> Callable[[Sequence[str] | None], list[str]]:
-    """Make a ``callback`` for lists of ``known`` names: UsageError with the closest ones for any other word."""
+    """Make a ``callback`` for lists of ``known`` names; other words raise UsageError with the closest names."""
     return lambda values: [known_name(what, word, known()) for word in split_list(values)]
 
 
 def whole_numbers(values: Sequence[str] | None) -> list[int]:
-    """Whole numbers of a list with commas, for an option's ``callback``."""
+    """Parse a comma-separated list of whole numbers, for an option's ``callback``."""
     words = split_list(values)
     for word in words:
         if not re.fullmatch(r"-?\d{1,18}", word):
-            raise typer.BadParameter(f"{word!r} is no whole number; give a list such as 2,4,8")
+            raise typer.BadParameter(f"{word!r} is not a whole number; give a list such as 2,4,8")
     return [int(word) for word in words]
 
 
 def one_of(what: str, known: Sequence[str]) -> Callable[[str | None], str | None]:
-    """Make a ``callback`` for one of the ``known`` names: UsageError with the closest ones for any other word."""
+    """Make a ``callback`` for one of the ``known`` names; other words raise UsageError with the closest names."""
     return lambda value: None if value is None else known_name(what, value, known)

@@ -28,13 +28,12 @@ from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.predictions import PredictionFolder, PredictionSource
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
+from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.files import claimed_files
 from tfcseg.inference.engine import network_size
-from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.frames import Image
 from tfcseg.media.images import read_image
-from tfcseg.metrics.scores import VcProtocol
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
@@ -43,18 +42,6 @@ _SAMPLES = 3
 
 OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with what is being done, how many videos of it are done, and of how many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Which videos of a VSPW folder are scored and how, as for ``evaluate``."""
-
-    split: str = "val"
-    protocol: VcProtocol = "vspw"
-    label_map: str | Path | None = None
-    """File of names to names; None takes the built-in one."""
-    limit: int | None = None
-    skip_bad: bool = False
 
 
 def compare_dataset(
@@ -85,7 +72,15 @@ def compare_dataset(
         loaded = open_model(model, device)
         wanted = plan.without_doubles(loaded)
         gallery = Gallery(dataset, dataset.videos[: scope.limit])
-        job = _DatasetComparison(dataset, folder, wanted, scope, loaded, gallery, on_progress)
+        job = _DatasetComparison(
+            dataset=dataset,
+            folder=folder,
+            plan=wanted,
+            scope=scope,
+            model=loaded,
+            gallery=gallery,
+            on_progress=on_progress,
+        )
         runs = wanted.runs(loaded)
         clear()
         result = job.result(baseline, runs)
@@ -164,18 +159,7 @@ class _DatasetComparison:
 
     def _evaluate_run(self, each: Run) -> Evaluation:
         predictions = ModelPredictions(self.model, each.options)
-        label_map = None
-        if self.scope.label_map is not None:
-            label_map = read_label_map(self.scope.label_map, self.model.labels, self.dataset.labels)
-        return self._evaluate(
-            each.folder,
-            predictions,
-            provenance=predictions.provenance(self.scope.label_map),
-            mode=each.options.mode,
-            model_labels=self.model.labels,
-            label_map=label_map,
-            model_s=lambda: predictions.model_s,
-        )
+        return self._evaluate(each.folder, **predictions.scored_on(self.dataset, self.scope.label_map))
 
     def _evaluate(self, name: str, predict: PredictionSource, **options: Any) -> Evaluation:
         """Score one run, and write its files."""
@@ -186,10 +170,7 @@ class _DatasetComparison:
         evaluation = evaluate(
             self.dataset.root,
             predict,
-            split=self.scope.split,
-            protocol=self.scope.protocol,
-            limit=self.scope.limit,
-            skip_bad=self.scope.skip_bad,
+            self.scope,
             measure_flow_consistency=self.plan.flow_consistency,
             on_frame=self.gallery.watch(name),
             on_video=lambda score: self.on_progress(stage, next(done), total),

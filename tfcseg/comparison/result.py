@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from tfcseg.media.source import Given, Source
 from tfcseg.report import ModelFacts, json_object, to_json, write_json
 
 SCHEMA = 1
@@ -95,10 +96,9 @@ class Comparison:
     warnings: tuple[str, ...] = ()
 
 
-def default_output(source: str | Path) -> Path:
+def default_output(source: Given) -> Path:
     """``<name>_compare`` in the current folder."""
-    path = Path(source).resolve()
-    return Path(f"{path.name if path.is_dir() else path.stem}_compare")
+    return Path(f"{Source.of(source).title}_compare")
 
 
 def ratios(candidate: Numbers, reference: Numbers) -> dict[str, float]:

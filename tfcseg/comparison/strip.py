@@ -15,6 +15,7 @@ from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment, segment_with
 from tfcseg.media.frames import FrameSource, Image
 from tfcseg.media.reader import open_frames
+from tfcseg.media.source import Given, Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
@@ -26,14 +27,13 @@ OnFrame = Callable[[int, int], None]
 """Called with the number of frames that were computed, and of those that have to be."""
 
 
-def default_strip(source: str | Path) -> Path:
+def default_strip(source: Given) -> Path:
     """``<stem>_strip.png`` in the current folder; ``stdin_strip.png`` for a stream."""
-    stem = "stdin" if str(source) == "-" else Path(source).resolve().stem
-    return Path(f"{stem}_strip.png")
+    return Path(f"{Source.of(source).title}_strip.png")
 
 
 def make_strip(
-    source: str | Path,
+    source: Given,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     *,
@@ -41,6 +41,7 @@ def make_strip(
     start_s: float | None = None,
     device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
+    allow_network: bool = False,
     on_frame: OnFrame = lambda done, total: None,
     inference: InferenceOptions | None = None,
 ) -> Path:
@@ -50,11 +51,12 @@ def make_strip(
     the frames is computed, so that intervals are those of a run. Failures raise a TfcsegError with one line.
     """
     wanted = _checked_frames(frames)
+    source = Source.of(source, allow_network=allow_network)
     path = Path(output) if output is not None else default_strip(source)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(f"{str(path)!r} is no picture; give a file that ends in .png or .jpg")
-    with claimed_files(path.parent, [path.name], inputs=[source], overwrite=overwrite):
+    with claimed_files(path.parent, [path.name], inputs=source.places, overwrite=overwrite):
         loaded = open_model(model, device)
         options = checked_options(loaded, inference)
         with open_frames(source, start_s=start_s) as read:

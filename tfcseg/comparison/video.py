@@ -26,12 +26,12 @@ from tfcseg.comparison.result import (
     write_comparison,
 )
 from tfcseg.comparison.trade_off import PLOT_NAMES, draw_trade_off, require_matplotlib
-from tfcseg.errors import UsageError
 from tfcseg.files import claimed_files
 from tfcseg.inference.engine import network_size
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.media.reader import open_frames
+from tfcseg.media.source import Given, Source
 from tfcseg.report import Report
 from tfcseg.runs.outputs import OutputDir, claimed_output
 from tfcseg.runs.pipeline import prefetch_frames, run
@@ -48,7 +48,7 @@ OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 
 
 def compare_video(
-    source: str | Path,
+    source: Given,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     plan: Plan | None = None,
@@ -57,6 +57,7 @@ def compare_video(
     end_s: float | None = None,
     device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
+    allow_network: bool = False,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Comparison:
     """Run the modes of ``plan`` on a video or a folder of frames, one after the other, and compare what they give.
@@ -67,12 +68,13 @@ def compare_video(
     one line.
     """
     plan = plan or Plan()
-    if str(source) == "-":
-        raise UsageError("a stream can be read once only, but every mode reads the video; save it to a file first")
+    source = Source.of(source, allow_network=allow_network)
+    source.check()
+    source.check_readable_again("every mode reads the video")
     if plan.intervals:
         require_matplotlib()
     folder = Path(output) if output is not None else default_output(source)
-    inputs = [source] if plan.baseline is None else [source, plan.baseline]
+    inputs = [*source.places, *([] if plan.baseline is None else [Path(plan.baseline)])]
     with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
         with _claimed_runs(folder, plan, inputs, overwrite=overwrite):
             loaded = open_model(model, device)
@@ -95,7 +97,7 @@ def compare_video(
 class _Clip:
     """The part of a video that is compared; it is read once for every run, and a few times more."""
 
-    source: str | Path
+    source: Source
     start_s: float | None
     end_s: float | None
     on_progress: OnProgress
@@ -219,7 +221,7 @@ class _VideoComparison:
 
     def _title(self, report: Report) -> str:
         device, precision = report.options.device, report.options.precision
-        return f"{report.model.name} on {Path(report.input.path).name} · {device} · {precision}"
+        return f"{report.model.name} on {self.clip.source.title} · {device} · {precision}"
 
     def _outputs(self, *, has_pictures: bool) -> dict[str, str]:
         outputs = {each.folder: each.folder for each in self.runs} | {"side_by_side": SIDE_BY_SIDE}
@@ -249,7 +251,7 @@ def _percent(share: float | None) -> float | None:
 
 
 @contextmanager
-def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[str | Path], *, overwrite: bool) -> Iterator[None]:
+def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite: bool) -> Iterator[None]:
     """Refuse folders of runs that hold anything; if the block fails, those that were made here go again.
 
     With ``overwrite`` existing runs are removed after the block, also those of an earlier plan.

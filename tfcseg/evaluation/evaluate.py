@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -13,10 +13,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError, TfcsegError, UsageError
+from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.predictions import PredictionSource
 from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, percent
+from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
 from tfcseg.evaluation.shards import Shard
 from tfcseg.evaluation.stability import flow_name
@@ -28,7 +29,6 @@ from tfcseg.metrics.scores import (
     ConfusionMatrix,
     Counts,
     Mean,
-    VcProtocol,
     WindowScores,
     class_iou,
     mean_iou,
@@ -36,6 +36,7 @@ from tfcseg.metrics.scores import (
     pixel_accuracy,
     weighted_iou,
 )
+from tfcseg.options import check
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +46,11 @@ OnVideo: TypeAlias = Callable[[VideoScore], None]
 def evaluate(
     root: str | Path,
     predict: PredictionSource,
+    scope: Scope = Scope(),
     *,
-    split: str = "val",
-    protocol: VcProtocol = "vspw",
     mode: str = "predictions",
     model_labels: LabelSet | None = None,
     label_map: LabelMap | None = None,
-    limit: int | None = None,
-    skip_bad: bool = False,
     measure_flow_consistency: bool = False,
     model_s: Callable[[], float] | None = None,
     shard: Shard | None = None,
@@ -68,13 +66,11 @@ def evaluate(
     Args:
         root: Folder in VSPW's layout.
         predict: Source of label maps, asked video by video and frame by frame.
-        split: List of videos, ``<split>.txt``.
-        protocol: How video consistency is counted (see ``VideoConsistency``).
+        scope: Which videos are scored, and how.
         mode: Kept in the result: how the predictions were made.
         model_labels: Classes of the predictions; None if they are already classes of the data set.
-        label_map: Names of ``model_labels`` to names of the data set; None takes the built-in one.
-        limit: Score the first videos only.
-        skip_bad: Leave damaged frames and stray mask values out, and list them, instead of stopping at the first.
+        label_map: Names of ``model_labels`` to names of the data set; None takes the built-in one. The file of
+            ``scope`` is not read.
         measure_flow_consistency: Also follow labels along optical flow, which costs more than the rest.
         model_s: Seconds that ``predict`` has spent in its network so far, for ``Speed``.
         shard: Share of this process; every process returns the same result, equal to that of a single one.
@@ -83,19 +79,19 @@ def evaluate(
         on_video: Called with every score of this process (to show progress).
 
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"a limit of {limit} videos leaves none to score")
+    check(scope)
     shard = shard or Shard()
-    dataset = open_vspw(root, split)
+    dataset = open_vspw(root, scope.split)
     table = prediction_table(dataset.labels, model_labels, label_map)
-    scoring = Scoring(len(dataset.labels), table, protocol, skip_bad, measure_flow_consistency, on_frame)
-    videos = dataset.videos[:limit]
+    scoring = Scoring(dataset, table, scope, measure_flow_consistency, on_frame)
+    videos = dataset.videos[: scope.limit]
     logger.info(
         "%d of the %d videos of split %s, VC by protocol %s, shared by %d processes",
-        *(len(videos), len(dataset.videos), split, protocol, shard.count),
-        extra={"split": split, "protocol": protocol, "processes": shard.count},
+        *(len(videos), len(dataset.videos), scope.split, scope.protocol, shard.count),
+        extra={"split": scope.split, "protocol": scope.protocol, "processes": shard.count},
     )
-    part = _score_share(dataset, videos, predict, scoring, shard, model_s or (lambda: 0.0), on_video)
+    mine = {position: videos[position] for position in range(shard.rank, len(videos), shard.count)}
+    part = _score_share(mine, predict, scoring, model_s or (lambda: 0.0), on_video)
     parts: list[_Part] = shard.gather(part)
     failures = [part.failure for part in parts if part.failure is not None]
     if failures:
@@ -103,7 +99,7 @@ def evaluate(
     scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
     counts = np.sum([part.counts for part in parts], axis=0)
     speed = _speed(parts, sum(score.frames for score in scores), has_model=model_s is not None)
-    return _summarise(dataset, scoring, counts, scores, mode, speed, provenance or Provenance())
+    return _summarise(scoring, counts, scores, mode=mode, speed=speed, provenance=provenance or Provenance())
 
 
 @dataclass(slots=True)
@@ -118,20 +114,21 @@ class _Part:
 
 
 def _score_share(
-    dataset: VspwDataset,
-    videos: Sequence[str],
+    videos: Mapping[int, str],
     predict: PredictionSource,
     scoring: Scoring,
-    shard: Shard,
     model_s: Callable[[], float],
     on_video: OnVideo | None,
 ) -> _Part:
-    """Score this process's videos. A failure is kept for all processes to raise, so that none waits for the others."""
+    """Score this process's videos, by their position in the list.
+
+    A failure is kept for all processes to raise, so that none waits for the others.
+    """
     part = _Part(ConfusionMatrix(scoring.num_classes).counts)
     started_s, model_started_s = time.perf_counter(), model_s()
-    for position in range(shard.rank, len(videos), shard.count):
+    for position, name in videos.items():
         try:
-            score, counts = VideoScorer(dataset.read_video(videos[position]), scoring).run(predict)
+            score, counts = VideoScorer(scoring.dataset.read_video(name), scoring).run(predict)
         except TfcsegError as error:
             part.failure = (position, error)
             break
@@ -151,15 +148,16 @@ def _speed(parts: Sequence[_Part], frames: int, *, has_model: bool) -> Speed:
 
 
 def _summarise(
-    dataset: VspwDataset,
     scoring: Scoring,
     counts: Counts,
     scores: Sequence[VideoScore],
+    *,
     mode: str,
     speed: Speed,
     provenance: Provenance,
 ) -> Evaluation:
     """Pool the counts (K, K + 1) and the scores of all videos, in the order of the list."""
+    dataset = scoring.dataset
     skipped = tuple(itertools.chain(*(score.skipped for score in scores)))
     frames = sum(score.frames for score in scores)
     if not frames:
@@ -192,7 +190,7 @@ def _summarise(
         classes=classes,
         per_video=tuple(scores),
         confusion=tuple(tuple(row) for row in counts.tolist()),
-        protocol=scoring.protocol,
+        protocol=scoring.scope.protocol,
         mode=mode,
         dataset=dataset.root.resolve().name,
         labels=dataset.labels,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from PIL import Image, UnidentifiedImageError
 from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.evaluation.predictions import Prediction
 from tfcseg.evaluation.provenance import Provenance
-from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
+from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
+from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report import model_facts
@@ -40,6 +41,18 @@ class ModelPredictions:
             self._network.workers = 1
         self._interval = options.keyframe_interval
         self.model_s = 0.0
+
+    def scored_on(self, dataset: VspwDataset, label_map: str | Path | None) -> dict[str, Any]:
+        """Keyword arguments of `evaluate`; ``label_map`` is the file that translates labels, None the built-in one."""
+        labels = self._model.labels
+        return {
+            "predict": self,
+            "mode": self._options.mode,
+            "model_labels": labels,
+            "label_map": None if label_map is None else read_label_map(label_map, labels, dataset.labels),
+            "model_s": lambda: self.model_s,
+            "provenance": self.provenance(label_map),
+        }
 
     def provenance(self, label_map: str | Path | None) -> Provenance:
         """What makes the predictions; ``label_map`` is the file that translates them, None the built-in one."""

@@ -17,7 +17,7 @@ from tfcseg.evaluation.page import write_page
 from tfcseg.evaluation.provenance import Provenance
 from tfcseg.files import replace_atomically
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.metrics.scores import Mean, VcProtocol, WindowScores
+from tfcseg.metrics.scores import Mean, WindowScores
 
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
 
@@ -118,7 +118,7 @@ class Evaluation:
     per_video: tuple[VideoScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     """(K, K + 1) pixels by class of the ground truth and predicted class, the last column being none."""
-    protocol: VcProtocol
+    protocol: str
     mode: str
     dataset: str
     """Name of its folder."""

@@ -15,8 +15,9 @@ from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.frame_pictures import WorstFrames
 from tfcseg.evaluation.predictions import Prediction, PredictionSource
 from tfcseg.evaluation.result import Skip, SkipKind, VideoScore, percent
+from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.stability import StabilityScores
-from tfcseg.evaluation.vspw import VspwFrame, VspwVideo, read_target
+from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, read_target
 from tfcseg.labels.label_maps import LabelMap, built_in_label_map
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, name_table
 from tfcseg.metrics.scores import (
@@ -24,7 +25,6 @@ from tfcseg.metrics.scores import (
     ConfusionMatrix,
     Counts,
     Labels,
-    VcProtocol,
     VideoConsistency,
     mean_iou,
     only_targets,
@@ -46,12 +46,16 @@ _DAMAGE: tuple[SkipKind, ...] = ("bad frame", "stray values")
 class Scoring:
     """How videos are scored; the same for all of them."""
 
-    num_classes: int
+    dataset: VspwDataset
     table: Labels  # (256,) predicted value -> class of the data set
-    protocol: VcProtocol
-    skip_bad: bool
+    scope: Scope
     measure_flow_consistency: bool
     on_frame: OnFrame | None
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the data set."""
+        return len(self.dataset.labels)
 
     def is_predictable(self) -> NDArray[np.bool_]:
         """(K,) which classes of the data set a prediction can name."""
@@ -97,7 +101,7 @@ class VideoScorer:
         """Score the whole video; its (K, K + 1) counts come along to be added up."""
         scoring = self.scoring
         confusion = ConfusionMatrix(scoring.num_classes)
-        consistency = VideoConsistency(VC_WINDOWS, scoring.protocol)
+        consistency = VideoConsistency(VC_WINDOWS, scoring.scope.protocol)
         stability = StabilityScores()
         worst = WorstFrames(self.video.name, scoring.is_predictable())
         frames = 0
@@ -204,13 +208,13 @@ class VideoScorer:
             stability.restart()
 
     def _note_short(self, frames: int) -> None:
-        usable = frames - 1 if self.scoring.protocol == "vspw" else frames
+        usable = frames - 1 if self.scoring.scope.protocol == "vspw" else frames
         for n in VC_WINDOWS:
             if frames > 0 and usable < n:
                 self._note("too short", None, f"{frames} frames give no window of {n}")
 
     def _note(self, kind: SkipKind, frame: VspwFrame | None, reason: str) -> None:
         """List what is left out; damage stops the evaluation unless it may be skipped."""
-        if kind in _DAMAGE and not self.scoring.skip_bad:
+        if kind in _DAMAGE and not self.scoring.scope.skip_bad:
             raise DataError(f"{reason}; --skip-bad leaves it out and counts it")
         self.skipped.append(Skip(kind, self.video.name, frame.stem if frame else None, reason))

@@ -22,6 +22,7 @@ from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, Image
+from tfcseg.media.source import Given, Source
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
@@ -65,7 +66,7 @@ class SegmentedFrames(Iterator[SegmentedFrame]):
 
 
 def segment(
-    frames: str | Path | Image | Iterable[Frame | Image],
+    frames: Given | Image | Iterable[Frame | Image],
     model: str | Path | LoadedModel = "default",
     *,
     start_s: float | None = None,
@@ -89,29 +90,25 @@ def segment(
     with in_python_words():
         loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
         chosen = checked_options(loaded, **inference)
-    if isinstance(frames, str | Path):
-        return SegmentedFrames(_segment_file(frames, loaded, chosen, (start_s, end_s), allow_network=allow_network))
+    if isinstance(frames, str | Path | int | Source):
+        source = Source.of(frames, allow_network=allow_network)
+        return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s)))
     if start_s is not None or end_s is not None:
         raise UsageError("start_s and end_s take a part of a file; of frames, give those that are wanted")
     single = isinstance(frames, np.ndarray) and frames.ndim == 3
     return SegmentedFrames(segment_with([frames] if single else frames, loaded, chosen))  # type: ignore[list-item]
 
 
-def _segment_file(
-    path: str | Path,
-    model: LoadedModel,
-    options: InferenceOptions,
-    range_s: tuple[float | None, float | None],
-    *,
-    allow_network: bool,
+def _segment_source(
+    source: Source, model: LoadedModel, options: InferenceOptions, range_s: tuple[float | None, float | None]
 ) -> Generator[SegmentedFrame, None, None]:
     from tfcseg.media.prefetch import most_waiting, prefetch
     from tfcseg.media.reader import open_frames
 
     start_s, end_s = range_s
-    with open_frames(path, start_s=start_s, end_s=end_s, allow_network=allow_network) as source:
-        ahead = 1 if options.latency == "low" else most_waiting(source.info.height, source.info.width)
-        with closing(prefetch(source, ahead, source.stop)) as frames:  # type: ignore[type-var]  # a generator
+    with open_frames(source, start_s=start_s, end_s=end_s) as read:
+        ahead = 1 if options.latency == "low" else most_waiting(read.info.height, read.info.width)
+        with closing(prefetch(read, ahead, read.stop)) as frames:  # type: ignore[type-var]  # a generator
             yield from segment_with(frames, model, options)
 
 

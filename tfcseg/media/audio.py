@@ -11,9 +11,10 @@ from pathlib import Path
 import av
 
 from tfcseg.errors import TfcsegError
-from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments, is_address
+from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments
 from tfcseg.media.frames import select_frames
 from tfcseg.media.probing import SourceStream, probe_address, probe_file
+from tfcseg.media.source import Source
 
 _COPIED_CODECS = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
 """What players expect to find in mp4; ffmpeg would put more there than most of them can play."""
@@ -33,19 +34,18 @@ class AudioTrack:
     """How much later than the first frame it begins."""
 
 
-def cut_audio(source: str, target: Path, *, start_s: float | None, end_s: float | None) -> AudioTrack | str:
+def cut_audio(source: Source, target: Path, *, start_s: float | None, end_s: float | None) -> AudioTrack | str:
     """Write the default audio stream of ``source`` to ``target``, from the first frame at ``start_s`` up to ``end_s``.
 
     An address is read again, from its beginning: whoever was allowed to take frames from there may take the sound.
     Returns a word or reason instead if there is nothing to write: ``none``, or ``dropped: <reason>``.
     """
-    path = Path(source)
-    if path.is_dir():
+    if source.kind == "folder":
         return "none"
-    if source == "-" or (not path.is_file() and not is_address(source)):
+    if not source.is_readable_again:
         return "dropped: a stream can be read only once; save it to a file to keep its sound"
     try:
-        stream = probe_address(source) if is_address(source) else probe_file(path)
+        stream = probe_address(source) if source.kind == "address" else probe_file(source)
         rate = stream.info.frame_rate
         wanted = select_frames(rate, start_s, end_s, first_time_s=stream.first_time_s)
     except TfcsegError as error:
@@ -99,7 +99,7 @@ def _extract(
     before, after = (cut, []) if stream.is_seekable else ([], cut)
     limit = [] if duration_s is None else ["-t", f"{duration_s:.6f}"]
     return _run(
-        *input_arguments(stream.info.path, ["-vn", "-sn", "-dn", *before]),
+        *input_arguments(stream.info.source, ["-vn", "-sn", "-dn", *before]),
         *after,
         *("-map", f"0:{stream.audio_index}", *codec, *exact, *limit, "-f", "mp4", f"file:{target}"),
     )

@@ -54,7 +54,7 @@ def decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is
     filters += [f"scale={_canvas(stream)}{_EXACT_RGB}", f"format={planar}"]
     filters += [f"pad={info.width}:{info.height}:-1:-1"] if stream.is_decodable else []
     return [
-        *input_arguments("-" if is_piped else info.path, options),
+        *input_arguments(None if is_piped else info.source, options),
         *("-map", f"0:{stream.index}", "-vf", ",".join([*filters, "scale", f"format={packed}"])),
         *("-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "pam" if stream.has_alpha else "ppm", "pipe:1"),
     ]

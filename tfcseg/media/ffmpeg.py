@@ -23,7 +23,8 @@ from typing import BinaryIO, cast
 
 import imageio_ffmpeg
 
-from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.errors import TfcsegError
+from tfcseg.media.source import Source
 
 VIDEO_FORMATS = (
     "apng,asf,asf_o,av1,avi,dv,flv,gif,gxf,h261,h263,hevc,h264,ivf,live_flv,m4v,matroska,webm,mjpeg,mov,mpeg,mpegts,"
@@ -39,7 +40,6 @@ NETWORK_PROTOCOLS = "http,https,httpproxy,tcp,tls"
 NETWORK_TIMEOUT_S = 30.0
 """A server that says nothing for so long is given up."""
 
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PIPE_BYTES = 1 << 20
 logger = logging.getLogger(__name__)
 _SOURCE_TAG = re.compile(r"^(\[[^\]]*\] )+")
@@ -72,30 +72,15 @@ def has_decoder(name: str) -> bool:
     return re.search(rf"\s{re.escape(name)}\s", listing.stdout.decode(errors="replace")) is not None
 
 
-def is_address(source: str | Path) -> bool:
-    """Whether ``source`` is an address such as ``https://…``; a file that happens to have such a name is none."""
-    return isinstance(source, str) and _ADDRESS.match(source) is not None and not os.path.lexists(source)
-
-
-def check_address(source: str | Path, *, allow_network: bool) -> None:
-    """UsageError if ``source`` is an address that may not, or cannot, be opened."""
-    if not is_address(source):
-        return
-    if str(source).partition("://")[0].lower() not in ("http", "https"):
-        raise UsageError(f"{source}: of all addresses only http:// and https:// can be read")
-    if not allow_network:
-        raise UsageError(f"{source}: is on the network, which tfcseg run reads only with --allow-network")
-
-
-def input_arguments(source: str | Path, options: Iterable[str] = ()) -> list[str]:
-    """Arguments that open ``source`` (``-``: stdin) and nothing else; ``options`` apply to this input."""
+def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -> list[str]:
+    """Arguments that open ``source`` (None: its stdin) and nothing else; ``options`` apply to this input."""
     protocols = LOCAL_PROTOCOLS
-    if is_address(source):
+    if isinstance(source, Source) and source.kind == "address":
         protocols = NETWORK_PROTOCOLS
         options = ["-rw_timeout", f"{NETWORK_TIMEOUT_S * 1e6:.0f}", *options]
-        url = str(source)
+        url = source.given
     else:
-        url = "pipe:0" if source == "-" else f"file:{source}"
+        url = "pipe:0" if source is None else f"file:{source.given if isinstance(source, Source) else source}"
     return ["-protocol_whitelist", protocols, "-format_whitelist", f"{VIDEO_FORMATS},mp4", *options, "-i", url]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError, UsageError
+from tfcseg.media.source import Source
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ _ROUNDING_S = 0.001
 class VideoInfo:
     """Facts that are known before the first frame is decoded."""
 
-    path: str
-    """As the user gave it; ``-`` for stdin."""
+    source: Source
     width: int
     """Upright, as the frames come out."""
     height: int
@@ -53,6 +53,11 @@ class VideoInfo:
     warnings: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     """Files of the frames, if each has its own."""
+
+    @property
+    def path(self) -> str:
+        """What the source is called: as the user gave it, ``-`` for stdin."""
+        return self.source.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

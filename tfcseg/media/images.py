@@ -23,13 +23,11 @@ from numpy.typing import NDArray
 from tfcseg.errors import InputError
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, check_size, select_frames
 from tfcseg.media.image_headers import read_header
+from tfcseg.media.source import IMAGE_SUFFIXES, Source
 
 DEFAULT_FRAME_RATE = Fraction(25)
 """Frames per second of a folder of images, which does not say any; ffmpeg assumes the same."""
 
-IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 _NAMES_SHOWN = 5
 _AVIF = (b"ftypavif", b"ftypavis")
 _FIRST_TRANSPOSED, _MIRRORED_ACROSS, _MIRRORED_DOWN = 5, {2, 3, 6, 7}, {3, 4, 7, 8}
@@ -52,15 +50,15 @@ class _Notes(NamedTuple):
     with_more: list[str]
 
 
-def probe_images(directory: Path, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoInfo:
+def probe_images(source: Source, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoInfo:
     """Describe a folder of images; its first readable image gives the size. InputError if there is none."""
-    folder = _list_folder(directory)
-    height, width = _first_readable(directory, folder.images).shape[:2]
-    return _describe_folder(directory, folder, (height, width), frame_rate)
+    folder = _list_folder(source.path)
+    height, width = _first_readable(source.path, folder.images).shape[:2]
+    return _describe_folder(source, folder, (height, width), frame_rate)
 
 
 def open_images(
-    directory: Path,
+    source: Source,
     *,
     frame_rate: Fraction = DEFAULT_FRAME_RATE,
     start_s: float | None = None,
@@ -71,13 +69,13 @@ def open_images(
     The first readable image fixes the size; others are fitted to it, with black bars where the shape differs. For an
     image that cannot be read the one before it stands in. InputError if none can be read.
     """
-    folder = _list_folder(directory)
+    folder = _list_folder(source.path)
     wanted = select_frames(frame_rate, start_s, end_s)
-    stand_in = _first_readable(directory, folder.images)
+    stand_in = _first_readable(source.path, folder.images)
     height, width = stand_in.shape[:2]
-    info = _describe_folder(directory, folder, (height, width), frame_rate)
+    info = _describe_folder(source, folder, (height, width), frame_rate)
     if wanted.first >= len(folder.images):
-        raise InputError(f"{directory}: the images end before the start of the range that was asked for")
+        raise InputError(f"{source.name}: the images end before the start of the range that was asked for")
     stop = None if wanted.length is None else wanted.first + wanted.length
     info = replace(info, names=info.names[wanted.first : stop])
     warnings = list(info.warnings)
@@ -124,10 +122,10 @@ def _first_readable(directory: Path, paths: list[Path]) -> Image:
     raise InputError(f"{directory}: none of its {_count(len(paths), 'image')} can be read")
 
 
-def _describe_folder(directory: Path, folder: _Folder, size: tuple[int, int], frame_rate: Fraction) -> VideoInfo:
+def _describe_folder(source: Source, folder: _Folder, size: tuple[int, int], frame_rate: Fraction) -> VideoInfo:
     skipped = f"{_count(folder.others, 'entry')} of the folder that {'is' if folder.others == 1 else 'are'} no image"
     return VideoInfo(
-        path=str(directory),
+        source=source,
         width=size[1],
         height=size[0],
         frame_rate=frame_rate,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import av
@@ -31,6 +30,7 @@ from tfcseg.media.frame_times import (
     find_rates,
 )
 from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
+from tfcseg.media.source import Source
 from tfcseg.media.timing import read_duration, read_first_time_s, read_start_s
 
 _PICTURE_FORMATS = "bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,webp_pipe"
@@ -103,39 +103,42 @@ class SourceStream:
     audio_start_s: float
 
 
-def probe_file(path: Path) -> SourceStream:
+def probe_file(source: Source) -> SourceStream:
     """Look into a video file; InputError says in one line what was found instead."""
     try:
-        with path.open("rb") as file:
+        with source.path.open("rb") as file:
             head = file.read(4096)
             file.seek(0)
-            return probe_readable(file, str(path), head, is_file=True)
+            return probe_readable(file, source, head, is_file=True)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{path}: cannot be read: {reason}") from None
+        raise InputError(f"{source.name}: cannot be read: {reason}") from None
 
 
-def probe_readable(source: BinaryIO | Readable, name: str, head: bytes, *, is_file: bool = False) -> SourceStream:
+def probe_readable(
+    readable: BinaryIO | Readable, source: Source, head: bytes, *, is_file: bool = False
+) -> SourceStream:
     """Look into an open file, or into a stream that can only be read forwards; ``head`` is how its data begin.
 
     Of a file the times of its frames are looked up, too.
     """
     if not head:
-        raise InputError(f"{name}: not a video: it is empty (0 bytes)")
+        raise InputError(f"{source.name}: not a video: it is empty (0 bytes)")
     try:
         # Not "options": those go to each stream as well, and crash on streams that appear late, as in FLV.
-        container = av.open(source, "r", container_options=_limits(LOCAL_PROTOCOLS), metadata_errors="replace")
+        container = av.open(readable, "r", container_options=_limits(LOCAL_PROTOCOLS), metadata_errors="replace")
     except av.FFmpegError:
-        raise InputError(f"{name}: not a video: it is {describe_content(head)}") from None
+        raise InputError(f"{source.name}: not a video: it is {describe_content(head)}") from None
     with container:
-        return _describe_container(container, name, is_file=is_file)
+        return _describe_container(container, source, is_file=is_file)
 
 
-def probe_address(url: str) -> SourceStream:
+def probe_address(source: Source) -> SourceStream:
     """Look into a video on a server, which nothing but that server is asked for."""
+    url = source.name
     try:
         container = av.open(
-            url,
+            source.given,
             "r",
             container_options=_limits(NETWORK_PROTOCOLS),
             metadata_errors="replace",
@@ -148,7 +151,7 @@ def probe_address(url: str) -> SourceStream:
     except av.FFmpegError as error:
         raise InputError(f"{url}: cannot be read: {error.strerror}") from None
     with container:
-        stream = _describe_container(container, url, is_file=False)
+        stream = _describe_container(container, source, is_file=False)
     # Not every server can skip to a place in a file: the beginning is read and thrown away instead.
     return replace(require_beginning(stream), is_seekable=False)
 
@@ -161,14 +164,15 @@ def require_beginning(stream: SourceStream) -> SourceStream:
     return stream
 
 
-def _describe_container(container: InputContainer, name: str, *, is_file: bool) -> SourceStream:
+def _describe_container(container: InputContainer, source: Source, *, is_file: bool) -> SourceStream:
+    name = source.name
     _refuse_picture(container, name)
     stream = _first_video_stream(container, name)
     check_size(name, stream.width, stream.height)
     packets = Packets(container, stream)
     frame = _decode_first_frame(packets, stream)
     times = packets.look_up_times(read_first_time_s(stream, frame)) if is_file else NO_TIMES
-    return _describe_stream(container, stream, frame, times, name)
+    return _describe_stream(container, stream, frame, times, source)
 
 
 def _limits(protocols: str) -> dict[str, str]:
@@ -250,7 +254,7 @@ def _decode_first_frame(packets: Packets, stream: VideoStream) -> VideoFrame | N
 
 
 def _describe_stream(
-    container: InputContainer, stream: VideoStream, frame: VideoFrame | None, times: FrameTimes, name: str
+    container: InputContainer, stream: VideoStream, frame: VideoFrame | None, times: FrameTimes, source: Source
 ) -> SourceStream:
     formats = set(container.format.name.split(","))
     rotation = frame.rotation % 360 if frame is not None else 0
@@ -267,7 +271,7 @@ def _describe_stream(
     has_alpha, decoder = _find_alpha(stream, frame)
     audio = _heard_audio(container)
     info = VideoInfo(
-        path=name,
+        source=source,
         width=width,
         height=height,
         frame_rate=rates.rate,

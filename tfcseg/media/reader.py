@@ -8,18 +8,17 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import stat
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 from tfcseg.errors import InputError
 from tfcseg.media.decoding import Pictures, decode_arguments, longest_gap
-from tfcseg.media.ffmpeg import FfmpegProcess, check_address, is_address
+from tfcseg.media.ffmpeg import FfmpegProcess
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
-from tfcseg.media.images import DEFAULT_FRAME_RATE, IMAGE_SUFFIXES, open_images, probe_images
+from tfcseg.media.images import DEFAULT_FRAME_RATE, open_images, probe_images
 from tfcseg.media.probing import SourceStream, probe_address, probe_file
+from tfcseg.media.source import Given, Source
 from tfcseg.media.streams import StreamFeed, probe_stream
 from tfcseg.media.timing import Pace
 from tfcseg.media.writer import VideoWriter
@@ -39,22 +38,18 @@ __all__ = [
 _ROUNDING_S = 0.001
 
 
-def probe(path: str | Path, *, allow_network: bool = False) -> VideoInfo:
+def probe(source: Given, *, allow_network: bool = False) -> VideoInfo:
     """Describe a video file or a folder of images without decoding it; InputError with one line if nothing."""
-    if is_address(path):
-        check_address(path, allow_network=allow_network)
-        return probe_address(str(path)).info
-    if str(path) == "-" or _is_stream(Path(path)):
-        raise InputError(f"{path}: a stream can be read only once; open it instead of probing it")
-    path = Path(path)
-    if path.is_dir():
-        return probe_images(path)
-    stream = _probe_video(path)
-    return probe_images(path) if stream is None else stream.info
+    source = Source.of(source, allow_network=allow_network)
+    source.check()
+    if not source.is_readable_again:
+        raise InputError(f"{source.name}: a stream can be read only once; open it instead of probing it")
+    stream = _probe_again(source)
+    return probe_images(source) if stream is None else stream.info
 
 
 def open_frames(
-    source: str | Path,
+    source: Given,
     *,
     start_s: float | None = None,
     end_s: float | None = None,
@@ -67,26 +62,22 @@ def open_frames(
     ``frame_rate`` is that of images; videos bring their own. ``allow_network`` also reads a video at
     an http or https address. Raises InputError if no frame can be had, UsageError for an address without permission.
     """
-    if is_address(source):
-        check_address(source, allow_network=allow_network)
-        return _open_stream(probe_address(str(source)), None, start_s, end_s)
-    path = Path(source)
-    if str(source) == "-" or _is_stream(path):
+    source = Source.of(source, allow_network=allow_network)
+    source.check()
+    if not source.is_readable_again:
         with contextlib.ExitStack() as on_failure:
             feed = on_failure.enter_context(contextlib.closing(StreamFeed(source)))
             frames = _open_stream(probe_stream(feed), feed, start_s, end_s)
             on_failure.pop_all()
         return frames
-    if path.is_dir():
-        return open_images(path, frame_rate=frame_rate, start_s=start_s, end_s=end_s)
-    stream = _probe_video(path)
+    stream = _probe_again(source)
     if stream is None:
-        return open_images(path, frame_rate=frame_rate, start_s=start_s, end_s=end_s)
+        return open_images(source, frame_rate=frame_rate, start_s=start_s, end_s=end_s)
     return _open_stream(stream, None, start_s, end_s)
 
 
 def read_frames(
-    source: str | Path,
+    source: Given,
     *,
     start_s: float | None = None,
     end_s: float | None = None,
@@ -100,27 +91,18 @@ def read_frames(
         yield from frames
 
 
-def is_images(source: str | Path) -> bool:
-    """Whether ``source`` is a folder or is called like a picture, and so has no frame rate of its own."""
-    return Path(source).is_dir() or Path(source).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _probe_video(path: Path) -> SourceStream | None:
-    """Look into a file; None for a picture, which may be called a picture only: others are no video. InputError."""
+def _probe_again(source: Source) -> SourceStream | None:
+    """Look into what can be read again; None for images. A picture must be called one: others are no video."""
+    if source.kind == "address":
+        return probe_address(source)
+    if source.kind == "folder":
+        return None
     try:
-        return probe_file(path)
+        return probe_file(source)
     except InputError:
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        if source.is_images and source.path.is_file():
             return None
         raise
-
-
-def _is_stream(path: Path) -> bool:
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
 def _open_stream(

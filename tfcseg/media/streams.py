@@ -7,12 +7,12 @@ import os
 import select
 import sys
 import threading
-from pathlib import Path
 from typing import BinaryIO
 
 from tfcseg.errors import InputError
 from tfcseg.media.ffmpeg import FfmpegProcess
 from tfcseg.media.probing import SourceStream, probe_readable, require_beginning
+from tfcseg.media.source import Source
 
 _HEAD_BYTES = 4096
 _CHUNK_BYTES = 1 << 16
@@ -23,9 +23,9 @@ _STOP_CHECK_S = 0.2
 class StreamFeed:
     """Bytes of ``-`` (stdin) or of a named pipe. What probing reads is kept, and replayed to the decoder."""
 
-    def __init__(self, source: str | Path) -> None:
-        self.name = str(source)
-        self._pipe = _open_pipe(self.name)
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._pipe = _open_pipe(source.given)
         self._kept = bytearray()
         self._position = 0
         self._stopped = threading.Event()
@@ -92,4 +92,4 @@ def _open_pipe(name: str) -> BinaryIO:
 
 def probe_stream(feed: StreamFeed) -> SourceStream:
     """Look into a stream without losing a byte of it; InputError if no video begins there."""
-    return require_beginning(probe_readable(feed, feed.name, feed.head()))
+    return require_beginning(probe_readable(feed, feed.source, feed.head()))

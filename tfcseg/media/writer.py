@@ -20,6 +20,7 @@ from tfcseg.files import sync
 from tfcseg.media.audio import add_audio, cut_audio
 from tfcseg.media.ffmpeg import FfmpegProcess
 from tfcseg.media.frames import Image
+from tfcseg.media.source import Given, Source
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ _ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", 
 class Sound(NamedTuple):
     """The source of a video's sound, and which part of it is wanted."""
 
-    source: str
+    source: Source
     start_s: float | None
     end_s: float | None
 
@@ -57,7 +58,7 @@ class VideoWriter:
         size: tuple[int, int],
         frame_rate: Fraction,
         pixel_aspect: Fraction = Fraction(1),
-        audio_from: str | Path | None = None,
+        audio_from: Given | None = None,
         start_s: float | None = None,
         end_s: float | None = None,
         named: Path | None = None,
@@ -68,7 +69,7 @@ class VideoWriter:
         self.frames_written = 0
         self.audio = "none"
         """After ``close``: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``."""
-        self._sound = None if audio_from is None else Sound(str(audio_from), start_s, end_s)
+        self._sound = None if audio_from is None else Sound(Source.of(audio_from), start_s, end_s)
         self._video = _scratch(self.path, "video")
         self._check_target()
         self._encoder: FfmpegProcess | None = FfmpegProcess(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,7 @@ from tfcseg.labels.label_sets import NO_CLASS
 Labels: TypeAlias = NDArray[np.uint8]
 Counts: TypeAlias = NDArray[np.int64]
 
-VcProtocol = Literal["vspw", "strict"]
-VC_PROTOCOLS: tuple[VcProtocol, ...] = get_args(VcProtocol)
+VC_PROTOCOLS = ("vspw", "strict")
 VC_WINDOWS = (8, 16)
 """Window lengths n that the field reports."""
 
@@ -213,7 +212,7 @@ class VideoConsistency:
     the window of n frames that ends now is constant there if that run has n frames or more.
     """
 
-    def __init__(self, windows: Sequence[int] = VC_WINDOWS, protocol: VcProtocol = "vspw") -> None:
+    def __init__(self, windows: Sequence[int] = VC_WINDOWS, protocol: str = "vspw") -> None:
         if not windows or not all(2 <= n <= NO_CLASS for n in windows):
             raise UsageError(f"VC windows must have 2 to {NO_CLASS} frames, not {list(windows)}")
         if protocol not in VC_PROTOCOLS:

@@ -54,23 +54,30 @@ class InferenceOptions:
     mode: Annotated[
         str,
         Option(
-            "[bold]tfc[/], [bold]blend[/] (the full network on every frame, steadied), [bold]reuse[/] (keyframe reuse "
-            "alone) or [bold]image[/] (every frame by itself).",
+            "tfc: the method. image: every frame on its own. reuse: keyframe features reused unchanged. blend: the "
+            "full network on every frame, then smoothed in time.",
             choices=MODES,
         ),
     ] = "tfc"
     keyframe_interval: Annotated[
-        int, Option("Every n-th frame is a keyframe.", low=1, high=1000, value_of_paper=KEYFRAME_INTERVAL)
+        int, Option("Frames from one keyframe to the next.", low=1, high=1000, value_of_paper=KEYFRAME_INTERVAL)
     ] = THE_MODELS
     threshold: Annotated[
         float,
-        Option("Points less similar than this are updated.", low=0, high=1, value_of_paper=SIMILARITY_THRESHOLD),
+        Option(
+            "Update points whose similarity to the keyframe is below this.",
+            low=0,
+            high=1,
+            value_of_paper=SIMILARITY_THRESHOLD,
+        ),
     ] = THE_MODELS
-    size: Annotated[int, Option("Short side of the network's input in px.", low=SIZE_MULTIPLE, high=4096)] = THE_MODELS
+    size: Annotated[int, Option("Short side of the network's input, in pixels.", low=SIZE_MULTIPLE, high=4096)] = (
+        THE_MODELS
+    )
     correlation: Annotated[
         str,
         Option(
-            "Compare with the keyframe at the same position ([bold]paper[/]) or at the best match ([bold]aligned[/]).",
+            "Compare with the keyframe at the same position (paper) or at the best match nearby (aligned).",
             choices=CORRELATIONS,
             value_of_paper="paper",
         ),
@@ -78,7 +85,7 @@ class InferenceOptions:
     keyframe_position: Annotated[
         str,
         Option(
-            "Which frame of an interval is its keyframe: [bold]first[/] (the paper's) or [bold]middle[/].",
+            "Which frame of an interval is its keyframe. The paper uses the first.",
             choices=KEYFRAME_POSITIONS,
             value_of_paper="first",
         ),
@@ -86,7 +93,7 @@ class InferenceOptions:
     keyframe_carry: Annotated[
         float,
         Option(
-            "How much of the keyframe before a keyframe keeps where both agree, 0 (the paper's) to 1 (steadiest).",
+            "How much a keyframe keeps of the previous one where both look alike: 0 (paper) to 1 (steadiest).",
             low=0,
             high=1,
             value_of_paper=0.0,
@@ -96,8 +103,8 @@ class InferenceOptions:
     sides: Annotated[
         str,
         Option(
-            "Frames refer to the keyframe of their interval ([bold]one[/], the paper's) or to those before and after "
-            "them ([bold]both[/]: steadier, faster, and as accurate).",
+            "Compare frames with the keyframe of their interval (one, the paper) or with those before and after "
+            "(both: steadier and faster).",
             choices=SIDES,
             value_of_paper="one",
         ),
@@ -106,8 +113,8 @@ class InferenceOptions:
     keyframes: Annotated[
         str,
         Option(
-            "Every n-th frame is a keyframe ([bold]fixed[/]), or with both sides a frame where the scene has changed, "
-            "the fourth n-th at the latest ([bold]adaptive[/]).",
+            "Place keyframes at a fixed interval, or where the scene has changed, at most four intervals apart "
+            "(adaptive; needs --sides both).",
             choices=KEYFRAMES,
             value_of_paper="fixed",
         ),
@@ -115,13 +122,13 @@ class InferenceOptions:
     latency: Annotated[
         str,
         Option(
-            "[bold]low[/] labels every frame before the next is read, for live input; needs the keyframe first.",
+            "low: label each frame before reading the next one, for live input.",
             choices=LATENCIES,
         ),
     ] = "normal"
     compile: Annotated[
         bool,
-        Option("Compile the network for this size of video first, which takes minutes; for long videos on GPUs."),
+        Option("Compile the network for this video size first. Takes minutes; pays off for long videos on GPUs."),
     ] = False
 
     def completed_by(self, defaults: InferenceOptions) -> InferenceOptions:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.steps import Steps
+from tfcseg.media.frames import Frame
 from tfcseg.media.reader import read_frames
 from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
@@ -60,22 +61,26 @@ class _Seen:
 @torch.inference_mode()
 def fit_evidence(
     model: LoadedModel,
-    clips: Sequence[str | Path],
+    clips: Sequence[Any],
     *,
+    read: Callable[[Any], Iterable[Frame]] = read_frames,
+    size: int | None = None,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> EvidenceFit:
     """Fit the curve on videos or folders of frames, of which each counts the same; none of them needs labels.
 
+    ``read`` takes the frames of a clip, whatever that is; ``size`` is the short side of the network's input, by default
+    the model's.
     DataError if no clip is longer than ``DISTANCE`` frames. Failures raise a TfcsegError with one line.
     """
-    steps = Steps(IntervalNetwork(model, checked_options(model, sides="both")))
+    steps = Steps(IntervalNetwork(model, checked_options(model, sides="both", size=size)))
     same, other = np.zeros((2, len(EVIDENCE))), np.zeros((2, len(EVIDENCE)))
     pairs = 0
     for done, clip in enumerate(clips):
         on_progress(str(clip), done, len(clips))
         seen = [
             _Seen(steps.glimpses([frame.image])[0], steps.opinions([frame.image])[0])
-            for frame in islice(read_frames(clip), 0, FRAMES * DISTANCE, DISTANCE)
+            for frame in islice(read(clip), 0, FRAMES * DISTANCE, DISTANCE)
         ]
         for gap in (1, 2):
             for before, after in zip(seen, seen[gap:], strict=False):

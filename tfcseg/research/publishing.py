@@ -13,6 +13,7 @@ import torch
 from tfcseg.errors import WeightsError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder, replace_atomically
 from tfcseg.inference.options import checked_options, describe_method
@@ -45,7 +46,7 @@ def measure(
     }
     for mode in ("image", "tfc"):
         predictions = ModelPredictions(model, checked_options(model, mode=mode))
-        result = evaluate(root, predictions, split=split, mode=mode, model_labels=model.labels)
+        result = evaluate(root, predictions, Scope(split), mode=mode, model_labels=model.labels)
         for score in SCORES:
             value = getattr(result, score)
             if value is not None:

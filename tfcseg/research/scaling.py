@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tfcseg.benchmark.clips import make_clip, read_clip, repeat_clip
+from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, open_contest
 from tfcseg.benchmark.facts import contest_facts
 from tfcseg.benchmark.memory import Job, Outcome, job_for, run_job
 from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.random_model import write_random_model
-from tfcseg.benchmark.request import IMAGE, PLAIN, TFC, Contest, Request, open_contest
+from tfcseg.benchmark.request import Request
 from tfcseg.benchmark.timing import Spread, spread
 from tfcseg.comparison.trade_off import require_matplotlib
 from tfcseg.errors import TfcsegError, UsageError

@@ -2,7 +2,8 @@
 
 A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Without a kind, FILE is a compare.json
 of ``tfcseg compare``; ``speed``, ``stages``, ``limits`` and ``memory`` take what ``tfcseg bench -o FILE`` wrote, a
-column or block of rows per file, and ``scaling`` a scaling-*.json of ``tfcseg bench --scaling``. ``ablation`` and
+column or block of rows per file, and ``scaling`` a scaling-*.json of ``tfcseg bench --scaling``. ``gains`` has a row
+per compare.json: what `image` scores and what `tfc` does. ``ablation`` and
 ``similarity`` take what ``tfcseg research ablate -o FILE`` wrote, a table per file. ``stills`` takes what
 ``tfcseg research stills -o FILE`` wrote, ``clips`` (clip by clip) and ``means`` (over all clips, mode by mode) what
 ``tfcseg research clips -o FILE`` did.
@@ -51,6 +52,16 @@ SCORE_TITLES = {"miou": "mIoU", "vc8": "VC8", "vc16": "VC16"}
 MARKS = {"agrees": "✓", "differs": "✗", "unclear": "~"}
 """What a step did, next to the paper's."""
 
+CHOSE_SETTINGS = {"camvid_street", "halls"}
+"""Inputs on which the shipped weights and settings were chosen; all others had no part in any choice."""
+
+GAIN_COLUMNS = (
+    ("mIoU", "miou", "{:.1f}"),
+    ("VC8", "vc8", "{:.1f}"),
+    ("label change, %", "label_change", "{:.2f}"),
+    ("flow consistency, %", "flow_consistency", "{:.2f}"),
+    ("GFLOPs per frame", "gflops_per_frame", "{:.1f}"),
+)
 CLIP_COLUMNS = (
     ("flow consistency", "flow_consistency"),
     ("labels changed", "label_change"),
@@ -73,17 +84,32 @@ def table(comparison: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n\n" + _conditions(comparison) + "\n"
 
 
+def gain_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row per compare.json: each score of `image`, an arrow, and that of `tfc`; inputs of `CHOSE_SETTINGS` marked."""
+    lines = _heading(["`image` → `tfc`", *(title for title, _, _ in GAIN_COLUMNS), "chose settings?"])
+    for result in results:
+        before, after = result["modes"]["image"], result["modes"]["tfc"]
+        name = Path(result["input"]["path"]).name
+        cells = [
+            NOTHING if before.get(key) is None else f"{form.format(before[key])} → {form.format(after[key])}"
+            for _, key, form in GAIN_COLUMNS
+        ]
+        chose = "yes" if name in CHOSE_SETTINGS else "**no**"
+        lines += _row(f"{name}, {result['input']['frames']} frames", [*cells, chose])
+    return "\n".join(lines) + "\n"
+
+
 def speed_table(results: Sequence[dict[str, Any]]) -> str:
-    """A row per contender of every benchmark: speed, and how many times that of the plain way and of `image`."""
-    titles = ["", "fps, network and labels", "to plain", "to `image`", "fps, file to files", "to plain", "to `image`"]
+    """A row per contender of every benchmark, TFC first: speed, and how many times that of `image` and of plain."""
+    titles = ["", "fps, network and labels", "to `image`", "to plain", "fps, file to files", "to `image`", "to plain"]
     lines = _heading(titles)
     for result in results:
-        for contender in result["model_only"] or result["end_to_end"]:
+        for contender in reversed(result["model_only"] or result["end_to_end"]):
             cells = []
             for part in ("model_only", "end_to_end"):
                 ratios = result["ratios"].get(part, {})
                 cells.append(_cell(result[part].get(contender, {}).get("fps"), "{:.2f}"))
-                cells += [_cell(ratios.get(f"{contender}/{other}"), "{:.2f}×") for other in ("plain", "image")]
+                cells += [_cell(ratios.get(f"{contender}/{other}"), "{:.2f}×") for other in ("image", "plain")]
             lines += _row(f"{_model_name(result)}, {_contender_name(result, contender)}", cells)
     return "\n".join(lines) + "\n\n" + _bench_conditions(results) + "\n"
 
@@ -255,6 +281,7 @@ def _network_name(network: dict[str, Any]) -> str:
 
 
 TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
+    "gains": gain_table,
     "speed": speed_table,
     "stages": stage_table,
     "limits": limit_table,
@@ -390,7 +417,7 @@ def _machine(result: dict[str, Any]) -> str:
     plain, versions = result["plain"], result["versions"]
     also = f", transformers {versions['transformers']} in {plain['precision']}" if plain["is_measured"] else ""
     return (
-        f"{result['device_name']} ({result['device']}, {result['threads']} threads, of ours "
+        f"{result['device_name']} ({result['device']}, {result['threads']} threads, ours "
         f"{result['options']['workers']} intervals at a time, {result['precision']}), "
         f"torch {versions['torch']}{also}, {result['input']['name']} at {width}×{height}, medians of "
         f"{result['rounds']} rounds in turn."

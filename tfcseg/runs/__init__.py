@@ -1,1 +1,1 @@
-"""One video from its first frame to its report; can be resumed."""
+"""Process one video from its first frame to its report, resumably."""

@@ -1,4 +1,4 @@
-"""Save and load, without loss, what a keyframe hands on to the next one."""
+"""Save and load the carry-over of keyframes without loss."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tfcseg.model.evidence import HandedOn, Opinion
 
 
 def save_carried(path: Path, carried: HandedOn) -> None:
-    """Write ``carried`` to ``path``; OutputError if that is impossible."""
-    # float32 holds all numbers of the halved precisions, which NumPy does not have.
+    """Write ``carried`` to ``path``; raise OutputError if that fails."""
+    # float32 represents all values of the half precisions, which NumPy lacks.
     arrays = {name: tensor.float().cpu().numpy() for name, tensor in carried._asdict().items()}
     with replace_atomically(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
 
 
 def load_carried(path: Path) -> HandedOn:
-    """Load what `save_carried` wrote, as float32 on the CPU; OutputError if the file is missing or damaged."""
+    """Load what `save_carried` wrote, as float32 on the CPU; raise OutputError if it is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             kind = Opinion if "weight" in arrays else Carried
@@ -37,5 +37,5 @@ def load_carried(path: Path) -> HandedOn:
 def _restored(array: Any) -> torch.Tensor:
     if array.ndim != 4 or array.dtype != np.float32:
         raise ValueError(f"an array of {array.dtype} {array.shape}")
-    # In the network's order of memory, so that sums over channels round as they did.
+    # Keep the network's memory order: sums over channels then round as before.
     return torch.from_numpy(array).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Lock an output folder for one run; the lock is released when its process ends, however it ends."""
+"""Lock an output folder for one run. The lock ends with its process, however that ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfcseg.errors import OutputError
 from tfcseg.files import make_folder
 
 STATE_FOLDER = ".tfcseg"
-"""Where a run keeps what it needs to go on later, hidden in the output folder; gone when the run is complete."""
+"""Hidden folder in the output folder for what is needed to resume; removed when the run is complete."""
 
 LOCK_NAME = "lock"
 _ATTEMPTS = 100
@@ -20,10 +20,10 @@ _ATTEMPTS = 100
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[Path]:
-    """Hold ``folder`` for this run and yield its state folder; both are made if they are missing.
+    """Lock ``folder`` for this run and yield its state folder; creates both if needed.
 
-    OutputError if another process holds it, or if nothing can be written there. The state folder goes again at the end
-    if there is nothing in it.
+    Raises OutputError if another process holds the lock or nothing can be written there. An empty state folder is
+    removed at the end.
     """
     state = folder / STATE_FOLDER
     path = state / LOCK_NAME
@@ -31,20 +31,20 @@ def folder_lock(folder: Path) -> Iterator[Path]:
     try:
         yield state
     finally:
-        with suppress(OSError):  # an unfinished run left more in it
-            path.unlink()  # before the lock ends: whoever gets it next sees that its file has gone, and makes a new one
+        with suppress(OSError):  # an unfinished run left files in it
+            path.unlink()  # before the lock ends: the next owner sees that it is gone
             state.rmdir()
         os.close(number)
 
 
 def _acquire(folder: Path, path: Path) -> int:
-    """Return the descriptor of the locked file; its number tells whom to wait for."""
+    """Return the descriptor of the locked file; the file holds the number of the owning process."""
     make_folder(folder)
     for _ in range(_ATTEMPTS):
         make_folder(path.parent)
         try:
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # another run ended just now and took the folder along
+        except FileNotFoundError:  # another run ended just now and removed the folder
             continue
         except OSError as error:
             raise OutputError(f"cannot write {str(path)!r}: {error.strerror}") from error
@@ -61,16 +61,16 @@ def _acquire(folder: Path, path: Path) -> int:
                 "wait for it or choose another folder"
             ) from None
         os.close(number)
-    raise OutputError(f"cannot lock {str(folder)!r}: its lock changes all the time; choose another folder")
+    raise OutputError(f"cannot lock {str(folder)!r}: its lock keeps changing; choose another folder")
 
 
 def _is_locked(number: int, path: Path) -> bool:
-    """Lock the open file; False if it is no longer the one at ``path``. BlockingIOError if it is held by another."""
+    """Lock the open file; False if it is no longer the one at ``path``. BlockingIOError if another process holds it."""
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
-    except OSError:  # some network file systems have no locks: better without than not at all
+    except OSError:  # some network file systems have no locks: better to run without one than not at all
         return True
     try:
         return os.path.samestat(os.fstat(number), path.stat())

@@ -1,7 +1,6 @@
-"""Find the inputs of a call: files, folders and patterns, each input once, with an output folder of its own.
+"""Find the inputs of a call (files, folders, patterns), each once, with its own output folder.
 
-Folders are named after paths and not after positions: a batch that is given again in another order, or with others,
-finds what it has done before.
+Output folders are named after paths, not positions, so that a batch in another order finds its earlier results.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfcseg.errors import InputError, UsageError
-from tfcseg.media.ffmpeg import is_address
-from tfcseg.media.images import IMAGE_SUFFIXES, natural_key
-from tfcseg.runs.outputs import absolute, default_output
+from tfcseg.media.images import natural_key
+from tfcseg.media.source import IMAGE_SUFFIXES, Source
+from tfcseg.runs.outputs import default_output
 from tfcseg.runs.resuming import holds_input
 
 VIDEO_SUFFIXES = frozenset(
@@ -28,27 +27,27 @@ VIDEO_SUFFIXES = frozenset(
         *("mov", "mp4", "mpeg", "mpg", "mts", "mxf", "nut", "obu", "ogv", "rm", "ts", "vob", "webm", "wmv", "y4m"),
     )
 )
-"""By which videos are found in a folder; one that is named itself may be called anything."""
+"""Suffixes of videos in a folder. A file that is named directly may have any suffix."""
 
 _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Single inputs, none of them twice, as the user named them."""
+    """Single inputs without duplicates, as the user named them."""
 
     sources: tuple[str, ...]
     is_batch: bool
-    """Each has a folder of its own below the output folder, even if there is only one."""
+    """Whether each has its own folder below the output folder, even if there is only one."""
     notes: tuple[str, ...] = ()
-    """What was left out, in words."""
+    """Messages about what was left out."""
 
 
 def find_inputs(names: Iterable[str]) -> Inputs:
-    """Every video, folder of images, picture and stream that ``names`` stand for, each once.
+    """Find every video, folder of images, picture and stream that ``names`` stand for, each once.
 
-    A folder of videos stands for these, a folder of such folders for all of them, and a pattern that the shell left as
-    it is for what it matches. UsageError for an empty name.
+    A folder of videos stands for its videos, a folder of such folders for all of theirs, and a pattern that the shell
+    did not expand for its matches. Raises UsageError for an empty name.
     """
     found: dict[str, str] = {}
     notes: list[str] = []
@@ -57,17 +56,17 @@ def find_inputs(names: Iterable[str]) -> Inputs:
         if not name:
             raise UsageError("an input is empty: a file, a folder or - is needed")
         for match in _matches(name):
-            sources = _in_folder(match, notes) if Path(match).is_dir() else [match]
+            sources = _in_folder(match, notes) if Source.of(match).kind == "folder" else [match]
             is_batch |= sources != [match]
             for source in sources:
-                other = found.setdefault(_key(source), source)
+                other = found.setdefault(Source.of(source).key, source)
                 if other is not source:
-                    notes.append(f"{source}: was named before and is done once")
+                    notes.append(f"{source}: is named twice; it is processed once")
     return Inputs(tuple(found.values()), is_batch or len(found) > 1, tuple(notes))
 
 
 def read_list(path: str) -> list[str]:
-    """Names of inputs in a file or in stdin (``-``), a line each or as ``find -print0`` says them; InputError."""
+    """Read names of inputs from a file or stdin (``-``), one per line or null-separated; raises InputError."""
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
@@ -80,10 +79,10 @@ def read_list(path: str) -> list[str]:
 
 
 def output_folders(inputs: Inputs, output: Path | None, *, resume: bool) -> list[Path]:
-    """A folder for each input: ``output`` itself for a single one, else ``<output>/<name>_tfcseg``.
+    """Choose a folder for each input: ``output`` itself for a single one, else ``<output>/<name>_tfcseg``.
 
-    Where names are the same, as much of the path as tells them apart comes before. With ``resume`` the folder in which
-    a run of the input is has precedence, and one that holds another input's is left alone.
+    Equal names get as much of their paths in front as tells them apart. With ``resume``, the folder that already holds
+    a run of the input wins, and one that holds another input's run is avoided.
     """
     if not inputs.is_batch:
         return [output or default_output(inputs.sources[0])]
@@ -99,52 +98,49 @@ def output_folders(inputs: Inputs, output: Path | None, *, resume: bool) -> list
 
 
 def _resumable(source: str, own: Sequence[Path], every: Sequence[Path], taken: Sequence[Path]) -> Path:
-    """The folder in which a run of ``source`` is; without one, the first of its ``own`` that holds none of another."""
-    held = {folder: holds_input(folder, source) for folder in [own[0], *every] if os.path.lexists(folder)}
+    """The folder that holds a run of ``source``, else the first of its ``own`` that holds no other input's run."""
+    held = {folder: holds_input(folder, Source.of(source)) for folder in [own[0], *every] if os.path.lexists(folder)}
     mine = (folder for folder, is_mine in held.items() if is_mine and folder not in taken)
     free = (folder for folder in own if held.get(folder) is None)
     return next(mine, None) or next(free, own[0])
 
 
 def _matches(name: str) -> list[str]:
-    """Files that the pattern ``name`` matches; ``name`` itself if a file is called that or nothing matches."""
-    if name == "-" or is_address(name) or os.path.lexists(name) or not glob.has_magic(name):
+    """Files that match the pattern ``name``; ``name`` itself if such a file exists or nothing matches."""
+    if Source.of(name).kind != "file" or os.path.lexists(name) or not glob.has_magic(name):
         return [name]
     found = glob.glob(name, recursive=True)  # noqa: PTH207  # knows patterns that begin at the root
     return sorted(found, key=natural_key) or [name]
 
 
 def _in_folder(folder: str, notes: list[str], *, is_outer: bool = True) -> list[str]:
-    """The folder itself if it holds images; else the videos in it, or what its folders hold."""
+    """The folder itself if it holds images; else its videos, or recursively what its folders hold."""
     try:
         with os.scandir(folder) as entries:
             found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: natural_key(e.name))
-    except OSError:  # reading it will say why
+    except OSError:  # reading it reports why
         return [folder]
-    folders = [entry.path for entry in found if entry.is_dir() and not entry.name.endswith("_tfcseg")]  # results
+    folders = [
+        entry.path for entry in found if entry.is_dir() and not entry.name.endswith("_tfcseg")
+    ]  # results of a run
     files = [entry.path for entry in found if not entry.is_dir()]
     videos, images = (
         [path for path in files if Path(path).suffix.lower() in suffixes]
         for suffixes in (VIDEO_SUFFIXES, IMAGE_SUFFIXES)
     )
-    if videos and len(videos) >= len(images):  # with as many pictures at most, such as one for each
+    if videos and len(videos) >= len(images):  # at most as many pictures, such as a thumbnail for each
         if images:
-            notes.append(f"{folder}: taken for a folder of videos; {len(images)} pictures beside them are left out")
+            notes.append(f"{folder}: treated as a folder of videos; {len(images)} pictures in it are skipped")
         return videos
     if images or not is_outer:
         return [folder] if images else []
     return [source for inner in folders for source in _in_folder(inner, notes, is_outer=False)] or [folder]
 
 
-def _key(source: str) -> str:
-    """The same for every way to write a path."""
-    return source if source == "-" or is_address(source) else str(absolute(source))
-
-
 def _names(source: str) -> list[str]:
-    """Names for its results: its own, more and more of its path, the same with its suffix, and one that none shares."""
-    path = Path(_key(source))
-    stem = str(default_output(source)).removesuffix("_tfcseg")
+    """Candidate names for an input's results: its name, more and more of its path, and with its suffix."""
+    path = Path(Source.of(source).key)
+    stem = Source.of(source).title
     before = [part for part in path.parts[:-1] if part != path.anchor]
     names = [
         "_".join([*before[len(before) - depth :], name])
@@ -152,4 +148,4 @@ def _names(source: str) -> list[str]:
         for depth in range(len(before) + 1)
     ]
     short = [name for name in dict.fromkeys(names) if name == stem or len(os.fsencode(name)) <= _LONGEST_NAME]
-    return [*short, f"{stem[:64]}-{hashlib.sha256(os.fsencode(_key(source))).hexdigest()[:12]}"]
+    return [*short, f"{stem[:64]}-{hashlib.sha256(os.fsencode(Source.of(source).key)).hexdigest()[:12]}"]

@@ -11,31 +11,28 @@ from tfcseg.errors import OutputError
 
 
 class Journal:
-    """Lines at ``path``; each is on disk when ``append`` returns. OutputError if it cannot be read or written."""
+    """Lines at ``path``; each is on disk when ``append`` returns. Raises OutputError if that fails."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self) -> list[Any]:
-        """Complete lines up to the first incomplete one, which is left if the program or the machine stopped in it.
-
-        Empty if there is no file.
-        """
+        """Read all lines up to the first incomplete one, which a crash may leave. Empty if there is no file."""
         return [json.loads(line) for line in self._whole_lines()]
 
     def append(self, entry: object) -> None:
-        """Add one line; numbers come back exactly as they are."""
+        """Add one line. Numbers are restored exactly."""
         line = json.dumps(entry, allow_nan=False).encode() + b"\n"
         try:
             with self._path.open("ab", buffering=0) as file:
-                while line:  # a disk that is nearly full takes a part, and says why when it is given the rest
+                while line:  # a nearly full disk accepts a part; the next write reports why
                     line = line[file.write(line) :]
                 os.fsync(file.fileno())
         except OSError as error:
             raise self._failure(error) from error
 
     def keep(self, count: int) -> None:
-        """Drop all lines but the first ``count``, and whatever was torn."""
+        """Drop all lines but the first ``count``, and any incomplete line."""
         size = sum(len(line) for line in self._whole_lines()[:count])
         try:
             os.truncate(self._path, size)

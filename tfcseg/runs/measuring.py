@@ -1,4 +1,4 @@
-"""Measure every frame of a run; optical flow, which takes longest, for several frames at a time.
+"""Measure every frame of a run; optical flow, the slowest part, for several frames in parallel.
 
 Letters: H, W image height and width, K classes.
 """
@@ -22,22 +22,22 @@ from tfcseg.metrics.consistency import ConsistencyMeter, FrameConsistency
 from tfcseg.report import FrameRow
 
 _MAX_WORKERS = 4
-_CORES_PER_WORKER = 4  # the others decode, encode and, without a GPU, run the network
+_CORES_PER_WORKER = 4  # other cores decode, encode and, without a GPU, run the network
 
 
 class MeasuredFrame(NamedTuple):
-    """A frame with all that was measured."""
+    """A frame with all its measurements."""
 
     frame: SegmentedFrame
     shares: NDArray[np.float64]
-    """(K,) share of the pixels that each class covers."""
+    """(K,) share of the pixels of each class."""
     row: FrameRow
 
 
 class FrameMeasurer:
-    """Takes frames in order and gives them back in order, measured; ``use_flow`` measures flow consistency.
+    """Takes frames in order and returns them measured, in order; ``use_flow`` measures flow consistency.
 
-    Labels of a probability below ``unsure_below`` are unsure.
+    Labels with a probability below ``unsure_below`` are unsure.
     """
 
     def __init__(self, classes: int, *, use_flow: bool, unsure_below: float) -> None:
@@ -55,11 +55,11 @@ class FrameMeasurer:
         return self._meter.flow_name
 
     def remember(self, image: Image, labels: NDArray[np.uint8]) -> None:
-        """Take the (H, W, 3) image and (H, W) labels with which the next frame is compared."""
+        """Set the (H, W, 3) image and (H, W) labels that the next frame is compared with."""
         self._meter.begin(image, labels)
 
     def add(self, frame: SegmentedFrame) -> NDArray[np.float64]:
-        """Begin to measure ``frame``; returns the (K,) shares of its classes. InputError if the size changes."""
+        """Start measuring ``frame``; returns the (K,) shares of its classes. InputError if the size changes."""
         shares = class_shares(frame.labels, self._classes)
         is_repeat = frame.model_ms is None
         change = self._pool.submit(self._meter.repeat() if is_repeat else self._meter.begin(frame.image, frame.labels))
@@ -67,7 +67,7 @@ class FrameMeasurer:
         return shares
 
     def finished(self, max_pending: int | None = None) -> Iterator[MeasuredFrame]:
-        """Next frames that are measured; waits until at most ``max_pending`` are not, by default a few."""
+        """Return the next measured frames; waits until at most ``max_pending`` remain, by default a few."""
         if max_pending is None:
             max_pending = most_waiting(*self._pending[-1][0].labels.shape) if self._pending else 0
         while self._pending and (len(self._pending) > max_pending or self._pending[0][2].done()):
@@ -75,7 +75,7 @@ class FrameMeasurer:
             yield MeasuredFrame(frame, shares, _row(frame, change.result(), self._unsure_below))
 
     def close(self) -> None:
-        """End the threads; what was not asked for is dropped."""
+        """Stop the threads and drop unfinished frames."""
         self._pool.shutdown(cancel_futures=True)
 
 

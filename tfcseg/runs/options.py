@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import UsageError
-from tfcseg.media.ffmpeg import check_address, is_address
-from tfcseg.media.reader import is_images
+from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
@@ -24,7 +22,7 @@ class RunOptions:
     start_s: float | None = None
     end_s: float | None = None
     frame_rate: Fraction | None = None
-    """Of images; None: 25 a second."""
+    """Of a folder of images; None: 25 per second."""
     results: ResultOptions = field(default_factory=ResultOptions)
     overwrite: bool = False
     resume: bool = False
@@ -32,30 +30,23 @@ class RunOptions:
 
     @property
     def range_s(self) -> tuple[float | None, float | None]:
-        """From when to when."""
+        """Start and end in seconds."""
         return self.start_s, self.end_s
 
     @property
     def decoding(self) -> dict[str, Any]:
-        """What `open_frames` is told."""
+        """Arguments of `open_frames`."""
         rate = {} if self.frame_rate is None else {"frame_rate": self.frame_rate}
-        return {"start_s": self.start_s, "end_s": self.end_s, "allow_network": self.allow_network, **rate}
+        return {"start_s": self.start_s, "end_s": self.end_s, **rate}
 
-    def check(self, source: str | Path) -> None:
-        """UsageError for what cannot be done with ``source``, whatever is in it."""
-        check_address(source, allow_network=self.allow_network)
-        if not str(source):
-            raise UsageError("the input is empty: a file, a folder or - is needed")
-        if self.frame_rate is not None and (str(source) == "-" or not is_images(source)):
-            raise UsageError(f"{source}: a video has a frame rate of its own; --fps is for folders of images")
+    def check(self, source: Source) -> None:
+        """Raise UsageError for options that cannot be used with ``source``, whatever it contains."""
+        source.check()
+        if self.frame_rate is not None and not source.is_images:
+            raise UsageError(f"{source.name}: a video has its own frame rate; --fps is for folders of images")
         if self.resume and self.overwrite:
-            raise UsageError("--resume goes on with what --overwrite removes; give one of them")
-        if self.resume and _is_read_once(source):
+            raise UsageError("--resume continues what --overwrite removes; give only one of them")
+        if self.resume and not source.is_on_disk:
             raise UsageError(
-                f"{source}: a stream can be read only once, so that it cannot be resumed; save it to a file"
+                f"{source.name}: a stream can be read only once and cannot be resumed; save it to a file first"
             )
-
-
-def _is_read_once(source: str | Path) -> bool:
-    path = Path(source)
-    return str(source) == "-" or is_address(source) or (path.exists() and not path.is_file() and not path.is_dir())

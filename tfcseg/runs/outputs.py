@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.files import identity
+from tfcseg.media.source import Given, Source
 from tfcseg.runs.folder_lock import STATE_FOLDER, folder_lock
 from tfcseg.runs.state import RunState, unfinished_frames
 
@@ -26,41 +27,39 @@ RESULT_NAMES = (
 )
 _MASK_NAME = re.compile(r"[0-9]{8,}\.png")
 _PNG_NAME, _MASK_LEFTOVER = re.compile(r"(?s)[^.].*\.png|\.png"), re.compile(r"(?s)\..+\.png\.part")
-_MASK_MARK = (
-    b"tEXtSoftware\x00tfcseg"  # tells our masks from files of the same name; among the first chunks of the file
-)
+_MASK_MARK = b"tEXtSoftware\x00tfcseg"  # tells our masks from other files of the same name
 
 
 @dataclass(frozen=True, slots=True)
 class OutputDir:
-    """Paths of a run's results below ``path``; ``is_new`` if the run made the folder."""
+    """Paths of a run's results below ``path``; ``is_new`` if the run created the folder."""
 
     path: Path
     is_new: bool = False
 
     @property
     def overlay(self) -> Path:
-        """Video with tinted classes."""
+        """Video with classes in colour."""
         return self.path / "overlay.mp4"
 
     @property
     def side_by_side(self) -> Path:
-        """Video of source and result."""
+        """Video with source and overlay side by side."""
         return self.path / "side_by_side.mp4"
 
     @property
     def source(self) -> Path:
-        """Copy of the source that browsers play."""
+        """Copy of the source in a format that browsers play."""
         return self.path / "source.mp4"
 
     @property
     def report_json(self) -> Path:
-        """Facts of the run for programs; written last, so that its presence means the run finished."""
+        """Facts of the run for programs. Written last: if it exists, the run is complete."""
         return self.path / "report.json"
 
     @property
     def report_html(self) -> Path:
-        """Facts of the run for people."""
+        """Page about the run for people."""
         return self.path / "report.html"
 
     @property
@@ -70,26 +69,26 @@ class OutputDir:
 
     @property
     def classes_json(self) -> Path:
-        """What the values of masks mean."""
+        """Index, name and colour of each class."""
         return self.path / "classes.json"
 
     @property
     def masks(self) -> Path:
-        """Folder of one label PNG per frame."""
+        """Folder of one mask per frame (palette PNG)."""
         return self.path / "masks"
 
     @property
     def confidence(self) -> Path:
-        """Folder of one gray PNG per frame: how sure its labels are."""
+        """Folder of one gray PNG per frame: confidence of its labels."""
         return self.path / "confidence"
 
     @property
     def state(self) -> Path:
-        """Hidden folder of what an unfinished run needs to go on."""
+        """Hidden folder with what an unfinished run needs to resume."""
         return self.path / STATE_FOLDER
 
     def results(self) -> list[Path]:
-        """Existing files with names of results; OutputError if the folder cannot be listed."""
+        """Existing files with names of results; raises OutputError if the folder cannot be listed."""
         files = [self.path / name for name in RESULT_NAMES]
         return [path for path in files if os.path.lexists(path)] + self._pictures()
 
@@ -105,7 +104,7 @@ class OutputDir:
     def remove_results(self) -> None:
         """Delete the results of an earlier run, and nothing else.
 
-        Raises OutputError, before anything is deleted, if files of others carry the names of results.
+        Raises OutputError before deleting anything if other files have the names of results.
         """
         results = self.results()
         for path in results:
@@ -120,27 +119,27 @@ class OutputDir:
             except OSError as error:
                 raise OutputError(f"cannot remove {str(path)!r}: {_reason(error)}") from error
         for folder in (self.masks, self.confidence):
-            with suppress(OSError):  # it holds other files, or was never made
+            with suppress(OSError):  # not empty, or never created
                 folder.rmdir()
 
     def discard(self) -> None:
-        """Leave nothing behind of a run that failed: its results, and the folder if the run made it."""
+        """Remove everything of a failed run: its results, and the folder if the run created it."""
         self.remove_results()
         if self.is_new:
-            with suppress(OSError):  # somebody else has put files there
+            with suppress(OSError):  # someone else put files there
                 self.path.rmdir()
 
     def _pictures(self) -> list[Path]:
-        """PNG files of frames: by number, or called like what they are of and made by us."""
+        """PNG files of frames: numbered, or named like their source and written by us."""
         return [path for path in self._matching(_PNG_NAME) if _MASK_NAME.fullmatch(path.name) or _is_own_mask(path)]
 
     def _matching(self, pattern: re.Pattern[str]) -> list[Path]:
-        """Files whose names match, in the folders of PNG files."""
+        """Files with matching names in the folders of PNG files."""
         return [path for folder in (self.masks, self.confidence) for path in _matching(folder, pattern)]
 
 
 def numbered(folder: Path, index: int) -> Path:
-    """PNG of one frame in a folder of them."""
+    """Path of one frame's PNG."""
     return folder / f"{index:08d}.png"
 
 
@@ -153,31 +152,21 @@ def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
         raise OutputError(f"cannot list {str(folder)!r}: {_reason(error)}") from error
 
 
-def default_output(source: str | Path) -> Path:
-    """``<name>_tfcseg`` in the current folder, without the suffix of a file; ``stdin_tfcseg`` for a stream."""
-    path = absolute(source)
-    name = "stdin" if str(source) == "-" else path.name if path.is_dir() else path.stem
-    return Path(f"{name}_tfcseg")
-
-
-def absolute(path: str | Path) -> Path:
-    """The whole path as it is called: without ``..``, and not what a link of that name leads to."""
-    return Path(os.path.abspath(path))  # noqa: PTH100
+def default_output(source: Given) -> Path:
+    """``<name>_tfcseg`` in the current folder, without the file's suffix; ``stdin_tfcseg`` for a stream."""
+    return Path(f"{Source.of(source).title}_tfcseg")
 
 
 @contextmanager
-def claimed_output(
-    directory: str | Path, *, inputs: Iterable[str | Path], overwrite: bool = False
-) -> Iterator[OutputDir]:
-    """Make ``directory`` ready to receive results, or refuse in one line; inside of the block nobody else may use it.
+def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: bool = False) -> Iterator[OutputDir]:
+    """Prepare ``directory`` for results, or refuse in one line. Inside the block no other run may use it.
 
-    ``inputs`` are the sources of the run ("-" for stdin is ignored). Raises UsageError if a result would replace one of
-    them, and OutputError if there are results already, if another run writes there, or if it cannot be written.
-    With ``overwrite`` there may be results, which stay until the caller removes them. If the block fails, a folder that
-    was made here and is empty goes again.
+    ``inputs`` are what the run reads from disk. Raises UsageError if a result would replace one of them, and
+    OutputError if results exist, another run writes there, or it is not writable. With ``overwrite`` results may exist;
+    the caller removes them. If the block fails, a folder that was created here is removed if it is empty.
     """
     output = OutputDir(Path(directory), is_new=not os.path.lexists(directory))
-    _refuse_inputs(output, output.results(), [Path(path) for path in inputs if str(path) != "-"])
+    _refuse_inputs(output, output.results(), inputs)
     try:
         with folder_lock(output.path):
             if not overwrite:
@@ -199,7 +188,7 @@ def _is_own_mask(path: Path) -> bool:
 
 
 def _is_own_list(path: Path) -> bool:
-    """Whether a list of classes is one of a run; data sets have files of that name, too."""
+    """Whether a classes.json was written by a run; data sets have files of that name, too."""
     try:
         match json.loads(path.read_bytes()):
             case [{"index": 0, "name": _, "colour": _}, *_]:
@@ -210,13 +199,13 @@ def _is_own_list(path: Path) -> bool:
 
 
 def _refuse_results(output: OutputDir) -> None:
-    """OutputError if a run has left something in the folder."""
+    """Raise OutputError if an earlier run left something in the folder."""
     frames = unfinished_frames(output.path)
-    if frames is not None and not output.holds_frames():  # killed before its first frame
+    if frames is not None and not output.holds_frames():  # stopped before its first frame
         return
     if frames is not None:
         raise OutputError(
-            f"{str(output.path)!r} holds an unfinished run ({frames} frames are done); use --resume to continue it, "
+            f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
             "--overwrite to start again, or choose another folder"
         )
     existing = output.results()
@@ -229,7 +218,7 @@ def _refuse_results(output: OutputDir) -> None:
 
 
 def _refuse_inputs(output: OutputDir, results: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """UsageError if an input, or a file in an input folder, is one of the places that a run writes to."""
+    """Raise UsageError if an input, or a file in an input folder, is at a path that the run writes to."""
     places = {found: path for path in (output.path, output.masks, *results) if (found := identity(path))}
     for source in inputs:
         for path in (source, *_files_of(source)):
@@ -244,7 +233,7 @@ def _files_of(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             return [Path(entry.path) for entry in entries if not entry.is_dir()]
-    except OSError:  # a video file, or a folder that reading the input will complain about
+    except OSError:  # a video file, or a folder that its reader will complain about
         return []
 
 

@@ -1,4 +1,4 @@
-"""A whole video with everything it writes: decode → preprocess → model → label → render → write → report."""
+"""Process a whole video: decode → preprocess → model → label → render → write → report."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
+from tfcseg.media.source import Given, Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
@@ -43,7 +44,7 @@ Progress = Callable[[SegmentedFrame, VideoInfo], None]
 
 @overload
 def run(
-    source: str | Path,
+    source: Given,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     **options: Any,
@@ -52,7 +53,7 @@ def run(
 
 @overload
 def run(
-    source: Iterable[str | Path],
+    source: Iterable[Given],
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     **options: Any,
@@ -60,7 +61,7 @@ def run(
 
 
 def run(
-    source: str | Path | Iterable[str | Path],
+    source: Given | Iterable[Given],
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
     *,
@@ -76,17 +77,18 @@ def run(
     on_frame: Progress = lambda frame, info: None,
     **options: Any,
 ) -> Report | dict[str, Report]:
-    """Segment a video, a folder of frames or stdin (``-``) and write everything that is asked for; returns the report.
+    """Segment a video, a folder of frames or stdin (``-``), write the results and return the report.
 
-    Several sources are done one after the other, each in a folder of its own; returns their reports by source.
-    BatchError, once the others are done, if any of them fails.
+    Several sources are processed one after the other, each into its own folder; returns their reports by source. If any
+    fails, BatchError is raised after the others.
 
     output: folder, by default ``<stem>_tfcseg`` in the current one. ``options`` are fields of `InferenceOptions` and
-    `ResultOptions`, such as ``mode="image"`` and ``classes=["person"]``; ``results`` says the latter in one piece.
-    ``frame_rate`` is that of a folder of images.
-    ``allow_network`` lets ``source`` be an http or https address. Any failure raises a TfcsegError with one line;
-    videos and reports then exist complete or not at all, masks and rows of finished frames stay, and with ``resume``
-    the same call goes on from there. FinishedError, which is no failure, if there is nothing left to resume.
+    `ResultOptions`, such as ``mode="image"`` and ``classes=["person"]``; ``results`` passes the latter as one object.
+    ``frame_rate`` is for folders of images. ``allow_network`` permits http and https sources.
+
+    Any failure raises a TfcsegError with a one-line message. Videos and reports are then complete or absent, masks and
+    rows of finished frames stay, and the same call with ``resume`` continues from there. FinishedError, which is not a
+    failure, if nothing is left to resume.
     """
     inference, written = sort_options("run", options, InferenceOptions, ResultOptions)
     wanted = RunOptions(
@@ -100,10 +102,10 @@ def run(
         resume=resume,
         allow_network=allow_network,
     )
-    if isinstance(source, str | Path):
+    if isinstance(source, str | Path | int | Source):
         with in_python_words():
             return run_video(source, output, model, wanted, on_frame)
-    return _run_all([str(each) for each in source], output, model, wanted, on_frame)
+    return _run_all([Source.of(each).given for each in source], output, model, wanted, on_frame)
 
 
 def _run_all(
@@ -113,7 +115,7 @@ def _run_all(
     options: RunOptions,
     on_frame: Progress,
 ) -> dict[str, Report]:
-    """Every source that ``names`` stand for; BatchError at the end if some failed."""
+    """Run every source that ``names`` stand for; BatchError at the end if some failed."""
     found = replace(find_inputs(names), is_batch=True)
     loaded = open_model(model, options.device, allow_network=options.allow_network)
     reports: dict[str, Report] = {}
@@ -133,36 +135,37 @@ def _run_all(
 
 
 def run_video(
-    source: str | Path,
+    source: Given,
     output: str | Path | None,
     model: str | Path | LoadedModel,
     options: RunOptions,
     on_frame: Progress = lambda frame, info: None,
 ) -> Report:
-    """`run` with all that it can be told in one object."""
+    """Like `run`, with all options in one object."""
     started_s = time.perf_counter()
+    source = Source.of(source, allow_network=options.allow_network)
     options.check(source)
     folder = Path(output) if output is not None else default_output(source)
     with (
-        claimed_output(folder, inputs=[source], overwrite=options.overwrite or options.resume) as out,
+        claimed_output(folder, inputs=source.places, overwrite=options.overwrite or options.resume) as out,
         _prepared(out, source, model, options) as job,
     ):
         if not options.resume:
-            out.remove_results()  # not before it is sure that there will be others
+            out.remove_results()  # only once it is certain that new ones will be written
         is_new = RunState(out.state).identity() is None and not out.results()
         try:
             return _run_in(out, job, options, on_frame, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
-            elif RunState(out.state).identity() is None:  # nobody could continue it
+            elif RunState(out.state).identity() is None:  # nobody could resume it
                 RunState(out.state).clear()
             raise
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Everything a run needs, checked before it touches a result."""
+    """Everything a run needs; checked before any result is touched."""
 
     loaded: LoadedModel
     network: IntervalNetwork
@@ -172,13 +175,11 @@ class _Job:
 
 
 @contextmanager
-def _prepared(
-    out: OutputDir, source: str | Path, model: str | Path | LoadedModel, options: RunOptions
-) -> Iterator[_Job]:
-    """Check everything that was asked for against the model, the earlier run and the source, which is opened."""
+def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, options: RunOptions) -> Iterator[_Job]:
+    """Check all options against the model, the earlier run and the source, which is opened."""
     loaded = open_model(model, options.device, allow_network=options.allow_network)
     network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
-    options.results.visible(loaded.labels)  # unknown classes are told before anything is opened
+    options.results.visible(loaded.labels)  # report unknown classes before opening anything
     identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
     if options.resume:
         refuse_finished(out, identity)
@@ -219,23 +220,23 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
 
 @contextmanager
 def _advice(out: OutputDir) -> Iterator[None]:
-    """Add to an error inside that the run can be resumed, if it can."""
+    """Add to an error that the run can be resumed, if it can."""
     try:
         yield
     except TfcsegError as error:
         frames = unfinished_frames(out.path)
         if not frames:
             raise
-        raise type(error)(f"{error}; --resume goes on after the {frames} frames that are safe") from error
+        raise type(error)(f"{error}; --resume continues after the {frames} saved frames") from error
 
 
 def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
-    """Frames read ahead by a thread of their own, so that decoding and the network overlap."""
+    """Read frames ahead in a separate thread, so that decoding and the network overlap."""
     return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
 
 
 def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress) -> None:
-    """All frames through the network and to the ``writer``, which finishes its files, or drops what is unfinished."""
+    """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones."""
     with ExitStack() as stack:
         stack.callback(writer.abort)  # after a complete close there is nothing left to abort
         read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
@@ -249,7 +250,8 @@ def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter
 
 
 def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:
-    """Read, up to where the run goes on, what was written already: frames are the same only if all are decoded."""
+    """Read the frames that were already written, up to where the run resumes: all must be decoded to get the same
+    frames."""
     done = writer.summary.frames
     read = 0
     for frame in islice(frames, done):
@@ -257,7 +259,7 @@ def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> Non
         read += 1
     if read < done:
         raise InputError(
-            f"{info.path}: ended before frame {done}, which was read before; use --overwrite to start again"
+            f"{info.path}: ends before frame {done}, which the earlier run has read; use --overwrite to start again"
         )
 
 
@@ -268,7 +270,7 @@ def _write_all(
     info: VideoInfo,
     on_frame: Progress,
 ) -> None:
-    """Render and write in a second thread, a few frames late."""
+    """Render and write in a second thread, a few frames behind."""
     pending: deque[Future[None]] = deque()
     limit = most_waiting(info.height, info.width)
     frame = None
@@ -281,7 +283,7 @@ def _write_all(
         for future in pending:
             future.result()
     except OutputError:
-        raise  # no more can be written
+        raise  # nothing more can be written
     except BaseException:
         if frame is not None and writer.saves_between_parts:
             _save_what_is_computed(frame, frames, writer, thread)
@@ -291,9 +293,9 @@ def _write_all(
 def _save_what_is_computed(
     last: SegmentedFrame, frames: Iterator[SegmentedFrame], writer: ResultWriter, thread: ThreadPoolExecutor
 ) -> None:
-    """Write the rest of a group whose frames up to ``last`` are written, and let a run go on from its end."""
+    """Write the frames of a group up to ``last``, and save a point to resume from."""
     while not last.ends_group and (rest := next(frames, None)) is not None:
         last = rest
         thread.submit(writer.write, last)
-    with suppress(TfcsegError):  # the error that is already on its way is the cause
+    with suppress(TfcsegError):  # the error that is already being raised is the cause
         thread.submit(writer.save).result()

@@ -28,8 +28,7 @@ class ResultOptions:
     mask_names: Annotated[
         str,
         Option(
-            "Name masks after the [bold]number[/] of the frame or, for folders of images, after the [bold]source[/]'s "
-            "file.",
+            "Name masks by frame number or, for folders of images, like the source's files.",
             choices=MASK_NAMES,
         ),
     ] = "number"
@@ -40,16 +39,18 @@ class ResultOptions:
         Option("Write report.html, a page to look at.", flags=("--html/--no-html",), default_text="if --report"),
     ] = None
     side_by_side: Annotated[bool, Option("Also write side_by_side.mp4.")] = False
-    copy_source: Annotated[bool, Option("Also write source.mp4, so that the page plays the source anywhere.")] = False
-    """The frames as they were read."""
-    confidence: Annotated[bool, Option("Also write confidence/00000000.png …: how sure labels are, 255 = certain.")] = (
+    copy_source: Annotated[bool, Option("Also write source.mp4, so that the page can play the source anywhere.")] = (
         False
     )
+    """The frames as they were read."""
+    confidence: Annotated[
+        bool, Option("Also write confidence/00000000.png …: how sure each label is, 255 = certain.")
+    ] = False
     """8-bit gray, 255 times the probability that a label is right."""
     unsure: Annotated[
         float | None,
         Option(
-            "Leave pixels without a class (255) whose label is right with a smaller probability than this.",
+            "Give pixels no class (255) if the probability that their label is right is below this.",
             low=0,
             high=1,
             default_text="all have one",
@@ -58,20 +59,20 @@ class ResultOptions:
     alpha: Annotated[float, Option("Opacity of the class colours, 0 to 1.", low=0, high=1)] = 0.55
     legend: Annotated[bool, Option("Draw the class legend.")] = True
     classes: Annotated[
-        str | Sequence[str], Option("Draw these classes only, e.g. [bold]person,car[/].", default_text="all")
+        str | Sequence[str], Option("Draw these classes only, e.g. person,car.", default_text="all")
     ] = ()
-    """Names one by one or with commas; pixels of other classes stay as they were filmed. Empty: all."""
+    """Names, in a list or separated by commas; pixels of other classes keep their source colours. Empty: all."""
     flow_consistency: Annotated[
         bool,
         Option(
             "Measure flow consistency (optical flow).",
-            flags=(" /--no-tc", " /--no-flow-consistency"),
+            flags=("--flow-consistency/--no-flow-consistency",),
         ),
     ] = True
 
     @property
     def unsure_below(self) -> float:
-        """Probability of being right below which labels are counted as unsure."""
+        """Labels with a lower probability count as unsure."""
         return _UNSURE_BELOW if self.unsure is None else self.unsure
 
     @property
@@ -92,7 +93,7 @@ class ResultOptions:
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
     def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
-        """(K,) flags of the classes to draw, None for all. UsageError for senseless options and unknown names."""
+        """(K,) flags of the classes to draw; None for all. Raises UsageError for invalid options and unknown names."""
         import numpy as np
 
         check(self)

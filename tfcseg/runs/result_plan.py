@@ -21,24 +21,24 @@ from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.state import Checkpoint, RunState
 
 LABELS_NAME, CARRIED_NAME = "labels.png", "carried.npz"
-"""Labels of the last frame before a checkpoint, and what its keyframe hands on, in the checkpoint's folder."""
+"""Files in a checkpoint's folder: the labels of the last frame before it, and the keyframe's carry-over."""
 
 
 def mask_name(source: str) -> str:
-    """Name of the mask of an image that is a file of this name."""
+    """Name of the mask for an image file."""
     return f"{Path(source).stem}.png"
 
 
 def check_mask_names(options: ResultOptions, info: VideoInfo) -> None:
-    """UsageError if frames have no names that masks could have, or two have the same."""
+    """Raise UsageError if frames have no file names to name masks after, or two share one."""
     if options.mask_names != "source" or not (options.masks or options.confidence):
         return
     if not info.names:
-        raise UsageError(f"{info.path}: its frames are no files; --mask-names source is for folders of images")
+        raise UsageError(f"{info.path}: its frames are not files; --mask-names source is for folders of images")
     (name, count), *_ = Counter(map(mask_name, info.names)).most_common(1)
     if count > 1:
         same = ", ".join(each for each in info.names if mask_name(each) == name)
-        raise UsageError(f"{info.path}: {same} would have the same mask {name}; use --mask-names number")
+        raise UsageError(f"{info.path}: {same} would get the same mask {name}; use --mask-names number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ class ResultPlan:
     labels: LabelSet
     range_s: tuple[float | None, float | None]
     part_frames: int
-    """Frames of a part of the videos."""
+    """Frames per part of the videos."""
     has_groups: bool = True
-    """Whether frames come in groups, between which a run can be saved as well."""
+    """Whether frames come in groups after which a run can be saved, too."""
     carries: bool = False
-    """Whether keyframes take anything over from the one before."""
+    """Whether keyframes take anything over from earlier ones."""
 
     def is_intact(self, checkpoint: Checkpoint) -> bool:
         """Whether everything written before ``checkpoint`` is still on disk."""
@@ -79,24 +79,24 @@ class ResultPlan:
 
     @property
     def keeps_labels(self) -> bool:
-        """Whether labels are kept only to draw parts again that were not complete when the run was stopped."""
+        """Whether labels are kept only to redraw parts that were incomplete when the run stopped."""
         return bool(self.options.videos) and not self.options.masks and self.state.is_resumable
 
     def kept_labels(self, index: int) -> Path:
-        """Where the labels of a frame are, if videos are written and its part is not complete."""
+        """Where a frame's labels are, if videos are written and its part is incomplete."""
         return self.mask(self.out.masks, index) if self.options.masks else numbered(self.state.labels, index)
 
     @property
     def is_named_by_source(self) -> bool:
-        """Whether masks are called like the files of the frames."""
+        """Whether masks are named like the frames' files."""
         return self.options.mask_names == "source"
 
     def mask(self, folder: Path, index: int) -> Path:
-        """PNG of one frame in a folder of them."""
+        """Path of one frame's PNG."""
         return folder / mask_name(self.info.names[index]) if self.is_named_by_source else numbered(folder, index)
 
     def restore_carried(self, checkpoint: Checkpoint) -> HandedOn | None:
-        """Load what the keyframe after ``checkpoint`` takes over; OutputError if it is missing or damaged."""
+        """Load the carry-over for the keyframe after ``checkpoint``; OutputError if it is missing or damaged."""
         return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
 
     def restore_recorder(self, checkpoint: Checkpoint) -> PageRecorder:

@@ -36,15 +36,15 @@ from tfcseg.runs.summary import RunFacts, Summary
 from tfcseg.weights.loading import LoadedModel
 
 SAFE_EVERY_S = 5.0
-"""A run that is killed loses what it computed in this time at most, and the interval that it was working on."""
+"""Seconds between checkpoints: a killed run loses at most this much work, plus the interval in progress."""
 
 
 class ResultWriter:
-    """Writes the results of one run; ``close`` completes the files, ``abort`` drops parts of videos that are not.
+    """Writes the results of one run. ``close`` completes the files; ``abort`` drops incomplete parts of videos.
 
-    At the end of every part and every few seconds it saves what it takes to go on from there, in a thread of its own.
-    With a ``checkpoint`` it goes on itself, once ``replay`` has shown it the images before. An encoder cannot be
-    saved: parts that were not complete are drawn and encoded again, from the labels that were.
+    After every part and every few seconds, a separate thread saves what is needed to resume. With a ``checkpoint`` it
+    resumes itself, after ``replay`` has passed it the earlier images. Encoders cannot be saved, so incomplete parts are
+    drawn and encoded again from their labels.
     """
 
     def __init__(self, plan: ResultPlan, started_s: float, checkpoint: Checkpoint | None = None) -> None:
@@ -57,7 +57,7 @@ class ResultWriter:
         self._outputs: dict[str, str] = {}
         self.summary = Summary.from_json(checkpoint.summary) if checkpoint else Summary(np.zeros(len(plan.labels)))
         self.carried = plan.restore_carried(checkpoint) if checkpoint else None
-        """What the next frame's keyframe takes over from the last one written."""
+        """What the next keyframe takes over from the frames written so far."""
         self.recorder = self._make_recorder(checkpoint)
         self._frames = self._saved_frames = self.summary.frames
         self._part_start = checkpoint.part_start if checkpoint else 0
@@ -91,16 +91,16 @@ class ResultWriter:
 
     @property
     def part_frames(self) -> int:
-        """Frames between two checkpoints, each of which must begin with an interval."""
+        """Frames between two checkpoints; each must begin with an interval."""
         return self._plan.part_frames
 
     @property
     def saves_between_parts(self) -> bool:
-        """Whether a run can also go on from the end of a group of frames."""
+        """Whether a run can also resume from the end of a group of frames."""
         return self._plan.state.is_resumable and self._plan.has_groups
 
     def replay(self, index: int, image: Image) -> None:
-        """Take an image before the checkpoint: the last one is compared with the next, some are drawn again."""
+        """Take an image from before the checkpoint: the last one is compared with the next, some are drawn again."""
         if index == self.summary.frames - 1:
             self._last = read_mask(self._plan.state.pictures(self.summary.frames) / LABELS_NAME)
             self._measurer.remember(image, self._last)
@@ -111,7 +111,7 @@ class ResultWriter:
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
         if frame.index != self._frames:
-            raise OutputError(f"frame {frame.index} came in the place of frame {self._frames}")
+            raise OutputError(f"got frame {frame.index} instead of frame {self._frames}")
         self._is_between_groups = False
         if self._options.unsure is not None:
             frame = frame.without_unsure(self._options.unsure)
@@ -134,18 +134,18 @@ class ResultWriter:
             self.save()
 
     def save(self) -> None:
-        """Begin to save what it takes to go on after the last frame, if a run can; ``abort`` waits for that."""
+        """Start saving a point to resume from, if the run can be resumed; ``abort`` waits for it."""
         if self._is_between_groups and self._frames > self._saved_frames and self.saves_between_parts:
             self._record(self._measurer.finished(0))
             self._wait_until_saved()
             self._begin_to_save(lambda: lambda: None)
 
     def close(self) -> None:
-        """Complete all files and give the videos their names."""
+        """Complete all files and give the videos their final names."""
         if self._frames > self._part_start:
             self._end_part()
         if self.recorder:
-            self.recorder.drawn_moments()  # while the encoder finishes
+            self.recorder.drawn_moments()  # meanwhile the encoder finishes
             self.recorder.drawn_doubts()
         self._wait_until_saved()
         out = self._plan.out
@@ -191,15 +191,15 @@ class ResultWriter:
         )
 
     def stop(self) -> None:
-        """Make a ``write`` that goes on in another thread fail soon; ``abort`` follows."""
+        """Make a ``write`` in another thread fail soon; ``abort`` follows."""
         self._videos.stop()
 
     def abort(self) -> None:
-        """Drop what is not complete; finished masks, rows and parts stay. After ``close`` nothing is left to drop."""
+        """Drop incomplete files; complete masks, rows and parts stay. After ``close`` there is nothing to drop."""
         self._measurer.close()
         self._saver.shutdown()
         self._videos.abort()
-        with suppress(OutputError):  # the error that is already on its way is the cause
+        with suppress(OutputError):  # the error that is already being raised is the cause
             if self._masks:
                 self._masks.close()
         with suppress(OutputError):
@@ -213,7 +213,7 @@ class ResultWriter:
                 self._table.close()
 
     def _record(self, measured: Iterable[MeasuredFrame]) -> None:
-        """Write what is known of frames once they are measured."""
+        """Write the rows of frames that have been measured."""
         for frame, shares, row in measured:
             self.summary.add(row, shares)
             if self.recorder:
@@ -224,11 +224,11 @@ class ResultWriter:
             self._last = frame.labels
 
     def _wall_s(self) -> float:
-        """Seconds of this run so far, with those of the runs that it resumes."""
+        """Seconds of this run so far, including the runs that it resumes."""
         return time.perf_counter() - self._started_s
 
     def _end_part(self) -> None:
-        """Begin new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
+        """Start new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
         self._videos.end_input()
         self._record(self._measurer.finished(0))
         self._wait_until_saved()
@@ -236,7 +236,7 @@ class ResultWriter:
         self._begin_to_save(self._videos.end_part)
 
     def _begin_to_save(self, end_parts: Callable[[], Callable[[], None]]) -> None:
-        """Let the saver complete what ``end_parts`` ends, and then write a checkpoint of all that was recorded."""
+        """Let the saver complete what ``end_parts`` ends, then write a checkpoint of everything recorded."""
         checkpoint = Checkpoint(
             frames=self.summary.frames,
             part_start=self._part_start,
@@ -248,7 +248,7 @@ class ResultWriter:
         )
         self._saved_frames, self._saved_s = self._frames, time.monotonic()
         if self.recorder and self._plan.state.is_resumable:
-            # In a thread that no signal interrupts: half-made zip files complain on stderr when they are dropped.
+            # In a thread that no signal interrupts: half-written zip files print complaints on stderr.
             self._saver.submit(self.recorder.save, self._plan.state.make_pictures(self.summary.frames)).result()
         writers = (self._masks, self._sure, self._labels)
         masks = [future for writer in writers if writer for future in writer.pending()]
@@ -265,9 +265,9 @@ class ResultWriter:
     ) -> None:
         """Record ``checkpoint`` once everything before it is on disk.
 
-        (H, W) ``labels`` are those of its last frame, ``carried`` is what the keyframe after it needs.
+        (H, W) ``labels`` are those of its last frame; ``carried`` is the carry-over for the next keyframe.
 
-        Masks are not forced to the disk one by one, which would take long: they are looked at before the run goes on.
+        Flushing every mask to disk would be slow. Instead masks are checked when the run resumes.
         """
         complete_parts()
         for mask in masks:
@@ -281,7 +281,9 @@ class ResultWriter:
             save_carried(state.make_pictures(checkpoint.frames) / CARRIED_NAME, carried)
         write_mask(state.make_pictures(checkpoint.frames) / LABELS_NAME, labels, full_palette(self._palette))
         state.add(checkpoint)
-        state.drop_labels(checkpoint.part_start - self._plan.part_frames)  # those of the part before may be needed, too
+        state.drop_labels(
+            checkpoint.part_start - self._plan.part_frames
+        )  # those of the previous part may be needed, too
 
     def _wait_until_saved(self) -> None:
         saved, self._saved = self._saved, None
@@ -297,7 +299,7 @@ class ResultWriter:
 
     def _make_videos(self, checkpoint: Checkpoint | None) -> RenderedVideos:
         plan, options = self._plan, self._options
-        sound = None if plan.info.audio is None else Sound(plan.info.path, *plan.range_s)
+        sound = None if plan.info.audio is None else Sound(plan.info.source, *plan.range_s)
         videos = {
             name: PartedVideo(
                 getattr(plan.out, name),
@@ -318,7 +320,7 @@ class ResultWriter:
 
 
 def _class_list(labels: LabelSet, options: ResultOptions) -> list[dict[str, Any]]:
-    """What the values of masks mean: each class with its index and its colour (RGB), and pixels without one."""
+    """Index, name and RGB colour of each class, and of pixels without one."""
     entries = [*zip(labels.names, labels.palette, strict=True)]
     classes = [{"index": index, "name": name, "colour": colour} for index, (name, colour) in enumerate(entries)]
     nothing = {"index": NO_CLASS, "name": "no class", "colour": (0, 0, 0)}

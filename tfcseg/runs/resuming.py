@@ -15,9 +15,9 @@ import torch
 
 from tfcseg.errors import FinishedError, OutputError
 from tfcseg.media.ffmpeg import ffmpeg_path
+from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report import json_object
-from tfcseg.runs.fingerprint import fingerprint
 from tfcseg.runs.outputs import OutputDir
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan
@@ -29,15 +29,15 @@ logger = logging.getLogger(__name__)
 
 
 def identify(
-    source: str | Path,
+    source: Source,
     model: LoadedModel,
     options: InferenceOptions,
     results: ResultOptions,
     range_s: tuple[float | None, float | None],
     frame_rate: Fraction | None = None,
 ) -> Identity | None:
-    """Everything that decides what a run writes, or None if its source cannot be read a second time."""
-    content = fingerprint(source)
+    """Everything that determines a run's results; None if its source cannot be read a second time."""
+    content = source.fingerprint()
     if content is None:
         return None
     classes = ", ".join(model.labels.names[index] for index in model.labels.indices(results.classes))
@@ -45,7 +45,7 @@ def identify(
     identity = {
         "tfcseg": version("tfcseg"),
         "torch": torch.__version__,
-        "ffmpeg": _file_facts(Path(ffmpeg_path())),  # parts of one video must come from one encoder
+        "ffmpeg": _file_facts(Path(ffmpeg_path())),  # all parts of a video must come from the same encoder
         "input": content,
         "start": range_s[0],
         "end": range_s[1],
@@ -58,41 +58,41 @@ def identify(
 
 
 def refuse_finished(out: OutputDir, identity: Identity | None) -> None:
-    """FinishedError if the folder holds the run of ``identity``, and whole; OutputError if it holds other results.
+    """Raise FinishedError if the folder holds the complete run of ``identity``, OutputError if it holds other results.
 
-    Nothing if there are none, if their run is not finished, or if the source is not there (``identity`` None).
+    Returns if there are none, if their run is unfinished, or if the source is missing (``identity`` None).
     """
     if identity is None or RunState(out.state).identity() is not None or not out.results():
         return
     recorded = _finished_run(out)
     if recorded is None:
         raise OutputError(
-            f"{str(out.path)!r} holds results that do not say which run they are of, and nothing to resume from; "
+            f"{str(out.path)!r} holds results of an unknown run, and nothing to resume from; "
             "use --overwrite to start again or choose another folder"
         )
     _refuse_difference(out, recorded, identity)
     missing = [path.name for path in _lasting(out, recorded) if not os.path.lexists(path)]
     if missing:
         raise OutputError(
-            f"{str(out.path)!r} holds a finished run of which {', '.join(missing)} has gone; "
+            f"{str(out.path)!r} holds a finished run, but {', '.join(missing)} is missing; "
             "use --overwrite to start again"
         )
     raise FinishedError(f"{str(out.path)!r} holds a finished run; there is nothing to resume")
 
 
-def holds_input(folder: Path, source: str | Path) -> bool | None:
+def holds_input(folder: Path, source: Source) -> bool | None:
     """Whether a run in ``folder``, finished or not, is of ``source``; None if there is no run."""
     out = OutputDir(folder)
     recorded = RunState(out.state).identity() or _finished_run(out)
     if recorded is None:
         return False if out.results() else None
-    return recorded.get("input") == fingerprint(source)
+    return recorded.get("input") == source.fingerprint()
 
 
 def go_on(plan: ResultPlan, identity: Identity | None, *, resume: bool) -> Checkpoint | None:
-    """Make the state folder ready; the checkpoint to go on from, None to begin with the first frame.
+    """Prepare the state folder; returns the checkpoint to resume from, None to start with the first frame.
 
-    OutputError if the unfinished run is another one.
+    Raises OutputError if the unfinished run is a different one.
     """
     recorded = plan.state.identity() if resume else None
     if recorded is None or identity is None:
@@ -105,7 +105,7 @@ def go_on(plan: ResultPlan, identity: Identity | None, *, resume: bool) -> Check
 
 
 def refuse_other_run(out: OutputDir, identity: Identity | None) -> None:
-    """OutputError with the difference if the unfinished run in the folder is not the one of ``identity``."""
+    """Raise OutputError with the difference if the unfinished run in the folder is not the one of ``identity``."""
     recorded = RunState(out.state).identity()
     if recorded is not None and identity is not None:
         _refuse_difference(out, recorded, identity)
@@ -115,12 +115,12 @@ def _refuse_difference(out: OutputDir, recorded: Identity, wanted: Identity) -> 
     found = difference(recorded, wanted)
     if found is not None:
         raise OutputError(
-            f"{str(out.path)!r} holds a run that cannot be resumed: {found}; use the same or --overwrite to start again"
+            f"{str(out.path)!r} holds a different run: {found}; use the same settings, or --overwrite to start again"
         )
 
 
 def _finished_run(out: OutputDir) -> Identity | None:
-    """What the finished run in the folder was; None if nothing of ours tells it."""
+    """Identity of the finished run in the folder; None if it is unknown."""
     with suppress(OSError, ValueError):
         match json.loads(out.report_json.read_bytes()):
             case {"run": dict(identity)}:
@@ -129,7 +129,7 @@ def _finished_run(out: OutputDir) -> Identity | None:
 
 
 def _lasting(out: OutputDir, run: Identity) -> list[Path]:
-    """Files and folders that the finished ``run`` has left in ``out``."""
+    """Files and folders that the finished ``run`` wrote to ``out``."""
     places = {
         "overlay": out.overlay,
         "side by side": out.side_by_side,

@@ -1,7 +1,7 @@
-"""State of an unfinished run: checkpoints in a journal, and the finished parts of videos.
+"""State of an unfinished run: checkpoints in a journal, and finished parts of videos.
 
-All of it lies in a hidden folder of the output folder, and goes when the run is complete. Only what the run was stays
-there, if there is no report to tell it.
+It is kept in a hidden folder in the output folder and removed when the run is complete. If there is no report, only the
+run's identity stays.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from tfcseg.runs.journal import Journal
 
 _JOURNAL_NAME, _FINISHED_NAME, _LABELS_NAME = "journal.jsonl", "finished.json", "labels"
 _KEPT = 2
-"""Newest checkpoints, and newest that end a part, of which everything is kept: if one is damaged, another serves."""
+"""How many of the newest checkpoints, and of those that end a part, are kept: if one is damaged, another serves."""
 
 Identity = Mapping[str, str | float | bool | None]
-"""Everything that decides what a run writes: name -> value."""
+"""Everything that determines a run's results: name -> value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A moment at which all results of the first ``frames`` frames were written."""
+    """A point at which all results of the first ``frames`` frames have been written."""
 
     frames: int
     part_start: int
-    """First frame of the parts of videos that are not complete; ``frames`` if there are none."""
+    """First frame of the incomplete parts of videos; ``frames`` if there are none."""
     rows_bytes: int
-    """Size of frames.csv, 0 if there is none."""
+    """Size of frames.csv; 0 if there is none."""
     wall_s: float
-    """How long the run had taken, with those that it continues."""
+    """Seconds the run has taken, including the runs that it resumes."""
     resumes: int
-    """How often it had been continued."""
+    """How often it was resumed."""
     summary: dict[str, Any]
     legend: dict[str, Any] | None
-    """What the legend remembered at ``part_start``."""
+    """State of the legend at ``part_start``."""
 
 
 class RunState:
-    """The state folder of a run. OutputError if something in it cannot be read or written."""
+    """The state folder of a run. Raises OutputError if something in it cannot be read or written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.is_resumable = False
-        """Whether ``begin`` was told what the run is; without that nothing is kept."""
+        """Whether ``begin`` was given an identity; without one, nothing is kept."""
         self._journal = Journal(folder / _JOURNAL_NAME)
         self._finished = Journal(folder / _FINISHED_NAME)
         self._newest: deque[int] = deque(maxlen=_KEPT)
@@ -65,7 +65,7 @@ class RunState:
         return None
 
     def finished(self) -> Identity | None:
-        """What the finished run in this folder was, if it left no report; None if nothing tells it."""
+        """Identity of a finished run without a report in this folder; None if there is none."""
         match self._finished.read():
             case [dict(identity)]:
                 return identity
@@ -77,27 +77,27 @@ class RunState:
         for entry in self._journal.read()[1:]:
             try:
                 found.append(Checkpoint(**entry))
-            except TypeError:  # no line of ours
+            except TypeError:  # not one of our lines
                 break
         return found
 
     def begin(self, identity: Identity | None) -> None:
-        """Drop what an earlier run left and record what this one is; None: it cannot be continued."""
+        """Drop an earlier run's state and record this run's identity; None: it cannot be resumed."""
         self.clear()
         self.is_resumable = identity is not None
         if identity is None:
             return
         self._journal.append({"run": identity})
         try:
-            for folder in (self.folder, self.folder.parent):  # their names must outlast a power cut, too
+            for folder in (self.folder, self.folder.parent):  # the names must survive a power cut, too
                 sync(folder)
         except OSError as error:
             raise OutputError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from error
 
     def go_on(self, is_intact: Callable[[Checkpoint], bool]) -> Checkpoint | None:
-        """Newest checkpoint of which everything is still there; whatever came after it is dropped.
+        """Newest checkpoint whose files all exist; anything after it is dropped.
 
-        None if there is none; then everything but the run's identity is dropped.
+        None if there is none; then everything except the identity is dropped.
         """
         self.is_resumable = True
         checkpoints = self.checkpoints()
@@ -112,7 +112,7 @@ class RunState:
         return checkpoints[-1] if checkpoints else None
 
     def add(self, checkpoint: Checkpoint) -> None:
-        """Record that everything before ``checkpoint`` is on disk; pictures of older ones go."""
+        """Record that everything before ``checkpoint`` is on disk; removes files of older ones."""
         if not self.is_resumable:
             return
         self._journal.append(asdict(checkpoint))
@@ -133,31 +133,31 @@ class RunState:
 
     @property
     def labels(self) -> Path:
-        """Folder of the labels from which parts are drawn again, where masks are not written."""
+        """Folder of labels for redrawing parts, if masks are not written."""
         return self.folder / _LABELS_NAME
 
     def drop_labels(self, before: int) -> None:
-        """Remove the labels of the frames before this one, if there are any."""
+        """Remove the labels of earlier frames, if there are any."""
         with suppress(FileNotFoundError, NotADirectoryError):
             for path in self.labels.iterdir():
                 if path.stem.isdecimal() and int(path.stem) < before:
                     _remove(path)
 
     def pictures(self, frames: int) -> Path:
-        """Folder for what the checkpoint at ``frames`` needs and is no number."""
+        """Folder for arrays that belong to the checkpoint at ``frames``."""
         return self.folder / f"at-{frames:08d}"
 
     def make_pictures(self, frames: int) -> Path:
-        """The folder ``pictures``, made if it is missing."""
+        """The folder ``pictures``, created if needed."""
         folder = self.pictures(frames)
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot make {str(folder)!r}: {error.strerror or error}") from error
+            raise OutputError(f"cannot create {str(folder)!r}: {error.strerror or error}") from error
         return folder
 
     def finish(self, identity: Identity | None) -> None:
-        """Drop what an unfinished run needs; ``identity`` is what a run without a report leaves of itself."""
+        """Drop everything; ``identity`` is kept for a run without a report."""
         if identity is not None:
             self._finished.append(identity)
         self._clear(keep=_FINISHED_NAME)
@@ -167,7 +167,7 @@ class RunState:
         self._clear()
 
     def _clear(self, keep: str = "") -> None:
-        """The journal goes first: without it there is no unfinished run."""
+        """Remove the journal first: without it there is no unfinished run."""
         for path in sorted(self._entries(), key=lambda path: path.name != _JOURNAL_NAME):
             if path.name != keep:
                 _remove(path)
@@ -192,7 +192,7 @@ def unfinished_frames(output: Path) -> int | None:
 
 
 def difference(recorded: Identity, wanted: Identity) -> str | None:
-    """Describe the first difference between two runs; None if they are the same."""
+    """Describe the first difference between two runs; None if they are equal."""
     names = [name for name in {**recorded, **wanted} if recorded.get(name) != wanted.get(name)]
     if not names:
         return None
@@ -208,7 +208,7 @@ def _shown(value: object) -> str:
 
 
 def _is_needed(path: Path, frames: int) -> bool:
-    """Whether a file belongs to the first ``frames`` frames, or was left by a run that stopped."""
+    """Whether a file belongs to the first ``frames`` frames, rather than to a stopped run."""
     if path.name == _LABELS_NAME:
         return True
     stem, _, number = path.stem.rpartition("-")

@@ -1,4 +1,4 @@
-"""Totals over the frames of a run, and the report that is made of them."""
+"""Totals over the frames of a run, and the report made from them."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _MEANS = (
 
 @dataclass(slots=True)
 class Mean:
-    """Mean of the values that were measured."""
+    """Mean of measured values."""
 
     total: float = 0.0
     count: int = 0
 
     def add(self, value: float | None) -> None:
-        """Take a value; None was not measured."""
+        """Add a value; None if it was not measured."""
         if value is not None:
             self.total += value
             self.count += 1
@@ -66,7 +66,7 @@ class Summary:
     shares: NDArray[np.float64]
     frames: int = 0
     repeated: int = 0
-    """Frames that show the picture of the one before; what follows counts the others."""
+    """Frames that repeat the picture of the one before. The fields below count the others."""
     keyframes: int = 0
     label_change: Mean = field(default_factory=Mean)
     flow_consistency: Mean = field(default_factory=Mean)
@@ -79,14 +79,14 @@ class Summary:
     phases: PhaseChanges = field(default_factory=PhaseChanges)
 
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
-        """Take one frame: what was measured of it, and the (K,) ``shares`` of its classes."""
+        """Add one frame: its measurements and the (K,) ``shares`` of its classes."""
         self.frames += 1
         self.shares += shares
         self.label_change.add(row.label_change)
         self.flow_consistency.add(row.flow_consistency)
         self.confidence.add(row.confidence)
         self.unsure.add(row.unsure)
-        if row.model_ms is None:  # the result of the frame before
+        if row.model_ms is None:  # copies the result of the frame before
             self.repeated += 1
             return
         self.keyframes += row.is_keyframe
@@ -96,7 +96,7 @@ class Summary:
         (self.keyframe_ms if row.is_keyframe else self.non_keyframe_ms).add(row.model_ms)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in JSON types; numbers keep every bit."""
+        """Convert to JSON types without losing precision."""
         means: dict[str, Mean] = {name: getattr(self, name) for name in _MEANS}
         return {
             "frames": self.frames,
@@ -127,26 +127,26 @@ class RunFacts:
     warnings: tuple[str, ...]
     optical_flow: str | None
     audio: str | None
-    """What became of the sound; None if no video was written."""
+    """What happened to the sound; None if no video was written."""
     range_s: tuple[float | None, float | None]
-    """Start and end of the part that was asked for."""
+    """Start and end of the requested part."""
     outputs: dict[str, str]
     wall_s: float
     resumes: int
     unsure_below: float
-    """Probability of being right below which a label is unsure."""
+    """Labels with a lower probability count as unsure."""
     compile_s: float | None = None
-    """Seconds that compiling took; None if nothing was compiled."""
+    """Seconds spent compiling; None if nothing was compiled."""
 
 
 def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | None) -> Report:
-    """The report of a finished run; ``run`` is everything that decided what it wrote, by which it is known again."""
+    """Make the report of a finished run; ``run`` is its identity, which tells whether it can be resumed."""
     warnings = list(facts.warnings)
     if facts.audio and facts.audio.startswith("dropped"):
         warnings.append(f"audio {facts.audio}")
     card = facts.model.card
     options = facts.options
-    # Scores in a card are of its defaults: a model that was measured without sparse attention misses nothing there.
+    # Card scores are measured with its defaults: a model that was measured without sparse attention lacks nothing.
     misses = options.sides == "one" or not card.measured
     if not card.config.repairs and misses and options.mode == "tfc" and options.uses_memory:
         warnings.append(f"model {card.name} is {DESCRIPTION}")
@@ -180,7 +180,7 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
 
 
 def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
-    """Everything that decides what the labels are, besides input and weights."""
+    """Every option that determines the labels, besides input and weights."""
     return OptionFacts(
         **asdict(options), device=str(model.device), precision=str(model.precision).removeprefix("torch.")
     )

@@ -73,6 +73,18 @@ class StillSource:
         return to_sample([view_image(image, view)], [soft])
 
 
+class CollageSource:
+    """Four stills of another source at half their size in one sample: small things become common."""
+
+    def __init__(self, stills: StillSource) -> None:
+        self._stills = stills
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """A sample of four random views, two by two."""
+        views = [self._stills.draw(rng) for _ in range(4)]
+        return Sample(_collage([view.images for view in views]), _collage([view.labels for view in views]))
+
+
 class PairSource:
     """Two images of a labelled still a moment apart; ``weights`` say how often each still is drawn (all alike)."""
 
@@ -135,6 +147,12 @@ class PseudoClipSource:
             self._length,
         )
         return to_sample(images, soft)
+
+
+def _collage(quarters: Sequence[Tensor]) -> Tensor:
+    """Four (1, C, S, S) uint8, S even, as one of the same shape: each is the mean of its 2×2 pixels."""
+    halved = [torch.nn.functional.avg_pool2d(quarter.float(), 2).round().byte() for quarter in quarters]
+    return torch.cat([torch.cat(halved[:2], -1), torch.cat(halved[2:], -1)], -2)
 
 
 def _until(count: int, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ from tfcseg.training.truth import class_file, mask_of, read_truth
 
 Labelled = tuple[Sequence[Still], Sequence[Clip]]
 
-_VERSION = b"fused-4"
+_VERSION = b"fused-6"
 
 
 class _Job(NamedTuple):
@@ -102,5 +102,5 @@ def _fused(
 def _with_mask(soft: NDArray[np.float32], mask: Path | None) -> NDArray[np.float32]:
     if mask is None:
         return soft
-    values, allowed = read_truth(mask)
-    return follow_mask(soft, grid_mask(values, soft.shape[0]), allowed)
+    values, meanings = read_truth(mask)
+    return follow_mask(soft, grid_mask(values, soft.shape[0]), meanings)

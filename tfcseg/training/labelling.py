@@ -26,7 +26,7 @@ from tfcseg.errors import DataError
 from tfcseg.machine import available_cores
 from tfcseg.training.augment import as_bytes
 from tfcseg.training.interrupts import ignore_interrupts
-from tfcseg.training.teachers import GRID, Teacher, soft_labels
+from tfcseg.training.teachers import Teacher, soft_labels
 from tfcseg.training.truth import is_mask
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -203,19 +203,19 @@ def _utf8_name(video: Path) -> Iterator[str]:
 
 
 def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Teacher labels (T, GRID, GRID, K) averaged over time along the optical flow.
+    """Labels (T, h, w, K) of single frames averaged over time along the optical flow.
 
     A frame's neighbours within STEADY_REACH are moved onto it (DIS flow at twice the grid); cells whose forward and
     backward flow disagree by more than a cell do not take part. Same shape and type as ``labels``.
     """
-    flow_size = 2 * GRID
+    height, width = labels.shape[1:3]
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    small = [as_bytes(cv2.cvtColor(cv2.resize(f, (flow_size, flow_size)), cv2.COLOR_RGB2GRAY)) for f in frames]
-    columns, rows = np.meshgrid(np.arange(GRID, dtype=np.float32), np.arange(GRID, dtype=np.float32))
+    small = [as_bytes(cv2.cvtColor(cv2.resize(f, (2 * width, 2 * height)), cv2.COLOR_RGB2GRAY)) for f in frames]
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     steadied = np.empty_like(labels)
     for t in range(len(frames)):
         total = labels[t].astype(np.float32)
-        weight = np.ones((GRID, GRID, 1), np.float32)
+        weight = np.ones((height, width, 1), np.float32)
         for other in range(max(0, t - STEADY_REACH), min(len(frames), t + STEADY_REACH + 1)):
             if other == t:
                 continue
@@ -223,7 +223,7 @@ def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]
             back = _grid_flow(dis, small[other], small[t])
             map_x, map_y = columns + there[..., 0], rows + there[..., 1]
             returned = cv2.remap(back, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + there
-            inside = (map_x >= 0) & (map_x <= GRID - 1) & (map_y >= 0) & (map_y <= GRID - 1)
+            inside = (map_x >= 0) & (map_x <= width - 1) & (map_y >= 0) & (map_y <= height - 1)
             trusted = (inside & (np.hypot(returned[..., 0], returned[..., 1]) < 1.0))[..., None].astype(np.float32)
             moved = cv2.remap(labels[other], map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             total += moved * trusted
@@ -233,7 +233,8 @@ def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]
 
 
 def _grid_flow(dis: cv2.DISOpticalFlow, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Flow from ``source`` to ``target`` at (GRID, GRID, 2), in grid cells."""
+    """Flow from ``source`` to ``target``, both of twice the grid's size (h, w): (h, w, 2) in cells of the grid."""
     flow = dis.calc(source, target, None)  # type: ignore[call-overload]  # None: a new array
-    halved: NDArray[np.float32] = cv2.resize(flow, (GRID, GRID), interpolation=cv2.INTER_AREA) * 0.5
+    size_wh = (source.shape[1] // 2, source.shape[0] // 2)
+    halved: NDArray[np.float32] = cv2.resize(flow, size_wh, interpolation=cv2.INTER_AREA) * 0.5
     return halved

@@ -78,7 +78,10 @@ class TrainOptions:
 
 
 class Trainer:
-    """One training run in ``folder``: checkpoint.pt (resumable), log.jsonl, best.safetensors, last.safetensors."""
+    """One training run in ``folder``: checkpoint.pt (resumable), log.jsonl, best.safetensors, last.safetensors.
+
+    ``dtype`` is that of the weights in the last two.
+    """
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Trainer:
         device: torch.device,
         precision: torch.dtype,
         workers: int,
+        dtype: torch.dtype = torch.float16,
         features: FeatureDistillation | None = None,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
         on_step: Callable[[int, int], None] = lambda step, steps: None,
@@ -100,7 +104,7 @@ class Trainer:
         self.network: TFCSegmenter = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.options, self.folder = card, options, folder
         self.train_samples, self.validation_samples = train, validation
-        self.device, self.precision, self.workers = device, precision, workers
+        self.device, self.precision, self.workers, self.dtype = device, precision, workers, dtype
         self.report, self.on_step = report, on_step
         if device.type == "cpu":
             use_float32_backward(self.network)
@@ -206,15 +210,19 @@ class Trainer:
         loss = torch.stack([weights[name] * losses[name].total / totals[name] for name in losses]).sum()
         if not torch.isfinite(loss):
             raise TfcsegError(f"the loss is {loss.item()} at step {self.step}: lower --lr and resume with a new folder")
+        if loss.requires_grad or self.world > 1:  # sparse attention alone has nothing to learn where nothing changed
+            self._descend(loss)
+        self._update_average()
+        shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
+        return {name: float(value) for name, value in shares.items()}
+
+    def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         sum_gradients(self.trained)
         if self.options.max_gradient_norm is not None:
             nn.utils.clip_grad_norm_(self.trained, self.options.max_gradient_norm)
         self.optimizer.step()
-        self._update_average()
-        shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
-        return {name: float(value) for name, value in shares.items()}
 
     def _losses(self, batch: Sample) -> dict[str, Any]:
         images = normalise(batch.images.to(self.device, non_blocking=True), self.card.preprocessing)
@@ -236,6 +244,9 @@ class Trainer:
 
     def _set_training(self) -> None:
         self.network.train()
+        for part in self.network.children():
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()  # what stays as it is computes as it will
         if not self.options.train_norms:
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -264,10 +275,10 @@ class Trainer:
         self.network.load_state_dict(self.average)
         score = 100 * validation_miou(self.predict, self.validation_samples, self.network.config.num_classes)
         self._log({"step": self.step, "validation_miou": round(score, 3), "best": round(max(score, self.best), 3)})
-        save_model(self.folder / "last.safetensors", self.network, self.card)
+        save_model(self.folder / "last.safetensors", self.network, self.card, dtype=self.dtype)
         if score > self.best:
             self.best = score
-            save_model(self.folder / "best.safetensors", self.network, self.card)
+            save_model(self.folder / "best.safetensors", self.network, self.card, dtype=self.dtype)
         self.network.load_state_dict(current)
 
     def predict(self, sample: Sample) -> Tensor:

@@ -27,7 +27,16 @@ from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.training.balance import class_shares, rarity_weights
 from tfcseg.training.damage import examine, image_defect, refuse
-from tfcseg.training.datasets import ClipSource, PairSource, PseudoClipSource, Sample, SampleStream, Source, StillSource
+from tfcseg.training.datasets import (
+    ClipSource,
+    CollageSource,
+    PairSource,
+    PseudoClipSource,
+    Sample,
+    SampleStream,
+    Source,
+    StillSource,
+)
 from tfcseg.training.fused_labels import fuse_media
 from tfcseg.training.fusion import is_street
 from tfcseg.training.labelling import Clip, Still, find_media, label_media
@@ -54,6 +63,9 @@ MASK_SHARE = 1.5
 
 RARITY = 0.5
 """Power of how much more often photos of rare classes are drawn: 1 (every class alike) cost steadiness."""
+
+COLLAGE_SHARE = 0.25
+"""Of the samples of photos, those that show four at half their size."""
 
 VALIDATION_SAMPLES = 64
 
@@ -108,8 +120,12 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
     if options.stage == "image":
         weights = rarity_weights(class_shares(kept)) ** RARITY * np.where(drawn, MASK_SHARE, 1.0)
         in_pairs = options.steady_weight > 0
-        sources = [(PairSource if in_pairs else StillSource)(kept, options.crop, weights)]
-        shares = [float(weights.sum())]
+        if in_pairs:
+            sources, shares = [PairSource(kept, options.crop, weights)], [float(weights.sum())]
+        else:
+            photos = StillSource(kept, options.crop, weights)
+            sources = [photos, CollageSource(photos)]
+            shares = [(1 - COLLAGE_SHARE) * float(weights.sum()), COLLAGE_SHARE * float(weights.sum())]
         validation: Source = StillSource(held_out, options.crop)
         if clips:
             # A clip's frames resemble each other: ten of them count as much as one photo.

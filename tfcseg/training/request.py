@@ -13,13 +13,14 @@ from tfcseg.evaluation.vspw import LABEL_FILE
 from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.model.config import HEADS
 from tfcseg.model.options import SIZE_MULTIPLE
+from tfcseg.options import check
 from tfcseg.training.loop import TrainOptions
+from tfcseg.training.options import TrainRequest
 from tfcseg.training.processes import process_device, processes_here
 from tfcseg.training.recipes import is_vspw, recipe_options
 from tfcseg.training.teachers import teacher_files
 from tfcseg.weights.loading import resolve_device
 
-STAGES = ("image", "tfc")
 DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 448, 480
 INPUT_SIZE_PX, MOST_INPUT_SIZE_PX = 480, 4096
 VALIDATIONS, VALIDATION_STEPS = 10, 50
@@ -41,45 +42,6 @@ _LEAST = {
 _GPU_WORKERS = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainRequest:
-    """What to train, on what and how; None stands for the recipe's or the machine's default."""
-
-    data: Sequence[Path]
-    """One folder in VSPW layout, or folders and files of images and videos for ``teachers`` to label."""
-    output: Path
-    teachers: Sequence[Path] = ()
-    """TensorFlow Lite files, or folders of them."""
-    cache: Path | None = None
-    stage: str | None = None
-    backbone: str | None = None
-    embed_dim: int | None = None
-    """Width D of the decode head, of a network that does not start from ``init``."""
-    init: str | Path | None = None
-    features_from: str | Path | None = None
-    """Model whose features the backbone is to learn as well (stage ``image``)."""
-    steps: int | None = None
-    batch: int | None = None
-    learning_rate: float | None = None
-    bce_weight: float | None = None
-    """Of L_bce in eq. 12; 0 trains without it (the paper's ablation)."""
-    steady_weight: float | None = None
-    """Of what pairs of images disagree in (stage ``image``); 0 shows single images."""
-    crop: int | None = None
-    size: int | None = None
-    """Short side at inference, around which the views of a VSPW folder are drawn."""
-    workers: int | None = None
-    threads: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    validate_every: int | None = None
-    checkpoint_every: int = 200
-    seed: int = 0
-    skip_bad: bool = False
-    name: str | None = None
-    licence: str = "not stated"
-
-
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
     """A request with every default filled in."""
@@ -97,13 +59,12 @@ class TrainPlan:
 
 def plan_training(request: TrainRequest) -> TrainPlan:
     """UsageError for a request that makes no sense, DataError for data that is not there."""
+    check(request)
     _check_numbers(request)
     if request.name is not None and not (0 < len(request.name) <= NAME_LIMIT and request.name.isprintable()):
         raise UsageError(f"--name must be one line of 1 to {NAME_LIMIT} characters")
     is_supervised = _is_supervised(request)
     stage = request.stage or ("tfc" if is_supervised or request.init else "image")
-    if stage not in STAGES:
-        raise UsageError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
     if stage == "tfc" and not is_supervised and request.init is None:
         raise UsageError("stage tfc refines an image network that the teachers trained: give it with --init")
     if stage != "image" and request.features_from is not None:
@@ -133,7 +94,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     return TrainPlan(
         is_supervised=is_supervised,
         options=options,
-        teachers=teacher_files(request.teachers),
+        teachers=teacher_files(request.teachers or ()),
         cache=request.cache or request.output / "labels",
         validate_every=request.validate_every or max(VALIDATION_STEPS, options.steps // VALIDATIONS),
         device=device,

@@ -17,6 +17,7 @@ from tfcseg.files import make_folder
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.loop import Trainer
+from tfcseg.training.options import TrainRequest
 from tfcseg.training.processes import end_processes, first_process_first, start_processes
 from tfcseg.training.recipes import (
     Distillation,
@@ -25,7 +26,7 @@ from tfcseg.training.recipes import (
     start_network,
     trained_card,
 )
-from tfcseg.training.request import TrainPlan, TrainRequest, plan_training
+from tfcseg.training.request import TrainPlan, plan_training
 from tfcseg.training.supervised import start_supervised, vspw_material
 from tfcseg.training.teachers import taught_labels
 from tfcseg.weights.loading import ModelCard, load_model

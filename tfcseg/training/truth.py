@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import SCENES
-from tfcseg.training.fusion import VOC_NAMES
+from tfcseg.training.fusion import VOC_NAMES, Meanings
 
 MASKS, IMAGES, CLASSES = "masks", "images", "classes.json"
 
@@ -88,7 +88,7 @@ MEANINGS: Mapping[str, tuple[str, ...]] = _several(
         "hot dog, pizza, donut, cake, food-other-merged, fruit": "other",
     }
 )
-"""Classes of SCENES that a name in ``classes.json`` may be. Names that are not here say nothing."""
+"""Classes of SCENES that a name in ``classes.json`` may be, the likeliest first. Names not here say nothing."""
 
 PAVED = ("road", "sidewalk", "floor")
 """What "road" may be in a set that knows no pavement: it calls every paved ground so."""
@@ -107,12 +107,12 @@ def is_mask(image: Path) -> bool:
     return image.parent.name == MASKS and (image.parent.parent / IMAGES).is_dir()
 
 
-def read_truth(mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A mask (H, W) and the classes that its values may be, (256, S); DataError if it cannot be read."""
+def read_truth(mask: Path) -> tuple[NDArray[np.uint8], Meanings]:
+    """A mask (H, W) and what its values mean; DataError if it cannot be read."""
     pixels = cv2.imdecode(np.fromfile(mask, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise DataError(f"{mask} is no mask of 8-bit class ids")
-    return np.asarray(pixels, np.uint8), _allowed(class_file(mask))
+    return np.asarray(pixels, np.uint8), _meanings_of(class_file(mask))
 
 
 def class_file(mask: Path) -> Path:
@@ -129,17 +129,18 @@ def _find_classes(mask: Path) -> Path | None:
 
 
 @cache
-def _allowed(file: Path) -> NDArray[np.bool_]:
-    """(256, S) of a classes.json."""
-    allowed = np.zeros((256, len(SCENES)), np.bool_)
+def _meanings_of(file: Path) -> Meanings:
+    """What the values of a classes.json mean."""
+    meanings = Meanings(np.zeros((256, len(SCENES)), np.bool_), np.zeros(256, np.intp))
     names = read_json_object(file)
     knows_pavement = any("pavement" in str(name) for name in names.values())
     for number, name in names.items():
         if not (isinstance(name, str) and number.isdecimal() and int(number) < 256):
             raise DataError(f"{file}: {number!r}: {name!r} is no class id from 0 to 255 with a name")
-        for ours in PAVED if name == "road" and not knows_pavement else _meanings(name):
-            allowed[int(number), SCENES.index(ours)] = True
-    return allowed
+        ours = [SCENES.index(each) for each in (PAVED if name == "road" and not knows_pavement else _meanings(name))]
+        meanings.allowed[int(number), ours] = True
+        meanings.main[int(number)] = next(iter(ours), 0)
+    return meanings
 
 
 def _meanings(name: str) -> tuple[str, ...]:

@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tfcseg.comparison.dataset import Scope
 from tfcseg.comparison.machine import machine_facts
 from tfcseg.errors import DataError, InputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.result import Evaluation
+from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.inference.engine import network_size
 from tfcseg.inference.options import checked_options
-from tfcseg.labels.label_maps import LabelMap, read_label_map
+from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
@@ -132,24 +132,17 @@ class _AblationJob:
         done = itertools.count(1)
         logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})
         self.on_progress(row.title, 0, total)
+        path = self.scope.label_map
         evaluation = evaluate(
             self.dataset.root,
             watched,
-            split=self.scope.split,
-            protocol=self.scope.protocol,
+            self.scope,
             mode=row.name,
             model_labels=model.labels,
-            label_map=self._label_map(),
-            limit=self.scope.limit,
-            skip_bad=self.scope.skip_bad,
+            label_map=None if path is None else read_label_map(path, self.model.labels, self.dataset.labels),
             on_video=lambda score: self.on_progress(row.title, next(done), total),
         )
         return evaluation, watched
-
-    def _label_map(self) -> LabelMap | None:
-        if self.scope.label_map is None:
-            return None
-        return read_label_map(self.scope.label_map, self.model.labels, self.dataset.labels)
 
     def _first_size(self) -> tuple[int, int]:
         """(height, width) of the first image that can be read; DataError if there is none."""

@@ -25,6 +25,7 @@ from tfcseg.inference.segment import segment_with
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
+from tfcseg.media.source import Given, Source
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency
 from tfcseg.model.options import InferenceOptions
@@ -158,12 +159,10 @@ def compare_clips(
     )
 
 
-def clip_name(source: str | Path) -> str:
+def clip_name(source: Given) -> str:
     """What results call a clip: its file's stem; of a folder called ``images``, that of the folder above."""
-    path = Path(source).resolve()
-    if not path.is_dir():
-        return path.stem
-    return path.parent.name if path.name == "images" else path.name
+    found = Source.of(source)
+    return found.absolute.parent.name if found.kind == "folder" and found.title == "images" else found.title
 
 
 @dataclass(slots=True)
@@ -182,7 +181,7 @@ class _Clip:
         return ClipFacts(name, len(self.frames), self.frame_rate, self.size, sure)
 
 
-def _read_clip(source: str | Path, first_s: float, max_frames: int) -> _Clip:
+def _read_clip(source: Given, first_s: float, max_frames: int) -> _Clip:
     with open_frames(source, end_s=first_s) as found:
         frames = [frame.image for frame in itertools.islice(found, max_frames)]
         return _Clip(frames, float(found.info.frame_rate))

@@ -22,8 +22,9 @@ from tfcseg.files import read_json_object
 from tfcseg.labels.label_maps import merged_classes
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Image
-from tfcseg.media.images import IMAGE_SUFFIXES, read_image
+from tfcseg.media.images import read_image
 from tfcseg.media.masks import read_mask
+from tfcseg.media.source import IMAGE_SUFFIXES
 from tfcseg.metrics.scores import Labels
 
 CLASSES = "classes.json"

@@ -69,10 +69,10 @@ class Judges:
         """Look at all ``frames`` of a clip, average along the optical flow, and keep what is sure."""
         scene = _steadied(self._scene, frames)
         if not self._things:
-            return ClipTargets(self.labels, np.stack([_surest(soft) for soft in scene]))
+            return ClipTargets(self.labels, np.stack([surest(soft) for soft in scene]))
         things = _steadied(self._things, frames)
         fused = (to_bytes(fuse_teachers(one, other)) for one, other in zip(scene, things, strict=True))
-        return ClipTargets(self.labels, np.stack([_surest(soft) for soft in fused]))
+        return ClipTargets(self.labels, np.stack([surest(soft) for soft in fused]))
 
 
 def _steadied(teachers: Sequence[Teacher], frames: Sequence[Image]) -> NDArray[np.uint8]:
@@ -80,6 +80,6 @@ def _steadied(teachers: Sequence[Teacher], frames: Sequence[Image]) -> NDArray[n
     return steady_labels(frames, np.stack([soft_labels(teachers, frame, crops=False) for frame in frames]))
 
 
-def _surest(soft: NDArray[np.uint8]) -> Labels:
+def surest(soft: NDArray[np.uint8]) -> Labels:
     """(G, G) classes of (G, G, K) probabilities, NO_CLASS where none is sure."""
     return np.where(soft.max(axis=-1) > HALF, soft.argmax(axis=-1), NO_CLASS).astype(np.uint8)

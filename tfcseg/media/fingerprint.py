@@ -10,14 +10,11 @@ _SAMPLES = 64
 _SAMPLE_BYTES = 1 << 14
 
 
-def fingerprint(source: str | Path) -> str | None:
+def fingerprint(path: Path) -> str | None:
     """Hash of the size of a file and of samples from all over it; for a folder, of its names and sizes and some files.
 
-    A million bytes at most are read. None for what cannot be read again: a stream, an address, nothing at all.
+    A million bytes at most are read. None if nothing is there, or nothing that can be read.
     """
-    if str(source) == "-":
-        return None
-    path = Path(source)
     digest = hashlib.sha256()
     try:
         if path.is_dir():

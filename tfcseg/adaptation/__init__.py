@@ -1,0 +1,1 @@
+"""A user's own videos teach TFC to a frozen network: how much look-alikes are worth, and what repairs points."""

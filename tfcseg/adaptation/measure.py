@@ -1,0 +1,102 @@
+"""How steady a network is on frames that nobody labelled, and how true to what it says of each of them by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+
+from tfcseg.adaptation.own_labels import probabilities, shrunk
+from tfcseg.adaptation.parts import LEAST_FRAMES, Part
+from tfcseg.evaluation.result import percent
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.options import checked_options
+from tfcseg.inference.segment import segment_with
+from tfcseg.media.frames import Image
+from tfcseg.metrics.scores import Labels, VideoConsistency
+from tfcseg.model.options import InferenceOptions
+from tfcseg.research.held_out.targets import ClipTargets, surest
+from tfcseg.training.labelling import steady_labels
+from tfcseg.training.teachers import GRID
+from tfcseg.weights.loading import LoadedModel
+
+FRAMES = 120
+"""Frames that are measured on, of all parts together, but `LEAST_FRAMES` of each."""
+
+VC_FRAMES = 8
+
+SETTINGS: dict[str, dict[str, str]] = {"image": {"mode": "image"}, "tfc": {}, "low_latency": {"latency": "low"}}
+"""What is measured: every frame by itself, the model as it is used by default, and one-sided as with --latency low."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """A part that measures: its images, what the network says of each by itself, and that steadied in time."""
+
+    images: list[Image]
+    labels: list[Labels]
+    targets: ClipTargets
+
+
+Scores: TypeAlias = "dict[str, float | None]"
+"""Percentages: ``vc8`` against the steadied labels (a label has to be constant where these are, whatever it says);
+``agreement``, pixels with the label of mode ``image``; ``repaired``, of the pixels where that differs from the label at
+the keyframe before, those that have it all the same. None where there is nothing to measure."""
+
+
+def hold_back(model: LoadedModel, parts: Sequence[Part], size: int) -> list[HeldBack]:
+    """Look at the first frames of the ``parts``, frame by frame. They stay in memory, at the network's input size."""
+    network = IntervalNetwork(model, checked_options(model, mode="image", size=size))
+    most = max(LEAST_FRAMES, FRAMES // len(parts))
+    held = []
+    for part in parts:
+        images = [shrunk(frame.image, size) for frame in islice(part.frames(), most)]
+        soft = [probabilities(network, image) for image in images]
+        squares = np.stack([np.asarray(cv2.resize(each, (GRID, GRID)), np.uint8) for each in soft])
+        targets = ClipTargets(model.labels, np.stack([surest(each) for each in steady_labels(images, squares)]))
+        labels = [result.labels for image in images for result in network.run([image])]
+        held.append(HeldBack(images, labels, targets))
+    return held
+
+
+def measure(model: LoadedModel, held: Sequence[HeldBack], size: int, **options: Any) -> Scores:
+    """Score ``model`` with ``options`` beside those that it has; each part counts the same."""
+    used = checked_options(model, size=size, **options)
+    scores = [_score(model, used, part) for part in held]
+    return {name: _mean([score[name] for score in scores]) for name in scores[0]}
+
+
+def _score(model: LoadedModel, options: InferenceOptions, part: HeldBack) -> Scores:
+    consistency = VideoConsistency((VC_FRAMES,), "vspw")
+    size = (part.labels[0].shape[0], part.labels[0].shape[1])
+    agreement: list[float] = []
+    wrong = right = 0
+    keyframe: Labels | None = None
+    for target, own, frame in zip(
+        part.targets.at(size), part.labels, segment_with(part.images, model, options), strict=True
+    ):
+        consistency.update(target, frame.labels)
+        follows = frame.labels == own
+        agreement.append(float(follows.mean()))
+        if frame.is_keyframe:
+            keyframe = own
+        elif keyframe is not None:
+            changed = keyframe != own
+            wrong += int(np.count_nonzero(changed))
+            right += int(np.count_nonzero(changed & follows))
+    vc = consistency.result()[VC_FRAMES].vc.value
+    return {
+        "vc8": percent(vc),
+        "agreement": 100 * fmean(agreement),
+        "repaired": 100 * right / wrong if wrong else None,
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(fmean(known), 2) if known else None

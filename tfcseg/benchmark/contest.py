@@ -1,0 +1,127 @@
+"""What a benchmark's request resolves to: model, clip and options of every contender."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from tfcseg.benchmark.clips import SYNTHETIC, Clip, make_clip, read_clip
+from tfcseg.benchmark.plain import PlainSegformer, build_plain, has_transformers
+from tfcseg.benchmark.random_model import write_random_model
+from tfcseg.benchmark.request import Request
+from tfcseg.errors import UsageError
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.options import checked_options, in_mode
+from tfcseg.inference.segment import segment_with
+from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.media.frames import Image
+from tfcseg.model.options import InferenceOptions
+from tfcseg.weights.loading import LoadedModel, load_model, resolve_device, resolve_precision
+
+PLAIN, IMAGE, TFC = "plain", "image", "tfc"
+"""The contenders: SegFormer of transformers frame by frame; ours frame by frame; ours with the method."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Everything that the parts of a benchmark share."""
+
+    request: Request
+    folder: Path
+    """Temporary; gone when the benchmark ends."""
+    clip: Clip
+    weights: str | Path
+    """What `load_model` takes: a name, or a file."""
+    model: LoadedModel
+    options: InferenceOptions
+    plain_precision: torch.dtype
+    compile_s: float | None = None
+    """Seconds that compiling the model took; None if it is not compiled."""
+
+    def in_mode(self, mode: str) -> InferenceOptions:
+        """Options of one of our contenders, whose mode is its name."""
+        return in_mode(self.model, self.options, mode)
+
+    def segment(self, mode: str, images: Sequence[Image]) -> list[SegmentedFrame]:
+        """One of our contenders on decoded frames."""
+        return list(segment_with(images, self.model, self.in_mode(mode)))
+
+    def workers(self, mode: str) -> int:
+        """Intervals that one of our contenders computes at the same time."""
+        return IntervalNetwork(self.model, self.in_mode(mode)).workers
+
+
+@contextmanager
+def open_contest(request: Request) -> Iterator[Contest]:
+    """Load or draw the model, read or make the clip; what had to be written for that is removed at the end.
+
+    UsageError, InputError or WeightsError for what cannot be had.
+    """
+    request.check()
+    device = resolve_device(request.device.device)
+    resolve_precision(request.device.precision, device)
+    plain_precision = resolve_precision(request.plain_precision, device)
+    with TemporaryDirectory(prefix="tfcseg-bench-") as name:
+        folder = Path(name)
+        clip = _open_clip(request, folder)
+        weights: str | Path = request.model
+        if request.backbone is not None:
+            file = folder / f"random-{request.backbone}.safetensors"
+            weights = write_random_model(file, request.backbone, request.classes, clip.images[:1])
+        model = load_model(weights, device=request.device.device, precision=request.device.precision)
+        options = checked_options(model, request.inference)
+        contest = Contest(
+            request=request,
+            folder=folder,
+            clip=clip,
+            weights=weights,
+            model=model,
+            options=options,
+            plain_precision=plain_precision,
+        )
+        if request.updated_fraction is not None:
+            contest = replace(contest, options=_with_threshold(contest, request.updated_fraction))
+        yield replace(contest, compile_s=_compile(contest)) if options.compile else contest
+
+
+def _compile(contest: Contest) -> float:
+    """Compile the model for both of our contenders; the seconds it took."""
+    modes = {IMAGE, contest.options.mode}
+    return sum(
+        IntervalNetwork(contest.model, contest.in_mode(mode)).compile(contest.clip.size) for mode in sorted(modes)
+    )
+
+
+def contenders(contest: Contest) -> tuple[str, ...]:
+    """Names of the contenders that can take part."""
+    ours = (IMAGE, TFC) if contest.options.uses_memory else (IMAGE,)
+    return (PLAIN, *ours) if has_transformers() else ours
+
+
+def open_plain(contest: Contest) -> PlainSegformer:
+    """Contender (a) for the contest's weights, on its device."""
+    unfolded = load_model(contest.weights, device="cpu", precision="fp32", fold=False)
+    return build_plain(unfolded, contest.options.size, contest.model.device, contest.plain_precision)
+
+
+def _open_clip(request: Request, folder: Path) -> Clip:
+    if request.video is not None:
+        return read_clip(request.video, request.frames)
+    path = make_clip(folder / f"{SYNTHETIC}.mp4", request.synthetic_size, max(request.frames, request.clip_frames))
+    return read_clip(path, request.frames, name=SYNTHETIC)
+
+
+def _with_threshold(contest: Contest, fraction: float) -> InferenceOptions:
+    """Options whose threshold lies above ``fraction`` of the similarities that the clip has."""
+    frames = contest.segment("reuse", contest.clip.images)
+    maps = [frame.similarity.ravel() for frame in frames if frame.similarity is not None]
+    if not maps:
+        raise UsageError("there is no frame between keyframes, so no threshold to choose; give a longer clip")
+    limit = float(np.quantile(np.concatenate(maps), fraction))
+    return replace(contest.options, threshold=min(1.0, max(0.0, limit)))

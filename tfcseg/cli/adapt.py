@@ -1,0 +1,106 @@
+"""``tfcseg adapt``: a user's unlabelled videos teach TFC to a network, which stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from tfcseg.adaptation.options import AdaptOptions
+from tfcseg.cli import options
+from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, stderr
+from tfcseg.cli.groups import grouped
+from tfcseg.cli.progress import progress
+from tfcseg.cli.results import number, print_json
+from tfcseg.cli.train import describe
+from tfcseg.errors import Interrupted, UsageError
+from tfcseg.weights.device import DeviceOptions
+
+if TYPE_CHECKING:
+    from tfcseg.adaptation.adapt import AdaptResult
+
+
+@grouped
+def command(
+    *,
+    videos: Annotated[
+        list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.", show_default=False)
+    ],
+    choice: options.ModelChoice,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Weights file to write, .safetensors.", show_default=False)
+    ],
+    validate: Annotated[
+        list[Path] | None,
+        typer.Option(help="Measure on this video; may be given again.", show_default="the ends of the videos"),
+    ] = None,
+    numbers: AdaptOptions,
+    device: DeviceOptions,
+    overwrite: options.Overwrite = False,
+    printing: options.Printing,
+) -> None:
+    """Teach TFC to a network on your own videos, without labels.
+
+    What the network says of single frames is the teacher; the network itself stays as it is. The same command continues
+    an interrupted one.
+
+    Example: tfcseg adapt assets/demo.mp4 -o a.safetensors --steps 2 --size 64
+    """
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{str(output)!r} is no weights file; give one that ends in .safetensors")
+    from tfcseg.adaptation.adapt import AdaptListener, adapt, work_folder
+    from tfcseg.files import claimed_files
+
+    told = validate or []
+    is_shown = not printing.quiet
+    try:
+        with (
+            claimed_files(output.parent, [output.name], inputs=[*videos, *told], overwrite=overwrite),
+            progress(shown=is_shown) as on_progress,
+        ):
+            listener = AdaptListener(on_progress, _tell if is_shown and not is_terminal() else lambda record: None)
+            result = adapt(
+                *(videos, choice.model, output, numbers),
+                validate=told,
+                device=device,
+                overwrite=overwrite,
+                listener=listener,
+            )
+    except KeyboardInterrupt:
+        kept = f"what is done is kept in {work_folder(output)}, and the same command goes on from there"
+        raise Interrupted(f"interrupted; {kept}") from None
+    _report(result, printing)
+
+
+def _tell(record: dict[str, Any]) -> None:
+    print_line(describe(record))
+
+
+def _report(result: AdaptResult, printing: options.Printing) -> None:
+    if not printing.quiet:
+        _print_summary(result)
+        if result.steps and not result.keeps_attention:
+            print_warning("the sparse attention was left out: it brought labels no closer to those of mode image")
+    if printing.as_json:
+        from tfcseg.report import json_object
+
+        print_json(json_object(result))
+    else:
+        print(one_line(result.output))
+
+
+def _print_summary(result: AdaptResult) -> None:
+    """Before and after, one row a setting."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("", "VC8", "as image", "repaired"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for setting in result.after:
+        stages = {"before": result.before, "with the curve": result.with_curve, "after": result.after}
+        for stage, found in stages.items():
+            scores = found[setting]
+            values = (number(scores[name], 1) for name in ("vc8", "agreement", "repaired"))
+            table.add_row(f"{setting.replace('_', ' ')}, {stage}", *values)
+    stderr.print(table)
+    print_line(f"percentages, on {result.measured_on}")

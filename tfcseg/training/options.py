@@ -1,0 +1,90 @@
+"""What a training run is asked to do: the one source of these options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tfcseg.options import Option
+from tfcseg.weights.device import DEVICES
+
+STAGES = ("image", "tfc")
+_RECIPES = "the recipe's"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """What to train, on what and how; None stands for the recipe's or the machine's default."""
+
+    data: Annotated[
+        list[Path],
+        Option(
+            "A VSPW folder (supervised), or images, videos and folders of them (with --teachers).", is_argument=True
+        ),
+    ]
+    output: Annotated[Path, Option("Folder of the run; an interrupted run there continues.", flags=("--output", "-o"))]
+    teachers: Annotated[
+        list[Path] | None, Option("Networks that label the data: .tflite files or folders of them.", default_text="")
+    ] = None
+    cache: Annotated[Path | None, Option("Folder for the teachers' labels.", default_text="<output>/labels")] = None
+    stage: Annotated[
+        str | None,
+        Option(
+            "image (the image network) or tfc (clips of one interval).",
+            choices=STAGES,
+            default_text="tfc; image with --teachers and without --init",
+        ),
+    ] = None
+    backbone: Annotated[
+        str | None,
+        Option("efficientnet_lite0 or mit_b0 … mit_b5.", default_text="mit_b0; efficientnet_lite0 with --teachers"),
+    ] = None
+    embed_dim: Annotated[
+        int | None, Option("Width of the decode head.", default_text="128 for efficientnet_lite0, else 256")
+    ] = None
+    """Of a network that does not start from ``init``."""
+    init: Annotated[
+        str | None,
+        Option(
+            "Weights file or model to start from; for a VSPW folder also a published SegFormer or MiT.",
+            default_text="ImageNet's for efficientnet_lite0, else random",
+        ),
+    ] = None
+    features_from: Annotated[
+        str | None,
+        Option("Model whose features the backbone learns, too (stage image).", default_text=""),
+    ] = None
+    steps: Annotated[int | None, Option("Training steps.", default_text=_RECIPES)] = None
+    batch: Annotated[int | None, Option("Samples per step and process.", default_text=_RECIPES)] = None
+    learning_rate: Annotated[float | None, Option("Learning rate.", flags=("--lr",), default_text=_RECIPES)] = None
+    steady_weight: Annotated[
+        float | None,
+        Option(
+            "Weight of the loss on disagreement between two views a moment apart (stage image, with --teachers).",
+            default_text="0: single images",
+        ),
+    ] = None
+    bce_weight: Annotated[
+        float | None,
+        Option("Weight of L_bce (stage tfc); 0 trains without it.", default_text="1"),
+    ] = None
+    """In eq. 12; the paper's ablation has 0."""
+    crop: Annotated[
+        int | None, Option("Side of the training crop, in pixels.", default_text="480, 448 with --teachers")
+    ] = None
+    size: Annotated[
+        int | None,
+        Option("Short side of the model's input, in pixels (VSPW folder only).", default_text="480"),
+    ] = None
+    """At inference; the views of a VSPW folder are drawn around it."""
+    workers: Annotated[int | None, Option("Processes that prepare data.", default_text="1, up to 8 for a GPU")] = None
+    threads: Annotated[int | None, Option("CPU threads of the network.", default_text="all cores")] = None
+    device: Annotated[str, Option("auto, cpu, cuda, cuda:<number> or mps.", suggestions=DEVICES)] = "auto"
+    precision: Annotated[str, Option("auto, fp32 or bf16 (auto: bf16 where the hardware has it, else fp32).")] = "auto"
+    validate_every: Annotated[int | None, Option("Steps between validations.", default_text="a tenth of all")] = None
+    checkpoint_every: Annotated[int, Option("Steps between checkpoints.")] = 200
+    seed: Annotated[int, Option("Random seed.")] = 0
+    skip_bad: Annotated[bool, Option("Skip damaged files instead of stopping.")] = False
+    name: Annotated[str | None, Option("Name of the model in its card.", default_text="the output folder's")] = None
+    licence: Annotated[str, Option("Licence of the model in its card.")] = "not stated"
