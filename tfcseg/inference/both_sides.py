@@ -31,7 +31,7 @@ from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, changed_
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-MOST_CHANGED = 0.15
+MOST_CHANGED = 0.1
 """Share of changed positions, added up over the frames since the last keyframe, beyond which a frame is a keyframe: at
 a cut the first one is. A steady scene gets few keyframes, a moving one many."""
 

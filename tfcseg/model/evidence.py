@@ -189,15 +189,16 @@ class Mixture(NamedTuple):
             return found[0]
         share = self.second[row].view(-1, 1)
         # A lerp leaves equal values bit for bit what they are, whatever the share.
-        return torch.lerp(*found, share if where is None else share[where])
+        return torch.lerp(found[0], found[1], share if where is None else share[where])
 
     def taken(self, row: int, values: Sequence[Tensor], where: Tensor | None = None) -> list[Tensor]:
         """What each side says: its ``values`` (h·w, ·) at the places that the positions of frame ``row`` have there."""
         count, found = self.second[row].numel(), []
         for side, value in zip(self.sides, values, strict=True):
-            rows = where if side.like.rows is None else side.like.rows[row * count : (row + 1) * count]
-            if rows is not where and where is not None:
-                rows = rows.index_select(0, where)
+            rows = where
+            if side.like.rows is not None:
+                rows = side.like.rows[row * count : (row + 1) * count]
+                rows = rows if where is None else rows.index_select(0, where)
             found.append(value if rows is None else value.index_select(0, rows))
         return found
 
