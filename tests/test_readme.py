@@ -15,7 +15,8 @@ from tfcseg.research import tables
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
-    (ROOT / "assets" / f"{name}.md").read_text(encoding="utf-8") for name in ("commands", "measurements", "training")
+    (ROOT / "assets" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("commands", "exports", "live", "measurements", "training")
 ]
 MARKDOWN = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "assets").glob("*.md"))]
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         FinishedError,
         InputError,
         Interrupted,
+        LostConnection,
         OutputError,
         TfcsegError,
         UsageError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tfcseg.report import Report
     from tfcseg.runs.pipeline import run
     from tfcseg.runs.result_options import ResultOptions
+    from tfcseg.runs.steady import steady
     from tfcseg.weights.loading import LoadedModel, load_model
     from tfcseg.weights.model_card import ModelCard
     from tfcseg.weights.registry import list_models
@@ -54,6 +56,7 @@ _HOMES = {
     "FinishedError": "errors",
     "InputError": "errors",
     "Interrupted": "errors",
+    "LostConnection": "errors",
     "OutputError": "errors",
     "TfcsegError": "errors",
     "UsageError": "errors",
@@ -69,6 +72,7 @@ _HOMES = {
     "Report": "report",
     "run": "runs.pipeline",
     "ResultOptions": "runs.result_options",
+    "steady": "runs.steady",
     "LoadedModel": "weights.loading",
     "load_model": "weights.loading",
     "ModelCard": "weights.model_card",
@@ -85,6 +89,7 @@ __all__ = [
     "Interrupted",
     "LabelSet",
     "LoadedModel",
+    "LostConnection",
     "ModelCard",
     "OutputError",
     "Report",
@@ -101,6 +106,7 @@ __all__ = [
     "read_frames",
     "run",
     "segment",
+    "steady",
 ]
 
 

@@ -30,6 +30,13 @@ class InputError(TfcsegError):
     """A video, folder of frames or stream cannot be read."""
 
 
+class LostConnection(InputError):  # an end, which users may expect
+    """A live source ended. Everything that it had sent is segmented, and all results of a run are complete."""
+
+    report: Report | None = None
+    """Report of the run; None outside of one."""
+
+
 class OutputError(TfcsegError):
     """A result cannot be written, or would overwrite something."""
 
@@ -54,11 +61,20 @@ class FinishedError(TfcsegError):
     exit_code = 0
 
 
+_PASSWORD = re.compile(r"(?<=://)([^/?#@:\s]*):[^/?#@\s]*@")
+
+
+def without_passwords(text: str) -> str:
+    """Remove the passwords from all addresses in a text."""
+    return _PASSWORD.sub(r"\1@", text)
+
+
 class BatchError(TfcsegError):
     """Some of several inputs failed. All were tried."""
 
     def __init__(self, failures: Mapping[str, TfcsegError], reports: Mapping[str, Report]) -> None:
-        told = "; ".join(f"{source}: {str(error).removeprefix(f'{source}: ')}" for source, error in failures.items())
+        named = [(without_passwords(source), str(error)) for source, error in failures.items()]
+        told = "; ".join(f"{name}: {error.removeprefix(f'{name}: ')}" for name, error in named)
         super().__init__(f"{len(failures)} of {len(failures) + len(reports)} inputs failed: {told}")
         self.failures = failures
         """The error of each failed input."""

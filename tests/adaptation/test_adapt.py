@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from tests.helpers.command_line import call, interruptible
 from tests.helpers.media import folder_of_images, write_video
+from tests.helpers.segformer_reference import build_reference
 from tests.helpers.tiny_model import moving_images, write_tiny_model
 from tfcseg import segment
 from tfcseg.adaptation.adapt import AdaptListener, _repairs_more, adapt, work_folder
@@ -95,6 +97,18 @@ def test_single_precision_is_kept_where_half_would_change_the_network(work, tmp_
     assert all(torch.equal(old[name], new[name]) for name in old)
 
 
+def test_a_published_segformer_is_adapted(work, tmp_path):
+    build_reference("b0", embed_dim=16).save_pretrained(tmp_path / "segformer")
+    adapt([work / "a.mp4"], tmp_path / "segformer", tmp_path / "mine.safetensors", replace(QUICK, steps=1))
+    clip = moving_images(2, (48, 64), seed=9)
+    before, after = (
+        [frame.labels for frame in segment(clip, tmp_path / name, mode="image", size=32)]
+        for name in ("segformer", "mine.safetensors")
+    )
+    assert np.array_equal(before, after)
+    assert read_card(tmp_path / "mine.safetensors").licence == "not stated"
+
+
 def test_an_interrupted_adaptation_goes_on_to_the_same_file(work, adapted, tmp_path):
     output = tmp_path / "mine.safetensors"
 
@@ -149,8 +163,10 @@ def test_bad_input_is_told_in_one_line(work, tmp_path):
         ((tmp_path / "text.mp4", "-o", tmp_path / "o.safetensors"), 1, "text.mp4"),
         ((tmp_path / "none.mp4", "-o", tmp_path / "o.safetensors"), 1, "none.mp4"),
         ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "--steps", "-1"), 2, "steps -1 is not between"),
+        ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "--validate", work / "a.mp4"), 2, "is one of the videos"),
+        ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "-m", tmp_path / "x.safetensors"), 1, "x.safetensors"),
     ):
-        done = call("adapt", *words, *base)
+        done = call("adapt", *base, *words)
         assert done.returncode == code, done.stderr
         assert message in done.error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["short.mp4", "text.mp4"]

@@ -9,11 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
 from tests.helpers.command_line import call
-from tests.helpers.media import folder_of_images, numbered_images, write_clip
+from tests.helpers.media import folder_of_images, numbered_images, write_clip, write_video
 from tests.helpers.segformer_reference import build_reference
 from tests.helpers.still_fixture import paint, paint_mask, write_stills
 from tests.helpers.tiny_model import write_tiny_model
@@ -24,6 +25,7 @@ from tfcseg.cli.values import one_of
 from tfcseg.evaluation.scope import PROTOCOLS
 from tfcseg.labels.label_names import FACADES8
 from tfcseg.labels.label_sets import SCENES
+from tfcseg.media.masks import write_mask
 from tfcseg.metrics.scores import VC_PROTOCOLS
 from tfcseg.model.options import MODES
 from tfcseg.weights.device import PRECISIONS
@@ -60,6 +62,10 @@ def work(tmp_path_factory):
     shutil.copy(vspw / "val.txt", vspw / "train.txt")
     (folder / "README.md").write_text("no tables")
     folder_of_images(folder / "photos", numbered_images(3, (96, 128)), ["a.png", "b.png", "c.png"])
+    write_video(folder / "clip.mp4", numbered_images(3, (96, 128)))
+    (folder / "clip_masks").mkdir()
+    for index in range(3):
+        write_mask(folder / "clip_masks" / f"{index}.png", np.full((96, 128), index, np.uint8), None)
     (folder / "teachers").mkdir()
     write_teacher(folder / "teachers" / "colours.tflite")
     still = (paint([["blue"], ["green"]]), paint_mask([[2], [1]]))

@@ -34,6 +34,7 @@ REPORT_KEYS = {
         "classes",
         "outputs",
         "warnings",
+        "steady",
         "run",
     },
     "input": {

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
 from tfcseg.labels.label_names import VSPW
 from tfcseg.labels.label_sets import ADE31, LabelSet, distinct_palette
+from tfcseg.media.frame_encoder import LOSSLESS_GRAY, FrameEncoder
 from tfcseg.media.masks import read_mask
 from tfcseg.metrics.scores import ConfusionMatrix, VideoConsistency, mean_iou, pixel_accuracy, weighted_iou
 
@@ -110,6 +112,25 @@ def test_scores_are_those_of_the_metrics(root, predictions, protocol):
         assert result.windows[n].dropped == sum(part.dropped for part in parts)
     assert 0 < result.vc16 < result.vc8 < 100
     assert 0 < result.miou < 100
+
+
+def test_a_video_of_labels_scores_like_its_pngs(root, predictions, tmp_path):
+    maps = {}
+    for video in (VIDEO, "1_road"):
+        maps[video] = [read_mask(path) for path in sorted((predictions / video).iterdir())]
+        (tmp_path / "videos" / video).mkdir(parents=True)
+        write_label_video(tmp_path / "videos" / video / "labels.mkv", maps[video])
+    assert score(root, tmp_path / "videos").per_video == score(root, predictions).per_video
+    for count, words in ((21, "has more frames than 0_hills, 20"), (19, "ends before frame 00000185")):
+        write_label_video(tmp_path / "videos" / VIDEO / "labels.mkv", (maps[VIDEO] * 2)[:count])
+        with pytest.raises(DataError, match=words):
+            score(root, tmp_path / "videos")
+
+
+def write_label_video(path, maps):
+    with FrameEncoder(path, LOSSLESS_GRAY, size=maps[0].shape, frame_rate=Fraction(15)) as encoder:
+        for labels in maps:
+            encoder.write(labels)
 
 
 def test_protocols_use_different_windows(root, predictions):

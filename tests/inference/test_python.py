@@ -94,6 +94,14 @@ def test_threads_share_a_model():
         assert same(ours, theirs)
 
 
+def test_threads_share_the_frames_of_a_video():
+    images = moving_images(12, (32, 48))
+    frames = tfcseg.segment(images, MODEL)
+    with ThreadPoolExecutor(3) as pool:
+        parts = [part.result() for part in [pool.submit(lambda: [frame.index for frame in frames]) for _ in range(3)]]
+    assert sorted(index for part in parts for index in part) == list(range(12))
+
+
 def test_asyncio_goes_on_meanwhile():
     images = moving_images(5, (32, 48))
 

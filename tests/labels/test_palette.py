@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tfcseg.labels.label_sets import _SCENE_COLOURS, ADE31, SCENES
+from tfcseg.errors import UsageError
+from tfcseg.labels.label_sets import _SCENE_COLOURS, ADE31, SCENES, LabelSet
+from tfcseg.labels.palettes import read_palette
 
 # CIE L*a*b* (D65) as published calculators give it.
 KNOWN = {(255, 0, 0): (53.2, 80.1, 67.2), (0, 0, 255): (32.3, 79.2, -107.9), (255, 255, 255): (100, 0, 0)}
@@ -34,3 +36,58 @@ def test_sets_of_scenes_share_colours():
     assert len(ADE31) == 32
     assert SCENES.palette[:32] == ADE31.palette
     assert dict(zip(SCENES.names, SCENES.palette, strict=True)).items() <= _SCENE_COLOURS.items()
+
+
+# --- palettes of users ---------------------------------------------------------------------------------------------
+
+THREE = LabelSet("three", ("sky", "traffic light", "person"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)))
+GIMP = (
+    "GIMP Palette\nName: mine\nColumns: 4\n#\n  0 128 255\tPerson\n 10  20  30 traffic light\n  9   9   9\tUntitled\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("colours.json", '{"Person": "#0080FF", "traffic light": "0a141e"}'),
+        ("colours.gpl", GIMP),
+        ("COLOURS.GPL", "\ufeff" + GIMP.replace("\n", "\r\n")),
+    ],
+)
+def test_a_palette_changes_the_colours_of_the_classes_it_names(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    changed = read_palette(tmp_path / name, THREE)
+    assert changed.names == THREE.names
+    assert changed.palette == ((1, 2, 3), (10, 20, 30), (0, 128, 255))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", '{"persn": "#000000"}', "no class 'persn' in label set 'three'; did you mean person?"),
+        ("a.json", '{"person": "red"}', "'red' is no colour of 'person'; give one such as \"#ff2a48\""),
+        ("a.json", '{"person": [1, 2, 3]}', "is no colour of 'person'"),
+        ("a.json", '{"person": "#000000", "person": "#ffffff"}', "'person' is given twice"),
+        ("a.json", '{"person"', "not readable as JSON"),
+        ("a.gpl", "1 2 3 person\n", "is no GIMP palette"),
+        ("a.gpl", "GIMP Palette\n1 2 256 person\n", "line 2 is no colour with a name"),
+        ("a.gpl", "GIMP Palette\n1 2 3\n", "line 2 is no colour with a name"),
+        ("a.gpl", "GIMP Palette\n1 2 3 person\n3 2 1 person\n", "'person' is given twice"),
+        ("a.gpl", "GIMP Palette\n1 2 3 horse\n", "no class 'horse'"),
+        ("a.gpl", "\ud8ff", "is no text in UTF-8"),
+    ],
+)
+def test_a_palette_that_cannot_be_used_is_one_line(tmp_path, name, text, words):
+    path = tmp_path / name
+    path.write_bytes(text.encode("utf-16" if text == "\ud8ff" else "utf-8", "surrogatepass"))
+    with pytest.raises(UsageError) as caught:
+        read_palette(path, THREE)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_palette_that_is_not_there_is_one_line(tmp_path):
+    for name in ("none.json", "none.gpl"):
+        with pytest.raises(UsageError, match=name):
+            read_palette(tmp_path / name, THREE)

@@ -57,7 +57,7 @@ def test_other_entries_are_skipped_and_counted(tmp_path):
     (tmp_path / ".DS_Store").write_text("x")
     frames, info, warnings = decode(tmp_path)
     assert [read_number(frame.image) for frame in frames] == [0, 1]
-    assert list(info.warnings) == warnings == ["skipped 2 entries of the folder that are no image"]
+    assert list(info.warnings) == warnings == ["skipped 2 entries of the folder: not images"]
 
 
 def test_first_size_is_kept_and_others_are_named(tmp_path):
@@ -112,7 +112,7 @@ def test_bad_image_holds_the_one_before(tmp_path, suffix, kind):
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
     assert info.frames_declared == 4
     (warning,) = warnings
-    assert warning.startswith(f"1 image could not be read, the one before stands in: 2.{suffix}: ")
+    assert warning.startswith(f"1 image could not be read and show the one before: 2.{suffix}: ")
     assert ("0 bytes" in warning) == (kind == "empty")
 
 
@@ -139,7 +139,7 @@ def test_bad_images_first_take_the_first_good_one(tmp_path):
     (tmp_path / "0.png").write_bytes(b"")
     frames, _, warnings = decode(tmp_path)
     assert [(read_number(frame.image), frame.is_held) for frame in frames] == [(1, True), (1, False), (2, False)]
-    assert warnings == ["1 image could not be read, the one before stands in: 0.png: the image is empty (0 bytes)"]
+    assert warnings == ["1 image could not be read and show the one before: 0.png: the image is empty (0 bytes)"]
 
 
 def test_folders_with_nothing_to_read(tmp_path):
@@ -257,7 +257,7 @@ def test_range_and_rate(tmp_path):
     assert [frame.index for frame in frames] == list(range(8))
     assert frames[0].time_s == 1
     assert info.frame_rate == 15
-    with pytest.raises(InputError, match="the images end before the start of the range"):
+    with pytest.raises(InputError, match="the images end before the start of the requested range"):
         open_frames(tmp_path, start_s=100)
     with pytest.raises(UsageError, match=r"the end of the range \(1 s\) must lie after its start \(2 s\)"):
         open_frames(tmp_path, start_s=2, end_s=1)

@@ -213,7 +213,7 @@ def test_a_silent_server_is_given_up(monkeypatch):
 @pytest.mark.parametrize("scheme", ["ftp", "rtmp", "file", "concat", "HLS+http", "pipe"])
 def test_other_addresses_are_refused_with_and_without_permission(scheme):
     for permission in (False, True):
-        with pytest.raises(UsageError, match=r"no \S+:// address can be read, only http://, https://, rtsp://"):
+        with pytest.raises(UsageError, match=r"\S+:// addresses cannot be read, only http://, https://, rtsp://"):
             open_frames(f"{scheme}://127.0.0.1:9/clip.mp4", allow_network=permission)
 
 

@@ -267,7 +267,7 @@ def test_truncated_file_gives_what_decodes_and_says_so(tmp_path, clip):
     assert numbers[:-10] == list(range(len(numbers) - 10))  # the last ones are damaged
     assert info.frames_declared == 250
     repeated, short = warnings
-    assert re.match(r"the video is damaged: \d+ frames repeated for others that were lost \(.", repeated)
+    assert re.match(r"the video is damaged: \d+ frames repeated in place of lost ones \(.", repeated)
     assert short.startswith(f"decoded {len(numbers)} of about 250 frames: the file is cut off or damaged (")
 
 
@@ -684,5 +684,5 @@ def test_ranges_that_hold_nothing(clip):
         with pytest.raises(UsageError):
             open_frames(clip, start_s=start_s, end_s=end_s)
     for start_s in (10, 500):
-        with pytest.raises(InputError, match=r"clip\.mp4: the video ends before the start of the range"):
+        with pytest.raises(InputError, match=r"clip\.mp4: the video ends before the start of the requested range"):
             open_frames(clip, start_s=start_s)

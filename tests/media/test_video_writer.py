@@ -215,7 +215,7 @@ def test_the_track_that_players_choose_is_kept(tmp_path, default):
 def test_sound_beside_slower_pictures_is_dropped(tmp_path):
     source = write_clip(tmp_path / "in.mp4", 60, rate="2000", audio=("sine=d=0.03", AAC))
     writer = write(tmp_path / "out.mp4", numbered_images(60), rate=Fraction(1000), audio_from=source)
-    assert writer.audio == "dropped: the pictures are shown slower than they were filmed"
+    assert writer.audio == "dropped: the video plays slower than it was filmed"
 
 
 # Failing without leaving anything.
@@ -272,7 +272,7 @@ def test_no_frames_is_an_error(tmp_path):
 )
 def test_frames_of_another_shape_are_refused(tmp_path, image):
     with (
-        pytest.raises(OutputError, match=r"out\.mp4: a frame is .*, the video takes uint8 \(48, 64, 3\)"),
+        pytest.raises(OutputError, match=r"out\.mp4: a frame is .*; the video needs uint8 \(48, 64, 3\)"),
         VideoWriter(tmp_path / "out.mp4", size=SIZE, frame_rate=Fraction(25)) as writer,
     ):
         writer.write(image)

@@ -130,12 +130,12 @@ def test_the_sparse_update_is_the_loop(update, is_shifted):
     points = random_points(8)
     values = list(map(update.attention.project_value, levels))
     shift = torch.randint(-3, 4, (FRAMES, 2, *SIZES[0])) if is_shifted else None
-    repaired = update(queries(z, points), points, SIZES[0], values, rows_of(points.frame), shift)
+    updated = update(queries(z, points), points, SIZES[0], values, rows_of(points.frame), shift)
     for row, (frame, y, x) in enumerate(torch.stack(points, 1).tolist()):
         grids = [levels[level][source].permute(1, 2, 0) for level, source in enumerate(rows_of(frame))]
         moved = shift[frame, :, y, x].tolist() if is_shifted else (0, 0)
         wanted = written_out.update_point(update, z[frame], y, x, grids, moved)
-        torch.testing.assert_close(repaired[row], wanted, atol=1e-5, rtol=0)
+        torch.testing.assert_close(updated[row], wanted, atol=1e-5, rtol=0)
         assert (wanted - z[frame, :, y, x]).abs().max() > 0.1
 
 

@@ -78,6 +78,15 @@ def test_frames_lean_on_the_keyframe_that_a_position_resembles():
     assert found.own_fraction.tolist() == [0]
 
 
+def test_another_scene_is_not_taken_where_there_is_no_evidence():
+    sides = [
+        Side(opinion(1.0, 1.0), alike(0.0, 0.0), torch.tensor([0.5])),
+        Side(opinion(2.0, 2.0), alike(0.0, 1.0), torch.tensor([0.5])),
+    ]
+    torch.testing.assert_close(mixed(mix(sides)), torch.tensor([2.0, 2.0]))
+    torch.testing.assert_close(mixed(mix(sides[::-1])), torch.tensor([2.0, 2.0]))
+
+
 def test_frames_take_from_where_things_were():
     before = opinion(1.0, 2.0, 3.0)
     after = opinion(10.0, 20.0, 30.0)
@@ -86,9 +95,10 @@ def test_frames_take_from_where_things_were():
     still = Likeness(None, *[torch.ones(2, 1, 1, 3)] * 2)
     found = mix([Side(before, like, near), Side(after, still, 1 - near)])
     values = [side.opinion.logits[0, :1].reshape(-1, 1) for side in found.sides]
-    assert found.added_up(0, values).flatten().tolist() == [1, 2, 3]  # beside the keyframe it says what that says
-    assert found.added_up(1, values).flatten().tolist() == [6.5, 11.5, 15.5]
-    assert found.added_up(1, values, torch.tensor([2, 0])).flatten().tolist() == [15.5, 6.5]
+    near_before, amid = (found.added_up(row, values).flatten() for row in (0, 1))
+    torch.testing.assert_close(near_before, torch.tensor([1.0, 2.0, 3.0]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(amid, torch.tensor([6.5, 11.5, 15.5]))
+    assert torch.equal(found.added_up(1, values, torch.tensor([2, 0])).flatten(), amid[[2, 0]])
 
 
 def test_frames_are_asked_where_they_resemble_neither():

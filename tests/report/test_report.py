@@ -40,6 +40,7 @@ KEYS = {
     "classes": None,
     "outputs": None,
     "warnings": None,
+    "steady": None,
     "run": None,
 }
 

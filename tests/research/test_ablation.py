@@ -104,7 +104,7 @@ def test_weights_are_what_their_names_say(network, clip, threshold):
         assert torch.equal(kept, network.keyframe(clip[:1])[0].expand_as(kept))
 
 
-def test_points_are_repaired_from_what_was_not_interpolated(network, clip, threshold):
+def test_points_are_updated_from_what_was_not_interpolated(network, clip, threshold):
     reused = results(AblatedSegmenter(network, PLAIN), clip, "paper", threshold)
     updated = results(AblatedSegmenter(network, Variant(weight=0.0)), clip, "paper", threshold)
     full = results(network, clip, "paper", threshold)

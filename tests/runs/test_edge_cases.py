@@ -465,8 +465,8 @@ def test_a_folder_of_all_kinds_of_files(run, tmp_path):
     assert numbers_of(out / "overlay.mp4") == [1, 2, 2, 9, 10, 11]
     assert [row["is_held"] for row in rows_of(out)] == ["0", "0", "1", "0", "0", "0"]
     skipped, held, fitted = warned(done, out)
-    assert skipped == "skipped 1 entry of the folder that is no image"
-    assert held == "1 image could not be read, the one before stands in: f3.png: the image is cut off"
+    assert skipped == "skipped 1 entry of the folder: not images"
+    assert held == "1 image could not be read and show the one before: f3.png: the image is cut off"
     assert fitted == "1 image of another size fitted to 64x48: f11.png (128x96)"
 
 

@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 from tfcseg.errors import DataError, OutputError, UsageError
+from tfcseg.exports import COCO_MARK, FILE_NAMES
 from tfcseg.files import replace_atomically
 from tfcseg.labels.label_sets import ADE31, NO_CLASS
 from tfcseg.media.masks import MaskWriter, read_mask
@@ -62,8 +63,9 @@ def prepare_output(folder, inputs, overwrite=False):
 def finished(tmp_path, labels):
     """The output of a run that is complete."""
     output = prepare_output(tmp_path / "out", inputs=[])
-    for name in RESULT_NAMES:
+    for name in (*RESULT_NAMES, "matte_person.mp4", "matte_person.webm"):
         (output.path / name).write_text("result")
+    (output.path / "coco.json").write_bytes(b'{"info": {"description": ' + COCO_MARK)
     output.classes_json.write_text('[{"index": 0, "name": "sky", "colour": [0, 0, 255]}]')
     with MaskWriter(output.masks, PALETTE) as writer:
         writer.write(0, labels)
@@ -300,8 +302,8 @@ def test_an_empty_or_foreign_folder_is_accepted_and_left_as_it_is(tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "masks" / "sketch.png").write_text("mine")
-    prepare_output(tmp_path, inputs=["-"])
-    prepare_output(tmp_path, inputs=["-"], overwrite=True)
+    prepare_output(tmp_path, inputs=[])
+    prepare_output(tmp_path, inputs=[], overwrite=True)
     assert files_below(tmp_path) == {"notes.txt", "masks/sketch.png"}
 
 
@@ -363,7 +365,7 @@ def test_a_result_that_is_a_link_to_the_input_is_refused(tmp_path, link):
     (tmp_path / "out").mkdir()
     link(tmp_path / "out" / "overlay.mp4", source)
     with pytest.raises(UsageError, match="is the input"):
-        prepare_output(tmp_path / "out", inputs=["-", tmp_path / "other.mp4", source], overwrite=True)
+        prepare_output(tmp_path / "out", inputs=[tmp_path / "other.mp4", source], overwrite=True)
 
 
 def test_an_input_folder_as_output_is_refused_under_any_name(tmp_path):
@@ -439,4 +441,4 @@ def test_result_names_are_the_paths_of_the_folder():
     output = OutputDir(Path("out"))
     videos = {output.overlay, output.side_by_side, output.source}
     paths = {*videos, output.report_json, output.report_html, output.frames_csv, output.classes_json}
-    assert paths == {Path("out") / name for name in RESULT_NAMES}
+    assert paths == {Path("out") / name for name in RESULT_NAMES if name not in FILE_NAMES.values()}

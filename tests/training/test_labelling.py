@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import weakref
+
 import cv2
 import numpy as np
 import pytest
 
-from tests.helpers.media import run_ffmpeg
+from tests.helpers.media import run_ffmpeg, write_clip, write_rotated
 from tests.helpers.tiny_teacher import BACKGROUND, BLUE, GREEN, RED, write_teacher
 from tfcseg.errors import DataError
-from tfcseg.training.labelling import CLIP_SIDE_PX, find_media, label_media, read_rgb, steady_labels
+from tfcseg.media.reader import read_frames
+from tfcseg.training.labelling import (
+    CLIP_SIDE_PX,
+    STEADY_REACH,
+    find_media,
+    label_media,
+    read_rgb,
+    save_rows,
+    steadied,
+    steady_labels,
+)
 from tfcseg.training.teachers import GRID, Teacher, soft_labels
 
 COLOURS = {RED: (200, 30, 30), GREEN: (30, 200, 30), BLUE: (30, 30, 200), BACKGROUND: (110, 110, 110)}
@@ -223,6 +235,51 @@ def test_what_was_hidden_keeps_its_own_labels():
     steadied = steady_labels(images, labels)
     wrong = (steadied.argmax(-1) != labels.argmax(-1)).mean((1, 2))
     assert wrong.max() < 0.012
+
+
+def test_steadying_holds_a_few_frames_however_long_the_video_is():
+    """Frame by frame comes what the whole gives, and of what was taken in, little is kept."""
+    images, _, noisy = moving_clip(frames=9, step=2)
+    taken, found = [], []
+
+    def labelled():
+        for image, labels in zip(images, noisy, strict=True):
+            taken.append(weakref.ref(copy := labels.copy()))
+            yield image, copy
+            del copy
+
+    for labels in steadied(labelled()):
+        found.append(labels)
+        assert sum(each() is not None for each in taken) <= 2 * STEADY_REACH + 2
+    assert np.array_equal(found, steady_labels(images, noisy))
+
+
+def test_rows_are_written_as_they_come(tmp_path):
+    path = tmp_path / "labels.npy"
+    rows = np.random.default_rng(0).integers(0, 256, (1234, 20, 30), np.uint8)
+
+    def some():
+        for number, row in enumerate(rows):
+            assert not path.exists()
+            assert number < 500 or (tmp_path / "labels.partial.npy").stat().st_size > 0
+            yield row
+
+    save_rows(path, some())
+    assert np.array_equal(np.load(path), rows)
+    assert np.array_equal(np.load(path, mmap_mode="r"), rows)
+    assert [each.name for each in tmp_path.iterdir()] == ["labels.npy"]
+    save_rows(tmp_path / "none.npy", iter(()))
+    assert not (tmp_path / "none.npy").exists()
+
+
+def test_frames_are_those_that_a_run_sees(tmp_path, teacher):
+    """A video that was filmed upright with a turned camera, at 30 frames per second: every second frame, upright."""
+    plain = write_clip(tmp_path / "plain.mp4", 12, size=(64, 48), rate="30")
+    video = write_rotated(tmp_path / "turned.mp4", plain, 90)
+    _, (clip,) = label_media([], [video], [teacher], tmp_path / "cache", workers=1)
+    wanted = [frame.image for frame in read_frames(video)][::2]
+    for path, image in zip(clip.frames, wanted, strict=True):
+        assert np.abs(read_rgb(path).astype(int) - image).mean() < 4
 
 
 def test_a_single_frame_stays_as_it_is():

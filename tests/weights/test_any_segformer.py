@@ -202,7 +202,7 @@ def broken(folder, **changes):
             lambda f: (f / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1"),
             "git lfs pull",
         ),
-        (lambda f: (f / "model.safetensors").write_bytes(b"<!DOCTYPE html>"), "a page of the web"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"<!DOCTYPE html>"), "a web page"),
         (lambda f: (f / "model.safetensors").write_bytes(bytes(100)), "model.safetensors"),
     ],
 )

@@ -204,7 +204,7 @@ def test_files_from_before_keyframes_carried_anything_over_load(damaged):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"format": None}, "has no place in a SegFormer|none of a SegFormer's tensors"),
+        ({"format": None}, "does not belong to a SegFormer|none of a SegFormer's tensors"),
         ({"format": "tfcseg-2"}, "of format 'tfcseg-2', not 'tfcseg-1'"),
         ({"licence": None}, "licence is missing"),
         ({"config": None}, "config is missing"),

@@ -101,8 +101,8 @@ def adapt(
     """
     teaching, measuring = split_videos(videos, validate)
     folder = work_folder(output)
+    job = _Adaptation(folder, str(model), options, device, listener)
     with folder_lock(folder):
-        job = _Adaptation(folder, str(model), options, device, listener)
         job.begin([*videos, *validate], overwrite=overwrite)
         result = job.run(teaching, measuring, output)
     shutil.rmtree(folder)
@@ -241,6 +241,7 @@ class _Adaptation:
             ClipSource(clips, options.crop, KEYFRAME_INTERVAL),
         ]
         samples = SampleStream(sources, [0.5, 0.5], count=options.steps * BATCH, seed=options.seed)
+        precision = "auto" if self._device.precision == "fp16" else self._device.precision  # gradients need its range
         validation = SampleStream(sources, [0.5, 0.5], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED)
         trainer = Trainer(
             network,
@@ -250,7 +251,7 @@ class _Adaptation:
             validation,
             self._folder / TRAINING,
             device=self._model.device,
-            precision=training_precision(self._device.precision, self._model.device),
+            precision=training_precision(precision, self._model.device),
             workers=min(1, options.steps // 100),
             report=self._listener.on_record,
             on_step=self._told("training"),

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfcseg.adaptation.own_labels import probabilities, shrunk
 from tfcseg.adaptation.parts import LEAST_FRAMES, Part
+from tfcseg.errors import DataError
 from tfcseg.evaluation.result import percent
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
@@ -44,9 +45,9 @@ class HeldBack:
 
 
 Scores: TypeAlias = "dict[str, float | None]"
-"""Percentages: ``vc8`` against the steadied labels (a label has to be constant where these are, whatever it says);
-``agreement``, pixels with the label of mode ``image``; ``repaired``, of the pixels where that differs from the label at
-the keyframe before, those that have it all the same. None where there is nothing to measure."""
+"""Percentages. ``vc8``: VC8 against the steadied labels, which need not be right. ``agreement``: pixels with the label
+of mode ``image``. ``corrected``: of the pixels where that label differs from the label at the previous keyframe,
+those that have it nevertheless. None if there is nothing to measure."""
 
 
 def hold_back(model: LoadedModel, parts: Sequence[Part], size: int) -> list[HeldBack]:
@@ -56,6 +57,8 @@ def hold_back(model: LoadedModel, parts: Sequence[Part], size: int) -> list[Held
     held = []
     for part in parts:
         images = [shrunk(frame.image, size) for frame in islice(part.frames(), most)]
+        if len(images) < LEAST_FRAMES:
+            raise DataError(f"{part} ends before it says; copy it into another file with ffmpeg first")
         soft = [probabilities(network, image) for image in images]
         squares = np.stack([np.asarray(cv2.resize(each, (GRID, GRID)), np.uint8) for each in soft])
         targets = ClipTargets(model.labels, np.stack([surest(each) for each in steady_labels(images, squares)]))
@@ -93,7 +96,7 @@ def _score(model: LoadedModel, options: InferenceOptions, part: HeldBack) -> Sco
     return {
         "vc8": percent(vc),
         "agreement": 100 * fmean(agreement),
-        "repaired": 100 * right / wrong if wrong else None,
+        "corrected": 100 * right / wrong if wrong else None,
     }
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from tfcseg.errors import DataError
+from tfcseg.errors import DataError, UsageError
+from tfcseg.files import identity
 from tfcseg.media.frames import Frame
 from tfcseg.media.reader import probe, read_frames
 
@@ -15,7 +16,7 @@ HELD_BACK = 0.2
 """Share of every video, its end, that measures and does not teach, unless there are videos for that."""
 
 LEAST_FRAMES = 12
-"""Of a part: VC16 is not asked, VC8 needs nine frames and some windows."""
+"""Of a part: VC8 needs nine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,12 @@ class Part:
 def split_videos(videos: Sequence[Path], validate: Sequence[Path]) -> tuple[list[Part], list[Part]]:
     """(teaching parts, measuring parts): with ``validate`` these videos measure, else the end of each of ``videos``.
 
-    DataError for a video that is too short or of unknown length, InputError for one that cannot be read.
+    UsageError for a video that is to do both, DataError for one that is too short or of unknown length, InputError for
+    one that cannot be read.
     """
+    for video in validate:
+        if identity(video) in map(identity, videos):
+            raise UsageError(f"--validate {video} is one of the videos that teach; give another one")
     whole = [_whole(video, 1 if validate else 2) for video in videos]
     if validate:
         return whole, [_whole(video, 1) for video in validate]

@@ -50,7 +50,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tfcseg.inference.both_sides:lean",
     ),
     "sparse update": (
-        "tfcseg.model.tfc:TFCSegmenter._repair",
+        "tfcseg.model.tfc:TFCSegmenter._updated",
         "tfcseg.model.tfc:_replace",
         "tfcseg.model.decode_head:DecodeHead.classify_points",
     ),

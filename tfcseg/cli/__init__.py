@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tfcseg.allocator import keep_freed_memory
-from tfcseg.cli import adapt, bench, compare, convert, doctor, evaluate, models, research, run, train
+from tfcseg.cli import adapt, bench, compare, convert, doctor, evaluate, export, models, research, run, steady, train
 from tfcseg.cli.program import Command, Program
 from tfcseg.machine import set_default_threads
 
@@ -28,8 +28,10 @@ app = typer.Typer(
 app.command("run", cls=Command)(run.command)
 app.command("models", cls=Command)(models.command)
 app.command("doctor", cls=Command)(doctor.command)
+app.command("export", cls=Command)(export.command)
 app.command("compare", cls=Command)(compare.command)
 app.command("eval", cls=Command)(evaluate.command)
+app.command("steady", cls=Command)(steady.command)
 app.command("bench", cls=Command)(bench.command)
 app.command("convert", cls=Command)(convert.command)
 app.command("train", cls=Command)(train.command)

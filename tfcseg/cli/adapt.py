@@ -94,13 +94,13 @@ def _report(result: AdaptResult, printing: options.Printing) -> None:
 def _print_summary(result: AdaptResult) -> None:
     """Before and after, one row a setting."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "VC8", "as image", "repaired"):
+    for heading in ("", "VC8", "as image", "corrected"):
         table.add_column(heading, justify="left" if not heading else "right")
     for setting in result.after:
         stages = {"before": result.before, "with the curve": result.with_curve, "after": result.after}
         for stage, found in stages.items():
             scores = found[setting]
-            values = (number(scores[name], 1) for name in ("vc8", "agreement", "repaired"))
+            values = (number(scores[name], 1) for name in ("vc8", "agreement", "corrected"))
             table.add_row(f"{setting.replace('_', ' ')}, {stage}", *values)
     stderr.print(table)
     print_line(f"percentages, on {result.measured_on}")

@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +17,8 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli.console import print_line, print_warning
-from tfcseg.cli.values import seconds
-from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.cli.values import frame_rate, seconds
+from tfcseg.errors import TfcsegError, UsageError, without_passwords
 from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
@@ -78,7 +79,8 @@ def _explain_decisions(context: typer.Context, wanted: bool) -> bool:
 def _open_log(context: typer.Context, path: Path | None) -> Path | None:
     if path is not None and not context.resilient_parsing:
         context.find_root().call_on_close(listen(JsonLines(path, print_warning)))
-        facts = {"arguments": sys.argv[1:], "versions": {"tfcseg": version("tfcseg"), **library_versions()}}
+        arguments = [without_passwords(argument) for argument in sys.argv[1:]]
+        facts = {"arguments": arguments, "versions": {"tfcseg": version("tfcseg"), **library_versions()}}
         logger.info("%s begins", context.command_path, extra=facts)
     return path
 
@@ -124,6 +126,30 @@ Start = Annotated[
 End = Annotated[float | None, typer.Option(help="Stop before this time of the video.", parser=seconds, metavar="TIME")]
 MeasureFlowConsistency = Annotated[
     bool, typer.Option(help="Measure flow consistency (optical flow), the slowest of the scores.")
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Draw and export these classes only, e.g. person,car.",
+        show_default="all",
+        autocompletion=completing(class_names),
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Draw and export all classes but these.", show_default="none", autocompletion=completing(class_names)
+    ),
+]
+FrameRate = Annotated[
+    Fraction | None,
+    typer.Option(
+        "--fps",
+        help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
+        show_default="25",
+        parser=frame_rate,
+        metavar="RATE",
+    ),
 ]
 Output = Annotated[
     Path | None,

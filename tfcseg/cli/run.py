@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,14 +18,15 @@ from tfcseg.cli.console import plain, print_error, print_line, print_warning, st
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
-from tfcseg.cli.values import frame_rate
-from tfcseg.errors import FinishedError, Interrupted, TfcsegError, UsageError
+from tfcseg.cli.values import list_of
+from tfcseg.errors import FinishedError, Interrupted, LostConnection, TfcsegError, UsageError, without_passwords
+from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
-    from tfcseg.report import ConfidenceFacts, Report, StabilityFacts
+    from tfcseg.report import ConfidenceFacts, Report
     from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT", help="Videos, pictures, folders of either, or - for a video on stdin.", show_default=False
+        metavar="INPUT",
+        help="Videos, pictures, folders of either, - for a video on stdin, an address, or the number of a camera.",
+        show_default=False,
     ),
 ]
 
@@ -44,21 +46,14 @@ InputList = Annotated[
     str | None,
     typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
 ]
-FrameRate = Annotated[
-    Fraction | None,
-    typer.Option(
-        help="Frame rate of a folder of images, e.g. 25, 29.97 or 30000/1001.",
-        show_default="25",
-        parser=frame_rate,
-        metavar="RATE",
-    ),
-]
-Classes = Annotated[
+Export = Annotated[
     list[str] | None,
     typer.Option(
-        help="Draw these classes only, e.g. person,car.",
-        show_default="all",
-        autocompletion=options.completing(options.class_names),
+        help="Also write labels for other programs.",
+        show_default="none",
+        metavar=",".join(FORMATS),
+        callback=list_of("format", lambda: FORMATS),
+        autocompletion=options.completing(lambda: FORMATS),
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
@@ -66,7 +61,7 @@ AllowNetwork = Annotated[
     bool,
     typer.Option(
         "--allow-network",
-        help="Allow inputs that are http:// or https:// addresses, and models ORG/NAME.",
+        help="Allow inputs that are addresses (http, https, rtsp, udp, tcp, srt), and models ORG/NAME.",
         is_eager=True,
     ),
 ]
@@ -81,13 +76,15 @@ def command(
     model: options.Model = "default",
     start: options.Start = None,
     end: options.End = None,
-    fps: FrameRate = None,
-    classes: Classes = None,
+    fps: options.FrameRate = None,
+    classes: options.Classes = None,
+    exclude: options.Exclude = None,
+    export: Export = None,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
     allow_network: AllowNetwork = False,
     printing: options.Printing,
-    results: Annotated[ResultOptions, Without("classes")],
+    results: Annotated[ResultOptions, Without("classes", "exclude", "export")],
     inference: InferenceOptions,
     device: DeviceOptions,
 ) -> None:
@@ -97,6 +94,7 @@ def command(
     """
     from tfcseg.runs.options import RunOptions
 
+    results = replace(results, classes=classes or (), exclude=exclude or (), export=export or ())
     if not (results.writes_anything or printing.as_json):
         raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
@@ -106,12 +104,12 @@ def command(
         start_s=start,
         end_s=end,
         frame_rate=fps,
-        results=replace(results, classes=tuple(classes or ())),
+        results=results,
         overwrite=overwrite,
         resume=resume,
         allow_network=allow_network,
     )
-    _run_all(_find_inputs(inputs, input_list), output, model, job, printing)
+    run_all(_find_inputs(inputs, input_list), output, model, job, printing)
 
 
 def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInputs:
@@ -126,7 +124,7 @@ def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInput
     return found if input_list is None else replace(found, is_batch=True)
 
 
-def _run_all(found: FoundInputs, output: Path | None, model: str, job: RunOptions, printing: options.Printing) -> None:
+def run_all(found: FoundInputs, output: Path | None, model: str, job: RunOptions, printing: options.Printing) -> None:
     """Run one input after the other; those of a batch that fail are told at the end, with exit code 1."""
     from tfcseg.runs.inputs import output_folders
     from tfcseg.weights.loading import open_model
@@ -163,13 +161,23 @@ def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOption
         if not quiet:
             print_line(str(note))
         return _read_report(folder)
+    except LostConnection as error:
+        if error.report is not None:
+            told = tuple(warning for warning in error.report.warnings if warning != str(error))
+            _tell(replace(error.report, warnings=told), folder, quiet=quiet)
+        raise
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
+    _tell(report, folder, quiet=quiet)
+    return to_json(report)
+
+
+def _tell(report: Report, folder: Path, *, quiet: bool) -> None:
+    """Print a finished run's warnings and summary."""
     for warning in report.warnings:
         print_warning(warning)
     if not quiet:
         _print_summary(report, folder)
-    return to_json(report)
 
 
 def _what_is_kept(folder: Path) -> str:
@@ -211,25 +219,21 @@ def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
 
 def _print_summary(report: Report, folder: Path) -> None:
     speed, stability = report.speed, report.stability
-    share = stability.updated_fraction
+    share, updated = stability.updated_fraction, "pixels" if report.steady else "points between keyframes"
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     rows: list[tuple[str, str]] = [
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
+        *_dropped(report),
         (
             "speed",
             f"{number(speed.fps)} fps end to end, {number(speed.model_fps)} fps model "
             f"({report.options.device}, {report.options.precision})",
         ),
         *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
-        ("label change", _label_change(stability)),
-        (
-            "flow consistency",
-            f"{percent(stability.flow_consistency)} along optical flow"
-            if stability.flow_consistency is not None
-            else "not measured",
-        ),
+        ("label change", _label_change(report)),
+        ("flow consistency", _flow_consistency(report)),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
-        *([("updated", f"{percent(share)} of the points between keyframes")] if share is not None else []),
+        *([("updated", f"{percent(share)} of the {updated}")] if share is not None else []),
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
@@ -238,9 +242,29 @@ def _print_summary(report: Report, folder: Path) -> None:
     stderr.print(table)
 
 
-def _label_change(stability: StabilityFacts) -> str:
+def _dropped(report: Report) -> list[tuple[str, str]]:
+    """Row about the late frames of a live source, if there were any."""
+    facts = report.input
+    if not facts.frames_dropped:
+        return []
+    segmented = facts.frames_decoded - facts.frames_repeated
+    late = facts.frames_dropped / (facts.frames_dropped + segmented)
+    return [("dropped", f"{facts.frames_dropped} late frames ({late:.0%}), {segmented} segmented")]
+
+
+def _label_change(report: Report) -> str:
+    stability, before = report.stability, ""
+    if report.steady is not None:
+        before = f", before {percent(report.steady.label_change)}"
     pulse = f"; pulse {stability.pulse:.2f} (1 is steady)" if stability.pulse is not None else ""
-    return f"{percent(stability.label_change)} of the pixels from frame to frame{pulse}"
+    return f"{percent(stability.label_change)} of the pixels from frame to frame{before}{pulse}"
+
+
+def _flow_consistency(report: Report) -> str:
+    if report.stability.flow_consistency is None:
+        return "not measured"
+    before = "" if report.steady is None else f", before {percent(report.steady.flow_consistency)}"
+    return f"{percent(report.stability.flow_consistency)} along optical flow{before}"
 
 
 def _confidence(facts: ConfidenceFacts) -> str:
@@ -258,5 +282,6 @@ def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None
     table.add_column("input", overflow="fold")
     table.add_column("reason", overflow="fold")
     for source, error in failures:
-        table.add_row(plain(source), plain(str(error).removeprefix(f"{source}: ")))
+        name = without_passwords(source)
+        table.add_row(plain(name), plain(str(error).removeprefix(f"{name}: ")))
     stderr.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,8 +13,11 @@ from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
 from tfcseg.files import replace_atomically
+from tfcseg.media.label_video import read_label_video
 from tfcseg.media.masks import read_mask
 from tfcseg.metrics.scores import Labels
+
+LABELS_NAME = "labels.mkv"
 
 Prediction: TypeAlias = Labels | TfcsegError
 """(H, W) uint8 class indices at the mask's size with 255 = none, or the reason why a frame has no prediction."""
@@ -23,7 +27,10 @@ PredictionSource: TypeAlias = Callable[[VspwVideo], Iterable[Prediction]]
 
 
 class PredictionFolder:
-    """Label maps that any program wrote: ``DIR/<video>/<stem>.png``, value = class index, 255 = none."""
+    """Label maps that any program wrote: ``DIR/<video>/<stem>.png``, value = class index, 255 = none.
+
+    Or ``DIR/<video>/labels.mkv``, as exports of runs are: lossless, a frame for every frame of the video.
+    """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
@@ -36,11 +43,29 @@ class PredictionFolder:
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
         """Read the label map of each frame of ``video`` when it is asked for."""
+        folder = self.directory / video.name
+        if (folder / LABELS_NAME).exists():
+            yield from self._from_video(folder / LABELS_NAME, video)
+            return
         for frame in video.frames:
             try:
-                yield read_mask(self.directory / video.name / f"{frame.stem}.png")
+                yield read_mask(folder / f"{frame.stem}.png")
             except DataError as error:
                 yield error
+
+    def _from_video(self, path: Path, video: VspwVideo) -> Iterator[Prediction]:
+        with closing(read_label_video(path)) as maps:  # type: ignore[type-var]  # a generator
+            for number, frame in enumerate(video.frames, 1):
+                prediction: Prediction
+                try:
+                    prediction = next(maps)
+                    if number == len(video.frames) and next(maps, None) is not None:
+                        raise DataError(f"{path}: has more frames than {video.name}, {number}")  # noqa: TRY301
+                except StopIteration:
+                    prediction = DataError(f"{path}: ends before frame {frame.stem}")
+                except DataError as error:
+                    prediction = error
+                yield prediction
 
 
 class PredictionWriter:

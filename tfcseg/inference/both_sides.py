@@ -1,11 +1,11 @@
-"""A video through the network with keyframes before and after every frame (model/evidence.py), in a bounded window.
+"""Run a video through the network with keyframes on both sides of every frame (model/evidence.py), in a bounded window.
 
-Frames are looked at in their order; then it is known which of them are keyframes. A keyframe is finished once all
-keyframes up to ``reach`` frames after it are known, the frames behind it once the next keyframe is finished. So results
-depend neither on how many frames come at once nor on the number of workers, nor on where a run was stopped and went on:
-the first frame of a part is a keyframe, and takes over what those before it hand on.
+Frames are inspected in order to decide which of them are keyframes. A keyframe is finished once all keyframes up to
+``reach`` frames after it are known; the frames behind it are finished once the next keyframe is. Results therefore
+depend neither on how many frames arrive at once nor on the number of workers nor on where a run was stopped: the first
+frame of a part is a keyframe, and takes over the carry-over of those before it.
 
-On a processor every worker computes a frame of its own on a share of the cores.
+On a CPU every worker computes its own frame on a share of the cores.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _S = TypeVar("_S")
 _T = TypeVar("_T")
 
 MOST_CHANGED = 0.1
-"""Share of changed positions, added up over the frames since the last keyframe, beyond which a frame is a keyframe: at
-a cut the first one is. A steady scene gets few keyframes, a moving one many."""
+"""A frame becomes a keyframe when the shares of changed positions, summed over the frames since the last keyframe,
+exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many."""
 
 REACH = 8
-"""Keyframes up to so many frames after a keyframe have a say in it."""
+"""A keyframe uses later keyframes up to this many frames ahead."""
 
 MOST_HELD_BYTES = 2**28
-"""Images of ``REACH`` frames: of large ones fewer wait for those after them, but ``LEAST_REACH``."""
+"""Images of at most ``REACH`` frames are held; for large images fewer, but at least ``LEAST_REACH``."""
 
 LEAST_REACH = 4
 
 
 @dataclass(slots=True)
 class _Row(Generic[_T]):
-    """One of the results of a task, and its share of the seconds that it took."""
+    """One result of a task, and its share of the seconds that the task took."""
 
     future: Future[tuple[list[_T], float]]
     row: int
@@ -56,13 +56,13 @@ class _Row(Generic[_T]):
         return self.future.result()[0][self.row]
 
     def seconds(self) -> float:
-        """Time that it took."""
+        """Seconds it took."""
         results, seconds = self.future.result()
         return seconds / len(results)
 
 
 class _Tasks:
-    """Work for the workers, as many frames at once as the device likes."""
+    """Work for the workers, in batches that suit the device."""
 
     def __init__(self, network: IntervalNetwork, stack: ExitStack) -> None:
         self.workers = network.workers
@@ -70,7 +70,7 @@ class _Tasks:
         self._chunk = network.frames_at_once
         self._pool: ThreadPoolExecutor | None = None
         if self.workers > 1:
-            # Every worker tells torch its own share; what new threads of others get is put right again at the end.
+            # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
             threads = torch.get_num_threads()
             stack.callback(torch.set_num_threads, threads)
             share = max(1, threads // self.workers)
@@ -78,7 +78,7 @@ class _Tasks:
             stack.callback(self._pool.shutdown, cancel_futures=True)
 
     def submit(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Row[_T]]:
-        """One row for each of ``items``, of which ``work`` is given some at a time."""
+        """One row per item; ``work`` is given several items at a time."""
         rows: list[_Row[_T]] = []
         while len(rows) < len(items):
             part = items[len(rows) : len(rows) + self._chunk]
@@ -97,7 +97,7 @@ class _Tasks:
         return results, time.perf_counter() - started_s
 
     def _in_halves(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
-        """Results of all ``items`` at once, or of so many as fit into the memory."""
+        """Results of all ``items`` at once, or of as many as fit into memory."""
         try:
             return work(items)
         except torch.OutOfMemoryError:
@@ -116,33 +116,33 @@ class _Slot:
     index: int
     begins_part: bool
     image: Image | None
-    """Until it is known whether it is a keyframe."""
+    """Held until it is known whether the frame is a keyframe."""
     label_size: tuple[int, int]
     grid: tuple[int, int]
     """(h, w) of its logits."""
     reach: int
-    """Keyframes up to so many frames after it have a say in it."""
+    """It uses later keyframes up to this many frames ahead."""
     looked: _Row[Glimpse]
     seconds: float = 0.0
-    """Spent on it outside of tasks."""
+    """Seconds spent on it outside of tasks."""
     like: Likeness | None = None
-    """How it resembles the keyframe before it, if that was asked."""
+    """Its similarity to the keyframe before it, if that was computed."""
     own: _Row[Opinion] | None = None
-    """What it says itself, if it is a keyframe."""
+    """Its own logits and weights, if it is a keyframe."""
     ahead: Likeness | None = None
-    """How a keyframe resembles the one after it."""
+    """A keyframe's similarity to the next one."""
     before: Opinion | None = None
-    """What a keyframe and all before it say."""
+    """What a keyframe and all earlier ones say."""
     final: Opinion | None = None
-    """What those after it say as well."""
+    """The same including later keyframes."""
     concluded: Conclusion | None = None
-    """The same for the frames around it."""
+    """The same, prepared for the frames around it."""
     result: _Row[FrameResult] | None = None
     carried: Opinion | None = None
-    """What the keyframe after it takes over, if that is the next frame."""
+    """Carry-over for the next keyframe, if that is the next frame."""
 
     def finished(self, workers: int) -> FrameResult:
-        """The result; waits for it. So many workers compute at once that the frame took a share of their time."""
+        """The result; waits for it. The frame took a share of the time, since several workers compute at once."""
         assert self.result is not None
         rows = [row for row in (self.looked, self.own, self.result) if row is not None]
         seconds = self.seconds + sum(row.seconds() for row in rows) / workers
@@ -150,7 +150,7 @@ class _Slot:
 
 
 class _Window:
-    """The frames that are not finished; ``before`` is what the keyframes before the first one hand on."""
+    """The unfinished frames; ``before`` is the carry-over from earlier keyframes."""
 
     def __init__(self, network: IntervalNetwork, tasks: _Tasks, before: Opinion | None) -> None:
         self._options = network.options
@@ -160,14 +160,14 @@ class _Window:
         self._count = 0
         self._changed = 0.0
         self._looked: deque[_Slot] = deque()
-        """Frames of which it is not known whether they are keyframes."""
+        """Frames that are not yet known to be keyframes or not."""
         self._spans: deque[list[_Slot]] = deque()
-        """Of every keyframe that waits: itself and the frames up to the next one."""
+        """For every waiting keyframe: itself and the frames up to the next one."""
         self._known = 0
-        """Frames of which it is."""
+        """Frames of which it is known."""
 
     def look(self, group: Group[_T]) -> list[_Slot]:
-        """Let workers begin with frames."""
+        """Let workers start on frames."""
         slots: list[_Slot] = []
         for image, row in zip(group.images, self._submit(self._steps.glimpses, group.images), strict=True):
             size = group.label_size or (image.shape[0], image.shape[1])
@@ -179,7 +179,7 @@ class _Window:
 
     @torch.inference_mode()
     def decide(self, count: int) -> None:
-        """Find the keyframes among the next ``count`` frames; workers begin with them."""
+        """Find the keyframes among the next ``count`` frames, and let workers start on them."""
         slots = [self._looked.popleft() for _ in range(count)]
         keyframes = []
         for slot in slots:
@@ -196,7 +196,7 @@ class _Window:
             slot.image = None
 
     def _submit(self, work: Callable[[Sequence[Image]], list[_T]], images: Sequence[Image]) -> list[_Row[_T]]:
-        """Tasks of images of one size each."""
+        """Tasks for images of one size each."""
         runs = [list(run) for _, run in groupby(images, key=lambda image: image.shape)]
         return [row for run in runs for row in self._tasks.submit(work, run)]
 
@@ -204,7 +204,7 @@ class _Window:
         if not self._spans or slot.begins_part:
             return True
         keyframe = self._spans[-1][0]
-        if slot.grid != keyframe.grid:  # another size begins anew
+        if slot.grid != keyframe.grid:  # another size starts afresh
             return True
         if slot.index - keyframe.index >= self._options.longest_interval:
             return True
@@ -219,7 +219,7 @@ class _Window:
 
     @torch.inference_mode()
     def settle(self, *, is_end: bool = False) -> None:
-        """Let workers finish what can be finished; at the end of the video that is all."""
+        """Let workers finish what can be finished; at the end of the video that is everything."""
         while self._spans:
             keyframes = [span[0] for span in list(self._spans)[:2]]
             if not is_end and (len(keyframes) < 2 or self._known <= keyframes[1].index + keyframes[1].reach):
@@ -230,7 +230,7 @@ class _Window:
             self._finish(self._spans.popleft(), keyframes[1] if len(keyframes) > 1 else None)
 
     def _conclude(self, position: int) -> None:
-        """Take together what keyframes before and after say of the keyframe of a span."""
+        """Combine what the keyframes before and after say about a span's keyframe."""
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
         own = [_own(slot) for slot in (keyframe, *others) if slot.index <= keyframe.index + keyframe.reach]
         started_s = time.perf_counter()
@@ -243,7 +243,7 @@ class _Window:
         keyframe.seconds += time.perf_counter() - started_s
 
     def _lean(self, opinion: Opinion, other: Opinion | None, slot: _Slot | None) -> Opinion:
-        """Lean on ``other``, which is of the keyframe after ``slot`` if that is given; each pair is compared once."""
+        """Combine with ``other``, the keyframe after ``slot`` if that is given; each pair is compared once."""
         if other is None or other.logits.shape != opinion.logits.shape:
             return opinion
         like = None if slot is None else slot.ahead
@@ -255,7 +255,7 @@ class _Window:
         return lean(opinion, other, like)
 
     def _finish(self, span: list[_Slot], after: _Slot | None) -> None:
-        """Let workers turn what is said of a keyframe and the frames behind it into labels."""
+        """Let workers turn a keyframe and the frames behind it into labels."""
         keyframe, *others = span
         ends = [keyframe, *([after] if after is not None and after.grid == keyframe.grid else [])]
         started_s = time.perf_counter()
@@ -292,30 +292,30 @@ def _own(keyframe: _Slot) -> Opinion:
 
 
 def reach_for(image: Image) -> int:
-    """``REACH``, or less for large images: the results then depend on their size, and on nothing else."""
+    """``REACH``, or less for large images. Results then depend on the image size and on nothing else."""
     return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // max(1, image.nbytes)))
 
 
 @dataclass(slots=True)
 class _Begun(Generic[_T]):
-    """A group of which the results are on their way."""
+    """A group whose results are being computed."""
 
     subject: _T
     slots: list[_Slot]
 
     @property
     def is_assigned(self) -> bool:
-        """Whether workers are at all of its frames."""
+        """Whether workers have started on all of its frames."""
         return all(slot.result is not None for slot in self.slots)
 
 
 def run_both_sides(
     network: IntervalNetwork, groups: Iterable[Group[_T]], before: HandedOn | None = None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
-    """Subject and results of each of ``groups``, the consecutive frames of one video, which may be of any number.
+    """Yield subject and results of each of ``groups``, consecutive frames of one video in groups of any size.
 
-    ``before`` is what the frames before them handed on. Holds the images of ``reach_for`` frames, of those from one
-    keyframe to the next, and of a few that workers are at.
+    ``before`` is the carry-over of earlier frames. Holds the images of ``reach_for`` frames, of those between two
+    keyframes, and of a few that workers compute.
     """
     with ExitStack() as stack:
         tasks = _Tasks(network, stack)

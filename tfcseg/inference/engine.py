@@ -1,4 +1,4 @@
-"""One interval of frames through the network: preprocess → model → labels.
+"""Run one interval of frames through the network: preprocess → model → labels.
 
 Letters: T frames, H W source image, h w grid of the logits.
 """
@@ -29,18 +29,19 @@ from tfcseg.weights.loading import LoadedModel
 logger = logging.getLogger(__name__)
 
 BATCH = 16
-"""Frames computed at once at most: bounds memory for long intervals."""
+"""Maximum number of frames computed at once; bounds memory for long intervals."""
 
 MAX_WORKERS = 4
-"""Intervals computed at the same time on a processor at most: each needs memory of its own."""
+"""Maximum number of intervals computed at the same time on a CPU; each needs its own memory."""
 
 MAX_ASPECT = 4
-"""Longer pictures are squeezed to it: a 16×10,000 strip must not become a 480×300,000 network input."""
+"""Longer pictures are squeezed to this aspect ratio: a 16×10,000 picture must not become a
+480×300,000 network input."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
-    """What the network says about one frame."""
+    """The network's output for one frame."""
 
     labels: NDArray[np.uint8]
     """(H, W) class indices at the source's size."""
@@ -48,19 +49,21 @@ class FrameResult:
     similarity: NDArray[np.float32] | None
     """w_t (h, w) in [-1, 1]; None at keyframes."""
     updated_fraction: float | None
-    """Share of points repaired by sparse MSDA; None at keyframes."""
+    """Share of points updated by sparse MSDA; None at keyframes."""
     model_ms: float
-    """Preprocessing, network and labels; frames computed together share their time equally."""
+    """Seconds for preprocessing, network and labels; frames computed together share their time equally."""
     confidence: NDArray[np.uint8] | None = None
-    """(h, w) how sure the labels are: 255 times the probability that they are right."""
+    """(h, w) confidence of the labels: 255 times the probability that they are right."""
     carried: HandedOn | None = None
-    """What the next interval takes over; at the end of an interval, and only if keyframes carry anything."""
+    """Carry-over for the next interval; only at the end of an interval, and if keyframes carry anything."""
 
 
 def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
-    """(height, width) of the network's input for a source of (height, width): short side ``size``, multiples of 32.
+    """Return the (height, width) of the network's input for a source of (height, width): short side ``size``, multiples
+    of 32.
 
-    The picture is resized to it rather than padded: at most 16 px of distortion, no border that the network never saw.
+    Pictures are resized rather than padded: the distortion is at most 16 px, and there is no border that the network
+    never saw in training.
     """
     scale = size / min(source)
     height, width = (
@@ -70,13 +73,13 @@ def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
 
 
 class IntervalNetwork:
-    """Runs intervals of frames of any length through a model; holds nothing from one interval to the next.
+    """Runs intervals of frames of any length through a model; keeps no state between intervals.
 
-    What an interval takes over from the one before, its caller hands on: ``before``, the last result's ``carried``.
-    None begins a video.
+    The caller passes on what an interval takes over from the one before: ``before`` is the last result's ``carried``,
+    None at the start of a video.
 
-    On a GPU several intervals (in mode ``image`` several frames) are computed at once. If it runs out of memory there,
-    it is one interval at a time, then its frames between keyframes in halves, down to one at a time.
+    A GPU computes several intervals at once (several frames in mode ``image``). If it runs out of memory, it continues
+    with one interval at a time, then halves the number of frames, down to one.
     """
 
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
@@ -88,12 +91,12 @@ class IntervalNetwork:
         mean, std = (np.array(numbers, np.float32) for numbers in (preprocessing.mean, preprocessing.std))
         values = np.arange(256, dtype=np.float32)[:, None]
         self._normalised: NDArray[np.float32] = np.divide(values - mean, std, dtype=np.float32)[None]
-        """(1, 256, 3): what a pixel's value becomes in each channel."""
+        """(1, 256, 3): normalised value of each pixel value in each channel."""
         self._batch = BATCH
-        # A processor's caches like single frames, a GPU's many cores like many.
+        # Single frames suit a CPU's caches, batches suit a GPU's many cores.
         self.chunk = BATCH if self._device.type == "cuda" else 1
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
-        # Compiled code is made for one number of threads; long intervals hold too many frames.
+        # Compiled code is made for one number of threads, and long intervals hold too many frames.
         is_compiled = options.compile or isinstance(model.network.backbone, CompiledBackbone)
         is_long = options.keyframe_interval > BATCH and options.sides == "one"
         is_alone = is_compiled or options.latency == "low" or is_long
@@ -101,7 +104,7 @@ class IntervalNetwork:
         self.workers = 1 if is_alone or not on_cpu else min(torch.get_num_threads(), MAX_WORKERS)
         self._source: tuple[int, int] | None = None
         logger.info(
-            "mode %s: every %d frames a keyframe, the %s of its interval; %s correlation, threshold %g%s",
+            "mode %s: a keyframe every %d frames, the %s of its interval; %s correlation, threshold %g%s",
             *(options.mode, options.keyframe_interval, options.keyframe_position),
             *(options.correlation, options.threshold),
             f", carry {options.keyframe_carry:g}" if options.carries else "",
@@ -109,14 +112,15 @@ class IntervalNetwork:
         )
 
     def compile(self, source: tuple[int, int]) -> float:
-        """Compile the network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot."""
+        """Compile the network for frames of ``source`` (height, width). Returns the seconds it took; raises TfcsegError
+        on failure."""
         keyframes = self.intervals_at_once if self.options.latency == "normal" else 1
         count = 1 if keyframes == 1 else self.frames_at_once
         return compile_backbone(self.network, self.to_input([np.zeros((*source, 3), np.uint8)] * count), keyframes)
 
     @property
     def frames_at_once(self) -> int:
-        """Frames to give for full speed: whole intervals, or with both sides any number."""
+        """How many frames to pass for full speed: whole intervals, or any number with both sides."""
         if self.options.sides == "both":
             return self.chunk
         return self.intervals_at_once * self.options.keyframe_interval
@@ -127,9 +131,9 @@ class IntervalNetwork:
         before: HandedOn | None = None,
         label_size: tuple[int, int] | None = None,
     ) -> list[FrameResult]:
-        """Results for the frames of one or several intervals; the last may be shorter.
+        """Compute the frames of one or several intervals; the last may be shorter.
 
-        UsageError if the sizes of an interval's frames differ.
+        Raises UsageError if frames of an interval differ in size.
         """
         length = self.options.keyframe_interval
         results: list[FrameResult] = []
@@ -143,7 +147,7 @@ class IntervalNetwork:
         return results
 
     def stream(self, images: Iterable[NDArray[np.uint8]], before: HandedOn | None = None) -> Iterator[FrameResult]:
-        """Results frame by frame, each before the next image is asked for: low latency for live input."""
+        """Yield results frame by frame, each before the next image is requested: low latency for live input."""
         memory: Keyframe | None = None
         key_size = (0, 0)
         for index, image in enumerate(images):
@@ -169,11 +173,11 @@ class IntervalNetwork:
         *,
         hand_on: Callable[[HandedOn | None], None] = lambda carried: None,
     ) -> list[FrameResult]:
-        """Results for the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in their order.
+        """Compute the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in order.
 
-        ``label_size`` (height, width) is that of the labels if it is not the images'. ``before`` may be a function that
-        waits for it: it is called once it is needed. ``hand_on`` is told what the next interval takes over as soon as
-        that is known. UsageError if the images differ in size.
+        ``label_size`` (height, width) is the size of the labels if it differs from the images'. ``before`` may be a
+        function that waits for its value; it is called when the value is needed. ``hand_on`` receives the carry-over
+        for the next interval as soon as it is known. Raises UsageError if the images differ in size.
         """
         sizes = {(image.shape[0], image.shape[1]) for image in images}
         _check_sizes(sizes)
@@ -187,7 +191,7 @@ class IntervalNetwork:
         return self._handed_on([*results[:key], keyframe, *results[key:]], memory)
 
     def _handed_on(self, results: list[FrameResult], memory: Keyframe) -> list[FrameResult]:
-        """Results up to the end of an interval, the last with what the next interval takes over."""
+        """Results up to the end of an interval; the last one holds the carry-over for the next interval."""
         return [*results[:-1], replace(results[-1], carried=self._carried(memory))]
 
     def _carried(self, memory: Keyframe) -> Carried | None:
@@ -197,13 +201,13 @@ class IntervalNetwork:
     def _together(
         self, images: Sequence[NDArray[np.uint8]], before: HandedOn | None, label_size: tuple[int, int] | None
     ) -> list[FrameResult] | None:
-        """Several whole intervals in one batch; None if they do not fit, from then on."""
+        """Compute several whole intervals in one batch; from the first time they do not fit on, return None."""
         size = label_size or (images[0].shape[0], images[0].shape[1])
         try:
             return self._intervals(images, size, before) if self.options.uses_memory else self._images(images, size)
         except torch.OutOfMemoryError:
             self.intervals_at_once = 1
-            logger.info("the GPU is full: one interval at a time from here on")
+            logger.info("out of GPU memory: continuing with one interval at a time")
             return None
 
     def _intervals(
@@ -239,11 +243,11 @@ class IntervalNetwork:
                 if len(part) == 1:
                     raise self._too_large(part[0]) from None
                 self._batch = len(part) // 2
-                logger.info("the GPU is full: batches of %d frames from here on", self._batch)
+                logger.info("out of GPU memory: continuing with batches of %d frames", self._batch)
         return results
 
     def _images(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
-        """Frames that no other refers to: the image network, bit for bit the logits of keyframes."""
+        """Frames that no other frame refers to: the image network, with logits bit-identical to keyframes'."""
         started_s = time.perf_counter()
         labels, sure = self.said(self.network.image(self.to_input(images)), size)
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
@@ -289,7 +293,7 @@ class IntervalNetwork:
         ]
 
     def to_input(self, images: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
-        """(T, 3, H', W') normalised, in channels-last order as the pixels come; ``size`` is the options', if None."""
+        """Normalise to (T, 3, H', W') in channels-last order, as pixels come; ``size`` None takes the options'."""
         size = size or self.options.size
         height, width = network_size((images[0].shape[0], images[0].shape[1]), size)
         if size == self.options.size:
@@ -303,20 +307,20 @@ class IntervalNetwork:
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
-        """(1, K, h, w) of a single image, as in mode ``image``."""
+        """Logits (1, K, h, w) of a single image, as in mode ``image``."""
         return self.network.image(self.to_input([image]))
 
     def said(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Labels (B, H, W) of ``size`` and how sure they are (B, h, w)."""
+        """Labels (B, H, W) of ``size``, and their confidence (B, h, w)."""
         labels, sure = labels_from_logits(logits, size), self.sureness(logits)
         return labels.cpu().numpy(), sure.cpu().numpy()
 
     def sureness(self, logits: Tensor) -> Tensor:
-        """How sure labels of ``logits`` (B, K, h, w) are: (B, h, w) uint8, as `FrameResult.confidence`."""
+        """Confidence of the labels of ``logits`` (B, K, h, w): (B, h, w) uint8, as in `FrameResult`."""
         return confidence_from_logits(logits, self._temperature)
 
     def _tell_size(self, source: tuple[int, int], size: tuple[int, int]) -> None:
-        """Log what a new size of frames, (height, width), becomes."""
+        """Log the network's input size for a new frame size (height, width)."""
         if source != self._source:
             self._source = source
             logger.info("network input %d×%d for frames of %d×%d", *size[::-1], *source[::-1])
@@ -324,19 +328,20 @@ class IntervalNetwork:
     def _too_large(self, image: NDArray[np.uint8]) -> TfcsegError:
         height, width = network_size((image.shape[0], image.shape[1]), self.options.size)
         return TfcsegError(
-            f"the GPU has too little memory for one frame of {width}×{height}; use a smaller --size or --device cpu"
+            f"too little GPU memory for one frame of {width}×{height}; use a smaller --size or --device cpu"
         )
 
 
 def _if_it_fits(before: HandedOn | None, batch: Tensor) -> Carried | None:
-    """As a ``batch`` (T, 3, H, W) needs it; None if its images have another size, and so begin anew."""
+    """Convert to what a ``batch`` (T, 3, H, W) needs; None if its images have another size, so that the video starts
+    anew."""
     if not isinstance(before, Carried) or not before.fits((batch.shape[-2], batch.shape[-1])):
         return None
     return Carried(before.logits.to(batch), before.match.to(batch))  # a resumed run read it from a file
 
 
 def _check_sizes(sizes: set[tuple[int, int]]) -> None:
-    """UsageError if these are several (height, width)."""
+    """Raise UsageError unless all sizes (height, width) are equal."""
     if len(sizes) > 1:
         shown = " and ".join(f"{height}×{width}" for height, width in sorted(sizes))
-        raise UsageError(f"frames between two keyframes must have one size, not {shown} (height×width)")
+        raise UsageError(f"frames between two keyframes must have the same size, not {shown} (height×width)")

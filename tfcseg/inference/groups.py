@@ -1,4 +1,4 @@
-"""Frames of a video as they are handed to the network, some at a time."""
+"""Frames of a video in the groups in which the network gets them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Group(Generic[_T]):
-    """Frames of one call: an interval, or where the network takes several at once, these."""
+    """Frames of one call: an interval, or as many as the network takes at once."""
 
     images: Sequence[Image]
     """(H, W, 3) uint8 RGB each; may be empty."""
     subject: _T
-    """What comes back beside the results."""
+    """Returned with the results."""
     label_size: tuple[int, int] | None = None
-    """(height, width) of the labels; None: the images'."""
+    """(height, width) of the labels; None: the images' size."""
     begins_part: bool = False
-    """A run may have been stopped before it: with both sides its first frame is a keyframe."""
+    """A run may have been stopped before this group: with both sides its first frame is a keyframe."""

@@ -1,8 +1,8 @@
-"""Intervals of a video through the network, several at the same time, their results in order.
+"""Run intervals of a video through the network, several at the same time, with results in order.
 
-An operation of the network on one frame is too small to keep many cores busy: they wait for each other at the end of
-each. On a processor every worker therefore computes an interval of its own on a share of the cores. What keyframes take
-over from each other is handed on as soon as it is known, long before the interval it comes from is finished.
+Operations on one frame are too small to keep many cores busy: they wait for each other after each one. On a CPU every
+worker therefore computes its own interval on a share of the cores. The carry-over of a keyframe is passed on as soon as
+it is known, long before its interval is finished.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from tfcseg.model.evidence import HandedOn
 _T = TypeVar("_T")
 
 MOST_HELD_BYTES = 2**29
-"""Images that wait for workers or are with them: no further group is taken beyond, so that 8K frames fit in memory."""
+"""Bytes of images that wait for workers or are being computed: no further group is taken beyond, so that 8K frames fit
+in memory."""
 
 
 @dataclass(slots=True)
 class _Pending(Generic[_T]):
-    """A group that a worker computes or will; at most ``beside`` were pending at the same time, itself included."""
+    """A group that a worker computes or will compute; at most ``beside`` were pending at the same time, including
+    itself."""
 
     subject: _T
     future: Future[list[FrameResult]]
@@ -37,7 +39,7 @@ class _Pending(Generic[_T]):
     beside: int = 1
 
     def finished(self, workers: int) -> tuple[_T, list[FrameResult]]:
-        """Subject and results; a frame took its share of the time in which so many intervals were computed at once."""
+        """Subject and results. A frame's time is its share of the time in which several intervals were computed."""
         at_once = min(workers, self.beside)
         return self.subject, [replace(result, model_ms=result.model_ms / at_once) for result in self.future.result()]
 
@@ -45,10 +47,10 @@ class _Pending(Generic[_T]):
 def run_intervals(
     network: IntervalNetwork, groups: Iterable[Group[_T]], before: HandedOn | None = None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
-    """Subject and results of each of ``groups``, the consecutive intervals of one video; ``before`` is their first's.
+    """Yield subject and results of each of ``groups``, consecutive intervals of a video; ``before`` is for the first.
 
-    Takes up to ``network.workers`` + 1 groups from the iterable before it yields the first result, and holds no more;
-    of large frames fewer (``MOST_HELD_BYTES``).
+    Takes up to ``network.workers`` + 1 groups from the iterable before yielding the first result, and holds no more;
+    fewer for large frames (``MOST_HELD_BYTES``).
     """
     if network.options.sides == "both":
         yield from run_both_sides(network, groups, before)
@@ -57,7 +59,7 @@ def run_intervals(
         yield from _run_beside(network, iter(groups), before)
         return
     rest = iter(groups)
-    # A function for each group: nothing of it is held while the frames of the next one are awaited.
+    # One function per group: nothing of it is held while waiting for the frames of the next one.
     while (found := _run_next(network, rest, before)) is not None:
         subject, results = found
         before = results[-1].carried if results else before
@@ -84,7 +86,7 @@ def _run_beside(
     handed_on: Future[HandedOn | None] = Future()
     handed_on.set_result(before)
     with ExitStack() as stack:
-        # Every worker tells torch its own share; what new threads of others get is put right again at the end.
+        # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
         stack.callback(torch.set_num_threads, threads)
         share = max(1, threads // network.workers)
         pool = ThreadPoolExecutor(network.workers, "tfcseg-network", torch.set_num_threads, (share,))
@@ -117,9 +119,9 @@ def _run_beside(
 def _run_one(
     network: IntervalNetwork, group: Group[_T], before: Future[HandedOn | None], passed: Future[HandedOn | None]
 ) -> list[FrameResult]:
-    """One interval in a worker: waits for ``before`` when it needs it, and keeps nobody waiting for ``passed``.
+    """Compute one interval in a worker: waits for ``before`` when it needs it, and always answers ``passed``.
 
-    Groups start in their order, so that the one waited for is always under way.
+    Groups start in order, so the one waited for is always running.
     """
     try:
         if not group.images:

@@ -1,4 +1,4 @@
-"""Options for one model: its own values for what was not given, checked."""
+"""Complete and check options for one model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def checked_options(model: LoadedModel, options: InferenceOptions | None = None, **given: Any) -> InferenceOptions:
-    """``options``, with fields replaced by what is ``given``, complete for ``model``.
+    """Return ``options`` with the ``given`` fields replaced, completed with the model's defaults.
 
-    UsageError for values that make no sense. Low latency needs the keyframe first and one side, which are then the
-    defaults, and modes that do not interpolate need one side.
+    Raises UsageError for values that make no sense. Low latency needs the keyframe first and one side, which then
+    become the defaults; modes that do not interpolate need one side.
     """
     wanted = replace(options or InferenceOptions(), **given)
     check(wanted)
@@ -39,14 +39,16 @@ def checked_options(model: LoadedModel, options: InferenceOptions | None = None,
 
 
 ONE_SIDED = ("threshold", "correlation", "keyframe_position", "keyframe_carry")
-"""Options that have no meaning with both sides: whoever gives one asks for one side."""
+"""Options that have no effect with both sides: giving one selects one side."""
 
 
 def _sided(wanted: InferenceOptions) -> InferenceOptions:
-    """``wanted`` with one side where there cannot be two, or nobody asks for two; UsageError if somebody does."""
+    """Return ``wanted`` with one side where two are impossible or not requested; UsageError if they are."""
     can_be_both = wanted.latency == "normal" and wanted.mode in ("tfc", "blend")
     if wanted.sides == "both" and not can_be_both:
-        raise UsageError("both sides need the next keyframe: not with low latency, and in modes tfc and blend alone")
+        raise UsageError(
+            "both sides need the next keyframe: they work in modes tfc and blend only, without low latency"
+        )
     is_one = wanted.sides is None and any(getattr(wanted, name) is not None for name in ONE_SIDED)
     if not can_be_both or is_one or wanted.sides == "one":
         return replace(wanted, sides="one", keyframes=wanted.keyframes or "fixed")
@@ -54,14 +56,14 @@ def _sided(wanted: InferenceOptions) -> InferenceOptions:
 
 
 def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> InferenceOptions:
-    """Complete ``options`` for another mode, with one side where there cannot be two."""
+    """Complete ``options`` for another mode, with one side where two are impossible."""
     if mode not in ("tfc", "blend"):
         options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS)
     return checked_options(model, options, mode=mode)
 
 
 def describe_method(options: InferenceOptions) -> str:
-    """Which keyframes frames refer to, and how, in a few words."""
+    """Describe in a few words which keyframes frames refer to, and how."""
     frames = f"keyframe interval {options.keyframe_interval}"
     if options.sides == "both":
         return f"{frames}, {options.keyframes} keyframes, both sides"
@@ -74,14 +76,14 @@ def describe_method(options: InferenceOptions) -> str:
 def variant_options(
     model: LoadedModel, variant: str, options: InferenceOptions | None = None, **given: Any
 ) -> InferenceOptions:
-    """Options of one of ``MODE_VARIANTS``: a mode, whose name may end in a correlation of its own."""
+    """Options of one of ``MODE_VARIANTS``: a mode, optionally followed by a correlation."""
     mode, _, correlation = variant.partition("-")
     own = {"correlation": correlation} if correlation else {}
     return checked_options(model, options, **(given | own), mode=mode)
 
 
 def check_variants(variants: Sequence[str]) -> None:
-    """UsageError unless ``variants`` names some of ``MODE_VARIANTS``, each once."""
+    """Raise UsageError unless ``variants`` names some of ``MODE_VARIANTS``, each once."""
     unknown = [variant for variant in variants if variant not in MODE_VARIANTS]
     if unknown:
         raise UsageError(f"no mode {unknown[0]!r}; {hint(unknown[0], MODE_VARIANTS)}")

@@ -1,6 +1,6 @@
-"""Frames that show the picture of the frame before once more: they get its labels, and nothing of them is computed.
+"""Frames that repeat the picture of the frame before: they get its labels without being computed.
 
-Pauses of a recording, slides and still screens are made of such frames.
+Pauses in recordings, slides and still screens consist of such frames.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 from tfcseg.media.frames import Frame, Image
 
 MOST_FRAMES = 500
-"""Of one picture: it is computed anew after so many, so that a still hour does not fill the memory with its frames."""
+"""A picture is computed again after this many frames, so that a still hour does not fill the memory."""
 
 _SAMPLED_ROWS = 16
 
 
 def is_same_picture(image: Image, other: Image) -> bool:
-    """Whether two (H, W, 3) images are one, or equal in every byte; most that differ do so in a few of their rows."""
+    """Whether two (H, W, 3) images are equal in every byte. Most that differ do so in the first few rows compared."""
     if image is other:
         return True
     return (
@@ -30,10 +30,10 @@ def is_same_picture(image: Image, other: Image) -> bool:
 
 
 def pictures(frames: Iterable[Frame], part_frames: int | None = None) -> Iterator[list[Frame]]:
-    """Consecutive frames that show one picture, together: all hold the same image, and all but the first are held.
+    """Group consecutive frames that show the same picture; all hold the same image, and all but the first are held.
 
-    Reads one frame ahead. With ``part_frames`` every frame whose index it divides begins a picture, since what comes
-    after it must not depend on what was before.
+    Reads one frame ahead. With ``part_frames``, every frame whose index is a multiple of it starts a new picture, since
+    later frames must not depend on earlier parts.
     """
     shown: list[Frame] = []
     for frame in frames:
@@ -48,7 +48,7 @@ def pictures(frames: Iterable[Frame], part_frames: int | None = None) -> Iterato
 
 
 def is_shown_by(shown: list[Frame], frame: Frame, part_frames: int | None) -> bool:
-    """Whether ``frame`` goes on showing the picture of ``shown``."""
+    """Whether ``frame`` repeats the picture of ``shown``."""
     return (
         len(shown) < MOST_FRAMES
         and not begins_part(frame, part_frames)
@@ -57,5 +57,5 @@ def is_shown_by(shown: list[Frame], frame: Frame, part_frames: int | None) -> bo
 
 
 def begins_part(frame: Frame, part_frames: int | None) -> bool:
-    """Whether a part of the results begins with ``frame``."""
+    """Whether a part of the results starts with ``frame``."""
     return part_frames is not None and frame.index % part_frames == 0

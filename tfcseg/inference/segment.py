@@ -1,10 +1,11 @@
-"""From frames to labels: an interval at a time, or frame by frame with low latency."""
+"""Segment frames: an interval at a time, or frame by frame with low latency."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
@@ -21,7 +22,7 @@ from tfcseg.inference.options import checked_options
 from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.frames import Frame, Image
+from tfcseg.media.frames import Frame, FrameSource, Image
 from tfcseg.media.source import Given, Source
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
@@ -31,16 +32,18 @@ from tfcseg.weights.loading import LoadedModel, open_model
 
 
 class SegmentedFrames(Iterator[SegmentedFrame]):
-    """Frames as they are segmented: for ``for``, and in asyncio for ``async for``, where a thread does the work.
+    """Segmented frames, for ``for`` loops and for ``async for``, where a thread does the work.
 
-    What they hold is freed at their end, by `close`, and at the end of a ``with`` block. One thread at a time.
+    Resources are freed at the end, by `close`, and at the end of a ``with`` block. Several threads may take frames from
+    it: each frame goes to one of them.
     """
 
-    def __init__(self, frames: Generator[SegmentedFrame, None, None]) -> None:
-        self._frames = frames
+    def __init__(self, frames: Generator[SegmentedFrame, None, None], opened: Sequence[FrameSource] = ()) -> None:
+        self._frames, self._opened = frames, opened
+        self._busy = threading.RLock()
 
     def __next__(self) -> SegmentedFrame:
-        with in_python_words():
+        with self._busy, in_python_words():
             return next(self._frames)
 
     def __aiter__(self) -> SegmentedFrames:
@@ -53,8 +56,12 @@ class SegmentedFrames(Iterator[SegmentedFrame]):
         return frame
 
     def close(self) -> None:
-        """Stop reading and computing; may be called again."""
-        self._frames.close()
+        """Stop reading and computing; may be called again, also from another thread while one waits for a frame."""
+        for source in self._opened:
+            if not source.info.source.is_on_disk:  # its next frame may never come
+                source.stop()
+        with self._busy:
+            self._frames.close()
 
     def __enter__(self) -> SegmentedFrames:
         return self
@@ -76,37 +83,57 @@ def segment(
     allow_network: bool = False,
     **options: Any,
 ) -> SegmentedFrames:
-    """Segment frames in order, an interval at a time; every ``keyframe_interval``-th frame is a keyframe.
+    """Segment frames in order, one interval at a time.
 
-    frames: a video, a folder of images or an address (with ``allow_network``), of which ``start_s`` and ``end_s`` take
-    a part; or frames from `read_frames`, or (H, W, 3) uint8 RGB arrays, all of one size within an interval, also as one
-    (T, H, W, 3) array. Arrays are copied: one buffer may serve for all of them. ``model`` is what `load_model` takes or
-    returned. ``options`` are fields of `InferenceOptions`, such as ``threshold=0.7``. With ``latency="low"`` each frame
-    comes out before the next is asked for. Holds some intervals of frames, and nothing between two calls: two videos
-    interleaved do not affect each other, and threads may share a model.
-    UsageError for senseless options, InputError for what cannot be read, WeightsError for the model.
+    frames: a video, a folder of images, the number of a camera or an address (with ``allow_network``), of which
+    ``start_s`` and ``end_s`` select a part; or frames from `read_frames`; or (H, W, 3) uint8 RGB arrays, all of one
+    size within an interval, also as one (T, H, W, 3) array. Arrays are copied, so one buffer can be reused. ``model``:
+    what `load_model` takes or returns. ``options``: fields of `InferenceOptions`, such as ``threshold=0.7``. With
+    ``latency="low"`` each frame is returned before the next one is requested.
+
+    Holds a few intervals of frames, and no state between calls: two interleaved videos do not affect each other, and
+    threads may share a model. A live source is always read with low latency and yields its newest frame: gaps in
+    ``index`` show what was left out, and LostConnection is raised when the stream ends. Raises UsageError for options
+    that make no sense, InputError for unreadable input, WeightsError for the model.
     """
     (inference,) = sort_options("segment", options, InferenceOptions)
+    if isinstance(frames, str | Path | int | Source):
+        with in_python_words():
+            source = Source.of(frames, allow_network=allow_network, live=inference.get("latency") == "low")
+            source.check()
+            inference |= {"latency": "low"} if source.is_live else {}
+            loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
+            chosen = checked_options(loaded, **inference)
+        opened: list[FrameSource] = []
+        return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s), opened), opened)
+    if start_s is not None or end_s is not None:
+        raise UsageError("start_s and end_s select a part of a file; with frames, pass only those you want")
     with in_python_words():
         loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
         chosen = checked_options(loaded, **inference)
-    if isinstance(frames, str | Path | int | Source):
-        source = Source.of(frames, allow_network=allow_network)
-        return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s)))
-    if start_s is not None or end_s is not None:
-        raise UsageError("start_s and end_s take a part of a file; of frames, give those that are wanted")
     single = isinstance(frames, np.ndarray) and frames.ndim == 3
     return SegmentedFrames(segment_with([frames] if single else frames, loaded, chosen))  # type: ignore[list-item]
 
 
 def _segment_source(
-    source: Source, model: LoadedModel, options: InferenceOptions, range_s: tuple[float | None, float | None]
+    source: Source,
+    model: LoadedModel,
+    options: InferenceOptions,
+    range_s: tuple[float | None, float | None],
+    opened: list[FrameSource],
 ) -> Generator[SegmentedFrame, None, None]:
+    """Frames of a source, which is put into ``opened`` so that others can stop it while a frame is waited for."""
+    from tfcseg.media.live import NewestFrames
     from tfcseg.media.prefetch import most_waiting, prefetch
     from tfcseg.media.reader import open_frames
 
     start_s, end_s = range_s
     with open_frames(source, start_s=start_s, end_s=end_s) as read:
+        opened.append(read)
+        if source.is_live:
+            with closing(NewestFrames(read)) as newest:
+                yield from segment_with(newest, model, options)
+            return
         ahead = 1 if options.latency == "low" else most_waiting(read.info.height, read.info.width)
         with closing(prefetch(read, ahead, read.stop)) as frames:  # type: ignore[type-var]  # a generator
             yield from segment_with(frames, model, options)
@@ -115,20 +142,20 @@ def _segment_source(
 def segment_with(
     frames: Iterable[Frame | Image], model: LoadedModel, options: InferenceOptions
 ) -> Generator[SegmentedFrame, None, None]:
-    """Segment frames as `segment` does, with options that were checked before."""
+    """Like `segment`, with options that were checked before."""
     network = IntervalNetwork(model, options)
     numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
-    # Whoever keeps the frames must not keep what only the network needs.
+    # Callers that keep frames must not keep what only the network needs.
     return (replace(frame, carried=None) for frame in segment_frames(numbered, network))
 
 
 def segment_frames(
     frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None = None, part_frames: int | None = None
 ) -> Iterator[SegmentedFrame]:
-    """Segment ``frames``, which begin with an interval; ``before`` is what the interval before them hands on.
+    """Segment ``frames``, which start with an interval; ``before`` is the carry-over of the interval before them.
 
-    Intervals count pictures: a frame that shows the one before again has no part in them. Each part of ``part_frames``
-    begins with an interval.
+    Intervals count pictures: a frame that repeats the one before does not count. Each part of ``part_frames`` starts
+    with an interval.
     """
     if network.options.latency == "low":
         yield from _stream(frames, network, before, part_frames)
@@ -137,13 +164,13 @@ def segment_frames(
     both = network.options.sides == "both"
     for group, results in run_intervals(network, groups, before):
         while group:
-            # With both sides frames can go on behind every one that hands something on, wherever groups end.
+            # With both sides, a run can resume after any frame with a carry-over, wherever groups end.
             is_last = results[0].carried is not None if both else len(group) == 1
             yield from _join(network.labels, group.pop(0), results.pop(0), is_last=is_last)
 
 
 def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:
-    """Pictures in groups of ``length``; the last one of a part, or of all, has what is left."""
+    """Yield pictures in groups of ``length``; the last group of a part or of the video may be shorter."""
     group: list[list[Frame]] = []
     for frames in shown:
         if group and begins_part(frames[0], part_frames):
@@ -166,7 +193,7 @@ def _group(pictures: list[list[Frame]], part_frames: int | None) -> Group[list[l
 def _stream(
     frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None, part_frames: int | None
 ) -> Iterator[SegmentedFrame]:
-    """Segment each frame before the next one is asked for."""
+    """Segment each frame before the next one is requested."""
     images: deque[Image] = deque()
     shown: list[Frame] = []
     result: FrameResult | None = None
@@ -184,9 +211,10 @@ def _stream(
 
 
 def _join(labels: LabelSet, frames: list[Frame], result: FrameResult, *, is_last: bool) -> Iterator[SegmentedFrame]:
-    """The ``frames`` that show a picture, with its ``result``; the last one hands on what the next interval needs.
+    """The ``frames`` that show one picture, with its ``result``; the last one holds the carry-over for the next
+    interval.
 
-    ``is_last``: of its group.
+    ``is_last``: in its group.
     """
     for frame in frames[:-1]:
         yield _joined(labels, frame, replace(result, carried=None), is_computed=frame is frames[0])
@@ -218,4 +246,6 @@ def _as_frame(index: int, frame: Frame | Image) -> Frame:
         raise UsageError(f"a frame is {type(frame).__name__}; a (H, W, 3) uint8 RGB array with pixels is needed")
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise UsageError(f"a frame is {frame.dtype} {frame.shape}; (H, W, 3) uint8 RGB is needed")
-    return Frame(index, float(index), frame.copy(), is_held=False)  # whoever made it may draw the next one into it
+    return Frame(
+        index, float(index), frame.copy(), is_held=False
+    )  # the caller may draw the next frame into the same buffer

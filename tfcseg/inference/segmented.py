@@ -1,4 +1,4 @@
-"""A frame with what the network says about it: what users, rendering and writing get.
+"""A frame with the network's output: what users, rendering and writing get.
 
 Letters: H W source image, h w grid of the logits (stride 4).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,9 +24,26 @@ from tfcseg.model.evidence import HandedOn
 if TYPE_CHECKING:
     from supervision import Detections
 
+    from tfcseg.media.mask_form import Mask, MaskForm
+
 _SHOWN_CLASSES = 3
 _NOTEBOOK_PX = 960
-"""Longer side of the picture in a notebook at most."""
+"""Maximum longer side of the picture in a notebook."""
+
+
+class SteadiedMask(NamedTuple):
+    """A mask of another program, made steady."""
+
+    given: NDArray[np.uint8]
+    """(H, W) labels as they were."""
+    mask: Mask | None
+    """(H, W) values to write; None: there is none to write."""
+    form: MaskForm
+    """How it is stored."""
+    is_filled: bool
+    """The frame had none."""
+    contrast: float | None
+    """How much more the picture changes across its edges than inside; None where that was not looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -45,28 +62,30 @@ class SegmentedFrame:
     updated_fraction: float | None
     """Share of points updated by sparse MSDA (eq. 11); None at keyframes."""
     model_ms: float | None
-    """None: the frame shows the picture of the one before, whose result it has; nothing was computed."""
+    """Seconds; None: the frame repeats the picture before it, whose result it has, and nothing was computed."""
     is_held: bool
-    """The frame shows the picture of the one before: again in the source, or in place of one that cannot be read."""
+    """The frame repeats the picture before it: in the source, or in place of one that cannot be read."""
     label_set: LabelSet
     """Names and colours of the classes."""
     confidence_grid: NDArray[np.uint8] | None = None
-    """(h, w) how sure the labels are, at the grid of the logits: 255 times the probability that they are right."""
+    """(h, w) confidence of the labels on the grid of the logits: 255 times the probability that they are right."""
     carried: HandedOn | None = None
-    """What a run needs to go on after this frame, at the end of an interval; None from `tfcseg.segment`."""
+    """What a run needs to resume after this frame, at the end of an interval; None from `tfcseg.segment`."""
+    steadied: SteadiedMask | None = None
+    """Of masks that were given: what they were and are."""
     ends_group: bool = False
-    """Nothing but ``carried`` goes from the frames up to this one to those after it: a run can begin there."""
+    """Later frames depend on the frames up to this one only through ``carried``: a run can resume here."""
 
     @property
     def confidence(self) -> NDArray[np.uint8] | None:
-        """(H, W) how sure the label of each pixel is: 255 times the probability that it is right."""
+        """(H, W) confidence of each pixel's label: 255 times the probability that it is right."""
         if self.confidence_grid is None:
             return None
         size_wh = (self.labels.shape[1], self.labels.shape[0])
         return np.asarray(cv2.resize(self.confidence_grid, size_wh, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
     def without_unsure(self, below: float) -> SegmentedFrame:
-        """The same frame with NO_CLASS (255) for labels that are right with a probability of less than ``below``."""
+        """The same frame with NO_CLASS (255) where the label's probability of being right is less than ``below``."""
         confidence = self.confidence
         if confidence is None or below <= 0:
             return self
@@ -74,24 +93,24 @@ class SegmentedFrame:
 
     @property
     def classes(self) -> dict[str, float]:
-        """The classes in the frame by name, each with its share of the pixels (0 to 1), the largest first."""
+        """Classes in the frame by name, with their shares of the pixels (0 to 1), largest first."""
         shares = class_shares(self.labels, len(self.label_set))
         order = np.argsort(-shares, kind="stable")
         return {self.label_set.names[index]: float(shares[index]) for index in order if shares[index] > 0}
 
     def mask(self, *names: str) -> NDArray[np.bool_]:
-        """(H, W) flags: whether a pixel is of one of these classes, whose case does not matter.
+        """(H, W) flags: whether a pixel belongs to one of these classes, in any case.
 
-        UsageError for a name that the model does not know, or without any.
+        Raises UsageError for a name that the model does not know, or if no name is given.
         """
         if not names:
             raise UsageError("mask() needs the name of a class, such as mask('person')")
         return self._flags(names)[self.labels]
 
     def overlay(self, *, alpha: float = 0.55, classes: str | Iterable[str] = (), legend: bool = False) -> Image:
-        """(H, W, 3) uint8 RGB: the frame with its ``classes`` (empty: all) tinted at opacity ``alpha``.
+        """(H, W, 3) uint8 RGB: the frame with its ``classes`` (empty: all) in colour at opacity ``alpha``.
 
-        UsageError for an opacity outside of 0 to 1 and for a name that the model does not know.
+        Raises UsageError for an opacity outside of 0 to 1 or a name that the model does not know.
         """
         size = (self.labels.shape[0], self.labels.shape[1])
         visible = self._flags(classes)[: len(self.label_set)] if classes else None
@@ -104,7 +123,8 @@ class SegmentedFrame:
     def to_supervision(self) -> Detections:
         """The classes in the frame as ``supervision.Detections``, one each: mask, box, class id, name, mean confidence.
 
-        For the annotators, trackers and writers of Roboflow's ``supervision``. TfcsegError if it is not installed.
+        For the annotators, trackers and writers of Roboflow's ``supervision``. Raises TfcsegError if it is not
+        installed.
         """
         if importlib.util.find_spec("supervision") is None:
             raise TfcsegError("to_supervision() needs the package supervision; run: pip install supervision")
@@ -123,7 +143,7 @@ class SegmentedFrame:
         )
 
     def _flags(self, names: str | Iterable[str]) -> NDArray[np.bool_]:
-        """(256,) flags of all label values: whether they are one of these classes."""
+        """(256,) flags of label values: whether they are one of these classes."""
         flags = np.zeros(256, np.bool_)
         try:
             flags[self.label_set.indices(names)] = True

@@ -1,4 +1,4 @@
-"""The steps of two-sided inference on a model: images in, what is seen and said of them, labels out."""
+"""The steps of two-sided inference on a model: from images to features, logits and labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tfcseg.model.evidence import Glimpse, Likeness, Mixture, Opinion, Side, com
 from tfcseg.model.ops.label_map import greatest, labels_from_cells
 
 BETWEEN_SCALE = 2
-"""Frames between keyframes are seen at 1 / so much of the network's size (mode ``blend``: at the whole of it)."""
+"""Frames between keyframes are processed at 1 / this of the network's size (at full size in mode ``blend``)."""
 
 
 class Place(NamedTuple):
@@ -25,14 +25,14 @@ class Place(NamedTuple):
 
     glimpse: Glimpse
     like: Likeness | None
-    """How it resembles the keyframe before it, if that is known."""
+    """Its similarity to the keyframe before it, if that is known."""
     nearness: float
-    """To that keyframe: 1 there, 0 at the one after it."""
+    """Nearness to that keyframe: 1 there, 0 at the next one."""
     label_size: tuple[int, int]
 
 
 class Conclusion(NamedTuple):
-    """What is said of a keyframe in the end."""
+    """The final opinion of a keyframe, prepared for the frames around it."""
 
     opinion: Opinion
     logits: Tensor
@@ -44,7 +44,7 @@ class Conclusion(NamedTuple):
 
 
 class Steps:
-    """Steps of a network; they may be taken in several threads, and hold nothing."""
+    """Steps of a network. They hold no state and may run in several threads."""
 
     def __init__(self, network: IntervalNetwork) -> None:
         self._feeder = network
@@ -54,7 +54,7 @@ class Steps:
         self._curve = network.network.config.evidence
 
     def restored(self, opinion: Opinion | None) -> Opinion | None:
-        """As the network needs it: a resumed run read it from a file."""
+        """Convert to the network's device and type: a resumed run read it from a file."""
         if opinion is None:
             return None
         like = next(self._network.parameters())
@@ -66,22 +66,22 @@ class Steps:
         return height // 4, width // 4
 
     def glimpses(self, images: Sequence[Image]) -> list[Glimpse]:
-        """What is seen of frames that may lie between keyframes."""
+        """Low-level features of frames that may lie between keyframes."""
         seen = self._network.glimpse(self._feeder.to_input(images, self._size // self._scale))
         seen = seen if self._scale == 1 else seen.finer()
         return [Glimpse(*(part[row : row + 1] for part in seen)) for row in range(len(images))]
 
     def opinions(self, images: Sequence[Image]) -> list[Opinion]:
-        """What keyframes say by themselves."""
+        """Logits and weights of keyframes on their own."""
         found = self._network.opinion(self._feeder.to_input(images, self._size))
         return [Opinion(*(part[row : row + 1] for part in found)) for row in range(len(images))]
 
     def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Likeness:
-        """How frames resemble one, from what is compared of each (see `evidence.compare`)."""
+        """Similarity of frames to one frame, from the features of each (see `evidence.compare`)."""
         return compare(keyframe, others, grid, self._curve)
 
     def conclude(self, opinion: Opinion) -> Conclusion:
-        """What the frames around a keyframe take from what is said of it in the end."""
+        """Prepare the final opinion of a keyframe for the frames around it."""
         logits = opinion.logits.detach().permute(0, 2, 3, 1)
         labels, sure = greatest(logits), self._feeder.sureness(opinion.logits)
         return Conclusion(opinion, logits.flatten(0, 2), labels, sure)
@@ -95,7 +95,7 @@ class Steps:
     def between(
         self, places: Sequence[Place], keyframes: Sequence[Conclusion], glimpses: Sequence[Glimpse]
     ) -> list[FrameResult]:
-        """Labels of frames between two keyframes, or after the last, and of what is compared of these."""
+        """Labels of frames between two keyframes, or after the last one, from their compared features."""
         grid = (keyframes[0].labels.shape[-2], keyframes[0].labels.shape[-1])
         seen = Glimpse(*(torch.cat(parts) for parts in zip(*(place.glimpse for place in places), strict=True)))
         near = seen.match.new_tensor([place.nearness for place in places])
@@ -115,7 +115,7 @@ class Steps:
         return results
 
     def _own(self, seen: Glimpse, asked: Tensor, grid: tuple[int, int]) -> Tensor | list[Tensor]:
-        """What the ``asked`` (N,) of the frames say themselves (N, K, h, w)."""
+        """Logits (N, K, h, w) of the ``asked`` (N,) frames by themselves."""
         return resize(self._network.say(Glimpse(*(part[asked] for part in seen))), grid) if len(asked) else []
 
     def _said(
@@ -126,14 +126,14 @@ class Steps:
         own: Tensor | None,
         size: tuple[int, int],
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Labels (H, W) of frame ``row``, and how sure they are (h, w)."""
+        """Labels (H, W) of frame ``row``, and their confidence (h, w)."""
         tables = [keyframe.logits for keyframe in keyframes]
         shape = keyframes[0].labels.shape
         if own is not None:
             logits = mixture.added_up(row, tables).view(*shape, -1).permute(0, 3, 1, 2)
             all_labels, all_sure = self._feeder.said(torch.lerp(logits, own[None], mixture.own[row : row + 1]), size)
             return all_labels[0], all_sure[0]
-        # Where both keyframes have one label, so has every mean of what they say: most logits are never added up.
+        # Where both keyframes agree on a label, so does every mean of their logits: most are never computed.
         labels = mixture.taken(row, [keyframe.labels.view(-1) for keyframe in keyframes])
         sure = mixture.added_up(row, [keyframe.sure.view(-1, 1).to(tables[0].dtype) for keyframe in keyframes])
         coarse, sure = labels[0], sure.round_().to(torch.uint8).view(-1)

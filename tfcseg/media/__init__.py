@@ -1,1 +1,1 @@
-"""Pixels and sound in and out: sources, times, readers, the writer, audio, masks."""
+"""Read and write pixels and sound: sources, times, readers, the writer, audio, masks."""

@@ -1,6 +1,6 @@
-"""The sound of a source beside a written video: copied where mp4 can hold it, else as AAC, else left out with a reason.
+"""Add the source's sound to a written video: copied if mp4 can hold it, else as AAC, else left out with a reason.
 
-It is added when the video is complete, so that no damage in it can cost the video.
+Sound is added when the video is complete, so that damaged audio cannot cost the video.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tfcseg.media.probing import SourceStream, probe_address, probe_file
 from tfcseg.media.source import Source
 
 _COPIED_CODECS = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
-"""What players expect to find in mp4; ffmpeg would put more there than most of them can play."""
+"""Codecs that players expect in mp4; ffmpeg would write more than most of them can play."""
 _AAC = ("-c:a", "aac", "-b:a", "192k")
 _COPY = ("-c:a", "copy", "-strict", "-2")
 _UNHEARD_S = 0.01
@@ -25,20 +25,20 @@ _UNHEARD_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class AudioTrack:
-    """Sound cut out of a source, in a file of its own."""
+    """Sound cut out of a source, in its own file."""
 
     path: Path
     method: str
     """``copied`` or ``aac``."""
     delay_s: float
-    """How much later than the first frame it begins."""
+    """Seconds by which it starts after the first frame."""
 
 
 def cut_audio(source: Source, target: Path, *, start_s: float | None, end_s: float | None) -> AudioTrack | str:
     """Write the default audio stream of ``source`` to ``target``, from the first frame at ``start_s`` up to ``end_s``.
 
-    An address is read again, from its beginning: whoever was allowed to take frames from there may take the sound.
-    Returns a word or reason instead if there is nothing to write: ``none``, or ``dropped: <reason>``.
+    An address is read again from its beginning, under the same permission. Returns a word instead if there is nothing
+    to write: ``none``, or ``dropped: <reason>``.
     """
     if source.kind == "folder":
         return "none"
@@ -53,7 +53,7 @@ def cut_audio(source: Source, target: Path, *, start_s: float | None, end_s: flo
     if stream.audio_index is None:
         return "none"
     if stream.source_rate > rate:
-        return "dropped: the pictures are shown slower than they were filmed"
+        return "dropped: the video plays slower than it was filmed"
     video_s = stream.first_time_s + float(wanted.first / rate)
     duration_s = None if wanted.length is None else float(wanted.length / rate)
     method, reason = "copied", ""
@@ -69,7 +69,7 @@ def cut_audio(source: Source, target: Path, *, start_s: float | None, end_s: flo
 
 
 def _has_sound(track: Path) -> bool:
-    """Whether anything was left in the range: a source's sound may end long before its pictures."""
+    """Whether any sound is left in the range: it may end long before the pictures."""
     try:
         with track.open("rb") as file, av.open(file) as container:
             return len(container.streams.audio) > 0
@@ -78,7 +78,7 @@ def _has_sound(track: Path) -> bool:
 
 
 def add_audio(video: Path, track: AudioTrack, target: Path) -> str:
-    """Write ``video`` and ``track`` to ``target`` without coding either again; returns ffmpeg's reason if it failed."""
+    """Join ``video`` and ``track`` into ``target`` without re-encoding; returns ffmpeg's reason on failure."""
     delay = ["-itsoffset", f"{track.delay_s:.6f}"] if track.delay_s > _UNHEARD_S else []
     return _run(
         "-copyts",
@@ -95,7 +95,7 @@ def _extract(
     skipped_s = _skipped_s(stream, video_s)
     cut = ["-ss", f"{skipped_s:.6f}"] if skipped_s > _UNHEARD_S else []
     exact = ["-copypriorss", "0"] if cut else []
-    # Seeking is exact only where there is an index; elsewhere the beginning is read and thrown away.
+    # Seeking is exact only with an index; otherwise the beginning is read and discarded.
     before, after = (cut, []) if stream.is_seekable else ([], cut)
     limit = [] if duration_s is None else ["-t", f"{duration_s:.6f}"]
     return _run(
@@ -106,14 +106,14 @@ def _extract(
 
 
 def _skipped_s(stream: SourceStream, video_s: float) -> float:
-    """Seconds between ffmpeg's zero for the audio and the first frame that was written; negative: audio is later."""
+    """Seconds between ffmpeg's zero for the audio and the first written frame; negative: audio is later."""
     if stream.keeps_times:
         return video_s
     return stream.container_start_s + video_s - stream.audio_start_s
 
 
 def _run(*arguments: str) -> str:
-    """Run ffmpeg to its end; an empty string, or why it failed."""
+    """Run ffmpeg to the end; returns an empty string, or why it failed."""
     with FfmpegProcess(arguments) as process:
         status = process.wait()
         return "" if status == 0 else process.last_words() or f"ffmpeg ended with status {status}"

@@ -1,7 +1,7 @@
-"""What ffmpeg is told to decode, and the pictures and times that it hands over through two pipes.
+"""Arguments for ffmpeg's decoding, and the pictures and times that it returns through two pipes.
 
-Each picture is a PPM or, with alpha, a PAM picture, which names its own size: nothing is misread when a file says one
-size and holds another.
+Each picture is a PPM or, with alpha, a PAM picture, which states its own size: nothing is misread when a file claims
+one size and holds another.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from tfcseg.media.images import composite_on_black
 from tfcseg.media.probing import SourceStream
 
 _EXACT_RGB = "flags=bicubic+accurate_rnd+full_chroma_int"
-"""Converts with the matrix and range that the stream names, to the nearest level. Planar RGB comes first because
-swscale is three times faster to it than to packed RGB under these flags; packing it is nearly free."""
+"""Converts with the matrix and range that the stream names, rounding to the nearest level. Planar RGB comes first
+because swscale is three times faster to it than to packed RGB under these flags; packing it costs almost nothing."""
 _SEEK_MARGIN_S = 1.0
-"""Seeking may land after a frame that is shown at the time asked for; starting this much earlier cannot."""
+"""Seeking may land after the frame shown at the requested time; seeking this much earlier cannot."""
 _LONGEST_DECODED_LEAD_S = 5.0
 _LONGEST_GAP_S, _SHORTEST_GAP_S = 3600, 60
-"""Longest pause between two frames that is believed: that of a stream of unknown length, and of a very short one."""
+"""Longest pause between two frames that is believed, for streams of unknown or very short length."""
 _MOST_REPEATED = 500_000
 _LEFT_MARGIN = 3
-"""Frames that are decoded before the one that is shown at the beginning of a range: times are rounded."""
+"""Frames decoded before the first one of a range, since times are rounded."""
 _TIME = re.compile(rb"frame:\d+ +pts:(-?\d+)")
 _OPAQUE = 255
 
 
 def decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is_piped: bool) -> list[str]:
-    """Arguments for ffmpeg: the video stream as pictures, from the one on that is shown when the wanted range begins.
+    """Arguments for ffmpeg: the video stream as pictures, starting with the one shown when the range begins.
 
     Their times go to the file descriptor ``times``.
     """
@@ -42,13 +42,14 @@ def decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is
     lead_s = float(wanted.first / info.frame_rate)
     options = ["-max_pixels", str(MAX_PIXELS), "-dts_error_threshold", f"{longest_gap(info) / 30:.6f}"]
     options += [] if stream.decoder is None else ["-c:v", stream.decoder]
+    options += ["-thread_type", "slice"] if info.source.is_live else []  # others hold back a frame for each thread
     options += ["-copyts"] if stream.keeps_times else []
     options += [] if stream.is_timed else ["-r", str(info.frame_rate)]
     if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
         options += ["-noaccurate_seek", "-ss", f"{stream.first_time_s + lead_s - _SEEK_MARGIN_S:.6f}"]
     filters = ["settb=AVTB", *_skip(stream, lead_s)]
     filters += ["metadata=mode=add:key=k:value=v", rf"metadata=mode=print:direct=1:file='pipe\:{times}'"]
-    filters += ["setpts=N"]  # whatever the times are, the pictures are to be written
+    filters += ["setpts=N"]  # write the pictures whatever their times
     filters += ["setparams=colorspace=bt709"] if stream.is_untagged_hd else []
     planar, packed = ("gbrap", "rgba") if stream.has_alpha else ("gbrp", "rgb24")
     filters += [f"scale={_canvas(stream)}{_EXACT_RGB}", f"format={planar}"]
@@ -56,19 +57,20 @@ def decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is
     return [
         *input_arguments(None if is_piped else info.source, options),
         *("-map", f"0:{stream.index}", "-vf", ",".join([*filters, "scale", f"format={packed}"])),
+        *(("-flush_packets", "1") if info.source.is_live else ()),
         *("-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "pam" if stream.has_alpha else "ppm", "pipe:1"),
     ]
 
 
 def _canvas(stream: SourceStream) -> str:
-    """Options that fit pictures into the size of the first one, where that is known."""
+    """Filters that fit pictures into the size of the first one, if that is known."""
     if not stream.is_decodable:
         return ""
     return f"{stream.info.width}:{stream.info.height}:force_original_aspect_ratio=decrease:"
 
 
 def _skip(stream: SourceStream, lead_s: float) -> list[str]:
-    """Filters that leave out the frames before the one that is shown ``lead_s`` after frame 0, as far as is known."""
+    """Filters that drop the frames before the one shown ``lead_s`` after frame 0, as far as known."""
     before = bisect.bisect_right(stream.times.times_s, lead_s)
     if before < _LEFT_MARGIN or stream.decoder_zero_s is None or not stream.is_timed:
         return []
@@ -76,25 +78,25 @@ def _skip(stream: SourceStream, lead_s: float) -> list[str]:
 
 
 def longest_gap(info: VideoInfo) -> int:
-    """How many frames may be repeated for one that is late, before its time is taken for damage and it is left out.
+    """How many frames may be repeated for a late one before its time counts as damage and it is dropped.
 
-    One wrong bit in a time would otherwise fill years with copies of a frame.
+    A single wrong bit in a time would otherwise produce years of repeated frames.
     """
     longest_s = _LONGEST_GAP_S if info.duration_s is None else max(_SHORTEST_GAP_S, info.duration_s)
     return max(1, min(_MOST_REPEATED, int(longest_s * info.frame_rate)))
 
 
 class Pictures:
-    """Pictures and their times, as ffmpeg hands them over through two pipes."""
+    """Pictures and their times, as ffmpeg returns them through two pipes."""
 
     def __init__(self, stream: SourceStream, times: BinaryIO) -> None:
         self._stream, self._times = stream, times
         self._zero_s = stream.decoder_zero_s
         self.had_alpha = False
-        """Some pixel was not opaque."""
+        """Whether any pixel was not opaque."""
 
     def read(self, pipe: BinaryIO) -> Iterator[tuple[float | None, Image]]:
-        """Seconds after frame 0, None if only the order counts, and (H, W, 3) RGB in memory of its own."""
+        """Seconds after frame 0 (None if only the order matters), and (H, W, 3) RGB in its own memory."""
         while (picture := _read_picture(pipe)) is not None:
             time_s = self._next_time()
             if self._zero_s is None:
@@ -107,7 +109,7 @@ class Pictures:
         for line in self._times:
             if (found := _TIME.match(line)) is not None:
                 return int(found[1]) / 1e6
-            if line.startswith(b"frame:"):  # it has none
+            if line.startswith(b"frame:"):  # there is no alpha
                 return None
         return None
 

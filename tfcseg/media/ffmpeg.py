@@ -1,7 +1,7 @@
 """Start ffmpeg, keep its last messages, and make sure that it ends.
 
-Names are passed as an argument list behind ``file:``, so that no character in them has a meaning. Formats that point to
-other files are not enabled, and protocols that reach the network only for an address that the user gave on purpose.
+Names are passed in an argument list behind ``file:``, so no character in them is special. Formats that refer to other
+files are not enabled, and network protocols only for addresses that the user has given.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from typing import BinaryIO, cast
 
 import imageio_ffmpeg
 
-from tfcseg.errors import TfcsegError
+from tfcseg.errors import TfcsegError, without_passwords
 from tfcseg.media.source import Source
 
 VIDEO_FORMATS = (
     "apng,asf,asf_o,av1,avi,dv,flv,gif,gxf,h261,h263,hevc,h264,ivf,live_flv,m4v,matroska,webm,mjpeg,mov,mpeg,mpegts,"
     "mpegvideo,mxf,nut,obu,ogg,rm,vc1,vvc,webp_anim,wtv,yuv4mpegpipe"
 )
-"""ffmpeg's names of the formats that hold a video in one file. Playlists and scripts (hls, dash, concat, imf, sdp, …)
-are left out on purpose: they would make ffmpeg open files that the user did not name."""
+"""ffmpeg's names of formats that hold a video in one file. Playlists and scripts (hls, dash, concat, imf, sdp, …) are
+missing on purpose: they would make ffmpeg open files that the user did not name."""
 
 LOCAL_PROTOCOLS = "file,pipe"
 NETWORK_PROTOCOLS = "http,https,httpproxy,tcp,tls"
-"""What an address needs, and nothing local: whatever the other side sends, it cannot make ffmpeg read files."""
+"""Protocols for an address, and nothing local: whatever a server sends, it cannot make ffmpeg read files."""
 
 NETWORK_TIMEOUT_S = 30.0
-"""A server that says nothing for so long is given up."""
+"""Seconds after which a silent server is given up."""
 
 _PIPE_BYTES = 1 << 20
 logger = logging.getLogger(__name__)
@@ -51,14 +51,14 @@ _EMPTY_WORDS = re.compile(
 
 @functools.cache
 def ffmpeg_path() -> str:
-    """Find the ffmpeg that came with imageio-ffmpeg, or the one in IMAGEIO_FFMPEG_EXE; TfcsegError without one."""
+    """Find the ffmpeg of imageio-ffmpeg, or the one in IMAGEIO_FFMPEG_EXE; raises TfcsegError if there is none."""
     try:
         named = cast(str, imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
         raise TfcsegError("no ffmpeg found; reinstall imageio-ffmpeg or set IMAGEIO_FFMPEG_EXE to a binary") from None
     path = shutil.which(named)
     if path is None:
-        raise TfcsegError(f"no ffmpeg: {named!r} is no program; set IMAGEIO_FFMPEG_EXE to one, or do not set it at all")
+        raise TfcsegError(f"no ffmpeg: {named!r} is not a program; set IMAGEIO_FFMPEG_EXE to one, or unset it")
     logger.info("ffmpeg is %s", path, extra={"ffmpeg": path})
     return path
 
@@ -73,7 +73,7 @@ def has_decoder(name: str) -> bool:
 
 
 def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -> list[str]:
-    """Arguments that open ``source`` (None: its stdin) and nothing else; ``options`` apply to this input."""
+    """Arguments that open ``source`` (None: stdin) and nothing else; ``options`` apply to this input."""
     protocols = LOCAL_PROTOCOLS
     if isinstance(source, Source) and source.kind == "address":
         protocols = NETWORK_PROTOCOLS
@@ -85,10 +85,10 @@ def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -
 
 
 class FfmpegProcess:
-    """One ffmpeg child. Leaving the ``with`` block kills it if it still runs, and always reaps it.
+    """A child process running ffmpeg. Leaving the ``with`` block kills it if it still runs, and always reaps it.
 
-    It runs in a session of its own: Ctrl-C reaches us alone, and we decide what becomes of its output. Its stderr is
-    read by a thread, so that it can never block on a full pipe.
+    It runs in its own session: Ctrl-C reaches only us, and we decide what happens to its output. A thread reads its
+    stderr, so it never blocks on a full pipe.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class FfmpegProcess:
         reads_output: bool = False,
         passes: int | None = None,
     ) -> None:
-        """Start it; it also gets the file descriptor ``passes``."""
+        """Start it; it also inherits the file descriptor ``passes``."""
         command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-y", *arguments]
         try:
             self._process = subprocess.Popen(
@@ -109,7 +109,7 @@ class FfmpegProcess:
                 stderr=subprocess.PIPE,
                 start_new_session=True,
                 pass_fds=() if passes is None else (passes,),
-                # Python ignores SIGXFSZ; ffmpeg inherits that, and reports a file-size limit instead of dying mutely.
+                # Python ignores SIGXFSZ; ffmpeg inherits that, and reports a file-size limit instead of dying silently.
                 restore_signals=False,
                 # Some static builds crash in the system's character-set modules, at the name of a transport stream.
                 env={**os.environ, "GCONV_PATH": os.devnull},
@@ -132,7 +132,7 @@ class FfmpegProcess:
 
     @property
     def output(self) -> BinaryIO:
-        """Its stdout, buffered."""
+        """Its buffered stdout."""
         return cast(BinaryIO, self._process.stdout)
 
     def write(self, data: memoryview | bytes) -> None:
@@ -142,24 +142,24 @@ class FfmpegProcess:
         pipe.flush()
 
     def end_input(self) -> None:
-        """Close its stdin: it finishes what it has."""
+        """Close its stdin; it then finishes its output."""
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
 
     def wait(self) -> int:
-        """End its input, wait for its own end and return its exit status (negative: killed by a signal)."""
+        """Close its stdin, wait for its end and return its exit status (negative: killed by a signal)."""
         self.end_input()
         status = self._process.wait()
         self._drain.join()
         return status
 
     def stop(self) -> None:
-        """Tell it to end, from any thread and without waiting: who reads its output, or writes, is then set free."""
+        """Ask it to end, from any thread and without waiting; blocked readers and writers then return."""
         self._process.kill()
 
     def kill(self) -> None:
-        """Stop it without ceremony; nothing happens if it has ended."""
+        """Kill it; does nothing if it has ended."""
         self._process.kill()
         self.wait()
         for pipe in (self._process.stdout, self._process.stderr):
@@ -174,7 +174,7 @@ class FfmpegProcess:
         status = self._process.returncode
         if status is not None and status < 0:
             lines.append(f"killed by {_signal_name(-status)}")
-        return lines[-1].rstrip(".") if lines else ""
+        return without_passwords(lines[-1].rstrip(".")) if lines else ""
 
     def _read_stderr(self) -> None:
         for raw in cast(BinaryIO, self._process.stderr):
@@ -184,7 +184,7 @@ class FfmpegProcess:
 
 
 def _enlarge(pipe: BinaryIO | None) -> None:
-    """Let the pipe hold more than the usual 64 KiB, where the system can: a frame then takes fewer turns."""
+    """Enlarge the pipe beyond the usual 64 KiB, where the system can: a frame then needs fewer reads."""
     if pipe is None:
         return
     with contextlib.suppress(ImportError, AttributeError, OSError):

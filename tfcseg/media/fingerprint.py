@@ -11,9 +11,9 @@ _SAMPLE_BYTES = 1 << 14
 
 
 def fingerprint(path: Path) -> str | None:
-    """Hash of the size of a file and of samples from all over it; for a folder, of its names and sizes and some files.
+    """Hash the size of a file and samples from all over it; for a folder, its names and sizes and some files.
 
-    A million bytes at most are read. None if nothing is there, or nothing that can be read.
+    Reads at most a million bytes. None if nothing is there or nothing can be read.
     """
     digest = hashlib.sha256()
     try:

@@ -1,4 +1,4 @@
-"""When the frames of a file are shown, as its packets say, and the constant rate at which none of them is lost.
+"""When a file's frames are shown, according to its packets, and the constant rate that loses none of them.
 
 Times are seconds after frame 0.
 """
@@ -19,42 +19,42 @@ from av.video.stream import VideoStream
 from tfcseg.media.timing import MAX_RATE, constant_rate, count_declared, count_places, lossless_rate
 
 GUESSED_TIMES_FORMATS = {"avi"}
-"""Frames are only numbered, in the order in which they are decoded; each library makes its own times of that."""
+"""Formats whose frames are only numbered in decoding order; each library derives different times from that."""
 TIME_JUMPS_FLAG = 0x0200  # AVFMT_TS_DISCONT
 RAW_FORMATS = {"h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1", "vvc", "av1"}
 _MOST_TIMES, _MOST_BYTES = 100_000, 256 << 20
-"""So many frames of a file are looked at for their times, within its first so many bytes."""
+"""Times are read for this many frames, within this many bytes of the file."""
 _EARLIER_S = 0.0005
 _ROUNDED = Fraction(1001, 1000)
-_LONGEST_STEP_S = 10.0  # ffmpeg takes a longer one for a jump where times may begin anew
+_LONGEST_STEP_S = 10.0  # ffmpeg takes a longer one for a jump where times may restart
 
 
 class FrameTimes(NamedTuple):
-    """What was looked up of the frames of a file."""
+    """What was found out about a file's frames."""
 
     times_s: tuple[float, ...] = ()
-    """When each is shown, in order; of a large file, of the first frames."""
+    """When each frame is shown, in order; for a large file, the first frames."""
     last_duration_s: float = 0.0
-    """How long the last one is shown; 0 if that is not known."""
+    """How long the last one is shown; 0 if unknown."""
 
 
 NO_TIMES = FrameTimes()
 
 
 class Packets:
-    """Packets of a stream, of which it notes when their pictures are shown."""
+    """Packets of a stream, with the times at which their pictures are shown."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
         self._packets = container.demux(stream)
-        # PyAV types the context as always present, but leaves it out for codecs it has no decoder for.
+        # PyAV types the context as always present, but it is missing for codecs without a decoder.
         context: Any = stream.codec_context
         self._is_vp8 = context is not None and context.codec.canonical_name == "vp8"
         self._bytes = 0
         self._shown: list[tuple[Fraction, Fraction]] = []
         self._last_dts = -(2**63)
         self._is_timed = True
-        """Each picture has a time, and these go on from the first to the last."""
+        """Whether every picture has a time, and times increase from the first to the last."""
 
     def __iter__(self) -> Packets:
         return self
@@ -72,9 +72,9 @@ class Packets:
         return packet
 
     def look_up_times(self, first_s: float) -> FrameTimes:
-        """Read on, up to a limit, and count from ``first_s``, the time of the first frame that decodes.
+        """Read on, up to a limit; times count from ``first_s``, the time of the first frame that decodes.
 
-        Nothing is known where frames have no times, or where these begin anew.
+        Nothing is known if frames have no times, or if times restart.
         """
         formats = set(self._container.format.name.split(","))
         if formats & (RAW_FORMATS | GUESSED_TIMES_FORMATS):
@@ -94,7 +94,7 @@ class Packets:
         return FrameTimes(times_s, self._last_duration_s(times_s[-1], float(shown[-1][1])) if is_whole else 0.0)
 
     def _last_duration_s(self, last_s: float, own_s: float) -> float:
-        """How long players show the frame of ``last_s``; in some formats its packet counts from when it is decoded."""
+        """How long players show the frame at ``last_s``; in some formats its packet counts from decoding time."""
         stream = self._stream
         if stream.frames == len(self._shown) and stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base) - last_s
@@ -102,7 +102,7 @@ class Packets:
 
 
 def _is_hidden(packet: Packet[VideoStream]) -> bool:
-    """Whether a VP8 frame only serves others."""
+    """Whether a VP8 frame is never shown and only serves others."""
     return not bytes(memoryview(packet)[:1])[0] & 0x10
 
 
@@ -111,24 +111,24 @@ def _longest_step(shown: Sequence[tuple[Fraction, Fraction]]) -> Fraction:
 
 
 class Rates(NamedTuple):
-    """At which rate a stream is decoded, and how that compares with its own."""
+    """The rate at which a stream is decoded, and how it compares with the stream's own."""
 
     rate: Fraction
     source_rate: Fraction
-    """Frames per second as the source shows them; more than ``rate`` if that is bounded."""
+    """Frames per second in the source; more than ``rate`` if that is limited."""
     is_even: bool
-    """As far as is known, each frame follows the one before after the same time."""
+    """Whether frames are evenly spaced, as far as known."""
     places: int | None = None
-    """How many frames at ``rate`` show all frames that were looked up; None if none were."""
+    """How many frames at ``rate`` show all frames that were examined; None if none were."""
 
     @property
     def is_bounded(self) -> bool:
-        """There are more frames per second than can be written."""
+        """Whether there are more frames per second than can be written."""
         return self.source_rate > self.rate
 
 
 def find_rates(stream: VideoStream, times_s: Sequence[float], *, is_timed: bool) -> Rates:
-    """Choose the rate for a stream whose first frames are shown at ``times_s``; there may be none."""
+    """Choose the rate for a stream whose first frames are shown at ``times_s``, which may be empty."""
     average = stream.average_rate if is_timed else stream.guessed_rate
     nominal = (stream.guessed_rate, stream.base_rate)
     rate = constant_rate(average, nominal)
@@ -139,12 +139,12 @@ def find_rates(stream: VideoStream, times_s: Sequence[float], *, is_timed: bool)
         return Rates(MAX_RATE, measured.limit_denominator(1000), is_even=True, places=len(times_s))
     chosen = lossless_rate(times_s, rate, nominal)
     places = count_places(times_s, chosen)
-    # Where a file is cut off, frames are missing that others would have referred to.
+    # In a file that is cut off, frames are missing that others refer to.
     return Rates(chosen, chosen, places == len(times_s) or chosen == rate in nominal, places)
 
 
 def count_frames(stream: VideoStream, duration_s: float | None, rates: Rates, *, is_length_known: bool) -> int | None:
-    """Frames that come out, as far as the container tells."""
+    """Number of output frames, as far as the container tells."""
     if rates.is_even:
         return count_declared(stream, duration_s, rates.source_rate, is_length_known=is_length_known)
     return rates.places if duration_s is None else round(duration_s * rates.rate)

@@ -25,27 +25,27 @@ Image: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) RGB."""
 
 MAX_PIXELS = 100_000_000
-"""Of one frame, three times 8K: a few bytes in a file can claim more than the memory holds."""
+"""Of one frame, three times 8K: a few bytes in a file can claim more than fits into memory."""
 
 _ROUNDING_S = 0.001
-"""Containers round times to a millisecond: a frame this close to a limit counts as lying on it."""
+"""Containers round times to milliseconds: a frame this close to a limit counts as on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """Facts that are known before the first frame is decoded."""
+    """Facts known before the first frame is decoded."""
 
     source: Source
     width: int
-    """Upright, as the frames come out."""
+    """Upright, as frames are returned."""
     height: int
     frame_rate: Fraction
-    """Frames per second of the constant-rate sequence that is decoded."""
+    """Frames per second of the decoded, constant-rate sequence."""
     duration_s: float | None
     frames_declared: int | None
-    """What the container claims (its frame count, else its duration times the rate): for progress bars only."""
+    """What the container claims (its frame count, else duration times rate); only for progress bars."""
     rotation: int
-    """Degrees the source carried as side data; already undone in the frames."""
+    """Rotation in degrees that the source stated; the frames are already upright."""
     audio: str | None
     """Codec of the audio stream that players choose."""
     pixel_aspect: Fraction = Fraction(1)
@@ -65,17 +65,17 @@ class Frame:
     """One decoded frame."""
 
     index: int
-    """0-based position among the frames decoded (of the selected range)."""
+    """0-based position among the decoded frames (of the selected range)."""
     time_s: float
     """When the source shows it, counted from the start of the file."""
     image: Image
-    """Stays valid and unchanged after later frames are read."""
+    """Stays valid and unchanged when later frames are read."""
     is_held: bool
-    """It shows the image of the frame before: again in the source, or in place of one that cannot be read."""
+    """It repeats the image of the frame before: in the source, or in place of one that cannot be read."""
 
 
 class FrameRange(NamedTuple):
-    """The wanted part of the constant-rate sequence."""
+    """The selected part of the constant-rate sequence."""
 
     first: int
     length: int | None
@@ -83,10 +83,10 @@ class FrameRange(NamedTuple):
 
 
 class FrameSource:
-    """Iterator of frames that owns whatever produces them; use it as a context manager, or call ``close``.
+    """Iterator of frames that owns its resources; use it as a context manager, or call ``close``.
 
-    The first frame is decoded at once, so that an unreadable source fails here (InputError) and the size in ``info``
-    is that of the frames. ``warnings`` starts as those of ``info`` and grows when the source ends.
+    The first frame is decoded at once, so that an unreadable source fails here (InputError), and ``info`` has the size
+    of the frames. ``warnings`` starts with those of ``info`` and grows when the source ends.
     """
 
     def __init__(
@@ -123,17 +123,18 @@ class FrameSource:
         self.close()
 
     def stop(self) -> None:
-        """End the frames soon, from any thread, even while another one waits for the next; ``close`` follows."""
+        """End the frames soon, from any thread, even while another one waits for the next; call
+        ``close`` afterwards."""
         self._stop()
 
     def close(self) -> None:
-        """Stop decoding and release the process or files; may be called again. Call it where the frames are read."""
+        """Stop decoding and release the process or files. May be called again; call it in the reading thread."""
         self._first = None
         self._frames.close()
 
 
 def check_size(name: str | Path, width: int, height: int) -> None:
-    """InputError if a frame of ``name`` would take more memory than any camera's."""
+    """Raise InputError if a frame of ``name`` would be larger than any camera's."""
     if width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS / 1e6:g} million pixels"
         raise InputError(f"{name}: pictures of {width}x{height} are not read, {limit} is the limit; scale them down")
@@ -144,7 +145,7 @@ def select_frames(
 ) -> FrameRange:
     """Frames shown from ``start_s`` up to, not including, ``end_s`` (seconds from the start of the file).
 
-    ``first_time_s`` is when frame 0 is shown. UsageError for a range that cannot hold a frame.
+    ``first_time_s`` is when frame 0 is shown. Raises UsageError for a range without frames.
     """
     if start_s is not None and not 0 <= start_s < float("inf"):
         raise UsageError(f"the start of the range must be 0 s or later, not {start_s:g} s")

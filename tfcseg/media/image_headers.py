@@ -1,7 +1,6 @@
 """Read headers of image files before decoding: their size, and whether they are complete.
 
-Decoders take the memory for whatever size is claimed, fill up with grey what is missing, and print what they think of
-it on stderr.
+Decoders allocate whatever size is claimed, fill missing parts with grey, and print complaints on stderr.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ _NETPBM = re.compile(rb"P[56](?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,
 
 
 class ImageHeader(NamedTuple):
-    """Facts about an image, without decoding it."""
+    """Facts about an undecoded image."""
 
     size_wh: tuple[int, int] | None
-    """As claimed, in pixels; None where the format is unknown, or has a small limit of its own."""
+    """Claimed size in pixels; None if the format is unknown, or has its own small limit."""
     damage: str
-    """Why it cannot be whole, as the end of a sentence; empty if nothing speaks against it."""
+    """Why it cannot be complete, to end a sentence with; empty if nothing is wrong."""
     orientation: int = 1
-    """How it has to be turned, by EXIF (1 to 8), where decoders leave that to others: in PNG and WebP."""
+    """EXIF orientation (1 to 8), for formats whose decoders ignore it: PNG and WebP."""
     has_more: bool = False
-    """It holds several pictures, of which decoders give the first."""
+    """It holds several pictures; decoders return the first."""
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Look at an image file of any format; damage that only decoding can find is not found."""
+    """Examine an image file of any format; damage that only decoding reveals is not found."""
     if data.startswith(_PNG_SIGNATURE):
         chunks = dict(_png_chunks(data))
         orientation = _orientation(chunks.get(b"eXIf", b""))
@@ -77,7 +76,7 @@ def _netpbm_header(data: bytes) -> ImageHeader:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of the chunks that are no part of the picture itself."""
+    """Kind and content of the chunks besides the picture itself."""
     position = len(_PNG_SIGNATURE)
     while (start := position + 8) <= len(data):
         end = start + int.from_bytes(data[position : position + 4], "big")
@@ -103,7 +102,7 @@ def _orientation(exif: bytes) -> int:
 
 
 def _png_damage(data: bytes) -> str:
-    """Compare the checksums of the chunks that the picture is made of, up to its end mark."""
+    """Compare the checksums of the picture's chunks, up to its end mark."""
     view = memoryview(data)
     position = len(_PNG_SIGNATURE)
     while (start := position + 8) <= len(data):
@@ -127,12 +126,12 @@ def _jpeg_header(data: bytes) -> ImageHeader:
         if marker in _JPEG_FRAMES:
             height_width = _pair(data, position + 5, 2, "big")
             size_wh = None if height_width is None else height_width[::-1]
-    # Headers may hold a whole thumbnail with an end mark of its own, so only what follows them counts.
+    # Headers may hold a whole thumbnail with its own end mark, so only what follows them counts.
     return ImageHeader(size_wh, "" if data.find(_JPEG_END, scan) >= 0 else "cut off")
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and position of each header, and of the first scan, where the picture itself begins."""
+    """Marker and position of each header and of the first scan, where the picture itself begins."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -170,7 +169,7 @@ def _tiff_tags(data: bytes) -> tuple[dict[int, int], bool]:
 
 
 def _pair(data: bytes, start: int, width: int, order: Literal["little", "big"]) -> tuple[int, int] | None:
-    """Two unsigned numbers of ``width`` bytes each; None if the data end before them."""
+    """Two unsigned numbers of ``width`` bytes each; None if the data end before."""
     middle, end = start + width, start + 2 * width
     if end > len(data):
         return None

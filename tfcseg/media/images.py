@@ -26,12 +26,12 @@ from tfcseg.media.image_headers import read_header
 from tfcseg.media.source import IMAGE_SUFFIXES, Source
 
 DEFAULT_FRAME_RATE = Fraction(25)
-"""Frames per second of a folder of images, which does not say any; ffmpeg assumes the same."""
+"""Default frames per second of a folder of images; ffmpeg assumes the same."""
 
 _NAMES_SHOWN = 5
 _AVIF = (b"ftypavif", b"ftypavis")
 _FIRST_TRANSPOSED, _MIRRORED_ACROSS, _MIRRORED_DOWN = 5, {2, 3, 6, 7}, {3, 4, 7, 8}
-"""Orientations of EXIF: which swap width and height, and which then mirror what."""
+"""EXIF orientations: which swap width and height, and which mirror."""
 _Stored: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]
 
 
@@ -51,7 +51,7 @@ class _Notes(NamedTuple):
 
 
 def probe_images(source: Source, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoInfo:
-    """Describe a folder of images; its first readable image gives the size. InputError if there is none."""
+    """Describe a folder of images; its first readable image gives the size. Raises InputError if there is none."""
     folder = _list_folder(source.path)
     height, width = _first_readable(source.path, folder.images).shape[:2]
     return _describe_folder(source, folder, (height, width), frame_rate)
@@ -64,10 +64,10 @@ def open_images(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> FrameSource:
-    """Frames of a folder, one for each image in natural order; of a file, one.
+    """Frames of a folder, one per image in natural order; of a file, one.
 
-    The first readable image fixes the size; others are fitted to it, with black bars where the shape differs. For an
-    image that cannot be read the one before it stands in. InputError if none can be read.
+    The first readable image sets the size; others are fitted to it, with black bars where the shape differs. An image
+    that cannot be read is replaced by the one before. Raises InputError if none can be read.
     """
     folder = _list_folder(source.path)
     wanted = select_frames(frame_rate, start_s, end_s)
@@ -75,7 +75,7 @@ def open_images(
     height, width = stand_in.shape[:2]
     info = _describe_folder(source, folder, (height, width), frame_rate)
     if wanted.first >= len(folder.images):
-        raise InputError(f"{source.name}: the images end before the start of the range that was asked for")
+        raise InputError(f"{source.name}: the images end before the start of the requested range")
     stop = None if wanted.length is None else wanted.first + wanted.length
     info = replace(info, names=info.names[wanted.first : stop])
     warnings = list(info.warnings)
@@ -85,13 +85,13 @@ def open_images(
 def read_image(path: Path) -> Image:
     """Read one image as (H, W, 3) 8-bit RGB: upright by its EXIF tag, alpha composited on black.
 
-    InputError if it is empty, cut off or not an image.
+    Raises InputError if it is empty, cut off or not an image.
     """
     return _decode(path, _read_bytes(path)).image
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sort key that compares runs of digits as numbers, and letters without their case."""
+    """Sort key that compares runs of digits as numbers, and letters ignoring case."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
@@ -123,7 +123,7 @@ def _first_readable(directory: Path, paths: list[Path]) -> Image:
 
 
 def _describe_folder(source: Source, folder: _Folder, size: tuple[int, int], frame_rate: Fraction) -> VideoInfo:
-    skipped = f"{_count(folder.others, 'entry')} of the folder that {'is' if folder.others == 1 else 'are'} no image"
+    skipped = f"{_count(folder.others, 'entry')} of the folder: not images"
     return VideoInfo(
         source=source,
         width=size[1],
@@ -169,7 +169,7 @@ def _end_warnings(notes: _Notes, size: tuple[int, int]) -> list[str]:
     warnings = []
     if notes.unreadable:
         count = _count(len(notes.unreadable), "image")
-        warnings.append(f"{count} could not be read, the one before stands in: {_some(notes.unreadable)}")
+        warnings.append(f"{count} could not be read and show the one before: {_some(notes.unreadable)}")
     if notes.fitted:
         count = _count(len(notes.fitted), "image")
         warnings.append(f"{count} of another size fitted to {_size_text(size)}: {_some(notes.fitted)}")
@@ -183,7 +183,7 @@ def _end_warnings(notes: _Notes, size: tuple[int, int]) -> list[str]:
 
 
 def fit_image(image: Image, size: tuple[int, int]) -> Image:
-    """Resize (H, W, 3) to ``size`` (height, width), keeping its shape: black bars fill what is left."""
+    """Resize (H, W, 3) to ``size`` (height, width), keeping its shape, with black bars in the rest."""
     height, width = size
     if image.shape[:2] == size:
         return image

@@ -24,6 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tfcseg.errors import DataError, OutputError
 from tfcseg.files import make_folder, replace_atomically
+from tfcseg.media.mask_form import Mask, MaskForm, write_values
 
 Labels: TypeAlias = NDArray[np.uint8]
 
@@ -57,8 +58,15 @@ class MaskWriter:
 
     def write(self, index: int, labels: Labels) -> None:
         """Queue the (H, W) ``labels`` of frame ``index``; the array may be changed afterwards."""
+        self._submit(write_mask, self._path_of(index), labels.copy(), self._palette)
+
+    def write_like(self, index: int, mask: Mask, form: MaskForm) -> None:
+        """Queue the (H, W) ``mask`` of frame ``index``, to be stored in this form; it must not be changed."""
+        self._submit(write_values, self._path_of(index), mask, form)
+
+    def _submit(self, write: Callable[..., None], *arguments: object) -> None:
         self._collect(_MAX_PENDING - 1)
-        self._pending.append(self._pool.submit(write_mask, self._path_of(index), labels.copy(), self._palette))
+        self._pending.append(self._pool.submit(write, *arguments))
 
     def pending(self) -> tuple[Future[None], ...]:
         """What is not known to be written yet, for who wants to wait for it elsewhere."""

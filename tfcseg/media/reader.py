@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tfcseg.errors import InputError
+from tfcseg.errors import InputError, LostConnection
 from tfcseg.media.decoding import Pictures, decode_arguments, longest_gap
 from tfcseg.media.ffmpeg import FfmpegProcess
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
@@ -39,7 +39,7 @@ _ROUNDING_S = 0.001
 
 
 def probe(source: Given, *, allow_network: bool = False) -> VideoInfo:
-    """Describe a video file or a folder of images without decoding it; InputError with one line if nothing."""
+    """Describe a video file or a folder of images without decoding it; raises InputError with one line."""
     source = Source.of(source, allow_network=allow_network)
     source.check()
     if not source.is_readable_again:
@@ -56,11 +56,12 @@ def open_frames(
     frame_rate: Fraction = DEFAULT_FRAME_RATE,
     allow_network: bool = False,
 ) -> FrameSource:
-    """Open a video file, a folder of images, a picture, a named pipe, or ``-`` (stdin), and decode its first frame.
+    """Open a video file, a folder of images, a picture, a stream, an address or a camera, and decode its first frame.
 
     ``start_s`` and ``end_s`` select frames by the time at which the source shows them, the end being left out.
-    ``frame_rate`` is that of images; videos bring their own. ``allow_network`` also reads a video at
-    an http or https address. Raises InputError if no frame can be had, UsageError for an address without permission.
+    ``frame_rate`` is that of images; videos bring their own. ``allow_network`` also reads addresses. Frames of a live
+    source have to be read as they come; LostConnection comes behind the last one. Raises InputError if no frame can be
+    had, UsageError for an address without permission.
     """
     source = Source.of(source, allow_network=allow_network)
     source.check()
@@ -84,7 +85,7 @@ def read_frames(
     frame_rate: Fraction = DEFAULT_FRAME_RATE,
     allow_network: bool = False,
 ) -> Iterator[Frame]:
-    """Frames of ``source`` one by one; arguments and errors are those of ``open_frames``."""
+    """Yield the frames of ``source``; arguments and errors are those of ``open_frames``."""
     with open_frames(
         source, start_s=start_s, end_s=end_s, frame_rate=frame_rate, allow_network=allow_network
     ) as frames:
@@ -113,6 +114,9 @@ def _open_stream(
     running: list[FfmpegProcess] = []
 
     def stop() -> None:
+        if feed is not None and feed.source.is_live:
+            feed.hang_up()
+            return
         for process in running:
             process.stop()
 
@@ -128,7 +132,7 @@ def _decode(
 ) -> Generator[Frame, None, None]:
     """Frames from one ffmpeg process, which ends with this generator; ``warnings`` are added when the frames end.
 
-    The process is put into ``running``, so that it can be stopped while a frame is waited for.
+    The process is put into ``running``, so that it can be stopped while a frame is awaited.
     """
     times_end, decoder_end = os.pipe()
     with contextlib.ExitStack() as stack:
@@ -154,6 +158,10 @@ def _decode(
         if counted.has_ended:
             status, words = process.wait(), process.last_words()
             _check_end(stream, wanted, count, status, words)
+        if stream.info.source.is_live:
+            if feed is not None and counted.has_ended and not feed.is_hung_up:
+                raise LostConnection(f"{stream.info.path}: the stream ended after {count} frames: {feed.why_ended()}")
+            return
         warnings.extend(_end_warnings(stream, wanted, count, counted, words))
         if pictures.had_alpha:
             warnings.append("the video has an alpha channel: it was composited on black")
@@ -168,13 +176,13 @@ class _Counts:
     jumps: int = 0
     """How often their times jumped."""
     has_ended: bool = False
-    """The source has; not only the range that was asked for."""
+    """The source has ended, not only the requested range."""
 
 
 def _at_constant_rate(
     pictures: Iterable[tuple[float | None, Image]], stream: SourceStream, wanted: FrameRange, counted: _Counts
 ) -> Iterator[tuple[int, Image, bool]]:
-    """Position in the constant-rate sequence, image, and whether it is that of the frame before, for all ``wanted``."""
+    """Position in the constant-rate sequence, image, and whether it repeats the frame before, for all ``wanted``."""
     pace = Pace(stream.info.frame_rate, longest_gap(stream.info))
     stop = math.inf if wanted.length is None else wanted.first + wanted.length
     position, is_shown = wanted.first, False
@@ -208,30 +216,30 @@ def _at_constant_rate(
 
 
 def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int, words: str) -> None:
-    """InputError if there were no frames at all, or if the decoder did not end by itself."""
+    """Raise InputError if there were no frames, or if the decoder did not end by itself."""
     name = stream.info.path
     if status < 0:
         raise InputError(f"{name}: the decoder died after {count} frames: {words}")
     if count:
         return
     if wanted.first and not status:
-        raise InputError(f"{name}: the video ends before the start of the range that was asked for")
+        raise InputError(f"{name}: the video ends before the start of the requested range")
     raise InputError(f"{name}: no frame could be decoded{_in_brackets(words)}")
 
 
 def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted: _Counts, words: str) -> list[str]:
-    """Say what is known only when the frames have ended: uneven times, damage, and an early end."""
+    """Add warnings that are known only at the end: uneven times, damage, and an early end."""
     info = stream.info
     warnings = []
     if words and stream.is_even and counted.repeated:
-        warnings.append(f"the video is damaged: {counted.repeated} frames repeated for others that were lost ({words})")
+        warnings.append(f"the video is damaged: {counted.repeated} frames repeated in place of lost ones ({words})")
     elif counted.repeated or counted.dropped:
         warnings.append(
             f"the video has a variable frame rate: decoded at a constant {float(info.frame_rate):.5g} frames per "
             f"second, {counted.repeated} frames repeated and {counted.dropped} dropped"
         )
     if counted.jumps:
-        warnings.append(f"the times of the video jump {counted.jumps} times: its frames go on without a pause there")
+        warnings.append(f"the times of the video jump {counted.jumps} times: its frames continue without a pause there")
     missing = _missing_frames(stream, wanted, count) if counted.has_ended else 0
     if missing and (stream.is_length_known or words):
         warnings.append(
@@ -243,7 +251,7 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted:
 
 
 def _missing_frames(stream: SourceStream, wanted: FrameRange, count: int) -> int:
-    """How many frames fewer came than the container declares; 0 where that may be rounding."""
+    """How many frames are missing compared with the container's claim; 0 where that may be rounding."""
     declared = stream.info.frames_declared
     if declared is None:
         return 0

@@ -1,4 +1,4 @@
-"""What frames are read from: a file, a folder of images, a stream, an address or a camera."""
+"""Sources of frames: a file, a folder of images, a stream, an address or a camera."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, Union
 
-from tfcseg.errors import UsageError
+from tfcseg.errors import UsageError, without_passwords
 from tfcseg.media.fingerprint import fingerprint
 
 Kind: TypeAlias = Literal["file", "folder", "stream", "address", "camera"]
 Given: TypeAlias = Union[str, Path, int, "Source"]
-"""How users name a source: a path, ``-`` for stdin, an address, the number of a camera."""
+"""What users give as a source: a path, ``-`` for stdin, an address, or the number of a camera."""
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -22,31 +22,30 @@ IMAGE_SUFFIXES = frozenset(
 """Suffixes of files that hold one picture."""
 
 SERVER_SCHEMES = ("http", "https")
-"""Of addresses where files are, as a rule: they can be read again."""
-LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "rtp", "tcp", "srt")
-"""Of addresses from which frames come as they are filmed."""
+"""Schemes of addresses that usually lead to files, which can be read again."""
+LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "tcp", "srt")
+"""Schemes of addresses that send frames as they are filmed."""
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
-_PASSWORD = re.compile(r"(?<=://)([^/?#@:]*):[^/?#@]*@")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where frames come from, and what can be done there. `Source.of` makes one."""
+    """Where frames come from and what can be done with it. Made by `Source.of`."""
 
     given: str
-    """Exactly as the user named it."""
+    """Exactly what the user gave."""
     kind: Kind
     may_use_network: bool = False
     is_wanted_live: bool = False
-    """Frames are wanted as they come: a server's address is then read like a camera."""
+    """Read a server's address like a camera: frames as they come."""
 
     @classmethod
     def of(cls, given: Given, *, allow_network: bool = False, live: bool = False) -> Source:
-        """The source that ``given`` names. What was allowed or wanted before stays so.
+        """Find out what ``given`` is. A `Source` keeps what it was allowed.
 
-        A file that is named like an address, a camera or ``-`` with its folder (``./-``) is a file.
+        A file that is called like an address or the number of a camera is a file.
         """
         if isinstance(given, Source):
             return replace(
@@ -57,30 +56,30 @@ class Source:
         return cls(str(given), _kind(str(given), is_path=isinstance(given, Path)), allow_network, live)
 
     def check(self) -> None:
-        """UsageError for an empty name, and for an address that may not, or cannot, be read."""
+        """Raise UsageError for an empty name, and for an address that must not or cannot be read."""
         if not self.given:
             raise UsageError("the input is empty: a file, a folder or - is needed")
         if self.kind != "address":
             return
         if self.scheme not in (*SERVER_SCHEMES, *LIVE_SCHEMES):
             known = ", ".join(f"{scheme}://" for scheme in (*SERVER_SCHEMES, *LIVE_SCHEMES))
-            raise UsageError(f"{self.name}: no {self.scheme}:// address can be read, only {known}")
+            raise UsageError(f"{self.name}: {self.scheme}:// addresses cannot be read, only {known}")
         if not self.may_use_network:
             raise UsageError(f"{self.name}: is on the network, which is read only with --allow-network")
 
     def check_readable_again(self, why: str) -> None:
-        """UsageError, which says ``why``, if it can be read only once."""
+        """Raise UsageError, which says ``why``, if it can be read only once."""
         if not self.is_readable_again:
             raise UsageError(f"{self.name}: can be read only once, but {why}; save it to a file first")
 
     @property
     def name(self) -> str:
-        """For messages and reports: as it was given, without the password of an address."""
-        return _PASSWORD.sub(r"\1@", self.given) if self.kind == "address" else self.given
+        """Name for messages and reports: what was given, without the password of an address."""
+        return without_passwords(self.given) if self.kind == "address" else self.given
 
     @property
     def title(self) -> str:
-        """What results are called: a file's name without suffix, a folder's, the end of an address, ``camera0``."""
+        """Name for results: a file's stem, a folder's name, the end of an address, ``stdin``, ``camera0``."""
         if self.given == "-":
             return "stdin"
         if self.camera is not None:
@@ -92,48 +91,48 @@ class Source:
 
     @property
     def path(self) -> Path:
-        """Of a file, a folder or a named pipe."""
+        """Path of a file, a folder or a named pipe."""
         return Path(self.given)
 
     @property
     def absolute(self) -> Path:
-        """The whole path as it is called: without ``..``, and not what a link of that name leads to."""
+        """Absolute path without ``..``; links are not followed."""
         return absolute(self.given)
 
     @property
     def key(self) -> str:
-        """The same for every way to write a path."""
+        """Text that is the same for every way to write a path."""
         return self.given if self.kind in ("address", "camera") or self.given == "-" else str(self.absolute)
 
     @property
     def scheme(self) -> str:
-        """Of an address, in small letters."""
+        """Scheme of an address in lower case."""
         return self.given.partition("://")[0].lower()
 
     @property
     def camera(self) -> int | None:
-        """Number of the camera; None if it is none."""
+        """Number of the camera; None for other sources."""
         found = _CAMERA.fullmatch(self.given) if self.kind == "camera" else None
         return None if found is None else int(found[1])
 
     @property
     def is_images(self) -> bool:
-        """Whether it is a folder or is called like a picture, and so has no frame rate of its own."""
+        """Whether it is a folder, or a file named like a picture, without a frame rate of its own."""
         return self.kind == "folder" or (self.kind == "file" and self.path.suffix.lower() in IMAGE_SUFFIXES)
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether it is a file or a folder, which can be recognised later."""
+        """Whether it is a file or folder, which can be recognised later."""
         return self.kind in ("file", "folder")
 
     @property
     def places(self) -> list[Path]:
-        """Where it lies on disk, so that no result is written there; empty for what does not."""
+        """Paths that results must not replace; empty for what is not on disk."""
         return [self.path] if self.is_on_disk else []
 
     @property
     def is_live(self) -> bool:
-        """Whether frames come as they are filmed: who is too slow misses some, and nobody can wait for later ones."""
+        """Whether frames come as they are filmed: a slow reader misses some, and no frame can refer to later ones."""
         if self.kind != "address":
             return self.kind == "camera"
         return self.scheme in LIVE_SCHEMES or self.is_wanted_live
@@ -144,12 +143,12 @@ class Source:
         return self.is_on_disk or (self.kind == "address" and not self.is_live)
 
     def fingerprint(self) -> str | None:
-        """By which its content is recognised (`fingerprint`); None for what is not on disk."""
+        """Hash by which its content is recognised (`fingerprint`); None for what is not on disk."""
         return fingerprint(self.path) if self.is_on_disk else None
 
 
 def absolute(path: str | Path) -> Path:
-    """The whole path as it is called: without ``..``, and not what a link of that name leads to."""
+    """Absolute path without ``..``; links are not followed."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 

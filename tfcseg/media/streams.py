@@ -1,4 +1,4 @@
-"""Read a video from a pipe: probe its beginning, then hand all of it to ffmpeg."""
+"""Read a video from a pipe: probe its beginning, then pass everything to ffmpeg."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from tfcseg.errors import InputError
 from tfcseg.media.ffmpeg import FfmpegProcess
+from tfcseg.media.live import LIVE_TIMEOUT_S, connect
 from tfcseg.media.probing import SourceStream, probe_readable, require_beginning
 from tfcseg.media.source import Source
 
@@ -18,27 +19,32 @@ _HEAD_BYTES = 4096
 _CHUNK_BYTES = 1 << 16
 _LONGEST_LOOK_BYTES = 256 << 20
 _STOP_CHECK_S = 0.2
+_SILENCE = "Input/output error"
+"""What ffmpeg says of it."""
 
 
 class StreamFeed:
-    """Bytes of ``-`` (stdin) or of a named pipe. What probing reads is kept, and replayed to the decoder."""
+    """Bytes of ``-`` (stdin), of a named pipe, or of a live source. What probing reads is kept for the decoder."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._pipe = _open_pipe(source.given)
+        self._connection = connect(source) if source.is_live else None
+        self.is_hung_up = False
+        """We ended the connection."""
+        self._pipe = _open_pipe(source.given) if self._connection is None else _unbuffered(self._connection.output)
         self._kept = bytearray()
         self._position = 0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
     def head(self) -> bytes:
-        """How the data begin, up to a few kilobytes."""
+        """First bytes of the data, up to a few kilobytes."""
         while len(self._kept) < _HEAD_BYTES and self._keep(_HEAD_BYTES):
             pass
         return bytes(self._kept[:_HEAD_BYTES])
 
     def read(self, size: int, /) -> bytes:
-        """Next bytes for probing. They end early once probing has looked at more than it can keep."""
+        """Next bytes for probing. They end once probing has read as much as may be kept."""
         if self._position == len(self._kept) and len(self._kept) < _LONGEST_LOOK_BYTES:
             self._keep(size)
         data = bytes(self._kept[self._position : self._position + size])
@@ -46,12 +52,31 @@ class StreamFeed:
         return data
 
     def start(self, process: FfmpegProcess) -> None:
-        """Begin to write everything, what was kept first, to the stdin of ``process``, in a thread."""
+        """Start a thread that writes everything, kept data first, to the stdin of ``process``."""
         self._thread = threading.Thread(target=self._copy, args=(process,), name="stream-feed", daemon=True)
         self._thread.start()
 
+    def hang_up(self) -> None:
+        """End the connection to a live source, from any thread; frames that have arrived are still decoded."""
+        self.is_hung_up = True
+        if self._connection is not None:
+            self._connection.stop()
+
+    def why_ended(self) -> str:
+        """Say in a few words why a live source ended; waits for the end of the connection."""
+        if self._connection is None:
+            return ""
+        status = self._connection.wait()
+        words = self._connection.last_words()
+        if self.source.scheme == "udp" and _SILENCE in words:
+            return f"nothing came for {LIVE_TIMEOUT_S:g} s"
+        words = words.removeprefix("Error during demuxing: ")
+        return words or (f"ffmpeg ended with status {status}" if status else "its sender closed it")
+
     def close(self) -> None:
-        """Stop feeding and let go of the stream; may be called again."""
+        """Stop feeding and release the stream; may be called again."""
+        if self._connection is not None:
+            self._connection.kill()
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
@@ -73,7 +98,7 @@ class StreamFeed:
         process.end_input()
 
     def _next_chunk(self) -> bytes:
-        """Wait for data, looking up now and then whether anybody still wants them."""
+        """Wait for data, checking now and then whether anyone still wants them."""
         while not self._stopped.is_set():
             if select.select([self._pipe], [], [], _STOP_CHECK_S)[0]:
                 return self._pipe.read(_CHUNK_BYTES)
@@ -90,6 +115,12 @@ def _open_pipe(name: str) -> BinaryIO:
     return os.fdopen(number, "rb", buffering=0)
 
 
+def _unbuffered(pipe: BinaryIO) -> BinaryIO:
+    return os.fdopen(os.dup(pipe.fileno()), "rb", buffering=0)
+
+
 def probe_stream(feed: StreamFeed) -> SourceStream:
-    """Look into a stream without losing a byte of it; InputError if no video begins there."""
+    """Examine a stream without losing a byte of it; raises InputError if no video begins there."""
+    if feed.source.is_live and not feed.head():
+        raise InputError(f"{feed.source.name}: cannot be read: {feed.why_ended()}")
     return require_beginning(probe_readable(feed, feed.source, feed.head()))

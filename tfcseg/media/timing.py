@@ -1,6 +1,6 @@
 """Read frame rate, start and duration from a container, as far as they are plausible.
 
-Times are seconds, counted from the container's own zero, those of frames from the first one.
+Times are seconds from the container's zero; times of frames are seconds from the first frame.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _FINER_RATES = tuple(
     Fraction(rate)
     for rate in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)
 )
-"""Rates of a video whose frames are not evenly spaced, where it names none: what is finer than the last is bounded."""
+"""Rates for videos with uneven frames that name none; the last one is the limit."""
 _LARGEST_TERM = 1_000_000  # ffmpeg rounds rates of larger numbers
 _LONGEST_VIDEO_S = 1e8  # three years
 
-_SAME_PLACE = 0.75  # of a frame's time; times are rounded, and a recorder's clock is not exact
-_LATEST_S = 0.1  # nobody notices that a picture is so late beside the sound
+_SAME_PLACE = 0.75  # of a frame's time; times are rounded, and clocks are inexact
+_LATEST_S = 0.1  # nobody notices a picture that is this late for its sound
 _TIME_RESET_S = 1.0
 _SEEN_SHIFT_S, _ROUNDING_S = 0.04, 0.002
 
 
 class Pace:
-    """Places of frames, which come with their times, in a sequence of constant ``rate``: every frame has its own.
+    """Places of timed frames in a sequence of constant ``rate``; each frame gets its own place.
 
-    A frame that comes a little too early for that is put after the one before. ``longest_gap`` is how many places may
-    be left out before a frame: a time that is further away is taken for damage.
+    A frame that comes a little too early is put after the one before. ``longest_gap`` is the largest number of places
+    skipped before a frame: a time further away counts as damage.
     """
 
     def __init__(self, rate: Fraction, longest_gap: int | None = None) -> None:
@@ -47,17 +47,17 @@ class Pace:
         self._last_s = -math.inf
         self._next: int | None = None
         self.jumps = 0
-        """How often times began anew, or went on so far away that they cannot be right."""
+        """How often times restarted, or jumped too far to be right."""
 
     def place(self, time_s: float) -> int | None:
-        """Place of the frame shown at ``time_s``, counted from frame 0; None if it has to be left out."""
+        """Place of the frame shown at ``time_s``, counted from frame 0; None if it must be dropped."""
         exact = (time_s + self._shift_s) * self._rate
         if self._next is None:
             self._next = max(0, round(exact))
         place = self._next if abs(exact - self._next) < _SAME_PLACE else round(exact)
         late_s = (self._next - exact) / self._rate
         if place < self._next:
-            if time_s < self._last_s - _ROUNDING_S or late_s > _TIME_RESET_S:  # times begin anew
+            if time_s < self._last_s - _ROUNDING_S or late_s > _TIME_RESET_S:  # times restart
                 self._shift_s += late_s
                 self.jumps += 1
             elif late_s > max(_LATEST_S, 2 / self._rate):
@@ -72,10 +72,10 @@ class Pace:
 
 
 def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Fraction:
-    """The rate of a stream of evenly spaced frames: their average, as the exact number that it stands for.
+    """The rate of a stream of evenly spaced frames: their average, as the exact number that it approximates.
 
-    An average is measured over rounded times (59.94 comes as 2997/50 or 59939/1000), so a nominal or usual rate that
-    is close enough replaces it. An average far above the nominal rate counts empty packets, as AVI has them.
+    Averages come from rounded times (59.94 appears as 2997/50 or 59939/1000), so a close nominal or usual rate replaces
+    them. An average far above the nominal rate counts empty packets, as in AVI.
     """
     known = [rate for rate in nominal if rate is not None and _MIN_RATE <= rate <= MAX_RATE]
     if average is None or not _MIN_RATE <= average <= min([MAX_RATE, *(2 * rate for rate in known)]):
@@ -86,10 +86,10 @@ def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]
 
 
 def lossless_rate(times_s: Sequence[float], even: Fraction, nominal: tuple[Fraction | None, ...]) -> Fraction:
-    """The rate at which each of the frames shown at ``times_s`` has a place of its own, near to its time.
+    """The rate at which each frame shown at ``times_s`` has its own place, near its time.
 
-    It is ``even``, the rate of evenly spaced frames, if that does; else what the container names, or the lowest usual
-    rate. Bounded: frames that come closer together than the fastest of these may be late, or be left out.
+    It is ``even``, the rate of evenly spaced frames, if that works; else what the container names, or the lowest usual
+    rate. The rate is limited: frames closer together may be late or dropped.
     """
     named = sorted({rate for rate in nominal if rate is not None and even < rate <= _FINER_RATES[-1]})
     finer = [rate for rate in _FINER_RATES if rate > even]
@@ -120,23 +120,23 @@ def count_places(times_s: Sequence[float], rate: Fraction) -> int:
 
 
 def read_start_s(stream: Stream, otherwise: float) -> float:
-    """When the stream begins by its header; ``otherwise`` if that says nothing."""
+    """When the stream starts, from its header; ``otherwise`` if it does not say."""
     if stream.start_time is None or stream.time_base is None:
         return otherwise
     return float(stream.start_time * stream.time_base)
 
 
 def read_first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
-    """When ``frame``, the first one that decodes, is shown; when the stream begins if there is none."""
+    """When ``frame``, the first one that decodes, is shown; the stream's start if there is none."""
     if frame is not None and frame.pts is not None and frame.time_base is not None:
         return float(frame.pts * frame.time_base)
     return read_start_s(stream, 0.0)
 
 
 def read_duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
-    """Seconds, and whether they are this stream's own; Matroska tells the container's, and a tag for each stream.
+    """Seconds, and whether they are this stream's own; Matroska states the container's, and a tag for each stream.
 
-    Both of these are when it ends: a part that was cut from the middle keeps its times.
+    Both are the time of the end: a part that was cut from the middle keeps its times.
     """
     if stream.duration is not None and stream.time_base is not None:
         own_s = _believable_s(float(stream.duration * stream.time_base))
@@ -161,16 +161,16 @@ def _tagged_end_s(stream: VideoStream) -> float | None:
 
 
 def _believable_s(duration_s: float | None) -> float | None:
-    """``duration_s`` unless it is negative, infinite or no number, as a damaged header may say."""
+    """``duration_s``, unless it is negative, infinite or not a number, as in a damaged header."""
     return duration_s if duration_s is not None and 0 <= duration_s < _LONGEST_VIDEO_S else None
 
 
 def count_declared(
     stream: VideoStream, duration_s: float | None, frame_rate: Fraction, *, is_length_known: bool
 ) -> int | None:
-    """Frames that the container promises, by its own count or by its duration; None if it promises nothing."""
+    """Frames that the container claims, by its own count or its duration; None if it does not."""
     by_duration = None if duration_s is None else round(duration_s * frame_rate)
     if not stream.frames:
         return by_duration
-    # An edit list can hide frames that the count still has.
+    # An edit list can hide frames that are counted.
     return min(stream.frames, by_duration) if by_duration and is_length_known else stream.frames

@@ -34,7 +34,7 @@ _ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", 
 
 
 class Sound(NamedTuple):
-    """The source of a video's sound, and which part of it is wanted."""
+    """The source of a video's sound, and which part of it to use."""
 
     source: Source
     start_s: float | None
@@ -44,11 +44,10 @@ class Sound(NamedTuple):
 class VideoWriter:
     """Writes (H, W, 3) RGB frames to ``path``, a .mp4; ``close`` completes it, ``abort`` leaves nothing.
 
-    As a context manager it closes at the end of the block, and aborts when the block is left by an exception.
-    ``audio_from`` names the source whose sound is added, cut to ``start_s`` … ``end_s`` of it. An odd height or width
-    is padded to the next even number by repeating the last row or column. Players show pixels ``pixel_aspect`` times as
-    wide as high. OutputError, which calls the video ``named`` if it is only a part of that, on any failure to write.
-    What is complete is on disk, whatever happens to the machine.
+    As a context manager it closes at the end of the block, and aborts if the block raises. ``audio_from`` names the
+    source of the sound, cut to ``start_s`` … ``end_s``. An odd height or width is padded to an even number by repeating
+    the last row or column. Players show pixels ``pixel_aspect`` times as wide as high. Any failure to write is an
+    OutputError, which calls the video ``named`` if ``path`` is only a part of it. A complete file is flushed to disk.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class VideoWriter:
             raise OutputError(f"{self._named}: the video is already closed")
         if image.shape != (*self.size, 3) or image.dtype != np.uint8:
             found = f"{image.dtype} {image.shape}"
-            raise OutputError(f"{self._named}: a frame is {found}, the video takes uint8 {(*self.size, 3)}")
+            raise OutputError(f"{self._named}: a frame is {found}; the video needs uint8 {(*self.size, 3)}")
         try:
             self._encoder.write(np.ascontiguousarray(image).data.cast("B"))
         except BrokenPipeError:
@@ -102,12 +101,12 @@ class VideoWriter:
         self.frames_written += 1
 
     def end_input(self) -> None:
-        """Say that no further frame will come: the encoder finishes what it has while others work. May be left out."""
+        """Announce that no more frames follow, so that the encoder finishes while others work. Optional."""
         if self._encoder is not None:
             self._encoder.end_input()
 
     def close(self) -> None:
-        """Complete the file and give it its name; what was there before is replaced. May be called again."""
+        """Complete the file and give it its name, replacing what was there. May be called again."""
         if self._encoder is None:
             return
         try:
@@ -119,12 +118,12 @@ class VideoWriter:
             self.abort()
 
     def stop(self) -> None:
-        """Make a ``write`` that waits for the encoder in another thread fail; ``abort`` follows."""
+        """Make a ``write`` that waits for the encoder in another thread fail; call ``abort`` afterwards."""
         if (encoder := self._encoder) is not None:
             encoder.stop()
 
     def abort(self) -> None:
-        """Stop and remove what was written so far; nothing under ``path`` is touched. May be called again."""
+        """Stop and remove what was written so far; an existing file at ``path`` stays. May be called again."""
         if self._encoder is not None:
             self._encoder.kill()
             self._encoder = None
@@ -132,18 +131,18 @@ class VideoWriter:
             self._video.unlink()
 
     def _check_target(self) -> None:
-        """Fail before any work is done, not at the end of it."""
+        """Fail before any work is done rather than at its end."""
         if self.path.suffix.lower() != ".mp4":
-            raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends so")
+            raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends in .mp4")
         if self.path.is_dir():
-            raise OutputError(f"{self._named}: is a folder, a video cannot be written in its place")
+            raise OutputError(f"{self._named}: is a folder; choose another name for the video")
         try:
             self._video.open("xb").close()
         except OSError as error:
             raise OutputError(f"{self._named}: cannot be written: {error.strerror}: {self.path.parent}") from None
 
     def _finish_encoder(self) -> None:
-        """Wait until all frames are encoded; OutputError, and nothing left, if the encoder failed."""
+        """Wait until all frames are encoded; raises OutputError and removes the file if the encoder failed."""
         if self._encoder is None:
             return
         status = self._encoder.wait()
@@ -154,10 +153,10 @@ class VideoWriter:
 
 
 def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
-    """Give the complete ``video`` its name ``target``, with ``sound``; what was there before is replaced.
+    """Give the complete ``video`` its name ``target``, with ``sound``, replacing what was there.
 
-    Returns what became of the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. OutputError if the name
-    cannot be given; ``video`` is gone in any case.
+    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. Raises OutputError if
+    that fails; ``video`` is removed in any case.
     """
     try:
         return _finish(video, target, sound, target)
@@ -176,7 +175,7 @@ def _finish(video: Path, target: Path, sound: Sound | None, named: Path) -> str:
     except OSError as error:
         raise OutputError(f"{named}: cannot be written: {error.strerror}") from None
     else:
-        if target == named:  # not a part, whose sound comes with the whole
+        if target == named:  # a part gets no sound; the whole video does
             logger.info("%s: H.264; sound: %s", named, method, extra={"video": named, "audio": method})
         return method
     finally:
@@ -186,7 +185,8 @@ def _finish(video: Path, target: Path, sound: Sound | None, named: Path) -> str:
 
 
 def _with_sound(video: Path, sound: Sound, track: Path, joined: Path) -> tuple[Path, str]:
-    """The finished file: ``video``, or ``joined`` with the sound of the source if it has any; and what became of it."""
+    """The finished file: ``video``, or ``joined`` with the source's sound if it has any; and what happened to the
+    sound."""
     cut = cut_audio(sound.source, track, start_s=sound.start_s, end_s=sound.end_s)
     if isinstance(cut, str):
         return video, cut
@@ -202,10 +202,10 @@ def _encode_arguments(target: Path, size: tuple[int, int], frame_rate: Fraction,
     height, width = size
     filters = [_COLOURS, f"setsar=sar={pixel_aspect}:max={_LARGEST_ASPECT_TERM}"]
     if height % 2 or width % 2:
-        # The added row or column repeats its neighbour: black there would bleed into the picture's edge.
+        # The added row or column repeats its neighbour; black would bleed into the picture's edge.
         edge = f"right={width % 2}:bottom={height % 2}:mode=smear"
         filters[:0] = ["format=gbrp", f"pad={width + width % 2}:{height + height % 2}", f"fillborders={edge}"]
-    # Times are numbers of frames, whatever the rate: as a rate alone, ffmpeg takes a usual one nearby for it.
+    # Times are frame numbers, whatever the rate: given only a rate, ffmpeg would pick a usual one nearby.
     numbered = [f"settb={1 / frame_rate}", "setpts=N"]
     return [
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(frame_rate)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -55,7 +55,7 @@ class ConsistencyMeter:
             self.flow_name or "no flow: it is not measured",
             extra={"optical_flow": self.flow_name},
         )
-        self._labels: Labels | None = None
+        self._labels: list[Labels] | None = None
         self._small: _Small | None = None
 
     @property
@@ -75,31 +75,38 @@ class ConsistencyMeter:
 
         Frames must begin in order; the functions may be called in any order and in any threads.
         """
-        previous, self._labels = self._labels, labels.copy()
-        before, self._small = self._small, self._shrink(image, labels) if self._flow is not None else None
+        compare = self.begin_all(image, [labels])
+        return lambda: compare()[0]
+
+    def begin_all(self, image: Image, maps: Sequence[Labels]) -> Callable[[], list[FrameConsistency]]:
+        """``begin`` for several label maps of one video, as many in each call, with one optical flow for all."""
+        previous, self._labels = self._labels, [labels.copy() for labels in maps]
+        before, self._small = self._small, self._shrink(image, maps) if self._flow is not None else None
         if previous is None:
-            return lambda: FrameConsistency(None, None)
-        if previous.shape != labels.shape:
-            raise InputError(f"frame size changes from {previous.shape} to {labels.shape}; cut the video there")
-        label_change = float(np.count_nonzero(previous != labels) / labels.size)
+            return lambda: [FrameConsistency(None, None)] * len(maps)
+        if previous[0].shape != maps[0].shape:
+            raise InputError(f"frame size changes from {previous[0].shape} to {maps[0].shape}; cut the video there")
+        changes = [float(np.count_nonzero(a != b) / b.size) for a, b in zip(previous, maps, strict=True)]
         flow, now = self._flow, self._small
         if flow is None or before is None or now is None:
-            return lambda: FrameConsistency(label_change, None)
-        return lambda: FrameConsistency(label_change, _temporal_consistency(flow.calculator, before, now))
+            return lambda: [FrameConsistency(change, None) for change in changes]
+        return lambda: list(map(FrameConsistency, changes, _temporal_consistency(flow.calculator, before, now)))
 
-    def repeat(self) -> Callable[[], FrameConsistency]:
-        """``begin`` for the image and the labels of the call before: nothing changes, and there is no motion."""
+    def repeat(self) -> Callable[[], list[FrameConsistency]]:
+        """``begin_all`` with what the call before had: nothing changes, and there is no motion."""
         unchanged = FrameConsistency(0.0, None if self._small is None else 1.0)
-        return lambda: unchanged
+        maps = len(self._labels or [])
+        return lambda: [unchanged] * maps
 
-    def _shrink(self, image: Image, labels: Labels) -> _Small | None:
-        scale = min(1.0, self._flow_short_side_px / min(labels.shape))
-        size_wh = (round(labels.shape[1] * scale), round(labels.shape[0] * scale))
+    def _shrink(self, image: Image, maps: Sequence[Labels]) -> _Small | None:
+        height, width = maps[0].shape
+        scale = min(1.0, self._flow_short_side_px / min(height, width))
+        size_wh = (round(width * scale), round(height * scale))
         if min(size_wh) < _MIN_SIDE_PX:
             return None
         gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
-        small_labels = cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT)
-        return _Small(np.asarray(gray, dtype=np.uint8), np.asarray(small_labels, dtype=np.uint8))
+        small = [cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT) for labels in maps]
+        return _Small(np.asarray(gray, dtype=np.uint8), [np.asarray(labels, dtype=np.uint8) for labels in small])
 
 
 @dataclass(slots=True)
@@ -147,11 +154,11 @@ class _Flow(threading.local):
 
 class _Small(NamedTuple):
     gray: NDArray[np.uint8]  # (h, w)
-    labels: Labels  # (h, w)
+    maps: list[Labels]  # (h, w) each
 
 
-def _temporal_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _Small) -> float | None:
-    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``."""
+def _temporal_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _Small) -> list[float | None]:
+    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``, by label map."""
     height, width = current.gray.shape
     forward = _flow_between(flow, previous, current)
     backward = _flow_between(flow, current, previous)
@@ -162,9 +169,10 @@ def _temporal_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _
     followed = is_inside & _flows_agree(forward_at_origin, backward)
     count = np.count_nonzero(followed)
     if count < _MIN_FOLLOWED * followed.size:
-        return None
-    warped = cv2.remap(previous.labels, origin_x, origin_y, cv2.INTER_NEAREST)
-    return float(np.count_nonzero((warped == current.labels) & followed) / count)
+        return [None] * len(current.maps)
+    warped = [cv2.remap(labels, origin_x, origin_y, cv2.INTER_NEAREST) for labels in previous.maps]
+    pairs = zip(warped, current.maps, strict=True)
+    return [float(np.count_nonzero((then == now) & followed) / count) for then, now in pairs]
 
 
 def _flow_between(flow: cv2.DISOpticalFlow, first: _Small, second: _Small) -> NDArray[np.float32]:

@@ -1,11 +1,11 @@
-"""Aligned correlation (ours, not the paper's): compare with the keyframe where the scene *moved to*.
+"""Aligned correlation (ours, not the paper's): compare with the keyframe at the place the scene *moved to*.
 
 The paper compares the same position in keyframe and current frame, so a moving camera makes everything inconsistent.
-Here every position first looks for its best match among the keyframe's low-level features within REACH cells at
-stride 8, and what is taken from the keyframe is taken from there. No optical flow, no parameters of its own.
+Here every position first searches for its best match among the keyframe's low-level features, within REACH cells at
+stride 8; what is taken from the keyframe is taken from there. No optical flow, no parameters.
 
-The search goes from coarse to fine: all cells of stride 16 within reach, then the nine of stride 8 around the best.
-On a driving clip, mIoU and VC are within 0.1 points of those with a full search at stride 8, at a tenth of its cost.
+The search goes from coarse to fine: all cells of stride 16 within reach, then the nine of stride 8 around the best. On
+a driving clip, mIoU and VC are within 0.1 points of a full search at stride 8, at a tenth of its cost.
 
 Shapes: B keyframes, T frames per keyframe, C channels, h4 w4, h8 w8, h16 w16 grids of these strides (h8, w8 even).
 """
@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from tfcseg.model.correlation import per_frame
 
 REACH = 8
-"""Cells at stride 8: 64 px of the network's input in every direction within one interval."""
+"""In cells at stride 8: 64 px of the network's input in every direction within one interval."""
 
 DISTANCE_PENALTY = 0.004
-"""Cosine that a match must gain per cell of stride 8: without it, flat regions would wander."""
+"""Cosine that a match must gain per cell of distance; without it, matches in flat regions would wander."""
 
 
 class Shift(NamedTuple):
@@ -49,11 +49,11 @@ class Matches(NamedTuple):
 
 @torch.no_grad()
 def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
-    """Best match of each position; None if nothing moved.
+    """Find the best match of each position; None if nothing moved.
 
-    keyframe (B, C, h8, w8), current (B·T, C, h8, w8): level 2, any vectors whose cosines mean likeness. Matches are
-    whole cells at stride 8, refined to stride 4 by a parabola where something moved. Not differentiable: training sees
-    the features that were moved, not the choice.
+    keyframe (B, C, h8, w8), current (B·T, C, h8, w8): level 2, or any vectors whose cosines measure similarity. Matches
+    are whole cells at stride 8, refined to stride 4 by a parabola where something moved. Not differentiable: training
+    sees the moved features, not the choice.
     """
     cells = find_matches(F.normalize(keyframe, dim=1), F.normalize(current, dim=1)).cells
     if not cells.any():
@@ -76,10 +76,10 @@ def find_matches(keyframe: Tensor, current: Tensor) -> Matches:
 
 
 def match_scores(keyframe: Tensor, current: Tensor, reach: int, penalty: float) -> Tensor:
-    """Likeness (B·T, S·S, h, w) of each position with the S·S around it in the keyframe, S = 2·reach + 1.
+    """Similarity (B·T, S·S, h, w) of each position to the S·S around it in the keyframe, S = 2·reach + 1.
 
-    Both normalised, (B, C, h, w) and (B·T, C, h, w). Cosines are averaged over 3×3 positions, less ``penalty`` per cell
-    of distance. Outside of the keyframe the cosine is 0.
+    Both inputs normalised, (B, C, h, w) and (B·T, C, h, w). Cosines are averaged over 3×3 positions, minus ``penalty``
+    per cell of distance. Outside of the keyframe the cosine is 0.
     """
     batch, channels, h, w = keyframe.shape
     frames, side = current.shape[0], 2 * reach + 1
@@ -87,10 +87,10 @@ def match_scores(keyframe: Tensor, current: Tensor, reach: int, penalty: float) 
     rows = current.view(batch, -1, channels, h, w).permute(0, 3, 1, 4, 2).reshape(batch * h, -1, channels)
     scores = current.new_empty(frames, side, side, h, w)
     for dy in range(side):
-        # One product per line: all positions of a line of T frames against the keyframe's line dy - R below it.
+        # One product per row: all positions of a row of T frames with the keyframe's row dy - R below it.
         line = padded[:, dy : dy + h].reshape(batch * h, w + 2 * reach, channels)
         product = torch.bmm(rows, line.transpose(1, 2)).view(batch, h, -1, w, w + 2 * reach)
-        # Of each row x of the product only columns x … x + 2R are near: a band beside the diagonal.
+        # For each x of the row, only columns x … x + 2R of the product are near: a band beside the diagonal.
         strides = product.stride()
         band = product.as_strided((*product.shape[:4], side), (*strides[:3], strides[3] + strides[4], strides[4]))
         scores[:, dy] = band.permute(0, 2, 4, 1, 3).reshape(frames, side, h, w)
@@ -101,13 +101,14 @@ def match_scores(keyframe: Tensor, current: Tensor, reach: int, penalty: float) 
 
 
 def near_cosines(keyframe: Tensor, current: Tensor, near: Tensor) -> Tensor:
-    """Likeness (B·T, 9, h8, w8) of each position with the 3×3 cells around where its block was found.
+    """Similarity (B·T, 9, h8, w8) of each position to the 3×3 cells around its block's match.
 
-    Both normalised; ``near`` (B·T, 2, h16, w16): displacement (y, x) in cells at stride 8 of blocks of 2×2 positions.
+    Both inputs normalised; ``near`` (B·T, 2, h16, w16): displacement (y, x) in cells at stride 8 of blocks of 2×2
+    positions.
     """
     batch, channels, h, w = keyframe.shape
     frames = current.shape[0]
-    # The 3×3 of a block's four positions lie in one window of 4×4 cells, gathered once per block.
+    # The 3×3 neighbourhoods of a block's four positions lie in one window of 4×4 cells, gathered once per block.
     window = torch.arange(-1, 3, device=near.device)
     y = (2 * torch.arange(h // 2, device=near.device)[:, None] + near[:, 0])[..., None] + window  # (B·T, h16, w16, 4)
     x = (2 * torch.arange(w // 2, device=near.device) + near[:, 1])[..., None] + window
@@ -137,8 +138,8 @@ def near_scores(cosines: Tensor, near: Tensor) -> Tensor:
 def refine(scores: Tensor, near: Tensor) -> Tensor:
     """Displacement (B·T, 2, h8, w8) in cells at stride 4 from the nine ``scores`` (B·T, 9, h8, w8) around ``near``.
 
-    A parabola through the best score and its neighbours places moving positions to a half cell of stride 8. What did
-    not move by a whole cell stays where it is: there, a lopsided score is texture and not motion.
+    A parabola through the best score and its neighbours places moving positions to half a cell of stride 8. Positions
+    that did not move by a whole cell stay: there, an asymmetric score is texture, not motion.
     """
     best = scores.argmax(dim=1)
     y, x = best // 3 - 1, best % 3 - 1
@@ -147,7 +148,7 @@ def refine(scores: Tensor, near: Tensor) -> Tensor:
     still = (moved_y == 0) & (moved_x == 0)
     parts = []
     for offset, moved, stride in ((y, moved_y, 3), (x, moved_x, 1)):
-        inner = (offset == 0) & ~still  # at the window's edge there is no neighbour beyond
+        inner = (offset == 0) & ~still  # at the window's edge a neighbour is missing
         here, step = best.unsqueeze(1), stride * inner.long().unsqueeze(1)
         low, mid, high = (scores.gather(1, here + sign * step) for sign in (-1, 0, 1))
         curve = (low - 2 * mid + high).clamp(max=-1e-6)
@@ -157,7 +158,7 @@ def refine(scores: Tensor, near: Tensor) -> Tensor:
 
 
 def move(keyframe: Tensor, rows: Tensor | None, frames: int) -> Tensor:
-    """A keyframe's map (B, C, h, w) as seen from its frames (frames, C, h, w): each position from where it was.
+    """Move a keyframe's map (B, C, h, w) to its frames (frames, C, h, w): each position from where it was.
 
     ``rows`` are those of a `Shift` at the map's stride; None: nothing moved.
     """
@@ -169,9 +170,9 @@ def move(keyframe: Tensor, rows: Tensor | None, frames: int) -> Tensor:
 
 
 def _smooth(x: Tensor) -> Tensor:
-    """Mean over 3×3 positions of (B, S, h, w), zeros around; overwrites ``x``.
+    """Mean over 3×3 positions of (B, S, h, w), with zeros around; overwrites ``x``.
 
-    Sums of neighbours in place take a tenth of the time of `F.avg_pool2d` on a CPU, which does not vectorise there.
+    Adding neighbours in place takes a tenth of the time of `F.avg_pool2d` on a CPU, which is not vectorised there.
     """
     columns = x.clone()
     columns[..., 1:] += x[..., :-1]
@@ -188,7 +189,7 @@ def _halve(x: Tensor) -> Tensor:
 
 
 def _rows(cells: Tensor, batch: int) -> Tensor:
-    """Row of each position's match among the (B·h·w) positions of the keyframes, kept inside the picture."""
+    """Row of each position's match among the (B·h·w) positions of the keyframes, clamped to the picture."""
     frames, _, h, w = cells.shape
     y = (torch.arange(h, device=cells.device)[:, None] + cells[:, 0]).clamp(0, h - 1)
     x = (torch.arange(w, device=cells.device) + cells[:, 1]).clamp(0, w - 1)

@@ -10,16 +10,16 @@ NUM_LEVELS = 4
 """Encoder levels at strides 4, 8, 16 and 32 (eq. 1)."""
 
 HEADS = 8
-"""Of the deformable attention (Deformable DETR); they share the embedding width among them."""
+"""Of the deformable attention (Deformable DETR); the heads share the embedding width."""
 
 
 EVIDENCE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.5, 0.75, 1.0)
-"""e(w) of a model that nothing was fitted for, at w = 0, 0.1, … 1 (model/evidence.py)."""
+"""e(w) of a model without a fitted curve, at w = 0, 0.1, … 1 (model/evidence.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Everything needed to build a network of the right shape, and how it is used; stored in the weights file."""
+    """Everything needed to build a network of the right shape, and its default options; stored in the weights file."""
 
     backbone: str
     embed_dim: int
@@ -28,8 +28,8 @@ class ModelConfig:
     points: int = 4
     ffn_dim: int = 1024
     defaults: InferenceOptions = PAPER_OPTIONS
-    """Options that hold unless the user says otherwise; the input's size is in the card's preprocessing."""
+    """Options that apply unless the user sets them; the input size is in the card's preprocessing."""
     evidence: tuple[float, ...] = EVIDENCE
-    """How much more often than by chance positions of similarity 0, 0.1, … 1 have one label."""
+    """How much more often than by chance positions of similarity 0, 0.1, … 1 have the same label."""
     repairs: bool = True
-    """Whether sparse MSDA repairs points (eq. 11). Other programs' weights come without it."""
+    """Whether sparse MSDA updates points (eq. 11). Other programs' weights come without it."""

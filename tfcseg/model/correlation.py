@@ -1,7 +1,7 @@
 """Temporal feature correlation: eqs 5 to 7 and the point selection of eq. 11, as functions of tensors.
 
 Shapes: B keyframes, T frames per keyframe, D width, h w grid at stride 4. Tensors of current frames have B·T rows,
-the frames of one keyframe together; a keyframe's tensors have B rows and serve all its frames.
+grouped by keyframe; a keyframe's tensors have B rows and serve all its frames.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def similarity(keyframe: Tensor, current: Tensor) -> Tensor:
 
     Both (B·T, D, h, w), level 2 projected to D and resized to stride 4. Returns (B·T, 1, h, w) in [-1, 1].
     """
-    # F.cosine_similarity writes both normalised maps before it multiplies them.
+    # F.cosine_similarity would write both normalised maps before multiplying them.
     norms = [torch.linalg.vector_norm(x, dim=1).clamp_min(1e-6) for x in (keyframe, current)]
     cosines: Tensor = (keyframe * current).sum(dim=1) / (norms[0] * norms[1])
     return cosines.unsqueeze(1)
@@ -49,8 +49,8 @@ def interpolation_weight(w: Tensor) -> Tensor:
 def interpolate(z_k: Tensor, z_t: Tensor, w_hat: Tensor) -> Tensor:
     """Eq. 7: z'_t = ŵ_t ⊙ z_k + (1 − ŵ_t) ⊙ z_t.
 
-    Any maps or vectors of one shape, w_hat with one channel. A lerp leaves equal values bit for bit what they are,
-    whatever the weight.
+    Any maps or vectors of equal shapes; w_hat has one channel. A lerp keeps equal values bit-identical, whatever the
+    weight.
     """
     return torch.lerp(z_t, z_k, w_hat)
 

@@ -3,8 +3,8 @@
 Shapes: B batch, C_l channels of level l, D embedding width, K classes, h w grid at stride 4.
 
 SegFormer projects each level to D, resizes all to stride 4, concatenates and fuses with a 1×1 layer. Linear layers
-commute with bilinear resizing, so the fuse layer's slice for a level may follow that level's projection *before* the
-resize, and the product of the two matrices may be taken first:
+commute with bilinear resizing, so the fuse layer's slice for a level can be applied to that level's projection *before*
+the resize, and the two matrices can be multiplied first:
 
     fuse(concat(resize(P_l x_l))) = Σ_l resize(F_l P_l x_l)
 
@@ -34,7 +34,7 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class DecodeHead(nn.Module):
-    """All-MLP head over four levels, with its low-level and high-level sums available apart."""
+    """All-MLP head over four levels. Its low-level and high-level sums are available separately."""
 
     def __init__(self, channels: Sequence[int], embed_dim: int, num_classes: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class DecodeHead(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Take the products F_l P_l and merge the norm into them once (inference only, not undone)."""
+        """Compute the products F_l P_l and merge the norm into them (inference only, permanent)."""
         if not isinstance(self.norm, nn.BatchNorm2d):
             return
         norm = self.norm
@@ -97,7 +97,7 @@ class DecodeHead(nn.Module):
         shift = norm.bias - cast(Tensor, norm.running_mean) * scale
         for level in range(NUM_LEVELS):
             weight, bias = self._level_map(level)
-            # The norm's shift belongs to the sum; level 1 carries it because every frame computes that level.
+            # The norm's shift belongs to the sum; level 1 includes it because every frame computes that level.
             bias = bias * scale + (shift if level == 0 else 0)
             self.folded_levels.append(pointwise(weight * scale[:, None], bias))
         self.norm = nn.Identity()

@@ -2,8 +2,8 @@
 
 Shapes: S maps in a stack, N points, D width, M heads, d = D/M, L = 4 levels, P sampling points, h_l w_l grids.
 
-The sparse form gathers: queries, offsets, weights and samples exist for the N inconsistent points only. A mask over a
-dense computation would cost more than the backbone stages that it replaces.
+The sparse form gathers: queries, offsets, weights and samples exist only for the N inconsistent points. Masking a dense
+computation would cost more than the backbone stages that it replaces.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tfcseg.model.ops.fused import apply_linear, is_for_onednn
 from tfcseg.model.ops.sampling import Level, UnprojectedLevel, sample_and_weigh
 
 BLOCK_POINTS = 1024
-"""Points that go through the FFN together: always as many, which oneDNN is fast with, and what is wide stays small."""
+"""Points that go through the FFN together: a fixed number, which is fast in oneDNN and keeps wide tensors small."""
 
 
 class DeformableAttention(nn.Module):
@@ -40,8 +40,8 @@ class DeformableAttention(nn.Module):
     def project_value(self, projected: Tensor) -> Tensor:
         """Value map of a level: x̂_l (S, D, h_l, w_l) → (S, h_l, w_l, M, d).
 
-        Eq. 10 projects the raw levels, which have different widths; one matrix needs one width, so the values come
-        from the D-wide projected levels x̂_l.
+        Eq. 10 projects the raw levels, which have different widths. One matrix needs one width, so we project the
+        D-wide levels x̂_l instead.
         """
         return self.split_heads(self.value(projected.permute(0, 2, 3, 1)))
 
@@ -50,9 +50,9 @@ class DeformableAttention(nn.Module):
         return value.reshape(*value.shape[:-1], self.heads, -1)
 
     def level(self, x: Tensor, weight: Tensor, bias: Tensor, count: int) -> Level:
-        """What `forward` takes for x_l (S, C_l, h_l, w_l) whose values are weight (D, C_l) times x_l plus bias (D,).
+        """Prepare x_l (S, C_l, h_l, w_l), whose values are weight (D, C_l) times x_l plus bias (D,), for `forward`.
 
-        A value map, or without one what costs less for ``count`` points N.
+        Returns a value map, or the raw level if that costs less for ``count`` points N.
         """
         unprojected = UnprojectedLevel(x, weight, bias)
         if unprojected.is_cheaper(count, self.heads, self.points):
@@ -74,7 +74,7 @@ class DeformableAttention(nn.Module):
         return output
 
     def _init_parameters(self) -> None:
-        """Heads look in M directions, their points 1…P cells far, with equal weight (Deformable DETR)."""
+        """Heads look in M directions, with their points 1…P cells away and equal weights (Deformable DETR)."""
         angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
         directions = torch.stack([angles.cos(), angles.sin()], -1)
         directions = directions / directions.abs().amax(-1, keepdim=True)
@@ -90,11 +90,11 @@ class DeformableAttention(nn.Module):
 
 
 class SparseUpdate(nn.Module):
-    """The layer that repairs inconsistent points: MSDA and FFN, each with a residual (0.76 M parameters at D 256).
+    """The layer that updates inconsistent points: MSDA and FFN, each with a residual (0.76 M parameters at D 256).
 
-    The paper gives only a parameter count (+0.7 M); MSDA + FFN(1024) + two norms, a standard deformable transformer
-    layer, comes nearest to it. The norms stand before the sub-layers and both output
-    layers start at zero: the untrained layer is the identity, so the shared classifier is right from the first step.
+    The paper gives only a parameter count (+0.7 M); a standard deformable transformer layer (MSDA, FFN(1024) and two
+    norms) comes closest. Norms come before the sub-layers, and both output layers start at zero: the untrained layer is
+    the identity, so the shared classifier is right from the first step.
     """
 
     def __init__(self, embed_dim: int, heads: int, points: int, ffn_dim: int) -> None:
@@ -117,15 +117,15 @@ class SparseUpdate(nn.Module):
         rows: Sequence[Tensor],
         shift: Tensor | None = None,
     ) -> Tensor:
-        """Eq. 11 for the N ``points`` of a grid of ``size`` (h, w): embeddings ``query`` (N, D) → repaired (N, D).
+        """Eq. 11 for the N ``points`` of a grid of ``size`` (h, w): embeddings ``query`` (N, D) → updated (N, D).
 
         levels and rows as in `sample_and_weigh`.
 
         ``shift`` (S, 2, h, w) are displacements (y, x) in cells of the grid: where a position lies in the keyframe,
         whose levels 3 and 4 it samples there (aligned correlation). None: at the same position (the paper).
 
-        The query is the interpolated embedding z' (figure 1: interpolation first, then sparse MSDA on its output);
-        eq. 8 writes z_t.
+        The query is the interpolated embedding z' (figure 1: interpolation first, then sparse MSDA on its output); eq.
+        8 writes z_t.
         """
         height, width = size
         here = torch.stack([(points.x + 0.5) / width, (points.y + 0.5) / height], -1)  # (N, 2)

@@ -1,19 +1,19 @@
-"""Two-sided evidence (ours, not the paper's): what frames before and after say about a frame, and how much it counts.
+"""Two-sided evidence (ours, not the paper's): combine what frames before and after say about a frame.
 
-A video that lies on disk has a future. Every keyframe says something about every position, with a weight: how sure it
-is of it. It leans on the keyframes before it and after it as a non-keyframe leans on its keyframe (eq. 7), but as a
-weighted mean, so that what many frames agree on outweighs what one says:
+A video file has a future, too. Every keyframe says something (logits) about every position, with a weight that measures
+how sure it is. It is combined with the keyframes before and after it as a non-keyframe is with its keyframe (eq. 7),
+but as a weighted mean, so that what many frames agree on outweighs what one says:
 
     P = carry · e(w) ⊙ n_o,   y' = (n ⊙ y + P ⊙ y_o) / (n + P),   n' = n + P                       (`lean`)
 
-with y and n the logits and weight of the one, y_o and n_o those of the other, moved along (model/alignment.py). e(w) is
-the model's evidence curve: how much rather than by chance two positions of similarity w (eq. 6) have one label. So
-a keyframe that is unsure of a position does not impose it, and nothing is taken over from another scene.
+y and n are the logits and weight of one frame, y_o and n_o those of the other, moved along (model/alignment.py). e(w)
+is the model's evidence curve: how much more often than by chance two positions of similarity w (eq. 6) have the same
+label. A keyframe that is unsure about a position therefore does not impose it, and nothing is taken from another scene.
 
-A frame between two keyframes leans on both (`between`), and on nothing else where it resembles one of them enough. What
-a frame says itself is asked only where it resembles neither, as eq. 11 asks sparse attention, but from the whole
-network at half the size: cheaper than the low stages alone at full size, and not mixed with features of another moment.
-All comparisons with such frames are made at half the size, too: one costs a quarter of a keyframe at most.
+A frame between two keyframes is combined from both (`mix`). It is computed itself only where it resembles neither, as
+eq. 11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages
+alone at full size, and does not mix features of different times. All comparisons with such frames are made at half the
+size, too: one costs at most a quarter of a keyframe.
 
 Shapes: T frames, K classes, C channels, h w grid of the logits, h8 w8 grid of what is compared.
 """
@@ -32,34 +32,39 @@ from tfcseg.model.carry_over import Carried
 from tfcseg.model.decode_head import resize
 
 CARRY = 0.95
-"""Share of its weight that what a keyframe says keeps on its way to the next one."""
+"""Share of its weight that a keyframe's opinion keeps on its way to the next keyframe."""
 
 CHANGED = 0.7
 """Similarity below which a position counts as changed."""
 
 SAME_SCENE = 0.4
-"""Share of unchanged positions below which two frames show different scenes. With tfc-lite0 and best matches, 3 to 21 %
-of the positions are unchanged between different clips, and 54 to 100 % between frames of one, eight apart."""
+"""Two frames show different scenes if the share of unchanged positions is below this. With tfc-lite0 and best matches,
+3 to 21 % of the positions are unchanged between different clips, and 54 to 100 % between frames of one clip, eight
+apart."""
 
 ENOUGH = 0.1
-"""Evidence from which on a frame between keyframes isn't asked itself. Below, its share rises to all at none."""
+"""With at least this evidence, a frame between keyframes isn't computed itself. Below, its own share rises, up to all
+of it at 0."""
 
 ASKED = 0.02
-"""Share of such positions from which on it is asked: fewer are not worth a quarter of a keyframe."""
+"""The frame is computed only if at least this share of its positions needs it: fewer are not worth the time."""
 
 FINER = 0.5
 """Weight of level 1 beside level 2 in what is compared at half the size: level 2 alone misses small things there."""
 
 NEARNESS = 0.5
-"""Weights of the two keyframes go with this power of the nearness in time: labels change over between them, bit by bit,
-and not in the frame where the nearer keyframe becomes the other one."""
+"""The weights of the two keyframes are multiplied by this power of nearness in time: labels change over gradually, and
+not in the frame where the nearer keyframe changes."""
 
 UNSURE = 1e-3
-"""Least weight of a position: zero weights have no mean."""
+"""Minimum weight of a position: zero weights have no mean."""
+
+LEAST = 1e-6
+"""Weight of a keyframe of the same scene where it has no evidence."""
 
 
 class Glimpse(NamedTuple):
-    """What the low stages see of T frames at half the size."""
+    """Low-level features of T frames at half the size."""
 
     x1: Tensor
     x2: Tensor
@@ -79,20 +84,20 @@ class Opinion(NamedTuple):
     logits: Tensor
     """(1, K, h, w)."""
     weight: Tensor
-    """(1, 1, h, w) how many sure keyframes have said so."""
+    """(1, 1, h, w): how many sure keyframes have said so."""
     match: Tensor
     """(1, C, h8, w8) of the frame, normalised."""
 
 
 HandedOn: TypeAlias = Carried | Opinion
-"""What the keyframe after an interval takes over from those before it, on one side or on both."""
+"""Carry-over from an interval's keyframes to the next one, on one side or both."""
 
 
 class Likeness(NamedTuple):
-    """How T frames resemble another one."""
+    """Similarity of T frames to another one."""
 
     rows: Tensor | None
-    """(T·h·w,) where each position lies among the h·w of the other; None: nothing moved."""
+    """(T·h·w,) where each position lies among the h·w of the other frame; None: nothing moved."""
     similarity: Tensor
     """w of eq. 6 (T, 1, h, w)."""
     evidence: Tensor
@@ -100,7 +105,7 @@ class Likeness(NamedTuple):
 
 
 def sureness(logits: Tensor) -> Tensor:
-    """(T, 1, h, w): by how much the first class is more probable than the second."""
+    """(T, 1, h, w): by how much the most probable class leads the second one."""
     shares = logits.permute(0, 2, 3, 1).float().softmax(dim=-1)
     first, place = shares.max(dim=-1, keepdim=True)
     second = shares.scatter_(-1, place, 0).amax(dim=-1, keepdim=True)
@@ -122,9 +127,9 @@ def changed_share(w: Tensor) -> Tensor:
 
 
 def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence[float]) -> Likeness:
-    """How frames with ``match`` (T, C, h8, w8) resemble one with ``other`` (1, C, h8, w8), on a grid of ``size``.
+    """Compare frames with ``match`` (T, C, h8, w8) to one with ``other`` (1, C, h8, w8), on a grid of ``size``.
 
-    Both normalised.
+    Both inputs normalised.
     """
     found = find_matches(other, match)
     w = resize(found.cosine, size)
@@ -144,9 +149,9 @@ def _rows(cells: Tensor, fine: tuple[int, int]) -> Tensor:
 
 
 def lean(opinion: Opinion, other: Opinion, like: Likeness, carry: float = CARRY) -> Opinion:
-    """What both say of the frame of the first, which resembles that of the other as ``like`` says.
+    """Combine what both say about the first frame; ``like`` is its similarity to the other one.
 
-    A lerp leaves equal logits bit for bit what they are, whatever the weights.
+    A lerp keeps equal logits bit-identical, whatever the weights.
     """
     added = carry * like.evidence * move(other.weight, like.rows, 1)
     weight = opinion.weight + added
@@ -155,7 +160,7 @@ def lean(opinion: Opinion, other: Opinion, like: Likeness, carry: float = CARRY)
 
 
 class Side(NamedTuple):
-    """A keyframe, and how the T frames on one side of it resemble it."""
+    """A keyframe, and the similarity of the T frames on one side of it."""
 
     opinion: Opinion
     like: Likeness
@@ -163,13 +168,15 @@ class Side(NamedTuple):
     """(T,) in 0…1: 1 at the keyframe, 0 at the one on their other side."""
 
     def weights(self) -> Tensor:
-        """(T, 1, h, w): how much its opinion counts at each position."""
+        """(T, 1, h, w): weight of its opinion at each position."""
         weight = self.like.evidence * move(self.opinion.weight, self.like.rows, len(self.nearness))
-        return weight * self.nearness.pow(NEARNESS).view(-1, 1, 1, 1).to(weight.dtype)
+        weight = weight * self.nearness.pow(NEARNESS).view(-1, 1, 1, 1).to(weight.dtype)
+        # Where neither keyframe has evidence, one of another scene must not be taken.
+        return weight + LEAST * (self.like.evidence.amax(dim=(2, 3), keepdim=True) > 0)
 
 
 class Mixture(NamedTuple):
-    """What two keyframes say of the positions of T frames between them, not yet added up."""
+    """How the opinions of two keyframes combine in T frames between them; logits are computed where needed."""
 
     sides: Sequence[Side]
     """One after the last keyframe."""
@@ -180,7 +187,7 @@ class Mixture(NamedTuple):
     own: Tensor
     """(T, 1, h, w): share of the frame itself."""
     own_fraction: Tensor
-    """(T,) float32: share of positions where the frame itself is asked, 0 if there are few of them."""
+    """(T,) float32: share of positions where the frame itself is computed, 0 if there are few of them."""
 
     def added_up(self, row: int, values: Sequence[Tensor], where: Tensor | None = None) -> Tensor:
         """Mean (N, ·) of the sides' ``values`` (h·w, ·) at positions of frame ``row``: all, or those given (N,)."""
@@ -192,7 +199,7 @@ class Mixture(NamedTuple):
         return torch.lerp(found[0], found[1], share if where is None else share[where])
 
     def taken(self, row: int, values: Sequence[Tensor], where: Tensor | None = None) -> list[Tensor]:
-        """What each side says: its ``values`` (h·w, ·) at the places that the positions of frame ``row`` have there."""
+        """The ``values`` (h·w, ·) of each side at the matches of the positions of frame ``row``."""
         count, found = self.second[row].numel(), []
         for side, value in zip(self.sides, values, strict=True):
             rows = where
@@ -204,13 +211,12 @@ class Mixture(NamedTuple):
 
 
 def mix(sides: Sequence[Side]) -> Mixture:
-    """How much each side says of frames between two keyframes, or after the last one."""
+    """Combine the sides of frames between two keyframes, or after the last one."""
     weights = [side.weights() for side in sides]
     best = sides[0].like
     second = torch.zeros_like(weights[0])
     if len(sides) > 1:
-        # Where neither says anything, it does not matter what is taken.
-        second = weights[1] / (weights[0] + weights[1]).clamp_min(UNSURE)
+        second = weights[1] / (weights[0] + weights[1]).clamp_min(LEAST)
         best = Likeness(None, *(torch.maximum(*pair) for pair in zip(best[1:], sides[1].like[1:], strict=True)))
     own = 1 - (best.evidence / ENOUGH).clamp_max(1)
     wanted = (own > 0).float().mean(dim=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""How frames go through a network: the one source of these options."""
+"""Options of inference, defined only here."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated
 from tfcseg.options import THE_MODELS, Option, declared
 
 KEYFRAME_INTERVAL = 4
-"""Every 4th frame is a keyframe, in training and inference (paper, Schedule)."""
+"""Every 4th frame is a keyframe, in training and inference (paper, "Implementation details")."""
 
 SIMILARITY_THRESHOLD = 0.8
-"""Points whose similarity is below it are updated by sparse MSDA (eq. 11)."""
+"""Points with a lower similarity are updated by sparse MSDA (eq. 11)."""
 
 SIZE_MULTIPLE = 32
-"""Network inputs have sides that are multiples of the deepest stride."""
+"""Sides of network inputs are multiples of this, the deepest stride."""
 
 MODES = ("tfc", "blend", "reuse", "image")
-"""``image``: every frame a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11. ``blend`` (ours): the full network
-on every frame, then eqs 5 to 7; nothing is reused, so that nothing needs an update."""
+"""``image``: every frame is a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11. ``blend`` (ours): the full
+network on every frame, then eqs 5 to 7; nothing is reused, so nothing needs an update."""
 
 CORRELATIONS = ("paper", "aligned")
 """``paper``: eq. 6 compares the same position. ``aligned``: the position's best match nearby (model/alignment.py)."""
@@ -27,24 +27,24 @@ MODE_VARIANTS = (
     "image",
     *(f"{mode}{suffix}" for mode in ("reuse", "blend", "tfc") for suffix in ("-paper", "-aligned", "")),
 )
-"""Modes by themselves and with a correlation of their own, from the plainest to the full method."""
+"""Modes alone and with a fixed correlation, from the simplest to the full method."""
 
 KEYFRAME_POSITIONS = ("first", "middle")
-"""Which frame of an interval is its keyframe. ``first``: the paper's, no frame waits for a later one. ``middle``: every
-frame refers to the nearest keyframe, before or after it, which halves the distance at the price of waiting for it."""
+"""Which frame of an interval is its keyframe. ``first``: the paper's; no frame waits for a later one. ``middle``:
+frames refer to the nearest keyframe, before or after them; this halves the distance, but they must wait for it."""
 
 SIDES = ("one", "both")
 """Keyframes that frames refer to. ``one``: that of their interval (the paper). ``both`` (ours): those before and after
 them (model/evidence.py), in modes ``tfc`` and ``blend``."""
 
 KEYFRAMES = ("fixed", "adaptive")
-"""``fixed``: every n-th frame. ``adaptive`` (ours): where the scene has changed, and after four intervals."""
+"""``fixed``: every n-th frame. ``adaptive`` (ours): where the scene has changed, at most four intervals apart."""
 
 LONGEST = 4
-"""Adaptive keyframes come after so many intervals at the latest."""
+"""Maximum distance of adaptive keyframes, in intervals."""
 
 LATENCIES = ("normal", "low")
-"""``low``: every frame's labels come before the next frame is asked for, for live input."""
+"""``low``: each frame's labels come before the next frame is requested, for live input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class InferenceOptions:
             value_of_paper="one",
         ),
     ] = THE_MODELS
-    """With ``both``, ``threshold``, ``correlation``, ``keyframe_position`` and ``keyframe_carry`` have no say."""
+    """With ``both``, ``threshold``, ``correlation``, ``keyframe_position`` and ``keyframe_carry`` have no effect."""
     keyframes: Annotated[
         str,
         Option(
@@ -132,7 +132,7 @@ class InferenceOptions:
     ] = False
 
     def completed_by(self, defaults: InferenceOptions) -> InferenceOptions:
-        """These options with those of ``defaults`` for what is None."""
+        """Fill fields that are None from ``defaults``."""
         missing = [field.name for field in declared(InferenceOptions) if getattr(self, field.name) is None]
         return replace(self, **{name: getattr(defaults, name) for name in missing})
 
@@ -143,22 +143,22 @@ class InferenceOptions:
 
     @property
     def longest_interval(self) -> int:
-        """Frames from one keyframe to the next at most."""
+        """Maximum number of frames from one keyframe to the next."""
         return self.keyframe_interval * (LONGEST if self.keyframes == "adaptive" else 1)
 
     @property
     def carries(self) -> bool:
-        """Whether keyframes take anything over from the one before."""
+        """Whether keyframes take anything over from earlier ones."""
         return self.uses_memory and (self.keyframe_carry > 0 or self.sides == "both")
 
     @property
     def uses_memory(self) -> bool:
-        """Whether there are frames between keyframes at all."""
+        """Whether there are frames between keyframes."""
         return self.mode != "image" and self.keyframe_interval > 1
 
 
 MODEL_FIELDS = tuple(field for field in declared(InferenceOptions) if field.is_the_models)
-"""What a model's card says. The input's size is one of them, too, but belongs to its preprocessing."""
+"""Options that a model's card sets. The input size is one, too, but belongs to the preprocessing."""
 
 PAPER_OPTIONS = InferenceOptions(**{field.name: field.option.value_of_paper for field in MODEL_FIELDS})
-"""The paper's values, which models have that say nothing else."""
+"""The paper's values, for models that set nothing else."""

@@ -1,7 +1,7 @@
-"""The TFC network: a SegFormer-like image network at keyframes, correlation and sparse repair between them.
+"""The TFC network: a SegFormer-like image network at keyframes, correlation and sparse updates between them.
 
 Shapes: B intervals (one keyframe each), T non-keyframes per interval, D embedding width, K classes, H W image
-(multiples of 32), h w = H/4, W/4. The network holds no memory; what a keyframe leaves behind is a `Keyframe`.
+(multiples of 32), h w = H/4, W/4. The network is stateless; what later frames need of a keyframe is a `Keyframe`.
 """
 
 from __future__ import annotations
@@ -39,24 +39,25 @@ Backbone: TypeAlias = MixTransformer | EfficientNetLite0 | Mosaic
 
 
 class Keyframe(NamedTuple):
-    """What a keyframe leaves for the frames until the next one (B rows each)."""
+    """What frames up to the next keyframe need of this one (B rows each)."""
 
     embedding: Tensor
     """z_k (B, D, h, w)."""
     logits: Tensor
     """(B, K, h, w)."""
     level2: Tensor
-    """x̂2_k, projected and resized to stride 4 (B, D, h, w), for eq. 6; folded, fewer channels with equal cosines."""
+    """x̂2_k, projected and resized to stride 4 (B, D, h, w), for eq. 6; if folded, fewer channels
+    with equal cosines."""
     match: Tensor
-    """The same before its resize (B, ·, H/8, W/8): what aligned correlation searches."""
+    """The same before its resize (B, ·, H/8, W/8); searched by aligned correlation."""
     high: Tensor
-    """Levels 3 and 4 of the fused sum (B, D, h, w): with eq. 4 it is the same for every frame of the interval."""
+    """Levels 3 and 4 of the fused sum (B, D, h, w); with eq. 4 the same for every frame of the interval."""
     levels: tuple[Tensor, Tensor]
     """x3 and x4 (B, C_l, h_l, w_l)."""
 
     @property
     def carried(self) -> Carried:
-        """What the keyframes after these take over from them."""
+        """Carry-over for the keyframes after these."""
         return Carried(self.logits, self.match)
 
 
@@ -68,13 +69,14 @@ class NonKeyframes(NamedTuple):
     similarity: Tensor
     """w_t of eq. 6, unclamped (B·T, h, w)."""
     updated_fraction: Tensor
-    """Share of points repaired by sparse MSDA (B·T,), float32."""
+    """Share of points updated by sparse MSDA (B·T,), float32."""
     shift: Shift | None
-    """Where positions lie in their keyframe; None with the paper's correlation, or if nothing moved."""
+    """Where positions lie in their keyframe; None with the paper's correlation or if nothing moved."""
 
 
 class TFCSegmenter(nn.Module):
-    """Backbone and decode head shared by all frames; the sparse update is the only part of its own (0.8 M at D 256)."""
+    """Backbone and decode head are shared by all frames; only the sparse update has its own parameters (0.8 M at D
+    256)."""
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()
@@ -90,8 +92,8 @@ class TFCSegmenter(nn.Module):
     ) -> tuple[Tensor, Keyframe]:
         """Eqs 1 to 3: (B, 3, H, W) normalised → logits (B, K, h, w) and what the interval's other frames need.
 
-        With ``before``, of the keyframe before the first of these in their video (one row), each takes over
-        ``keyframe_carry`` of the one before it where both agree (model/carry_over.py).
+        With ``before`` (one row), of the previous keyframe of the video, each takes over ``keyframe_carry`` of the one
+        before it where both agree (model/carry_over.py).
         """
         _, memory = self._keyframe(*self.backbone.encode_low(image))
         if before is not None:
@@ -99,9 +101,9 @@ class TFCSegmenter(nn.Module):
         return memory.logits, memory
 
     def carry_over(self, memory: Keyframe, before: Carried | None, options: InferenceOptions | None = None) -> Keyframe:
-        """What keyframes of one video leave, in order, with what each takes over from the one before it.
+        """Build the `Keyframe` of consecutive keyframes of a video, each with what it takes over from the one before.
 
-        ``before`` is of the one before the first; without it that one takes over nothing.
+        ``before`` is of the keyframe before the first one, which takes over nothing without it.
         """
         used = self.completed(options)
         how = Carrying(used.keyframe_carry, used.threshold, used.correlation == "aligned")
@@ -115,26 +117,26 @@ class TFCSegmenter(nn.Module):
         return logits, Keyframe(z, logits, resize(match, size), match, high, levels)
 
     def image(self, image: Tensor) -> Tensor:
-        """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit for bit those of `keyframe`."""
+        """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit-identical to `keyframe`."""
         return self.decode_head.classify(self.embed(*self.backbone.encode_low(image))[0])
 
     def glimpse(self, images: Tensor) -> Glimpse:
-        """What the low stages see of images (T, 3, H, W): what is compared, and what `say` goes on from."""
+        """Run the low stages on images (T, 3, H, W): features to compare, and to continue from in `say`."""
         x1, x2 = self.backbone.encode_low(images)
         return Glimpse(x1, x2, F.normalize(self._correlated(x2), dim=1))
 
     def say(self, seen: Glimpse) -> Tensor:
-        """Logits (T, K, h, w) of the image network, from what was seen on."""
+        """Logits (T, K, h, w) of the image network, continued from low-level features."""
         return self.decode_head.classify(self.embed(seen.x1, seen.x2)[0])
 
     def opinion(self, images: Tensor) -> Opinion:
-        """What keyframes (T, 3, H, W) say by themselves, and how sure they are (model/evidence.py)."""
+        """Logits of keyframes (T, 3, H, W) on their own, and their weights (model/evidence.py)."""
         seen = self.glimpse(images)
         logits = self.say(seen)
         return Opinion(logits, sureness(logits), seen.match)
 
     def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Eqs 1 and 2 from the low stages on: z (B, D, h, w), the part of levels 3 and 4 in its sum, x3 and x4."""
+        """Eqs 1 and 2 from the low stages on: z (B, D, h, w), its part from levels 3 and 4, x3 and x4."""
         head = self.decode_head
         x3, x4 = self.backbone.encode_high(x2)
         size = (x1.shape[-2], x1.shape[-1])
@@ -144,9 +146,9 @@ class TFCSegmenter(nn.Module):
     def non_keyframes(self, images: Tensor, memory: Keyframe, options: InferenceOptions | None = None) -> NonKeyframes:
         """Eqs 4 to 11 for any number of frames per keyframe at once.
 
-        images (B·T, 3, H, W), the frames of one interval together; ``memory`` of the B keyframes. Mode ``reuse`` is
-        eq. 4 alone (no interpolation, no MSDA), ``blend`` eqs 5 to 7 alone, on the full network's z_t. Options that
-        are None are the configuration's. Frames refer to their keyframe only, never to each other.
+        images (B·T, 3, H, W), the frames of an interval together; ``memory`` of the B keyframes. Mode ``reuse`` is eq.
+        4 alone (no interpolation, no MSDA), ``blend`` eqs 5 to 7 alone, on the full network's z_t. Options that are
+        None take the configuration's values. Frames refer only to their keyframe, never to each other.
         """
         return self._non_keyframes(*self.backbone.encode_low(images), memory, self.completed(options))
 
@@ -158,12 +160,12 @@ class TFCSegmenter(nn.Module):
         before: Carried | None = None,
         options: InferenceOptions | None = None,
     ) -> tuple[Keyframe, NonKeyframes]:
-        """Whole intervals of ``length`` > 1 frames of one video at once, the low stages of all frames in one batch.
+        """Run whole intervals of ``length`` > 1 frames of one video, with the low stages of all frames in one batch.
 
         images (B·length, 3, H, W) in order; frame ``key`` of each interval is its keyframe. ``before`` (one row) is of
-        the keyframe before the first one; every other one takes over from that of the interval before.
-        Returns what the keyframes leave (B rows) and what `non_keyframes` says about the others. Needs more memory than
-        one call for the keyframes and one for the frames between them, and launches fewer kernels.
+        the keyframe before the first one; every other keyframe takes over from the previous interval's. Returns the
+        `Keyframe` (B rows) and the result of `non_keyframes` for the other frames. Needs more memory than separate
+        calls for keyframes and other frames, and launches fewer kernels.
         """
         low = [x.reshape(-1, length, *x.shape[1:]) for x in self.backbone.encode_low(images)]
         _, memory = self._keyframe(*(x[:, key] for x in low))
@@ -172,7 +174,7 @@ class TFCSegmenter(nn.Module):
         return memory, self._non_keyframes(x1, x2, memory, self.completed(options))
 
     def completed(self, options: InferenceOptions | None) -> InferenceOptions:
-        """``options`` with the configuration's values for what is None."""
+        """Fill options that are None from the configuration."""
         return (options or InferenceOptions()).completed_by(self.config.defaults)
 
     def _non_keyframes(self, x1: Tensor, x2: Tensor, memory: Keyframe, options: InferenceOptions) -> NonKeyframes:
@@ -187,23 +189,23 @@ class TFCSegmenter(nn.Module):
         none = w.new_zeros(frames, dtype=torch.float32)
         if mode == "reuse":
             return NonKeyframes(logits, w[:, 0], none, shift)
-        # Eq. 7. The classifier is linear: its results may be interpolated in the embeddings' place, K channels, not D.
+        # Eq. 7. The classifier is linear, so its K logits can be interpolated instead of D embeddings.
         w_hat = interpolation_weight(w)
         logits = interpolate(move(memory.logits, rows, frames), logits, w_hat)
         if mode == "blend" or not self.config.repairs:
             return NonKeyframes(logits, w[:, 0], none, shift)
         points = inconsistent_points(w, options.threshold)
         if points.frame.numel():
-            repaired = head.classify_points(self._repair(points, z_t, w_hat, (x1, x2), memory, shift))
-            logits = _replace(logits, points, repaired)
+            updated = head.classify_points(self._updated(points, z_t, w_hat, (x1, x2), memory, shift))
+            logits = _replace(logits, points, updated)
         share = torch.bincount(points.frame, minlength=frames).float() / (size[0] * size[1])
         return NonKeyframes(logits, w[:, 0], share, shift)
 
     def _mixed_embedding(self, x1: Tensor, x2: Tensor, memory: Keyframe, shift: Shift | None) -> Tensor:
         """Eqs 2 and 4: z_t (B·T, D, h, w) of the mixed pyramid (x1_t, x2_t, x3_k, x4_k).
 
-        Where the scene moved, levels 3 and 4 move along: their sum at stride 4 is corrected by what moving changes at
-        stride 8, a quarter of the positions. Where it did not, the correction is zero and the sum the keyframe's.
+        Where the scene moved, levels 3 and 4 move along: their sum at stride 4 is corrected by the change that moving
+        makes at stride 8, a quarter of the positions. Elsewhere the correction is zero and the sum is the keyframe's.
         """
         head = self.decode_head
         frames, size, coarse = x1.shape[0], (x1.shape[-2], x1.shape[-1]), (x2.shape[-2], x2.shape[-1])
@@ -213,7 +215,7 @@ class TFCSegmenter(nn.Module):
             second = second.add_(move(high, shift.coarse_rows, frames).sub_(per_frame(high, frames)))
         return head.embed(x1, resize(second, size).add_(per_frame(memory.high, frames)))
 
-    def _repair(
+    def _updated(
         self,
         points: Points,
         z_t: Tensor,
@@ -231,17 +233,17 @@ class TFCSegmenter(nn.Module):
         levels = [self._level(x, level, len(position)) for level, x in enumerate((*low, *memory.levels))]
         stacks = (points.frame, points.frame, interval, interval)
         cells = None if shift is None else shift.cells
-        repaired: Tensor = self.update(query, points, (h, w), levels, stacks, cells)
-        return repaired
+        updated: Tensor = self.update(query, points, (h, w), levels, stacks, cells)
+        return updated
 
     @torch.no_grad()
     def fold(self) -> TFCSegmenter:
-        """Prepare for inference, exact up to rounding and not undone: eval mode, constant matrices multiplied once.
+        """Prepare for inference: eval mode, constant matrices multiplied once. Exact up to rounding, and permanent.
 
         Norms go into convolutions, projections into the fuse layer and into MSDA's values.
 
-        Cosines need only inner products of M (x, 1) with M = [P_2 b_2]; with M = QR these are the inner products of
-        R (x, 1), which has C_2 + 1 channels instead of D.
+        Cosines need only inner products of M (x, 1) with M = [P_2 b_2]; with M = QR these are the inner products of R
+        (x, 1), which has C_2 + 1 channels instead of D.
         """
         self.eval()
         if self.folded_values:
@@ -264,12 +266,12 @@ class TFCSegmenter(nn.Module):
         if self.folded_values:
             folded = cast(nn.Conv2d, self.folded_values[level])
             return attention.level(x, folded.weight[:, :, 0, 0], cast(Tensor, folded.bias), count)
-        # Gradients into the gathered values cost half of a training step; freezing their projection does without.
+        # Gradients into the gathered values would cost half of a training step; freezing their projection avoids them.
         with torch.set_grad_enabled(torch.is_grad_enabled() and attention.value.weight.requires_grad):
             return attention.project_value(self.decode_head.project(x, level))
 
     def _correlated(self, x2: Tensor) -> Tensor:
-        """What eq. 6 correlates, before its resize: x̂2, or folded a vector with the same inner products."""
+        """What eq. 6 correlates, before its resize: x̂2, or if folded, a vector with the same inner products."""
         if self.folded_similarity:
             return convolve(x2, cast(nn.Conv2d, self.folded_similarity[0]))
         return self.decode_head.project(x2, 1)

@@ -11,12 +11,12 @@ from tfcseg.report.schema import (
     Report,
     SpeedFacts,
     StabilityFacts,
+    SteadyFacts,
     model_facts,
 )
-from tfcseg.report.tables import COLUMNS, FrameRow, FrameTable
+from tfcseg.report.tables import FrameRow, FrameTable, columns_for
 
 __all__ = [
-    "COLUMNS",
     "SCHEMA",
     "ClassFacts",
     "ConfidenceFacts",
@@ -28,6 +28,8 @@ __all__ = [
     "Report",
     "SpeedFacts",
     "StabilityFacts",
+    "SteadyFacts",
+    "columns_for",
     "json_object",
     "model_facts",
     "to_json",

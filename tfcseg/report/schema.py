@@ -35,6 +35,7 @@ class InputFacts:
     end_s: float | None = None  # None: to the end
     pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height
     frames_repeated: int = 0  # of those decoded, how many show the picture of the one before and were not computed
+    frames_dropped: int = 0  # frames of a live source that came too late; the one before is repeated in their place
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,17 @@ class ConfidenceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class SteadyFacts:
+    """Masks that were made steady, as they were given."""
+
+    masks: str  # folder
+    given: int  # how many frames had one
+    filled: int  # how many frames without one got one
+    label_change: float | None  # means over frames, as in StabilityFacts
+    flow_consistency: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ClassFacts:
     """One class and its share of all pixels of the video."""
 
@@ -135,4 +147,5 @@ class Report:
     classes: tuple[ClassFacts, ...]
     outputs: Mapping[str, str] = field(default_factory=dict)  # what was written -> path relative to the report
     warnings: tuple[str, ...] = ()
+    steady: SteadyFacts | None = None  # of `tfcseg steady`
     run: Mapping[str, str | float | bool | None] | None = None  # all that decided what was written; None: a stream

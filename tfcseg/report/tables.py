@@ -34,20 +34,29 @@ class FrameRow:
     is_held: bool = False  # it shows the picture of the frame before
     confidence: float | None = None  # mean probability that a label is right
     unsure: float | None = None  # share of the labels whose probability is below a half, or what --unsure says
+    label_change_before: float | None = None  # of the masks that were given; a column of `tfcseg steady` only
+    flow_consistency_before: float | None = None  # likewise
     source: str = ""  # its file; there is such a column for folders of images only
 
 
 COLUMNS = tuple(item.name for item in dataclasses.fields(FrameRow))
+_BEFORE_COLUMNS, _SOURCE_COLUMN = ("label_change_before", "flow_consistency_before"), "source"
+
+
+def columns_for(*, has_sources: bool = False, has_before: bool = False) -> tuple[str, ...]:
+    """The columns of a table, with those that only some runs have."""
+    left_out = {*(() if has_before else _BEFORE_COLUMNS), *(() if has_sources else (_SOURCE_COLUMN,))}
+    return tuple(name for name in COLUMNS if name not in left_out)
 
 
 class FrameTable:
     """Writes frames.csv row by row: what is done is on disk even if the run is cut short. Raises OutputError.
 
     ``keep_bytes`` of a table that an earlier run has begun stay, and rows are added to them. ``columns`` are those to
-    write, all but ``source`` unless given.
+    write (`columns_for`).
     """
 
-    def __init__(self, path: Path, keep_bytes: int = 0, columns: Sequence[str] = COLUMNS[:-1]) -> None:
+    def __init__(self, path: Path, keep_bytes: int = 0, columns: Sequence[str] = columns_for()) -> None:
         self._path, self._columns = path, columns
         try:
             if keep_bytes:

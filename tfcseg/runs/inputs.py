@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfcseg.errors import InputError, UsageError
+from tfcseg.errors import InputError, UsageError, without_passwords
 from tfcseg.media.images import natural_key
 from tfcseg.media.source import IMAGE_SUFFIXES, Source
 from tfcseg.runs.outputs import default_output
@@ -61,7 +61,7 @@ def find_inputs(names: Iterable[str]) -> Inputs:
             for source in sources:
                 other = found.setdefault(Source.of(source).key, source)
                 if other is not source:
-                    notes.append(f"{source}: is named twice; it is processed once")
+                    notes.append(f"{without_passwords(source)}: is named twice; it is processed once")
     return Inputs(tuple(found.values()), is_batch or len(found) > 1, tuple(notes))
 
 

@@ -6,7 +6,7 @@ Letters: H, W image height and width, K classes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -47,22 +47,23 @@ class FrameMeasurer:
         self._pool = ThreadPoolExecutor(
             max(1, min(_MAX_WORKERS, available_cores() // _CORES_PER_WORKER)), "tfcseg-measure"
         )
-        self._pending: deque[tuple[SegmentedFrame, NDArray[np.float64], Future[FrameConsistency]]] = deque()
+        self._pending: deque[tuple[SegmentedFrame, NDArray[np.float64], Future[list[FrameConsistency]]]] = deque()
 
     @property
     def flow_name(self) -> str | None:
         """Name of the optical flow; None if it is not measured."""
         return self._meter.flow_name
 
-    def remember(self, image: Image, labels: NDArray[np.uint8]) -> None:
-        """Set the (H, W, 3) image and (H, W) labels that the next frame is compared with."""
-        self._meter.begin(image, labels)
+    def remember(self, image: Image, maps: Sequence[NDArray[np.uint8]]) -> None:
+        """Set the (H, W, 3) image and (H, W) label maps that the next frame's are compared with."""
+        self._meter.begin_all(image, maps)
 
     def add(self, frame: SegmentedFrame) -> NDArray[np.float64]:
         """Start measuring ``frame``; returns the (K,) shares of its classes. InputError if the size changes."""
         shares = class_shares(frame.labels, self._classes)
         is_repeat = frame.model_ms is None
-        change = self._pool.submit(self._meter.repeat() if is_repeat else self._meter.begin(frame.image, frame.labels))
+        maps = [frame.labels] if frame.steadied is None else [frame.labels, frame.steadied.given]
+        change = self._pool.submit(self._meter.repeat() if is_repeat else self._meter.begin_all(frame.image, maps))
         self._pending.append((frame, shares, change))
         return shares
 
@@ -79,8 +80,9 @@ class FrameMeasurer:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _row(frame: SegmentedFrame, change: FrameConsistency, unsure_below: float) -> FrameRow:
-    sure = frame.confidence_grid
+def _row(frame: SegmentedFrame, changes: list[FrameConsistency], unsure_below: float) -> FrameRow:
+    sure, change = frame.confidence_grid, changes[0]
+    before = changes[1] if len(changes) > 1 else FrameConsistency(None, None)
     return FrameRow(
         frame.index,
         frame.time_s,
@@ -93,4 +95,5 @@ def _row(frame: SegmentedFrame, change: FrameConsistency, unsure_below: float) -
         frame.is_held,
         None if sure is None else float(sure.mean()) / 255,
         None if sure is None else float((sure < 255 * unsure_below).mean()),
+        *before,
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import UsageError
 from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.steady_options import SteadyOptions
 from tfcseg.weights.device import DeviceOptions
 
 
@@ -27,6 +29,8 @@ class RunOptions:
     overwrite: bool = False
     resume: bool = False
     allow_network: bool = False
+    steady: SteadyOptions | None = None
+    """Masks that are made steady, in place of the network's own labels."""
 
     @property
     def range_s(self) -> tuple[float | None, float | None]:
@@ -39,9 +43,17 @@ class RunOptions:
         rate = {} if self.frame_rate is None else {"frame_rate": self.frame_rate}
         return {"start_s": self.start_s, "end_s": self.end_s, **rate}
 
-    def check(self, source: Source) -> None:
-        """Raise UsageError for options that cannot be used with ``source``, whatever it contains."""
+    def places(self, source: Source) -> list[Path]:
+        """What is read on disk, so that no result is written there."""
+        return [*source.places, *(self.steady.places if self.steady is not None else [])]
+
+    def for_source(self, source: Source) -> RunOptions:
+        """Return these options for ``source``; UsageError for options that cannot be used with it."""
         source.check()
+        if self.steady is not None:
+            self.steady.check()
+            if source.is_live:
+                raise UsageError(f"{source.name}: comes as it is filmed, but masks are steadied with those after them")
         if self.frame_rate is not None and not source.is_images:
             raise UsageError(f"{source.name}: a video has its own frame rate; --fps is for folders of images")
         if self.resume and self.overwrite:
@@ -50,3 +62,4 @@ class RunOptions:
             raise UsageError(
                 f"{source.name}: a stream can be read only once and cannot be resumed; save it to a file first"
             )
+        return replace(self, inference=replace(self.inference, latency="low")) if source.is_live else self

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfcseg.errors import OutputError, UsageError
+from tfcseg.exports import COCO_MARK, FILE_NAMES, MATTE_NAME
 from tfcseg.files import identity
 from tfcseg.media.source import Given, Source
 from tfcseg.runs.folder_lock import STATE_FOLDER, folder_lock
@@ -24,6 +25,7 @@ RESULT_NAMES = (
     "report.html",
     "frames.csv",
     "classes.json",
+    *FILE_NAMES.values(),
 )
 _MASK_NAME = re.compile(r"[0-9]{8,}\.png")
 _PNG_NAME, _MASK_LEFTOVER = re.compile(r"(?s)[^.].*\.png|\.png"), re.compile(r"(?s)\..+\.png\.part")
@@ -90,7 +92,7 @@ class OutputDir:
     def results(self) -> list[Path]:
         """Existing files with names of results; raises OutputError if the folder cannot be listed."""
         files = [self.path / name for name in RESULT_NAMES]
-        return [path for path in files if os.path.lexists(path)] + self._pictures()
+        return [path for path in files if os.path.lexists(path)] + _matching(self.path, MATTE_NAME) + self._pictures()
 
     def holds_frames(self) -> bool:
         """Whether the folder holds results of any frame."""
@@ -108,8 +110,7 @@ class OutputDir:
         """
         results = self.results()
         for path in results:
-            is_picture, is_classes = path.parent != self.path, path == self.classes_json
-            if path.is_dir() or (is_picture and not _is_own_mask(path)) or (is_classes and not _is_own_list(path)):
+            if path.is_dir() or not self._is_own(path):
                 raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
         RunState(self.state).clear()
         leftovers = [path for name in RESULT_NAMES if (path := _temporary(self.path / name)).exists()]
@@ -129,9 +130,17 @@ class OutputDir:
             with suppress(OSError):  # someone else put files there
                 self.path.rmdir()
 
+    def _is_own(self, path: Path) -> bool:
+        """Whether a result is one of ours, where others have files of that name, too."""
+        if path.parent != self.path:
+            return _begins_with(path, _MASK_MARK)
+        if path.name == FILE_NAMES["coco"]:
+            return _begins_with(path, COCO_MARK)
+        return path != self.classes_json or _is_own_list(path)
+
     def _pictures(self) -> list[Path]:
         """PNG files of frames: numbered, or named like their source and written by us."""
-        return [path for path in self._matching(_PNG_NAME) if _MASK_NAME.fullmatch(path.name) or _is_own_mask(path)]
+        return [path for path in self._matching(_PNG_NAME) if _MASK_NAME.fullmatch(path.name) or self._is_own(path)]
 
     def _matching(self, pattern: re.Pattern[str]) -> list[Path]:
         """Files with matching names in the folders of PNG files."""
@@ -179,10 +188,11 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
         raise
 
 
-def _is_own_mask(path: Path) -> bool:
+def _begins_with(path: Path, mark: bytes) -> bool:
+    """Whether a file has ``mark`` near its beginning."""
     try:
         with path.open("rb") as file:
-            return _MASK_MARK in file.read(128)
+            return mark in file.read(128)
     except OSError:
         return False
 

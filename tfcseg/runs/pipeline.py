@@ -9,16 +9,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, overload
 
-from tfcseg.errors import BatchError, FinishedError, InputError, OutputError, TfcsegError, in_python_words
+from tfcseg.errors import (
+    BatchError,
+    FinishedError,
+    InputError,
+    LostConnection,
+    OutputError,
+    TfcsegError,
+    in_python_words,
+)
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.inference.steadied import shown_classes, steadied_frames
+from tfcseg.inference.steadying import BLOCK, reach_for
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo
+from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
@@ -27,11 +39,13 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
 from tfcseg.report.page import write_page
+from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
+from tfcseg.runs.live import LiveFrames, ended_by_signals
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.result_options import ResultOptions
-from tfcseg.runs.result_plan import ResultPlan, check_mask_names, mask_name
+from tfcseg.runs.result_plan import ResultPlan, check_mask_names
 from tfcseg.runs.results import ResultWriter
 from tfcseg.runs.resuming import go_on, identify, refuse_finished, refuse_other_run
 from tfcseg.runs.state import Identity, RunState, unfinished_frames
@@ -84,7 +98,8 @@ def run(
 
     output: folder, by default ``<stem>_tfcseg`` in the current one. ``options`` are fields of `InferenceOptions` and
     `ResultOptions`, such as ``mode="image"`` and ``classes=["person"]``; ``results`` passes the latter as one object.
-    ``frame_rate`` is for folders of images. ``allow_network`` permits http and https sources.
+    ``frame_rate`` is for folders of images. ``allow_network`` permits addresses. A camera (its number) or a live
+    address is read until ``end_s``, Ctrl-C or its end, which raises LostConnection when all results are written.
 
     Any failure raises a TfcsegError with a one-line message. Videos and reports are then complete or absent, masks and
     rows of finished frames stay, and the same call with ``resume`` continues from there. FinishedError, which is not a
@@ -143,24 +158,29 @@ def run_video(
 ) -> Report:
     """Like `run`, with all options in one object."""
     started_s = time.perf_counter()
-    source = Source.of(source, allow_network=options.allow_network)
-    options.check(source)
+    source = Source.of(source, allow_network=options.allow_network, live=options.inference.latency == "low")
+    options = options.for_source(source)
+    check_export(options.results, source)
     folder = Path(output) if output is not None else default_output(source)
     with (
-        claimed_output(folder, inputs=source.places, overwrite=options.overwrite or options.resume) as out,
+        claimed_output(folder, inputs=options.places(source), overwrite=options.overwrite or options.resume) as out,
         _prepared(out, source, model, options) as job,
     ):
         if not options.resume:
             out.remove_results()  # only once it is certain that new ones will be written
         is_new = RunState(out.state).identity() is None and not out.results()
         try:
-            return _run_in(out, job, options, on_frame, started_s)
+            report, lost = _run_in(out, job, options, on_frame, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
             elif RunState(out.state).identity() is None:  # nobody could resume it
                 RunState(out.state).clear()
             raise
+    if lost is not None:
+        lost.report = report
+        raise lost
+    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,25 +192,63 @@ class _Job:
     compile_s: float | None
     identity: Identity | None
     frames: FrameSource
+    masks: MaskFolder | None
+    """That are made steady."""
+    probabilities: Path | None
+
+    @property
+    def labels(self) -> LabelSet:
+        """Classes of the results."""
+        return self.loaded.labels if self.masks is None else shown_classes(self.masks)
+
+    def segmented(
+        self, frames: Iterator[Frame], before: Iterable[Frame], writer: ResultWriter
+    ) -> Iterator[SegmentedFrame]:
+        """Results for ``frames``, which the writer has not got yet; ``before`` are the last ones that it has."""
+        if self.masks is None:
+            return segment_frames(frames, self.network, writer.carried, writer.part_frames)
+        every = chain(before, frames)
+        first = writer.summary.frames
+        return steadied_frames(every, self.masks, self.network, probabilities=self.probabilities, first=first)
+
+    @property
+    def frames_before(self) -> int:
+        """How many frames that were done a resumed run needs again."""
+        size = self.frames.info.height * self.frames.info.width * 3
+        return 0 if self.masks is None else (BLOCK + 1) * reach_for(size)
 
 
 @contextmanager
 def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, options: RunOptions) -> Iterator[_Job]:
     """Check all options against the model, the earlier run and the source, which is opened."""
     loaded = open_model(model, options.device, allow_network=options.allow_network)
-    network = IntervalNetwork(loaded, checked_options(loaded, options.inference))
+    loaded = replace(loaded, card=replace(loaded.card, labels=options.results.coloured(loaded.labels)))
+    network = IntervalNetwork(loaded, _options(loaded, options))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
     identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
+    if identity is not None and options.steady is not None:
+        identity = {**identity, **options.steady.identity()}
     if options.resume:
         refuse_finished(out, identity)
         refuse_other_run(out, identity)
     with open_frames(source, **options.decoding) as frames:
         check_mask_names(options.results, frames.info)
         compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
-        yield _Job(loaded, network, compile_s, identity, frames)
+        masks = None if options.steady is None else options.steady.open(frames.info)
+        probabilities = None if options.steady is None else options.steady.probabilities
+        yield _Job(loaded, network, compile_s, identity, frames, masks, probabilities)
 
 
-def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float) -> Report:
+def _options(loaded: LoadedModel, options: RunOptions) -> InferenceOptions:
+    """Complete options; with masks of another program the network's features alone are used, in mode ``steady``."""
+    complete = checked_options(loaded, options.inference)
+    return complete if options.steady is None else replace(complete, mode="steady")
+
+
+def _run_in(
+    out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float
+) -> tuple[Report, LostConnection | None]:
+    """The report once everything is written, and how a live source was lost, if it was."""
     loaded, network, frames = job.loaded, job.network, job.frames
     state, length = RunState(out.state), part_length(network.frames_at_once)
     plan = ResultPlan(
@@ -198,24 +256,26 @@ def _run_in(out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, 
         out,
         state,
         frames.info,
-        loaded.labels,
+        job.labels,
         options.range_s,
         length,
         has_groups=network.options.latency == "normal",
-        carries=network.options.carries,
+        carries=network.options.carries and job.masks is None,
+        given=job.masks,
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
-        _process(frames, network, writer, on_frame)
-        facts = writer.facts(loaded, network.options, frames.frames_decoded, tuple(frames.warnings), job.compile_s)
+        live = _process(job, writer, on_frame)
+        exported = export_results(plan, writer.summary.frames, options)
+        facts = writer.facts(loaded, network.options, frames, live, job.compile_s)
+        facts = replace(facts, outputs=facts.outputs | exported.files, warnings=(*facts.warnings, *exported.notes))
         report = build_report(facts, writer.summary, job.identity)
         if writer.recorder:
-            names = map(mask_name, frames.info.names) if plan.is_named_by_source else ()
-            write_page(out.report_html, report, writer.recorder, tuple(names))
+            write_page(out.report_html, report, writer.recorder, plan.mask_names(writer.summary.frames))
         if options.results.report:
             write_json(out.report_json, report)
     state.finish(None if options.results.report else job.identity)
-    return report
+    return report, None if live is None else live.lost
 
 
 @contextmanager
@@ -235,32 +295,47 @@ def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
     return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
 
 
-def _process(frames: FrameSource, network: IntervalNetwork, writer: ResultWriter, on_frame: Progress) -> None:
-    """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones."""
+def _process(job: _Job, writer: ResultWriter, on_frame: Progress) -> LiveFrames | None:
+    """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones.
+
+    Returns what happened to a live source; None for other sources.
+    """
+    frames = job.frames
     with ExitStack() as stack:
         stack.callback(writer.abort)  # after a complete close there is nothing left to abort
-        read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
-        _skip(read, writer, frames.info)
+        live = None
+        if frames.info.source.is_live:
+            live = stack.enter_context(closing(LiveFrames(frames)))
+            stack.enter_context(ended_by_signals(frames.stop))
+            read = iter(live)
+        else:
+            read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
+        before = _skip(read, writer, frames.info, job.frames_before)
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)
         stack.callback(writer.stop)
-        segmented = stack.enter_context(closing(segment_frames(read, network, writer.carried, writer.part_frames)))  # type: ignore[type-var]
+        segmented = stack.enter_context(closing(job.segmented(read, before, writer)))  # type: ignore[type-var]
         _write_all(segmented, writer, thread, frames.info, on_frame)
         writer.close()
+    return live
 
 
-def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo) -> None:
+def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo, keep: int) -> Iterable[Frame]:
     """Read the frames that were already written, up to where the run resumes: all must be decoded to get the same
-    frames."""
+    frames. Returns the last ``keep`` of them.
+    """
+    kept: deque[Frame] = deque(maxlen=keep)
     done = writer.summary.frames
     read = 0
     for frame in islice(frames, done):
         writer.replay(frame.index, frame.image)
+        kept.append(frame)
         read += 1
     if read < done:
         raise InputError(
             f"{info.path}: ends before frame {done}, which the earlier run has read; use --overwrite to start again"
         )
+    return kept
 
 
 def _write_all(

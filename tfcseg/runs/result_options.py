@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tfcseg.errors import DataError, UsageError
+from tfcseg.exports import FORMATS
 from tfcseg.options import Option, check
+from tfcseg.spelling import known_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,9 +62,24 @@ class ResultOptions:
     alpha: Annotated[float, Option("Opacity of the class colours, 0 to 1.", low=0, high=1)] = 0.55
     legend: Annotated[bool, Option("Draw the class legend.")] = True
     classes: Annotated[
-        str | Sequence[str], Option("Draw these classes only, e.g. person,car.", default_text="all")
+        str | Sequence[str], Option("Draw and export these classes only, e.g. person,car.", default_text="all")
     ] = ()
     """Names, in a list or separated by commas; pixels of other classes keep their source colours. Empty: all."""
+    exclude: Annotated[str | Sequence[str], Option("Draw and export all classes but these.", default_text="none")] = ()
+    """Names as in ``classes``, of which it takes away."""
+    palette: Annotated[
+        Path | None,
+        Option(
+            'Colours of classes: a JSON file {"person": "#ff2a48", …} or a GIMP palette (.gpl) with their names.',
+            default_text="the model's",
+        ),
+    ] = None
+    """Classes that the file does not name keep the model's colours."""
+    export: Annotated[
+        str | Sequence[str],
+        Option(f"Also write labels for other programs: {', '.join(FORMATS)}.", default_text="none"),
+    ] = ()
+    """One by one or with commas."""
     flow_consistency: Annotated[
         bool,
         Option(
@@ -78,7 +96,7 @@ class ResultOptions:
     @property
     def writes_anything(self) -> bool:
         """Whether any result is written."""
-        files = self.masks, self.confidence, self.frames_csv, self.report, self.page
+        files = self.masks, self.confidence, self.frames_csv, self.report, self.page, self.formats
         return any(files) or bool(self.videos)
 
     @property
@@ -92,16 +110,35 @@ class ResultOptions:
         wanted = {"overlay": self.overlay, "side_by_side": self.side_by_side, "source": self.copy_source}
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """What is exported, each once. UsageError for a format that does not exist."""
+        texts = [self.export] if isinstance(self.export, str) else self.export
+        words = {known_name("format", word.strip(), FORMATS) for text in texts for word in text.split(",")}
+        return tuple(name for name in FORMATS if name in words)
+
     def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
-        """(K,) flags of the classes to draw; None for all. Raises UsageError for invalid options and unknown names."""
+        """(K,) flags of the classes to draw and export, None for all.
+
+        UsageError for senseless options and unknown names, and if no class is left.
+        """
         import numpy as np
 
         check(self)
-        if not self.classes:
+        if not self.classes and not self.exclude:
             return None
-        flags = np.zeros(len(labels), np.bool_)
+        flags = np.full(len(labels), not self.classes)
         try:
             flags[labels.indices(self.classes)] = True
+            flags[labels.indices(self.exclude)] = False
         except DataError as error:
             raise UsageError(str(error)) from None
+        if not flags.any():
+            raise UsageError("all classes are excluded; leave one to draw")
         return flags
+
+    def coloured(self, labels: LabelSet) -> LabelSet:
+        """``labels`` in the colours of the palette, if there is one; UsageError if it cannot be used."""
+        from tfcseg.labels.palettes import read_palette
+
+        return labels if self.palette is None else read_palette(Path(self.palette), labels)

@@ -12,6 +12,7 @@ from pathlib import Path
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import VideoInfo
+from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.masks import is_whole_mask
 from tfcseg.model.evidence import HandedOn
 from tfcseg.report.page import PageRecorder
@@ -57,6 +58,8 @@ class ResultPlan:
     """Whether frames come in groups after which a run can be saved, too."""
     carries: bool = False
     """Whether keyframes take anything over from earlier ones."""
+    given: MaskFolder | None = None
+    """Masks that are made steady."""
 
     def is_intact(self, checkpoint: Checkpoint) -> bool:
         """Whether everything written before ``checkpoint`` is still on disk."""
@@ -72,27 +75,47 @@ class ResultPlan:
         except (OSError, OutputError):
             return False
         folders = {self.out.masks: self.options.masks, self.out.confidence: self.options.confidence}
-        masks = [self.mask(folder, at) for folder, is_written in folders.items() if is_written for at in range(frames)]
+        written = [at for at in range(frames) if self.given is None or at in self.given.files]
+        masks = [self.mask(folder, at) for folder, is_written in folders.items() if is_written for at in written]
         if self.keeps_labels:
-            masks += [self.kept_labels(at) for at in range(checkpoint.part_start, frames)]
+            first = 0 if self.options.formats else checkpoint.part_start
+            masks += [self.kept_labels(at) for at in range(first, frames)]
         return all(path.is_file() for path in files) and all(map(is_whole_mask, [pictures / LABELS_NAME, *masks]))
 
     @property
     def keeps_labels(self) -> bool:
-        """Whether labels are kept only to redraw parts that were incomplete when the run stopped."""
-        return bool(self.options.videos) and not self.options.masks and self.state.is_resumable
+        """Whether labels are kept where masks are not wanted.
+
+        All of them to export them at the end, or some to draw parts again that were not complete when the run was
+        stopped.
+        """
+        draws_again = bool(self.options.videos) and self.state.is_resumable
+        return not self._draws_masks and (bool(self.options.formats) or draws_again)
+
+    @property
+    def _draws_masks(self) -> bool:
+        """Whether the masks that are written are the labels that are drawn."""
+        return self.options.masks and self.given is None
 
     def kept_labels(self, index: int) -> Path:
-        """Where a frame's labels are, if videos are written and its part is incomplete."""
-        return self.mask(self.out.masks, index) if self.options.masks else numbered(self.state.labels, index)
+        """Where the labels of a frame are, as long as they are needed."""
+        return self.mask(self.out.masks, index) if self._draws_masks else numbered(self.state.labels, index)
 
     @property
     def is_named_by_source(self) -> bool:
         """Whether masks are named like the frames' files."""
-        return self.options.mask_names == "source"
+        return self.options.mask_names == "source" and self.given is None
+
+    def mask_names(self, frames: int) -> tuple[str, ...]:
+        """Files of the masks of the first ``frames`` frames; none if they are called by number."""
+        if self.given is not None:
+            return tuple(map(self.given.name, range(frames)))
+        return tuple(map(mask_name, self.info.names)) if self.is_named_by_source else ()
 
     def mask(self, folder: Path, index: int) -> Path:
         """Path of one frame's PNG."""
+        if self.given is not None:
+            return folder / self.given.name(index)
         return folder / mask_name(self.info.names[index]) if self.is_named_by_source else numbered(folder, index)
 
     def restore_carried(self, checkpoint: Checkpoint) -> HandedOn | None:

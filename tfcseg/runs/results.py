@@ -18,16 +18,18 @@ from tfcseg.drawing.render import class_shares
 from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.inference.steadied import shown_labels
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
-from tfcseg.media.frames import Image
+from tfcseg.media.frames import FrameSource, Image
 from tfcseg.media.masks import MaskWriter, full_palette, read_mask, write_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import COLUMNS, FrameTable, write_json
+from tfcseg.report import FrameTable, columns_for, write_json
 from tfcseg.report.page import PageRecorder
 from tfcseg.runs.carried_file import save_carried
+from tfcseg.runs.live import LiveFrames
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan
@@ -79,13 +81,16 @@ class ResultWriter:
             self._saver = ThreadPoolExecutor(1, "tfcseg-save")
             if self._options.masks:
                 self._masks = MaskWriter(plan.out.masks, self._palette, plan.mask)
-                write_json(plan.out.classes_json, _class_list(plan.labels, self._options))
+                if plan.given is None:
+                    write_json(plan.out.classes_json, _class_list(plan.labels, self._options))
+                elif 0 in plan.given.classes.names:
+                    write_json(plan.out.classes_json, _given_classes(plan))
             if plan.keeps_labels:
                 self._labels = MaskWriter(plan.state.labels, self._palette)
             if self._options.confidence:
                 self._sure = MaskWriter(plan.out.confidence, path_of=plan.mask)
             if self._options.frames_csv:
-                columns = COLUMNS if plan.info.names else COLUMNS[:-1]
+                columns = columns_for(has_sources=bool(plan.info.names), has_before=plan.given is not None)
                 self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
             undo.pop_all()
 
@@ -103,7 +108,8 @@ class ResultWriter:
         """Take an image from before the checkpoint: the last one is compared with the next, some are drawn again."""
         if index == self.summary.frames - 1:
             self._last = read_mask(self._plan.state.pictures(self.summary.frames) / LABELS_NAME)
-            self._measurer.remember(image, self._last)
+            given = [] if self._plan.given is None else [shown_labels(self._plan.given, index, image)]
+            self._measurer.remember(image, [self._last, *given])
         if index >= self._part_start and self._options.videos:
             labels = read_mask(self._plan.kept_labels(index))
             self._videos.write(image, labels, class_shares(labels, len(self._palette)))
@@ -116,8 +122,10 @@ class ResultWriter:
         if self._options.unsure is not None:
             frame = frame.without_unsure(self._options.unsure)
         shares = self._measurer.add(frame)
-        if self._masks:
+        if self._masks and frame.steadied is None:
             self._masks.write(frame.index, frame.labels)
+        elif self._masks and frame.steadied and frame.steadied.mask is not None:
+            self._masks.write_like(frame.index, frame.steadied.mask, frame.steadied.form)
         if self._labels:
             self._labels.write(frame.index, frame.labels)
         if self._sure and (confidence := frame.confidence) is not None:
@@ -151,7 +159,9 @@ class ResultWriter:
         out = self._plan.out
         if self._masks:
             self._masks.close()
-            self._outputs |= {"masks": out.masks.name, "classes": out.classes_json.name}
+            self._outputs["masks"] = out.masks.name
+            if self._plan.given is None or 0 in self._plan.given.classes.names:
+                self._outputs["classes"] = out.classes_json.name
         if self._sure:
             self._sure.close()
             self._outputs["confidence"] = out.confidence.name
@@ -169,17 +179,19 @@ class ResultWriter:
         self,
         model: LoadedModel,
         options: InferenceOptions,
-        frames_decoded: int,
-        warnings: tuple[str, ...],
+        frames: FrameSource,
+        live: LiveFrames | None = None,
         compile_s: float | None = None,
     ) -> RunFacts:
         """Facts for the report besides the totals; valid after ``close``."""
+        lost = () if live is None or live.lost is None else (str(live.lost),)
         return RunFacts(
             model,
+            self._plan.labels,
             options,
             self._plan.info,
-            frames_decoded,
-            warnings,
+            frames.frames_decoded if live is None else self._frames,
+            (*frames.warnings, *lost),
             self._measurer.flow_name,
             self._audio,
             self._plan.range_s,
@@ -188,6 +200,8 @@ class ResultWriter:
             self._resumes,
             self._options.unsure_below,
             compile_s,
+            0 if live is None else live.dropped,
+            self._plan.given,
         )
 
     def stop(self) -> None:
@@ -216,6 +230,9 @@ class ResultWriter:
         """Write the rows of frames that have been measured."""
         for frame, shares, row in measured:
             self.summary.add(row, shares)
+            if frame.steadied is not None:
+                self.summary.filled += frame.steadied.is_filled
+                self.summary.contrast.add(frame.steadied.contrast)
             if self.recorder:
                 self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
             if self._table:
@@ -281,9 +298,8 @@ class ResultWriter:
             save_carried(state.make_pictures(checkpoint.frames) / CARRIED_NAME, carried)
         write_mask(state.make_pictures(checkpoint.frames) / LABELS_NAME, labels, full_palette(self._palette))
         state.add(checkpoint)
-        state.drop_labels(
-            checkpoint.part_start - self._plan.part_frames
-        )  # those of the previous part may be needed, too
+        if not self._options.formats:  # those of the previous part may be needed, too
+            state.drop_labels(checkpoint.part_start - self._plan.part_frames)
 
     def _wait_until_saved(self) -> None:
         saved, self._saved = self._saved, None
@@ -317,6 +333,14 @@ class ResultWriter:
         if legend is not None and checkpoint is not None and checkpoint.legend is not None:
             legend.restore(checkpoint.legend)
         return RenderedVideos(videos, self._palette, alpha=options.alpha, visible=visible, legend=legend)
+
+
+def _given_classes(plan: ResultPlan) -> list[dict[str, Any]]:
+    """What the values of masks meant when they were given; colours are those that they are drawn with."""
+    assert plan.given is not None
+    palette = plan.labels.palette
+    named = sorted(plan.given.classes.names.items())
+    return [{"index": index, "name": name, "colour": palette[index % len(palette)]} for index, name in named]
 
 
 def _class_list(labels: LabelSet, options: ResultOptions) -> list[dict[str, Any]]:

@@ -6,14 +6,18 @@ import dataclasses
 import json
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from tfcseg.errors import FinishedError, OutputError
+from tfcseg.exports import FILE_NAMES
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
@@ -40,8 +44,13 @@ def identify(
     content = source.fingerprint()
     if content is None:
         return None
-    classes = ", ".join(model.labels.names[index] for index in model.labels.indices(results.classes))
-    wanted = dataclasses.asdict(results) | {"html": results.page, "classes": classes}
+    wanted = dataclasses.asdict(results) | {
+        "html": results.page,
+        "classes": _class_names(model.labels, results.classes),
+        "exclude": _class_names(model.labels, results.exclude),
+        "palette": None if results.palette is None else sha256(model.labels.palette_array().tobytes()).hexdigest(),
+        "export": ", ".join(results.formats),
+    }
     identity = {
         "tfcseg": version("tfcseg"),
         "torch": torch.__version__,
@@ -55,6 +64,10 @@ def identify(
         **wanted,
     }
     return json_object({name.replace("_", " "): value for name, value in identity.items()})
+
+
+def _class_names(labels: LabelSet, chosen: str | Sequence[str]) -> str:
+    return ", ".join(labels.names[index] for index in labels.indices(chosen))
 
 
 def refuse_finished(out: OutputDir, identity: Identity | None) -> None:
@@ -139,7 +152,9 @@ def _lasting(out: OutputDir, run: Identity) -> list[Path]:
         "report": out.report_json,
         "html": out.report_html,
     }
-    return [path for name, path in places.items() if run.get(name)]
+    exports = str(run.get("export") or "").split(", ")
+    files = [out.path / FILE_NAMES[name] for name in exports if name in FILE_NAMES]
+    return [path for name, path in places.items() if run.get(name)] + files
 
 
 def _file_facts(path: Path) -> str:

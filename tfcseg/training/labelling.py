@@ -10,20 +10,22 @@ Layout of the cache (everything in it can be deleted and is made again):
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError
+from tfcseg.errors import DataError, InputError
 from tfcseg.machine import available_cores
+from tfcseg.media.reader import open_frames
 from tfcseg.training.augment import as_bytes
 from tfcseg.training.interrupts import ignore_interrupts
 from tfcseg.training.teachers import Teacher, soft_labels
@@ -140,10 +142,8 @@ def _label_file(job: tuple[Path, Path]) -> None:
             save_labels(target, soft_labels(_worker_teachers, read_rgb(source), crops=True))
         return
     target.mkdir(exist_ok=True)
-    frames = _extract_frames(source, target)
-    if frames:
-        probabilities = np.stack([soft_labels(_worker_teachers, frame, crops=False) for frame in frames])
-        save_labels(target / "labels.npy", steady_labels(frames, probabilities))
+    with suppress(InputError):  # likewise
+        save_rows(target / "labels.npy", steadied(_labelled_frames(source, target)))
 
 
 def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
@@ -153,27 +153,39 @@ def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
     partial.replace(path)
 
 
-def _extract_frames(video: Path, folder: Path) -> list[NDArray[np.uint8]]:
-    """Frames at about CLIP_RATE_HZ, short side at most CLIP_SIDE_PX, also written as JPEG into ``folder``."""
-    with _utf8_name(video) as name:
-        capture = cv2.VideoCapture(name)
-    rate_hz = capture.get(cv2.CAP_PROP_FPS) or CLIP_RATE_HZ
-    step = max(1, round(rate_hz / CLIP_RATE_HZ))
-    frames: list[NDArray[np.uint8]] = []
-    position = 0
-    while capture.grab():
-        if position % step == 0:
-            readable, image = capture.retrieve()
-            if not readable:
-                break
-            scale = min(1.0, CLIP_SIDE_PX / min(image.shape[:2]))
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-            (folder / f"{len(frames):05d}.jpg").write_bytes(jpeg.tobytes())
-            frames.append(as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
-        position += 1
-    capture.release()
-    return frames
+def save_rows(path: Path, rows: Iterable[NDArray[np.uint8]]) -> None:
+    """Write equal arrays as one, (T, …), each as it comes, and like `save_labels`; nothing if there are none."""
+    partial = path.with_suffix(".partial.npy")
+    count, shape = 0, ()
+    with partial.open("wb") as file:
+        for row in rows:
+            if not count:
+                shape = row.shape
+                _write_header(file, (0, *shape))
+            file.write(np.ascontiguousarray(row).data)
+            count += 1
+        if count:
+            file.seek(0)
+            _write_header(file, (count, *shape))  # as long as before: NumPy leaves room for the number of rows
+    if count:
+        partial.replace(path)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _labelled_frames(video: Path, folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Frames at about CLIP_RATE_HZ, short side at most CLIP_SIDE_PX, with their labels; also written as JPEG files."""
+    with open_frames(video) as source:
+        step = max(1, round(float(source.info.frame_rate) / CLIP_RATE_HZ))
+        for number, frame in enumerate(islice(source, 0, None, step)):
+            scale = min(1.0, CLIP_SIDE_PX / min(frame.image.shape[:2]))
+            image = as_bytes(cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+            bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+            (folder / f"{number:05d}.jpg").write_bytes(jpeg.tobytes())
+            yield image, soft_labels(_worker_teachers, image, crops=False)
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -188,48 +200,63 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     return as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
-@contextmanager
-def _utf8_name(video: Path) -> Iterator[str]:
-    """Name under which OpenCV can open ``video``: it crashes at one that is no valid UTF-8."""
-    try:
-        str(video).encode()
-    except UnicodeEncodeError:
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder, "video")
-            link.symlink_to(video.resolve())
-            yield str(link)
-        return
-    yield str(video)
-
-
 def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Labels (T, h, w, K) of single frames averaged over time along the optical flow.
+    """Labels (T, h, w, K) of single frames averaged over time along the optical flow, as `steadied` does."""
+    return np.stack(list(steadied(zip(frames, labels, strict=True))))
 
-    A frame's neighbours within STEADY_REACH are moved onto it (DIS flow at twice the grid); cells whose forward and
-    backward flow disagree by more than a cell do not take part. Same shape and type as ``labels``.
+
+def steadied(
+    labelled: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+) -> Iterator[NDArray[np.uint8]]:
+    """Average labels over time along the optical flow; takes and yields one frame after the other.
+
+    labelled: (H, W, 3) frames with their labels (h, w, K). A frame's neighbours within STEADY_REACH are moved onto it
+    (DIS flow at twice the grid); cells whose forward and backward flow disagree by more than a cell do not count.
+    Labels keep their shape and type; only a few frames are held at a time.
     """
-    height, width = labels.shape[1:3]
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    small = [as_bytes(cv2.cvtColor(cv2.resize(f, (2 * width, 2 * height)), cv2.COLOR_RGB2GRAY)) for f in frames]
+    window: list[_Seen] = []
+    at = 0  # of the next frame to steady, in the window
+    for frame, labels in labelled:
+        height, width = labels.shape[:2]
+        gray = as_bytes(cv2.cvtColor(cv2.resize(frame, (2 * width, 2 * height)), cv2.COLOR_RGB2GRAY))
+        window.append(_Seen(gray, labels))
+        if at + STEADY_REACH < len(window):
+            yield _averaged(dis, window, at)
+            at += 1
+        if at > STEADY_REACH:
+            del window[0]
+            at -= 1
+    for rest in range(at, len(window)):
+        yield _averaged(dis, window, rest)
+
+
+class _Seen(NamedTuple):
+    small: NDArray[np.uint8]
+    """(2 h, 2 w) gray, of which flow is computed."""
+    labels: NDArray[np.uint8]
+
+
+def _averaged(dis: cv2.DISOpticalFlow, window: Sequence[_Seen], at: int) -> NDArray[np.uint8]:
+    """Labels of the frame ``at`` with those of its neighbours in the window."""
+    height, width = window[at].labels.shape[:2]
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    steadied = np.empty_like(labels)
-    for t in range(len(frames)):
-        total = labels[t].astype(np.float32)
-        weight = np.ones((height, width, 1), np.float32)
-        for other in range(max(0, t - STEADY_REACH), min(len(frames), t + STEADY_REACH + 1)):
-            if other == t:
-                continue
-            there = _grid_flow(dis, small[t], small[other])
-            back = _grid_flow(dis, small[other], small[t])
-            map_x, map_y = columns + there[..., 0], rows + there[..., 1]
-            returned = cv2.remap(back, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + there
-            inside = (map_x >= 0) & (map_x <= width - 1) & (map_y >= 0) & (map_y <= height - 1)
-            trusted = (inside & (np.hypot(returned[..., 0], returned[..., 1]) < 1.0))[..., None].astype(np.float32)
-            moved = cv2.remap(labels[other], map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            total += moved * trusted
-            weight += trusted
-        steadied[t] = np.rint(total / weight).astype(np.uint8)
-    return steadied
+    total = window[at].labels.astype(np.float32)
+    weight = np.ones((height, width, 1), np.float32)
+    for other in range(max(0, at - STEADY_REACH), min(len(window), at + STEADY_REACH + 1)):
+        if other == at:
+            continue
+        there = _grid_flow(dis, window[at].small, window[other].small)
+        back = _grid_flow(dis, window[other].small, window[at].small)
+        map_x, map_y = columns + there[..., 0], rows + there[..., 1]
+        returned = cv2.remap(back, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + there
+        inside = (map_x >= 0) & (map_x <= width - 1) & (map_y >= 0) & (map_y <= height - 1)
+        trusted = (inside & (np.hypot(returned[..., 0], returned[..., 1]) < 1.0))[..., None].astype(np.float32)
+        moved = cv2.remap(window[other].labels, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        total += moved * trusted
+        weight += trusted
+    mean: NDArray[np.uint8] = np.rint(total / weight).astype(np.uint8)
+    return mean
 
 
 def _grid_flow(dis: cv2.DISOpticalFlow, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:

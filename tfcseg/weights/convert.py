@@ -1,7 +1,7 @@
 """Convert SegFormer weights of Hugging Face and NVlabs into our layout.
 
 Both hold the same network under other names, with two differences: Hugging Face keeps keys and values apart, and both
-concatenate the levels for the fuse layer from 4 to 1, where ours go from 1 to 4.
+concatenate the levels for the fuse layer from 4 to 1, while ours go from 1 to 4.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tfcseg.weights.published import Published
 from tfcseg.weights.segformer_file import SegformerFile, read_segformer_file
 from tfcseg.weights.tensor_file import check_fits
 
-DESCRIPTION = "without TFC's own weights, so that its sparse attention is off"
-"""Goes into the model's card: published SegFormers know nothing of TFC, whose layer stays the identity it starts as."""
+DESCRIPTION = "without TFC's own weights, so its sparse attention is off"
+"""For the model's card: published SegFormers know nothing of TFC, whose layer keeps its initial state, the identity."""
 
 DEFAULTS = replace(
     PAPER_OPTIONS,
@@ -38,11 +38,11 @@ DEFAULTS = replace(
     keyframe_carry=0.9,
     sides="both",
 )
-"""Of a network that has no weights of TFC's: those parts that need none."""
+"""Options for a network without TFC's weights: the parts that need none."""
 
 
 class _Names(NamedTuple):
-    """What one module is called by NVlabs, by Hugging Face up to transformers 4 (and on its hub), and from 5 on.
+    """Names of a module in NVlabs, in Hugging Face up to transformers 4 (and on its hub), and from 5 on.
 
     ``{stage}`` counts from 0, ``{number}`` is stage + 1, ``{block}`` is the block within the stage.
     """
@@ -95,11 +95,11 @@ _PREFIXES = ("backbone.", "segformer.")
 _DROPPABLE = {"decode_head.conv_seg.weight", "decode_head.conv_seg.bias"}
 """mmsegmentation's base class makes this classifier; SegFormer's head never calls it."""
 _IMAGE_CLASSIFIERS = {"classifier.weight", "classifier.bias", "head.weight", "head.bias"}
-"""What told ImageNet's classes apart, by Hugging Face and by NVlabs."""
+"""ImageNet classifiers of Hugging Face and NVlabs."""
 
 
 class ConvertedModel(NamedTuple):
-    """A SegFormer in our terms: everything that ``ModelCard`` and ``load_state_dict`` (strict) need of it."""
+    """A SegFormer in our layout: everything that ``ModelCard`` and ``load_state_dict`` (strict) need."""
 
     state_dict: dict[str, Tensor]
     config: ModelConfig
@@ -107,10 +107,10 @@ class ConvertedModel(NamedTuple):
     about: Published
     sha256: str
     dtype: torch.dtype
-    """Of its weights, as they were published."""
+    """Precision of the published weights."""
 
     def card(self) -> ModelCard:
-        """What is known of it, as a model's card says it."""
+        """Facts for the model's card."""
         variant = self.config.backbone.removeprefix("mit_").upper()
         texts = (f"SegFormer-{variant}", DESCRIPTION, self.about.remarks)
         return ModelCard(
@@ -127,19 +127,19 @@ class ConvertedModel(NamedTuple):
 
 
 class ConvertedEncoder(NamedTuple):
-    """A Mix Transformer alone, in our terms: what training can start from."""
+    """A Mix Transformer alone, in our layout: training can start from it."""
 
     state_dict: dict[str, Tensor]
-    """Tensors of the whole network's part ``backbone``, under its names there."""
+    """Tensors of the part ``backbone`` of the whole network, under its names there."""
     backbone: str
 
 
 def convert_segformer(path: str | Path, *, labels: LabelSet | None = None) -> ConvertedModel:
     """Read a published SegFormer: a safetensors or PyTorch file, or a Hugging Face folder with its ``config.json``.
 
-    Pickles are read with ``weights_only=True`` and run no code. Class names come from ``labels``, or from what stands
-    beside the weights, or from their number. The TFC layer keeps its initial values: the identity.
-    WeightsError if a tensor has no counterpart, is missing or does not fit, or the number of classes does not.
+    Pickles are read with ``weights_only=True`` and run no code. Class names come from ``labels``, from the files beside
+    the weights, or from their number. The TFC layer keeps its initial values: the identity. Raises WeightsError if a
+    tensor is unknown, missing or of the wrong shape, or the number of classes does not match.
     """
     return _convert_model(read_segformer_file(Path(path)), labels)
 
@@ -147,8 +147,8 @@ def convert_segformer(path: str | Path, *, labels: LabelSet | None = None) -> Co
 def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
     """Read what training may start from: a published SegFormer, or a Mix Transformer that classifies images.
 
-    Of the latter (such as ``nvidia/mit-b0``, trained on ImageNet) the classifier of images is left out, if it is there.
-    Reads and refuses what `convert_segformer` does.
+    The image classifier of the latter (such as ``nvidia/mit-b0``, trained on ImageNet) is dropped. Reads and refuses
+    the same files as `convert_segformer`.
     """
     source = read_segformer_file(Path(path))
     path = source.path
@@ -174,7 +174,7 @@ def _convert_model(source: SegformerFile, labels: LabelSet | None) -> ConvertedM
         labels = source.about.label_set(path, config.num_classes)
     if len(labels) != config.num_classes:
         raise WeightsError(f"{path} has {config.num_classes} classes, label set {labels.name!r} has {len(labels)}")
-    with torch.random.fork_rng(devices=[]):  # the same file every time
+    with torch.random.fork_rng(devices=[]):  # reproducible: the same file every time
         torch.manual_seed(0)
         state_dict = build_segmenter(config).state_dict()
     for name, tensor in renamed.items():
@@ -184,9 +184,9 @@ def _convert_model(source: SegformerFile, labels: LabelSet | None) -> ConvertedM
 
 
 def our_name(name: str) -> str | None:
-    """Our name of a published SegFormer's tensor, whoever published it; None if it has no counterpart.
+    """Our name of a published SegFormer's tensor, in any layout; None if it is unknown.
 
-    Keys and values that are apart keep names of their own: ``attention.key`` and ``attention.value``.
+    Separate keys and values get their own names: ``attention.key`` and ``attention.value``.
     """
     module, _, leaf = name.rpartition(".")
     for prefix in _PREFIXES:
@@ -196,13 +196,14 @@ def our_name(name: str) -> str | None:
 
 
 def _is_required(name: str) -> bool:
-    """Whether a SegFormer must bring it: the TFC layer has no counterpart, and old checkpoints count no batches."""
+    """Whether a SegFormer must contain it: the TFC layer has no counterpart, and old checkpoints do
+    not count batches."""
     return not (name.startswith("update.") or name.endswith(".num_batches_tracked"))
 
 
 @cache
 def _module_names() -> dict[str, str]:
-    """Every name that a module can have in any of the three layouts (without prefix), and ours for it."""
+    """Every name of a module in any of the three layouts (without prefix), and ours for it."""
     table = [(names, ours) for ours, names in _HEAD_PARTS.items()]
     for stage in range(NUM_LEVELS):
         place = {"stage": str(stage), "number": str(stage + 1)}
@@ -227,18 +228,18 @@ def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in tensors.keys() - _DROPPABLE:
         ours = our_name(name)
         if ours is None:
-            raise WeightsError(f"{path}: tensor {name!r} has no place in a SegFormer with an all-MLP head")
+            raise WeightsError(f"{path}: tensor {name!r} does not belong to a SegFormer with an all-MLP head")
         if ours in renamed:
-            raise WeightsError(f"{path}: tensor {name!r} is there twice, under two names")
+            raise WeightsError(f"{path}: tensor {name!r} appears twice, under two names")
         renamed[ours] = tensors[name]
     _join_keys_and_values(path, renamed)
     return renamed
 
 
 def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Tensors without what training programs put before all of their names: ``module.``, ``model.`` and the like.
+    """Remove prefixes that training programs put before all names: ``module.``, ``model.`` and the like.
 
-    WeightsError if few of them are a SegFormer's even then.
+    Raises WeightsError if few names are a SegFormer's even then.
     """
     found = tensors
     while found and not any(map(our_name, found)):
@@ -255,7 +256,7 @@ def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor
 
 
 def _order_levels(path: Path, renamed: dict[str, Tensor]) -> None:
-    """In place: put the levels of the fuse layer in our order."""
+    """Reorder the levels of the fuse layer to ours, in place."""
     fuse = renamed.get("decode_head.fuse.weight")
     if fuse is None or fuse.dim() != 4:
         raise WeightsError(f"{path} has no decode head (a backbone alone?); convert a whole segmentation network")
@@ -263,17 +264,17 @@ def _order_levels(path: Path, renamed: dict[str, Tensor]) -> None:
 
 
 def _join_keys_and_values(path: Path, renamed: dict[str, Tensor]) -> None:
-    """In place: ``attention.key`` (C, …) and ``attention.value`` (C, …) become ``attention.key_value`` (2C, …)."""
+    """Join ``attention.key`` (C, …) and ``attention.value`` (C, …) into ``attention.key_value`` (2C, …), in place."""
     for key_name in [name for name in renamed if ".attention.key." in name]:
         key = renamed.pop(key_name)
         value = renamed.pop(key_name.replace(".key.", ".value."), None)
         if value is None or value.shape != key.shape or key.dim() == 0:
-            raise WeightsError(f"{path}: the values that go with {key_name!r} are missing or have another shape")
+            raise WeightsError(f"{path}: the values for {key_name!r} are missing or have another shape")
         renamed[key_name.replace(".key.", ".key_value.")] = torch.cat([key, value])
 
 
 def _infer_config(path: Path, renamed: Mapping[str, Tensor]) -> ModelConfig:
-    """Variant, embedding width and number of classes from the shapes; WeightsError if no variant has them."""
+    """Derive variant, embedding width and number of classes from the shapes; WeightsError if no variant has them."""
     backbone = _infer_backbone(path, renamed)
     embed_dim, num_classes = _width(renamed, "decode_head.norm"), _width(renamed, "decode_head.classifier")
     config = ModelConfig(backbone, embed_dim, num_classes)
@@ -290,7 +291,9 @@ def _infer_backbone(path: Path, renamed: Mapping[str, Tensor]) -> str:
     depths = tuple(sum(stage == str(wanted) for stage, _ in blocks) for wanted in range(NUM_LEVELS))
     variants = [name for name, v in MIT_VARIANTS.items() if v.channels == channels and v.depths == depths]
     if not variants:
-        raise WeightsError(f"{path}: stages of {channels} channels and {depths} blocks are no Mix Transformer variant")
+        raise WeightsError(
+            f"{path}: stages of {channels} channels and {depths} blocks are not a Mix Transformer variant"
+        )
     return f"mit_{variants[0]}"
 
 

@@ -1,4 +1,4 @@
-"""Recognise networks that are no SegFormer, to say so clearly."""
+"""Recognise networks that are not SegFormers, for clear error messages."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ _STARTS = (
     (b"version https://git-lfs", "the address of a file in Git LFS, not the file; run git lfs pull"),
     (b"\x89HDF", "a Keras or TensorFlow file; give PyTorch or safetensors weights"),
     (b"GGUF", "a GGUF file; give PyTorch or safetensors weights"),
-    (b"<!DOCTYPE", "a page of the web, not the file; download it again"),
-    (b"<html", "a page of the web, not the file; download it again"),
+    (b"<!DOCTYPE", "a web page, not the file; download it again"),
+    (b"<html", "a web page, not the file; download it again"),
 )
 _ADVICE = "tfcseg runs SegFormers; tfcseg eval --predictions and tfcseg compare --baseline take masks of any program"
 
 
 def refuse_other_model_type(path: Path, config: object) -> None:
-    """WeightsError if ``config``, the content of a folder's config.json, is not a SegFormer's."""
+    """Raise WeightsError if ``config``, the content of a folder's config.json, is not a SegFormer's."""
     found = config.get("model_type") if isinstance(config, dict) else None
     if found != "segformer":
         name = _MODEL_TYPES.get(str(found), repr(found)[:60])
@@ -61,7 +61,7 @@ def refuse_other_model_type(path: Path, config: object) -> None:
 
 
 def refuse_other_tensors(path: Path, names: Iterable[str]) -> None:
-    """WeightsError that says whose tensors have these ``names``."""
+    """Raise WeightsError that says whose tensors have these ``names``."""
     names = list(names)
     known = next((what for pattern, what in _TENSORS if any(re.match(pattern, name) for name in names)), None)
     what = f"looks like a {known}" if known else "has none of a SegFormer's tensors"
@@ -69,7 +69,7 @@ def refuse_other_tensors(path: Path, names: Iterable[str]) -> None:
 
 
 def refuse_other_format(path: Path) -> None:
-    """WeightsError if the first bytes or the suffix say that the file holds no weights of PyTorch."""
+    """Raise WeightsError if the first bytes or the suffix show that the file holds no PyTorch weights."""
     with path.open("rb") as file:
         start = file.read(64)
     what = next((said for mark, said in _STARTS if start.lstrip().lower().startswith(mark.lower())), None)

@@ -1,6 +1,6 @@
-"""Models of the Hugging Face hub, ``ORG/NAME[@REVISION]``: from its cache, or if allowed from the network.
+"""Models of the Hugging Face hub, ``ORG/NAME[@REVISION]``: from its cache, or from the network if allowed.
 
-What is in the cache stays as it is: a newer revision is taken only if it is named.
+The cache is used as it is: a newer revision is fetched only if it is named.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class HubName(NamedTuple):
 
 
 def hub_name(text: str) -> HubName | None:
-    """What ``text`` names on the hub; None if it is a file or folder here, or cannot be a name there."""
+    """The hub model that ``text`` names; None if it is a file or folder, or not a valid name."""
     match = _NAME.fullmatch(text)
     is_file = Path(text).exists() or text.endswith((".safetensors", ".pth", ".pt", ".bin"))
     return HubName(match["repository"], match["revision"]) if match and not is_file else None
 
 
 def find_on_hub(name: HubName, *, allow_network: bool, say: Callable[[str], None] = warnings.warn) -> Path:
-    """Folder of the model in the hub's cache, where it is put from the network if that is allowed.
+    """Folder of the model in the hub's cache, downloaded first if that is allowed.
 
-    ``say`` is told the licence before anything but the description of the model is fetched, and of what is used.
-    WeightsError if it is not in the cache or cannot be fetched.
+    ``say`` receives the licence before the weights are fetched, and what is used. Raises WeightsError if the model is
+    not in the cache or cannot be fetched.
     """
     shown = "@".join(filter(None, name))
     if importlib.util.find_spec("huggingface_hub") is None:
@@ -87,6 +87,6 @@ def _told(shown: str) -> Iterator[None]:
     """Turn errors inside into a WeightsError of one line."""
     try:
         yield
-    except Exception as error:  # its HTTP library, and so what that raises, changes with its versions
+    except Exception as error:  # its HTTP library, and so the exceptions, change with its versions
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(f"{shown} cannot be fetched from the Hugging Face hub: {reason}") from error

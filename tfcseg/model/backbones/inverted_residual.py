@@ -1,7 +1,7 @@
-"""Inverted residual blocks (MobileNetV2, section 3), the building stones of both light backbones.
+"""Inverted residual blocks (MobileNetV2, section 3), used by both light backbones.
 
-Shapes: B batch, C channels, H W map (multiples of the stride). Blocks follow TensorFlow's SAME padding, which for a
-stride of 2 on even sides pads one pixel more at the bottom right: symmetric padding would shift every feature.
+Shapes: B batch, C channels, H W map (multiples of the stride). Padding is TensorFlow's SAME, which for a stride of 2 on
+even sides pads one pixel more at the bottom right: symmetric padding would shift every feature.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ConvNorm(nn.Module):
         total = dilation * (kernel - 1) + 1 - stride
         before = total // 2
         self.before, self.after = before, total - before
-        """Rows and columns of padding; depends on the stride alone for pictures of whole multiples of it."""
+        """Rows and columns of padding; depends only on the stride if sides are multiples of it."""
         self._uneven = (before, total - before, before, total - before) if total % 2 else None
         self.conv = nn.Conv2d(
             in_channels,
@@ -55,7 +55,7 @@ class ConvNorm(nn.Module):
             nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM) if norm else nn.Identity()
         )
         self.widened: nn.Conv2d | None = None
-        """Folded and with uneven padding: the same filter with a column of zeros in front, for `activated_strip`."""
+        """Folded, with uneven padding: the same filter with a column of zeros in front, for `activated_strip`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H / stride, W / stride)."""
@@ -65,13 +65,13 @@ class ConvNorm(nn.Module):
         return normalised
 
     def activated(self, x: Tensor) -> Tensor:
-        """The activation of the same."""
+        """The same, with the activation."""
         if not isinstance(self.norm, nn.Identity):
             return activate(self(x), self.activation)
         return convolve(F.pad(x, self._uneven) if self._uneven else x, self.conv, self.activation)
 
     def activated_strip(self, x: Tensor, rows: Rows) -> Tensor:
-        """`activated` for the ``rows`` of a strip, whose neighbours ``x`` brings along."""
+        """`activated` for the ``rows`` of a strip; ``x`` includes their neighbours."""
         if not isinstance(self.norm, nn.Identity):
             x = F.pad(x, (self.before, self.after, rows.pad_top, rows.pad_bottom))
             conv = self.conv
@@ -82,7 +82,7 @@ class ConvNorm(nn.Module):
         if self._uneven and self.widened is None:
             x = F.pad(x, (self.before, self.after, rows.pad_top, rows.pad_bottom))
             return convolve(x, self.conv, self.activation, (0, 0))
-        # A copy of what is widest costs as much as its filter, which pads columns on its own.
+        # copying the widest map costs as much as its filter, which pads columns itself
         if rows.pad_top or rows.pad_bottom:
             x = F.pad(x, (0, 0, rows.pad_top, rows.pad_bottom))
         return convolve(x, self.widened or self.conv, self.activation, (0, self.after))
@@ -97,10 +97,10 @@ class ConvNorm(nn.Module):
 
 
 def _with_a_first_column(conv: nn.Conv2d) -> nn.Conv2d:
-    """``conv``, which takes one column more of padding after than before, with a column of zeros before its filter.
+    """Rewrite ``conv``, which pads one column more on the right, with a column of zeros before its filter.
 
-    Equal padding on both sides then suits it, to the last bit: sums begin with a product of zero, and the last column
-    of padding lies beyond the last step of an even width.
+    Equal padding on both sides is then bit-exact: sums begin with a product of zero, and the last padded column lies
+    beyond the last step of an even width.
     """
     widened = copy.deepcopy(conv)
     widened.kernel_size = (conv.kernel_size[0], conv.kernel_size[1] + 1)
@@ -109,7 +109,7 @@ def _with_a_first_column(conv: nn.Conv2d) -> nn.Conv2d:
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1×1, depthwise k×k, project 1×1, an activation between; a shortcut where the shape stays."""
+    """Expand 1×1, depthwise k×k, project 1×1, with activations between; a shortcut where the shape stays the same."""
 
     def __init__(
         self,

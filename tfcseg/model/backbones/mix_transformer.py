@@ -1,8 +1,8 @@
 """Mix Transformer (MiT-B0…B5), the backbone of SegFormer (Xie et al., NeurIPS 2021, arXiv 2105.15203).
 
-Letters: B batch, C channels, M heads, h w grid of a stage, N = h·w tokens, R reduction of keys and values.
-Inside a stage features are tokens (B, N, C). Their view as a map (B, C, h, w) is what PyTorch calls channels_last, so a
-convolution on it needs no copy, and neither does the way back: nothing in this file changes the order in memory.
+Letters: B batch, C channels, M heads, h w grid of a stage, N = h·w tokens, R reduction of keys and values. Inside a
+stage features are tokens (B, N, C). Viewed as a map (B, C, h, w), this is PyTorch's channels_last format, so
+convolutions need no copy in either direction: nothing in this file changes the memory order.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ HEADS: Four = (1, 2, 5, 8)
 REDUCTIONS: Four = (8, 4, 2, 1)
 EXPANSION = 4
 
-# The released weights were trained with two values of epsilon: NVlabs passes 1e-6 to the norms of blocks and ends of
-# stages, and leaves patch embeddings and reductions at PyTorch's 1e-5. Hugging Face has 1e-5 everywhere.
+# The released weights were trained with two values of epsilon: NVlabs uses 1e-6 in the norms of blocks and stage ends,
+# and PyTorch's 1e-5 in patch embeddings and reductions. Hugging Face uses 1e-5 everywhere.
 BLOCK_EPSILON = 1e-6
 EMBEDDING_EPSILON = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class MixTransformerVariant:
-    """What distinguishes one MiT from another: ``channels`` and number of blocks (``depths``) of its four stages."""
+    """Sizes of a MiT: ``channels`` and number of blocks (``depths``) of its four stages."""
 
     channels: Four
     depths: Four
@@ -64,7 +64,7 @@ def _to_tokens(features: Tensor) -> Tensor:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: training zeroes a sample's whole branch with this probability and scales up the others."""
+    """Stochastic depth: in training, zeroes a sample's whole branch with this probability and scales up the others."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class EfficientAttention(nn.Module):
 
 
 class MixFFN(nn.Module):
-    """Feed-forward layer with a 3×3 depthwise convolution, which takes the place of a positional encoding (eq. 3)."""
+    """Feed-forward layer with a 3×3 depthwise convolution, which replaces a positional encoding (eq. 3)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class MixFFN(nn.Module):
         return _to_tokens(self._layers(features))
 
     def _strip(self, features: Tensor, rows: Rows) -> Tensor:
-        """Rows beside the strip come along as neighbours; what is computed for themselves is dropped."""
+        """Rows beside the strip are included as neighbours; their own results are dropped."""
         above = rows.first - rows.top
         return self._layers(features)[:, :, above : above + rows.last - rows.first]
 
@@ -145,7 +145,7 @@ class MixFFN(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then Mix-FFN, each normalised before and added to what came in."""
+    """Attention, then Mix-FFN, each with a norm before and a residual connection."""
 
     def __init__(self, channels: int, heads: int, reduction: int, drop_path: float) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Overlapping patch embedding, blocks, norm: one level of the pyramid from the one before it."""
+    """Overlapping patch embedding, blocks, norm: one level of the pyramid from the previous one."""
 
     def __init__(self, embedding: nn.Conv2d, blocks: list[Block]) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class MixTransformer(nn.Module):
         """Normalised image (B, 3, H, W) -> x1 (B, C1, H/4, W/4), x2 (B, C2, H/8, W/8).
 
         H and W must be multiples of 32 (UsageError): each stage's stride · R is 32, and the reductions would silently
-        drop what is left over.
+        drop the rest.
         """
         height, width = image.shape[2:]
         if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
@@ -212,10 +212,7 @@ class MixTransformer(nn.Module):
 
 
 def build_mix_transformer(variant: str, *, drop_path: float = 0.1) -> MixTransformer:
-    """Freshly initialised MiT of ``variant`` b0…b5 (UsageError otherwise).
-
-    ``drop_path`` is the probability at the last block; it grows linearly from 0 at the first, as in SegFormer's recipe.
-    """
+    """Build an untrained MiT of ``variant`` b0…b5 (UsageError otherwise)."""
     if variant not in MIT_VARIANTS:
         raise UsageError(f"no Mix Transformer variant {variant!r}; there are {', '.join(MIT_VARIANTS)}")
     numbers = MIT_VARIANTS[variant]

@@ -1,9 +1,9 @@
 """MOSAIC's encoder as a four-level backbone (Wang and Howard, "MOSAIC: Mobile Segmentation via decoding Aggregated
-Information and encoded Context", 2021): a MobileNet without norms and with dilated last blocks, and its pyramid of
+Information and encoded Context", 2021): a MobileNet without norms and with dilated last blocks, and a pyramid of
 pooled context.
 
 Weights come from the published TensorFlow Lite file (tfcseg/weights/mosaic_file.py), where every norm is merged into
-its convolution. The published decoder is left out: the all-MLP head takes its place.
+its convolution. The all-MLP head replaces the published decoder.
 
 Shapes: B batch, C channels, H W image (multiples of 32), h w = H/16, W/16.
 """
@@ -51,7 +51,8 @@ BLOCKS = (
 )
 
 LEVEL_ENDS = (2, 6, 12)
-"""Levels 1 to 3 stand after this many blocks: strides 4, 8, 16. Level 4 follows the last block, at stride 16 too."""
+"""Levels 1 to 3 are taken after this many blocks: strides 4, 8, 16. Level 4 follows the last block,
+also at stride 16."""
 
 LAST_CHANNELS = 448
 
@@ -59,13 +60,13 @@ POOLS = (8, 4, 2)
 """Sides of the pyramid's windows in positions at stride 16, coarsest first."""
 
 POOL_KERNELS = (3, 5)
-"""A window's channels are halved; each half is filtered with a kernel of its own."""
+"""A window's channels are split in two; each half has its own kernel size."""
 
 POOL_CHANNELS, CONTEXT_CHANNELS = 64, 128
 
 
 class ContextPyramid(nn.Module):
-    """What the surroundings show: averages over windows of three sizes, filtered, enlarged and joined with the map."""
+    """Context: averages over windows of three sizes, filtered, enlarged and concatenated with the map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class ContextPyramid(nn.Module):
         h, w = x.shape[-2:]
         parts = []
         for pool, filters in zip(POOLS, self.filters, strict=True):
-            # Windows keep their size in pixels whatever the picture's; the last ones may be cut off at its edge.
+            # Windows keep their size in pixels for any picture size; the last ones may be cut off at its edge.
             means = F.avg_pool2d(x, pool, ceil_mode=True, count_include_pad=False)
             halves = means.chunk(len(POOL_KERNELS), dim=1)
             joined = torch.cat(

@@ -1,12 +1,12 @@
 """The backbone as compiled code (``--compile``): torch.compile on the CPU, with CUDA graphs on a GPU.
 
-Compiled code is made for one shape, and making it takes longer than many frames. It is therefore made beforehand for
-the shapes that a run will use, and everything else (the last, shorter interval; pictures of another size) goes the
-usual way. Only the backbone is compiled: it is most of the work, and what it computes does not depend on the frames.
+Compiled code is made for one shape, and compiling takes longer than processing many frames. It is therefore done in
+advance for the shapes that a run will use; all other shapes (a shorter last interval, pictures of another size) use
+ordinary code. Only the backbone is compiled: it is most of the work, and its computation does not depend on the frames.
 
-On a CPU nearly all time is spent in convolutions and matrix products that are the same either way: on one core runs
+On a CPU nearly all time is spent in convolutions and matrix products that are the same either way: on one core, runs
 with EfficientNet-Lite0 and MiT-B0 became 0 to 7 % faster, which pays for a minute of compiling after 10,000 frames. On
-several cores it does not pay: compiled, intervals are computed one after the other.
+several cores it does not pay, because compiled intervals are computed one after the other.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Half: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 WARM_UP_CALLS = 3
 """A CUDA graph is recorded in the second call and first replayed in the third."""
 SHAPES = 64
-"""Shapes that may be compiled in one process: the sizes of that many videos."""
+"""Maximum number of shapes compiled in one process."""
 
 
 class CompiledHalf:
-    """Half of a backbone that is compiled for some shapes and as it was for all others.
+    """Half of a backbone, compiled for some shapes and unchanged for all others.
 
-    A batch is computed in parts of the sizes that were compiled; what is left over goes the usual way.
+    A batch is computed in parts of the compiled sizes; the rest uses ordinary code.
     """
 
     def __init__(self, half: Half, backend: str) -> None:
@@ -74,7 +74,7 @@ class CompiledHalf:
             return self._compiled(x)
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         first, second = self._recorded(x.contiguous(memory_format=torch.channels_last))
-        return first.clone(), second.clone()  # the next replay writes over what it returned
+        return first.clone(), second.clone()  # the next replay overwrites its output
 
 
 class CompiledBackbone(nn.Module):
@@ -91,7 +91,8 @@ class CompiledBackbone(nn.Module):
     def prepare(self, images: Tensor, keyframes: int) -> float:
         """Compile for batches like ``images`` (B, 3, H, W), of which ``keyframes`` go through the high stages.
 
-        Returns the seconds it took, 0 if it was done before. TfcsegError if there is no compiler, or if it fails.
+        Returns the seconds it took, 0 if it was done before. Raises TfcsegError if there is no compiler, or if it
+        fails.
         """
         key = (*images.shape, keyframes, images.dtype, images.device)
         if key in self._prepared:
@@ -104,7 +105,7 @@ class CompiledBackbone(nn.Module):
             with torch.inference_mode(), torch._dynamo.config.patch({_limit_name(): SHAPES}):
                 self.encode_high.prepare(self.encode_low.prepare(images)[1][:keyframes])
         except torch.OutOfMemoryError:
-            raise TfcsegError("the GPU has too little memory to compile for this size; leave --compile out") from None
+            raise TfcsegError("too little GPU memory to compile for this size; leave --compile out") from None
         except (torch._dynamo.exc.TorchDynamoException, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise TfcsegError(f"torch.compile failed ({reason}); leave --compile out") from error
@@ -115,7 +116,7 @@ class CompiledBackbone(nn.Module):
 
 
 def compile_backbone(network: TFCSegmenter, images: Tensor, keyframes: int) -> float:
-    """Put compiled code in the place of a folded network's backbone, for good; otherwise `CompiledBackbone.prepare`."""
+    """Replace a folded network's backbone by compiled code permanently; otherwise see `CompiledBackbone.prepare`."""
     backbone: object = network.backbone
     if not isinstance(backbone, CompiledBackbone):
         backbone = CompiledBackbone(network.backbone)
@@ -124,16 +125,16 @@ def compile_backbone(network: TFCSegmenter, images: Tensor, keyframes: int) -> f
 
 
 def _limit_name() -> str:
-    """PyTorch's setting for the number of shapes that a function is compiled for; 2.7 gave it another name."""
+    """PyTorch's setting for the number of shapes that a function is compiled for; 2.7 renamed it."""
     return "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
 
 
 def _check_compiler(device: torch.device) -> None:
-    """TfcsegError if torch.compile would find no C++ compiler: its own message is a page long."""
+    """Raise TfcsegError if torch.compile would find no C++ compiler: its own message is a page long."""
     names = ["g++", "clang++", "c++", "cl"] if device.type == "cpu" else ["gcc", "clang", "cc", "cl"]
     variable = "CXX" if device.type == "cpu" else "CC"
     chosen = os.environ.get(variable)
     if chosen and not shutil.which(chosen):
-        raise TfcsegError(f"--compile needs a C++ compiler, and {variable} names {chosen!r}, which is no program")
+        raise TfcsegError(f"--compile needs a C++ compiler, and {variable} names {chosen!r}, which is not a program")
     if not chosen and not any(map(shutil.which, names)):
         raise TfcsegError(f"--compile needs a C++ compiler ({' or '.join(names[:2])}), and none was found; install one")

@@ -1,4 +1,4 @@
-"""How sure labels are, without logits at their size.
+"""Confidence of labels, without logits at full size.
 
 Shapes: B frames, K classes, h w grid of the logits.
 """
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def confidence_from_logits(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Greatest probability of ``logits`` (B, K, h, w), each divided by ``temperature``: (B, h, w) uint8, 255 is 1.
+    """Largest probability of ``logits`` (B, K, h, w), each divided by ``temperature``: (B, h, w) uint8, 255 is 1.
 
-    A temperature that was fitted on held-out data (Guo et al., ICML 2017) makes it the share of labels that are right.
+    With a temperature fitted on held-out data (Guo et al., ICML 2017), it equals the share of labels that are right.
     """
     vectors = logits.detach().permute(0, 2, 3, 1).to(torch.promote_types(logits.dtype, torch.float32))
     behind = vectors - vectors.amax(-1, keepdim=True)

@@ -1,8 +1,8 @@
 """The sampling of eq. 10 as one Triton kernel: all levels, samples and corners in a single launch, forward only.
 
-Importing this file needs Triton, which PyTorch's CUDA builds bring along; `sampling.py` imports it when a GPU asks for
-it. Letters as there; K pairs of a point and a head make a tile. Positions, shares and sums are float32 whatever the
-type of the maps.
+Importing this file needs Triton, which comes with PyTorch's CUDA builds; `sampling.py` imports it only for a GPU.
+Letters as there; K pairs of a point and a head make a tile. Positions, shares and sums are float32 whatever the type of
+the maps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tfcseg.model.config import NUM_LEVELS
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """Of the value maps."""
 TILE = 1024
-"""Numbers of the result that a program adds up: 8 in each of 128 threads, in half precision a load of 16 bytes."""
+"""Numbers of the result that one program sums: 8 in each of 128 threads; in half precision a load of 16 bytes."""
 
 
 @triton.jit
@@ -35,7 +35,7 @@ def _add_corner(
     M: tl.constexpr,
     D: tl.constexpr,
 ) -> tl.tensor:
-    """Total (K, d) plus ``share`` (K,) of the vectors at cells (line, column), (K,) each and whole numbers."""
+    """Total (K, d) plus ``share`` (K,) of the vectors at cells (line, column), both whole numbers (K,)."""
     inside = (line >= 0) & (line < height) & (column >= 0) & (column < width)
     # A position that is not finite has no cell, and its share may be NaN.
     cell = tl.where(inside, line, 0).to(tl.int64) * width + tl.where(inside, column, 0).to(tl.int64)
@@ -115,7 +115,7 @@ def _kernel(
     TILE_K: tl.constexpr,
     TILE_D: tl.constexpr,
 ) -> None:
-    """Sums of TILE_K pairs; every argument but the sizes, the count N and the constants is a pointer."""
+    """Sum TILE_K pairs. Every argument except the sizes, the count N and the constants is a pointer."""
     pair = tl.program_id(0).to(tl.int64) * TILE_K + tl.arange(0, TILE_K)
     channel = tl.arange(0, TILE_D)
     total = tl.zeros((TILE_K, TILE_D), dtype=tl.float32)

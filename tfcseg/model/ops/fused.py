@@ -1,13 +1,13 @@
-"""Convolutions and linear layers of whole maps by oneDNN, with what follows them in one pass, for inference on a CPU.
+"""Convolutions and linear layers by oneDNN, fused with the activation or sum that follows, for inference on a CPU.
 
 A map that does not fit into the cache is written by the convolution, then read and written again by its activation or
-by a sum. oneDNN, which computes most of PyTorch's convolutions on x86, can do both while it holds the values: exact up
-to rounding. On one thread PyTorch leaves 1×1 convolutions of single maps to the library of its matrix products, as all
-linear layers, which takes up to twice as long. Elsewhere, and where gradients are recorded, PyTorch's own operations
-do the same.
+by a sum. oneDNN, which computes most of PyTorch's convolutions on x86, can do both while it holds the values; results
+are the same up to rounding. On one thread PyTorch passes 1×1 convolutions of single maps and all linear layers to its
+matrix library, which takes up to twice as long. On other hardware, and where gradients are recorded, PyTorch's own
+operations are used.
 
-oneDNN prepares itself anew for every shape: what changes its size from frame to frame is better off without. It also
-puts weights into an order of its own before every convolution, unless that was done before: it is kept.
+oneDNN prepares itself for every new shape, so layers whose input size changes from frame to frame are better off
+without it. It also reorders weights before every convolution unless reordered weights are kept, as they are here.
 
 Shapes: B batch, C channels, H W map.
 """
@@ -45,11 +45,12 @@ Padding: TypeAlias = tuple[int, int]
 _REORDER = "mkldnn_reorder_conv2d_weight"
 
 KEPT_ORDERS = 8
-"""Shapes of maps for which a convolution keeps its weights in oneDNN's order."""
+"""Number of map shapes for which a convolution keeps its weights in oneDNN's order."""
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padding | None = None) -> Tensor:
-    """``activation`` (relu, relu6, gelu or none) of ``conv`` of (B, C, H, W); ``padding`` in place of its own."""
+    """``activation`` (relu, relu6, gelu or none) of ``conv`` of (B, C, H, W); ``padding`` replaces the convolution's
+    own."""
     act = _ACTIVATIONS[activation]
     if not _can_fuse(x):
         if padding is None:
@@ -85,7 +86,7 @@ class _Orders(NamedTuple):
     """Weights of a convolution in oneDNN's orders."""
 
     source: Tensor
-    """The weight; as long as it is held here, no other one can stand in its place in memory."""
+    """The weight itself: holding it keeps its memory from being reused by another one."""
     changes: int
     """How often the weight had been changed."""
     weights: dict[tuple[torch.Size, Padding, int], Tensor]
@@ -96,9 +97,9 @@ _orders: WeakKeyDictionary[nn.Conv2d, _Orders] = WeakKeyDictionary()
 
 
 def _in_order(conv: nn.Conv2d, x: Tensor, padding: Padding) -> Tensor:
-    """The weight of ``conv`` as oneDNN wants it for ``x``; found again as long as nobody changes it."""
+    """The weight of ``conv`` as oneDNN wants it for ``x``; reused until the weight changes."""
     weight = conv.weight
-    if weight.is_inference():  # nobody counts its changes
+    if weight.is_inference():  # its changes are not counted
         return weight
     kept = _orders.get(conv)
     if kept is None or kept.source.data_ptr() != weight.data_ptr() or kept.changes != weight._version:
@@ -123,7 +124,7 @@ def _can_fuse_rows(x: Tensor) -> bool:
 
 
 def is_for_onednn(x: Tensor) -> bool:
-    """Whether layers of ``x`` are computed by oneDNN here, if it lies in memory as it must."""
+    """Whether oneDNN computes layers of ``x`` here, given its memory format."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     return x.dtype in _fusable_types()
@@ -131,7 +132,7 @@ def is_for_onednn(x: Tensor) -> bool:
 
 @cache
 def _fusable_types() -> frozenset[torch.dtype]:
-    """Types that oneDNN computes here; the operations are private to PyTorch and may be missing."""
+    """Types that oneDNN computes here. The operations are private to PyTorch and may be missing."""
     operations = torch.ops.mkldnn
     is_there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     needed = ((operations, "_convolution_pointwise_"), (operations, "_linear_pointwise"), (torch._C._nn, _REORDER))

@@ -1,10 +1,10 @@
 """From logits to labels at any size, without logits at that size.
 
-Shapes: B frames, K classes, h w grid of the logits, H W size wanted, N pixels.
+Shapes: B frames, K classes, h w grid of the logits, H W output size, N pixels.
 
 Bilinear resizing is a convex combination of four neighbours: where these agree in their argmax, so does every pixel
-between them. Only between disagreeing neighbours (object boundaries, some percent) anything is resized: in most places
-one number, by how much one class leads another, where these are seen to stay ahead of all; elsewhere all K logits.
+between them. Only between neighbours that disagree (object boundaries, a few percent) anything needs resizing: in most
+places a single number, by how much one class leads another, if these two lead all others there; elsewhere all K logits.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK_VALUES = 1 << 22
-"""Gathered logits held at once: bounds memory whatever the size and the number of classes."""
+"""Gathered logits held at once; bounds memory for any size and number of classes."""
 
 PIXELS = 1 << 16
 """Pixels between two classes that are decided at once."""
 
 MEANS = (0.0, 0.5, 1.0)
-"""Shares of the second of two classes in the means that others are held against."""
+"""Shares of the second of two classes in the means that other classes are compared with."""
 
 ROUNDING = 1e-6
-"""Relative error that resized logits may have: nearer classes are compared pixel by pixel."""
+"""Relative error that resized logits may have: closer classes are compared pixel by pixel."""
 
 
 def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -41,8 +41,10 @@ def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def labels_from_cells(coarse: Tensor, logits_at: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Tensor:
-    """The same where the argmax ``coarse`` (B, h, w) is known: ``logits_at`` returns logits (N, K) of some of the B·h·w
-    cells, given their indices (N,), and is asked for those beside borders alone."""
+    """The same from the argmax ``coarse`` (B, h, w).
+
+    ``logits_at`` returns logits (N, K) of some of the B·h·w cells, given their indices (N,), of those beside borders only.
+    """
     frames, h, w = coarse.shape
     mixed = _is_mixed(coarse)
     where = _nonzero(_with_neighbours(mixed).flatten())
@@ -65,7 +67,7 @@ def labels_from_cells(coarse: Tensor, logits_at: Callable[[Tensor], Tensor], siz
     ):
         cell, across, down = grid.places(pixels)
         shares = torch.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across], 1)
-        # Bags add the four neighbours up without writing any of them to memory first.
+        # The embedding bag sums the four neighbours without writing any of them to memory first.
         summed = F.embedding_bag(cells.corners(cell), logits, mode="sum", per_sample_weights=shares)
         labels.scatter_(0, pixels, greatest(summed).to(torch.uint8))
     return labels.view(frames, *size)
@@ -90,7 +92,7 @@ class _Grid:
     """Where the pixels of ``target`` (H, W) lie between the cells of ``source`` (h, w), in B ``frames``."""
 
     def __init__(self, frames: int, source: tuple[int, int], target: tuple[int, int], cells: Tensor) -> None:
-        """Shares are of the type of ``cells``, and where these are."""
+        """Shares are of the type of ``cells``, and on the same device."""
         self._top, down = _taps(source[0], target[0], cells)
         self._left, self._across = _taps(source[1], target[1], cells)
         self._down = down.repeat(frames)
@@ -102,8 +104,8 @@ class _Grid:
         return x.index_select(2, self._left).index_select(1, self._top)
 
     def places(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of ``pixels`` (N,) of (B, H, W): the cell above and left, of (B, h, w), and the shares of the column to its
-        right and of the line below it."""
+        """For ``pixels`` (N,) of (B, H, W): the cell above and left, of (B, h, w), and the shares of the column to its
+        right and of the row below it."""
         line = pixels.div(len(self._left), rounding_mode="floor")
         x = torch.sub(pixels, line, alpha=len(self._left))
         cell = self._first.index_select(0, line).add_(self._left.index_select(0, x))
@@ -111,18 +113,18 @@ class _Grid:
 
 
 class _Pairs(NamedTuple):
-    """Cells in which two classes alone can come first, to the cells on their right and below them."""
+    """Cells in which only two classes can come first, up to the cells on their right and below them."""
 
     found: Tensor
     """(B, h, w) bool."""
     classes: Tensor
     """(B·h·w, 2) uint8, in ascending order."""
     leads: Tensor
-    """(4, B·h·w) by how much the second one's logit is greater in the cell and its neighbours."""
+    """(4, B·h·w): by how much the second one's logit is greater in the cell and its neighbours."""
 
 
 def _find_pairs(cells: _Cells, coarse: Tensor, mixed: Tensor) -> _Pairs:
-    """Which of the ``mixed`` cells (B, h, w), with argmax ``coarse``, two classes share.
+    """Find which of the ``mixed`` cells (B, h, w), with argmax ``coarse``, only two classes share.
 
     A class stays behind everywhere between four neighbours if one of the two, or a mean of both, is greater in each of
     them: the greater of two is never below their mean, and all are resized with the same shares.
@@ -154,7 +156,7 @@ def _neighbours(cell: Tensor, h: int, w: int) -> Tensor:
 
 
 def _taps(source: int, target: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """For every output position: the input position before it and the share of the one after it (pixel centres)."""
+    """For every output position: the input position before it, and the share of the one after it (pixel centres)."""
     position = (torch.arange(target, device=like.device, dtype=torch.float32) + 0.5) * (source / target) - 0.5
     position = position.clamp(0, source - 1)
     first = position.floor().long()
@@ -162,7 +164,8 @@ def _taps(source: int, target: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _is_mixed(coarse: Tensor) -> Tensor:
-    """(B, h, w) bool: position, right, lower and lower right neighbour (clamped) are not all of one class."""
+    """(B, h, w) bool: the position and its right, lower and lower right neighbours (clamped) are
+    not all of one class."""
     mixed = torch.zeros_like(coarse, dtype=torch.bool)
     mixed[:, :, :-1] |= coarse[:, :, :-1] != coarse[:, :, 1:]
     mixed[:, :-1] |= coarse[:, :-1] != coarse[:, 1:]
@@ -179,14 +182,14 @@ def _with_neighbours(mixed: Tensor) -> Tensor:
 
 
 def greatest(x: Tensor) -> Tensor:
-    """Position of the greatest value of the last axis, int64; NumPy's takes a third of the time for 150 classes."""
+    """Index of the greatest value of the last axis, int64; NumPy takes a third of the time for 150 classes."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
         return torch.from_numpy(np.argmax(x.numpy(), axis=-1))
     return x.max(dim=-1).indices  # argmax takes twice as long in bfloat16
 
 
 def _nonzero(x: Tensor) -> Tensor:
-    """(N,) positions of true values of (n,), in order; NumPy's takes a fraction of the time where they are few."""
+    """(N,) positions of true values of (n,), in order; NumPy takes a fraction of the time where they are few."""
     if x.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(x.numpy()))
     return x.nonzero()[:, 0]

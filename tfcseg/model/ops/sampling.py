@@ -1,10 +1,10 @@
-"""The inner sums of multi-scale deformable attention (eq. 10): bilinear samples of every level, weighted and added up.
+"""The inner sums of multi-scale deformable attention (eq. 10): bilinear samples of every level, weighted and summed.
 
 Shapes: S maps in a level's stack, h_l w_l its grid, C_l its channels, N points, M heads, d = D/M, L levels, P sampling
 points.
 
-Corners of samples are rows of a table with weight attention × bilinear share, so a level is one embedding bag and no
-sampled vector is ever written to memory before it is added up. On a recent GPU all levels are one Triton kernel.
+Corners of samples are rows of a table with weight attention × bilinear share, so a level is one embedding bag, and no
+sampled vector is written to memory before it is summed. On a recent GPU all levels are one Triton kernel.
 """
 
 from __future__ import annotations
@@ -23,33 +23,29 @@ from tfcseg.model.config import NUM_LEVELS
 INT32_MAX = 2**31 - 1
 
 KERNEL_CAPABILITY = (8, 0)
-"""Oldest GPUs that Triton supports (Ampere); they are also the first that know bfloat16."""
+"""Oldest GPUs that Triton supports (Ampere), and the first with bfloat16."""
 
 GATHER_COST = {4: 10, 2: 20}
-"""Cost of adding a gathered number of so many bytes to a sum, in multiplications of a matrix product of that type."""
+"""Cost of adding a gathered number of this many bytes to a sum, in multiplications of a matrix product of that type."""
 WRITE_COST = {4: 40, 2: 20}
 """Cost of a number of a value map beyond its product, in the same unit (both fitted to one core with AVX-512)."""
 
 
 class UnprojectedLevel(NamedTuple):
-    """A level whose values V x + b are taken after sampling, which spares its value map.
-
-    Both steps are linear: Σ_p a_p (V x(p) + b) = V Σ_p a_p x(p) + b Σ_p a_p, where the part of a sample that lies
-    outside of the map counts in neither sum. Equal to a value map up to rounding.
-    """
+    """A level whose values V x + b are computed after sampling, which saves its value map."""
 
     features: Tensor
     """x_l (S, C_l, h_l, w_l); channels_last saves a copy."""
     weight: Tensor
-    """V (D, C_l), which may contain other linear steps before it."""
+    """V (D, C_l), which may include preceding linear steps."""
     bias: Tensor
     """b (D,)."""
 
     def is_cheaper(self, count: int, heads: int, points: int) -> bool:
-        """Whether ``count`` points N cost less than with a value map, counted in operations on a CPU.
+        """Whether ``count`` points N cost less this way than with a value map, in operations on a CPU.
 
-        A value map costs its product and the writing of D numbers per cell. Without it every head gathers C_l numbers
-        a sample instead of d. On a GPU the map is a matter of microseconds, fewer than the steps that it saves.
+        A value map costs its product and writing D numbers per cell. Without it, every head gathers C_l numbers per
+        sample instead of d. On a GPU a value map takes microseconds, less than the extra steps without it.
         """
         if self.features.is_cuda:
             return False
@@ -62,7 +58,7 @@ class UnprojectedLevel(NamedTuple):
 
 
 Level: TypeAlias = Tensor | UnprojectedLevel
-"""A value map (S, h_l, w_l, M, d), or what it would come from."""
+"""A value map (S, h_l, w_l, M, d), or the level it would be computed from."""
 
 
 def grid_size(level: Level) -> tuple[int, int]:
@@ -80,9 +76,9 @@ def sample_and_weigh(
 ) -> Tensor:
     """Eq. 10's inner sums: bilinear samples of every level, weighted and added up per head.
 
-    rows: L tensors (N,), which of a level's S maps a point samples; reference (N, L, 2) as (x, y) in 0…1 of the image;
-    offsets (N, M, L, P, 2) as (x, y) in cells of the level; weights (N, M, L, P). Returns (N, D).
-    Samples outside of a map are 0, as in Deformable DETR.
+    rows: L tensors (N,), the map of a level's stack that a point samples; reference (N, L, 2) as (x, y) in 0…1 of the
+    image; offsets (N, M, L, P, 2) as (x, y) in cells of the level; weights (N, M, L, P). Returns (N, D). Samples
+    outside of a map are 0, as in Deformable DETR.
     """
     maps = [level for level in levels if isinstance(level, Tensor)]
     if len(maps) == len(levels) == NUM_LEVELS and _suits_kernel(maps, reference, offsets, weights):
@@ -93,7 +89,7 @@ def sample_and_weigh(
 
 
 def _suits_kernel(maps: Sequence[Tensor], *others: Tensor) -> bool:
-    """Whether this is for the Triton kernel: maps of one type below 64 bits on a GPU, no gradient, at least a point."""
+    """Whether to use the Triton kernel: maps of one type below 64 bits on a GPU, no gradients, at least one point."""
     if not maps[0].is_cuda or maps[0].dtype == torch.float64 or not others[0].numel():
         return False
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*maps, *others)):
@@ -103,7 +99,7 @@ def _suits_kernel(maps: Sequence[Tensor], *others: Tensor) -> bool:
 
 @cache
 def gpu_kernel(device: torch.device) -> Kernel | None:
-    """The Triton kernel if it runs on ``device`` and agrees with PyTorch there; tried once, with a line in the log."""
+    """The Triton kernel, if it runs on ``device`` and agrees with PyTorch there; tried once, and logged."""
     log = logging.getLogger(__name__)
     if torch.version.cuda is None or torch.cuda.get_device_capability(device) < KERNEL_CAPABILITY:
         log.info("deformable attention in PyTorch: the Triton kernel needs an NVIDIA GPU of Ampere or later")
@@ -113,7 +109,7 @@ def gpu_kernel(device: torch.device) -> Kernel | None:
 
         example = _example(device)
         found, wanted = kernel(*example), sample_level_by_level(*example)
-    except Exception as error:  # noqa: BLE001 - no Triton, C compiler or matching driver…: the plain path needs none
+    except Exception as error:  # noqa: BLE001 - no Triton, C compiler or matching driver…: PyTorch needs none
         log.info("deformable attention in PyTorch: the Triton kernel does not run here", extra={"reason": repr(error)})
         return None
     if not torch.allclose(found, wanted, atol=1e-4):
@@ -137,7 +133,7 @@ def _example(device: torch.device) -> tuple[list[Tensor], list[Tensor], Tensor, 
 def sample_level_by_level(
     levels: Sequence[Level], rows: Sequence[Tensor], reference: Tensor, offsets: Tensor, weights: Tensor
 ) -> Tensor:
-    """`sample_and_weigh` in PyTorch alone: on every device, with gradients, and for levels without a value map."""
+    """`sample_and_weigh` in plain PyTorch: on every device, with gradients, and for levels without a value map."""
     total: Tensor | None = None
     for index, (level, row) in enumerate(zip(levels, rows, strict=True)):
         height, width = grid_size(level)
@@ -166,13 +162,13 @@ def _sample_level(level: Level, row: Tensor, x: Tensor, y: Tensor, weights: Tens
 
 
 def _corners(table: Tensor, row: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors of the table (S, h, w[, M], ·) that samples touch, counted from its first, and their shares.
+    """Vectors of the table (S, h, w[, M], ·) that samples touch, as indices, and their shares.
 
     x, y, weights (N, M, P). Both results are (N·M, 4·P).
     """
     stack, height, width = table.shape[:3]
     per_cell = table.shape[3] if table.ndim == 5 else 1
-    is_small = stack * height * width * per_cell <= INT32_MAX  # half the bytes, and all that most maps need
+    is_small = stack * height * width * per_cell <= INT32_MAX  # half the bytes, and enough for most maps
     first = row.to(torch.int32 if is_small else torch.int64)[:, None, None] * (height * width * per_cell)
     if per_cell > 1:
         first = first + torch.arange(per_cell, dtype=first.dtype, device=first.device)[:, None]

@@ -1,9 +1,9 @@
-"""Wide layers in horizontal strips, so that what they widen stays in the processor's cache.
+"""Compute wide layers in horizontal strips, so that their wide maps stay in the processor's cache.
 
 The low stages of both backbones expand a high-resolution map four- to sixfold, filter it depthwise and contract it
 again. Whole maps (29 MB for the first expansion of EfficientNet-Lite0 at 480×640) travel to memory and back several
-times; strips of a few rows do not. Rows are computed from the same values in the same order, so this is exact; only the
-rows where strips meet are expanded twice.
+times; strips of a few rows do not. Rows are computed from the same values in the same order, so results are exact; only
+the rows where strips meet are expanded twice.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 STRIP_BYTES = 5 << 19
-"""Widened values per thread held at once: the second-level cache of current processors (1 to 2 MB) and a little more.
-Smaller strips lose to the cost of starting an operation what they gain."""
+"""Expanded values held at once per thread: a little more than the second-level cache of current processors (1 to 2 MB).
+With smaller strips, the cost of starting an operation outweighs the gain."""
 
 
 class Rows(NamedTuple):
@@ -34,7 +34,8 @@ class Rows(NamedTuple):
 
 
 def strips(height: int, count: int, *, kernel: int = 1, stride: int = 1, before: int = 0) -> list[Rows]:
-    """``count`` strips over the ``height // stride`` output rows of a k×k filter with ``before`` rows of padding."""
+    """Split the ``height // stride`` output rows of a k×k filter with ``before`` rows of padding
+    into ``count`` strips."""
     total = height // stride
     rows = []
     for strip in range(count):
@@ -45,14 +46,14 @@ def strips(height: int, count: int, *, kernel: int = 1, stride: int = 1, before:
 
 
 def thread_count() -> int:
-    """Threads of an operation; a function of its own because torch.compile has to take its result as a constant."""
+    """Threads of an operation; separate because torch.compile has to treat the result as a constant."""
     return torch.get_num_threads()
 
 
 def strip_count(x: Tensor, widened: int, rows: int) -> int:
-    """Strips for (B, C, h, w) ``x`` in which one picture is widened to ``widened`` channels, at most one per row.
+    """Number of strips for (B, C, h, w) ``x`` if one picture is expanded to ``widened`` channels, at most one per row.
 
-    1 where strips bring nothing: on a GPU, and where gradients are recorded.
+    1 where strips gain nothing: on a GPU, and where gradients are recorded.
     """
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return 1
@@ -61,7 +62,7 @@ def strip_count(x: Tensor, widened: int, rows: int) -> int:
 
 
 def in_strips(x: Tensor, rows: list[Rows], layers: Callable[[Tensor, Rows], Tensor]) -> Tensor:
-    """Join ``layers`` of the strips of every picture of ``x`` (B, C, h, w): (B, C', h', w')."""
+    """Apply ``layers`` to the strips of every picture of ``x`` (B, C, h, w) and join the results: (B, C', h', w')."""
     pictures = [
         torch.cat([layers(picture[:, :, strip.top : strip.bottom], strip) for strip in rows], dim=2)
         for picture in torch.split(x, 1)

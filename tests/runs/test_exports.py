@@ -1,0 +1,288 @@
+"""Exports of runs: at their end, afterwards, and when they are stopped and go on."""
+
+import json
+import shutil
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+
+import tfcseg
+from tests.exports.test_annotations import read_coco, unzipped
+from tests.helpers.command_line import call
+from tests.helpers.media import folder_of_images, write_video
+from tests.helpers.tiny_model import NAMES, build_tiny_model, moving_images, write_tiny_model
+from tests.runs.test_resume import interrupt
+from tfcseg.errors import DataError, FinishedError, OutputError, TfcsegError, UsageError
+from tfcseg.media import parts as video_parts
+from tfcseg.media.label_video import read_label_video
+from tfcseg.media.masks import read_mask
+from tfcseg.runs.finished_run import export_run
+from tfcseg.runs.result_options import ResultOptions
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+FRAMES = 14
+MODEL = build_tiny_model()
+LASTING = ("coco.json", "cvat.zip", "yolo.zip", "labels.mkv", "areas.csv")
+ALL = "coco,cvat,yolo,video,areas,matte"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("media") / "clip.mp4", moving_images(FRAMES, (48, 64)))
+
+
+@pytest.fixture(scope="module")
+def run_folder(clip, tmp_path_factory):
+    """A finished run with masks and all exports."""
+    out = tmp_path_factory.mktemp("runs") / "out"
+    tfcseg.run(clip, out, MODEL, export=ALL, flow_consistency=False)
+    return out
+
+
+@pytest.fixture
+def out(run_folder, tmp_path):
+    return shutil.copytree(run_folder, tmp_path / "out")
+
+
+def contents(folder, names=LASTING):
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def masks_of(folder):
+    return [read_mask(path) for path in sorted((folder / "masks").iterdir())]
+
+
+def test_a_run_exports_its_masks(run_folder):
+    masks = masks_of(run_folder)
+    assert np.array_equal(list(read_label_video(run_folder / "labels.mkv")), masks)
+    report = json.loads((run_folder / "report.json").read_text())
+    written = {path.name for path in run_folder.iterdir()}
+    assert set(report["outputs"].values()) == written - {".tfcseg"}
+    seen = sorted({NAMES[label] for mask in masks for label in np.unique(mask)})
+    assert {name for name in written if name.startswith("matte_")} == {
+        f"matte_{name}.{kind}" for name in seen for kind in ("mp4", "webm")
+    }
+    assert any(note.startswith("yolo.zip: polygons cannot have holes") for note in report["warnings"])
+    assert json.loads((run_folder / "coco.json").read_text())["categories"][4]["name"] == NAMES[4]
+
+
+def test_exporting_afterwards_gives_the_same_files(out, run_folder):
+    for name in LASTING:
+        (out / name).unlink()
+    before = (out / "report.json").read_bytes()
+    export_run(out, ResultOptions(export=["coco", "cvat", "yolo", "video", "areas"]))
+    assert contents(out) == contents(run_folder)
+    assert (out / "report.json").read_bytes() == before
+    assert not (out / ".tfcseg").exists()
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_run_that_was_stopped_exports_the_same(clip, run_folder, tmp_path, monkeypatch, masks):
+    monkeypatch.setattr(video_parts, "PART_FRAMES", 4)
+    options = {"export": "coco,cvat,yolo,video,areas", "masks": masks, "flow_consistency": False, "html": False}
+    interrupt(clip, tmp_path / "out", at=9, **options)
+    assert not any((tmp_path / "out" / name).exists() for name in LASTING)
+    tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, **options)
+    assert contents(tmp_path / "out") == contents(run_folder)
+    assert (tmp_path / "out" / "masks").exists() == masks
+    assert not (tmp_path / "out" / ".tfcseg").exists()
+
+
+def test_labels_that_were_kept_for_exports_are_made_again_if_they_are_lost(clip, run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_parts, "PART_FRAMES", 4)
+    options = {"export": "video", "masks": False, "flow_consistency": False, "html": False, "overlay": False}
+    interrupt(clip, tmp_path / "out", at=9, **options)
+    (tmp_path / "out" / ".tfcseg" / "labels" / "00000001.png").unlink()
+    tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, **options)
+    assert contents(tmp_path / "out", ["labels.mkv"]) == contents(run_folder, ["labels.mkv"])
+
+
+def test_an_export_that_fails_leaves_a_run_that_goes_on(clip, run_folder, tmp_path, monkeypatch):
+    """Without masks, too: the labels are still there."""
+    options = {"export": "video", "masks": False, "flow_consistency": False, "html": False}
+    with monkeypatch.context() as patch:
+        patch.setattr("tfcseg.exports.export.sync", lambda path: (_ for _ in ()).throw(OSError(28, "disk full")))
+        with pytest.raises(OutputError, match=r"disk full; resume=True .* 14 saved frames"):
+            tfcseg.run(clip, tmp_path / "out", MODEL, **options)
+    assert not (tmp_path / "out" / "labels.mkv").exists()
+    assert not (tmp_path / "out" / "report.json").exists()
+    tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, **options)
+    assert contents(tmp_path / "out", ["labels.mkv"]) == contents(run_folder, ["labels.mkv"])
+    with pytest.raises(FinishedError):
+        tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, **options)
+    with pytest.raises(OutputError, match="export was video and is now video, areas"):
+        tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, **{**options, "export": "areas,video"})
+    (tmp_path / "out" / "labels.mkv").unlink()
+    with pytest.raises(OutputError, match=r"labels\.mkv is missing"):
+        tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, **options)
+
+
+def test_overwriting_removes_exports_but_not_what_others_call_so(clip, out):
+    tfcseg.run(clip, out, MODEL, overwrite=True, flow_consistency=False, html=False)
+    assert {path.name for path in out.iterdir()} == {
+        *("overlay.mp4", "masks", "classes.json", "frames.csv", "report.json")
+    }
+    (out / "coco.json").write_text('{"info": {"description": "COCO 2017"}}')
+    with pytest.raises(OutputError, match=r"coco\.json' was not written by tfcseg and is kept"):
+        tfcseg.run(clip, out, MODEL, overwrite=True)
+
+
+def test_frames_with_files_of_their_own_are_called_like_them(tmp_path):
+    names = [f"img{number}.jpg" for number in range(8, 12)]  # in natural order: 8, 9, 10, 11
+    folder_of_images(tmp_path / "in", moving_images(4, (32, 48)), names)
+    options = {"flow_consistency": False, "html": False, "overlay": False}
+    tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export="coco,cvat,yolo", mask_names="source", **options)
+    images = json.loads((tmp_path / "out" / "coco.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == names
+    first = contents(tmp_path / "out", LASTING[:3])
+    export_run(tmp_path / "out", ResultOptions(export="coco,cvat,yolo"), overwrite=True)
+    assert contents(tmp_path / "out", LASTING[:3]) == first
+    assert "SegmentationClass/img10.png" in unzipped(tmp_path / "out" / "cvat.zip")
+
+
+def test_chosen_classes_and_colours_hold_everywhere(clip, tmp_path):
+    (tmp_path / "mine.json").write_text('{"person": "#010203", "road": "#fefdfc"}')
+    out, wanted = tmp_path / "out", {"export": "coco,areas,cvat,matte", "flow_consistency": False}
+    wanted |= {"palette": tmp_path / "mine.json", "exclude": ["sky", "Tree"]}
+    report = tfcseg.run(clip, out, MODEL, **wanted)
+    coco, maps = read_coco_of(out)
+    assert set(coco) == {"road", "person", "car"}
+    assert coco["person"] == [1, 2, 3]
+    for labels, mask in zip(maps, masks_of(out), strict=True):
+        assert np.array_equal(labels, np.where(np.isin(mask, (1, 3, 4)), mask, 255))
+    assert (out / "areas.csv").read_text().splitlines()[0] == "second,frames,road,person,car"
+    assert b"road:254,253,252::" in unzipped(out / "cvat.zip")["labelmap.txt"]
+    colours = {entry["name"]: entry["colour"] for entry in json.loads((out / "classes.json").read_text())}
+    assert colours["person"] == [1, 2, 3]
+    assert not any(name.startswith(("matte_sky", "matte_tree")) for name in report.outputs)
+    assert "#010203" in (out / "report.html").read_text()
+    shown = cv2.imread(str(out / "masks" / "00000000.png"), cv2.IMREAD_COLOR)[..., ::-1]
+    mask = read_mask(out / "masks" / "00000000.png")
+    assert (shown[mask == 1] == [254, 253, 252]).all()
+    with pytest.raises(FinishedError):
+        tfcseg.run(clip, out, MODEL, resume=True, **wanted)
+    (tmp_path / "mine.json").write_text('{"person": "#010204"}')
+    with pytest.raises(OutputError, match=r"palette was [0-9a-f]{8}… and is now [0-9a-f]{8}…;"):
+        tfcseg.run(clip, out, MODEL, resume=True, **wanted)
+
+
+def read_coco_of(folder):
+    coco, maps = read_coco(folder / "coco.json", NAMES)
+    return {category["name"]: category["color"] for category in coco.dataset["categories"]}, maps
+
+
+def test_classes_and_exclude_are_one_rule():
+    labels = MODEL.labels
+    assert ResultOptions(classes="person,car", exclude="car").visible(labels).tolist() == [*[False] * 3, True, False]
+    assert ResultOptions(exclude="car").visible(labels).tolist() == [*[True] * 4, False]
+    assert ResultOptions().visible(labels) is None
+    with pytest.raises(UsageError, match="all classes are excluded"):
+        ResultOptions(classes="car", exclude="car").visible(labels)
+    with pytest.raises(UsageError, match="no class 'cat'"):
+        ResultOptions(exclude="cat").visible(labels)
+
+
+# --- the commands --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+def test_the_command_exports_a_run_and_says_what(out):
+    for path in out.glob("matte_*"):
+        path.unlink()
+    done = call("export", out, "--to", "areas,matte", "--classes", "road", "--overwrite")
+    assert (done.returncode, done.stderr) == (0, "")
+    names = ["areas.csv", "matte_road.mp4", "matte_road.webm"]
+    assert done.stdout.splitlines() == [str(out / name) for name in names]
+    assert Counter(path.name for path in out.glob("matte_*")) == Counter(names[1:])
+    assert (out / "areas.csv").read_text().splitlines()[0] == "second,frames,road"
+
+
+def test_mattes_of_earlier_classes_go_when_others_take_their_place(out):
+    assert len(list(out.glob("matte_*"))) > 2
+    assert call("export", out, "--to", "matte", "--classes", "road", "--overwrite").returncode == 0
+    assert {path.name for path in out.glob("matte_*")} == {"matte_road.mp4", "matte_road.webm"}
+
+
+def test_what_is_there_is_not_replaced_unasked(out):
+    done = call("export", out, "--to", "coco,video")
+    assert done.returncode == 1
+    assert "already holds results (coco.json and 1 more); use --overwrite" in done.error
+
+
+def test_mattes_find_the_source_or_say_what_is_missing(clip, out, tmp_path):
+    report = json.loads((out / "report.json").read_text())
+    report["input"]["path"] = "gone.mp4"
+    (out / "report.json").write_text(json.dumps(report))
+    matte = ("--to", "matte", "--classes", "road", "--overwrite")
+    done = call("export", out, *matte)
+    assert done.returncode == 1
+    assert "'gone.mp4' is not there, and mattes need the source's pixels; give it with --source" in done.error
+    assert call("export", out, *matte, "--source", clip).returncode == 0
+    shutil.copy(clip, out / "source.mp4")  # what --copy-source writes
+    assert call("export", out, *matte).returncode == 0
+
+
+def test_a_run_without_a_report_needs_a_frame_rate(out):
+    wanted = (out / "areas.csv").read_bytes()
+    (out / "report.json").unlink()
+    done = call("export", out, "--to", "areas", "--overwrite")
+    assert done.returncode == 2
+    assert "no report.json that says its frame rate; give it with --fps" in done.error
+    assert call("export", out, "--to", "areas", "--overwrite", "--fps", 25).returncode == 0
+    assert (out / "areas.csv").read_bytes() == wanted
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda out: (out / "masks" / "00000003.png").unlink(), "holds 13 masks, of 14 frames"),
+        (lambda out: shutil.rmtree(out / "masks"), "holds 0 masks, of 14 frames"),
+        (lambda out: (out / "classes.json").unlink(), "it names the classes of masks"),
+        (lambda out: (out / "classes.json").write_text('[{"index": 0}]'), "is no list of classes as a run writes it"),
+        (lambda out: (out / "classes.json").write_text("{"), "is no list of classes as a run writes it"),
+        (lambda out: (out / "report.json").write_text("[]"), "not an object"),
+        (lambda out: (out / "report.json").write_text("{}"), "says nothing of the run's input"),
+        (shutil.rmtree, "no such folder"),
+    ],
+)
+def test_a_folder_that_is_no_finished_run_is_one_line(out, spoil, words):
+    before = {path.name for path in out.iterdir()}
+    spoil(out)
+    with pytest.raises(DataError, match=words) as caught:
+        export_run(out, ResultOptions(export="areas"), overwrite=True)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not out.exists() or {path.name for path in out.iterdir()} <= before
+
+
+def test_an_unfinished_run_is_finished_first(clip, tmp_path):
+    interrupt(clip, tmp_path / "out", at=9, safe=0)
+    with pytest.raises(DataError, match="holds an unfinished run"):
+        export_run(tmp_path / "out", ResultOptions(export="areas"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--export", "coc"], "no format 'coc'; did you mean coco?"),
+        (["--exclude", "cat"], "no class 'cat'"),
+        (["--palette", "none.json"], "none.json: no such file"),
+    ],
+)
+def test_senseless_options_are_refused_before_any_work(clip, weights, tmp_path, options, words):
+    done = call("run", clip, "-m", weights, "-o", tmp_path / "out", *options)
+    assert done.returncode == 2
+    assert words in done.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_package_that_is_missing_is_named(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfcseg.exports.export.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TfcsegError, match=r"pip install 'tfcseg\[coco\]'"):
+        tfcseg.run(clip, tmp_path / "out", MODEL, export="coco")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,220 @@
+"""``tfcseg steady`` as a user calls it: masks in, masks of the same form out, and what stands in the way."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+import tfcseg
+from tests.helpers.command_line import call
+from tests.helpers.media import LOSSLESS, write_video
+from tests.helpers.tiny_model import write_tiny_model
+from tfcseg.media.mask_form import MaskForm, read_values, write_values
+
+SIZE = (64, 96)
+FRAMES = 12
+PALETTE = bytes(range(240)) + bytes(528)
+FORM = MaskForm("P", 8, PALETTE)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+def picture(shift=0, seed=0):
+    """(H, W, 3) smooth noise, moved to the right."""
+    small = np.random.default_rng(seed).integers(0, 256, (12, 24, 3), np.uint8)
+    wide = cv2.resize(small, (2 * SIZE[1], SIZE[0]), interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(wide[:, SIZE[1] // 2 - shift : SIZE[1] // 2 - shift + SIZE[1]])
+
+
+def clip(path, shifts=(0,) * FRAMES, seeds=None):
+    images = [picture(shift, seed) for shift, seed in zip(shifts, seeds or [0] * len(shifts), strict=True)]
+    write_video(path, images, video=LOSSLESS)
+    return path
+
+
+def square(value=7, left=30, dtype=np.uint8):
+    mask = np.full(SIZE, 2, dtype)
+    mask[20:44, left : left + 30] = value
+    return mask
+
+
+def write_masks(folder, masks, form=FORM, names="m_{:03d}.png"):
+    folder.mkdir()
+    for index, mask in enumerate(masks):
+        if mask is not None:
+            write_values(folder / names.format(index), mask, form)
+    return folder
+
+
+def steadied(folder, names="m_{:03d}.png", count=FRAMES):
+    return [read_values(folder / "masks" / names.format(index))[0] for index in range(count)]
+
+
+def run(video, masks, out, model, *more):
+    plain = ("--no-overlay", "--no-flow-consistency", "--no-html")
+    return call("steady", video, "--masks", masks, "-o", out, "-m", model, "-q", *plain, *more)
+
+
+def flickering(value=9, **options):
+    masks = [square(**options) for _ in range(FRAMES)]
+    masks[5] = square(value, **options)
+    return masks
+
+
+def test_flicker_goes_and_the_form_stays(tmp_path, model):
+    given = write_masks(tmp_path / "given", flickering())
+    video = clip(tmp_path / "a.mkv")
+    assert run(video, given, tmp_path / "out", model).returncode == 0
+    for index, mask in enumerate(steadied(tmp_path / "out")):
+        assert np.array_equal(mask, square()), index
+    assert read_values(tmp_path / "out" / "masks" / "m_005.png")[1] == FORM
+    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert report["options"]["mode"] == "steady"
+    assert report["steady"]["given"] == FRAMES
+    assert report["stability"]["label_change"] == 0 < report["steady"]["label_change"]
+    rows = list(csv.DictReader((tmp_path / "out" / "frames.csv").read_text().splitlines()))
+    assert float(rows[5]["label_change_before"]) > 0 == float(rows[5]["label_change"])
+
+
+def test_instances_of_16_bits(tmp_path, model):
+    masks = flickering(60000, dtype=np.uint16)
+    given = write_masks(tmp_path / "given", masks, MaskForm("I;16", 16))
+    assert run(clip(tmp_path / "a.mkv"), given, tmp_path / "out", model).returncode == 0
+    mask, form = read_values(tmp_path / "out" / "masks" / "m_005.png")
+    assert form == MaskForm("I;16", 16)
+    assert np.array_equal(mask, masks[0])
+
+
+def test_masks_of_0_and_255_have_no_void(tmp_path, model):
+    masks = [np.where(mask == 2, np.uint8(0), np.uint8(255)) for mask in flickering(2)]
+    given = write_masks(tmp_path / "given", masks, MaskForm("L", 8))
+    assert run(clip(tmp_path / "a.mkv"), given, tmp_path / "out", model).returncode == 0
+    assert np.array_equal(steadied(tmp_path / "out")[5], masks[0])
+
+
+def test_void_stays_void_and_spreads_nowhere(tmp_path, model):
+    masks = flickering()
+    for mask in masks:
+        mask[:8] = 255
+    masks[3][8:16] = 255
+    assert (
+        run(clip(tmp_path / "a.mkv"), write_masks(tmp_path / "given", masks), tmp_path / "out", model).returncode == 0
+    )
+    for before, after in zip(masks, steadied(tmp_path / "out"), strict=True):
+        assert np.array_equal(before == 255, after == 255)
+
+
+def test_motion_is_followed(tmp_path, model):
+    shifts = tuple(range(0, 2 * FRAMES, 2))
+    masks = [square(left=20 + shift) for shift in shifts]
+    masks[6] = square(9, left=20 + shifts[6])
+    given = write_masks(tmp_path / "given", masks)
+    assert run(clip(tmp_path / "a.mkv", shifts), given, tmp_path / "out", model).returncode == 0
+    wrong = np.mean(steadied(tmp_path / "out")[6] != square(left=20 + shifts[6]))
+    assert wrong < 0.03 < np.mean(masks[6] == 9)
+
+
+@pytest.mark.parametrize("seeds", [range(FRAMES), [0] * 6 + [1] * 6], ids=["shuffled", "cut"])
+def test_nothing_crosses_to_another_scene(tmp_path, model, seeds):
+    masks = [square(index if len(set(seeds)) > 2 else 7 + (index >= 6)) for index in range(FRAMES)]
+    given = write_masks(tmp_path / "given", masks)
+    assert run(clip(tmp_path / "a.mkv", seeds=list(seeds)), given, tmp_path / "out", model).returncode == 0
+    assert all(map(np.array_equal, steadied(tmp_path / "out"), masks))
+
+
+def test_holes_are_filled(tmp_path, model):
+    masks = [square() if index % 3 == 0 else None for index in range(FRAMES)]
+    given = write_masks(tmp_path / "given", masks)
+    done = run(clip(tmp_path / "a.mkv"), given, tmp_path / "out", model)
+    assert done.returncode == 0
+    assert "8 of 12 frames have no mask" in done.stderr
+    assert all(np.array_equal(mask, square()) for mask in steadied(tmp_path / "out"))
+
+
+def test_sure_masks_outweigh_unsure_ones(tmp_path, model):
+    masks = [square(7 if index % 2 else 9) for index in range(FRAMES)]
+    given = write_masks(tmp_path / "given", masks)
+    for index in range(FRAMES):
+        probabilities = np.full((3, 16, 24), 0.05, np.float32)
+        probabilities[index % 2] = 0.9 if index % 2 else 0.1
+        np.save(given / f"m_{index:03d}.npy", probabilities)
+    done = run(clip(tmp_path / "a.mkv"), given, tmp_path / "out", model, "--probabilities", given)
+    assert done.returncode == 0, done.stderr
+    assert all(np.array_equal(mask, square(7)) for mask in steadied(tmp_path / "out")[2:-2])
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, model, monkeypatch):
+    count = 45
+    monkeypatch.setattr("tfcseg.runs.steady_options.fingerprint", lambda path: "the same")
+    rng = np.random.default_rng(1)
+    masks = [square(int(rng.choice([7, 7, 9]))) for _ in range(count)]
+    given, video = write_masks(tmp_path / "given", masks), clip(tmp_path / "a.mkv", (0,) * count)
+    more = ("--overlay", "--html")
+    assert run(video, given, tmp_path / "whole", model, *more).returncode == 0
+    broken = given / "m_040.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:60])
+    assert "is damaged" in run(video, given, tmp_path / "out", model, *more).error
+    broken.write_bytes(content)
+    done = run(video, given, tmp_path / "out", model, *more, "--resume")
+    assert done.returncode == 0, done.stderr
+    for name in ("masks/m_030.png", "masks/m_044.png", "overlay.mp4"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_results_are_not_replaced_unasked(tmp_path, model):
+    given, video = write_masks(tmp_path / "given", flickering()), clip(tmp_path / "a.mkv")
+    assert run(video, given, tmp_path / "out", model).returncode == 0
+    assert "already holds results" in run(video, given, tmp_path / "out", model).error
+    assert run(video, given, tmp_path / "out", model, "--overwrite").returncode == 0
+    assert "is the input" in run(video, tmp_path / "out" / "masks", tmp_path / "out", model, "--overwrite").error
+
+
+def test_masks_of_another_video_are_told(tmp_path, model):
+    masks = np.random.default_rng(3).permuted(np.indices(SIZE)[1] // 12 % 2, axis=1).astype(np.uint8)
+    given = write_masks(tmp_path / "given", [masks] * FRAMES)
+    done = run(clip(tmp_path / "a.mkv"), given, tmp_path / "out", model)
+    assert "are they of another video?" in done.stderr
+
+
+def test_what_cannot_be_used(tmp_path, model):
+    video, out = clip(tmp_path / "a.mkv"), tmp_path / "out"
+
+    def refused(masks, *more):
+        done = run(video, masks, out, model, *more)
+        assert not out.exists()
+        return done.error
+
+    assert "no masks are given" in call("steady", video, "-o", out).error
+    assert "no such folder" in refused(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    assert "no PNG files" in refused(tmp_path / "empty")
+    many = write_masks(tmp_path / "many", [square()] * 13)
+    assert "13 masks do not fit the 12 frames" in refused(many)
+    small = write_masks(tmp_path / "small", [square()[:32]] * FRAMES)
+    assert "is 96x32, but frames" in refused(small)
+    colour = tmp_path / "colour"
+    colour.mkdir()
+    for index in range(FRAMES):
+        PIL.Image.fromarray(picture()).save(colour / f"{index}.png")
+    assert "is a colour picture" in refused(colour)
+    few = write_masks(tmp_path / "few", [square()] * FRAMES)
+    (tmp_path / "names.json").write_text('[{"index": 2, "name": "sky"}]')
+    assert "has the value 7, which is none of the 1 classes" in refused(few, "--classes-json", tmp_path / "names.json")
+    (tmp_path / "names.json").write_text("[3]")
+    assert "is no list of classes" in refused(few, "--classes-json", tmp_path / "names.json")
+    assert "no such file; --probabilities" in refused(few, "--probabilities", few)
+
+
+def test_from_python(tmp_path, model):
+    given, video = write_masks(tmp_path / "given", flickering()), clip(tmp_path / "a.mkv")
+    report = tfcseg.steady(video, given, tmp_path / "out", model, overlay=False, html=False, flow_consistency=False)
+    assert report.stability.label_change == 0 < report.steady.label_change
+    with pytest.raises(tfcseg.OutputError, match="use overwrite=True"):
+        tfcseg.steady(video, given, tmp_path / "out", model)

@@ -1,0 +1,22 @@
+"""Labels of a video as files of other programs: annotation tools, training, compositing, spreadsheets."""
+
+from __future__ import annotations
+
+import re
+
+FILE_NAMES = {
+    "coco": "coco.json",
+    "cvat": "cvat.zip",
+    "yolo": "yolo.zip",
+    "video": "labels.mkv",
+    "areas": "areas.csv",
+}
+"""What each format writes, but ``matte``, which writes files of its own for every class."""
+
+FORMATS = ("coco", "cvat", "yolo", "video", "matte", "areas")
+
+MATTE_NAME = re.compile(r"(?s)matte_.+\.(mp4|webm)")
+"""Names of the files of ``matte``."""
+
+COCO_MARK = b'"labels by tfcseg"'
+"""Near the beginning of our coco.json; others write files of that name, too."""

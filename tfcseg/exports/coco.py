@@ -1,0 +1,74 @@
+"""COCO annotations: one run-length mask per class and frame, as data sets of stuff have them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfcseg.exports import COCO_MARK
+from tfcseg.exports.labelled_video import LabelledVideo, classes_in
+from tfcseg.media.masks import Labels
+
+
+@contextmanager
+def write_coco(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[Callable[[int, Labels], None]]:
+    """Write ``path`` while the block gives it each frame; ids of categories and images are indices + 1.
+
+    Annotations come one by one, so that memory does not grow with the video.
+    """
+    with path.open("w", encoding="utf-8") as file:
+        file.write(f'{{"info": {{"description": {COCO_MARK.decode()}}},\n"categories": [\n')
+        file.write(",\n".join(json.dumps(_category(video, index)) for index in video.shown_indices))
+        file.write('],\n"images": [\n')
+        for index in range(len(video.masks)):
+            file.write(f"{_comma(index)}{json.dumps(_image(video, index))}")
+        file.write('],\n"annotations": [\n')
+        written = 0
+
+        def add(index: int, labels: Labels) -> None:
+            nonlocal written
+            for annotation in _annotations(index, video.only_shown(labels)):
+                file.write(f"{_comma(written)}{json.dumps({'id': written + 1, **annotation})}")
+                written += 1
+
+        yield add
+        file.write("]}\n")
+
+
+def _comma(count: int) -> str:
+    return ",\n" if count else ""
+
+
+def _category(video: LabelledVideo, index: int) -> dict[str, Any]:
+    name, colour = video.labels.names[index], video.labels.palette[index]
+    return {"id": index + 1, "name": name, "supercategory": "stuff", "isthing": 0, "color": colour}
+
+
+def _image(video: LabelledVideo, index: int) -> dict[str, Any]:
+    height, width = video.size
+    return {"id": index + 1, "file_name": video.name(index), "width": width, "height": height}
+
+
+def _annotations(index: int, labels: Labels) -> Iterator[dict[str, Any]]:
+    """One for each class of (H, W) ``labels``."""
+    from pycocotools import mask as run_lengths
+
+    found = classes_in(labels)
+    if not found:
+        return
+    masks = np.asfortranarray(np.stack([labels == label for label in found], axis=-1).astype(np.uint8))
+    coded = run_lengths.encode(masks)
+    for label, rle, area, box in zip(found, coded, run_lengths.area(coded), run_lengths.toBbox(coded), strict=True):
+        yield {
+            "image_id": index + 1,
+            "category_id": label + 1,
+            "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+            "area": int(area),
+            "bbox": box.tolist(),
+            "iscrowd": 0,
+        }

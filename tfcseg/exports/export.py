@@ -1,0 +1,133 @@
+"""Write labels that are on disk in the formats of other programs, each file complete or not at all."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import OutputError, TfcsegError
+from tfcseg.exports import FILE_NAMES
+from tfcseg.exports.areas import write_areas
+from tfcseg.exports.coco import write_coco
+from tfcseg.exports.cvat import write_cvat
+from tfcseg.exports.labelled_video import LabelledVideo, pixels_of
+from tfcseg.exports.mattes import write_mattes
+from tfcseg.exports.yolo import write_yolo
+from tfcseg.files import sync
+from tfcseg.media.frame_encoder import LOSSLESS_GRAY, FrameEncoder
+from tfcseg.media.masks import Labels
+
+logger = logging.getLogger(__name__)
+
+_AddFrame: TypeAlias = Callable[[int, Labels], None]
+_Writer: TypeAlias = Callable[[Path, LabelledVideo, Callable[[str], None]], AbstractContextManager[_AddFrame]]
+
+OnFrame: TypeAlias = Callable[[str, int, int], None]
+"""Told of a stage how many frames are done, of how many."""
+
+
+def say_nothing(stage: str, done: int, total: int) -> None:
+    """Nobody is told."""
+
+
+@dataclass(slots=True)
+class Exported:
+    """What was written."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    """Name of each file by what it is."""
+    notes: list[str] = field(default_factory=list)
+    """What formats cannot say of the labels, in words."""
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """TfcsegError if a format needs a package that is not installed."""
+    if "coco" in formats and importlib.util.find_spec("pycocotools") is None:
+        raise TfcsegError("coco.json needs the package pycocotools; run: pip install 'tfcseg[coco]'")
+
+
+def export(
+    video: LabelledVideo, formats: Sequence[str], folder: Path, scratch: Path, on_frame: OnFrame = say_nothing
+) -> Exported:
+    """Write ``formats`` of ``video`` to ``folder``; nothing gets its name before all of them are complete.
+
+    ``scratch`` is a folder on the same disk that may be made and removed. DataError for masks that cannot be read,
+    InputError for a source that cannot, OutputError if a file cannot be written.
+    """
+    exported = Exported()
+    try:
+        with _scratch(scratch):
+            seen = _write_frame_by_frame(video, formats, scratch, exported, on_frame)
+            if "matte" in formats:
+                classes = [index for index in video.shown_indices if seen[index]]
+                for name in write_mattes(video, classes, scratch, folder, partial(on_frame, "mattes")):
+                    stem, _, kind = name.rpartition(".")
+                    exported.files[stem if kind == "mp4" else f"{stem}_alpha"] = name
+            for name in exported.files.values():
+                sync(scratch / name)
+                (scratch / name).replace(folder / name)
+            sync(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write exports to {str(folder)!r}: {error.strerror or error}") from error
+    for note in exported.notes:
+        logger.info("%s", note)
+    logger.info("exported %s", ", ".join(exported.files.values()), extra={"output": folder})
+    return exported
+
+
+def _write_frame_by_frame(
+    video: LabelledVideo, formats: Sequence[str], scratch: Path, exported: Exported, on_frame: OnFrame
+) -> NDArray[np.int64]:
+    """Write all but mattes; returns (256,) in how many pixels of the video each label was."""
+    seen = np.zeros(256, np.int64)
+    with ExitStack() as stack:
+        adders: list[_AddFrame] = []
+        for name in formats:
+            if name in _WRITERS:
+                writer = _WRITERS[name](scratch / FILE_NAMES[name], video, exported.notes.append)
+                adders.append(stack.enter_context(writer))
+                exported.files[name] = FILE_NAMES[name]
+        for index, labels in enumerate(video.label_maps()):
+            seen += pixels_of(labels)
+            for add in adders:
+                add(index, labels)
+            on_frame("labels", index + 1, len(video.masks))
+    return seen
+
+
+@contextmanager
+def _write_labels(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[_AddFrame]:
+    """All classes, as in the masks, whichever are exported elsewhere."""
+    with FrameEncoder(path, LOSSLESS_GRAY, **video.encoding) as encoder:
+        yield lambda index, labels: encoder.write(labels)
+
+
+_WRITERS: Mapping[str, _Writer] = {
+    "coco": write_coco,
+    "cvat": write_cvat,
+    "yolo": write_yolo,
+    "video": _write_labels,
+    "areas": write_areas,
+}
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    """An empty folder, and none afterwards."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,88 @@
+"""A video whose label maps are on disk: what all exports read.
+
+Letters: H, W image height and width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import DataError
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.media.frames import Image
+from tfcseg.media.masks import Labels, read_mask
+from tfcseg.media.prefetch import most_waiting, prefetch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelledVideo:
+    """Label maps of all frames of a video, and what is to be exported of them."""
+
+    masks: Sequence[Path]
+    """PNG of each frame."""
+    size: tuple[int, int]
+    """(height, width)."""
+    frame_rate: Fraction
+    pixel_aspect: Fraction = Fraction(1)
+    names: Sequence[str] = ()
+    """Files of the frames, if each has its own."""
+    labels: LabelSet
+    shown: NDArray[np.bool_]
+    """(K,) which classes are exported."""
+    open_images: Callable[[], AbstractContextManager[Iterator[Image]]]
+    """Opens the frames themselves, (H, W, 3) RGB, from the first one."""
+
+    @property
+    def shown_indices(self) -> list[int]:
+        """Classes that are exported."""
+        return np.flatnonzero(self.shown).tolist()
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """What writers of videos are told."""
+        return {"size": self.size, "frame_rate": self.frame_rate, "pixel_aspect": self.pixel_aspect}
+
+    def name(self, index: int) -> str:
+        """File of a frame, as datasets call it: its own, or a number."""
+        return self.names[index] if self.names else f"{index:08d}.jpg"
+
+    def label_maps(self) -> Iterator[Labels]:
+        """(H, W) of each frame, some read ahead; DataError for a missing, damaged or foreign one."""
+        with closing(prefetch(map(self._read, self.masks), most_waiting(*self.size))) as maps:  # type: ignore[type-var]
+            yield from maps
+
+    def only_shown(self, labels: Labels) -> Labels:
+        """``labels`` with NO_CLASS in place of classes that are not exported."""
+        table = np.full(256, NO_CLASS, np.uint8)
+        table[self.shown_indices] = self.shown_indices
+        return np.asarray(cv2.LUT(labels, table), dtype=np.uint8)
+
+    def _read(self, path: Path) -> Labels:
+        labels = read_mask(path)
+        if labels.shape != self.size:
+            height, width = labels.shape
+            raise DataError(f"mask {str(path)!r} is {width}×{height}, the video is {self.size[1]}×{self.size[0]}")
+        unknown = pixels_of(labels)[len(self.labels) : NO_CLASS]
+        if unknown.any():
+            value = len(self.labels) + int(unknown.argmax())
+            raise DataError(f"mask {str(path)!r} has the value {value}, which is none of {len(self.labels)} classes")
+        return labels
+
+
+def pixels_of(labels: Labels) -> NDArray[np.int64]:
+    """(256,) how many pixels have each value."""
+    return cv2.calcHist([labels], [0], None, [256], [0.0, 256.0]).ravel().astype(np.int64)
+
+
+def classes_in(labels: Labels) -> list[int]:
+    """Classes that a map has, in order."""
+    return np.flatnonzero(pixels_of(labels)[:NO_CLASS]).tolist()

@@ -1,0 +1,129 @@
+"""Frames with masks of another program, made steady: what writing, rendering and measuring get.
+
+Letters: H W image, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import DataError
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.segmented import SegmentedFrame, SteadiedMask
+from tfcseg.inference.steadying import Steadied, look, steady
+from tfcseg.inference.ties import Linker
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.media.frames import Frame, Image
+from tfcseg.media.mask_folder import MaskFolder
+from tfcseg.media.mask_form import Mask
+from tfcseg.media.prefetch import prefetch
+
+_LOOKED_AHEAD = 2
+
+
+def steadied_frames(
+    frames: Iterator[Frame],
+    masks: MaskFolder,
+    network: IntervalNetwork,
+    *,
+    probabilities: Path | None = None,
+    first: int = 0,
+) -> Iterator[SegmentedFrame]:
+    """``frames`` from index ``first`` on with their steadied masks; they begin early enough for `steady`.
+
+    A thread looks at frames ahead of the votes. DataError for masks that cannot be used.
+    """
+
+    def read(index: int) -> tuple[Mask | None, NDArray[np.float32] | None]:
+        found = masks.read(index)
+        if found is None:
+            return None, None
+        sure = None if probabilities is None else read_sureness(probabilities / masks.name(index), found[0].shape)
+        return found[0], sure
+
+    labels = shown_classes(masks)
+    looked = prefetch(look(frames, read, Linker(network), masks.void), _LOOKED_AHEAD)
+    with closing(looked):  # type: ignore[type-var]  # a generator
+        for steadied in steady(looked, first):
+            yield _segmented(steadied, masks, labels)
+
+
+def shown_classes(masks: MaskFolder) -> LabelSet:
+    """Names and colours that labels are drawn with: those of the masks as far as they have any."""
+    palette = list(distinct_palette(NO_CLASS))
+    if masks.form.palette is not None:
+        colours = np.frombuffer(masks.form.palette, np.uint8)
+        for value, colour in enumerate(colours[: len(colours) // 3 * 3].reshape(-1, 3)[:NO_CLASS].tolist()):
+            palette[value] = (colour[0], colour[1], colour[2])
+    for value, given in masks.classes.colours.items():
+        if value < NO_CLASS:
+            palette[value] = given
+    used: dict[str, int] = {}
+    names = []
+    for value in range(NO_CLASS):
+        name = masks.classes.names.get(value, f"{value}")
+        names.append(f"{name} ({value})" if name in used else name)
+        used[name] = value
+    return LabelSet("masks", tuple(names), tuple(palette))
+
+
+def shown_labels(masks: MaskFolder, index: int, image: Image) -> NDArray[np.uint8]:
+    """(H, W) labels of a frame's mask as it was given; all 255 if there is none."""
+    found = masks.read(index)
+    return np.full(image.shape[:2], NO_CLASS, np.uint8) if found is None else masks.shown(found[0])
+
+
+def read_sureness(path: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
+    """(H, W) by how much the first class is more probable than the second, from a .npy or .npz beside ``path``'s name.
+
+    The file holds probabilities (K, h, w) or (h, w, K) of any number type, at any size. DataError if it does not.
+    """
+    files = [path.with_suffix(suffix) for suffix in (".npy", ".npz")]
+    file = next((each for each in files if each.is_file()), None)
+    if file is None:
+        raise DataError(f"{files[0]}: no such file; --probabilities needs a .npy or .npz for each mask")
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        values = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
+    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
+        raise DataError(f"{file}: cannot be read as an array of probabilities ({error})") from None
+    if values.ndim != 3 or not np.issubdtype(values.dtype, np.number) or min(values.shape) < 2:
+        raise DataError(f"{file}: is {values.dtype} {values.shape}; probabilities are (K, H, W) or (H, W, K)")
+    # The classes are along the axis without which the array has the mask's shape.
+    shapes = values.shape[1:], values.shape[:2]
+    first, last = (abs(np.log(height * size[1] / (width * size[0]))) for height, width in shapes)
+    probabilities = values if first <= last else np.moveaxis(values, -1, 0)
+    best = np.partition(probabilities.astype(np.float32), -2, axis=0)[-2:]
+    total = probabilities.sum(axis=0, dtype=np.float32)
+    sure = (best[1] - best[0]) / np.maximum(total, 1e-6)
+    if not np.isfinite(sure).all():
+        raise DataError(f"{file}: holds numbers that are no probabilities")
+    return np.asarray(cv2.resize(sure.clip(0, 1), (size[1], size[0])), np.float32)
+
+
+def _segmented(steadied: Steadied, masks: MaskFolder, labels: LabelSet) -> SegmentedFrame:
+    frame, given, mask = steadied.frame, steadied.given, steadied.mask
+    none = np.full(frame.image.shape[:2], NO_CLASS, np.uint8)
+    before = none if given is None else masks.shown(given)
+    after = none if mask is None else before if mask is given else masks.shown(mask)
+    changed = None if given is None or mask is None else float(np.count_nonzero(mask != given) / mask.size)
+    return SegmentedFrame(
+        frame.index,
+        frame.time_s,
+        frame.image,
+        after,
+        is_keyframe=False,
+        similarity=None if steadied.similarity is None else np.full((1, 1), steadied.similarity, np.float32),
+        updated_fraction=changed,
+        model_ms=1000 * steadied.seconds,
+        is_held=frame.is_held,
+        label_set=labels,
+        steadied=SteadiedMask(before, mask, masks.form, given is None and mask is not None, steadied.contrast),
+        ends_group=True,
+    )

@@ -1,0 +1,202 @@
+"""Masks of any program made steady: each pixel says what most masks before and after its frame say of it.
+
+Frames are finished in blocks. Votes come from ``reach`` frames before a block and as many after it, so that results
+depend on these alone: not on where a run was stopped and went on, nor on how long the video is.
+
+Letters: H W image.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.inference.ties import Link, Linker, Pull, Seen, contrast, still
+from tfcseg.inference.votes import ONE, Votes, Weights, decide, no_votes
+from tfcseg.media.frames import Frame
+from tfcseg.media.mask_form import Mask
+
+REACH = 12
+"""Masks of so many frames before and after a block have a say in it."""
+
+LEAST_REACH = 4
+MOST_HELD_BYTES = 2**28
+"""Images that wait for later ones: of large frames fewer do."""
+
+BLOCK = 2
+"""Reaches of frames that are finished together: the more, the less is counted twice."""
+
+RARITY = 0.2
+"""A label that covers the share s of a mask has s to the power of minus this for its weight: what a network hardly ever
+says it says for a reason. So what is small is not outvoted by what is everywhere."""
+
+_CONTRAST_EVERY = 8
+"""Frames from one whose mask is compared with the picture's own edges to the next."""
+
+_USUAL_SHARE, _LEAST_SHARE = 0.1, 1e-3
+_WEIGHTS = (0.5, 4.0)
+
+
+@dataclass(slots=True, eq=False)
+class Looked:
+    """A frame that waits, with its mask."""
+
+    frame: Frame
+    mask: Mask | None
+    link: Link | None
+    """To the frame before; None: nothing comes from there."""
+    sure: NDArray[np.float32] | None
+    """(H, W) 0 to 1: how sure the mask is; None: nobody says it."""
+    void: int | None
+    contrast: float | None
+    seconds: float
+    _table: Weights | None = field(default=None, init=False)
+
+    def weight(self) -> Weights:
+        """(H, W) weight of the mask's labels, none where it is void."""
+        assert self.mask is not None
+        if self._table is None:
+            self._table = _rarity(self.mask, self.void)
+        weight = _look_up(self._table, self.mask)
+        return weight if self.sure is None else (weight * self.sure).astype(np.uint16)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steadied:
+    """A frame with its mask, before and after."""
+
+    frame: Frame
+    given: Mask | None
+    mask: Mask | None
+    """None: there was none, and none near enough to say what it would be."""
+    similarity: float | None
+    contrast: float | None
+    seconds: float
+
+
+def reach_for(image_bytes: int) -> int:
+    """``REACH``, or less for large images: results then depend on their size, and on nothing else."""
+    return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // ((BLOCK + 1) * max(1, image_bytes))))
+
+
+def look(
+    frames: Iterable[Frame],
+    read: Callable[[int], tuple[Mask | None, NDArray[np.float32] | None]],
+    linker: Linker,
+    void: int | None,
+) -> Iterator[Looked]:
+    """Frames with their masks, which ``read`` gives by index, and how each hangs together with the one before."""
+    before: Seen | None = None
+    for frame in frames:
+        started_s = time.perf_counter()
+        mask, sure = read(frame.index)
+        now = before if frame.is_held and before is not None else linker.look(frame.image)
+        link = None if before is None else still(now) if now is before else linker.link(before, now)
+        before = now
+        edges = None if mask is None or frame.index % _CONTRAST_EVERY else contrast(now, mask)
+        yield Looked(frame, mask, link, sure, void, edges, time.perf_counter() - started_s)
+
+
+def steady(looked: Iterable[Looked], first: int = 0) -> Iterator[Steadied]:
+    """Steadied masks of the frames from index ``first`` on.
+
+    ``looked`` begins with the first frame, or at least ``BLOCK`` + 1 reaches before ``first``.
+    """
+    held: deque[Looked] = deque()
+    reach, end = 0, 0
+    for frame in looked:
+        if not reach:
+            reach = reach_for(frame.frame.image.nbytes)
+            end = first - first % (BLOCK * reach) + BLOCK * reach
+        if frame.frame.index >= end - (BLOCK + 1) * reach:  # as in a run that was not stopped
+            held.append(frame)
+        if frame.frame.index + 1 == end + reach:
+            yield from _block(held, max(first, end - BLOCK * reach), end)
+            while held[0].frame.index < end - reach:
+                held.popleft()
+            end += BLOCK * reach
+    while reach and held and end - BLOCK * reach <= held[-1].frame.index:
+        yield from _block(held, max(first, end - BLOCK * reach), end)
+        end += BLOCK * reach
+
+
+def _block(held: deque[Looked], first: int, end: int) -> list[Steadied]:
+    """Results for the frames from ``first`` up to ``end`` among those that are held."""
+    started_s = time.perf_counter()
+    start = held[0].frame.index
+    wanted = range(first - start, min(end, held[-1].frame.index + 1) - start)
+    frames = list(held)
+    before: dict[int, Votes | None] = {}
+    votes: Votes | None = None
+    for at, frame in enumerate(frames[: wanted.stop]):
+        votes = _carried(votes, None if frame.link is None else frame.link.back)
+        if at in wanted:
+            before[at] = votes
+        votes = _joined(votes, frame)
+    results: list[Steadied] = []
+    votes = None
+    for at in reversed(range(wanted.start, len(frames))):
+        frame = frames[at]
+        link = frames[at + 1].link if at + 1 < len(frames) else None
+        votes = _carried(votes, None if link is None else link.forth)
+        if at in wanted:
+            mask = _decided(frame, before.pop(at), votes)
+            similarity = None if frame.link is None else frame.link.similarity
+            results.append(Steadied(frame.frame, frame.mask, mask, similarity, frame.contrast, frame.seconds))
+        votes = _joined(votes, frame)
+    share_s = (time.perf_counter() - started_s) / max(1, len(results))
+    return [replace(each, seconds=each.seconds + share_s) for each in reversed(results)]
+
+
+def _carried(votes: Votes | None, pull: Pull | None) -> Votes | None:
+    if votes is None or pull is None:
+        return None
+    height, width = votes.first.shape
+    return votes.carried(pull.tie((height, width)))
+
+
+def _joined(votes: Votes | None, frame: Looked) -> Votes | None:
+    if frame.mask is None:
+        return votes
+    return (votes or no_votes(frame.mask)).joined(frame.mask, frame.weight())
+
+
+def _decided(frame: Looked, before: Votes | None, after: Votes | None) -> Mask | None:
+    """The mask of a frame as both sides have it; of one without a mask, what they say it would be.
+
+    At the ends of a scene nobody can say what flickers and what is new: their masks stay as they are.
+    """
+    sides = [votes for votes in (before, after) if votes is not None]
+    if frame.mask is None:
+        if not sides:
+            return None
+        nothing = np.full_like(sides[0].first, frame.void or 0)
+        return decide(nothing, np.zeros(nothing.shape, np.uint16), sides[0], sides[-1])
+    if before is None or after is None:
+        return frame.mask
+    steadied = decide(frame.mask, frame.weight(), before, after)
+    return steadied if frame.void is None else np.where(frame.mask == frame.void, frame.mask, steadied)
+
+
+def _look_up(table: Weights, mask: Mask) -> Weights:
+    """(H, W) ``table`` at the values of ``mask``."""
+    if mask.dtype == np.uint8:
+        return np.asarray(cv2.LUT(mask, table), np.uint16)
+    return np.take(table, mask)
+
+
+def _rarity(mask: Mask, void: int | None) -> Weights:
+    """Weight of each value of a mask: what covers less counts more."""
+    values = 1 << (8 * mask.dtype.itemsize)
+    counts = cv2.calcHist([mask], [0], None, [values], [0, values]).reshape(-1)
+    shares = (counts / mask.size + _LEAST_SHARE) / _USUAL_SHARE
+    table: Weights = (ONE * (shares**-RARITY).clip(*_WEIGHTS)).astype(np.uint16)
+    if void is not None:
+        table[void] = 0
+    return table

@@ -1,0 +1,217 @@
+"""A folder of masks that another program made of a video: which mask is of which frame, and what its values mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.errors import DataError
+from tfcseg.media.frames import VideoInfo
+from tfcseg.media.images import natural_key
+from tfcseg.media.mask_form import Colours, Mask, MaskForm, read_header, read_values
+
+CLASSES_NAME = "classes.json"
+_EXAMPLE = '[{"index": 0, "name": "sky", "colour": [70, 130, 180]}, …]'
+_SAMPLES = 8
+"""Masks that are looked at before the first frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassNames:
+    """What the values of masks mean; empty if nothing says it."""
+
+    names: Mapping[int, str]
+    colours: Mapping[int, tuple[int, int, int]]
+    path: Path | None = None
+
+    @property
+    def by_colour(self) -> Colours:
+        """Value of each colour."""
+        return {colour: value for value, colour in self.colours.items()}
+
+    def check(self, path: Path, mask: Mask, void: int | None) -> None:
+        """DataError for a value that no class has."""
+        if not self.names:
+            return
+        found = [int(value) for value in np.unique(mask) if value != void and int(value) not in self.names]
+        if found:
+            raise DataError(
+                f"mask {str(path)!r} has the value {found[0]}, which is none of the {len(self.names)} classes in "
+                f"{str(self.path)!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFolder:
+    """Masks of the frames of one video."""
+
+    path: Path
+    files: Mapping[int, Path]
+    """By frame."""
+    frames: int | None
+    """Of the video, if that is known."""
+    pattern: tuple[str, int, int] | None
+    """What comes before the number in names, its digits, and the number of the first frame; None: not numbered."""
+    names_of_frames: Sequence[str]
+    """Files of the frames, if each has its own."""
+    classes: ClassNames
+    form: MaskForm
+    void: int | None
+    """Value of pixels without a class, which stay as they are."""
+
+    def read(self, index: int) -> tuple[Mask, MaskForm] | None:
+        """(H, W) values of a frame's mask and their form, None if it has none; DataError if it is unlike the others."""
+        path = self.files.get(index)
+        if path is None:
+            return None
+        mask, form = read_values(path, self.classes.by_colour)
+        if form.dtype != self.form.dtype:
+            raise DataError(f"mask {str(path)!r} has {form.bits} bits, but others have {self.form.bits}; give one kind")
+        self.classes.check(path, mask, self.void)
+        return mask, form
+
+    def name(self, index: int) -> str:
+        """File name of a frame's mask, also of one that is not there."""
+        if index in self.files:
+            return self.files[index].name
+        if self.names_of_frames:
+            return f"{Path(self.names_of_frames[index]).stem}.png"
+        before, digits, first = self.pattern or ("", 8, 0)
+        return f"{before}{first + index:0{digits}d}.png"
+
+    def shown(self, mask: Mask) -> NDArray[np.uint8]:
+        """(H, W) labels to draw a ``mask`` with: 255 for void. Ids of instances share 253 colours."""
+        values = np.arange(1 << (8 * mask.dtype.itemsize))
+        table = np.where(values < 254, values, 1 + values % 253) if mask.dtype == np.uint16 else values.clip(max=254)
+        if self.void is not None:
+            table[self.void] = 255
+        return np.asarray(table.astype(np.uint8)[mask], dtype=np.uint8)
+
+
+def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, void: int | None = None) -> MaskFolder:
+    """Masks in ``folder`` of the frames of a video; DataError if they do not fit it, or one another.
+
+    ``classes_json`` names values and their colours, by default the file of that name in the folder or beside it.
+    ``void`` is the value of pixels without a class, by default 255 (65535 in 16-bit masks), unless masks have the
+    values 0 and 255 alone.
+    """
+    paths = list_masks(folder)
+    headers = {path: read_header(path) for path in paths}
+    for path, header in headers.items():
+        if header.size != (info.height, info.width):
+            raise DataError(
+                f"mask {str(path)!r} is {header.size[1]}x{header.size[0]}, but frames of {info.path} are "
+                f"{info.width}x{info.height}; give masks of the video's own size"
+            )
+    classes = read_classes(folder, classes_json)
+    colour = next((path for path, header in headers.items() if header.is_colour), None)
+    if colour is not None and not classes.colours:
+        raise DataError(
+            f"mask {str(colour)!r} is a colour picture; give masks of values, or --classes-json FILE, which reads "
+            f"{_EXAMPLE}"
+        )
+    files, pattern = _by_frame(folder, paths, info)
+    some = [
+        read_values(paths[at], classes.by_colour)
+        for at in sorted({len(paths) * part // _SAMPLES for part in range(_SAMPLES)})
+    ]
+    form = some[0][1]
+    if void is None:
+        largest = int(np.iinfo(form.dtype).max)
+        is_binary = all(np.isin(mask, (0, largest)).all() for mask, _ in some)
+        void = None if is_binary or form.mode in ("1", "RGB") else largest
+    return MaskFolder(folder, files, info.frames_declared, pattern, info.names, classes, form, void)
+
+
+def list_masks(folder: Path) -> list[Path]:
+    """PNG files of a folder in natural order; DataError without any."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; masks are read from a folder of one PNG per frame")
+    found = [path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith(".")]
+    if not found:
+        raise DataError(f"{folder}: no PNG files in this folder; masks are one PNG per frame")
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def read_classes(folder: Path, path: Path | None = None) -> ClassNames:
+    """Names and colours of the values: from ``path``, or from ``classes.json`` in the folder or beside it, if any."""
+    if path is None:
+        path = next((each for each in (folder / CLASSES_NAME, folder.parent / CLASSES_NAME) if each.is_file()), None)
+        if path is None:
+            return ClassNames({}, {})
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not readable as JSON ({error})") from None
+    try:
+        entries = [_entry(entry) for entry in _entries(content)]
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: is no list of classes; it should read {_EXAMPLE}") from None
+    names = {index: name for index, name, _ in entries}
+    return ClassNames(names, {index: colour for index, _, colour in entries if colour is not None}, path)
+
+
+def _entries(content: Any) -> list[Any]:
+    """Entries of our own list, or of an object of names and values."""
+    if isinstance(content, dict):
+        return [{"index": int(value), "name": name} for name, value in content.items()]
+    if not isinstance(content, list) or not content:
+        raise ValueError
+    return content
+
+
+def _entry(entry: Any) -> tuple[int, str, tuple[int, int, int] | None]:
+    index, colour = int(entry["index"]), entry.get("colour")
+    if not 0 <= index < 1 << 16:
+        raise ValueError
+    if colour is None:
+        return index, str(entry["name"]), None
+    red, green, blue = (int(part) for part in colour)
+    if not all(0 <= part <= 255 for part in (red, green, blue)):
+        raise ValueError
+    return index, str(entry["name"]), (red, green, blue)
+
+
+def _by_frame(
+    folder: Path, paths: Sequence[Path], info: VideoInfo
+) -> tuple[dict[int, Path], tuple[str, int, int] | None]:
+    """Masks by frame: called like the frames' files, or numbered, or one for each in their order."""
+    if info.names:
+        frames = {Path(name).stem: index for index, name in enumerate(info.names)}
+        files = {frames[path.stem]: path for path in paths if path.stem in frames}
+        if files or len(paths) != len(info.names):
+            foreign = [path.name for path in paths if path.stem not in frames]
+            if foreign:
+                raise DataError(f"{folder}: {foreign[0]} is called like no frame in {info.path}")
+            return files, None
+    count = info.frames_declared
+    stems = [path.stem for path in paths]
+    digits = [stem[len(stem.rstrip("0123456789")) :] for stem in stems]
+    before = {stem.rstrip("0123456789") for stem in stems}
+    if not all(digits) or len(before) > 1 or len({int(each) for each in digits}) < len(digits):
+        if count is not None and count != len(paths):
+            raise DataError(_mismatch(folder, len(paths), info))
+        return dict(enumerate(paths)), None
+    numbers = [int(each) for each in digits]
+    # Numbers are those of the frames, from 0 or 1 on; but where there is one for each frame, any will do.
+    has_gap_before = numbers[0] > 1 and len(paths) != count and (count is None or numbers[-1] < count)
+    first = 0 if has_gap_before else numbers[0]
+    if count is not None and numbers[-1] - first >= count:
+        raise DataError(_mismatch(folder, len(paths), info))
+    pattern = (before.pop(), min(map(len, digits)), first)
+    return {number - first: path for number, path in zip(numbers, paths, strict=True)}, pattern
+
+
+def _mismatch(folder: Path, count: int, info: VideoInfo) -> str:
+    return (
+        f"{folder}: {count} masks do not fit the {info.frames_declared} frames of {info.path}; "
+        "give one mask per frame, or number them like the frames"
+    )

@@ -1,0 +1,161 @@
+"""Index PNGs of any program: read their values, and write others in the same form.
+
+Letters: H image height, W image width.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+from PIL.PngImagePlugin import PngInfo
+
+from tfcseg.errors import DataError
+from tfcseg.files import replace_atomically
+
+Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+"""(H, W) values: class indices or ids of instances."""
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GRAY, _COLOUR, _PALETTE, _ALPHA = 0, 2, 3, 6
+
+
+class PngHeader(NamedTuple):
+    """What the first bytes of a PNG say."""
+
+    size: tuple[int, int]
+    """(height, width)."""
+    bits: int
+    colour_type: int
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether pixels are colours and no values."""
+        return self.colour_type in (_COLOUR, _ALPHA)
+
+    @property
+    def kind(self) -> str:
+        """In words."""
+        names = {
+            _GRAY: "gray",
+            _COLOUR: "colour",
+            _PALETTE: "palette",
+            4: "gray with alpha",
+            _ALPHA: "colour and alpha",
+        }
+        return f"{self.bits}-bit {names.get(self.colour_type, 'unknown')}"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskForm:
+    """How a mask is stored, so that another one can be stored like it."""
+
+    mode: str
+    """Pillow's: ``P``, ``L``, ``1``, ``I;16`` or ``RGB``."""
+    bits: int
+    palette: bytes | None = None
+    """RGB of the values, one after the other, of modes ``P`` and ``RGB``."""
+    transparency: int | bytes | None = None
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """Of the values."""
+        return np.uint16 if self.mode == "I;16" else np.uint8
+
+
+Colours: TypeAlias = Mapping[tuple[int, int, int], int]
+"""Values of the colours (RGB) of colour masks."""
+
+
+def read_header(path: Path) -> PngHeader:
+    """Header of a mask; DataError if it is no PNG, or one that cannot hold values."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(26)
+    except OSError as error:
+        raise DataError(f"cannot read mask {str(path)!r}: {error.strerror or error}") from error
+    if start[:8] != _PNG_SIGNATURE or start[12:16] != b"IHDR" or len(start) < 26:
+        raise DataError(f"mask {str(path)!r} is not a PNG file; masks are index PNGs")
+    width, height, bits, colour_type = struct.unpack(">IIBB", start[16:26])
+    header = PngHeader((height, width), bits, colour_type)
+    is_gray = colour_type == _GRAY and bits in (1, 8, 16)
+    if not (is_gray or colour_type == _PALETTE or (header.is_colour and bits == 8)):
+        raise DataError(
+            f"mask {str(path)!r} is a PNG of {header.kind}; give palette PNGs, or gray ones of 8 or 16 bits"
+        )
+    return header
+
+
+def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskForm]:
+    """(H, W) values of an index PNG, and its form. DataError for anything else.
+
+    Of a colour PNG these are the values that ``colours`` gives its colours.
+    """
+    header = read_header(path)
+    try:
+        with PIL.Image.open(path, formats=("PNG",)) as picture:
+            if header.is_colour:
+                return _of_colours(path, np.asarray(picture.convert("RGB")), colours or {})
+            palette = picture.palette.tobytes() if picture.mode == "P" and picture.palette else None
+            form = MaskForm(picture.mode, header.bits, palette, picture.info.get("transparency"))
+            values = np.asarray(picture)
+            return values.astype(np.uint16) if form.mode == "I;16" else values.astype(np.uint8), form
+    except (OSError, SyntaxError, ValueError, zlib.error, PIL.Image.DecompressionBombError) as error:
+        raise DataError(f"mask {str(path)!r} is damaged: {error}") from error
+
+
+def write_values(path: Path, mask: Mask, form: MaskForm) -> None:
+    """Write a (H, W) ``mask`` in a given form, complete or not at all; OutputError on failure."""
+    options: dict[str, Any] = {}
+    if form.mode == "RGB":
+        picture = PIL.Image.fromarray(np.frombuffer(form.palette or b"", np.uint8).reshape(256, 3)[mask])
+    elif form.mode == "1":
+        picture = PIL.Image.fromarray(mask.astype(np.bool_))
+    else:
+        picture = PIL.Image.fromarray(mask)
+    if form.mode == "P":
+        picture.putpalette(form.palette or b"")
+        options = {"bits": form.bits, "compress_type": zlib.Z_RLE}
+    if form.transparency is not None:
+        options["transparency"] = form.transparency
+    note = PngInfo()
+    note.add_text("Software", "tfcseg")
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1, pnginfo=note, **options)
+    with replace_atomically(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def _of_colours(path: Path, pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, MaskForm]:
+    """Values of (H, W, 3) ``pixels``."""
+    known = np.array(sorted((_packed(*colour), value) for colour, value in colours.items()), np.int64).reshape(-1, 2)
+    packed = _packed(*(pixels[..., channel].astype(np.int64) for channel in range(3)))
+    at = np.searchsorted(known[:, 0], packed).clip(max=max(0, len(known) - 1))
+    is_unknown = known[at, 0] != packed if len(known) else np.ones(packed.shape, np.bool_)
+    if is_unknown.any():
+        red, green, blue = pixels[is_unknown][0].tolist()
+        raise DataError(
+            f"mask {str(path)!r} has the colour ({red}, {green}, {blue}), which no class has; "
+            "--classes-json gives each class its colour"
+        )
+    values: NDArray[np.uint8] = known[at, 1].astype(np.uint8)
+    return values, MaskForm("RGB", 8, _palette_of(colours))
+
+
+def _packed(red: Any, green: Any, blue: Any) -> Any:
+    return red << 16 | green << 8 | blue
+
+
+def _palette_of(colours: Colours) -> bytes:
+    palette = np.zeros((256, 3), np.uint8)
+    for colour, value in colours.items():
+        palette[value] = colour
+    return palette.tobytes()

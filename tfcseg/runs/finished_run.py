@@ -1,0 +1,164 @@
+"""Exports of a run that is finished, from what lies in its folder: masks, classes.json and report.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tfcseg.errors import DataError, UsageError
+from tfcseg.exports import FILE_NAMES, MATTE_NAME
+from tfcseg.exports.export import Exported, OnFrame, check_formats, export, say_nothing
+from tfcseg.exports.labelled_video import LabelledVideo
+from tfcseg.files import claimed_files, read_json_object
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.media.frames import Image
+from tfcseg.media.images import natural_key
+from tfcseg.media.masks import read_mask
+from tfcseg.runs.exporting import SCRATCH, open_images, shown_classes
+from tfcseg.runs.folder_lock import folder_lock
+from tfcseg.runs.outputs import OutputDir, numbered
+from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.state import unfinished_frames
+
+
+def export_run(
+    folder: Path,
+    options: ResultOptions,
+    *,
+    source: str | Path | None = None,
+    frame_rate: Fraction | None = None,
+    overwrite: bool = False,
+    on_frame: OnFrame = say_nothing,
+) -> Exported:
+    """Export the masks of the finished run in ``folder`` as `options` say: formats, classes, colours.
+
+    ``source`` and ``frame_rate`` take the place of what the report says. DataError for a folder that is not a finished
+    run's, UsageError for what cannot be exported of it, OutputError if there are such files and not ``overwrite``.
+    """
+    check_formats(options.formats)
+    run = _open_run(folder)
+    video = run.video(options, source, frame_rate)
+    names = {FILE_NAMES[name] for name in options.formats if name in FILE_NAMES}
+    if "matte" in options.formats:
+        names |= {path.name for path in folder.iterdir() if MATTE_NAME.fullmatch(path.name)}
+    with claimed_files(folder, sorted(names), overwrite=overwrite), folder_lock(folder) as state:
+        exported = export(video, options.formats, folder, state / SCRATCH, on_frame)
+        for name in names - {*exported.files.values()}:  # mattes of classes that are not exported now
+            (folder / name).unlink(missing_ok=True)
+        return exported
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a run left in its folder."""
+
+    out: OutputDir
+    labels: LabelSet
+    masks: Sequence[Path]
+    """Of each frame, in their order."""
+    facts: Mapping[str, Any]
+    """Of its input, by its report; empty without one."""
+
+    def video(self, options: ResultOptions, source: str | Path | None, frame_rate: Fraction | None) -> LabelledVideo:
+        """What is to be exported of it."""
+        rate = frame_rate or self._fraction("frame_rate")
+        if rate is None:
+            raise UsageError(f"{str(self.out.path)!r} has no report.json that says its frame rate; give it with --fps")
+        labels = options.coloured(self.labels)
+        shown = shown_classes(options, labels)
+        height, width = read_mask(self.masks[0]).shape
+        return LabelledVideo(
+            masks=self.masks,
+            size=(height, width),
+            frame_rate=rate,
+            pixel_aspect=self._fraction("pixel_aspect") or Fraction(1),
+            names=self._names(),
+            labels=labels,
+            shown=shown,
+            open_images=self._images(source, rate, must_exist="matte" in options.formats),
+        )
+
+    def _fraction(self, name: str) -> Fraction | None:
+        """A positive number of the report, where it is rounded to six decimals."""
+        value = self.facts.get(name)
+        if not isinstance(value, int | float) or value <= 0:
+            return None
+        usual = Fraction(value).limit_denominator(1001)
+        return usual if abs(usual - Fraction(value)) < Fraction(1, 10**6) else Fraction(str(value))
+
+    def _names(self) -> list[str]:
+        """Files of the frames, if each has its own: a column of frames.csv, or by the names of masks."""
+        with suppress(OSError, ValueError), self.out.frames_csv.open(encoding="utf-8", newline="") as file:
+            names = [row.get("source", "") for row in csv.DictReader(file)]
+            if len(names) == len(self.masks) and all(names):
+                return names
+        is_numbered = all(path == numbered(self.out.masks, index) for index, path in enumerate(self.masks))
+        return [] if is_numbered else [path.name for path in self.masks]
+
+    def _images(
+        self, source: str | Path | None, rate: Fraction, *, must_exist: bool
+    ) -> Callable[[], AbstractContextManager[Iterator[Image]]]:
+        """What opens the frames: of ``source``, where the run read them, or of its own copy."""
+        found = str(self.facts.get("path", "")) if source is None else source
+        if os.path.exists(found):  # noqa: PTH110  # whatever is in the name
+            times = {"start_s": self.facts.get("start_s"), "end_s": self.facts.get("end_s")}
+            return partial(open_images, found, frame_rate=rate, **times)
+        if must_exist and (source is not None or not self.out.source.exists()):
+            raise DataError(f"{str(found)!r} is not there, and mattes need the source's pixels; give it with --source")
+        return partial(open_images, self.out.source)
+
+
+def _open_run(folder: Path) -> _Run:
+    """DataError unless ``folder`` is a finished run's with masks."""
+    out = OutputDir(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the folder of a finished run")
+    frames = unfinished_frames(folder)
+    if frames is not None:
+        raise DataError(f"{folder}: holds an unfinished run ({frames} frames are done); finish it with --resume first")
+    facts: Any = {}
+    if out.report_json.exists():
+        facts = read_json_object(out.report_json).get("input")
+    if not isinstance(facts, dict):
+        raise DataError(f"{out.report_json}: says nothing of the run's input; is it another program's?")
+    try:
+        masks = sorted(out.masks.glob("*.png"), key=lambda path: natural_key(path.name))
+    except OSError as error:
+        raise DataError(f"{out.masks}: cannot be listed ({error.strerror or error})") from error
+    wanted = facts.get("frames_decoded", len(masks))
+    if not masks or len(masks) != wanted:
+        raise DataError(f"{out.masks}: holds {len(masks)} masks, of {wanted} frames; run it again, with masks")
+    return _Run(out, _read_classes(out.classes_json), masks, facts)
+
+
+def _read_classes(path: Path) -> LabelSet:
+    """The classes that a run wrote."""
+    try:
+        match json.loads(path.read_bytes()):
+            case [*entries] if all(_is_class(entry) for entry in entries):
+                named = [entry for entry in entries if entry["index"] != NO_CLASS]
+            case _:
+                named = []
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); it names the classes of masks") from error
+    except ValueError:
+        named = []
+    if not named or [entry["index"] for entry in named] != list(range(len(named))):
+        raise DataError(f"{path}: is no list of classes as a run writes it")
+    colours = tuple((red, green, blue) for red, green, blue in (entry["colour"] for entry in named))
+    return LabelSet("classes.json", tuple(entry["name"] for entry in named), colours)
+
+
+def _is_class(entry: Any) -> bool:
+    match entry:
+        case {"index": int(), "name": str(), "colour": [int(red), int(green), int(blue)]}:
+            return min(red, green, blue) >= 0 and max(red, green, blue) <= 255
+    return False
