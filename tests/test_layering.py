@@ -99,3 +99,19 @@ def test_segment_loads_no_more_than_it_uses():
     assert {name for name in loaded if name.startswith("tfcseg.media.")} == {
         f"tfcseg.media.{name}" for name in ("frames", "source", "fingerprint")
     }
+
+
+_TREES = {path: ast.parse(path.read_text()) for path in FILES}
+_DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_OURS = {node.name for tree in _TREES.values() for node in ast.walk(tree) if isinstance(node, _DEFINED)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_functions_classes_and_calls_are_short(path):
+    for node in ast.walk(_TREES[path]):
+        if isinstance(node, _DEFINED):
+            limit = 200 if isinstance(node, ast.ClassDef) else 60
+            assert node.end_lineno - node.lineno < limit, f"{node.name} has more than {limit} lines"
+        if isinstance(node, ast.Call) and path.stem != "deformable_triton":  # a kernel's language
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            assert name not in _OURS or len(node.args) <= 5, f"{ast.unparse(node)}: name these arguments"

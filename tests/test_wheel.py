@@ -28,6 +28,7 @@ def test_holds_the_package_and_its_models_but_no_tests(wheel):
     assert {f"tfcseg/assets/{entry['file']}" for entry in shipped.values()} <= set(names)
     assert "tfcseg/py.typed" in names
     assert {f"tfcseg/report/templates/{name}" for name in ("base.html", "page.css", "player.js")} <= set(names)
+    assert {f"tfcseg/labels/data/{path.name}" for path in (ROOT / "tfcseg/labels/data").iterdir()} <= set(names)
     assert not any(name.startswith("tests/") for name in names)
     assert not any(name.endswith((".mp4", ".jpg", ".png")) for name in names)
 

@@ -24,7 +24,8 @@ from tfcseg.benchmark.stages import OTHER, STAGES, StageClock, resolve, stage_ti
 from tfcseg.benchmark.timing import alternate, spread, timed_ms
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.errors import InputError, TfcsegError, UsageError
-from tfcseg.inference.engine import IntervalNetwork, network_size
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment
 from tfcseg.media.masks import read_mask

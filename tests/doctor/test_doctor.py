@@ -101,7 +101,7 @@ def test_a_check_that_fails_itself_is_a_finding(monkeypatch):
     done = call("doctor", "--json")
     assert done.returncode == 1
     moon, extras = json.loads(done.stdout)["findings"]
-    assert (moon["name"], moon["found"]) == ("moon", "cannot be examined (RuntimeError: two lines)")
+    assert (moon["name"], moon["found"]) == ("moon", "the check failed (RuntimeError: two lines)")
     assert extras["name"] == "extras"
 
 
@@ -121,7 +121,7 @@ def test_a_program_that_is_no_ffmpeg(other_ffmpeg):
     other_ffmpeg(shutil.which("true"))
     (finding,) = check_ffmpeg()
     assert finding.status == "broken"
-    assert "is no ffmpeg" in finding.found
+    assert "is not ffmpeg" in finding.found
 
 
 def test_a_program_that_may_not_be_started(other_ffmpeg, tmp_path):

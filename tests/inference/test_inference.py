@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.inference.engine import MAX_ASPECT, IntervalNetwork, network_size
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.network_input import MAX_ASPECT, network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.model.options import MODES
 
@@ -249,7 +250,7 @@ def test_intervals_are_halved_until_they_fit():
 @pytest.mark.parametrize("mode", ["tfc", "image"])
 def test_a_frame_that_does_not_fit_is_reported(mode):
     model = dataclasses.replace(MODEL, network=SmallDevice(MODEL.network, room=0))
-    with pytest.raises(TfcsegError, match=r"too little memory for one frame of 96×64; use a smaller --size"):
+    with pytest.raises(TfcsegError, match=r"too little GPU memory for one frame of 96×64; use a smaller --size"):
         run(moving_images(2), model=model, mode=mode)
 
 

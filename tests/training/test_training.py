@@ -94,7 +94,7 @@ def test_norms_keep_their_statistics_when_told(folder):
     changed = differing(before, trainer.network.state_dict())
     assert statistics
     assert not set(statistics) & set(changed)
-    assert not set(statistics) & set(differing(before, trainer.average))
+    assert not set(statistics) & set(differing(before, trainer.average.weights))
     assert any(name.endswith("norm.weight") for name in changed)
 
 
@@ -149,12 +149,12 @@ def test_the_log_is_json_lines_of_what_is_reported(folder):
 def test_the_best_is_the_average_and_can_be_loaded(folder):
     trainer, _ = build_trainer(folder, steps=3)
     run(trainer)
-    assert differing(trainer.average, trainer.network.state_dict()), "an average lags behind"
+    assert differing(trainer.average.weights, trainer.network.state_dict()), "an average lags behind"
     for file in ("best.safetensors", "last.safetensors"):
         loaded = load_model(folder / file, device="cpu", fold=False)
         assert loaded.labels.names == NAMES
         for name, tensor in loaded.network.state_dict().items():
-            assert torch.allclose(tensor, trainer.average[name], rtol=1e-3, atol=1e-6), name
+            assert torch.allclose(tensor, trainer.average.weights[name], rtol=1e-3, atol=1e-6), name
 
 
 def test_worse_weights_do_not_replace_the_best(folder):
@@ -231,7 +231,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(folder):
         [r[key] for key in losses] for r in step_records(expected)
     ]
     assert differing(whole.network.state_dict(), resumed.network.state_dict()) == []
-    assert differing(whole.average, resumed.average) == []
+    assert differing(whole.average.weights, resumed.average.weights) == []
     assert resumed.best == whole.best
 
 

@@ -15,7 +15,7 @@ from tests.helpers.media import write_clip
 from tests.helpers.segformer_reference import build_reference, in_layout
 from tests.helpers.tiny_model import moving_images
 from tfcseg.errors import WeightsError
-from tfcseg.inference.engine import network_size
+from tfcseg.inference.network_input import network_size
 from tfcseg.labels.label_names import ADE150, CITYSCAPES19
 from tfcseg.labels.palettes import ADE150_COLOURS, CITYSCAPES19_COLOURS
 from tfcseg.research.calibration import write_calibrated

@@ -244,12 +244,12 @@ class _Adaptation:
         precision = "auto" if self._device.precision == "fp16" else self._device.precision  # gradients need its range
         validation = SampleStream(sources, [0.5, 0.5], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED)
         trainer = Trainer(
-            network,
-            replace(self._plain.card, config=config),
-            options,
-            samples,
-            validation,
-            self._folder / TRAINING,
+            network=network,
+            card=replace(self._plain.card, config=config),
+            options=options,
+            train=samples,
+            validation=validation,
+            folder=self._folder / TRAINING,
             device=self._model.device,
             precision=training_precision(precision, self._model.device),
             workers=min(1, options.steps // 100),
@@ -258,7 +258,7 @@ class _Adaptation:
             dtype=self._dtype,
         )
         trainer.run(validate_every=options.steps, checkpoint_every=CHECKPOINT_EVERY)
-        network.load_state_dict(trainer.average)
+        network.load_state_dict(trainer.average.weights)
 
     @property
     def _dtype(self) -> torch.dtype:

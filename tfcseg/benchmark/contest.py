@@ -16,7 +16,7 @@ from tfcseg.benchmark.plain import PlainSegformer, build_plain, has_transformers
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import Request
 from tfcseg.errors import UsageError
-from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.engine import IntervalNetwork, compile_for
 from tfcseg.inference.options import checked_options, in_mode
 from tfcseg.inference.segment import segment_with
 from tfcseg.inference.segmented import SegmentedFrame
@@ -94,7 +94,7 @@ def _compile(contest: Contest) -> float:
     """Compile the model for both of our contenders; the seconds it took."""
     modes = {IMAGE, contest.options.mode}
     return sum(
-        IntervalNetwork(contest.model, contest.in_mode(mode)).compile(contest.clip.size) for mode in sorted(modes)
+        compile_for(IntervalNetwork(contest.model, contest.in_mode(mode)), contest.clip.size) for mode in sorted(modes)
     )
 
 

@@ -90,7 +90,14 @@ def measure_end_to_end(contest: Contest, on_step: Callable[[int, int], None]) ->
     end_s = clip.end_s(request.clip_frames)
 
     def ours(mode: str, results: ResultOptions | None = None) -> Callable[[Path], int]:
-        return lambda folder: run_ours(contest.model, contest.in_mode(mode), clip.path, end_s, folder, results)
+        return lambda folder: run_ours(
+            model=contest.model,
+            options=contest.in_mode(mode),
+            source=clip.path,
+            end_s=end_s,
+            folder=folder,
+            results=results,
+        )
 
     runs |= {mode: ours(mode) for mode in (IMAGE, TFC) if mode in names}
     full = TFC if TFC in names else IMAGE

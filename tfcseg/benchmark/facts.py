@@ -9,7 +9,7 @@ from typing import Any
 from tfcseg.benchmark.contest import Contest
 from tfcseg.benchmark.plain import REFERENCE_VARIANT, has_transformers
 from tfcseg.comparison.machine import machine_facts
-from tfcseg.inference.engine import network_size
+from tfcseg.inference.network_input import network_size
 
 
 def contest_facts(contest: Contest) -> dict[str, Any]:

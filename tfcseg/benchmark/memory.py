@@ -64,15 +64,15 @@ def job_for(contest: Contest, contender: str, clip: Clip, frames: int | None = N
         frames = request.plain_frames if contender == PLAIN else request.clip_frames
     options = contest.options if contender == PLAIN else contest.in_mode(contender)
     return Job(
-        contender,
-        str(contest.weights),
-        str(contest.model.device),
-        request.device.precision,
-        request.plain_precision,
-        options,
-        str(clip.path),
-        clip.end_s(frames),
-        clip.end_s(warm_up_frames) if warm_up_frames else None,
+        contender=contender,
+        weights=str(contest.weights),
+        device=str(contest.model.device),
+        precision=request.device.precision,
+        plain_precision=request.plain_precision,
+        options=options,
+        source=str(clip.path),
+        end_s=clip.end_s(frames),
+        warm_up_end_s=clip.end_s(warm_up_frames) if warm_up_frames else None,
     )
 
 

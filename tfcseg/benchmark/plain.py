@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfcseg.errors import TfcsegError
-from tfcseg.inference.engine import network_size
+from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
@@ -74,7 +74,14 @@ def build_plain(
         tensors = segformer_tensors(unfolded.network.state_dict(), network.state_dict())
         network.load_state_dict(tensors)
     network.to(device, precision)
-    return PlainSegformer(network, unfolded.card.preprocessing, size, device, precision, is_segformer)
+    return PlainSegformer(
+        network=network,
+        preprocessing=unfolded.card.preprocessing,
+        size=size,
+        device=device,
+        precision=precision,
+        has_same_weights=is_segformer,
+    )
 
 
 def segformer_tensors(ours: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ def command(
     choice: options.ModelChoice,
     synthetic: Synthetic = None,
     only: Only = None,
-    request: Annotated[Request, Without("model", "video", "synthetic_size", "parts", "inference", "device")],
+    request: Request,
     scaling: Scaling = None,
     values: Values = None,
     inference: Annotated[InferenceOptions, Without("mode")],

@@ -147,12 +147,12 @@ def _draw_frames(
     context: typer.Context, output: Path | None, inference: InferenceOptions, device: DeviceOptions
 ) -> None:
     """Draw one picture of a few frames instead of a comparison."""
-    from tfcseg.comparison.strip import make_strip
+    from tfcseg.comparison.frame_grid import make_frame_grid
 
     given = context.params
     _refuse_options(context, _NOT_FOR_FRAMES, is_dataset=False, reason="leave it out with --frames")
     with progress(unit="frames", shown=not given["quiet"]) as on_progress:
-        path = make_strip(
+        path = make_frame_grid(
             given["source"],
             output,
             given["model"],

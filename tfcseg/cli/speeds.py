@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -34,7 +34,7 @@ def print_benchmark(result: Benchmark) -> None:
 
 def print_scaling(result: Scaling) -> None:
     """Print a row per value and contender."""
-    table = _table(result.scaling, "", "ms per frame", "range", "peak MiB", "GPU MiB")
+    table = _table(result.scaling, ["", "ms per frame", "range", "peak MiB", "GPU MiB"])
     for point in result.points:
         if point.ms_per_frame is None:
             table.add_row(str(point.value), point.contender, plain(str(point.error)))
@@ -65,7 +65,7 @@ def _conditions(result: Benchmark | Scaling) -> str:
 
 
 def _speeds(title: str, speeds: Mapping[str, Speed], ratios: Mapping[str, float]) -> Table:
-    table = _table(title, "fps", "ms per frame", "range", "to plain", "to image")
+    table = _table(title, ["fps", "ms per frame", "range", "to plain", "to image"])
     for name, speed in speeds.items():
         times = speed.ms_per_frame
         to = [ratios.get(f"{name}/{other}") for other in ("plain", "image")]
@@ -75,14 +75,14 @@ def _speeds(title: str, speeds: Mapping[str, Speed], ratios: Mapping[str, float]
 
 
 def _stages(title: str, stages: Mapping[str, Spread]) -> Table:
-    table = _table(title, "ms per frame", "range")
+    table = _table(title, ["ms per frame", "range"])
     for name, times in stages.items():
         if times.high:
             table.add_row(name, f"{times.median:.2f}", f"{times.low:.2f} to {times.high:.2f}")
     return table
 
 
-def _table(title: str, *headings: str) -> Table:
+def _table(title: str, headings: Sequence[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column(f"[bold]{title}[/]")
     for heading in headings:

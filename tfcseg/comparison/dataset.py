@@ -31,7 +31,7 @@ from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.files import claimed_files
-from tfcseg.inference.engine import network_size
+from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.media.images import read_image
 from tfcseg.weights.device import DeviceOptions

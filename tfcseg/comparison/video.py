@@ -27,7 +27,7 @@ from tfcseg.comparison.result import (
 )
 from tfcseg.comparison.trade_off import PLOT_NAMES, draw_trade_off, require_matplotlib
 from tfcseg.files import claimed_files
-from tfcseg.inference.engine import network_size
+from tfcseg.inference.network_input import network_size
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.media.reader import open_frames

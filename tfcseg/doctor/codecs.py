@@ -17,7 +17,7 @@ _TIMEOUT_S = 30
 
 class _Codec(NamedTuple):
     names: tuple[str, ...]
-    """Any of these will do."""
+    """Any one of these is enough."""
     use: str
 
 
@@ -49,7 +49,7 @@ def check_ffmpeg() -> Iterator[Finding]:
         return
     version = re.match(r"ffmpeg version (\S+)", about)
     if version is None:
-        yield Finding("ffmpeg", "broken", f"{path} is no ffmpeg", _REINSTALL, {"path": path})
+        yield Finding("ffmpeg", "broken", f"{path} is not ffmpeg", _REINSTALL, {"path": path})
         return
     yield Finding("ffmpeg", "ok", f"{version[1]} at {path}", facts={"version": version[1], "path": path})
     encoders, decoders = set(_LISTED.findall(_ask("-encoders"))), set(_LISTED.findall(_ask("-decoders")))

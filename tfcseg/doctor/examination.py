@@ -1,4 +1,4 @@
-"""Run all checks in order; one that crashes does not stop the others."""
+"""Run all checks in order. A check that crashes does not stop the others."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CHECKS: dict[str, Check] = {
     "folder": check_folder,
     "self-test": check_by_running,
 }
-"""What is looked at, by the name under which a check appears that fails itself."""
+"""Names of the checks, under which a crashed check is reported."""
 
 
 def examine(on_check: Callable[[str], None] = lambda name: None) -> Diagnosis:
-    """Look at everything; takes a few seconds. ``on_check`` is told what comes next."""
+    """Run all checks, which takes a few seconds. ``on_check`` is told the next one."""
     findings: list[Finding] = []
     for name, check in CHECKS.items():
         on_check(name)
@@ -43,7 +43,7 @@ def examine(on_check: Callable[[str], None] = lambda name: None) -> Diagnosis:
 def _run(name: str, check: Check) -> Iterator[Finding]:
     try:
         yield from check()
-    except Exception as error:  # whatever is wrong with this machine, the rest is still worth knowing
-        logger.info("%s cannot be examined", name, exc_info=True)
+    except Exception as error:  # whatever is wrong with this machine, the other checks are still useful
+        logger.info("the check of %s failed", name, exc_info=True)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        yield Finding(name, "broken", f"cannot be examined ({reason})", "mend what is broken above, then look again")
+        yield Finding(name, "broken", f"the check failed ({reason})", "mend what is broken above, then look again")

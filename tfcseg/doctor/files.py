@@ -30,7 +30,7 @@ def check_weights(assets: Path | None = None) -> Iterator[Finding]:
 
 
 def check_folder() -> Iterator[Finding]:
-    """Write into the current folder, and see how much room there is."""
+    """Write into the current folder, and report the free space."""
     folder = Path()
     try:
         folder = Path.cwd()
@@ -38,13 +38,13 @@ def check_folder() -> Iterator[Finding]:
             file.write(bytes(1 << 20))
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
-        advice = "change to a folder where you may write, or name one with --output"
-        yield Finding("folder", "broken", f"{folder} cannot be written to ({error.strerror})", advice)
+        advice = "change to a writable folder, or name one with --output"
+        yield Finding("folder", "broken", f"{folder} is not writable ({error.strerror})", advice)
         return
     facts = {"path": str(folder), "free_mib": free_bytes >> 20}
-    found = f"{folder} can be written to, {free_bytes / (1 << 30):.1f} GiB free"
+    found = f"{folder} is writable, {free_bytes / (1 << 30):.1f} GiB free"
     if free_bytes < _LITTLE_SPACE_BYTES:
-        yield Finding("folder", "note", found, "make room, or name another disk with --output", facts)
+        yield Finding("folder", "note", found, "free some space, or name another disk with --output", facts)
         return
     yield Finding("folder", "ok", found, facts=facts)
 

@@ -14,20 +14,20 @@ Status = Literal["ok", "note", "broken"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     status: Status
     found: str
     advice: str | None = None
-    """What to do about it; None where there is nothing to do."""
+    """What to do about it; None if nothing needs to be done."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """The same for programs, in JSON types."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Everything that was looked at, in order."""
+    """All findings, in order."""
 
     findings: tuple[Finding, ...]
 

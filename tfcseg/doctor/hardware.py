@@ -19,7 +19,7 @@ _BF16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _ROUNDS = 8
 _WORTHWHILE = 1.15
-"""How many times as fast a shorter type must be to be worth its rounding."""
+"""How many times as fast a shorter type must be to justify its rounding."""
 
 
 def check_processor() -> Iterator[Finding]:
@@ -78,17 +78,17 @@ def precision_finding(factors: dict[str, float], has: list[str], device: str, fa
     if max(factors.values()) >= _WORTHWHILE:
         return Finding("precision", "ok", found, facts=facts)
     why = "there are no instructions for it" if device == "cpu" and not has else "it gains nothing"
-    return Finding("precision", "ok", f"{found}: leave it alone, {why}", facts=facts)
+    return Finding("precision", "ok", f"{found}: not recommended, {why}", facts=facts)
 
 
 def _fastest_s(types: Sequence[torch.dtype], device: torch.device) -> dict[torch.dtype, float]:
-    """Shortest time of a convolution in each type; they take turns, so that other work on the machine meets all."""
+    """Shortest time of a convolution in each type. They take turns, so that other load affects all of them."""
     import torch
 
     with torch.inference_mode():
         runs = {dtype: _convolution(dtype, device) for dtype in types}
         for run in runs.values():
-            run()  # libraries choose their kernels at the first call
+            run()  # libraries choose their kernels in the first call
         rounds = [{dtype: _seconds(run) for dtype, run in runs.items()} for _ in range(_ROUNDS)]
     return {dtype: min(times[dtype] for times in rounds) for dtype in types}
 

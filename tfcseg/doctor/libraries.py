@@ -49,7 +49,7 @@ def check_libraries() -> Iterator[Finding]:
 
 
 def check_extras() -> Iterator[Finding]:
-    """Say which optional parts are installed."""
+    """Report which optional packages are installed."""
     missing = [extra for extra in _EXTRAS if not all(map(_is_installed, extra.packages))]
     facts = {extra.name: extra not in missing for extra in _EXTRAS}
     if not missing:
@@ -67,7 +67,9 @@ def _is_installed(package: str) -> bool:
 def _load(library: _Library) -> Finding:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy and torch complain of each other there; the self-test tells
+            warnings.simplefilter(
+                "ignore"
+            )  # NumPy and torch warn about each other there; the self-test shows whether they work
             module = importlib.import_module(library.module)
     except Exception as error:  # noqa: BLE001  # a damaged library raises anything while it loads
         reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -19,12 +19,12 @@ SIZE = (180, 240)
 """Height and width of the clip."""
 _NETWORK_SIZE = 160
 _LEAST_AGREEMENT = 0.9
-"""Share of the labels that a GPU or a shorter type must have in common with the CPU in fp32."""
-_ADVICE = "mend what is broken above; if nothing is, report this with the output of tfcseg doctor --json"
+"""Share of the labels that a GPU or a shorter type must have in common with fp32 on the CPU."""
+_ADVICE = "fix what is broken above; if nothing is, report this with the output of tfcseg doctor --json"
 
 
 def check_by_running() -> Iterator[Finding]:
-    """Segment a clip with the default model in a temporary folder and look at all that was written."""
+    """Segment a clip with the default model in a temporary folder and check everything that was written."""
     from tfcseg.weights.loading import load_model
 
     started_s = time.perf_counter()
@@ -40,14 +40,14 @@ def check_by_running() -> Iterator[Finding]:
 
 
 def self_test_finding(facts: dict[str, Any]) -> Finding:
-    """Judge what the run left behind."""
+    """Judge the results of the run."""
     wrong = [
         f"{what} {facts[what]} instead of {expected}"
         for what, expected in {"frames": FRAMES, "masks": FRAMES, "overlay_frames": FRAMES, "audio": "copied"}.items()
         if facts[what] != expected
     ]
     if facts["agreement"] is not None and facts["agreement"] < _LEAST_AGREEMENT:
-        wrong.append(f"only {facts['agreement']:.0%} of the labels are those of the CPU in fp32")
+        wrong.append(f"only {facts['agreement']:.0%} of the labels agree with fp32 on the CPU")
     if wrong:
         return Finding("self-test", "broken", f"wrong results: {', '.join(wrong)}", _ADVICE, facts)
     found = (
@@ -90,7 +90,7 @@ def _make_clip(path: Path) -> None:
 
 
 def _mask_size(path: Path, classes: int) -> tuple[int, ...] | None:
-    """(height, width) of a mask; None if it names classes that there are not."""
+    """(height, width) of a mask; None if it contains unknown classes."""
     from tfcseg.media.masks import read_mask
 
     labels = read_mask(path)
@@ -98,7 +98,7 @@ def _mask_size(path: Path, classes: int) -> tuple[int, ...] | None:
 
 
 def _agreement(clip: Path, model: LoadedModel) -> float | None:
-    """Share of labels that are the same on the CPU in fp32; None where the model runs like that anyway."""
+    """Share of labels that are the same in fp32 on the CPU; None if the model runs like that anyway."""
     import numpy as np
     import torch
 

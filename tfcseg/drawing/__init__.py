@@ -1,1 +1,1 @@
-"""Labels as pictures: overlay, legend, strips."""
+"""Labels as pictures: overlay, legend, panels."""

@@ -16,18 +16,17 @@ from tfcseg.labels.label_sets import LabelSet
 
 Image: TypeAlias = NDArray[np.uint8]
 
-_MIN_SHARE = 0.0002  # of the frame, from which a class is seen: 4×4 pixels of 320×240, 20×20 of 1080p
-_KEPT_FRAMES = 30  # that the place of a class which left is kept for it
-_STAY_FACTOR = 1.5  # where there are more classes than places, those that are shown count for this much more
+_MIN_SHARE = 0.0002  # of the frame, the size from which a class is listed: 4×4 pixels of 320×240, 20×20 of 1080p
+_KEPT_FRAMES = 30  # for which a class that left keeps its place
+_STAY_FACTOR = 1.5  # if there are more classes than places, listed ones count this much more
 
 
 class Legend:
-    """Names and colours of what is on screen, in the lower left corner of frames of one ``size`` (H, W).
+    """Names and colours of visible classes, in the lower left corner of frames of one ``size`` (H, W).
 
-    A class comes with an area that can be seen and goes with its last pixel. Its row keeps its place meanwhile, so that
-    nothing else moves: what comes takes a place that is free, and what goes keeps its own for a second. The classes of
-    ``always`` stay, dim where they are not in the frame. One legend per video; frames too small for legible text get
-    none.
+    A class appears with a visible area and disappears with its last pixel. Rows do not move meanwhile: a new class
+    takes a free place, and one that left keeps its place for a second. The classes of ``always`` stay, dimmed when they
+    are not in the frame. Use one legend per video; frames too small for legible text get none.
     """
 
     def __init__(self, label_set: LabelSet, size: tuple[int, int], always: Sequence[int] = ()) -> None:
@@ -36,9 +35,9 @@ class Legend:
         self._always = tuple(always)
         self._font_px = font_px_for(size)
         self._places: dict[int, int] = {}
-        """Row of each class: 0 is the lowest, then upwards and on in the next column."""
+        """Row of each class: 0 is the lowest, counting upwards and on in the next column."""
         self._absent: dict[int, int] = {}
-        """For how many frames a class with a place has not been in the frame."""
+        """Number of frames for which a class with a place has been missing."""
         self.shown: tuple[int, ...] = ()
 
     def draw(self, image: Image, shares: NDArray[np.float64]) -> None:
@@ -55,7 +54,7 @@ class Legend:
             stamp(image, panel, top=top, left=margin + column * column_px)
 
     def state(self) -> dict[str, list[int]]:
-        """What it remembers of the frames so far, in JSON types."""
+        """State of the legend in JSON types."""
         classes = sorted(self._places)
         return {
             "classes": classes,
@@ -65,13 +64,13 @@ class Legend:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` was taken."""
+        """Continue from ``state``."""
         self._places = dict(zip(state["classes"], state["places"], strict=True))
         self._absent = dict(zip(state["classes"], state["absent"], strict=True))
         self.shown = tuple(state["shown"])
 
     def _assign(self, shares: NDArray[np.float64], places: int) -> None:
-        """Decide what is shown in at most so many ``places``, and where."""
+        """Decide what is shown, and where, in at most ``places`` places."""
         least = np.full(len(shares), _MIN_SHARE)
         least[list(self.shown)] = 0
         worth = dict.fromkeys(self._always, 1.0) | {
@@ -96,7 +95,7 @@ class Legend:
         return text_panel(name, font_px, self._size[1] // 2, colour, is_dim=not is_present)
 
     def _column_px(self, font_px: int) -> int:
-        """Width of the widest row that there may be, and a gap."""
+        """Width of the widest possible row, and a gap."""
         indices = self._always or range(len(self._label_set))
         widest_px: int = max(self._row(index, font_px, is_present=True).colour.shape[1] for index in indices)
         return widest_px + font_px // 3

@@ -16,7 +16,7 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
 
 MAX_WIDTH_PX, MAX_HEIGHT_PX = 3840, 2160
-"""Of all panels together: more is beyond what video players and picture viewers take."""
+"""Pixels of all panels together; video players and picture viewers cannot show more."""
 _GAPS_PX = 40
 
 
@@ -27,9 +27,9 @@ def panel_size(size: tuple[int, int], panels: int) -> tuple[int, int]:
 
 
 class RowPainter:
-    """Draws rows of one video: original | results …, and with ``has_difference`` where two results differ.
+    """Draws rows for one video: original | results …, and with ``has_difference`` where two results differ.
 
-    One per row and video: its legends follow what is on screen.
+    Use one per row and video: its legends follow what is visible.
     """
 
     def __init__(

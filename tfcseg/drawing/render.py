@@ -37,10 +37,10 @@ def overlay(
     alpha: float = 0.55,
     visible: NDArray[np.bool_] | None = None,
 ) -> Image:
-    """``image`` with its classes tinted in ``palette`` (K, 3) at opacity ``alpha``, a thin dark line between regions.
+    """Tint the classes of ``image`` in ``palette`` (K, 3) at opacity ``alpha``, with thin dark lines between regions.
 
-    Classes that are not ``visible`` (K,) and pixels without a class keep their original values, bit for bit.
-    Raises UsageError if ``alpha`` is outside 0..1 and DataError if labels and image differ in size.
+    Classes that are not ``visible`` (K,) and pixels without a class keep their original values, bit for bit. Raises
+    UsageError if ``alpha`` is outside 0..1 and DataError if labels and image differ in size.
     """
     if not 0.0 <= alpha <= 1.0:
         raise UsageError(f"overlay opacity is {alpha}; choose a value from 0 to 1")
@@ -61,7 +61,7 @@ def overlay(
 
 
 def class_shares(labels: Labels, num_classes: int) -> NDArray[np.float64]:
-    """(K,) share of all pixels that each class covers; they add up to less than 1 where pixels have no class."""
+    """(K,) share of all pixels of each class; they sum to less than 1 if some pixels have no class."""
     counts = cv2.calcHist([labels], [0], None, [256], [0.0, 256.0])
     return np.asarray(counts, dtype=np.float64).ravel()[:num_classes] / labels.size
 
@@ -75,7 +75,7 @@ def side_by_side(images: Sequence[Image], titles: Sequence[str]) -> Image:
         raise UsageError(f"{len(images)} images and {len(titles)} titles; give one title per image")
     height = images[0].shape[0]
     if any(image.shape[0] != height for image in images):
-        raise UsageError(f"images of heights {[image.shape[0] for image in images]} cannot stand side by side")
+        raise UsageError(f"images of heights {[image.shape[0] for image in images]} cannot be placed side by side")
     gap = 2 * max(1, round(height / 360))
     width = sum(image.shape[1] for image in images) + gap * (len(images) - 1)
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
@@ -112,8 +112,8 @@ def covered(is_marked: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.u
 
 
 def mark_difference(image: Image, coverage: NDArray[np.uint8]) -> Image:
-    """``image`` in dim gray, what is `covered` by differences (H, W) in red."""
-    # Twice the covered share: lines thinner than a pixel of the picture must not fade away.
+    """``image`` in dim gray, with what is `covered` by differences (H, W) in red."""
+    # Twice the covered share, so that lines thinner than a pixel stay visible.
     share = np.minimum(2 / 255 * coverage.astype(np.float32), 1)[..., None]
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None] * _DIMMED
     marked = gray * (1 - share) + np.array(_MARK, np.float32) * share

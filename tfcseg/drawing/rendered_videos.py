@@ -47,16 +47,17 @@ class RenderedVideos:
             self._videos["side_by_side"].write(side_by_side([image, picture], ["source", "tfcseg"]))
 
     def legend_state(self) -> dict[str, Any] | None:
-        """What the legend remembers, in JSON types; None without one."""
+        """State of the legend in JSON types; None without a legend."""
         return None if self._legend is None else self._legend.state()
 
     def end_input(self) -> None:
-        """Say that these parts have all of their frames, which are encoded meanwhile; ``end_part`` follows."""
+        """Announce that these parts have all of their frames, so that encoding continues meanwhile; ``end_part``
+        follows."""
         for video in self._videos.values():
             video.end_input()
 
     def end_part(self) -> Callable[[], None]:
-        """Let the next frame begin new parts; returns what completes these, which may take place elsewhere."""
+        """Let the next frame start new parts; returns a function that completes these, in any thread."""
         endings = [video.end_part() for video in self._videos.values()]
 
         def complete() -> None:
@@ -66,14 +67,14 @@ class RenderedVideos:
         return complete
 
     def finish(self, part_frames: int) -> str | None:
-        """Join the parts and give the videos their names; returns what became of the sound, None without a video."""
+        """Join the parts and name the videos; returns what happened to the sound, None without a video."""
         sound = None
         for video in self._videos.values():
             sound = video.finish(part_frames)
         return sound
 
     def stop(self) -> None:
-        """Make a ``write`` that goes on in another thread fail soon; ``abort`` follows."""
+        """Make a ``write`` in another thread fail soon; ``abort`` follows."""
         for video in self._videos.values():
             video.stop()
 

@@ -19,9 +19,9 @@ from PIL import ImageDraw, ImageFont
 Image: TypeAlias = NDArray[np.uint8]
 
 _MIN_FONT_PX = 10
-_SUPERSAMPLING = 4  # Pillow draws shapes without anti-aliasing: draw them larger, then average
+_SUPERSAMPLING = 4  # Pillow draws shapes without anti-aliasing, so draw them larger, then average
 _BACKING = (16, 18, 22, 176)  # RGBA behind text: dark enough for white text on snow, thin enough to see through
-_CHIP_EDGE = (132, 134, 138, 255)  # keeps chips of dark and gray classes apart from the backing
+_CHIP_EDGE = (132, 134, 138, 255)  # separates chips of dark and gray classes from the backing
 
 
 class Panel(NamedTuple):
@@ -42,7 +42,7 @@ def stamp(image: Image, panel: Panel, *, top: int, left: int) -> None:
 def text_panel(
     text: str, font_px: int, max_width: int, chip: tuple[int, int, int] | None = None, *, is_dim: bool = False
 ) -> Panel:
-    """One line of ``text`` on a rounded half-opaque backing, behind a ``chip`` of a colour if there is one."""
+    """One line of ``text`` on a rounded half-transparent backing, behind a ``chip`` of a colour if there is one."""
     font, height, padding = load_font(font_px), row_px_of(font_px), font_px // 2
     text_left = padding + (round(font_px * 1.4) if chip else 0)
     line = _shorten(printable(text, font), font, max_width - text_left - padding)
@@ -69,7 +69,7 @@ def text_panel(
 
 @cache
 def load_font(font_px: int) -> ImageFont.FreeTypeFont:
-    """The font of everything that is drawn."""
+    """The font of all drawings."""
     return cast(ImageFont.FreeTypeFont, ImageFont.load_default(font_px))
 
 
@@ -86,7 +86,7 @@ def row_px_of(font_px: int) -> int:
 
 
 def printable(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """``text`` on one line in letters that ``font`` has: accents dropped, anything else a question mark."""
+    """``text`` on one line in letters that ``font`` has: accents are dropped, other letters become question marks."""
     missing = bytes(font.getmask("\uffff"))
     letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in letters).split())

@@ -77,7 +77,9 @@ class WorstFrames:
         pairs = [divmod(position, wrong.shape[1]) for position in order]
         confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in pairs if wrong[a, b])
         small = [pack(shrink_labels(labels, picture_size(labels))) for labels in (target, prediction)]
-        self._kept[stretch] = WorstFrame(self._video, frame, share, confusions, image, *small)
+        self._kept[stretch] = WorstFrame(
+            self._video, frame, share, confusions, image, target=small[0], prediction=small[1]
+        )
         if len(self._kept) > _PER_VIDEO:
             del self._kept[min(self._kept, key=lambda each: self._kept[each].wrong)]
 

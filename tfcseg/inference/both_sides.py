@@ -172,7 +172,17 @@ class _Window:
         for image, row in zip(group.images, self._submit(self._steps.glimpses, group.images), strict=True):
             size = group.label_size or (image.shape[0], image.shape[1])
             begins = group.begins_part and not slots
-            slots.append(_Slot(self._count, begins, image, size, self._steps.grid(image), reach_for(image), row))
+            slots.append(
+                _Slot(
+                    index=self._count,
+                    begins_part=begins,
+                    image=image,
+                    label_size=size,
+                    grid=self._steps.grid(image),
+                    reach=reach_for(image),
+                    looked=row,
+                )
+            )
             self._count += 1
         self._looked += slots
         return slots

@@ -10,20 +10,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.errors import UsageError
+from tfcseg.inference.network_input import NetworkInput
+from tfcseg.media.frames import Image
 from tfcseg.model.carry_over import Carried
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.ops.compiled import CompiledBackbone, compile_backbone
 from tfcseg.model.ops.confidence import confidence_from_logits
-from tfcseg.model.ops.label_map import labels_from_logits
-from tfcseg.model.options import SIZE_MULTIPLE, InferenceOptions
-from tfcseg.model.tfc import Keyframe
+from tfcseg.model.ops.labelling import labels_from_logits
+from tfcseg.model.options import InferenceOptions
+from tfcseg.model.tfc import Keyframe, NonKeyframes
 from tfcseg.weights.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -34,10 +35,6 @@ BATCH = 16
 MAX_WORKERS = 4
 """Maximum number of intervals computed at the same time on a CPU; each needs its own memory."""
 
-MAX_ASPECT = 4
-"""Longer pictures are squeezed to this aspect ratio: a 16×10,000 picture must not become a
-480×300,000 network input."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
@@ -45,31 +42,21 @@ class FrameResult:
 
     labels: NDArray[np.uint8]
     """(H, W) class indices at the source's size."""
-    is_keyframe: bool
-    similarity: NDArray[np.float32] | None
-    """w_t (h, w) in [-1, 1]; None at keyframes."""
-    updated_fraction: float | None
-    """Share of points updated by sparse MSDA; None at keyframes."""
     model_ms: float
     """Seconds for preprocessing, network and labels; frames computed together share their time equally."""
     confidence: NDArray[np.uint8] | None = None
     """(h, w) confidence of the labels: 255 times the probability that they are right."""
+    similarity: NDArray[np.float32] | None = None
+    """w_t (h, w) in [-1, 1]; None at keyframes."""
+    updated_fraction: float | None = None
+    """Share of points updated by sparse MSDA; None at keyframes."""
     carried: HandedOn | None = None
     """Carry-over for the next interval; only at the end of an interval, and if keyframes carry anything."""
 
-
-def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
-    """Return the (height, width) of the network's input for a source of (height, width): short side ``size``, multiples
-    of 32.
-
-    Pictures are resized rather than padded: the distortion is at most 16 px, and there is no border that the network
-    never saw in training.
-    """
-    scale = size / min(source)
-    height, width = (
-        max(1, round(min(side * scale, MAX_ASPECT * size) / SIZE_MULTIPLE)) * SIZE_MULTIPLE for side in source
-    )
-    return height, width
+    @property
+    def is_keyframe(self) -> bool:
+        """Whether the frame refers to no other."""
+        return self.similarity is None
 
 
 class IntervalNetwork:
@@ -84,25 +71,15 @@ class IntervalNetwork:
 
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
         self.network = model.network
-        self._device, self._dtype = model.device, model.precision
         self.options, self.labels = options, model.labels
         self._temperature = model.temperature
-        preprocessing = model.card.preprocessing
-        mean, std = (np.array(numbers, np.float32) for numbers in (preprocessing.mean, preprocessing.std))
-        values = np.arange(256, dtype=np.float32)[:, None]
-        self._normalised: NDArray[np.float32] = np.divide(values - mean, std, dtype=np.float32)[None]
-        """(1, 256, 3): normalised value of each pixel value in each channel."""
+        self._input = NetworkInput(model, options.size)
         self._batch = BATCH
         # Single frames suit a CPU's caches, batches suit a GPU's many cores.
-        self.chunk = BATCH if self._device.type == "cuda" else 1
-        self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self._device.type == "cuda" else 1
-        # Compiled code is made for one number of threads, and long intervals hold too many frames.
-        is_compiled = options.compile or isinstance(model.network.backbone, CompiledBackbone)
-        is_long = options.keyframe_interval > BATCH and options.sides == "one"
-        is_alone = is_compiled or options.latency == "low" or is_long
-        on_cpu = self._device.type == "cpu"
-        self.workers = 1 if is_alone or not on_cpu else min(torch.get_num_threads(), MAX_WORKERS)
-        self._source: tuple[int, int] | None = None
+        on_gpu = model.device.type == "cuda"
+        self.chunk = BATCH if on_gpu else 1
+        self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if on_gpu else 1
+        self.workers = _workers(model, options)
         logger.info(
             "mode %s: a keyframe every %d frames, the %s of its interval; %s correlation, threshold %g%s",
             *(options.mode, options.keyframe_interval, options.keyframe_position),
@@ -111,25 +88,14 @@ class IntervalNetwork:
             extra={**asdict(options), "frames_at_once": self.frames_at_once},
         )
 
-    def compile(self, source: tuple[int, int]) -> float:
-        """Compile the network for frames of ``source`` (height, width). Returns the seconds it took; raises TfcsegError
-        on failure."""
-        keyframes = self.intervals_at_once if self.options.latency == "normal" else 1
-        count = 1 if keyframes == 1 else self.frames_at_once
-        return compile_backbone(self.network, self.to_input([np.zeros((*source, 3), np.uint8)] * count), keyframes)
-
     @property
     def frames_at_once(self) -> int:
         """How many frames to pass for full speed: whole intervals, or any number with both sides."""
-        if self.options.sides == "both":
-            return self.chunk
-        return self.intervals_at_once * self.options.keyframe_interval
+        whole = self.intervals_at_once * self.options.keyframe_interval
+        return self.chunk if self.options.sides == "both" else whole
 
     def run_many(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        before: HandedOn | None = None,
-        label_size: tuple[int, int] | None = None,
+        self, images: Sequence[Image], before: HandedOn | None = None, label_size: tuple[int, int] | None = None
     ) -> list[FrameResult]:
         """Compute the frames of one or several intervals; the last may be shorter.
 
@@ -146,7 +112,7 @@ class IntervalNetwork:
             before = results[-1].carried
         return results
 
-    def stream(self, images: Iterable[NDArray[np.uint8]], before: HandedOn | None = None) -> Iterator[FrameResult]:
+    def stream(self, images: Iterable[Image], before: HandedOn | None = None) -> Iterator[FrameResult]:
         """Yield results frame by frame, each before the next image is requested: low latency for live input."""
         memory: Keyframe | None = None
         key_size = (0, 0)
@@ -167,7 +133,7 @@ class IntervalNetwork:
     @torch.inference_mode()
     def run(
         self,
-        images: Sequence[NDArray[np.uint8]],
+        images: Sequence[Image],
         label_size: tuple[int, int] | None = None,
         before: HandedOn | Callable[[], HandedOn | None] | None = None,
         *,
@@ -199,7 +165,7 @@ class IntervalNetwork:
 
     @torch.inference_mode()
     def _together(
-        self, images: Sequence[NDArray[np.uint8]], before: HandedOn | None, label_size: tuple[int, int] | None
+        self, images: Sequence[Image], before: HandedOn | None, label_size: tuple[int, int] | None
     ) -> list[FrameResult] | None:
         """Compute several whole intervals in one batch; from the first time they do not fit on, return None."""
         size = label_size or (images[0].shape[0], images[0].shape[1])
@@ -210,103 +176,78 @@ class IntervalNetwork:
             logger.info("out of GPU memory: continuing with one interval at a time")
             return None
 
-    def _intervals(
-        self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int], before: HandedOn | None
-    ) -> list[FrameResult]:
+    def _intervals(self, images: Sequence[Image], size: tuple[int, int], before: HandedOn | None) -> list[FrameResult]:
         started_s = time.perf_counter()
         length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
         batch = self.to_input(images)
         before = _if_it_fits(before, batch)
         memory, others = self.network.intervals(batch, length, key, before, self.options)
-        key_labels, key_sure = map(iter, self.said(memory.logits, size))
-        labels, sure = map(iter, self.said(others.logits, size))
-        similarity, updated = iter(others.similarity.float().cpu().numpy()), iter(others.updated_fraction.tolist())
+        keyframes = iter(self._results(memory.logits, size, started_s))
+        between = iter(self._results(others.logits, size, started_s, others))
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
         results = [
-            FrameResult(next(key_labels), True, None, None, elapsed_ms, next(key_sure))
-            if index % length == key
-            else FrameResult(next(labels), False, next(similarity), next(updated), elapsed_ms, next(sure))
+            replace(next(keyframes if index % length == key else between), model_ms=elapsed_ms)
             for index in range(len(images))
         ]
         return self._handed_on(results, memory)
 
-    def _in_parts(
-        self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
-    ) -> list[FrameResult]:
+    def _in_parts(self, images: Sequence[Image], memory: Keyframe, size: tuple[int, int]) -> list[FrameResult]:
         """Frames between keyframes, as many at once as fit."""
         results: list[FrameResult] = []
         while len(results) < len(images):
             part = images[len(results) : len(results) + self._batch]
             try:
-                results += self._non_keyframes(part, memory, size)
+                started_s = time.perf_counter()
+                found = self.network.non_keyframes(self.to_input(part), memory, self.options)
+                results += self._results(found.logits, size, started_s, found)
             except torch.OutOfMemoryError:
                 if len(part) == 1:
-                    raise self._too_large(part[0]) from None
+                    raise self._input.too_large(part[0]) from None
                 self._batch = len(part) // 2
                 logger.info("out of GPU memory: continuing with batches of %d frames", self._batch)
         return results
 
-    def _images(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> list[FrameResult]:
+    def _images(self, images: Sequence[Image], size: tuple[int, int]) -> list[FrameResult]:
         """Frames that no other frame refers to: the image network, with logits bit-identical to keyframes'."""
         started_s = time.perf_counter()
-        labels, sure = self.said(self.network.image(self.to_input(images)), size)
-        elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
-        return [FrameResult(labels[t], True, None, None, elapsed_ms, sure[t]) for t in range(len(images))]
+        return self._results(self.network.image(self.to_input(images)), size, started_s)
 
-    def _alone(self, image: NDArray[np.uint8], size: tuple[int, int]) -> FrameResult:
-        try:
+    def _alone(self, image: Image, size: tuple[int, int]) -> FrameResult:
+        with self._input.fits(image):
             return self._images([image], size)[0]
-        except torch.OutOfMemoryError:
-            raise self._too_large(image) from None
 
     def _keyframe(
         self,
-        image: NDArray[np.uint8],
+        image: Image,
         size: tuple[int, int],
         before: HandedOn | Callable[[], HandedOn | None] | None,
         hand_on: Callable[[HandedOn | None], None] = lambda carried: None,
     ) -> tuple[FrameResult, Keyframe]:
         started_s = time.perf_counter()
-        try:
+        with self._input.fits(image):
             batch = self.to_input([image])
             _, memory = self.network.keyframe(batch)
             taken = _if_it_fits(before() if callable(before) else before, batch)
             memory = self.network.carry_over(memory, taken, self.options)
             hand_on(self._carried(memory))
-            labels, sure = self.said(memory.logits, size)
-        except torch.OutOfMemoryError:
-            raise self._too_large(image) from None
-        elapsed_ms = 1000 * (time.perf_counter() - started_s)
-        return FrameResult(labels[0], True, None, None, elapsed_ms, sure[0]), memory
+            return self._results(memory.logits, size, started_s)[0], memory
 
-    def _non_keyframes(
-        self, images: Sequence[NDArray[np.uint8]], memory: Keyframe, size: tuple[int, int]
+    def _results(
+        self, logits: Tensor, size: tuple[int, int], started_s: float, between: NonKeyframes | None = None
     ) -> list[FrameResult]:
-        started_s = time.perf_counter()
-        result = self.network.non_keyframes(self.to_input(images), memory, self.options)
-        labels, sure = self.said(result.logits, size)
-        similarity = result.similarity.float().cpu().numpy()
-        updated = result.updated_fraction.cpu().tolist()
-        elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
-        return [
-            FrameResult(labels[t], False, similarity[t], updated[t], elapsed_ms, sure[t]) for t in range(len(images))
-        ]
+        """Labels of frames that were begun at ``started_s``; ``between`` if they are not keyframes."""
+        labels, sure = self.said(logits, size)
+        similarity = [None] * len(labels) if between is None else between.similarity.float().cpu().numpy()
+        updated = [None] * len(labels) if between is None else between.updated_fraction.cpu().tolist()
+        elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(labels)
+        return [FrameResult(labels[t], elapsed_ms, sure[t], similarity[t], updated[t]) for t in range(len(labels))]
 
-    def to_input(self, images: Sequence[NDArray[np.uint8]], size: int | None = None) -> Tensor:
-        """Normalise to (T, 3, H', W') in channels-last order, as pixels come; ``size`` None takes the options'."""
-        size = size or self.options.size
-        height, width = network_size((images[0].shape[0], images[0].shape[1]), size)
-        if size == self.options.size:
-            self._tell_size((images[0].shape[0], images[0].shape[1]), (height, width))
-        shrinks = min(images[0].shape[:2]) > size
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        batch = np.empty((len(images), height, width, 3), np.float32)
-        for image, normalised in zip(images, batch, strict=True):
-            cv2.LUT(cv2.resize(image, (width, height), interpolation=how), self._normalised, dst=normalised)
-        return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)
+    def to_input(self, images: Sequence[Image], size: int | None = None) -> Tensor:
+        """(T, 3, H', W') normalised; ``size`` is the options', if None."""
+        return self._input.batch(images, size)
 
     @torch.inference_mode()
-    def logits(self, image: NDArray[np.uint8]) -> Tensor:
+    def logits(self, image: Image) -> Tensor:
         """Logits (1, K, h, w) of a single image, as in mode ``image``."""
         return self.network.image(self.to_input([image]))
 
@@ -319,17 +260,22 @@ class IntervalNetwork:
         """Confidence of the labels of ``logits`` (B, K, h, w): (B, h, w) uint8, as in `FrameResult`."""
         return confidence_from_logits(logits, self._temperature)
 
-    def _tell_size(self, source: tuple[int, int], size: tuple[int, int]) -> None:
-        """Log the network's input size for a new frame size (height, width)."""
-        if source != self._source:
-            self._source = source
-            logger.info("network input %d×%d for frames of %d×%d", *size[::-1], *source[::-1])
 
-    def _too_large(self, image: NDArray[np.uint8]) -> TfcsegError:
-        height, width = network_size((image.shape[0], image.shape[1]), self.options.size)
-        return TfcsegError(
-            f"too little GPU memory for one frame of {width}×{height}; use a smaller --size or --device cpu"
-        )
+def compile_for(network: IntervalNetwork, source: tuple[int, int]) -> float:
+    """Compile a network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot."""
+    keyframes = network.intervals_at_once if network.options.latency == "normal" else 1
+    count = 1 if keyframes == 1 else network.frames_at_once
+    return compile_backbone(network.network, network.to_input([np.zeros((*source, 3), np.uint8)] * count), keyframes)
+
+
+def _workers(model: LoadedModel, options: InferenceOptions) -> int:
+    """Intervals to compute at the same time, each in a thread of its own: several on a processor."""
+    # Compiled code is made for one number of threads; long intervals hold too many frames.
+    is_compiled = options.compile or isinstance(model.network.backbone, CompiledBackbone)
+    is_long = options.keyframe_interval > BATCH and options.sides == "one"
+    if is_compiled or is_long or options.latency == "low" or model.device.type != "cpu":
+        return 1
+    return min(torch.get_num_threads(), MAX_WORKERS)
 
 
 def _if_it_fits(before: HandedOn | None, batch: Tensor) -> Carried | None:

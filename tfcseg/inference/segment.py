@@ -224,18 +224,18 @@ def _join(labels: LabelSet, frames: list[Frame], result: FrameResult, *, is_last
 
 def _joined(labels: LabelSet, frame: Frame, result: FrameResult, *, is_computed: bool = True) -> SegmentedFrame:
     return SegmentedFrame(
-        frame.index,
-        frame.time_s,
-        frame.image,
-        result.labels,
-        result.is_keyframe,
-        result.similarity,
-        result.updated_fraction,
-        result.model_ms if is_computed else None,
-        frame.is_held,
-        labels,
-        result.confidence,
-        result.carried,
+        index=frame.index,
+        time_s=frame.time_s,
+        image=frame.image,
+        labels=result.labels,
+        is_keyframe=result.is_keyframe,
+        similarity=result.similarity,
+        updated_fraction=result.updated_fraction,
+        model_ms=result.model_ms if is_computed else None,
+        is_held=frame.is_held,
+        label_set=labels,
+        confidence_grid=result.confidence,
+        carried=result.carried,
     )
 
 

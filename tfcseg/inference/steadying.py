@@ -100,7 +100,15 @@ def look(
         link = None if before is None else still(now) if now is before else linker.link(before, now)
         before = now
         edges = None if mask is None or frame.index % _CONTRAST_EVERY else contrast(now, mask)
-        yield Looked(frame, mask, link, sure, void, edges, time.perf_counter() - started_s)
+        yield Looked(
+            frame=frame,
+            mask=mask,
+            link=link,
+            sure=sure,
+            void=void,
+            contrast=edges,
+            seconds=time.perf_counter() - started_s,
+        )
 
 
 def steady(looked: Iterable[Looked], first: int = 0) -> Iterator[Steadied]:
@@ -148,7 +156,16 @@ def _block(held: deque[Looked], first: int, end: int) -> list[Steadied]:
         if at in wanted:
             mask = _decided(frame, before.pop(at), votes)
             similarity = None if frame.link is None else frame.link.similarity
-            results.append(Steadied(frame.frame, frame.mask, mask, similarity, frame.contrast, frame.seconds))
+            results.append(
+                Steadied(
+                    frame=frame.frame,
+                    given=frame.mask,
+                    mask=mask,
+                    similarity=similarity,
+                    contrast=frame.contrast,
+                    seconds=frame.seconds,
+                )
+            )
         votes = _joined(votes, frame)
     share_s = (time.perf_counter() - started_s) / max(1, len(results))
     return [replace(each, seconds=each.seconds + share_s) for each in reversed(results)]

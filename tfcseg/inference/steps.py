@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tfcseg.inference.engine import FrameResult, IntervalNetwork, network_size
+from tfcseg.inference.engine import FrameResult, IntervalNetwork
+from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.model.decode_head import resize
 from tfcseg.model.evidence import Glimpse, Likeness, Mixture, Opinion, Side, compare, mix
-from tfcseg.model.ops.label_map import greatest, labels_from_cells
+from tfcseg.model.ops.labelling import greatest, labels_from_cells
 
 BETWEEN_SCALE = 2
 """Frames between keyframes are processed at 1 / this of the network's size (at full size in mode ``blend``)."""
@@ -90,7 +91,7 @@ class Steps:
         """Labels of a keyframe."""
         table = concluded.logits
         labels = labels_from_cells(concluded.labels, lambda where: table.index_select(0, where), label_size)
-        return FrameResult(labels[0].cpu().numpy(), True, None, None, 0.0, concluded.sure[0].cpu().numpy())
+        return FrameResult(labels[0].cpu().numpy(), 0.0, concluded.sure[0].cpu().numpy())
 
     def between(
         self, places: Sequence[Place], keyframes: Sequence[Conclusion], glimpses: Sequence[Glimpse]
@@ -111,7 +112,7 @@ class Steps:
         results = []
         for row, place in enumerate(places):
             labels, sure = self._said(mixture, row, keyframes, own.get(row), place.label_size)
-            results.append(FrameResult(labels, False, similarity[row], shares[row], 0.0, sure))
+            results.append(FrameResult(labels, 0.0, sure, similarity[row], shares[row]))
         return results
 
     def _own(self, seen: Glimpse, asked: Tensor, grid: tuple[int, int]) -> Tensor | list[Tensor]:

@@ -1,39 +1,43 @@
-"""Map a model's classes to those of a data set by tables of names, built in or from a file.
+"""Label maps: from a model's classes to those of a data set, built in or from a file.
 
-A map goes from model class to data set class. Several model classes may go to one; a model class without counterpart is
-left out and is never right in that data set.
+A label map goes from model class to data set class. Several model classes may map to one; a model class without a
+counterpart is left out and never counts as right in that data set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from tfcseg.errors import DataError
 from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.labels.label_tables import KNOWN_NAMES, MERGED, TABLES
+from tfcseg.labels.label_tables import KNOWN_NAMES, merged_names, tables
 
 LabelMap = Mapping[str, str]
 
-BUILT_IN: Mapping[tuple[str, str], LabelMap] = {
-    sets: {name: target for name, target in table.items() if target is not None} for sets, table in TABLES.items()
-}
-"""Maps from a model's label set to a data set's, by the keys of ``KNOWN_NAMES``."""
-
 _MAY_BE_PARTS = ("scenes", "vspw", "coco133")
-"""Of these some models and many folders have only a part."""
+"""Sets of which many models and folders have only a part."""
+
+
+@cache
+def built_in_maps() -> Mapping[tuple[str, str], LabelMap]:
+    """Label maps from a model's label set to a data set's, by the keys of ``KNOWN_NAMES``."""
+    return {
+        sets: {name: target for name, target in table.items() if target is not None} for sets, table in tables().items()
+    }
 
 
 def built_in_label_map(model: LabelSet, dataset: LabelSet) -> LabelMap:
-    """Find the map between two label sets, which are recognised by their class names and not by what they are called.
+    """Find the label map between two label sets, which are recognised by their class names, not by their own names.
 
-    The same names map to themselves. A data set with a part of VSPW's or COCO's classes gets a part of their map.
-    DataError, saying how to give a map, if there is none.
+    Equal names map to themselves. A data set with a part of VSPW's or COCO's classes gets a part of their map. Raises
+    DataError, saying how to give a label map, if there is none.
     """
     if set(model.names) == set(dataset.names):
         return {name: name for name in model.names}
-    for (source, target), label_map in BUILT_IN.items():
+    for (source, target), label_map in built_in_maps().items():
         if _is_called(model, source) and _is_called(dataset, target):
             kept = {
                 name: counterpart
@@ -49,11 +53,11 @@ def built_in_label_map(model: LabelSet, dataset: LabelSet) -> LabelMap:
 
 
 def merged_classes(dataset: LabelSet) -> LabelMap:
-    """Classes of a data set that no label set of ours tells apart -> the class of it that stands for them.
+    """Map classes of a data set that none of our label sets distinguishes to one class that represents them.
 
     Empty for data sets that are not among ``KNOWN_NAMES``.
     """
-    for target, merged in MERGED.items():
+    for target, merged in merged_names().items():
         if _is_called(dataset, target):
             return {name: kept for name, kept in merged.items() if {name, kept} <= set(dataset.names)}
     return {}
@@ -68,13 +72,13 @@ def _is_called(labels: LabelSet, known_as: str) -> bool:
 def read_label_map(path: str | Path, model: LabelSet, dataset: LabelSet) -> LabelMap:
     """Read ``{"model class": "data set class", …}``; a model class with null, or left out, has no counterpart.
 
-    DataError names the file and the first name that is no class of its label set.
+    DataError names the file and the first name that is not a class of its label set.
     """
     path = Path(path)
     label_map: dict[str, str] = {}
     for name, counterpart in read_json_object(path).items():
         if counterpart is not None and not isinstance(counterpart, str):
-            raise DataError(f"{path}: {name!r} goes to {counterpart!r}; give the name of a data set class, or null")
+            raise DataError(f"{path}: {name!r} maps to {counterpart!r}; give the name of a data set class, or null")
         try:
             model.index(name)
             if counterpart is not None:
@@ -83,5 +87,5 @@ def read_label_map(path: str | Path, model: LabelSet, dataset: LabelSet) -> Labe
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
     if not label_map:
-        raise DataError(f"{path}: maps no class; it should read {{model class: data set class, …}}")
+        raise DataError(f"{path}: maps no classes; expected {{model class: data set class, …}}")
     return label_map

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from tfcseg.errors import DataError
 from tfcseg.spelling import find_name, hint
 
 NO_CLASS = 255
-"""Label value that means "none of the classes" in 8-bit maps; targets use it as ``ignore_index``."""
+"""Label value for "none of the classes" in 8-bit labels; targets use it as ``ignore_index``."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -39,7 +41,7 @@ class LabelSet:
         return f"<LabelSet {self.name}: {len(self.names)} classes ({shown})>"
 
     def index(self, name: str) -> int:
-        """Class index of ``name``, whose case does not matter; DataError names the closest classes if there is none."""
+        """Class index of ``name``, in any case; DataError names the closest classes if there is none."""
         found = find_name(name, self.names)
         if found is None:
             raise DataError(f"no class {name!r} in label set {self.name!r}; {hint(name, self.names)}")
@@ -88,58 +90,8 @@ def name_table(
 
 
 _SCENE_COLOURS: dict[str, tuple[int, int, int]] = {
-    "other": (80, 75, 90),
-    "wall": (180, 170, 150),
-    "building": (196, 120, 86),
-    "sky": (110, 190, 255),
-    "floor": (143, 107, 77),
-    "tree": (36, 140, 60),
-    "ceiling": (235, 225, 185),
-    "road": (110, 92, 140),
-    "bed": (228, 134, 176),
-    "windowpane": (150, 226, 232),
-    "grass": (135, 210, 70),
-    "cabinet": (143, 71, 25),
-    "sidewalk": (236, 150, 230),
-    "person": (255, 42, 72),
-    "earth": (150, 120, 50),
-    "door": (118, 60, 60),
-    "table": (195, 145, 0),
-    "mountain": (90, 115, 110),
-    "plant": (15, 185, 130),
-    "curtain": (190, 80, 160),
-    "chair": (252, 180, 0),
-    "car": (30, 80, 255),
-    "water": (0, 122, 190),
-    "painting": (255, 99, 205),
-    "sofa": (146, 76, 204),
-    "shelf": (170, 35, 0),
-    "house": (250, 126, 88),
-    "sea": (4, 70, 158),
-    "mirror": (175, 235, 195),
-    "rug": (200, 40, 110),
-    "field": (188, 200, 52),
-    "armchair": (255, 126, 34),
-    "dog": (255, 200, 125),
-    "cat": (255, 223, 85),
-    "horse": (176, 96, 0),
-    "cow": (245, 245, 160),
-    "sheep": (255, 250, 250),
-    "bird": (115, 255, 220),
-    "bus": (115, 35, 255),
-    "bicycle": (22, 244, 58),
-    "motorcycle": (0, 110, 90),
-    "boat": (255, 80, 0),
-    "train": (86, 0, 190),
-    "airplane": (185, 185, 255),
-    "bottle": (50, 255, 155),
-    "television": (56, 36, 99),
-    "fence": (196, 149, 160),
-    "pole": (145, 150, 165),
-    "traffic light": (255, 165, 70),
-    "traffic sign": (230, 237, 0),
-    "truck": (0, 36, 142),
-    "stairs": (103, 106, 55),
+    name: (red, green, blue)
+    for name, (red, green, blue) in json.loads((Path(__file__).parent / "data/scenes.json").read_bytes()).items()
 }
 """The classes of scenes with their colours, which follow what they show: blues for sky and water, greens for plants,
 red for people. The nearest two are ΔE 20.6 apart (CIE76, D65; 10 in CIEDE2000)."""

@@ -126,7 +126,16 @@ def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, 
         largest = int(np.iinfo(form.dtype).max)
         is_binary = all(np.isin(mask, (0, largest)).all() for mask, _ in some)
         void = None if is_binary or form.mode in ("1", "RGB") else largest
-    return MaskFolder(folder, files, info.frames_declared, pattern, info.names, classes, form, void)
+    return MaskFolder(
+        path=folder,
+        files=files,
+        frames=info.frames_declared,
+        pattern=pattern,
+        names_of_frames=info.names,
+        classes=classes,
+        form=form,
+        void=void,
+    )
 
 
 def list_masks(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Label maps as 8-bit palette PNG files whose values are class indices.
+"""Write and read labels as 8-bit palette PNG files whose values are class indices.
 
 Letters: H image height, W image width, K classes.
 """
@@ -32,16 +32,16 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_COLOUR_TYPES = {0: "gray", 2: "RGB colour", 3: "palette", 4: "gray with alpha", 6: "RGB colour with alpha"}
 _WRITERS = 2
-_MAX_PENDING = 8  # label maps that wait for the disk: bounds memory however long the video is
+_MAX_PENDING = 8  # frames that wait for the disk; bounds memory for any length of video
 
 
 class MaskWriter:
-    """Writes label maps as ``directory/00000000.png``, ...: 8-bit palette PNGs whose values are class indices.
+    """Writes labels as ``directory/00000000.png``, ...: 8-bit palette PNGs whose values are class indices.
 
     Without a palette they are 8-bit gray PNGs of any values. ``path_of`` gives them other names.
 
-    Encoding and disk run in a small thread pool behind a bounded queue. A failure surfaces once, as OutputError, in a
-    later ``write`` or at the latest in ``close``. As a context manager it closes itself.
+    Encoding and writing run in a small thread pool behind a bounded queue. A failure is raised once, as OutputError, by
+    a later ``write`` or at the latest by ``close``. As a context manager it closes itself.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class MaskWriter:
         self._pending.append(self._pool.submit(write, *arguments))
 
     def pending(self) -> tuple[Future[None], ...]:
-        """What is not known to be written yet, for who wants to wait for it elsewhere."""
+        """Files that may not be written yet, for callers that wait for them elsewhere."""
         return tuple(self._pending)
 
     def close(self) -> None:
-        """Wait until everything is written; raise a failure unless ``write`` has raised it."""
+        """Wait until everything is written; raises a failure unless ``write`` has raised it."""
         try:
             self._collect(0)
         finally:
@@ -88,7 +88,7 @@ class MaskWriter:
         if error is None:
             self.close()
         else:
-            with suppress(OutputError):  # the error that is already on its way is the cause
+            with suppress(OutputError):  # the error that is already being raised is the cause
                 self.close()
 
     def _collect(self, max_pending: int) -> None:
@@ -96,7 +96,7 @@ class MaskWriter:
             try:
                 self._pending.popleft().result()
             except OutputError:
-                while self._pending:  # the rest would fail alike
+                while self._pending:  # the rest would fail in the same way
                     self._pending.popleft().cancel()
                 raise
 
@@ -111,8 +111,8 @@ def write_mask(path: Path, labels: Labels, palette: bytes | None) -> None:
         picture.putpalette(palette)
     note = PngInfo()
     note.add_text("Software", "tfcseg")
-    # Label maps are runs: at 720p the run-length strategy gives 16 KB in 2 ms; plain level 1 gives 23 KB in the same
-    # time, level 6 gives 16 KB in 6 ms, stored 923 KB. bits=8 keeps Pillow from packing small palettes.
+    # Labels are runs: at 720p the run-length strategy gives 16 KB in 2 ms; plain level 1 gives 23 KB in the same time,
+    # level 6 gives 16 KB in 6 ms, stored 923 KB. bits=8 keeps Pillow from packing small palettes.
     how: dict[str, Any] = {} if palette is None else {"bits": 8, "compress_type": zlib.Z_RLE}
     with replace_atomically(path) as temporary, temporary.open("wb") as file:
         picture.save(file, "PNG", compress_level=1, pnginfo=note, **how)
@@ -124,7 +124,7 @@ def full_palette(palette: NDArray[np.uint8]) -> bytes:
 
 
 def is_whole_mask(path: Path) -> bool:
-    """Whether a mask is on disk to its last byte: after a power cut its name may be there without what it held."""
+    """Whether a mask is completely on disk: after a power cut its name may exist without all of its content."""
     try:
         with path.open("rb") as file:
             return file.seek(-min(len(_PNG_END), os.fstat(file.fileno()).st_size), os.SEEK_END) > 0 and (
@@ -147,7 +147,7 @@ def read_mask(path: str | Path) -> Labels:
     if data[:8] != _PNG_SIGNATURE or data[12:16] != b"IHDR" or len(data) < 26:
         raise DataError(f"mask {name} is not a PNG file; masks are palette or 8-bit gray PNGs")
     depth, colour_type = data[24], data[25]
-    # Only these hold indices as they are: Pillow stretches gray of fewer bits to 0..255.
+    # Only these hold plain indices: Pillow stretches gray of fewer bits to 0..255.
     if not (colour_type == 3 or (colour_type == 0 and depth == 8)):
         kind = _PNG_COLOUR_TYPES.get(colour_type, "unknown")
         raise DataError(f"mask {name} is a PNG of {depth}-bit {kind}; masks are palette or 8-bit gray PNGs")

@@ -1,6 +1,6 @@
-"""Write a long video in parts: each a complete file of its own, joined at the end.
+"""Write a long video in parts, each a complete file, and join them at the end.
 
-A run that is stopped loses no more than the part that it was writing.
+A run that is stopped loses only the part that it was writing.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from tfcseg.media.frames import Image
 from tfcseg.media.writer import Sound, VideoWriter, finish_video
 
 PART_FRAMES = 240
-"""About ten seconds. The encoder begins anew every 250 frames anyway, so that parts cost next to nothing."""
+"""About ten seconds. The encoder starts a new group every 250 frames anyway, so parts cost almost nothing."""
 
 
 def part_length(frames_at_once: int) -> int:
-    """Frames of a part, given how many the network takes at once: with each part it, too, begins anew."""
+    """Frames of a part, given how many the network takes at once: the network restarts with each part, too."""
     return -(-PART_FRAMES // frames_at_once) * frames_at_once
 
 
 class PartedVideo:
-    """Writes (H, W, 3) RGB frames in parts that will be ``path``, a .mp4; OutputError on any failure to write.
+    """Writes (H, W, 3) RGB frames in parts that will become ``path``, a .mp4; OutputError on any failure to write.
 
-    ``part_at`` gives the file of the part that begins with a frame; the first ``frames_written`` frames are in parts
-    already. Nothing appears under ``path`` before ``finish``.
+    ``part_at`` gives the file of the part that begins with a frame; the first ``frames_written`` frames are already in
+    parts. Nothing appears under ``path`` before ``finish``.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class PartedVideo:
         self._frames_written += 1
 
     def end_input(self) -> None:
-        """Say that the part has all of its frames; ``end_part`` follows."""
+        """Announce that the part has all of its frames; ``end_part`` follows."""
         if self._part is not None:
             self._part.end_input()
 
     def end_part(self) -> Callable[[], None]:
-        """Let the next frame begin a new part; returns what completes this one, which may take place elsewhere."""
+        """Let the next frame start a new part; returns a function that completes this one, in any thread."""
         part, self._part = self._part, None
 
         def complete() -> None:
@@ -88,21 +88,21 @@ class PartedVideo:
         return finish_video(joined, self.path, self._sound)
 
     def stop(self) -> None:
-        """Make a ``write`` that goes on in another thread fail soon; ``abort`` follows."""
+        """Make a ``write`` in another thread fail soon; ``abort`` follows."""
         if (part := self._part) is not None:
             part.stop()
 
     def abort(self) -> None:
-        """Drop the part that is being written; finished ones stay."""
+        """Drop the part that is being written; complete ones stay."""
         if self._part is not None:
             self._part.abort()
             self._part = None
 
 
 def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> None:
-    """Write the H.264 videos ``parts``, all coded alike, one after the other to ``target``, without coding them again.
+    """Join the H.264 videos ``parts``, all encoded alike, into ``target`` without re-encoding.
 
-    Raises OSError, or av.FFmpegError, if that fails.
+    Raises OSError or av.FFmpegError on failure.
     """
     with av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as joined:
         stream: VideoStream | None = None

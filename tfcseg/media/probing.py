@@ -43,7 +43,7 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _MAX_PACKETS_TO_FIRST_FRAME = 300
 _MOST_STRETCHED = 64
 _HD_LINES = 720
-"""From here on players take colours that are not tagged for those of HD."""
+"""Rows from which players assume HD colours for untagged video."""
 _UNTAGGED = 2
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
@@ -69,7 +69,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SourceStream:
-    """The video stream that will be decoded, and what the decoder must be told about it."""
+    """The video stream that will be decoded, and what the decoder needs to know about it."""
 
     info: VideoInfo
     index: int
@@ -78,25 +78,25 @@ class SourceStream:
     """Decoder to ask for by name; None: ffmpeg's choice."""
     has_alpha: bool
     is_untagged_hd: bool
-    """Colours are BT.709, though nothing says so."""
+    """Colours are BT.709, although the file does not say so."""
     is_decodable: bool
     """A frame could be decoded near the beginning."""
     is_timed: bool
-    """Frames carry times; a bare stream of pictures has none, and its rate is all there is."""
+    """Frames carry times; a bare stream of pictures has none, only a rate."""
     is_even: bool
-    """As far as is known, each frame follows the one before after the same time."""
+    """Frames are evenly spaced, as far as known."""
     source_rate: Fraction
-    """Frames per second as the source shows them; more than ``info.frame_rate`` if that is bounded."""
+    """Frames per second in the source; more than ``info.frame_rate`` if that is limited."""
     times: FrameTimes
     is_seekable: bool
     """The container has an index with exact times."""
     keeps_times: bool
-    """Its times never start anew, so the decoder can leave them as they are; else it counts from the streams in use."""
+    """Its times never restart, so the decoder can keep them; otherwise it counts from the streams in use."""
     container_start_s: float
     first_time_s: float
-    """When frame 0 is shown, after the start of the container."""
+    """When frame 0 is shown, counted from the start of the container."""
     decoder_zero_s: float | None
-    """The same moment as the decoder counts it; None: whenever its first frame comes."""
+    """The same moment on the decoder's clock; None: whenever its first frame comes."""
     is_length_known: bool
     """``frames_declared`` is about this stream, not about the longest one of the container."""
     audio_index: int | None
@@ -104,7 +104,7 @@ class SourceStream:
 
 
 def probe_file(source: Source) -> SourceStream:
-    """Look into a video file; InputError says in one line what was found instead."""
+    """Examine a video file; InputError says in one line what was found instead."""
     try:
         with source.path.open("rb") as file:
             head = file.read(4096)
@@ -118,9 +118,9 @@ def probe_file(source: Source) -> SourceStream:
 def probe_readable(
     readable: BinaryIO | Readable, source: Source, head: bytes, *, is_file: bool = False
 ) -> SourceStream:
-    """Look into an open file, or into a stream that can only be read forwards; ``head`` is how its data begin.
+    """Examine an open file, or a stream that can only be read forwards; ``head`` is the beginning of its data.
 
-    Of a file the times of its frames are looked up, too.
+    For files, the times of the frames are looked up, too.
     """
     if not head:
         raise InputError(f"{source.name}: not a video: it is empty (0 bytes)")
@@ -134,7 +134,7 @@ def probe_readable(
 
 
 def probe_address(source: Source) -> SourceStream:
-    """Look into a video on a server, which nothing but that server is asked for."""
+    """Examine a video on a server; no other server is contacted."""
     url = source.name
     try:
         container = av.open(
@@ -152,7 +152,7 @@ def probe_address(source: Source) -> SourceStream:
         raise InputError(f"{url}: cannot be read: {error.strerror}") from None
     with container:
         stream = _describe_container(container, source, is_file=False)
-    # Not every server can skip to a place in a file: the beginning is read and thrown away instead.
+    # Not every server supports seeking: the beginning is then read and discarded.
     return replace(require_beginning(stream), is_seekable=False)
 
 
@@ -207,9 +207,9 @@ def _refuse_picture(container: InputContainer, name: str) -> None:
 
 
 def _first_video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Find the first stream of moving pictures that can be decoded: not a cover picture, not a preview strip.
+    """Find the first stream of moving pictures that can be decoded, neither a cover picture nor a preview.
 
-    A sequence of pictures (animated AVIF) holds its first one as a still beside it.
+    A sequence of pictures (animated AVIF) also holds its first one as a still.
     """
     found = [
         stream
@@ -224,7 +224,7 @@ def _first_video_stream(container: InputContainer, name: str) -> VideoStream:
 
 
 def _codec_name(stream: Stream) -> str | None:
-    # PyAV types the context as always present, but leaves it out for codecs it has no decoder for.
+    # PyAV types the context as always present, but it is missing for codecs without a decoder.
     context: Any = stream.codec_context
     return None if context is None else str(context.codec.canonical_name)
 
@@ -311,7 +311,7 @@ def _heard_audio(container: InputContainer) -> AudioStream | None:
 
 
 def _pixel_aspect(stream: VideoStream, rotation: int) -> Fraction:
-    """Width of a pixel over its height, in upright frames; 1 where that is not said, or cannot be."""
+    """Width of a pixel over its height, in upright frames; 1 if it is not stated or impossible."""
     ratio = stream.sample_aspect_ratio
     if not ratio or not Fraction(1, _MOST_STRETCHED) <= ratio <= _MOST_STRETCHED:
         return Fraction(1)
@@ -323,7 +323,7 @@ def _is_untagged_hd(frame: VideoFrame | None) -> bool:
 
 
 def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, str | None]:
-    """Whether frames have an alpha channel, and the decoder that must be asked for by name to get it."""
+    """Whether frames have an alpha channel, and the decoder that must be requested to get it."""
     if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep it beside the picture
         decoder = _ALPHA_DECODERS.get(_codec_name(stream) or "")
         return (True, decoder) if decoder is not None and has_decoder(decoder) else (False, None)
@@ -342,8 +342,8 @@ def _stream_warnings(stream: VideoStream, frame: VideoFrame | None, rates: Rates
     transfer = _HDR_TRANSFERS.get(int(stream.codec_context.color_trc or 0))
     if transfer is not None:
         warnings.append(
-            f"the video is HDR ({transfer}): it was reduced to 8 bits without tone mapping, colours look flat"
+            f"the video is HDR ({transfer}): it was reduced to 8 bits without tone mapping, so colours look flat"
         )
     if frame is not None and frame.interlaced_frame:
-        warnings.append("the video is interlaced: its fields were not separated, edges in motion look combed")
+        warnings.append("the video is interlaced: its fields were not separated, so moving edges look combed")
     return warnings

@@ -1,4 +1,4 @@
-"""Whether labels are right as often as they say: expected calibration error, and the temperature that lowers it.
+"""Confidence against accuracy: expected calibration error, and the temperature that lowers it.
 
 Letters: N labels, S temperatures.
 """
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BINS = 15
-_LEAST = 1e-6  # probability: a label that was certain and wrong must not cost without end
+_LEAST = 1e-6  # probability: a confident wrong label must not have infinite cost
 
 
 class CalibrationMeter:
-    """Counts, for each of ``temperatures`` (S,), how sure labels would be with it and how many of them are right."""
+    """Counts, for each of ``temperatures`` (S,), how confident labels would be and how many of them are right."""
 
     def __init__(self, temperatures: NDArray[np.float64]) -> None:
         self.temperatures = temperatures
@@ -22,7 +22,7 @@ class CalibrationMeter:
         self._log_loss = np.zeros(len(temperatures))
 
     def update(self, logits: NDArray[np.float32], is_right: NDArray[np.bool_]) -> None:
-        """Add labels: their ``logits`` (N, K), and whether the greatest of these names the right class (N,)."""
+        """Add labels: their ``logits`` (N, K), and whether the largest names the right class (N,)."""
         behind = logits - logits.max(axis=1, keepdims=True)
         for row, temperature in enumerate(self.temperatures):
             sure = 1 / np.exp(behind / temperature).sum(axis=1)
@@ -54,5 +54,5 @@ class CalibrationMeter:
 
     @property
     def best(self) -> int:
-        """Position of the temperature under which the rightness of the labels is most likely."""
+        """Position of the temperature with the greatest likelihood."""
         return int(self._log_loss.argmin())

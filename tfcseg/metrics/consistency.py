@@ -28,23 +28,23 @@ _MIN_FOLLOWED = 0.15  # of the pixels: across cuts the flow is noise that passed
 
 
 class FrameConsistency(NamedTuple):
-    """A frame compared with the one before; None where there is nothing to compare."""
+    """A frame compared with the previous one; None if there is nothing to compare."""
 
     label_change: float | None  # share of all pixels whose label differs from the previous frame's
     flow_consistency: float | None  # share of the pixels followed by the flow whose label agrees
 
 
 class ConsistencyMeter:
-    """Compares each frame of one video with the frame before it.
+    """Compares each frame of one video with the previous frame.
 
     Flow consistency follows pixels with optical flow (OpenCV DIS, medium preset) on frames whose short side is at most
-    ``flow_short_side_px``. Labels are compared at that size too: the flow is no finer, and clips of different sizes are
-    measured alike. Pixels that leave the frame or become hidden, found by a forward-backward check, do not count.
-    ``flow_consistency`` is None for the first frame, with ``use_flow`` off, for frames too small for the flow, and
-    where hardly anything can be followed (a cut).
+    ``flow_short_side_px``. Labels are compared at that size, too: the flow is not finer, and clips of different sizes
+    are measured in the same way. Pixels that leave the frame or become hidden, found by a forward-backward check, do
+    not count. ``flow_consistency`` is None for the first frame, with ``use_flow`` off, for frames too small for the
+    flow, and where hardly anything can be followed (a cut).
 
-    Papers call mIoU between warped and current labels "temporal consistency". This is another number: the share of the
-    pixels that can be followed whose label stays, along a flow of its own.
+    Papers call the mIoU between warped and current labels "temporal consistency". This is a different number: the share
+    of pixels that keep their label, among those that the flow can follow.
     """
 
     def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 160) -> None:
@@ -52,7 +52,7 @@ class ConsistencyMeter:
         self._flow_short_side_px = flow_short_side_px
         logger.info(
             "flow consistency follows %s",
-            self.flow_name or "no flow: it is not measured",
+            self.flow_name or "flow consistency is not measured",
             extra={"optical_flow": self.flow_name},
         )
         self._labels: list[Labels] | None = None
@@ -60,7 +60,7 @@ class ConsistencyMeter:
 
     @property
     def flow_name(self) -> str | None:
-        """Name of the flow: numbers compare only between equal flows. None without flow."""
+        """Name of the flow: only numbers of equal flows can be compared. None without flow."""
         return f"opencv-dis-medium-{self._flow_short_side_px}" if self._flow is not None else None
 
     def update(self, image: Image, labels: Labels) -> FrameConsistency:
@@ -71,9 +71,9 @@ class ConsistencyMeter:
         return self.begin(image, labels)()
 
     def begin(self, image: Image, labels: Labels) -> Callable[[], FrameConsistency]:
-        """``update``, but what takes long, the flow, is left to the function that is returned.
+        """Like ``update``, but the slow part, the flow, is left to the returned function.
 
-        Frames must begin in order; the functions may be called in any order and in any threads.
+        Frames must begin in order; the functions may be called in any order and thread.
         """
         compare = self.begin_all(image, [labels])
         return lambda: compare()[0]
@@ -111,14 +111,14 @@ class ConsistencyMeter:
 
 @dataclass(slots=True)
 class PhaseChanges:
-    """Label change by phase: by how many frames after the last keyframe a frame comes, 0 for keyframes themselves."""
+    """Label change by phase: how many frames after the last keyframe a frame comes, 0 for keyframes."""
 
     totals: list[float] = field(default_factory=list)
     """Sum of label changes of each phase."""
     counts: list[int] = field(default_factory=list)
-    """How many frames these are."""
+    """Number of frames of each phase."""
     phase: int | None = None
-    """Of the last frame; None before the first keyframe."""
+    """Phase of the last frame; None before the first keyframe."""
 
     def add(self, *, is_keyframe: bool, label_change: float | None) -> None:
         """Take the next frame; ``label_change`` is None for the first of a video."""
@@ -146,7 +146,7 @@ class PhaseChanges:
 
 
 class _Flow(threading.local):
-    """A calculator of its own for every thread: it writes into its memory while it works."""
+    """A flow calculator per thread, since it uses its own memory while it works."""
 
     def __init__(self) -> None:
         self.calculator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -183,7 +183,7 @@ def _flow_between(flow: cv2.DISOpticalFlow, first: _Small, second: _Small) -> ND
 
 
 def _flows_agree(forward: NDArray[np.float32], backward: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(h, w) where going back and forth returns to the start (the test of Sundaram et al., ECCV 2010)."""
+    """(h, w) where going forth and back returns to the start (the test of Sundaram et al., ECCV 2010)."""
     gap = np.square(forward + backward).sum(axis=-1)
     length = np.square(forward).sum(axis=-1) + np.square(backward).sum(axis=-1)
     return np.asarray(gap < 0.01 * length + 0.5)

@@ -1,8 +1,8 @@
-"""Scores of label maps against ground truth: exact counts, streaming accumulators, one definition per function.
+"""Scores of labels against ground truth: exact counts, streaming accumulators, one definition per function.
 
-Letters: K classes, H W image, L frames of a video, n frames of a window. Label maps are uint8 class indices with
-255 (``NO_CLASS``) for "none": void in a target, no counterpart in a prediction. Scores are shares from 0 to 1, and NaN
-where there is nothing to score. Nothing here knows about files or models.
+Letters: K classes, H W image, L frames of a video, n frames of a window. Labels are uint8 class indices with 255
+(``NO_CLASS``) for "none": void in a target, no counterpart in a prediction. Scores are shares from 0 to 1, and NaN if
+there is nothing to score. Nothing here knows about files or models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Counts: TypeAlias = NDArray[np.int64]
 
 VC_PROTOCOLS = ("vspw", "strict")
 VC_WINDOWS = (8, 16)
-"""Window lengths n that the field reports."""
+"""Window lengths n that are usually reported."""
 
 
 # ---------------------------------------------------------------------------------------------------- confusion matrix
@@ -32,8 +32,8 @@ VC_WINDOWS = (8, 16)
 def joint_histogram(target: Labels, prediction: Labels) -> Counts:
     """(256, 256) pixel counts: entry [a, b] is the number of pixels with target value a and predicted value b.
 
-    Label maps are piecewise constant, so stretches of equal pairs are counted instead of pixels: several times faster
-    than a histogram of all pixels, and still exact on noise.
+    Labels are piecewise constant, so runs of equal pairs are counted instead of pixels: several times faster than a
+    histogram of all pixels, and exact on noise, too.
     """
     if target.shape != prediction.shape:
         raise DataError(f"target is {_size(target)} but prediction is {_size(prediction)}; score at the target's size")
@@ -57,7 +57,7 @@ class ConfusionMatrix:
 
     def __init__(self, num_classes: int) -> None:
         if not 0 < num_classes < NO_CLASS:
-            raise UsageError(f"{num_classes} classes cannot be counted in 8-bit label maps; 1 to {NO_CLASS - 1} can")
+            raise UsageError(f"{num_classes} classes cannot be counted in 8-bit labels; 1 to {NO_CLASS - 1} can")
         self.num_classes = num_classes
         self.counts: Counts = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
 
@@ -96,11 +96,11 @@ def class_iou(counts: Counts) -> NDArray[np.float64]:
 def mean_iou(counts: Counts) -> float:
     """MIoU: mean of IoU_c over the classes that have ground-truth pixels.
 
-    A false positive of a class without ground truth still hurts the class it was taken from.
+    A false positive of a class without ground truth still lowers the class it was taken from.
     """
     iou = class_iou(counts)
     counted = iou[~np.isnan(iou)]
-    # fsum rounds once, so that the order of the classes cannot change the last bit.
+    # fsum rounds once, so the order of the classes cannot change the last bit.
     return math.fsum(counted) / counted.size if counted.size else math.nan
 
 
@@ -121,7 +121,7 @@ def pixel_accuracy(counts: Counts) -> float:
 
 
 def only_targets(counts: Counts, kept: NDArray[np.bool_]) -> Counts:
-    """Leave out the ground truth of classes outside ``kept`` (K,), as if it had been void."""
+    """Leave out the ground truth of classes outside ``kept`` (K,), as if it were void."""
     return np.where(kept[:, None], counts, 0)
 
 
@@ -130,7 +130,7 @@ def only_targets(counts: Counts, kept: NDArray[np.bool_]) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean that can be pooled exactly: the sum and how many values are in it."""
+    """A mean that can be pooled exactly: a sum and a count."""
 
     total: float = 0.0
     count: int = 0
@@ -147,14 +147,14 @@ class Mean:
 
     @staticmethod
     def pool(parts: Iterable[Mean]) -> Mean:
-        """Mean over all values of all parts; rounded once, so the same whatever the order of the parts."""
+        """Mean over all values of all parts; rounded once, so the order of the parts does not matter."""
         parts = list(parts)
         return Mean(math.fsum(part.total for part in parts), sum(part.count for part in parts))
 
 
 @dataclass(frozen=True, slots=True)
 class WindowScores:
-    """VC_n over windows. Every n successive frames of a video are one window: either counted or dropped."""
+    """VC_n over windows. Every n successive frames of a video are one window, counted or dropped."""
 
     vc: Mean
     dropped_last: int = 0
@@ -201,7 +201,7 @@ class VideoConsistency:
     VC_n is the mean over windows. Two protocols:
 
     ``vspw`` (what the field publishes): windows start at 0 … L−n−1, so the last one is dropped; the prediction has to
-    be constant, not right; void that stays void is a constant target; missing frames are not looked at.
+    be constant, not right; void that stays void is a constant target; missing frames are ignored.
 
     ``strict``: all L−n+1 windows; void pixels left out; the prediction has to be constant and right; a window with a
     missing frame inside is dropped.
@@ -219,7 +219,7 @@ class VideoConsistency:
             raise UsageError(f"no VC protocol {protocol!r}; there are {' and '.join(VC_PROTOCOLS)}")
         self._protocol = protocol
         self._tallies = {n: _Tally() for n in windows}
-        self._longest = max(windows)  # runs stop growing there: no window asks for more, and uint8 suffices
+        self._longest = max(windows)  # runs stop growing there: no window needs more, and uint8 is enough
         self._frames = 0
         self._unbroken_frames = 0
         self._target: Labels = np.empty(0, np.uint8)
@@ -228,7 +228,7 @@ class VideoConsistency:
         self._prediction_run: Labels = np.empty(0, np.uint8)
 
     def update(self, target: Labels, prediction: Labels, *, after_gap: bool = False) -> None:
-        """Add the next frame, (H, W) each; ``after_gap`` says that frames are missing before it."""
+        """Add the next frame, (H, W) each; ``after_gap`` means that frames are missing before it."""
         if self._frames == 0:
             self._start(target)
         if not target.shape == prediction.shape == self._target.shape:
@@ -237,16 +237,16 @@ class VideoConsistency:
                 f"{_size(prediction)}, but the video began with {_size(self._target)}"
             )
         if self._protocol == "vspw":
-            # Windows that ended with the previous frame: so the one that ends with the last frame is never counted.
+            # Windows that ended with the previous frame: the one that ends with the last frame is never counted.
             self._count_windows()
             self._extend(self._target_run, unchanged=target == self._target)
             self._extend(self._prediction_run, unchanged=prediction == self._prediction)
         else:
             if after_gap:
-                self._unbroken_frames = 0  # runs may go on: a window after the gap asks for its own n frames only
+                self._unbroken_frames = 0  # runs may continue: a window after the gap needs only its own n frames
             right = prediction == target
             self._extend(self._target_run, unchanged=target == self._target, present=target != NO_CLASS)
-            # Where the target is constant, a prediction that is right all along is constant too.
+            # Where the target is constant, a prediction that is always right is constant, too.
             self._extend(self._prediction_run, unchanged=right, present=right)
         np.copyto(self._target, target)
         np.copyto(self._prediction, prediction)
@@ -274,7 +274,7 @@ class VideoConsistency:
         self._prediction_run = np.zeros_like(target)
 
     def _extend(self, run: Labels, *, unchanged: NDArray[np.bool_], present: NDArray[np.bool_] | None = None) -> None:
-        """Take runs one frame on, in place: a changed label begins a run of 1, an absent one has a run of 0."""
+        """Advance runs by one frame, in place: a changed label starts a run of 1, an absent one has a run of 0."""
         run *= unchanged
         grows = run < self._longest
         run += grows if present is None else grows & present

@@ -75,8 +75,7 @@ class NonKeyframes(NamedTuple):
 
 
 class TFCSegmenter(nn.Module):
-    """Backbone and decode head are shared by all frames; only the sparse update has its own parameters (0.8 M at D
-    256)."""
+    """Frames share the backbone and the decode head; only the sparse update has its own parameters (0.8 M at D 256)."""
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()
@@ -114,7 +113,7 @@ class TFCSegmenter(nn.Module):
         logits = self.decode_head.classify(z)
         match = self._correlated(x2)
         size = (x1.shape[-2], x1.shape[-1])
-        return logits, Keyframe(z, logits, resize(match, size), match, high, levels)
+        return logits, Keyframe(z, logits, resize(match, size), match, high=high, levels=levels)
 
     def image(self, image: Tensor) -> Tensor:
         """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit-identical to `keyframe`."""
@@ -196,7 +195,7 @@ class TFCSegmenter(nn.Module):
             return NonKeyframes(logits, w[:, 0], none, shift)
         points = inconsistent_points(w, options.threshold)
         if points.frame.numel():
-            updated = head.classify_points(self._updated(points, z_t, w_hat, (x1, x2), memory, shift))
+            updated = head.classify_points(self._updated(points, z_t, w_hat, (x1, x2), memory, shift=shift))
             logits = _replace(logits, points, updated)
         share = torch.bincount(points.frame, minlength=frames).float() / (size[0] * size[1])
         return NonKeyframes(logits, w[:, 0], share, shift)
@@ -233,7 +232,7 @@ class TFCSegmenter(nn.Module):
         levels = [self._level(x, level, len(position)) for level, x in enumerate((*low, *memory.levels))]
         stacks = (points.frame, points.frame, interval, interval)
         cells = None if shift is None else shift.cells
-        updated: Tensor = self.update(query, points, (h, w), levels, stacks, cells)
+        updated: Tensor = self.update(query, points, (h, w), levels, stacks, shift=cells)
         return updated
 
     @torch.no_grad()

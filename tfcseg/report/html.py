@@ -1,8 +1,7 @@
 """Build self-contained HTML pages: templates, escaping, and a policy that blocks loading from elsewhere.
 
-Jinja2 escapes every value in a template; what a script reads is embedded as JSON in which no character can end the
-element. Text from outside additionally loses what would disturb its surroundings: control characters, and marks that
-change the direction of what follows.
+Jinja2 escapes every value in a template; data for scripts is embedded as JSON in which no character can end the
+element. Text from outside also loses control characters and marks that change the direction of the text.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def write_html(path: Path, template: str, context: Mapping[str, Any], data: object = None) -> None:
-    """Render ``template`` into ``path``, which appears complete or not at all; OutputError if that is impossible.
+    """Render ``template`` into ``path``, complete or not at all; OutputError on failure.
 
-    ``data`` is embedded as JSON for the script of players; a page without data has no script.
+    ``data`` is embedded as JSON for the player's script; a page without data has no script.
     """
     text = _environment().get_template(template).render(**context, data=None if data is None else _embedded(data))
     with replace_atomically(path) as temporary:
@@ -42,7 +41,7 @@ def write_html(path: Path, template: str, context: Mapping[str, Any], data: obje
 
 
 def plain_text(text: str) -> str:
-    """``text`` on one line: control characters as pictures, bytes that are no text and marks of direction as �."""
+    """``text`` on one line: control characters as pictures, invalid bytes and direction marks as �."""
     return "".join(_visible(letter) for letter in text)
 
 
@@ -52,14 +51,14 @@ def relative_url(path: str, folder: Path) -> str:
 
 
 def data_url(picture: bytes, kind: str = "image/jpeg") -> str:
-    """Address that holds ``picture`` itself."""
+    """Data URL of ``picture``."""
     return f"data:{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 def _visible(letter: str) -> str:
     if ord(letter) < 0x20:
         return chr(_CONTROL_PICTURES + ord(letter))
-    # Cc: other control characters; Zl, Zp: ends of lines; Cs: surrogates, which stand for bytes that are no text.
+    # Cc: other control characters; Zl, Zp: line ends; Cs: surrogates, which represent invalid bytes.
     is_hidden = letter in _DIRECTIONS or unicodedata.category(letter) in {"Cc", "Zl", "Zp", "Cs"}
     return _REPLACEMENT if is_hidden else letter
 
@@ -91,13 +90,13 @@ def _environment() -> Environment:
         folder = files("tfcseg.report") / "templates"
         text = "".join((folder / name).read_text(encoding="utf-8") for name in names)
         made.globals[kind] = Markup(text)  # our own files
-        # The policy of a page names what may run in it: this, and nothing that found its way in.
+        # The page's policy allows this script and nothing that was injected.
         made.globals[f"{kind}_hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
     return made
 
 
 def shown_number(value: float | None, decimals: int = 1, unit: str = "") -> str:
-    """``value`` for people; a dash where nothing was measured."""
+    """``value`` for people; a dash if it was not measured."""
     if value is None or not math.isfinite(value):
         return "–"
     number = f"{value:,.{decimals}f}".replace(",", "\u202f")
@@ -105,7 +104,7 @@ def shown_number(value: float | None, decimals: int = 1, unit: str = "") -> str:
 
 
 def shown_percent(share: float | None, decimals: int = 2) -> str:
-    """A share from 0 to 1 in percent; what is there does not become 0."""
+    """A share from 0 to 1 in percent; small shares do not become 0."""
     if share is None or not math.isfinite(share):
         return "–"
     is_hidden = 0 < share < 0.5 / 10 ** (decimals + 2)

@@ -17,7 +17,7 @@ def write_json(path: Path, result: object) -> None:
     """Write ``result`` as UTF-8 JSON; ``path`` appears complete or not at all. Raises OutputError."""
     text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with replace_atomically(path) as temporary:
-        # A file name that is no valid UTF-8 reaches us with lone surrogates: as \udcxx they are valid JSON.
+        # File names that are not valid UTF-8 arrive with lone surrogates; written as \udcxx they are valid JSON.
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
@@ -25,7 +25,7 @@ def json_object(result: object) -> dict[str, Any]:
     """Convert a dataclass or mapping to the JSON object that `write_json` writes."""
     content = to_json(result)
     if not isinstance(content, dict):
-        raise TypeError(f"{type(result).__name__} is no object with named fields")
+        raise TypeError(f"{type(result).__name__} is not an object with named fields")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of a moment for the page from the data that was kept."""
+"""Draw the pictures of a moment for the page from saved data."""
 
 from __future__ import annotations
 

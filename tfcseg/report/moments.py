@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 APART_S = 1
-"""Least distance of the moments of a video that is not short."""
+"""Minimum distance of moments in all but short videos."""
 
 _ROUNDING_S = 1e-6
 _HALVINGS = 3  # the first slots are 1/8 s
-_SLOTS = 32  # enough for ten moments: each rules out at most its two neighbours
+_SLOTS = 32  # enough for ten moments: each excludes at most its two neighbours
 
 
 def greatest_moments(times_s: Sequence[float], values: Sequence[float], *, count: int, apart_s: float) -> list[int]:
     """Positions of up to ``count`` of the greatest ``values``, in order of time and at least ``apart_s`` apart.
 
-    The greatest comes first, then the greatest of those far enough from it, and so on. Values of 0 are never taken.
+    The greatest is taken first, then the greatest of those far enough from it, and so on. Zeros are never taken.
     """
     taken: list[int] = []
     for position in np.argsort(-np.asarray(values), kind="stable").tolist():
@@ -33,7 +33,7 @@ def greatest_moments(times_s: Sequence[float], values: Sequence[float], *, count
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """A frame whose labels changed much, or are unsure, with what its pictures on the page are drawn from.
+    """A frame whose labels changed much or are unsure, with the data for its pictures on the page.
 
     All of one size (h, w), at most 320 px.
     """
@@ -45,13 +45,13 @@ class Moment:
     changes: tuple[tuple[int, int, float], ...]
     """The most frequent changes: class before, class after, share of all pixels. Unsure classes are both."""
     source: bytes
-    """JPEG: the frame as it was filmed."""
+    """JPEG of the source frame."""
     before: NDArray[np.uint8]
-    """(h, w) labels of the frame before; its own where it is about unsure ones."""
+    """(h, w) labels of the frame before; its own if it is about unsure labels."""
     after: NDArray[np.uint8]
     """(h, w) its own labels."""
     changed: NDArray[np.uint8]
-    """(h, w) how much of each pixel is labelled differently, or unsure, 0 to 255."""
+    """(h, w) how much of each pixel is labelled differently or unsure, 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,16 @@ class _Candidate:
 
 
 class MomentPool:
-    """Holds the frame of greatest share of each of the ``_SLOTS`` slots of time that have the greatest.
+    """Keeps the frame with the greatest share in each of the ``_SLOTS`` time slots with the greatest shares.
 
-    Slots grow with the video to ``APART_S``: a short video has moments too, a long one has them all over it.
+    Slots grow with the video up to ``APART_S``: short videos have moments, too, and long ones have them everywhere.
     """
 
     def __init__(self, frame_rate: Fraction) -> None:
         self._frame_rate = frame_rate
         self._halvings = _HALVINGS  # a slot is APART_S / 2**_halvings long
         self._moments: dict[int, Moment] = {}  # by slot
-        self._candidate: _Candidate | None = None  # best frame of the slot that is not over yet
+        self._candidate: _Candidate | None = None  # best frame of the current slot
 
     @classmethod
     def holding(cls, moments: Iterable[Moment], frame_rate: Fraction, frames: int) -> MomentPool:
@@ -84,7 +84,7 @@ class MomentPool:
     def offer(self, index: int, share: float, draw: Callable[[], Moment]) -> None:
         """Consider frame ``index``, later than all before.
 
-        ``draw`` is called when the slot of the frame is over, and only if no other frame of it changed more.
+        ``draw`` is called when the frame's slot is over, and only if it changed most in it.
         """
         slot = self._grow(index)
         if self._candidate is not None and self._slot(self._candidate.index) != slot:
@@ -126,7 +126,7 @@ class MomentPool:
         return int(index * 2**self._halvings // (self._frame_rate * APART_S))
 
     def _grow(self, index: int) -> int:
-        """Slot of frame ``index``, after joining slots two by two as long as there would be too many of them."""
+        """Slot of frame ``index``, after joining slots in pairs if there would be too many."""
         while self._slot(index) >= _SLOTS and self._halvings > 0:
             self._halvings -= 1
             earlier, self._moments = self._moments, {}

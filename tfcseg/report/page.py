@@ -23,14 +23,14 @@ from tfcseg.report.schema import Report
 __all__ = ["Moment", "PageRecorder", "write_page"]
 
 _CLASSES_DRAWN = 11
-"""Classes with an area of their own over time; the others share one."""
+"""Classes with their own area over time; the others share one."""
 
 
 def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: Sequence[str] = ()) -> None:
-    """Write the page of a finished run, complete or not at all; OutputError if it cannot be written.
+    """Write the page of a finished run, complete or not at all; OutputError on failure.
 
-    Its source is looked for at ``report.input.path``, seen from the current folder. ``mask_names`` are the files of
-    masks, if they are not called by number.
+    Its source is looked up at ``report.input.path``, relative to the current folder. ``mask_names`` are the files of
+    masks, if they are not numbered.
     """
     classes = _classes(report, recorder)
     views = _views(path.parent, report, recorder.start_s, mask_names)
@@ -54,13 +54,13 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
 
 
 def _picture_size(report: Report) -> tuple[int, int]:
-    """(width, height) at which pictures of moments are shown at most: space for them before they are decoded."""
+    """Maximum (width, height) of pictures of moments: reserves their space before they are decoded."""
     scale = min(1.0, PICTURE_PX / max(report.input.width, report.input.height))
     return round(report.input.width * scale), round(report.input.height * scale)
 
 
 def _views(folder: Path, report: Report, start_s: float, mask_names: Sequence[str]) -> list[View]:
-    """What the stage can show; ``start_s`` is the time of the first frame in the source."""
+    """What the player can show; ``start_s`` is the time of the first frame in the source."""
     outputs = {key: quote(name) for key, name in report.outputs.items()}
     source = (
         View("source", "Source", "video", outputs["source"])

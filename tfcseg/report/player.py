@@ -14,27 +14,27 @@ from tfcseg.report.json_file import to_json
 from tfcseg.report.thinning import ThinnedSeries
 
 SERIES = ("label_change", "flow_consistency", "similarity", "updated_fraction", "unsure", "is_keyframe")
-"""What a timeline holds, in the order of its columns; all of them are columns of frames.csv."""
+"""Columns of a timeline, in order; all are columns of frames.csv."""
 
 COLUMNS = 1024
 """Buckets of a timeline; there may be up to twice as many."""
 
 _PLAYABLE = (".mp4", ".m4v", ".mov", ".webm", ".ogv", ".mkv")
-"""Containers that browsers may play; whether they do depends on what is inside, and the page says so if not."""
+"""Containers that browsers may play; that depends on their content, and the page says so if not."""
 
 _MEANINGS = {
     "label_change": ("Label change", "pixels whose class differs from the frame before", 0),
     "unsure": ("Unsure", "pixels whose label is likely wrong", 0),
     "flow_consistency": ("Flow consistency", "pixels whose class is kept along the optical flow", 1),
-    "similarity": ("Similarity", "likeness of a frame's features to its keyframe's", 1),
-    "updated_fraction": ("Updated", "points updated by deformable attention", 0),
+    "similarity": ("Similarity", "how similar a frame's features are to its keyframe's", 1),
+    "updated_fraction": ("Updated", "points between keyframes that were computed again", 0),
 }
 """Title, meaning and ideal value of each lane."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Something that the stage can show."""
+    """A view of the player."""
 
     key: str
     title: str
@@ -46,14 +46,14 @@ class View:
     of: tuple[str, ...] = ()
     """Keys of the videos of a wipe: left, right."""
     names: tuple[str, ...] = ()
-    """Files of the images, if they are not called by number."""
+    """Files of the images, if they are not numbered."""
     is_first: bool = False
     """Shown when the page opens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A curve, or where buckets hold several frames the band of their extremes (``high`` is None elsewhere)."""
+    """A curve, or the range of values where buckets hold several frames (otherwise ``high`` is None)."""
 
     key: str
     title: str
@@ -94,7 +94,7 @@ def lanes(timelines: Mapping[str, ThinnedSeries], keys: Sequence[str] = tuple(_M
             least = min(float(np.nanmin(item.low)) for item in series)
             greatest = max(float(np.nanmax(item.high or item.low)) for item in series)
             scale = (least, 1.0) if ideal else (0.0, greatest)
-            found.append(Lane(key, title, meaning, ideal, scale, tuple(series)))
+            found.append(Lane(key=key, title=title, meaning=meaning, ideal=ideal, scale=scale, series=tuple(series)))
     return found
 
 

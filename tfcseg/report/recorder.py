@@ -42,7 +42,8 @@ _Arrays: TypeAlias = dict[str, Any]
 class PageRecorder:
     """Sees every frame of a run in order; ``palette`` is (K, 3) RGB.
 
-    Memory does not grow with the video: series are thinned to their extremes, and pictures are kept of a few moments.
+    Memory does not grow with the video: series are thinned to their extremes, and pictures of only a few moments are
+    kept.
     """
 
     def __init__(self, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5) -> None:
@@ -67,9 +68,9 @@ class PageRecorder:
         return self.timeline.frames
 
     def drawn_moments(self) -> list[DrawnMoment]:
-        """The frames of greatest label change, in order of time and a little apart; at most ``MOMENTS``.
+        """The frames with the greatest label change, in order of time and a little apart; at most ``MOMENTS``.
 
-        What was drawn is kept until the next frame is added.
+        Drawn pictures are kept until the next frame is added.
         """
         if self._drawn is None:
             self._drawn = [draw_moment(moment, self.palette) for moment in self._pool.greatest(MOMENTS)]
@@ -90,9 +91,9 @@ class PageRecorder:
         labels: Labels,
         sure: NDArray[np.uint8] | None = None,
     ) -> None:
-        """Take the next frame: its ``row`` of frames.csv, (K,) class shares, (H, W, 3) RGB and (H, W) labels.
+        """Add the next frame: its ``row`` of frames.csv, (K,) class shares, (H, W, 3) RGB and (H, W) labels.
 
-        ``sure`` (h, w) says how sure these are. The arrays are read later and must not be changed.
+        ``sure`` (h, w) is their confidence. The arrays are read later and must not be changed.
         """
         index, previous = self.frames, self._previous
         self._drawn = self._drawn_doubts = None
@@ -104,16 +105,26 @@ class PageRecorder:
         self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
         if previous is not None and row.label_change is not None:
             change = row.label_change
-            self._pool.offer(index, change, lambda: _sketch(index, row.time_s, change, image, previous, labels))
+            self._pool.offer(
+                index,
+                change,
+                lambda: _sketch(
+                    index=index, time_s=row.time_s, change=change, image=image, before=previous, after=labels
+                ),
+            )
         if sure is not None and row.unsure is not None:
             share, below = row.unsure, 255 * self.unsure_below
             self._doubts.offer(
-                index, share, lambda: _sketch_doubt(index, row.time_s, share, image, labels, sure < below)
+                index,
+                share,
+                lambda: _sketch_doubt(
+                    index=index, time_s=row.time_s, share=share, image=image, labels=labels, is_unsure=sure < below
+                ),
             )
         self._previous = labels
 
     def save(self, folder: Path) -> None:
-        """Write everything that ``restore`` needs into one file in ``folder``; OutputError if that is impossible."""
+        """Save everything that ``restore`` needs in one file in ``folder``; OutputError on failure."""
         state: _Arrays = {
             **{f"timeline_{name}": array for name, array in self.timeline.state().items()},
             **{f"shares_{name}": array for name, array in self.shares.state().items()},
@@ -131,10 +142,10 @@ class PageRecorder:
     def restore(
         cls, folder: Path, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5
     ) -> PageRecorder:
-        """Recorder as it was when it was saved in ``folder``; OutputError if its file is missing or damaged."""
+        """Load a recorder saved in ``folder``; OutputError if its file is missing or damaged."""
         path, recorder = folder / _STATE_NAME, cls(palette, frame_rate, unsure_below)
         try:
-            # Read as a whole: a damaged archive shall fail here, not when an array is first used.
+            # Read as a whole, so that a damaged archive fails here and not when an array is first used.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
                 state = {name: archive[name] for name in archive.files}
             recorder._load(state)
@@ -163,14 +174,14 @@ def _sketch(index: int, time_s: float, change: float, image: Image, before: Labe
     size = _picture_size(image)
     is_different = before != after
     return Moment(
-        index,
-        time_s,
-        change,
-        _greatest_changes(before, after, is_different),
-        encode_jpeg(shrink(image, size), _QUALITY),
-        shrink_labels(before, size),
-        shrink_labels(after, size),
-        covered(is_different, size),
+        index=index,
+        time_s=time_s,
+        share=change,
+        changes=_greatest_changes(before, after, is_different),
+        source=encode_jpeg(shrink(image, size), _QUALITY),
+        before=shrink_labels(before, size),
+        after=shrink_labels(after, size),
+        changed=covered(is_different, size),
     )
 
 
@@ -186,7 +197,16 @@ def _sketch_doubt(
     small = shrink_labels(labels, size)
     marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size[::-1], interpolation=cv2.INTER_LINEAR)
     source = encode_jpeg(shrink(image, size), _QUALITY)
-    return Moment(index, time_s, share, classes, source, small, small, np.asarray(marked, dtype=np.uint8))
+    return Moment(
+        index=index,
+        time_s=time_s,
+        share=share,
+        changes=classes,
+        source=source,
+        before=small,
+        after=small,
+        changed=np.asarray(marked, dtype=np.uint8),
+    )
 
 
 def _picture_size(image: Image) -> tuple[int, int]:
@@ -212,7 +232,7 @@ def _part(state: Mapping[str, Any], prefix: str) -> _Arrays:
 
 
 def _moments_state(held: Sequence[Moment]) -> _Arrays:
-    """Arrays of which `_moments` makes the same moments."""
+    """Arrays from which `_moments` restores the same moments."""
     sources = [moment.source for moment in held]
     # Level 1 takes a quarter of the time of PNG files; one moment at a time takes little memory.
     maps = [zlib.compress(np.stack([each.before, each.after, each.changed]).tobytes(), 1) for each in held]
@@ -232,14 +252,20 @@ def _moments_state(held: Sequence[Moment]) -> _Arrays:
 def _moments(state: Mapping[str, Any]) -> list[Moment]:
     sources, maps = (np.split(state[f"{name}s"], np.cumsum(state[f"{name}_sizes"])[:-1]) for name in ("source", "map"))
     changes = np.split(state["changes"], np.cumsum(state["change_counts"]))
-    return [
-        Moment(
-            int(index),
-            float(time_s),
-            float(change),
-            tuple((int(before), int(after), float(share)) for before, after, share in changes[number]),
-            sources[number].tobytes(),
-            *np.frombuffer(zlib.decompress(maps[number].tobytes()), np.uint8).reshape(3, *state["size"]),
+    moments = []
+    for number, (index, (time_s, change)) in enumerate(zip(state["index"], state["numbers"], strict=True)):
+        packed = np.frombuffer(zlib.decompress(maps[number].tobytes()), np.uint8)
+        before, after, changed = packed.reshape(3, *state["size"])
+        moments.append(
+            Moment(
+                index=int(index),
+                time_s=float(time_s),
+                share=float(change),
+                changes=tuple((int(one), int(other), float(share)) for one, other, share in changes[number]),
+                source=sources[number].tobytes(),
+                before=before,
+                after=after,
+                changed=changed,
+            )
         )
-        for number, (index, (time_s, change)) in enumerate(zip(state["index"], state["numbers"], strict=True))
-    ]
+    return moments

@@ -69,7 +69,7 @@ def model_facts(model: LoadedModel) -> ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class OptionFacts(InferenceOptions):
-    """Everything that decides what the labels are, besides input and model."""
+    """Every option that determines the labels, besides input and model."""
 
     device: str = ""
     precision: str = ""
@@ -84,7 +84,7 @@ class SpeedFacts:
     model_fps: float | None
     keyframe_ms: float | None
     non_keyframe_ms: float | None
-    resumes: int = 0  # how often the run was continued; times then add up over all that counts of them
+    resumes: int = 0  # how often the run was resumed; times then sum over all of its runs
     compile_s: float | None = None  # part of wall_s that compiling the network took, before the first frame
 
 
@@ -103,7 +103,7 @@ class StabilityFacts:
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceFacts:
-    """How sure the labels are: means over frames, as shares; None where nothing was measured."""
+    """Confidence of the labels: means over frames, as shares; None if nothing was measured."""
 
     mean: float | None  # probability that a label is right
     unsure: float | None  # share of the labels whose probability is below unsure_below

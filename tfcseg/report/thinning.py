@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 
 class ThinnedSeries:
-    """Takes frames one by one; holds at most ``2 * columns`` buckets, whose length doubles whenever they are full.
+    """Takes frames one by one; holds at most ``2 * columns`` buckets, whose length doubles when they are full.
 
-    Up to that many frames nothing is thinned: a bucket is a frame.
+    Up to that many frames nothing is thinned: each frame is a bucket.
     """
 
     def __init__(self, series: int, columns: int) -> None:
@@ -56,7 +56,7 @@ class ThinnedSeries:
         return np.where(count > 0, self._total[: self._used] / np.maximum(count, 1), np.nan)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Arrays that make an object of equal size equal to this one when it ``load``s them."""
+        """Arrays from which an object of equal size ``load``s the same state."""
         arrays = {name: array[: self._used] for name, array in self._arrays().items()}
         return {"frames": np.array([self.frames, self.frames_per_bucket]), **arrays}
 

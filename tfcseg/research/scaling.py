@@ -44,11 +44,11 @@ class Point:
 
     contender: str
     value: int
-    frames: int | None
-    ms_per_frame: Spread | None
-    before_mib: float | None
-    peak_mib: float | None
-    gpu_peak_mib: float | None
+    frames: int | None = None
+    ms_per_frame: Spread | None = None
+    before_mib: float | None = None
+    peak_mib: float | None = None
+    gpu_peak_mib: float | None = None
     error: str | None = None
 
 
@@ -174,18 +174,16 @@ def _point(value: int, job: Job, outcomes: Sequence[Outcome | str]) -> Point:
     name = job.title or job.contender
     measured = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
     if not measured:
-        return Point(
-            name, value, None, None, None, None, None, next(text for text in outcomes if isinstance(text, str))
-        )
+        return Point(name, value, error=next(text for text in outcomes if isinstance(text, str)))
     gpu = [outcome.gpu_peak_mib for outcome in measured if outcome.gpu_peak_mib is not None]
     return Point(
-        name,
-        value,
-        measured[0].frames,
-        spread(1000 * outcome.seconds / outcome.frames for outcome in measured),
-        max(outcome.before_mib for outcome in measured),
-        max(outcome.peak_mib for outcome in measured),
-        max(gpu) if gpu else None,
+        contender=name,
+        value=value,
+        frames=measured[0].frames,
+        ms_per_frame=spread(1000 * outcome.seconds / outcome.frames for outcome in measured),
+        before_mib=max(outcome.before_mib for outcome in measured),
+        peak_mib=max(outcome.peak_mib for outcome in measured),
+        gpu_peak_mib=max(gpu) if gpu else None,
     )
 
 

@@ -22,7 +22,7 @@ from tfcseg.errors import (
     TfcsegError,
     in_python_words,
 )
-from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.engine import IntervalNetwork, compile_for
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
@@ -225,7 +225,14 @@ def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, o
     loaded = replace(loaded, card=replace(loaded.card, labels=options.results.coloured(loaded.labels)))
     network = IntervalNetwork(loaded, _options(loaded, options))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
-    identity = identify(source, loaded, network.options, options.results, options.range_s, options.frame_rate)
+    identity = identify(
+        source=source,
+        model=loaded,
+        options=network.options,
+        results=options.results,
+        range_s=options.range_s,
+        frame_rate=options.frame_rate,
+    )
     if identity is not None and options.steady is not None:
         identity = {**identity, **options.steady.identity()}
     if options.resume:
@@ -233,10 +240,19 @@ def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, o
         refuse_other_run(out, identity)
     with open_frames(source, **options.decoding) as frames:
         check_mask_names(options.results, frames.info)
-        compile_s = network.compile((frames.info.height, frames.info.width)) if network.options.compile else None
+        size = (frames.info.height, frames.info.width)
+        compile_s = compile_for(network, size) if network.options.compile else None
         masks = None if options.steady is None else options.steady.open(frames.info)
         probabilities = None if options.steady is None else options.steady.probabilities
-        yield _Job(loaded, network, compile_s, identity, frames, masks, probabilities)
+        yield _Job(
+            loaded=loaded,
+            network=network,
+            compile_s=compile_s,
+            identity=identity,
+            frames=frames,
+            masks=masks,
+            probabilities=probabilities,
+        )
 
 
 def _options(loaded: LoadedModel, options: RunOptions) -> InferenceOptions:
@@ -252,13 +268,13 @@ def _run_in(
     loaded, network, frames = job.loaded, job.network, job.frames
     state, length = RunState(out.state), part_length(network.frames_at_once)
     plan = ResultPlan(
-        options.results,
-        out,
-        state,
-        frames.info,
-        job.labels,
-        options.range_s,
-        length,
+        options=options.results,
+        out=out,
+        state=state,
+        info=frames.info,
+        labels=job.labels,
+        range_s=options.range_s,
+        part_frames=length,
         has_groups=network.options.latency == "normal",
         carries=network.options.carries and job.masks is None,
         given=job.masks,

@@ -184,13 +184,13 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
         options=option_facts(facts.model, facts.options),
         speed=_speed_facts(facts, summary),
         stability=StabilityFacts(
-            summary.label_change.value,
-            summary.flow_consistency.value,
-            facts.optical_flow,
-            summary.similarity.value,
-            summary.updated_fraction.value,
-            summary.keyframes,
-            summary.phases.pulse,
+            label_change=summary.label_change.value,
+            flow_consistency=summary.flow_consistency.value,
+            optical_flow=facts.optical_flow,
+            similarity=summary.similarity.value,
+            updated_fraction=summary.updated_fraction.value,
+            keyframes=summary.keyframes,
+            pulse=summary.phases.pulse,
         ),
         confidence=ConfidenceFacts(
             summary.confidence.value,
@@ -216,17 +216,19 @@ def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
 
 def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
     info = facts.info
+    start_s, end_s = facts.range_s
     return InputFacts(
-        info.path,
-        facts.frames_decoded,
-        info.frames_declared,
-        info.width,
-        info.height,
-        info.frame_rate,
-        info.duration_s,
-        info.rotation,
-        facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
-        *facts.range_s,
+        path=info.path,
+        frames_decoded=facts.frames_decoded,
+        frames_declared=info.frames_declared,
+        width=info.width,
+        height=info.height,
+        frame_rate=info.frame_rate,
+        duration_s=info.duration_s,
+        rotation=info.rotation,
+        audio=facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
+        start_s=start_s,
+        end_s=end_s,
         pixel_aspect=info.pixel_aspect,
         frames_repeated=summary.repeated,
         frames_dropped=facts.frames_dropped,
@@ -238,13 +240,13 @@ def _speed_facts(facts: RunFacts, summary: Summary) -> SpeedFacts:
     frames = summary.frames - (summary.repeated if facts.info.source.is_live else 0)
     model_s = (summary.keyframe_ms.total + summary.non_keyframe_ms.total) / 1000
     return SpeedFacts(
-        facts.wall_s,
-        frames / facts.wall_s,
-        frames / model_s if model_s else None,
-        summary.keyframe_ms.value,
-        summary.non_keyframe_ms.value,
-        facts.resumes,
-        facts.compile_s,
+        wall_s=facts.wall_s,
+        fps=frames / facts.wall_s,
+        model_fps=frames / model_s if model_s else None,
+        keyframe_ms=summary.keyframe_ms.value,
+        non_keyframe_ms=summary.non_keyframe_ms.value,
+        resumes=facts.resumes,
+        compile_s=facts.compile_s,
     )
 
 

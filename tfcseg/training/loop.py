@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.model.options import CORRELATIONS
 from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.training.averaging import WeightAverage
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
@@ -108,12 +109,11 @@ class Trainer:
         self.report, self.on_step = report, on_step
         if device.type == "cpu":
             use_float32_backward(self.network)
+        self.features = None if features is None else features.to(device)
         if self.world > 1:
             use_cross_process_norm(self.network)
-            copy_from_first(self.network)
-        self.features = None if features is None else features.to(device)
-        if self.features is not None and self.world > 1:
-            copy_from_first(self.features)
+            for part in (self.network, *([] if self.features is None else [self.features])):
+                copy_from_first(part)
         image_objective: Objective = partial(image_losses, features=self.features)
         self.objective = image_objective if options.stage == "image" else clip_losses
         groups = _parameter_groups(network, options)
@@ -121,7 +121,7 @@ class Trainer:
             groups.append({"params": list(self.features.maps.parameters()), "scale": options.head_rate_scale})
         self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.trained = [p for group in groups for p in group["params"]]
-        self.average = {name: t.detach().clone() for name, t in network.state_dict().items()}
+        self.average = WeightAverage(network, options.averaging)
         self.step, self.best = 0, -math.inf
 
     def run(self, *, validate_every: int, checkpoint_every: int, log_every: int = 20) -> float:
@@ -133,9 +133,10 @@ class Trainer:
         self.resume()
         started, first = time.perf_counter(), self.step
         interval: list[dict[str, float]] = []
+        numbers = sample_numbers(self.options, self.step, self.rank, self.world)
         with noted_interrupts(patient=self.world > 1) as interrupted:
-            for batch in self._batches():
-                rate = self._learning_rate()
+            for batch in load_batches(self.train_samples, numbers, self.workers):
+                rate = learning_rate(self.options, self.step)
                 interval.append(self._train_step(batch))
                 self.step += 1
                 last = self.step == self.options.steps
@@ -171,33 +172,11 @@ class Trainer:
         """Whether ``claim`` holds in any process: all of them stop at the same step or they would wait for ever."""
         return bool(sum_over_processes(torch.tensor(float(claim), device=self.device)) > 0)
 
-    def _batches(self) -> Iterator[Sample]:
-        """Samples of every remaining step for one process: their numbers follow from step and rank."""
-        batch, world = self.options.batch, self.world
-        numbers = [
-            [(step * world + self.rank) * batch + i for i in range(batch)]
-            for step in range(self.step, self.options.steps)
-        ]
-        loader: DataLoader[Sample] = DataLoader(
-            self.train_samples,
-            batch_sampler=numbers,
-            num_workers=self.workers,
-            prefetch_factor=4 if self.workers else None,
-            persistent_workers=False,
-            multiprocessing_context="spawn" if self.workers else None,
-            worker_init_fn=_start_worker,
-        )
-        try:
-            yield from loader
-        except DataError as error:
-            # From a worker process it arrives with that process's traceback around it.
-            raise DataError(str(error).rstrip().rsplit(f"{DataError.__name__}: ", 1)[-1]) from None
-
     def _train_step(self, batch: Sample) -> dict[str, float]:
-        self._set_training()
+        _set_training(self.network, train_norms=self.options.train_norms)
         torch.manual_seed(self._step_seed())
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate() * group["scale"]
+            group["lr"] = learning_rate(self.options, self.step) * group["scale"]
         losses = self._losses(batch)
         weights = {
             "seg": 1.0,
@@ -212,7 +191,7 @@ class Trainer:
             raise TfcsegError(f"the loss is {loss.item()} at step {self.step}: lower --lr and resume with a new folder")
         if loss.requires_grad or self.world > 1:  # sparse attention alone has nothing to learn where nothing changed
             self._descend(loss)
-        self._update_average()
+        self.average.update(self.step)
         shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
         return {name: float(value) for name, value in shares.items()}
 
@@ -242,44 +221,17 @@ class Trainer:
         """Dropout draws the same in a step whether training was stopped before it or not."""
         return int(np.random.SeedSequence((self.options.seed, self.step, self.rank)).generate_state(1, np.uint64)[0])
 
-    def _set_training(self) -> None:
-        self.network.train()
-        for part in self.network.children():
-            if not any(parameter.requires_grad for parameter in part.parameters()):
-                part.eval()  # what stays as it is computes as it will
-        if not self.options.train_norms:
-            for module in self.network.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-
-    def _learning_rate(self) -> float:
-        """Linear warm-up, then the poly schedule of power 1 (SegFormer)."""
-        warm = min(1.0, (self.step + 1) / max(1, self.options.warmup_steps))
-        return self.options.learning_rate * warm * max(0.0, 1 - self.step / self.options.steps)
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # A young average follows faster, or it would remember the initial weights for long.
-        decay = min(self.options.averaging, (1 + self.step) / (10 + self.step))
-        for name, tensor in self.network.state_dict().items():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1 - decay)
-            else:
-                self.average[name].copy_(tensor)
-
     def _validate(self) -> None:
         """Score the averaged weights; write them as last.safetensors and, if they are the best so far, best."""
         if self.rank:
             return
-        current = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average)
-        score = 100 * validation_miou(self.predict, self.validation_samples, self.network.config.num_classes)
-        self._log({"step": self.step, "validation_miou": round(score, 3), "best": round(max(score, self.best), 3)})
-        save_model(self.folder / "last.safetensors", self.network, self.card, dtype=self.dtype)
-        if score > self.best:
-            self.best = score
-            save_model(self.folder / "best.safetensors", self.network, self.card, dtype=self.dtype)
-        self.network.load_state_dict(current)
+        with self.average.in_use():
+            score = 100 * validation_miou(self.predict, self.validation_samples, self.network.config.num_classes)
+            self._log({"step": self.step, "validation_miou": round(score, 3), "best": round(max(score, self.best), 3)})
+            save_model(self.folder / "last.safetensors", self.network, self.card, dtype=self.dtype)
+            if score > self.best:
+                self.best = score
+                save_model(self.folder / "best.safetensors", self.network, self.card, dtype=self.dtype)
 
     def predict(self, sample: Sample) -> Tensor:
         """Logits (T, K, s, s) of one sample: the first frame a keyframe, the others not (in stage ``tfc``)."""
@@ -308,7 +260,7 @@ class Trainer:
                 "options": asdict(self.options),
                 "network": self.network.state_dict(),
                 "features": {} if self.features is None else self.features.maps.state_dict(),
-                "average": self.average,
+                "average": self.average.weights,
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "best": self.best,
@@ -325,7 +277,48 @@ class Trainer:
         if self.features is not None:
             self.features.maps.load_state_dict(state["features"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average, self.step, self.best = state["average"], int(state["step"]), float(state["best"])
+        self.average.weights, self.step, self.best = state["average"], int(state["step"]), float(state["best"])
+
+
+def learning_rate(options: TrainOptions, step: int) -> float:
+    """Linear warm-up, then the poly schedule of power 1 (SegFormer)."""
+    warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
+    return options.learning_rate * warm * max(0.0, 1 - step / options.steps)
+
+
+def _set_training(network: TFCSegmenter, *, train_norms: bool) -> None:
+    network.train()
+    for part in network.children():
+        if not any(parameter.requires_grad for parameter in part.parameters()):
+            part.eval()  # what stays as it is computes as it will
+    if not train_norms:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
+def sample_numbers(options: TrainOptions, first: int, rank: int, world: int) -> list[list[int]]:
+    """Numbers of the samples of every step from ``first`` on for one process: they follow from step and rank."""
+    batch, steps = options.batch, range(first, options.steps)
+    return [[(step * world + rank) * batch + i for i in range(batch)] for step in steps]
+
+
+def load_batches(samples: Dataset[Sample], numbers: list[list[int]], workers: int) -> Iterator[Sample]:
+    """A batch of the samples of each of these ``numbers``, prepared ahead by so many processes."""
+    loader: DataLoader[Sample] = DataLoader(
+        samples,
+        batch_sampler=numbers,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        persistent_workers=False,
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_start_worker,
+    )
+    try:
+        yield from loader
+    except DataError as error:
+        # From a worker process it arrives with that process's traceback around it.
+        raise DataError(str(error).rstrip().rsplit(f"{DataError.__name__}: ", 1)[-1]) from None
 
 
 def _start_worker(number: int) -> None:

@@ -50,7 +50,7 @@ def pseudo_clip(
     soft = [view_soft_labels(scene[1], size, replace(plain, matrix=matrix)) for matrix in path]
     cut_out = _cut_out(rng, donor) if rng.random() < PASTE_SHARE else None
     if cut_out is not None:
-        _paste(rng, donor, cut_out, images, soft, crop)
+        _paste(rng=rng, donor=donor, mask=cut_out, images=images, soft=soft, crop=crop)
     return [distort_colours(_noise(rng, image), first) for image in images], soft
 
 

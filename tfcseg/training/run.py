@@ -127,12 +127,12 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
     card = trained_card(start, material, plan.options, processes, name=name, licence=request.licence)
     parse_card(card.to_metadata(), request.output / "best.safetensors")  # now, and not when the best is written
     return Trainer(
-        network,
-        card,
-        plan.options,
-        material.train,
-        material.validation,
-        request.output,
+        network=network,
+        card=card,
+        options=plan.options,
+        train=material.train,
+        validation=material.validation,
+        folder=request.output,
         device=plan.device,
         precision=plan.precision,
         workers=plan.workers,

@@ -180,7 +180,9 @@ def _convert_model(source: SegformerFile, labels: LabelSet | None) -> ConvertedM
     for name, tensor in renamed.items():
         state_dict[name].copy_(tensor)
     dtype = renamed["decode_head.classifier.weight"].dtype
-    return ConvertedModel(state_dict, config, labels, source.about, source.sha256, dtype)
+    return ConvertedModel(
+        state_dict=state_dict, config=config, labels=labels, about=source.about, sha256=source.sha256, dtype=dtype
+    )
 
 
 def our_name(name: str) -> str | None:

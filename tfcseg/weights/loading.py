@@ -154,7 +154,7 @@ def load_model(
     shown = str(dtype).removeprefix("torch.")
     facts = {"device": str(target), "precision": shown, "asked": precision, "sha256": found}
     logger.info("model %s (%s) on %s in %s", card.name, path, target, shown, extra=facts)
-    return LoadedModel(network, card, target, dtype, found, parameters)
+    return LoadedModel(network=network, card=card, device=target, precision=dtype, sha256=found, parameters=parameters)
 
 
 def convert(source: str | Path, target: Path, *, name: str | None = None, licence: str | None = None) -> ModelCard:

@@ -41,7 +41,16 @@ def strips(height: int, count: int, *, kernel: int = 1, stride: int = 1, before:
     for strip in range(count):
         first, last = strip * total // count, (strip + 1) * total // count
         start, end = first * stride - before, (last - 1) * stride - before + kernel
-        rows.append(Rows(first, last, max(start, 0), min(end, height), max(-start, 0), max(end - height, 0)))
+        rows.append(
+            Rows(
+                first=first,
+                last=last,
+                top=max(start, 0),
+                bottom=min(end, height),
+                pad_top=max(-start, 0),
+                pad_bottom=max(end - height, 0),
+            )
+        )
     return rows
 
 

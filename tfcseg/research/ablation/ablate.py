@@ -16,7 +16,7 @@ from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.result import Evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
-from tfcseg.inference.engine import network_size
+from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image

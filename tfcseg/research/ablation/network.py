@@ -67,7 +67,7 @@ class AblatedSegmenter(TFCSegmenter):
         logits = interpolate(move(memory.logits, rows, frames), head.classify(z_t), w_hat)
         points = inconsistent_points(w, limit if self._variant.updates else -math.inf)
         if points.frame.numel():
-            updated = head.classify_points(self._updated(points, z_t, w_hat, (x1, x2), memory, shift))
+            updated = head.classify_points(self._updated(points, z_t, w_hat, (x1, x2), memory, shift=shift))
             logits.permute(0, 2, 3, 1)[points.frame, points.y, points.x] = updated.to(logits.dtype)
         share = torch.bincount(points.frame, minlength=frames).float() / w[0, 0].numel()
         result = NonKeyframes(logits, w[:, 0], share, shift)

@@ -65,12 +65,12 @@ class TeacherNetwork:
         self.labels = teacher_labels(self.teacher, path)
         height, width = self.teacher.size
         self.facts = NetworkFacts(
-            path.stem,
-            "teacher",
-            self.labels.name,
-            len(self.labels),
-            hashlib.sha256(path.read_bytes()).hexdigest(),
-            f"the image squeezed to {width}×{height}",
+            name=path.stem,
+            role="teacher",
+            label_set=self.labels.name,
+            classes=len(self.labels),
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            input=f"the image squeezed to {width}×{height}",
         )
 
     def predict(self, image: Image, size: tuple[int, int]) -> Labels:
@@ -87,12 +87,12 @@ class StudentNetwork:
         self._network = IntervalNetwork(model, options)
         self.labels = model.labels
         self.facts = NetworkFacts(
-            model.card.name,
-            "student",
-            self.labels.name,
-            len(self.labels),
-            model.sha256,
-            f"mode image, short side {options.size}",
+            name=model.card.name,
+            role="student",
+            label_set=self.labels.name,
+            classes=len(self.labels),
+            sha256=model.sha256,
+            input=f"mode image, short side {options.size}",
         )
 
     def predict(self, image: Image, size: tuple[int, int]) -> Labels:

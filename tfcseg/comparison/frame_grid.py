@@ -8,7 +8,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from tfcseg.drawing.strip_picture import Column, draw_strip
+from tfcseg.drawing.frame_grid import Column, draw_frame_grid
 from tfcseg.errors import InputError, UsageError
 from tfcseg.files import claimed_files, replace_atomically
 from tfcseg.inference.options import checked_options
@@ -27,12 +27,12 @@ OnFrame = Callable[[int, int], None]
 """Called with the number of frames that were computed, and of those that have to be."""
 
 
-def default_strip(source: Given) -> Path:
-    """``<stem>_strip.png`` in the current folder; ``stdin_strip.png`` for a stream."""
-    return Path(f"{Source.of(source).title}_strip.png")
+def default_frame_grid(source: Given) -> Path:
+    """``<stem>_frames.png`` in the current folder; ``stdin_frames.png`` for a stream."""
+    return Path(f"{Source.of(source).title}_frames.png")
 
 
-def make_strip(
+def make_frame_grid(
     source: Given,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
@@ -47,12 +47,12 @@ def make_strip(
 ) -> Path:
     """Draw ``frames`` of a video, counted from 0 at ``start_s``, side by side; returns the picture's path.
 
-    output: a .png or .jpg file, by default ``<stem>_strip.png`` in the current folder. Everything up to the last of
+    output: a .png or .jpg file, by default ``<stem>_frames.png`` in the current folder. Everything up to the last of
     the frames is computed, so that intervals are those of a run. Failures raise a TfcsegError with one line.
     """
     wanted = _checked_frames(frames)
     source = Source.of(source, allow_network=allow_network)
-    path = Path(output) if output is not None else default_strip(source)
+    path = Path(output) if output is not None else default_frame_grid(source)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(f"{str(path)!r} is no picture; give a file that ends in .png or .jpg")
@@ -61,7 +61,7 @@ def make_strip(
         options = checked_options(loaded, inference)
         with open_frames(source, start_s=start_s) as read:
             columns = _columns(read, loaded, options, wanted, on_frame)
-        write_picture(path, draw_strip(columns, loaded.labels, options.threshold), kind)
+        write_picture(path, draw_frame_grid(columns, loaded.labels, options.threshold), kind)
     return path
 
 
@@ -73,7 +73,7 @@ def write_picture(path: Path, picture: Image, kind: str) -> None:
 
 def _checked_frames(frames: Sequence[int]) -> list[int]:
     if not 1 <= len(frames) <= MOST_FRAMES:
-        raise UsageError(f"a strip has 1 to {MOST_FRAMES} frames, not {len(frames)}")
+        raise UsageError(f"a picture shows 1 to {MOST_FRAMES} frames, not {len(frames)}")
     if min(frames) < 0:
         raise UsageError(f"frames are counted from 0; there is no frame {min(frames)}")
     if len(set(frames)) < len(frames):

@@ -43,7 +43,7 @@ def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def labels_from_cells(coarse: Tensor, logits_at: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Tensor:
     """The same from the argmax ``coarse`` (B, h, w).
 
-    ``logits_at`` returns logits (N, K) of some of the B·h·w cells, given their indices (N,), of those beside borders only.
+    ``logits_at`` returns logits (N, K) of some of the B·h·w cells, given indices (N,) of those beside borders.
     """
     frames, h, w = coarse.shape
     mixed = _is_mixed(coarse)

@@ -7,8 +7,8 @@ import pytest
 from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, folder_of_images, write_video
 from tests.helpers.tiny_model import moving_images, write_tiny_model
+from tfcseg.drawing.frame_grid import MAX_HEIGHT, MAX_WIDTH, ROWS, Column, draw_frame_grid, similarity_colours
 from tfcseg.drawing.render import overlay
-from tfcseg.drawing.strip_picture import MAX_HEIGHT, MAX_WIDTH, ROWS, Column, draw_strip, similarity_colours
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import ADE31
 from tfcseg.weights.loading import load_model
@@ -61,7 +61,7 @@ def a_frame(index, *, is_keyframe=False, size=(96, 128), seed=0):
 def test_every_panel_is_in_its_row_and_column():
     first, second = a_frame(4, is_keyframe=True), a_frame(5, seed=1)
     by_image = np.full((96, 128), 12, np.uint8)
-    picture = draw_strip([Column(first, by_image), Column(second, by_image)], ADE31, 0.8)
+    picture = draw_frame_grid([Column(first, by_image), Column(second, by_image)], ADE31, 0.8)
     palette = ADE31.palette_array()
     w = second.similarity.repeat(4, 0).repeat(4, 1)
     panels = [second.image, overlay(second.image, by_image, palette), overlay(second.image, second.labels, palette)]
@@ -84,7 +84,7 @@ def test_every_panel_is_in_its_row_and_column():
 def test_the_legend_names_what_is_shown():
     def below(labels):
         frame = a_frame(1)
-        picture = draw_strip([Column(frame, labels)], ADE31, 0.8)
+        picture = draw_frame_grid([Column(frame, labels)], ADE31, 0.8)
         return {tuple(colour) for colour in picture[-40:].reshape(-1, 3).tolist()}
 
     palette = ADE31.palette
@@ -96,8 +96,8 @@ def test_the_legend_names_what_is_shown():
 
 def test_a_row_of_many_classes_is_broken():
     labels = (np.arange(96 * 128) % 32).reshape(96, 128).astype(np.uint8)
-    few = draw_strip([Column(a_frame(1), np.zeros((96, 128), np.uint8))], ADE31, 0.8)
-    many = draw_strip([Column(a_frame(1), labels)], ADE31, 0.8)
+    few = draw_frame_grid([Column(a_frame(1), np.zeros((96, 128), np.uint8))], ADE31, 0.8)
+    many = draw_frame_grid([Column(a_frame(1), labels)], ADE31, 0.8)
     assert many.shape[0] > few.shape[0] + 100
     assert many.shape[1] == few.shape[1]
 
@@ -105,7 +105,7 @@ def test_a_row_of_many_classes_is_broken():
 @pytest.mark.parametrize(("size", "count"), [((1080, 1920), 5), ((2000, 300), 1), ((16, 400), 2), ((20, 20), 3)])
 def test_any_size_fits(size, count):
     frames = [a_frame(index, size=size) for index in range(count)]
-    picture = draw_strip([Column(frame, frame.labels) for frame in frames], ADE31, 0.8)
+    picture = draw_frame_grid([Column(frame, frame.labels) for frame in frames], ADE31, 0.8)
     assert picture.shape[1] <= 1.1 * MAX_WIDTH
     assert picture.shape[0] <= 1.1 * MAX_HEIGHT
 
@@ -149,8 +149,8 @@ def test_a_folder_of_images_and_the_default_name(weights, tmp_path, monkeypatch)
     folder_of_images(tmp_path / "photos", moving_images(4, SIZE), [f"{index}.png" for index in range(4)])
     done = call("compare", "photos", "-m", weights, "--frames", "0,1", "--keyframe-position", "middle", "-q")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "photos_strip.png\n"
-    assert pixels("photos_strip.png").std() > 5
+    assert done.stdout == "photos_frames.png\n"
+    assert pixels("photos_frames.png").std() > 5
 
 
 def test_jpeg_by_its_name(clip, weights, tmp_path):
@@ -165,7 +165,7 @@ def test_jpeg_by_its_name(clip, weights, tmp_path):
         (["--frames", "2,many"], 2, "'many' is not a whole number"),
         (["--frames", "2,2"], 2, "a frame is named twice: 2,2"),
         (["--frames", "-1"], 2, "frames are counted from 0; there is no frame -1"),
-        (["--frames", ",".join(map(str, range(13)))], 2, "a strip has 1 to 12 frames, not 13"),
+        (["--frames", ",".join(map(str, range(13)))], 2, "a picture shows 1 to 12 frames, not 13"),
         (["--frames", "3,10"], 1, "street.mkv: has 10 frames, so there is no frame 10; choose smaller numbers"),
         (["--frames", "1", "--keyframe-interval", "0"], 2, "keyframe interval 0"),
         (["-o", "{folder}/s.gif"], 2, "is no picture; give a file that ends in .png or .jpg"),

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.written_out import assert_best_labels, enlarge
-from tfcseg.model.ops import label_map
-from tfcseg.model.ops.label_map import labels_from_logits
+from tfcseg.model.ops import labelling
+from tfcseg.model.ops.labelling import labels_from_logits
 
 
 def assert_are_best(labels, logits, size):
@@ -133,7 +133,7 @@ def test_of_three_classes_at_a_cell_none_is_forgotten(resized_pixels):
 def test_chunks_do_not_matter(monkeypatch, limit, value):
     logits = random_logits(0, 2, 31, (5, 7), smoothness=2)
     whole = labels_from_logits(logits, (17, 22))
-    monkeypatch.setattr(label_map, limit, value)
+    monkeypatch.setattr(labelling, limit, value)
     assert torch.equal(labels_from_logits(logits, (17, 22)), whole)
 
 

@@ -45,12 +45,12 @@ class Column:
     """(H, W)."""
 
 
-def draw_strip(columns: Sequence[Column], labels: LabelSet, threshold: float) -> Image:
+def draw_frame_grid(columns: Sequence[Column], labels: LabelSet, threshold: float) -> Image:
     """The picture of at least one column; ``threshold`` is that of the points that TFC updated."""
-    return _StripPainter(columns, labels, threshold).draw()
+    return _GridPainter(columns, labels, threshold).draw()
 
 
-class _StripPainter:
+class _GridPainter:
     """Lays the picture out once, then fills it."""
 
     def __init__(self, columns: Sequence[Column], labels: LabelSet, threshold: float) -> None:

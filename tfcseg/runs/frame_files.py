@@ -1,0 +1,118 @@
+"""Files that a run writes frame by frame: masks, confidence, kept labels and the table of frames."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from tfcseg.errors import OutputError
+from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.labels.label_sets import NO_CLASS
+from tfcseg.media.masks import MaskWriter
+from tfcseg.report import FrameRow, FrameTable, columns_for, write_json
+from tfcseg.runs.result_plan import ResultPlan
+from tfcseg.runs.state import Checkpoint
+
+
+class FrameFiles:
+    """Those files of ``plan`` that its options ask for; with a ``checkpoint`` the table goes on after it."""
+
+    def __init__(self, plan: ResultPlan, checkpoint: Checkpoint | None) -> None:
+        options, palette = plan.options, plan.labels.palette_array()
+        self._plan = plan
+        self._masks: MaskWriter | None = None
+        self._sure: MaskWriter | None = None
+        self._labels: MaskWriter | None = None
+        self._table: FrameTable | None = None
+        try:
+            if options.masks:
+                self._masks = MaskWriter(plan.out.masks, palette, plan.mask)
+                if self._has_classes:
+                    write_json(plan.out.classes_json, _class_list(plan))
+            if plan.keeps_labels:
+                self._labels = MaskWriter(plan.state.labels, palette)
+            if options.confidence:
+                self._sure = MaskWriter(plan.out.confidence, path_of=plan.mask)
+            if options.frames_csv:
+                columns = columns_for(has_sources=bool(plan.info.names), has_before=plan.given is not None)
+                self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, frame: SegmentedFrame) -> None:
+        """Begin to write the pictures of one frame."""
+        if self._masks and frame.steadied is None:
+            self._masks.write(frame.index, frame.labels)
+        elif self._masks and frame.steadied and frame.steadied.mask is not None:
+            self._masks.write_like(frame.index, frame.steadied.mask, frame.steadied.form)
+        if self._labels:
+            self._labels.write(frame.index, frame.labels)
+        if self._sure and (confidence := frame.confidence) is not None:
+            self._sure.write(frame.index, confidence)
+
+    def write_row(self, row: FrameRow) -> None:
+        """Write what was measured of one frame."""
+        if self._table:
+            names = self._plan.info.names
+            self._table.write(replace(row, source=names[row.frame]) if names else row)
+
+    @property
+    def _has_classes(self) -> bool:
+        """Whether the values of masks have names."""
+        return self._plan.given is None or 0 in self._plan.given.classes.names
+
+    @property
+    def rows_bytes(self) -> int:
+        """Size of the table so far."""
+        return self._table.size_bytes if self._table else 0
+
+    def pending(self) -> list[Future[None]]:
+        """Pictures that are still being written."""
+        return [each for writer in (self._masks, self._sure, self._labels) if writer for each in writer.pending()]
+
+    def sync(self) -> None:
+        """Wait until the rows are on disk."""
+        if self._table:
+            self._table.sync()
+
+    def close(self) -> dict[str, str]:
+        """Complete the files; their names by what they are."""
+        out = self._plan.out
+        outputs: dict[str, str] = {}
+        if self._masks:
+            self._masks.close()
+            outputs["masks"] = out.masks.name
+            if self._has_classes:
+                outputs["classes"] = out.classes_json.name
+        if self._sure:
+            self._sure.close()
+            outputs["confidence"] = out.confidence.name
+        if self._table:
+            self._table.close()
+            outputs["frames_csv"] = out.frames_csv.name
+        return outputs
+
+    def abort(self) -> None:
+        """End writing; what is finished stays."""
+        for writer in (self._masks, self._sure, self._labels, self._table):
+            with suppress(OutputError):  # the error that is already being raised is the cause
+                if writer:
+                    writer.close()
+
+
+def _class_list(plan: ResultPlan) -> list[dict[str, Any]]:
+    """Index, name and RGB colour of each class, and of pixels without one.
+
+    Classes of masks that were given are those that their values meant, with the colours that they are drawn with.
+    """
+    names, palette = plan.labels.names, plan.labels.palette
+    if plan.given is not None:
+        named = sorted(plan.given.classes.names.items())
+        return [{"index": index, "name": name, "colour": palette[index % len(palette)]} for index, name in named]
+    entries = enumerate(zip(names, palette, strict=True))
+    classes = [{"index": index, "name": name, "colour": colour} for index, (name, colour) in entries]
+    nothing = {"index": NO_CLASS, "name": "no class", "colour": (0, 0, 0)}
+    return classes if plan.options.unsure is None else [*classes, nothing]
