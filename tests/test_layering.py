@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "tfcseg"
 ROOT_FILES = {
     *("__init__", "__main__", "allocator", "errors", "files", "log", "machine", "options", "spelling"),
     "standard_streams",
+    "workers",
 }
 MAY_IMPORT = {  # besides the files of the root, which all rooms may use
     "labels": set(),

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -297,28 +296,3 @@ def test_predictions_are_scored_without_torch(root, perfect):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["miou"] == 100
-
-
-def test_processes_of_torchrun_share_the_work_and_one_speaks(root, perfect, tmp_path, monkeypatch):
-    command = ["eval", str(root), "--predictions", str(perfect), "--json"]
-    alone = scores(call(*command))
-    command += ["-o", str(tmp_path / "out"), "--save-masks", str(tmp_path / "masks")]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    # What torchrun tells its processes; the first of them is this one.
-    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "1"}.items():
-        monkeypatch.setenv(name, value)
-    second = subprocess.Popen(
-        [sys.executable, "-m", "tfcseg", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    monkeypatch.setenv("RANK", "0")
-    try:
-        first = call(*command)
-        assert second.communicate(timeout=60) == ("", "")
-    finally:
-        second.kill()
-    assert scores(first) == alone
-    assert second.returncode == 0
-    assert (tmp_path / "out" / "eval.json").exists()
-    assert len(list((tmp_path / "masks").glob("*/*.png"))) == 27

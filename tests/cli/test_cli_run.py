@@ -38,7 +38,8 @@ REPORT_KEYS = {
         "run",
     },
     "input": {
-        *("path", "frames_decoded", "frames_declared", "frames_repeated", "width", "height", "frame_rate"),
+        *("path", "frames_decoded", "frames_declared", "frames_repeated", "frames_dropped"),
+        *("width", "height", "frame_rate"),
         *("duration_s", "pixel_aspect", "rotation", "audio", "start_s", "end_s"),
     },
     "model": {

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import pickle
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -493,65 +489,6 @@ def test_results_that_cannot_be_written_are_an_output_error(root, predictions, t
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match=r"eval.json"):
         write_evaluation(tmp_path / "out", score(root, predictions))
-
-
-# ------------------------------------------------------------------------------------------------------- two processes
-
-_WORKER = """
-import pickle, sys
-from pathlib import Path
-from dataclasses import replace
-from tfcseg.errors import DataError
-from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.scope import Scope
-from tfcseg.evaluation.predictions import PredictionFolder
-from tfcseg.evaluation.shards import torchrun_shard
-
-root, predictions, out = map(Path, sys.argv[1:])
-with torchrun_shard() as shard:
-    assert shard.count == 2
-    mine = []
-    options = {"measure_flow_consistency": True, "shard": shard, "on_video": mine.append}
-    folder = PredictionFolder(predictions)
-    scores = [evaluate(root, folder, Scope(protocol=protocol), **options) for protocol in ("vspw", "strict")]
-    try:
-        evaluate(root, PredictionFolder(predictions / "0_a"), Scope(limit=1), shard=shard)
-        failure = ""
-    except DataError as error:
-        failure = str(error)
-    names = [score.name for score in mine]
-    (out / f"{shard.rank}.pickle").write_bytes(pickle.dumps((scores, names, failure)))
-"""
-
-
-def test_two_processes_give_exactly_the_numbers_of_one(tmp_path):
-    root = make_vspw(tmp_path / "vspw", {"0_a": 20, "1_b": 18, "2_short": 5, "3_c": 17, "4_gone": 9})
-    fixture.lose_frame(root, "1_b", 170)
-    predictions = write_predictions(root, tmp_path / "predictions", worsen)
-    fixture.lose_video(root, "4_gone")
-    (tmp_path / "worker.py").write_text(_WORKER)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*torchrun, str(tmp_path / "worker.py"), str(root), str(predictions), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    expected = [
-        replace(score(root, predictions, protocol=protocol, measure_flow_consistency=True), speed=SPEED)
-        for protocol in ("vspw", "strict")
-    ]
-    assert len(expected[0].skipped) > 2
-    for rank, videos in enumerate([["0_a", "2_short", "4_gone"], ["1_b", "3_c"]]):
-        scores, names, failure = pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())
-        assert [replace(evaluation, speed=SPEED) for evaluation in scores] == expected
-        assert names == videos * 2
-        # Only rank 0 had work in the third run, and both raise what stopped it.
-        assert "00000166.png" in failure
 
 
 # --------------------------------------------------------------------------------------------------------------- speed

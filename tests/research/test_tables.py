@@ -261,3 +261,16 @@ def test_means_over_clips_stand_below_each_other():
     ]
     assert "Means over dog. The first 8 s" in text
     assert "VC by labels of `mosaic`, steadied in time." in text
+
+
+def test_costs_follow_from_speeds_and_prices(result):
+    prices = {"hours": 1000, "frame_rate": 25, "currency": "USD", "core_hour": 0.05, "gpu_hour": 2.0, "source": "mine"}
+    gpu = result | {"device": "cuda", "device_name": "GPU", "end_to_end": {"tfc": speed(100)}}
+    text = tables.TABLES["cost"]([prices, result, gpu])
+    image, tfc, on_gpu = rows(text)
+    # 1,000 hours at 25 frames per second and 3 per second measured, on two cores: 1000 · 25 / 3 · 2.
+    assert "16,667 core hours | USD 833 |" in image
+    assert "10,000 core hours | USD 500 |" in tfc
+    assert "250 GPU hours | USD 500 |" in on_gpu
+    assert "USD 0.05 per core and hour and USD 2 per GPU and hour (mine)." in text
+    assert "per GPU" not in tables.TABLES["cost"]([prices, result])

@@ -128,6 +128,7 @@ def test_a_slow_machine_drops_frames_and_keeps_the_time(clip, weights, tmp_path)
     assert segmented < 15
     assert segmented + facts["frames_dropped"] == 50
     assert report.input.frames_dropped == facts["frames_dropped"]
+    assert f"{facts['frames_dropped']} dropped; the frame before" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_both_sides_need_a_future(clip, weights, tmp_path):

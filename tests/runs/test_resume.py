@@ -363,7 +363,7 @@ def test_streams_and_contradictions_are_usage_errors(clip, tmp_path):
     for source in ("-", tmp_path / "pipe"):
         with pytest.raises(UsageError, match="a stream can be read only once"):
             tfcseg.run(source, tmp_path / "out", MODEL, resume=True)
-    with pytest.raises(UsageError, match="give one of them"):
+    with pytest.raises(UsageError, match="give only one of them"):
         tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, overwrite=True)
     assert not (tmp_path / "out").exists()
 
@@ -503,7 +503,7 @@ def test_a_batch_skips_what_is_finished_and_continues_the_rest(clip, tmp_path, f
     interrupt(sources[1], out / "half_tfcseg", model)
     done = call("run", sources[0], tmp_path / "bad.mp4", *sources[1:], "-o", out, "-m", weights, "--resume", "--json")
     assert done.returncode == 1
-    assert "done_tfcseg' holds a finished run" in done.stderr
+    assert "1 of 4 inputs were finished before" in done.stderr
     assert done.stderr.rindex("1 of 4 inputs failed") > done.stderr.rindex("written")
     assert files(out / "done_tfcseg") == before
     reports = json.loads(done.stdout)

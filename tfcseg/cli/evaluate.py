@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -17,19 +16,22 @@ from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import print_json
 from tfcseg.cli.scores import fail_if_incomplete, print_evaluation
-from tfcseg.errors import OutputError, TfcsegError, UsageError
+from tfcseg.errors import OutputError, UsageError
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.device import DeviceOptions
+from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tfcseg.evaluation.predictions import PredictionWriter
-    from tfcseg.evaluation.result import Evaluation, VideoScore
-    from tfcseg.evaluation.shards import Shard
+    from tfcseg.evaluation.on_ray import Recipe
+    from tfcseg.evaluation.result import Evaluation
     from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
+
+Tell: TypeAlias = Callable[[int, int], None]
+"""Hears of so many more videos and frames."""
 
 _MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions), "label_map")
 _NOTES_SHOWN = 10
@@ -71,6 +73,7 @@ def command(
     save_masks: SaveMasks = None,
     output: Output = None,
     device: DeviceOptions,
+    workers: WorkerOptions,
     overwrite: options.Overwrite = False,
     printing: options.Printing,
 ) -> None:
@@ -78,42 +81,62 @@ def command(
 
     Scores: mIoU, wIoU, video consistency (VC), flow consistency, speed.
 
-    Under torchrun, processes share the videos. Exit code 1 if data was missing, unless --skip-bad is given.
+    Exit code 1 if data was missing, unless --skip-bad is given.
 
     Example: tfcseg eval VSPW_480p -o scores
     """
-    from tfcseg.evaluation.evaluate import evaluate
-    from tfcseg.evaluation.predictions import PredictionWriter
+    from tfcseg.evaluation.on_ray import Recipe, evaluate_on_ray
     from tfcseg.evaluation.result import RESULT_FILES, write_evaluation
-    from tfcseg.evaluation.shards import torchrun_shard
     from tfcseg.evaluation.vspw import open_vspw
     from tfcseg.files import claimed_files
 
     if predictions is not None:
         _refuse_model_options(context)
     inputs = [root] if predictions is None else [root, predictions]
-    with torchrun_shard() as shard, ExitStack() as stack:
-        is_first = shard.rank == 0
-        if is_first and output is not None:
+    with ExitStack() as stack:
+        if output is not None:
             stack.enter_context(claimed_files(output, RESULT_FILES, inputs=inputs, overwrite=overwrite))
-        if is_first and save_masks is not None:
+        if save_masks is not None:
             _check_masks_folder(save_masks, [root / "data", *inputs[1:]], overwrite=overwrite)
-        with _only_first_fails(shard):
-            dataset = open_vspw(root, scope.split)
-            folder = _prediction_source(predictions)
-        place = replace(device, device=_device_of(shard, device.device))
-        source = folder or _model_source(choice.model, place, inference, dataset, scope.label_map)
-        writer = PredictionWriter(save_masks) if save_masks is not None else None
-        mine = len(dataset.videos[: scope.limit][shard.rank :: shard.count])
-        source |= stack.enter_context(_progress(mine, writer, shown=is_first and not printing.quiet))
-        with _only_first_fails(shard):
-            result = evaluate(root, scope=scope, measure_flow_consistency=flow_consistency, shard=shard, **source)
-        if is_first and output is not None:
+        dataset = open_vspw(root, scope.split)
+        source = (
+            partial(_model_source, choice.model, device, inference, scope.label_map)
+            if predictions is None
+            else partial(_prediction_source, predictions)
+        )
+        recipe = Recipe(root, scope, flow_consistency, source, save_masks)
+        tell = stack.enter_context(_progress(len(dataset.videos[: scope.limit]), shown=not printing.quiet))
+        if workers.ray is None:
+            result = _score_here(recipe, dataset, tell)
+        else:
+            result = evaluate_on_ray(
+                recipe, workers, uses_gpu=device.may_use_gpu, on_video=lambda score: tell(1, score.frames)
+            )
+        if output is not None:
             write_evaluation(output, result)
-    if not is_first:
-        raise typer.Exit(1 if result.is_incomplete and not scope.skip_bad else 0)
     _show(result, root, printing)
     fail_if_incomplete(result.skipped_by_kind, is_incomplete=result.is_incomplete, skip_bad=scope.skip_bad)
+
+
+def _score_here(recipe: Recipe, dataset: VspwDataset, tell: Tell) -> Evaluation:
+    from tfcseg.evaluation.evaluate import evaluate
+    from tfcseg.evaluation.predictions import PredictionWriter
+
+    write = PredictionWriter(recipe.masks) if recipe.masks is not None else None
+
+    def on_frame(video: VspwVideo, frame: VspwFrame, labels: NDArray[np.uint8]) -> None:
+        if write is not None:
+            write(video, frame, labels)
+        tell(0, 1)
+
+    return evaluate(
+        recipe.root,
+        scope=recipe.scope,
+        measure_flow_consistency=recipe.measure_flow_consistency,
+        on_frame=on_frame,
+        on_video=lambda score: tell(1, 0),
+        **recipe.source(dataset),
+    )
 
 
 def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
@@ -132,18 +155,16 @@ def _refuse_model_options(context: typer.Context) -> None:
             raise UsageError(f"--predictions are scored unchanged, in the data set's classes; leave out --{option}")
 
 
-def _prediction_source(folder: Path | None) -> dict[str, Any]:
-    """Keyword arguments of `evaluate` for predictions in files; none without a folder."""
+def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
+    """Keyword arguments of `evaluate` for predictions in files."""
     from tfcseg.evaluation.predictions import PredictionFolder
 
-    if folder is None:
-        return {}
     source = PredictionFolder(folder)
     return {"predict": source, "provenance": source.provenance()}
 
 
 def _model_source(
-    name: str, device: DeviceOptions, inference: InferenceOptions, dataset: VspwDataset, label_map: Path | None
+    name: str, device: DeviceOptions, inference: InferenceOptions, label_map: Path | None, dataset: VspwDataset
 ) -> dict[str, Any]:
     """Keyword arguments of `evaluate` for a model's predictions."""
     from tfcseg.evaluation.model_source import ModelPredictions
@@ -152,16 +173,6 @@ def _model_source(
 
     model = open_model(name, device)
     return ModelPredictions(model, checked_options(model, inference)).scored_on(dataset, label_map)
-
-
-def _device_of(shard: Shard, device: str) -> str:
-    """The GPU of this process. Processes on one machine share its GPUs."""
-    if device != "auto" or shard.count == 1:
-        return device
-    import torch
-
-    gpus = torch.cuda.device_count()
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu"
 
 
 def _check_masks_folder(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
@@ -175,36 +186,17 @@ def _check_masks_folder(folder: Path, inputs: list[Path], *, overwrite: bool) ->
 
 
 @contextmanager
-def _only_first_fails(shard: Shard) -> Iterator[None]:
-    """Report errors, which all processes get alike, in the first process only."""
-    try:
-        yield
-    except TfcsegError as error:
-        if shard.rank == 0:
-            raise
-        raise typer.Exit(error.exit_code) from None
-
-
-@contextmanager
-def _progress(videos: int, writer: PredictionWriter | None, *, shown: bool) -> Iterator[dict[str, Any]]:
-    """Progress bar on stderr, and the callbacks of `evaluate` that move it and write masks."""
-    done = {"videos": 0, "frames": 0}
+def _progress(videos: int, *, shown: bool) -> Iterator[Tell]:
+    """Progress bar on stderr, and the function that moves it."""
+    done = [0, 0]
     with progress(shown=shown) as on_progress:
 
-        def show() -> None:
-            on_progress("scoring", done["videos"], videos, f"videos · {done['frames']} frames")
+        def tell(more_videos: int, more_frames: int) -> None:
+            done[0] += more_videos
+            done[1] += more_frames
+            on_progress("scoring", done[0], videos, f"videos · {done[1]} frames")
 
-        def on_frame(video: VspwVideo, frame: VspwFrame, labels: NDArray[np.uint8]) -> None:
-            if writer is not None:
-                writer(video, frame, labels)
-            done["frames"] += 1
-            show()
-
-        def on_video(score: VideoScore) -> None:
-            done["videos"] += 1
-            show()
-
-        yield {"on_frame": on_frame, "on_video": on_video}
+        yield tell
 
 
 def _print_notes(result: Evaluation) -> None:

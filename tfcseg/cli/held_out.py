@@ -15,6 +15,7 @@ from tfcseg.cli.result_file import ResultFile, measured
 from tfcseg.cli.values import list_of
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
+from tfcseg.workers import WorkerOptions
 
 
 def _all_on_disk(context: typer.Context, models: list[str] | None) -> list[str]:
@@ -69,6 +70,7 @@ def stills(
     allow_network: options.AllowNetwork = False,
     teachers: Teachers = None,
     device: DeviceOptions,
+    workers: WorkerOptions,
     file: ResultFile,
     printing: options.Printing,
 ) -> None:
@@ -83,7 +85,12 @@ def stills(
 
     measured(
         lambda on_progress: compare_stills(
-            sets, models or ["default"], _teacher_files(teachers), device=device, on_progress=on_progress
+            sets,
+            models or ["default"],
+            _teacher_files(teachers),
+            device=device,
+            workers=workers,
+            on_progress=on_progress,
         ),
         print_stills,
         inputs=sets,
@@ -105,6 +112,7 @@ def clips(
     first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip to use.")] = 8.0,
     max_frames: Annotated[int, typer.Option(min=2, help="Maximum number of frames per clip.")] = 120,
     device: DeviceOptions,
+    workers: WorkerOptions,
     file: ResultFile,
     printing: options.Printing,
 ) -> None:
@@ -126,6 +134,7 @@ def clips(
             first_s=first,
             max_frames=max_frames,
             device=device,
+            workers=workers,
             on_progress=on_progress,
         ),
         print_clips,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,18 +19,19 @@ from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
 from tfcseg.cli.values import list_of
-from tfcseg.errors import FinishedError, Interrupted, LostConnection, TfcsegError, UsageError, without_passwords
+from tfcseg.errors import Interrupted, UsageError, without_passwords
 from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
+from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
     from tfcseg.report import ConfidenceFacts, Report
+    from tfcseg.runs.batch import Outcome
     from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Progress as OnFrame
-    from tfcseg.weights.loading import LoadedModel
 
 Inputs = Annotated[
     list[str] | None,
@@ -57,6 +58,13 @@ Export = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
+SkipFinished = Annotated[
+    bool, typer.Option("--skip-finished", help="Skip inputs whose run with the same settings is finished.")
+]
+BatchLog = Annotated[
+    Path | None,
+    typer.Option(help="Append how each input ended to this file, as JSON lines.", show_default=False),
+]
 AllowNetwork = Annotated[
     bool,
     typer.Option(
@@ -82,11 +90,14 @@ def command(
     export: Export = None,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
+    skip_finished: SkipFinished = False,
+    batch_log: BatchLog = None,
     allow_network: AllowNetwork = False,
     printing: options.Printing,
     results: Annotated[ResultOptions, Without("classes", "exclude", "export")],
     inference: InferenceOptions,
     device: DeviceOptions,
+    workers: WorkerOptions,
 ) -> None:
     """Segment videos: write overlay, masks and a report.
 
@@ -107,9 +118,10 @@ def command(
         results=results,
         overwrite=overwrite,
         resume=resume,
+        skip_finished=skip_finished,
         allow_network=allow_network,
     )
-    run_all(_find_inputs(inputs, input_list), output, model, job, printing)
+    run_all(_find_inputs(inputs, input_list), output, model, job, printing, crew=workers, log_path=batch_log)
 
 
 def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInputs:
@@ -124,60 +136,102 @@ def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInput
     return found if input_list is None else replace(found, is_batch=True)
 
 
-def run_all(found: FoundInputs, output: Path | None, model: str, job: RunOptions, printing: options.Printing) -> None:
-    """Run one input after the other; those of a batch that fail are told at the end, with exit code 1."""
+def run_all(
+    found: FoundInputs,
+    output: Path | None,
+    model: str,
+    job: RunOptions,
+    printing: options.Printing,
+    *,
+    crew: WorkerOptions = WorkerOptions(),
+    log_path: Path | None = None,
+) -> None:
+    """Run all inputs; those of a batch that fail are told at the end, with exit code 1."""
+    from tfcseg.runs.batch import open_batch_log
     from tfcseg.runs.inputs import output_folders
-    from tfcseg.weights.loading import open_model
 
-    loaded = open_model(model, job.device) if found.is_batch else model
+    folders = output_folders(found, output, resume=job.resume or job.skip_finished)
+    places = [*zip(found.sources, folders, strict=True)]
     contents: list[Any] = []
-    failures: list[tuple[str, TfcsegError]] = []
-    for source, folder in zip(found.sources, output_folders(found, output, resume=job.resume), strict=True):
-        try:
-            contents.append(_run_one(source, folder, loaded, job, quiet=printing.quiet))
-        except Interrupted:
-            raise
-        except TfcsegError as error:
-            if not found.is_batch:
-                raise
-            failures.append((source, error))
-            print_error(str(error))
+    failures: list[Outcome] = []
+    skipped = 0
+    with open_batch_log(log_path) as log:
+        run_each = _run_each if crew.ray is None else partial(_run_on_ray, crew)
+        for outcome in run_each(places, model, job, quiet=printing.quiet):
+            if log is not None:
+                log.add(outcome)
+            if outcome.status == "failed":
+                failures.append(outcome)
+            skipped += outcome.status == "skipped"
+            if printing.as_json and outcome.status != "failed":
+                contents.append(outcome.content)
+            _tell(outcome, is_batch=found.is_batch, quiet=printing.quiet)
+    if skipped and found.is_batch and not printing.quiet:
+        print_line(f"{skipped} of {len(places)} inputs were finished before and are skipped")
     if printing.as_json:
         print_json(contents if found.is_batch else contents[0])
     if failures:
-        _print_failures(failures, len(found.sources))
+        _print_failures(failures, len(places))
         raise typer.Exit(1)
 
 
-def _run_one(source: str, folder: Path, model: str | LoadedModel, job: RunOptions, *, quiet: bool) -> Any:
-    """Run one input, print its summary and return its report in JSON types. Interrupted says what is kept."""
-    from tfcseg.report import to_json
-    from tfcseg.runs.pipeline import run_video
+def _run_each(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *, quiet: bool) -> Iterator[Outcome]:
+    """Run the inputs one after the other, each with a bar of its own."""
+    from tfcseg.runs.batch import run_input
+    from tfcseg.runs.pipeline import check_model
+    from tfcseg.weights.on_demand import ModelOnDemand
 
-    try:
-        with _frame_progress(shown=not quiet) as on_frame:
-            report = run_video(source, folder, model, job, on_frame)
-    except FinishedError as note:
+    shared = ModelOnDemand(model, job.device, allow_network=job.allow_network)
+    if len(places) > 1:
+        check_model(shared, job)
+    for source, folder in places:
+        try:
+            with _frame_progress(shown=not quiet) as on_frame:
+                outcome = run_input(source, folder, shared, job, on_frame)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
+        yield outcome
+
+
+def _run_on_ray(
+    crew: WorkerOptions, places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *, quiet: bool
+) -> Iterator[Outcome]:
+    """Run the inputs on a cluster, with one bar for all of them."""
+    from tfcseg.runs.on_ray import run_on_ray
+
+    started_s = time.monotonic()
+    done = frames = 0
+    with progress(shown=not quiet) as on_progress:
+
+        def show(more: int = 0) -> None:
+            speed = (frames + more) / max(time.monotonic() - started_s, 1e-3)
+            on_progress("inputs", done, len(places), f"{frames + more} frames · {speed:.1f} fps")
+
+        show()
+        try:
+            for outcome in run_on_ray(places, model, job, crew, lambda frame, info: show(frame.index + 1)):
+                done += 1
+                frames += 0 if outcome.report is None else outcome.report.input.frames_decoded
+                show()
+                yield outcome
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; the same command with --resume goes on from what is safe") from None
+
+
+def _tell(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
+    """Say how an input ended; thousands that were finished before are counted instead."""
+    if outcome.report is not None:
+        for warning in outcome.report.warnings:
+            if warning != str(outcome.error):
+                print_warning(warning)
         if not quiet:
-            print_line(str(note))
-        return _read_report(folder)
-    except LostConnection as error:
-        if error.report is not None:
-            told = tuple(warning for warning in error.report.warnings if warning != str(error))
-            _tell(replace(error.report, warnings=told), folder, quiet=quiet)
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
-    _tell(report, folder, quiet=quiet)
-    return to_json(report)
-
-
-def _tell(report: Report, folder: Path, *, quiet: bool) -> None:
-    """Print a finished run's warnings and summary."""
-    for warning in report.warnings:
-        print_warning(warning)
-    if not quiet:
-        _print_summary(report, folder)
+            _print_summary(outcome.report, outcome.folder)
+    if outcome.status == "failed" and outcome.error is not None:
+        if not is_batch:
+            raise outcome.error
+        print_error(str(outcome.error))
+    if outcome.status == "skipped" and not (quiet or is_batch):
+        print_line(str(outcome.error))
 
 
 def _what_is_kept(folder: Path) -> str:
@@ -191,16 +245,6 @@ def _what_is_kept(folder: Path) -> str:
     if folder.exists():
         return f"complete masks and rows are kept in {str(folder)!r}; incomplete videos were removed"
     return "nothing was written"
-
-
-def _read_report(folder: Path) -> Any:
-    """Read the report of a finished run; None without one."""
-    from tfcseg.runs.outputs import OutputDir
-
-    try:
-        return json.loads(OutputDir(folder).report_json.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 @contextmanager
@@ -277,11 +321,11 @@ def _largest(report: Report) -> list[Any]:
     return sorted(report.classes, key=lambda entry: -entry.share)[:5]
 
 
-def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None:
+def _print_failures(failures: list[Outcome], total: int) -> None:
     table = Table(title=f"{len(failures)} of {total} inputs failed", box=None, title_justify="left")
     table.add_column("input", overflow="fold")
     table.add_column("reason", overflow="fold")
-    for source, error in failures:
-        name = without_passwords(source)
-        table.add_row(plain(name), plain(str(error).removeprefix(f"{name}: ")))
+    for outcome in failures:
+        name = without_passwords(outcome.source)
+        table.add_row(plain(name), plain(str(outcome.error).removeprefix(f"{name}: ")))
     stderr.print(table)

@@ -13,13 +13,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError, TfcsegError
+from tfcseg.errors import DataError
 from tfcseg.evaluation.predictions import PredictionSource
 from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, percent
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
-from tfcseg.evaluation.shards import Shard
 from tfcseg.evaluation.stability import flow_name
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.labels.label_maps import LabelMap
@@ -53,7 +52,6 @@ def evaluate(
     label_map: LabelMap | None = None,
     measure_flow_consistency: bool = False,
     model_s: Callable[[], float] | None = None,
-    shard: Shard | None = None,
     provenance: Provenance | None = None,
     on_frame: OnFrame | None = None,
     on_video: OnVideo | None = None,
@@ -73,77 +71,89 @@ def evaluate(
             ``scope`` is not read.
         measure_flow_consistency: Also follow labels along optical flow, which costs more than the rest.
         model_s: Seconds that ``predict`` has spent in its network so far, for ``Speed``.
-        shard: Share of this process; every process returns the same result, equal to that of a single one.
         provenance: Kept in the result: what made the predictions, and where.
         on_frame: Called with every scored frame and its prediction in classes of the data set (to save it).
-        on_video: Called with every score of this process (to show progress).
+        on_video: Called with every score (to show progress).
 
     """
-    check(scope)
-    shard = shard or Shard()
-    dataset = open_vspw(root, scope.split)
-    table = prediction_table(dataset.labels, model_labels, label_map)
-    scoring = Scoring(dataset, table, scope, measure_flow_consistency, on_frame)
-    videos = dataset.videos[: scope.limit]
-    logger.info(
-        "%d of the %d videos of split %s, VC by protocol %s, shared by %d processes",
-        *(len(videos), len(dataset.videos), scope.split, scope.protocol, shard.count),
-        extra={"split": scope.split, "protocol": scope.protocol, "processes": shard.count},
+    scoring, videos = open_scoring(
+        root,
+        scope,
+        model_labels=model_labels,
+        label_map=label_map,
+        measure_flow_consistency=measure_flow_consistency,
+        on_frame=on_frame,
     )
-    mine = {position: videos[position] for position in range(shard.rank, len(videos), shard.count)}
-    part = _score_share(mine, predict, scoring, model_s or (lambda: 0.0), on_video)
-    parts: list[_Part] = shard.gather(part)
-    failures = [part.failure for part in parts if part.failure is not None]
-    if failures:
-        raise min(failures, key=lambda failure: failure[0])[1]
-    scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
-    counts = np.sum([part.counts for part in parts], axis=0)
-    speed = _speed(parts, sum(score.frames for score in scores), has_model=model_s is not None)
-    return _summarise(scoring, counts, scores, mode=mode, speed=speed, provenance=provenance or Provenance())
+    part = score_videos(videos, predict, scoring, model_s, on_video)
+    return pool(scoring, [part], part.wall_s, mode=mode, provenance=provenance)
 
 
 @dataclass(slots=True)
-class _Part:
-    """Results of one process; ``scores`` and ``failure`` come with the position of the video in the list."""
+class Part:
+    """Results of some videos; each score comes with the position of its video in the list."""
 
     counts: Counts
     scores: list[tuple[int, VideoScore]] = field(default_factory=list)
-    failure: tuple[int, TfcsegError] | None = None
     wall_s: float = 0.0
-    model_s: float = 0.0
+    model_s: float | None = None
 
 
-def _score_share(
+def open_scoring(
+    root: str | Path,
+    scope: Scope,
+    *,
+    model_labels: LabelSet | None = None,
+    label_map: LabelMap | None = None,
+    measure_flow_consistency: bool = False,
+    on_frame: OnFrame | None = None,
+) -> tuple[Scoring, dict[int, str]]:
+    """How videos are scored, and the videos by their position in the list; arguments are those of `evaluate`."""
+    check(scope)
+    dataset = open_vspw(root, scope.split)
+    table = prediction_table(dataset.labels, model_labels, label_map)
+    videos = dict(enumerate(dataset.videos[: scope.limit]))
+    logger.info(
+        "%d of the %d videos of split %s, VC by protocol %s",
+        *(len(videos), len(dataset.videos), scope.split, scope.protocol),
+        extra={"split": scope.split, "protocol": scope.protocol},
+    )
+    return Scoring(dataset, table, scope, measure_flow_consistency, on_frame), videos
+
+
+def score_videos(
     videos: Mapping[int, str],
     predict: PredictionSource,
     scoring: Scoring,
-    model_s: Callable[[], float],
-    on_video: OnVideo | None,
-) -> _Part:
-    """Score this process's videos, by their position in the list.
-
-    A failure is kept for all processes to raise, so that none waits for the others.
-    """
-    part = _Part(ConfusionMatrix(scoring.num_classes).counts)
-    started_s, model_started_s = time.perf_counter(), model_s()
+    model_s: Callable[[], float] | None,
+    on_video: OnVideo | None = None,
+) -> Part:
+    """Score ``videos``, by their position in the list."""
+    part = Part(ConfusionMatrix(scoring.num_classes).counts)
+    started_s, model_started_s = time.perf_counter(), model_s() if model_s else 0.0
     for position, name in videos.items():
-        try:
-            score, counts = VideoScorer(scoring.dataset.read_video(name), scoring).run(predict)
-        except TfcsegError as error:
-            part.failure = (position, error)
-            break
+        score, counts = VideoScorer(scoring.dataset.read_video(name), scoring).run(predict)
         part.scores.append((position, score))
         part.counts += counts
         if on_video:
             on_video(score)
     part.wall_s = time.perf_counter() - started_s
-    part.model_s = model_s() - model_started_s
+    part.model_s = model_s() - model_started_s if model_s else None
     return part
 
 
-def _speed(parts: Sequence[_Part], frames: int, *, has_model: bool) -> Speed:
-    wall_s = max(part.wall_s for part in parts)
-    model_s = sum(part.model_s for part in parts) if has_model else None
+def pool(
+    scoring: Scoring, parts: Sequence[Part], wall_s: float, *, mode: str, provenance: Provenance | None
+) -> Evaluation:
+    """The evaluation that ``parts``, made in ``wall_s`` seconds, are together, whoever made which."""
+    scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
+    counts = np.sum([part.counts for part in parts], axis=0)
+    speed = _speed(parts, wall_s, sum(score.frames for score in scores))
+    return _summarise(scoring, counts, scores, mode=mode, speed=speed, provenance=provenance or Provenance())
+
+
+def _speed(parts: Sequence[Part], wall_s: float, frames: int) -> Speed:
+    measured = [part.model_s for part in parts if part.model_s is not None]
+    model_s = sum(measured) if measured else None
     return Speed(wall_s, frames / wall_s, model_s, frames / model_s if model_s else None)
 
 

@@ -3,7 +3,8 @@
 Frames are inspected in order to decide which of them are keyframes. A keyframe is finished once all keyframes up to
 ``reach`` frames after it are known; the frames behind it are finished once the next keyframe is. Results therefore
 depend neither on how many frames arrive at once nor on the number of workers nor on where a run was stopped: the first
-frame of a part is a keyframe, and takes over the carry-over of those before it.
+frame of a part is a keyframe, and takes over the carry-over of those before it. That of a section takes over only what
+the keyframes of the last section's end say, so that several machines can share a video.
 
 On a CPU every worker computes its own frame on a share of the cores.
 """
@@ -19,14 +20,15 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 
 from tfcseg.errors import TfcsegError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
-from tfcseg.inference.groups import Group
+from tfcseg.inference.groups import Group, Section
 from tfcseg.inference.steps import Conclusion, Place, Steps
 from tfcseg.media.frames import Image
-from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, changed_share, lean
+from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, TwoOpinions, changed_share, lean
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -123,6 +125,8 @@ class _Slot:
     reach: int
     """It uses later keyframes up to this many frames ahead."""
     looked: _Row[Glimpse]
+    section: Section = Section.GOES_ON
+    is_wanted: bool = True
     seconds: float = 0.0
     """Seconds spent on it outside of tasks."""
     like: Likeness | None = None
@@ -133,13 +137,22 @@ class _Slot:
     """A keyframe's similarity to the next one."""
     before: Opinion | None = None
     """What a keyframe and all earlier ones say."""
+    latest: Opinion | None = None
+    """At the end of a section: what it says with the earlier ones of that end."""
     final: Opinion | None = None
     """The same including later keyframes."""
     concluded: Conclusion | None = None
     """The same, prepared for the frames around it."""
     result: _Row[FrameResult] | None = None
-    carried: Opinion | None = None
+    carried: HandedOn | None = None
     """Carry-over for the next keyframe, if that is the next frame."""
+
+    @property
+    def handed_on(self) -> HandedOn | None:
+        """Carry-over of a keyframe."""
+        if self.before is None or self.latest is None:
+            return self.before
+        return TwoOpinions.of(self.before, self.latest)
 
     def finished(self, workers: int) -> FrameResult:
         """The result; waits for it. The frame took a share of the time, since several workers compute at once."""
@@ -152,11 +165,12 @@ class _Slot:
 class _Window:
     """The unfinished frames; ``before`` is the carry-over from earlier keyframes."""
 
-    def __init__(self, network: IntervalNetwork, tasks: _Tasks, before: Opinion | None) -> None:
+    def __init__(self, network: IntervalNetwork, tasks: _Tasks, before: HandedOn | None) -> None:
         self._options = network.options
         self._steps = Steps(network)
         self._tasks = tasks
-        self._before = self._steps.restored(before)
+        self._before, self._latest = self._steps.restored(before)
+        self._is_end_of_section = self._latest is not None
         self._count = 0
         self._changed = 0.0
         self._looked: deque[_Slot] = deque()
@@ -181,6 +195,8 @@ class _Window:
                     grid=self._steps.grid(image),
                     reach=reach_for(image),
                     looked=row,
+                    section=Section.GOES_ON if slots else group.section,
+                    is_wanted=group.is_wanted,
                 )
             )
             self._count += 1
@@ -244,13 +260,23 @@ class _Window:
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
         own = [_own(slot) for slot in (keyframe, *others) if slot.index <= keyframe.index + keyframe.reach]
         started_s = time.perf_counter()
-        keyframe.before = self._lean(own[0], self._before, None)
-        self._before = keyframe.before
+        before = self._hand_on(keyframe, own[0])
         after: Opinion | None = None
         for slot, opinion in reversed(list(zip(others, own[1:], strict=False))):
             after = self._lean(opinion, after, slot)
-        keyframe.final = self._lean(keyframe.before, after, keyframe)
+        keyframe.final = self._lean(before, after, keyframe)
         keyframe.seconds += time.perf_counter() - started_s
+
+    def _hand_on(self, keyframe: _Slot, own: Opinion) -> Opinion:
+        """What a keyframe and all before it say; at the end of a section that begins anew, for the next one."""
+        if keyframe.section is Section.END_BEGINS:
+            self._latest, self._is_end_of_section = None, True
+        if keyframe.section is Section.BEGINS:
+            self._before, self._latest, self._is_end_of_section = self._latest, None, False
+        before = keyframe.before = self._before = self._lean(own, self._before, None)
+        if self._is_end_of_section:
+            keyframe.latest = self._latest = self._lean(own, self._latest, None)
+        return before
 
     def _lean(self, opinion: Opinion, other: Opinion | None, slot: _Slot | None) -> Opinion:
         """Combine with ``other``, the keyframe after ``slot`` if that is given; each pair is compared once."""
@@ -267,6 +293,11 @@ class _Window:
     def _finish(self, span: list[_Slot], after: _Slot | None) -> None:
         """Let workers turn a keyframe and the frames behind it into labels."""
         keyframe, *others = span
+        span[-1].carried = keyframe.handed_on
+        if not keyframe.is_wanted:
+            for slot in span:
+                slot.result = _nothing(slot is keyframe)
+            return
         ends = [keyframe, *([after] if after is not None and after.grid == keyframe.grid else [])]
         started_s = time.perf_counter()
         concluded = [self._concluded(slot) for slot in ends]
@@ -287,13 +318,20 @@ class _Window:
         (keyframe.result,) = self._tasks.submit(finish_keyframe, [keyframe])
         for slot, row in zip(others, self._tasks.submit(finish_others, others), strict=True):
             slot.result = row
-        span[-1].carried = keyframe.before
 
     def _concluded(self, slot: _Slot) -> Conclusion:
         assert slot.final is not None
         if slot.concluded is None:
             slot.concluded = self._steps.conclude(slot.final)
         return slot.concluded
+
+
+def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
+    """The result of a frame whose labels nobody wants."""
+    future: Future[tuple[list[FrameResult], float]] = Future()
+    similarity = None if is_keyframe else np.zeros((0, 0), np.float32)
+    future.set_result(([FrameResult(np.zeros((0, 0), np.uint8), 0.0, similarity=similarity)], 0.0))
+    return _Row(future, 0)
 
 
 def _own(keyframe: _Slot) -> Opinion:
@@ -329,7 +367,7 @@ def run_both_sides(
     """
     with ExitStack() as stack:
         tasks = _Tasks(network, stack)
-        window = _Window(network, tasks, before if isinstance(before, Opinion) else None)
+        window = _Window(network, tasks, before)
         begun: deque[_Begun[_T]] = deque()
         undecided: deque[int] = deque()
         failure: Exception | None = None

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Generic, TypeVar
 
 from tfcseg.media.frames import Image
 
 _T = TypeVar("_T")
+
+
+class Section(Enum):
+    """What begins with a frame. Sections of a video can be segmented by several workers, each with an end of the
+    section before: what keyframes hand on across the border is what those of that end say, and nothing older."""
+
+    GOES_ON = auto()
+    END_BEGINS = auto()
+    BEGINS = auto()
 
 
 @dataclass(slots=True)
@@ -23,3 +33,7 @@ class Group(Generic[_T]):
     """(height, width) of the labels; None: the images' size."""
     begins_part: bool = False
     """A run may have been stopped before this group: with both sides its first frame is a keyframe."""
+    section: Section = Section.GOES_ON
+    """With both sides: what its first frame does to what keyframes hand on."""
+    is_wanted: bool = True
+    """With both sides: whether its labels are; else they are left out, and keyframes hand on what they say."""

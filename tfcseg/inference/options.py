@@ -13,9 +13,10 @@ from tfcseg.spelling import hint
 
 if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
+    from tfcseg.weights.on_demand import Known
 
 
-def checked_options(model: LoadedModel, options: InferenceOptions | None = None, **given: Any) -> InferenceOptions:
+def checked_options(model: Known, options: InferenceOptions | None = None, **given: Any) -> InferenceOptions:
     """Return ``options`` with the ``given`` fields replaced, completed with the model's defaults.
 
     Raises UsageError for values that make no sense. Low latency needs the keyframe first and one side, which then

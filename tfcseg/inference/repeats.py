@@ -10,10 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from tfcseg.inference.groups import Section
 from tfcseg.media.frames import Frame, Image
 
 MOST_FRAMES = 500
 """A picture is computed again after this many frames, so that a still hour does not fill the memory."""
+
+SECTION_PARTS = 8
+"""Parts of a section, a minute or more; the last one is its end."""
 
 _SAMPLED_ROWS = 16
 
@@ -59,3 +63,11 @@ def is_shown_by(shown: list[Frame], frame: Frame, part_frames: int | None) -> bo
 def begins_part(frame: Frame, part_frames: int | None) -> bool:
     """Whether a part of the results starts with ``frame``."""
     return part_frames is not None and frame.index % part_frames == 0
+
+
+def section_at(frame: Frame, part_frames: int | None) -> Section:
+    """What of a section begins with ``frame``."""
+    if not begins_part(frame, part_frames) or part_frames is None:
+        return Section.GOES_ON
+    part = frame.index // part_frames % SECTION_PARTS
+    return {0: Section.BEGINS, SECTION_PARTS - 1: Section.END_BEGINS}.get(part, Section.GOES_ON)

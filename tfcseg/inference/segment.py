@@ -19,7 +19,7 @@ from tfcseg.errors import UsageError, in_python_words
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.inference.options import checked_options
-from tfcseg.inference.repeats import begins_part, is_shown_by, pictures
+from tfcseg.inference.repeats import begins_part, is_shown_by, pictures, section_at
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, Image
@@ -150,17 +150,22 @@ def segment_with(
 
 
 def segment_frames(
-    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None = None, part_frames: int | None = None
-) -> Iterator[SegmentedFrame]:
+    frames: Iterator[Frame],
+    network: IntervalNetwork,
+    before: HandedOn | None = None,
+    part_frames: int | None = None,
+    wanted_from: int = 0,
+) -> Generator[SegmentedFrame, None, None]:
     """Segment ``frames``, which start with an interval; ``before`` is the carry-over of the interval before them.
 
     Intervals count pictures: a frame that repeats the one before does not count. Each part of ``part_frames`` starts
-    with an interval.
+    with an interval, and each `Section` of parts with the carry-over of the end of the one before. Labels of frames
+    before ``wanted_from``, which starts a part, may be left out.
     """
     if network.options.latency == "low":
         yield from _stream(frames, network, before, part_frames)
         return
-    groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames)
+    groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames, wanted_from)
     both = network.options.sides == "both"
     for group, results in run_intervals(network, groups, before):
         while group:
@@ -169,25 +174,33 @@ def segment_frames(
             yield from _join(network.labels, group.pop(0), results.pop(0), is_last=is_last)
 
 
-def _groups(shown: Iterator[list[Frame]], length: int, part_frames: int | None) -> Iterator[Group[list[list[Frame]]]]:
+def _groups(
+    shown: Iterator[list[Frame]], length: int, part_frames: int | None, wanted_from: int
+) -> Iterator[Group[list[list[Frame]]]]:
     """Yield pictures in groups of ``length``; the last group of a part or of the video may be shorter."""
     group: list[list[Frame]] = []
     for frames in shown:
         if group and begins_part(frames[0], part_frames):
-            yield _group(group, part_frames)
+            yield _group(group, part_frames, wanted_from)
             group = []
         group.append(frames)
         if len(group) == length:
             del frames
-            yield _group(group, part_frames)
+            yield _group(group, part_frames, wanted_from)
             group = []
     if group:
-        yield _group(group, part_frames)
+        yield _group(group, part_frames, wanted_from)
 
 
-def _group(pictures: list[list[Frame]], part_frames: int | None) -> Group[list[list[Frame]]]:
-    begins = begins_part(pictures[0][0], part_frames)
-    return Group([frames[0].image for frames in pictures], pictures, begins_part=begins)
+def _group(pictures: list[list[Frame]], part_frames: int | None, wanted_from: int) -> Group[list[list[Frame]]]:
+    first = pictures[0][0]
+    return Group(
+        [frames[0].image for frames in pictures],
+        pictures,
+        begins_part=begins_part(first, part_frames),
+        section=section_at(first, part_frames),
+        is_wanted=first.index >= wanted_from,
+    )
 
 
 def _stream(

@@ -14,7 +14,7 @@ from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.model.decode_head import resize
-from tfcseg.model.evidence import Glimpse, Likeness, Mixture, Opinion, Side, compare, mix
+from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Mixture, Opinion, Side, TwoOpinions, compare, mix
 from tfcseg.model.ops.labelling import greatest, labels_from_cells
 
 BETWEEN_SCALE = 2
@@ -54,12 +54,13 @@ class Steps:
         self._scale = BETWEEN_SCALE if network.options.mode == "tfc" else 1
         self._curve = network.network.config.evidence
 
-    def restored(self, opinion: Opinion | None) -> Opinion | None:
-        """Convert to the network's device and type: a resumed run read it from a file."""
-        if opinion is None:
-            return None
+    def restored(self, handed_on: HandedOn | None) -> tuple[Opinion | None, Opinion | None]:
+        """Carry-over of all keyframes and of the latest, in the network's device and type: it may come from a file."""
+        if not isinstance(handed_on, Opinion | TwoOpinions):
+            return None, None
         like = next(self._network.parameters())
-        return Opinion(*(part.to(device=like.device, dtype=like.dtype) for part in opinion))
+        parts = type(handed_on)(*(part.to(device=like.device, dtype=like.dtype) for part in handed_on))
+        return parts.split() if isinstance(parts, TwoOpinions) else (parts, None)
 
     def grid(self, image: Image) -> tuple[int, int]:
         """(h, w) of the logits of a keyframe's ``image``."""

@@ -89,7 +89,26 @@ class Opinion(NamedTuple):
     """(1, C, h8, w8) of the frame, normalised."""
 
 
-HandedOn: TypeAlias = Carried | Opinion
+class TwoOpinions(NamedTuple):
+    """What all keyframes say of the last one, and what some of the latest do; shapes as in `Opinion`."""
+
+    logits: Tensor
+    weight: Tensor
+    match: Tensor
+    latest_logits: Tensor
+    latest_weight: Tensor
+
+    @classmethod
+    def of(cls, everything: Opinion, latest: Opinion) -> TwoOpinions:
+        """Both are of one keyframe."""
+        return cls(*everything, latest.logits, latest.weight)
+
+    def split(self) -> tuple[Opinion, Opinion]:
+        """What all say, and what the latest say."""
+        return Opinion(*self[:3]), Opinion(self.latest_logits, self.latest_weight, self.match)
+
+
+HandedOn: TypeAlias = Carried | Opinion | TwoOpinions
 """Carry-over from an interval's keyframes to the next one, on one side or both."""
 
 

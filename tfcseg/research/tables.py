@@ -6,7 +6,7 @@ column or block of rows per file, and ``scaling`` a scaling-*.json of ``tfcseg b
 per compare.json: what `image` scores and what `tfc` does. ``ablation`` and
 ``similarity`` take what ``tfcseg research ablate -o FILE`` wrote, a table per file. ``stills`` takes what
 ``tfcseg research stills -o FILE`` wrote, ``clips`` (clip by clip) and ``means`` (over all clips, mode by mode) what
-``tfcseg research clips -o FILE`` did.
+``tfcseg research clips -o FILE`` did. ``cost`` takes a file of prices, and then what ``tfcseg bench -o FILE`` wrote.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import DataError
+from tfcseg.research.costs import cost_table
 
 MARKED = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -286,6 +287,7 @@ TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "stages": stage_table,
     "limits": limit_table,
     "memory": memory_table,
+    "cost": cost_table,
     "scaling": scaling_table,
     "stills": still_table,
     "clips": clip_table,

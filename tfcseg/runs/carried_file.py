@@ -13,7 +13,7 @@ import torch
 from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
 from tfcseg.model.carry_over import Carried
-from tfcseg.model.evidence import HandedOn, Opinion
+from tfcseg.model.evidence import HandedOn, Opinion, TwoOpinions
 
 
 def save_carried(path: Path, carried: HandedOn) -> None:
@@ -28,9 +28,9 @@ def load_carried(path: Path) -> HandedOn:
     """Load what `save_carried` wrote, as float32 on the CPU; raise OutputError if it is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            kind = Opinion if "weight" in arrays else Carried
+            kind = next(each for each in (TwoOpinions, Opinion, Carried) if {*each._fields} <= {*arrays.files})
             return kind(*(_restored(arrays[name]) for name in kind._fields))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, StopIteration, EOFError, zipfile.BadZipFile) as error:
         raise OutputError(f"cannot read {str(path)!r} ({error}); run again from the start") from error
 
 

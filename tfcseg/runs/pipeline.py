@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from tfcseg.errors import (
     BatchError,
@@ -35,6 +36,7 @@ from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
+from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report import Report, write_json
@@ -51,9 +53,23 @@ from tfcseg.runs.resuming import go_on, identify, refuse_finished, refuse_other_
 from tfcseg.runs.state import Identity, RunState, unfinished_frames
 from tfcseg.runs.summary import build_report
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.loading import LoadedModel, open_model
+from tfcseg.weights.loading import LoadedModel
+from tfcseg.weights.on_demand import Known, ModelOnDemand, on_demand
+
+_Known = TypeVar("_Known", bound=Known)
 
 Progress = Callable[[SegmentedFrame, VideoInfo], None]
+Segment = Callable[
+    [Iterator[Frame], IntervalNetwork, "HandedOn | None", int, VideoInfo], Generator[SegmentedFrame, None, None]
+]
+"""Segments frames as `segment_frames` does; the last argument says what they are of."""
+
+
+def segment_here(
+    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None, part_frames: int, info: VideoInfo
+) -> Generator[SegmentedFrame, None, None]:
+    """Segment frames in this process."""
+    return segment_frames(frames, network, before, part_frames)
 
 
 @overload
@@ -87,6 +103,7 @@ def run(
     results: ResultOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    skip_finished: bool = False,
     allow_network: bool = False,
     on_frame: Progress = lambda frame, info: None,
     **options: Any,
@@ -103,7 +120,8 @@ def run(
 
     Any failure raises a TfcsegError with a one-line message. Videos and reports are then complete or absent, masks and
     rows of finished frames stay, and the same call with ``resume`` continues from there. FinishedError, which is not a
-    failure, if nothing is left to resume.
+    failure, if nothing is left to resume. With ``skip_finished``, a finished run of the same settings raises it before
+    the model is loaded; one of other settings raises OutputError, unless ``overwrite`` replaces it.
     """
     inference, written = sort_options("run", options, InferenceOptions, ResultOptions)
     wanted = RunOptions(
@@ -115,6 +133,7 @@ def run(
         results=replace(results or ResultOptions(), **written),
         overwrite=overwrite,
         resume=resume,
+        skip_finished=skip_finished,
         allow_network=allow_network,
     )
     if isinstance(source, str | Path | int | Source):
@@ -132,14 +151,17 @@ def _run_all(
 ) -> dict[str, Report]:
     """Run every source that ``names`` stand for; BatchError at the end if some failed."""
     found = replace(find_inputs(names), is_batch=True)
-    loaded = open_model(model, options.device, allow_network=options.allow_network)
+    shared = on_demand(model, options.device, allow_network=options.allow_network)
+    check_model(shared, options)
     reports: dict[str, Report] = {}
     failures: dict[str, TfcsegError] = {}
-    folders = output_folders(found, Path(output) if output is not None else None, resume=options.resume)
+    folders = output_folders(
+        found, Path(output) if output is not None else None, resume=options.resume or options.skip_finished
+    )
     for source, folder in zip(found.sources, folders, strict=True):
         try:
             with in_python_words():
-                reports[source] = run_video(source, folder, loaded, options, on_frame)
+                reports[source] = run_video(source, folder, shared, options, on_frame)
         except FinishedError:
             continue
         except TfcsegError as error:
@@ -152,25 +174,30 @@ def _run_all(
 def run_video(
     source: Given,
     output: str | Path | None,
-    model: str | Path | LoadedModel,
+    model: str | Path | LoadedModel | ModelOnDemand,
     options: RunOptions,
     on_frame: Progress = lambda frame, info: None,
+    *,
+    segment: Segment = segment_here,
 ) -> Report:
-    """Like `run`, with all options in one object."""
+    """Like `run`, with all options in one object; ``segment`` segments the frames."""
     started_s = time.perf_counter()
     source = Source.of(source, allow_network=options.allow_network, live=options.inference.latency == "low")
     options = options.for_source(source)
     check_export(options.results, source)
     folder = Path(output) if output is not None else default_output(source)
+    shared = on_demand(model, options.device, allow_network=options.allow_network)
+    if options.skip_finished:
+        _refuse_finished(OutputDir(folder), source, shared, options)
     with (
         claimed_output(folder, inputs=options.places(source), overwrite=options.overwrite or options.resume) as out,
-        _prepared(out, source, model, options) as job,
+        _prepared(out, source, shared, options) as job,
     ):
         if not options.resume:
             out.remove_results()  # only once it is certain that new ones will be written
         is_new = RunState(out.state).identity() is None and not out.results()
         try:
-            report, lost = _run_in(out, job, options, on_frame, started_s)
+            report, lost = _run_in(out, replace(job, segment=segment), options, on_frame, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
@@ -181,6 +208,27 @@ def run_video(
         lost.report = report
         raise lost
     return report
+
+
+def check_model(model: ModelOnDemand, options: RunOptions) -> None:
+    """Load what runs need of the model, so that an unusable one is told once and not for every input."""
+    _ = model.known if options.skip_finished else model.loaded
+
+
+def _coloured(model: _Known, options: RunOptions) -> _Known:
+    """``model`` with the colours that were asked for."""
+    return replace(model, card=replace(model.card, labels=options.results.coloured(model.labels)))
+
+
+def _refuse_finished(out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions) -> None:
+    """FinishedError if the same run is finished; OutputError if another one is that must not be replaced."""
+    if not os.path.lexists(out.path):
+        return
+    try:
+        refuse_finished(out, _identity(source, _coloured(model.known, options), options))
+    except OutputError:
+        if not options.overwrite:
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +243,7 @@ class _Job:
     masks: MaskFolder | None
     """That are made steady."""
     probabilities: Path | None
+    segment: Segment = segment_here
 
     @property
     def labels(self) -> LabelSet:
@@ -206,7 +255,8 @@ class _Job:
     ) -> Iterator[SegmentedFrame]:
         """Results for ``frames``, which the writer has not got yet; ``before`` are the last ones that it has."""
         if self.masks is None:
-            return segment_frames(frames, self.network, writer.carried, writer.part_frames)
+            info = self.frames.info
+            return self.segment(frames, self.network, writer.carried, writer.part_frames, info)
         every = chain(before, frames)
         first = writer.summary.frames
         return steadied_frames(every, self.masks, self.network, probabilities=self.probabilities, first=first)
@@ -219,22 +269,12 @@ class _Job:
 
 
 @contextmanager
-def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, options: RunOptions) -> Iterator[_Job]:
+def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions) -> Iterator[_Job]:
     """Check all options against the model, the earlier run and the source, which is opened."""
-    loaded = open_model(model, options.device, allow_network=options.allow_network)
-    loaded = replace(loaded, card=replace(loaded.card, labels=options.results.coloured(loaded.labels)))
+    loaded = _coloured(model.loaded, options)
     network = IntervalNetwork(loaded, _options(loaded, options))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
-    identity = identify(
-        source=source,
-        model=loaded,
-        options=network.options,
-        results=options.results,
-        range_s=options.range_s,
-        frame_rate=options.frame_rate,
-    )
-    if identity is not None and options.steady is not None:
-        identity = {**identity, **options.steady.identity()}
+    identity = _identity(source, loaded, options)
     if options.resume:
         refuse_finished(out, identity)
         refuse_other_run(out, identity)
@@ -255,7 +295,21 @@ def _prepared(out: OutputDir, source: Source, model: str | Path | LoadedModel, o
         )
 
 
-def _options(loaded: LoadedModel, options: RunOptions) -> InferenceOptions:
+def _identity(source: Source, model: Known, options: RunOptions) -> Identity | None:
+    """What the run is, by which it is known again."""
+    chosen = _options(model, options)
+    identity = identify(
+        source=source,
+        model=model,
+        options=chosen,
+        results=options.results,
+        range_s=options.range_s,
+        frame_rate=options.frame_rate,
+    )
+    return identity if identity is None or options.steady is None else {**identity, **options.steady.identity()}
+
+
+def _options(loaded: Known, options: RunOptions) -> InferenceOptions:
     """Complete options; with masks of another program the network's features alone are used, in mode ``steady``."""
     complete = checked_options(loaded, options.inference)
     return complete if options.steady is None else replace(complete, mode="steady")
@@ -275,7 +329,7 @@ def _run_in(
         labels=job.labels,
         range_s=options.range_s,
         part_frames=length,
-        has_groups=network.options.latency == "normal",
+        has_groups=network.options.latency == "normal" and job.segment is segment_here,
         carries=network.options.carries and job.masks is None,
         given=job.masks,
     )

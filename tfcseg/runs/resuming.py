@@ -27,14 +27,14 @@ from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import Checkpoint, Identity, RunState, difference
 from tfcseg.runs.summary import option_facts
-from tfcseg.weights.loading import LoadedModel
+from tfcseg.weights.on_demand import Known
 
 logger = logging.getLogger(__name__)
 
 
 def identify(
     source: Source,
-    model: LoadedModel,
+    model: Known,
     options: InferenceOptions,
     results: ResultOptions,
     range_s: tuple[float | None, float | None],

@@ -30,6 +30,7 @@ from tfcseg.report import (
 )
 from tfcseg.weights.convert import DESCRIPTION
 from tfcseg.weights.loading import LoadedModel
+from tfcseg.weights.on_demand import Known
 
 _COUNTS = ("frames", "repeated", "keyframes", "filled")
 
@@ -207,7 +208,7 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
     )
 
 
-def option_facts(model: LoadedModel, options: InferenceOptions) -> OptionFacts:
+def option_facts(model: Known, options: InferenceOptions) -> OptionFacts:
     """Every option that determines the labels, besides input and weights."""
     return OptionFacts(
         **asdict(options), device=str(model.device), precision=str(model.precision).removeprefix("torch.")

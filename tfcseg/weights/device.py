@@ -24,3 +24,8 @@ class DeviceOptions:
             choices=PRECISIONS,
         ),
     ] = "auto"
+
+    @property
+    def may_use_gpu(self) -> bool:
+        """Whether a GPU is used where there is one."""
+        return self.device == "auto" or self.device.startswith("cuda")

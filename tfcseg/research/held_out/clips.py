@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -36,6 +37,7 @@ from tfcseg.research.held_out.targets import ClipTargets, Judges
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
+from tfcseg.workers import WorkerOptions, work_through
 
 OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with what is being done, how many clips of it are done, and of how many."""
@@ -115,6 +117,7 @@ def compare_clips(
     first_s: float = 8.0,
     max_frames: int = 120,
     device: DeviceOptions = DeviceOptions(),
+    workers: WorkerOptions = WorkerOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> ClipsResult:
     """Run ``models`` in ``modes`` on the beginnings of videos or folders of frames; without teachers there is no VC.
@@ -129,34 +132,99 @@ def compare_clips(
         raise UsageError(f"of {max_frames} frames none follows another; give 2 or more")
     names = [clip_name(source) for source in sources]
     refuse_doubles(names, "clips")
-    loaded = [open_model(model, device) for model in models]
-    refuse_doubles([model.card.name for model in loaded], "models")
-    options = [{mode: variant_options(model, mode, inference) for mode in modes} for model in loaded]
-    judges = Judges(teachers) if teachers else None
+    make = partial(
+        ClipMeasurer.open, models, teachers, modes, inference, first_s=first_s, max_frames=max_frames, device=device
+    )
+    jobs: list[_NamedClip | None] = [None, *zip(names, sources, strict=True)]
+    measured = work_through(workers, make, jobs, uses_gpu=device.may_use_gpu)
+    setting: _Setting = next(measured)
     facts: list[ClipFacts] = []
-    scores: list[dict[str, dict[str, Numbers]]] = [{} for _ in loaded]
-    for name, source in zip(names, sources, strict=True):
+    scores: list[dict[str, dict[str, Numbers]]] = [{} for _ in setting.options]
+    on_progress("clips", 0, len(names))
+    for clip, numbers in measured:
+        for own, of_model in zip(scores, numbers, strict=True):
+            own[clip.name] = of_model
+        facts.append(clip)
         on_progress("clips", len(facts), len(names))
-        clip = _read_clip(source, first_s, max_frames)
-        if judges is not None:
-            clip.targets = judges.label(clip.frames)
-        for model, chosen, own in zip(loaded, options, scores, strict=True):
-            own[name] = {mode: _measure(model, chosen[mode], clip) for mode in modes}
-        facts.append(clip.facts(name))
     return ClipsResult(
         modes=tuple(modes),
-        teachers=judges.names if judges else (),
-        target_classes=len(judges.labels) if judges else None,
+        teachers=setting.teachers,
+        target_classes=setting.target_classes,
         first_s=first_s,
         max_frames=max_frames,
         optical_flow=ConsistencyMeter().flow_name,
         clips=tuple(facts),
         results=tuple(
-            _summarise(model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()}, own)
-            for model, chosen, own in zip(loaded, options, scores, strict=True)
+            _summarise(name, options, own) for (name, options), own in zip(setting.options, scores, strict=True)
         ),
-        **made_by(loaded),
+        **setting.made_by,
     )
+
+
+_NamedClip: TypeAlias = "tuple[str, str | Path]"
+"""What a clip is called, and where it lies."""
+
+
+class _Setting(NamedTuple):
+    """What measures clips."""
+
+    options: list[tuple[str, dict[str, OptionFacts]]]
+    """Name of each model, and its options by mode."""
+    teachers: tuple[str, ...]
+    target_classes: int | None
+    made_by: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipMeasurer:
+    """Measures one clip after the other with models that are loaded once."""
+
+    models: Sequence[LoadedModel]
+    options: Sequence[Mapping[str, InferenceOptions]]
+    """Of each model, by mode."""
+    judges: Judges | None
+    first_s: float
+    max_frames: int
+
+    @classmethod
+    def open(
+        cls,
+        models: Sequence[str | Path],
+        teachers: Sequence[str | Path],
+        modes: Sequence[str],
+        inference: InferenceOptions | None,
+        *,
+        first_s: float,
+        max_frames: int,
+        device: DeviceOptions,
+    ) -> ClipMeasurer:
+        """Load models and teachers; arguments are those of `compare_clips`."""
+        loaded = [open_model(model, device) for model in models]
+        refuse_doubles([model.card.name for model in loaded], "models")
+        options = [{mode: variant_options(model, mode, inference) for mode in modes} for model in loaded]
+        return cls(loaded, options, Judges(teachers) if teachers else None, first_s, max_frames)
+
+    def __call__(self, clip: _NamedClip | None) -> Any:
+        """Facts of a clip, and its numbers by mode for each model; given nothing, the setting."""
+        if clip is None:
+            return self._setting()
+        name, source = clip
+        seen = _read_clip(source, self.first_s, self.max_frames)
+        if self.judges is not None:
+            seen.targets = self.judges.label(seen.frames)
+        numbers = [
+            {mode: _measure(model, options, seen) for mode, options in chosen.items()}
+            for model, chosen in zip(self.models, self.options, strict=True)
+        ]
+        return seen.facts(name), numbers
+
+    def _setting(self) -> _Setting:
+        named = [
+            (model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()})
+            for model, chosen in zip(self.models, self.options, strict=True)
+        ]
+        names, labels = (self.judges.names, len(self.judges.labels)) if self.judges else ((), None)
+        return _Setting(named, names, labels, made_by(self.models))
 
 
 def clip_name(source: Given) -> str:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -38,6 +39,7 @@ from tfcseg.research.held_out.result import made_by
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import open_model
+from tfcseg.workers import WorkerOptions, work_through
 
 OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with what is being done, how many stills of it are done, and of how many."""
@@ -96,6 +98,7 @@ def compare_stills(
     teachers: Sequence[str | Path] = (),
     *,
     device: DeviceOptions = DeviceOptions(),
+    workers: WorkerOptions = WorkerOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> StillsResult:
     """Score ``models`` (in mode ``image``) and ``teachers`` (.tflite files) on folders of labelled stills.
@@ -104,24 +107,83 @@ def compare_stills(
     """
     if not folders:
         raise UsageError("no set of stills is given")
+    if not models and not teachers:
+        raise UsageError("neither a model nor a teacher is given")
     sets = [open_stills(folder) for folder in folders]
     refuse_doubles([each.name for each in sets], "sets")
-    loaded = [open_model(model, device) for model in models]
-    networks: list[Network] = [*(TeacherNetwork(Path(path)) for path in teachers), *map(StudentNetwork, loaded)]
-    if not networks:
-        raise UsageError("neither a model nor a teacher is given")
-    refuse_doubles([network.facts.name for network in networks], "networks")
-    vocabularies = {network.labels.name: network.labels for network in networks}
-    scored = [_ScoredSet(each, vocabularies) for each in sets]
-    counts = [[each.count(network, on_progress) for each in scored] for network in networks]
-    unweighed = [
-        _network_scores(network, scored, own, vocabularies) for network, own in zip(networks, counts, strict=True)
+    jobs = [
+        _Pile(network, index, first)
+        for network in range(len(teachers) + len(models))
+        for index, each in enumerate(sets)
+        for first in range(0, len(each.stills), _PILE)
     ]
+    make = partial(StillCounter.open, sets, models, teachers, device)
+    counted = work_through(workers, make, [None, *jobs], uses_gpu=device.may_use_gpu)
+    networks, facts = next(counted)
+    scored = _scored_sets(sets, networks)
+    counts = [[ConfusionMatrix(len(each.labels)).counts for each in sets] for _ in networks]
+    for job, found in zip(jobs, counted, strict=True):
+        counts[job.network][job.set] += found
+        total = len(sets[job.set].stills)
+        stage = f"{networks[job.network].facts.name} on {sets[job.set].name}"
+        on_progress(stage, min(job.first + _PILE, total), total)
+    unweighed = [_network_scores(network, scored, own) for network, own in zip(networks, counts, strict=True)]
     return StillsResult(
         sets=tuple(each.facts(own) for each, own in zip(scored, counts[0], strict=True)),
         networks=tuple(_weigh(each, unweighed) for each in unweighed),
-        **made_by(loaded),
+        **facts,
     )
+
+
+_PILE = 8
+"""Stills that a worker takes at once."""
+
+
+class _Pile(NamedTuple):
+    """Some stills of a set for a network, both by their position."""
+
+    network: int
+    set: int
+    first: int
+
+
+class Described(NamedTuple):
+    """A network, wherever it is loaded."""
+
+    facts: NetworkFacts
+    labels: LabelSet
+
+
+class StillCounter:
+    """Counts what networks, which are loaded once, say of stills."""
+
+    def __init__(self, networks: Sequence[Network], scored: Sequence[_ScoredSet], facts: Mapping[str, Any]) -> None:
+        self._networks, self._scored, self._facts = networks, scored, facts
+
+    @classmethod
+    def open(
+        cls,
+        sets: Sequence[StillSet],
+        models: Sequence[str | Path],
+        teachers: Sequence[str | Path],
+        device: DeviceOptions,
+    ) -> StillCounter:
+        """Load the networks; arguments are those of `compare_stills`."""
+        loaded = [open_model(model, device) for model in models]
+        networks: list[Network] = [*(TeacherNetwork(Path(path)) for path in teachers), *map(StudentNetwork, loaded)]
+        refuse_doubles([network.facts.name for network in networks], "networks")
+        return cls(networks, _scored_sets(sets, networks), made_by(loaded))
+
+    def __call__(self, pile: _Pile | None) -> Any:
+        """(K, K + 1) pixels by class and predicted class; given nothing, what the networks are and who runs them."""
+        if pile is None:
+            return [Described(network.facts, network.labels) for network in self._networks], self._facts
+        return self._scored[pile.set].count(self._networks[pile.network], pile.first)
+
+
+def _scored_sets(sets: Sequence[StillSet], networks: Sequence[Network | Described]) -> list[_ScoredSet]:
+    vocabularies = {network.labels.name: network.labels for network in networks}
+    return [_ScoredSet(each, vocabularies) for each in sets]
 
 
 class _ScoredSet:
@@ -129,28 +191,25 @@ class _ScoredSet:
 
     def __init__(self, stills: StillSet, vocabularies: Mapping[str, LabelSet]) -> None:
         self.stills = stills
-        self._tables = {name: translation(stills, labels) for name, labels in vocabularies.items()}
+        self.tables = {name: translation(stills, labels) for name, labels in vocabularies.items()}
 
     @property
     def name(self) -> str:
         return self.stills.name
 
-    def count(self, network: Network, on_progress: OnProgress) -> Counts:
-        """(K, K + 1) pixels by class and predicted class, over all stills."""
-        table = self._tables[network.labels.name]
+    def count(self, network: Network, first: int) -> Counts:
+        """(K, K + 1) pixels by class and predicted class, over the pile of stills that begins with the ``first``."""
+        table = self.tables[network.labels.name]
         confusion = ConfusionMatrix(len(self.stills.labels))
-        stage, total = f"{network.facts.name} on {self.name}", len(self.stills.stills)
-        for done, still in enumerate(self.stills.stills):
-            on_progress(stage, done, total)
+        for still in self.stills.stills[first : first + _PILE]:
             image, target = self.stills.read(still)
             labels = network.predict(image, (target.shape[0], target.shape[1]))
             confusion.update(target, np.asarray(cv2.LUT(labels, table), dtype=np.uint8))
-        on_progress(stage, total, total)
         return confusion.counts
 
     def can_predict(self, vocabulary: str) -> NDArray[np.bool_]:
         """(K,) classes that a vocabulary has a name for."""
-        return np.isin(np.arange(len(self.stills.labels)), self._tables[vocabulary])
+        return np.isin(np.arange(len(self.stills.labels)), self.tables[vocabulary])
 
     def score(self, counts: Counts, vocabulary: str, own: str) -> SetScore:
         """Score a network whose label set is called ``own`` on the classes of ``vocabulary``."""
@@ -171,7 +230,7 @@ class _ScoredSet:
         names = self.stills.labels.names
         classes = {
             vocabulary: tuple(names[k] for k in np.flatnonzero(occurs & self.can_predict(vocabulary)))
-            for vocabulary in self._tables
+            for vocabulary in self.tables
         }
         return SetFacts(self.name, len(self.stills.stills), classes)
 
@@ -188,10 +247,9 @@ def translation(stills: StillSet, labels: LabelSet) -> Labels:
     return table
 
 
-def _network_scores(
-    network: Network, sets: Sequence[_ScoredSet], counts: Sequence[Counts], vocabularies: Mapping[str, LabelSet]
-) -> NetworkScores:
+def _network_scores(network: Described, sets: Sequence[_ScoredSet], counts: Sequence[Counts]) -> NetworkScores:
     own = network.labels.name
+    vocabularies = sets[0].tables
     scores = {
         each.name: {vocabulary: each.score(numbers, vocabulary, own) for vocabulary in vocabularies}
         for each, numbers in zip(sets, counts, strict=True)

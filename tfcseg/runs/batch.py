@@ -1,0 +1,110 @@
+"""Runs on several inputs: how each of them ended, and a log of that as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegError, without_passwords
+from tfcseg.report import Report, to_json
+from tfcseg.runs.options import RunOptions
+from tfcseg.runs.outputs import OutputDir
+from tfcseg.runs.pipeline import Progress, Segment, run_video, segment_here
+from tfcseg.weights.on_demand import ModelOnDemand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the run of one input ended."""
+
+    source: str
+    folder: Path
+    seconds: float
+    report: Report | None = None
+    """None if it failed or was finished before; not if a live source was lost, whose results are complete."""
+    error: TfcsegError | None = None
+    """FinishedError if it was finished before."""
+
+    @property
+    def status(self) -> str:
+        """``done``, ``skipped`` (it was finished before) or ``failed``."""
+        if self.error is None:
+            return "done"
+        return "skipped" if isinstance(self.error, FinishedError) else "failed"
+
+    @property
+    def content(self) -> Any:
+        """The report in JSON types, also that of a run that was finished before; None if there is none."""
+        if self.report is not None:
+            return to_json(self.report)
+        try:
+            return json.loads(OutputDir(self.folder).report_json.read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The line of a log."""
+        return {
+            "input": without_passwords(self.source),
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "frames": None if self.report is None else self.report.input.frames_decoded,
+            "output": str(self.folder),
+            "error": str(self.error) if self.status == "failed" else None,
+        }
+
+
+def run_input(
+    source: str,
+    folder: Path,
+    model: ModelOnDemand,
+    options: RunOptions,
+    on_frame: Progress = lambda frame, info: None,
+    *,
+    segment: Segment = segment_here,
+) -> Outcome:
+    """Run one input; a failure is part of what is returned."""
+    started_s = time.monotonic()
+    report: Report | None = None
+    error: TfcsegError | None = None
+    try:
+        report = run_video(source, folder, model, options, on_frame, segment=segment)
+    except LostConnection as failure:
+        error, report = failure, failure.report
+    except TfcsegError as failure:
+        error = failure
+    return Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, report=report, error=error)
+
+
+class BatchLog:
+    """Appends the outcome of every input to a file, a JSON object a line, as soon as it is known."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
+
+    def add(self, outcome: Outcome) -> None:
+        """Write a line in one piece; OutputError if that fails."""
+        line = json.dumps(outcome.to_json(), ensure_ascii=False) + "\n"
+        try:
+            self._file.write(line.encode("utf-8", "backslashreplace"))  # a name may be no UTF-8
+        except OSError as error:
+            raise OutputError(f"cannot write {str(self._path)!r}: {error.strerror}") from error
+
+
+@contextmanager
+def open_batch_log(path: Path | None) -> Iterator[BatchLog | None]:
+    """Open the log at ``path``; None without one. OutputError if it cannot be opened."""
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("ab", buffering=0)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(path)!r}: {error.strerror}; choose another --batch-log") from error
+    with file:
+        yield BatchLog(file, path)

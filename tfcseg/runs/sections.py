@@ -1,0 +1,173 @@
+"""One video on several workers: they segment sections of it, and this process draws and writes what they find.
+
+What is said of the frames of a section depends on the end of the section before (`Section`), and on the frames after it
+as far as keyframes reach: a worker reads these as well. It seeks there. Whether it sees there what is seen here, where
+all frames are decoded for drawing, a checksum of every picture tells; if not, it decodes everything before as well.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice
+from typing import Any
+
+import numpy as np
+
+from tfcseg.errors import InputError
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.repeats import SECTION_PARTS
+from tfcseg.inference.segment import segment_frames
+from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.media.frames import Frame, Image, VideoInfo
+from tfcseg.media.prefetch import most_waiting, prefetch
+from tfcseg.media.reader import open_frames
+from tfcseg.media.source import Source
+from tfcseg.model.evidence import HandedOn
+from tfcseg.model.options import InferenceOptions
+from tfcseg.runs.options import RunOptions
+from tfcseg.weights.on_demand import ModelOnDemand
+from tfcseg.workers import Workers
+
+_NO_IMAGE, _NO_LABELS = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFrame:
+    """A segmented frame on its way between processes, without its image."""
+
+    frame: SegmentedFrame
+    labels: bytes
+    checksum: int
+    """Of the image."""
+
+    @classmethod
+    def of(cls, frame: SegmentedFrame, part_frames: int) -> PackedFrame:
+        """Pack a frame. What a resumed run needs goes along at the end of each part: it is large."""
+        ends_part = (frame.index + 1) % part_frames == 0
+        carried = None
+        if ends_part and frame.carried is not None:
+            carried = type(frame.carried)(*(tensor.cpu() for tensor in frame.carried))
+        small = replace(frame, image=_NO_IMAGE, labels=_NO_LABELS, carried=carried, ends_group=ends_part)
+        return cls(small, zlib.compress(np.ascontiguousarray(frame.labels).data, 1), checksum(frame.image))
+
+    def unpacked(self, frame: Frame) -> SegmentedFrame:
+        """The segmented frame, of which ``frame`` is what was decoded here."""
+        labels = np.frombuffer(bytearray(zlib.decompress(self.labels)), np.uint8)
+        is_held = frame.is_held or self.frame.is_held  # what was shown before a section is not known there
+        return replace(self.frame, image=frame.image, labels=labels.reshape(frame.image.shape[:2]), is_held=is_held)
+
+
+def checksum(image: Image) -> int:
+    """A number that tells two (H, W, 3) images apart."""
+    return zlib.crc32(np.ascontiguousarray(image).data)
+
+
+@dataclass(frozen=True, slots=True)
+class SectionJob:
+    """Frames ``first`` up to, not including, ``stop`` of a video, with complete ``inference`` options."""
+
+    source: str
+    options: RunOptions
+    inference: InferenceOptions
+    part_frames: int
+    first: int
+    stop: int
+    start_s: float | None
+    """When the source shows the first frame that the worker reads; None: it decodes everything before, too."""
+
+    @property
+    def first_read(self) -> int:
+        """First frame that is needed: with both sides, where the end of the section before begins."""
+        return max(0, self.first - self.part_frames) if self.inference.sides == "both" else self.first
+
+    def do(self, model: ModelOnDemand) -> list[PackedFrame]:
+        """Segment the frames; none if the video ends before them."""
+        network = IntervalNetwork(model.loaded, self.inference)
+        skipped = self.first_read if self.start_s is None else 0
+        range_s = {} if self.start_s is None else {"start_s": self.start_s}
+        try:
+            source = Source.of(self.source, allow_network=self.options.allow_network)
+            frames = open_frames(source, **(self.options.decoding | range_s))
+        except InputError:  # whoever has read up to here will say why, or has ended
+            return []
+        packed: list[PackedFrame] = []
+        with frames:
+            ahead = most_waiting(frames.info.height, frames.info.width)
+            with closing(prefetch(frames, ahead, frames.stop)) as read:  # type: ignore[type-var]  # a generator
+                wanted = islice(read, skipped, None)
+                numbered = (replace(frame, index=frame.index + self.first_read - skipped) for frame in wanted)
+                for frame in segment_frames(numbered, network, None, self.part_frames, self.first):
+                    if frame.index >= self.stop:
+                        break
+                    if frame.index >= self.first:
+                        packed.append(PackedFrame.of(frame, self.part_frames))
+        return packed
+
+
+class SectionSegmenter:
+    """Segments one video on ``workers`` as `segment_frames` does alone, and with the same results."""
+
+    def __init__(self, workers: Workers[Any], source: str, options: RunOptions) -> None:
+        self._workers, self._source, self._options = workers, source, options
+        self._seeks = True
+
+    def __call__(
+        self,
+        frames: Iterator[Frame],
+        network: IntervalNetwork,
+        before: HandedOn | None,
+        part_frames: int,
+        info: VideoInfo,
+    ) -> Generator[SegmentedFrame, None, None]:
+        """Segment ``frames``, the first of which begins an interval; it need not begin a section."""
+        first = next(frames, None)
+        if first is None:
+            return
+        zero_s = first.time_s - float(first.index / info.frame_rate)
+        length = SECTION_PARTS * part_frames
+
+        def job(section: int) -> SectionJob:
+            begin = section * length
+            found = SectionJob(
+                source=self._source,
+                options=self._options,
+                inference=network.options,
+                part_frames=part_frames,
+                first=begin,
+                stop=begin + length,
+                start_s=None,
+            )
+            start_s = zero_s + float(found.first_read / info.frame_rate)
+            return replace(found, start_s=start_s) if self._seeks and section else found
+
+        jobs = (job(section) for section in count(first.index // length))
+        with closing(self._workers.in_order(jobs)) as results:
+            found: dict[int, PackedFrame] = {}
+            for frame in chain([first], frames):
+                if frame is first or frame.index % length == 0:
+                    found = _by_index(next(results))
+                    if not _shows(found.get(frame.index), frame):
+                        self._seeks = False
+                        found = _by_index(*self._workers.in_order([job(frame.index // length)]))
+                yield replace(self._taken(found, frame), label_set=network.labels)
+
+    def _taken(self, found: dict[int, PackedFrame], frame: Frame) -> SegmentedFrame:
+        packed = found.pop(frame.index, None)
+        if packed is None or not _shows(packed, frame):
+            raise InputError(
+                f"{self._source}: frame {frame.index} is decoded otherwise on a worker; run it without --ray, "
+                "with --resume"
+            )
+        return packed.unpacked(frame)
+
+
+def _by_index(packed: list[PackedFrame]) -> dict[int, PackedFrame]:
+    return {each.frame.index: each for each in packed}
+
+
+def _shows(packed: PackedFrame | None, frame: Frame) -> bool:
+    """Whether a worker has seen the picture of ``frame``."""
+    return packed is not None and packed.checksum == checksum(frame.image)
