@@ -183,4 +183,4 @@ def test_the_end_of_every_video_measures(work):
 
 @pytest.mark.parametrize(("old", "new", "keeps"), [(90.0, 90.1, True), (90.0, 90.0, False), (90.0, 89.0, False)])
 def test_attention_stays_only_if_it_brings_labels_closer(old, new, keeps):
-    assert _repairs_more({"low_latency": {"agreement": old}}, {"low_latency": {"agreement": new}}) is keeps
+    assert _repairs_more({"agreement": old}, {"agreement": new}) is keeps

@@ -31,7 +31,7 @@ from tests.helpers.vspw_fixture import (
 )
 from tfcseg.errors import DataError, InputError, OutputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.predictions import Prediction, PredictionFolder, PredictionWriter, from_images
+from tfcseg.evaluation.predictions import Prediction, PredictionFolder, PredictionWriter
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, VideoScore, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
@@ -63,6 +63,23 @@ def worsen(target: Labels, video: str, number: int) -> Labels:
 @pytest.fixture
 def predictions(root: Path, tmp_path: Path) -> Path:
     return write_predictions(root, tmp_path / "predictions", worsen)
+
+
+def from_images(predict_images):
+    """Make a source of a function that yields one prediction per image path; it is not asked for missing images."""
+
+    def predict(video: VspwVideo) -> Iterator[Prediction]:
+        predictions = iter(predict_images([frame.image for frame in video.frames if frame.image is not None]))
+        for frame in video.frames:
+            if frame.image is None:
+                yield DataError(f"{video.name}/{frame.stem}: the image is missing")
+                continue
+            prediction = next(predictions, None)
+            if prediction is None:
+                return
+            yield prediction
+
+    return predict
 
 
 def score(root: Path, predictions: Path, **options: Any) -> Evaluation:
@@ -267,7 +284,7 @@ def test_short_clips_are_listed(tmp_path):
     root = make_vspw(tmp_path / "vspw", {"0_short": 11, "1_long": 20})
     result = score(root, write_predictions(root, tmp_path / "predictions"))
     assert kinds(result) == [("too short", "0_short", None)]
-    assert result.skipped[0].reason == "11 frames give no window of 16"
+    assert result.skipped[0].reason == "11 frames are fewer than a window of 16"
     assert not result.is_incomplete
     assert result.windows[16].counted == 20 - 16
     assert result.windows[8].counted == 20 - 8 + 11 - 8
@@ -310,7 +327,7 @@ def test_a_missing_prediction_is_damage(root, predictions):
 def test_stray_mask_values_stop_or_are_ignored_pixel_by_pixel(root, predictions):
     path = mask_path(root, VIDEO, 176)
     fixture.put_value(path, 252, slice(20, 22))
-    with pytest.raises(DataError, match=r"00000176.png: value 252 is no class \(6 pixels\).*--skip-bad"):
+    with pytest.raises(DataError, match=r"00000176.png: value 252 is not a class \(6 pixels\).*--skip-bad"):
         score(root, predictions)
     result = score(root, predictions, skip_bad=True)
     assert kinds(result) == [("stray values", VIDEO, "00000176")]

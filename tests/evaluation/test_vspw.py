@@ -183,7 +183,7 @@ def test_more_classes_than_8_bits_hold_are_refused(root):
         ("0_hills\n0_hills\n", "names video 0_hills 2 times"),
         ("../../etc\n", "'../../etc' is not the name of a folder"),
         ("..\n", "'..' is not the name of a folder"),
-        ("\n \n", "names no video"),
+        ("\n \n", "lists no videos"),
     ],
 )
 def test_lists_that_make_no_sense_are_refused(root, content, message):

@@ -222,7 +222,7 @@ def test_files_from_before_keyframes_carried_anything_over_load(damaged):
         ({"config": changed(_CONFIG, keyframe_carry=1.5)}, "'keyframe_carry' must be a number from 0 to 1, not 1.5"),
         ({"config": changed(_CONFIG, embed_dim=10**9)}, "embed_dim must be a whole number from 1 to 2048"),
         ({"config": changed(_CONFIG, embed_dim=16.0)}, "embed_dim must be a whole number"),
-        ({"config": changed(_CONFIG, embed_dim=15)}, "embed_dim 15 is no multiple of 2 heads"),
+        ({"config": changed(_CONFIG, embed_dim=15)}, "embed_dim 15 is not a multiple of 2 heads"),
         ({"config": changed(_CONFIG, points=True)}, "points must be a whole number"),
         ({"config": changed(_CONFIG, threshold="0.8")}, "'threshold' must be a number from 0 to 1"),
         ({"config": changed(_CONFIG, num_classes=2)}, "3 labels for 2 classes"),

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from tfcseg.adaptation.measure import SETTINGS, HeldBack, Scores, hold_back, measure
+from tfcseg.adaptation.measure import LOW, SETTINGS, HeldBack, Scores, hold_back, measure
 from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.adaptation.own_labels import label_parts
 from tfcseg.adaptation.parts import Part, split_videos
@@ -166,7 +166,11 @@ class _Adaptation:
             attentive = _attentive(fitted)
             self._train(stills, clips, attentive)
             trained = self._once("after", lambda: self._measured(self._reloaded(attentive), held))
-            if _repairs_more(with_curve, trained):
+            # The threshold alone also changes what keyframes carry over: the comparison has it on both sides.
+            without = replace(attentive, repairs=fitted.repairs)
+            how = SETTINGS[LOW]
+            plain = self._once("without", lambda: measure(_configured(self._model, without), held, self._size, **how))
+            if _repairs_more(plain, trained[LOW]):
                 config, after = attentive, trained
         result = AdaptResult(
             output=str(output),
@@ -304,9 +308,9 @@ def _attentive(config: ModelConfig) -> ModelConfig:
     return replace(config, repairs=True, defaults=replace(config.defaults, threshold=threshold))
 
 
-def _repairs_more(without: Measured, trained: Measured) -> bool:
+def _repairs_more(without: Scores, trained: Scores) -> bool:
     """Whether one-sided labels come closer to those of mode ``image``."""
-    old, new = (found["low_latency"]["agreement"] for found in (without, trained))
+    old, new = without["agreement"], trained["agreement"]
     return old is None or (new is not None and new > old)
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from tfcseg.benchmark.contest import Contest
 from tfcseg.benchmark.plain import REFERENCE_VARIANT, has_transformers
-from tfcseg.comparison.machine import machine_facts
 from tfcseg.inference.network_input import network_size
+from tfcseg.report.conditions import model_conditions
 
 
 def contest_facts(contest: Contest) -> dict[str, Any]:
     """Keyword arguments that a `Benchmark` and a `Scaling` share."""
     request = contest.request
-    facts = machine_facts(contest.model)
+    facts = model_conditions(contest.model)
     if has_transformers():
         facts["versions"] = {**facts["versions"], "transformers": version("transformers")}
     options = {name: value for name, value in asdict(contest.options).items() if name != "mode"}

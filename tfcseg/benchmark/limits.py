@@ -21,7 +21,6 @@ from tfcseg.benchmark.timing import Spread, spread, timed_ms
 from tfcseg.comparison.flops import FLOPS_FACTS, count_flops, count_gflops
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
-from tfcseg.inference.options import in_mode
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.masks import MaskWriter
 from tfcseg.media.reader import VideoWriter, open_frames
@@ -120,7 +119,7 @@ def measure_surroundings(contest: Contest, on_step: Callable[[int, int], None]) 
 
 
 def _gflops_per_frame(contest: Contest, model: LoadedModel, mode: str) -> float | None:
-    options = in_mode(model, contest.options, mode)
+    options = contest.in_mode(mode)
     step = options.keyframe_interval
     images = contest.clip.images
     samples = [images[first : first + step] for first in range(0, len(images) - step + 1, step)] or [images]

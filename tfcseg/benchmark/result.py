@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfcseg.benchmark.timing import Spread
-from tfcseg.report import ModelFacts
+from tfcseg.report.conditions import ModelConditions
 
-SCHEMA = 1
 KIND = "bench"
 
 RATIOS = (("image", "plain"), ("tfc", "plain"), ("tfc", "image"))
@@ -37,25 +36,23 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark:
-    """Everything that a bench-*.json says; parts that were not measured are empty."""
+class ContestConditions(ModelConditions):
+    """What a benchmark and its scaling say of the contest."""
 
-    schema: int = SCHEMA
-    kind: str = KIND
-    tfcseg: str  # version
-    model: ModelFacts
     random_weights: bool
     embed_dim: int
     input: Mapping[str, Any]
     resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
     options: Mapping[str, Any]
-    device: str
-    device_name: str
-    precision: str
-    threads: int
-    versions: Mapping[str, str]
     plain: Mapping[str, Any]  # what contender (a) is
     rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark(ContestConditions):
+    """Everything that a bench-*.json says; parts that were not measured are empty."""
+
+    kind: str = KIND
     model_only: Mapping[str, Speed] = field(default_factory=dict)
     end_to_end: Mapping[str, Speed] = field(default_factory=dict)
     ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

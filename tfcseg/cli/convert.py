@@ -1,4 +1,4 @@
-"""``tfcseg convert``: write a published SegFormer as a tfcseg weights file."""
+"""``tfcseg convert``: write a published SegFormer as a tfcseg weights file, or any model as ONNX graphs."""
 
 from __future__ import annotations
 
@@ -7,41 +7,78 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.cli import options
+from tfcseg.cli import options, values
 from tfcseg.cli.console import one_line, print_line
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.errors import UsageError
+
+_FRAME_SIZE = "1280x720"
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A Hugging Face folder, a .safetensors or .pth file, or ORG/NAME[@REVISION]; for ONNX any model.",
+        show_default=False,
+        callback=options.on_disk,
+    ),
+]
+Output = Annotated[
+    Path, typer.Argument(metavar="OUT", help="File to write, .safetensors or .onnx.", show_default=False)
+]
+Name = Annotated[str | None, typer.Option(help="Name of the model in its card.", show_default="the source's")]
+Licence = Annotated[str | None, typer.Option(help="Licence of the weights in the card.", show_default="the source's")]
+FrameSize = Annotated[
+    str | None,
+    typer.Option(
+        help="ONNX: size of the frames that are to be segmented.",
+        show_default=_FRAME_SIZE,
+        metavar="WIDTHxHEIGHT",
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(help="ONNX: short side of the network's input.", min=32, max=4096, show_default="the model's"),
+]
 
 
 @grouped
 def command(
     *,
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A Hugging Face folder, a .safetensors or .pth file, or ORG/NAME[@REVISION].",
-            show_default=False,
-            callback=options.on_disk,
-        ),
-    ],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.", show_default=False)],
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model in its card.", show_default="the source's")
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights in the card.", show_default="the source's")
-    ] = None,
+    source: Source,
+    output: Output,
+    name: Name = None,
+    licence: Licence = None,
+    frame_size: FrameSize = None,
+    size: Size = None,
     allow_network: options.AllowNetwork = False,
     overwrite: options.Overwrite = False,
     printing: Annotated[options.Printing, Without("as_json")],
 ) -> None:
-    """Write a published SegFormer as one weights file.
+    """Write a published SegFormer as one weights file, or a model as ONNX.
+
+    OUT.onnx is for keyframes, OUT.non_keyframe.onnx for the frames between them.
 
     Example: tfcseg convert segformer-b0 segformer-b0.safetensors
     """
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{str(output)!r} is not a weights file; give a name that ends in .safetensors")
     from tfcseg.files import claimed_files
+
+    if output.suffix == ".onnx":
+        if name is not None or licence is not None:
+            raise UsageError("--name and --licence are for .safetensors; ONNX graphs have those of the model")
+        _write_onnx(
+            source,
+            output,
+            values.frame_size(frame_size or _FRAME_SIZE),
+            size,
+            overwrite=overwrite,
+            quiet=printing.quiet,
+        )
+        return
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{str(output)!r} is not a weights file; give a name that ends in .safetensors or .onnx")
+    if frame_size is not None or size is not None:
+        raise UsageError("--frame-size and --size are for .onnx; a weights file takes frames of any size")
     from tfcseg.weights.loading import convert
 
     with claimed_files(output.parent, [output.name], inputs=[source], overwrite=overwrite):
@@ -49,3 +86,18 @@ def command(
     if not printing.quiet:
         print_line(f"{card.name}: {card.description}; {len(card.labels)} classes; licence: {card.licence}")
     print(one_line(str(output)))
+
+
+def _write_onnx(
+    source: str, output: Path, frame_size: tuple[int, int], size: int | None, *, overwrite: bool, quiet: bool
+) -> None:
+    from tfcseg.files import claimed_files
+    from tfcseg.inference.onnx_graphs import non_keyframe_path, write_onnx
+
+    second = non_keyframe_path(output)
+    with claimed_files(output.parent, [output.name, second.name], inputs=[source], overwrite=overwrite):
+        agreement = write_onnx(source, output, frame_size, size)
+    if not quiet:
+        print_line(f"{agreement:.2%} of the labels in a test are those of PyTorch (one side, no sparse attention)")
+    print(one_line(str(output)))
+    print(one_line(str(second)))

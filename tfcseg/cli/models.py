@@ -42,13 +42,17 @@ def command(
 
     Example: tfcseg models default
     """
-    from tfcseg.weights.loading import list_models
+    from tfcseg.weights.loading import list_models, read_card
 
     if name is not None:
         _show_one(name, as_json=as_json)
         return
     facts = [
-        {**_facts(record.path, record.sha256), "name": record.name, "is_default": record.is_default}
+        {
+            **_facts(record.path, record.sha256, read_card(record.path)),
+            "name": record.name,
+            "is_default": record.is_default,
+        }
         for record in list_models()
     ]
     if as_json:
@@ -76,7 +80,8 @@ def _show_one(name: str, *, as_json: bool) -> None:
     from tfcseg.weights.loading import find_weights, read_card
 
     path, sha256 = find_weights(name)
-    card, facts = read_card(path), _facts(path, sha256)
+    card = read_card(path)
+    facts = _facts(path, sha256, card)
     if as_json:
         print_json({**facts, "class_names": list(card.labels.names), "palette": list(map(list, card.labels.palette))})
         return
@@ -120,11 +125,10 @@ def _class_list(labels: LabelSet) -> Text:
     return text
 
 
-def _facts(path: Path, sha256: str | None) -> dict[str, Any]:
-    from tfcseg.weights.loading import count_parameters, read_card
+def _facts(path: Path, sha256: str | None, card: ModelCard) -> dict[str, Any]:
+    from tfcseg.weights.loading import count_parameters
     from tfcseg.weights.segformer_file import weights_in
 
-    card = read_card(path)
     if path.is_dir():
         path = weights_in(path)
     return {

@@ -22,6 +22,9 @@ _FORMS = (
         rf"(?:(?P<s>{_NUMBER})\s*(?:s|sec|seconds?))?\s*(?:(?P<ms>{_NUMBER})\s*ms)?"
     ),
 )
+MAX_PIXELS = 100_000_000
+"""Of one frame, as for media."""
+
 _UNIT_S = {"h": Fraction(3600), "m": Fraction(60), "s": Fraction(1), "ms": Fraction(1, 1000)}
 
 
@@ -43,6 +46,15 @@ def frame_rate(text: str) -> Fraction:
     if not Fraction(1, 1000) <= rate <= 1000:
         raise typer.BadParameter(f"{text!r} is not a frame rate; give one such as 25, 29.97 or 30000/1001")
     return rate.limit_denominator(100_000)
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """(height, width) of frames such as ``1280x720``."""
+    parts = re.fullmatch(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", text.strip().casefold())
+    width, height = (int(part) for part in parts.groups()) if parts else (0, 0)
+    if min(width, height) < 1 or width * height > MAX_PIXELS:
+        raise typer.BadParameter(f"{text!r} is not a frame size; use WIDTHxHEIGHT, such as 1280x720")
+    return height, width
 
 
 def _number(text: str) -> Fraction:

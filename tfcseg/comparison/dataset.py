@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
 from tfcseg.comparison.gallery import Gallery
-from tfcseg.comparison.machine import machine_facts
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folders
 from tfcseg.comparison.result import (
@@ -34,14 +33,15 @@ from tfcseg.files import claimed_files
 from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.media.images import read_image
+from tfcseg.report.conditions import model_conditions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
 _SAMPLES = 3
-"""Videos on whose beginnings FLOPs are counted."""
+"""FLOPs are counted at the beginnings of this many videos."""
 
 OnProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many videos of it are done, and of how many."""
+"""Called with the current task, the number of finished videos, and their total."""
 
 
 def compare_dataset(
@@ -106,7 +106,7 @@ class _DatasetComparison:
     on_progress: OnProgress
 
     def result(self, baseline: PredictionFolder | None, runs: Sequence[Run]) -> Comparison:
-        """Score everything, and bring the scores together."""
+        """Score everything and combine the scores."""
         samples = self._samples(max(each.options.keyframe_interval for each in runs))
         evaluations: list[Evaluation] = []
         points: list[TradeOffPoint] = []
@@ -140,7 +140,7 @@ class _DatasetComparison:
             outputs=self._outputs(runs),
             is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations),
             skipped=evaluations[-1].skipped_by_kind,
-            **machine_facts(self.model),
+            **model_conditions(self.model),
         )
 
     def _samples(self, interval: int) -> list[list[Image]]:
@@ -208,12 +208,12 @@ def _scores(evaluation: Evaluation) -> dict[str, float | None]:
 
 
 def _speed(evaluation: Evaluation) -> dict[str, float | None]:
-    """``fps`` is that of reading, network and scoring together."""
+    """``fps`` includes reading, network and scoring."""
     return {"fps": evaluation.speed.fps, "model_fps": evaluation.speed.model_fps}
 
 
 def _read_if_possible(path: Path) -> Image | None:
     try:
         return read_image(path)
-    except InputError:  # the evaluation says so, or skips it
+    except InputError:  # the evaluation reports it, or skips it
         return None

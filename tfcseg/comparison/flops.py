@@ -18,7 +18,7 @@ from tfcseg.weights.loading import LoadedModel
 
 FLOPS_FACTS = {
     "counted": "convolutions and matrix products; a multiply-add counts as two",
-    "not_counted": "norms, activations, resizes, similarity, the sampling of MSDA, preprocessing and label maps",
+    "not_counted": "norms, activations, resizes, similarity, the sampling of MSDA, preprocessing, label upsampling",
 }
 """What the numbers mean, for compare.json."""
 
@@ -56,7 +56,8 @@ _FORMULAS = {
     )
     if hasattr(namespace, name)  # not every PyTorch is built with oneDNN
 }
-"""Of what PyTorch's counter leaves out on the CPU: attention, convolutions with an activation (model/fused.py)."""
+"""What PyTorch's counter misses on the CPU: attention, and convolutions fused with an activation
+(model/ops/fused.py)."""
 
 
 def count_gflops(
@@ -64,8 +65,8 @@ def count_gflops(
 ) -> dict[str, float | None]:
     """GFLOPs of a keyframe, of the mean frame between keyframes (None without any) and of the mean frame.
 
-    samples: beginnings of intervals of (H, W, 3) images. How much sparse MSDA computes depends on what they show: the
-    more of them, and the more apart, the closer to the mean of the video. The mean frame is that of a whole interval.
+    samples: beginnings of intervals of (H, W, 3) images. The cost of sparse MSDA depends on their content: the more
+    samples, and the more spread out, the closer to the mean of the video. The mean frame is that of a whole interval.
     """
     network = IntervalNetwork(model, options)
     if options.sides == "both":
@@ -83,7 +84,7 @@ def count_gflops(
 
 
 def _count_both_sides(network: IntervalNetwork, samples: Sequence[Sequence[Image]]) -> dict[str, float | None]:
-    """The mean frame is that of the samples: their content decides how many keyframes there are."""
+    """The mean frame is that of the samples: their content determines how many keyframes there are."""
     network.workers = 1  # the counter sees its own thread only
     results: list[FrameResult] = []
 

@@ -1,4 +1,4 @@
-"""Compare the label maps of several modes frame by frame: agreement, a video, pictures of differences."""
+"""Compare the labels of several modes frame by frame: agreement, a video, pictures of differences."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FrameComparison:
 
 @dataclass(frozen=True, slots=True)
 class FrameComparer:
-    """Reads frames together with what several modes, or other programs, say about them."""
+    """Reads frames together with the labels of several modes or other programs."""
 
     labels: LabelSet
     masks: Mapping[str, MaskFolder]
@@ -79,7 +79,7 @@ class FrameComparer:
         for index in moments:
             frame = dataclasses.replace(read(found.times_s[index]), index=index)
             results = [self.masks[mode].read(frame, self.labels) for mode in self.shown]
-            # A painter for each: legends follow a video, and these frames do not follow each other.
+            # A painter for each: legends follow a video, and these frames are not consecutive.
             painter = RowPainter(self.labels, results[0].shape, self.titles, has_difference=True)
             path = folder / f"frame_{index:08d}.png"
             _write_png(path, painter.draw(frame.image, results))

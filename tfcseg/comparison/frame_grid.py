@@ -24,7 +24,7 @@ MOST_FRAMES = 12
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 OnFrame = Callable[[int, int], None]
-"""Called with the number of frames that were computed, and of those that have to be."""
+"""Called with the number of computed frames, and the number to compute."""
 
 
 def default_frame_grid(source: Given) -> Path:
@@ -47,15 +47,15 @@ def make_frame_grid(
 ) -> Path:
     """Draw ``frames`` of a video, counted from 0 at ``start_s``, side by side; returns the picture's path.
 
-    output: a .png or .jpg file, by default ``<stem>_frames.png`` in the current folder. Everything up to the last of
-    the frames is computed, so that intervals are those of a run. Failures raise a TfcsegError with one line.
+    output: a .png or .jpg file, by default ``<stem>_frames.png`` in the current folder. All frames up to the last one
+    are computed, so that intervals are those of a run. Failures raise a TfcsegError with one line.
     """
     wanted = _checked_frames(frames)
     source = Source.of(source, allow_network=allow_network)
     path = Path(output) if output is not None else default_frame_grid(source)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise UsageError(f"{str(path)!r} is no picture; give a file that ends in .png or .jpg")
+        raise UsageError(f"{str(path)!r} is not a picture; give a file that ends in .png or .jpg")
     with claimed_files(path.parent, [path.name], inputs=source.places, overwrite=overwrite):
         loaded = open_model(model, device)
         options = checked_options(loaded, inference)
@@ -88,7 +88,7 @@ def _columns(
     wanted: Sequence[int],
     on_frame: OnFrame,
 ) -> list[Column]:
-    """The wanted frames with the labels of both modes; InputError if the video ends before the last."""
+    """The requested frames with the labels of both modes; InputError if the video ends before the last one."""
     columns: list[Column] = []
     count = 0
     with closing(segment_with(read, model, options)) as frames:  # a generator

@@ -1,4 +1,4 @@
-"""Frames of a data set as each of several runs labels them, for the page of a comparison."""
+"""Frames of a data set with the labels of each of several runs, for the page of a comparison."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.scores import Labels
 
 _WATCHED = 60
-"""Frames whose labels are kept of every run."""
+"""Number of frames whose labels are kept, for every run."""
 
 _SHOWN = 8
 
 
 class Gallery:
-    """Watches frames that are spread over the ``videos``: of every run the same."""
+    """Watches frames spread over the ``videos``, the same ones for every run."""
 
     def __init__(self, dataset: VspwDataset, videos: Sequence[str]) -> None:
         self._dataset = dataset
@@ -34,7 +34,7 @@ class Gallery:
         self._runs: dict[str, dict[tuple[str, str], bytes]] = {}
 
     def watch(self, run: str) -> Callable[[VspwVideo, VspwFrame, Labels], None]:
-        """What to call with every frame of ``run`` and its labels in classes of the data set."""
+        """Callback for every frame of ``run`` and its labels in classes of the data set."""
         kept = self._runs.setdefault(run, {})
 
         def on_frame(video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
@@ -82,11 +82,11 @@ class Gallery:
 
 
 def _right(labels: Labels, target: Labels) -> float:
-    """Share of the pixels with a class that have theirs."""
+    """Share of the pixels with a class whose label is right."""
     counted = target != NO_CLASS
     return float((labels == target)[counted].mean()) if counted.any() else 0.0
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """``wanted`` of ``count`` positions, evenly spread; all if there are no more."""
+    """``wanted`` of ``count`` positions, evenly spread; all if there are fewer."""
     return sorted(set(np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist())) if count else []

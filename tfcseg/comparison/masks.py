@@ -1,4 +1,4 @@
-"""Label maps of a video as PNG files: ours, or those of another program."""
+"""Masks of a video as PNG files: ours, or another program's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class MaskFolder:
         return len(self._paths)
 
     def read(self, frame: Frame, labels: LabelSet) -> NDArray[np.uint8]:
-        """(H, W) class indices of ``frame``; DataError if there are none, or they fit neither frame nor ``labels``."""
+        """(H, W) class indices of ``frame``; DataError if there are none, or they do not match the
+        frame or ``labels``."""
         if frame.index >= len(self):
             raise DataError(f"{self.directory}: {len(self)} masks, but the video has more frames; give one per frame")
         path = self._paths[frame.index]
@@ -46,7 +47,7 @@ class MaskFolder:
         is_stray = (mask >= len(labels)) & (mask != NO_CLASS)
         if is_stray.any():
             raise DataError(
-                f"{path}: value {mask[is_stray].min()} is no class of {labels.name!r}; "
+                f"{path}: value {mask[is_stray].min()} is not a class of {labels.name!r}; "
                 f"classes go from 0 to {len(labels) - 1}, {NO_CLASS} = none"
             )
         return mask

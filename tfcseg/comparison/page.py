@@ -17,13 +17,13 @@ from tfcseg.report.player import SERIES, View, lanes, new_timeline, player_data,
 from tfcseg.report.thinning import ThinnedSeries
 
 _FALLING = frozenset({"label_change", "keyframe_ms", "non_keyframe_ms"})
-"""Metrics that are better when they are lower, besides those that count GFLOPs."""
+"""Metrics for which lower is better, besides GFLOPs."""
 
 _FIGURES = ("miou", "vc8", "vc16", "label_change", "flow_consistency", "model_fps", "fps", "gflops_per_frame")
 
 
 def write_page(path: Path, comparison: Comparison, gallery: Gallery | None = None) -> None:
-    """Write the page of ``comparison`` beside its results, complete or not at all; OutputError if that fails.
+    """Write the page of ``comparison`` beside its results, complete or not at all; OutputError on failure.
 
     ``gallery`` has pictures of a data set.
     """

@@ -18,14 +18,14 @@ from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.loading import LoadedModel
 
 MAX_SAMPLE = 32
-"""Frames of an interval that warm the network up and count its FLOPs: bounds memory whatever the interval."""
+"""Frames of an interval for warming up and counting FLOPs; bounds memory for any interval."""
 
 
 DEFAULT_MODES = ("image", "reuse", "tfc-paper", "tfc")
-"""``tfc-paper`` is mode ``tfc`` with paper correlation; ``tfc`` alone has that of the plan or of the model."""
+"""``tfc-paper`` is mode ``tfc`` with the paper's correlation; ``tfc`` alone uses the plan's or the model's."""
 
 BASELINE = "baseline"
-"""Folder of the scores of another program's masks."""
+"""Folder for the scores of another program's masks."""
 
 _FOLDER = re.compile(rf"{BASELINE}|({'|'.join(MODE_VARIANTS)})(_interval_[0-9]+)?")
 
@@ -40,7 +40,7 @@ class Run:
     options: InferenceOptions
 
     def warm_up(self, model: LoadedModel, images: Sequence[Image]) -> None:
-        """Run the network on the beginning of an interval, so that no first-time costs are measured later."""
+        """Run the network on the beginning of an interval, so that first-time costs are not measured."""
         first = images[: min(MAX_SAMPLE, self.options.keyframe_interval)]
         for _ in run_intervals(IntervalNetwork(model, self.options), [Group(first, None)]):
             pass
@@ -48,26 +48,26 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to compare. UsageError for what makes no sense."""
+    """What to compare. Raises UsageError for options that make no sense."""
 
     modes: Sequence[str] = DEFAULT_MODES
     intervals: Sequence[int] = ()
     """Keyframe intervals of the trade-off plot, besides that of ``inference``."""
     baseline: str | Path | None = None
-    """Masks of another program, which then stand for the mode ``image``."""
+    """Masks of another program, which replace mode ``image``."""
     inference: InferenceOptions = InferenceOptions()
-    """Of all modes, which have their own mode and may have their own correlation."""
+    """Options of all modes, except the mode itself and a correlation that its name fixes."""
     flow_consistency: bool = True
     """Measure flow consistency, which needs optical flow."""
 
     def __post_init__(self) -> None:
         check_variants(self.modes)
         if not self.network_modes:
-            raise UsageError("the baseline stands for mode 'image'; name another mode to compare it with")
+            raise UsageError("the baseline replaces mode 'image'; name another mode to compare it with")
         if any(not 1 <= interval <= 1000 for interval in self.intervals):
             raise UsageError(f"keyframe intervals are from 1 to 1000, not {','.join(map(str, self.intervals))}")
         if self.intervals and set(self.network_modes) == {"image"}:
-            raise UsageError("mode 'image' alone has no keyframe intervals to draw; add tfc to the modes")
+            raise UsageError("mode 'image' has no keyframe intervals to plot; add tfc to the modes")
 
     @property
     def network_modes(self) -> tuple[str, ...]:
@@ -78,16 +78,16 @@ class Plan:
 
     @property
     def sides(self) -> tuple[str, str]:
-        """(reference, candidate): the pair that ratios and pictures are about; the same mode twice if it is alone."""
+        """(reference, candidate): the pair for ratios and pictures; the same mode twice if there is only one."""
         return self.shown_modes[0], self.shown_modes[-1]
 
     @property
     def shown_modes(self) -> tuple[str, ...]:
-        """Modes of the result: the reference first, the one to be compared with it last."""
+        """Modes of the result: the reference first, the candidate last."""
         return self.network_modes if self.baseline is None else ("image", *self.network_modes)
 
     def without_doubles(self, model: LoadedModel) -> Plan:
-        """The plan without what would be the same run twice: ``tfc-paper`` if paper is what ``tfc`` has anyway."""
+        """The plan without duplicate runs: ``tfc-paper`` is dropped if ``tfc`` uses the paper's correlation anyway."""
         kept = {self._options(model, mode): mode for mode in self.network_modes}
         names = set(kept.values())
         return replace(self, modes=[mode for mode in self.modes if mode in names or mode not in self.network_modes])
@@ -130,10 +130,10 @@ class Plan:
 
 
 def known_folders(folder: Path) -> list[str]:
-    """Folders below ``folder`` that a comparison, whatever its plan, may have made."""
+    """Folders below ``folder`` that any earlier comparison may have made."""
     try:
         return sorted(path.name for path in folder.iterdir() if path.is_dir() and _FOLDER.fullmatch(path.name))
-    except OSError:  # it does not exist; that it cannot be listed is said when it is written to
+    except OSError:  # it does not exist; failures to list it show up when writing
         return []
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from tfcseg.media.source import Given, Source
-from tfcseg.report import ModelFacts, json_object, to_json, write_json
+from tfcseg.report import json_object, to_json, write_json
+from tfcseg.report.conditions import ModelConditions
 
-SCHEMA = 1
 COMPARE_JSON, COMPARE_HTML = "compare.json", "compare.html"
 
 Numbers: TypeAlias = Mapping[str, float | None]
@@ -57,7 +57,7 @@ class TradeOffPoint:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A frame in which two modes differ much, and the picture of it."""
+    """A frame in which two modes differ much, and its picture."""
 
     frame: int
     time_s: float
@@ -68,20 +68,12 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(ModelConditions):
     """Everything that compare.json says; ``ratio`` is of mode ``ratio_of[0]`` over mode ``ratio_of[1]``."""
 
-    schema: int = SCHEMA
-    tfcseg: str  # version
     kind: str  # "video" or "vspw"
     input: Mapping[str, Any]
-    model: ModelFacts
     options: Mapping[str, Any]
-    device: str
-    device_name: str
-    precision: str
-    threads: int
-    versions: Mapping[str, str]
     resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
     modes: Mapping[str, Numbers]
     ratio_of: tuple[str, str]

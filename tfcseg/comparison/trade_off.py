@@ -22,7 +22,7 @@ _TITLES = {metric.key: metric.title for metric in METRICS}
 
 
 def require_matplotlib() -> None:
-    """TfcsegError if the optional package that draws plots is missing; to be called before any work begins."""
+    """Raise TfcsegError if the optional plotting package is missing; call this before any work begins."""
     if importlib.util.find_spec("matplotlib") is None:
         raise TfcsegError("plots need matplotlib, which is not installed; run: pip install matplotlib")
 
@@ -68,10 +68,10 @@ def _draw_metric(axes: Axes, points: Sequence[TradeOffPoint], key: str) -> None:
         axes.plot(fps, values, _LINES[correlation], color=colour, label=mode)
         if mode == "image" or not line:
             continue
-        for dot in dots.get("image", []):  # interval 1 is the image network: where every line begins
+        for dot in dots.get("image", []):  # interval 1 is the image network, where every line starts
             axes.plot([dot.fps, line[0].fps], [dot.value, line[0].value], ":", color=colour)
         for dot in line:
-            place = (0, -14 if correlation else 6)  # where two lines meet, both can be read
+            place = (0, -14 if correlation else 6)  # where two lines meet, both labels can be read
             axes.annotate(
                 str(dot.interval), (dot.fps, dot.value), place, textcoords="offset points", ha="center", color=colour
             )

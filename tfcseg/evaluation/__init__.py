@@ -1,1 +1,1 @@
-"""Scoring against ground truth: VSPW folders, metrics, label maps, prediction sources."""
+"""Score labels against ground truth: VSPW folders, metrics, label maps, prediction sources."""

@@ -20,7 +20,7 @@ _CELLS = 24
 
 _CONFUSIONS, _WORST, _SKIPS, _PICTURED = 12, 10, 50, 8
 _FEW = 1e-4
-"""Share of all pixels below which a confusion says nothing."""
+"""Confusions below this share of all pixels are not shown."""
 
 
 def write_page(path: Path, evaluation: Evaluation) -> None:
@@ -79,7 +79,7 @@ def _class_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _matrix(evaluation: Evaluation) -> dict[str, Any]:
-    """Shares of each true class by what they were taken for: the most frequent classes, the rest together, none.
+    """Shares of each true class by predicted class: the most frequent classes, the rest together, none.
 
     Returns ``rows`` and ``columns``, in order, ``cells``: (row, column, share) of those above zero, and their size.
     """
@@ -106,7 +106,7 @@ def _matrix(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Pairs of classes that cost most pixels."""
+    """Pairs of classes that cost the most pixels."""
     counts = np.array(evaluation.confusion)
     wrong = counts[:, :-1].copy()
     np.fill_diagonal(wrong, 0)

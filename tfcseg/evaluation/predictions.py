@@ -1,8 +1,8 @@
-"""Sources of predicted label maps: a folder of PNGs, or any function of image paths."""
+"""Sources of predicted labels: a folder of PNGs, or any function of a video."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
@@ -27,9 +27,9 @@ PredictionSource: TypeAlias = Callable[[VspwVideo], Iterable[Prediction]]
 
 
 class PredictionFolder:
-    """Label maps that any program wrote: ``DIR/<video>/<stem>.png``, value = class index, 255 = none.
+    """Labels that any program wrote: ``DIR/<video>/<stem>.png``, value = class index, 255 = none.
 
-    Or ``DIR/<video>/labels.mkv``, as exports of runs are: lossless, a frame for every frame of the video.
+    Or ``DIR/<video>/labels.mkv``, as exports of runs are: lossless, one frame per frame of the video.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -38,11 +38,11 @@ class PredictionFolder:
             raise DataError(f"{directory}: no such folder; predictions are read from <folder>/<video>/<frame>.png")
 
     def provenance(self) -> Provenance:
-        """Provenance of a folder of label maps; what made them is not known."""
+        """Provenance of a folder of labels; the program that made them is unknown."""
         return Provenance(predictions=str(self.directory))
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
-        """Read the label map of each frame of ``video`` when it is asked for."""
+        """Read the labels of each frame of ``video`` when they are requested."""
         folder = self.directory / video.name
         if (folder / LABELS_NAME).exists():
             yield from self._from_video(folder / LABELS_NAME, video)
@@ -69,7 +69,7 @@ class PredictionFolder:
 
 
 class PredictionWriter:
-    """Writes label maps in the layout that ``PredictionFolder`` reads; OutputError if it cannot."""
+    """Writes labels in the layout that ``PredictionFolder`` reads; OutputError if it cannot."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
@@ -80,20 +80,3 @@ class PredictionWriter:
         with replace_atomically(self.directory / video.name / f"{frame.stem}.png") as path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded)
-
-
-def from_images(predict_images: Callable[[Sequence[Path]], Iterable[Prediction]]) -> PredictionSource:
-    """Make a source of a function that yields one prediction per image path; it is not asked for missing images."""
-
-    def predict(video: VspwVideo) -> Iterator[Prediction]:
-        predictions = iter(predict_images([frame.image for frame in video.frames if frame.image is not None]))
-        for frame in video.frames:
-            if frame.image is None:
-                yield DataError(f"{video.name}/{frame.stem}: the image is missing")
-                continue
-            prediction = next(predictions, None)
-            if prediction is None:
-                return
-            yield prediction
-
-    return predict

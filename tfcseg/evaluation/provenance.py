@@ -13,16 +13,16 @@ from tfcseg.report import ModelFacts, OptionFacts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What made the label maps that were scored; the fields are keys of eval.json."""
+    """Where the scored labels come from; the fields are keys of eval.json."""
 
     model: ModelFacts | None = None
-    """None for label maps that another program wrote."""
+    """None for labels that another program wrote."""
     options: OptionFacts | None = None
     """As in report.json, with device and precision; None without a model."""
     predictions: str | None = None
-    """Folder of label maps that another program wrote."""
+    """Folder of labels that another program wrote."""
     label_map: str | None = None
-    """File that translates the model's classes into the data set's, or ``built in``; None if nothing was translated."""
+    """File with the label map, or ``built in``; None if nothing was mapped."""
     threads: int | None = None
     """Of the network."""
     tfcseg: str = field(default_factory=lambda: version("tfcseg"))

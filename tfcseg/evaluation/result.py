@@ -22,7 +22,7 @@ from tfcseg.metrics.scores import Mean, WindowScores
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
 
 SCHEMA = 1
-"""Of eval.json; grows when a key changes its meaning or goes."""
+"""Version of eval.json; grows when a key changes its meaning or is removed."""
 
 SkipKind = Literal[
     "missing video",
@@ -38,7 +38,7 @@ SkipKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Something that was left out of the scores, and why; ``frame`` is None where the whole video is meant."""
+    """Something that was left out of the scores, and why; ``frame`` is None for a whole video."""
 
     kind: SkipKind
     video: str
@@ -52,9 +52,9 @@ class VideoScore:
 
     name: str
     frames: int
-    """Scored ones."""
+    """Scored frames."""
     frames_missing: int
-    """Frames that are not on disk, or whose image or mask is not."""
+    """Frames that are missing, or whose image or mask is."""
     miou: float | None
     pixel_accuracy: float | None
     windows: Mapping[int, WindowScores]
@@ -91,8 +91,9 @@ class Speed:
 class Evaluation:
     """Scores of one split. Percentages are 0 to 100, and None where nothing could be counted.
 
-    ``…_all`` is over all classes of the data set, those the model cannot predict counting 0; the plain numbers leave
-    the ground truth of such classes out (``unpredictable`` names those that occur). VC takes the target of all classes.
+    ``…_all`` is over all classes of the data set, with those that the model cannot predict counting 0; the plain
+    numbers leave the ground truth of such classes out (``unpredictable`` lists those that occur). VC uses the target of
+    all classes.
     """
 
     miou: float | None
@@ -130,7 +131,7 @@ class Evaluation:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether data was missing or bad; a video that is merely too short for a window does not count."""
+        """Whether data was missing or bad; a video that is only too short for a window does not count."""
         return any(skip.kind != "too short" for skip in self.skipped)
 
     @property
@@ -139,7 +140,7 @@ class Evaluation:
         return dict(Counter(skip.kind for skip in self.skipped))
 
     def to_json(self) -> dict[str, Any]:
-        """Content of eval.json: scores, counts, what was left out, and where all this comes from."""
+        """Content of eval.json: scores, counts, what was left out, and provenance."""
         numbers = (
             "miou miou_all wiou wiou_all pixel_accuracy pixel_accuracy_all vc8 vc16 flow_consistency optical_flow "
             "label_change classes_counted classes_counted_all unpredictable"
@@ -181,7 +182,7 @@ def write_evaluation(directory: str | Path, evaluation: Evaluation) -> tuple[Pat
     for path, content in zip(tables, contents, strict=True):
         with replace_atomically(path) as partial:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            # A file name that is no valid UTF-8 reaches us with lone surrogates: as \udcxx they are valid JSON.
+            # File names that are not valid UTF-8 arrive with lone surrogates; written as \udcxx they are valid JSON.
             partial.write_bytes(content.encode("utf-8", "backslashreplace"))
     write_page(page, evaluation)
     return paths

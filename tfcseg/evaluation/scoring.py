@@ -1,4 +1,4 @@
-"""Score one video: pair its frames with predictions, decide what is left out, feed the accumulators."""
+"""Score one video: pair frames with predictions, decide what to leave out, feed the accumulators."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 OnFrame: TypeAlias = Callable[[VspwVideo, VspwFrame, Labels], None]
 
 _STRAY = 254
-"""Marks values without meaning in a lookup table; data sets have at most 253 classes, so no class has it."""
+"""Marks meaningless values in a lookup table; data sets have at most 253 classes, so it is no class."""
 
 _ABSENT: tuple[SkipKind, ...] = ("missing image", "missing mask")
 _DAMAGE: tuple[SkipKind, ...] = ("bad frame", "stray values")
@@ -44,7 +44,7 @@ _DAMAGE: tuple[SkipKind, ...] = ("bad frame", "stray values")
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How videos are scored; the same for all of them."""
+    """How videos are scored; the same for all videos."""
 
     dataset: VspwDataset
     table: Labels  # (256,) predicted value -> class of the data set
@@ -63,7 +63,7 @@ class Scoring:
 
 
 def prediction_table(dataset: LabelSet, model: LabelSet | None, label_map: LabelMap | None) -> Labels:
-    """(256,) class of the data set by predicted value: 255 where it has no counterpart, 254 where it means nothing."""
+    """(256,) class of the data set by predicted value: 255 without a counterpart, 254 for meaningless values."""
     table = np.full(256, _STRAY, dtype=np.uint8)
     table[NO_CLASS] = NO_CLASS
     if model is None:
@@ -73,7 +73,7 @@ def prediction_table(dataset: LabelSet, model: LabelSet | None, label_map: Label
         counterparts = name_table(model, dataset, pairs)
         table[: len(model)] = np.where(counterparts < 0, NO_CLASS, counterparts)
         logger.info(
-            "%s label map: %d of the model's %d classes stand for %d of the data set's %d",
+            "%s label map: %d of the model's %d classes map to %d of the data set's %d",
             *("built-in" if label_map is None else "given", int((counterparts >= 0).sum()), len(model)),
             *(len(set(counterparts[counterparts >= 0])), len(dataset)),
             extra={"label_map": dict(pairs)},
@@ -90,7 +90,7 @@ class _ScoredFrame(NamedTuple):
 
 
 class VideoScorer:
-    """One video: pairs frames with predictions, decides what is left out, and feeds the accumulators."""
+    """One video: pairs frames with predictions, decides what to leave out, and feeds the accumulators."""
 
     def __init__(self, video: VspwVideo, scoring: Scoring) -> None:
         self.video = video
@@ -98,7 +98,7 @@ class VideoScorer:
         self.skipped: list[Skip] = []
 
     def run(self, predict: PredictionSource) -> tuple[VideoScore, Counts]:
-        """Score the whole video; its (K, K + 1) counts come along to be added up."""
+        """Score the whole video; also returns its (K, K + 1) counts."""
         scoring = self.scoring
         confusion = ConfusionMatrix(scoring.num_classes)
         consistency = VideoConsistency(VC_WINDOWS, scoring.scope.protocol)
@@ -161,12 +161,12 @@ class VideoScorer:
     def _pair(
         self, frame: VspwFrame, predicted: Prediction, after_gap: bool, shape: tuple[int, ...] | None
     ) -> _ScoredFrame | None:
-        """Bring target and prediction together; None, and a note why, if the frame cannot be scored."""
+        """Pair target and prediction; None, with a note why, if the frame cannot be scored."""
         if frame.mask is None:
             self._note("missing mask", frame, "the image has no mask")
             return None
         if isinstance(predicted, TfcsegError):
-            # Whoever predicts from images can do nothing about one that was never there.
+            # Predictors from images cannot help an image that was never there.
             self._note("missing image" if frame.image is None else "bad frame", frame, str(predicted))
             return None
         try:
@@ -175,7 +175,7 @@ class VideoScorer:
             self._note("bad frame", frame, str(error))
             return None
         for value, pixels in stray.items():
-            self._note("stray values", frame, f"{frame.mask}: value {value} is no class ({pixels} pixels)")
+            self._note("stray values", frame, f"{frame.mask}: value {value} is not a class ({pixels} pixels)")
         for what, other in (("its prediction", predicted.shape), ("the mask before it", shape)):
             if other is not None and other != target.shape:
                 reason = f"{frame.mask}: the mask's (height, width) is {target.shape}, but that of {what} {other}"
@@ -211,10 +211,10 @@ class VideoScorer:
         usable = frames - 1 if self.scoring.scope.protocol == "vspw" else frames
         for n in VC_WINDOWS:
             if frames > 0 and usable < n:
-                self._note("too short", None, f"{frames} frames give no window of {n}")
+                self._note("too short", None, f"{frames} frames are fewer than a window of {n}")
 
     def _note(self, kind: SkipKind, frame: VspwFrame | None, reason: str) -> None:
         """List what is left out; damage stops the evaluation unless it may be skipped."""
         if kind in _DAMAGE and not self.scoring.scope.skip_bad:
-            raise DataError(f"{reason}; --skip-bad leaves it out and counts it")
+            raise DataError(f"{reason}; --skip-bad skips and counts it")
         self.skipped.append(Skip(kind, self.video.name, frame.stem if frame else None, reason))

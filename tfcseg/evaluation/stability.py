@@ -48,5 +48,5 @@ class StabilityScores:
 
 
 def flow_name() -> str | None:
-    """Name the optical flow behind flow consistency: papers use others, so their numbers do not compare with ours."""
+    """Name the optical flow behind flow consistency: only numbers of the same flow can be compared."""
     return ConsistencyMeter().flow_name

@@ -28,7 +28,6 @@ from tfcseg.media.masks import read_mask
 from tfcseg.metrics.scores import Labels
 
 LABEL_FILE = "label_num_dic_final.json"
-SPLITS = ("train", "val", "test")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _MOST_CLASSES = 253
 """Raw values 1…253, so that index 254 stays free to mark stray values."""
@@ -129,7 +128,7 @@ def _read_labels(path: Path) -> LabelSet:
         names[value] = name
     classes = sorted(set(names) - {0, 255})
     if not classes or classes[-1] > _MOST_CLASSES or classes != list(range(1, len(classes) + 1)):
-        raise DataError(f"{path}: class ids must be 1, 2, 3 … without a hole, up to {_MOST_CLASSES} at most")
+        raise DataError(f"{path}: class ids must be 1, 2, 3 … without gaps, up to {_MOST_CLASSES}")
     return LabelSet(
         path.parent.name or "vspw", tuple(names[value] for value in classes), distinct_palette(len(classes))
     )
@@ -138,7 +137,7 @@ def _read_labels(path: Path) -> LabelSet:
 def _read_split(root: Path, split: str) -> tuple[str, ...]:
     path = root / f"{split}.txt"
     try:
-        # strip() for CRLF lists and for last lines without a newline, where `line[:-1]` would eat a letter
+        # strip() for CRLF lists and for last lines without a newline, where `line[:-1]` would remove a letter
         names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except FileNotFoundError:
         found = sorted(other.stem for other in root.glob("*.txt"))
@@ -149,7 +148,7 @@ def _read_split(root: Path, split: str) -> tuple[str, ...]:
         raise DataError(f"{path}: cannot be read ({error})") from None
     names = [name for name in names if name]
     if not names:
-        raise DataError(f"{path}: names no video")
+        raise DataError(f"{path}: lists no videos")
     for name, count in Counter(names).items():
         if name != Path(name).name or name == "..":
             raise DataError(f"{path}: {name!r} is not the name of a folder in data/")
@@ -177,7 +176,7 @@ def _number(stem: str, folder: Path) -> int:
 
 
 def _missing_before(numbers: list[int]) -> tuple[int, ...]:
-    """How many frames are missing before each, given that a video mostly keeps to one step between numbers."""
+    """How many frames are missing before each, assuming that a video mostly keeps one step between numbers."""
     steps = [after - before for before, after in itertools.pairwise(numbers)]
     if not steps:
         return (0,) * len(numbers)

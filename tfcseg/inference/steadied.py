@@ -19,7 +19,7 @@ from tfcseg.inference.segmented import SegmentedFrame, SteadiedMask
 from tfcseg.inference.steadying import Steadied, look, steady
 from tfcseg.inference.ties import Linker
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
-from tfcseg.media.frames import Frame, Image
+from tfcseg.media.frames import Frame
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.mask_form import Mask
 from tfcseg.media.prefetch import prefetch
@@ -73,10 +73,10 @@ def shown_classes(masks: MaskFolder) -> LabelSet:
     return LabelSet("masks", tuple(names), tuple(palette))
 
 
-def shown_labels(masks: MaskFolder, index: int, image: Image) -> NDArray[np.uint8]:
-    """(H, W) labels of a frame's mask as it was given; all 255 if there is none."""
+def shown_labels(masks: MaskFolder, index: int, steadied: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) labels of a frame's mask as it was given; those ``steadied`` if there was none."""
     found = masks.read(index)
-    return np.full(image.shape[:2], NO_CLASS, np.uint8) if found is None else masks.shown(found[0])
+    return steadied if found is None else masks.shown(found[0])
 
 
 def read_sureness(path: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
@@ -110,8 +110,8 @@ def read_sureness(path: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
 def _segmented(steadied: Steadied, masks: MaskFolder, labels: LabelSet) -> SegmentedFrame:
     frame, given, mask = steadied.frame, steadied.given, steadied.mask
     none = np.full(frame.image.shape[:2], NO_CLASS, np.uint8)
-    before = none if given is None else masks.shown(given)
-    after = none if mask is None else before if mask is given else masks.shown(mask)
+    after = none if mask is None else masks.shown(mask)
+    before = after if given is None or mask is given else masks.shown(given)  # what was not there did not flicker
     changed = None if given is None or mask is None else float(np.count_nonzero(mask != given) / mask.size)
     return SegmentedFrame(
         frame.index,

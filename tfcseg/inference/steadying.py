@@ -12,15 +12,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.inference.ties import Link, Linker, Pull, Seen, contrast, still
 from tfcseg.inference.votes import ONE, Votes, Weights, decide, no_votes
 from tfcseg.media.frames import Frame
-from tfcseg.media.mask_form import Mask
+from tfcseg.media.mask_form import Mask, count_values, look_up
 
 REACH = 12
 """Masks of so many frames before and after a block have a say in it."""
@@ -28,6 +28,9 @@ REACH = 12
 LEAST_REACH = 4
 MOST_HELD_BYTES = 2**28
 """Images that wait for later ones: of large frames fewer do."""
+
+ENOUGH = 3
+"""Masks that it takes to decide about one at the end of a scene: of fewer nobody can say which of them flickers."""
 
 BLOCK = 2
 """Reaches of frames that are finished together: the more, the less is counted twice."""
@@ -63,7 +66,7 @@ class Looked:
         assert self.mask is not None
         if self._table is None:
             self._table = _rarity(self.mask, self.void)
-        weight = _look_up(self._table, self.mask)
+        weight: Weights = look_up(self._table, self.mask)
         return weight if self.sure is None else (weight * self.sure).astype(np.uint16)
 
 
@@ -140,21 +143,21 @@ def _block(held: deque[Looked], first: int, end: int) -> list[Steadied]:
     start = held[0].frame.index
     wanted = range(first - start, min(end, held[-1].frame.index + 1) - start)
     frames = list(held)
-    before: dict[int, Votes | None] = {}
-    votes: Votes | None = None
+    before: dict[int, _Side | None] = {}
+    side: _Side | None = None
     for at, frame in enumerate(frames[: wanted.stop]):
-        votes = _carried(votes, None if frame.link is None else frame.link.back)
+        side = _carried(side, None if frame.link is None else frame.link.back)
         if at in wanted:
-            before[at] = votes
-        votes = _joined(votes, frame)
+            before[at] = side
+        side = _joined(side, frame)
     results: list[Steadied] = []
-    votes = None
+    side = None
     for at in reversed(range(wanted.start, len(frames))):
         frame = frames[at]
         link = frames[at + 1].link if at + 1 < len(frames) else None
-        votes = _carried(votes, None if link is None else link.forth)
+        side = _carried(side, None if link is None else link.forth)
         if at in wanted:
-            mask = _decided(frame, before.pop(at), votes)
+            mask = _decided(frame, before.pop(at), side)
             similarity = None if frame.link is None else frame.link.similarity
             results.append(
                 Steadied(
@@ -166,53 +169,59 @@ def _block(held: deque[Looked], first: int, end: int) -> list[Steadied]:
                     seconds=frame.seconds,
                 )
             )
-        votes = _joined(votes, frame)
+        side = _joined(side, frame)
     share_s = (time.perf_counter() - started_s) / max(1, len(results))
     return [replace(each, seconds=each.seconds + share_s) for each in reversed(results)]
 
 
-def _carried(votes: Votes | None, pull: Pull | None) -> Votes | None:
-    if votes is None or pull is None:
-        return None
-    height, width = votes.first.shape
-    return votes.carried(pull.tie((height, width)))
+class _Side(NamedTuple):
+    """What comes to a frame from one side."""
+
+    votes: Votes
+    masks: int
+    """How many have voted, without a break."""
+
+    def carried(self, pull: Pull | None) -> _Side | None:
+        """The same at the next frame; None if that is of another scene."""
+        if pull is None:
+            return None
+        height, width = self.votes.first.shape
+        return _Side(self.votes.carried(pull.tie((height, width))), self.masks)
 
 
-def _joined(votes: Votes | None, frame: Looked) -> Votes | None:
+def _carried(side: _Side | None, pull: Pull | None) -> _Side | None:
+    return None if side is None else side.carried(pull)
+
+
+def _joined(side: _Side | None, frame: Looked) -> _Side | None:
     if frame.mask is None:
-        return votes
-    return (votes or no_votes(frame.mask)).joined(frame.mask, frame.weight())
+        return side
+    votes, masks = side or _Side(no_votes(frame.mask), 0)
+    return _Side(votes.joined(frame.mask, frame.weight()), masks + 1)
 
 
-def _decided(frame: Looked, before: Votes | None, after: Votes | None) -> Mask | None:
+def _decided(frame: Looked, before: _Side | None, after: _Side | None) -> Mask | None:
     """The mask of a frame as both sides have it; of one without a mask, what they say it would be.
 
-    At the ends of a scene nobody can say what flickers and what is new: their masks stay as they are.
+    Where a scene begins or ends the other side alone decides, if ``ENOUGH`` masks agree there on what there is.
     """
-    sides = [votes for votes in (before, after) if votes is not None]
+    sides = [side for side in (before, after) if side is not None]
     if frame.mask is None:
         if not sides:
             return None
-        nothing = np.full_like(sides[0].first, frame.void or 0)
-        return decide(nothing, np.zeros(nothing.shape, np.uint16), sides[0], sides[-1])
-    if before is None or after is None:
+        nothing = np.full_like(sides[0].votes.first, frame.void or 0)
+        return decide(nothing, np.zeros(nothing.shape, np.uint16), sides[0].votes, sides[-1].votes)
+    if not sides or (len(sides) == 1 and sides[0].masks < ENOUGH):
         return frame.mask
-    steadied = decide(frame.mask, frame.weight(), before, after)
+    none = no_votes(frame.mask)
+    of_both = (none if side is None else side.votes for side in (before, after))
+    steadied = decide(frame.mask, frame.weight(), *of_both)
     return steadied if frame.void is None else np.where(frame.mask == frame.void, frame.mask, steadied)
-
-
-def _look_up(table: Weights, mask: Mask) -> Weights:
-    """(H, W) ``table`` at the values of ``mask``."""
-    if mask.dtype == np.uint8:
-        return np.asarray(cv2.LUT(mask, table), np.uint16)
-    return np.take(table, mask)
 
 
 def _rarity(mask: Mask, void: int | None) -> Weights:
     """Weight of each value of a mask: what covers less counts more."""
-    values = 1 << (8 * mask.dtype.itemsize)
-    counts = cv2.calcHist([mask], [0], None, [values], [0, values]).reshape(-1)
-    shares = (counts / mask.size + _LEAST_SHARE) / _USUAL_SHARE
+    shares = (count_values(mask) / mask.size + _LEAST_SHARE) / _USUAL_SHARE
     table: Weights = (ONE * (shares**-RARITY).clip(*_WEIGHTS)).astype(np.uint16)
     if void is not None:
         table[void] = 0

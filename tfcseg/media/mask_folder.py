@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError
+from tfcseg.errors import DataError, UsageError
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.images import natural_key
-from tfcseg.media.mask_form import Colours, Mask, MaskForm, read_header, read_values
+from tfcseg.media.mask_form import Colours, Mask, MaskForm, count_values, look_up, read_header, read_values
+
+_UNLABELLED = 255
+"""Label of what has no class."""
 
 CLASSES_NAME = "classes.json"
 _EXAMPLE = '[{"index": 0, "name": "sky", "colour": [70, 130, 180]}, …]'
@@ -39,7 +42,8 @@ class ClassNames:
         """DataError for a value that no class has."""
         if not self.names:
             return
-        found = [int(value) for value in np.unique(mask) if value != void and int(value) not in self.names]
+        values = np.flatnonzero(count_values(mask)).tolist()
+        found = [value for value in values if value != void and value not in self.names]
         if found:
             raise DataError(
                 f"mask {str(path)!r} has the value {found[0]}, which is none of the {len(self.names)} classes in "
@@ -87,11 +91,13 @@ class MaskFolder:
 
     def shown(self, mask: Mask) -> NDArray[np.uint8]:
         """(H, W) labels to draw a ``mask`` with: 255 for void. Ids of instances share 253 colours."""
+        if mask.dtype == np.uint8 and self.void == _UNLABELLED:
+            return np.asarray(mask, np.uint8)
         values = np.arange(1 << (8 * mask.dtype.itemsize))
         table = np.where(values < 254, values, 1 + values % 253) if mask.dtype == np.uint16 else values.clip(max=254)
         if self.void is not None:
-            table[self.void] = 255
-        return np.asarray(table.astype(np.uint8)[mask], dtype=np.uint8)
+            table[self.void] = _UNLABELLED
+        return np.asarray(look_up(table.astype(np.uint8), mask), np.uint8)
 
 
 def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, void: int | None = None) -> MaskFolder:
@@ -122,8 +128,10 @@ def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, 
         for at in sorted({len(paths) * part // _SAMPLES for part in range(_SAMPLES)})
     ]
     form = some[0][1]
+    largest = int(np.iinfo(form.dtype).max)
+    if void is not None and void > largest:
+        raise UsageError(f"--void {void} is more than the masks in {folder} can hold; the largest value is {largest}")
     if void is None:
-        largest = int(np.iinfo(form.dtype).max)
         is_binary = all(np.isin(mask, (0, largest)).all() for mask, _ in some)
         void = None if is_binary or form.mode in ("1", "RGB") else largest
     return MaskFolder(

@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import cv2
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W) values: class indices or ids of instances."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_Entry = TypeVar("_Entry", np.uint8, np.uint16)
+
 _GRAY, _COLOUR, _PALETTE, _ALPHA = 0, 2, 3, 6
 
 
@@ -110,6 +113,18 @@ def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskF
             return values.astype(np.uint16) if form.mode == "I;16" else values.astype(np.uint8), form
     except (OSError, SyntaxError, ValueError, zlib.error, PIL.Image.DecompressionBombError) as error:
         raise DataError(f"mask {str(path)!r} is damaged: {error}") from error
+
+
+def count_values(mask: Mask) -> NDArray[np.float32]:
+    """How many pixels of a (H, W) mask have each value: (256,), or (65536,) of 16 bits."""
+    values = 1 << (8 * mask.dtype.itemsize)
+    return np.asarray(cv2.calcHist([mask], [0], None, [values], [0, values]), np.float32).reshape(-1)
+
+
+def look_up(table: NDArray[_Entry], mask: Mask) -> NDArray[_Entry]:
+    """(H, W) entries of ``table`` (256,), or (65536,) of 16 bits, at the values of a mask."""
+    found: Any = cv2.LUT(mask, table) if mask.dtype == np.uint8 else np.take(table, mask)
+    return np.asarray(found, table.dtype)
 
 
 def write_values(path: Path, mask: Mask, form: MaskForm) -> None:

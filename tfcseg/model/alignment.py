@@ -56,7 +56,8 @@ def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     sees the moved features, not the choice.
     """
     cells = find_matches(F.normalize(keyframe, dim=1), F.normalize(current, dim=1)).cells
-    if not cells.any():
+    # An exported graph has no branches: it also moves by nothing.
+    if not torch.compiler.is_exporting() and not cells.any():
         return None
     coarse = (cells / 2).round().long()
     cells = F.interpolate(cells, scale_factor=2.0, mode="bilinear", align_corners=False).round().long()

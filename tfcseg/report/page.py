@@ -22,6 +22,11 @@ from tfcseg.report.schema import Report
 
 __all__ = ["Moment", "PageRecorder", "write_page"]
 
+_STEADY_MEANINGS = {
+    "similarity": "likeness of a frame's features to those of the frame before",
+    "updated_fraction": "pixels whose class is not that of the mask that was given",
+}
+
 _CLASSES_DRAWN = 11
 """Classes with their own area over time; the others share one."""
 
@@ -34,7 +39,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
     """
     classes = _classes(report, recorder)
     views = _views(path.parent, report, recorder.start_s, mask_names)
-    drawn = lanes({"": recorder.timeline})
+    drawn = lanes({"": recorder.timeline}, meanings=_STEADY_MEANINGS if report.steady else {})
     context = {
         "title": Path(report.input.path).name or report.input.path,
         "report": report,

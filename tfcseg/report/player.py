@@ -78,8 +78,13 @@ def new_timeline() -> ThinnedSeries:
     return ThinnedSeries(len(SERIES), COLUMNS)
 
 
-def lanes(timelines: Mapping[str, ThinnedSeries], keys: Sequence[str] = tuple(_MEANINGS)) -> list[Lane]:
-    """Lanes of the quantities ``keys`` that were measured; a series for each of ``timelines``, titled by its name."""
+def lanes(
+    timelines: Mapping[str, ThinnedSeries], keys: Sequence[str] = tuple(_MEANINGS), meanings: Mapping[str, str] = {}
+) -> list[Lane]:
+    """Lanes of the quantities ``keys`` that were measured; a series for each of ``timelines``, titled by its name.
+
+    ``meanings`` replace those that quantities have in most runs.
+    """
     found = []
     for key in keys:
         column = SERIES.index(key)
@@ -94,7 +99,16 @@ def lanes(timelines: Mapping[str, ThinnedSeries], keys: Sequence[str] = tuple(_M
             least = min(float(np.nanmin(item.low)) for item in series)
             greatest = max(float(np.nanmax(item.high or item.low)) for item in series)
             scale = (least, 1.0) if ideal else (0.0, greatest)
-            found.append(Lane(key=key, title=title, meaning=meaning, ideal=ideal, scale=scale, series=tuple(series)))
+            found.append(
+                Lane(
+                    key=key,
+                    title=title,
+                    meaning=meanings.get(key, meaning),
+                    ideal=ideal,
+                    scale=scale,
+                    series=tuple(series),
+                )
+            )
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tfcseg.benchmark.clips import make_clip, read_clip, repeat_clip
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, open_contest
@@ -14,11 +13,12 @@ from tfcseg.benchmark.memory import Job, Outcome, job_for, run_job
 from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import Request
+from tfcseg.benchmark.result import ContestConditions
 from tfcseg.benchmark.timing import Spread, spread
 from tfcseg.comparison.trade_off import require_matplotlib
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import claimed_files
-from tfcseg.report import ModelFacts, write_json
+from tfcseg.report import write_json
 from tfcseg.research.plot import PLOT_SUFFIXES, draw_scaling
 
 KIND = "bench-scaling"
@@ -53,27 +53,12 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scaling:
-    """Everything that a scaling-*.json says."""
+class Scaling(ContestConditions):
+    """Everything that a scaling-*.json says; ``resolution`` is that of the clip, where it is not what grows."""
 
-    schema: int = 1
     kind: str = KIND
     scaling: str
     unit: str
-    tfcseg: str  # version
-    model: ModelFacts
-    random_weights: bool
-    embed_dim: int
-    input: Mapping[str, Any]
-    resolution: Mapping[str, tuple[int, int]]  # (height, width), where it is not what grows
-    options: Mapping[str, Any]
-    device: str
-    device_name: str
-    precision: str
-    threads: int
-    versions: Mapping[str, str]
-    plain: Mapping[str, Any]
-    rounds: int
     points: tuple[Point, ...]
 
 

@@ -73,7 +73,7 @@ class ResultWriter:
         """Take an image from before the checkpoint: the last one is compared with the next, some are drawn again."""
         if index == self.summary.frames - 1:
             self._last = read_mask(self._plan.state.pictures(self.summary.frames) / LABELS_NAME)
-            given = [] if self._plan.given is None else [shown_labels(self._plan.given, index, image)]
+            given = [] if self._plan.given is None else [shown_labels(self._plan.given, index, self._last)]
             self._measurer.remember(image, [self._last, *given])
         if index >= self._part_start and self._options.videos:
             labels = read_mask(self._plan.kept_labels(index))

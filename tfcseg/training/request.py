@@ -124,7 +124,7 @@ def _check_numbers(request: TrainRequest) -> None:
     if request.learning_rate is not None and not 0 < request.learning_rate <= 1:
         raise UsageError(f"--lr {request.learning_rate:g} is not between 0 and 1")
     if request.embed_dim is not None and (request.embed_dim < 1 or request.embed_dim % HEADS):
-        raise UsageError(f"--embed-dim {request.embed_dim} is no multiple of {HEADS}, the attention's heads")
+        raise UsageError(f"--embed-dim {request.embed_dim} is not a multiple of {HEADS}, the attention's heads")
     if request.embed_dim is not None and request.init is not None:
         raise UsageError("--embed-dim is that of the model given with --init; leave it out")
     if request.bce_weight is not None and not 0 <= request.bce_weight <= 100:
@@ -132,7 +132,7 @@ def _check_numbers(request: TrainRequest) -> None:
     if request.steady_weight is not None and not 0 <= request.steady_weight <= 100:
         raise UsageError(f"--steady-weight {request.steady_weight:g} is not between 0 and 100")
     if request.crop is not None and request.crop % SIZE_MULTIPLE:
-        raise UsageError(f"--crop {request.crop} is no multiple of {SIZE_MULTIPLE}")
+        raise UsageError(f"--crop {request.crop} is not a multiple of {SIZE_MULTIPLE}")
     if request.size is not None and request.size > MOST_INPUT_SIZE_PX:
         raise UsageError(f"--size {request.size} is more than {MOST_INPUT_SIZE_PX}")
     if request.size is not None and request.teachers:

@@ -1,6 +1,6 @@
 """The card in a weights file: the network's numbers, its classes, preprocessing and origin.
 
-The card travels as text in the file's header. What is read back may come from anyone: all of it has types and bounds.
+The card is text in the file's header. It may come from anyone: everything has types and bounds.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Preprocessing:
 
 
 IMAGENET_PREPROCESSING = Preprocessing(480, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-"""Statistics of ImageNet, with which SegFormer's and most other backbones were pretrained; the paper's input size."""
+"""ImageNet statistics, with which SegFormer's and most other backbones were pretrained, and the paper's input size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def _config(values: dict[str, object]) -> ModelConfig:
     used = dataclasses.replace(PAPER_OPTIONS, **defaults)
     config = ModelConfig(backbone=backbone, defaults=used, repairs=repairs, evidence=evidence, **numbers)
     if config.embed_dim % config.heads:
-        raise ValueError(f"embed_dim {config.embed_dim} is no multiple of {config.heads} heads")
+        raise ValueError(f"embed_dim {config.embed_dim} is not a multiple of {config.heads} heads")
     return config
 
 
@@ -205,7 +205,7 @@ def _require_keys(values: Mapping[str, object], wanted: set[str]) -> None:
 
 
 def one_line(text: str, limit: int) -> str:
-    """``text`` of anyone as a card can hold it: one printable line of at most ``limit`` characters."""
+    """Convert any ``text`` to one printable line of at most ``limit`` characters, as a card can hold it."""
     line = " ".join(text.split())
     return "".join(letter for letter in line if letter.isprintable())[:limit]
 

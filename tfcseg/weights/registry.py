@@ -27,7 +27,7 @@ class ModelRecord:
 
 
 def list_models(assets: Path | None = None) -> list[ModelRecord]:
-    """Return the models of the registry, by name; WeightsError if there is no registry or it makes no sense."""
+    """Return the models of the registry by name; WeightsError if it is missing or invalid."""
     path = (assets or _assets_folder()) / REGISTRY
     with open_weights(path) as file:
         text = file.read(_REGISTRY_LIMIT_BYTES)
@@ -42,7 +42,7 @@ def list_models(assets: Path | None = None) -> list[ModelRecord]:
 
 
 def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tuple[Path, str | None]:
-    """File for a name of the registry (with its SHA-256) or a path; a name wins over a file of that name."""
+    """File for a name of the registry (with its SHA-256) or a path; registry names come first."""
     if isinstance(name_or_path, Path) or _looks_like_path(name_or_path):
         return Path(name_or_path), None
     records = list_models(assets)

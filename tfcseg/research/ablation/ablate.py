@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tfcseg.comparison.machine import machine_facts
 from tfcseg.errors import DataError, InputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
@@ -23,6 +22,7 @@ from tfcseg.media.images import read_image
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
 from tfcseg.report import model_facts
+from tfcseg.report.conditions import model_conditions
 from tfcseg.research.ablation.network import AblatedSegmenter
 from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
 from tfcseg.research.ablation.result import Ablation, RowResult, directions
@@ -117,7 +117,7 @@ class _AblationJob:
             rows=tuple(results),
             is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations.values()),
             skipped=last.skipped_by_kind,
-            **machine_facts(self.model),
+            **model_conditions(self.model),
         )
 
     def _evaluate(self, row: Row) -> tuple[Evaluation, WatchedPredictions]:

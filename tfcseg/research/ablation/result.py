@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tfcseg.report import ModelFacts
+from tfcseg.report.conditions import ModelConditions
 from tfcseg.research.ablation.paper import PAPER, SCORES
 from tfcseg.research.ablation.rows import Row
 from tfcseg.research.ablation.similarity import SimilarityScores
 
-SCHEMA = 1
 KIND = "ablation"
 
 Numbers: TypeAlias = Mapping[str, float | None]
@@ -43,21 +43,13 @@ class RowResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ablation:
+class Ablation(ModelConditions):
     """Everything that the JSON says."""
 
-    schema: int = SCHEMA
     kind: str = KIND
-    tfcseg: str  # version
     input: Mapping[str, Any]
-    model: ModelFacts
     without_bce: ModelFacts | None
     options: Mapping[str, Any]
-    device: str
-    device_name: str
-    precision: str
-    threads: int
-    versions: Mapping[str, str]
     resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
     rows: tuple[RowResult, ...]
     is_incomplete: bool  # data was missing

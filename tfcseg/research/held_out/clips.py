@@ -32,7 +32,7 @@ from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report import OptionFacts
 from tfcseg.research.held_out.networks import refuse_doubles
-from tfcseg.research.held_out.result import made_by
+from tfcseg.research.held_out.result import HeldOutConditions, made_by
 from tfcseg.research.held_out.targets import ClipTargets, Judges
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.device import DeviceOptions
@@ -86,12 +86,10 @@ class ModelScores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipsResult:
+class ClipsResult(HeldOutConditions):
     """Everything that is written about the comparison on clips."""
 
-    schema: int
     kind: str = "clips"
-    tfcseg: str
     modes: tuple[str, ...]
     teachers: tuple[str, ...]
     target_classes: int | None
@@ -100,11 +98,6 @@ class ClipsResult:
     optical_flow: str | None
     clips: tuple[ClipFacts, ...]
     results: tuple[ModelScores, ...]
-    models: tuple[Any, ...]
-    device: str
-    device_name: str
-    threads: int
-    versions: Mapping[str, str | None]
 
 
 def compare_clips(

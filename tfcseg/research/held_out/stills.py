@@ -35,7 +35,7 @@ from tfcseg.metrics.scores import (
     pixel_accuracy,
 )
 from tfcseg.research.held_out.networks import Network, NetworkFacts, StudentNetwork, TeacherNetwork, refuse_doubles
-from tfcseg.research.held_out.result import made_by
+from tfcseg.research.held_out.result import HeldOutConditions, made_by
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import open_model
@@ -77,19 +77,12 @@ class NetworkScores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StillsResult:
+class StillsResult(HeldOutConditions):
     """Everything that is written about the comparison on stills."""
 
-    schema: int
     kind: str = "stills"
-    tfcseg: str
     sets: tuple[SetFacts, ...]
     networks: tuple[NetworkScores, ...]
-    models: tuple[Any, ...]
-    device: str
-    device_name: str
-    threads: int
-    versions: Mapping[str, str | None]
 
 
 def compare_stills(

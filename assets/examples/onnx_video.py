@@ -1,0 +1,44 @@
+"""Segment a video with ONNX Runtime: python onnx_video.py MODEL.onnx VIDEO FOLDER writes a PNG of labels per frame.
+
+MODEL.onnx and MODEL.non_keyframe.onnx are from: tfcseg convert default MODEL.onnx --frame-size WIDTHxHEIGHT
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+
+
+def labels_of(logits: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """Class of each pixel: the greatest of the logits (1, K, h, w), resized one class after the other."""
+    best = cv2.resize(logits[0, 0], size_wh)
+    labels = np.zeros(best.shape, np.uint8)
+    for index, logit in enumerate(logits[0, 1:], 1):
+        resized = cv2.resize(logit, size_wh)
+        labels[resized > best] = index
+        best = np.maximum(best, resized)
+    return labels
+
+
+model, video, folder = map(Path, sys.argv[1:4])
+folder.mkdir(parents=True, exist_ok=True)
+keyframe = onnxruntime.InferenceSession(model)
+non_keyframe = onnxruntime.InferenceSession(model.with_suffix(".non_keyframe.onnx"))
+facts = json.loads(keyframe.get_modelmeta().custom_metadata_map["tfcseg"])
+_, height, width, _ = keyframe.get_inputs()[0].shape
+source, number = cv2.VideoCapture(str(video)), 0
+while (read := source.read())[0]:
+    frame = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+    how = cv2.INTER_AREA if min(frame.shape[:2]) > min(height, width) else cv2.INTER_LINEAR
+    image = {"image": cv2.resize(frame, (width, height), interpolation=how)[None]}
+    if number % facts["keyframe_interval"] == 0:
+        memory = dict(zip([each.name for each in keyframe.get_outputs()], keyframe.run(None, image), strict=True))
+        logits = memory["key_logits"]
+    else:
+        (logits,) = non_keyframe.run(None, image | memory)
+    cv2.imwrite(str(folder / f"{number:08d}.png"), labels_of(logits, frame.shape[1::-1]))
+    number += 1
+print(f"{number} frames; classes: {', '.join(facts['classes'])}")

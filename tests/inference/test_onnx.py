@@ -1,0 +1,128 @@
+"""A model as ONNX graphs: what they say equals what we say, and the example needs no PyTorch."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfcseg
+from tests.helpers.command_line import call
+from tests.helpers.media import LOSSLESS, write_video
+from tests.helpers.tiny_model import NAMES, build_tiny_network, moving_images, tiny_card
+from tfcseg.errors import TfcsegError
+from tfcseg.inference import onnx_graphs
+from tfcseg.media.masks import read_mask
+from tfcseg.weights.loading import save_model
+
+EXAMPLE = Path(__file__).parents[2] / "assets" / "examples" / "onnx_video.py"
+SIZE = (45, 70)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Of a model that compares with the best match, as the shipped ones do; it repairs points, which graphs do not."""
+    card, network = tiny_card(), build_tiny_network()
+    defaults = dataclasses.replace(card.config.defaults, correlation="aligned")
+    config = network.config = dataclasses.replace(card.config, defaults=defaults)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_model(path, network, dataclasses.replace(card, config=config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def graphs(weights, tmp_path_factory):
+    """What the command writes and says."""
+    path = tmp_path_factory.mktemp("graphs") / "tiny.onnx"
+    done = call("convert", weights, path, "--frame-size", "70x45")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(path), str(path.with_suffix(".non_keyframe.onnx"))]
+    assert done.stderr == "100.00% of the labels in a test are those of PyTorch (one side, no sparse attention)\n"
+    return path
+
+
+def test_the_example_without_pytorch_gives_our_labels(graphs, weights, tmp_path):
+    """On a video, its keyframes and the frames between them."""
+    images = moving_images(6, SIZE)
+    clip = write_video(tmp_path / "clip.mkv", images, video=LOSSLESS)
+    code = (
+        "import runpy, sys; sys.modules['torch'] = sys.modules['tfcseg'] = None; "
+        f"runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, graphs, clip, tmp_path / "labels"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"6 frames; classes: {', '.join(NAMES)}\n"
+    options = {"latency": "low", "threshold": 0.0, "keyframe_carry": 0.0}
+    ours = [frame.labels for frame in tfcseg.segment(images, weights, device="cpu", precision="fp32", **options)]
+    theirs = [read_mask(path) for path in sorted((tmp_path / "labels").iterdir())]
+    assert (np.array(ours) == np.array(theirs)).mean() >= 0.999
+    assert len({labels.tobytes() for labels in ours}) == 6
+
+
+def test_the_example_is_short():
+    assert len([line for line in EXAMPLE.read_text().splitlines() if line.strip()]) <= 40
+
+
+def test_graphs_say_what_they_are(graphs):
+    import onnx
+
+    for path in (graphs, graphs.with_suffix(".non_keyframe.onnx")):
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+        facts = json.loads({each.key: each.value for each in model.metadata_props}["tfcseg"])
+        assert (facts["classes"], facts["frame_size"], facts["correlation"]) == ([*NAMES], [45, 70], "aligned")
+        assert facts["licence"] == "Apache-2.0"
+    assert {path.suffix for path in graphs.parent.iterdir()} == {".onnx"}
+
+
+def test_what_is_there_is_not_replaced_unasked(graphs, weights):
+    done = call("convert", weights, graphs)
+    assert done.returncode == 1
+    assert "use --overwrite" in done.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["out.onnx", "--frame-size", "720p"], "'720p' is not a frame size; use WIDTHxHEIGHT, such as 1280x720"),
+        (["out.onnx", "--frame-size", "0x720"], "'0x720' is not a frame size"),
+        (["out.onnx", "--name", "mine"], "--name and --licence are for .safetensors"),
+        (["out.safetensors", "--size", "64"], "--frame-size and --size are for .onnx"),
+        (["out.pt"], "give a name that ends in .safetensors or .onnx"),
+    ],
+)
+def test_senseless_requests_are_one_line(weights, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    done = call("convert", weights, *arguments)
+    assert done.returncode == 2
+    assert words in done.error
+    assert not list(tmp_path.iterdir())
+
+
+class _Program:
+    """In the place of what the exporter returns, which takes long."""
+
+    def __init__(self):
+        self.model = self
+        self.metadata_props = {}
+
+    def save(self, path):
+        path.write_bytes(b"graph")
+
+
+def test_graphs_that_disagree_are_not_kept(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.onnx.export", lambda *arguments, **options: _Program())
+    monkeypatch.setattr(onnx_graphs, "_agreement", lambda *arguments: 0.5)
+    with pytest.raises(TfcsegError, match=r"only 50\.00% of the labels are those of PyTorch; the graphs were not kept"):
+        onnx_graphs.write_onnx(str(weights), tmp_path / "out.onnx", SIZE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_packages_that_are_missing_are_named(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfcseg.inference.onnx_graphs.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TfcsegError, match=r"ONNX graphs need onnx, onnxscript, onnxruntime; run: pip install"):
+        onnx_graphs.write_onnx(str(weights), tmp_path / "out.onnx", SIZE)
