@@ -55,7 +55,7 @@ def command(
     overwrite: options.Overwrite = False,
     printing: Annotated[options.Printing, Without("as_json")],
 ) -> None:
-    """Write a published SegFormer as one weights file, or a model as ONNX.
+    """Write a SegFormer as one weights file, or a model as ONNX.
 
     OUT.onnx is for keyframes, OUT.non_keyframe.onnx for the frames between them.
 
