@@ -107,9 +107,9 @@ def strange_scene():
 
 def test_a_reversed_video_has_the_reversed_result():
     """As long as no keyframe lies beyond the reach of another, which holds for this one."""
-    images = moving_images(13)
+    images = moving_images(9)
     forth, back = run(images, **FIXED), run(images[::-1], **FIXED)
-    assert keyframes(forth) == [0, 4, 8, 12]
+    assert keyframes(forth) == [0, 4, 8]
     for result, other in zip(forth, back[::-1], strict=True):
         assert (result.labels == other.labels).mean() > 0.99
 
@@ -134,7 +134,7 @@ def test_videos_do_not_affect_each_other(clip):
     for _ in range(12):
         for results, one in zip(mixed, runs, strict=True):
             results += next(one)[1]
-    assert_same(mixed[0], run(clip[:12], **ADAPTIVE))
+    assert_same(mixed[0], run(clip[:20], **ADAPTIVE)[:12])
     assert_same(mixed[1], run(other, **ADAPTIVE))
 
 
@@ -155,7 +155,7 @@ def test_frames_wait_for_a_bounded_number_of_others(clip):
 
 def test_large_frames_look_less_far():
     assert reach_for(np.empty((1080, 1920, 3), np.uint8)) == REACH
-    assert LEAST_REACH < reach_for(np.empty((2160, 3840, 3), np.uint8)) < REACH
+    assert LEAST_REACH < reach_for(np.empty((2880, 5120, 3), np.uint8)) < REACH
     assert reach_for(np.empty((8640, 15360, 3), np.uint8)) == LEAST_REACH
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tfcseg.model.alignment import DISTANCE_PENALTY, find_shift, match_scores, move, near_scores, refine
+from tfcseg.model.alignment import DISTANCE_PENALTY, find_shift, match_scores, move, near_cosines, near_scores, refine
 
 
 def textured(batch=1, channels=6, size=(14, 16), seed=0):
@@ -83,7 +83,7 @@ def test_near_scores_are_the_same_around_a_displacement():
     everywhere = match_scores(keyframe, current, 6, DISTANCE_PENALTY).view(4, 13, 13, 14, 16)
     for dy, dx in ((0, 0), (-4, 2), (5, -5)):
         near = torch.tensor([dy, dx]).view(1, 2, 1, 1).expand(4, 2, 7, 8)
-        scores = near_scores(keyframe, current, near).view(4, 3, 3, 14, 16)
+        scores = near_scores(near_cosines(keyframe, current, near), near).view(4, 3, 3, 14, 16)
         torch.testing.assert_close(scores, everywhere[:, dy + 5 : dy + 8, dx + 5 : dx + 8])
 
 
@@ -91,7 +91,7 @@ def test_every_block_is_compared_at_its_own_displacement():
     keyframe = torch.nn.functional.normalize(textured(size=(6, 8)), dim=1)
     current = torch.nn.functional.normalize(textured(size=(6, 8), seed=1), dim=1)
     near = torch.randint(-3, 4, (1, 2, 3, 4), generator=torch.Generator().manual_seed(2))
-    scores = near_scores(keyframe, current, near).view(3, 3, 6, 8)
+    scores = near_scores(near_cosines(keyframe, current, near), near).view(3, 3, 6, 8)
 
     def cosine(y, x, i, j):
         dy, dx = (near[0, :, y // 2, x // 2] + torch.tensor([i, j])).tolist()

@@ -10,11 +10,11 @@ from tfcseg.model.evidence import (
     Likeness,
     Opinion,
     Side,
-    between,
     changed_share,
     compare,
     evidence,
     lean,
+    mix,
     sureness,
 )
 
@@ -43,7 +43,7 @@ def test_evidence_by_hand():
     fewer = torch.tensor([-1.0, 0.2, 0.5, 0.59, 1.0]).view(1, 1, 1, 5)
     assert evidence(fewer, (0.0, 0.2, 1.0)).flatten().tolist() == [0] * 5  # another scene
     both = evidence(torch.cat([w, fewer]), EVIDENCE)
-    torch.testing.assert_close(both.flatten(), torch.tensor([0, 0, 0, 0.33, 1.0, 0, 0, 0, 0, 0]))
+    torch.testing.assert_close(both.flatten(), torch.tensor([0, 0, 0.25, 0.5, 1.0, 0, 0, 0, 0, 0]))
 
 
 def test_leaning_is_a_weighted_mean():
@@ -62,26 +62,52 @@ def test_unsure_keyframes_impose_nothing():
     assert lean(unsure, sure, alike(1.0)).logits[0, 0].item() > 0.98
 
 
+def mixed(mixture):
+    return mixture.added_up(0, [side.opinion.logits[0, :1].reshape(-1, 1) for side in mixture.sides])[:, 0]
+
+
 def test_frames_lean_on_the_keyframe_that_a_position_resembles():
     before, after = opinion(4.0, 4.0, 4.0), opinion(-4.0, -4.0, -4.0)
     sides = [
         Side(before, alike(1.0, 0.0, 0.5), torch.tensor([0.5])),
         Side(after, alike(0.0, 1.0, 0.5), torch.tensor([0.5])),
     ]
-    found = between(sides, lambda rows: pytest.fail("everything is known"))
-    torch.testing.assert_close(found.logits[0, 0, 0], torch.tensor([4.0, -4.0, 0.0]))
+    found = mix(sides)
+    torch.testing.assert_close(mixed(found), torch.tensor([4.0, -4.0, 0.0]))
     torch.testing.assert_close(found.similarity[0, 0], torch.tensor([1.0, 1.0, 0.5]))
     assert found.own_fraction.tolist() == [0]
 
 
+def test_another_scene_is_not_taken_where_there_is_no_evidence():
+    sides = [
+        Side(opinion(1.0, 1.0), alike(0.0, 0.0), torch.tensor([0.5])),
+        Side(opinion(2.0, 2.0), alike(0.0, 1.0), torch.tensor([0.5])),
+    ]
+    torch.testing.assert_close(mixed(mix(sides)), torch.tensor([2.0, 2.0]))
+    torch.testing.assert_close(mixed(mix(sides[::-1])), torch.tensor([2.0, 2.0]))
+
+
+def test_frames_take_from_where_things_were():
+    before = opinion(1.0, 2.0, 3.0)
+    after = opinion(10.0, 20.0, 30.0)
+    near = torch.tensor([1.0, 0.5])
+    like = Likeness(torch.tensor([0, 1, 2, 2, 2, 0]), *[torch.ones(2, 1, 1, 3)] * 2)
+    still = Likeness(None, *[torch.ones(2, 1, 1, 3)] * 2)
+    found = mix([Side(before, like, near), Side(after, still, 1 - near)])
+    values = [side.opinion.logits[0, :1].reshape(-1, 1) for side in found.sides]
+    near_before, amid = (found.added_up(row, values).flatten() for row in (0, 1))
+    torch.testing.assert_close(near_before, torch.tensor([1.0, 2.0, 3.0]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(amid, torch.tensor([6.5, 11.5, 15.5]))
+    assert torch.equal(found.added_up(1, values, torch.tensor([2, 0])).flatten(), amid[[2, 0]])
+
+
 def test_frames_are_asked_where_they_resemble_neither():
-    own = opinion(8.0, 8.0, 8.0, 8.0).logits
-    side = Side(opinion(-4.0, -4.0, -4.0, -4.0), alike(0.0, 0.25 * ENOUGH, ENOUGH, 1.0), torch.tensor([1.0]))
-    asked = []
-    found = between([side], lambda rows: asked.append(rows.tolist()) or own)
-    assert asked == [[0]]
-    torch.testing.assert_close(found.logits[0, 0, 0], torch.tensor([8.0, -4 + 12 * 0.75, -4.0, -4.0]))
+    like = alike(0.0, 0.25 * ENOUGH, ENOUGH, 1.0)
+    found = mix([Side(opinion(-4.0, -4.0, -4.0, -4.0), like, torch.tensor([1.0]))])
+    torch.testing.assert_close(found.own[0, 0, 0], torch.tensor([1, 0.75, 0, 0]))
     assert found.own_fraction.tolist() == [0.5]
+    few = alike(*[1.0] * 99, 0.0)
+    assert mix([Side(opinion(*[1.0] * 100), few, torch.tensor([1.0]))]).own_fraction.tolist() == [0]
 
 
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "mit_b0"])
@@ -104,15 +130,16 @@ def test_a_still_picture_stays_bit_for_bit():
     seen = network.glimpse(moving_clip(1, (32, 64)))
     still = compare(seen.match, seen.match, (16, 24), EVIDENCE)
     near = torch.tensor([0.5])
-    found = between(
-        [Side(leaned, still, near), Side(leaned, still, 1 - near)], lambda rows: pytest.fail("nothing is new")
-    )
-    assert torch.equal(found.logits, said.logits)
+    found = mix([Side(leaned, still, near), Side(leaned, still, 1 - near)])
+    assert found.own_fraction.tolist() == [0]
+    cells = leaned.logits.permute(0, 2, 3, 1).flatten(0, 2)
+    assert torch.equal(found.added_up(0, [cells, cells]), cells)
 
 
 def test_matches_are_places_on_the_grid_of_the_logits():
     """Features that move by two cells of stride 8 at half the size: by eight of the logits'."""
     scene = torch.randn(1, 16, 8, 18, generator=torch.Generator().manual_seed(0))
+    scene = torch.nn.functional.normalize(scene, dim=1)
     like = compare(scene[..., :16], scene[..., 2:], (32, 64), EVIDENCE)
     x = like.rows.view(32, 64) % 64 - torch.arange(64)
     assert (x[:, 4:48] == 8).float().mean() > 0.9

@@ -35,14 +35,18 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tfcseg.model.decode_head:DecodeHead.embed",
         "tfcseg.model.decode_head:DecodeHead.classify",
     ),
-    "search": ("tfcseg.model.tfc:find_shift", "tfcseg.model.carry_over:find_shift", "tfcseg.model.evidence:find_shift"),
+    "search": (
+        "tfcseg.model.tfc:find_shift",
+        "tfcseg.model.carry_over:find_shift",
+        "tfcseg.model.evidence:find_matches",
+    ),
     "correlation": (
         "tfcseg.model.tfc:TFCSegmenter._keyframe",
         "tfcseg.model.tfc:TFCSegmenter._non_keyframes",
         "tfcseg.model.tfc:move",
         "tfcseg.model.tfc:carry_over",
         "tfcseg.inference.steps:compare",
-        "tfcseg.inference.steps:between",
+        "tfcseg.inference.steps:mix",
         "tfcseg.inference.both_sides:lean",
     ),
     "sparse update": (
@@ -50,7 +54,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tfcseg.model.tfc:_replace",
         "tfcseg.model.decode_head:DecodeHead.classify_points",
     ),
-    "labels": ("tfcseg.inference.engine:labels_from_logits",),
+    "labels": ("tfcseg.inference.engine:labels_from_logits", "tfcseg.inference.steps:labels_from_cells"),
 }
 """Functions of each stage, as ``module:name``: where they are looked up, which for imported ones is the importer.
 

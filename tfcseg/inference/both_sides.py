@@ -26,18 +26,18 @@ import torch
 from tfcseg.errors import TfcsegError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group, Section
-from tfcseg.inference.steps import Place, Steps
+from tfcseg.inference.steps import Conclusion, Place, Steps
 from tfcseg.media.frames import Image
 from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, TwoOpinions, changed_share, lean
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-MOST_CHANGED = 0.15
+MOST_CHANGED = 0.1
 """A frame becomes a keyframe when the shares of changed positions, summed over the frames since the last keyframe,
 exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many."""
 
-REACH = 16
+REACH = 8
 """A keyframe uses later keyframes up to this many frames ahead."""
 
 MOST_HELD_BYTES = 2**28
@@ -141,6 +141,8 @@ class _Slot:
     """At the end of a section: what it says with the earlier ones of that end."""
     final: Opinion | None = None
     """The same including later keyframes."""
+    concluded: Conclusion | None = None
+    """The same, prepared for the frames around it."""
     result: _Row[FrameResult] | None = None
     carried: HandedOn | None = None
     """Carry-over for the next keyframe, if that is the next frame."""
@@ -297,7 +299,9 @@ class _Window:
                 slot.result = _nothing(slot is keyframe)
             return
         ends = [keyframe, *([after] if after is not None and after.grid == keyframe.grid else [])]
-        opinions = [slot.final for slot in ends if slot.final is not None]
+        started_s = time.perf_counter()
+        concluded = [self._concluded(slot) for slot in ends]
+        keyframe.seconds += time.perf_counter() - started_s
         glimpses = [slot.looked.get() for slot in ends]
         length = (span[-1].index + 1 if after is None else after.index) - keyframe.index
 
@@ -306,20 +310,27 @@ class _Window:
             return Place(slot.looked.get(), slot.like, nearness, slot.label_size)
 
         def finish_keyframe(slots: Sequence[_Slot]) -> list[FrameResult]:
-            return [self._steps.keyframe_result(opinions[0], slot.label_size) for slot in slots]
+            return [self._steps.keyframe_result(concluded[0], slot.label_size) for slot in slots]
 
         def finish_others(slots: Sequence[_Slot]) -> list[FrameResult]:
-            return self._steps.between([to_place(slot) for slot in slots], opinions, glimpses)
+            return self._steps.between([to_place(slot) for slot in slots], concluded, glimpses)
 
         (keyframe.result,) = self._tasks.submit(finish_keyframe, [keyframe])
         for slot, row in zip(others, self._tasks.submit(finish_others, others), strict=True):
             slot.result = row
 
+    def _concluded(self, slot: _Slot) -> Conclusion:
+        assert slot.final is not None
+        if slot.concluded is None:
+            slot.concluded = self._steps.conclude(slot.final)
+        return slot.concluded
+
 
 def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
     """The result of a frame whose labels nobody wants."""
     future: Future[tuple[list[FrameResult], float]] = Future()
-    future.set_result(([FrameResult(np.zeros((0, 0), np.uint8), is_keyframe, None, None, 0.0)], 0.0))
+    similarity = None if is_keyframe else np.zeros((0, 0), np.float32)
+    future.set_result(([FrameResult(np.zeros((0, 0), np.uint8), 0.0, similarity=similarity)], 0.0))
     return _Row(future, 0)
 
 

@@ -253,8 +253,12 @@ class IntervalNetwork:
 
     def said(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels (B, H, W) of ``size``, and their confidence (B, h, w)."""
-        labels, sure = labels_from_logits(logits, size), confidence_from_logits(logits, self._temperature)
+        labels, sure = labels_from_logits(logits, size), self.sureness(logits)
         return labels.cpu().numpy(), sure.cpu().numpy()
+
+    def sureness(self, logits: Tensor) -> Tensor:
+        """Confidence of the labels of ``logits`` (B, K, h, w): (B, h, w) uint8, as in `FrameResult`."""
+        return confidence_from_logits(logits, self._temperature)
 
 
 def compile_for(network: IntervalNetwork, source: tuple[int, int]) -> float:

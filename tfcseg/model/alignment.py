@@ -38,6 +38,15 @@ class Shift(NamedTuple):
     """(B·T, 2, h4, w4) displacement (y, x) in cells at stride 4."""
 
 
+class Matches(NamedTuple):
+    """The best match of each position."""
+
+    cells: Tensor
+    """(B·T, 2, h8, w8) displacement (y, x) in half cells of stride 8."""
+    cosine: Tensor
+    """(B·T, 1, h8, w8) with the whole cell there."""
+
+
 @torch.no_grad()
 def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     """Find the best match of each position; None if nothing moved.
@@ -46,12 +55,7 @@ def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     are whole cells at stride 8, refined to stride 4 by a parabola where something moved. Not differentiable: training
     sees the moved features, not the choice.
     """
-    keyframe, current = F.normalize(keyframe, dim=1), F.normalize(current, dim=1)
-    scores = match_scores(_halve(keyframe), _halve(current), REACH // 2, 2 * DISTANCE_PENALTY)
-    side = 2 * (REACH // 2) + 1
-    best = scores.argmax(dim=1)
-    near = 2 * torch.stack([best // side - REACH // 2, best % side - REACH // 2], dim=1)
-    cells = refine(near_scores(keyframe, current, near), near)
+    cells = find_matches(F.normalize(keyframe, dim=1), F.normalize(current, dim=1)).cells
     # An exported graph has no branches: it also moves by nothing.
     if not torch.compiler.is_exporting() and not cells.any():
         return None
@@ -59,6 +63,17 @@ def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     cells = F.interpolate(cells, scale_factor=2.0, mode="bilinear", align_corners=False).round().long()
     batch = keyframe.shape[0]
     return Shift(_rows(cells, batch), _rows(coarse, batch), cells)
+
+
+def find_matches(keyframe: Tensor, current: Tensor) -> Matches:
+    """The same for normalised vectors, with their likeness."""
+    scores = match_scores(_halve(keyframe), _halve(current), REACH // 2, 2 * DISTANCE_PENALTY)
+    side = 2 * (REACH // 2) + 1
+    best = scores.argmax(dim=1)
+    near = 2 * torch.stack([best // side - REACH // 2, best % side - REACH // 2], dim=1)
+    cosines = near_cosines(keyframe, current, near)
+    scores = near_scores(cosines, near)
+    return Matches(refine(scores, near), cosines.gather(1, scores.argmax(dim=1, keepdim=True)))
 
 
 def match_scores(keyframe: Tensor, current: Tensor, reach: int, penalty: float) -> Tensor:
@@ -86,11 +101,11 @@ def match_scores(keyframe: Tensor, current: Tensor, reach: int, penalty: float) 
     return smooth - penalty * distance
 
 
-def near_scores(keyframe: Tensor, current: Tensor, near: Tensor) -> Tensor:
+def near_cosines(keyframe: Tensor, current: Tensor, near: Tensor) -> Tensor:
     """Similarity (B·T, 9, h8, w8) of each position to the 3×3 cells around its block's match.
 
     Both inputs normalised; ``near`` (B·T, 2, h16, w16): displacement (y, x) in cells at stride 8 of blocks of 2×2
-    positions. Smoothed and penalised like `match_scores`, every position at its own block's displacement.
+    positions.
     """
     batch, channels, h, w = keyframe.shape
     frames = current.shape[0]
@@ -108,12 +123,16 @@ def near_scores(keyframe: Tensor, current: Tensor, near: Tensor) -> Tensor:
     # Position (i, j) of a block compares with rows i … i + 2 and columns j … j + 2 of the window.
     own = [[cosines[:, :, :, i, j, i : i + 3, j : j + 3] for j in (0, 1)] for i in (0, 1)]
     scores = torch.stack([torch.stack(line, dim=3) for line in own], dim=3)  # (B·T, h16, w16, 2, 2, 3, 3)
-    scores = scores.permute(0, 5, 6, 1, 3, 2, 4).reshape(frames, 9, h, w)
+    return scores.permute(0, 5, 6, 1, 3, 2, 4).reshape(frames, 9, h, w)
+
+
+def near_scores(cosines: Tensor, near: Tensor) -> Tensor:
+    """`near_cosines` smoothed and penalised like `match_scores`, every position at its own block's displacement."""
     step = torch.arange(-1, 2, device=near.device)
     there = near.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, None]  # (B·T, 2, 1, h8, w8)
     dy = there[:, 0] + step.repeat_interleave(3).view(1, 9, 1, 1)
     dx = there[:, 1] + step.repeat(3).view(1, 9, 1, 1)
-    smooth = _smooth(scores)
+    smooth = _smooth(cosines.clone())
     return smooth - DISTANCE_PENALTY * torch.hypot(dy.to(smooth.dtype), dx.to(smooth.dtype))
 
 

@@ -10,8 +10,8 @@ y and n are the logits and weight of one frame, y_o and n_o those of the other, 
 is the model's evidence curve: how much more often than by chance two positions of similarity w (eq. 6) have the same
 label. A keyframe that is unsure about a position therefore does not impose it, and nothing is taken from another scene.
 
-A frame between two keyframes is combined from both (`between`). It is computed itself only where it resembles neither,
-as eq. 11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages
+A frame between two keyframes is combined from both (`mix`). It is computed itself only where it resembles neither, as
+eq. 11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages
 alone at full size, and does not mix features of different times. All comparisons with such frames are made at half the
 size, too: one costs at most a quarter of a keyframe.
 
@@ -20,21 +20,21 @@ Shapes: T frames, K classes, C channels, h w grid of the logits, h8 w8 grid of w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from tfcseg.model.alignment import find_shift, move
+from tfcseg.model.alignment import find_matches, move
 from tfcseg.model.carry_over import Carried
-from tfcseg.model.correlation import similarity
 from tfcseg.model.decode_head import resize
 
 CARRY = 0.95
 """Share of its weight that a keyframe's opinion keeps on its way to the next keyframe."""
 
-CHANGED = 0.6
+CHANGED = 0.7
 """Similarity below which a position counts as changed."""
 
 SAME_SCENE = 0.4
@@ -42,9 +42,15 @@ SAME_SCENE = 0.4
 3 to 21 % of the positions are unchanged between different clips, and 54 to 100 % between frames of one clip, eight
 apart."""
 
-ENOUGH = 0.3
+ENOUGH = 0.1
 """With at least this evidence, a frame between keyframes isn't computed itself. Below, its own share rises, up to all
 of it at 0."""
+
+ASKED = 0.02
+"""The frame is computed only if at least this share of its positions needs it: fewer are not worth the time."""
+
+FINER = 0.5
+"""Weight of level 1 beside level 2 in what is compared at half the size: level 2 alone misses small things there."""
 
 NEARNESS = 0.5
 """The weights of the two keyframes are multiplied by this power of nearness in time: labels change over gradually, and
@@ -53,6 +59,9 @@ not in the frame where the nearer keyframe changes."""
 UNSURE = 1e-3
 """Minimum weight of a position: zero weights have no mean."""
 
+LEAST = 1e-6
+"""Weight of a keyframe of the same scene where it has no evidence."""
+
 
 class Glimpse(NamedTuple):
     """Low-level features of T frames at half the size."""
@@ -60,7 +69,13 @@ class Glimpse(NamedTuple):
     x1: Tensor
     x2: Tensor
     match: Tensor
-    """Level 2 as `Keyframe.match` (T, C, h8, w8): what is compared."""
+    """Level 2 as `Keyframe.match`, normalised (T, C, h8, w8): what is compared."""
+
+    def finer(self) -> Glimpse:
+        """The same with what is compared at the size of level 1, and from both levels."""
+        size = (self.x1.shape[-2], self.x1.shape[-1])
+        parts = [resize(self.match, size), FINER * F.normalize(self.x1, dim=1)]
+        return self._replace(match=F.normalize(torch.cat(parts, dim=1), dim=1))
 
 
 class Opinion(NamedTuple):
@@ -71,7 +86,7 @@ class Opinion(NamedTuple):
     weight: Tensor
     """(1, 1, h, w): how many sure keyframes have said so."""
     match: Tensor
-    """(1, C, h8, w8) of the frame."""
+    """(1, C, h8, w8) of the frame, normalised."""
 
 
 class TwoOpinions(NamedTuple):
@@ -110,8 +125,10 @@ class Likeness(NamedTuple):
 
 def sureness(logits: Tensor) -> Tensor:
     """(T, 1, h, w): by how much the most probable class leads the second one."""
-    best = logits.float().softmax(dim=1).topk(2, dim=1).values
-    return (best[:, :1] - best[:, 1:]).clamp_min(UNSURE).to(logits.dtype)
+    shares = logits.permute(0, 2, 3, 1).float().softmax(dim=-1)
+    first, place = shares.max(dim=-1, keepdim=True)
+    second = shares.scatter_(-1, place, 0).amax(dim=-1, keepdim=True)
+    return (first - second).clamp_min_(UNSURE).to(logits.dtype).permute(0, 3, 1, 2)
 
 
 def evidence(w: Tensor, curve: Sequence[float]) -> Tensor:
@@ -129,12 +146,14 @@ def changed_share(w: Tensor) -> Tensor:
 
 
 def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence[float]) -> Likeness:
-    """Compare frames with ``match`` (T, C, h8, w8) to one with ``other`` (1, C, h8, w8), on a grid of ``size``."""
-    fine = (2 * match.shape[-2], 2 * match.shape[-1])
-    shift = find_shift(other, match)
-    w = similarity(move(resize(other, fine), None if shift is None else shift.rows, len(match)), resize(match, fine))
-    w = resize(w, size)
-    rows = None if shift is None else _rows(resize(shift.cells.to(w.dtype), size), fine)
+    """Compare frames with ``match`` (T, C, h8, w8) to one with ``other`` (1, C, h8, w8), on a grid of ``size``.
+
+    Both inputs normalised.
+    """
+    found = find_matches(other, match)
+    w = resize(found.cosine, size)
+    moved = found.cells.any()
+    rows = _rows(resize(found.cells, size), (2 * match.shape[-2], 2 * match.shape[-1])) if moved else None
     return Likeness(rows, w, evidence(w, curve))
 
 
@@ -170,40 +189,54 @@ class Side(NamedTuple):
     def weights(self) -> Tensor:
         """(T, 1, h, w): weight of its opinion at each position."""
         weight = self.like.evidence * move(self.opinion.weight, self.like.rows, len(self.nearness))
-        return weight * self.nearness.pow(NEARNESS).view(-1, 1, 1, 1).to(weight.dtype)
-
-    def logits(self) -> Tensor:
-        """(T, K, h, w): its logits at each position."""
-        return move(self.opinion.logits, self.like.rows, len(self.nearness))
+        weight = weight * self.nearness.pow(NEARNESS).view(-1, 1, 1, 1).to(weight.dtype)
+        # Where neither keyframe has evidence, one of another scene must not be taken.
+        return weight + LEAST * (self.like.evidence.amax(dim=(2, 3), keepdim=True) > 0)
 
 
-class Between(NamedTuple):
-    """Results for T frames between keyframes."""
+class Mixture(NamedTuple):
+    """How the opinions of two keyframes combine in T frames between them; logits are computed where needed."""
 
-    logits: Tensor
-    """(T, K, h, w)."""
+    sides: Sequence[Side]
+    """One after the last keyframe."""
+    second: Tensor
+    """(T, 1, h, w): share of the second side."""
     similarity: Tensor
     """(T, h, w): w of eq. 6 to the keyframe that a position resembles more."""
+    own: Tensor
+    """(T, 1, h, w): share of the frame itself."""
     own_fraction: Tensor
-    """(T,) float32: share of positions where the frame itself was computed."""
+    """(T,) float32: share of positions where the frame itself is computed, 0 if there are few of them."""
+
+    def added_up(self, row: int, values: Sequence[Tensor], where: Tensor | None = None) -> Tensor:
+        """Mean (N, ·) of the sides' ``values`` (h·w, ·) at positions of frame ``row``: all, or those given (N,)."""
+        found = self.taken(row, values, where)
+        if len(found) == 1:
+            return found[0]
+        share = self.second[row].view(-1, 1)
+        # A lerp leaves equal values bit for bit what they are, whatever the share.
+        return torch.lerp(found[0], found[1], share if where is None else share[where])
+
+    def taken(self, row: int, values: Sequence[Tensor], where: Tensor | None = None) -> list[Tensor]:
+        """The ``values`` (h·w, ·) of each side at the matches of the positions of frame ``row``."""
+        count, found = self.second[row].numel(), []
+        for side, value in zip(self.sides, values, strict=True):
+            rows = where
+            if side.like.rows is not None:
+                rows = side.like.rows[row * count : (row + 1) * count]
+                rows = rows if where is None else rows.index_select(0, where)
+            found.append(value if rows is None else value.index_select(0, rows))
+        return found
 
 
-def between(sides: Sequence[Side], ask: Callable[[Tensor], Tensor]) -> Between:
-    """Combine frames between two keyframes, or after the last one.
-
-    ``ask`` returns logits (N, K, ·, ·) of some frames, given their indices (N,); it is called only if any position
-    needs them.
-    """
-    logits, weight, best = sides[0].logits(), sides[0].weights(), sides[0].like
-    for side in sides[1:]:
-        added = side.weights()
-        # Where neither says anything, either may be taken.
-        logits = torch.lerp(logits, side.logits(), added / (weight + added).clamp_min(UNSURE))
-        weight = weight + added
-        best = Likeness(None, *(torch.maximum(*pair) for pair in zip(best[1:], side.like[1:], strict=True)))
-    share = 1 - (best.evidence / ENOUGH).clamp_max(1)
-    rows = (share > 0).flatten(1).any(dim=1).nonzero()[:, 0]
-    if len(rows):
-        own = resize(ask(rows), (logits.shape[-2], logits.shape[-1]))
-        logits = logits.index_copy(0, rows, torch.lerp(logits[rows], own, share[rows]))
-    return Between(logits, best.similarity[:, 0], (share > 0).float().mean(dim=(1, 2, 3)))
+def mix(sides: Sequence[Side]) -> Mixture:
+    """Combine the sides of frames between two keyframes, or after the last one."""
+    weights = [side.weights() for side in sides]
+    best = sides[0].like
+    second = torch.zeros_like(weights[0])
+    if len(sides) > 1:
+        second = weights[1] / (weights[0] + weights[1]).clamp_min(LEAST)
+        best = Likeness(None, *(torch.maximum(*pair) for pair in zip(best[1:], sides[1].like[1:], strict=True)))
+    own = 1 - (best.evidence / ENOUGH).clamp_max(1)
+    wanted = (own > 0).float().mean(dim=(1, 2, 3))
+    return Mixture(sides, second, best.similarity[:, 0], own, wanted * (wanted >= ASKED))

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tfcseg.model.alignment import Shift, find_shift, move
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0
@@ -121,7 +122,7 @@ class TFCSegmenter(nn.Module):
     def glimpse(self, images: Tensor) -> Glimpse:
         """Run the low stages on images (T, 3, H, W): features to compare, and to continue from in `say`."""
         x1, x2 = self.backbone.encode_low(images)
-        return Glimpse(x1, x2, self._correlated(x2))
+        return Glimpse(x1, x2, F.normalize(self._correlated(x2), dim=1))
 
     def say(self, seen: Glimpse) -> Tensor:
         """Logits (T, K, h, w) of the image network, continued from low-level features."""

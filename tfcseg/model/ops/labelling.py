@@ -9,6 +9,7 @@ places a single number, by how much one class leads another, if these two lead a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -34,13 +35,26 @@ def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
     The same labels as argmax(interpolate(logits, size, mode="bilinear")), up to ties within rounding.
     """
-    frames, classes, h, w = logits.shape
     vectors = logits.detach().permute(0, 2, 3, 1)
-    # At least float32: coarser sums would tie where logits do not.
-    cells = vectors.reshape(-1, classes).to(torch.promote_types(logits.dtype, torch.float32))
-    grid = _Grid(frames, (h, w), size, cells)
-    coarse = _argmax(vectors)
+    cells = vectors.reshape(-1, logits.shape[1])
+    return labels_from_cells(greatest(vectors), lambda where: cells.index_select(0, where), size)
+
+
+def labels_from_cells(coarse: Tensor, logits_at: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Tensor:
+    """The same from the argmax ``coarse`` (B, h, w).
+
+    ``logits_at`` returns logits (N, K) of some of the B·h·w cells, given indices (N,) of those beside borders.
+    """
+    frames, h, w = coarse.shape
     mixed = _is_mixed(coarse)
+    where = _nonzero(_with_neighbours(mixed).flatten())
+    logits = logits_at(where)
+    # At least float32: coarser sums would tie where logits do not.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    slots = torch.zeros(frames * h * w, dtype=torch.int64, device=coarse.device)
+    slots[where] = torch.arange(len(where), device=coarse.device)
+    cells = _Cells(logits, slots, (h, w))
+    grid = _Grid(frames, (h, w), size, logits)
     pairs = _find_pairs(cells, coarse, mixed)
     labels = grid.enlarge(coarse.to(torch.uint8)).view(-1)
     for pixels in torch.split(_nonzero(grid.enlarge(pairs.found).flatten()), PIXELS):
@@ -48,13 +62,30 @@ def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
         here, right, below, opposite = (lead.index_select(0, cell) for lead in pairs.leads)
         lead = torch.lerp(torch.lerp(here, right, across), torch.lerp(below, opposite, across), down)
         labels.scatter_(0, pixels, pairs.classes.view(-1).index_select(0, cell.mul_(2).add_(lead > 0)))
-    for pixels in torch.split(_nonzero(grid.enlarge(mixed & ~pairs.found).flatten()), max(1, CHUNK_VALUES // classes)):
+    for pixels in torch.split(
+        _nonzero(grid.enlarge(mixed & ~pairs.found).flatten()), max(1, CHUNK_VALUES // logits.shape[1])
+    ):
         cell, across, down = grid.places(pixels)
         shares = torch.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across], 1)
         # The embedding bag sums the four neighbours without writing any of them to memory first.
-        summed = F.embedding_bag(_neighbours(cell, h, w), cells, mode="sum", per_sample_weights=shares)
-        labels.scatter_(0, pixels, _argmax(summed).to(torch.uint8))
+        summed = F.embedding_bag(cells.corners(cell), logits, mode="sum", per_sample_weights=shares)
+        labels.scatter_(0, pixels, greatest(summed).to(torch.uint8))
     return labels.view(frames, *size)
+
+
+class _Cells(NamedTuple):
+    """The cells of (B, h, w) that lie beside borders."""
+
+    logits: Tensor
+    """(N, K)."""
+    slots: Tensor
+    """(B·h·w,) which of the N one is."""
+    size: tuple[int, int]
+    """(h, w)."""
+
+    def corners(self, cell: Tensor) -> Tensor:
+        """(M, 4): rows of ``cell`` (M,) of (B, h, w), the one to its right, the one below it and that one's right."""
+        return self.slots[_neighbours(cell, *self.size)]
 
 
 class _Grid:
@@ -92,22 +123,21 @@ class _Pairs(NamedTuple):
     """(4, B·h·w): by how much the second one's logit is greater in the cell and its neighbours."""
 
 
-def _find_pairs(cells: Tensor, coarse: Tensor, mixed: Tensor) -> _Pairs:
-    """Find which of the ``mixed`` cells (B, h, w) of ``cells`` (B·h·w, K), with argmax ``coarse``, only two classes
-    share.
+def _find_pairs(cells: _Cells, coarse: Tensor, mixed: Tensor) -> _Pairs:
+    """Find which of the ``mixed`` cells (B, h, w), with argmax ``coarse``, only two classes share.
 
     A class stays behind everywhere between four neighbours if one of the two, or a mean of both, is greater in each of
     them: the greater of two is never below their mean, and all are resized with the same shares.
     """
     _, h, w = mixed.shape
     found = torch.zeros_like(mixed)
-    classes = torch.zeros(len(cells), 2, dtype=torch.uint8, device=cells.device)
-    leads = torch.zeros(4, len(cells), dtype=cells.dtype, device=cells.device)
-    for cell in torch.split(_nonzero(mixed.flatten()), max(1, CHUNK_VALUES // (4 * cells.shape[1]))):
-        corners = _neighbours(cell, h, w).T.flatten()
-        winners = coarse.view(-1).index_select(0, corners).view(4, -1)
+    every, count = cells.logits, coarse.numel()
+    classes = torch.zeros(count, 2, dtype=torch.uint8, device=every.device)
+    leads = torch.zeros(4, count, dtype=every.dtype, device=every.device)
+    for cell in torch.split(_nonzero(mixed.flatten()), max(1, CHUNK_VALUES // (4 * every.shape[1]))):
+        winners = coarse.view(-1).index_select(0, _neighbours(cell, h, w).T.flatten()).view(4, -1)
         two = torch.stack([winners.amin(0), winners.amax(0)], 1)
-        logits = cells.index_select(0, corners).view(4, -1, cells.shape[1])
+        logits = every.index_select(0, cells.corners(cell).T.flatten()).view(4, -1, every.shape[1])
         first, second = torch.split(logits.gather(2, two.expand(4, -1, -1)), 1, dim=2)
         slack = ROUNDING * (first.abs() + second.abs())
         ahead = [(logits - (torch.lerp(first, second, share) - slack)).amax(0) for share in MEANS]
@@ -143,7 +173,15 @@ def _is_mixed(coarse: Tensor) -> Tensor:
     return mixed
 
 
-def _argmax(x: Tensor) -> Tensor:
+def _with_neighbours(mixed: Tensor) -> Tensor:
+    """(B, h, w) bool: also the right, lower and lower right neighbours."""
+    wider = mixed.clone()
+    wider[:, :, 1:] |= mixed[:, :, :-1]
+    wider[:, 1:] |= wider[:, :-1].clone()
+    return wider
+
+
+def greatest(x: Tensor) -> Tensor:
     """Index of the greatest value of the last axis, int64; NumPy takes a third of the time for 150 classes."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
         return torch.from_numpy(np.argmax(x.numpy(), axis=-1))
