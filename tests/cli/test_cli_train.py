@@ -325,7 +325,7 @@ def test_help_is_complete_and_needs_no_torch():
     assert done.returncode == 0, done.stderr
     for option in ("--output", "--teachers", "--stage", "--init", "--steps", "--precision", "--skip-bad", "--json"):
         assert option in done.stdout
-    assert "tfcseg train photos --teachers teachers -o image --steps 1 --batch 1" in done.stdout
+    assert "tfcseg train photos --teachers teachers -o img --steps 1 --batch 1" in done.stdout
 
 
 # --------------------------------------------------------------------------------------------------------- interrupted

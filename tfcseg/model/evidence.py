@@ -191,7 +191,7 @@ class Side(NamedTuple):
         weight = self.like.evidence * move(self.opinion.weight, self.like.rows, len(self.nearness))
         weight = weight * self.nearness.pow(NEARNESS).view(-1, 1, 1, 1).to(weight.dtype)
         # Where neither keyframe has evidence, one of another scene must not be taken.
-        return weight + LEAST * (self.like.evidence.amax(dim=(2, 3), keepdim=True) > 0)
+        return weight + LEAST * (self.like.evidence.amax(dim=(2, 3), keepdim=True) > 0).to(weight.dtype)
 
 
 class Mixture(NamedTuple):
