@@ -166,7 +166,7 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
         (("--frames", 0), "less than 1"),
         (("--updated-fraction", 1.5), "not between 0 and 1"),
         (("--scaling", "length"), "give a folder"),
-        (("--values", "5"), "what is to grow"),
+        (("--values", "5"), "--values needs --scaling"),
         (("--scaling", "time", "-o", "x"), "nothing called 'time'"),
         (("--scaling", "length", "--values", "ten", "-o", "x"), "'ten' is not a whole number"),
         (("--scaling", "classes", "--values", "1000", "-o", "x"), "not between 2 and 254"),

@@ -169,8 +169,8 @@ def test_a_converted_file_is_the_same_model(b0, tmp_path):
     assert (again.returncode, "already" in again.error) == (1, True)
     assert call("convert", folder, tmp_path / "ade.safetensors", "--overwrite", "--name", "mine").returncode == 0
     assert read_card(tmp_path / "ade.safetensors").name == "mine"
-    assert "tfcseg's already" in call("convert", "default", tmp_path / "x.safetensors").error
-    assert "safetensors" in call("convert", folder, tmp_path / "x.onnx").error
+    assert "is already a tfcseg model" in call("convert", "default", tmp_path / "x.safetensors").error
+    assert "safetensors" in call("convert", folder, tmp_path / "x.bin").error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ade.safetensors"]
 
 
