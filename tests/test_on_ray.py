@@ -166,7 +166,7 @@ def test_a_shared_video_survives_a_worker_and_can_be_resumed(long_clip, weights,
     found = share([long_clip], tmp_path, weights, resumed, on_frame=lambda frame, info: seen.append(frame.index))
     assert found["long"].report.speed.resumes == 1
     assert capsys.readouterr().out == ""
-    assert seen[40] in (32, 36)  # the last part may not have been safe yet
+    assert seen[40] in (28, 32, 36)  # the last parts may not have been safe yet
     tfcseg.run(long_clip, tmp_path / "alone", weights)
     assert_same_results(tmp_path / "long", tmp_path / "alone")
 
