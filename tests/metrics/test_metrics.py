@@ -19,7 +19,6 @@ from tfcseg.metrics.scores import (
     VC_PROTOCOLS,
     ConfusionMatrix,
     Mean,
-    VcProtocol,
     VideoConsistency,
     WindowScores,
     class_iou,
@@ -49,7 +48,7 @@ def count(num_classes: int, *frames: tuple[Labels, Labels]) -> NDArray[np.int64]
 
 
 def consistency(
-    frames: list[tuple[Labels, Labels]], n: int, protocol: VcProtocol, gaps: frozenset[int] = frozenset()
+    frames: list[tuple[Labels, Labels]], n: int, protocol: str, gaps: frozenset[int] = frozenset()
 ) -> WindowScores:
     """VC_n of a video; ``gaps`` are the frames before which others are missing."""
     meter = VideoConsistency([n], protocol)
@@ -232,7 +231,7 @@ def slow_iou(counts: list[list[int]]) -> dict[int, float]:
 
 
 def slow_vc(
-    frames: list[tuple[Labels, Labels]], n: int, protocol: VcProtocol, gaps: frozenset[int]
+    frames: list[tuple[Labels, Labels]], n: int, protocol: str, gaps: frozenset[int]
 ) -> Iterator[float | None]:
     """VC of every window in use, None where no target pixel is constant."""
     starts = range(len(frames) - n) if protocol == "vspw" else range(len(frames) - n + 1)
