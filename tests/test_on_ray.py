@@ -150,6 +150,7 @@ def test_workers_share_a_long_video(long_clip, weights, short_parts, tmp_path, o
     assert_same_results(tmp_path / "long", tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_a_shared_video_survives_a_worker_and_can_be_resumed(long_clip, weights, short_parts, tmp_path, capsys):
     seen = []
 
@@ -179,6 +180,7 @@ def test_one_side_that_carries_over_stays_with_one_worker(long_clip, weights, sh
     assert seen == []
 
 
+@pytest.mark.slow
 def test_uneven_times_are_read_alike(weights, short_parts, tmp_path):
     kept = [number for number in range(60) if number % 7 != 3 and not 20 < number < 26]
     clip = write_uneven(tmp_path / "uneven.mkv", kept)
@@ -215,6 +217,7 @@ def test_what_is_wrong_with_a_data_set_is_said_as_by_one_process(weights, tmp_pa
         evaluate_on_ray(recipe, CREW, uses_gpu=False, on_video=lambda score: None)
 
 
+@pytest.mark.slow
 def test_clips_and_stills_measure_the_same(clips, tmp_path):
     teacher = write_teacher(tmp_path / "ade.tflite")
     student = write_scenes_model(tmp_path / "student.safetensors")
