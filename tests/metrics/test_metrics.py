@@ -230,9 +230,7 @@ def slow_iou(counts: list[list[int]]) -> dict[int, float]:
     return found
 
 
-def slow_vc(
-    frames: list[tuple[Labels, Labels]], n: int, protocol: str, gaps: frozenset[int]
-) -> Iterator[float | None]:
+def slow_vc(frames: list[tuple[Labels, Labels]], n: int, protocol: str, gaps: frozenset[int]) -> Iterator[float | None]:
     """VC of every window in use, None where no target pixel is constant."""
     starts = range(len(frames) - n) if protocol == "vspw" else range(len(frames) - n + 1)
     for start in starts:
