@@ -257,7 +257,7 @@ def test_little_room_is_noted(monkeypatch, tmp_path):
         ({"masks": FRAMES - 1}, f"masks {FRAMES - 1} instead of {FRAMES}"),
         ({"overlay_frames": 0}, f"overlay_frames 0 instead of {FRAMES}"),
         ({"audio": "aac"}, "audio aac instead of copied"),
-        ({"agreement": 0.5}, "only 50% of the labels are those of the CPU"),
+        ({"agreement": 0.5}, "only 50% of the labels agree with fp32 on the CPU"),
     ],
 )
 def test_wrong_results_are_broken(wrong, said):

@@ -68,7 +68,7 @@ def test_a_palette_changes_the_colours_of_the_classes_it_names(tmp_path, name, t
         ("a.json", '{"person": "red"}', "'red' is no colour of 'person'; give one such as \"#ff2a48\""),
         ("a.json", '{"person": [1, 2, 3]}', "is no colour of 'person'"),
         ("a.json", '{"person": "#000000", "person": "#ffffff"}', "'person' is given twice"),
-        ("a.json", '{"person"', "not readable as JSON"),
+        ("a.json", '{"person"', "not valid JSON"),
         ("a.gpl", "1 2 3 person\n", "is no GIMP palette"),
         ("a.gpl", "GIMP Palette\n1 2 256 person\n", "line 2 is no colour with a name"),
         ("a.gpl", "GIMP Palette\n1 2 3\n", "line 2 is no colour with a name"),
