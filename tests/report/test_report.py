@@ -31,7 +31,7 @@ KEYS = {
     "schema": None,
     "tfcseg": None,
     "input": "path frames_decoded frames_declared width height frame_rate duration_s rotation audio start_s end_s "
-    "pixel_aspect frames_repeated",
+    "pixel_aspect frames_repeated frames_dropped",
     "model": "name backbone sha256 classes parameters description trained_on licence",
     "options": " ".join(field.name for field in fields(OptionFacts)),
     "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes compile_s",
