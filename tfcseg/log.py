@@ -89,7 +89,12 @@ def json_record(record: logging.LogRecord) -> dict[str, Any]:
         "level": record.levelname.lower(),
         "logger": record.name,
         "message": record.getMessage(),
-        "fields": {key: _plain(value) for key, value in vars(record).items() if key not in _PLAIN_FIELDS},
+        # Libraries such as Ray add fields of their own to every record; their names begin with "_".
+        "fields": {
+            key: _plain(value)
+            for key, value in vars(record).items()
+            if key not in _PLAIN_FIELDS and not key.startswith("_")
+        },
     }
     if record.exc_info:
         content["traceback"] = logging.Formatter().formatException(record.exc_info)
