@@ -282,7 +282,9 @@ class _Window:
             if not is_end:
                 if len(keyframes) < 2 or self._known <= keyframes[1].index + keyframes[1].reach:
                     return
-                needed = [span[0].own for span in self._spans if span[0].index <= keyframes[1].index + keyframes[1].reach]
+                needed = [
+                    span[0].own for span in self._spans if span[0].index <= keyframes[1].index + keyframes[1].reach
+                ]
                 if not all(row.is_done for row in needed if row is not None):
                     return
             for position, keyframe in enumerate(keyframes):
