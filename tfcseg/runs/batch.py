@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegError, without_passwords
+from tfcseg.log import open_json_lines
 from tfcseg.report import Report, to_json
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
@@ -84,7 +86,7 @@ def run_input(
 class BatchLog:
     """Appends the outcome of every input to a file, a JSON object a line, as soon as it is known."""
 
-    def __init__(self, file: IO[bytes], path: Path) -> None:
+    def __init__(self, file: FileIO, path: Path) -> None:
         self._file, self._path = file, path
 
     def add(self, outcome: Outcome) -> None:
@@ -98,13 +100,9 @@ class BatchLog:
 
 @contextmanager
 def open_batch_log(path: Path | None) -> Iterator[BatchLog | None]:
-    """Open the log at ``path``; None without one. OutputError if it cannot be opened."""
+    """Open the log at ``path``; None without one. Errors are those of `open_json_lines`."""
     if path is None:
         yield None
         return
-    try:
-        file = path.open("ab", buffering=0)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror}; choose another --batch-log") from error
-    with file:
+    with open_json_lines(path, "--batch-log") as file:
         yield BatchLog(file, path)
