@@ -12,7 +12,7 @@ from tfcseg.cli.ablation_tables import print_ablation
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.result_file import ResultFile, measured
 from tfcseg.cli.scores import fail_if_incomplete
-from tfcseg.cli.values import list_of, one_of
+from tfcseg.cli.values import one_of
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
@@ -33,12 +33,7 @@ Root = Annotated[
 ]
 Rows = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Rows to compute, e.g. image,reuse,tfc.",
-        show_default="all",
-        callback=list_of("row", _row_names),
-        autocompletion=options.completing(_row_names),
-    ),
+    options.some_of("row", _row_names, "Rows to compute, e.g. image,reuse,tfc.", default="all"),
 ]
 WithoutBce = Annotated[
     str | None, typer.Option(help="Weights trained without L_bce, for an extra row.", show_default=False)
@@ -48,7 +43,7 @@ Settings = Annotated[
     typer.Option(
         help="Take correlation, interval, keyframe position and threshold from the paper or the model.",
         callback=one_of("settings", _SETTINGS),
-        autocompletion=options.completing(lambda: _SETTINGS),
+        autocompletion=options.completing(_SETTINGS),
     ),
 ]
 

@@ -15,7 +15,7 @@ from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.result_file import ResultFile, measured, show_result
 from tfcseg.cli.speeds import print_benchmark, print_scaling
-from tfcseg.cli.values import list_of, whole_numbers
+from tfcseg.cli.values import whole_numbers
 from tfcseg.errors import UsageError
 from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.device import DeviceOptions
@@ -33,10 +33,7 @@ Output = Annotated[
 Synthetic = Annotated[
     str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
 ]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(help="Parts to measure.", show_default=",".join(PARTS), callback=list_of("part", lambda: PARTS)),
-]
+Only = Annotated[list[str] | None, options.some_of("part", PARTS, "Parts to measure.", default=",".join(PARTS))]
 Scaling = Annotated[
     str | None,
     typer.Option(

@@ -15,7 +15,7 @@ from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import print_json
 from tfcseg.cli.scores import fail_if_incomplete, print_comparison
-from tfcseg.cli.values import list_of, whole_numbers
+from tfcseg.cli.values import whole_numbers
 from tfcseg.errors import UsageError
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
@@ -42,11 +42,11 @@ Output = Annotated[
 ]
 Modes = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Modes to compare. tfc-paper and tfc-aligned set the correlation, too.",
-        show_default=",".join(_MODES),
-        callback=list_of("mode", lambda: MODE_VARIANTS),
-        autocompletion=options.completing(lambda: MODE_VARIANTS),
+    options.some_of(
+        "mode",
+        MODE_VARIANTS,
+        "Modes to compare. tfc-paper and tfc-aligned set the correlation, too.",
+        default=",".join(_MODES),
     ),
 ]
 Intervals = Annotated[

@@ -12,7 +12,6 @@ from tfcseg.cli import options
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.held_out_tables import print_clips, print_stills
 from tfcseg.cli.result_file import ResultFile, measured
-from tfcseg.cli.values import list_of
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
@@ -52,12 +51,11 @@ Sets = Annotated[
 Sources = Annotated[list[Path], typer.Argument(help="Videos, or folders of frames.", show_default=False)]
 Modes = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Modes, also with a correlation of their own: tfc-paper, tfc-aligned; the others "
-        "are compared with the first.",
-        show_default="image,tfc",
-        callback=list_of("mode", lambda: MODE_VARIANTS),
-        autocompletion=options.completing(lambda: MODE_VARIANTS),
+    options.some_of(
+        "mode",
+        MODE_VARIANTS,
+        "Modes, also with a correlation of their own: tfc-paper, tfc-aligned; the others are compared with the first.",
+        default="image,tfc",
     ),
 ]
 

@@ -15,12 +15,10 @@ from rich.table import Table
 
 from tfcseg.cli import options
 from tfcseg.cli.console import plain, print_error, print_line, print_warning, stderr
-from tfcseg.cli.groups import Without, grouped
+from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_json
-from tfcseg.cli.values import list_of
 from tfcseg.errors import Interrupted, UsageError, without_passwords
-from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from tfcseg.runs.batch import Outcome
     from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
-    from tfcseg.runs.pipeline import Progress as OnFrame
+    from tfcseg.runs.pipeline import Listener
 
 Inputs = Annotated[
     list[str] | None,
@@ -46,16 +44,6 @@ Inputs = Annotated[
 InputList = Annotated[
     str | None,
     typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
-]
-Export = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Also write labels for other programs.",
-        show_default="none",
-        metavar=",".join(FORMATS),
-        callback=list_of("format", lambda: FORMATS),
-        autocompletion=options.completing(lambda: FORMATS),
-    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
 SkipFinished = Annotated[
@@ -85,16 +73,13 @@ def command(
     start: options.Start = None,
     end: options.End = None,
     fps: options.FrameRate = None,
-    classes: options.Classes = None,
-    exclude: options.Exclude = None,
-    export: Export = None,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
     skip_finished: SkipFinished = False,
     batch_log: BatchLog = None,
     allow_network: AllowNetwork = False,
     printing: options.Printing,
-    results: Annotated[ResultOptions, Without("classes", "exclude", "export")],
+    results: ResultOptions,
     inference: InferenceOptions,
     device: DeviceOptions,
     workers: WorkerOptions,
@@ -105,7 +90,6 @@ def command(
     """
     from tfcseg.runs.options import RunOptions
 
-    results = replace(results, classes=classes or (), exclude=exclude or (), export=export or ())
     if not (results.writes_anything or printing.as_json):
         raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
@@ -186,8 +170,8 @@ def _run_each(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *
         check_model(shared, job)
     for source, folder in places:
         try:
-            with _frame_progress(shown=not quiet) as on_frame:
-                outcome = run_input(source, folder, shared, job, on_frame)
+            with _listener(shown=not quiet) as listener:
+                outcome = run_input(source, folder, shared, job, listener)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
         yield outcome
@@ -198,6 +182,7 @@ def _run_on_ray(
 ) -> Iterator[Outcome]:
     """Run the inputs on a cluster, with one bar for all of them."""
     from tfcseg.runs.on_ray import run_on_ray
+    from tfcseg.runs.pipeline import Listener
 
     started_s = time.monotonic()
     done = frames = 0
@@ -209,7 +194,7 @@ def _run_on_ray(
 
         show()
         try:
-            for outcome in run_on_ray(places, model, job, crew, lambda frame, info: show(frame.index + 1)):
+            for outcome in run_on_ray(places, model, job, crew, Listener(lambda frame, info: show(frame.index + 1))):
                 done += 1
                 frames += 0 if outcome.report is None else outcome.report.input.frames_decoded
                 show()
@@ -248,8 +233,10 @@ def _what_is_kept(folder: Path) -> str:
 
 
 @contextmanager
-def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
-    """Progress bar with the speed; yields the callback for `run`."""
+def _listener(*, shown: bool) -> Iterator[Listener]:
+    """A bar for the frames, with their speed, and one for each export."""
+    from tfcseg.runs.pipeline import Listener
+
     started_s = time.monotonic()
     with progress(shown=shown) as on_progress:
 
@@ -258,7 +245,7 @@ def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
             name = info.source.path.name if info.source.is_on_disk else info.source.name
             on_progress(name or info.source.name, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
 
-        yield on_frame
+        yield Listener(on_frame, on_progress)
 
 
 def _print_summary(report: Report, folder: Path) -> None:

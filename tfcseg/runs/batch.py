@@ -14,7 +14,7 @@ from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegErro
 from tfcseg.report import Report, to_json
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
-from tfcseg.runs.pipeline import Progress, Segment, run_video, segment_here
+from tfcseg.runs.pipeline import Listener, Segment, run_video, segment_here
 from tfcseg.weights.on_demand import ModelOnDemand
 
 
@@ -64,7 +64,7 @@ def run_input(
     folder: Path,
     model: ModelOnDemand,
     options: RunOptions,
-    on_frame: Progress = lambda frame, info: None,
+    listener: Listener = Listener(),
     *,
     segment: Segment = segment_here,
 ) -> Outcome:
@@ -73,7 +73,7 @@ def run_input(
     report: Report | None = None
     error: TfcsegError | None = None
     try:
-        report = run_video(source, folder, model, options, on_frame, segment=segment)
+        report = run_video(source, folder, model, options, listener, segment=segment)
     except LostConnection as failure:
         error, report = failure, failure.report
     except TfcsegError as failure:

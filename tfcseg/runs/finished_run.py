@@ -15,7 +15,7 @@ from typing import Any
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.exports import FILE_NAMES, MATTE_NAME
-from tfcseg.exports.export import Exported, OnFrame, check_formats, export, say_nothing
+from tfcseg.exports.export import Exported, OnExport, check_formats, export, say_nothing
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.files import claimed_files, read_json_object
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
@@ -36,7 +36,7 @@ def export_run(
     source: str | Path | None = None,
     frame_rate: Fraction | None = None,
     overwrite: bool = False,
-    on_frame: OnFrame = say_nothing,
+    on_frame: OnExport = say_nothing,
 ) -> Exported:
     """Export the masks of the finished run in ``folder`` as `options` say: formats, classes, colours.
 

@@ -12,7 +12,7 @@ from tfcseg.media.source import Given, Source
 from tfcseg.options import sort_options
 from tfcseg.report import Report
 from tfcseg.runs.options import RunOptions
-from tfcseg.runs.pipeline import Progress, run_video
+from tfcseg.runs.pipeline import Listener, OnFrame, run_video
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.steady_options import SteadyOptions
 from tfcseg.weights.device import DeviceOptions
@@ -31,7 +31,7 @@ def steady(
     overwrite: bool = False,
     resume: bool = False,
     allow_network: bool = False,
-    on_frame: Progress = lambda frame, info: None,
+    on_frame: OnFrame = lambda frame, info: None,
     **options: Any,
 ) -> Report:
     """Steady the masks of a video, one PNG per frame in the folder ``masks``, and write what `tfcseg.run` writes.
@@ -51,7 +51,7 @@ def steady(
         steady=replace(SteadyOptions(**steadied), masks=Path(masks)),
     )
     with in_python_words():
-        return run_video(source, default_folder(source) if output is None else output, model, wanted, on_frame)
+        return run_video(source, output or default_folder(source), model, wanted, Listener(on_frame))
 
 
 def default_folder(source: Given) -> Path:
