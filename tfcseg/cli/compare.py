@@ -22,7 +22,7 @@ from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
-    from tfcseg.comparison import Comparison
+    from tfcseg.comparison.result import Comparison
 
 _DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")
@@ -102,7 +102,9 @@ def command(
 
     Example: tfcseg compare assets/demo.mp4 --end 0.5 --size 160 -o comparison
     """
-    from tfcseg.comparison import Plan, compare_dataset, compare_video
+    from tfcseg.comparison.dataset import compare_dataset
+    from tfcseg.comparison.plan import Plan
+    from tfcseg.comparison.video import compare_video
 
     if frames:
         _draw_frames(context, output, inference, device)
@@ -131,16 +133,17 @@ def command(
 
 
 def _show(result: Comparison, source: str, output: Path | None, printing: options.Printing) -> None:
-    from tfcseg.comparison import comparison_json, default_output
+    from tfcseg.report.json_file import json_object
+    from tfcseg.runs.outputs import default_output
 
     for warning in result.warnings:
         print_warning(warning)
     if printing.as_json:
-        print_json(comparison_json(result))
+        print_json(json_object(result))
     else:
         print_comparison(result)
     if not printing.quiet:
-        _print_notes(result, output or default_output(source))
+        _print_notes(result, output or default_output(source, "compare"))
 
 
 def _draw_frames(

@@ -13,8 +13,7 @@ from tfcseg.cli.console import plain, print_error
 from tfcseg.cli.results import NOTHING, number
 
 if TYPE_CHECKING:
-    from tfcseg.comparison import Comparison
-    from tfcseg.comparison.result import Metric
+    from tfcseg.comparison.result import Comparison, Metric
     from tfcseg.evaluation.result import Evaluation
 
 

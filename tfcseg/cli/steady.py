@@ -45,7 +45,7 @@ def command(
     """
     from tfcseg.runs.inputs import Inputs
     from tfcseg.runs.options import RunOptions
-    from tfcseg.runs.steady import default_folder
+    from tfcseg.runs.outputs import default_output
 
     job = RunOptions(
         device=device,
@@ -57,4 +57,4 @@ def command(
         steady=steady,
     )
     found = Inputs((video,), is_batch=False)
-    run_all(found, output or default_folder(video), model, job, printing)
+    run_all(found, output or default_output(video, "steady"), model, job, printing)

@@ -17,6 +17,7 @@ from tfcseg.media.frames import FrameSource, Image
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.model.options import InferenceOptions
+from tfcseg.runs.outputs import default_output
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
@@ -25,11 +26,6 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 OnFrame = Callable[[int, int], None]
 """Called with the number of computed frames, and the number to compute."""
-
-
-def default_frame_grid(source: Given) -> Path:
-    """``<stem>_frames.png`` in the current folder; ``stdin_frames.png`` for a stream."""
-    return Path(f"{Source.of(source).title}_frames.png")
 
 
 def make_frame_grid(
@@ -52,7 +48,7 @@ def make_frame_grid(
     """
     wanted = _checked_frames(frames)
     source = Source.of(source, allow_network=allow_network)
-    path = Path(output) if output is not None else default_frame_grid(source)
+    path = Path(output) if output is not None else default_output(source, "frames.png")
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(f"{str(path)!r} is not a picture; give a file that ends in .png or .jpg")

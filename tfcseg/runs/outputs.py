@@ -161,9 +161,9 @@ def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
         raise OutputError(f"cannot list {str(folder)!r}: {_reason(error)}") from error
 
 
-def default_output(source: Given) -> Path:
-    """``<name>_tfcseg`` in the current folder, without the file's suffix; ``stdin_tfcseg`` for a stream."""
-    return Path(f"{Source.of(source).title}_tfcseg")
+def default_output(source: Given, what: str = "tfcseg") -> Path:
+    """``<name>_<what>`` in the current folder, without the file's suffix; the name of a stream is ``stdin``."""
+    return Path(f"{Source.of(source).title}_{what}")
 
 
 @contextmanager
