@@ -29,11 +29,11 @@ from tests.helpers.page_fixture import (
 )
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.errors import OutputError
-from tfcseg.report import FrameRow
 from tfcseg.report.html import plain_text, relative_url, shown_percent, shown_time
 from tfcseg.report.moments import Moment, MomentPool, greatest_moments
 from tfcseg.report.page import PageRecorder, write_page
 from tfcseg.report.player import SERIES
+from tfcseg.report.tables import FrameRow
 from tfcseg.report.thinning import ThinnedSeries
 
 # ------------------------------------------------------------------------------------------------------- thinning

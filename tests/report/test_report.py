@@ -12,20 +12,18 @@ import numpy as np
 import pytest
 
 from tfcseg.errors import OutputError
-from tfcseg.report import (
+from tfcseg.report.json_file import to_json, write_json
+from tfcseg.report.schema import (
     ClassFacts,
     ConfidenceFacts,
-    FrameRow,
-    FrameTable,
     InputFacts,
     ModelFacts,
     OptionFacts,
     Report,
     SpeedFacts,
     StabilityFacts,
-    to_json,
-    write_json,
 )
+from tfcseg.report.tables import FrameRow, FrameTable
 
 KEYS = {
     "schema": None,

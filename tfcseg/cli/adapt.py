@@ -84,7 +84,7 @@ def _report(result: AdaptResult, printing: options.Printing) -> None:
         if result.steps and not result.keeps_attention:
             print_warning("the sparse attention was left out: it brought labels no closer to those of mode image")
     if printing.as_json:
-        from tfcseg.report import json_object
+        from tfcseg.report.json_file import json_object
 
         print_json(json_object(result))
     else:

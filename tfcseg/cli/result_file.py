@@ -51,7 +51,7 @@ def measured(
 ) -> _Result:
     """Measure while a bar moves, once the file can be written; write the result (as JSON) and show it."""
     from tfcseg.files import claimed_files
-    from tfcseg.report import write_json
+    from tfcseg.report.json_file import write_json
 
     with ExitStack() as stack:
         output = file.output
@@ -70,7 +70,7 @@ def show_result(
     found: _Result, show: Callable[[_Result], None], output: Path | None, printing: options.Printing
 ) -> None:
     """Print a result with ``show`` or as JSON, and the name of its file."""
-    from tfcseg.report import json_object
+    from tfcseg.report.json_file import json_object
 
     if printing.as_json:
         print_json(json_object(found))

@@ -25,7 +25,7 @@ from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
-    from tfcseg.report import ConfidenceFacts, Report
+    from tfcseg.report.schema import ConfidenceFacts, Report
     from tfcseg.runs.batch import Outcome
     from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions

@@ -20,7 +20,7 @@ from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import model_facts
+from tfcseg.report.schema import model_facts
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.loading import LoadedModel
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tfcseg.machine import device_name, library_versions
-from tfcseg.report import ModelFacts, OptionFacts
+from tfcseg.report.schema import ModelFacts, OptionFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from tfcseg.benchmark.result import ContestConditions
 from tfcseg.benchmark.timing import Spread, spread
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import claimed_files
-from tfcseg.report import write_json
+from tfcseg.report.json_file import write_json
 from tfcseg.research.plot import PLOT_SUFFIXES, draw_scaling, require_matplotlib
 
 KIND = "bench-scaling"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegError, without_passwords
-from tfcseg.report import Report, to_json
+from tfcseg.report.json_file import to_json
+from tfcseg.report.schema import Report
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
 from tfcseg.runs.pipeline import Listener, Segment, run_video, segment_here

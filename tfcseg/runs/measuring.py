@@ -19,7 +19,7 @@ from tfcseg.machine import available_cores
 from tfcseg.media.frames import Image
 from tfcseg.media.prefetch import most_waiting
 from tfcseg.metrics.consistency import ConsistencyMeter, FrameConsistency
-from tfcseg.report import FrameRow
+from tfcseg.report.tables import FrameRow
 
 _MAX_WORKERS = 4
 _CORES_PER_WORKER = 4  # other cores decode, encode and, without a GPU, run the network

@@ -40,8 +40,9 @@ from tfcseg.media.source import Given, Source
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
-from tfcseg.report import Report, write_json
+from tfcseg.report.json_file import write_json
 from tfcseg.report.page import write_page
+from tfcseg.report.schema import Report
 from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
 from tfcseg.runs.live import LiveFrames, ended_by_signals

@@ -21,7 +21,7 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import json_object
+from tfcseg.report.json_file import json_object
 from tfcseg.runs.outputs import OutputDir
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan

@@ -10,7 +10,7 @@ from typing import Any
 from tfcseg.errors import in_python_words
 from tfcseg.media.source import Given
 from tfcseg.options import sort_options
-from tfcseg.report import Report
+from tfcseg.report.schema import Report
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import default_output
 from tfcseg.runs.pipeline import Listener, OnFrame, run_video

@@ -16,10 +16,9 @@ from tfcseg.media.frames import VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import (
+from tfcseg.report.schema import (
     ClassFacts,
     ConfidenceFacts,
-    FrameRow,
     InputFacts,
     OptionFacts,
     Report,
@@ -28,6 +27,7 @@ from tfcseg.report import (
     SteadyFacts,
     model_facts,
 )
+from tfcseg.report.tables import FrameRow
 from tfcseg.weights.convert import DESCRIPTION
 from tfcseg.weights.loading import LoadedModel
 from tfcseg.weights.on_demand import Known

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfcseg.report import ModelFacts, model_facts
 from tfcseg.report.conditions import Conditions, conditions
+from tfcseg.report.schema import ModelFacts, model_facts
 from tfcseg.weights.loading import LoadedModel
 
 
