@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, stderr
 from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import progress
-from tfcseg.cli.results import number, print_json
+from tfcseg.cli.results import new_table, number, print_json
 from tfcseg.cli.train import describe
 from tfcseg.errors import Interrupted, UsageError
 from tfcseg.weights.device import DeviceOptions
@@ -93,14 +92,12 @@ def _report(result: AdaptResult, printing: options.Printing) -> None:
 
 def _print_summary(result: AdaptResult) -> None:
     """Before and after, one row a setting."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "VC8", "as image", "corrected"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    table = new_table("", "VC8", "as image", "corrected")
     for setting in result.after:
-        stages = {"before": result.before, "with the curve": result.with_curve, "after": result.after}
-        for stage, found in stages.items():
+        found_when = {"before": result.before, "with the curve": result.with_curve, "after": result.after}
+        for when, found in found_when.items():
             scores = found[setting]
             values = (number(scores[name], 1) for name in ("vc8", "agreement", "corrected"))
-            table.add_row(f"{setting.replace('_', ' ')}, {stage}", *values)
+            table.add_row(f"{setting.replace('_', ' ')}, {when}", *values)
     stderr.print(table)
     print_line(f"percentages, on {result.measured_on}")

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tfcseg.cli import options
-from tfcseg.cli.console import plain, print_error, print_line, print_warning, stderr
+from tfcseg.cli.console import print_error, print_line, print_warning, stderr
 from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import progress
-from tfcseg.cli.results import number, percent, print_json
+from tfcseg.cli.results import facts_table, number, percent, print_json
 from tfcseg.errors import Interrupted, UsageError, without_passwords
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
@@ -251,7 +250,6 @@ def _listener(*, shown: bool) -> Iterator[Listener]:
 def _print_summary(report: Report, folder: Path) -> None:
     speed, stability = report.speed, report.stability
     share, updated = stability.updated_fraction, "pixels" if report.steady else "points between keyframes"
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     rows: list[tuple[str, str]] = [
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
         *_dropped(report),
@@ -268,9 +266,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
-    for name, value in rows:
-        table.add_row(f"{name}", plain(value))
-    stderr.print(table)
+    stderr.print(facts_table(rows))
 
 
 def _dropped(report: Report) -> list[tuple[str, str]]:
@@ -309,10 +305,6 @@ def _largest(report: Report) -> list[Any]:
 
 
 def _print_failures(failures: list[Outcome], total: int) -> None:
-    table = Table(title=f"{len(failures)} of {total} inputs failed", box=None, title_justify="left")
-    table.add_column("input", overflow="fold")
-    table.add_column("reason", overflow="fold")
-    for outcome in failures:
-        name = without_passwords(outcome.source)
-        table.add_row(plain(name), plain(str(outcome.error).removeprefix(f"{name}: ")))
-    stderr.print(table)
+    print_line(f"{len(failures)} of {total} inputs failed")
+    named = ((without_passwords(outcome.source), str(outcome.error)) for outcome in failures)
+    stderr.print(facts_table((name, error.removeprefix(f"{name}: ")) for name, error in named))

@@ -11,6 +11,7 @@ from tfcseg.comparison.plan import Plan, Run
 from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.report.conditions import ModelConditions, model_conditions
+from tfcseg.report.html import shown_number
 from tfcseg.weights.loading import LoadedModel
 
 COMPARE_JSON, COMPARE_HTML = "compare.json", "compare.html"
@@ -26,6 +27,10 @@ class Metric(NamedTuple):
     title: str
     digits: int
     is_percentage: bool
+
+    def shown(self, value: float | None) -> str:
+        """``value`` for people."""
+        return shown_number(value, self.digits, "%" if self.is_percentage else "")
 
 
 METRICS = (
