@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -225,7 +225,7 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite
         yield
         for output in outputs:
             if output.path.name in earlier:
-                replace(output, is_new=True).discard()
+                OutputDir(output.path, is_new=True).discard()
             else:
                 output.remove_results()
         undo.pop_all()
