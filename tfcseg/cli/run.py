@@ -141,8 +141,7 @@ def run_all(
     with open_batch_log(log_path) as log:
         run_each = _run_each if crew.ray is None else partial(_run_on_ray, crew)
         for outcome in run_each(places, model, job, quiet=printing.quiet):
-            if log is not None:
-                log.add(outcome)
+            log(outcome)
             if outcome.status == "failed":
                 failures.append(outcome)
             skipped += outcome.status == "skipped"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegError, without_passwords
 from tfcseg.report.json_file import to_json
@@ -82,30 +82,26 @@ def run_input(
     return Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, report=report, error=error)
 
 
-class BatchLog:
-    """Appends the outcome of every input to a file, a JSON object a line, as soon as it is known."""
-
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        self._file, self._path = file, path
-
-    def add(self, outcome: Outcome) -> None:
-        """Write a line in one piece; OutputError if that fails."""
-        line = json.dumps(outcome.to_json(), ensure_ascii=False) + "\n"
-        try:
-            self._file.write(line.encode("utf-8", "backslashreplace"))  # a name may be no UTF-8
-        except OSError as error:
-            raise OutputError(f"cannot write {str(self._path)!r}: {error.strerror}") from error
-
-
 @contextmanager
-def open_batch_log(path: Path | None) -> Iterator[BatchLog | None]:
-    """Open the log at ``path``; None without one. OutputError if it cannot be opened."""
+def open_batch_log(path: Path | None) -> Iterator[Callable[[Outcome], None]]:
+    """Yield what appends the outcome of an input to the log at ``path``, in one piece; nothing without one.
+
+    OutputError if the file cannot be opened or written.
+    """
     if path is None:
-        yield None
+        yield lambda outcome: None
         return
     try:
         file = path.open("ab", buffering=0)
     except OSError as error:
         raise OutputError(f"cannot write {str(path)!r}: {error.strerror}; choose another --batch-log") from error
+
+    def add(outcome: Outcome) -> None:
+        line = json.dumps(outcome.to_json(), ensure_ascii=False) + "\n"
+        try:
+            file.write(line.encode("utf-8", "backslashreplace"))  # a name may be no UTF-8
+        except OSError as error:
+            raise OutputError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
     with file:
-        yield BatchLog(file, path)
+        yield add
