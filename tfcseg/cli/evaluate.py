@@ -140,10 +140,12 @@ def _score_here(recipe: Recipe, dataset: VspwDataset, tell: Tell) -> Evaluation:
 
 
 def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
+    from tfcseg.report.json_file import json_object
+
     if not printing.quiet:
         _print_notes(result)
     if printing.as_json:
-        print_json(result.to_json())
+        print_json(json_object(result.to_json()))
     else:
         print_evaluation(result, root.resolve().name)
 
@@ -159,8 +161,7 @@ def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
     """Keyword arguments of `evaluate` for predictions in files."""
     from tfcseg.evaluation.predictions import PredictionFolder
 
-    source = PredictionFolder(folder)
-    return {"predict": source, "provenance": source.provenance()}
+    return PredictionFolder(folder).scored()
 
 
 def _model_source(

@@ -98,7 +98,7 @@ class _DatasetComparison:
         samples = self._samples(max(each.options.keyframe_interval for each in runs))
         evaluations: list[Evaluation] = []
         if baseline is not None:
-            evaluations.append(self._evaluate(BASELINE, baseline, provenance=baseline.provenance()))
+            evaluations.append(self._evaluate(BASELINE, **baseline.scored()))
         for each in runs:
             each.warm_up(self.model, samples[0])
             evaluations.append(self._evaluate_run(each))

@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.evaluation.predictions import PredictionSource
-from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, percent
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
@@ -52,7 +51,7 @@ def evaluate(
     label_map: LabelMap | None = None,
     measure_flow_consistency: bool = False,
     model_s: Callable[[], float] | None = None,
-    provenance: Provenance | None = None,
+    provenance: Mapping[str, Any] = {},
     on_frame: OnFrame | None = None,
     on_video: OnVideo | None = None,
 ) -> Evaluation:
@@ -71,7 +70,7 @@ def evaluate(
             ``scope`` is not read.
         measure_flow_consistency: Also follow labels along optical flow, which costs more than the rest.
         model_s: Seconds that ``predict`` has spent in its network so far, for ``Speed``.
-        provenance: Kept in the result: what made the predictions, and where.
+        provenance: Entries of eval.json: what made the predictions.
         on_frame: Called with every scored frame and its prediction in classes of the data set (to save it).
         on_video: Called with every score (to show progress).
 
@@ -142,13 +141,13 @@ def score_videos(
 
 
 def pool(
-    scoring: Scoring, parts: Sequence[Part], wall_s: float, *, mode: str, provenance: Provenance | None
+    scoring: Scoring, parts: Sequence[Part], wall_s: float, *, mode: str, provenance: Mapping[str, Any]
 ) -> Evaluation:
     """The evaluation that ``parts``, made in ``wall_s`` seconds, are together, whoever made which."""
     scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
     counts = np.sum([part.counts for part in parts], axis=0)
     speed = _speed(parts, wall_s, sum(score.frames for score in scores))
-    return _summarise(scoring, counts, scores, mode=mode, speed=speed, provenance=provenance or Provenance())
+    return _summarise(scoring, counts, scores, mode=mode, speed=speed, provenance=provenance)
 
 
 def _speed(parts: Sequence[Part], wall_s: float, frames: int) -> Speed:
@@ -164,7 +163,7 @@ def _summarise(
     *,
     mode: str,
     speed: Speed,
-    provenance: Provenance,
+    provenance: Mapping[str, Any],
 ) -> Evaluation:
     """Pool the counts (K, K + 1) and the scores of all videos, in the order of the list."""
     dataset = scoring.dataset
