@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
+from tfcseg.evaluation.result import percent
+from tfcseg.evaluation.stability import StabilityScores
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Frame
 from tfcseg.media.images import natural_key
 from tfcseg.media.masks import read_mask
-from tfcseg.metrics.consistency import ConsistencyMeter
-from tfcseg.metrics.scores import Mean
 
 
 class MaskFolder:
@@ -54,21 +54,14 @@ class MaskFolder:
 
     def measure(self, frames: Iterable[Frame], labels: LabelSet, *, flow_consistency: bool) -> dict[str, float | None]:
         """Label change and flow consistency in percent; DataError unless there is exactly one mask per frame."""
-        meter = ConsistencyMeter(use_flow=flow_consistency)
-        changes: list[float] = []
-        agreements: list[float] = []
+        scores = StabilityScores(use_flow=flow_consistency)
         count = 0
         for frame in frames:
             count += 1
-            found = meter.update(frame.image, self.read(frame, labels))
-            if found.label_change is not None:
-                changes.append(found.label_change)
-            if found.flow_consistency is not None:
-                agreements.append(found.flow_consistency)
+            scores.update(frame.image, self.read(frame, labels))
         if count != len(self):
             raise DataError(f"{self.directory}: {len(self)} masks for {count} frames; give one per frame")
-        return {"label_change": _percent(changes), "flow_consistency": _percent(agreements)}
-
-
-def _percent(shares: list[float]) -> float | None:
-    return 100 * Mean.of(shares).value if shares else None
+        return {
+            "label_change": percent(scores.label_change.value),
+            "flow_consistency": percent(scores.flow_consistency.value),
+        }

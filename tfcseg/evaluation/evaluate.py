@@ -18,7 +18,7 @@ from tfcseg.evaluation.predictions import PredictionSource
 from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, percent
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
-from tfcseg.evaluation.stability import flow_name
+from tfcseg.evaluation.stability import StabilityScores
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.labels.label_maps import LabelMap
 from tfcseg.labels.label_sets import LabelSet
@@ -146,26 +146,6 @@ def pool(
     """The evaluation that ``parts``, made in ``wall_s`` seconds, are together, whoever made which."""
     scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
     counts = np.sum([part.counts for part in parts], axis=0)
-    speed = _speed(parts, wall_s, sum(score.frames for score in scores))
-    return _summarise(scoring, counts, scores, mode=mode, speed=speed, provenance=provenance)
-
-
-def _speed(parts: Sequence[Part], wall_s: float, frames: int) -> Speed:
-    measured = [part.model_s for part in parts if part.model_s is not None]
-    model_s = sum(measured) if measured else None
-    return Speed(wall_s, frames / wall_s, model_s, frames / model_s if model_s else None)
-
-
-def _summarise(
-    scoring: Scoring,
-    counts: Counts,
-    scores: Sequence[VideoScore],
-    *,
-    mode: str,
-    speed: Speed,
-    provenance: Mapping[str, Any],
-) -> Evaluation:
-    """Pool the counts (K, K + 1) and the scores of all videos, in the order of the list."""
     dataset = scoring.dataset
     skipped = tuple(itertools.chain(*(score.skipped for score in scores)))
     frames = sum(score.frames for score in scores)
@@ -186,7 +166,7 @@ def _summarise(
         vc8=percent(windows[8].vc.value),
         vc16=percent(windows[16].vc.value),
         flow_consistency=percent(Mean.pool(score.flow_consistency for score in scores).value),
-        optical_flow=flow_name() if scoring.measure_flow_consistency else None,
+        optical_flow=StabilityScores(use_flow=scoring.measure_flow_consistency).flow_name,
         label_change=percent(Mean.pool(score.label_change for score in scores).value),
         classes_counted=sum(score.iou is not None for score in classes),
         classes_counted_all=sum(score.iou_all is not None for score in classes),
@@ -204,9 +184,15 @@ def _summarise(
         dataset=dataset.root.resolve().name,
         labels=dataset.labels,
         split=dataset.split,
-        speed=speed,
+        speed=_speed(parts, wall_s, frames),
         provenance=provenance,
     )
+
+
+def _speed(parts: Sequence[Part], wall_s: float, frames: int) -> Speed:
+    measured = [part.model_s for part in parts if part.model_s is not None]
+    model_s = sum(measured) if measured else None
+    return Speed(wall_s, frames / wall_s, model_s, frames / model_s if model_s else None)
 
 
 def _class_scores(

@@ -50,11 +50,9 @@ class ConsistencyMeter:
     def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 160) -> None:
         self._flow = _Flow() if use_flow else None
         self._flow_short_side_px = flow_short_side_px
-        logger.info(
-            "flow consistency follows %s",
-            self.flow_name or "flow consistency is not measured",
-            extra={"optical_flow": self.flow_name},
-        )
+        name = self.flow_name
+        told = f"flow consistency follows {name}" if name else "flow consistency is not measured"
+        logger.info("%s", told, extra={"optical_flow": name})
         self._labels: list[Labels] | None = None
         self._small: _Small | None = None
 
