@@ -62,7 +62,7 @@ def evaluate(
 
     Args:
         root: Folder in VSPW's layout.
-        predict: Source of label maps, asked video by video and frame by frame.
+        predict: Source of labels, asked video by video and frame by frame.
         scope: Which videos are scored, and how.
         mode: Kept in the result: how the predictions were made.
         model_labels: Classes of the predictions; None if they are already classes of the data set.

@@ -42,7 +42,7 @@ _KEY_SHARE = 0.02  # of a picture, from which a class stands in the key to the c
 
 @dataclass(frozen=True, slots=True)
 class WorstFrame:
-    """A frame with many wrong labels; label maps are PNG files of at most ``PICTURE_PX``."""
+    """A frame with many wrong labels; labels are PNG files of at most ``PICTURE_PX``."""
 
     video: str
     frame: str
@@ -64,7 +64,7 @@ class WorstFrames:
         self._frames = 0
 
     def offer(self, frame: str, image: Path | None, counts: Counts, target: Labels, prediction: Labels) -> None:
-        """Take the next frame, with its (K, K + 1) ``counts`` and (H, W) label maps."""
+        """Take the next frame, with its (K, K + 1) ``counts`` and (H, W) labels."""
         stretch, self._frames = self._frames // _STRETCH, self._frames + 1
         wrong = counts * self._is_predictable[:, None]
         total = wrong.sum()
@@ -102,13 +102,13 @@ def picture_size(labels: Labels) -> tuple[int, int]:
 
 
 def pack(labels: Labels) -> bytes:
-    """PNG file of a label map."""
+    """PNG file of labels."""
     encoded: bytes = cv2.imencode(".png", labels)[1].tobytes()
     return encoded
 
 
 def unpack(packed: bytes) -> Labels:
-    """(h, w) label map that `pack` made a file of."""
+    """(h, w) labels that `pack` made a file of."""
     return np.asarray(cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
@@ -117,7 +117,7 @@ def draw_frame(
 ) -> list[dict[str, Any]]:
     """JPEG files with their titles: frame, truth, each of ``predictions``, and where a single one is wrong.
 
-    Label maps are (h, w). Without the image there are the maps alone.
+    Labels are (h, w). Without the image they are drawn alone.
     """
     palette = labels.palette_array()
     filmed = _read(image, target.shape)

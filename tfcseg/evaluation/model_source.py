@@ -60,7 +60,7 @@ class ModelPredictions:
         }
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
-        """One label map (at its mask's size) per frame of ``video``, or the reason why there is none."""
+        """The labels of each frame of ``video`` (at its mask's size), or the reason why there are none."""
         for interval, results in run_intervals(self._network, self._groups(video)):
             remaining = iter(results)
             for _, image in interval:

@@ -98,7 +98,7 @@ def _write_frame_by_frame(
                 adders.append(stack.enter_context(writer))
                 exported.files[name] = FILE_NAMES[name]
         task = f"writing {', '.join(exported.files.values())}" if adders else "looking for classes"
-        for index, labels in enumerate(video.label_maps()):
+        for index, labels in enumerate(video.read_labels()):
             seen += pixels_of(labels)
             for add in adders:
                 add(index, labels)

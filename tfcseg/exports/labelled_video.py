@@ -1,4 +1,4 @@
-"""A video whose label maps are on disk: what all exports read.
+"""A video whose labels are on disk: what all exports read.
 
 Letters: H, W image height and width, K classes.
 """
@@ -25,7 +25,7 @@ from tfcseg.media.prefetch import most_waiting, prefetch
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelledVideo:
-    """Label maps of all frames of a video, and what is to be exported of them."""
+    """Labels of all frames of a video, and what is to be exported of them."""
 
     masks: Sequence[Path]
     """PNG of each frame."""
@@ -55,7 +55,7 @@ class LabelledVideo:
         """File of a frame, as datasets call it: its own, or a number."""
         return self.names[index] if self.names else f"{index:08d}.jpg"
 
-    def label_maps(self) -> Iterator[Labels]:
+    def read_labels(self) -> Iterator[Labels]:
         """(H, W) of each frame, some read ahead; DataError for a missing, damaged or foreign one."""
         with closing(prefetch(map(self._read, self.masks), most_waiting(*self.size))) as maps:  # type: ignore[type-var]
             yield from maps
@@ -84,5 +84,5 @@ def pixels_of(labels: Labels) -> NDArray[np.int64]:
 
 
 def classes_in(labels: Labels) -> list[int]:
-    """Classes that a map has, in order."""
+    """Classes that labels have, in order."""
     return np.flatnonzero(pixels_of(labels)[:NO_CLASS]).tolist()

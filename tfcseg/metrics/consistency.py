@@ -77,7 +77,7 @@ class ConsistencyMeter:
         return lambda: compare()[0]
 
     def begin_all(self, image: Image, maps: Sequence[Labels]) -> Callable[[], list[FrameConsistency]]:
-        """``begin`` for several label maps of one video, as many in each call, with one optical flow for all."""
+        """``begin`` for several labels of each frame, as many in each call, with one optical flow for all."""
         previous, self._labels = self._labels, [labels.copy() for labels in maps]
         before, self._small = self._small, self._shrink(image, maps) if self._flow is not None else None
         if previous is None:
@@ -156,7 +156,7 @@ class _Small(NamedTuple):
 
 
 def _temporal_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _Small) -> list[float | None]:
-    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``, by label map."""
+    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``, for each of its labels."""
     height, width = current.gray.shape
     forward = _flow_between(flow, previous, current)
     backward = _flow_between(flow, current, previous)

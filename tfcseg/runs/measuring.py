@@ -55,7 +55,7 @@ class FrameMeasurer:
         return self._meter.flow_name
 
     def remember(self, image: Image, maps: Sequence[NDArray[np.uint8]]) -> None:
-        """Set the (H, W, 3) image and (H, W) label maps that the next frame's are compared with."""
+        """Set the (H, W, 3) image and (H, W) labels that the next frame's are compared with."""
         self._meter.begin_all(image, maps)
 
     def add(self, frame: SegmentedFrame) -> NDArray[np.float64]:
