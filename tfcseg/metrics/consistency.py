@@ -88,7 +88,7 @@ class ConsistencyMeter:
         flow, now = self._flow, self._small
         if flow is None or before is None or now is None:
             return lambda: [FrameConsistency(change, None) for change in changes]
-        return lambda: list(map(FrameConsistency, changes, _temporal_consistency(flow.calculator, before, now)))
+        return lambda: list(map(FrameConsistency, changes, _flow_consistency(flow.calculator, before, now)))
 
     def repeat(self) -> Callable[[], list[FrameConsistency]]:
         """``begin_all`` with what the call before had: nothing changes, and there is no motion."""
@@ -155,8 +155,8 @@ class _Small(NamedTuple):
     maps: list[Labels]  # (h, w) each
 
 
-def _temporal_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _Small) -> list[float | None]:
-    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``, for each of its labels."""
+def _flow_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _Small) -> list[float | None]:
+    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``: one for each map."""
     height, width = current.gray.shape
     forward = _flow_between(flow, previous, current)
     backward = _flow_between(flow, current, previous)
