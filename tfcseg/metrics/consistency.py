@@ -156,7 +156,7 @@ class _Small(NamedTuple):
 
 
 def _flow_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _Small) -> list[float | None]:
-    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``: one for each map."""
+    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``, per map."""
     height, width = current.gray.shape
     forward = _flow_between(flow, previous, current)
     backward = _flow_between(flow, current, previous)
