@@ -16,7 +16,6 @@ from tfcseg.cli.progress import progress
 from tfcseg.cli.results import print_json
 from tfcseg.cli.scores import fail_if_incomplete, print_comparison
 from tfcseg.cli.values import whole_numbers
-from tfcseg.errors import UsageError
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
@@ -110,7 +109,9 @@ def command(
         _draw_frames(context, output, inference, device)
         return
     is_dataset = _is_vspw(Path(source), scope.split)
-    _refuse_options(context, _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS, is_dataset=is_dataset)
+    kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
+    others = _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS
+    options.refuse_given(context, others, f"is for {kind}: {source!r}; leave it out")
     options.check_range(start, end)
     plan = Plan(
         modes=modes or _MODES,
@@ -153,7 +154,7 @@ def _draw_frames(
     from tfcseg.comparison.frame_grid import make_frame_grid
 
     given = context.params
-    _refuse_options(context, _NOT_FOR_FRAMES, is_dataset=False, reason="leave it out with --frames")
+    options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
     with progress(unit="frames", shown=not given["quiet"]) as on_progress:
         path = make_frame_grid(
             given["source"],
@@ -175,20 +176,6 @@ def _is_vspw(path: Path, split: str) -> bool:
     from tfcseg.evaluation.vspw import LABEL_FILE
 
     return (path / LABEL_FILE).is_file() or ((path / "data").is_dir() and (path / f"{split}.txt").is_file())
-
-
-def _refuse_options(
-    context: typer.Context, names: tuple[str, ...], *, is_dataset: bool, reason: str | None = None
-) -> None:
-    for name in names:
-        if options.was_given(context, name):
-            option = {"as_json": "json"}.get(name, name).replace("_", "-")
-            kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
-            raise UsageError(
-                f"--{option} has no effect here; {reason}"
-                if reason
-                else f"--{option} is for {kind}: {context.params['source']!r}; leave it out"
-            )
 
 
 def _print_notes(result: Comparison, folder: Path) -> None:

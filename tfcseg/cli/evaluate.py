@@ -91,7 +91,8 @@ def command(
     from tfcseg.files import claimed_files
 
     if predictions is not None:
-        _refuse_model_options(context)
+        why = "changes nothing: --predictions are scored as they are, in the data set's classes; leave it out"
+        options.refuse_given(context, _MODEL_OPTIONS, why)
     inputs = [root] if predictions is None else [root, predictions]
     with ExitStack() as stack:
         if output is not None:
@@ -148,13 +149,6 @@ def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
         print_json(json_object(result.to_json()))
     else:
         print_evaluation(result, root.resolve().name)
-
-
-def _refuse_model_options(context: typer.Context) -> None:
-    for name in _MODEL_OPTIONS:
-        if options.was_given(context, name):
-            option = name.replace("_", "-")
-            raise UsageError(f"--predictions are scored unchanged, in the data set's classes; leave out --{option}")
 
 
 def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
@@ -30,6 +30,13 @@ def was_given(context: typer.Context, name: str) -> bool:
     """Whether the option was given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Raise UsageError, which says ``why`` after its name, for the first of the options that was given."""
+    for name in names:
+        if was_given(context, name):
+            raise UsageError(f"--{name.removeprefix('as_').replace('_', '-')} {why}")
 
 
 def check_range(start: float | None, end: float | None) -> None:
