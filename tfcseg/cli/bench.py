@@ -81,7 +81,7 @@ def command(
 
     Takes turns with tfcseg frame by frame, tfcseg with TFC, and, if transformers is installed, plain SegFormer.
 
-    Example: tfcseg bench assets/demo.mp4 --only stages --frames 3 --rounds 1
+    Example: tfcseg bench assets/demo.mp4 --only breakdown --frames 3 --rounds 1
     """
     _refuse_contradictions(context, inference)
     from tfcseg.benchmark.clips import parse_size
@@ -138,7 +138,7 @@ def _print_benchmark(result: Benchmark) -> None:
     print_results(
         _conditions(result),
         *(_speeds(title, speeds, result.ratios[name]) for title, name in parts if (speeds := getattr(result, name))),
-        *(_stages(title, stages) for title, stages in result.stages.items()),
+        *(_steps(title, steps) for title, steps in result.breakdown.items()),
         *_limits(result),
         *_rest(result),
         f"left out: {'; '.join(result.left_out)}",
@@ -182,9 +182,9 @@ def _speeds(title: str, speeds: Mapping[str, Speed], ratios: Mapping[str, float]
     return table
 
 
-def _stages(title: str, stages: Mapping[str, Spread]) -> Table:
+def _steps(title: str, steps: Mapping[str, Spread]) -> Table:
     table = new_table(_bold(title), "ms per frame", "range")
-    for name, times in stages.items():
+    for name, times in steps.items():
         if times.high:
             table.add_row(name, *_spread(times, 2))
     return table

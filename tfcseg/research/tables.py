@@ -1,7 +1,7 @@
 """Write the tables of README.md and assets/*.md from the measurements in assets/results.
 
 A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Without a kind, FILE is a compare.json
-of ``tfcseg compare``; ``speed``, ``stages``, ``limits`` and ``memory`` take what ``tfcseg bench -o FILE`` wrote, a
+of ``tfcseg compare``; ``speed``, ``breakdown``, ``limits`` and ``memory`` take what ``tfcseg bench -o FILE`` wrote, a
 column or block of rows per file, and ``scaling`` a scaling-*.json of ``tfcseg bench --scaling``. ``gains`` has a row
 per compare.json: what `image` scores and what `tfc` does. ``ablation`` and
 ``similarity`` take what ``tfcseg research ablate -o FILE`` wrote, a table per file. ``stills`` takes what
@@ -71,7 +71,7 @@ CLIP_COLUMNS = (
     ("same as the teachers", "agreement"),
 )
 AROUND = "around the network"
-"""What the stages beside the network are called in a bench-*.json: the same for all contenders."""
+"""What the steps beside the network are called in a bench-*.json: the same for all contenders."""
 
 NOTHING = "–"
 
@@ -115,18 +115,18 @@ def speed_table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n\n" + _bench_conditions(results) + "\n"
 
 
-def stage_table(results: Sequence[dict[str, Any]]) -> str:
-    """A row per stage, a column per benchmark and contender: medians in milliseconds per frame."""
+def breakdown_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row per step, a column per benchmark and contender: medians in milliseconds per frame."""
     titles, columns = [], []
     for result in results:
-        around = result["stages"].get(AROUND, {})
-        for mode in (mode for mode in result["stages"] if mode != AROUND):
+        around = result["breakdown"].get(AROUND, {})
+        for mode in (mode for mode in result["breakdown"] if mode != AROUND):
             titles.append(f"{_model_name(result)}, {_mode(mode)}")
-            columns.append({**result["stages"][mode], **around})
+            columns.append({**result["breakdown"][mode], **around})
     lines = _heading(["ms per frame", *titles])
-    for stage in dict.fromkeys(stage for stages in columns for stage in stages):
-        times = [stages.get(stage, {}).get("median") for stages in columns]
-        lines += _row(stage, [_cell(time or None, "{:.1f}") for time in times])
+    for step in dict.fromkeys(step for steps in columns for step in steps):
+        times = [steps.get(step, {}).get("median") for steps in columns]
+        lines += _row(step, [_cell(time or None, "{:.1f}") for time in times])
     return "\n".join(lines) + "\n\n" + _bench_conditions(results) + "\n"
 
 
@@ -284,7 +284,7 @@ def _network_name(network: dict[str, Any]) -> str:
 TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "gains": gain_table,
     "speed": speed_table,
-    "stages": stage_table,
+    "breakdown": breakdown_table,
     "limits": limit_table,
     "memory": memory_table,
     "cost": cost_table,
