@@ -28,7 +28,7 @@ def progress(*, shown: bool, unit: str = "", has_time: bool = True) -> Iterator[
 
         def on_progress(task: str, done: int, total: int | None, note: str = unit) -> None:
             if task not in tasks:
-                tasks[task] = bar.add_task(one_line(task), note=note)
+                tasks[task] = bar.add_task(one_line(task), total=total, note=note)
             bar.update(tasks[task], completed=done, total=total, note=note)
 
         yield on_progress

@@ -28,10 +28,7 @@ from tfcseg.errors import InputError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.images import read_image
 from tfcseg.metrics.scores import Counts, Labels
-from tfcseg.report.moment_pictures import encode_jpeg
-
-PICTURE_PX = 320
-"""Longest side of a picture."""
+from tfcseg.report.moment_pictures import encode_jpeg, picture_size
 
 _PER_VIDEO = 8
 _STRETCH = 15  # frames of which the worst one is kept: one second of VSPW
@@ -42,7 +39,7 @@ _KEY_SHARE = 0.02  # of a picture, from which a class stands in the key to the c
 
 @dataclass(frozen=True, slots=True)
 class WorstFrame:
-    """A frame with many wrong labels; labels are PNG files of at most ``PICTURE_PX``."""
+    """A frame with many wrong labels; labels are PNG files of at most 320 px."""
 
     video: str
     frame: str
@@ -76,7 +73,7 @@ class WorstFrames:
         order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS].tolist()
         pairs = [divmod(position, wrong.shape[1]) for position in order]
         confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in pairs if wrong[a, b])
-        small = [pack(shrink_labels(labels, picture_size(labels))) for labels in (target, prediction)]
+        small = [pack(shrink_labels(labels, picture_size(labels.shape))) for labels in (target, prediction)]
         self._kept[stretch] = WorstFrame(
             self._video, frame, share, confusions, image, target=small[0], prediction=small[1]
         )
@@ -93,12 +90,6 @@ def worst_of(videos: Iterable[Sequence[WorstFrame]], count: int) -> list[WorstFr
     ranked = [(rank, frame) for frames in videos for rank, frame in enumerate(frames)]
     chosen = sorted(ranked, key=lambda each: (each[0], -each[1].wrong))[:count]
     return sorted((frame for _, frame in chosen), key=lambda each: -each.wrong)
-
-
-def picture_size(labels: Labels) -> tuple[int, int]:
-    """(h, w) of a picture of (H, W) ``labels``."""
-    scale = min(1.0, PICTURE_PX / max(labels.shape))
-    return max(1, round(labels.shape[0] * scale)), max(1, round(labels.shape[1] * scale))
 
 
 def pack(labels: Labels) -> bytes:

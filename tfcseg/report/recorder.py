@@ -20,16 +20,13 @@ from numpy.typing import NDArray
 from tfcseg.drawing.render import Image, Labels, covered, shrink, shrink_labels
 from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
-from tfcseg.report.moment_pictures import DrawnMoment, draw_moment, encode_jpeg
+from tfcseg.report.moment_pictures import DrawnMoment, draw_moment, encode_jpeg, picture_size
 from tfcseg.report.moments import Moment, MomentPool
 from tfcseg.report.player import SERIES, new_timeline
 from tfcseg.report.tables import FrameRow
 from tfcseg.report.thinning import ThinnedSeries
 
 MOMENTS, DOUBTS = 10, 6
-PICTURE_PX = 320
-"""Longest side of a picture on the page."""
-
 _SHARE_COLUMNS = 256  # and up to twice as many
 _STATE_NAME = "page.npz"
 _QUALITY = 90
@@ -171,7 +168,7 @@ class PageRecorder:
 
 def _sketch(index: int, time_s: float, change: float, image: Image, before: Labels, after: Labels) -> Moment:
     """Moment of the frame ``image`` (H, W, 3) between labels ``before`` and ``after`` (H, W) of it."""
-    size = _picture_size(image)
+    size = picture_size(image.shape)
     is_different = before != after
     return Moment(
         index=index,
@@ -189,7 +186,7 @@ def _sketch_doubt(
     index: int, time_s: float, share: float, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]
 ) -> Moment:
     """Moment of the frame ``image`` (H, W, 3) whose ``labels`` (H, W) are unsure in parts of a grid (h, w)."""
-    size = _picture_size(image)
+    size = picture_size(image.shape)
     at_grid = shrink_labels(labels, is_unsure.shape)[is_unsure]
     counts = np.bincount(at_grid, minlength=1)
     most = np.argsort(-counts, kind="stable")[:_CHANGES].tolist()
@@ -207,12 +204,6 @@ def _sketch_doubt(
         after=small,
         changed=np.asarray(marked, dtype=np.uint8),
     )
-
-
-def _picture_size(image: Image) -> tuple[int, int]:
-    """(height, width) of pictures on the page."""
-    scale = min(1.0, PICTURE_PX / max(image.shape[:2]))
-    return max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
 
 
 def _greatest_changes(
