@@ -12,7 +12,7 @@ import numpy as np
 
 from tfcseg.drawing.render import class_shares
 from tfcseg.labels.label_sets import distinct_palette
-from tfcseg.report.page import PageRecorder
+from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.schema import (
     ClassFacts,
     ConfidenceFacts,

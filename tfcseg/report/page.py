@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 
 from tfcseg.report.html import write_html
 from tfcseg.report.moment_pictures import DrawnMoment, picture_size
-from tfcseg.report.moments import Moment
 from tfcseg.report.player import View, lanes, player_data, source_view
 from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.schema import Report
-
-__all__ = ["Moment", "PageRecorder", "write_page"]
 
 _STEADY_MEANINGS = {
     "similarity": "likeness of a frame's features to those of the frame before",
@@ -47,8 +44,8 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
         "frames": recorder.frames,
         "lanes": drawn,
         "classes": classes,
-        "moments": [_moment(drawn, report, recorder) for drawn in recorder.drawn_moments()],
-        "doubts": [_moment(drawn, report, recorder) for drawn in recorder.drawn_doubts()],
+        "moments": [_moment(drawn, report, recorder) for drawn in recorder.drawn("moment")],
+        "doubts": [_moment(drawn, report, recorder) for drawn in recorder.drawn("doubt")],
         "picture_wh": picture_size((report.input.height, report.input.width))[::-1],
         "views": views,
         "has_source": any(view.key == "source" for view in views),

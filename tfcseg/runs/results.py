@@ -19,7 +19,7 @@ from tfcseg.media.masks import read_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report.page import PageRecorder
+from tfcseg.report.recorder import KINDS, PageRecorder
 from tfcseg.runs.frame_files import FrameFiles
 from tfcseg.runs.live import LiveFrames
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
@@ -111,8 +111,8 @@ class ResultWriter:
         if self._frames > self._part_start:
             self._end_part()
         if self.recorder:
-            self.recorder.drawn_moments()  # meanwhile the encoder finishes
-            self.recorder.drawn_doubts()
+            for kind in KINDS:  # meanwhile the encoder finishes
+                self.recorder.drawn(kind)
         self._saver.wait()
         out = self._plan.out
         self._outputs |= self._files.close()
