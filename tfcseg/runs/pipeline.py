@@ -25,7 +25,6 @@ from tfcseg.errors import (
 )
 from tfcseg.exports.export import OnExport, say_nothing
 from tfcseg.inference.engine import IntervalNetwork, compile_for
-from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_classes, steadied_frames
@@ -238,7 +237,7 @@ def _refuse_finished(out: OutputDir, source: Source, model: ModelOnDemand, optio
     if not os.path.lexists(out.path):
         return
     try:
-        refuse_finished(out, _identity(source, _coloured(model.known, options), options))
+        refuse_finished(out, identify(source, _coloured(model.known, options), options))
     except OutputError:
         if not options.overwrite:
             raise
@@ -285,9 +284,9 @@ class _Job:
 def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions) -> Iterator[_Job]:
     """Check all options against the model, the earlier run and the source, which is opened."""
     loaded = _coloured(model.loaded, options)
-    network = IntervalNetwork(loaded, _options(loaded, options))
+    network = IntervalNetwork(loaded, options.inference_of(loaded))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
-    identity = _identity(source, loaded, options)
+    identity = identify(source, loaded, options)
     if options.resume:
         refuse_finished(out, identity)
         refuse_other_run(out, identity)
@@ -306,26 +305,6 @@ def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: Run
             masks=masks,
             probabilities=probabilities,
         )
-
-
-def _identity(source: Source, model: Known, options: RunOptions) -> Identity | None:
-    """What the run is, by which it is known again."""
-    chosen = _options(model, options)
-    identity = identify(
-        source=source,
-        model=model,
-        options=chosen,
-        results=options.results,
-        range_s=options.range_s,
-        frame_rate=options.frame_rate,
-    )
-    return identity if identity is None or options.steady is None else {**identity, **options.steady.identity()}
-
-
-def _options(loaded: Known, options: RunOptions) -> InferenceOptions:
-    """Complete options; with masks of another program the network's features alone are used, in mode ``steady``."""
-    complete = checked_options(loaded, options.inference)
-    return complete if options.steady is None else replace(complete, mode="steady")
 
 
 def _run_in(
