@@ -12,7 +12,7 @@ from torch import nn
 from tests.helpers.tiny_model import build_tiny_network, moving_clip, moving_images, tiny_card, write_tiny_model
 from tfcseg.benchmark.breakdown import OTHER, STEPS, StepClock, resolve, step_times_ms
 from tfcseg.benchmark.child import measure_job, peak_mib
-from tfcseg.benchmark.clips import make_clip, parse_size, read_clip, repeat_clip, synthetic_images
+from tfcseg.benchmark.clips import make_clip, read_clip, repeat_clip, synthetic_images
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, open_contest
 from tfcseg.benchmark.end_to_end import run_plain
 from tfcseg.benchmark.limits import matrix_gflops
@@ -108,13 +108,6 @@ def test_a_clip_that_is_none_cannot_be_repeated(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(InputError, match="cannot be repeated"):
         repeat_clip(tmp_path / "text.mp4", tmp_path / "longer.mp4", 5)
-
-
-@pytest.mark.parametrize("text", ["480p", "854", "0x480", "854x", "x", "99999x480", "-5x480"])
-def test_sizes_that_make_no_sense(text):
-    with pytest.raises(UsageError, match="as in 854x480"):
-        parse_size(text)
-    assert parse_size("854x480") == (480, 854)
 
 
 # Contender (a)

@@ -159,7 +159,7 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
         (("--only", ""), "the argument after '--only' is empty"),
         (("--backbone", "vgg", "--synthetic", "96x64"), "no backbone 'vgg'"),
         (("--backbone", "mit_b0", "--model", "other"), "give only one of them"),
-        (("--synthetic", "480p"), "as in 854x480"),
+        (("--synthetic", "480p"), "is not a frame size"),
         (("clip.mp4", "--synthetic", "96x64"), "leave one out"),
         (("--rounds", -1), "less than 1"),
         (("--rounds", 0), "less than 1"),

@@ -18,7 +18,7 @@ from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.result_file import ResultFile, measured, show_result
 from tfcseg.cli.results import device_of, new_table, number, print_results, size_of
-from tfcseg.cli.values import whole_numbers
+from tfcseg.cli.values import frame_size, whole_numbers
 from tfcseg.errors import UsageError
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.html import NOTHING
@@ -84,14 +84,13 @@ def command(
     Example: tfcseg bench assets/demo.mp4 --only breakdown --frames 3 --rounds 1
     """
     _refuse_contradictions(context, inference)
-    from tfcseg.benchmark.clips import parse_size
     from tfcseg.benchmark.measure import measure
 
     request = replace(
         request,
         model=choice.model,
         video=video or (_DEMO if synthetic is None and _DEMO.is_file() else None),
-        synthetic_size=parse_size(synthetic) if synthetic is not None else request.synthetic_size,
+        synthetic_size=frame_size(synthetic, 16) if synthetic is not None else request.synthetic_size,
         parts=only or PARTS,
         inference=inference,
         device=device,

@@ -52,11 +52,11 @@ def frame_rate(text: str) -> Fraction:
     return rate.limit_denominator(100_000)
 
 
-def frame_size(text: str) -> tuple[int, int]:
-    """(height, width) of frames such as ``1280x720``."""
+def frame_size(text: str, least: int = 1) -> tuple[int, int]:
+    """(height, width) of frames such as ``1280x720``, both of ``least`` pixels or more."""
     parts = re.fullmatch(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", text.strip().casefold())
     width, height = (int(part) for part in parts.groups()) if parts else (0, 0)
-    if min(width, height) < 1 or width * height > MAX_PIXELS:
+    if min(width, height) < least or width * height > MAX_PIXELS:
         raise typer.BadParameter(f"{text!r} is not a frame size; use WIDTHxHEIGHT, such as 1280x720")
     return height, width
 
