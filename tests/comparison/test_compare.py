@@ -274,7 +274,7 @@ def test_masks_of_another_program_stand_for_the_image_mode(out, compared, clip, 
         (lambda folder: (folder / "00000011.png").unlink(), "one per frame"),
         (lambda folder: fixture.put_value(folder / "00000003.png", 77), "00000003.png: value 77"),
         (lambda folder: fixture.make_smaller(folder / "00000003.png"), "00000003.png: the mask is (43, 69)"),
-        (lambda folder: [path.unlink() for path in folder.iterdir()], "no .png in it"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "no PNG files in this folder"),
     ],
 )
 def test_a_baseline_that_does_not_fit_is_refused_before_the_runs(out, clip, weights, tmp_path, spoil, said):

@@ -13,7 +13,7 @@ from tfcseg.evaluation.result import percent
 from tfcseg.evaluation.stability import StabilityScores
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Frame
-from tfcseg.media.images import natural_key
+from tfcseg.media.mask_folder import list_masks
 from tfcseg.media.masks import read_mask
 
 
@@ -22,15 +22,7 @@ class MaskFolder:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        try:
-            found = [path for path in self.directory.iterdir() if path.suffix.lower() == ".png"]
-        except OSError as error:
-            raise DataError(f"{directory}: no readable folder of masks ({error.strerror or error})") from None
-        self._paths = sorted(
-            (path for path in found if not path.name.startswith(".")), key=lambda path: natural_key(path.name)
-        )
-        if not self._paths:
-            raise DataError(f"{directory}: no .png in it; masks are <folder>/*.png, one per frame")
+        self._paths = list_masks(self.directory)
 
     def __len__(self) -> int:
         return len(self._paths)
