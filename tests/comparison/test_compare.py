@@ -272,8 +272,8 @@ def test_masks_of_another_program_stand_for_the_image_mode(out, compared, clip, 
     ("spoil", "said"),
     [
         (lambda folder: (folder / "00000011.png").unlink(), "one per frame"),
-        (lambda folder: fixture.put_value(folder / "00000003.png", 77), "00000003.png: value 77"),
-        (lambda folder: fixture.make_smaller(folder / "00000003.png"), "00000003.png: the mask is (43, 69)"),
+        (lambda folder: fixture.put_value(folder / "00000003.png", 77), "00000003.png' has the value 77"),
+        (lambda folder: fixture.make_smaller(folder / "00000003.png"), "00000003.png' is 69×43, the video is 71×45"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "no PNG files in this folder"),
     ],
 )

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.evaluation.result import percent
 from tfcseg.evaluation.stability import StabilityScores
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.exports.labelled_video import read_labels
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame
 from tfcseg.media.mask_folder import list_masks
-from tfcseg.media.masks import read_mask
 
 
 class MaskFolder:
@@ -28,21 +28,11 @@ class MaskFolder:
         return len(self._paths)
 
     def read(self, frame: Frame, labels: LabelSet) -> NDArray[np.uint8]:
-        """(H, W) class indices of ``frame``; DataError if there are none, or they do not match the
-        frame or ``labels``."""
+        """(H, W) class indices of ``frame``; DataError if there are none, or not of its size or ``labels``."""
         if frame.index >= len(self):
             raise DataError(f"{self.directory}: {len(self)} masks, but the video has more frames; give one per frame")
-        path = self._paths[frame.index]
-        mask = read_mask(path)
-        if mask.shape != frame.image.shape[:2]:
-            raise DataError(f"{path}: the mask is {mask.shape}, but the frames are {frame.image.shape[:2]}")
-        is_stray = (mask >= len(labels)) & (mask != NO_CLASS)
-        if is_stray.any():
-            raise DataError(
-                f"{path}: value {mask[is_stray].min()} is not a class of {labels.name!r}; "
-                f"classes go from 0 to {len(labels) - 1}, {NO_CLASS} = none"
-            )
-        return mask
+        height, width = frame.image.shape[:2]
+        return read_labels(self._paths[frame.index], (height, width), labels)
 
     def measure(self, frames: Iterable[Frame], labels: LabelSet, *, flow_consistency: bool) -> dict[str, float | None]:
         """Label change and flow consistency in percent; DataError unless there is exactly one mask per frame."""

@@ -57,8 +57,9 @@ class LabelledVideo:
 
     def read_labels(self) -> Iterator[Labels]:
         """(H, W) of each frame, some read ahead; DataError for a missing, damaged or foreign one."""
-        with closing(prefetch(map(self._read, self.masks), most_waiting(*self.size))) as maps:  # type: ignore[type-var]
-            yield from maps
+        found = (read_labels(path, self.size, self.labels) for path in self.masks)
+        with closing(prefetch(found, most_waiting(*self.size))) as read:  # type: ignore[type-var]
+            yield from read
 
     def only_shown(self, labels: Labels) -> Labels:
         """``labels`` with NO_CLASS in place of classes that are not exported."""
@@ -66,16 +67,17 @@ class LabelledVideo:
         table[self.shown_indices] = self.shown_indices
         return np.asarray(cv2.LUT(labels, table), dtype=np.uint8)
 
-    def _read(self, path: Path) -> Labels:
-        labels = read_mask(path)
-        if labels.shape != self.size:
-            height, width = labels.shape
-            raise DataError(f"mask {str(path)!r} is {width}×{height}, the video is {self.size[1]}×{self.size[0]}")
-        unknown = pixels_of(labels)[len(self.labels) : NO_CLASS]
-        if unknown.any():
-            value = len(self.labels) + int(unknown.argmax())
-            raise DataError(f"mask {str(path)!r} has the value {value}, which is none of {len(self.labels)} classes")
-        return labels
+
+def read_labels(path: Path, size: tuple[int, int], labels: LabelSet) -> Labels:
+    """(H, W) of one frame; DataError for a file that is missing, damaged or foreign."""
+    found = read_mask(path)
+    if found.shape != size:
+        raise DataError(f"mask {str(path)!r} is {found.shape[1]}×{found.shape[0]}, the video is {size[1]}×{size[0]}")
+    unknown = pixels_of(found)[len(labels) : NO_CLASS]
+    if unknown.any():
+        value = len(labels) + int(unknown.argmax())
+        raise DataError(f"mask {str(path)!r} has the value {value}, which is none of {len(labels)} classes")
+    return found
 
 
 def pixels_of(labels: Labels) -> NDArray[np.int64]:
