@@ -57,23 +57,14 @@ def evaluate(
 ) -> Evaluation:
     """Score what ``predict`` yields for the videos of a split against their masks.
 
-    Missing frames, masks and videos do not stop the evaluation: they are counted and listed in ``skipped``. DataError
-    if the folder or a prediction is not what it should be, or if nothing could be scored.
+    Missing frames, masks and videos do not stop it: they are counted and listed in ``skipped``. DataError if the folder
+    or a prediction is not what it should be, or if nothing could be scored.
 
-    Args:
-        root: Folder in VSPW's layout.
-        predict: Source of labels, asked video by video and frame by frame.
-        scope: Which videos are scored, and how.
-        mode: Kept in the result: how the predictions were made.
-        model_labels: Classes of the predictions; None if they are already classes of the data set.
-        label_map: Names of ``model_labels`` to names of the data set; None takes the built-in one. The file of
-            ``scope`` is not read.
-        measure_flow_consistency: Also follow labels along optical flow, which costs more than the rest.
-        model_s: Seconds that ``predict`` has spent in its network so far, for ``Speed``.
-        provenance: Entries of eval.json: what made the predictions.
-        on_frame: Called with every scored frame and its prediction in classes of the data set (to save it).
-        on_video: Called with every score (to show progress).
-
+    ``model_labels`` are the classes of the predictions, None if they are already those of the data set. ``label_map``
+    translates them, None takes the built-in one; the file of ``scope`` is not read. ``model_s`` returns the seconds
+    spent in the network so far. ``on_frame`` is called with every scored frame and its prediction in classes of the
+    data set, ``on_video`` with every score. ``mode`` and ``provenance``, entries of eval.json, say what made the
+    predictions.
     """
     scoring, videos = open_scoring(
         root,

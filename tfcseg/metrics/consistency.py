@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
+from tfcseg.metrics.scores import Labels
 
 logger = logging.getLogger(__name__)
 
 Image: TypeAlias = NDArray[np.uint8]
-Labels: TypeAlias = NDArray[np.uint8]
 
 _MIN_SIDE_PX = 12  # DIS refuses anything smaller
 _MIN_PHASE = 0.1  # of the frames of the most frequent phase: single long intervals say little
