@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+from contextlib import closing
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
@@ -148,7 +149,7 @@ def rows():
 
 
 def test_frame_table(tmp_path):
-    with FrameTable(tmp_path / "frames.csv") as table:
+    with closing(FrameTable(tmp_path / "frames.csv")) as table:
         for row in rows():
             table.write(row)
     assert (tmp_path / "frames.csv").read_bytes().decode() == (
