@@ -257,7 +257,7 @@ def test_a_run_without_a_report_needs_a_frame_rate(out):
         (lambda out: shutil.rmtree(out / "masks"), "holds 0 masks, of 14 frames"),
         (lambda out: (out / "classes.json").unlink(), r"classes\.json: cannot be read"),
         (lambda out: (out / "classes.json").write_text('[{"index": 0}]'), "is no list of classes"),
-        (lambda out: (out / "classes.json").write_text('{"sky": 1}'), "is no list of classes as a run writes it"),
+        (lambda out: (out / "classes.json").write_text('{"sky": 1}'), "is not a list of classes as a run writes it"),
         (lambda out: (out / "classes.json").write_text("{"), "not readable as JSON"),
         (lambda out: (out / "report.json").write_text("[]"), "not an object"),
         (lambda out: (out / "report.json").write_text("{}"), "says nothing of the run's input"),

@@ -48,7 +48,7 @@ def command(
     Example: tfcseg adapt assets/demo.mp4 -o a.safetensors --steps 2 --size 64
     """
     if output.suffix != ".safetensors":
-        raise UsageError(f"{str(output)!r} is no weights file; give one that ends in .safetensors")
+        raise UsageError(f"{str(output)!r} is not a weights file; give one that ends in .safetensors")
     from tfcseg.adaptation.adapt import AdaptListener, adapt, work_folder
     from tfcseg.files import claimed_files
 

@@ -198,7 +198,7 @@ def _run_on_ray(
                 show()
                 yield outcome
         except KeyboardInterrupt:
-            raise Interrupted("interrupted; the same command with --resume goes on from what is safe") from None
+            raise Interrupted("interrupted; the same command with --resume continues from what is saved") from None
 
 
 def _tell(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:

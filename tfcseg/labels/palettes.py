@@ -60,7 +60,7 @@ def _read_json(path: Path) -> Mapping[str, tuple[int, int, int]]:
     for name, value in read_json_object(path).items():
         match = _HEX.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            raise DataError(f'{path}: {value!r} is no colour of {name!r}; give one such as "#ff2a48"')
+            raise DataError(f'{path}: {value!r} is not a colour for {name!r}; give one such as "#ff2a48"')
         red, green, blue = bytes.fromhex(match[1])
         colours[name] = (red, green, blue)
     return colours
@@ -73,9 +73,9 @@ def _read_gimp(path: Path) -> Mapping[str, tuple[int, int, int]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:
-        raise DataError(f"{path}: is no text in UTF-8") from None
+        raise DataError(f"{path}: is not UTF-8 text") from None
     if not rows or rows[0].strip() != _GIMP_HEAD:
-        raise DataError(f"{path}: is no GIMP palette, whose first line is {_GIMP_HEAD!r}")
+        raise DataError(f"{path}: is not a GIMP palette: its first line should be {_GIMP_HEAD!r}")
     colours: dict[str, tuple[int, int, int]] = {}
     for number, row in enumerate(rows[1:], 2):
         if not row.strip() or row.startswith("#") or (re.match(r"[A-Za-z]+:", row) and not colours):
@@ -83,7 +83,7 @@ def _read_gimp(path: Path) -> Mapping[str, tuple[int, int, int]]:
         match = _GIMP_ROW.fullmatch(row)
         red, green, blue = (int(part) for part in match.groups()[:3]) if match else (256, 0, 0)
         if match is None or max(red, green, blue) > 255:
-            raise DataError(f"{path}: line {number} is no colour with a name, such as '255 42 72 person'")
+            raise DataError(f"{path}: line {number} is not a colour with a name, such as '255 42 72 person'")
         name = match[4]
         if name in colours:
             raise DataError(f"{path}: {name!r} is given twice")

@@ -144,5 +144,5 @@ def _labels_of(path: Path) -> LabelSet:
     known = read_classes(path.parent, path)
     named = {index: name for index, name in known.names.items() if index != NO_CLASS}
     if list(named) != list(range(len(named))) or not named.keys() <= known.colours.keys():
-        raise DataError(f"{path}: is no list of classes as a run writes it")
+        raise DataError(f"{path}: is not a list of classes as a run writes it")
     return LabelSet("classes.json", tuple(named.values()), tuple(known.colours[index] for index in named))
