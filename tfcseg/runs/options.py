@@ -62,9 +62,7 @@ class RunOptions:
         if self.steady is not None:
             self.steady.check()
             if source.is_live:
-                raise UsageError(
-                    f"{source.name}: live video cannot be steadied, because masks of later frames are needed"
-                )
+                raise UsageError(f"{source.name}: live video cannot be steadied; masks of later frames are needed")
         if self.frame_rate is not None and not source.is_images:
             raise UsageError(f"{source.name}: a video has its own frame rate; --fps is for folders of images")
         if self.resume and self.overwrite:
