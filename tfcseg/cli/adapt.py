@@ -28,9 +28,7 @@ def command(
         list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.", show_default=False)
     ],
     choice: options.ModelChoice,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Weights file to write, .safetensors.", show_default=False)
-    ],
+    output: Annotated[Path, options.output("Weights file to write, .safetensors.")],
     validate: Annotated[
         list[Path] | None,
         typer.Option(help="Measure on this video; may be given again.", show_default="the ends of the videos"),

@@ -35,10 +35,7 @@ _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 Video = Annotated[
     Path | None, typer.Argument(help="A video.", show_default="the demo clip, or a synthetic one", metavar="VIDEO")
 ]
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="JSON file for the result; with --scaling a folder.", show_default=False),
-]
+Output = Annotated[Path | None, options.output("JSON file for the result; with --scaling a folder.")]
 Synthetic = Annotated[
     str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
 ]

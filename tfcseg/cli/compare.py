@@ -34,10 +34,7 @@ Source = Annotated[
     typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.", show_default=False),
 ]
 Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", help="Folder for the results; with --frames a picture file.", show_default="<name>_compare"
-    ),
+    Path | None, options.output("Folder for the results; with --frames a picture file.", "<name>_compare")
 ]
 Modes = Annotated[
     list[str] | None,

@@ -52,12 +52,7 @@ Predictions = Annotated[
 SaveMasks = Annotated[
     Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.", show_default=False)
 ]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", help="Write eval.json, eval.html, per_class.csv, per_video.csv.", show_default=False
-    ),
-]
+Output = Annotated[Path | None, options.output("Write eval.json, eval.html, per_class.csv, per_video.csv.")]
 
 
 @grouped

@@ -65,6 +65,11 @@ def some_of(what: str, known: Known, help: str, *, default: str) -> Any:
     )
 
 
+def output(help: str, default: str = "") -> Any:
+    """Option ``--output``; ``default`` is what help says of it."""
+    return typer.Option("--output", "-o", help=help, show_default=default or False)
+
+
 def model_names() -> list[str]:
     """Models of the registry, and ``default``."""
     from tfcseg.weights.registry import list_models

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-import typer
-
 from tfcseg.cli import options
 from tfcseg.cli.console import print_line
 from tfcseg.cli.progress import OnProgress, progress
@@ -22,9 +20,7 @@ _Result = TypeVar("_Result")
 class ResultFile:
     """Where a result goes."""
 
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the result to this JSON file.", show_default=False)
-    ] = None
+    output: Annotated[Path | None, options.output("Write the result to this JSON file.")] = None
     overwrite: options.Overwrite = False
 
 
@@ -33,8 +29,7 @@ class FittedFile:
     """Where fitted weights go."""
 
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Weights file with what was fitted in its card; else it is printed only."),
+        Path | None, options.output("Weights file with what was fitted in its card; else it is printed only.")
     ] = None
     overwrite: options.Overwrite = False
 

@@ -26,10 +26,7 @@ def command(
     *,
     video: Video,
     steady: SteadyOptions,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for the results.", show_default="<name>_steady"),
-    ] = None,
+    output: Annotated[Path | None, options.output("Folder for the results.", "<name>_steady")] = None,
     model: options.Model = "default",
     fps: options.FrameRate = None,
     overwrite: options.Overwrite = False,
