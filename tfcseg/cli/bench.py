@@ -40,7 +40,7 @@ Synthetic = Annotated[
     str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
 ]
 Only = Annotated[list[str] | None, options.some_of("part", PARTS, "Parts to measure.", default=",".join(PARTS))]
-Scaling = Annotated[
+Growth = Annotated[
     str | None,
     typer.Option(
         help="Measure and plot whole runs over growing length, resolution or classes instead.",
@@ -67,7 +67,7 @@ def command(
     synthetic: Synthetic = None,
     only: Only = None,
     request: Request,
-    scaling: Scaling = None,
+    scaling: Growth = None,
     values: Values = None,
     inference: Annotated[InferenceOptions, Without("mode")],
     device: DeviceOptions,

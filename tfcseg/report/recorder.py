@@ -152,7 +152,7 @@ class PageRecorder:
         self.start_s = float(state["start_s"])
         self.peak_shares[:], self.peak_frames[:] = state["peak_shares"], state["peak_frames"]
         for kind in KINDS:
-            held = []
+            held: list[Moment] = []
             while packed := _part(state, f"{kind}_{len(held)}_"):
                 held.append(_unpacked(packed))
             self._pools[kind] = MomentPool.holding(held, self.frame_rate, self.frames)
