@@ -114,7 +114,7 @@ def _rows(result: Ablation) -> Table:
     from tfcseg.research.ablation.paper import SCORES
 
     titles = ("", "mIoU", "VC8", "VC16", "updated\n(%)", "paper\nmIoU", "\nVC8", "\nVC16", "as the\npaper")
-    table = new_table(*titles)
+    table = new_table(titles)
     for row in result.rows:
         ours = [number(getattr(row, key)) for key in (*SCORES, "updated_fraction")]
         theirs = [number(row.paper.get(key)) for key in SCORES]
@@ -123,7 +123,7 @@ def _rows(result: Ablation) -> Table:
 
 
 def _similarity(scores: SimilarityScores) -> Table:
-    table = new_table("similarity below", "points (%)", "right (%)", "precision (%)", "recall (%)")
+    table = new_table(["similarity below", "points (%)", "right (%)", "precision (%)", "recall (%)"])
     for mask in scores.thresholds:
         numbers = (mask.below, mask.accuracy, mask.precision, mask.recall)
         table.add_row(f"{mask.threshold:g}", *map(number, numbers))

@@ -90,7 +90,7 @@ def _report(result: AdaptResult, printing: options.Printing) -> None:
 
 def _print_summary(result: AdaptResult) -> None:
     """Before and after, one row a setting."""
-    table = new_table("", "VC8", "as image", "corrected")
+    table = new_table(["", "VC8", "as image", "corrected"])
     for setting in result.after:
         found_when = {"before": result.before, "with the curve": result.with_curve, "after": result.after}
         for when, found in found_when.items():

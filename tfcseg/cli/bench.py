@@ -131,19 +131,14 @@ def _refuse_contradictions(context: typer.Context, inference: InferenceOptions) 
 def _print_benchmark(result: Benchmark) -> None:
     """Print the results, their conditions, and what was left out."""
     parts = (("the network alone", "model_only"), ("file to files", "end_to_end"))
-    print_results(
-        _conditions(result),
-        *(_speeds(title, speeds, result.ratios[name]) for title, name in parts if (speeds := getattr(result, name))),
-        *(_steps(title, steps) for title, steps in result.breakdown.items()),
-        *_limits(result),
-        *_rest(result),
-        f"left out: {'; '.join(result.left_out)}",
-    )
+    speeds = [_speeds(title, found, result.ratios[name]) for title, name in parts if (found := getattr(result, name))]
+    steps = [_steps(title, found) for title, found in result.breakdown.items()]
+    print_results(_conditions(result), *speeds, *steps, *_limits(result), *_rest(result))
 
 
 def _print_scaling(result: Scaling) -> None:
     """Print a row per value and contender."""
-    table = new_table(_bold(result.scaling), "", "ms per frame", "range", "peak MiB", "GPU MiB")
+    table = new_table([_bold(result.scaling), "", "ms per frame", "range", "peak MiB", "GPU MiB"])
     for point in result.points:
         if point.ms_per_frame is None:
             table.add_row(str(point.value), point.contender, plain(str(point.error)))
@@ -170,7 +165,7 @@ def _conditions(result: Benchmark | Scaling) -> str:
 
 
 def _speeds(title: str, speeds: Mapping[str, Speed], ratios: Mapping[str, float]) -> Table:
-    table = new_table(_bold(title), "fps", "ms per frame", "range", "to plain", "to image")
+    table = new_table([_bold(title), "fps", "ms per frame", "range", "to plain", "to image"])
     for name, speed in speeds.items():
         to = [ratios.get(f"{name}/{other}") for other in ("plain", "image")]
         ratio = [NOTHING if value is None else f"{value:.2f}×" for value in to]
@@ -179,7 +174,7 @@ def _speeds(title: str, speeds: Mapping[str, Speed], ratios: Mapping[str, float]
 
 
 def _steps(title: str, steps: Mapping[str, Spread]) -> Table:
-    table = new_table(_bold(title), "ms per frame", "range")
+    table = new_table([_bold(title), "ms per frame", "range"])
     for name, times in steps.items():
         if times.high:
             table.add_row(name, *_spread(times, 2))
@@ -221,4 +216,4 @@ def _rest(result: Benchmark) -> list[str]:
     for name, memory in result.memory.items():
         gpu = "" if memory.gpu_peak_mib is None else f", GPU {memory.gpu_peak_mib:.0f} MiB"
         lines.append(f"memory, {name}: {memory.peak_mib:.0f} MiB, {memory.before_mib:.0f} before the first frame{gpu}")
-    return lines
+    return [*lines, f"left out: {'; '.join(result.left_out)}"]

@@ -168,7 +168,7 @@ def _print_stills(result: StillsResult) -> None:
     """Print a table per vocabulary: mIoU of every network on every set, the mean, and its share of the best teacher."""
     for vocabulary in dict.fromkeys(each.network.label_set for each in result.networks):
         sets = [plain(f"{each.name}\n{len(each.classes[vocabulary])} classes") for each in result.sets]
-        table = new_table("mIoU (%)", *sets, "mean", "of the best\nteacher")
+        table = new_table(["mIoU (%)", *sets, "mean", "of the best\nteacher"])
         for network in result.networks:
             table.add_row(*_still_cells(network, [each.name for each in result.sets], vocabulary))
         print_results(f"classes of {vocabulary}", table)

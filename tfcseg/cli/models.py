@@ -56,7 +56,7 @@ def command(
     if as_json:
         print_json(facts)
         return
-    table = new_table("name", "backbone", "classes", "params", *_SCORES, "licence")
+    table = new_table(["name", "backbone", "classes", "params", *_SCORES, "licence"])
     table.columns[1].justify = table.columns[-1].justify = "left"
     for model in facts:
         table.add_row(

@@ -35,9 +35,9 @@ def print_results(*parts: str | Text | Table, is_wide: bool = False) -> None:
         console.print(text, soft_wrap=is_wide or not isinstance(part, Table))
 
 
-def new_table(*headings: str | Text, title: str | None = None) -> Table:
+def new_table(headings: Iterable[str | Text]) -> Table:
     """Table whose first column is aligned to the left, the others, of numbers, to the right."""
-    table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for column, heading in enumerate(headings):
         table.add_column(heading, justify="right" if column else "left")
     return table

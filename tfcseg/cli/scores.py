@@ -25,7 +25,7 @@ def fail_if_incomplete(skipped: Mapping[str, int], *, is_incomplete: bool, skip_
 
 def print_evaluation(result: Evaluation, name: str) -> None:
     """Print the scores of data set ``name``. VC is shown with the mIoU, since it means little without it."""
-    table = new_table("", "predictable\nclasses", "all\nclasses")
+    table = new_table(["", "predictable\nclasses", "all\nclasses"])
     table.add_row("mIoU", number(result.miou, 2), number(result.miou_all, 2))
     table.add_row("wIoU", number(result.wiou, 2), number(result.wiou_all, 2))
     table.add_row("pixel accuracy", number(result.pixel_accuracy, 2), number(result.pixel_accuracy_all, 2))
@@ -54,7 +54,7 @@ def print_comparison(result: Comparison) -> None:
     candidate, reference = result.ratio_of
     titles = {mode: mode for mode in result.modes} | ({"image": "baseline"} if result.options["baseline"] else {})
     pair = [f"{candidate} to {titles[reference]}"] if candidate != reference else []
-    table = new_table("", *titles.values(), *pair)
+    table = new_table(["", *titles.values(), *pair])
     for metric in METRICS:
         values = {mode: numbers.get(metric.key) for mode, numbers in result.modes.items()}
         if all(value is None for value in values.values()):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.evaluation.predictions import PredictionSource
-from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, percent
+from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, full_provenance, percent
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
 from tfcseg.evaluation.stability import StabilityScores
@@ -176,7 +176,7 @@ def pool(
         labels=dataset.labels,
         split=dataset.split,
         speed=_speed(parts, wall_s, frames),
-        provenance=provenance,
+        provenance=full_provenance(provenance),
     )
 
 

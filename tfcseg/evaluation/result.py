@@ -128,8 +128,7 @@ class Evaluation:
     split: str
     speed: Speed
     provenance: Mapping[str, Any]
-    """What made the predictions: model, options (as in report.json), predictions (folder of another program's labels),
-    label_map (file or ``built in``) and threads, as far as they apply."""
+    """As `full_provenance` returns it."""
 
     @property
     def is_incomplete(self) -> bool:
@@ -163,12 +162,23 @@ class Evaluation:
             "dataset": self.dataset,
             "split": self.split,
             "speed": asdict(self.speed),
-            **dict.fromkeys(("model", "options", "predictions", "label_map", "threads")),
             **self.provenance,
-            "tfcseg": version("tfcseg"),
-            "versions": library_versions(),
-            "device_name": device_name((self.provenance.get("options") or {}).get("device", "cpu")),
         }
+
+
+def full_provenance(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of eval.json on what made the predictions, where and with which versions.
+
+    ``given`` are model, options (as in report.json), predictions (folder of another program's labels), label_map (file
+    or ``built in``) and threads, as far as they apply.
+    """
+    return {
+        **dict.fromkeys(("model", "options", "predictions", "label_map", "threads")),
+        **given,
+        "tfcseg": version("tfcseg"),
+        "versions": library_versions(),
+        "device_name": device_name((given.get("options") or {}).get("device", "cpu")),
+    }
 
 
 def percent(share: float) -> float | None:
