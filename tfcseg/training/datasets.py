@@ -21,6 +21,7 @@ from tfcseg.training.labelling import Clip, Still, read_rgb
 from tfcseg.training.pseudo_clips import pseudo_clip, steady_pair
 
 UNKNOWN_MOTION = torch.full((2, 3), torch.nan)
+_MAX_STEP = 2
 
 
 class Sample(NamedTuple):
@@ -70,7 +71,7 @@ class StillSource:
         image = read_rgb(still.image)
         view = draw_view(rng, (image.shape[0], image.shape[1]), self._crop)
         soft = view_soft_labels(np.load(still.labels), (image.shape[0], image.shape[1]), view)
-        return to_sample([view_image(image, view)], [soft])
+        return _to_sample([view_image(image, view)], [soft])
 
 
 class CollageSource:
@@ -97,7 +98,7 @@ class PairSource:
         """A pair of a random still."""
         still = self._stills[int(np.searchsorted(self._until, rng.random(), side="right"))]
         images, soft, motion = steady_pair(rng, (read_rgb(still.image), np.load(still.labels)), self._crop)
-        return to_sample(images, soft)._replace(motion=torch.from_numpy(motion).float())
+        return _to_sample(images, soft)._replace(motion=torch.from_numpy(motion).float())
 
 
 class ClipSource:
@@ -125,7 +126,7 @@ class ClipSource:
         view = draw_view(rng, size, self._crop)
         labels = np.load(clip.labels, mmap_mode="r")
         soft = [view_soft_labels(np.array(labels[n]), size, view) for n in numbers]
-        return to_sample([view_image(image, view) for image in images], soft)
+        return _to_sample([view_image(image, view) for image in images], soft)
 
 
 class PseudoClipSource:
@@ -146,7 +147,7 @@ class PseudoClipSource:
             self._crop,
             self._length,
         )
-        return to_sample(images, soft)
+        return _to_sample(images, soft)
 
 
 def _collage(quarters: Sequence[Tensor]) -> Tensor:
@@ -161,7 +162,7 @@ def _until(count: int, weights: NDArray[np.float64] | None) -> NDArray[np.float6
     return np.asarray(np.cumsum(shares) / shares.sum(), np.float64)
 
 
-def to_sample(images: Sequence[NDArray[np.uint8]], soft: Sequence[NDArray[np.uint8]]) -> Sample:
+def _to_sample(images: Sequence[NDArray[np.uint8]], soft: Sequence[NDArray[np.uint8]]) -> Sample:
     """T images (S, S, 3) and T soft labels (s, s, K) as a sample."""
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     return Sample(stacked.contiguous(), torch.from_numpy(np.stack(soft)).permute(0, 3, 1, 2).contiguous())
