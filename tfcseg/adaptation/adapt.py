@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,7 +32,15 @@ from tfcseg.training.loop import Trainer, TrainOptions
 from tfcseg.training.recipes import VALIDATION_SEED, count_of
 from tfcseg.training.request import training_precision
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.loading import BF16_AGREEMENT, CALIBRATED, LoadedModel, ModelCard, load_model, save_model
+from tfcseg.weights.loading import (
+    BF16_AGREEMENT,
+    CALIBRATED,
+    LoadedModel,
+    ModelCard,
+    created_with,
+    load_model,
+    save_model,
+)
 from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT
 
 STATE, LABELS, TRAINING = "state.json", "labels", "training"
@@ -289,7 +296,7 @@ class _Adaptation:
             config=config,
             trained_on="; then ".join(filter(None, (start.trained_on, taught)))[-TEXT_LIMIT:],
             measured=_card_entries(start, result),
-            created_with=f"tfcseg {version('tfcseg')}, torch {torch.__version__}",
+            created_with=created_with(),
             description=f"{start.name}, its evidence curve fitted"
             + (f" and its sparse attention trained for {result.steps} steps" if result.keeps_attention else ""),
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import processes_in_all
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
-from tfcseg.weights.loading import ModelCard, Preprocessing, load_model
+from tfcseg.weights.loading import ModelCard, Preprocessing, created_with, load_model
 from tfcseg.weights.model_card import BACKBONES
 from tfcseg.weights.mosaic_file import load_mosaic_weights
 
@@ -250,7 +249,7 @@ def untrained_card(config: ModelConfig, labels: LabelSet, trained_on: str) -> Mo
         trained_on=trained_on,
         licence="Apache-2.0",
         measured={},
-        created_with=f"tfcseg {version('tfcseg')}, torch {torch.__version__}",
+        created_with=created_with(),
         description="",
     )
 
@@ -279,7 +278,7 @@ def trained_card(
         trained_on="; then ".join(filter(None, (start.trained_on, material.description))),
         licence=licence,
         measured={},
-        created_with=f"tfcseg {version('tfcseg')}, torch {torch.__version__}",
+        created_with=created_with(),
         description=(
             f"stage {options.stage}: {options.steps} steps of {options.batch * processes} samples "
             f"of {options.crop} px, learning rate {options.learning_rate:g}, seed {options.seed}"

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,11 @@ def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: tor
     state |= {name: state[name].to(dtype) for name, _ in network.named_parameters()}
     check_fits(path, state, _build_without_values(card.config).state_dict())
     return write_tensor_file(path, state, metadata)
+
+
+def created_with() -> str:
+    """Versions for the cards of trained models."""
+    return f"tfcseg {version('tfcseg')}, torch {torch.__version__}"
 
 
 def read_card(path: str | Path) -> ModelCard:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tfcseg.errors import WeightsError
+from tfcseg.files import replace_atomically
 from tfcseg.spelling import find_name, hint
 from tfcseg.weights.tensor_header import open_weights, parse_json
 
@@ -39,6 +42,21 @@ def list_models(assets: Path | None = None) -> list[ModelRecord]:
         case {"default": str(default), "models": dict(models)} if default in models:
             return [_record(path, name, models[name], default) for name in sorted(models)]
     raise WeightsError(f"{path} does not name models and a default among them; install tfcseg again")
+
+
+def read_registry(folder: Path) -> dict[str, Any]:
+    """Read the registry of ``folder`` to change it; without ``models.json`` it has no models."""
+    path = folder / REGISTRY
+    content = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {"models": {}}
+    if isinstance(content, dict) and isinstance(content.get("models"), dict):
+        return content
+    raise WeightsError(f"{path} is not a registry of models; repair it or choose another folder")
+
+
+def write_registry(folder: Path, content: dict[str, Any]) -> None:
+    """Replace the registry of ``folder``."""
+    with replace_atomically(folder / REGISTRY) as partial:
+        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tuple[Path, str | None]:
