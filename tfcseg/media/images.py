@@ -1,7 +1,4 @@
-"""A folder of images, or a single one, as a sequence of frames.
-
-Letters: H, W image height and width.
-"""
+"""Read a folder of images, or a single one, as a sequence of frames. Shapes: H W image."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ DEFAULT_FRAME_RATE = Fraction(25)
 _NAMES_SHOWN = 5
 _AVIF = (b"ftypavif", b"ftypavis")
 _FIRST_TRANSPOSED, _MIRRORED_ACROSS, _MIRRORED_DOWN = 5, {2, 3, 6, 7}, {3, 4, 7, 8}
-"""EXIF orientations: which swap width and height, and which mirror."""
+"""EXIF orientations that swap width and height, and that mirror."""
 _Stored: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]
 
 
@@ -42,7 +39,7 @@ class _Folder(NamedTuple):
 
 
 class _Notes(NamedTuple):
-    """Problems met while reading, reported once at the end."""
+    """Names of files with problems, for warnings at the end."""
 
     unreadable: list[str]
     fitted: list[str]
@@ -51,7 +48,7 @@ class _Notes(NamedTuple):
 
 
 def probe_images(source: Source, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoInfo:
-    """Describe a folder of images; its first readable image gives the size. Raises InputError if there is none."""
+    """Describe a folder of images, with the size of the first readable one; InputError if there is none."""
     folder = _list_folder(source.path)
     height, width = _first_readable(source.path, folder.images).shape[:2]
     return _describe_folder(source, folder, (height, width), frame_rate)
@@ -64,10 +61,10 @@ def open_images(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> FrameSource:
-    """Frames of a folder, one per image in natural order; of a file, one.
+    """Open a folder, whose frames are its images in natural order, or a single image.
 
-    The first readable image sets the size; others are fitted to it, with black bars where the shape differs. An image
-    that cannot be read is replaced by the one before. Raises InputError if none can be read.
+    All frames have the size of the first readable image; others are resized to fit, with black bars. Unreadable images
+    are replaced by the one before. Raises InputError if no image can be read.
     """
     folder = _list_folder(source.path)
     wanted = select_frames(frame_rate, start_s, end_s)
@@ -83,9 +80,9 @@ def open_images(
 
 
 def read_image(path: Path) -> Image:
-    """Read one image as (H, W, 3) 8-bit RGB: upright by its EXIF tag, alpha composited on black.
+    """Read an image as (H, W, 3) 8-bit RGB: upright by its EXIF tag, alpha composited on black.
 
-    Raises InputError if it is empty, cut off or not an image.
+    Raises InputError if it is empty, damaged or not an image.
     """
     return _decode(path, _read_bytes(path)).image
 
@@ -183,7 +180,7 @@ def _end_warnings(notes: _Notes, size: tuple[int, int]) -> list[str]:
 
 
 def fit_image(image: Image, size: tuple[int, int]) -> Image:
-    """Resize (H, W, 3) to ``size`` (height, width), keeping its shape, with black bars in the rest."""
+    """Fit (H, W, 3) into ``size`` (height, width), keeping proportions, with black bars."""
     height, width = size
     if image.shape[:2] == size:
         return image
@@ -207,16 +204,16 @@ def _read_bytes(path: Path) -> bytes:
 
 
 class _Decoded(NamedTuple):
-    """An image, and what was left out of its file."""
+    """An image, and what else its file holds."""
 
     image: Image
     had_alpha: bool
     has_more: bool
-    """The file holds further pictures."""
+    """Whether the file holds further pictures."""
 
 
 def _decode(path: Path, data: bytes) -> _Decoded:
-    """(H, W, 3) RGB, upright; an alpha channel is composited away."""
+    """Decode to (H, W, 3) RGB, upright, on black."""
     header = read_header(data)
     if header.damage:
         raise InputError(f"{path}: the image is {header.damage}")
@@ -224,11 +221,11 @@ def _decode(path: Path, data: bytes) -> _Decoded:
         check_size(path, *header.size_wh)
     if data[4:12] in _AVIF:
         return _decode_avif(path, data, has_more=header.has_more)
-    # JPEG has no alpha, but an orientation tag that only the plain colour mode obeys.
+    # Only IMREAD_COLOR applies the orientation tag of JPEG, which has no alpha.
     is_jpeg = data.startswith(b"\xff\xd8")
     image = _imdecode(data, cv2.IMREAD_COLOR if is_jpeg else cv2.IMREAD_UNCHANGED)
     if image is not None and (image.ndim != 3 or (image.shape[2] != 4 and image.dtype != np.uint8)):
-        # Grey, palette or deep pictures, as 8-bit colour.
+        # Grey, palette or 16-bit pictures: decode as 8-bit colour.
         image = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise InputError(f"{path}: not an image, or a damaged one")
@@ -240,7 +237,7 @@ def _decode(path: Path, data: bytes) -> _Decoded:
 
 
 def _decode_avif(path: Path, data: bytes, *, has_more: bool) -> _Decoded:
-    """As `_decode`, by Pillow: OpenCV does not turn these."""
+    """Decode with Pillow, since OpenCV does not rotate AVIF."""
     if not PIL.features.check("avif"):
         raise InputError(f"{path}: this Pillow cannot read AVIF pictures; update it (11.3 or later), or convert to PNG")
     try:
@@ -254,12 +251,12 @@ def _decode_avif(path: Path, data: bytes, *, has_more: bool) -> _Decoded:
 
 
 def _composited(image: _Stored, has_more: bool) -> _Decoded:
-    """Of (H, W, 4) RGBA; an alpha channel that is opaque everywhere is none."""
+    """Composite (H, W, 4) RGBA; an opaque alpha channel does not count."""
     return _Decoded(composite_on_black(image), bool(image[..., 3].min() < _largest(image)), has_more)
 
 
 def _upright(image: _Stored, orientation: int) -> _Stored:
-    """(H, W, C) turned as its EXIF ``orientation`` (1 to 8) asks for."""
+    """Apply an EXIF ``orientation`` (1 to 8) to (H, W, C)."""
     if orientation >= _FIRST_TRANSPOSED:
         image = image.transpose(1, 0, 2)
     if orientation in _MIRRORED_ACROSS:
@@ -278,7 +275,7 @@ def _imdecode(data: bytes, mode: int) -> _Stored | None:
 
 
 def composite_on_black(image: _Stored) -> Image:
-    """(H, W, 4) RGBA of any depth on black, as (H, W, 3) 8-bit RGB."""
+    """Composite (H, W, 4) RGBA of any depth on black: (H, W, 3) 8-bit RGB."""
     largest = _largest(image)
     alpha = image[..., 3:].astype(np.float32) / largest
     colours = image[..., :3].astype(np.float32) * (255 / largest)
@@ -286,7 +283,7 @@ def composite_on_black(image: _Stored) -> Image:
 
 
 def _largest(image: _Stored) -> int:
-    """What is opaque, or full, in an image of this depth."""
+    """Largest value of an image's type, which is opaque or white."""
     return {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(image.dtype, 1)
 
 
