@@ -116,7 +116,7 @@ def test_norms_and_biases_do_not_decay(folder):
 def test_a_loss_that_is_no_number_stops_training(folder):
     trainer, _ = build_trainer(folder)
     nn.init.constant_(trainer.network.decode_head.classifier.bias, float("nan"))
-    with pytest.raises(TfcsegError, match="the loss is nan at step 0: lower --lr"):
+    with pytest.raises(TfcsegError, match="the loss is nan at step 0: start again with a lower --lr"):
         run(trainer)
 
 
