@@ -38,15 +38,6 @@ class _Folder(NamedTuple):
     others: int
 
 
-class _Notes(NamedTuple):
-    """Names of files with problems, for warnings at the end."""
-
-    unreadable: list[str]
-    fitted: list[str]
-    with_alpha: list[str]
-    with_more: list[str]
-
-
 def probe_images(source: Source, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoInfo:
     """Describe a folder of images, with the size of the first readable one; InputError if there is none."""
     folder = _list_folder(source.path)
@@ -139,7 +130,10 @@ def _read_images(
     paths: list[Path], wanted: FrameRange, frame_rate: Fraction, stand_in: Image, warnings: list[str]
 ) -> Generator[Frame, None, None]:
     height, width = stand_in.shape[:2]
-    notes = _Notes([], [], [], [])
+    unreadable: list[str] = []
+    fitted: list[str] = []
+    with_alpha: list[str] = []
+    with_more: list[str] = []
     stop = None if wanted.length is None else wanted.first + wanted.length
     image = stand_in
     for index, path in enumerate(paths[wanted.first : stop]):
@@ -147,36 +141,26 @@ def _read_images(
         try:
             decoded = _decode(path, _read_bytes(path))
         except InputError as error:
-            notes.unreadable.append(str(error).removeprefix(f"{path.parent}/"))
+            unreadable.append(str(error).removeprefix(f"{path.parent}/"))
             yield Frame(index, time_s, image, is_held=True)
             continue
         found = decoded.image
         if decoded.had_alpha:
-            notes.with_alpha.append(path.name)
+            with_alpha.append(path.name)
         if decoded.has_more:
-            notes.with_more.append(path.name)
+            with_more.append(path.name)
         if found.shape[:2] != (height, width):
-            notes.fitted.append(f"{path.name} ({_size_text(found.shape)})")
+            fitted.append(f"{path.name} ({found.shape[1]}x{found.shape[0]})")
         image = fit_image(found, (height, width))
         yield Frame(index, time_s, image, is_held=False)
-    warnings.extend(_end_warnings(notes, (height, width)))
-
-
-def _end_warnings(notes: _Notes, size: tuple[int, int]) -> list[str]:
-    warnings = []
-    if notes.unreadable:
-        count = _count(len(notes.unreadable), "image")
-        warnings.append(f"{count} could not be read and show the one before: {_some(notes.unreadable)}")
-    if notes.fitted:
-        count = _count(len(notes.fitted), "image")
-        warnings.append(f"{count} of another size fitted to {_size_text(size)}: {_some(notes.fitted)}")
-    if notes.with_alpha:
-        count = _count(len(notes.with_alpha), "image")
-        warnings.append(f"{count} with an alpha channel composited on black: {_some(notes.with_alpha)}")
-    if notes.with_more:
-        count = _count(len(notes.with_more), "file")
-        warnings.append(f"{count} with several pictures, of which the first was read: {_some(notes.with_more)}")
-    return warnings
+    for noun, problem, names in (
+        ("image", "could not be read and show the one before", unreadable),
+        ("image", f"of another size fitted to {width}x{height}", fitted),
+        ("image", "with an alpha channel composited on black", with_alpha),
+        ("file", "with several pictures, of which the first was read", with_more),
+    ):
+        if names:
+            warnings.append(f"{_count(len(names), noun)} {problem}: {_some(names)}")
 
 
 def fit_image(image: Image, size: tuple[int, int]) -> Image:
@@ -285,10 +269,6 @@ def composite_on_black(image: _Stored) -> Image:
 def _largest(image: _Stored) -> int:
     """Largest value of an image's type, which is opaque or white."""
     return {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(image.dtype, 1)
-
-
-def _size_text(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -33,8 +33,11 @@ from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
 from tfcseg.media.source import Source
 from tfcseg.media.timing import read_duration, read_first_time_s, read_start_s
 
-_PICTURE_FORMATS = "bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,webp_pipe"
-_AUDIO_FORMATS = "aac,ac3,aiff,amr,caf,flac,mp3,wav"
+_FORMATS = (
+    f"{VIDEO_FORMATS},mp4,bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,"
+    "webp_pipe,aac,ac3,aiff,amr,caf,flac,mp3,wav"
+)
+"""Allowed formats; pictures and sound are among them to name them in errors."""
 _PICTURE_BRANDS = {"avif", "heic", "heix", "mif1"}
 _SEQUENCE_BRANDS = {"avis", "hevc", "msf1"}
 _SEEKABLE_FORMATS = {"mov", "matroska"}
@@ -176,7 +179,7 @@ def _describe_container(container: InputContainer, source: Source, *, is_file: b
 
 
 def _limits(protocols: str) -> dict[str, str]:
-    return {"protocol_whitelist": protocols, "format_whitelist": _allowed_formats()}
+    return {"protocol_whitelist": protocols, "format_whitelist": _FORMATS}
 
 
 def describe_content(head: bytes) -> str:
@@ -191,10 +194,6 @@ def describe_content(head: bytes) -> str:
     except UnicodeDecodeError:
         return "in no format that can be read"
     return "text" if "\0" not in text else "in no format that can be read"
-
-
-def _allowed_formats() -> str:
-    return f"{VIDEO_FORMATS},mp4,{_PICTURE_FORMATS},{_AUDIO_FORMATS}"
 
 
 def _refuse_picture(container: InputContainer, name: str) -> None:

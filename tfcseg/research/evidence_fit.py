@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,8 +50,7 @@ class EvidenceFit:
     clips: int
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(NamedTuple):
     glimpse: Glimpse
     opinion: Opinion
 

@@ -58,8 +58,7 @@ class TeacherNetwork:
     """A teacher, whose input is the whole image scaled to a square."""
 
     def __init__(self, path: Path) -> None:
-        self.teacher = open_teacher(path)
-        self.labels = teacher_labels(self.teacher, path)
+        self.teacher, self.labels = open_teacher(path)
         height, width = self.teacher.size
         self.facts = NetworkFacts(
             name=path.stem,
@@ -97,20 +96,16 @@ class StudentNetwork:
         return self._network.run([image], size)[0].labels
 
 
-def open_teacher(path: Path) -> Teacher:
-    """Load a teacher; DataError if there is no such file."""
+def open_teacher(path: Path) -> tuple[Teacher, LabelSet]:
+    """Load a teacher with its classes; DataError without such a file, or for an unknown number of classes."""
     if not path.is_file():
         raise DataError(f"{path}: no such teacher; teachers are .tflite files")
-    return Teacher(path, threads=available_cores())
-
-
-def teacher_labels(teacher: Teacher, path: Path) -> LabelSet:
-    """Classes of a teacher, by their number; DataError for an unknown number."""
+    teacher = Teacher(path, threads=available_cores())
     labels = TEACHER_LABELS.get(teacher.num_classes)
     if labels is None:
         known = " or ".join(f"{count} ({labels.name})" for count, labels in TEACHER_LABELS.items())
         raise DataError(f"teacher {path} has {teacher.num_classes} classes, not {known}; leave it out")
-    return labels
+    return teacher, labels
 
 
 def refuse_doubles(names: Sequence[str], what: str) -> None:

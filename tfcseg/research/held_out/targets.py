@@ -17,7 +17,7 @@ from tfcseg.errors import UsageError
 from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.metrics.scores import Labels
-from tfcseg.research.held_out.networks import open_teacher, teacher_labels
+from tfcseg.research.held_out.networks import open_teacher
 from tfcseg.training.fusion import fuse_teachers, to_bytes
 from tfcseg.training.labelling import steady_labels
 from tfcseg.training.teachers import Teacher, soft_labels
@@ -56,13 +56,12 @@ class Judges:
     """Teachers that label clips together: ADE31's, and VOC's for further classes."""
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
-        teachers = [(open_teacher(Path(path)), Path(path)) for path in paths]
-        named = [(teacher, teacher_labels(teacher, path)) for teacher, path in teachers]
+        named = [open_teacher(Path(path)) for path in paths]
         self._scene: list[Teacher] = [teacher for teacher, labels in named if labels.name == ADE31.name]
         self._things: list[Teacher] = [teacher for teacher, labels in named if labels.name != ADE31.name]
         if not self._scene:
             raise UsageError(f"no teacher has the classes of {ADE31.name}; add one, since targets need it")
-        self.names = tuple(path.stem for _, path in teachers)
+        self.names = tuple(Path(path).stem for path in paths)
         self.labels = SCENES if self._things else ADE31
 
     def label(self, frames: Sequence[Image]) -> ClipTargets:
