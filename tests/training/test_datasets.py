@@ -202,7 +202,7 @@ def test_pseudo_clips_have_an_interval_of_frames(tmp_path):
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a\.jpg cannot be read as an image"):
+    with pytest.raises(DataError, match=r"a\.jpg: not an image, or a damaged one"):
         read_rgb(tmp_path / "a.jpg")
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, InputError
 from tfcseg.machine import available_cores
+from tfcseg.media.images import read_image
 from tfcseg.media.reader import open_frames
 from tfcseg.training.augment import as_bytes
 from tfcseg.training.interrupts import ignore_interrupts
@@ -190,13 +191,9 @@ def _labelled_frames(video: Path, folder: Path) -> Iterator[tuple[NDArray[np.uin
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Read an image file as (H, W, 3) uint8 RGB; DataError if it cannot be read."""
     try:
-        data = np.fromfile(path, np.uint8)  # cv2.imread crashes on names that are not valid UTF-8
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise DataError(f"{path} cannot be read as an image")
-    return as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        return read_image(path)
+    except InputError as error:
+        raise DataError(str(error)) from None
 
 
 def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import SCENES
+from tfcseg.media.masks import read_mask
 from tfcseg.training.fusion import VOC_NAMES, Meanings
 
 MASKS, IMAGES, CLASSES = "masks", "images", "classes.json"
@@ -109,10 +109,7 @@ def is_mask(image: Path) -> bool:
 
 def read_truth(mask: Path) -> tuple[NDArray[np.uint8], Meanings]:
     """Read a mask (H, W) and the meanings of its values; DataError if it cannot be read."""
-    pixels = cv2.imdecode(np.fromfile(mask, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint8:
-        raise DataError(f"{mask} is not a mask of 8-bit class ids")
-    return np.asarray(pixels, np.uint8), _meanings_of(class_file(mask))
+    return read_mask(mask), _meanings_of(class_file(mask))
 
 
 def class_file(mask: Path) -> Path:
