@@ -50,10 +50,10 @@ class PngHeader(NamedTuple):
         """Depth and colour type in words."""
         names = {
             _GRAY: "gray",
-            _COLOUR: "colour",
+            _COLOUR: "RGB colour",
             _PALETTE: "palette",
             4: "gray with alpha",
-            _ALPHA: "colour and alpha",
+            _ALPHA: "RGB colour with alpha",
         }
         return f"{self.bits}-bit {names.get(self.colour_type, 'unknown')}"
 
