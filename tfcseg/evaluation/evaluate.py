@@ -1,4 +1,4 @@
-"""Score the videos of a VSPW split, one frame at a time, from any source of predictions."""
+"""Score predictions on the videos of a VSPW split, frame by frame."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def evaluate(
     on_frame: OnFrame | None = None,
     on_video: OnVideo | None = None,
 ) -> Evaluation:
-    """Score what ``predict`` yields for the videos of a split against their masks.
+    """Score the predictions of ``predict`` for the videos of a split.
 
     Missing frames, masks and videos do not stop it: they are counted and listed in ``skipped``. DataError if the folder
     or a prediction is not what it should be, or if nothing could be scored.
@@ -80,7 +80,7 @@ def evaluate(
 
 @dataclass(slots=True)
 class Part:
-    """Results of some videos; each score comes with the position of its video in the list."""
+    """Results of some videos; scores have the position of the video in the list."""
 
     counts: Counts
     scores: list[tuple[int, VideoScore]] = field(default_factory=list)
@@ -97,7 +97,7 @@ def open_scoring(
     measure_flow_consistency: bool = False,
     on_frame: OnFrame | None = None,
 ) -> tuple[Scoring, dict[int, str]]:
-    """How videos are scored, and the videos by their position in the list; arguments are those of `evaluate`."""
+    """Prepare scoring; returns the videos by their position in the list, too. Arguments are those of `evaluate`."""
     check(scope)
     dataset = open_vspw(root, scope.split)
     table = prediction_table(dataset.labels, model_labels, label_map)
@@ -117,7 +117,7 @@ def score_videos(
     model_s: Callable[[], float] | None,
     on_video: OnVideo | None = None,
 ) -> Part:
-    """Score ``videos``, by their position in the list."""
+    """Score ``videos``, given by their position in the list."""
     part = Part(ConfusionMatrix(scoring.num_classes).counts)
     started_s, model_started_s = time.perf_counter(), model_s() if model_s else 0.0
     for position, name in videos.items():
@@ -134,7 +134,7 @@ def score_videos(
 def pool(
     scoring: Scoring, parts: Sequence[Part], wall_s: float, *, mode: str, provenance: Mapping[str, Any]
 ) -> Evaluation:
-    """The evaluation that ``parts``, made in ``wall_s`` seconds, are together, whoever made which."""
+    """Combine ``parts``, which took ``wall_s`` seconds in all, to an evaluation."""
     scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
     counts = np.sum([part.counts for part in parts], axis=0)
     dataset = scoring.dataset
