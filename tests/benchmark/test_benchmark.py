@@ -307,10 +307,10 @@ def test_what_was_written_for_the_measurement_is_removed(tiny_file):
         ({"rounds": 0}, "rounds 0 is less than 1"),
         ({"plain_frames": 0}, "plain frames 0 is less than 1"),
         ({"updated_fraction": 2.0}, "not between 0 and 1"),
-        ({"updated_fraction": 0.1, "inference": InferenceOptions(threshold=0.5)}, "exclude each other"),
+        ({"updated_fraction": 0.1, "inference": InferenceOptions(threshold=0.5)}, "leave --threshold out"),
         ({"device": DeviceOptions("abacus")}, "no device 'abacus'"),
         ({"plain_precision": "int3"}, "no precision 'int3'"),
-        ({"updated_fraction": 0.5, "inference": InferenceOptions(keyframe_interval=1)}, "no frame between keyframes"),
+        ({"updated_fraction": 0.5, "inference": InferenceOptions(keyframe_interval=1)}, "no frame lies between"),
     ],
 )
 def test_senseless_requests(wrong, message, tiny_file, clip_file):

@@ -215,7 +215,7 @@ def test_the_track_that_players_choose_is_kept(tmp_path, default):
 def test_sound_beside_slower_pictures_is_dropped(tmp_path):
     source = write_clip(tmp_path / "in.mp4", 60, rate="2000", audio=("sine=d=0.03", AAC))
     writer = write(tmp_path / "out.mp4", numbered_images(60), rate=Fraction(1000), audio_from=source)
-    assert writer.audio == "dropped: the video plays slower than it was filmed"
+    assert writer.audio == "dropped: the video plays slower than its source"
 
 
 # Failing without leaving anything.

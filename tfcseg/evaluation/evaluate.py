@@ -1,4 +1,4 @@
-"""Score the videos of a VSPW split, one frame at a time, from any source of predictions."""
+"""Score predictions on the videos of a VSPW split, frame by frame."""
 
 from __future__ import annotations
 
@@ -56,24 +56,24 @@ def evaluate(
     on_frame: OnFrame | None = None,
     on_video: OnVideo | None = None,
 ) -> Evaluation:
-    """Score what ``predict`` yields for the videos of a split against their masks.
+    """Score the predictions of ``predict`` for the videos of a split.
 
-    Missing frames, masks and videos do not stop the evaluation: they are counted and listed in ``skipped``. DataError
-    if the folder or a prediction is not what it should be, or if nothing could be scored.
+    Missing frames, masks and videos are counted and listed in ``skipped``. Raises DataError for an invalid folder or
+    prediction, or if no frame could be scored.
 
     Args:
         root: Folder in VSPW's layout.
-        predict: Source of label maps, asked video by video and frame by frame.
+        predict: Yields the label maps of a video, frame by frame.
         scope: Which videos are scored, and how.
-        mode: Kept in the result: how the predictions were made.
-        model_labels: Classes of the predictions; None if they are already classes of the data set.
-        label_map: Names of ``model_labels`` to names of the data set; None takes the built-in one. The file of
-            ``scope`` is not read.
-        measure_flow_consistency: Also follow labels along optical flow, which costs more than the rest.
-        model_s: Seconds that ``predict`` has spent in its network so far, for ``Speed``.
-        provenance: Kept in the result: what made the predictions, and where.
-        on_frame: Called with every scored frame and its prediction in classes of the data set (to save it).
-        on_video: Called with every score (to show progress).
+        mode: How predictions were made, for the result.
+        model_labels: Classes of the predictions; None for the data set's.
+        label_map: Maps names of ``model_labels`` to names of the data set; None for the built-in map. The file named
+            in ``scope`` is not read.
+        measure_flow_consistency: Also measure flow consistency, which takes longer than the rest.
+        model_s: Returns the seconds that the network has taken so far, for ``Speed``.
+        provenance: Model, options and machine, for the result.
+        on_frame: Called with every scored frame and its prediction in classes of the data set.
+        on_video: Called with the score of every video.
 
     """
     scoring, videos = open_scoring(
@@ -90,7 +90,7 @@ def evaluate(
 
 @dataclass(slots=True)
 class Part:
-    """Results of some videos; each score comes with the position of its video in the list."""
+    """Results of some videos; scores have the position of the video in the list."""
 
     counts: Counts
     scores: list[tuple[int, VideoScore]] = field(default_factory=list)
@@ -107,7 +107,7 @@ def open_scoring(
     measure_flow_consistency: bool = False,
     on_frame: OnFrame | None = None,
 ) -> tuple[Scoring, dict[int, str]]:
-    """How videos are scored, and the videos by their position in the list; arguments are those of `evaluate`."""
+    """Prepare scoring; returns the videos by their position in the list, too. Arguments are those of `evaluate`."""
     check(scope)
     dataset = open_vspw(root, scope.split)
     table = prediction_table(dataset.labels, model_labels, label_map)
@@ -127,7 +127,7 @@ def score_videos(
     model_s: Callable[[], float] | None,
     on_video: OnVideo | None = None,
 ) -> Part:
-    """Score ``videos``, by their position in the list."""
+    """Score ``videos``, given by their position in the list."""
     part = Part(ConfusionMatrix(scoring.num_classes).counts)
     started_s, model_started_s = time.perf_counter(), model_s() if model_s else 0.0
     for position, name in videos.items():
@@ -144,7 +144,7 @@ def score_videos(
 def pool(
     scoring: Scoring, parts: Sequence[Part], wall_s: float, *, mode: str, provenance: Provenance | None
 ) -> Evaluation:
-    """The evaluation that ``parts``, made in ``wall_s`` seconds, are together, whoever made which."""
+    """Combine ``parts``, which took ``wall_s`` seconds in all, to an evaluation."""
     scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
     counts = np.sum([part.counts for part in parts], axis=0)
     speed = _speed(parts, wall_s, sum(score.frames for score in scores))
@@ -166,7 +166,7 @@ def _summarise(
     speed: Speed,
     provenance: Provenance,
 ) -> Evaluation:
-    """Pool the counts (K, K + 1) and the scores of all videos, in the order of the list."""
+    """Make an evaluation of the pooled counts (K, K + 1) and the scores of all videos, in the order of the list."""
     dataset = scoring.dataset
     skipped = tuple(itertools.chain(*(score.skipped for score in scores)))
     frames = sum(score.frames for score in scores)

@@ -1,4 +1,4 @@
-"""Predictions of a model for the videos of a data set."""
+"""Predict the labels of a data set's videos with a model."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _Interval: TypeAlias = list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]]
 
 
 class ModelPredictions:
-    """Segments every video from its first image on, intervals counted over the images that can be read.
+    """Segments videos; intervals consist of readable images.
 
-    ``model_s`` is the time spent in preprocessing, network and labels so far. With ``one_by_one`` no interval begins
-    before the one before it is finished, for whoever watches the network at work.
+    ``model_s`` is the time of preprocessing, network and labels so far. ``one_by_one`` computes intervals one after the
+    other, for callers that inspect the network.
     """
 
     def __init__(self, model: LoadedModel, options: InferenceOptions, *, one_by_one: bool = False) -> None:
@@ -43,7 +43,7 @@ class ModelPredictions:
         self.model_s = 0.0
 
     def scored_on(self, dataset: VspwDataset, label_map: str | Path | None) -> dict[str, Any]:
-        """Keyword arguments of `evaluate`; ``label_map`` is the file that translates labels, None the built-in one."""
+        """Keyword arguments of `evaluate`; ``label_map`` is the file of a label map, None for the built-in one."""
         labels = self._model.labels
         return {
             "predict": self,
@@ -55,7 +55,7 @@ class ModelPredictions:
         }
 
     def provenance(self, label_map: str | Path | None) -> Provenance:
-        """What makes the predictions; ``label_map`` is the file that translates them, None the built-in one."""
+        """Model and options; ``label_map`` is the file of a label map, None for the built-in one."""
         return Provenance(
             model=model_facts(self._model),
             options=option_facts(self._model, self._options),
@@ -64,7 +64,7 @@ class ModelPredictions:
         )
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
-        """One label map (at its mask's size) per frame of ``video``, or the reason why there is none."""
+        """Yield a label map (at the mask's size) per frame of ``video``, or the error instead."""
         for interval, results in run_intervals(self._network, self._groups(video)):
             remaining = iter(results)
             for _, image in interval:
@@ -76,7 +76,7 @@ class ModelPredictions:
                     yield result.labels
 
     def _groups(self, video: VspwVideo) -> Iterator[Group[_Interval]]:
-        """Intervals of readable images, and what could not be read between them."""
+        """Yield intervals of readable images, with the errors between them."""
         interval: _Interval = []
         size: tuple[int, int] | None = None
         for frame in video.frames:
@@ -114,7 +114,7 @@ def _odd_one_out(video: VspwVideo, frame: VspwFrame, image: NDArray[np.uint8], s
 
 
 def _label_size(interval: Sequence[tuple[VspwFrame, object]]) -> tuple[int, int] | None:
-    """(height, width) of the first mask that says so; None leaves the images' own."""
+    """(height, width) of the first readable mask; None stands for the images' size."""
     for path in (frame.mask for frame, _ in interval):
         size = None if path is None else _png_size(path)
         if size is not None:
@@ -127,4 +127,4 @@ def _png_size(path: Path) -> tuple[int, int] | None:
         with Image.open(path) as mask:
             return mask.height, mask.width
     except (OSError, UnidentifiedImageError):
-        return None  # the scorer reads the mask and says what is wrong with it
+        return None  # the scorer reports what is wrong with the mask

@@ -1,7 +1,4 @@
-"""Write frames with an encoder that ffmpeg has: VP9 with transparency, lossless label maps.
-
-Letters: H, W image height and width.
-"""
+"""Write frames with ffmpeg: VP9 with transparency, or lossless label maps. Shapes: H W frame."""
 
 from __future__ import annotations
 
@@ -20,10 +17,10 @@ from tfcseg.media.ffmpeg import FfmpegProcess
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """How frames are coded."""
+    """An encoder and its format."""
 
     pixels: str
-    """ffmpeg's name of the format of the frames."""
+    """ffmpeg's name of the frames' pixel format."""
     container: str
     arguments: Sequence[str]
     filters: Sequence[str] = ()
@@ -39,17 +36,17 @@ WITH_ALPHA = Coding(
     ),
     ("scale=out_color_matrix=bt709:out_range=tv", "format=yuva420p"),
 )
-"""VP9 in WebM, which browsers and compositing programs read; colours are not premultiplied."""
+"""VP9 in WebM, for browsers and compositing programs; colours are not premultiplied."""
 
 LOSSLESS_GRAY = Coding("gray", "matroska", ("-c:v", "ffv1", "-color_range", "pc"))
-"""FFV1 of 8 bits, whose values come back as they are."""
+"""Lossless FFV1 with 8 bits."""
 
 
 class FrameEncoder:
-    """Writes frames (H, W[, C]) uint8 to ``path`` as a ``coding`` says; the end of the ``with`` block completes it.
+    """Writes frames (H, W[, C]) uint8 to ``path`` with a ``coding``; the end of the ``with`` block completes the file.
 
-    The same frames make the same file. Whoever leaves the block by an exception removes the file. OutputError, which
-    calls the video ``named``, if it cannot be written.
+    The same frames give the same file. After an exception in the block, the caller removes the file. Raises OutputError
+    with the name ``named`` on failure.
     """
 
     def __init__(
@@ -64,7 +61,7 @@ class FrameEncoder:
     ) -> None:
         self._named = named or path
         height, width = size
-        # Times are numbers of frames, whatever the rate: as a rate alone, ffmpeg takes a usual one nearby for it.
+        # Times are frame numbers, since ffmpeg would replace an unusual rate by a usual one nearby.
         filters = [f"settb={1 / frame_rate}", "setpts=N", f"setsar=sar={pixel_aspect}:max=65535", *coding.filters]
         self._encoder = FfmpegProcess(
             [

@@ -1,7 +1,4 @@
-"""Write frames to an H.264 mp4, which gets its name when it is complete.
-
-Letters: H, W image height and width.
-"""
+"""Write frames to an H.264 mp4, which gets its name when it is complete. Shapes: H W frame."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ _ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", 
 
 
 class Sound(NamedTuple):
-    """The source of a video's sound, and which part of it to use."""
+    """Source and range of a video's sound."""
 
     source: Source
     start_s: float | None
@@ -44,10 +41,10 @@ class Sound(NamedTuple):
 class VideoWriter:
     """Writes (H, W, 3) RGB frames to ``path``, a .mp4; ``close`` completes it, ``abort`` leaves nothing.
 
-    As a context manager it closes at the end of the block, and aborts if the block raises. ``audio_from`` names the
-    source of the sound, cut to ``start_s`` … ``end_s``. An odd height or width is padded to an even number by repeating
-    the last row or column. Players show pixels ``pixel_aspect`` times as wide as high. Any failure to write is an
-    OutputError, which calls the video ``named`` if ``path`` is only a part of it. A complete file is flushed to disk.
+    As a context manager it closes at the end of the block, and aborts if the block raises. ``audio_from`` is the source
+    of the sound, cut to ``start_s`` … ``end_s``. An odd height or width is padded to an even one by repeating the last
+    row or column. Players show pixels ``pixel_aspect`` times as wide as high. Raises OutputError on failure, with the
+    name ``named`` if ``path`` is only a part of a video. Complete files are flushed to disk.
     """
 
     def __init__(
@@ -101,12 +98,12 @@ class VideoWriter:
         self.frames_written += 1
 
     def end_input(self) -> None:
-        """Announce that no more frames follow, so that the encoder finishes while others work. Optional."""
+        """Announce that no more frames follow, so that the encoder can finish in parallel. Optional."""
         if self._encoder is not None:
             self._encoder.end_input()
 
     def close(self) -> None:
-        """Complete the file and give it its name, replacing what was there. May be called again."""
+        """Complete the file and rename it to ``path``, replacing an existing file. May be called again."""
         if self._encoder is None:
             return
         try:
@@ -123,7 +120,7 @@ class VideoWriter:
             encoder.stop()
 
     def abort(self) -> None:
-        """Stop and remove what was written so far; an existing file at ``path`` stays. May be called again."""
+        """Stop and remove the unfinished file; an existing file at ``path`` is kept. May be called again."""
         if self._encoder is not None:
             self._encoder.kill()
             self._encoder = None
@@ -131,7 +128,7 @@ class VideoWriter:
             self._video.unlink()
 
     def _check_target(self) -> None:
-        """Fail before any work is done rather than at its end."""
+        """Fail early if the video cannot be written."""
         if self.path.suffix.lower() != ".mp4":
             raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends in .mp4")
         if self.path.is_dir():
@@ -142,7 +139,7 @@ class VideoWriter:
             raise OutputError(f"{self._named}: cannot be written: {error.strerror}: {self.path.parent}") from None
 
     def _finish_encoder(self) -> None:
-        """Wait until all frames are encoded; raises OutputError and removes the file if the encoder failed."""
+        """Wait until all frames are encoded; if the encoder failed, remove the file and raise OutputError."""
         if self._encoder is None:
             return
         status = self._encoder.wait()
@@ -153,15 +150,15 @@ class VideoWriter:
 
 
 def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
-    """Give the complete ``video`` its name ``target``, with ``sound``, replacing what was there.
+    """Add ``sound`` to the complete ``video`` and rename it to ``target``, replacing an existing file.
 
-    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. Raises OutputError if
-    that fails; ``video`` is removed in any case.
+    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. Raises OutputError on
+    failure; ``video`` is removed in any case.
     """
     try:
         return _finish(video, target, sound, target)
     finally:
-        with contextlib.suppress(OSError):  # it has its name
+        with contextlib.suppress(OSError):  # it was renamed
             video.unlink()
 
 
@@ -175,7 +172,7 @@ def _finish(video: Path, target: Path, sound: Sound | None, named: Path) -> str:
     except OSError as error:
         raise OutputError(f"{named}: cannot be written: {error.strerror}") from None
     else:
-        if target == named:  # a part gets no sound; the whole video does
+        if target == named:  # not for parts, which have no sound
             logger.info("%s: H.264; sound: %s", named, method, extra={"video": named, "audio": method})
         return method
     finally:
@@ -185,8 +182,7 @@ def _finish(video: Path, target: Path, sound: Sound | None, named: Path) -> str:
 
 
 def _with_sound(video: Path, sound: Sound, track: Path, joined: Path) -> tuple[Path, str]:
-    """The finished file: ``video``, or ``joined`` with the source's sound if it has any; and what happened to the
-    sound."""
+    """Add the source's sound, if any: returns ``joined``, or else ``video``, and what happened to the sound."""
     cut = cut_audio(sound.source, track, start_s=sound.start_s, end_s=sound.end_s)
     if isinstance(cut, str):
         return video, cut
@@ -202,10 +198,10 @@ def _encode_arguments(target: Path, size: tuple[int, int], frame_rate: Fraction,
     height, width = size
     filters = [_COLOURS, f"setsar=sar={pixel_aspect}:max={_LARGEST_ASPECT_TERM}"]
     if height % 2 or width % 2:
-        # The added row or column repeats its neighbour; black would bleed into the picture's edge.
+        # Repeat the last row or column; black would bleed into the picture.
         edge = f"right={width % 2}:bottom={height % 2}:mode=smear"
         filters[:0] = ["format=gbrp", f"pad={width + width % 2}:{height + height % 2}", f"fillborders={edge}"]
-    # Times are frame numbers, whatever the rate: given only a rate, ffmpeg would pick a usual one nearby.
+    # Times are frame numbers, since ffmpeg would replace an unusual rate by a usual one nearby.
     numbered = [f"settb={1 / frame_rate}", "setpts=N"]
     return [
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(frame_rate)),
