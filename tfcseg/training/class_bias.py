@@ -9,15 +9,13 @@ Letters: N positions, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.datasets import Sample
 
 STEPS = (0.5, 0.25, 0.25, 0.125)
@@ -63,18 +61,19 @@ def _mean_iou(
     return float((hit[known] / union[known]).mean())
 
 
-def balance_classes(network: TFCSegmenter, predict: Callable[[Sample], Tensor], samples: Dataset[Sample]) -> None:
-    """Fit the biases of the classifier on ``samples`` with soft labels; ``predict`` gives their logits (T, K, s, s)."""
+def balance_classes(predict: Callable[[Sample], Tensor], samples: Dataset[Sample]) -> Tensor:
+    """Biases (K,) fitted on ``samples`` with soft labels, of which ``predict`` gives the logits (T, K, s, s)."""
     logits, labels = [], []
     for number in range(len(samples)):  # type: ignore[arg-type]
         sample = samples[number]
-        found = predict(sample)[:, :, ::EVERY, ::EVERY].permute(0, 2, 3, 1).flatten(0, 2)
-        soft = sample.labels[:, :, ::EVERY, ::EVERY].permute(0, 2, 3, 1).flatten(0, 2).float()
+        found, soft = (_positions(maps) for maps in (predict(sample), sample.labels))
         share, label = soft.max(dim=1)
-        sure = share > SURE * 255
-        logits.append(found.cpu()[sure].half())
-        labels.append(label[sure].byte())
-    biases = fit_biases(torch.cat(logits).float().numpy(), torch.cat(labels).numpy())
-    classifier = cast(nn.Conv2d, network.decode_head.classifier)
-    with torch.no_grad():
-        cast(Tensor, classifier.bias).add_(torch.from_numpy(biases).to(cast(Tensor, classifier.bias)))
+        is_sure = share > SURE * 255
+        logits.append(found[is_sure].half())
+        labels.append(label[is_sure].byte())
+    return torch.from_numpy(fit_biases(torch.cat(logits).float().numpy(), torch.cat(labels).numpy()))
+
+
+def _positions(maps: Tensor) -> Tensor:
+    """Some of the positions of (T, K, s, s): (N, K)."""
+    return maps.cpu()[:, :, ::EVERY, ::EVERY].permute(0, 2, 3, 1).flatten(0, 2).float()
