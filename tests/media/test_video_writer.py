@@ -251,7 +251,7 @@ def test_the_encoder_finishes_once_it_is_told_that_there_are_no_further_frames(t
         for image in images:
             writer.write(image)
         writer.end_input()
-        assert writer._encoder._process.wait(timeout=60) == 0  # nobody closed it
+        assert writer._encoder._process._process.wait(timeout=60) == 0  # nobody closed it
         assert name not in listing(tmp_path)
         if name == "early.mp4":
             writer.close()

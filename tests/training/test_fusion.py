@@ -217,7 +217,7 @@ def test_class_files_that_make_no_sense_are_named(tmp_path, names):
 def test_a_mask_in_colour_is_refused(tmp_path):
     image = write_set(tmp_path, {"4": "cow"}, (4, 0))
     cv2.imwrite(str(mask_of(image)), np.zeros((60, 80, 3), np.uint8))
-    with pytest.raises(DataError, match=r"one\.png' is a PNG of 8-bit colour; masks are palette or 8-bit"):
+    with pytest.raises(DataError, match=r"one\.png' is a PNG of 8-bit RGB colour; masks are palette or 8-bit"):
         read_truth(mask_of(image))
 
 

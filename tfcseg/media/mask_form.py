@@ -24,7 +24,7 @@ Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _Entry = TypeVar("_Entry", np.uint8, np.uint16)
 
-_GRAY, _COLOUR, _PALETTE, _ALPHA = 0, 2, 3, 6
+_COLOUR_TYPES = {0: "gray", 2: "RGB colour", 3: "palette", 4: "gray with alpha", 6: "RGB colour with alpha"}
 
 
 class PngHeader(NamedTuple):
@@ -38,24 +38,17 @@ class PngHeader(NamedTuple):
     @property
     def is_colour(self) -> bool:
         """Whether pixels are colours, not values."""
-        return self.colour_type in (_COLOUR, _ALPHA)
+        return self.colour_type in (2, 6)
 
     @property
     def is_palette(self) -> bool:
         """Whether values are indices of a palette."""
-        return self.colour_type == _PALETTE
+        return self.colour_type == 3
 
     @property
     def kind(self) -> str:
         """Depth and colour type in words."""
-        names = {
-            _GRAY: "gray",
-            _COLOUR: "colour",
-            _PALETTE: "palette",
-            4: "gray with alpha",
-            _ALPHA: "colour and alpha",
-        }
-        return f"{self.bits}-bit {names.get(self.colour_type, 'unknown')}"
+        return f"{self.bits}-bit {_COLOUR_TYPES.get(self.colour_type, 'unknown')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +83,7 @@ def read_header(path: Path) -> PngHeader:
         raise DataError(f"mask {str(path)!r} is not a PNG file; masks are index PNGs")
     width, height, bits, colour_type = struct.unpack(">IIBB", start[16:26])
     header = PngHeader((height, width), bits, colour_type)
-    is_gray = colour_type == _GRAY and bits in (1, 8, 16)
+    is_gray = colour_type == 0 and bits in (1, 8, 16)
     if not (is_gray or header.is_palette or (header.is_colour and bits == 8)):
         raise DataError(
             f"mask {str(path)!r} is a PNG of {header.kind}; give palette PNGs, or gray ones of 8 or 16 bits"

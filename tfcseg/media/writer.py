@@ -15,19 +15,11 @@ import numpy as np
 from tfcseg.errors import OutputError
 from tfcseg.files import sync
 from tfcseg.media.audio import add_audio, cut_audio
-from tfcseg.media.ffmpeg import FfmpegProcess
+from tfcseg.media.frame_encoder import H264, FrameEncoder
 from tfcseg.media.frames import Image
 from tfcseg.media.source import Given, Source
 
 logger = logging.getLogger(__name__)
-
-_COLOURS = (
-    "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix=bt709:out_range=tv"
-    ",format=yuv420p,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
-)
-_TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
-_LARGEST_ASPECT_TERM = 65535
-_ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p")
 
 
 class Sound(NamedTuple):
@@ -62,14 +54,13 @@ class VideoWriter:
         self.path = Path(path)
         self._named = named or self.path
         self.size = size
-        self.frames_written = 0
         self.audio = "none"
         """After ``close``: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``."""
         self._sound = None if audio_from is None else Sound(Source.of(audio_from), start_s, end_s)
         self._video = _scratch(self.path, "video")
         self._check_target()
-        self._encoder: FfmpegProcess | None = FfmpegProcess(
-            _encode_arguments(self._video, size, frame_rate, pixel_aspect), writes_input=True
+        self._encoder: FrameEncoder | None = FrameEncoder(
+            self._video, H264, size=size, frame_rate=frame_rate, pixel_aspect=pixel_aspect, named=self._named
         )
 
     def __enter__(self) -> VideoWriter:
@@ -91,11 +82,10 @@ class VideoWriter:
             found = f"{image.dtype} {image.shape}"
             raise OutputError(f"{self._named}: a frame is {found}; the video needs uint8 {(*self.size, 3)}")
         try:
-            self._encoder.write(np.ascontiguousarray(image).data.cast("B"))
-        except BrokenPipeError:
-            self._finish_encoder()
-            raise OutputError(f"{self._named}: the encoder stopped taking frames") from None
-        self.frames_written += 1
+            self._encoder.write(image)
+        except OutputError:
+            self.abort()
+            raise
 
     def end_input(self) -> None:
         """Announce that no more frames follow, so that the encoder can finish in parallel. Optional."""
@@ -107,8 +97,8 @@ class VideoWriter:
         if self._encoder is None:
             return
         try:
-            self._finish_encoder()
-            if not self.frames_written:
+            self._encoder.finish()
+            if not self._encoder.frames_written:
                 raise OutputError(f"{self._named}: no frames were written, so there is no video")
             self.audio = _finish(self._video, self.path, self._sound, self._named)
         finally:
@@ -137,16 +127,6 @@ class VideoWriter:
             self._video.open("xb").close()
         except OSError as error:
             raise OutputError(f"{self._named}: cannot be written: {error.strerror}: {self.path.parent}") from None
-
-    def _finish_encoder(self) -> None:
-        """Wait until all frames are encoded; if the encoder failed, remove the file and raise OutputError."""
-        if self._encoder is None:
-            return
-        status = self._encoder.wait()
-        if status:
-            reason = self._encoder.last_words() or f"status {status}"
-            self.abort()
-            raise OutputError(f"{self._named}: the encoder failed after {self.frames_written} frames: {reason}")
 
 
 def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
@@ -192,19 +172,3 @@ def _with_sound(video: Path, sound: Sound, track: Path, joined: Path) -> tuple[P
 
 def _scratch(path: Path, part: str) -> Path:
     return path.with_name(f".tfcseg-{secrets.token_hex(4)}-{part}.mp4")
-
-
-def _encode_arguments(target: Path, size: tuple[int, int], frame_rate: Fraction, pixel_aspect: Fraction) -> list[str]:
-    height, width = size
-    filters = [_COLOURS, f"setsar=sar={pixel_aspect}:max={_LARGEST_ASPECT_TERM}"]
-    if height % 2 or width % 2:
-        # Repeat the last row or column; black would bleed into the picture.
-        edge = f"right={width % 2}:bottom={height % 2}:mode=smear"
-        filters[:0] = ["format=gbrp", f"pad={width + width % 2}:{height + height % 2}", f"fillborders={edge}"]
-    # Times are frame numbers, since ffmpeg would replace an unusual rate by a usual one nearby.
-    numbered = [f"settb={1 / frame_rate}", "setpts=N"]
-    return [
-        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(frame_rate)),
-        *("-i", "pipe:0", "-vf", ",".join([*numbered, *filters]), "-r", str(frame_rate), *_ENCODER, *_TAGS),
-        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
-    ]

@@ -116,7 +116,7 @@ def class_file(mask: Path) -> Path:
     """Find the classes.json of a mask; DataError if there is none."""
     file = _find_classes(mask)
     if file is None:
-        raise DataError(f"{mask} has no {CLASSES} in the folder above, which names its values")
+        raise DataError(f"{mask} has no {CLASSES} in the folders above, which names its values")
     return file
 
 
