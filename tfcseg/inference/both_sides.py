@@ -42,7 +42,7 @@ REACH = 8
 """A keyframe uses later keyframes up to this many frames ahead."""
 
 MOST_HELD_BYTES = 2**28
-"""Frames from one keyframe to the next, and ``REACH`` after it, are held; of large ones fewer, but at least one interval
+"""Frames from one keyframe to the next, and ``REACH`` after it, are held; of large ones fewer, at least one interval
 and ``LEAST_REACH``."""
 
 LEAST_REACH = 4
