@@ -208,7 +208,7 @@ def test_what_cannot_be_used(tmp_path, model):
     (tmp_path / "names.json").write_text('[{"index": 2, "name": "sky"}]')
     assert "has the value 7, which is none of the 1 classes" in refused(few, "--classes-json", tmp_path / "names.json")
     (tmp_path / "names.json").write_text("[3]")
-    assert "is no list of classes" in refused(few, "--classes-json", tmp_path / "names.json")
+    assert "is not a list of classes" in refused(few, "--classes-json", tmp_path / "names.json")
     assert "no such file; --probabilities" in refused(few, "--probabilities", few)
 
 
