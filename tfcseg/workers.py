@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
+from tfcseg.allocator import keep_freed_memory
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.machine import available_cores
 from tfcseg.options import Option
@@ -64,6 +65,7 @@ class _Worker:
         """Do one job."""
         try:
             if self._do is None:
+                keep_freed_memory()
                 _enter(self._folder)
                 self._do = self._make()
             return _Answer(self._do(job))

@@ -16,7 +16,7 @@ from tests.helpers.media import folder_of_images, write_video
 from tests.helpers.segformer_reference import build_reference
 from tests.helpers.tiny_model import moving_images, write_tiny_model
 from tfcseg import segment
-from tfcseg.adaptation.adapt import AdaptListener, _repairs_more, adapt, work_folder
+from tfcseg.adaptation.adapt import AdaptListener, _is_better, adapt, work_folder
 from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.adaptation.parts import Part, split_videos
 from tfcseg.weights.device import DeviceOptions
@@ -60,7 +60,7 @@ def test_the_network_stays_and_the_card_says_what_was_measured(work, adapted):
     output, found, told = adapted
     assert found["videos"] == 2
     assert found["steps"] == 3
-    assert found["measured_on"] == "24 frames of 2 videos that taught nothing"
+    assert found["measured_on"] == "24 frames of 2 videos, not trained on"
     assert "step 3/3  seg loss" in told
     card = read_card(output)
     assert card.name == "mine"
@@ -127,7 +127,7 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_file(work, adapted, tmp_p
     assert other.returncode == 2
     assert other.error == (
         f"{work_folder(output)} holds an unfinished adaptation of other videos, options or another model; "
-        "use --overwrite to begin anew"
+        "use --overwrite to start again"
     )
     steps = []
     adapt(*job, device=cpu, listener=AdaptListener(lambda stage, done, total: steps.append((stage, done))))
@@ -145,7 +145,7 @@ def test_other_videos_may_measure(work, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{output}\n"
-    assert "on 14 frames of 1 video that taught nothing" in done.stderr
+    assert "on 14 frames of 1 video, not trained on" in done.stderr
     card = read_card(output)
     assert card.config.defaults.threshold == 0.8
     again = call("adapt", work / "a.mp4", "-m", work / "tiny.safetensors", "-o", output, *CPU)
@@ -158,12 +158,12 @@ def test_bad_input_is_told_in_one_line(work, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     base = ("-m", work / "tiny.safetensors", *CPU)
     for words, code, message in (
-        ((work / "a.mp4", "-o", tmp_path / "out"), 2, "is no weights file; give one that ends in .safetensors"),
+        ((work / "a.mp4", "-o", tmp_path / "out"), 2, "is not a weights file; give one that ends in .safetensors"),
         ((short, "-o", tmp_path / "o.safetensors"), 1, "short.mp4 has 20 frames; give videos of 24 or more"),
         ((tmp_path / "text.mp4", "-o", tmp_path / "o.safetensors"), 1, "text.mp4"),
         ((tmp_path / "none.mp4", "-o", tmp_path / "o.safetensors"), 1, "none.mp4"),
         ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "--steps", "-1"), 2, "steps -1 is not between"),
-        ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "--validate", work / "a.mp4"), 2, "is one of the videos"),
+        ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "--validate", work / "a.mp4"), 2, "is also trained on"),
         ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "-m", tmp_path / "x.safetensors"), 1, "x.safetensors"),
     ):
         done = call("adapt", *base, *words)
@@ -183,4 +183,4 @@ def test_the_end_of_every_video_measures(work):
 
 @pytest.mark.parametrize(("old", "new", "keeps"), [(90.0, 90.1, True), (90.0, 90.0, False), (90.0, 89.0, False)])
 def test_attention_stays_only_if_it_brings_labels_closer(old, new, keeps):
-    assert _repairs_more({"agreement": old}, {"agreement": new}) is keeps
+    assert _is_better({"agreement": old}, {"agreement": new}) is keeps

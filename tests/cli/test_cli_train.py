@@ -103,7 +103,9 @@ def test_a_vspw_folder_is_trained_on(call, work):
     code, out, err = call(*command)
     assert code == 1
     assert out == ""
-    assert err == (f"error: {root}: 1_road/00000166: image the image is cut off; mend them or train with --skip-bad\n")
+    assert err == (
+        f"error: {root}: 1_road/00000166: image the image is cut off; repair them or train with --skip-bad\n"
+    )
     assert list(output.iterdir()) == []
 
     code, out, err = call(*command, "--skip-bad", "--name", "street-1", "--licence", "CC BY 4.0", "--json")
@@ -168,12 +170,13 @@ def test_teachers_train_an_image_network_and_then_clips(call, work, photos, teac
     assert card.labels.name == "ade31"
     assert card.description.startswith("stage image: 1 steps")
 
-    refine = ("--init", image / "best.safetensors", "--cache", image / "labels", "-q")
+    refine = ("--init", image / "best.safetensors", "--cache", image / "labels", "-q", "--folder-weight", f"{photos}=3")
     code, out, err = call("train", photos, "--teachers", teacher.parent, "-o", clips, "--steps", 1, *refine, *QUICK)
     assert (code, out) == (0, "")
     assert "error" not in err
     card = read_card(clips / "best.safetensors")
     assert card.description.startswith("stage tfc: 1 steps")
+    assert card.description.endswith(", photos 3 times as often")
     assert card.trained_on == (
         "backbone: ImageNet; then distilled from colours on 3 photos and 1 video clip; "
         "then distilled from colours on 3 photos and 1 video clip"
@@ -250,18 +253,22 @@ def places(work, vspw_root, photos, teacher):
     ("arguments", "code", "words"),
     [
         ("NOWHERE -o OUT", 1, "NOWHERE does not exist; give a VSPW folder, or images and videos with --teachers"),
-        ("PHOTOS -o OUT", 2, "PHOTOS is no VSPW folder (label_num_dic_final.json and data/); images and videos need"),
+        ("PHOTOS -o OUT", 2, "PHOTOS is not a VSPW folder (label_num_dic_final.json and data/); images and videos"),
         ("ROOT OTHER -o OUT", 2, "one VSPW folder at a time, not 2"),
-        ("ROOT -o OUT --teachers TEACHER", 2, "ROOT is a VSPW folder with labels of its own; leave --teachers out"),
+        ("ROOT -o OUT --teachers TEACHER", 2, "ROOT is a VSPW folder, which has labels; leave --teachers out"),
         ("OTHER -o OUT", 1, "OTHER/train.txt: lists no videos"),
         ("ROOT -o OUT --stage both", 2, "no stage 'both'; there are image, tfc"),
-        ("ROOT -o OUT --steps 0", 2, "--steps 0 is less than 1"),
-        ("ROOT -o OUT --checkpoint-every 0", 2, "--checkpoint-every 0 is less than 1"),
-        ("ROOT -o OUT --lr -1", 2, "--lr -1 is not between 0 and 1"),
+        ("ROOT -o OUT --steps 0", 2, "steps 0 is less than 1"),
+        ("ROOT -o OUT --checkpoint-every 0", 2, "checkpoint every 0 is less than 1"),
+        ("ROOT -o OUT --lr -1", 2, "learning rate -1 is not between 1e-12 and 1"),
         ("ROOT -o OUT --crop 100", 2, "--crop 100 is not a multiple of 32"),
-        ("ROOT -o OUT --size 16", 2, "--size 16 is less than 32"),
-        ("ROOT -o OUT --size 4097", 2, "--size 4097 is more than 4096"),
-        ("PHOTOS -o OUT --teachers TEACHER --size 240", 2, "--size is for VSPW folders"),
+        ("ROOT -o OUT --size 16", 2, "size 16 is not between 32 and 4096"),
+        ("ROOT -o OUT --size 4097", 2, "size 4097 is not between 32 and 4096"),
+        ("PHOTOS -o OUT --teachers TEACHER --size 240", 2, "--size is for VSPW folders only"),
+        ("PHOTOS -o OUT --teachers TEACHER --folder-weight PHOTOS", 2, "should be FOLDER=WEIGHT, with a weight above"),
+        ("PHOTOS -o OUT --teachers TEACHER --folder-weight PHOTOS=0", 2, "PHOTOS=0: should be FOLDER=WEIGHT"),
+        ("PHOTOS -o OUT --teachers TEACHER --folder-weight NOTES=2", 2, "NOTES is not among the data"),
+        ("ROOT -o OUT --folder-weight ROOT=2", 2, "--folder-weight needs --teachers"),
         ("ROOT -o OUT --precision fp16", 2, "no training precision 'fp16'; there are auto, fp32, bf16"),
         ("ROOT -o OUT --device cuda:77", 2, "device 'cuda:77' is not available"),
         ("ROOT -o OUT --device tpu", 2, "no device 'tpu'"),
@@ -272,19 +279,19 @@ def places(work, vspw_root, photos, teacher):
         ("ROOT -o FILE/run", 1, "cannot write to folder 'FILE/run': Not a directory"),
         ("PHOTOS -o OUT --teachers NOWHERE", 2, "--teachers NOWHERE: no such .tflite file"),
         ("PHOTOS -o OUT --teachers PHOTOS", 2, "--teachers PHOTOS: no such .tflite file, or none in this folder"),
-        ("PHOTOS -o OUT --teachers TEACHER --stage tfc", 2, "stage tfc refines an image network"),
+        ("PHOTOS -o OUT --teachers TEACHER --stage tfc", 2, "stage tfc starts from an image network"),
         (
             "PHOTOS -o OUT --teachers TEACHER --embed-dim 20",
             2,
             "--embed-dim 20 is not a multiple of 8, the attention's",
         ),
-        ("ROOT -o OUT --bce-weight -1", 2, "--bce-weight -1 is not between 0 and 100"),
-        ("ROOT -o OUT --stage image --bce-weight 0", 2, "--bce-weight weighs L_bce, which stage image has none of"),
-        ("ROOT -o OUT --cache NOTES", 2, "--cache keeps what teachers label; a VSPW folder has labels of its own"),
-        ("ROOT -o OUT --init X --embed-dim 64", 2, "--embed-dim is that of the model given with --init; leave it out"),
-        ("PHOTOS -o OUT --teachers TEACHER --init X --features-from X", 2, "--features-from teaches an image network"),
-        ("PHOTOS -o PHOTOS/run --teachers TEACHER", 2, "--output PHOTOS/run is inside of the data (PHOTOS)"),
-        ("PHOTOS -o OUT --cache PHOTOS --teachers TEACHER", 2, "--cache PHOTOS is inside of the data (PHOTOS)"),
+        ("ROOT -o OUT --bce-weight -1", 2, "bce weight -1 is not between 0 and 100"),
+        ("ROOT -o OUT --stage image --bce-weight 0", 2, "--bce-weight needs --stage tfc"),
+        ("ROOT -o OUT --cache NOTES", 2, "--cache needs --teachers, whose labels it keeps"),
+        ("ROOT -o OUT --init X --embed-dim 64", 2, "--embed-dim is set by the model given with --init; leave it out"),
+        ("PHOTOS -o OUT --teachers TEACHER --init X --features-from X", 2, "--features-from needs --stage image"),
+        ("PHOTOS -o PHOTOS/run --teachers TEACHER", 2, "--output PHOTOS/run is inside the data (PHOTOS)"),
+        ("PHOTOS -o OUT --cache PHOTOS --teachers TEACHER", 2, "--cache PHOTOS is inside the data (PHOTOS)"),
         ("PHOTOS -o OUT --teachers VOC", 1, "objects only; add one of ADE20K's 32 classes"),
         ("PHOTOS -o OUT --teachers FILE", 1, "FILE is not a TensorFlow Lite network"),
         ("NOTES -o OUT --teachers TEACHER", 1, "no images or videos below NOTES"),

@@ -204,7 +204,7 @@ def test_a_silent_server_is_given_up(monkeypatch):
         monkeypatch.setattr(module, "NETWORK_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/clip.mp4"
-        with pytest.raises(InputError, match=r"clip\.mp4: the server said nothing for 0\.3 s"):
+        with pytest.raises(InputError, match=r"clip\.mp4: the server sent nothing for 0\.3 s"):
             open_frames(url, allow_network=True)
         with ffmpeg.FfmpegProcess([*ffmpeg.input_arguments(Source.of(url)), "-f", "null", "-"]) as process:
             assert process.wait() != 0

@@ -215,7 +215,7 @@ def test_the_track_that_players_choose_is_kept(tmp_path, default):
 def test_sound_beside_slower_pictures_is_dropped(tmp_path):
     source = write_clip(tmp_path / "in.mp4", 60, rate="2000", audio=("sine=d=0.03", AAC))
     writer = write(tmp_path / "out.mp4", numbered_images(60), rate=Fraction(1000), audio_from=source)
-    assert writer.audio == "dropped: the video plays slower than it was filmed"
+    assert writer.audio == "dropped: the video plays slower than its source"
 
 
 # Failing without leaving anything.
@@ -251,7 +251,7 @@ def test_the_encoder_finishes_once_it_is_told_that_there_are_no_further_frames(t
         for image in images:
             writer.write(image)
         writer.end_input()
-        assert writer._encoder._process.wait(timeout=60) == 0  # nobody closed it
+        assert writer._encoder._process._process.wait(timeout=60) == 0  # nobody closed it
         assert name not in listing(tmp_path)
         if name == "early.mp4":
             writer.close()

@@ -63,7 +63,7 @@ def test_flat_regions_do_not_wander():
 def test_scores_are_smoothed_cosines_less_the_distance():
     keyframe = torch.nn.functional.normalize(textured(batch=2, size=(5, 6)), dim=1)
     current = torch.nn.functional.normalize(textured(batch=4, size=(5, 6), seed=1), dim=1)
-    scores = match_scores(keyframe, current, 3, 0.01).view(4, 7, 7, 5, 6)
+    scores = match_scores(keyframe, current, 3, 0.01).reshape(4, 7, 7, 5, 6)
 
     def cosine(t, y, x, dy, dx):
         if not (0 <= y < 5 and 0 <= x < 6 and 0 <= y + dy < 5 and 0 <= x + dx < 6):
@@ -80,10 +80,10 @@ def test_near_scores_are_the_same_around_a_displacement():
     """At one displacement for the whole picture, both searches average the same cosines."""
     keyframe = torch.nn.functional.normalize(textured(batch=2), dim=1)
     current = torch.nn.functional.normalize(textured(batch=4, seed=1), dim=1)
-    everywhere = match_scores(keyframe, current, 6, DISTANCE_PENALTY).view(4, 13, 13, 14, 16)
+    everywhere = match_scores(keyframe, current, 6, DISTANCE_PENALTY).reshape(4, 13, 13, 14, 16)
     for dy, dx in ((0, 0), (-4, 2), (5, -5)):
         near = torch.tensor([dy, dx]).view(1, 2, 1, 1).expand(4, 2, 7, 8)
-        scores = near_scores(near_cosines(keyframe, current, near), near).view(4, 3, 3, 14, 16)
+        scores = near_scores(near_cosines(keyframe, current, near), near).reshape(4, 3, 3, 14, 16)
         torch.testing.assert_close(scores, everywhere[:, dy + 5 : dy + 8, dx + 5 : dx + 8])
 
 
@@ -91,7 +91,7 @@ def test_every_block_is_compared_at_its_own_displacement():
     keyframe = torch.nn.functional.normalize(textured(size=(6, 8)), dim=1)
     current = torch.nn.functional.normalize(textured(size=(6, 8), seed=1), dim=1)
     near = torch.randint(-3, 4, (1, 2, 3, 4), generator=torch.Generator().manual_seed(2))
-    scores = near_scores(near_cosines(keyframe, current, near), near).view(3, 3, 6, 8)
+    scores = near_scores(near_cosines(keyframe, current, near), near).reshape(3, 3, 6, 8)
 
     def cosine(y, x, i, j):
         dy, dx = (near[0, :, y // 2, x // 2] + torch.tensor([i, j])).tolist()
@@ -110,7 +110,8 @@ def peak(y, x, *, near):
     """Nine scores of a 2×2 block that fall off as a parabola from (y, x), and where the block was found."""
     steps = torch.arange(-1.0, 2.0)
     scores = -((near[0] + steps[:, None] - y) ** 2) - (near[1] + steps[None, :] - x) ** 2
-    return scores.view(1, 9, 1, 1).expand(1, 9, 2, 2), torch.tensor(near).view(1, 2, 1, 1)
+    scores = scores.view(1, 9, 1, 1).expand(1, 9, 2, 2)
+    return scores, torch.tensor(near).view(1, 2, 1, 1), scores.argmax(dim=1)
 
 
 @pytest.mark.parametrize(

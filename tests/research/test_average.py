@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.helpers.command_line import call
 from tests.helpers.tiny_model import NAMES, build_tiny_network, tiny_card
-from tfcseg.errors import UsageError
+from tfcseg.errors import UsageError, WeightsError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.research.average import average_files
 from tfcseg.training.recipes import with_classes
-from tfcseg.weights.loading import load_model, save_model
+from tfcseg.weights.loading import load_model, read_card, save_model
 
 
 def state(path):
@@ -19,13 +20,17 @@ def state(path):
 
 def test_shares_count(tmp_path):
     one, two, out = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "out"))
-    for seed, path in enumerate((one, two)):
-        save_model(path, build_tiny_network(seed=seed), tiny_card())
+    for seed, (path, data) in enumerate(((one, "photos"), (two, "clips"))):
+        card = replace(tiny_card(), name=path.stem, trained_on=data, measured={"tfc_miou": 40.0})
+        save_model(path, build_tiny_network(seed=seed), card)
     average_files(out, [f"{one}=3", f"{two}=1"])
     first, second, mean = state(one), state(two), state(out)
     for name, tensor in mean.items():
         if tensor.is_floating_point():
             assert torch.allclose(tensor, 0.75 * first[name] + 0.25 * second[name], rtol=2e-3, atol=1e-3), name
+    card = read_card(out)
+    assert card.description == "mean of the weights of one (0.75), two (0.25)"
+    assert (card.trained_on, card.measured) == ("photos; and clips", {}), "what was measured of one does not hold"
 
 
 def test_a_model_has_no_say_in_classes_that_it_lacks(tmp_path):
@@ -39,6 +44,25 @@ def test_a_model_has_no_say_in_classes_that_it_lacks(tmp_path):
     assert torch.allclose(state(out)[row][0], (state(wide)[row][0] + state(narrow)[row][0]) / 2, rtol=2e-3, atol=1e-3)
 
 
-def test_a_file_without_a_share_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"'a\.safetensors' is not WEIGHTS=SHARE"):
-        average_files(tmp_path / "out", ["a.safetensors"])
+@pytest.mark.parametrize("part", ["a.safetensors", "a.safetensors=x", "a.safetensors=0", "=1"])
+def test_a_file_without_a_share_is_named(tmp_path, part):
+    with pytest.raises(UsageError, match=f"'{part}' is not WEIGHTS=SHARE, with a share above 0"):
+        average_files(tmp_path / "out", [part])
+
+
+def test_networks_of_different_shapes_are_refused(tmp_path):
+    one, two = (tmp_path / f"{name}.safetensors" for name in ("one", "two"))
+    save_model(one, build_tiny_network(), tiny_card())
+    save_model(two, build_tiny_network("mit_b0"), replace(tiny_card("mit_b0"), name="other"))
+    with pytest.raises(WeightsError, match="other has another network than tiny"):
+        average_files(tmp_path / "out.safetensors", [f"{one}=1", f"{two}=1"])
+
+
+def test_the_command_replaces_no_file_unasked(tmp_path):
+    one, out = tmp_path / "one.safetensors", tmp_path / "out.safetensors"
+    save_model(one, build_tiny_network(), tiny_card())
+    line = ("research", "average", out, f"{one}=2")
+    assert call(*line).stdout == "mean of the weights of tiny (1)\n"
+    assert call(*line).returncode == 1
+    assert call(*line, "--overwrite").returncode == 0
+    assert call("research", "average", one, f"{one}=1", "--overwrite").returncode == 2, "it is an input"

@@ -105,7 +105,7 @@ def test_unsure_positions_are_left_out_of_vc():
 
 
 def test_targets_need_a_teacher_of_scenes(things_teacher, tmp_path):
-    with pytest.raises(UsageError, match="no teacher of ade31 is given"):
+    with pytest.raises(UsageError, match="no teacher has the classes of ade31"):
         Judges([things_teacher])
     with pytest.raises(DataError, match="no such teacher"):
         Judges([tmp_path / "none.tflite"])
@@ -205,7 +205,7 @@ def test_what_cannot_be_compared_is_refused(clip, student):
         ({"modes": ["tfc", "tfc"]}, "a mode is named twice"),
         ({"modes": ["tcf"]}, "no mode 'tcf'; did you mean tfc?"),
         ({"modes": ["tfc"], "inference": InferenceOptions(keyframe_interval=0)}, "keyframe interval 0 is not between"),
-        ({"max_frames": 1}, "of 1 frames none follows another"),
+        ({"max_frames": 1}, "1 frames are too few to compare"),
         ({"sources": [clip, clip]}, "two clips are called 'walk'"),
         ({"models": [student, student]}, "two models are called 'tiny'"),
     ):

@@ -100,14 +100,14 @@ def test_too_fine_classes_are_merged(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "masks").rename(f / "mask"), "no folder masks in it; labelled stills have"),
-        (lambda f: (f.parent / "classes.json").unlink(), "no classes.json in it or above"),
+        (lambda f: (f / "masks").rename(f / "mask"), "has no folder masks; labelled stills have"),
+        (lambda f: (f.parent / "classes.json").unlink(), "has no classes.json, also not above"),
         (lambda f: (f.parent / "classes.json").write_text('{"0": "void"}'), "names 0 classes besides void"),
         (lambda f: (f.parent / "classes.json").write_text('{"1": "sky", "2": "sky"}'), "names a class twice"),
-        (lambda f: (f.parent / "classes.json").write_text('{"sky": 1}'), "'sky': 1 is no id from 0 to 255"),
-        (lambda f: (f.parent / "classes.json").write_text('{"256": "sky"}'), "'256': 'sky' is no id"),
+        (lambda f: (f.parent / "classes.json").write_text('{"sky": 1}'), "'sky': 1 is not an id from 0 to 255"),
+        (lambda f: (f.parent / "classes.json").write_text('{"256": "sky"}'), "'256': 'sky' is not an id"),
         (lambda f: (f / "masks" / "0000.png").unlink(), r"0000.png: no such mask \(1 of 1 images have none\)"),
-        (lambda f: (f / "images" / "0000.png").unlink(), "no image in it"),
+        (lambda f: (f / "images" / "0000.png").unlink(), "has no images"),
     ],
 )
 def test_folders_that_are_no_sets_are_refused(tmp_path, spoil, message):
@@ -218,7 +218,7 @@ def test_what_cannot_be_compared_is_refused(facades, teacher, student, tmp_path)
         compare_stills([facades], [], [teacher, teacher])
     with pytest.raises(UsageError, match="two sets are called"):
         compare_stills([facades, facades], [student])
-    with pytest.raises(DataError, match="knows 7 classes, not 32"):
+    with pytest.raises(DataError, match="has 7 classes, not 32"):
         compare_stills([facades], [], [write_teacher(tmp_path / "seven.tflite", classes=7)])
     with pytest.raises(DataError, match="no such teacher"):
         compare_stills([facades], [], [tmp_path / "none.tflite"])

@@ -11,8 +11,18 @@ from tests.helpers import vspw_fixture as vspw
 from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.training.damage import image_defect
-from tfcseg.training.datasets import ClipSource, CollageSource, PseudoClipSource, Sample, SampleStream, StillSource
+from tfcseg.training.datasets import (
+    ClipSource,
+    CollageSource,
+    PairSource,
+    PseudoClipSource,
+    Sample,
+    SampleStream,
+    StillSource,
+    Weighted,
+)
 from tfcseg.training.labelling import Clip, Still, read_rgb
+from tfcseg.training.recipes import folder_weights
 from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
 
 CLASSES, CROP = 5, 64
@@ -81,6 +91,38 @@ def test_sources_are_drawn_by_their_shares():
     stream = SampleStream([NumberSource(0), NumberSource(1000)], [30.0, 10.0], count=400, seed=0)
     share = np.mean([stream[n].images.item() >= 1000 for n in range(400)])
     assert 0.18 < share < 0.32
+
+
+# ------------------------------------------------------------------------------------------------------------- weights
+
+
+def test_folders_are_drawn_by_their_weights(tmp_path):
+    """Of nested folders the innermost counts, and what is in none counts as 1."""
+    halls, far = tmp_path / "halls", tmp_path / "halls" / "far"
+    paths = [tmp_path / "a.jpg", halls / "b.jpg", far / "c.jpg", tmp_path / "halls2" / "d.jpg"]
+    folders = [(str(halls), 3.0), (str(far), 0.5)]
+    assert folder_weights(paths, folders).tolist() == [1, 3, 0.5, 1]
+    assert folder_weights(paths, [*reversed(folders)]).tolist() == [1, 3, 0.5, 1]
+    assert folder_weights(paths, []).tolist() == [1, 1, 1, 1]
+    drawn = Weighted(paths, folder_weights(paths, folders))
+    rng = np.random.default_rng(0)
+    counts = [sum(drawn.draw(rng) == path for _ in range(2200)) for path in paths]
+    assert np.abs(np.array(counts) / 400 - [1, 3, 0.5, 1]).max() < 0.2
+
+
+@pytest.mark.parametrize("make", [StillSource, PairSource])
+def test_a_still_without_weight_is_never_drawn(tmp_path, make):
+    stills = [write_still(tmp_path, 0), Still(tmp_path / "missing.png", tmp_path / "missing.npy")]
+    source = make(stills, CROP, np.array([1.0, 0.0]))
+    for seed in range(5):
+        source.draw(np.random.default_rng(seed))
+
+
+def test_clips_that_are_too_short_take_their_weights_with_them(tmp_path):
+    clips = [write_frames(tmp_path / name, count) for name, count in (("short", 2), ("one", 5), ("other", 6))]
+    source = ClipSource(clips, CROP, 4, np.array([9.0, 0.0, 1.0]))
+    assert all(max(numbers_of(source.draw(np.random.default_rng(seed)))) < 6 for seed in range(5))
+    assert any(max(numbers_of(source.draw(np.random.default_rng(seed)))) == 5 for seed in range(20))
 
 
 # ----------------------------------------------------------------------------------------------------- stills and clips
@@ -160,7 +202,7 @@ def test_pseudo_clips_have_an_interval_of_frames(tmp_path):
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a\.jpg cannot be read as an image"):
+    with pytest.raises(DataError, match=r"a\.jpg: not an image, or a damaged one"):
         read_rgb(tmp_path / "a.jpg")
 
 

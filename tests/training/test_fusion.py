@@ -210,14 +210,14 @@ def test_an_image_without_class_names_has_no_mask(tmp_path):
 @pytest.mark.parametrize("names", [{"four": "cow"}, {"256": "cow"}, {"4": 4}])
 def test_class_files_that_make_no_sense_are_named(tmp_path, names):
     image = write_set(tmp_path, names, (4, 0))
-    with pytest.raises(DataError, match=r"classes\.json: .* is no class id from 0 to 255 with a name"):
+    with pytest.raises(DataError, match=r"classes\.json: .* is not a class id from 0 to 255 with a name"):
         read_truth(mask_of(image))
 
 
 def test_a_mask_in_colour_is_refused(tmp_path):
     image = write_set(tmp_path, {"4": "cow"}, (4, 0))
     cv2.imwrite(str(mask_of(image)), np.zeros((60, 80, 3), np.uint8))
-    with pytest.raises(DataError, match=r"one\.png is no mask of 8-bit class ids"):
+    with pytest.raises(DataError, match=r"one\.png' is a PNG of 8-bit RGB colour; masks are palette or 8-bit"):
         read_truth(mask_of(image))
 
 
@@ -267,7 +267,7 @@ def test_the_student_learns_what_its_teachers_know(tmp_path, teachers):
     with pytest.raises(DataError, match=r"voc\.tflite knows Pascal VOC's objects only; add one of ADE20K's 32 classes"):
         taught_labels([things])
     odd = write_teacher(tmp_path / "odd.tflite", classes=7)
-    with pytest.raises(DataError, match=r"odd\.tflite knows 7 classes, neither ADE20K's 32 nor Pascal VOC's 21"):
+    with pytest.raises(DataError, match=r"odd\.tflite has 7 classes, not ADE20K's 32, Pascal VOC's 21 or Cityscapes'"):
         taught_labels([scene, odd])
 
 
@@ -334,7 +334,7 @@ def test_the_street_teacher_is_asked_about_streets_only(tmp_path, teachers):
 def test_streets_need_a_teacher_of_things(tmp_path, teachers):
     city = write_teacher(tmp_path / "city.tflite", classes=len(CITYSCAPES19))
     assert taught_labels([*teachers, city]) is SCENES
-    with pytest.raises(DataError, match="needs one of Pascal VOC's beside it"):
+    with pytest.raises(DataError, match="needs one of Pascal VOC's; add one"):
         taught_labels([teachers[0], city])
 
 

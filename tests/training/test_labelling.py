@@ -93,7 +93,7 @@ def test_a_file_that_is_no_network_is_named(tmp_path):
 
 
 def test_a_network_with_coarse_labels_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"small\.tflite has no logits"):
+    with pytest.raises(DataError, match=r"small\.tflite does not take 8-bit RGB, or has no logits"):
         Teacher(write_teacher(tmp_path / "small.tflite", size=64))
 
 

@@ -116,7 +116,7 @@ def test_norms_and_biases_do_not_decay(folder):
 def test_a_loss_that_is_no_number_stops_training(folder):
     trainer, _ = build_trainer(folder)
     nn.init.constant_(trainer.network.decode_head.classifier.bias, float("nan"))
-    with pytest.raises(TfcsegError, match="the loss is nan at step 0: lower --lr"):
+    with pytest.raises(TfcsegError, match="the loss is nan at step 0: start again with a lower --lr"):
         run(trainer)
 
 
@@ -198,7 +198,7 @@ def test_bad_data_in_a_worker_process_is_one_line(folder):
     trainer, _ = build_trainer(folder, train=stream, workers=1)
     with pytest.raises(DataError) as caught:
         run(trainer)
-    assert str(caught.value) == f"{missing.image} cannot be read: No such file or directory"
+    assert str(caught.value) == f"{missing.image}: the image cannot be read: No such file or directory"
 
 
 # ------------------------------------------------------------------------------------------------------------ resuming
@@ -254,7 +254,7 @@ def test_a_run_of_another_network_is_refused(folder):
     run(build_trainer(folder, steps=1)[0])
     trainer, _ = build_trainer(folder, steps=1)
     trainer.network.decode_head.classifier = nn.Conv2d(16, 9, 1)
-    with pytest.raises(WeightsError, match="belongs to a network of another kind"):
+    with pytest.raises(WeightsError, match="is of a network of another kind"):
         run(trainer)
 
 

@@ -167,7 +167,7 @@ def test_the_card_is_read_from_the_header_alone(saved, tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"extra.weight": torch.zeros(1)}, "has tensors that the network has no place for: 'extra.weight'"),
+        ({"extra.weight": torch.zeros(1)}, "has tensors that the network does not have: 'extra.weight'"),
         ({"decode_head.fuse.weight": None}, "lacks tensors that the network needs: 'decode_head.fuse.weight'"),
         ({"decode_head.norm.weight": torch.zeros(17)}, r"has shape \(17,\), the network needs \(16,\)"),
         ({"decode_head.norm.weight": torch.zeros(16).double()}, "is torch.float64"),
@@ -268,8 +268,8 @@ def entry(**changes) -> bytes:
         (b" " * (1 << 20) + b"{}", b"", "header is longer than 1048576 bytes"),
         (entry(), b"123", "bytes instead of"),
         (entry(), b"12345", "bytes instead of"),
-        (entry(dtype="F128"), b"1234", "entry of tensor 'x' makes no sense"),
-        (entry(data_offsets=[0, "4"]), b"1234", "entry of tensor 'x' makes no sense"),
+        (entry(dtype="F128"), b"1234", "entry of tensor 'x' is invalid"),
+        (entry(data_offsets=[0, "4"]), b"1234", "entry of tensor 'x' is invalid"),
         (entry(shape=[2]), b"1234", "damaged one"),
         (entry(shape=[-1]), b"1234", "damaged one"),
         (entry(data_offsets=[2, 4]), b"1234", "damaged one"),
@@ -343,7 +343,7 @@ def test_what_could_not_be_loaded_is_not_written(network, tmp_path):
     torch.nn.init.constant_(large.decode_head.classifier.bias, 1e6)
     with pytest.raises(WeightsError, match=r"'decode_head.classifier.bias' holds NaN or infinity"):
         save_model(path, large, CARD)
-    with pytest.raises(WeightsError, match="no place for"):
+    with pytest.raises(WeightsError, match="that the network does not have"):
         save_model(path, build_segmenter(CONFIG).fold(), CARD)
     assert not list(tmp_path.iterdir())
 

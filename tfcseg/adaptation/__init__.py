@@ -1,1 +1,1 @@
-"""A user's own videos teach TFC to a frozen network: how much look-alikes are worth, and what repairs points."""
+"""Adapt TFC to a network and a user's videos, without labels: evidence curve and sparse attention."""

@@ -1,6 +1,6 @@
-"""One adaptation, from videos to a weights file: label → curve → sparse attention → measure → write.
+"""Run an adaptation, from videos to a weights file: label → fit curve → train sparse attention → measure → save.
 
-Nothing of the network itself changes: in mode ``image`` the new model gives the labels of the old one, bit for bit.
+The network itself does not change: in mode ``image`` labels stay the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,42 +32,50 @@ from tfcseg.training.loop import Trainer, TrainOptions
 from tfcseg.training.recipes import VALIDATION_SEED, count_of
 from tfcseg.training.request import training_precision
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.loading import BF16_AGREEMENT, CALIBRATED, LoadedModel, ModelCard, load_model, save_model
+from tfcseg.weights.loading import (
+    BF16_AGREEMENT,
+    CALIBRATED,
+    LoadedModel,
+    ModelCard,
+    created_with,
+    load_model,
+    save_model,
+)
 from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT
 
 STATE, LABELS, TRAINING = "state.json", "labels", "training"
-"""In the folder of what is half done."""
+"""Names in the work folder."""
 
 CROP_PX = 320
-"""Side of a training sample, or what fits into the network's input."""
+"""Side of a training sample, limited by the network's input size."""
 
 BATCH = 4
 CHECKPOINT_EVERY = 50
 VALIDATION_SAMPLES = 16
 
 EXCERPT, EXCERPTS = 48, 8
-"""Frames that the curve is fitted on: of each video, and how many excerpts of all videos together at least."""
+"""The curve is fitted on excerpts of at most this many frames, at least this many excerpts in all."""
 
 LEARNING_RATE, HEAD_RATE_SCALE = 5e-5, 20.0
-"""The sparse attention learns at their product: all that it repairs is fixed, and it starts as the identity."""
+"""The sparse attention's learning rate is their product; nothing else is trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptListener:
-    """Who is told what happens on the way."""
+    """Functions that are called during an adaptation."""
 
     on_progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None
     on_record: Callable[[dict[str, Any]], None] = lambda record: None
-    """What the training's log gets."""
+    """A record of the training's log."""
 
 
 Measured: TypeAlias = dict[str, Scores]
-"""By setting, as `SETTINGS` names them."""
+"""Scores by the names in `SETTINGS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptResult:
-    """What was learned, and what that changed on frames that taught nothing."""
+    """The fitted curve, and scores on held-out frames."""
 
     output: str
     curve: tuple[float, ...]
@@ -79,7 +86,7 @@ class AdaptResult:
     with_curve: Measured
     after: Measured
     keeps_attention: bool
-    """Whether the trained sparse attention is in the file: only if it brings labels closer to mode ``image``."""
+    """Whether the file has the trained sparse attention, which is kept if labels get closer to mode ``image``."""
 
 
 def adapt(
@@ -93,11 +100,11 @@ def adapt(
     overwrite: bool = False,
     listener: AdaptListener = AdaptListener(),
 ) -> AdaptResult:
-    """Teach TFC to ``model`` on ``videos`` and write it to the file ``output``.
+    """Adapt TFC to ``model`` on ``videos`` and write the file ``output``.
 
-    Measured on the ends of the videos, which then teach nothing, or on all of ``validate``. What is half done lies in
-    ``work_folder(output)``, and the same call goes on from there. KeyboardInterrupt after Ctrl-C or SIGTERM; failures
-    raise a TfcsegError with one line.
+    Scores are measured on the ends of the videos, which are not trained on, or on ``validate``. Intermediate results
+    are kept in ``work_folder(output)``, from which the same call resumes. Raises KeyboardInterrupt after Ctrl-C or
+    SIGTERM; failures raise a TfcsegError with one line.
     """
     teaching, measuring = split_videos(videos, validate)
     folder = work_folder(output)
@@ -110,12 +117,12 @@ def adapt(
 
 
 def work_folder(output: Path) -> Path:
-    """Where an adaptation keeps what is half done."""
+    """Folder for intermediate results."""
     return output.with_suffix(".adapt")
 
 
 class _Adaptation:
-    """The steps of one adaptation; what they found is kept in ``state.json`` for a later call."""
+    """The steps of an adaptation; their results are kept in ``state.json``, so that a later call resumes."""
 
     def __init__(
         self, folder: Path, model: str, options: AdaptOptions, device: DeviceOptions, listener: AdaptListener
@@ -123,15 +130,15 @@ class _Adaptation:
         self._folder, self._options, self._listener = folder, options, listener
         self._device = device
         self._model = load_model(model, device=device.device, precision=device.precision)
-        """As it is used: folded, on its device."""
+        """For inference: folded, on its device."""
         self._plain = load_model(model, device="cpu", precision="fp32", fold=False)
-        """As it is trained and written."""
+        """For training and saving."""
         self._start = {name: tensor.clone() for name, tensor in self._plain.network.update.state_dict().items()}
         self._size = options.size or self._model.card.preprocessing.size
         self._state: dict[str, Any] = {}
 
     def begin(self, videos: Sequence[Path], *, overwrite: bool) -> None:
-        """Go on with what lies in the folder, or begin; UsageError if that is of another call."""
+        """Resume from the work folder, or begin; UsageError if its results are of another call."""
         request = {
             "model": self._model.sha256,
             "videos": [[str(video.resolve()), video.stat().st_size] for video in videos],
@@ -145,7 +152,7 @@ class _Adaptation:
             if not overwrite:
                 raise UsageError(
                     f"{self._folder} holds an unfinished adaptation of other videos, options or another model; "
-                    "use --overwrite to begin anew"
+                    "use --overwrite to start again"
                 )
             for name in (LABELS, TRAINING):
                 shutil.rmtree(self._folder / name, ignore_errors=True)
@@ -153,7 +160,7 @@ class _Adaptation:
         self._keep()
 
     def run(self, teaching: Sequence[Part], measuring: Sequence[Part], output: Path) -> AdaptResult:
-        """All steps, less those that were finished before."""
+        """Run all unfinished steps."""
         network = IntervalNetwork(self._model, checked_options(self._model, mode="image", size=self._size))
         stills, clips = label_parts(network, teaching, self._folder / LABELS, self._told("labelling"))
         held = hold_back(self._model, measuring, self._size)
@@ -166,11 +173,11 @@ class _Adaptation:
             attentive = _attentive(fitted)
             self._train(stills, clips, attentive)
             trained = self._once("after", lambda: self._measured(self._reloaded(attentive), held))
-            # The threshold alone also changes what keyframes carry over: the comparison has it on both sides.
+            # Compare at the same threshold, which also affects what keyframes carry over.
             without = replace(attentive, repairs=fitted.repairs)
             how = SETTINGS[LOW]
             plain = self._once("without", lambda: measure(_configured(self._model, without), held, self._size, **how))
-            if _repairs_more(plain, trained[LOW]):
+            if _is_better(plain, trained[LOW]):
                 config, after = attentive, trained
         result = AdaptResult(
             output=str(output),
@@ -178,7 +185,7 @@ class _Adaptation:
             steps=self._options.steps,
             videos=len(teaching),
             measured_on=f"{count_of(sum(len(each.images) for each in held), 'frame')} of "
-            f"{count_of(len(held), 'video')} that taught nothing",
+            f"{count_of(len(held), 'video')}, not trained on",
             before=before,
             with_curve=with_curve,
             after=after,
@@ -191,7 +198,7 @@ class _Adaptation:
         return lambda done, total: self._listener.on_progress(stage, done, total)
 
     def _once(self, name: str, find: Callable[[], Any]) -> Any:
-        """What ``find`` finds, or found in an earlier call."""
+        """Result of ``find``, or of an earlier call."""
         if name not in self._state:
             self._state[name] = find()
             self._keep()
@@ -222,7 +229,7 @@ class _Adaptation:
         return fit.curve
 
     def _train(self, stills: Sequence[Still], clips: Sequence[Clip], config: ModelConfig) -> None:
-        """Train the sparse attention of the plain network, whose other weights stay as they are."""
+        """Train the sparse attention of the plain network; other weights are frozen."""
         network = self._plain.network
         network.config = config
         options = TrainOptions(
@@ -232,7 +239,7 @@ class _Adaptation:
             learning_rate=LEARNING_RATE,
             head_rate_scale=HEAD_RATE_SCALE,
             warmup_steps=min(50, self._options.steps // 10),
-            bce_weight=0.0,  # it teaches what is compared, which is the network's and stays
+            bce_weight=0.0,  # it would train the compared features, which are frozen
             crop=min(CROP_PX, self._size // SIZE_MULTIPLE * SIZE_MULTIPLE),
             train_norms=False,
             averaging=0.99,
@@ -245,7 +252,7 @@ class _Adaptation:
             ClipSource(clips, options.crop, KEYFRAME_INTERVAL),
         ]
         samples = SampleStream(sources, [0.5, 0.5], count=options.steps * BATCH, seed=options.seed)
-        precision = "auto" if self._device.precision == "fp16" else self._device.precision  # gradients need its range
+        precision = "auto" if self._device.precision == "fp16" else self._device.precision  # fp16 gradients underflow
         validation = SampleStream(sources, [0.5, 0.5], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED)
         trainer = Trainer(
             network=network,
@@ -266,13 +273,13 @@ class _Adaptation:
 
     @property
     def _dtype(self) -> torch.dtype:
-        """Of the file: half precision if the network's own weights lose nothing by it."""
+        """Type of saved weights: half precision if the network's own weights are exact in it."""
         network = self._plain.network
         fixed = [p for name, p in network.named_parameters() if not name.startswith("update.")]
         return torch.float16 if all(torch.equal(p.half().float(), p) for p in fixed) else torch.float32
 
     def _reloaded(self, config: ModelConfig) -> LoadedModel:
-        """The plain network as it will be used."""
+        """Save the plain network and load it for inference."""
         path = self._folder / "trained.safetensors"
         save_model(path, self._plain.network, replace(self._plain.card, config=config), dtype=self._dtype)
         return load_model(path, device=self._device.device, precision=self._device.precision)
@@ -289,7 +296,7 @@ class _Adaptation:
             config=config,
             trained_on="; then ".join(filter(None, (start.trained_on, taught)))[-TEXT_LIMIT:],
             measured=_card_entries(start, result),
-            created_with=f"tfcseg {version('tfcseg')}, torch {torch.__version__}",
+            created_with=created_with(),
             description=f"{start.name}, its evidence curve fitted"
             + (f" and its sparse attention trained for {result.steps} steps" if result.keeps_attention else ""),
         )
@@ -297,25 +304,25 @@ class _Adaptation:
 
 
 def _configured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
-    """``model`` itself with another configuration of what is between keyframes."""
+    """Change the configuration of ``model``, in place."""
     model.network.config = config
     return replace(model, card=replace(model.card, config=config))
 
 
 def _attentive(config: ModelConfig) -> ModelConfig:
-    """With sparse attention, and a threshold at which it has something to repair."""
+    """Turn on sparse attention, with a threshold above 0."""
     threshold = config.defaults.threshold or SIMILARITY_THRESHOLD
     return replace(config, repairs=True, defaults=replace(config.defaults, threshold=threshold))
 
 
-def _repairs_more(without: Scores, trained: Scores) -> bool:
-    """Whether one-sided labels come closer to those of mode ``image``."""
+def _is_better(without: Scores, trained: Scores) -> bool:
+    """Whether training brings one-sided labels closer to those of mode ``image``."""
     old, new = without["agreement"], trained["agreement"]
     return old is None or (new is not None and new > old)
 
 
 def _card_entries(start: ModelCard, result: AdaptResult) -> dict[str, float | str]:
-    """What holds of the network still, and what was measured before and after."""
+    """Entries of the card: the network's own that still hold, and scores before and after."""
     kept = {name: start.measured[name] for name in (*CALIBRATED, BF16_AGREEMENT) if name in start.measured}
     entries: dict[str, float | str] = {**kept, "data": result.measured_on, "settings": "its own labels as targets"}
     for suffix, found in (("_before", result.before), ("", result.after)):

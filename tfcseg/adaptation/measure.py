@@ -1,4 +1,4 @@
-"""How steady a network is on frames that nobody labelled, and how true to what it says of each of them by itself."""
+"""Measure a network on unlabelled frames: stability, and agreement with its labels of single frames."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from tfcseg.training.teachers import GRID
 from tfcseg.weights.loading import LoadedModel
 
 FRAMES = 120
-"""Frames that are measured on, of all parts together, but `LEAST_FRAMES` of each."""
+"""Measured frames of all parts together, but at least `LEAST_FRAMES` of each."""
 
 VC_FRAMES = 8
 
 LOW = "low_latency"
 SETTINGS: dict[str, dict[str, str]] = {"image": {"mode": "image"}, "tfc": {}, LOW: {"latency": "low"}}
-"""What is measured: every frame by itself, the model as it is used by default, and one-sided as with --latency low."""
+"""Measured settings: every frame by itself, the model's defaults, and one-sided as with --latency low."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """A part that measures: its images, what the network says of each by itself, and that steadied in time."""
+    """A held-out part: images, the network's labels of each image, and these averaged over time."""
 
     images: list[Image]
     labels: list[Labels]
@@ -46,20 +46,19 @@ class HeldBack:
 
 
 Scores: TypeAlias = "dict[str, float | None]"
-"""Percentages. ``vc8``: VC8 against the steadied labels, which need not be right. ``agreement``: pixels with the label
-of mode ``image``. ``corrected``: of the pixels where that label differs from the label at the previous keyframe,
-those that have it nevertheless. None if there is nothing to measure."""
+"""Percentages, None if undefined. ``vc8``: VC8 against the averaged labels, right or wrong. ``agreement``: pixels with
+the label of mode ``image``. ``corrected``: the same, of the pixels where that label has changed since the keyframe."""
 
 
 def hold_back(model: LoadedModel, parts: Sequence[Part], size: int) -> list[HeldBack]:
-    """Look at the first frames of the ``parts``, frame by frame. They stay in memory, at the network's input size."""
+    """Label the first frames of the ``parts``, one by one, and keep them in memory at the network's input size."""
     network = IntervalNetwork(model, checked_options(model, mode="image", size=size))
     most = max(LEAST_FRAMES, FRAMES // len(parts))
     held = []
     for part in parts:
         images = [shrunk(frame.image, size) for frame in islice(part.frames(), most)]
         if len(images) < LEAST_FRAMES:
-            raise DataError(f"{part} ends before it says; copy it into another file with ffmpeg first")
+            raise DataError(f"{part} has fewer frames than it states; copy it into another file with ffmpeg first")
         soft = [probabilities(network, image) for image in images]
         squares = np.stack([np.asarray(cv2.resize(each, (GRID, GRID)), np.uint8) for each in soft])
         targets = ClipTargets(model.labels, np.stack([surest(each) for each in steady_labels(images, squares)]))
@@ -69,7 +68,7 @@ def hold_back(model: LoadedModel, parts: Sequence[Part], size: int) -> list[Held
 
 
 def measure(model: LoadedModel, held: Sequence[HeldBack], size: int, **options: Any) -> Scores:
-    """Score ``model`` with ``options`` beside those that it has; each part counts the same."""
+    """Score ``model`` with additional ``options``: the mean over parts."""
     used = checked_options(model, size=size, **options)
     scores = [_score(model, used, part) for part in held]
     return {name: _mean([score[name] for score in scores]) for name in scores[0]}

@@ -1,4 +1,4 @@
-"""Numbers of an adaptation: the one source of these options."""
+"""Options of an adaptation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfcseg.options import THE_MODELS, Option
 
 @dataclass(frozen=True, slots=True)
 class AdaptOptions:
-    """Numbers of an adaptation."""
+    """Options of an adaptation."""
 
     size: Annotated[int, Option("Short side of the network's input, in pixels.", low=SIZE_MULTIPLE, high=4096)] = (
         THE_MODELS

@@ -1,10 +1,10 @@
-"""What a network says of single frames of videos, kept on disk: the teacher of what is between keyframes.
+"""Label single frames of videos with the network itself, as targets for adaptation, and keep them on disk.
 
-Layout (everything can be deleted and is made again):
+Layout (whatever is deleted is made again):
 
-    000_00/00000.jpg …     a run of frames of a video at about CLIP_RATE_HZ, of the network's input size at most
-    000_00/labels.npy      (T, h, w, K) uint8 probabilities at the grid of the logits, steadied in time
-    000_00/still.npy       (h, w, K) of its first frame, as it is
+    000_00/00000.jpg …     a run of frames of a video at about CLIP_RATE_HZ, at most of the network's input size
+    000_00/labels.npy      (T, h, w, K) uint8 probabilities at the grid of the logits, averaged over time
+    000_00/still.npy       (h, w, K) of the first frame, not averaged
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from tfcseg.media.frames import Image
 from tfcseg.training.labelling import CLIP_RATE_HZ, Clip, Still, save_labels, steady_labels
 
 RUN = 8
-"""Frames of a run: an interval at every other frame fits into it."""
+"""Frames of a run, enough for an interval of every other frame."""
 
 FRAMES = 240
-"""Frames of all videos together that are labelled, or one run of each."""
+"""Labelled frames of all videos together, but at least a run of each."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -34,9 +34,9 @@ OnProgress = Callable[[int, int], None]
 def label_parts(
     network: IntervalNetwork, parts: Sequence[Part], folder: Path, on_progress: OnProgress
 ) -> tuple[list[Still], list[Clip]]:
-    """Runs of ``parts`` with the labels of ``network``, as clips, and their first frames, as stills.
+    """Label runs of ``parts`` with ``network``: returns first frames as stills, and runs as clips.
 
-    ``on_progress`` counts runs. What is labelled already is not labelled again.
+    ``on_progress`` counts runs. Runs that are already labelled are skipped.
     """
     plan = [_runs(part, max(1, FRAMES // (RUN * len(parts)))) for part in parts]
     total, done = sum(map(len, plan)), 0
@@ -51,32 +51,32 @@ def label_parts(
                 on_progress(done, total)
         for each in folders:
             frames = tuple(sorted(each.glob("*.jpg")))
-            if frames:  # a video may end before it says so
+            if frames:  # a video may have fewer frames than it states
                 clips.append(Clip(part.video, frames, each / "labels.npy"))
                 stills.append(Still(frames[0], each / "still.npy"))
     return stills, clips
 
 
 def shrunk(image: Image, size: int) -> Image:
-    """The image with a short side of ``size`` at most."""
+    """Shrink an image to a short side of ``size`` at most."""
     scale = min(1.0, size / min(image.shape[:2]))
     return image if scale == 1 else shrink(image, (round(image.shape[0] * scale), round(image.shape[1] * scale)))
 
 
 def probabilities(network: IntervalNetwork, image: Image) -> NDArray[np.uint8]:
-    """(h, w, K) at the grid of the logits, 255 = certain."""
+    """Class probabilities (h, w, K) at the grid of the logits, 255 = certain."""
     soft = network.logits(image)[0].float().softmax(dim=0).mul(255).round().byte()
     return np.asarray(soft.permute(1, 2, 0).cpu().numpy(), np.uint8)
 
 
 def _runs(part: Part, count: int) -> list[list[int]]:
-    """Frames of at most ``count`` runs, evenly spread."""
+    """Frame numbers of at most ``count`` runs, evenly spread."""
     step = max(1, min(round(part.rate_hz / CLIP_RATE_HZ), len(part) // RUN))
     return [list(range(run.start, run.stop, step)) for run in part.excerpts(count, RUN * step)]
 
 
 def _read_runs(part: Part, runs: Sequence[Sequence[int]], size: int) -> Iterator[list[Image]]:
-    """Images of each run, as soon as it is complete."""
+    """Yield the images of each run."""
     waiting = iter(runs)
     wanted, images = set(next(waiting)), list[Image]()
     for index, frame in enumerate(part.frames(), start=part.start):

@@ -1,4 +1,4 @@
-"""Which frames of the given videos teach, and which measure what was learned."""
+"""Divide videos into frames for training and frames for measuring."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tfcseg.media.frames import Frame
 from tfcseg.media.reader import probe, read_frames
 
 HELD_BACK = 0.2
-"""Share of every video, its end, that measures and does not teach, unless there are videos for that."""
+"""Share of every video, at its end, that is held out for measuring if no other videos are given."""
 
 LEAST_FRAMES = 12
-"""Of a part: VC8 needs nine."""
+"""Fewest frames of a part; VC8 needs nine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Frames ``start`` to ``stop`` (without it) of a video or a folder of images."""
+    """Frames ``start`` to ``stop`` (exclusive) of a video or a folder of images."""
 
     video: Path
     start: int
@@ -35,11 +35,11 @@ class Part:
         return str(self.video)
 
     def frames(self) -> Iterator[Frame]:
-        """Read it. A video that ends before its container says gives fewer frames."""
+        """Read the frames; fewer if the video has fewer than its container states."""
         return islice(read_frames(self.video), self.start, self.stop)
 
     def excerpts(self, count: int, length: int) -> list[Part]:
-        """At most ``count`` parts of it of ``length`` frames at most, evenly spread."""
+        """Make at most ``count`` excerpts of at most ``length`` frames, evenly spread."""
         length = min(length, len(self))
         count = max(1, min(count, len(self) // length))
         room = len(self) - length
@@ -48,14 +48,14 @@ class Part:
 
 
 def split_videos(videos: Sequence[Path], validate: Sequence[Path]) -> tuple[list[Part], list[Part]]:
-    """(teaching parts, measuring parts): with ``validate`` these videos measure, else the end of each of ``videos``.
+    """Parts for training and parts for measuring, which are ``validate`` or else the ends of ``videos``.
 
-    UsageError for a video that is to do both, DataError for one that is too short or of unknown length, InputError for
-    one that cannot be read.
+    Raises UsageError for a video in both lists, DataError for one that is too short or of unknown length, InputError
+    for one that cannot be read.
     """
     for video in validate:
         if identity(video) in map(identity, videos):
-            raise UsageError(f"--validate {video} is one of the videos that teach; give another one")
+            raise UsageError(f"--validate {video} is also trained on; give another video")
     whole = [_whole(video, 1 if validate else 2) for video in videos]
     if validate:
         return whole, [_whole(video, 1) for video in validate]
@@ -70,7 +70,7 @@ def split_videos(videos: Sequence[Path], validate: Sequence[Path]) -> tuple[list
 def _whole(video: Path, parts: int) -> Part:
     info = probe(video)
     if info.frames_declared is None:
-        raise DataError(f"{video} does not say how long it is; copy it into another file with ffmpeg first")
+        raise DataError(f"{video} does not state its length; copy it into another file with ffmpeg first")
     if info.frames_declared < parts * LEAST_FRAMES:
         raise DataError(f"{video} has {info.frames_declared} frames; give videos of {parts * LEAST_FRAMES} or more")
     return Part(video, 0, info.frames_declared, float(info.frame_rate))

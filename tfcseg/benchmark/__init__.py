@@ -1,1 +1,1 @@
-"""Measure speed: against SegFormer as it is usually run, against our image mode, and against the machine's limits."""
+"""Measure speed, compared with SegFormer as it is usually run, with mode ``image``, and with the machine's limits."""

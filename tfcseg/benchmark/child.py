@@ -1,4 +1,4 @@
-"""The process that measures one contender: ``python -m tfcseg.benchmark.child``, a `Job` on stdin, an `Outcome` out."""
+"""Measure one contender in its own process: ``python -m tfcseg.benchmark.child`` reads a `Job`, prints an `Outcome`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MIB = 1 << 20
 
 
 def measure_job(job: Job) -> Outcome:
-    """Load the model of ``job``, run its contender, and look at the memory before and after."""
+    """Load the model of ``job``, run its contender, and measure time and memory."""
     is_plain = job.contender == PLAIN
     device = torch.device(job.device)
     if is_plain:
@@ -51,14 +51,14 @@ def measure_job(job: Job) -> Outcome:
         synchronise(device)
         seconds = time.perf_counter() - started_s
     gpu_mib = torch.cuda.max_memory_allocated(device) / _MIB if device.type == "cuda" else None
-    # The kernel gathers its counters now and then: what it calls the peak may be some pages less than a moment ago.
+    # The kernel updates its counters with delay, so the peak may appear a few pages smaller than before.
     return Outcome(frames, seconds, before_mib, max(before_mib, peak_mib()), gpu_mib)
 
 
 def peak_mib() -> float:
-    """Most memory that this process has held so far, in MiB.
+    """Peak memory of this process so far, in MiB.
 
-    Linux says so per program; getrusage would count what the parent held at the moment this process was made.
+    Read from /proc on Linux, where getrusage would include the parent's memory at the time of the fork.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -69,7 +69,7 @@ def peak_mib() -> float:
 
 
 def main() -> None:
-    """Read the job, print the outcome; one line on stderr if it fails."""
+    """Read the job and print the outcome, or one line on stderr on failure."""
     keep_freed_memory()  # as the command line does
     content = json.load(sys.stdin)
     job = Job(**content | {"options": InferenceOptions(**content["options"])})

@@ -1,4 +1,4 @@
-"""The benchmark's clip: the beginning of a video, decoded once, or a synthetic one.
+"""Clips for benchmarks: the beginning of a video, or synthetic frames.
 
 Letters: H, W image height and width.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tfcseg.errors import InputError, UsageError
+from tfcseg.errors import InputError
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import VideoWriter, open_frames
@@ -25,16 +25,16 @@ SYNTHETIC_RATE = Fraction(30)
 _PAN_PX = 2  # per frame
 _DISC_PX = (9, -7, 5)  # per frame, of each disc
 _REORDERED = 64
-"""More frames than any encoder puts before others that are shown earlier."""
+"""More frames than any encoder reorders."""
 _COLOURS = ((228, 60, 50), (40, 120, 220), (240, 200, 60))
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Decoded frames for the network alone, and the same file for whole runs."""
+    """Decoded frames to measure the network alone, and their file for whole runs."""
 
     name: str
-    """Of the file, without its folder: results of record name no places of a machine."""
+    """Name of the file without its folder, which results do not state."""
     path: Path
     images: tuple[Image, ...]
     """The first frames, decoded."""
@@ -48,22 +48,22 @@ class Clip:
         return height, width
 
     def end_s(self, frames: int) -> float:
-        """Time that ends a range of ``frames`` frames from the start: half a frame before the next one."""
+        """End of a range of the first ``frames`` frames: half a frame before the next one."""
         return self.first_time_s + (frames - 0.5) / float(self.frame_rate)
 
 
 def read_clip(path: Path, frames: int, *, name: str | None = None) -> Clip:
-    """First ``frames`` frames of a video (fewer if it has fewer); InputError if it cannot be read."""
+    """Read the first ``frames`` frames of a video, or all if it has fewer; InputError if it cannot be read."""
     with open_frames(path) as source:
         decoded = list(islice(source, frames))
         images = tuple(frame.image for frame in decoded)
         if len({image.shape for image in images}) > 1:
-            raise InputError(f"{path}: the size of its frames changes; choose another clip to measure with")
+            raise InputError(f"{path}: the size of its frames changes; choose another clip")
         return Clip(name or path.name, path, images, decoded[0].time_s, source.info.frame_rate)
 
 
 def make_clip(path: Path, size: tuple[int, int], frames: int) -> Path:
-    """Write the synthetic clip of ``frames`` frames of ``size`` (H, W) to ``path`` (.mp4); returns it."""
+    """Write a synthetic clip of ``frames`` frames of ``size`` (H, W) to ``path`` (.mp4); returns the path."""
     with VideoWriter(path, size=size, frame_rate=SYNTHETIC_RATE) as writer:
         for image in synthetic_images(frames, size):
             writer.write(image)
@@ -71,7 +71,7 @@ def make_clip(path: Path, size: tuple[int, int], frames: int) -> Path:
 
 
 def synthetic_images(frames: int, size: tuple[int, int]) -> Iterator[Image]:
-    """Always the same (H, W, 3) pictures: a camera pans over a textured scene while three discs cross it."""
+    """Yield (H, W, 3) pictures, always the same: a camera pans over a textured scene, and three discs cross it."""
     height, width = size
     scene = _scene(height, width + _PAN_PX * (frames - 1))
     for number in range(frames):
@@ -83,7 +83,7 @@ def synthetic_images(frames: int, size: tuple[int, int]) -> Iterator[Image]:
 
 
 def _scene(height: int, width: int) -> Image:
-    """Noise of several sizes on top of each other, as in photographs the coarse stronger than the fine."""
+    """Noise at several scales, stronger at coarse ones, as in photographs."""
     random = np.random.default_rng(5)
     scene = np.full((height, width, 3), 128, np.float32)
     for cell, strength in ((96, 60.0), (24, 30.0), (6, 12.0)):
@@ -93,9 +93,9 @@ def _scene(height: int, width: int) -> Image:
 
 
 def repeat_clip(source: Path, target: Path, frames: int) -> Path:
-    """Write ``source`` again and again, without coding it anew, until ``target`` has more than ``frames`` frames."""
+    """Repeat ``source`` without re-encoding until ``target`` has more than ``frames`` frames."""
     arguments = ["-v", "error", "-y", "-stream_loop", "-1", "-i", f"file:{source}"]
-    # The last frames in coded order are not the last ones shown: some are missing between those that are there.
+    # Frames are cut in coding order, so near the end some frames are missing between others.
     arguments += ["-frames:v", str(frames + _REORDERED), "-c", "copy", "-an", f"file:{target}"]
     done = subprocess.run(
         [ffmpeg_path(), *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True
@@ -103,11 +103,3 @@ def repeat_clip(source: Path, target: Path, frames: int) -> Path:
     if done.returncode:
         raise InputError(f"{source}: cannot be repeated: {' '.join(done.stderr.split())}")
     return target
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of ``854x480``; UsageError if it is no such pair."""
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and 16 <= int(width) <= 8192 and 16 <= int(height) <= 8192):
-        raise UsageError(f"a clip of {text!r} cannot be made; give width and height from 16 to 8192, as in 854x480")
-    return int(height), int(width)

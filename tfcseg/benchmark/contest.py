@@ -1,4 +1,4 @@
-"""What a benchmark's request resolves to: model, clip and options of every contender."""
+"""Model, clip, contenders and options of a benchmark."""
 
 from __future__ import annotations
 
@@ -25,43 +25,43 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.loading import LoadedModel, load_model, resolve_device, resolve_precision
 
 PLAIN, IMAGE, TFC = "plain", "image", "tfc"
-"""The contenders: SegFormer of transformers frame by frame; ours frame by frame; ours with the method."""
+"""Contenders: SegFormer of ``transformers`` frame by frame; tfcseg frame by frame; tfcseg with TFC."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """Everything that the parts of a benchmark share."""
+    """Data shared by all parts of a benchmark."""
 
     request: Request
     folder: Path
-    """Temporary; gone when the benchmark ends."""
+    """Temporary; removed when the benchmark ends."""
     clip: Clip
     weights: str | Path
-    """What `load_model` takes: a name, or a file."""
+    """Name or file, for `load_model`."""
     model: LoadedModel
     options: InferenceOptions
     plain_precision: torch.dtype
     compile_s: float | None = None
-    """Seconds that compiling the model took; None if it is not compiled."""
+    """Seconds to compile the model; None if it is not compiled."""
 
     def in_mode(self, mode: str) -> InferenceOptions:
-        """Options of one of our contenders, whose mode is its name."""
+        """Options of one of our contenders; its name is the mode."""
         return in_mode(self.model, self.options, mode)
 
     def segment(self, mode: str, images: Sequence[Image]) -> list[SegmentedFrame]:
-        """One of our contenders on decoded frames."""
+        """Run one of our contenders on decoded frames."""
         return list(segment_with(images, self.model, self.in_mode(mode)))
 
     def workers(self, mode: str) -> int:
-        """Intervals that one of our contenders computes at the same time."""
+        """Number of intervals that one of our contenders computes at the same time."""
         return IntervalNetwork(self.model, self.in_mode(mode)).workers
 
 
 @contextmanager
 def open_contest(request: Request) -> Iterator[Contest]:
-    """Load or draw the model, read or make the clip; what had to be written for that is removed at the end.
+    """Load the model or make random weights, read or make the clip; temporary files are removed at the end.
 
-    UsageError, InputError or WeightsError for what cannot be had.
+    Raises UsageError, InputError or WeightsError if that fails.
     """
     request.check()
     device = resolve_device(request.device.device)
@@ -91,7 +91,7 @@ def open_contest(request: Request) -> Iterator[Contest]:
 
 
 def _compile(contest: Contest) -> float:
-    """Compile the model for both of our contenders; the seconds it took."""
+    """Compile the model for both of our contenders; returns the seconds."""
     modes = {IMAGE, contest.options.mode}
     return sum(
         compile_for(IntervalNetwork(contest.model, contest.in_mode(mode)), contest.clip.size) for mode in sorted(modes)
@@ -99,13 +99,13 @@ def _compile(contest: Contest) -> float:
 
 
 def contenders(contest: Contest) -> tuple[str, ...]:
-    """Names of the contenders that can take part."""
+    """Names of the available contenders."""
     ours = (IMAGE, TFC) if contest.options.uses_memory else (IMAGE,)
     return (PLAIN, *ours) if has_transformers() else ours
 
 
 def open_plain(contest: Contest) -> PlainSegformer:
-    """Contender (a) for the contest's weights, on its device."""
+    """Build plain SegFormer with the contest's weights, on its device."""
     unfolded = load_model(contest.weights, device="cpu", precision="fp32", fold=False)
     return build_plain(unfolded, contest.options.size, contest.model.device, contest.plain_precision)
 
@@ -118,10 +118,10 @@ def _open_clip(request: Request, folder: Path) -> Clip:
 
 
 def _with_threshold(contest: Contest, fraction: float) -> InferenceOptions:
-    """Options whose threshold lies above ``fraction`` of the similarities that the clip has."""
+    """Set the threshold above ``fraction`` of the clip's similarities."""
     frames = contest.segment("reuse", contest.clip.images)
     maps = [frame.similarity.ravel() for frame in frames if frame.similarity is not None]
     if not maps:
-        raise UsageError("there is no frame between keyframes, so no threshold to choose; give a longer clip")
+        raise UsageError("no frame lies between keyframes, so no threshold can be chosen; give a longer clip")
     limit = float(np.quantile(np.concatenate(maps), fraction))
     return replace(contest.options, threshold=min(1.0, max(0.0, limit)))

@@ -1,4 +1,4 @@
-"""Measure whole runs, file to files: contenders in turn, and the cost of parts by leaving them out."""
+"""Measure whole runs from file to files, and the cost of single results by leaving them out."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ _WITHOUT = {
     "masks": ResultOptions(masks=False),
     "flow_consistency and masks": ResultOptions(flow_consistency=False, masks=False),
 }
-"""What to leave out of a run of TFC to see what it costs."""
+"""Results whose cost is measured, with options that leave them out."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndToEnd:
-    """Milliseconds per frame of every contender, and the share of TFC's time that parts of its results take."""
+    """Milliseconds per frame of every contender, and shares of TFC's time for some of its results."""
 
     ms_per_frame: Mapping[str, Spread]
     frames: Mapping[str, int]
     costs: Mapping[str, float]
-    """Percentage of the time of a whole run, by what was left out."""
+    """Percentage of the time of a whole run, by result."""
 
 
 def run_plain(plain: PlainSegformer, labels: LabelSet, source: Path, end_s: float, folder: Path) -> int:
-    """Contender (a) from file to files: one frame after the other, nothing at the same time; returns the frames.
+    """Run plain SegFormer from file to files, one frame after the other; returns the number of frames.
 
-    Decoder, overlay, legend and writers are ours. It measures no stability and takes no sound along, which is in its
-    favour; ffmpeg and the writer of masks work beside it as they always do.
+    It uses our decoder, overlay, legend and writers, which run in parallel as usual. It computes no stability and
+    copies no sound, which is in its favour.
     """
     palette = labels.palette_array()
     with open_frames(source, end_s=end_s) as frames:
@@ -71,8 +71,8 @@ def run_ours(
     folder: Path,
     results: ResultOptions | None = None,
 ) -> int:
-    """Our contender as ``tfcseg run`` does it, by default with all of its default results; returns the frames."""
-    inference = replace(options, compile=False)  # the model is compiled already, if at all
+    """Run one of our contenders as ``tfcseg run`` does; returns the number of frames."""
+    inference = replace(options, compile=False)  # if wanted, the model is already compiled
     wanted = RunOptions(inference=inference, end_s=end_s, results=results or ResultOptions())
     report = run_video(source, folder, model, wanted)
     return report.input.frames_decoded

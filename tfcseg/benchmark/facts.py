@@ -1,4 +1,4 @@
-"""Conditions of a measurement: what ran, on what, with which options."""
+"""Conditions of a benchmark: models, machine and options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfcseg.report.conditions import model_conditions
 
 
 def contest_facts(contest: Contest) -> dict[str, Any]:
-    """Keyword arguments that a `Benchmark` and a `Scaling` share."""
+    """Keyword arguments for both `Benchmark` and `Scaling`."""
     request = contest.request
     facts = model_conditions(contest.model)
     if has_transformers():
@@ -33,7 +33,7 @@ def contest_facts(contest: Contest) -> dict[str, Any]:
 
 
 def _plain_facts(contest: Contest) -> dict[str, Any]:
-    """What contender (a) is: SegFormer of transformers, with our weights or in place of them."""
+    """Facts about plain SegFormer, which has our weights, or random ones if our model is no SegFormer."""
     if not has_transformers():
         return {"is_measured": False}
     backbone = contest.model.card.config.backbone

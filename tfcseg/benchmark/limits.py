@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, open_plain
 from tfcseg.benchmark.plain import has_transformers
-from tfcseg.benchmark.timing import Spread, spread, timed_ms
+from tfcseg.benchmark.timing import Spread, alternate, spread, timed_ms
 from tfcseg.comparison.flops import FLOPS_FACTS, count_flops, count_gflops
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
@@ -29,19 +30,19 @@ from tfcseg.model.ops.fused import apply_linear
 from tfcseg.weights.loading import LoadedModel, load_model
 
 _MATRIX = {"cpu": 2048, "cuda": 8192, "mps": 4096}
-"""Side of the square matrices whose product is the ceiling: large enough to keep the device busy."""
+"""Side of the square matrices for the largest arithmetic rate: large enough to use the whole device."""
 
 _PRODUCTS = 5
 
 
 def decode_only(contest: Contest) -> int:
-    """Decode the clip as a run does; returns the frames."""
+    """Decode the clip as a run does; returns the number of frames."""
     with open_frames(contest.clip.path, end_s=contest.clip.end_s(contest.request.clip_frames)) as frames:
         return sum(1 for _ in frames)
 
 
 def decode_and_encode(contest: Contest) -> int:
-    """Decode the clip and encode it again, with no network between; returns the frames."""
+    """Decode and encode the clip without a network; returns the number of frames."""
     clip = contest.clip
     with (
         TemporaryDirectory(dir=contest.folder) as folder,
@@ -54,32 +55,31 @@ def decode_and_encode(contest: Contest) -> int:
 
 
 def matrix_gflops(device: torch.device, precision: torch.dtype, side: int | None = None) -> float:
-    """GFLOP/s of the best of some products of two large matrices: the ceiling of this device in this precision.
+    """Largest rate of matrix products on this device in this precision, in GFLOP/s.
 
-    By PyTorch and in the way of the network's layers, whichever is faster.
+    Computed by PyTorch and like the network's layers, whichever is faster.
     """
     side = side or _MATRIX.get(device.type, _MATRIX["cpu"])
     layer = nn.Linear(side, side, bias=False, device=device, dtype=precision)
     one = torch.randn(side, side, device=device).to(precision)
     with torch.inference_mode():
         works = (lambda: one @ layer.weight, lambda: apply_linear(one, layer))
-        times_ms = [timed_ms(work, device) for _ in range(1 + _PRODUCTS) for work in works][2:]  # the first warm up
+        times_ms = [timed_ms(work, device) for _ in range(1 + _PRODUCTS) for work in works][2:]  # the first are warm-up
     return 2 * side**3 / min(times_ms) / 1e6
 
 
 def measure_limits(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
-    """Frames per second without a network, the arithmetic ceiling and how much arithmetic our contenders do."""
-    request, device, rounds = contest.request, contest.model.device, contest.request.rounds
-    found: dict[str, list[float]] = {"decode_fps": [], "decode_encode_fps": []}
-    for number in range(rounds + 1):
-        for name, work in (("decode_fps", decode_only), ("decode_encode_fps", decode_and_encode)):
-            started_s = time.perf_counter()
-            frames = work(contest)
-            if number:  # round 0 is the warm-up
-                found[name].append(frames / (time.perf_counter() - started_s))
-        on_step(number + 1, rounds + 1)
+    """Frames per second without a network, the largest arithmetic rate, and GFLOPs per frame of each contender."""
+    request, device = contest.request, contest.model.device
+
+    def fps(work: Callable[[Contest], int]) -> float:
+        started_s = time.perf_counter()
+        return work(contest) / (time.perf_counter() - started_s)
+
+    tasks = {"decode_fps": partial(fps, decode_only), "decode_encode_fps": partial(fps, decode_and_encode)}
+    found = alternate(tasks, request.rounds, on_step=on_step)
     counted = contest.model
-    if contest.options.compile:  # compiled code does not say what it multiplies
+    if contest.options.compile:  # FLOPs of compiled code cannot be counted
         counted = load_model(contest.weights, device=request.device.device, precision=request.device.precision)
     gflops = {mode: _gflops_per_frame(contest, counted, mode) for mode in (IMAGE, TFC)}
     if has_transformers():
@@ -95,7 +95,7 @@ def measure_limits(contest: Contest, on_step: Callable[[int, int], None]) -> dic
 
 
 def measure_surroundings(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Spread]:
-    """Milliseconds per frame of everything but the network, each by itself: what a run does at the same time."""
+    """Milliseconds per frame of the other steps of a run, each measured alone; in a run they overlap."""
     frames = contest.segment(TFC if contest.options.uses_memory else IMAGE, contest.clip.images)
     pictures = _rendered(contest, frames)
     works: dict[str, Callable[[], object]] = {
@@ -106,15 +106,9 @@ def measure_surroundings(contest: Contest, on_step: Callable[[int, int], None]) 
         "stability with flow": lambda: _compare(frames, use_flow=True),
         "stability without flow": lambda: _compare(frames, use_flow=False),
     }
-    samples: dict[str, list[float]] = {name: [] for name in works}
-    rounds = contest.request.rounds
     counts = dict.fromkeys(works, len(frames)) | {"decode": decode_only(contest)}
-    for number in range(rounds + 1):
-        for name, work in works.items():
-            time_ms = timed_ms(work, torch.device("cpu"), counts[name])
-            if number:  # round 0 is the warm-up
-                samples[name].append(time_ms)
-        on_step(number + 1, rounds + 1)
+    tasks = {name: partial(timed_ms, work, torch.device("cpu"), counts[name]) for name, work in works.items()}
+    samples = alternate(tasks, contest.request.rounds, on_step=on_step)
     return {name: spread(values) for name, values in samples.items()}
 
 

@@ -1,4 +1,4 @@
-"""Run a benchmark: its parts one after the other."""
+"""Run the parts of a benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfcseg.benchmark.end_to_end import measure_end_to_end
 from tfcseg.benchmark.facts import contest_facts
 from tfcseg.benchmark.limits import measure_limits, measure_surroundings
 from tfcseg.benchmark.memory import measure_memory
-from tfcseg.benchmark.model_only import measure_model_only, measure_stages
+from tfcseg.benchmark.model_only import measure_breakdown, measure_model_only
 from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.benchmark.result import Benchmark, network_shares, speed, speed_ratios
@@ -21,7 +21,7 @@ SURROUNDINGS = "around the network"
 
 
 def measure(request: Request, on_step: OnStep = lambda part, done, total: None) -> Benchmark:
-    """Measure the ``parts`` of ``request``; UsageError, InputError or WeightsError before anything is measured."""
+    """Measure the ``parts`` of ``request``; UsageError, InputError or WeightsError before the first measurement."""
     with open_contest(request) as contest:
         found: dict[str, Any] = {"ratios": {}}
         for part in (part for part in PARTS if part in request.parts):
@@ -53,28 +53,24 @@ def _end_to_end(contest: Contest, on_step: Callable[[int, int], None]) -> dict[s
     return {"end_to_end": speeds, "ratios": {"end_to_end": speed_ratios(speeds)}, "costs": measured.costs}
 
 
-def _stages(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
-    stages = measure_stages(contest, on_step)
-    return {"stages": {**stages, SURROUNDINGS: measure_surroundings(contest, on_step)}}
+def _breakdown(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    steps = measure_breakdown(contest, on_step)
+    return {"breakdown": {**steps, SURROUNDINGS: measure_surroundings(contest, on_step)}}
 
 
-def _limits(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
-    return {"limits": measure_limits(contest, on_step)}
-
-
-def _memory(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
-    return {"memory": measure_memory(contest, on_step)}
-
-
-_MEASURE: dict[str, Callable[[Contest, Callable[[int, int], None]], dict[str, Any]]] = dict(
-    zip(PARTS, (_model, _end_to_end, _stages, _limits, _memory), strict=True)
-)
+_MEASURE: dict[str, Callable[[Contest, Callable[[int, int], None]], dict[str, Any]]] = {
+    "model": _model,
+    "end-to-end": _end_to_end,
+    "breakdown": _breakdown,
+    "limits": lambda contest, on_step: {"limits": measure_limits(contest, on_step)},
+    "memory": lambda contest, on_step: {"memory": measure_memory(contest, on_step)},
+}
 
 
 def _shares_of_ceiling(found: dict[str, Any]) -> dict[str, Any]:
-    """Percentage of the matrix product's GFLOP/s that our model-only passes reach, labels and all included.
+    """Our contenders' GFLOP/s without files, in percent of the matrix product's.
 
-    Not that of contender (a), which may compute in another precision.
+    Plain SegFormer is left out, since it may use another precision.
     """
     limits, speeds = found["limits"], found.get("model_only", {})
     return {

@@ -1,4 +1,4 @@
-"""Measure peak memory, each contender in a process of its own."""
+"""Measure peak memory, each contender in its own process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tfcseg.model.options import InferenceOptions
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a process is asked to do: load a model, and run one contender from file to files."""
+    """Task of a process: load a model, and run one contender from file to files."""
 
     contender: str
     weights: str
@@ -29,18 +29,18 @@ class Job:
     source: str
     end_s: float
     warm_up_end_s: float | None
-    """Run on this much of the source first, untimed; None: do not."""
+    """End of an untimed run before the measured one; None: no such run."""
     title: str | None = None
-    """What the contender is called if not by its own name."""
+    """Name of the contender in results, if it differs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the process measured."""
+    """Measurements of the process."""
 
     frames: int
     seconds: float
-    """Of the run, without loading the model."""
+    """Time of the run, without loading the model."""
     before_mib: float
     peak_mib: float
     gpu_peak_mib: float | None
@@ -58,7 +58,7 @@ def measure_memory(contest: Contest, on_step: Callable[[int, int], None]) -> dic
 
 
 def job_for(contest: Contest, contender: str, clip: Clip, frames: int | None = None, warm_up_frames: int = 0) -> Job:
-    """A whole run of ``contender`` on the first ``frames`` of ``clip``; None: as many as the request says."""
+    """Make the job of a run of ``contender`` on the first ``frames`` of ``clip``, by default as in the request."""
     request = contest.request
     if frames is None:
         frames = request.plain_frames if contender == PLAIN else request.clip_frames
@@ -77,7 +77,7 @@ def job_for(contest: Contest, contender: str, clip: Clip, frames: int | None = N
 
 
 def run_job(job: Job) -> Outcome:
-    """Do ``job`` in a new process; TfcsegError with its last words if it fails."""
+    """Run ``job`` in a new process; TfcsegError with its last message if it fails."""
     command = [sys.executable, "-m", "tfcseg.benchmark.child"]
     done = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, check=False, text=True)
     if done.returncode:

@@ -1,8 +1,8 @@
-"""Measure the network alone, from decoded frames to label maps, contenders in turn."""
+"""Measure the network alone, from decoded frames to label maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -10,8 +10,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.benchmark.breakdown import step_times_ms
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
-from tfcseg.benchmark.stages import stage_times_ms
 from tfcseg.benchmark.timing import Spread, alternate, spread, timed_ms
 
 Labels: TypeAlias = list[NDArray[np.uint8]]
@@ -20,29 +20,28 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ModelOnly:
-    """Milliseconds per frame of every contender, and how far their labels agree."""
+    """Milliseconds per frame of every contender, and agreement of their labels."""
 
     ms_per_frame: Mapping[str, Spread]
     agreement: Mapping[str, float]
     """``first|second`` -> percentage of the pixels with the same label in both."""
     updated_fraction: float | None
     """Percentage of the points between keyframes that TFC updated."""
-    plain_has_same_weights: bool | None
-    """None without contender (a)."""
 
 
 def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: None) -> ModelOnly:
-    """Time all contenders on the clip's decoded frames: preprocessing, network and labels."""
+    """Time preprocessing, network and labels of all contenders on the clip's decoded frames."""
     images, device = contest.clip.images, contest.model.device
     names = contenders(contest)
     tasks: dict[str, Callable[[], float]] = {}
     labels: dict[str, Labels] = {}
     updated: list[float] = []
-    plain_has_same_weights = None
+    compared = [(IMAGE, TFC)]
     if PLAIN in names:
         plain = open_plain(contest)
         few = images[: contest.request.plain_frames]
-        plain_has_same_weights = plain.has_same_weights
+        if plain.has_same_weights:
+            compared.append((PLAIN, IMAGE))
 
         def run_plain() -> None:
             labels[PLAIN] = [plain.labels(image) for image in few]
@@ -60,14 +59,13 @@ def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: N
     samples = alternate(tasks, contest.request.rounds, on_step=on_step)
     return ModelOnly(
         {name: spread(values) for name, values in samples.items()},
-        _agreement(labels, plain_has_same_weights=plain_has_same_weights is True),
+        _agreement(labels, compared),
         100 * float(np.mean(updated)) if updated else None,
-        plain_has_same_weights,
     )
 
 
-def measure_stages(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, dict[str, Spread]]:
-    """Milliseconds per frame of every stage of our contenders' networks, medians over the rounds."""
+def measure_breakdown(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, dict[str, Spread]]:
+    """Milliseconds per frame of every step of our contenders' networks."""
     found: dict[str, dict[str, list[float]]] = {}
     names = [name for name in contenders(contest) if name != PLAIN]
     rounds = contest.request.rounds
@@ -76,16 +74,15 @@ def measure_stages(contest: Contest, on_step: OnStep = lambda done, total: None)
             images = contest.clip.images
             work = partial(contest.segment, mode, images)
             backbone, device = contest.model.network.backbone, contest.model.device
-            times = stage_times_ms(work, backbone, device, len(images), contest.workers(mode))
+            times = step_times_ms(work, backbone, device, len(images), contest.workers(mode))
             on_step(number * len(names) + index + 1, (rounds + 1) * len(names))
             if number:  # round 0 is the warm-up
-                for stage, time_ms in times.items():
-                    found.setdefault(mode, {}).setdefault(stage, []).append(time_ms)
-    return {mode: {stage: spread(values) for stage, values in stages.items()} for mode, stages in found.items()}
+                for step, time_ms in times.items():
+                    found.setdefault(mode, {}).setdefault(step, []).append(time_ms)
+    return {mode: {step: spread(values) for step, values in steps.items()} for mode, steps in found.items()}
 
 
-def _agreement(labels: Mapping[str, Labels], *, plain_has_same_weights: bool) -> dict[str, float]:
-    pairs = [(IMAGE, TFC)] + ([(PLAIN, IMAGE)] if plain_has_same_weights else [])
+def _agreement(labels: Mapping[str, Labels], pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
     found = {}
     for first, second in pairs:
         if first in labels and second in labels:

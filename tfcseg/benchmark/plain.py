@@ -1,7 +1,7 @@
-"""Contender (a): SegFormer frame by frame, as in the examples of transformers.
+"""Plain SegFormer, frame by frame, as in the examples of ``transformers``.
 
-Every frame: resize and normalise, the network of ``transformers``, logits resized to the picture, argmax. It uses
-nothing of ours but the numbers in the weights.
+For every frame: resize and normalise, run the network of ``transformers``, resize logits to the image, argmax. Only
+the weights are tfcseg's.
 
 Shapes: K classes, H W source image, H' W' network input.
 """
@@ -31,19 +31,19 @@ from tfcseg.weights.loading import LoadedModel
 from tfcseg.weights.model_card import Preprocessing
 
 REFERENCE_VARIANT = "b0"
-"""Stands in where our backbone is no Mix Transformer: the smallest SegFormer."""
+"""Variant for models whose backbone is not a Mix Transformer: the smallest SegFormer."""
 
 _REFERENCE_WIDTH = 256
 
 
 def has_transformers() -> bool:
-    """Whether the package that contender (a) needs is installed."""
+    """Whether ``transformers`` is installed."""
     return importlib.util.find_spec("transformers") is not None
 
 
 @dataclass(frozen=True, slots=True)
 class PlainSegformer:
-    """SegFormer of ``transformers`` on a device, in its own order in memory and without any preparation."""
+    """SegFormer of ``transformers`` on a device, unchanged."""
 
     network: torch.nn.Module
     preprocessing: Preprocessing
@@ -52,7 +52,7 @@ class PlainSegformer:
     device: torch.device
     precision: torch.dtype
     has_same_weights: bool
-    """False: a random SegFormer-B0 with as many classes, for comparing the speed alone."""
+    """False: a random SegFormer-B0 with the same number of classes, to compare speeds only."""
 
     @torch.inference_mode()
     def labels(self, image: Image) -> NDArray[np.uint8]:
@@ -66,7 +66,7 @@ class PlainSegformer:
 def build_plain(
     unfolded: LoadedModel, size: int, device: torch.device, precision: torch.dtype = torch.float32
 ) -> PlainSegformer:
-    """Contender for a model that was loaded with ``fold=False``: with its weights if it is a SegFormer."""
+    """Build plain SegFormer for a model loaded with ``fold=False``, with its weights if it is a SegFormer."""
     config = unfolded.card.config
     is_segformer = config.backbone.startswith("mit_")
     network = _build_network(config if is_segformer else None, config.num_classes)
@@ -85,12 +85,12 @@ def build_plain(
 
 
 def segformer_tensors(ours: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """Our ``state_dict`` under the ``names`` that this version of transformers has for it: `convert`, backwards."""
+    """Convert our ``state_dict`` to the ``names`` of this version of ``transformers``, the inverse of `convert`."""
     tensors: dict[str, Tensor] = {}
     for name in names:
         our = our_name(name)
         if our is None:
-            raise TfcsegError(f"this version of transformers has a tensor {name!r} in SegFormer; use one of 4.44 to 5")
+            raise TfcsegError(f"this version of transformers has an unknown tensor {name!r}; use one of 4.44 to 5")
         if ".attention.key." in our:
             tensors[name] = ours[our.replace(".key.", ".key_value.")].chunk(2)[0]
         elif ".attention.value." in our:
@@ -103,7 +103,7 @@ def segformer_tensors(ours: Mapping[str, Tensor], names: Iterable[str]) -> dict[
 
 
 def to_network(images: Sequence[Image], preprocessing: Preprocessing, size: int | None = None) -> Tensor:
-    """(B, 3, H', W') float32, normalised, one channel after the other: what image processors hand to SegFormer."""
+    """Resized, normalised images (B, 3, H', W') float32, as the image processors of ``transformers`` return them."""
     source = (images[0].shape[0], images[0].shape[1])
     side = size or preprocessing.size
     height, width = network_size(source, side)
@@ -115,8 +115,8 @@ def to_network(images: Sequence[Image], preprocessing: Preprocessing, size: int 
 
 
 def _build_network(config: ModelConfig | None, classes: int) -> Any:
-    """SegFormer of transformers in eval mode, shaped as ``config`` or as ``REFERENCE_VARIANT``."""
-    transformers: Any = importlib.import_module("transformers")  # its types differ from version to version
+    """SegFormer of ``transformers`` in eval mode, with the shape of ``config`` or of ``REFERENCE_VARIANT``."""
+    transformers: Any = importlib.import_module("transformers")  # types differ between versions
     variant = config.backbone.removeprefix("mit_") if config else REFERENCE_VARIANT
     numbers = MIT_VARIANTS[variant]
     shape = transformers.SegformerConfig(

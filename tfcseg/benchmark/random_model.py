@@ -1,8 +1,8 @@
-"""Networks with random weights, to measure speed without trained ones.
+"""Random weights, to measure speed without training.
 
-Speed depends on the picture only through two things. How many cells lie on boundaries between classes decides what the
-label maps cost: classifier biases are drawn so large that it is as many as a trained network finds. How many points TFC
-repairs follows from the similarity, which with random weights is what it is; a threshold can be chosen for it.
+Two numbers depend on the weights: cells on boundaries between classes, which the cost of label maps depends on, and
+points that TFC updates. Classifier biases are chosen to give as many boundaries as a trained network; the threshold can
+be chosen for a share of updated points (``--updated-fraction``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tfcseg.weights.loading import IMAGENET_PREPROCESSING, ModelCard, save_model
 from tfcseg.weights.model_card import BACKBONES
 
 BOUNDARY_SHARE = 0.08
-"""Share of the cells at stride 4 beside another class: what the default model finds on the demo clip."""
+"""Share of the cells at stride 4 next to another class; the default model's on the demo clip."""
 
 _SEED = 0
 _WIDTHS = {"mosaic": 128, "efficientnet_lite0": 128}
@@ -33,11 +33,11 @@ _BISECTIONS = 14
 
 
 def write_random_model(path: Path, backbone: str, classes: int, images: Sequence[Image]) -> Path:
-    """Write random weights of ``backbone``, as wide as `tfcseg train` makes it, to ``path``; returns it.
+    """Write random weights of ``backbone``, with the default width of `tfcseg train`, to ``path``; returns the path.
 
-    images: one size, (H, W, 3); they set the statistics of the norms and the biases of the classifier, without which
-    a deep random network says the same about every pixel. Always the same weights for the same pictures.
-    UsageError for an unknown backbone or a number of classes that is not possible.
+    images: (H, W, 3), all of one size. They determine the statistics of norms and the biases of the classifier, without
+    which a deep random network predicts one class everywhere. The same images give the same weights. Raises UsageError
+    for an unknown backbone or an impossible number of classes.
     """
     if backbone not in BACKBONES:
         raise UsageError(f"no backbone {backbone!r}; there are {', '.join(BACKBONES)}")
@@ -66,10 +66,10 @@ def write_random_model(path: Path, backbone: str, classes: int, images: Sequence
 
 @torch.no_grad()
 def _fit(network: TFCSegmenter, images: Tensor) -> None:
-    """Take the norms' statistics from ``images`` (B, 3, H, W), and draw biases for ``BOUNDARY_SHARE``."""
+    """Set the norms' statistics from ``images`` (B, 3, H, W), and biases for ``BOUNDARY_SHARE``."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
-        norm.momentum = None  # the mean of all that is seen, which is one batch
+        norm.momentum = None  # the plain mean of all batches, here one
         norm.train().reset_running_stats()
     network.image(images)
     for norm in norms:
@@ -86,7 +86,7 @@ def _fit(network: TFCSegmenter, images: Tensor) -> None:
 
 
 def boundary_share(labels: Tensor) -> float:
-    """Share of the cells of (B, h, w) whose right, lower or lower right neighbour is of another class."""
+    """Share of the cells of (B, h, w) whose right, lower or lower right neighbour has another class."""
     here = labels[:, :-1, :-1]
     is_mixed = (here != labels[:, 1:, :-1]) | (here != labels[:, :-1, 1:]) | (here != labels[:, 1:, 1:])
     return float(is_mixed.float().mean())

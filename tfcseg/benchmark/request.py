@@ -1,4 +1,4 @@
-"""What a benchmark is asked to measure: the one source of these options."""
+"""Options of a benchmark."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tfcseg.options import Option, check
 from tfcseg.spelling import hint
 from tfcseg.weights.device import DeviceOptions
 
-PARTS = ("model", "end-to-end", "stages", "limits", "memory")
+PARTS = ("model", "end-to-end", "breakdown", "limits", "memory")
 SYNTHETIC_SIZE = (480, 854)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to measure and how often; what is None is the model's default."""
+    """What to measure and how often; None stands for the model's default."""
 
     model: str = "default"
     video: Path | None = None
@@ -38,17 +38,17 @@ class Request:
     frames: Annotated[int, Option("Frames per round for the network alone.", low=1)] = 24
     clip_frames: Annotated[int, Option("Frames per round for whole runs, from file to files.", low=1)] = 96
     plain_frames: Annotated[int, Option("Frames per round for plain SegFormer.", low=1)] = 12
-    """Of both kinds: all of its frames cost the same."""
+    """For the network alone and for whole runs; all frames cost the same."""
     rounds: Annotated[int, Option("Rounds after the warm-up round.", low=1, default_text="5, with --scaling 1")] = 5
     updated_fraction: Annotated[
         float | None,
         Option("Choose the threshold that updates this share of the points.", low=0, high=1, default_text=""),
     ] = None
-    """Of those between keyframes."""
+    """Of points between keyframes."""
     plain_precision: Annotated[str, Option("Precision of plain SegFormer.")] = "fp32"
 
     def check(self) -> None:
-        """UsageError for senseless values, before anything is loaded."""
+        """Raise UsageError for invalid values, before anything is loaded."""
         check(self)
         for part in self.parts:
             if part not in PARTS:
@@ -58,4 +58,4 @@ class Request:
         if self.video is not None:
             Source.of(self.video).check_readable_again("every round reads the clip")
         if self.updated_fraction is not None and self.inference.threshold is not None:
-            raise UsageError("a threshold and a fraction of points to choose it by exclude each other; give one")
+            raise UsageError("--updated-fraction chooses the threshold; leave --threshold out")

@@ -26,31 +26,31 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Most memory that a contender's process held while it made its files; ffmpeg's own processes not included."""
+    """Peak memory of a contender's process during a run, without ffmpeg's processes."""
 
     peak_mib: float
     before_mib: float
-    """Held before the first frame: Python, its packages, the model."""
+    """Before the first frame: Python, packages and model."""
     gpu_peak_mib: float | None
     frames: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContestConditions(ModelConditions):
-    """What a benchmark and its scaling say of the contest."""
+    """Conditions of `Benchmark` and `Scaling`."""
 
     random_weights: bool
     embed_dim: int
     input: Mapping[str, Any]
     resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
     options: Mapping[str, Any]
-    plain: Mapping[str, Any]  # what contender (a) is
+    plain: Mapping[str, Any]  # facts about plain SegFormer
     rounds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark(ContestConditions):
-    """Everything that a bench-*.json says; parts that were not measured are empty."""
+    """Content of a bench-*.json; parts that were not measured are empty."""
 
     kind: str = KIND
     model_only: Mapping[str, Speed] = field(default_factory=dict)
@@ -58,8 +58,8 @@ class Benchmark(ContestConditions):
     ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
     updated_fraction: float | None = None
-    stages: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
-    network_share: Mapping[str, float] = field(default_factory=dict)  # time of the network alone to that end to end
+    breakdown: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    network_share: Mapping[str, float] = field(default_factory=dict)  # network's share of the time end to end
     costs: Mapping[str, float] = field(default_factory=dict)  # share of the time end to end
     limits: Mapping[str, Any] = field(default_factory=dict)
     memory: Mapping[str, Memory] = field(default_factory=dict)
@@ -67,16 +67,16 @@ class Benchmark(ContestConditions):
 
 
 def speed(ms_per_frame: Spread, frames: int) -> Speed:
-    """Speed from the time that a frame takes."""
+    """Make a `Speed` from the time per frame."""
     return Speed(1000 / ms_per_frame.median, ms_per_frame, frames)
 
 
 def speed_ratios(speeds: Mapping[str, Speed]) -> dict[str, float]:
-    """``tfc/plain`` -> how many times faster the first is than the second, for the pairs of ``RATIOS``."""
+    """Speed of the first over that of the second, for the pairs of ``RATIOS``, as ``tfc/plain``."""
     pairs = [pair for pair in RATIOS if speeds.keys() >= set(pair)]
     return {f"{first}/{second}": speeds[first].fps / speeds[second].fps for first, second in pairs}
 
 
 def network_shares(alone: Mapping[str, Speed], whole: Mapping[str, Speed]) -> dict[str, float]:
-    """Percentage of a whole run that the network alone takes: near 100, nothing else matters; far below, it waits."""
+    """Time of the network alone in percent of a whole run; far below 100, it waits for other steps."""
     return {name: 100 * whole[name].fps / alone[name].fps for name in alone if name in whole}

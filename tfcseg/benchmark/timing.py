@@ -1,4 +1,4 @@
-"""Time several contenders fairly: in turn, after warm-up, on a device that has finished what it was given."""
+"""Time several contenders fairly: in turn, after a warm-up, including all work of the device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TypeAlias
 import torch
 
 Task: TypeAlias = Callable[[], float]
-"""Does its work once and returns how long it took, in a unit of its own (here: milliseconds per frame)."""
+"""Runs once and returns a measurement, such as milliseconds per frame."""
 
 OnStep: TypeAlias = Callable[[str, int, int], None]
-"""Called after each step of a part of the benchmark: what is measured, steps done, steps in total."""
+"""Called after each step with the part of the benchmark, steps done, and steps in total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ def spread(samples: Iterable[float]) -> Spread:
 def alternate(
     tasks: Mapping[str, Task], rounds: int, *, on_step: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, list[float]]:
-    """Run every task once to warm up, then ``rounds`` times in turn; the measurements by task.
+    """Run every task once to warm up, then ``rounds`` times in turn; returns measurements by task.
 
-    Every second round goes backwards: a machine that gets slower or faster meanwhile does so for all alike.
+    Every second round is in reverse order, so that changes in the machine's speed affect all tasks equally.
     """
     samples: dict[str, list[float]] = {name: [] for name in tasks}
     steps, done = (rounds + 1) * len(tasks), 0
@@ -54,7 +54,7 @@ def alternate(
 
 
 def timed_ms(work: Callable[[], object], device: torch.device, frames: int = 1) -> float:
-    """Milliseconds per frame that ``work`` on ``frames`` frames takes until ``device`` has finished it."""
+    """Milliseconds per frame of ``work`` on ``frames`` frames, until ``device`` has finished."""
     synchronise(device)
     started_s = time.perf_counter()
     work()
@@ -63,7 +63,7 @@ def timed_ms(work: Callable[[], object], device: torch.device, frames: int = 1) 
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done all that was asked of it: its calls return before their work is finished."""
+    """Wait until a GPU has finished its work, which runs asynchronously."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

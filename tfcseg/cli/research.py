@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.cli import ablate, fitting, held_out, publish
+from tfcseg.cli import ablate, fitting, held_out, options, publish
 from tfcseg.cli.console import one_line
 from tfcseg.cli.program import Command
 
@@ -43,13 +43,17 @@ def average(
         list[str],
         typer.Argument(metavar="WEIGHTS=SHARE...", help="Files and their shares of the mean.", show_default=False),
     ],
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Average the weights of several training runs.
 
-    The runs must have started from the same model.
+    The runs must have started from the same model. The card of the result names the files and their shares.
 
     Example: tfcseg research average mean.safetensors my.safetensors=1
     """
+    from tfcseg.files import claimed_files
     from tfcseg.research.average import average_files
 
-    average_files(out, parts)
+    files = [part.rpartition("=")[0] for part in parts]
+    with claimed_files(out.parent, [out.name], inputs=files, overwrite=overwrite):
+        print(one_line(average_files(out, parts).description))

@@ -1,8 +1,9 @@
-"""Predictions of a model for the videos of a data set."""
+"""Predict the labels of a data set's videos with a model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,14 +14,13 @@ from PIL import Image, UnidentifiedImageError
 
 from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.evaluation.predictions import Prediction
-from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import model_facts
+from tfcseg.report.schema import model_facts
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.loading import LoadedModel
 
@@ -28,10 +28,10 @@ _Interval: TypeAlias = list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]]
 
 
 class ModelPredictions:
-    """Segments every video from its first image on, intervals counted over the images that can be read.
+    """Segments videos; intervals consist of readable images.
 
-    ``model_s`` is the time spent in preprocessing, network and labels so far. With ``one_by_one`` no interval begins
-    before the one before it is finished, for whoever watches the network at work.
+    ``model_s`` is the time of preprocessing, network and labels so far. ``one_by_one`` computes intervals one after the
+    other, for callers that inspect the network.
     """
 
     def __init__(self, model: LoadedModel, options: InferenceOptions, *, one_by_one: bool = False) -> None:
@@ -43,7 +43,7 @@ class ModelPredictions:
         self.model_s = 0.0
 
     def scored_on(self, dataset: VspwDataset, label_map: str | Path | None) -> dict[str, Any]:
-        """Keyword arguments of `evaluate`; ``label_map`` is the file that translates labels, None the built-in one."""
+        """Keyword arguments of `evaluate`; ``label_map`` is the file of a label map, None for the built-in one."""
         labels = self._model.labels
         return {
             "predict": self,
@@ -51,20 +51,16 @@ class ModelPredictions:
             "model_labels": labels,
             "label_map": None if label_map is None else read_label_map(label_map, labels, dataset.labels),
             "model_s": lambda: self.model_s,
-            "provenance": self.provenance(label_map),
+            "provenance": {
+                "model": asdict(model_facts(self._model)),
+                "options": asdict(option_facts(self._model, self._options)),
+                "label_map": "built in" if label_map is None else str(label_map),
+                "threads": torch.get_num_threads(),
+            },
         }
 
-    def provenance(self, label_map: str | Path | None) -> Provenance:
-        """What makes the predictions; ``label_map`` is the file that translates them, None the built-in one."""
-        return Provenance(
-            model=model_facts(self._model),
-            options=option_facts(self._model, self._options),
-            label_map="built in" if label_map is None else str(label_map),
-            threads=torch.get_num_threads(),
-        )
-
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
-        """One label map (at its mask's size) per frame of ``video``, or the reason why there is none."""
+        """The labels of each frame of ``video`` (at its mask's size), or the reason why there are none."""
         for interval, results in run_intervals(self._network, self._groups(video)):
             remaining = iter(results)
             for _, image in interval:
@@ -76,7 +72,7 @@ class ModelPredictions:
                     yield result.labels
 
     def _groups(self, video: VspwVideo) -> Iterator[Group[_Interval]]:
-        """Intervals of readable images, and what could not be read between them."""
+        """Yield intervals of readable images, with the errors between them."""
         interval: _Interval = []
         size: tuple[int, int] | None = None
         for frame in video.frames:
@@ -114,7 +110,7 @@ def _odd_one_out(video: VspwVideo, frame: VspwFrame, image: NDArray[np.uint8], s
 
 
 def _label_size(interval: Sequence[tuple[VspwFrame, object]]) -> tuple[int, int] | None:
-    """(height, width) of the first mask that says so; None leaves the images' own."""
+    """(height, width) of the first readable mask; None stands for the images' size."""
     for path in (frame.mask for frame, _ in interval):
         size = None if path is None else _png_size(path)
         if size is not None:
@@ -127,4 +123,4 @@ def _png_size(path: Path) -> tuple[int, int] | None:
         with Image.open(path) as mask:
             return mask.height, mask.width
     except (OSError, UnidentifiedImageError):
-        return None  # the scorer reads the mask and says what is wrong with it
+        return None  # the scorer reports what is wrong with the mask

@@ -14,11 +14,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Generic, TypeVar
+from itertools import groupby, islice
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -33,17 +33,22 @@ from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, TwoOpini
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-MOST_CHANGED = 0.1
+MOST_CHANGED = 0.2
 """A frame becomes a keyframe when the shares of changed positions, summed over the frames since the last keyframe,
-exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many."""
+exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many: with tfc-mosaic every
+tenth frame of a still camera, every seventh of a hand-held walk and every fourth of a drive."""
 
 REACH = 8
 """A keyframe uses later keyframes up to this many frames ahead."""
 
 MOST_HELD_BYTES = 2**28
-"""Images of at most ``REACH`` frames are held; for large images fewer, but at least ``LEAST_REACH``."""
+"""Frames from one keyframe to the next, and ``REACH`` after it, are held; of large ones fewer, at least one interval
+and ``LEAST_REACH``."""
 
 LEAST_REACH = 4
+
+MOST_WORK = 3
+"""Tasks per worker that are queued or running: with fewer workers would be idle while results are combined."""
 
 
 @dataclass(slots=True)
@@ -52,6 +57,11 @@ class _Row(Generic[_T]):
 
     future: Future[tuple[list[_T], float]]
     row: int
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `get` need not wait."""
+        return self.future.done()
 
     def get(self) -> _T:
         """The result; waits for it."""
@@ -71,6 +81,8 @@ class _Tasks:
         self._size = network.options.size
         self._chunk = network.frames_at_once
         self._pool: ThreadPoolExecutor | None = None
+        self._combiner: ThreadPoolExecutor | None = None
+        self._unfinished: deque[Future[Any]] = deque()
         if self.workers > 1:
             # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
             threads = torch.get_num_threads()
@@ -78,6 +90,9 @@ class _Tasks:
             share = max(1, threads // self.workers)
             self._pool = ThreadPoolExecutor(self.workers, "tfcseg-network", torch.set_num_threads, (share,))
             stack.callback(self._pool.shutdown, cancel_futures=True)
+            # With the caller's number of threads, small operations would wait for cores that the workers use.
+            self._combiner = ThreadPoolExecutor(1, "tfcseg-combine", torch.set_num_threads, (1,))
+            stack.callback(self._combiner.shutdown)
 
     def submit(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Row[_T]]:
         """One row per item; ``work`` is given several items at a time."""
@@ -89,8 +104,21 @@ class _Tasks:
                 future.set_result(self._timed(work, part))
             else:
                 future = self._pool.submit(self._timed, work, part)
+                self._unfinished.append(future)
             rows += [_Row(future, row) for row in range(len(part))]
         return rows
+
+    def combine(self, work: Callable[..., None], *values: Any) -> None:
+        """Do work that combines results of tasks, beside the workers."""
+        if self._combiner is None:
+            work(*values)
+        else:
+            self._combiner.submit(work, *values).result()
+
+    def throttle(self) -> None:
+        """Wait until workers have no more to do than keeps them busy."""
+        while len(self._unfinished) >= MOST_WORK * self.workers:
+            wait([self._unfinished.popleft()])
 
     @torch.inference_mode()
     def _timed(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> tuple[list[_T], float]:
@@ -203,8 +231,17 @@ class _Window:
         self._looked += slots
         return slots
 
+    def may_decide(self, count: int) -> bool:
+        """Whether it can be decided now which of the next ``count`` frames are keyframes."""
+        return self._options.keyframes == "fixed" or all(slot.looked.is_done for slot in islice(self._looked, count))
+
+    def advance(self, count: int) -> None:
+        """Decide on the next ``count`` frames, and finish what can be finished."""
+        self._decide(count)
+        self.settle()
+
     @torch.inference_mode()
-    def decide(self, count: int) -> None:
+    def _decide(self, count: int) -> None:
         """Find the keyframes among the next ``count`` frames, and let workers start on them."""
         slots = [self._looked.popleft() for _ in range(count)]
         keyframes = []
@@ -232,7 +269,9 @@ class _Window:
         keyframe = self._spans[-1][0]
         if slot.grid != keyframe.grid:  # another size starts afresh
             return True
-        if slot.index - keyframe.index >= self._options.longest_interval:
+        assert slot.image is not None
+        longest = min(self._options.longest_interval, max(self._options.keyframe_interval, _most_held(slot.image)))
+        if slot.index - keyframe.index >= longest:
             return True
         if self._options.keyframes == "fixed":
             return False
@@ -244,12 +283,18 @@ class _Window:
         return self._changed > MOST_CHANGED
 
     @torch.inference_mode()
-    def settle(self, *, is_end: bool = False) -> None:
+    def settle(self, is_end: bool = False) -> None:
         """Let workers finish what can be finished; at the end of the video that is everything."""
         while self._spans:
             keyframes = [span[0] for span in list(self._spans)[:2]]
-            if not is_end and (len(keyframes) < 2 or self._known <= keyframes[1].index + keyframes[1].reach):
-                return
+            if not is_end:
+                if len(keyframes) < 2 or self._known <= keyframes[1].index + keyframes[1].reach:
+                    return
+                needed = [
+                    span[0].own for span in self._spans if span[0].index <= keyframes[1].index + keyframes[1].reach
+                ]
+                if not all(row.is_done for row in needed if row is not None):
+                    return
             for position, keyframe in enumerate(keyframes):
                 if keyframe.final is None:
                     self._conclude(position)
@@ -341,7 +386,11 @@ def _own(keyframe: _Slot) -> Opinion:
 
 def reach_for(image: Image) -> int:
     """``REACH``, or less for large images. Results then depend on the image size and on nothing else."""
-    return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // max(1, image.nbytes)))
+    return max(LEAST_REACH, min(REACH, _most_held(image)))
+
+
+def _most_held(image: Image) -> int:
+    return MOST_HELD_BYTES // max(1, image.nbytes)
 
 
 @dataclass(slots=True)
@@ -352,9 +401,9 @@ class _Begun(Generic[_T]):
     slots: list[_Slot]
 
     @property
-    def is_assigned(self) -> bool:
-        """Whether workers have started on all of its frames."""
-        return all(slot.result is not None for slot in self.slots)
+    def is_done(self) -> bool:
+        """Whether all of its frames are finished."""
+        return all(slot.result is not None and slot.result.is_done for slot in self.slots)
 
 
 def run_both_sides(
@@ -383,14 +432,14 @@ def run_both_sides(
                 begun.append(_Begun(group.subject, slots))
                 undecided.append(len(slots))
                 del group, slots
+                tasks.throttle()
             else:
                 is_end = True
-            while undecided and (is_end or len(undecided) > tasks.workers):
-                window.decide(undecided.popleft())
-                window.settle()
+            while undecided and (is_end or window.may_decide(undecided[0])):
+                tasks.combine(window.advance, undecided.popleft())
             if is_end:
-                window.settle(is_end=True)
-            while begun and begun[0].is_assigned and (is_end or len(begun) > tasks.workers):
+                tasks.combine(window.settle, is_end)
+            while begun and (is_end or begun[0].is_done):
                 done = begun.popleft()
                 yield done.subject, [slot.finished(tasks.workers) for slot in done.slots]
                 del done

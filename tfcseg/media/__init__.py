@@ -1,1 +1,1 @@
-"""Read and write pixels and sound: sources, times, readers, the writer, audio, masks."""
+"""Read and write images, videos, sound and masks."""

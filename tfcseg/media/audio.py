@@ -1,6 +1,6 @@
 """Add the source's sound to a written video: copied if mp4 can hold it, else as AAC, else left out with a reason.
 
-Sound is added when the video is complete, so that damaged audio cannot cost the video.
+Sound is added when the video is complete, so damaged audio cannot spoil the video.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tfcseg.media.probing import SourceStream, probe_address, probe_file
 from tfcseg.media.source import Source
 
 _COPIED_CODECS = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
-"""Codecs that players expect in mp4; ffmpeg would write more than most of them can play."""
+"""Codecs that most players support in mp4; ffmpeg would write more."""
 _AAC = ("-c:a", "aac", "-b:a", "192k")
 _COPY = ("-c:a", "copy", "-strict", "-2")
 _UNHEARD_S = 0.01
@@ -25,7 +25,7 @@ _UNHEARD_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class AudioTrack:
-    """Sound cut out of a source, in its own file."""
+    """Sound of a source, in its own file."""
 
     path: Path
     method: str
@@ -37,8 +37,7 @@ class AudioTrack:
 def cut_audio(source: Source, target: Path, *, start_s: float | None, end_s: float | None) -> AudioTrack | str:
     """Write the default audio stream of ``source`` to ``target``, from the first frame at ``start_s`` up to ``end_s``.
 
-    An address is read again from its beginning, under the same permission. Returns a word instead if there is nothing
-    to write: ``none``, or ``dropped: <reason>``.
+    An address is read again from its beginning. Returns ``none`` or ``dropped: <reason>`` if nothing is written.
     """
     if source.kind == "folder":
         return "none"
@@ -53,7 +52,7 @@ def cut_audio(source: Source, target: Path, *, start_s: float | None, end_s: flo
     if stream.audio_index is None:
         return "none"
     if stream.source_rate > rate:
-        return "dropped: the video plays slower than it was filmed"
+        return "dropped: the video plays slower than its source"
     video_s = stream.first_time_s + float(wanted.first / rate)
     duration_s = None if wanted.length is None else float(wanted.length / rate)
     method, reason = "copied", ""
@@ -69,7 +68,7 @@ def cut_audio(source: Source, target: Path, *, start_s: float | None, end_s: flo
 
 
 def _has_sound(track: Path) -> bool:
-    """Whether any sound is left in the range: it may end long before the pictures."""
+    """Whether there is sound in the range; it may end long before the video."""
     try:
         with track.open("rb") as file, av.open(file) as container:
             return len(container.streams.audio) > 0
@@ -106,7 +105,7 @@ def _extract(
 
 
 def _skipped_s(stream: SourceStream, video_s: float) -> float:
-    """Seconds between ffmpeg's zero for the audio and the first written frame; negative: audio is later."""
+    """Seconds from ffmpeg's zero for audio to the first written frame; negative if audio starts later."""
     if stream.keeps_times:
         return video_s
     return stream.container_start_s + video_s - stream.audio_start_s

@@ -1,7 +1,7 @@
-"""Arguments for ffmpeg's decoding, and the pictures and times that it returns through two pipes.
+"""Decode with ffmpeg, which returns pictures and their times through two pipes.
 
-Each picture is a PPM or, with alpha, a PAM picture, which states its own size: nothing is misread when a file claims
-one size and holds another.
+Pictures are in PPM format or, with alpha, PAM, which state their sizes, so files with a wrong size in the header are
+read correctly.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tfcseg.media.images import composite_on_black
 from tfcseg.media.probing import SourceStream
 
 _EXACT_RGB = "flags=bicubic+accurate_rnd+full_chroma_int"
-"""Converts with the matrix and range that the stream names, rounding to the nearest level. Planar RGB comes first
-because swscale is three times faster to it than to packed RGB under these flags; packing it costs almost nothing."""
+"""Converts with the stream's matrix and range and rounds to the nearest level. Planar RGB is an intermediate format,
+since swscale is three times faster at it than at packed RGB with these flags; packing takes almost no time."""
 _SEEK_MARGIN_S = 1.0
 """Seeking may land after the frame shown at the requested time; seeking this much earlier cannot."""
 _LONGEST_DECODED_LEAD_S = 5.0
 _LONGEST_GAP_S, _SHORTEST_GAP_S = 3600, 60
-"""Longest pause between two frames that is believed, for streams of unknown or very short length."""
+"""Longest plausible gap between two frames, for streams of unknown and of very short length."""
 _MOST_REPEATED = 500_000
 _LEFT_MARGIN = 3
 """Frames decoded before the first one of a range, since times are rounded."""
@@ -34,22 +34,22 @@ _OPAQUE = 255
 
 
 def decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is_piped: bool) -> list[str]:
-    """Arguments for ffmpeg: the video stream as pictures, starting with the one shown when the range begins.
+    """Arguments for ffmpeg to return pictures, from the one shown when the range begins.
 
-    Their times go to the file descriptor ``times``.
+    Times are written to the file descriptor ``times``.
     """
     info = stream.info
     lead_s = float(wanted.first / info.frame_rate)
     options = ["-max_pixels", str(MAX_PIXELS), "-dts_error_threshold", f"{longest_gap(info) / 30:.6f}"]
     options += [] if stream.decoder is None else ["-c:v", stream.decoder]
-    options += ["-thread_type", "slice"] if info.source.is_live else []  # others hold back a frame for each thread
+    options += ["-thread_type", "slice"] if info.source.is_live else []  # frame threads delay a frame per thread
     options += ["-copyts"] if stream.keeps_times else []
     options += [] if stream.is_timed else ["-r", str(info.frame_rate)]
     if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
         options += ["-noaccurate_seek", "-ss", f"{stream.first_time_s + lead_s - _SEEK_MARGIN_S:.6f}"]
     filters = ["settb=AVTB", *_skip(stream, lead_s)]
     filters += ["metadata=mode=add:key=k:value=v", rf"metadata=mode=print:direct=1:file='pipe\:{times}'"]
-    filters += ["setpts=N"]  # write the pictures whatever their times
+    filters += ["setpts=N"]  # write all pictures, whatever their times
     filters += ["setparams=colorspace=bt709"] if stream.is_untagged_hd else []
     planar, packed = ("gbrap", "rgba") if stream.has_alpha else ("gbrp", "rgb24")
     filters += [f"scale={_canvas(stream)}{_EXACT_RGB}", f"format={planar}"]
@@ -70,7 +70,7 @@ def _canvas(stream: SourceStream) -> str:
 
 
 def _skip(stream: SourceStream, lead_s: float) -> list[str]:
-    """Filters that drop the frames before the one shown ``lead_s`` after frame 0, as far as known."""
+    """Filters that drop frames before the one shown ``lead_s`` after frame 0, if times are known."""
     before = bisect.bisect_right(stream.times.times_s, lead_s)
     if before < _LEFT_MARGIN or stream.decoder_zero_s is None or not stream.is_timed:
         return []
@@ -78,16 +78,16 @@ def _skip(stream: SourceStream, lead_s: float) -> list[str]:
 
 
 def longest_gap(info: VideoInfo) -> int:
-    """How many frames may be repeated for a late one before its time counts as damage and it is dropped.
+    """Most frames that are repeated before a late one; with a longer gap its time counts as damaged.
 
-    A single wrong bit in a time would otherwise produce years of repeated frames.
+    Otherwise a wrong bit in a time could produce years of repeated frames.
     """
     longest_s = _LONGEST_GAP_S if info.duration_s is None else max(_SHORTEST_GAP_S, info.duration_s)
     return max(1, min(_MOST_REPEATED, int(longest_s * info.frame_rate)))
 
 
 class Pictures:
-    """Pictures and their times, as ffmpeg returns them through two pipes."""
+    """Reads pictures and their times from ffmpeg's pipes."""
 
     def __init__(self, stream: SourceStream, times: BinaryIO) -> None:
         self._stream, self._times = stream, times
@@ -96,7 +96,7 @@ class Pictures:
         """Whether any pixel was not opaque."""
 
     def read(self, pipe: BinaryIO) -> Iterator[tuple[float | None, Image]]:
-        """Seconds after frame 0 (None if only the order matters), and (H, W, 3) RGB in its own memory."""
+        """Yield seconds after frame 0 (None if there are no times), and (H, W, 3) RGB in its own memory."""
         while (picture := _read_picture(pipe)) is not None:
             time_s = self._next_time()
             if self._zero_s is None:

@@ -1,7 +1,7 @@
-"""Start ffmpeg, keep its last messages, and make sure that it ends.
+"""Run ffmpeg, keep its last messages, and make sure that it ends.
 
-Names are passed in an argument list behind ``file:``, so no character in them is special. Formats that refer to other
-files are not enabled, and network protocols only for addresses that the user has given.
+Names are passed in an argument list after ``file:``, so no character in them is special. Formats that refer to other
+files are disabled, and network protocols are enabled only for addresses given by the user.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ VIDEO_FORMATS = (
     "mpegvideo,mxf,nut,obu,ogg,rm,vc1,vvc,webp_anim,wtv,yuv4mpegpipe"
 )
 """ffmpeg's names of formats that hold a video in one file. Playlists and scripts (hls, dash, concat, imf, sdp, …) are
-missing on purpose: they would make ffmpeg open files that the user did not name."""
+excluded, since they would make ffmpeg open other files."""
 
 LOCAL_PROTOCOLS = "file,pipe"
 NETWORK_PROTOCOLS = "http,https,httpproxy,tcp,tls"
-"""Protocols for an address, and nothing local: whatever a server sends, it cannot make ffmpeg read files."""
+"""Protocols for an address; without local ones, no server can make ffmpeg read files."""
 
 NETWORK_TIMEOUT_S = 30.0
-"""Seconds after which a silent server is given up."""
+"""Time without data after which a server is given up."""
 
 _PIPE_BYTES = 1 << 20
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def has_decoder(name: str) -> bool:
 
 
 def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -> list[str]:
-    """Arguments that open ``source`` (None: stdin) and nothing else; ``options`` apply to this input."""
+    """Arguments to open ``source`` (None: stdin) only; ``options`` apply to this input."""
     protocols = LOCAL_PROTOCOLS
     if isinstance(source, Source) and source.kind == "address":
         protocols = NETWORK_PROTOCOLS
@@ -87,8 +87,8 @@ def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -
 class FfmpegProcess:
     """A child process running ffmpeg. Leaving the ``with`` block kills it if it still runs, and always reaps it.
 
-    It runs in its own session: Ctrl-C reaches only us, and we decide what happens to its output. A thread reads its
-    stderr, so it never blocks on a full pipe.
+    It runs in its own session, so that Ctrl-C does not reach it. A thread reads its stderr, so it never blocks on a
+    full pipe.
     """
 
     def __init__(
@@ -109,9 +109,9 @@ class FfmpegProcess:
                 stderr=subprocess.PIPE,
                 start_new_session=True,
                 pass_fds=() if passes is None else (passes,),
-                # Python ignores SIGXFSZ; ffmpeg inherits that, and reports a file-size limit instead of dying silently.
+                # Inherit SIGXFSZ as ignored, so that ffmpeg reports a file-size limit instead of dying silently.
                 restore_signals=False,
-                # Some static builds crash in the system's character-set modules, at the name of a transport stream.
+                # Some static builds crash in the system's character-set modules, on names in transport streams.
                 env={**os.environ, "GCONV_PATH": os.devnull},
             )
         except OSError as error:
@@ -167,7 +167,7 @@ class FfmpegProcess:
                 pipe.close()
 
     def last_words(self) -> str:
-        """The last message of ffmpeg as one line; empty if there was none. Valid after ``wait``."""
+        """Last message of ffmpeg as one line, or an empty string; valid after ``wait``."""
         lines = [line for line in self._words if not _EMPTY_WORDS.search(line)]
         if not lines and self._words:
             lines = [self._words[-1]]
@@ -184,7 +184,7 @@ class FfmpegProcess:
 
 
 def _enlarge(pipe: BinaryIO | None) -> None:
-    """Enlarge the pipe beyond the usual 64 KiB, where the system can: a frame then needs fewer reads."""
+    """Enlarge the pipe beyond 64 KiB if the system can, so that a frame needs fewer reads."""
     if pipe is None:
         return
     with contextlib.suppress(ImportError, AttributeError, OSError):

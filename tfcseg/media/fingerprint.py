@@ -1,4 +1,4 @@
-"""Recognise a video without reading all of it."""
+"""Identify a video without reading all of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _SAMPLE_BYTES = 1 << 14
 
 
 def fingerprint(path: Path) -> str | None:
-    """Hash the size of a file and samples from all over it; for a folder, its names and sizes and some files.
+    """Hash the size of a file and samples of its content; for a folder, names, sizes and samples of some files.
 
-    Reads at most a million bytes. None if nothing is there or nothing can be read.
+    Reads at most a million bytes. Returns None if nothing can be read.
     """
     digest = hashlib.sha256()
     try:

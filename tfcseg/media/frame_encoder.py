@@ -1,7 +1,4 @@
-"""Write frames with an encoder that ffmpeg has: VP9 with transparency, lossless label maps.
-
-Letters: H, W image height and width.
-"""
+"""Write frames with ffmpeg: H.264, VP9 with transparency, or lossless label maps. Shapes: H W frame."""
 
 from __future__ import annotations
 
@@ -17,39 +14,59 @@ from numpy.typing import NDArray
 from tfcseg.errors import OutputError
 from tfcseg.media.ffmpeg import FfmpegProcess
 
+_BT709 = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
+_REPRODUCIBLE = ("-fflags", "+bitexact", "-flags:v", "+bitexact")
+
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """How frames are coded."""
+    """An encoder and its format."""
 
     pixels: str
-    """ffmpeg's name of the format of the frames."""
+    """ffmpeg's name of the frames' pixel format."""
     container: str
     arguments: Sequence[str]
     filters: Sequence[str] = ()
+    needs_even_size: bool = False
+    """Whether an odd height or width is padded."""
 
+
+H264 = Coding(
+    "rgb24",
+    "mp4",
+    (
+        *("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p"),
+        *(*_BT709, "-movflags", "+faststart"),
+    ),
+    (
+        "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix=bt709:out_range=tv",
+        "format=yuv420p",
+        "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv",
+    ),
+    needs_even_size=True,
+)
+"""H.264 in mp4, which all players read."""
 
 WITH_ALPHA = Coding(
     "rgba",
     "webm",
     (
         *("-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p", "-auto-alt-ref", "0", "-crf", "24", "-b:v", "0"),
-        *("-deadline", "realtime", "-cpu-used", "6", "-row-mt", "1"),
-        *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"),
+        *("-deadline", "realtime", "-cpu-used", "6", "-row-mt", "1", *_BT709, *_REPRODUCIBLE),
     ),
     ("scale=out_color_matrix=bt709:out_range=tv", "format=yuva420p"),
 )
-"""VP9 in WebM, which browsers and compositing programs read; colours are not premultiplied."""
+"""VP9 in WebM, for browsers and compositing programs; colours are not premultiplied."""
 
-LOSSLESS_GRAY = Coding("gray", "matroska", ("-c:v", "ffv1", "-color_range", "pc"))
-"""FFV1 of 8 bits, whose values come back as they are."""
+LOSSLESS_GRAY = Coding("gray", "matroska", ("-c:v", "ffv1", "-color_range", "pc", *_REPRODUCIBLE))
+"""Lossless FFV1 with 8 bits."""
 
 
 class FrameEncoder:
-    """Writes frames (H, W[, C]) uint8 to ``path`` as a ``coding`` says; the end of the ``with`` block completes it.
+    """Writes frames (H, W[, C]) uint8 to ``path`` with a ``coding``; the end of the ``with`` block completes the file.
 
-    The same frames make the same file. Whoever leaves the block by an exception removes the file. OutputError, which
-    calls the video ``named``, if it cannot be written.
+    Players show pixels ``pixel_aspect`` times as wide as high. After an exception in the block, the caller removes the
+    file. Raises OutputError with the name ``named`` on failure.
     """
 
     def __init__(
@@ -63,15 +80,20 @@ class FrameEncoder:
         named: Path | None = None,
     ) -> None:
         self._named = named or path
+        self.frames_written = 0
         height, width = size
-        # Times are numbers of frames, whatever the rate: as a rate alone, ffmpeg takes a usual one nearby for it.
-        filters = [f"settb={1 / frame_rate}", "setpts=N", f"setsar=sar={pixel_aspect}:max=65535", *coding.filters]
-        self._encoder = FfmpegProcess(
+        # Times are frame numbers, since ffmpeg would replace an unusual rate by a usual one nearby.
+        filters = [f"settb={1 / frame_rate}", "setpts=N"]
+        if coding.needs_even_size and (height % 2 or width % 2):
+            # Repeat the last row or column; black would bleed into the picture.
+            edge = f"right={width % 2}:bottom={height % 2}:mode=smear"
+            filters += ["format=gbrp", f"pad={width + width % 2}:{height + height % 2}", f"fillborders={edge}"]
+        filters += [*coding.filters, f"setsar=sar={pixel_aspect}:max=65535"]
+        self._process = FfmpegProcess(
             [
                 *("-f", "rawvideo", "-pix_fmt", coding.pixels, "-video_size", f"{width}x{height}"),
                 *("-framerate", str(frame_rate), "-i", "pipe:0", "-vf", ",".join(filters), "-r", str(frame_rate)),
-                *coding.arguments,
-                *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-f", coding.container, f"file:{path}"),
+                *(*coding.arguments, "-f", coding.container, f"file:{path}"),
             ],
             writes_input=True,
         )
@@ -84,20 +106,34 @@ class FrameEncoder:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                self.finish()
         finally:
-            self._encoder.kill()
+            self.kill()
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Append one frame of the size given at the start."""
         try:
-            self._encoder.write(np.ascontiguousarray(frame).data.cast("B"))
+            self._process.write(np.ascontiguousarray(frame).data.cast("B"))
         except BrokenPipeError:
-            self._finish()
+            self.finish()
             raise OutputError(f"{self._named}: the encoder stopped taking frames") from None
+        self.frames_written += 1
 
-    def _finish(self) -> None:
-        """Wait until all frames are encoded."""
-        status = self._encoder.wait()
+    def end_input(self) -> None:
+        """Announce that no more frames follow, so that the encoder can finish in parallel. Optional."""
+        self._process.end_input()
+
+    def finish(self) -> None:
+        """Wait until all frames are encoded; OutputError if the encoder failed."""
+        status = self._process.wait()
         if status:
-            raise OutputError(f"{self._named}: the encoder failed: {self._encoder.last_words() or f'status {status}'}")
+            reason = self._process.last_words() or f"status {status}"
+            raise OutputError(f"{self._named}: the encoder failed after {self.frames_written} frames: {reason}")
+
+    def stop(self) -> None:
+        """Make a ``write`` that waits in another thread fail; call ``kill`` afterwards."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """End the encoder, which leaves an unfinished file unless it has finished."""
+        self._process.kill()

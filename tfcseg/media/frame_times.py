@@ -1,4 +1,4 @@
-"""When a file's frames are shown, according to its packets, and the constant rate that loses none of them.
+"""Read when a file's frames are shown, from its packets, and choose a constant rate that loses none of them.
 
 Times are seconds after frame 0.
 """
@@ -19,18 +19,18 @@ from av.video.stream import VideoStream
 from tfcseg.media.timing import MAX_RATE, constant_rate, count_declared, count_places, lossless_rate
 
 GUESSED_TIMES_FORMATS = {"avi"}
-"""Formats whose frames are only numbered in decoding order; each library derives different times from that."""
+"""Formats without times, whose frames are only numbered; libraries derive different times from that."""
 TIME_JUMPS_FLAG = 0x0200  # AVFMT_TS_DISCONT
 RAW_FORMATS = {"h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1", "vvc", "av1"}
 _MOST_TIMES, _MOST_BYTES = 100_000, 256 << 20
-"""Times are read for this many frames, within this many bytes of the file."""
+"""Times are read for at most this many frames and bytes of the file."""
 _EARLIER_S = 0.0005
 _ROUNDED = Fraction(1001, 1000)
 _LONGEST_STEP_S = 10.0  # ffmpeg takes a longer one for a jump where times may restart
 
 
 class FrameTimes(NamedTuple):
-    """What was found out about a file's frames."""
+    """Times of a file's frames."""
 
     times_s: tuple[float, ...] = ()
     """When each frame is shown, in order; for a large file, the first frames."""
@@ -42,7 +42,7 @@ NO_TIMES = FrameTimes()
 
 
 class Packets:
-    """Packets of a stream, with the times at which their pictures are shown."""
+    """Iterates over packets of a stream and collects the times of their pictures."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
@@ -72,9 +72,9 @@ class Packets:
         return packet
 
     def look_up_times(self, first_s: float) -> FrameTimes:
-        """Read on, up to a limit; times count from ``first_s``, the time of the first frame that decodes.
+        """Read further packets, up to a limit; times count from ``first_s``, the time of the first decodable frame.
 
-        Nothing is known if frames have no times, or if times restart.
+        Returns `NO_TIMES` if frames have no times, or if times restart.
         """
         formats = set(self._container.format.name.split(","))
         if formats & (RAW_FORMATS | GUESSED_TIMES_FORMATS):
@@ -94,7 +94,7 @@ class Packets:
         return FrameTimes(times_s, self._last_duration_s(times_s[-1], float(shown[-1][1])) if is_whole else 0.0)
 
     def _last_duration_s(self, last_s: float, own_s: float) -> float:
-        """How long players show the frame at ``last_s``; in some formats its packet counts from decoding time."""
+        """How long players show the frame at ``last_s``; some formats state durations from decoding time."""
         stream = self._stream
         if stream.frames == len(self._shown) and stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base) - last_s
@@ -102,7 +102,7 @@ class Packets:
 
 
 def _is_hidden(packet: Packet[VideoStream]) -> bool:
-    """Whether a VP8 frame is never shown and only serves others."""
+    """Whether a VP8 frame is never shown, but only a reference for others."""
     return not bytes(memoryview(packet)[:1])[0] & 0x10
 
 
@@ -111,7 +111,7 @@ def _longest_step(shown: Sequence[tuple[Fraction, Fraction]]) -> Fraction:
 
 
 class Rates(NamedTuple):
-    """The rate at which a stream is decoded, and how it compares with the stream's own."""
+    """The rate at which a stream is decoded, and the stream's own."""
 
     rate: Fraction
     source_rate: Fraction
@@ -119,16 +119,16 @@ class Rates(NamedTuple):
     is_even: bool
     """Whether frames are evenly spaced, as far as known."""
     places: int | None = None
-    """How many frames at ``rate`` show all frames that were examined; None if none were."""
+    """Number of frames at ``rate`` that show all examined frames; None if none were examined."""
 
     @property
     def is_bounded(self) -> bool:
-        """Whether there are more frames per second than can be written."""
+        """Whether the source has more frames per second than can be written."""
         return self.source_rate > self.rate
 
 
 def find_rates(stream: VideoStream, times_s: Sequence[float], *, is_timed: bool) -> Rates:
-    """Choose the rate for a stream whose first frames are shown at ``times_s``, which may be empty."""
+    """Choose the rate of a stream from the times of its first frames, ``times_s``, which may be empty."""
     average = stream.average_rate if is_timed else stream.guessed_rate
     nominal = (stream.guessed_rate, stream.base_rate)
     rate = constant_rate(average, nominal)
@@ -139,12 +139,12 @@ def find_rates(stream: VideoStream, times_s: Sequence[float], *, is_timed: bool)
         return Rates(MAX_RATE, measured.limit_denominator(1000), is_even=True, places=len(times_s))
     chosen = lossless_rate(times_s, rate, nominal)
     places = count_places(times_s, chosen)
-    # In a file that is cut off, frames are missing that others refer to.
+    # Truncated files lack frames that others refer to.
     return Rates(chosen, chosen, places == len(times_s) or chosen == rate in nominal, places)
 
 
 def count_frames(stream: VideoStream, duration_s: float | None, rates: Rates, *, is_length_known: bool) -> int | None:
-    """Number of output frames, as far as the container tells."""
+    """Number of output frames, if the container states it."""
     if rates.is_even:
         return count_declared(stream, duration_s, rates.source_rate, is_length_known=is_length_known)
     return rates.places if duration_s is None else round(duration_s * rates.rate)

@@ -1,7 +1,4 @@
-"""Types for sources of frames: video file, stream or folder of images.
-
-Letters: H, W image height and width.
-"""
+"""Types for frames of video files, streams and folders of images. Shapes: H W image."""
 
 from __future__ import annotations
 
@@ -25,10 +22,10 @@ Image: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) RGB."""
 
 MAX_PIXELS = 100_000_000
-"""Of one frame, three times 8K: a few bytes in a file can claim more than fits into memory."""
+"""Limit for a frame, three times 8K, since a damaged header can claim more than fits into memory."""
 
 _ROUNDING_S = 0.001
-"""Containers round times to milliseconds: a frame this close to a limit counts as on it."""
+"""Tolerance of limits in time: containers round times to milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +40,20 @@ class VideoInfo:
     """Frames per second of the decoded, constant-rate sequence."""
     duration_s: float | None
     frames_declared: int | None
-    """What the container claims (its frame count, else duration times rate); only for progress bars."""
+    """The container's frame count, else duration times rate; may be wrong, so only for progress bars."""
     rotation: int
-    """Rotation in degrees that the source stated; the frames are already upright."""
+    """Rotation in degrees stated by the source; frames are already upright."""
     audio: str | None
     """Codec of the audio stream that players choose."""
     pixel_aspect: Fraction = Fraction(1)
-    """Width of a pixel over its height; frames hold the pixels as they are."""
+    """Width of a pixel over its height; frames are not resized."""
     warnings: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
-    """Files of the frames, if each has its own."""
+    """Files of the frames, for folders of images."""
 
     @property
     def path(self) -> str:
-        """What the source is called: as the user gave it, ``-`` for stdin."""
+        """Name of the source as the user gave it; ``-`` for stdin."""
         return self.source.name
 
 
@@ -65,13 +62,13 @@ class Frame:
     """One decoded frame."""
 
     index: int
-    """0-based position among the decoded frames (of the selected range)."""
+    """0-based position among the decoded frames of the selected range."""
     time_s: float
-    """When the source shows it, counted from the start of the file."""
+    """Time in the source, from the start of the file."""
     image: Image
-    """Stays valid and unchanged when later frames are read."""
+    """Own memory, not changed by later frames."""
     is_held: bool
-    """It repeats the image of the frame before: in the source, or in place of one that cannot be read."""
+    """Whether it repeats the image before it, in the source or in place of an unreadable one."""
 
 
 class FrameRange(NamedTuple):
@@ -85,8 +82,8 @@ class FrameRange(NamedTuple):
 class FrameSource:
     """Iterator of frames that owns its resources; use it as a context manager, or call ``close``.
 
-    The first frame is decoded at once, so that an unreadable source fails here (InputError), and ``info`` has the size
-    of the frames. ``warnings`` starts with those of ``info`` and grows when the source ends.
+    The first frame is decoded at once, so that unreadable sources fail here (InputError) and ``info`` has the size of
+    the frames. ``warnings`` starts with those of ``info``; more are added when the source ends.
     """
 
     def __init__(
@@ -123,18 +120,17 @@ class FrameSource:
         self.close()
 
     def stop(self) -> None:
-        """End the frames soon, from any thread, even while another one waits for the next; call
-        ``close`` afterwards."""
+        """End the frames soon, also while another thread waits for the next one; call ``close`` afterwards."""
         self._stop()
 
     def close(self) -> None:
-        """Stop decoding and release the process or files. May be called again; call it in the reading thread."""
+        """Stop decoding and release the process or files; call it in the reading thread. May be called again."""
         self._first = None
         self._frames.close()
 
 
 def check_size(name: str | Path, width: int, height: int) -> None:
-    """Raise InputError if a frame of ``name`` would be larger than any camera's."""
+    """Raise InputError if frames of ``name`` would be too large."""
     if width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS / 1e6:g} million pixels"
         raise InputError(f"{name}: pictures of {width}x{height} are not read, {limit} is the limit; scale them down")
@@ -143,9 +139,9 @@ def check_size(name: str | Path, width: int, height: int) -> None:
 def select_frames(
     frame_rate: Fraction, start_s: float | None, end_s: float | None, *, first_time_s: float = 0.0
 ) -> FrameRange:
-    """Frames shown from ``start_s`` up to, not including, ``end_s`` (seconds from the start of the file).
+    """Select frames from ``start_s`` up to, not including, ``end_s`` (seconds from the start of the file).
 
-    ``first_time_s`` is when frame 0 is shown. Raises UsageError for a range without frames.
+    ``first_time_s`` is the time of frame 0. Raises UsageError for a range without frames.
     """
     if start_s is not None and not 0 <= start_s < float("inf"):
         raise UsageError(f"the start of the range must be 0 s or later, not {start_s:g} s")

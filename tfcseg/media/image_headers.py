@@ -1,6 +1,6 @@
 """Read headers of image files before decoding: their size, and whether they are complete.
 
-Decoders allocate whatever size is claimed, fill missing parts with grey, and print complaints on stderr.
+Decoders would allocate any claimed size, fill missing parts with grey, and print messages on stderr.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class ImageHeader(NamedTuple):
     """Facts about an undecoded image."""
 
     size_wh: tuple[int, int] | None
-    """Claimed size in pixels; None if the format is unknown, or has its own small limit."""
+    """Claimed size in pixels; None if the format is unknown, or limits the size itself."""
     damage: str
-    """Why it cannot be complete, to end a sentence with; empty if nothing is wrong."""
+    """Damage, as the end of a sentence; empty if there is none."""
     orientation: int = 1
-    """EXIF orientation (1 to 8), for formats whose decoders ignore it: PNG and WebP."""
+    """EXIF orientation (1 to 8) of PNG and WebP, whose decoders ignore it."""
     has_more: bool = False
-    """It holds several pictures; decoders return the first."""
+    """Whether the file holds several pictures; decoders return the first."""
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Examine an image file of any format; damage that only decoding reveals is not found."""
+    """Examine an image file of any format. Some damage is found only by decoding."""
     if data.startswith(_PNG_SIGNATURE):
         chunks = dict(_png_chunks(data))
         orientation = _orientation(chunks.get(b"eXIf", b""))
@@ -76,7 +76,7 @@ def _netpbm_header(data: bytes) -> ImageHeader:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of the chunks besides the picture itself."""
+    """Yield type and content of the chunks besides the picture itself."""
     position = len(_PNG_SIGNATURE)
     while (start := position + 8) <= len(data):
         end = start + int.from_bytes(data[position : position + 4], "big")
@@ -102,7 +102,7 @@ def _orientation(exif: bytes) -> int:
 
 
 def _png_damage(data: bytes) -> str:
-    """Compare the checksums of the picture's chunks, up to its end mark."""
+    """Check the checksums of the chunks that are needed for the picture."""
     view = memoryview(data)
     position = len(_PNG_SIGNATURE)
     while (start := position + 8) <= len(data):
@@ -126,12 +126,12 @@ def _jpeg_header(data: bytes) -> ImageHeader:
         if marker in _JPEG_FRAMES:
             height_width = _pair(data, position + 5, 2, "big")
             size_wh = None if height_width is None else height_width[::-1]
-    # Headers may hold a whole thumbnail with its own end mark, so only what follows them counts.
+    # Search after the headers, which may hold a thumbnail with its own end mark.
     return ImageHeader(size_wh, "" if data.find(_JPEG_END, scan) >= 0 else "cut off")
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and position of each header and of the first scan, where the picture itself begins."""
+    """Yield marker and position of each header and of the first scan, where the picture begins."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -153,7 +153,7 @@ def _bmp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _tiff_tags(data: bytes) -> tuple[dict[int, int], bool]:
-    """Numbers of the first directory, and whether another one follows."""
+    """Numeric tags of the first directory, and whether another directory follows."""
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
     start = int.from_bytes(data[4:8], order)
     count = int.from_bytes(data[start : start + 2], order)
@@ -169,7 +169,7 @@ def _tiff_tags(data: bytes) -> tuple[dict[int, int], bool]:
 
 
 def _pair(data: bytes, start: int, width: int, order: Literal["little", "big"]) -> tuple[int, int] | None:
-    """Two unsigned numbers of ``width`` bytes each; None if the data end before."""
+    """Two unsigned numbers of ``width`` bytes each; None at the end of the data."""
     middle, end = start + width, start + 2 * width
     if end > len(data):
         return None

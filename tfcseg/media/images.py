@@ -1,7 +1,4 @@
-"""A folder of images, or a single one, as a sequence of frames.
-
-Letters: H, W image height and width.
-"""
+"""Read a folder of images, or a single one, as a sequence of frames. Shapes: H W image."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ DEFAULT_FRAME_RATE = Fraction(25)
 _NAMES_SHOWN = 5
 _AVIF = (b"ftypavif", b"ftypavis")
 _FIRST_TRANSPOSED, _MIRRORED_ACROSS, _MIRRORED_DOWN = 5, {2, 3, 6, 7}, {3, 4, 7, 8}
-"""EXIF orientations: which swap width and height, and which mirror."""
+"""EXIF orientations that swap width and height, and that mirror."""
 _Stored: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]
 
 
@@ -41,17 +38,8 @@ class _Folder(NamedTuple):
     others: int
 
 
-class _Notes(NamedTuple):
-    """Problems met while reading, reported once at the end."""
-
-    unreadable: list[str]
-    fitted: list[str]
-    with_alpha: list[str]
-    with_more: list[str]
-
-
 def probe_images(source: Source, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoInfo:
-    """Describe a folder of images; its first readable image gives the size. Raises InputError if there is none."""
+    """Describe a folder of images, with the size of the first readable one; InputError if there is none."""
     folder = _list_folder(source.path)
     height, width = _first_readable(source.path, folder.images).shape[:2]
     return _describe_folder(source, folder, (height, width), frame_rate)
@@ -64,10 +52,10 @@ def open_images(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> FrameSource:
-    """Frames of a folder, one per image in natural order; of a file, one.
+    """Open a folder, whose frames are its images in natural order, or a single image.
 
-    The first readable image sets the size; others are fitted to it, with black bars where the shape differs. An image
-    that cannot be read is replaced by the one before. Raises InputError if none can be read.
+    All frames have the size of the first readable image; others are resized to fit, with black bars. Unreadable images
+    are replaced by the one before. Raises InputError if no image can be read.
     """
     folder = _list_folder(source.path)
     wanted = select_frames(frame_rate, start_s, end_s)
@@ -83,9 +71,9 @@ def open_images(
 
 
 def read_image(path: Path) -> Image:
-    """Read one image as (H, W, 3) 8-bit RGB: upright by its EXIF tag, alpha composited on black.
+    """Read an image as (H, W, 3) 8-bit RGB: upright by its EXIF tag, alpha composited on black.
 
-    Raises InputError if it is empty, cut off or not an image.
+    Raises InputError if it is empty, damaged or not an image.
     """
     return _decode(path, _read_bytes(path)).image
 
@@ -142,7 +130,10 @@ def _read_images(
     paths: list[Path], wanted: FrameRange, frame_rate: Fraction, stand_in: Image, warnings: list[str]
 ) -> Generator[Frame, None, None]:
     height, width = stand_in.shape[:2]
-    notes = _Notes([], [], [], [])
+    unreadable: list[str] = []
+    fitted: list[str] = []
+    with_alpha: list[str] = []
+    with_more: list[str] = []
     stop = None if wanted.length is None else wanted.first + wanted.length
     image = stand_in
     for index, path in enumerate(paths[wanted.first : stop]):
@@ -150,40 +141,30 @@ def _read_images(
         try:
             decoded = _decode(path, _read_bytes(path))
         except InputError as error:
-            notes.unreadable.append(str(error).removeprefix(f"{path.parent}/"))
+            unreadable.append(str(error).removeprefix(f"{path.parent}/"))
             yield Frame(index, time_s, image, is_held=True)
             continue
         found = decoded.image
         if decoded.had_alpha:
-            notes.with_alpha.append(path.name)
+            with_alpha.append(path.name)
         if decoded.has_more:
-            notes.with_more.append(path.name)
+            with_more.append(path.name)
         if found.shape[:2] != (height, width):
-            notes.fitted.append(f"{path.name} ({_size_text(found.shape)})")
+            fitted.append(f"{path.name} ({found.shape[1]}x{found.shape[0]})")
         image = fit_image(found, (height, width))
         yield Frame(index, time_s, image, is_held=False)
-    warnings.extend(_end_warnings(notes, (height, width)))
-
-
-def _end_warnings(notes: _Notes, size: tuple[int, int]) -> list[str]:
-    warnings = []
-    if notes.unreadable:
-        count = _count(len(notes.unreadable), "image")
-        warnings.append(f"{count} could not be read and show the one before: {_some(notes.unreadable)}")
-    if notes.fitted:
-        count = _count(len(notes.fitted), "image")
-        warnings.append(f"{count} of another size fitted to {_size_text(size)}: {_some(notes.fitted)}")
-    if notes.with_alpha:
-        count = _count(len(notes.with_alpha), "image")
-        warnings.append(f"{count} with an alpha channel composited on black: {_some(notes.with_alpha)}")
-    if notes.with_more:
-        count = _count(len(notes.with_more), "file")
-        warnings.append(f"{count} with several pictures, of which the first was read: {_some(notes.with_more)}")
-    return warnings
+    for noun, problem, names in (
+        ("image", "could not be read and show the one before", unreadable),
+        ("image", f"of another size fitted to {width}x{height}", fitted),
+        ("image", "with an alpha channel composited on black", with_alpha),
+        ("file", "with several pictures, of which the first was read", with_more),
+    ):
+        if names:
+            warnings.append(f"{_count(len(names), noun)} {problem}: {_some(names)}")
 
 
 def fit_image(image: Image, size: tuple[int, int]) -> Image:
-    """Resize (H, W, 3) to ``size`` (height, width), keeping its shape, with black bars in the rest."""
+    """Fit (H, W, 3) into ``size`` (height, width), keeping proportions, with black bars."""
     height, width = size
     if image.shape[:2] == size:
         return image
@@ -207,16 +188,16 @@ def _read_bytes(path: Path) -> bytes:
 
 
 class _Decoded(NamedTuple):
-    """An image, and what was left out of its file."""
+    """An image, and what else its file holds."""
 
     image: Image
     had_alpha: bool
     has_more: bool
-    """The file holds further pictures."""
+    """Whether the file holds further pictures."""
 
 
 def _decode(path: Path, data: bytes) -> _Decoded:
-    """(H, W, 3) RGB, upright; an alpha channel is composited away."""
+    """Decode to (H, W, 3) RGB, upright, on black."""
     header = read_header(data)
     if header.damage:
         raise InputError(f"{path}: the image is {header.damage}")
@@ -224,11 +205,11 @@ def _decode(path: Path, data: bytes) -> _Decoded:
         check_size(path, *header.size_wh)
     if data[4:12] in _AVIF:
         return _decode_avif(path, data, has_more=header.has_more)
-    # JPEG has no alpha, but an orientation tag that only the plain colour mode obeys.
+    # Only IMREAD_COLOR applies the orientation tag of JPEG, which has no alpha.
     is_jpeg = data.startswith(b"\xff\xd8")
     image = _imdecode(data, cv2.IMREAD_COLOR if is_jpeg else cv2.IMREAD_UNCHANGED)
     if image is not None and (image.ndim != 3 or (image.shape[2] != 4 and image.dtype != np.uint8)):
-        # Grey, palette or deep pictures, as 8-bit colour.
+        # Grey, palette or 16-bit pictures: decode as 8-bit colour.
         image = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise InputError(f"{path}: not an image, or a damaged one")
@@ -240,7 +221,7 @@ def _decode(path: Path, data: bytes) -> _Decoded:
 
 
 def _decode_avif(path: Path, data: bytes, *, has_more: bool) -> _Decoded:
-    """As `_decode`, by Pillow: OpenCV does not turn these."""
+    """Decode with Pillow, since OpenCV does not rotate AVIF."""
     if not PIL.features.check("avif"):
         raise InputError(f"{path}: this Pillow cannot read AVIF pictures; update it (11.3 or later), or convert to PNG")
     try:
@@ -254,12 +235,12 @@ def _decode_avif(path: Path, data: bytes, *, has_more: bool) -> _Decoded:
 
 
 def _composited(image: _Stored, has_more: bool) -> _Decoded:
-    """Of (H, W, 4) RGBA; an alpha channel that is opaque everywhere is none."""
+    """Composite (H, W, 4) RGBA; an opaque alpha channel does not count."""
     return _Decoded(composite_on_black(image), bool(image[..., 3].min() < _largest(image)), has_more)
 
 
 def _upright(image: _Stored, orientation: int) -> _Stored:
-    """(H, W, C) turned as its EXIF ``orientation`` (1 to 8) asks for."""
+    """Apply an EXIF ``orientation`` (1 to 8) to (H, W, C)."""
     if orientation >= _FIRST_TRANSPOSED:
         image = image.transpose(1, 0, 2)
     if orientation in _MIRRORED_ACROSS:
@@ -278,7 +259,7 @@ def _imdecode(data: bytes, mode: int) -> _Stored | None:
 
 
 def composite_on_black(image: _Stored) -> Image:
-    """(H, W, 4) RGBA of any depth on black, as (H, W, 3) 8-bit RGB."""
+    """Composite (H, W, 4) RGBA of any depth on black: (H, W, 3) 8-bit RGB."""
     largest = _largest(image)
     alpha = image[..., 3:].astype(np.float32) / largest
     colours = image[..., :3].astype(np.float32) * (255 / largest)
@@ -286,12 +267,8 @@ def composite_on_black(image: _Stored) -> Image:
 
 
 def _largest(image: _Stored) -> int:
-    """What is opaque, or full, in an image of this depth."""
+    """Largest value of an image's type, which is opaque or white."""
     return {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(image.dtype, 1)
-
-
-def _size_text(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,7 +1,4 @@
-"""Read label maps from one lossless video: gray values are class indices.
-
-Letters: H, W image height and width.
-"""
+"""Read label maps from a lossless video, whose gray values are class indices. Shapes: H W frame."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from tfcseg.media.masks import Labels
 
 
 def read_label_video(path: Path) -> Iterator[Labels]:
-    """(H, W) labels of each frame of an .mkv of FFV1 in 8-bit gray, as exports write it.
+    """Yield (H, W) labels of each frame of an .mkv with 8-bit gray FFV1, as exports write it.
 
-    DataError for a file that cannot be read, and for colours, which are no class indices.
+    Raises DataError for a file that cannot be read or has colours.
     """
     try:
         with path.open("rb") as file, av.open(file, "r", format="matroska") as container:

@@ -1,6 +1,6 @@
-"""Read live sources: one connection to a camera or sender, and its newest frames for a consumer that may be slow.
+"""Read live sources: a connection to a camera or sender, and its newest frames for a consumer that may be slow.
 
-ffmpeg holds the connection and passes on the packets as they come, undecoded, through a pipe.
+ffmpeg holds the connection and passes on packets through a pipe, without decoding them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tfcseg.media.frames import Frame, FrameSource
 from tfcseg.media.source import SERVER_SCHEMES, Source
 
 LIVE_TIMEOUT_S = 10.0
-"""A live source that sends nothing for so long is given up."""
+"""Time without data after which a live source is given up."""
 
 _PROTOCOLS = {
     "http": "http,httpproxy,tcp",
@@ -29,16 +29,16 @@ _PROTOCOLS = {
     "rtsps": "rtsps,rtsp,rtp,udp,tcp,tls",
     "srt": "srt,udp",
 }
-"""Protocols that ffmpeg may use for an address, none of them local: no sender can make it read files."""
+"""Protocols that ffmpeg may use for an address; without local ones, no sender can make it read files."""
 _ANALYSED_S = 3.0
 _WAITING = 4
-"""Frames that may wait: packets come in bursts, which alone must not cause drops."""
+"""Most waiting frames; with fewer, bursts of packets would cause drops."""
 _FILLED_SHARE = 0.5
-"""Filling a gap may take this share of its length, so that slow writing cannot fall further and further behind."""
+"""Filling a gap may take this share of its length, so that slow writing does not fall behind."""
 
 
 def connect(source: Source) -> FfmpegProcess:
-    """Start the ffmpeg that holds the connection and writes the video's packets to its stdout, as NUT."""
+    """Start an ffmpeg that holds the connection and writes the video's packets to stdout, as NUT."""
     arguments = _camera_arguments(source) if source.kind == "camera" else _address_arguments(source)
     copied = ("-map", "0:v:0", "-c", "copy", "-f", "nut", "-flush_packets", "1", "pipe:1")
     return FfmpegProcess([*arguments, *copied], reads_output=True)
@@ -68,7 +68,7 @@ def _camera_arguments(source: Source) -> list[str]:
 
 
 def _directshow_name(source: Source) -> str:
-    """Name of the camera, which is all that DirectShow knows; InputError if there is none of this number."""
+    """Name of the camera, since DirectShow has no numbers; InputError if there is no such camera."""
     listing = subprocess.run(
         [ffmpeg_path(), "-hide_banner", "-list_devices", "true", "-f", "dshow", "-i", "dummy"],
         stdin=subprocess.DEVNULL,
@@ -79,7 +79,7 @@ def _directshow_name(source: Source) -> str:
 
 
 def nth_camera(listing: str, source: Source) -> str:
-    """Find the camera's name in a listing of DirectShow devices; InputError lists those that exist."""
+    """Find the camera's name in a list of DirectShow devices; InputError if there is no such camera."""
     names = re.findall(r'"([^"]+)" \(video\)', listing)
     if (number := source.camera or 0) < len(names):
         return str(names[number])
@@ -87,11 +87,10 @@ def nth_camera(listing: str, source: Source) -> str:
 
 
 class NewestFrames(Iterator[Frame]):
-    """Frames of a live source for a consumer that may be too slow: a thread reads all of them as they come.
+    """Frames of a live source, read by a thread, for a consumer that may be too slow.
 
-    A few may wait. If there are more, all but the newest are dropped and counted. Frames keep their numbers, so gaps
-    are visible; frames that repeat a picture are left out. The error that ended the frames, such as LostConnection, is
-    raised after the last one. Must be closed.
+    If too many are waiting, all but the newest are dropped and counted. Frames keep their numbers, so gaps are visible;
+    repeated pictures are left out. An error such as LostConnection is raised after the last frame. Must be closed.
     """
 
     def __init__(self, frames: FrameSource) -> None:
@@ -144,10 +143,9 @@ class NewestFrames(Iterator[Frame]):
 
 
 def without_gaps(frames: Iterable[Frame], frame_rate: float) -> Iterator[Frame]:
-    """Number ``frames`` from 0 on, and repeat the frame before in place of those that were dropped.
+    """Number ``frames`` from 0 on, and repeat frames in place of dropped ones; times are those of the source.
 
-    Filling a gap stops after half of the time that the gap lasted: a consumer that is too slow for the repeated frames
-    must not fall further and further behind. Times remain those of the source.
+    Filling a gap stops after half of its duration, so that a slow consumer does not fall behind.
     """
     last: Frame | None = None
     count = 0

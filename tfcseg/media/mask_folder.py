@@ -1,4 +1,4 @@
-"""A folder of masks that another program made of a video: which mask is of which frame, and what its values mean."""
+"""Read a folder of masks that another program made for a video: match masks and frames, and name their values."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tfcseg.media.images import natural_key
 from tfcseg.media.mask_form import Colours, Mask, MaskForm, look_up, read_header, read_values
 
 _UNLABELLED = 255
-"""Label of what has no class."""
+"""Label of pixels without a class."""
 
 CLASSES_NAME = "classes.json"
 _EXAMPLE = '[{"index": 0, "name": "sky", "colour": [70, 130, 180]}, …]'
 _SAMPLES = 8
-"""Masks that are looked at before the first frame."""
+"""Number of masks that are examined before the first frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassNames:
-    """What the values of masks mean; empty if nothing says it."""
+    """Names and colours of the values of masks; empty if unknown."""
 
     names: Mapping[int, str]
     colours: Mapping[int, tuple[int, int, int]]
@@ -39,7 +39,7 @@ class ClassNames:
         return {colour: value for value, colour in self.colours.items()}
 
     def check(self, path: Path, mask: Mask, void: int | None) -> None:
-        """DataError for a value that no class has."""
+        """Raise DataError for a value that is not a class."""
         if not self.names:
             return
         is_foreign = np.ones(1 << (8 * mask.dtype.itemsize), np.uint8)
@@ -54,24 +54,24 @@ class ClassNames:
 
 @dataclass(frozen=True, slots=True)
 class MaskFolder:
-    """Masks of the frames of one video."""
+    """Masks for the frames of a video."""
 
     path: Path
     files: Mapping[int, Path]
-    """By frame."""
+    """Files by frame."""
     frames: int | None
-    """Of the video, if that is known."""
+    """Number of frames of the video, if known."""
     pattern: tuple[str, int, int] | None
-    """What comes before the number in names, its digits, and the number of the first frame; None: not numbered."""
+    """Prefix, number of digits, and number of the first frame in file names; None without numbers."""
     names_of_frames: Sequence[str]
-    """Files of the frames, if each has its own."""
+    """Files of the frames, for folders of images."""
     classes: ClassNames
     form: MaskForm
     void: int | None
-    """Value of pixels without a class, which stay as they are."""
+    """Value of pixels without a class, which do not change."""
 
     def read(self, index: int) -> tuple[Mask, MaskForm] | None:
-        """(H, W) values of a frame's mask and their form, None if it has none; DataError if it is unlike the others."""
+        """Read (H, W) values of a frame's mask and their form; None without a mask, DataError for another depth."""
         path = self.files.get(index)
         if path is None:
             return None
@@ -82,7 +82,7 @@ class MaskFolder:
         return mask, form
 
     def name(self, index: int) -> str:
-        """File name of a frame's mask, also of one that is not there."""
+        """File name for a frame's mask, whether it exists or not."""
         if index in self.files:
             return self.files[index].name
         if self.names_of_frames:
@@ -91,7 +91,7 @@ class MaskFolder:
         return f"{before}{first + index:0{digits}d}.png"
 
     def shown(self, mask: Mask) -> NDArray[np.uint8]:
-        """(H, W) labels to draw a ``mask`` with: 255 for void. Ids of instances share 253 colours."""
+        """(H, W) labels for drawing a ``mask``, 255 for void; ids of instances share 253 colours."""
         if mask.dtype == np.uint8 and self.void == _UNLABELLED:
             return np.asarray(mask, np.uint8)
         values = np.arange(1 << (8 * mask.dtype.itemsize))
@@ -102,11 +102,11 @@ class MaskFolder:
 
 
 def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, void: int | None = None) -> MaskFolder:
-    """Masks in ``folder`` of the frames of a video; DataError if they do not fit it, or one another.
+    """Open the masks in ``folder`` for the frames of a video; DataError if sizes, depths or numbers do not fit.
 
-    ``classes_json`` names values and their colours, by default the file of that name in the folder or beside it.
-    ``void`` is the value of pixels without a class, by default 255 (65535 in 16-bit masks), unless masks have the
-    values 0 and 255 alone.
+    ``classes_json`` has names and colours of values; by default a file classes.json in the folder or beside it.
+    ``void`` is the value of pixels without a class, by default 255 (65535 in 16-bit masks), unless masks have only the
+    values 0 and 255.
     """
     paths = list_masks(folder)
     headers = {path: read_header(path) for path in paths}
@@ -123,6 +123,8 @@ def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, 
             f"mask {str(colour)!r} is a colour picture; give masks of values, or --classes-json FILE, which reads "
             f"{_EXAMPLE}"
         )
+    if colour is not None and max(classes.colours) > _UNLABELLED:
+        raise DataError(f"{classes.path}: has a colour for {max(classes.colours)}; colour masks take values up to 255")
     files, pattern = _by_frame(folder, paths, info)
     some = [
         read_values(paths[at], classes.by_colour)
@@ -148,7 +150,7 @@ def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, 
 
 
 def list_masks(folder: Path) -> list[Path]:
-    """PNG files of a folder in natural order; DataError without any."""
+    """List the PNG files of a folder in natural order; DataError if there are none."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; masks are read from a folder of one PNG per frame")
     found = [path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith(".")]
@@ -158,7 +160,7 @@ def list_masks(folder: Path) -> list[Path]:
 
 
 def read_classes(folder: Path, path: Path | None = None) -> ClassNames:
-    """Names and colours of the values: from ``path``, or from ``classes.json`` in the folder or beside it, if any."""
+    """Read names and colours of values from ``path``, or from a ``classes.json`` in the folder or beside it, if any."""
     if path is None:
         path = next((each for each in (folder / CLASSES_NAME, folder.parent / CLASSES_NAME) if each.is_file()), None)
         if path is None:
@@ -169,18 +171,24 @@ def read_classes(folder: Path, path: Path | None = None) -> ClassNames:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from None
+    return classes_of(content, path)
+
+
+def classes_of(content: Any, path: Path) -> ClassNames:
+    """Names and colours of values from the ``content`` of a JSON file; DataError, which names ``path``, for others."""
     try:
         entries = [_entry(entry) for entry in _entries(content)]
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: is no list of classes; it should read {_EXAMPLE}") from None
+        raise DataError(f"{path}: is not a list of classes; it should read {_EXAMPLE}") from None
     names = {index: name for index, name, _ in entries}
     return ClassNames(names, {index: colour for index, _, colour in entries if colour is not None}, path)
 
 
 def _entries(content: Any) -> list[Any]:
-    """Entries of our own list, or of an object of names and values."""
+    """Entries of a list, or of an object of names and values, or of values and names."""
     if isinstance(content, dict):
-        return [{"index": int(value), "name": name} for name, value in content.items()]
+        pairs = (pair if isinstance(pair[1], str) else pair[::-1] for pair in content.items())
+        return [{"index": int(value), "name": name} for value, name in pairs]
     if not isinstance(content, list) or not content:
         raise ValueError
     return content
@@ -201,14 +209,14 @@ def _entry(entry: Any) -> tuple[int, str, tuple[int, int, int] | None]:
 def _by_frame(
     folder: Path, paths: Sequence[Path], info: VideoInfo
 ) -> tuple[dict[int, Path], tuple[str, int, int] | None]:
-    """Masks by frame: called like the frames' files, or numbered, or one for each in their order."""
+    """Match masks with frames: by the names of the frames' files, by numbers, or in order if there is one for each."""
     if info.names:
         frames = {Path(name).stem: index for index, name in enumerate(info.names)}
         files = {frames[path.stem]: path for path in paths if path.stem in frames}
         if files or len(paths) != len(info.names):
             foreign = [path.name for path in paths if path.stem not in frames]
             if foreign:
-                raise DataError(f"{folder}: {foreign[0]} is called like no frame in {info.path}")
+                raise DataError(f"{folder}: {foreign[0]} has no frame of that name in {info.path}")
             return files, None
     count = info.frames_declared
     stems = [path.stem for path in paths]
@@ -219,7 +227,7 @@ def _by_frame(
             raise DataError(_mismatch(folder, len(paths), info))
         return dict(enumerate(paths)), None
     numbers = [int(each) for each in digits]
-    # Numbers are those of the frames, from 0 or 1 on; but where there is one for each frame, any will do.
+    # Frames are numbered from 0 or 1 on; if there is a mask for each frame, from any number.
     has_gap_before = numbers[0] > 1 and len(paths) != count and (count is None or numbers[-1] < count)
     first = 0 if has_gap_before else numbers[0]
     if count is not None and numbers[-1] - first >= count:

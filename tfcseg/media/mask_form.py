@@ -1,11 +1,7 @@
-"""Index PNGs of any program: read their values, and write others in the same form.
-
-Letters: H image height, W image width.
-"""
+"""Read values of index PNGs, and write other values in the same form. Shapes: H W image."""
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Mapping
@@ -28,11 +24,11 @@ Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _Entry = TypeVar("_Entry", np.uint8, np.uint16)
 
-_GRAY, _COLOUR, _PALETTE, _ALPHA = 0, 2, 3, 6
+_COLOUR_TYPES = {0: "gray", 2: "RGB colour", 3: "palette", 4: "gray with alpha", 6: "RGB colour with alpha"}
 
 
 class PngHeader(NamedTuple):
-    """What the first bytes of a PNG say."""
+    """Facts in the first bytes of a PNG."""
 
     size: tuple[int, int]
     """(height, width)."""
@@ -41,45 +37,43 @@ class PngHeader(NamedTuple):
 
     @property
     def is_colour(self) -> bool:
-        """Whether pixels are colours and no values."""
-        return self.colour_type in (_COLOUR, _ALPHA)
+        """Whether pixels are colours, not values."""
+        return self.colour_type in (2, 6)
+
+    @property
+    def is_palette(self) -> bool:
+        """Whether values are indices of a palette."""
+        return self.colour_type == 3
 
     @property
     def kind(self) -> str:
-        """In words."""
-        names = {
-            _GRAY: "gray",
-            _COLOUR: "colour",
-            _PALETTE: "palette",
-            4: "gray with alpha",
-            _ALPHA: "colour and alpha",
-        }
-        return f"{self.bits}-bit {names.get(self.colour_type, 'unknown')}"
+        """Depth and colour type in words."""
+        return f"{self.bits}-bit {_COLOUR_TYPES.get(self.colour_type, 'unknown')}"
 
 
 @dataclass(frozen=True, slots=True)
 class MaskForm:
-    """How a mask is stored, so that another one can be stored like it."""
+    """How a mask is stored, to store another one in the same way."""
 
     mode: str
     """Pillow's: ``P``, ``L``, ``1``, ``I;16`` or ``RGB``."""
     bits: int
     palette: bytes | None = None
-    """RGB of the values, one after the other, of modes ``P`` and ``RGB``."""
+    """RGB of the values, for modes ``P`` and ``RGB``."""
     transparency: int | bytes | None = None
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
-        """Of the values."""
+        """Type of the values."""
         return np.uint16 if self.mode == "I;16" else np.uint8
 
 
 Colours: TypeAlias = Mapping[tuple[int, int, int], int]
-"""Values of the colours (RGB) of colour masks."""
+"""RGB colour -> value, for colour masks."""
 
 
 def read_header(path: Path) -> PngHeader:
-    """Header of a mask; DataError if it is no PNG, or one that cannot hold values."""
+    """Read the header of a mask; DataError if it is not a PNG, or of a kind that cannot hold values."""
     try:
         with path.open("rb") as file:
             start = file.read(26)
@@ -89,8 +83,8 @@ def read_header(path: Path) -> PngHeader:
         raise DataError(f"mask {str(path)!r} is not a PNG file; masks are index PNGs")
     width, height, bits, colour_type = struct.unpack(">IIBB", start[16:26])
     header = PngHeader((height, width), bits, colour_type)
-    is_gray = colour_type == _GRAY and bits in (1, 8, 16)
-    if not (is_gray or colour_type == _PALETTE or (header.is_colour and bits == 8)):
+    is_gray = colour_type == 0 and bits in (1, 8, 16)
+    if not (is_gray or header.is_palette or (header.is_colour and bits == 8)):
         raise DataError(
             f"mask {str(path)!r} is a PNG of {header.kind}; give palette PNGs, or gray ones of 8 or 16 bits"
         )
@@ -98,9 +92,9 @@ def read_header(path: Path) -> PngHeader:
 
 
 def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskForm]:
-    """(H, W) values of an index PNG, and its form. DataError for anything else.
+    """Read (H, W) values of an index PNG, and its form; DataError for anything else.
 
-    Of a colour PNG these are the values that ``colours`` gives its colours.
+    ``colours`` maps the colours of a colour PNG to values.
     """
     header = read_header(path)
     try:
@@ -116,19 +110,19 @@ def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskF
 
 
 def count_values(mask: Mask) -> NDArray[np.float32]:
-    """How many pixels of a (H, W) mask have each value: (256,), or (65536,) of 16 bits."""
+    """Count the pixels of each value in an (H, W) mask: (256,), or (65536,) for 16 bits."""
     values = 1 << (8 * mask.dtype.itemsize)
     return np.asarray(cv2.calcHist([mask], [0], None, [values], [0, values]), np.float32).reshape(-1)
 
 
 def look_up(table: NDArray[_Entry], mask: Mask) -> NDArray[_Entry]:
-    """(H, W) entries of ``table`` (256,), or (65536,) of 16 bits, at the values of a mask."""
+    """Look up the values of a mask in ``table`` (256,), or (65536,) for 16 bits: (H, W)."""
     found: Any = cv2.LUT(mask, table) if mask.dtype == np.uint8 else np.take(table, mask)
     return np.asarray(found, table.dtype)
 
 
 def write_values(path: Path, mask: Mask, form: MaskForm) -> None:
-    """Write a (H, W) ``mask`` in a given form, complete or not at all; OutputError on failure."""
+    """Write an (H, W) ``mask`` in a given form, complete or not at all; OutputError on failure."""
     options: dict[str, Any] = {}
     if form.mode == "RGB":
         picture = PIL.Image.fromarray(np.frombuffer(form.palette or b"", np.uint8).reshape(256, 3)[mask])
@@ -138,19 +132,18 @@ def write_values(path: Path, mask: Mask, form: MaskForm) -> None:
         picture = PIL.Image.fromarray(mask)
     if form.mode == "P":
         picture.putpalette(form.palette or b"")
+        # Labels are runs: at 720p, Z_RLE gives 16 KB in 2 ms; plain level 1 gives 23 KB in 2 ms, level 6 16 KB in 6 ms.
         options = {"bits": form.bits, "compress_type": zlib.Z_RLE}
     if form.transparency is not None:
         options["transparency"] = form.transparency
     note = PngInfo()
     note.add_text("Software", "tfcseg")
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1, pnginfo=note, **options)
-    with replace_atomically(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        picture.save(file, "PNG", compress_level=1, pnginfo=note, **options)
 
 
 def _of_colours(path: Path, pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, MaskForm]:
-    """Values of (H, W, 3) ``pixels``."""
+    """Convert (H, W, 3) ``pixels`` to values."""
     known = np.array(sorted((_packed(*colour), value) for colour, value in colours.items()), np.int64).reshape(-1, 2)
     packed = _packed(*(pixels[..., channel].astype(np.int64) for channel in range(3)))
     at = np.searchsorted(known[:, 0], packed).clip(max=max(0, len(known) - 1))

@@ -1,6 +1,6 @@
 """Write a long video in parts, each a complete file, and join them at the end.
 
-A run that is stopped loses only the part that it was writing.
+A stopped run loses only its unfinished part.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from tfcseg.media.frames import Image
 from tfcseg.media.writer import Sound, VideoWriter, finish_video
 
 PART_FRAMES = 240
-"""About ten seconds. The encoder starts a new group every 250 frames anyway, so parts cost almost nothing."""
+"""About ten seconds. The encoder starts a new group of pictures every 250 frames anyway, so parts are hardly larger."""
 
 
 def part_length(frames_at_once: int) -> int:
-    """Frames of a part, given how many the network takes at once: the network restarts with each part, too."""
+    """Frames of a part: a multiple of ``frames_at_once``, since the network restarts with each part, too."""
     return -(-PART_FRAMES // frames_at_once) * frames_at_once
 
 
 class PartedVideo:
-    """Writes (H, W, 3) RGB frames in parts that will become ``path``, a .mp4; OutputError on any failure to write.
+    """Writes (H, W, 3) RGB frames in parts, which ``finish`` joins to ``path``, a .mp4; OutputError on failure.
 
-    ``part_at`` gives the file of the part that begins with a frame; the first ``frames_written`` frames are already in
-    parts. Nothing appears under ``path`` before ``finish``.
+    ``part_at`` returns the file of the part that begins with a frame; the first ``frames_written`` frames are already
+    in parts.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PartedVideo:
             self._part.end_input()
 
     def end_part(self) -> Callable[[], None]:
-        """Let the next frame start a new part; returns a function that completes this one, in any thread."""
+        """Start a new part with the next frame; returns a function that completes the current one, in any thread."""
         part, self._part = self._part, None
 
         def complete() -> None:
@@ -74,8 +74,9 @@ class PartedVideo:
         return complete
 
     def finish(self, part_frames: int) -> str:
-        """Join the parts of ``part_frames`` frames, add the sound and give the video its name; returns what became
-        of the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. The parts stay.
+        """Join the parts of ``part_frames`` frames, add the sound and name the video; the parts are kept.
+
+        Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``.
         """
         parts = [self._part_at(first) for first in range(0, self._frames_written, part_frames)]
         if not parts:
@@ -93,7 +94,7 @@ class PartedVideo:
             part.stop()
 
     def abort(self) -> None:
-        """Drop the part that is being written; complete ones stay."""
+        """Remove the unfinished part; complete ones are kept."""
         if self._part is not None:
             self._part.abort()
             self._part = None
@@ -106,7 +107,7 @@ def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> Non
     """
     with av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as joined:
         stream: VideoStream | None = None
-        lead = 0  # how much earlier than its number a frame is decoded, so that others can refer to it
+        lead = 0  # frames are decoded this much earlier than shown, as references for others
         count = 0
         for part in parts:
             first = count
@@ -119,7 +120,7 @@ def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> Non
                     if stream is None:
                         stream, lead = joined.add_stream_from_template(source), -packet.dts
                     packet.pts += round(first * ticks)
-                    # Not the part's own, which is later where a part has too few frames to refer to each other.
+                    # Not the part's own time, which is later in parts with few frames.
                     packet.dts = round(count * ticks) - lead
                     packet.stream = stream
                     joined.mux(packet)

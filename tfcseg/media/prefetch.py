@@ -12,18 +12,15 @@ _MOST_WAITING, _WAITING_MIB = 8, 256
 
 
 def most_waiting(height: int, width: int) -> int:
-    """How many frames may wait for the next step of a run: with as many at each step, this bounds its memory.
-
-    Large frames wait in smaller numbers.
-    """
+    """Most frames that may wait for each step of a run, which bounds its memory; fewer for large frames."""
     return max(2, min(_MOST_WAITING, (_WAITING_MIB << 20) // (3 * height * width)))
 
 
 def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda: None) -> Iterator[_T]:
-    """Yield what ``items`` yields, up to ``depth`` of them read ahead; its exceptions arrive in their place.
+    """Yield ``items``, up to ``depth`` of which a thread reads ahead; raises their exceptions in order.
 
-    The thread ends when the items do or when this generator is closed; ``items`` is only ever used by that thread.
-    ``stop`` is called then, and must make ``items`` end soon if they wait for something that may never come.
+    The thread ends with the items, or when this generator is closed; no other thread uses ``items``. ``stop`` is called
+    then and must end ``items`` if they may wait forever.
     """
     ready: queue.Queue[tuple[bool, _T | BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()

@@ -1,6 +1,6 @@
-"""Examine a video file or stream by demuxing it and decoding one frame.
+"""Examine a video file or stream by demuxing it and decoding a frame.
 
-Times are seconds. A container has its own zero; ``time_s`` of a frame counts from where the container starts.
+Times are seconds. Containers have their own zero; ``time_s`` of a frame counts from the container's start.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
 from tfcseg.media.source import Source
 from tfcseg.media.timing import read_duration, read_first_time_s, read_start_s
 
-_PICTURE_FORMATS = "bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,webp_pipe"
-_AUDIO_FORMATS = "aac,ac3,aiff,amr,caf,flac,mp3,wav"
+_FORMATS = (
+    f"{VIDEO_FORMATS},mp4,bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,"
+    "webp_pipe,aac,ac3,aiff,amr,caf,flac,mp3,wav"
+)
+"""Allowed formats; pictures and sound are among them to name them in errors."""
 _PICTURE_BRANDS = {"avif", "heic", "heix", "mif1"}
 _SEQUENCE_BRANDS = {"avis", "hevc", "msf1"}
 _SEEKABLE_FORMATS = {"mov", "matroska"}
@@ -60,7 +63,7 @@ _MP4_ATOMS = {b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"}
 
 
 class Readable(Protocol):
-    """What a demuxer needs of a file or stream."""
+    """A file or stream for a demuxer."""
 
     def read(self, size: int, /) -> bytes:
         """Return the next bytes, at most ``size``; none at the end."""
@@ -69,42 +72,42 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SourceStream:
-    """The video stream that will be decoded, and what the decoder needs to know about it."""
+    """The video stream to decode, and facts that the decoder needs."""
 
     info: VideoInfo
     index: int
-    """Of the video stream within the container."""
+    """Index of the video stream in the container."""
     decoder: str | None
-    """Decoder to ask for by name; None: ffmpeg's choice."""
+    """Decoder to request by name; None for ffmpeg's choice."""
     has_alpha: bool
     is_untagged_hd: bool
-    """Colours are BT.709, although the file does not say so."""
+    """Whether colours are BT.709 without a tag in the file."""
     is_decodable: bool
-    """A frame could be decoded near the beginning."""
+    """Whether a frame near the beginning could be decoded."""
     is_timed: bool
-    """Frames carry times; a bare stream of pictures has none, only a rate."""
+    """Whether frames have times; raw streams only have a rate."""
     is_even: bool
-    """Frames are evenly spaced, as far as known."""
+    """Whether frames are evenly spaced, as far as known."""
     source_rate: Fraction
     """Frames per second in the source; more than ``info.frame_rate`` if that is limited."""
     times: FrameTimes
     is_seekable: bool
-    """The container has an index with exact times."""
+    """Whether the container has an index with exact times."""
     keeps_times: bool
-    """Its times never restart, so the decoder can keep them; otherwise it counts from the streams in use."""
+    """Whether times never restart, so the decoder can keep them; otherwise they count from the streams in use."""
     container_start_s: float
     first_time_s: float
-    """When frame 0 is shown, counted from the start of the container."""
+    """Time of frame 0, from the start of the container."""
     decoder_zero_s: float | None
-    """The same moment on the decoder's clock; None: whenever its first frame comes."""
+    """The same time on the decoder's clock; None for the time of its first frame."""
     is_length_known: bool
-    """``frames_declared`` is about this stream, not about the longest one of the container."""
+    """Whether ``frames_declared`` is of this stream, not of the longest one in the container."""
     audio_index: int | None
     audio_start_s: float
 
 
 def probe_file(source: Source) -> SourceStream:
-    """Examine a video file; InputError says in one line what was found instead."""
+    """Examine a video file; InputError describes a file that is not a video."""
     try:
         with source.path.open("rb") as file:
             head = file.read(4096)
@@ -120,12 +123,12 @@ def probe_readable(
 ) -> SourceStream:
     """Examine an open file, or a stream that can only be read forwards; ``head`` is the beginning of its data.
 
-    For files, the times of the frames are looked up, too.
+    Times of frames are read from files only.
     """
     if not head:
         raise InputError(f"{source.name}: not a video: it is empty (0 bytes)")
     try:
-        # Not "options": those go to each stream as well, and crash on streams that appear late, as in FLV.
+        # Not "options", which also apply to streams and crash on those that appear late, as in FLV.
         container = av.open(readable, "r", container_options=_limits(LOCAL_PROTOCOLS), metadata_errors="replace")
     except av.FFmpegError:
         raise InputError(f"{source.name}: not a video: it is {describe_content(head)}") from None
@@ -144,20 +147,20 @@ def probe_address(source: Source) -> SourceStream:
             metadata_errors="replace",
             timeout=(NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S),
         )
-    except (av.InvalidDataError, av.ArgumentError):  # the latter: playlists, and whatever else is not enabled
+    except (av.InvalidDataError, av.ArgumentError):  # the latter for playlists and other disabled formats
         raise InputError(f"{url}: not a video that can be read from a server") from None
     except av.ExitError:
-        raise InputError(f"{url}: the server said nothing for {NETWORK_TIMEOUT_S:g} s") from None
+        raise InputError(f"{url}: the server sent nothing for {NETWORK_TIMEOUT_S:g} s") from None
     except av.FFmpegError as error:
         raise InputError(f"{url}: cannot be read: {error.strerror}") from None
     with container:
         stream = _describe_container(container, source, is_file=False)
-    # Not every server supports seeking: the beginning is then read and discarded.
+    # Not every server supports seeking; read and discard the beginning instead.
     return replace(require_beginning(stream), is_seekable=False)
 
 
 def require_beginning(stream: SourceStream) -> SourceStream:
-    """Return ``stream``, or raise InputError if it cannot be decoded from its first byte on, as all streams must."""
+    """Return ``stream``, or raise InputError if it cannot be decoded from its first byte on, as streams require."""
     if not stream.is_decodable:
         hint = "an mp4 can be streamed only if its index comes first (+faststart)"
         raise InputError(f"{stream.info.path}: no frame can be decoded from its beginning; {hint}")
@@ -176,11 +179,11 @@ def _describe_container(container: InputContainer, source: Source, *, is_file: b
 
 
 def _limits(protocols: str) -> dict[str, str]:
-    return {"protocol_whitelist": protocols, "format_whitelist": _allowed_formats()}
+    return {"protocol_whitelist": protocols, "format_whitelist": _FORMATS}
 
 
 def describe_content(head: bytes) -> str:
-    """Say what a file that is not a video seems to be, from its first bytes."""
+    """Guess from its first bytes what a file is that is not a video."""
     for signature, meaning in _SIGNATURES:
         if head.startswith(signature):
             return meaning
@@ -193,10 +196,6 @@ def describe_content(head: bytes) -> str:
     return "text" if "\0" not in text else "in no format that can be read"
 
 
-def _allowed_formats() -> str:
-    return f"{VIDEO_FORMATS},mp4,{_PICTURE_FORMATS},{_AUDIO_FORMATS}"
-
-
 def _refuse_picture(container: InputContainer, name: str) -> None:
     kind = container.format.name.removesuffix("_pipe")
     if kind == container.format.name:
@@ -207,9 +206,9 @@ def _refuse_picture(container: InputContainer, name: str) -> None:
 
 
 def _first_video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Find the first stream of moving pictures that can be decoded, neither a cover picture nor a preview.
+    """Find the first decodable video stream that is not a cover picture or preview.
 
-    A sequence of pictures (animated AVIF) also holds its first one as a still.
+    Animated AVIF also has a stream with its first picture only.
     """
     found = [
         stream
@@ -236,7 +235,7 @@ def _describe_other(stream: Stream) -> str:
 
 
 def _decode_first_frame(packets: Packets, stream: VideoStream) -> VideoFrame | None:
-    """Return the first frame that decodes, or None if the beginning is too damaged for that."""
+    """Return the first decodable frame, or None if the beginning is too damaged."""
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     try:
         for number, packet in enumerate(packets):
@@ -305,13 +304,13 @@ def _describe_stream(
 
 
 def _heard_audio(container: InputContainer) -> AudioStream | None:
-    """The track that players choose: the default one, else the first."""
+    """The track that players choose: the default, else the first."""
     tracks = container.streams.audio
     return next((track for track in tracks if track.disposition & Disposition.default), next(iter(tracks), None))
 
 
 def _pixel_aspect(stream: VideoStream, rotation: int) -> Fraction:
-    """Width of a pixel over its height, in upright frames; 1 if it is not stated or impossible."""
+    """Width of a pixel over its height, in upright frames; 1 if it is missing or implausible."""
     ratio = stream.sample_aspect_ratio
     if not ratio or not Fraction(1, _MOST_STRETCHED) <= ratio <= _MOST_STRETCHED:
         return Fraction(1)
@@ -323,8 +322,8 @@ def _is_untagged_hd(frame: VideoFrame | None) -> bool:
 
 
 def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, str | None]:
-    """Whether frames have an alpha channel, and the decoder that must be requested to get it."""
-    if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep it beside the picture
+    """Whether frames have an alpha channel, and the decoder to request for it."""
+    if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 store alpha separately
         decoder = _ALPHA_DECODERS.get(_codec_name(stream) or "")
         return (True, decoder) if decoder is not None and has_decoder(decoder) else (False, None)
     pixel_format = frame.format if frame is not None else stream.codec_context.format

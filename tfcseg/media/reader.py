@@ -1,6 +1,6 @@
 """Read frames of a video file, a stream or a folder of images.
 
-ffmpeg decodes to upright, 8-bit RGB; pictures and their times come to a constant rate here.
+ffmpeg decodes to upright, 8-bit RGB; frames are converted to a constant rate here.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def open_frames(
 ) -> FrameSource:
     """Open a video file, a folder of images, a picture, a stream, an address or a camera, and decode its first frame.
 
-    ``start_s`` and ``end_s`` select frames by the time at which the source shows them, the end being left out.
-    ``frame_rate`` is that of images; videos bring their own. ``allow_network`` also reads addresses. Frames of a live
-    source have to be read as they come; LostConnection comes behind the last one. Raises InputError if no frame can be
-    had, UsageError for an address without permission.
+    ``start_s`` and ``end_s`` (exclusive) select frames by their time in the source. ``frame_rate`` is that of images;
+    videos have their own. ``allow_network`` permits addresses. Frames of a live source must be read as they come, and
+    LostConnection may follow the last one. Raises InputError if no frame can be decoded, UsageError for an address
+    without permission.
     """
     source = Source.of(source, allow_network=allow_network)
     source.check()
@@ -93,7 +93,7 @@ def read_frames(
 
 
 def _probe_again(source: Source) -> SourceStream | None:
-    """Look into what can be read again; None for images. A picture must be called one: others are no video."""
+    """Examine a source that can be read again; None for images, which are recognised by their names."""
     if source.kind == "address":
         return probe_address(source)
     if source.kind == "folder":
@@ -130,16 +130,16 @@ def _decode(
     warnings: list[str],
     running: list[FfmpegProcess],
 ) -> Generator[Frame, None, None]:
-    """Frames from one ffmpeg process, which ends with this generator; ``warnings`` are added when the frames end.
+    """Yield frames from an ffmpeg process, which ends with this generator; ``warnings`` are added at the end.
 
-    The process is put into ``running``, so that it can be stopped while a frame is awaited.
+    The process is added to ``running``, so that another thread can stop it.
     """
     times_end, decoder_end = os.pipe()
     with contextlib.ExitStack() as stack:
         pictures = Pictures(stream, stack.enter_context(os.fdopen(times_end, "rb")))
         try:
             arguments = decode_arguments(stream, wanted, decoder_end, is_piped=feed is not None)
-            # Left from the inside out: the feed can end only after ffmpeg has, which it may be waiting for.
+            # ffmpeg must end before the feed, which may be waiting for it.
             stack.enter_context(contextlib.nullcontext() if feed is None else contextlib.closing(feed))
             process = stack.enter_context(
                 FfmpegProcess(arguments, writes_input=feed is not None, reads_output=True, passes=decoder_end)
@@ -169,20 +169,20 @@ def _decode(
 
 @dataclass(slots=True)
 class _Counts:
-    """Counts of the frames of a source."""
+    """Counts of a source's frames."""
 
     repeated: int = 0
     dropped: int = 0
     jumps: int = 0
-    """How often their times jumped."""
+    """Number of jumps in time."""
     has_ended: bool = False
-    """The source has ended, not only the requested range."""
+    """Whether the source has ended, and not only the requested range."""
 
 
 def _at_constant_rate(
     pictures: Iterable[tuple[float | None, Image]], stream: SourceStream, wanted: FrameRange, counted: _Counts
 ) -> Iterator[tuple[int, Image, bool]]:
-    """Position in the constant-rate sequence, image, and whether it repeats the frame before, for all ``wanted``."""
+    """Yield position at the constant rate, image, and whether it repeats the frame before, for ``wanted`` frames."""
     pace = Pace(stream.info.frame_rate, longest_gap(stream.info))
     stop = math.inf if wanted.length is None else wanted.first + wanted.length
     position, is_shown = wanted.first, False
@@ -216,7 +216,7 @@ def _at_constant_rate(
 
 
 def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int, words: str) -> None:
-    """Raise InputError if there were no frames, or if the decoder did not end by itself."""
+    """Raise InputError if there were no frames, or if the decoder was killed."""
     name = stream.info.path
     if status < 0:
         raise InputError(f"{name}: the decoder died after {count} frames: {words}")
@@ -224,11 +224,13 @@ def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int
         return
     if wanted.first and not status:
         raise InputError(f"{name}: the video ends before the start of the requested range")
-    raise InputError(f"{name}: no frame could be decoded{_in_brackets(words)}")
+    source = stream.info.source
+    hint = "; if it is live, use --latency low" if source.kind == "address" and not source.is_live else ""
+    raise InputError(f"{name}: no frame could be decoded{_in_brackets(words)}{hint}")
 
 
 def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted: _Counts, words: str) -> list[str]:
-    """Add warnings that are known only at the end: uneven times, damage, and an early end."""
+    """Warnings that are known at the end: variable rate, damage, early end."""
     info = stream.info
     warnings = []
     if words and stream.is_even and counted.repeated:
@@ -251,7 +253,7 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted:
 
 
 def _missing_frames(stream: SourceStream, wanted: FrameRange, count: int) -> int:
-    """How many frames are missing compared with the container's claim; 0 where that may be rounding."""
+    """Number of frames that the container claims and that are missing; 0 if this may be rounding."""
     declared = stream.info.frames_declared
     if declared is None:
         return 0

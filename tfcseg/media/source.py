@@ -32,10 +32,10 @@ _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where frames come from and what can be done with it. Made by `Source.of`."""
+    """A source of frames, made by `Source.of`."""
 
     given: str
-    """Exactly what the user gave."""
+    """As given by the user."""
     kind: Kind
     may_use_network: bool = False
     is_wanted_live: bool = False
@@ -43,9 +43,9 @@ class Source:
 
     @classmethod
     def of(cls, given: Given, *, allow_network: bool = False, live: bool = False) -> Source:
-        """Find out what ``given`` is. A `Source` keeps what it was allowed.
+        """Recognise what ``given`` is; a `Source` keeps its permissions.
 
-        A file that is called like an address or the number of a camera is a file.
+        A file named like an address or the number of a camera is a file.
         """
         if isinstance(given, Source):
             return replace(
@@ -56,7 +56,7 @@ class Source:
         return cls(str(given), _kind(str(given), is_path=isinstance(given, Path)), allow_network, live)
 
     def check(self) -> None:
-        """Raise UsageError for an empty name, and for an address that must not or cannot be read."""
+        """Raise UsageError for an empty name, and for an address without permission or of an unknown scheme."""
         if not self.given:
             raise UsageError("the input is empty: a file, a folder or - is needed")
         if self.kind != "address":
@@ -68,18 +68,18 @@ class Source:
             raise UsageError(f"{self.name}: is on the network, which is read only with --allow-network")
 
     def check_readable_again(self, why: str) -> None:
-        """Raise UsageError, which says ``why``, if it can be read only once."""
+        """Raise UsageError with the reason ``why`` if it can be read only once."""
         if not self.is_readable_again:
             raise UsageError(f"{self.name}: can be read only once, but {why}; save it to a file first")
 
     @property
     def name(self) -> str:
-        """Name for messages and reports: what was given, without the password of an address."""
+        """Name for messages and reports, without the password of an address."""
         return without_passwords(self.given) if self.kind == "address" else self.given
 
     @property
     def title(self) -> str:
-        """Name for results: a file's stem, a folder's name, the end of an address, ``stdin``, ``camera0``."""
+        """Name for results: a file's stem, a folder's name, the end of an address, ``stdin`` or ``camera0``."""
         if self.given == "-":
             return "stdin"
         if self.camera is not None:
@@ -117,22 +117,22 @@ class Source:
 
     @property
     def is_images(self) -> bool:
-        """Whether it is a folder, or a file named like a picture, without a frame rate of its own."""
+        """Whether it is a folder or picture, which has no frame rate."""
         return self.kind == "folder" or (self.kind == "file" and self.path.suffix.lower() in IMAGE_SUFFIXES)
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether it is a file or folder, which can be recognised later."""
+        """Whether it is a file or folder."""
         return self.kind in ("file", "folder")
 
     @property
     def places(self) -> list[Path]:
-        """Paths that results must not replace; empty for what is not on disk."""
+        """Paths that results must not replace."""
         return [self.path] if self.is_on_disk else []
 
     @property
     def is_live(self) -> bool:
-        """Whether frames come as they are filmed: a slow reader misses some, and no frame can refer to later ones."""
+        """Whether frames come in real time: slow readers miss some, and no frame can use later ones."""
         if self.kind != "address":
             return self.kind == "camera"
         return self.scheme in LIVE_SCHEMES or self.is_wanted_live
@@ -143,7 +143,7 @@ class Source:
         return self.is_on_disk or (self.kind == "address" and not self.is_live)
 
     def fingerprint(self) -> str | None:
-        """Hash by which its content is recognised (`fingerprint`); None for what is not on disk."""
+        """Hash that identifies its content; None if it is not on disk."""
         return fingerprint(self.path) if self.is_on_disk else None
 
 

@@ -20,17 +20,17 @@ _CHUNK_BYTES = 1 << 16
 _LONGEST_LOOK_BYTES = 256 << 20
 _STOP_CHECK_S = 0.2
 _SILENCE = "Input/output error"
-"""What ffmpeg says of it."""
+"""ffmpeg's message after a timeout."""
 
 
 class StreamFeed:
-    """Bytes of ``-`` (stdin), of a named pipe, or of a live source. What probing reads is kept for the decoder."""
+    """Data of ``-`` (stdin), of a named pipe, or of a live source. What probing reads is kept for the decoder."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self._connection = connect(source) if source.is_live else None
         self.is_hung_up = False
-        """We ended the connection."""
+        """Whether we ended the connection."""
         self._pipe = _open_pipe(source.given) if self._connection is None else _unbuffered(self._connection.output)
         self._kept = bytearray()
         self._position = 0
@@ -44,7 +44,7 @@ class StreamFeed:
         return bytes(self._kept[:_HEAD_BYTES])
 
     def read(self, size: int, /) -> bytes:
-        """Next bytes for probing. They end once probing has read as much as may be kept."""
+        """Next bytes for probing, up to the limit of what is kept."""
         if self._position == len(self._kept) and len(self._kept) < _LONGEST_LOOK_BYTES:
             self._keep(size)
         data = bytes(self._kept[self._position : self._position + size])
@@ -52,18 +52,18 @@ class StreamFeed:
         return data
 
     def start(self, process: FfmpegProcess) -> None:
-        """Start a thread that writes everything, kept data first, to the stdin of ``process``."""
+        """Start a thread that writes all data, kept ones first, to the stdin of ``process``."""
         self._thread = threading.Thread(target=self._copy, args=(process,), name="stream-feed", daemon=True)
         self._thread.start()
 
     def hang_up(self) -> None:
-        """End the connection to a live source, from any thread; frames that have arrived are still decoded."""
+        """End the connection to a live source, from any thread; received frames are still decoded."""
         self.is_hung_up = True
         if self._connection is not None:
             self._connection.stop()
 
     def why_ended(self) -> str:
-        """Say in a few words why a live source ended; waits for the end of the connection."""
+        """Reason why a live source ended; waits for the end of the connection."""
         if self._connection is None:
             return ""
         status = self._connection.wait()
@@ -98,7 +98,7 @@ class StreamFeed:
         process.end_input()
 
     def _next_chunk(self) -> bytes:
-        """Wait for data, checking now and then whether anyone still wants them."""
+        """Wait for data or for ``close``."""
         while not self._stopped.is_set():
             if select.select([self._pipe], [], [], _STOP_CHECK_S)[0]:
                 return self._pipe.read(_CHUNK_BYTES)
@@ -120,7 +120,7 @@ def _unbuffered(pipe: BinaryIO) -> BinaryIO:
 
 
 def probe_stream(feed: StreamFeed) -> SourceStream:
-    """Examine a stream without losing a byte of it; raises InputError if no video begins there."""
+    """Examine a stream without losing data; InputError if it does not begin with a video."""
     if feed.source.is_live and not feed.head():
         raise InputError(f"{feed.source.name}: cannot be read: {feed.why_ended()}")
     return require_beginning(probe_readable(feed, feed.source, feed.head()))

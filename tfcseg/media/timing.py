@@ -1,4 +1,4 @@
-"""Read frame rate, start and duration from a container, as far as they are plausible.
+"""Read frame rate, start and duration from a container, if they are plausible.
 
 Times are seconds from the container's zero; times of frames are seconds from the first frame.
 """
@@ -24,21 +24,21 @@ _FINER_RATES = tuple(
     Fraction(rate)
     for rate in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)
 )
-"""Rates for videos with uneven frames that name none; the last one is the limit."""
-_LARGEST_TERM = 1_000_000  # ffmpeg rounds rates of larger numbers
+"""Rates for videos with uneven frames and no stated rate; the last one is the limit."""
+_LARGEST_TERM = 1_000_000  # ffmpeg rounds rates with larger numbers
 _LONGEST_VIDEO_S = 1e8  # three years
 
-_SAME_PLACE = 0.75  # of a frame's time; times are rounded, and clocks are inexact
-_LATEST_S = 0.1  # nobody notices a picture that is this late for its sound
+_SAME_PLACE = 0.75  # of a frame's duration; times are rounded, and clocks are inexact
+_LATEST_S = 0.1  # a picture this late for its sound is not noticed
 _TIME_RESET_S = 1.0
 _SEEN_SHIFT_S, _ROUNDING_S = 0.04, 0.002
 
 
 class Pace:
-    """Places of timed frames in a sequence of constant ``rate``; each frame gets its own place.
+    """Assigns timed frames to places in a sequence of constant ``rate``, each to its own.
 
-    A frame that comes a little too early is put after the one before. ``longest_gap`` is the largest number of places
-    skipped before a frame: a time further away counts as damage.
+    A frame that is a little early comes directly after the one before. ``longest_gap`` is the largest number of places
+    skipped before a frame; a longer gap counts as damage.
     """
 
     def __init__(self, rate: Fraction, longest_gap: int | None = None) -> None:
@@ -47,7 +47,7 @@ class Pace:
         self._last_s = -math.inf
         self._next: int | None = None
         self.jumps = 0
-        """How often times restarted, or jumped too far to be right."""
+        """How often times restarted, or jumped too far to be plausible."""
 
     def place(self, time_s: float) -> int | None:
         """Place of the frame shown at ``time_s``, counted from frame 0; None if it must be dropped."""
@@ -72,10 +72,10 @@ class Pace:
 
 
 def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Fraction:
-    """The rate of a stream of evenly spaced frames: their average, as the exact number that it approximates.
+    """Exact rate of a stream of evenly spaced frames.
 
     Averages come from rounded times (59.94 appears as 2997/50 or 59939/1000), so a close nominal or usual rate replaces
-    them. An average far above the nominal rate counts empty packets, as in AVI.
+    them. An average far above the nominal rate counts empty packets, as in AVI, and is ignored.
     """
     known = [rate for rate in nominal if rate is not None and _MIN_RATE <= rate <= MAX_RATE]
     if average is None or not _MIN_RATE <= average <= min([MAX_RATE, *(2 * rate for rate in known)]):
@@ -86,10 +86,10 @@ def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]
 
 
 def lossless_rate(times_s: Sequence[float], even: Fraction, nominal: tuple[Fraction | None, ...]) -> Fraction:
-    """The rate at which each frame shown at ``times_s`` has its own place, near its time.
+    """Rate at which each frame of ``times_s`` has its own place near its time.
 
-    It is ``even``, the rate of evenly spaced frames, if that works; else what the container names, or the lowest usual
-    rate. The rate is limited: frames closer together may be late or dropped.
+    It is ``even``, the rate of evenly spaced frames, if possible; else a rate stated by the container, or the lowest
+    usual rate. The rate is limited, so frames very close together may be late or dropped.
     """
     named = sorted({rate for rate in nominal if rate is not None and even < rate <= _FINER_RATES[-1]})
     finer = [rate for rate in _FINER_RATES if rate > even]
@@ -112,7 +112,7 @@ def _has_place_for_all(times_s: Sequence[float], rate: Fraction, most_shifted_s:
 
 
 def count_places(times_s: Sequence[float], rate: Fraction) -> int:
-    """How many frames at ``rate`` show all frames of ``times_s``."""
+    """Number of frames at ``rate`` that show all frames of ``times_s``."""
     pace, places = Pace(rate), 0
     for time_s in times_s:
         places = max(places, (pace.place(time_s) or 0) + 1)
@@ -120,23 +120,23 @@ def count_places(times_s: Sequence[float], rate: Fraction) -> int:
 
 
 def read_start_s(stream: Stream, otherwise: float) -> float:
-    """When the stream starts, from its header; ``otherwise`` if it does not say."""
+    """Start of the stream from its header; ``otherwise`` if it is not stated."""
     if stream.start_time is None or stream.time_base is None:
         return otherwise
     return float(stream.start_time * stream.time_base)
 
 
 def read_first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
-    """When ``frame``, the first one that decodes, is shown; the stream's start if there is none."""
+    """Time of ``frame``, the first decodable one; the stream's start if there is none."""
     if frame is not None and frame.pts is not None and frame.time_base is not None:
         return float(frame.pts * frame.time_base)
     return read_start_s(stream, 0.0)
 
 
 def read_duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
-    """Seconds, and whether they are this stream's own; Matroska states the container's, and a tag for each stream.
+    """Duration, and whether it is this stream's own. Matroska has the container's duration, and a tag per stream.
 
-    Both are the time of the end: a part that was cut from the middle keeps its times.
+    Both state the end time, so the start is subtracted: parts cut from the middle of a file keep their times.
     """
     if stream.duration is not None and stream.time_base is not None:
         own_s = _believable_s(float(stream.duration * stream.time_base))
@@ -161,14 +161,14 @@ def _tagged_end_s(stream: VideoStream) -> float | None:
 
 
 def _believable_s(duration_s: float | None) -> float | None:
-    """``duration_s``, unless it is negative, infinite or not a number, as in a damaged header."""
+    """``duration_s``, or None if it is implausible, as in a damaged header."""
     return duration_s if duration_s is not None and 0 <= duration_s < _LONGEST_VIDEO_S else None
 
 
 def count_declared(
     stream: VideoStream, duration_s: float | None, frame_rate: Fraction, *, is_length_known: bool
 ) -> int | None:
-    """Frames that the container claims, by its own count or its duration; None if it does not."""
+    """Number of frames by the container's count or duration; None if it states neither."""
     by_duration = None if duration_s is None else round(duration_s * frame_rate)
     if not stream.frames:
         return by_duration

@@ -1,7 +1,4 @@
-"""Write frames to an H.264 mp4, which gets its name when it is complete.
-
-Letters: H, W image height and width.
-"""
+"""Write frames to an H.264 mp4, which gets its name when it is complete. Shapes: H W frame."""
 
 from __future__ import annotations
 
@@ -18,23 +15,15 @@ import numpy as np
 from tfcseg.errors import OutputError
 from tfcseg.files import sync
 from tfcseg.media.audio import add_audio, cut_audio
-from tfcseg.media.ffmpeg import FfmpegProcess
+from tfcseg.media.frame_encoder import H264, FrameEncoder
 from tfcseg.media.frames import Image
 from tfcseg.media.source import Given, Source
 
 logger = logging.getLogger(__name__)
 
-_COLOURS = (
-    "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix=bt709:out_range=tv"
-    ",format=yuv420p,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
-)
-_TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
-_LARGEST_ASPECT_TERM = 65535
-_ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p")
-
 
 class Sound(NamedTuple):
-    """The source of a video's sound, and which part of it to use."""
+    """Source and range of a video's sound."""
 
     source: Source
     start_s: float | None
@@ -44,10 +33,10 @@ class Sound(NamedTuple):
 class VideoWriter:
     """Writes (H, W, 3) RGB frames to ``path``, a .mp4; ``close`` completes it, ``abort`` leaves nothing.
 
-    As a context manager it closes at the end of the block, and aborts if the block raises. ``audio_from`` names the
-    source of the sound, cut to ``start_s`` … ``end_s``. An odd height or width is padded to an even number by repeating
-    the last row or column. Players show pixels ``pixel_aspect`` times as wide as high. Any failure to write is an
-    OutputError, which calls the video ``named`` if ``path`` is only a part of it. A complete file is flushed to disk.
+    As a context manager it closes at the end of the block, and aborts if the block raises. ``audio_from`` is the source
+    of the sound, cut to ``start_s`` … ``end_s``. An odd height or width is padded to an even one by repeating the last
+    row or column. Players show pixels ``pixel_aspect`` times as wide as high. Raises OutputError on failure, with the
+    name ``named`` if ``path`` is only a part of a video. Complete files are flushed to disk.
     """
 
     def __init__(
@@ -65,14 +54,13 @@ class VideoWriter:
         self.path = Path(path)
         self._named = named or self.path
         self.size = size
-        self.frames_written = 0
         self.audio = "none"
         """After ``close``: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``."""
         self._sound = None if audio_from is None else Sound(Source.of(audio_from), start_s, end_s)
         self._video = _scratch(self.path, "video")
         self._check_target()
-        self._encoder: FfmpegProcess | None = FfmpegProcess(
-            _encode_arguments(self._video, size, frame_rate, pixel_aspect), writes_input=True
+        self._encoder: FrameEncoder | None = FrameEncoder(
+            self._video, H264, size=size, frame_rate=frame_rate, pixel_aspect=pixel_aspect, named=self._named
         )
 
     def __enter__(self) -> VideoWriter:
@@ -94,24 +82,23 @@ class VideoWriter:
             found = f"{image.dtype} {image.shape}"
             raise OutputError(f"{self._named}: a frame is {found}; the video needs uint8 {(*self.size, 3)}")
         try:
-            self._encoder.write(np.ascontiguousarray(image).data.cast("B"))
-        except BrokenPipeError:
-            self._finish_encoder()
-            raise OutputError(f"{self._named}: the encoder stopped taking frames") from None
-        self.frames_written += 1
+            self._encoder.write(image)
+        except OutputError:
+            self.abort()
+            raise
 
     def end_input(self) -> None:
-        """Announce that no more frames follow, so that the encoder finishes while others work. Optional."""
+        """Announce that no more frames follow, so that the encoder can finish in parallel. Optional."""
         if self._encoder is not None:
             self._encoder.end_input()
 
     def close(self) -> None:
-        """Complete the file and give it its name, replacing what was there. May be called again."""
+        """Complete the file and rename it to ``path``, replacing an existing file. May be called again."""
         if self._encoder is None:
             return
         try:
-            self._finish_encoder()
-            if not self.frames_written:
+            self._encoder.finish()
+            if not self._encoder.frames_written:
                 raise OutputError(f"{self._named}: no frames were written, so there is no video")
             self.audio = _finish(self._video, self.path, self._sound, self._named)
         finally:
@@ -123,7 +110,7 @@ class VideoWriter:
             encoder.stop()
 
     def abort(self) -> None:
-        """Stop and remove what was written so far; an existing file at ``path`` stays. May be called again."""
+        """Stop and remove the unfinished file; an existing file at ``path`` is kept. May be called again."""
         if self._encoder is not None:
             self._encoder.kill()
             self._encoder = None
@@ -131,7 +118,7 @@ class VideoWriter:
             self._video.unlink()
 
     def _check_target(self) -> None:
-        """Fail before any work is done rather than at its end."""
+        """Fail early if the video cannot be written."""
         if self.path.suffix.lower() != ".mp4":
             raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends in .mp4")
         if self.path.is_dir():
@@ -141,27 +128,17 @@ class VideoWriter:
         except OSError as error:
             raise OutputError(f"{self._named}: cannot be written: {error.strerror}: {self.path.parent}") from None
 
-    def _finish_encoder(self) -> None:
-        """Wait until all frames are encoded; raises OutputError and removes the file if the encoder failed."""
-        if self._encoder is None:
-            return
-        status = self._encoder.wait()
-        if status:
-            reason = self._encoder.last_words() or f"status {status}"
-            self.abort()
-            raise OutputError(f"{self._named}: the encoder failed after {self.frames_written} frames: {reason}")
-
 
 def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
-    """Give the complete ``video`` its name ``target``, with ``sound``, replacing what was there.
+    """Add ``sound`` to the complete ``video`` and rename it to ``target``, replacing an existing file.
 
-    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. Raises OutputError if
-    that fails; ``video`` is removed in any case.
+    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. Raises OutputError on
+    failure; ``video`` is removed in any case.
     """
     try:
         return _finish(video, target, sound, target)
     finally:
-        with contextlib.suppress(OSError):  # it has its name
+        with contextlib.suppress(OSError):  # it was renamed
             video.unlink()
 
 
@@ -175,7 +152,7 @@ def _finish(video: Path, target: Path, sound: Sound | None, named: Path) -> str:
     except OSError as error:
         raise OutputError(f"{named}: cannot be written: {error.strerror}") from None
     else:
-        if target == named:  # a part gets no sound; the whole video does
+        if target == named:  # not for parts, which have no sound
             logger.info("%s: H.264; sound: %s", named, method, extra={"video": named, "audio": method})
         return method
     finally:
@@ -185,8 +162,7 @@ def _finish(video: Path, target: Path, sound: Sound | None, named: Path) -> str:
 
 
 def _with_sound(video: Path, sound: Sound, track: Path, joined: Path) -> tuple[Path, str]:
-    """The finished file: ``video``, or ``joined`` with the source's sound if it has any; and what happened to the
-    sound."""
+    """Add the source's sound, if any: returns ``joined``, or else ``video``, and what happened to the sound."""
     cut = cut_audio(sound.source, track, start_s=sound.start_s, end_s=sound.end_s)
     if isinstance(cut, str):
         return video, cut
@@ -196,19 +172,3 @@ def _with_sound(video: Path, sound: Sound, track: Path, joined: Path) -> tuple[P
 
 def _scratch(path: Path, part: str) -> Path:
     return path.with_name(f".tfcseg-{secrets.token_hex(4)}-{part}.mp4")
-
-
-def _encode_arguments(target: Path, size: tuple[int, int], frame_rate: Fraction, pixel_aspect: Fraction) -> list[str]:
-    height, width = size
-    filters = [_COLOURS, f"setsar=sar={pixel_aspect}:max={_LARGEST_ASPECT_TERM}"]
-    if height % 2 or width % 2:
-        # The added row or column repeats its neighbour; black would bleed into the picture's edge.
-        edge = f"right={width % 2}:bottom={height % 2}:mode=smear"
-        filters[:0] = ["format=gbrp", f"pad={width + width % 2}:{height + height % 2}", f"fillborders={edge}"]
-    # Times are frame numbers, whatever the rate: given only a rate, ffmpeg would pick a usual one nearby.
-    numbered = [f"settb={1 / frame_rate}", "setpts=N"]
-    return [
-        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(frame_rate)),
-        *("-i", "pipe:0", "-vf", ",".join([*numbered, *filters]), "-r", str(frame_rate), *_ENCODER, *_TAGS),
-        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
-    ]

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfcseg.model.correlation import per_frame
+from tfcseg.model.ops.labelling import greatest
 
 REACH = 8
 """In cells at stride 8: 64 px of the network's input in every direction within one interval."""
@@ -69,40 +70,39 @@ def find_matches(keyframe: Tensor, current: Tensor) -> Matches:
     """The same for normalised vectors, with their likeness."""
     scores = match_scores(_halve(keyframe), _halve(current), REACH // 2, 2 * DISTANCE_PENALTY)
     side = 2 * (REACH // 2) + 1
-    best = scores.argmax(dim=1)
+    best = _best(scores)
     near = 2 * torch.stack([best // side - REACH // 2, best % side - REACH // 2], dim=1)
     cosines = near_cosines(keyframe, current, near)
     scores = near_scores(cosines, near)
-    return Matches(refine(scores, near), cosines.gather(1, scores.argmax(dim=1, keepdim=True)))
+    best = _best(scores)
+    return Matches(refine(scores, near, best), cosines.gather(1, best[:, None]))
 
 
 def match_scores(keyframe: Tensor, current: Tensor, reach: int, penalty: float) -> Tensor:
     """Similarity (B·T, S·S, h, w) of each position to the S·S around it in the keyframe, S = 2·reach + 1.
 
     Both inputs normalised, (B, C, h, w) and (B·T, C, h, w). Cosines are averaged over 3×3 positions, minus ``penalty``
-    per cell of distance. Outside of the keyframe the cosine is 0.
+    per cell of distance. Outside of the keyframe the cosine is 0. The result is channels_last.
     """
     batch, channels, h, w = keyframe.shape
-    frames, side = current.shape[0], 2 * reach + 1
-    padded = F.pad(keyframe, (reach,) * 4).permute(0, 2, 3, 1)  # (B, h + 2R, w + 2R, C)
+    frames, side, wide = current.shape[0], 2 * reach + 1, w + 2 * reach
+    padded = F.pad(keyframe.permute(0, 2, 3, 1), (0, 0) + (reach,) * 4)  # (B, h + 2R, w + 2R, C)
+    # One product per row: all positions of a row of T frames with the keyframe's S rows around it. For one keyframe,
+    # the overlapping rows are a view.
+    lines = padded.unfold(1, side, 1).permute(0, 1, 4, 2, 3).reshape(batch * h, side * wide, channels)
     rows = current.view(batch, -1, channels, h, w).permute(0, 3, 1, 4, 2).reshape(batch * h, -1, channels)
-    scores = current.new_empty(frames, side, side, h, w)
-    for dy in range(side):
-        # One product per row: all positions of a row of T frames with the keyframe's row dy - R below it.
-        line = padded[:, dy : dy + h].reshape(batch * h, w + 2 * reach, channels)
-        product = torch.bmm(rows, line.transpose(1, 2)).view(batch, h, -1, w, w + 2 * reach)
-        # For each x of the row, only columns x … x + 2R of the product are near: a band beside the diagonal.
-        strides = product.stride()
-        band = product.as_strided((*product.shape[:4], side), (*strides[:3], strides[3] + strides[4], strides[4]))
-        scores[:, dy] = band.permute(0, 2, 4, 1, 3).reshape(frames, side, h, w)
-    smooth = _smooth(scores.view(frames, -1, h, w))
+    product = torch.bmm(rows, lines.transpose(1, 2)).view(batch, h, -1, w, side, wide)
+    # For each x of the row, only columns x … x + 2R of the product are near: a band beside the diagonal.
+    strides = product.stride()
+    band = product.as_strided((*product.shape[:5], side), (*strides[:3], strides[3] + 1, strides[4], 1))
+    scores = _smooth(band.permute(0, 2, 1, 3, 4, 5).reshape(frames, h, w, side * side))
     offsets = torch.arange(-reach, reach + 1, device=current.device, dtype=current.dtype)
-    distance = torch.hypot(*torch.meshgrid(offsets, offsets, indexing="ij")).view(1, -1, 1, 1)
-    return smooth - penalty * distance
+    distance = torch.hypot(*torch.meshgrid(offsets, offsets, indexing="ij")).flatten()
+    return scores.sub_(penalty * distance).permute(0, 3, 1, 2)
 
 
 def near_cosines(keyframe: Tensor, current: Tensor, near: Tensor) -> Tensor:
-    """Similarity (B·T, 9, h8, w8) of each position to the 3×3 cells around its block's match.
+    """Similarity (B·T, 9, h8, w8) of each position to the 3×3 cells around its block's match; channels_last.
 
     Both inputs normalised; ``near`` (B·T, 2, h16, w16): displacement (y, x) in cells at stride 8 of blocks of 2×2
     positions.
@@ -118,31 +118,30 @@ def near_cosines(keyframe: Tensor, current: Tensor, near: Tensor) -> Tensor:
     rows = (interval * h + y.clamp(0, h - 1)[..., :, None]) * w + x.clamp(0, w - 1)[..., None, :]
     windows = keyframe.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, rows.flatten()).view(-1, 16, channels)
     blocks = current.view(frames, channels, h // 2, 2, w // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, channels)
-    cosines = torch.bmm(blocks, windows.transpose(1, 2)).view(*inside.shape[:3], 2, 2, 4, 4)
-    cosines = cosines * inside[:, :, :, None, None]
+    cosines = torch.bmm(blocks, windows.transpose(1, 2)).mul_(inside.view(-1, 1, 16))
     # Position (i, j) of a block compares with rows i … i + 2 and columns j … j + 2 of the window.
-    own = [[cosines[:, :, :, i, j, i : i + 3, j : j + 3] for j in (0, 1)] for i in (0, 1)]
-    scores = torch.stack([torch.stack(line, dim=3) for line in own], dim=3)  # (B·T, h16, w16, 2, 2, 3, 3)
-    return scores.permute(0, 5, 6, 1, 3, 2, 4).reshape(frames, 9, h, w)
+    own = cosines.view(frames, h // 2, w // 2, 64)
+    own = own.as_strided((*own.shape[:3], 2, 2, 3, 3), (*own.stride()[:3], 36, 17, 4, 1))
+    return own.permute(0, 1, 3, 2, 4, 5, 6).reshape(frames, h, w, 9).permute(0, 3, 1, 2)
 
 
 def near_scores(cosines: Tensor, near: Tensor) -> Tensor:
     """`near_cosines` smoothed and penalised like `match_scores`, every position at its own block's displacement."""
     step = torch.arange(-1, 2, device=near.device)
-    there = near.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, None]  # (B·T, 2, 1, h8, w8)
-    dy = there[:, 0] + step.repeat_interleave(3).view(1, 9, 1, 1)
-    dx = there[:, 1] + step.repeat(3).view(1, 9, 1, 1)
-    smooth = _smooth(cosines.clone())
-    return smooth - DISTANCE_PENALTY * torch.hypot(dy.to(smooth.dtype), dx.to(smooth.dtype))
+    there = near[:, :, :, None, :, None, None].to(cosines.dtype)  # of every block, for its 2×2 positions
+    dy, dx = there[:, 0] + step.repeat_interleave(3), there[:, 1] + step.repeat(3)
+    smooth = _smooth(cosines.permute(0, 2, 3, 1).clone())
+    blocks = smooth.view(smooth.shape[0], near.shape[2], 2, near.shape[3], 2, 9)
+    blocks.sub_(DISTANCE_PENALTY * torch.hypot(dy, dx))
+    return smooth.permute(0, 3, 1, 2)
 
 
-def refine(scores: Tensor, near: Tensor) -> Tensor:
+def refine(scores: Tensor, near: Tensor, best: Tensor) -> Tensor:
     """Displacement (B·T, 2, h8, w8) in cells at stride 4 from the nine ``scores`` (B·T, 9, h8, w8) around ``near``.
 
-    A parabola through the best score and its neighbours places moving positions to half a cell of stride 8. Positions
-    that did not move by a whole cell stay: there, an asymmetric score is texture, not motion.
+    A parabola through the ``best`` score (B·T, h8, w8) and its neighbours places moving positions to half a cell of
+    stride 8. Positions that did not move by a whole cell stay: there, an asymmetric score is texture, not motion.
     """
-    best = scores.argmax(dim=1)
     y, x = best // 3 - 1, best % 3 - 1
     there = near.repeat_interleave(2, 2).repeat_interleave(2, 3)
     moved_y, moved_x = there[:, 0] + y, there[:, 1] + x
@@ -158,6 +157,12 @@ def refine(scores: Tensor, near: Tensor) -> Tensor:
     return torch.stack(parts, dim=1).to(scores.dtype)
 
 
+def _best(scores: Tensor) -> Tensor:
+    """Index (B, h, w) of the greatest of (B, S, h, w), channels_last."""
+    vectors = scores.permute(0, 2, 3, 1)
+    return vectors.argmax(dim=-1) if torch.compiler.is_exporting() else greatest(vectors.detach())
+
+
 def move(keyframe: Tensor, rows: Tensor | None, frames: int) -> Tensor:
     """Move a keyframe's map (B, C, h, w) to its frames (frames, C, h, w): each position from where it was.
 
@@ -171,16 +176,16 @@ def move(keyframe: Tensor, rows: Tensor | None, frames: int) -> Tensor:
 
 
 def _smooth(x: Tensor) -> Tensor:
-    """Mean over 3×3 positions of (B, S, h, w), with zeros around; overwrites ``x``.
+    """Mean over 3×3 positions of (B, h, w, S), with zeros around; overwrites ``x``.
 
     Adding neighbours in place takes a tenth of the time of `F.avg_pool2d` on a CPU, which is not vectorised there.
     """
     columns = x.clone()
-    columns[..., 1:] += x[..., :-1]
-    columns[..., :-1] += x[..., 1:]
+    columns[:, :, 1:] += x[:, :, :-1]
+    columns[:, :, :-1] += x[:, :, 1:]
     x.copy_(columns)
-    x[..., 1:, :] += columns[..., :-1, :]
-    x[..., :-1, :] += columns[..., 1:, :]
+    x[:, 1:] += columns[:, :-1]
+    x[:, :-1] += columns[:, 1:]
     return x.div_(9)
 
 

@@ -1,1 +1,1 @@
-"""What makes the paper's tables and our models' cards."""
+"""Reproduce the paper's tables, and measure and publish models."""

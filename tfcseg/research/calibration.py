@@ -1,33 +1,27 @@
-"""Fitting a model's temperature on labelled stills: then its confidence says how many labels are right."""
+"""Fit a model's temperature on labelled stills, so that its confidence is the share of correct labels."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from tfcseg.drawing.render import shrink_labels
-from tfcseg.errors import DataError, WeightsError
-from tfcseg.files import replace_atomically
+from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.calibration import CalibrationMeter
+from tfcseg.research.held_out.result import OnProgress
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
 from tfcseg.research.held_out.stills import translation
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, is_ours, load_model, read_card, save_model
 from tfcseg.weights.model_card import ModelCard
-from tfcseg.weights.registry import REGISTRY
+from tfcseg.weights.registry import read_registry, write_registry
 from tfcseg.weights.tensor_file import read_tensor_file, write_tensor_file
-from tfcseg.weights.tensor_header import parse_json
-
-OnProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many stills of it are done, and of how many."""
 
 _TEMPERATURES = np.concatenate([[1.0], np.geomspace(0.1, 10, 93)])  # 5 % apart
 _LABELS_PER_STILL = 4000
@@ -35,20 +29,20 @@ _LABELS_PER_STILL = 4000
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Expected calibration errors are percentages, over labels whose class in the data the model can name."""
+    """Temperature and expected calibration errors (percentages), over pixels of classes that the model knows."""
 
     temperature: float
     error: float
-    """With that temperature."""
+    """Error with this temperature."""
     error_unfitted: float
-    """With a temperature of 1."""
+    """Error with a temperature of 1."""
     accuracy: float
     labels: int
     stills: int
     sets: tuple[str, ...]
 
     def to_measured(self) -> dict[str, float | str]:
-        """Entries of a card."""
+        """Entries for a card."""
         data = f"{', '.join(self.sets)}: {self.stills} stills"
         values = round(self.temperature, 4), round(self.error, 2), round(self.error_unfitted, 2), data
         return dict(zip(CALIBRATED, values, strict=True))
@@ -60,9 +54,9 @@ def calibrate(
     *,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Calibration:
-    """Find the temperature of ``model`` (in mode ``image``) on folders of labelled stills that it did not learn from.
+    """Fit the temperature of ``model`` (mode ``image``) on folders of labelled stills that it was not trained on.
 
-    DataError for a folder or mask that is not what it should be, or if no label of them can be judged.
+    Raises DataError for invalid folders or masks, or if the model knows none of their classes.
     """
     sets = [open_stills(folder) for folder in folders]
     meter = CalibrationMeter(_TEMPERATURES)
@@ -70,7 +64,7 @@ def calibrate(
     for each in sets:
         _add_set(meter, each, model, network, on_progress)
     if not meter.count:
-        raise DataError(f"none of the classes in {', '.join(each.name for each in sets)} is one that the model knows")
+        raise DataError(f"the model knows none of the classes in {', '.join(each.name for each in sets)}")
     best, errors = meter.best, 100 * meter.errors
     return Calibration(
         temperature=float(meter.temperatures[best]),
@@ -102,30 +96,24 @@ def _add_set(
 
 
 def write_calibrated(weights: Path, target: Path, measured: Mapping[str, float | str]) -> None:
-    """Write the file ``weights`` to ``target`` with ``measured`` in its card, and tell a registry beside it of that.
-
-    The tensors stay as they are. WeightsError and OutputError as in reading and writing weights.
-    """
+    """Copy the file ``weights`` to ``target`` with ``measured`` in its card, and update a registry beside it."""
     card = read_card(weights)
     write_with_card(weights, target, replace(card, measured={**card.measured, **measured}))
 
 
 def write_with_card(weights: Path, target: Path, card: ModelCard) -> None:
-    """Write the tensors of the file ``weights`` to ``target`` with another ``card``; see `write_calibrated`."""
+    """Write the tensors of the file ``weights`` to ``target`` with another ``card``, and update a registry beside it.
+
+    Raises WeightsError and OutputError, as in reading and writing weights.
+    """
     if is_ours(weights):
         sha256 = write_tensor_file(target, read_tensor_file(weights).tensors, card.to_metadata())
     else:
         network = load_model(weights, device="cpu", precision="fp32", fold=False).network
         network.config = card.config
         sha256 = save_model(target, network, card, dtype=torch.float32)
-    registry = target.with_name(REGISTRY)
-    if not registry.is_file():
-        return
-    content = parse_json(registry.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not isinstance(content.get("models"), dict):
-        raise WeightsError(f"{registry} is not a registry of models; mend it or choose another folder")
+    content = read_registry(target.parent)
     for entry in content["models"].values():
         if entry["file"] == target.name:
             entry["sha256"] = sha256
-    with replace_atomically(registry) as partial:
-        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            write_registry(target.parent, content)

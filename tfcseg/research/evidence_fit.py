@@ -1,4 +1,4 @@
-"""Fitting a model's evidence curve on unlabelled clips: how much rather than by chance look-alikes have one label."""
+"""Fit a model's evidence curve: how much more often than by chance positions of a similarity share a label."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,36 +24,33 @@ from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import Glimpse, Opinion
 from tfcseg.research.calibration import write_with_card
+from tfcseg.research.held_out.result import OnProgress
 from tfcseg.weights.loading import LoadedModel, read_card
 
-OnProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many clips of it are done, and of how many."""
-
 DISTANCE = 4
-"""Frames from one that is looked at to the next; they are compared with the next and the one after it."""
+"""Step between sampled frames; each is compared with the next two."""
 
 FRAMES = 12
-"""Frames of a clip that are looked at, at most."""
+"""Most sampled frames per clip."""
 
 BORDER = 5
-"""Cells: positions count where another label is about so near. Elsewhere everything looks alike and has one label."""
+"""Size of the window, in cells, that must have two labels for a position to count; elsewhere nothing differs."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceFit:
-    """e(w) at w = 0, 0.1, … 1, and what it was fitted on."""
+    """e(w) at w = 0, 0.1, … 1, and the data it was fitted on."""
 
     curve: tuple[float, ...]
     agreement: tuple[float | None, ...]
-    """Share of sure positions of that similarity that have one label; None where there are none."""
+    """Share of confident positions of this similarity with the same label; None without positions."""
     chance: tuple[float | None, ...]
-    """The same where the other frame stands on its head."""
+    """The same with the other frame upside down."""
     pairs: int
     clips: int
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(NamedTuple):
     glimpse: Glimpse
     opinion: Opinion
 
@@ -67,11 +64,10 @@ def fit_evidence(
     size: int | None = None,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> EvidenceFit:
-    """Fit the curve on videos or folders of frames, of which each counts the same; none of them needs labels.
+    """Fit the curve on unlabelled videos or folders of frames, all with the same weight.
 
-    ``read`` takes the frames of a clip, whatever that is; ``size`` is the short side of the network's input, by default
-    the model's.
-    DataError if no clip is longer than ``DISTANCE`` frames. Failures raise a TfcsegError with one line.
+    ``read`` yields the frames of a clip; ``size`` is the short side of the network's input, by default the model's.
+    Raises DataError if no clip is longer than ``DISTANCE`` frames; other failures are TfcsegErrors, too.
     """
     steps = Steps(IntervalNetwork(model, checked_options(model, sides="both", size=size)))
     same, other = np.zeros((2, len(EVIDENCE))), np.zeros((2, len(EVIDENCE)))
@@ -85,7 +81,7 @@ def fit_evidence(
         for gap in (1, 2):
             for before, after in zip(seen, seen[gap:], strict=False):
                 same += _agreement(steps, before, after) / len(seen)
-                other += _agreement(steps, _on_its_head(before), after) / len(seen)
+                other += _agreement(steps, _upside_down(before), after) / len(seen)
                 pairs += 1
     if not pairs:
         raise DataError(f"no clip has more than {DISTANCE} frames; give longer ones")
@@ -94,18 +90,18 @@ def fit_evidence(
 
 
 def write_fitted(weights: Path, target: Path, curve: tuple[float, ...]) -> None:
-    """Write the file ``weights`` to ``target`` with this curve in its card, and tell a registry beside it of that."""
+    """Copy the file ``weights`` to ``target`` with this curve in its card, and update a registry beside it."""
     card = read_card(weights)
     write_with_card(weights, target, replace(card, config=replace(card.config, evidence=curve)))
 
 
-def _on_its_head(seen: _Seen) -> _Seen:
-    """Another scene with the same colours and labels."""
+def _upside_down(seen: _Seen) -> _Seen:
+    """Flip a frame: a different scene with the same colours and labels."""
     return _Seen(Glimpse(*(part.flip(-2) for part in seen.glimpse)), Opinion(*(part.flip(-2) for part in seen.opinion)))
 
 
 def _agreement(steps: Steps, before: _Seen, after: _Seen) -> NDArray[np.float64]:
-    """(2, knots): weight of the positions with one label, and of all, by similarity."""
+    """(2, knots): weight of positions with the same label, and of all positions, by similarity."""
     size = (after.opinion.logits.shape[-2], after.opinion.logits.shape[-1])
     like = steps.compare(before.glimpse.match, after.glimpse.match, size)
     moved, sure = (move(part, like.rows, 1) for part in before.opinion[:2])
@@ -118,17 +114,17 @@ def _agreement(steps: Steps, before: _Seen, after: _Seen) -> NDArray[np.float64]
 
 
 def _is_near_border(labels: Tensor) -> Tensor:
-    """(1, 1, h, w) bool."""
+    """Whether a position has two labels around it: (1, 1, h, w) bool."""
     values = labels.float()
     greatest, least = (sign * F.max_pool2d(sign * values, BORDER, 1, BORDER // 2) for sign in (1, -1))
     return greatest != least
 
 
 def _curve(same: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, ...]:
-    """Agreement beyond chance, never falling. Knots with few positions lean on their neighbours."""
+    """Agreement above chance, as a non-decreasing curve; counts are smoothed over knots."""
     share, chance = (_smooth(counts[0]) / np.maximum(_smooth(counts[1]), 1e-9) for counts in (same, other))
     beyond = np.clip((share - chance) / np.maximum(1 - chance, 1e-9), 0, 1)
-    # Neighbours that fall are pooled until none does: the closest rising curve by least squares.
+    # Isotonic regression: pool neighbours that decrease.
     pools: list[tuple[float, float, int]] = []
     for value, weight in zip(beyond, _smooth(same[1]) + 1e-9, strict=True):
         pools.append((float(value), float(weight), 1))

@@ -1,11 +1,13 @@
-"""Curves of what grows, drawn as a plot."""
+"""Plot the results of ``tfcseg bench --scaling``."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from tfcseg.errors import TfcsegError
 from tfcseg.files import replace_atomically
 
 if TYPE_CHECKING:
@@ -15,10 +17,16 @@ PLOT_SUFFIXES = (".png", ".svg")
 _COLOURS = {"plain": "#e08214", "image": "#3a3f4a", "tfc": "#1b6ec2"}
 _OTHER_COLOUR = "#7b3294"
 _WIDE = 20
-"""Values that span more than this factor are drawn on a logarithmic axis."""
+"""Range of values, as a factor, from which an axis is logarithmic."""
 
 Curves: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
 """Name of a curve -> its points (x, y)."""
+
+
+def require_matplotlib() -> None:
+    """Raise TfcsegError if the optional plotting package is missing; call this before any work begins."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise TfcsegError("plots need matplotlib, which is not installed; run: pip install matplotlib")
 
 
 def draw_scaling(path: Path, panels: Mapping[str, Curves], unit: str, title: str) -> None:
@@ -26,7 +34,7 @@ def draw_scaling(path: Path, panels: Mapping[str, Curves], unit: str, title: str
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    # A fixed salt makes equal plots equal files; text as text keeps the picture small and searchable.
+    # A fixed salt makes files reproducible; text as text makes them small and searchable.
     with rc_context({"svg.hashsalt": "tfcseg", "svg.fonttype": "none", "font.size": 10}):
         figure = Figure(figsize=(4.8 * len(panels), 4.2), layout="constrained")
         for axes, (quantity, curves) in zip(
@@ -52,7 +60,7 @@ def _draw(axes: Axes, curves: Curves, quantity: str, unit: str) -> None:
     if max(heights) > _WIDE * min(heights):
         axes.set_yscale("log")
     else:
-        axes.set_ylim(0, 1.08 * max(heights))  # growth is judged against nothing, not against the first point
+        axes.set_ylim(0, 1.08 * max(heights))  # start at 0, so that growth is not exaggerated
     axes.set_xticks(values, [f"{value:g}" for value in values], minor=False)
     axes.minorticks_off()
     axes.set_xlabel(unit)

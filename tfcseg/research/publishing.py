@@ -1,8 +1,7 @@
-"""Adding a trained model to a registry: measured, with its card filled in, beside ``models.json``."""
+"""Measure a trained model, fill in its card, and add it to a registry."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.files import make_folder, replace_atomically
+from tfcseg.files import make_folder
 from tfcseg.inference.options import checked_options, describe_method
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
 from tfcseg.weights.loading import BF16_AGREEMENT, CALIBRATED, LoadedModel, load_model, resolve_device, save_model
-from tfcseg.weights.registry import REGISTRY
-from tfcseg.weights.tensor_header import parse_json
+from tfcseg.weights.registry import read_registry, write_registry
 
 SCORES = ("miou", "vc8", "vc16")
 
@@ -28,11 +26,11 @@ SCORES = ("miou", "vc8", "vc16")
 def measure(
     weights: Path, root: Path, split: str = "val", *, defaults: InferenceOptions | None = None
 ) -> dict[str, float | str]:
-    """Scores of a weights file on a VSPW folder, in ``image`` and ``tfc``: what the card's ``measured`` says.
+    """Score a weights file on a VSPW folder in modes ``image`` and ``tfc``, for the card's ``measured``.
 
-    mIoU is over the classes that the model can predict, percentages 0 to 100, VC as in protocol ``vspw``. ``defaults``
-    are those that the model will have (see ``publish``). On a CPU the scores are those of fp32, and the percentage of
-    labels that stay in bf16 decides what ``--precision auto`` will be there.
+    mIoU is over the classes that the model knows, in percent; VC follows protocol ``vspw``. ``defaults`` are the
+    model's future ones (see `publish`). On a CPU, scores are measured in fp32, and the percentage of labels that are
+    the same in bf16, which determines ``--precision auto``.
     """
     model = load_model(weights, precision="fp32" if resolve_device("auto").type == "cpu" else "auto")
     if defaults is not None:
@@ -57,7 +55,7 @@ def measure(
 
 
 def _bf16_agreement(model: LoadedModel, weights: Path, root: Path, split: str, options: InferenceOptions) -> float:
-    """Percentage of the pixels of a split whose labels are those of ``model`` when computed in bf16."""
+    """Percentage of a split's pixels whose labels are the same in bf16."""
     other = load_model(weights, device="cpu", precision="bf16")
     sources = ModelPredictions(model, options), ModelPredictions(other, options)
     same, frames = 0.0, 0
@@ -82,11 +80,10 @@ def publish(
     trained_on: str | None = None,
     licence: str | None = None,
 ) -> Path:
-    """Write ``<folder>/<name>.safetensors`` with its card filled in and enter it into ``<folder>/models.json``.
+    """Write ``<folder>/<name>.safetensors`` with its card filled in, and add it to ``<folder>/models.json``.
 
-    The first model of a registry is its default, later ones if ``default``. Those of
-    ``defaults`` that are not None replace the model's own;
-    ``trained_on`` and ``licence`` what training wrote. WeightsError and OutputError as in reading and writing weights.
+    The first model of a registry is its default, later ones if ``default``. ``defaults``, ``trained_on`` and
+    ``licence`` replace the model's own unless they are None. Raises WeightsError and OutputError.
     """
     content = check_registry(folder, name)
     make_folder(folder)
@@ -111,20 +108,12 @@ def publish(
     content["models"][name] = {"file": target.name, "sha256": sha256}
     if default:
         content["default"] = name
-    with replace_atomically(folder / REGISTRY) as partial:
-        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_registry(folder, content)
     return target
 
 
 def check_registry(folder: Path, name: str) -> dict[str, Any]:
-    """Make sure that a model ``name`` can be entered into the registry of ``folder``; what the registry says so far.
-
-    WeightsError for a name or a registry that cannot be.
-    """
+    """Read the registry of ``folder`` and check that a model can have this ``name``; WeightsError otherwise."""
     if Path(name).name != name or not name:
         raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
-    registry = folder / REGISTRY
-    content = parse_json(registry.read_text(encoding="utf-8")) if registry.exists() else {"default": name, "models": {}}
-    if not isinstance(content, dict) or not isinstance(content.get("models"), dict):
-        raise WeightsError(f"{registry} is not a registry of models; mend it or choose another folder")
-    return content
+    return {"default": name, **read_registry(folder)}

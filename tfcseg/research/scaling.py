@@ -1,4 +1,4 @@
-"""Cost as work grows: time per frame and memory of whole runs against length, resolution or number of classes."""
+"""Measure how time per frame and memory of runs grow with length, resolution or number of classes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import Request
 from tfcseg.benchmark.result import ContestConditions
 from tfcseg.benchmark.timing import Spread, spread
-from tfcseg.comparison.trade_off import require_matplotlib
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import claimed_files
-from tfcseg.report import write_json
-from tfcseg.research.plot import PLOT_SUFFIXES, draw_scaling
+from tfcseg.report.json_file import write_json
+from tfcseg.research.plot import PLOT_SUFFIXES, draw_scaling, require_matplotlib
 
 KIND = "bench-scaling"
 NATIVE = "tfc, network as large"
-"""TFC with the short side of the source as that of the network's input."""
+"""TFC with the network's input at the size of the source."""
 
 SCALINGS: Mapping[str, tuple[int, ...]] = {
     "length": (100, 300, 1000, 3000, 10_000),
     "resolution": (360, 480, 720, 1080, 1440, 2160),
     "classes": (19, 31, 59, 124, 150),
 }
-"""What may grow, and its values: frames, rows of a 16:9 picture, classes of random weights."""
+"""Quantities and their default values: frames, rows of a 16:9 picture, classes of random weights."""
 
 UNITS = {"length": "frames", "resolution": "rows of pixels (16:9)", "classes": "classes"}
 
@@ -40,7 +39,7 @@ _WARM_UP_FRAMES = 6
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One contender at one value; what could not be measured is None, and ``error`` says why."""
+    """A contender's measurements at one value; None if they failed, with the reason in ``error``."""
 
     contender: str
     value: int
@@ -54,7 +53,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling(ContestConditions):
-    """Everything that a scaling-*.json says; ``resolution`` is that of the clip, where it is not what grows."""
+    """Content of a scaling-*.json; ``resolution`` is that of the clip, unless resolution is varied."""
 
     kind: str = KIND
     scaling: str
@@ -71,11 +70,11 @@ def measure_scaling(
     *,
     overwrite: bool = False,
 ) -> Scaling:
-    """Measure whole runs while ``what`` grows through ``values`` (by default those of ``SCALINGS``).
+    """Measure runs for growing ``values`` of ``what`` (by default those of ``SCALINGS``).
 
-    Every run has a process of its own, which runs a few frames before it is timed. Writes ``scaling-<what>.json`` and
-    its plots into ``folder``. A point that fails (too little memory) is noted, and the others go on.
-    UsageError for an unknown ``what`` or senseless values, OutputError for files that are there or cannot be written.
+    Every run has its own process, which first runs a few frames untimed. Writes ``scaling-<what>.json`` and plots into
+    ``folder``. A failure (too little memory) is recorded, and the other measurements continue. Raises UsageError for an
+    unknown ``what`` or invalid values, OutputError for files that exist or cannot be written.
     """
     values = _checked(what, values)
     require_matplotlib()
@@ -99,7 +98,7 @@ def measure_scaling(
 
 def _checked(what: str, values: Sequence[int]) -> Sequence[int]:
     if what not in SCALINGS:
-        raise UsageError(f"nothing called {what!r} can grow; there are {', '.join(SCALINGS)}")
+        raise UsageError(f"no scaling {what!r}; there are {', '.join(SCALINGS)}")
     low, high = _BOUNDS[what]
     for value in values:
         if not low <= value <= high:
@@ -108,14 +107,14 @@ def _checked(what: str, values: Sequence[int]) -> Sequence[int]:
 
 
 def _by_length(contest: Contest, values: Sequence[int]) -> Iterator[tuple[int, Job]]:
-    """TFC alone: what grows with the length grows in the same way for all."""
+    """Jobs of TFC alone, since all contenders grow in the same way."""
     for frames in values:
         clip = read_clip(repeat_clip(contest.clip.path, contest.folder / f"{frames}-frames.mp4", frames), 1)
         yield frames, job_for(contest, TFC, clip, frames, _WARM_UP_FRAMES)
 
 
 def _by_resolution(contest: Contest, values: Sequence[int]) -> Iterator[tuple[int, Job]]:
-    """The network's input stays as it is, and once more TFC with one that grows along."""
+    """Jobs with the network's default input size, and jobs of TFC whose input grows, too."""
     few = contest.request.plain_frames
     for rows in values:
         path = contest.folder / f"{rows}-rows.mp4"
@@ -127,7 +126,7 @@ def _by_resolution(contest: Contest, values: Sequence[int]) -> Iterator[tuple[in
 
 
 def _by_classes(contest: Contest, values: Sequence[int]) -> Iterator[tuple[int, Job]]:
-    """Random weights of the model's backbone."""
+    """Jobs with random weights of the model's backbone."""
     backbone = contest.model.card.config.backbone
     for classes in values:
         path = contest.folder / f"{classes}-classes.safetensors"

@@ -1,1 +1,1 @@
-"""Training: distillation from teachers on unlabelled media, and the paper's recipe on VSPW."""
+"""Train models: distillation from teachers on unlabelled media, and the paper's recipe on VSPW."""

@@ -1,7 +1,7 @@
-"""One random view of a scene: where the crop looks, and how the colours come out.
+"""Random views of a scene: a crop with its own geometry and colours.
 
-A view is drawn once and applied to every frame of a clip, and to labels at the network's grid, so that image and
-labels stay aligned and nothing changes between frames but the scene. Coordinates are pixel centres at whole numbers.
+A view is drawn once per clip and applied to all of its frames and labels, so images and labels stay aligned and only
+the scene changes between frames. Pixel centres have integer coordinates.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 LABEL_STRIDE = 4
-"""Labels are sampled where the network's logits lie."""
+"""Stride of the network's logits, at which labels are sampled."""
 
 SHORT_SIDE_RANGE_PX = (280, 900)
-"""The scene is scaled so that its short side falls here (log-uniform); inference uses 480."""
+"""Range of the scene's short side after scaling (log-uniform); inference uses 480."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Crop of ``size`` px: output position (x, y) shows source position ``matrix @ (x, y, 1)``."""
+    """A crop of ``size`` px: output position (x, y) shows source position ``matrix @ (x, y, 1)``."""
 
     matrix: NDArray[np.float64]
     size: int
@@ -34,7 +34,7 @@ class View:
 
 
 def draw_view(rng: np.random.Generator, source: tuple[int, int], size: int, *, strong: bool = True) -> View:
-    """Random zoom, aspect, position, flip and small rotation over a source of (height, width)."""
+    """Draw zoom, aspect, position, flip and a small rotation for a source of (height, width); colours if ``strong``."""
     height, width = source
     low, high = np.log(SHORT_SIDE_RANGE_PX)
     step = min(source) / np.exp(rng.uniform(low, high))  # source px per output px
@@ -43,7 +43,7 @@ def draw_view(rng: np.random.Generator, source: tuple[int, int], size: int, *, s
     flip = -1.0 if rng.random() < 0.5 else 1.0
     linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = step * linear @ np.diag([flip * aspect, 1.0 / aspect])
-    # The crop's centre is kept so far inside that the crop shows as little outside as it can.
+    # Keep the centre so far inside that the crop shows as little as possible beyond the border.
     reach = np.abs(linear) @ np.full(2, size / 2)
     centre = [
         rng.uniform(min(r, side / 2), max(side - r, side / 2)) for r, side in zip(reach, (width, height), strict=True)
@@ -54,7 +54,7 @@ def draw_view(rng: np.random.Generator, source: tuple[int, int], size: int, *, s
 
 
 def draw_colours(rng: np.random.Generator, view: View) -> View:
-    """Photometric distortion: each kind comes into play on its own."""
+    """Draw a photometric distortion; each kind is applied independently of the others."""
 
     def maybe(share: float, low: float, high: float, neutral: float) -> float:
         return float(rng.uniform(low, high)) if rng.random() < share else neutral
@@ -71,7 +71,7 @@ def draw_colours(rng: np.random.Generator, view: View) -> View:
 
 
 def view_image(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB → (size, size, 3) with the view's geometry and colours; outside of the source is grey."""
+    """(H, W, 3) RGB → (size, size, 3) with the view's geometry and colours; grey beyond the border."""
     size = (view.size, view.size)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     crop = cv2.warpAffine(image, view.matrix, size, flags=flags, borderValue=(124, 116, 104))
@@ -79,7 +79,7 @@ def view_image(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
 
 
 def distort_colours(crop: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
-    """The photometric part of a view on an RGB image of any size."""
+    """Apply the photometric part of a view to an RGB image of any size."""
     if view.contrast != 1.0 or view.brightness != 0.0:
         ramp = (np.arange(256) - 128.0) * view.contrast + 128.0 + view.brightness
         crop = as_bytes(cv2.LUT(crop, np.clip(np.rint(ramp), 0, 255).astype(np.uint8)))
@@ -98,9 +98,9 @@ def distort_colours(crop: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
 
 
 def view_soft_labels(labels: NDArray[np.uint8], source: tuple[int, int], view: View) -> NDArray[np.uint8]:
-    """(G, G, K) soft labels over a source of (height, width) → (s, s, K) at the view's label grid.
+    """(G, G, K) soft labels of a source of (height, width) → (s, s, K) at the view's label grid.
 
-    Outside of the source all K are 0: no label there, which the loss reads as weight 0.
+    Beyond the border all K are 0: no label, which has weight 0 in the loss.
     """
     cells = view.size // LABEL_STRIDE
     grid_per_source = np.array([labels.shape[1] / source[1], labels.shape[0] / source[0]])
@@ -115,11 +115,11 @@ def view_soft_labels(labels: NDArray[np.uint8], source: tuple[int, int], view: V
 
 
 def view_hard_labels(labels: NDArray[np.uint8], view: View, ignore_index: int = 255) -> NDArray[np.uint8]:
-    """(H, W) class map → (size, size), nearest; ``ignore_index`` outside of the source."""
+    """(H, W) class map → (size, size), nearest; ``ignore_index`` beyond the border."""
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     return as_bytes(cv2.warpAffine(labels, view.matrix, (view.size, view.size), flags=flags, borderValue=ignore_index))
 
 
 def as_bytes(pixels: object) -> NDArray[np.uint8]:
-    """What OpenCV returned, as what it is: its stubs only say that it is some array."""
+    """Type an array that OpenCV returned; its stubs do not state the dtype."""
     return np.asarray(pixels, np.uint8)

@@ -1,4 +1,4 @@
-"""A running average of the weights: what is validated and written."""
+"""A running average of the weights, which is validated and saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Average of the weights of ``network``, with a ``decay`` per step once it is old enough."""
+    """Exponential moving average of the weights of ``network``."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._network, self._decay = network, decay
@@ -18,7 +18,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after a step. A young average follows faster, or it would long remember the first."""
+        """Add the weights after a step. The decay starts small, so that the initial weights are soon forgotten."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, tensor in self._network.state_dict().items():
             if tensor.is_floating_point():
@@ -28,7 +28,7 @@ class WeightAverage:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Let the network have the average's weights inside, and its own again afterwards."""
+        """Give the network the averaged weights inside the block, and its own again afterwards."""
         own = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
         self._network.load_state_dict(self.weights)
         yield

@@ -1,7 +1,7 @@
-"""Which photos are drawn more often: those that show what few others do.
+"""Draw photos of rare classes more often.
 
-The idea is rare class sampling of DAFormer (Hoyer et al., CVPR 2022, sec. 3.3): draw a class, then a photo that shows
-it. Both draws together are one weight per photo.
+Rare class sampling as in DAFormer (Hoyer et al., CVPR 2022, sec. 3.3): draw a class, then a photo that shows it. Both
+draws together are one weight per photo.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from tfcseg.training.labelling import Still
 
 
 def class_shares(stills: Sequence[Still]) -> NDArray[np.float64]:
-    """(N, K): share of each class in the soft labels of each still; all 0 for one without labels."""
-    # Every fourth row and column: the labels are smooth, and all of them are read once before training starts.
+    """(N, K): share of each class in the soft labels of each still; all 0 without labels."""
+    # Every fourth row and column: labels are smooth, and all files are read before training starts.
     shares = [np.load(still.labels, mmap_mode="r")[::4, ::4].sum((0, 1), dtype=np.float64) for still in stills]
     stacked = np.stack(shares)
     return np.asarray(stacked / np.maximum(stacked.sum(1, keepdims=True), 1), np.float64)
 
 
 def rarity_weights(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How often each still is drawn, (N,) with mean 1, for its class shares (N, K).
+    """Weight of each still in drawing, (N,) with mean 1, from class shares (N, K).
 
-    Every class that is seen at all is drawn equally often: P(still) = 1/K · Σ_k share_k(still) / Σ_j share_k(j). Photos
-    of what all others show share the draws of common classes with many.
+    Every class that occurs is drawn equally often: P(still) = 1/K · Σ_k share_k(still) / Σ_j share_k(j).
     """
     frequency = shares.mean(0)
     seen = frequency > 0

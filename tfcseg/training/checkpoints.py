@@ -1,4 +1,4 @@
-"""checkpoint.pt: everything needed to go on with a training run. It is data only and is never unpickled."""
+"""Save and load checkpoint.pt, from which a training run resumes. It holds data only; no code in it is run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEYS = {"format", "options", "network", "features", "average", "optimizer", "st
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` (all of _KEYS but the format) under a temporary name first; OutputError if it cannot be."""
+    """Write ``state`` (all of _KEYS except the format) under a temporary name, then rename; OutputError on failure."""
     partial = path.with_name(f"{path.name}.partial")
     try:
         torch.save({"format": CHECKPOINT_FORMAT, **state}, partial)
@@ -32,26 +32,22 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def read_checkpoint(
     path: Path, options: Mapping[str, Any], network: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, Any]:
-    """State of a checkpoint made with these ``options`` for a network with these tensors; WeightsError for others."""
+    """Read a checkpoint; WeightsError if its options or tensors differ from ``options`` and ``network``."""
     state = _load(path, device)
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT or state.keys() != _KEYS:
         raise WeightsError(f"{path} is not a tfcseg checkpoint; train into another folder")
-    # What an older version did not know yet has no entry, and is free.
-    other = [
-        f"{name} {value}, now {options.get(name, 'unset')}"
-        for name, value in state["options"].items()
-        if options.get(name, _KEYS) != value
-    ]
+    saved = state["options"]
+    other = [f"{name} {saved[name]}, now {value}" for name, value in options.items() if saved.get(name, value) != value]
     if other:
         raise WeightsError(f"{path} was made with other options ({'; '.join(other)}); train into another folder")
     if _shapes(state["network"]) != _shapes(network):
-        raise WeightsError(f"{path} belongs to a network of another kind or size; train into another folder")
+        raise WeightsError(f"{path} is of a network of another kind or size; train into another folder")
     return state
 
 
 def _load(path: Path, device: torch.device) -> Any:
     try:
-        # Anything but torch's own archive would be an old-style pickle.
+        # torch.save writes zip archives; anything else would be an old-style pickle.
         if zipfile.is_zipfile(path):
             return torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError):

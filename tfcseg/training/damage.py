@@ -1,4 +1,4 @@
-"""Finds damaged files before training starts, from their first and last bytes: data sets have 10⁵ files."""
+"""Find damaged files before training starts, by their first and last bytes: data sets have 10⁵ files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tfcseg.media.images import read_image
 
 _T = TypeVar("_T")
 
-_THREADS = 8  # opening files is waiting for the disk
+_THREADS = 8  # more than cores: they wait for the disk
 _SHOWN = 20
 _WHOLE = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
-"""How a JPEG and a PNG begin, and how they end if nothing is cut off or appended."""
+"""First and last bytes of complete JPEG and PNG files."""
 
 
 def image_defect(path: Path) -> str | None:
-    """What is wrong with an image file, or None. Only files that look unusual are decoded."""
+    """Describe what is wrong with an image file; None if nothing is. Only unusual files are decoded."""
     try:
         with path.open("rb") as file:
             first = file.read(4)
@@ -39,13 +39,13 @@ def image_defect(path: Path) -> str | None:
 
 
 def examine(check: Callable[[_T], str | None], items: Iterable[_T]) -> list[str | None]:
-    """``check`` of every item, several at a time, in the order of ``items``."""
+    """Run ``check`` on all items in threads; results in the order of ``items``."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(check, items))
 
 
 def refuse(defects: list[str], where: str) -> None:
-    """DataError naming the first defects, if there are any."""
+    """Raise DataError with the first defects, if there are any."""
     if defects:
         more = f" and {len(defects) - _SHOWN} more" if len(defects) > _SHOWN else ""
-        raise DataError(f"{where}: {'; '.join(defects[:_SHOWN])}{more}; mend them or train with --skip-bad")
+        raise DataError(f"{where}: {'; '.join(defects[:_SHOWN])}{more}; repair them or train with --skip-bad")

@@ -1,13 +1,13 @@
-"""What training sees: clips of one interval, as tensors. A still is a clip of one frame.
+"""Clips of one interval as tensors, drawn from photos and videos. A still is a clip of one frame.
 
-Shapes: T frames of a clip, K classes, S crop side, s = S / 4. Sample number n always gives the same clip, whichever
-process asks for it and however often training was stopped: its random numbers are seeded with (seed, n).
+Shapes: T frames of a clip, K classes, S crop side, s = S / 4. Sample number n is always the same clip, in every process
+and after every restart: its random numbers are seeded with (seed, n).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +18,11 @@ from torch.utils.data import Dataset
 from tfcseg.errors import DataError
 from tfcseg.training.augment import draw_view, view_image, view_soft_labels
 from tfcseg.training.labelling import Clip, Still, read_rgb
-from tfcseg.training.pseudo_clips import pseudo_clip, steady_pair
+from tfcseg.training.pseudo_clips import Labelled, pseudo_clip, steady_pair
 
 UNKNOWN_MOTION = torch.full((2, 3), torch.nan)
+_MAX_STEP = 2
+_T = TypeVar("_T")
 
 
 class Sample(NamedTuple):
@@ -29,14 +31,14 @@ class Sample(NamedTuple):
     images: Tensor
     labels: Tensor
     motion: Tensor = UNKNOWN_MOTION
-    """(2, 3) from pixels (x, y, 1) of the second image to pixels of the first; NaN if nobody knows."""
+    """(2, 3) from pixels (x, y, 1) of the second image to pixels of the first; NaN if unknown."""
 
 
 class Source(Protocol):
-    """Something that clips can be drawn from."""
+    """Something to draw clips from."""
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """A random clip."""
+        """Draw a random clip."""
 
 
 class SampleStream(Dataset[Sample]):
@@ -56,66 +58,77 @@ class SampleStream(Dataset[Sample]):
         return self._sources[rng.choice(len(self._sources), p=self._shares)].draw(rng)
 
 
+class Weighted(Generic[_T]):
+    """Items to draw in proportion to ``weights``, by default all equally often."""
+
+    def __init__(self, items: Sequence[_T], weights: NDArray[np.float64] | None = None) -> None:
+        self._items = items
+        shares = np.ones(len(items)) if weights is None else weights
+        self._until = np.cumsum(shares) / shares.sum()
+
+    def draw(self, rng: np.random.Generator) -> _T:
+        """Draw one item."""
+        return self._items[int(np.searchsorted(self._until, rng.random(), side="right"))]
+
+
 class StillSource:
-    """Random views of labelled stills, as clips of one frame; ``weights`` say how often each is drawn (all alike)."""
+    """Random views of labelled stills, as clips of one frame."""
 
     def __init__(self, stills: Sequence[Still], crop: int, weights: NDArray[np.float64] | None = None) -> None:
-        self._stills = stills
+        self._stills = Weighted(stills, weights)
         self._crop = crop
-        self._until = _until(len(stills), weights)
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """A view of a random still."""
-        still = self._stills[int(np.searchsorted(self._until, rng.random(), side="right"))]
-        image = read_rgb(still.image)
-        view = draw_view(rng, (image.shape[0], image.shape[1]), self._crop)
-        soft = view_soft_labels(np.load(still.labels), (image.shape[0], image.shape[1]), view)
-        return to_sample([view_image(image, view)], [soft])
+        """Draw a view of a still."""
+        image, labels = _read(self._stills.draw(rng))
+        size = (image.shape[0], image.shape[1])
+        view = draw_view(rng, size, self._crop)
+        return _sample([view_image(image, view)], [view_soft_labels(labels, size, view)])
 
 
 class CollageSource:
-    """Four stills of another source at half their size in one sample: small things become common."""
+    """Four stills at half their size in one sample, which makes small objects more frequent."""
 
     def __init__(self, stills: StillSource) -> None:
         self._stills = stills
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """A sample of four random views, two by two."""
+        """Draw four views and arrange them two by two."""
         views = [self._stills.draw(rng) for _ in range(4)]
         return Sample(_collage([view.images for view in views]), _collage([view.labels for view in views]))
 
 
 class PairSource:
-    """Two images of a labelled still a moment apart; ``weights`` say how often each still is drawn (all alike)."""
+    """Two images of a still a moment apart."""
 
     def __init__(self, stills: Sequence[Still], crop: int, weights: NDArray[np.float64] | None = None) -> None:
-        self._stills = stills
+        self._stills = Weighted(stills, weights)
         self._crop = crop
-        self._until = _until(len(stills), weights)
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """A pair of a random still."""
-        still = self._stills[int(np.searchsorted(self._until, rng.random(), side="right"))]
-        images, soft, motion = steady_pair(rng, (read_rgb(still.image), np.load(still.labels)), self._crop)
-        return to_sample(images, soft)._replace(motion=torch.from_numpy(motion).float())
+        """Draw a pair of views of a still."""
+        images, soft, motion = steady_pair(rng, _read(self._stills.draw(rng)), self._crop)
+        return _sample(images, soft)._replace(motion=torch.from_numpy(motion).float())
 
 
 class ClipSource:
-    """Runs of ``length`` frames of real videos; the step between frames varies, so motion does."""
+    """Runs of ``length`` frames of real videos, with a varying step between frames, so that motion varies."""
 
-    def __init__(self, clips: Sequence[Clip], crop: int, length: int, max_step: int = 2) -> None:
-        self._clips = [clip for clip in clips if len(clip.frames) >= length]
+    def __init__(
+        self, clips: Sequence[Clip], crop: int, length: int, weights: NDArray[np.float64] | None = None
+    ) -> None:
+        kept = [number for number, clip in enumerate(clips) if len(clip.frames) >= length]
+        if not kept:
+            raise DataError(f"no video has {length} frames to train on")
+        self._clips = Weighted([clips[number] for number in kept], None if weights is None else weights[kept])
         self._crop = crop
         self._length = length
-        self._max_step = max_step
-        if not self._clips:
-            raise DataError(f"no video has {length} frames to train on")
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """A run of one random clip, every frame through the same view."""
-        clip = self._clips[rng.integers(len(self._clips))]
-        fitting = (len(clip.frames) - 1) // max(1, self._length - 1)
-        step = int(rng.integers(1, min(self._max_step, max(1, fitting)) + 1))
+        """Draw a run of a clip, all frames through the same view."""
+        clip = self._clips.draw(rng)
+        longest = (len(clip.frames) - 1) // max(1, self._length - 1)
+        step = int(rng.integers(1, min(_MAX_STEP, max(1, longest)) + 1))
         first = int(rng.integers(0, len(clip.frames) - step * (self._length - 1)))
         numbers = [first + step * i for i in range(self._length)]
         if rng.random() < 0.5:
@@ -125,43 +138,35 @@ class ClipSource:
         view = draw_view(rng, size, self._crop)
         labels = np.load(clip.labels, mmap_mode="r")
         soft = [view_soft_labels(np.array(labels[n]), size, view) for n in numbers]
-        return to_sample([view_image(image, view) for image in images], soft)
+        return _sample([view_image(image, view) for image in images], soft)
 
 
 class PseudoClipSource:
-    """Clips made from stills, a moving crop with pasted moving objects: their labels are exact in time."""
+    """Clips made from stills: a moving crop, and an object of another still that moves. Labels are exact in time."""
 
-    def __init__(self, stills: Sequence[Still], crop: int, length: int) -> None:
-        self._stills = stills
+    def __init__(
+        self, stills: Sequence[Still], crop: int, length: int, weights: NDArray[np.float64] | None = None
+    ) -> None:
+        self._stills = Weighted(stills, weights)
         self._crop = crop
         self._length = length
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """A pseudo-clip over one still, with an object of another."""
-        scene, donor = (self._stills[i] for i in rng.integers(len(self._stills), size=2))
-        images, soft = pseudo_clip(
-            rng,
-            (read_rgb(scene.image), np.load(scene.labels)),
-            (read_rgb(donor.image), np.load(donor.labels)),
-            self._crop,
-            self._length,
-        )
-        return to_sample(images, soft)
+        """Draw a scene and an object, and make a clip of them."""
+        scene, donor = (_read(self._stills.draw(rng)) for _ in range(2))
+        return _sample(*pseudo_clip(rng, scene, donor, self._crop, self._length))
+
+
+def _read(still: Still) -> Labelled:
+    return read_rgb(still.image), np.load(still.labels)
 
 
 def _collage(quarters: Sequence[Tensor]) -> Tensor:
-    """Four (1, C, S, S) uint8, S even, as one of the same shape: each is the mean of its 2×2 pixels."""
+    """Four (1, C, S, S) uint8, S even, as one of the same shape; each is halved by averaging 2×2 pixels."""
     halved = [torch.nn.functional.avg_pool2d(quarter.float(), 2).round().byte() for quarter in quarters]
     return torch.cat([torch.cat(halved[:2], -1), torch.cat(halved[2:], -1)], -2)
 
 
-def _until(count: int, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Cumulated shares of ``count`` stills, which a number from 0 to 1 falls into."""
-    shares = np.ones(count) if weights is None else weights
-    return np.asarray(np.cumsum(shares) / shares.sum(), np.float64)
-
-
-def to_sample(images: Sequence[NDArray[np.uint8]], soft: Sequence[NDArray[np.uint8]]) -> Sample:
+def _sample(images: Sequence[NDArray[np.uint8]], soft: Sequence[NDArray[np.uint8]]) -> Sample:
     """T images (S, S, 3) and T soft labels (s, s, K) as a sample."""
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    return Sample(stacked.contiguous(), torch.from_numpy(np.stack(soft)).permute(0, 3, 1, 2).contiguous())
+    return Sample(*(torch.from_numpy(np.stack(each)).permute(0, 3, 1, 2).contiguous() for each in (images, soft)))

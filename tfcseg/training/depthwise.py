@@ -1,8 +1,8 @@
-"""Depthwise convolutions whose backward pass runs in float32 where that is faster.
+"""Depthwise convolutions with a float32 backward pass, for training in bfloat16 on a CPU.
 
-In bfloat16 a CPU takes three to five times as long as in float32 for the gradients of depthwise convolutions that skip
-or spread positions, or of 5×5: more than half of a training step of both light backbones. The forward pass keeps its
-type. On other devices and in float32 nothing changes.
+There the gradients of strided, dilated and 5×5 depthwise convolutions take three to five times as long in bfloat16 as
+in float32: more than half of a training step of both light backbones. The forward pass keeps its type. Nothing changes
+on other devices or in float32.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class _DepthwiseFunction(torch.autograd.Function):
             groups,
             (True, True, has_bias),
         )
-        # The layers before it are far slower on gradients in another order than their maps.
+        # Earlier layers are far slower if gradients and activations differ in memory format.
         return grad_x.to(x.dtype, memory_format=torch.channels_last), grad_weight, grad_bias, None
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise `nn.Conv2d` with the backward pass described above; same parameters, same names."""
+    """A depthwise `nn.Conv2d` with a float32 backward pass; same parameters and names."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H', W')."""
@@ -60,7 +60,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def use_float32_backward(network: nn.Module) -> None:
-    """Replace depthwise convolutions below ``network`` that need it by ones with a float32 backward pass, in place."""
+    """Replace depthwise convolutions that are slow in bfloat16 by `DepthwiseConv2d`, in place."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is not nn.Conv2d or child.padding_mode != "zeros":

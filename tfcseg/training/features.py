@@ -1,7 +1,7 @@
-"""Feature distillation: a backbone without ImageNet weights learns what another backbone sees, beside the labels.
+"""Feature distillation: besides labels, a backbone learns the features of another one.
 
-Shapes: B images, C_l channels and h_l w_l positions of level l. The idea is that of FitNets (Romero et al., ICLR 2015):
-a linear map from the student's features to the teacher's, which is thrown away after training.
+As in FitNets (Romero et al., ICLR 2015), a linear map takes the student's features to the teacher's; it is dropped
+after training. Shapes: B images, C_l channels and h_l w_l positions of level l.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tfcseg.training.losses import WeightedSum
 from tfcseg.weights.loading import LoadedModel, Preprocessing
 
 LEVELS = tuple(range(1, NUM_LEVELS))
-"""Strides 8, 16 and 32: edges and colours at stride 4 are learnt quickly from the labels."""
+"""Strides 8, 16 and 32; edges and colours at stride 4 are learned quickly from labels."""
 
 
 class FeatureDistillation(nn.Module):
-    """A frozen network whose features the student's are to predict, and the linear maps that do so (``maps``)."""
+    """A frozen teacher, and the linear maps (``maps``) that predict its features from the student's."""
 
     def __init__(self, teacher: LoadedModel, channels: Sequence[int], preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class FeatureDistillation(nn.Module):
         return WeightedSum(total, torch.tensor(float(images.shape[0]), device=images.device))
 
     def train(self, mode: bool = True) -> FeatureDistillation:
-        """The teacher stays in eval mode: its statistics are not to move."""
+        """Set the mode, except the teacher's, which stays in eval mode."""
         super().train(mode)
         self.backbone.eval()
         return self

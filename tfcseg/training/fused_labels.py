@@ -1,8 +1,8 @@
-"""Soft labels in SCENES' classes on disk, fused from those of two kinds of teachers and from masks.
+"""Fuse the soft labels of several kinds of teachers, and masks, into SCENES' classes, and keep them on disk.
 
 Layout of the cache, beside that of tfcseg/training/labelling.py:
 
-    fused/<key>.npy     (G, G, S) or (T, G, G, S) uint8; <key> = hash of what it was fused from
+    fused/<key>.npy     (G, G, S) or (T, G, G, S) uint8; <key> = hash of the inputs
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def fuse_media(
     street: Labelled = ((), ()),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Still], list[Clip]]:
-    """What both kinds of teachers labelled, with fused labels; masks beside the images are followed.
+    """Fuse labels of the same images and videos; masks beside images overrule the teachers.
 
-    ``scene`` are the labels of ADE31's teachers, ``things`` those of VOC's, of the same images and videos; ``street``
-    those of Cityscapes' teachers of the streets among them. DataError for a mask that cannot be read. Fusing goes on
-    where a killed run stopped.
+    ``scene`` has the labels of ADE31's teachers, ``things`` those of VOC's, and ``street`` those of Cityscapes' for
+    images and videos of streets. Only media in both ``scene`` and ``things`` are returned. A killed run resumes where
+    it stopped. Raises DataError for a mask that cannot be read.
     """
     folder = cache / "fused"
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def fuse_media(
     ]
     clip_jobs = [_job((own.labels, other.labels, streets.get(own.video)), None, folder) for own, other in clips]
     jobs = [job for job in (*still_jobs, *clip_jobs) if not job.target.exists()]
-    with ThreadPoolExecutor(available_cores()) as pool:  # NumPy computes outside of Python's lock
+    with ThreadPoolExecutor(available_cores()) as pool:  # NumPy releases the GIL
         for done, _ in enumerate(pool.map(_fuse, jobs), start=1):
             progress(done, len(jobs))
     return (
@@ -73,7 +73,7 @@ def fuse_media(
 def _job(taught: tuple[Path, Path, Path | None], mask: Path | None, folder: Path) -> _Job:
     digest = hashlib.sha256(_VERSION)
     for labels in filter(None, taught):
-        # Names of labels are hashes of teachers and source already; of a clip's, the folder's.
+        # The names are hashes of teachers and source: the file's for stills, the folder's for clips.
         digest.update(f"{labels.parent.name}/{labels.name}\n".encode())
     if mask is not None:
         digest.update(mask.read_bytes())
@@ -86,9 +86,13 @@ def _fuse(job: _Job) -> None:
     if len({labels.shape[:-1] for labels in taught}) > 1:
         raise DataError(f"{job.scene} and {job.things} do not label the same frames; delete both and label again")
     if taught[0].ndim == 3:
-        save_labels(job.target, to_bytes(_with_mask(_fused(*taught), job.mask)))
+        fused = _fused(*taught)
+        if job.mask is not None:
+            values, meanings = read_truth(job.mask)
+            fused = follow_mask(fused, grid_mask(values, fused.shape[0]), meanings)
+        save_labels(job.target, to_bytes(fused))
         return
-    # Frame by frame: a clip's probabilities in float32 would be gigabytes.
+    # Frame by frame: a whole clip in float32 would take gigabytes.
     save_labels(job.target, np.stack([to_bytes(_fused(*frame)) for frame in zip(*taught, strict=True)]))
 
 
@@ -97,10 +101,3 @@ def _fused(
 ) -> NDArray[np.float32]:
     fused = fuse_teachers(scene, things)
     return fused if street is None else fuse_street(fused, street)
-
-
-def _with_mask(soft: NDArray[np.float32], mask: Path | None) -> NDArray[np.float32]:
-    if mask is None:
-        return soft
-    values, meanings = read_truth(mask)
-    return follow_mask(soft, grid_mask(values, soft.shape[0]), meanings)

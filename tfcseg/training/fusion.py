@@ -1,18 +1,18 @@
-"""One set of soft labels from teachers that know different classes, and from masks where people drew them.
+"""Combine soft labels of teachers with different classes, and of masks drawn by people.
 
-Shapes: G grid side; A = ADE31's classes, V = Pascal VOC's, C = Cityscapes', S = SCENES' classes. Probabilities are 0 to
-1 over the last axis; all 0 means "no label", which the loss leaves out.
+ADE31's teachers know scenes but no animals, and label a dog as a person. VOC's teacher knows animals, vehicles and
+things; all else is background. Cityscapes' teacher knows streets only. Per position:
 
-ADE31's teachers see scenes but know no animals, and call a dog a person; VOC's teacher knows animals, vehicles and
-things, and calls the rest background; Cityscapes' teacher knows streets well and nothing else. Per position:
-
-1. Classes that only VOC knows take VOC's probability; what it leaves is ADE31's to share out.
-2. Where both know the class that VOC sees, their means hold.
-3. There is no label where they contradict each other and neither is much surer than the other.
-4. In a picture of a street, Cityscapes' teacher has a share of the say. A class of its own that stands for several of
-   ours (vegetation) is shared out as the others see them; what only it knows (poles, fences, signs) takes its
+1. Classes that only VOC knows take VOC's probability; the rest is divided as by ADE31's teachers.
+2. Where VOC predicts a class that both know, their probabilities are averaged.
+3. Where they contradict each other and neither is much more confident, there is no label.
+4. In images of streets, Cityscapes' teacher is averaged in with a smaller weight. Its classes that stand for several
+   of ours (vegetation) are divided as by the other teachers; those that only it knows (poles, fences, signs) take its
    probability.
-5. A mask says which classes are right: the teachers' probabilities are cut down to these.
+5. A mask states which classes are right: the teachers' probabilities are restricted to these.
+
+Shapes: G grid side; A = ADE31's classes, V = Pascal VOC's, C = Cityscapes', S = SCENES'. Probabilities are 0 to 1 over
+the last axis; all 0 means "no label", which the loss ignores.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tfcseg.labels.label_names import CITYSCAPES19, VOC21
 from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
 
 SURE, DOUBTFUL = 0.8, 0.3
-"""VOC's teacher is believed against ADE31's from the first on; below the second it does not object."""
+"""From the first value on, VOC's teacher overrules ADE31's; below the second it is ignored."""
 
 FIRM = 0.6
-"""ADE31's teachers object to something that VOC's teacher doubts if they are this sure of what else it is."""
+"""ADE31's teachers contradict an uncertain prediction of VOC's if they give another class more than this."""
 
 LEAST_SHARE = 0.3
-"""Teachers that give less than this to what a mask allows have not seen it: the mask's main class gets the rest."""
+"""If teachers give a mask's classes less than this in all, the mask's main class gets the rest."""
 
 VOC_NAMES = {
     "aeroplane": "airplane",
@@ -41,27 +41,28 @@ VOC_NAMES = {
     "pottedplant": "plant",
     "tvmonitor": "television",
 }
-"""What SCENES calls VOC's classes; all others have the same name, and background has none."""
+"""SCENES' names of VOC's classes; all others have the same name, and background has none."""
 
 _SCENES_OF_VOC = np.array([SCENES.index(VOC_NAMES.get(name, name)) for name in VOC21[1:]])
 _IS_NEW: NDArray[np.bool_] = np.greater_equal(_SCENES_OF_VOC, len(ADE31))
 _NEW, _SHARED = _SCENES_OF_VOC[_IS_NEW], _SCENES_OF_VOC[~_IS_NEW]
 _PERSON = SCENES.index("person")
 _IS_THING: NDArray[np.bool_] = np.isin(np.arange(len(SCENES)), [*_NEW, _PERSON, SCENES.index("car")])
-"""What stands before a scene and is no part of it."""
+"""Things in front of a scene, which are no part of it."""
 _IS_ANIMAL = np.isin(_NEW, [SCENES.index(name) for name in ("dog", "cat", "horse", "cow", "sheep", "bird")])
 
 
 CITY_SAY = 1 / 3
-"""Share of the say that Cityscapes' teacher has in a street about classes that the others know, too. Of 0.2, 1/3, 0.5,
-0.7 and 1 this one was nearest to the truth on a clip of a street."""
+"""Weight of Cityscapes' teacher in images of streets, for classes that the others know, too. Of 0.2, 1/3, 0.5, 0.7 and
+1, this gave the best labels on a street clip."""
 
 POLE_GAIN = 2
-"""Poles are thinner than what teachers resolve: their probability is spread over what lies beside them. Of 1 to 4 this
-one helped poles on a clip of a street and cost people and cars nothing."""
+"""Factor on the probability of poles, which are thinner than the teachers' resolution. Of 1 to 4, this improved poles
+on a street clip without harming people and cars."""
 
 STREET_SHARE, INDOORS_SHARE = 0.05, 0.2
-"""A street shows at least so much of paved ground and cars, and less than the second of what rooms are made of."""
+"""An image of a street has at least the first share of paved ground and cars, and less than the second of indoor
+classes."""
 
 _STREET = {"road": 1.0, "sidewalk": 1.0, "car": 0.5}
 _INDOORS = [ADE31.index(name) for name in ("floor", "ceiling", "bed", "cabinet", "table", "sofa", "shelf", "rug")]
@@ -72,7 +73,7 @@ _CITY_COUNTERPARTS = {
     "terrain": ("grass", "earth", "field"),
     "rider": ("person",),
 }
-"""What SCENES calls Cityscapes' classes; all others have the same name."""
+"""SCENES' names of Cityscapes' classes; all others have the same name."""
 
 _SCENES_OF_CITY = [[SCENES.index(ours) for ours in _CITY_COUNTERPARTS.get(name, (name,))] for name in CITYSCAPES19]
 _POLE = CITYSCAPES19.index("pole")
@@ -80,14 +81,14 @@ _CITY_ONLY = [SCENES.index(name) for name in ("fence", "pole", "traffic light", 
 
 
 def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Soft labels (G, G, S) of ADE31's teachers (G, G, A) and VOC's (G, G, V), both uint8 with 255 = certain."""
+    """Combine labels of ADE31's teachers (G, G, A) and VOC's (G, G, V), both uint8 with 255 = certain: (G, G, S)."""
     ade, voc = (np.multiply(labels, 1 / 255, dtype=np.float32) for labels in (scene, things))
     objects = voc[..., 1:]
     fused = np.zeros((*ade.shape[:-1], len(SCENES)), np.float32)
     fused[..., : len(ADE31)] = ade
     shared = objects[..., ~_IS_NEW]
     both = shared.max(-1) >= SURE
-    # Where VOC is sure of a class that both know, half of the say is its.
+    # Average where VOC is confident of a class that both know.
     fused[both, : len(ADE31)] *= 0.5
     fused[..., _SHARED] += 0.5 * np.where(both[..., None], shared, 0)
     new = objects[..., _IS_NEW]
@@ -98,20 +99,20 @@ def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArra
 
 
 def is_street(scene: NDArray[np.uint8]) -> bool:
-    """Whether ADE31's teachers (G, G, A), uint8, see a street: paved ground and cars outside of a room."""
+    """Whether labels of ADE31's teachers (G, G, A), uint8, show a street: paved ground and cars, not indoors."""
     share = scene[::4, ::4].mean((0, 1)) / 255
     paved = sum(share[ADE31.index(name)] * weight for name, weight in _STREET.items())
     return bool(paved >= STREET_SHARE and share[_INDOORS].sum() < INDOORS_SHARE)
 
 
 def fuse_street(fused: NDArray[np.float32], street: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Give Cityscapes' teacher (G, G, C), uint8, its say in fused labels (G, G, S) of a street."""
+    """Add labels of Cityscapes' teacher (G, G, C), uint8, to the fused labels (G, G, S) of a street."""
     city = np.multiply(street, 1 / 255, dtype=np.float32)
     city[..., _POLE] = np.minimum(POLE_GAIN * city[..., _POLE], 1)
     city /= np.maximum(city.sum(-1, keepdims=True), 1)
     said = np.zeros_like(fused)
     for number, counterparts in enumerate(_SCENES_OF_CITY):
-        # The others' probabilities say which of several classes it is; where they see none of them, the first.
+        # Divide by the other teachers' probabilities; where these are all 0, take the first class.
         shares = fused[..., counterparts] + np.eye(len(counterparts), dtype=np.float32)[0] * 1e-3
         said[..., counterparts] += city[..., number, None] * shares / shares.sum(-1, keepdims=True)
     alone = said[..., _CITY_ONLY].sum(-1, keepdims=True)
@@ -126,9 +127,9 @@ def fuse_street(fused: NDArray[np.float32], street: NDArray[np.uint8]) -> NDArra
 
 
 def _contradicts(ade: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where the teachers exclude each other: a doubted thing in a firm scene, or a firm person that is a television.
+    """Where teachers contradict each other: an uncertain thing in a confident scene, or a confident person.
 
-    An animal may be the person that ADE31's teachers take it for; a vehicle or a bottle is not.
+    Animals do not contradict persons, because ADE31's teachers label them so; vehicles and bottles do.
     """
     doubted = (new.sum(-1) > DOUBTFUL) & (new.sum(-1) < SURE)
     firm = ade[..., 1:].max(-1) > FIRM
@@ -139,18 +140,18 @@ def _contradicts(ade: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[
 
 
 class Meanings(NamedTuple):
-    """What the values of a mask may be, ``allowed`` (256, S), and the likeliest class of each, ``main`` (256,)."""
+    """Classes that each value of a mask may stand for, ``allowed`` (256, S), and the likeliest, ``main`` (256,)."""
 
     allowed: NDArray[np.bool_]
     main: NDArray[np.intp]
 
 
 def follow_mask(soft: NDArray[np.float32], mask: NDArray[np.uint8], meanings: Meanings) -> NDArray[np.float32]:
-    """Soft labels (G, G, S) cut down to what a mask (G, G) allows.
+    """Restrict soft labels (G, G, S) to the classes that a mask (G, G) allows.
 
-    Where the teachers see little of what is allowed, the main class takes what they give to others: a door that they
-    call a wall is a door. A value without any class leaves the teachers' labels as they are. So do things before a
-    scene that the set has no name for: masks of house fronts run through people.
+    Where the teachers give these little, the main class gets the rest: a door that they label as wall is a door.
+    Labels stay as they are at values without a class, and at things that the data set does not name: masks of house
+    fronts include people in front of them.
     """
     unnamed = np.nonzero(_IS_THING & ~meanings.allowed.any(0))[0]
     rows = meanings.allowed[mask]
@@ -172,16 +173,14 @@ def to_bytes(soft: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def grid_mask(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
-    """A mask (H, W) at (G, G): the most frequent value of a cell if it fills two thirds of it, else NO_CLASS.
+    """Reduce a mask (H, W) to (G, G): the value that fills two thirds of a cell, else NO_CLASS.
 
-    Masks have coarse edges; a cell on one is left to the teachers.
+    Masks have coarse edges, so the teachers label the cells there.
     """
     side = 3 * grid
     rows, columns = (((np.arange(side) + 0.5) * length / side).astype(np.intp) for length in mask.shape)
     samples = mask[np.ix_(rows, columns)].reshape(grid, 3, grid, 3).transpose(0, 2, 1, 3).reshape(grid, grid, 9)
-    middle: NDArray[np.uint8] = np.sort(samples, axis=-1)[
-        ..., 4
-    ].copy()  # of a value that fills more than half, that value
+    middle: NDArray[np.uint8] = np.median(samples, axis=-1).astype(np.uint8)  # the majority's value, if there is one
     fills = (samples == middle[..., None]).sum(-1) >= 6
     middle[~fills] = NO_CLASS
     return middle

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM are obeyed between two steps and not in the middle of one, so that what is then saved is whole."""
+"""Handle Ctrl-C and SIGTERM between two training steps, so that checkpoints are consistent."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from types import FrameType
 
 @contextmanager
 def noted_interrupts(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
-    """Inside, the first signal is only noted, which the yielded function tells; a second one raises KeyboardInterrupt.
+    """Record the first signal inside the block; a second one raises KeyboardInterrupt.
 
-    ``patient``: later ones are only noted too. Under torchrun every process gets the terminal's signal and then one
-    more from the launcher. Outside of the main thread, where Python allows no handlers, nothing changes.
+    Yields a function that returns whether there was one. ``patient`` records later signals, too: under torchrun every
+    process gets one from the terminal and one from the launcher. Does nothing outside the main thread, where Python
+    allows no handlers.
     """
     noted: list[int] = []
 
@@ -35,5 +36,5 @@ def noted_interrupts(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
 
 
 def ignore_interrupts() -> None:
-    """For worker processes: the terminal sends Ctrl-C to them as well, but when to stop is their parent's decision."""
+    """Ignore Ctrl-C in a worker process: the terminal sends it to all processes, but the parent stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

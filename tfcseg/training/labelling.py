@@ -1,6 +1,6 @@
-"""Soft labels for a folder of images and videos, computed once and kept on disk.
+"""Label a folder of images and videos with teachers once, and keep the soft labels on disk.
 
-Layout of the cache (everything in it can be deleted and is made again):
+Layout of the cache (whatever is deleted is made again):
 
     stills/<key>.npy                     (GRID, GRID, K) uint8 soft labels; <key> = hash of teachers, path and size
     clips/<key>/00000.jpg ...            frames of a video, short side at most CLIP_SIDE_PX, about CLIP_RATE_HZ
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, InputError
 from tfcseg.machine import available_cores
+from tfcseg.media.images import read_image
 from tfcseg.media.reader import open_frames
 from tfcseg.training.augment import as_bytes
 from tfcseg.training.interrupts import ignore_interrupts
@@ -36,10 +37,10 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 CLIP_SIDE_PX = 336
 CLIP_RATE_HZ = 15.0
-"""VSPW's rate: what one interval means in time is then the same in training and in the benchmark."""
+"""VSPW's rate, so that an interval lasts as long in training as in the benchmark."""
 
 STEADY_REACH = 2
-"""Frames on each side whose labels, moved along the flow, are averaged into a frame's."""
+"""Frames on each side whose labels, warped by optical flow, are averaged with a frame's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Clip:
 
 
 def find_media(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """(images, videos) below ``roots``, sorted, neither hidden ones nor masks; DataError where there are none."""
+    """List (images, videos) below ``roots``, sorted, without hidden files and masks; DataError if there are none."""
     images: list[Path] = []
     videos: list[Path] = []
     for root in roots:
@@ -86,10 +87,10 @@ def label_media(
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Still], list[Clip]]:
-    """Label everything that the cache does not hold yet and return what can be trained on.
+    """Label what is not in the cache yet; return all labelled media.
 
-    Images and videos that cannot be decoded are left out of the result (the caller compares). ``progress(done, total)``
-    counts files. A killed run continues where it stopped: every file appears under its name only when complete.
+    Media that cannot be decoded are left out. ``progress(done, total)`` counts files. A killed run resumes where it
+    stopped: files get their names when they are complete.
     """
     (cache / "stills").mkdir(parents=True, exist_ok=True)
     (cache / "clips").mkdir(parents=True, exist_ok=True)
@@ -100,9 +101,8 @@ def label_media(
     jobs += [(path, folder) for path, folder in folders if not (folder / "labels.npy").exists()]
     if jobs:
         count = workers or available_cores()
-        # spawn: a fork of a process that already runs torch threads may deadlock
-        context = get_context("spawn")
-        with ProcessPoolExecutor(count, context, _start_worker, (tuple(teachers),)) as pool:
+        # Forking a process that runs torch threads may deadlock.
+        with ProcessPoolExecutor(count, get_context("spawn"), _start_worker, (tuple(teachers),)) as pool:
             for done, _ in enumerate(pool.map(_label_file, jobs, chunksize=1), start=1):
                 progress(done, len(jobs))
     clips = [
@@ -138,7 +138,7 @@ def _start_worker(paths: tuple[Path, ...]) -> None:
 def _label_file(job: tuple[Path, Path]) -> None:
     source, target = job
     if target.suffix == ".npy":
-        with suppress(DataError):  # the caller finds no labels, and says so
+        with suppress(DataError):  # reported by the caller, which finds no labels
             save_labels(target, soft_labels(_worker_teachers, read_rgb(source), crops=True))
         return
     target.mkdir(exist_ok=True)
@@ -147,14 +147,14 @@ def _label_file(job: tuple[Path, Path]) -> None:
 
 
 def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write labels under a temporary name first: a file that is there is whole."""
+    """Write labels under a temporary name, then rename: existing files are complete."""
     partial = path.with_suffix(".partial.npy")
     np.save(partial, array)
     partial.replace(path)
 
 
 def save_rows(path: Path, rows: Iterable[NDArray[np.uint8]]) -> None:
-    """Write equal arrays as one, (T, …), each as it comes, and like `save_labels`; nothing if there are none."""
+    """Write arrays of the same shape as one, (T, …), one by one, as `save_labels` does; no file without arrays."""
     partial = path.with_suffix(".partial.npy")
     count, shape = 0, ()
     with partial.open("wb") as file:
@@ -166,7 +166,7 @@ def save_rows(path: Path, rows: Iterable[NDArray[np.uint8]]) -> None:
             count += 1
         if count:
             file.seek(0)
-            _write_header(file, (count, *shape))  # as long as before: NumPy leaves room for the number of rows
+            _write_header(file, (count, *shape))  # the same length: NumPy reserves space for the number of rows
     if count:
         partial.replace(path)
 
@@ -176,7 +176,7 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 
 def _labelled_frames(video: Path, folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Frames at about CLIP_RATE_HZ, short side at most CLIP_SIDE_PX, with their labels; also written as JPEG files."""
+    """Yield frames (about CLIP_RATE_HZ, short side at most CLIP_SIDE_PX) and labels; write frames as JPEG files."""
     with open_frames(video) as source:
         step = max(1, round(float(source.info.frame_rate) / CLIP_RATE_HZ))
         for number, frame in enumerate(islice(source, 0, None, step)):
@@ -189,34 +189,29 @@ def _labelled_frames(video: Path, folder: Path) -> Iterator[tuple[NDArray[np.uin
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of an image file; DataError names one that cannot be read."""
+    """Read an image file as (H, W, 3) uint8 RGB; DataError if it cannot be read."""
     try:
-        data = np.fromfile(path, np.uint8)  # OpenCV would crash at a name that is no valid UTF-8
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise DataError(f"{path} cannot be read as an image")
-    return as_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        return read_image(path)
+    except InputError as error:
+        raise DataError(str(error)) from None
 
 
 def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Labels (T, h, w, K) of single frames averaged over time along the optical flow, as `steadied` does."""
+    """Apply `steadied` to labels (T, h, w, K) in memory."""
     return np.stack(list(steadied(zip(frames, labels, strict=True))))
 
 
 def steadied(
     labelled: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
 ) -> Iterator[NDArray[np.uint8]]:
-    """Average labels over time along the optical flow; takes and yields one frame after the other.
+    """Average labels over time along optical flow, frame by frame.
 
-    labelled: (H, W, 3) frames with their labels (h, w, K). A frame's neighbours within STEADY_REACH are moved onto it
-    (DIS flow at twice the grid); cells whose forward and backward flow disagree by more than a cell do not count.
-    Labels keep their shape and type; only a few frames are held at a time.
+    labelled: (H, W, 3) frames with labels (h, w, K). Labels of neighbours within STEADY_REACH are warped to a frame
+    (DIS flow at twice the grid), except where forward and backward flow differ by more than a cell. Holds few frames.
     """
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     window: list[_Seen] = []
-    at = 0  # of the next frame to steady, in the window
+    at = 0  # position of the next frame in the window
     for frame, labels in labelled:
         height, width = labels.shape[:2]
         gray = as_bytes(cv2.cvtColor(cv2.resize(frame, (2 * width, 2 * height)), cv2.COLOR_RGB2GRAY))
@@ -233,12 +228,12 @@ def steadied(
 
 class _Seen(NamedTuple):
     small: NDArray[np.uint8]
-    """(2 h, 2 w) gray, of which flow is computed."""
+    """(2 h, 2 w) gray, for optical flow."""
     labels: NDArray[np.uint8]
 
 
 def _averaged(dis: cv2.DISOpticalFlow, window: Sequence[_Seen], at: int) -> NDArray[np.uint8]:
-    """Labels of the frame ``at`` with those of its neighbours in the window."""
+    """Average the labels of frame ``at`` with those of its neighbours in the window."""
     height, width = window[at].labels.shape[:2]
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     total = window[at].labels.astype(np.float32)
@@ -260,7 +255,7 @@ def _averaged(dis: cv2.DISOpticalFlow, window: Sequence[_Seen], at: int) -> NDAr
 
 
 def _grid_flow(dis: cv2.DISOpticalFlow, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Flow from ``source`` to ``target``, both of twice the grid's size (h, w): (h, w, 2) in cells of the grid."""
+    """Flow from ``source`` to ``target`` (2 h, 2 w) as (h, w, 2), in cells of the grid."""
     flow = dis.calc(source, target, None)  # type: ignore[call-overload]  # None: a new array
     size_wh = (source.shape[1] // 2, source.shape[0] // 2)
     halved: NDArray[np.float32] = cv2.resize(flow, size_wh, interpolation=cv2.INTER_AREA) * 0.5

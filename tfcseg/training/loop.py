@@ -1,4 +1,4 @@
-"""The training loop: optimiser, schedule, checkpoints, log, validation. What is trained on is given to it."""
+"""The training loop: optimiser, schedule, checkpoints, log and validation."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tfcseg.model.options import CORRELATIONS
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.averaging import WeightAverage
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
+from tfcseg.training.class_bias import balance_classes
 from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
 from tfcseg.training.features import FeatureDistillation
@@ -41,7 +42,7 @@ from tfcseg.weights.loading import ModelCard, save_model
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """Numbers of one training run; a checkpoint made with others is refused."""
+    """Numbers of a training run; a checkpoint made with other numbers is refused."""
 
     stage: str
     """``image`` (step 1) or ``tfc`` (step 2, clips of one interval)."""
@@ -50,38 +51,40 @@ class TrainOptions:
     """Samples per step and process."""
     learning_rate: float
     head_rate_scale: float = 10.0
-    """The head and the TFC layer learn this many times faster than the pretrained backbone (SegFormer's recipe)."""
+    """Factor on the learning rate for the head and the TFC layer (SegFormer's recipe)."""
     weight_decay: float = 0.01
     warmup_steps: int = 100
     bce_weight: float = 1.0
     steady_weight: float = 0.0
-    """Of what the two images of a pair disagree in (stage ``image``); 0 shows single images."""
+    """Weight of `steadiness_loss` on pairs of images (stage ``image``); 0 trains on single images."""
     max_gradient_norm: float | None = 5.0
-    """A longer gradient is shortened to this length; None leaves it as it is (SegFormer's recipe)."""
+    """Clips gradients; None does not (SegFormer's recipe)."""
     crop: int = 320
     """Side of a sample in px."""
     short_side_px: int = 480
-    """Of the network's input at inference, when trained on a VSPW folder."""
+    """Size of the network's input at inference, for training on a VSPW folder."""
     init: str = ""
-    """What the weights started from, as it was given."""
+    """Initial weights, as given by the user."""
     features_from: str = ""
-    """Name of the model whose features are distilled (stage ``image``); none if empty."""
+    """Model whose features are distilled (stage ``image``); empty for none."""
     feature_weight: float = 1.0
     train_norms: bool = True
-    """False keeps batch norm's statistics: step 2 must not move the image network."""
+    """False keeps the statistics of batch norm, as step 2 must not change the image network."""
     averaging: float = 0.999
-    """Decay of the running average of the weights; the average is what is validated and written."""
+    """Decay of the running average of the weights, which is validated and saved."""
     seed: int = 0
     frozen: tuple[str, ...] = ()
-    """Parameters whose names begin with one of these are not trained."""
+    """Prefixes of the names of parameters that are not trained."""
     correlation: str = "paper"
-    """``paper``, ``aligned`` or ``both`` in turn: weights are the same, so a model can learn to serve either."""
+    """``paper``, ``aligned``, or ``both`` in turn, so that the same weights work with either."""
+    folder_weights: tuple[tuple[str, float], ...] = ()
+    """(folder, weight): how often its photos and clips are drawn, relative to others."""
 
 
 class Trainer:
-    """One training run in ``folder``: checkpoint.pt (resumable), log.jsonl, best.safetensors, last.safetensors.
+    """A training run in ``folder``: checkpoint.pt, log.jsonl, best.safetensors and last.safetensors.
 
-    ``dtype`` is that of the weights in the last two.
+    ``dtype`` is the type of the saved weights.
     """
 
     def __init__(
@@ -98,13 +101,14 @@ class Trainer:
         workers: int,
         dtype: torch.dtype = torch.float16,
         features: FeatureDistillation | None = None,
+        even: Dataset[Sample] | None = None,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
         on_step: Callable[[int, int], None] = lambda step, steps: None,
     ) -> None:
         self.rank, self.world = start_processes(device)
         self.network: TFCSegmenter = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.options, self.folder = card, options, folder
-        self.train_samples, self.validation_samples = train, validation
+        self.train_samples, self.validation_samples, self.even_samples = train, validation, even
         self.device, self.precision, self.workers, self.dtype = device, precision, workers, dtype
         self.report, self.on_step = report, on_step
         if device.type == "cpu":
@@ -146,6 +150,8 @@ class Trainer:
                     pace_hz = (self.step - first) / (time.perf_counter() - started)
                     self._log(self._progress(interval, rate, pace_hz, batch.images.shape[1]))
                     interval.clear()
+                if last:
+                    self._balance()
                 if self.step % validate_every == 0 or last:
                     self._validate()
                 stop = self._is_any(interrupted())
@@ -158,7 +164,7 @@ class Trainer:
     def _progress(
         self, interval: Sequence[dict[str, float]], learning_rate: float, pace_hz: float, frames: int
     ) -> dict[str, Any]:
-        """Log record of the steps since the last one: their mean losses, and how fast training goes."""
+        """Log record of the steps since the last record: mean losses and speed."""
         return {
             "step": self.step,
             "steps": self.options.steps,
@@ -169,7 +175,7 @@ class Trainer:
         }
 
     def _is_any(self, claim: bool) -> bool:
-        """Whether ``claim`` holds in any process: all of them stop at the same step or they would wait for ever."""
+        """Whether ``claim`` holds in any process. All must stop at the same step, or the others would wait forever."""
         return bool(sum_over_processes(torch.tensor(float(claim), device=self.device)) > 0)
 
     def _train_step(self, batch: Sample) -> dict[str, float]:
@@ -184,12 +190,12 @@ class Trainer:
             "bce": self.options.bce_weight,
             "features": self.options.feature_weight,
         }
-        # Divide by the weight of all processes: gradients are summed, so this is the mean over the whole batch.
+        # Gradients are summed over processes: dividing by their total weight gives the mean over the whole batch.
         totals = {name: sum_over_processes(loss.weight).clamp_min(1e-6) for name, loss in losses.items()}
         loss = torch.stack([weights[name] * losses[name].total / totals[name] for name in losses]).sum()
         if not torch.isfinite(loss):
-            raise TfcsegError(f"the loss is {loss.item()} at step {self.step}: lower --lr and resume with a new folder")
-        if loss.requires_grad or self.world > 1:  # sparse attention alone has nothing to learn where nothing changed
+            raise TfcsegError(f"the loss is {loss.item()} at step {self.step}: start again with a lower --lr")
+        if loss.requires_grad or self.world > 1:  # sparse attention alone has no gradient where nothing changed
             self._descend(loss)
         self.average.update(self.step)
         shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
@@ -212,17 +218,24 @@ class Trainer:
             return self.objective(self.network, images, labels, self._correlation(), motion)
 
     def _correlation(self) -> str:
-        """Kind of correlation of the current step: the options' one, or each in turn."""
+        """Kind of correlation of the current step."""
         if self.options.correlation == "both":
             return CORRELATIONS[self.step % len(CORRELATIONS)]
         return self.options.correlation
 
     def _step_seed(self) -> int:
-        """Dropout draws the same in a step whether training was stopped before it or not."""
+        """Seed of a step, so that dropout is the same whether training was resumed or not."""
         return int(np.random.SeedSequence((self.options.seed, self.step, self.rank)).generate_state(1, np.uint64)[0])
 
+    def _balance(self) -> None:
+        if self.rank or self.even_samples is None:
+            return
+        with self.average.in_use():
+            biases = balance_classes(self.predict, self.even_samples)
+        self.average.weights["decode_head.classifier.bias"] += biases.to(self.device)
+
     def _validate(self) -> None:
-        """Score the averaged weights; write them as last.safetensors and, if they are the best so far, best."""
+        """Score the averaged weights and save them as last.safetensors, and as best.safetensors if they are best."""
         if self.rank:
             return
         with self.average.in_use():
@@ -234,7 +247,7 @@ class Trainer:
                 save_model(self.folder / "best.safetensors", self.network, self.card, dtype=self.dtype)
 
     def predict(self, sample: Sample) -> Tensor:
-        """Logits (T, K, s, s) of one sample: the first frame a keyframe, the others not (in stage ``tfc``)."""
+        """Logits (T, K, s, s) of a sample; in stage ``tfc`` only the first frame is a keyframe."""
         self.network.eval()
         images = normalise(sample.images.to(self.device), self.card.preprocessing)
         with torch.inference_mode():
@@ -251,7 +264,7 @@ class Trainer:
         self.report(record)
 
     def save_checkpoint(self) -> None:
-        """Write everything needed to go on."""
+        """Save everything needed to resume."""
         if self.rank:
             return
         write_checkpoint(
@@ -268,7 +281,7 @@ class Trainer:
         )
 
     def resume(self) -> None:
-        """Continue from the folder's checkpoint, if there is one; WeightsError if it was made with other options."""
+        """Load the folder's checkpoint, if there is one; WeightsError if it was made with other options."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
@@ -281,7 +294,7 @@ class Trainer:
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:
-    """Linear warm-up, then the poly schedule of power 1 (SegFormer)."""
+    """Learning rate of a step: linear warm-up, then the poly schedule of power 1 (SegFormer)."""
     warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
     return options.learning_rate * warm * max(0.0, 1 - step / options.steps)
 
@@ -290,7 +303,7 @@ def _set_training(network: TFCSegmenter, *, train_norms: bool) -> None:
     network.train()
     for part in network.children():
         if not any(parameter.requires_grad for parameter in part.parameters()):
-            part.eval()  # what stays as it is computes as it will
+            part.eval()  # not trained: no dropout, no updated statistics
     if not train_norms:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -298,13 +311,13 @@ def _set_training(network: TFCSegmenter, *, train_norms: bool) -> None:
 
 
 def sample_numbers(options: TrainOptions, first: int, rank: int, world: int) -> list[list[int]]:
-    """Numbers of the samples of every step from ``first`` on for one process: they follow from step and rank."""
+    """Numbers of the samples of each step from ``first`` on, for one process."""
     batch, steps = options.batch, range(first, options.steps)
     return [[(step * world + rank) * batch + i for i in range(batch)] for step in steps]
 
 
 def load_batches(samples: Dataset[Sample], numbers: list[list[int]], workers: int) -> Iterator[Sample]:
-    """A batch of the samples of each of these ``numbers``, prepared ahead by so many processes."""
+    """Yield a batch per entry of ``numbers``, prepared ahead by ``workers`` processes."""
     loader: DataLoader[Sample] = DataLoader(
         samples,
         batch_sampler=numbers,
@@ -317,19 +330,19 @@ def load_batches(samples: Dataset[Sample], numbers: list[list[int]], workers: in
     try:
         yield from loader
     except DataError as error:
-        # From a worker process it arrives with that process's traceback around it.
+        # Errors of worker processes arrive with a traceback in the message.
         raise DataError(str(error).rstrip().rsplit(f"{DataError.__name__}: ", 1)[-1]) from None
 
 
 def _start_worker(number: int) -> None:
     ignore_interrupts()
-    cv2.setNumThreads(1)  # the cores belong to the network
+    cv2.setNumThreads(1)  # leave the cores to the network
 
 
 def _parameter_groups(network: TFCSegmenter, options: TrainOptions) -> list[dict[str, Any]]:
-    """Backbone and the rest at their rates; norms and biases without weight decay (SegFormer spares the norms alone).
+    """Parameters by learning rate and weight decay; norms and biases have no decay (in SegFormer only norms).
 
-    The paper is silent on the rate of MSDA; SegFormer's for the head serves it too.
+    The paper does not state the rate of MSDA; here it is the head's.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():

@@ -1,7 +1,7 @@
 """Losses of eq. 12: L = L_seg + L_bce.
 
-Shapes: B frames, K classes, h w label grid. Every loss is a (sum, weight) pair, so that the mean over several processes
-is the mean over the doubled batch and not a mean of means.
+Shapes: B frames, K classes, h w label grid. A loss is a (sum, weight) pair, so that several processes can compute the
+mean over their joint batch, not a mean of means.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FOCAL_GAMMA = 1.0
-"""Changes are rare (paper, Training): L_bce is a focal loss with γ = 1."""
+"""L_bce is a focal loss with γ = 1, since changes are rare (paper, Training)."""
 
 
 class WeightedSum(NamedTuple):
-    """A loss before its division: Σ w·l and Σ w."""
+    """Numerator Σ w·l and denominator Σ w of a mean loss."""
 
     total: Tensor
     weight: Tensor
 
     def mean(self) -> Tensor:
-        """Σ w·l / Σ w; 0 where nothing counts."""
+        """Σ w·l / Σ w; 0 if all weights are 0."""
         return self.total / self.weight.clamp_min(1e-6)
 
 
 def soft_cross_entropy(logits: Tensor, soft: Tensor) -> WeightedSum:
-    """Cross entropy against soft labels, weighted by their confidence.
+    """Cross entropy with soft labels, weighted by their confidence.
 
     logits (B, K, h, w); soft (B, K, h, w) uint8, 255 = certain, all 0 = no label. The weight of a position is its
-    largest probability: where the teachers disagree or doubt, the student is left freer.
+    largest probability, so that uncertain teachers count less.
     """
     probabilities = soft.float() / 255.0
     confidence = probabilities.amax(dim=1)
@@ -47,18 +47,17 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) 
 
 
 def steadiness_loss(logits: Tensor, motion: Tensor) -> WeightedSum:
-    """What two images of one scene say about the same place is to be the same, whatever it is (ours).
+    """Cross entropy of two predictions of the same scene with their mean: they should agree, whatever they are (ours).
 
-    logits (B, 2, K, s, s) of pairs whose second image a ``motion`` (B, 2, 3) takes to the first, in px of images of
-    4·s. Both are drawn to their mean by cross entropy. Places that the first image does not show, and pairs of unknown
-    motion, do not count.
+    logits (B, 2, K, s, s) of pairs; ``motion`` (B, 2, 3) takes pixels of the second image to the first, both of 4·s px.
+    Positions outside the first image and pairs of unknown motion do not count.
     """
     side = logits.shape[-1]
     known = ~motion.isnan().any(dim=(1, 2))
     steps = 4 * torch.arange(side, device=logits.device, dtype=torch.float32) + 1.5  # centres of cells in px
     places = torch.stack([*torch.meshgrid(steps, steps, indexing="xy"), torch.ones(side, side, device=logits.device)])
     there = torch.einsum("bij,jyx->byxi", motion.nan_to_num(), places)
-    there = (there + 0.5) / (2 * side) - 1  # px of an image of 4·s to [-1, 1]
+    there = (there + 0.5) / (2 * side) - 1  # pixels to [-1, 1]
     inside = (there.abs() < 1).all(dim=-1) & known[:, None, None]
     both = logits.float().log_softmax(dim=2)
     earlier = F.grid_sample(both[:, 0], there, mode="bilinear", padding_mode="border", align_corners=False)
@@ -69,10 +68,10 @@ def steadiness_loss(logits: Tensor, motion: Tensor) -> WeightedSum:
 
 
 def similarity_loss(w_hat: Tensor, unchanged: Tensor, weight: Tensor) -> WeightedSum:
-    """L_bce: ŵ_t (B, h, w) in [0, 1] against "the label at this position is the same at k and t" (B, h, w) in {0, 1}.
+    """L_bce: ŵ_t (B, h, w) in [0, 1] should tell whether the label is ``unchanged`` (B, h, w) in {0, 1} from k to t.
 
-    Focal with γ = FOCAL_GAMMA, both kinds weighted alike (the paper names no α). ``weight`` (B, h, w) is 0 where a
-    label is unknown. The paper supervises ŵ_t, not w_t: opposite features (w_t < 0) teach nothing.
+    Focal loss with γ = FOCAL_GAMMA and no class weights (the paper names no α). ``weight`` (B, h, w) is 0 where a label
+    is unknown. The paper supervises ŵ_t, not w_t, so opposite features (w_t < 0) have no gradient.
     """
     right = torch.where(unchanged > 0.5, w_hat, 1 - w_hat).float().clamp(1e-4, 1.0)
     loss = -((1 - right) ** FOCAL_GAMMA) * right.log()

@@ -1,4 +1,4 @@
-"""What a batch costs: the image network's loss (step 1) and eq. 12 over a clip of one interval (step 2).
+"""Losses of a batch: the image network's (step 1), and eq. 12 over clips of one interval (step 2).
 
 Shapes: B clips, T frames (the first is the keyframe), K classes, S crop side, s = S / 4.
 """
@@ -30,14 +30,14 @@ Objective = Callable[[TFCSegmenter, Tensor, Tensor, str, Tensor], Losses]
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 RGB (…, 3, H, W) → float32 as the network takes it."""
+    """uint8 RGB (…, 3, H, W) → float32, the network's input."""
     mean = torch.tensor(preprocessing.mean, device=images.device).view(3, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(3, 1, 1)
     return (images.float() - mean) / std
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor) -> WeightedSum:
-    """L_seg against soft labels (B, K, s, s) or hard ones (B, S, S)."""
+    """L_seg for soft labels (B, K, s, s) or hard ones (B, S, S)."""
     if labels.dim() == 4:
         return soft_cross_entropy(logits, labels)
     return hard_cross_entropy(logits, labels.long())
@@ -52,10 +52,9 @@ def image_losses(
     *,
     features: FeatureDistillation | None = None,
 ) -> Losses:
-    """Step 1: every frame of images (B, T, 3, S, S) through the image network, which correlates nothing.
+    """Step 1: losses of the image network on every frame of images (B, T, 3, S, S).
 
-    Pairs (T = 2) are compared with each other, too. With ``features`` the backbone's levels are compared with another
-    network's as well.
+    Pairs (T = 2) also have `steadiness_loss`; with ``features`` the backbone also learns another network's features.
     """
     frames, truth = images.flatten(0, 1), labels.flatten(0, 1)
     if features is None:
@@ -75,7 +74,7 @@ def clip_losses(
 ) -> Losses:
     """Step 2, eq. 12: L_seg over the keyframe and its non-keyframes, L_bce over the similarities.
 
-    The paper averages L_seg over the frames and does not say how: here every labelled pixel counts once.
+    The paper does not say how it averages L_seg over frames; here every labelled pixel has the same weight.
     """
     keyframe_logits, memory = network.keyframe(images[:, 0])
     result = network.non_keyframes(images[:, 1:].flatten(0, 1), memory, InferenceOptions(correlation=correlation))
@@ -84,7 +83,7 @@ def clip_losses(
     size = (result.similarity.shape[-2], result.similarity.shape[-1])
     classes, known = grid_classes(labels, size)
     frames = result.similarity.shape[0]
-    # With aligned correlation the keyframe's label is that of the place which the position was compared with.
+    # Aligned correlation: take the keyframe's label at the matched position.
     rows = None if result.shift is None else result.shift.rows
     before, before_known = (move(x[:, :1], rows, frames)[:, 0] for x in (classes, known))
     unchanged = (classes[:, 1:].flatten(0, 1) == before).float()
@@ -96,11 +95,11 @@ def clip_losses(
 
 
 def grid_classes(labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Class (B, T, h, w) and how sure it is (0…1) at the network's grid, of soft or hard labels."""
+    """Class (B, T, h, w) and its confidence (0…1) at the network's grid, of soft or hard labels."""
     if labels.dim() == 5:
         best = labels.max(dim=2)
         return best.indices, best.values.float() / 255.0
-    # The centre of each cell stands for it: an average of class numbers means nothing.
+    # Take the centre of each cell, since class indices cannot be averaged.
     stride = labels.shape[-1] // size[1]
     classes = labels[..., stride // 2 :: stride, stride // 2 :: stride]
     return classes, (classes != 255).float()

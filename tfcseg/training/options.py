@@ -1,4 +1,4 @@
-"""What a training run is asked to do: the one source of these options."""
+"""Options of a training run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.options import Option
 from tfcseg.weights.device import DEVICES
 
@@ -15,7 +16,7 @@ _RECIPES = "the recipe's"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
-    """What to train, on what and how; None stands for the recipe's or the machine's default."""
+    """Model, data and recipe of a training run; None stands for the recipe's or the machine's default."""
 
     data: Annotated[
         list[Path],
@@ -27,6 +28,15 @@ class TrainRequest:
     teachers: Annotated[
         list[Path] | None, Option("Networks that label the data: .tflite files or folders of them.", default_text="")
     ] = None
+    folder_weights: Annotated[
+        list[str] | None,
+        Option(
+            "FOLDER=WEIGHT: draw its photos and clips this many times as often (with --teachers); repeatable.",
+            flags=("--folder-weight",),
+            default_text="",
+        ),
+    ] = None
+    """Folders are among ``data`` or inside; of nested ones the innermost counts."""
     cache: Annotated[Path | None, Option("Folder for the teachers' labels.", default_text="<output>/labels")] = None
     stage: Annotated[
         str | None,
@@ -43,7 +53,7 @@ class TrainRequest:
     embed_dim: Annotated[
         int | None, Option("Width of the decode head.", default_text="128 for efficientnet_lite0, else 256")
     ] = None
-    """Of a network that does not start from ``init``."""
+    """Only without ``init``."""
     init: Annotated[
         str | None,
         Option(
@@ -53,38 +63,51 @@ class TrainRequest:
     ] = None
     features_from: Annotated[
         str | None,
-        Option("Model whose features the backbone learns, too (stage image).", default_text=""),
+        Option("Model whose features the backbone also learns (stage image).", default_text=""),
     ] = None
-    steps: Annotated[int | None, Option("Training steps.", default_text=_RECIPES)] = None
-    batch: Annotated[int | None, Option("Samples per step and process.", default_text=_RECIPES)] = None
-    learning_rate: Annotated[float | None, Option("Learning rate.", flags=("--lr",), default_text=_RECIPES)] = None
+    steps: Annotated[int | None, Option("Training steps.", low=1, default_text=_RECIPES)] = None
+    batch: Annotated[int | None, Option("Samples per step and process.", low=1, default_text=_RECIPES)] = None
+    learning_rate: Annotated[
+        float | None, Option("Learning rate.", low=1e-12, high=1, flags=("--lr",), default_text=_RECIPES)
+    ] = None
     steady_weight: Annotated[
         float | None,
         Option(
             "Weight of the loss on disagreement between two views a moment apart (stage image, with --teachers).",
+            low=0,
+            high=100,
             default_text="0: single images",
         ),
     ] = None
     bce_weight: Annotated[
-        float | None,
-        Option("Weight of L_bce (stage tfc); 0 trains without it.", default_text="1"),
+        float | None, Option("Weight of L_bce (stage tfc); 0 trains without it.", low=0, high=100, default_text="1")
     ] = None
     """In eq. 12; the paper's ablation has 0."""
     crop: Annotated[
-        int | None, Option("Side of the training crop, in pixels.", default_text="480, 448 with --teachers")
+        int | None,
+        Option("Side of the training crop, in pixels.", low=SIZE_MULTIPLE, default_text="480, 448 with --teachers"),
     ] = None
     size: Annotated[
         int | None,
-        Option("Short side of the model's input, in pixels (VSPW folder only).", default_text="480"),
+        Option(
+            "Short side of the model's input, in pixels (VSPW folder only).",
+            low=SIZE_MULTIPLE,
+            high=4096,
+            default_text="480",
+        ),
     ] = None
-    """At inference; the views of a VSPW folder are drawn around it."""
-    workers: Annotated[int | None, Option("Processes that prepare data.", default_text="1, up to 8 for a GPU")] = None
-    threads: Annotated[int | None, Option("CPU threads of the network.", default_text="all cores")] = None
+    """At inference; crops of a VSPW folder vary around it."""
+    workers: Annotated[
+        int | None, Option("Processes that prepare data.", low=0, default_text="1, up to 8 for a GPU")
+    ] = None
+    threads: Annotated[int | None, Option("CPU threads of the network.", low=1, default_text="all cores")] = None
     device: Annotated[str, Option("auto, cpu, cuda, cuda:<number> or mps.", suggestions=DEVICES)] = "auto"
     precision: Annotated[str, Option("auto, fp32 or bf16 (auto: bf16 where the hardware has it, else fp32).")] = "auto"
-    validate_every: Annotated[int | None, Option("Steps between validations.", default_text="a tenth of all")] = None
-    checkpoint_every: Annotated[int, Option("Steps between checkpoints.")] = 200
-    seed: Annotated[int, Option("Random seed.")] = 0
+    validate_every: Annotated[
+        int | None, Option("Steps between validations.", low=1, default_text="a tenth of all")
+    ] = None
+    checkpoint_every: Annotated[int, Option("Steps between checkpoints.", low=1)] = 200
+    seed: Annotated[int, Option("Random seed.", low=0)] = 0
     skip_bad: Annotated[bool, Option("Skip damaged files instead of stopping.")] = False
     name: Annotated[str | None, Option("Name of the model in its card.", default_text="the output folder's")] = None
     licence: Annotated[str, Option("Licence of the model in its card.")] = "not stated"

@@ -1,4 +1,4 @@
-"""Training on several processes (``torchrun``): sums over all of them, so that N processes equal one large batch."""
+"""Train on several processes (``torchrun``): with sums over all of them, N processes equal one large batch."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from tfcseg.errors import TfcsegError
 _T = TypeVar("_T")
 
 _LONGEST_WAIT = timedelta(days=7)
-"""The first process may label media for hours while the others wait."""
+"""The others may wait for hours while the first process labels media."""
 
 
 class FirstProcessError(TfcsegError):
-    """The first process failed and has said why; the others end without a word."""
+    """The first process failed and reported it; the others exit silently."""
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that talks and writes; true where there is only one."""
+    """Whether this process prints and writes files."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def processes_here() -> int:
-    """Processes that share this machine's cores."""
+    """Number of processes of this run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def processes_in_all() -> int:
-    """Processes of this run on all machines."""
+    """Number of processes of this run on all machines."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def process_device(device: torch.device) -> torch.device:
-    """``device``, but where it is CUDA without a number the GPU that belongs to this process."""
+    """``device``; for CUDA without an index, this process's GPU."""
     if device.type != "cuda" or device.index is not None:
         return device
     own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -48,7 +48,7 @@ def process_device(device: torch.device) -> torch.device:
 
 
 def start_processes(device: torch.device) -> tuple[int, int]:
-    """(rank, number of processes); joins the group that ``torchrun`` announces in the environment, if any."""
+    """Join the process group of ``torchrun``, if there is one; returns (rank, number of processes)."""
     if "RANK" not in os.environ:
         return 0, 1
     if not dist.is_initialized():
@@ -57,13 +57,14 @@ def start_processes(device: torch.device) -> tuple[int, int]:
 
 
 def first_process_first(task: Callable[[], _T]) -> _T:
-    """Result of ``task``, which the first process runs alone, before the others do.
+    """Run ``task`` in the first process, then in the others; returns its result.
 
-    What is slow and kept on disk (labels) is then made once. FirstProcessError in the others if the first one failed.
+    Slow results that are kept on disk (labels) are then computed once. Raises FirstProcessError in the other processes
+    if the first one failed.
     """
     if not dist.is_initialized():
         return task()
-    # A group of its own: the usual one gives up after minutes.
+    # A separate group, since the default one times out after minutes.
     waiting = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
     failed = torch.zeros(1)
     try:
@@ -87,7 +88,7 @@ def end_processes() -> None:
 
 
 def copy_from_first(network: nn.Module) -> None:
-    """Give every process the parameters and statistics of the first, in place: they were drawn at random."""
+    """Copy the parameters and statistics of the first process to all, in place."""
     for tensor in network.state_dict().values():
         copy = tensor.detach().contiguous()
         dist.broadcast(copy, 0)
@@ -95,7 +96,7 @@ def copy_from_first(network: nn.Module) -> None:
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """The sum of ``value`` over all processes, without gradient; ``value`` itself where there is one process."""
+    """Sum ``value`` over all processes, without gradient; a single process gets ``value`` back."""
     if not dist.is_initialized():
         return value
     total = value.detach().clone()
@@ -104,7 +105,7 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its sum over all processes: one message, whatever took part in the step."""
+    """Replace every gradient by its sum over all processes, in one message."""
     if not dist.is_initialized():
         return
     trainable = [p for p in parameters if p.requires_grad]
@@ -115,7 +116,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 class _Sum(torch.autograd.Function):
-    """A sum over processes, every one of which depends on every part: gradients are summed as well."""
+    """Sum over processes; every process's result depends on all inputs, so gradients are summed, too."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ class CrossProcessBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, on any device (torch's own SyncBatchNorm needs GPUs)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W), normalised by the mean and variance of all processes' batches in training."""
+        """Normalise (B, C, H, W); in training by the mean and variance of all processes' batches."""
         if not self.training or not dist.is_initialized():
             return super().forward(input)
         x = input.float()
@@ -152,7 +153,7 @@ class CrossProcessBatchNorm(nn.BatchNorm2d):
 
 
 def use_cross_process_norm(network: nn.Module) -> None:
-    """Replace every batch norm below ``network`` by one over all processes, in place; same parameters, same names."""
+    """Replace every batch norm in ``network`` by `CrossProcessBatchNorm`, in place; same parameters and names."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:

@@ -1,6 +1,6 @@
-"""Clips made from one still: the camera moves over it, and a cut-out object moves on its own.
+"""Make clips from stills: the camera moves over one, and an object cut out of another moves on its own.
 
-Labels go through the same motion as the pixels, so they are exact in time, which teacher labels of real clips are not.
+Labels move with the pixels, so they are exact in time, unlike teachers' labels of real clips.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """An image (H, W, 3) and its soft labels (G, G, K)."""
 
 OBJECT_SHARE = (0.01, 0.3)
-"""Share of the donor's area that a cut-out object may cover."""
+"""Range of an object's share of the image that it is cut out of."""
 
 CAMERA_PX, OBJECT_PX = 10.0, 14.0
-"""Standard deviation of a frame's motion in output px, at the crop's 320 px or so."""
+"""Standard deviation of the motion from frame to frame, in output px, for crops of about 320 px."""
 
 PAIR_PX = 4.0
-"""The same between the two images of a pair: those of a video in the hand."""
+"""The same between the two images of a pair, like a hand-held camera."""
 
 PASTE_SHARE = 0.7
 
@@ -40,14 +40,9 @@ PASTE_SHARE = 0.7
 def pseudo_clip(
     rng: np.random.Generator, scene: Labelled, donor: Labelled, crop: int, length: int
 ) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
-    """``length`` images (S, S, 3) and soft labels (s, s, K); a third of the clips have a still camera."""
-    size = (scene[0].shape[0], scene[0].shape[1])
-    first = draw_view(rng, size, crop)
-    moves = rng.random() > 1 / 3
-    path = _path(rng, first, length, CAMERA_PX if moves else 0.0, 0.015 if moves else 0.0)
-    plain = replace(first, brightness=0.0, contrast=1.0, saturation=1.0, hue_shift=0, blur_px=0.0, jpeg_quality=None)
-    images = [view_image(scene[0], replace(plain, matrix=matrix)) for matrix in path]
-    soft = [view_soft_labels(scene[1], size, replace(plain, matrix=matrix)) for matrix in path]
+    """``length`` images (S, S, 3) and soft labels (s, s, K); the camera stands still in a third of the clips."""
+    first, path = _camera(rng, scene, crop, length=length, shift_px=CAMERA_PX, zoom=0.015)
+    images, soft = _views(scene, path, crop)
     cut_out = _cut_out(rng, donor) if rng.random() < PASTE_SHARE else None
     if cut_out is not None:
         _paste(rng=rng, donor=donor, mask=cut_out, images=images, soft=soft, crop=crop)
@@ -57,27 +52,39 @@ def pseudo_clip(
 def steady_pair(
     rng: np.random.Generator, scene: Labelled, crop: int
 ) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]], NDArray[np.float64]]:
-    """Two images (S, S, 3) of one still a moment apart, their soft labels (s, s, K), and how the camera moved.
+    """Two images (S, S, 3) of a still a moment apart, their soft labels (s, s, K), and the motion (2, 3) between them.
 
-    The motion (2, 3) takes a pixel (x, y, 1) of the second image to where the first shows the same. Noise is each
-    image's own, and one of three pairs has a still camera: what differs between them then means nothing.
+    The motion takes pixels (x, y, 1) of the second image to the first. Each image has its own noise, and the camera
+    stands still in a third of the pairs, which then differ by nothing else.
     """
-    size = (scene[0].shape[0], scene[0].shape[1])
-    first = draw_view(rng, size, crop)
-    shift_px = PAIR_PX if rng.random() > 1 / 3 else 0.0
-    path = _path(rng, first, 2, shift_px, 0.01 if shift_px else 0.0)
-    plain = replace(first, brightness=0.0, contrast=1.0, saturation=1.0, hue_shift=0, blur_px=0.0, jpeg_quality=None)
-    images = [
-        distort_colours(_noise(rng, view_image(scene[0], replace(plain, matrix=matrix))), first) for matrix in path
-    ]
-    soft = [view_soft_labels(scene[1], size, replace(plain, matrix=matrix)) for matrix in path]
+    first, path = _camera(rng, scene, crop, length=2, shift_px=PAIR_PX, zoom=0.01)
+    images, soft = _views(scene, path, crop)
+    images = [distort_colours(_noise(rng, image), first) for image in images]
     below = np.array([[0, 0, 1.0]])
     motion = np.linalg.solve(np.vstack([path[0], below]), np.vstack([path[1], below]))[:2]
     return images, soft, motion
 
 
+def _camera(
+    rng: np.random.Generator, scene: Labelled, crop: int, *, length: int, shift_px: float, zoom: float
+) -> tuple[View, list[NDArray[np.float64]]]:
+    """Draw a view of a scene, and the path of a camera that starts there."""
+    first = draw_view(rng, (scene[0].shape[0], scene[0].shape[1]), crop)
+    moves = rng.random() > 1 / 3
+    return first, _path(rng, first, length, shift_px * moves, zoom * moves)
+
+
+def _views(
+    scene: Labelled, path: Sequence[NDArray[np.float64]], crop: int
+) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+    """Images and soft labels along a path, without distortion of colours."""
+    views = [View(matrix, crop) for matrix in path]
+    size = (scene[0].shape[0], scene[0].shape[1])
+    return [view_image(scene[0], view) for view in views], [view_soft_labels(scene[1], size, view) for view in views]
+
+
 def _path(rng: np.random.Generator, view: View, length: int, shift_px: float, zoom: float) -> list[NDArray[np.float64]]:
-    """Views of constant velocity with a little shake, starting at ``view``."""
+    """Matrices of views that start at ``view`` and move at constant velocity, with a little shake."""
     velocity = rng.normal(0, shift_px, 2)
     growth = 1.0 + rng.normal(0, zoom) if zoom else 1.0
     centre = np.full(2, (view.size - 1) / 2)
@@ -93,7 +100,7 @@ def _path(rng: np.random.Generator, view: View, length: int, shift_px: float, zo
 
 
 def _cut_out(rng: np.random.Generator, donor: Labelled) -> NDArray[np.uint8] | None:
-    """Mask (G, G) in {0, 255} of one connected, confidently labelled region of the donor, or None."""
+    """Mask (G, G) in {0, 255} of a connected, confidently labelled region of the donor; None if there is none."""
     soft = donor[1]
     labels = soft.argmax(-1).astype(np.uint8)
     sure = soft.max(-1) > 128
@@ -116,10 +123,10 @@ def _paste(
     soft: Sequence[NDArray[np.uint8]],
     crop: int,
 ) -> None:
-    """Draw the cut-out into every frame, on a path of its own; in place."""
+    """Draw the object into every frame, moving on its own path; in place."""
     source = donor[0]
     height, width = source.shape[:2]
-    # At its edge a label cell of the frame may be centred beside the object: it is the object's all the same.
+    # Extend the object's labels beyond its edge, where cells of the frame may have their centres.
     own = mask[..., None] > 0
     labels = np.where(own, donor[1], np.rint(donor[1].mean((0, 1), where=own)).astype(np.uint8))
     full_mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -143,7 +150,7 @@ def _paste(
 
 
 def _noise(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Sensor noise of its own for every frame: a still copied T times would teach that w = 1 means bit equality."""
+    """Add sensor noise to a frame; identical frames would teach that w = 1 only for bit-equal images."""
     noise = np.empty(image.shape, np.int8)
     cv2.setRNGSeed(int(rng.integers(2**31)))
     cv2.randn(noise, 0, float(rng.uniform(0.5, 5.0)))  # type: ignore[call-overload]  # numbers are fine

@@ -1,18 +1,17 @@
 """Two recipes: distillation from teachers on unlabelled media, and the paper's on a VSPW folder.
 
-A recipe decides what is trained on, with which numbers, and what the model card says; the loop knows none of it.
+A recipe provides data, numbers and the model card.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError, InputError, UsageError
@@ -20,6 +19,7 @@ from tfcseg.evaluation.vspw import LABEL_FILE
 from tfcseg.labels.label_names import CITYSCAPES19, VOC21
 from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
 from tfcseg.media.reader import probe
+from tfcseg.media.source import absolute
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
 from tfcseg.model.backbones.mosaic import Mosaic
 from tfcseg.model.config import ModelConfig
@@ -44,7 +44,7 @@ from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import processes_in_all
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
-from tfcseg.weights.loading import ModelCard, Preprocessing, load_model
+from tfcseg.weights.loading import ModelCard, Preprocessing, created_with, load_model
 from tfcseg.weights.model_card import BACKBONES
 from tfcseg.weights.mosaic_file import load_mosaic_weights
 
@@ -53,39 +53,43 @@ MOSAIC_PREPROCESSING = Preprocessing(480, (128.0, 128.0, 128.0), (127.5, 127.5, 
 MIT_PREPROCESSING = Preprocessing(480, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 PREPROCESSING = {"mosaic": MOSAIC_PREPROCESSING, "efficientnet_lite0": LITE0_PREPROCESSING}
-"""By backbone: as its published weights were trained; Mix Transformers all alike."""
+"""Preprocessing of each backbone's published weights; other backbones are Mix Transformers."""
 
 HELD_OUT_EVERY = 50
-"""Every 50th still validates and is not trained on."""
+"""Every 50th still is used for validation, not for training."""
 
 MASK_SHARE = 1.5
-"""A photo with a mask drawn by people counts as much as this many that teachers alone have labelled."""
+"""Weight of a photo with a mask drawn by people, relative to photos labelled by teachers alone."""
 
 RARITY = 0.5
-"""Power of how much more often photos of rare classes are drawn: 1 (every class alike) cost steadiness."""
+"""Power of the weights of photos of rare classes; 1 (all classes equally often) cost steadiness."""
 
 COLLAGE_SHARE = 0.25
-"""Of the samples of photos, those that show four at half their size."""
+"""Share of collages among samples of photos."""
 
 VALIDATION_SAMPLES = 64
 
-SUPERVISED_STEPS, SUPERVISED_BATCH = 160_000, 8
-"""The paper is silent on both. These are what SegFormer and its successors on VSPW were trained with; the batch is that
-of all processes together."""
+MOST_EVEN = 600
+"""Photos on which the biases of classes are fitted."""
 
-VALIDATION_SEED = 20_240_229
+SUPERVISED_STEPS, SUPERVISED_BATCH = 160_000, 8
+"""The paper states neither; SegFormer and its successors on VSPW use these. The batch is that of all processes."""
+
+VALIDATION_SEED, EVEN_SEED = 20_240_229, 20_240_301
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a run trains and validates on, in whose classes."""
+    """Data and classes of a training run."""
 
     train: Dataset[Sample]
     validation: Dataset[Sample]
     labels: LabelSet
     description: str
+    even: Dataset[Sample] | None = None
+    """Photos as frequent as they are, for the biases of classes (stage ``image``)."""
     left_out: Sequence[str] = ()
-    """Bad data that is not trained on, one line each."""
+    """Damaged data that are skipped, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ def is_vspw(root: Path) -> bool:
 
 
 def distilled_material(job: Distillation, options: TrainOptions, processes: int) -> Material:
-    """Label the media (once) and set up the sources: stills in stage ``image``, clips and pseudo-clips in ``tfc``."""
+    """Label the media (once); sources are stills in stage ``image``, clips and pseudo-clips in ``tfc``."""
     images, videos, defects = _sound_media(job)
     stills, clips = _label(job, images, videos)
     labelled = {still.image for still in stills} | {clip.video for clip in clips}
@@ -116,9 +120,12 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
     if not kept:
         raise DataError(f"{len(stills)} readable images: at least 2 are needed (videos alone cannot validate)")
     drawn = np.array([mask_of(still.image) is not None for still in kept])
+    weights = folder_weights([still.image for still in kept], options.folder_weights)
+    clip_weights = folder_weights([clip.video for clip in clips], options.folder_weights)
     sources: list[Source]
+    even: Dataset[Sample] | None = None
     if options.stage == "image":
-        weights = rarity_weights(class_shares(kept)) ** RARITY * np.where(drawn, MASK_SHARE, 1.0)
+        weights *= rarity_weights(class_shares(kept)) ** RARITY * np.where(drawn, MASK_SHARE, 1.0)
         in_pairs = options.steady_weight > 0
         if in_pairs:
             sources, shares = [PairSource(kept, options.crop, weights)], [float(weights.sum())]
@@ -127,30 +134,43 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
             sources = [photos, CollageSource(photos)]
             shares = [(1 - COLLAGE_SHARE) * float(weights.sum()), COLLAGE_SHARE * float(weights.sum())]
         validation: Source = StillSource(held_out, options.crop)
+        even = SampleStream([StillSource(kept, options.crop)], [1.0], count=min(MOST_EVEN, len(kept)), seed=EVEN_SEED)
         if clips:
-            # A clip's frames resemble each other: ten of them count as much as one photo.
-            sources.append(ClipSource(clips, options.crop, 2 if in_pairs else 1))
-            shares.append(sum(len(clip.frames) for clip in clips) / 10)
+            # Frames of a clip resemble each other: ten of them count as one photo.
+            sources.append(ClipSource(clips, options.crop, 2 if in_pairs else 1, clip_weights))
+            shares.append(float(np.dot([len(clip.frames) for clip in clips], clip_weights)) / 10)
     else:
-        sources, shares = [PseudoClipSource(kept, options.crop, KEYFRAME_INTERVAL)], [0.5]
+        sources, shares = [PseudoClipSource(kept, options.crop, KEYFRAME_INTERVAL, weights)], [0.5]
         validation = PseudoClipSource(held_out, options.crop, KEYFRAME_INTERVAL)
         if clips:
-            sources.append(ClipSource(clips, options.crop, KEYFRAME_INTERVAL))
+            sources.append(ClipSource(clips, options.crop, KEYFRAME_INTERVAL, clip_weights))
             shares.append(0.5)
     names = ", ".join(path.stem for path in job.teachers)
     labels = taught_labels(job.teachers)
     seen = count_of(len(kept), "photo") + (f" and {count_of(len(clips), 'video clip')}" if clips else "")
+    if labels is SCENES and drawn.any():
+        seen += f", {drawn.sum()} of them with masks drawn by people"
     return Material(
         SampleStream(sources, shares, count=options.steps * options.batch * processes, seed=options.seed),
         SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
         labels,
-        f"distilled from {names} on {seen}{_masks_seen(int(drawn.sum())) if labels is SCENES else ''}",
+        f"distilled from {names} on {seen}",
+        even,
         defects + unlabelled,
     )
 
 
+def folder_weights(paths: Sequence[Path], folders: Sequence[tuple[str, float]]) -> NDArray[np.float64]:
+    """Weight of the innermost of the ``folders`` (absolute path, weight) that holds each path; 1 outside all."""
+    inmost = sorted(folders, key=lambda entry: -len(Path(entry[0]).parts))
+    weights = [
+        next((weight for folder, weight in inmost if absolute(path).is_relative_to(folder)), 1.0) for path in paths
+    ]
+    return np.array(weights, np.float64)
+
+
 def _label(job: Distillation, images: Sequence[Path], videos: Sequence[Path]) -> tuple[list[Still], list[Clip]]:
-    """Soft labels of all media, in the classes of `taught_labels`."""
+    """Label all media in the classes of `taught_labels`."""
     groups = teachers_by_classes(job.teachers)
     everywhere = {known: teachers for known, teachers in groups.items() if known != len(CITYSCAPES19)}
     labelled = [
@@ -161,31 +181,24 @@ def _label(job: Distillation, images: Sequence[Path], videos: Sequence[Path]) ->
     scene, things = (labelled[list(everywhere).index(len(known))] for known in (ADE31, VOC21))
     street: tuple[list[Still], list[Clip]] = ([], [])
     if len(CITYSCAPES19) in groups:
-        # This teacher calls every room a street: it is asked about streets only.
+        # This teacher takes every room for a street, so it labels streets only.
         streets = [still.image for still in scene[0] if is_street(np.load(still.labels))]
         moving = [clip.video for clip in scene[1] if is_street(np.load(clip.labels, mmap_mode="r")[0])]
         street = label_media(streets, moving, groups[len(CITYSCAPES19)], job.cache, progress=job.progress)
     return fuse_media(scene, things, job.cache, street=street, progress=job.progress)
 
 
-def _masks_seen(count: int) -> str:
-    """For the card: how many photos had masks that the labels follow."""
-    return f", {count} of them with masks drawn by people" if count else ""
-
-
 def _sound_media(job: Distillation) -> tuple[list[Path], list[Path], list[str]]:
-    """(images, videos, defects): what looks whole, and one line for each file that does not."""
-    images, videos = find_media(job.media)
-    image_defects, video_defects = examine(image_defect, images), examine(_video_defect, videos)
-    pairs = [*zip(images, image_defects, strict=True), *zip(videos, video_defects, strict=True)]
-    defects = [f"{path}: {defect}" for path, defect in pairs if defect]
+    """(images, videos, defects): undamaged files, and one line for each damaged one."""
+    defects: list[str] = []
+    sound: list[list[Path]] = []
+    for paths, check in zip(find_media(job.media), (image_defect, _video_defect), strict=True):
+        found = list(zip(paths, examine(check, paths), strict=True))
+        defects += [f"{path}: {defect}" for path, defect in found if defect]
+        sound.append([path for path, defect in found if not defect])
     if not job.skip_bad:
         refuse(defects, "damaged files")
-    return (
-        [path for path, defect in zip(images, image_defects, strict=True) if not defect],
-        [path for path, defect in zip(videos, video_defects, strict=True) if not defect],
-        defects,
-    )
+    return sound[0], sound[1], defects
 
 
 def _video_defect(path: Path) -> str | None:
@@ -199,16 +212,16 @@ def _video_defect(path: Path) -> str | None:
 def start_network(
     backbone: str, labels: LabelSet, init: str | Path | None, *, embed_dim: int | None = None
 ) -> tuple[TFCSegmenter, ModelCard]:
-    """Network to start from and its card: weights of ``init``, else ImageNet's for Lite0, else random.
+    """Network and card to start from: weights of ``init``, else ImageNet's for Lite0, else random.
 
-    ``init`` is a model of ours, or the published TensorFlow Lite file of a MOSAIC, whose encoder is taken.
+    ``init`` is a tfcseg model, or a published TensorFlow Lite file of MOSAIC, whose encoder is used.
     """
     published = Path(init) if init is not None and Path(init).suffix == ".tflite" else None
     if published is not None:
         backbone = "mosaic"
     elif init is not None:
         loaded = load_model(str(init), device="cpu", precision="fp32", fold=False)
-        card = replace(loaded.card, config=replace(loaded.card.config, repairs=True))  # it will have been trained
+        card = replace(loaded.card, config=replace(loaded.card.config, repairs=True))  # true after training
         loaded.network.config = card.config
         if card.labels.names == labels.names:
             return loaded.network, card
@@ -234,7 +247,7 @@ def start_network(
 
 
 def untrained_card(config: ModelConfig, labels: LabelSet, trained_on: str) -> ModelCard:
-    """Card of a network before its first step; ``trained_on`` says what its weights have seen."""
+    """Card of a network before its first step; ``trained_on`` describes its initial weights."""
     return ModelCard(
         name="untrained",
         config=config,
@@ -243,13 +256,13 @@ def untrained_card(config: ModelConfig, labels: LabelSet, trained_on: str) -> Mo
         trained_on=trained_on,
         licence="Apache-2.0",
         measured={},
-        created_with=f"tfcseg {version('tfcseg')}, torch {torch.__version__}",
+        created_with=created_with(),
         description="",
     )
 
 
 def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
-    """The network with a classifier for ``labels``: classes that it knows by name keep their weights."""
+    """Replace the classifier by one for ``labels``; classes with the same names keep their weights."""
     config = replace(network.config, num_classes=len(labels))
     grown = build_segmenter(config)
     known = [(labels.names.index(name), own) for own, name in enumerate(card.labels.names) if name in labels.names]
@@ -265,27 +278,28 @@ def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tu
 def trained_card(
     start: ModelCard, material: Material, options: TrainOptions, processes: int, *, name: str, licence: str
 ) -> ModelCard:
-    """Card of what a run makes of a network with the card ``start``; what was measured of that no longer holds."""
+    """Card of the trained network, whose initial card was ``start``; its measurements no longer hold."""
     return replace(
         start,
         name=name,
         trained_on="; then ".join(filter(None, (start.trained_on, material.description))),
         licence=licence,
         measured={},
-        created_with=f"tfcseg {version('tfcseg')}, torch {torch.__version__}",
+        created_with=created_with(),
         description=(
             f"stage {options.stage}: {options.steps} steps of {options.batch * processes} samples "
             f"of {options.crop} px, learning rate {options.learning_rate:g}, seed {options.seed}"
             + (f", features of {Path(options.features_from).stem}" if options.features_from else "")
+            + "".join(f", {Path(folder).name} {weight:g} times as often" for folder, weight in options.folder_weights)
         ),
     )
 
 
 def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> TrainOptions:
-    """Numbers of a stage, with those that the user gave.
+    """Numbers of a stage; those in ``given`` replace the recipe's unless they are None.
 
-    Supervised: AdamW at 6e-5, head ten times that, poly schedule (paper, *Training*; SegFormer). Distilled: a warm
-    ImageNet backbone and soft targets bear a higher rate; stage ``tfc`` goes gently on what is shared.
+    Supervised: AdamW at 6e-5, head ten times that, poly schedule (paper, *Training*; SegFormer). Distilled: higher
+    rates, thanks to the ImageNet backbone and soft targets; lower in stage ``tfc``, to preserve the image network.
     """
     if supervised:
         steps = given.get("steps") or SUPERVISED_STEPS
@@ -294,9 +308,8 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
             steps=steps,
             batch=max(1, SUPERVISED_BATCH // processes_in_all()),
             learning_rate=6e-5,
-            # A short run must leave the warm-up, too.
-            warmup_steps=min(1500, steps // 10),
-            # The paper shortens no gradients and scores the last weights, not an average.
+            warmup_steps=min(1500, steps // 10),  # short runs need a shorter warm-up
+            # The paper does not clip gradients and scores the last weights, not an average.
             max_gradient_norm=None,
             averaging=0.0,
         )
@@ -319,8 +332,7 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
             warmup_steps=50,
             averaging=0.995,
             train_norms=False,
-            # What the image network sees needs no change: the head learns what to compare, MSDA what to repair. Clips
-            # through a frozen backbone take half the time.
+            # The head learns what to compare, MSDA what to repair; a frozen backbone halves the time.
             frozen=("backbone.",),
             correlation="both",
         )
@@ -328,5 +340,5 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
 
 
 def count_of(number: int, noun: str) -> str:
-    """``1 photo``, ``2 photos``."""
+    """Number and noun, in the plural unless the number is 1."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,7 +1,8 @@
-"""What a training run was asked to do, checked and completed before any work begins."""
+"""Check the request for a training run and fill in defaults, before any work begins."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE
 from tfcseg.machine import available_cores, has_bfloat16
+from tfcseg.media.source import absolute
 from tfcseg.model.config import HEADS
 from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.options import check
@@ -20,25 +22,14 @@ from tfcseg.training.processes import process_device, processes_here
 from tfcseg.training.recipes import is_vspw, recipe_options
 from tfcseg.training.teachers import teacher_files
 from tfcseg.weights.loading import resolve_device
+from tfcseg.weights.model_card import NAME_LIMIT
 
 DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 448, 480
-INPUT_SIZE_PX, MOST_INPUT_SIZE_PX = 480, 4096
+INPUT_SIZE_PX = 480
 VALIDATIONS, VALIDATION_STEPS = 10, 50
-"""Times that a run is validated if nothing else was asked for, and the fewest steps between them."""
-NAME_LIMIT = 100
+"""Default number of validations, and the fewest steps between them."""
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_LEAST = {
-    "steps": 1,
-    "batch": 1,
-    "crop": SIZE_MULTIPLE,
-    "size": SIZE_MULTIPLE,
-    "workers": 0,
-    "threads": 1,
-    "validate_every": 1,
-    "checkpoint_every": 1,
-    "seed": 0,
-}
 _GPU_WORKERS = 8
 
 
@@ -58,34 +49,17 @@ class TrainPlan:
 
 
 def plan_training(request: TrainRequest) -> TrainPlan:
-    """UsageError for a request that makes no sense, DataError for data that is not there."""
+    """Plan a training run; UsageError if options contradict each other, DataError if data are missing."""
     check(request)
-    _check_numbers(request)
-    if request.name is not None and not (0 < len(request.name) <= NAME_LIMIT and request.name.isprintable()):
-        raise UsageError(f"--name must be one line of 1 to {NAME_LIMIT} characters")
     is_supervised = _is_supervised(request)
     stage = request.stage or ("tfc" if is_supervised or request.init else "image")
-    if stage == "tfc" and not is_supervised and request.init is None:
-        raise UsageError("stage tfc refines an image network that the teachers trained: give it with --init")
-    if stage != "image" and request.features_from is not None:
-        raise UsageError("--features-from teaches an image network: it needs --stage image")
-    if stage == "image" and request.bce_weight is not None:
-        raise UsageError("--bce-weight weighs L_bce, which stage image has none of; leave it out")
-    if request.steady_weight is not None and (stage != "image" or is_supervised):
-        raise UsageError("--steady-weight weighs pairs of images, which only stage image with --teachers has")
-    if is_supervised and request.cache is not None:
-        raise UsageError("--cache keeps what teachers label; a VSPW folder has labels of its own: leave it out")
+    _check_options(request, stage, is_supervised=is_supervised)
+    same = ("init", "features_from", "steps", "batch", "learning_rate", "bce_weight", "steady_weight", "seed")
     given = {
         "crop": request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
         "short_side_px": request.size or INPUT_SIZE_PX,
-        "init": None if request.init is None else str(request.init),
-        "features_from": None if request.features_from is None else str(request.features_from),
-        "steps": request.steps,
-        "batch": request.batch,
-        "learning_rate": request.learning_rate,
-        "bce_weight": request.bce_weight,
-        "steady_weight": request.steady_weight,
-        "seed": request.seed,
+        "folder_weights": tuple(_folder_weight(text, request.data) for text in request.folder_weights or ()),
+        **{name: getattr(request, name) for name in same},
     }
     options = recipe_options(stage, supervised=is_supervised, given=given)
     device = process_device(resolve_device(request.device))
@@ -99,15 +73,15 @@ def plan_training(request: TrainRequest) -> TrainPlan:
         validate_every=request.validate_every or max(VALIDATION_STEPS, options.steps // VALIDATIONS),
         device=device,
         precision=training_precision(request.precision, device),
-        # On the CPU one process prepares more than a network there can use.
+        # On a CPU, one process prepares data faster than the network needs them.
         workers=request.workers if request.workers is not None else (min(_GPU_WORKERS, cores) if on_gpu else 1),
-        # torch's own choice obeys OMP_NUM_THREADS, which torchrun sets to 1 unless told otherwise.
+        # torchrun sets OMP_NUM_THREADS, and so torch's default, to 1.
         threads=request.threads or (cores if processes_here() > 1 else min(cores, torch.get_num_threads())),
     )
 
 
 def training_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Type that the network computes in; ``auto`` is bf16 where the hardware has it, weights are float32 anyway."""
+    """Type of the computations, by name; ``auto`` is bf16 if the hardware supports it. Weights stay in float32."""
     if precision == "auto":
         fast = {"cpu": has_bfloat16, "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False)}
         return torch.bfloat16 if fast.get(device.type, lambda: False)() else torch.float32
@@ -116,43 +90,63 @@ def training_precision(precision: str, device: torch.device) -> torch.dtype:
     return _PRECISIONS[precision]
 
 
-def _check_numbers(request: TrainRequest) -> None:
-    for name, least in _LEAST.items():
-        value = getattr(request, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} {value} is less than {least}")
-    if request.learning_rate is not None and not 0 < request.learning_rate <= 1:
-        raise UsageError(f"--lr {request.learning_rate:g} is not between 0 and 1")
-    if request.embed_dim is not None and (request.embed_dim < 1 or request.embed_dim % HEADS):
-        raise UsageError(f"--embed-dim {request.embed_dim} is not a multiple of {HEADS}, the attention's heads")
-    if request.embed_dim is not None and request.init is not None:
-        raise UsageError("--embed-dim is that of the model given with --init; leave it out")
-    if request.bce_weight is not None and not 0 <= request.bce_weight <= 100:
-        raise UsageError(f"--bce-weight {request.bce_weight:g} is not between 0 and 100")
-    if request.steady_weight is not None and not 0 <= request.steady_weight <= 100:
-        raise UsageError(f"--steady-weight {request.steady_weight:g} is not between 0 and 100")
-    if request.crop is not None and request.crop % SIZE_MULTIPLE:
-        raise UsageError(f"--crop {request.crop} is not a multiple of {SIZE_MULTIPLE}")
-    if request.size is not None and request.size > MOST_INPUT_SIZE_PX:
-        raise UsageError(f"--size {request.size} is more than {MOST_INPUT_SIZE_PX}")
-    if request.size is not None and request.teachers:
-        raise UsageError("--size is for VSPW folders: what teachers label is seen at many sizes")
+def _check_options(request: TrainRequest, stage: str, *, is_supervised: bool) -> None:
+    """Raise UsageError for options that do not go together."""
+    name, width, crop = request.name, request.embed_dim, request.crop
+    has_init, is_image = request.init is not None, stage == "image"
+    wrong = {
+        f"--name must be one line of 1 to {NAME_LIMIT} characters": name is not None
+        and not (0 < len(name) <= NAME_LIMIT and name.isprintable()),
+        f"--embed-dim {width} is not a multiple of {HEADS}, the attention's heads": width is not None
+        and (width < 1 or width % HEADS),
+        "--embed-dim is set by the model given with --init; leave it out": width is not None and has_init,
+        f"--crop {crop} is not a multiple of {SIZE_MULTIPLE}": crop is not None and crop % SIZE_MULTIPLE,
+        "--size is for VSPW folders only; with --teachers the size varies": request.size is not None
+        and not is_supervised,
+        "stage tfc starts from an image network; give it with --init": not is_image
+        and not is_supervised
+        and not has_init,
+        "--features-from needs --stage image": request.features_from is not None and not is_image,
+        "--bce-weight needs --stage tfc": request.bce_weight is not None and is_image,
+        "--steady-weight needs --stage image and --teachers": request.steady_weight is not None
+        and (is_supervised or not is_image),
+        "--cache needs --teachers, whose labels it keeps": request.cache is not None and is_supervised,
+        "--folder-weight needs --teachers": request.folder_weights and is_supervised,
+    }
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise UsageError(message)
+
+
+def _folder_weight(text: str, data: Sequence[Path]) -> tuple[str, float]:
+    """Absolute folder and weight of ``FOLDER=WEIGHT``; UsageError for anything else."""
+    folder, _, number = text.rpartition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not folder or not 0 < weight < math.inf:
+        raise UsageError(f"--folder-weight {text}: should be FOLDER=WEIGHT, with a weight above 0")
+    path = absolute(folder)
+    if not any(path.is_relative_to(absolute(root)) for root in data):
+        raise UsageError(f"--folder-weight {text}: {folder} is not among the data")
+    return str(path), weight
 
 
 def _is_supervised(request: TrainRequest) -> bool:
-    """Whether the data brings its labels (VSPW layout) and not the teachers."""
+    """Whether the data have labels (a VSPW folder); otherwise teachers label them."""
     for path in request.data:
         if not path.exists():
             raise DataError(f"{path} does not exist; give a VSPW folder, or images and videos with --teachers")
     labelled = [path for path in request.data if is_vspw(path)]
     if request.teachers:
         if labelled:
-            raise UsageError(f"{labelled[0]} is a VSPW folder with labels of its own; leave --teachers out")
+            raise UsageError(f"{labelled[0]} is a VSPW folder, which has labels; leave --teachers out")
         _check_apart(request)
         return False
     if not labelled:
         raise UsageError(
-            f"{request.data[0]} is no VSPW folder ({LABEL_FILE} and data/); images and videos need --teachers"
+            f"{request.data[0]} is not a VSPW folder ({LABEL_FILE} and data/); images and videos need --teachers"
         )
     if len(request.data) > 1:
         raise UsageError(f"one VSPW folder at a time, not {len(request.data)}")
@@ -160,8 +154,8 @@ def _is_supervised(request: TrainRequest) -> bool:
 
 
 def _check_apart(request: TrainRequest) -> None:
-    """The label cache holds frames of videos, which the next start would take for data."""
+    """Raise UsageError if output or cache are inside the data: their frames of videos would be trained on later."""
     for what, written in (("--output", request.output), ("--cache", request.cache)):
         for root in request.data:
             if written is not None and written.resolve().is_relative_to(root.resolve()):
-                raise UsageError(f"{what} {written} is inside of the data ({root}); write elsewhere")
+                raise UsageError(f"{what} {written} is inside the data ({root}); choose another folder")

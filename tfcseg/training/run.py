@@ -1,4 +1,4 @@
-"""One training run, from what was asked for to best.safetensors: recipe → network → loop."""
+"""Run a training: recipe → network → loop → best.safetensors."""
 
 from __future__ import annotations
 
@@ -41,37 +41,37 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TrainListener:
-    """Who is told what happens on the way."""
+    """Functions that are called during a training."""
 
     on_labelled: Callable[[int, int], None] = lambda done, total: None
-    """Files that the teachers have labelled, of how many."""
+    """Files labelled by the teachers so far, and in all."""
     on_left_out: Callable[[Sequence[str]], None] = lambda defects: None
-    """Bad data that is not trained on, one line each."""
+    """Damaged data that are skipped, one line each."""
     on_note: Callable[[str], None] = lambda note: None
-    """What the user should know before training begins."""
+    """A warning before training begins."""
     on_step: Callable[[int, int], None] = lambda step, steps: None
     on_record: Callable[[dict[str, Any]], None] = lambda record: None
-    """What log.jsonl gets as well."""
+    """A record of log.jsonl."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a finished run left in its folder."""
+    """Facts about a finished training."""
 
     output: Path
     name: str
     stage: str
     steps: int
     best_miou: float | None
-    """On the validation samples at the label grid, 0–100; None if nothing was ever validated."""
+    """On the validation samples at the label grid, 0–100; None if nothing was validated."""
     trained_on: str
 
 
 def train(request: TrainRequest, listener: TrainListener | None = None) -> TrainResult:
-    """Train, or go on from the checkpoint in ``request.output``.
+    """Train a model, or resume from the checkpoint in ``request.output``.
 
-    UsageError for a request that makes no sense and DataError for bad data, both before the first step.
-    KeyboardInterrupt after Ctrl-C or SIGTERM, with a checkpoint saved.
+    Raises UsageError for contradicting options and DataError for bad data, both before the first step. After Ctrl-C or
+    SIGTERM, a checkpoint is saved and KeyboardInterrupt raised.
     """
     plan = plan_training(request)
     _log_plan(plan)
@@ -105,7 +105,7 @@ def _log_plan(plan: TrainPlan) -> None:
 
 
 def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Trainer:
-    """Network, material and card, brought together; what is wrong with the weights shows before media are labelled."""
+    """Prepare network, data and card. Weights are loaded first, so that errors appear before media are labelled."""
     torch.manual_seed(request.seed)
     if plan.is_supervised:
         labels = open_vspw(request.data[0], "train").labels
@@ -125,13 +125,14 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         listener.on_note(f"{start.config.backbone} starts from random weights, the paper's from ImageNet's; see --init")
     name = request.name or request.output.resolve().name
     card = trained_card(start, material, plan.options, processes, name=name, licence=request.licence)
-    parse_card(card.to_metadata(), request.output / "best.safetensors")  # now, and not when the best is written
+    parse_card(card.to_metadata(), request.output / "best.safetensors")  # fail now, not when weights are saved
     return Trainer(
         network=network,
         card=card,
         options=plan.options,
         train=material.train,
         validation=material.validation,
+        even=material.even,
         folder=request.output,
         device=plan.device,
         precision=plan.precision,

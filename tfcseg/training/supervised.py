@@ -1,4 +1,4 @@
-"""Supervised training on a VSPW folder: the paper's data, and the network that it starts from."""
+"""Supervised training on a VSPW folder, as in the paper: data and initial network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tfcseg.weights.tensor_header import read_header
 
 
 def vspw_material(root: Path, options: TrainOptions, processes: int, *, skip_bad: bool) -> Material:
-    """The paper's data: clips of one interval from the train split, validated on plain crops of the val split."""
+    """Clips of one interval from the train split; plain crops of the val split for validation."""
     train, validation = open_vspw(root, "train"), open_vspw(root, "val")
     found, held_out = find_sound_frames(train), find_sound_frames(validation)
     left_out = found.defects + held_out.defects
@@ -44,18 +44,18 @@ def vspw_material(root: Path, options: TrainOptions, processes: int, *, skip_bad
         SampleStream([plain], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
         train.labels,
         f"supervised on {root.resolve().name} ({count_of(len(train.videos), 'video')})",
-        left_out,
+        left_out=left_out,
     )
 
 
 def start_supervised(
     backbone: str, labels: LabelSet, init: str | Path | None, short_side_px: int, embed_dim: int | None = None
 ) -> tuple[TFCSegmenter, ModelCard]:
-    """Network for the classes ``labels`` and its card, with the paper's numbers for what is between keyframes.
+    """Network for the classes ``labels`` and its card, with the paper's options.
 
-    ``init`` is a model of ours, or what others published: a SegFormer or a Mix Transformer that classifies images, as
-    a file or a Hugging Face folder. Classes that it knows by name keep their weights. Without it Lite0 has ImageNet's
-    weights and a Mix Transformer random ones: the paper's come from ImageNet, and nobody but the user can bring them.
+    ``init`` is a tfcseg model, or a published SegFormer or ImageNet-trained Mix Transformer, as a file or a Hugging
+    Face folder. Classes with the same names keep their weights. Without ``init``, Lite0 has ImageNet's weights and a
+    Mix Transformer random ones (ImageNet's in the paper; give them with ``init``).
     """
     published = init is not None and _is_published(Path(init))
     if published:
@@ -70,14 +70,14 @@ def start_supervised(
 
 
 def _is_published(path: Path) -> bool:
-    """Whether another program wrote this file or folder. What is neither may be the name of a model."""
+    """Whether another program wrote this file or folder; anything else may be the name of a model."""
     if not path.is_file():
         return path.is_dir()
     return is_pickle(path) or not read_header(path).metadata.get("format", "").startswith("tfcseg-")
 
 
 def _from_published(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
-    """A published network in our terms. The card names its file only: what it was trained on it does not say."""
+    """Convert a published network. Its card only names the file, which does not state the training data."""
     found = convert_pretrained(path)
     if isinstance(found, ConvertedEncoder):
         network, card = start_network(found.backbone, labels, None)

@@ -1,7 +1,6 @@
-"""Teacher networks (TensorFlow Lite files) and the soft labels that their ensemble gives an image.
+"""Teachers: trained segmentation networks (TensorFlow Lite files) whose ensemble labels images.
 
-The teachers are trained, permissively licensed segmentation networks. What they say about an image is cached on
-disk once (tfcseg/training/labelling.py); training itself never runs them.
+Their labels are cached on disk (tfcseg/training/labelling.py); training itself does not run them.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from tfcseg.labels.label_names import CITYSCAPES19, VOC21
 from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
 
 GRID = 128
-"""Soft labels are (GRID, GRID, K) over the whole image squeezed to a square: the teachers' own resolution."""
+"""Soft labels are (GRID, GRID, K) over the image scaled to a square: the resolution of the teachers' logits."""
 
 CROP_SHARE = 0.7
-"""Side of the four corner crops relative to the image: small things are seen larger, context is kept."""
+"""Side of the four corner crops relative to the image, which show small objects larger."""
 
 
 class Teacher:
-    """One TensorFlow Lite segmentation network with its logits exposed.
+    """A TensorFlow Lite segmentation network with access to its logits.
 
-    Raises UsageError if the optional interpreter is not installed, DataError if the file is not such a network.
+    Raises UsageError if the interpreter is not installed, DataError if the file is not such a network.
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
@@ -38,8 +37,7 @@ class Teacher:
         import warnings
 
         with warnings.catch_warnings():
-            # It warns that keeping all tensors costs memory; the logits tensor is not an output, so it is needed.
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # about the memory of all tensors; logits are not an output
             try:
                 self._network = Interpreter(str(path), experimental_preserve_all_tensors=True, num_threads=threads)
                 self._network.allocate_tensors()
@@ -58,7 +56,7 @@ class Teacher:
         ]
         if not candidates or min(spatial[1:]) < GRID or self._input["dtype"] is not np.uint8:
             raise DataError(
-                f"{path} has no logits of the size of its output, from {GRID} px on, or does not take 8-bit RGB"
+                f"{path} does not take 8-bit RGB, or has no logits of its output's size ({GRID} px or more)"
             )
         self._logits = candidates[-1]
         self.num_classes = int(self._logits["shape"][3])
@@ -69,16 +67,13 @@ class Teacher:
         self._see(image)
         scale, zero_point = self._logits["quantization"]  # (0, 0) where logits are not quantised
         quantised = self._network.get_tensor(self._logits["index"])[0]
-        # Logits were enlarged from about GRID inside the network: a block's centre stands for the block.
+        # The network enlarges logits from about GRID: take the centre of each block.
         rows, columns = (((np.arange(GRID) + 0.5) * side / GRID).astype(np.intp) for side in quantised.shape[:2])
         sampled = quantised[np.ix_(rows, columns)].astype(np.float32)
         return _softmax((sampled - zero_point) * scale if scale else sampled)
 
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What the network itself says of an (H, W, 3) RGB image of any size: class indices at its own output's size.
-
-        The whole image is squeezed to that, as it is to the input.
-        """
+        """Class indices of an (H, W, 3) RGB image of any size, scaled to the network's own output size."""
         self._see(image)
         output = self._network.get_tensor(self._output["index"])[0]
         return np.asarray(output if output.ndim == 2 else output.argmax(axis=-1), dtype=np.uint8)
@@ -91,7 +86,7 @@ class Teacher:
 
 
 def teacher_files(paths: Sequence[Path]) -> list[Path]:
-    """Teachers that are named, or lie in a folder that is; UsageError for a path without any."""
+    """List teacher files and those in folders; UsageError for a path without any."""
     files: list[Path] = []
     for path in paths:
         found = sorted(path.glob("*.tflite")) if path.is_dir() else [path]
@@ -102,31 +97,31 @@ def teacher_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def teachers_by_classes(paths: Sequence[Path]) -> dict[int, list[Path]]:
-    """Teachers of the same number of classes together, in the order of ``paths``; DataError for one of another kind."""
+    """Group teachers by their number of classes, in the order of ``paths``; DataError for an unknown number."""
     groups: dict[int, list[Path]] = {}
     for path in paths:
         known = Teacher(path).num_classes
         if known not in (len(ADE31), len(VOC21), len(CITYSCAPES19)):
             raise DataError(
-                f"teacher {path} knows {known} classes, neither ADE20K's {len(ADE31)} nor Pascal VOC's {len(VOC21)} "
-                f"nor Cityscapes' {len(CITYSCAPES19)}; leave it out"
+                f"teacher {path} has {known} classes, not ADE20K's {len(ADE31)}, Pascal VOC's {len(VOC21)} or "
+                f"Cityscapes' {len(CITYSCAPES19)}; leave it out"
             )
         groups.setdefault(known, []).append(path)
     return groups
 
 
 def taught_labels(paths: Sequence[Path]) -> LabelSet:
-    """What a student of these teachers learns: SCENES if one knows Pascal VOC, else ADE31.
+    """Classes of a student of these teachers: SCENES if one knows Pascal VOC's, else ADE31.
 
-    DataError if none knows ADE31, which speaks of every picture: the others know objects or streets only; or if one
-    knows Cityscapes and none Pascal VOC.
+    Raises DataError if none knows ADE31's classes, since the others know only objects or streets, or if one knows
+    Cityscapes' and none Pascal VOC's.
     """
     groups = teachers_by_classes(paths)
     if len(ADE31) not in groups:
         known = "Pascal VOC's objects" if len(VOC21) in groups else "Cityscapes' streets"
         raise DataError(f"teacher {paths[0]} knows {known} only; add one of ADE20K's {len(ADE31)} classes")
     if len(CITYSCAPES19) in groups and len(VOC21) not in groups:
-        raise DataError("a teacher of Cityscapes' classes needs one of Pascal VOC's beside it")
+        raise DataError("a teacher of Cityscapes' classes needs one of Pascal VOC's; add one")
     return SCENES if len(VOC21) in groups else ADE31
 
 
@@ -143,8 +138,7 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def soft_labels(teachers: Sequence[Teacher], image: NDArray[np.uint8], *, crops: bool) -> NDArray[np.uint8]:
     """Mean of the teachers' probabilities as (GRID, GRID, K) uint8 (255 = certain).
 
-    With ``crops`` the four corner crops are seen too, each by one teacher in turn (every teacher sees two of four
-    when there are two), and averaged in where they lie.
+    ``crops`` adds four corner crops, labelled by the teachers in turn and averaged in at their positions.
     """
     total = np.zeros((GRID, GRID, teachers[0].num_classes), np.float32)
     views = np.zeros((GRID, GRID, 1), np.float32)

@@ -1,4 +1,4 @@
-"""Masks that people drew, beside the images that they belong to, and what their classes are in SCENES.
+"""Masks drawn by people, stored beside their images, and their classes in SCENES.
 
 Layout: ``<set>/<part>/images/<name>.jpg``, ``<set>/<part>/masks/<name>.png`` (value = class id, 0 = not labelled) and
 ``classes.json`` ({id: name}) in ``<part>`` or ``<set>``.
@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import SCENES
+from tfcseg.media.masks import read_mask
 from tfcseg.training.fusion import VOC_NAMES, Meanings
 
 MASKS, IMAGES, CLASSES = "masks", "images", "classes.json"
 
 
 def _several(table: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Turn {"their name, their name": "our class, our class"} into {their name: (our class, our class)}."""
+    """Convert {"their name, their name": "our class, our class"} to {their name: (our class, our class)}."""
     return {name: tuple(ours.split(", ")) for names, ours in table.items() for name in names.split(", ")}
 
 
@@ -32,7 +32,7 @@ MEANINGS: Mapping[str, tuple[str, ...]] = _several(
         # buildings and rooms
         "building, building-other-merged, house": "building, house",
         "wall-brick, wall-stone, wall-tile, wall-wood, wall-other-merged": "wall, building",
-        # facades are buildings that have doors and windows; which of both a street scene calls it is open
+        # in a street scene, doors and windows may be labelled as part of a building
         "door": "door, building, house",
         "window": "windowpane, building, house",
         "roof": "building, house",
@@ -67,18 +67,18 @@ MEANINGS: Mapping[str, tuple[str, ...]] = _several(
         "water": "water, sea",
         "river, water-other": "water",
         "sea": "sea",
-        # what stands in streets
+        # in streets
         "fence-merged": "fence",
         "traffic light": "traffic light",
         "sign, stop sign": "traffic sign",
         "truck": "truck",
-        # what lives and moves
+        # people and vehicles
         "person, face, body": "person",
         "car": "car",
         "aeroplane, airplane": "airplane",
         "motorbike, motorcycle": "motorcycle",
         "tvmonitor": "television",
-        # things that ADE20K knows beside its 31 most frequent classes
+        # things in ADE20K, but not among its 31 most frequent classes
         "flower, book, umbrella, elephant, bear, zebra, giraffe, bench": "other",
         "fire hydrant, parking meter, bridge, tent, banner, light, stairs": "other",
         "toilet, refrigerator, oven, microwave, sink, laptop, keyboard, mouse, cell phone, remote, clock": "other",
@@ -88,14 +88,14 @@ MEANINGS: Mapping[str, tuple[str, ...]] = _several(
         "hot dog, pizza, donut, cake, food-other-merged, fruit": "other",
     }
 )
-"""Classes of SCENES that a name in ``classes.json`` may be, the likeliest first. Names not here say nothing."""
+"""Classes of SCENES that a name in ``classes.json`` may stand for, the likeliest first."""
 
 PAVED = ("road", "sidewalk", "floor")
-"""What "road" may be in a set that knows no pavement: it calls every paved ground so."""
+"""Meanings of "road" in a data set without pavement, which uses it for all paved ground."""
 
 
 def mask_of(image: Path) -> Path | None:
-    """The mask that lies beside an image, if there is one."""
+    """Find the mask of an image; None if it has none."""
     if image.parent.name != IMAGES:
         return None
     mask = image.parent.parent / MASKS / f"{image.stem}.png"
@@ -103,23 +103,20 @@ def mask_of(image: Path) -> Path | None:
 
 
 def is_mask(image: Path) -> bool:
-    """Whether an image file is such a mask, and nothing to train on."""
+    """Whether an image file is a mask."""
     return image.parent.name == MASKS and (image.parent.parent / IMAGES).is_dir()
 
 
 def read_truth(mask: Path) -> tuple[NDArray[np.uint8], Meanings]:
-    """A mask (H, W) and what its values mean; DataError if it cannot be read."""
-    pixels = cv2.imdecode(np.fromfile(mask, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint8:
-        raise DataError(f"{mask} is no mask of 8-bit class ids")
-    return np.asarray(pixels, np.uint8), _meanings_of(class_file(mask))
+    """Read a mask (H, W) and the meanings of its values; DataError if it cannot be read."""
+    return read_mask(mask), _meanings_of(class_file(mask))
 
 
 def class_file(mask: Path) -> Path:
-    """The classes.json of a mask; DataError if there is none."""
+    """Find the classes.json of a mask; DataError if there is none."""
     file = _find_classes(mask)
     if file is None:
-        raise DataError(f"{mask} has no {CLASSES} beside it that names its values")
+        raise DataError(f"{mask} has no {CLASSES} in the folders above, which names its values")
     return file
 
 
@@ -130,13 +127,13 @@ def _find_classes(mask: Path) -> Path | None:
 
 @cache
 def _meanings_of(file: Path) -> Meanings:
-    """What the values of a classes.json mean."""
+    """Meanings of the values in a classes.json."""
     meanings = Meanings(np.zeros((256, len(SCENES)), np.bool_), np.zeros(256, np.intp))
     names = read_json_object(file)
     knows_pavement = any("pavement" in str(name) for name in names.values())
     for number, name in names.items():
         if not (isinstance(name, str) and number.isdecimal() and int(number) < 256):
-            raise DataError(f"{file}: {number!r}: {name!r} is no class id from 0 to 255 with a name")
+            raise DataError(f"{file}: {number!r}: {name!r} is not a class id from 0 to 255 with a name")
         ours = [SCENES.index(each) for each in (PAVED if name == "road" and not knows_pavement else _meanings(name))]
         meanings.allowed[int(number), ours] = True
         meanings.main[int(number)] = next(iter(ours), 0)
@@ -144,6 +141,6 @@ def _meanings_of(file: Path) -> Meanings:
 
 
 def _meanings(name: str) -> tuple[str, ...]:
-    """What a name may be: by the table, or else what SCENES itself or VOC calls so."""
+    """Meanings of a name: from the table, or else the class of SCENES or VOC with this name."""
     ours = VOC_NAMES.get(name, name)
     return MEANINGS.get(name, (ours,) if ours in SCENES.names else ())

@@ -1,4 +1,4 @@
-"""The score that decides which weights are the best."""
+"""The score by which the best weights are chosen."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tfcseg.training.objective import grid_classes
 
 
 def validation_miou(predict: Callable[[Sample], Tensor], samples: Dataset[Sample], num_classes: int) -> float:
-    """Mean IoU (0–1) at the label grid over all frames of ``samples``; soft labels count by their largest class.
+    """Mean IoU (0–1) at the label grid over all frames of ``samples``; of soft labels the most probable class counts.
 
-    ``predict`` gives the logits (T, K, s, s) of a sample.
+    ``predict`` returns the logits (T, K, s, s) of a sample.
     """
     matrix = ConfusionMatrix(num_classes)
     for number in range(len(samples)):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Clips of one interval from a folder in VSPW layout, with its own dense labels (the paper's training data)."""
+"""Clips of one interval from a folder in VSPW layout, with dense labels (the paper's training data)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tfcseg.training.vspw_views import crop_view, draw_vspw_view
 
 
 class Sound(NamedTuple):
-    """What can be trained on: runs of (image, mask) pairs without a gap, and what is left out, one line each."""
+    """Runs of consecutive, undamaged (image, mask) pairs, and defects, one line each."""
 
     runs: list[list[tuple[Path, Path]]]
     defects: list[str]
 
 
 class VspwClipSource:
-    """Clips of ``length`` frames that follow each other without a gap, one crop for the whole clip.
+    """Clips of ``length`` consecutive frames, one crop for the whole clip.
 
-    ``short_side_px`` is the size at inference, around which the views are drawn. ``is_augmented=False`` draws crops at
-    just this size, which are neither flipped nor distorted: for validation.
+    ``short_side_px`` is the size at inference, around which the size of views varies. ``is_augmented=False`` draws
+    plain crops at exactly this size, for validation.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class VspwClipSource:
         self._ends = np.cumsum([len(run) - length + 1 for run in self._runs])
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """A random clip, its first frame the keyframe.
+        """Draw a clip, whose first frame is the keyframe.
 
-        The paper is silent on how clips are chosen. Here each of the split has the same chance, so that a long video
-        counts more than a short one, as in a data set that lists frames.
+        The paper does not say how it samples clips. Here all clips of the split are equally likely, so longer videos
+        are drawn more often.
         """
         number = int(rng.integers(self._ends[-1]))
         which = int(np.searchsorted(self._ends, number, side="right"))
@@ -78,7 +78,7 @@ class VspwClipSource:
 
 
 def find_sound_frames(dataset: VspwDataset) -> Sound:
-    """Examine every frame of a split: missing, empty and cut files, masks of another kind or size than their image."""
+    """Examine all frames of a split for missing or damaged files, and masks of the wrong kind or size."""
     runs: list[list[tuple[Path, Path]]] = []
     defects: list[str] = []
     for name in dataset.videos:

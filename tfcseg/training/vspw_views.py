@@ -1,7 +1,7 @@
-"""Views of VSPW frames as the paper draws them: random resize, crop, flip and photometric distortion.
+"""Views of VSPW frames as in the paper: random resize, crop, flip and photometric distortion.
 
-The paper names the four and the crop of 480 px and leaves the numbers to SegFormer's recipe, whose numbers these are.
-Teachers' photos get stronger views (augment.py); these here are for results that can be compared with the paper's.
+The paper names these four and a crop of 480 px; the other numbers are SegFormer's. Distillation uses stronger views
+(augment.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.training.augment import View, view_hard_labels
 
 RESIZE_RANGE = (0.5, 2.0)
-"""Random resize, uniform, relative to the size at inference (480 px for the short side)."""
+"""Range of random resize (uniform), relative to the size at inference (480 px for the short side)."""
 
 MOST_OF_ONE_CLASS = 0.75
 """A crop with a larger share of one class is drawn again (SegFormer's cat_max_ratio), at most CROP_TRIALS times."""
@@ -24,10 +24,10 @@ CROP_TRIALS = 10
 
 
 def draw_vspw_view(rng: np.random.Generator, labels: NDArray[np.uint8], crop: int, short_side_px: int) -> View:
-    """A random view of ``crop`` px over a clip whose keyframe has ``labels`` (H, W).
+    """Draw a view of ``crop`` px for a clip whose keyframe has ``labels`` (H, W).
 
-    ``short_side_px`` is the short side at inference. The paper is silent on which frame decides whether a crop holds
-    enough classes: here the keyframe.
+    ``short_side_px`` is the short side at inference. Whether a crop has enough classes is decided by the keyframe, as
+    the paper names no frame.
     """
     scaled_px = short_side_px * rng.uniform(*RESIZE_RANGE)
     is_flipped = bool(rng.random() < 0.5)
@@ -41,10 +41,10 @@ def draw_vspw_view(rng: np.random.Generator, labels: NDArray[np.uint8], crop: in
 def crop_view(
     source: tuple[int, ...], crop: int, scaled_px: float, place: tuple[float, ...] = (0.5, 0.5), *, is_flipped: bool
 ) -> View:
-    """Crop of a (height, width) source resized to a short side of ``scaled_px``, neither turned nor stretched.
+    """Crop of a (height, width) source resized to a short side of ``scaled_px``, without rotation.
 
-    ``place`` (x, y) goes from the first crop that lies inside (0) to the last (1). What is smaller than the crop is
-    centred in it: SegFormer pads on the right and below, which tells a network with borders as much.
+    ``place`` (x, y) is the position from the first crop inside (0) to the last (1). A source smaller than the crop is
+    centred in it; SegFormer pads on the right and below.
     """
     step = min(source) / scaled_px  # source px per output px
     room = np.array([source[1], source[0]]) - step * crop
@@ -56,16 +56,16 @@ def crop_view(
 
 
 def _is_varied(labels: NDArray[np.uint8]) -> bool:
-    """Whether there are two classes at least, none of them with too large a share of the labelled pixels."""
+    """Whether there are two classes or more, none of which has too large a share of the labelled pixels."""
     counts = np.bincount(labels.ravel(), minlength=NO_CLASS + 1)[:NO_CLASS]
     return bool(0 < counts.max() < MOST_OF_ONE_CLASS * counts.sum())
 
 
 def _distorted(rng: np.random.Generator, view: View) -> View:
-    """Photometric distortion, each kind in every other view. One draw for the whole clip: nothing may flicker.
+    """Draw a photometric distortion for the whole clip; each kind is applied in half of the views.
 
-    SegFormer adds brightness, then multiplies with contrast (here and there only after the colours, which is left out).
-    A view turns contrast around 128, so that its brightness takes up the difference.
+    SegFormer adds brightness, then multiplies by contrast. A view applies contrast around 128, so its brightness
+    includes the difference.
     """
 
     def maybe(low: float, high: float, neutral: float) -> float:

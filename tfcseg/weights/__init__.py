@@ -1,1 +1,1 @@
-"""Networks and their files: format, card, shipped models, published checkpoints."""
+"""Weights files: format, card, shipped models, published checkpoints."""

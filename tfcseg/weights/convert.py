@@ -28,7 +28,7 @@ from tfcseg.weights.segformer_file import SegformerFile, read_segformer_file
 from tfcseg.weights.tensor_file import check_fits
 
 DESCRIPTION = "without TFC's own weights, so its sparse attention is off"
-"""For the model's card: published SegFormers know nothing of TFC, whose layer keeps its initial state, the identity."""
+"""Part of the card's description. The TFC layer keeps its initial state, the identity."""
 
 DEFAULTS = replace(
     PAPER_OPTIONS,
@@ -38,11 +38,11 @@ DEFAULTS = replace(
     keyframe_carry=0.9,
     sides="both",
 )
-"""Options for a network without TFC's weights: the parts that need none."""
+"""Default options of a network without TFC's weights."""
 
 
 class _Names(NamedTuple):
-    """Names of a module in NVlabs, in Hugging Face up to transformers 4 (and on its hub), and from 5 on.
+    """Names of a module in NVlabs' code, in transformers up to 4 (and on the hub), and from 5 on.
 
     ``{stage}`` counts from 0, ``{number}`` is stage + 1, ``{block}`` is the block within the stage.
     """
@@ -93,13 +93,13 @@ _HEAD_PARTS = {
 
 _PREFIXES = ("backbone.", "segformer.")
 _DROPPABLE = {"decode_head.conv_seg.weight", "decode_head.conv_seg.bias"}
-"""mmsegmentation's base class makes this classifier; SegFormer's head never calls it."""
+"""A classifier of mmsegmentation's base class that SegFormer's head does not use."""
 _IMAGE_CLASSIFIERS = {"classifier.weight", "classifier.bias", "head.weight", "head.bias"}
 """ImageNet classifiers of Hugging Face and NVlabs."""
 
 
 class ConvertedModel(NamedTuple):
-    """A SegFormer in our layout: everything that ``ModelCard`` and ``load_state_dict`` (strict) need."""
+    """A SegFormer in our layout, with all that its card needs."""
 
     state_dict: dict[str, Tensor]
     config: ModelConfig
@@ -127,28 +127,28 @@ class ConvertedModel(NamedTuple):
 
 
 class ConvertedEncoder(NamedTuple):
-    """A Mix Transformer alone, in our layout: training can start from it."""
+    """A Mix Transformer in our layout, from which training can start."""
 
     state_dict: dict[str, Tensor]
-    """Tensors of the part ``backbone`` of the whole network, under its names there."""
+    """Tensors of the network's ``backbone``, by their names in the whole network."""
     backbone: str
 
 
 def convert_segformer(path: str | Path, *, labels: LabelSet | None = None) -> ConvertedModel:
     """Read a published SegFormer: a safetensors or PyTorch file, or a Hugging Face folder with its ``config.json``.
 
-    Pickles are read with ``weights_only=True`` and run no code. Class names come from ``labels``, from the files beside
-    the weights, or from their number. The TFC layer keeps its initial values: the identity. Raises WeightsError if a
-    tensor is unknown, missing or of the wrong shape, or the number of classes does not match.
+    Pickles are read with ``weights_only=True`` and run no code. Class names come from ``labels``, from files beside the
+    weights, or from the number of classes. The TFC layer keeps its initial values, the identity. Raises WeightsError if
+    a tensor is unknown, missing or of the wrong shape, or the number of classes does not match.
     """
     return _convert_model(read_segformer_file(Path(path)), labels)
 
 
 def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
-    """Read what training may start from: a published SegFormer, or a Mix Transformer that classifies images.
+    """Read initial weights for training: a published SegFormer, or a Mix Transformer trained to classify images.
 
-    The image classifier of the latter (such as ``nvidia/mit-b0``, trained on ImageNet) is dropped. Reads and refuses
-    the same files as `convert_segformer`.
+    The image classifier of the latter (such as ``nvidia/mit-b0``, trained on ImageNet) is dropped. Files and errors are
+    those of `convert_segformer`.
     """
     source = read_segformer_file(Path(path))
     path = source.path
@@ -174,7 +174,7 @@ def _convert_model(source: SegformerFile, labels: LabelSet | None) -> ConvertedM
         labels = source.about.label_set(path, config.num_classes)
     if len(labels) != config.num_classes:
         raise WeightsError(f"{path} has {config.num_classes} classes, label set {labels.name!r} has {len(labels)}")
-    with torch.random.fork_rng(devices=[]):  # reproducible: the same file every time
+    with torch.random.fork_rng(devices=[]):  # reproducible
         torch.manual_seed(0)
         state_dict = build_segmenter(config).state_dict()
     for name, tensor in renamed.items():
@@ -198,14 +198,13 @@ def our_name(name: str) -> str | None:
 
 
 def _is_required(name: str) -> bool:
-    """Whether a SegFormer must contain it: the TFC layer has no counterpart, and old checkpoints do
-    not count batches."""
+    """Whether a SegFormer must have this tensor; not the TFC layer's, nor counters that old checkpoints lack."""
     return not (name.startswith("update.") or name.endswith(".num_batches_tracked"))
 
 
 @cache
 def _module_names() -> dict[str, str]:
-    """Every name of a module in any of the three layouts (without prefix), and ours for it."""
+    """Map names of modules in all three layouts (without prefix) to ours."""
     table = [(names, ours) for ours, names in _HEAD_PARTS.items()]
     for stage in range(NUM_LEVELS):
         place = {"stage": str(stage), "number": str(stage + 1)}

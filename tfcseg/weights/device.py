@@ -1,4 +1,4 @@
-"""Where a network runs, and in which floating-point type."""
+"""Device and floating-point type of a network."""
 
 from __future__ import annotations
 

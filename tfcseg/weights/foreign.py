@@ -1,4 +1,4 @@
-"""Recognise networks that are not SegFormers, for clear error messages."""
+"""Recognise networks other than SegFormers, for clear error messages."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def refuse_other_model_type(path: Path, config: object) -> None:
 
 
 def refuse_other_tensors(path: Path, names: Iterable[str]) -> None:
-    """Raise WeightsError that says whose tensors have these ``names``."""
+    """Raise WeightsError that says which network has tensors with these ``names``."""
     names = list(names)
     known = next((what for pattern, what in _TENSORS if any(re.match(pattern, name) for name in names)), None)
     what = f"looks like a {known}" if known else "has none of a SegFormer's tensors"

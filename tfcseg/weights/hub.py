@@ -1,6 +1,6 @@
-"""Models of the Hugging Face hub, ``ORG/NAME[@REVISION]``: from its cache, or from the network if allowed.
+"""Find models of the Hugging Face hub, ``ORG/NAME[@REVISION]``, in its cache or, if allowed, on the network.
 
-The cache is used as it is: a newer revision is fetched only if it is named.
+A newer revision than the cached one is fetched only if it is named.
 """
 
 from __future__ import annotations
@@ -87,6 +87,6 @@ def _told(shown: str) -> Iterator[None]:
     """Turn errors inside into a WeightsError of one line."""
     try:
         yield
-    except Exception as error:  # its HTTP library, and so the exceptions, change with its versions
+    except Exception as error:  # the exceptions are those of its HTTP library, which changes between versions
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(f"{shown} cannot be fetched from the Hugging Face hub: {reason}") from error

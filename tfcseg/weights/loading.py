@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,9 @@ class LoadedModel:
 
 
 def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: torch.dtype = torch.float16) -> str:
-    """Write ``network``'s parameters as ``dtype`` (statistics of norms stay unchanged); returns the file's SHA-256.
+    """Write ``network``'s parameters as ``dtype`` (statistics of norms keep theirs); returns the file's SHA-256.
 
-    Only writes what can be loaded again: raises WeightsError for a card out of bounds or of another network, a folded
+    Raises WeightsError if the file could not be loaded again: for an invalid card, a card of another network, a folded
     network, or values that ``dtype`` cannot hold. Raises OutputError if the file cannot be written.
     """
     if network.config != card.config:
@@ -109,8 +110,13 @@ def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: tor
     return write_tensor_file(path, state, metadata)
 
 
+def created_with() -> str:
+    """Versions for the cards of trained models."""
+    return f"tfcseg {version('tfcseg')}, torch {torch.__version__}"
+
+
 def read_card(path: str | Path) -> ModelCard:
-    """Card of a weights file or folder; of our own files only the header is read. WeightsError if it cannot be used."""
+    """Read the card of a weights file (only its header, if it is ours) or folder; WeightsError if it is unusable."""
     path = Path(path)
     return parse_card(read_header(path).metadata, path) if is_ours(path) else convert_segformer(path).card()
 
@@ -140,7 +146,7 @@ def load_model(
     for an unavailable device or precision, WeightsError for problems with the file.
     """
     target = resolve_device(device)
-    resolve_precision(precision, target)  # refuses before any reading
+    resolve_precision(precision, target)  # fail before reading
     path, sha256 = find_weights(name_or_path, assets, allow_network=allow_network)
     network, card, found = _read_ours(path) if is_ours(path) else _read_published(path)
     if sha256 is not None and found != sha256:
@@ -150,7 +156,7 @@ def load_model(
     if fold:
         network.fold()  # in float32, before the precision is changed
     network.to(device=target, dtype=dtype)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot this one
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     shown = str(dtype).removeprefix("torch.")
     facts = {"device": str(target), "precision": shown, "asked": precision, "sha256": found}
     logger.info("model %s (%s) on %s in %s", card.name, path, target, shown, extra=facts)
@@ -176,7 +182,7 @@ def convert(source: str | Path, target: Path, *, name: str | None = None, licenc
 def find_weights(
     name_or_path: str | Path, assets: Path | None = None, *, allow_network: bool = False
 ) -> tuple[Path, str | None]:
-    """File or folder of a model, with the SHA-256 that it must have if it is in the registry."""
+    """Find the file or folder of a model, and its SHA-256 if it is in the registry."""
     on_hub = hub_name(name_or_path) if isinstance(name_or_path, str) else None
     if on_hub is not None:
         return find_on_hub(on_hub, allow_network=allow_network), None
@@ -192,7 +198,7 @@ def is_ours(path: Path) -> bool:
 
 
 def _read_ours(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
-    """Network in eval mode and float32, card and SHA-256 of a file that tfcseg wrote."""
+    """Read network (eval mode, float32), card and SHA-256 from a tfcseg file."""
     _check_header(path)
     file = read_tensor_file(path)
     card = parse_card(file.metadata, path)
@@ -200,7 +206,7 @@ def _read_ours(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
 
 
 def _read_published(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
-    """The same for a published SegFormer."""
+    """Read the same from a published SegFormer."""
     found = convert_segformer(path)
     card = found.card()
     return _network_from(path, card.config, found.state_dict), card, found.sha256
@@ -231,8 +237,8 @@ def resolve_device(device: str) -> torch.device:
 def resolve_precision(precision: str, device: torch.device, bf16_agreement: object = None) -> torch.dtype:
     """Floating-point type by name; UsageError for an unknown one, and for fp16 on the CPU, where it is slow.
 
-    ``auto`` on a CPU is bf16 if the processor supports it and the model's labels were measured to stay the same
-    (``bf16_agreement`` in its card, percent of the pixels), else fp32.
+    ``auto`` on a CPU is bf16 if the processor supports it and ``bf16_agreement`` (percentage of the model's labels that
+    are the same in bf16, from its card) is high enough; else fp32.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -247,7 +253,7 @@ def resolve_precision(precision: str, device: torch.device, bf16_agreement: obje
 
 
 class _WithoutCompiler(TorchFunctionMode):
-    """Skip two initialisers on the meta device, which would import torch's compiler and take a second or more."""
+    """Skip two initialisers on the meta device, which would import torch's compiler and take a second."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -257,20 +263,20 @@ class _WithoutCompiler(TorchFunctionMode):
 
 
 def _build_without_values(config: ModelConfig) -> TFCSegmenter:
-    """Network on the meta device: names, shapes and types without memory or random numbers."""
+    """Build a network on the meta device: names, shapes and types without memory or random numbers."""
     with torch.device("meta"), _WithoutCompiler():
         return build_segmenter(config)
 
 
 def _check_header(path: Path) -> None:
-    """Raise WeightsError if the header alone shows that the tensors do not fit the card, before reading gigabytes."""
+    """Raise WeightsError if the tensors do not fit the card according to the header, before reading gigabytes."""
     header = read_header(path)
     config = parse_card(header.metadata, path).config
     check_shapes(path, header.shapes, _build_without_values(config).state_dict())
 
 
 def _network_from(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> TFCSegmenter:
-    """Network of ``config`` in eval mode with exactly these tensors, in float32; WeightsError if they do not fit."""
+    """Build a network (eval mode, float32) with exactly these tensors; WeightsError if they do not fit."""
     network = _build_without_values(config)
     check_fits(path, tensors, network.state_dict())
     floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}

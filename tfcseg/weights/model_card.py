@@ -1,6 +1,6 @@
 """The card in a weights file: the network's numbers, its classes, preprocessing and origin.
 
-The card is text in the file's header. It may come from anyone: everything has types and bounds.
+The card is text in the file's header. Since files may come from anyone, types and bounds are checked.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class Preprocessing:
 
 
 IMAGENET_PREPROCESSING = Preprocessing(480, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-"""ImageNet statistics, with which SegFormer's and most other backbones were pretrained, and the paper's input size."""
+"""ImageNet statistics, used to pretrain SegFormer's and most other backbones, and the paper's input size."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """Everything a weights file holds besides tensors. ``measured`` maps a metric's name to its value or a remark."""
+    """Facts in a weights file besides tensors. ``measured`` maps a metric's name to its value or a remark."""
 
     name: str
     config: ModelConfig
@@ -88,7 +88,7 @@ class ModelCard:
 
 
 def parse_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
-    """Card from the metadata of the file at ``path``; WeightsError names the entry that is missing or wrong."""
+    """Parse the card in the metadata of the file at ``path``; WeightsError names a missing or invalid entry."""
     found = metadata.get("format")
     if found != FORMAT:
         made = "not made by tfcseg" if found is None else f"of format {_shown(found)}, not {FORMAT!r}"
@@ -115,7 +115,7 @@ def _card(metadata: Mapping[str, str]) -> ModelCard:
 
 
 def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, object]], _T]) -> _T:
-    """Parse one JSON object of the metadata; ValueError begins with its key."""
+    """Parse a JSON object in the metadata; the message of a ValueError begins with its key."""
     try:
         return parse(_mapping(parse_json(metadata[key])))
     except (ValueError, DataError) as error:
@@ -123,7 +123,7 @@ def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, obj
 
 
 def _config_entries(config: ModelConfig) -> dict[str, object]:
-    """The network's numbers and the defaults of its options, side by side."""
+    """The network's numbers and its default options, as one object."""
     entries = dataclasses.asdict(config)
     defaults = entries.pop("defaults")
     return entries | {field.name: defaults[field.name] for field in MODEL_FIELDS}
@@ -148,7 +148,7 @@ def _config(values: dict[str, object]) -> ModelConfig:
 
 
 def _default(field: Declared, value: object) -> Any:
-    """A model's default of an option, within the option's choices and bounds."""
+    """Check a model's default of an option against the option's choices and bounds."""
     option = field.option
     if option.choices:
         if value not in option.choices:
@@ -171,7 +171,7 @@ def _labels(values: dict[str, object]) -> LabelSet:
 
 
 def parse_preprocessing(values: dict[str, object]) -> Preprocessing:
-    """Preprocessing from JSON types; ValueError for what is missing or out of bounds."""
+    """Parse preprocessing from JSON types; ValueError for missing values or values out of bounds."""
     _require_keys(values, {"size", "mean", "std"})
     return Preprocessing(
         size=_integer("size", values["size"], 32, 4096),
@@ -193,7 +193,7 @@ def _measured(values: dict[str, object]) -> dict[str, float | str]:
 
 def _mapping(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004  # the family that says "this text is wrong"
+        raise ValueError("not a JSON object")  # noqa: TRY004  # all errors of a card are ValueErrors
     return value
 
 
@@ -205,13 +205,13 @@ def _require_keys(values: Mapping[str, object], wanted: set[str]) -> None:
 
 
 def one_line(text: str, limit: int) -> str:
-    """Convert any ``text`` to one printable line of at most ``limit`` characters, as a card can hold it."""
+    """Convert any ``text`` to one printable line of at most ``limit`` characters."""
     line = " ".join(text.split())
     return "".join(letter for letter in line if letter.isprintable())[:limit]
 
 
 def _text(key: str, value: object, limit: int) -> str:
-    """One line of at most ``limit`` characters without control characters: it will be printed on terminals."""
+    """Check for one line of at most ``limit`` characters without control characters, which is safe to print."""
     if not isinstance(value, str) or len(value) > limit or not value.isprintable():
         raise ValueError(f"{_shown(key)} must be a line of at most {limit} characters, not {_shown(value)}")
     return value

@@ -1,6 +1,6 @@
-"""MOSAIC's published weights: a quantised TensorFlow Lite file ↔ our float backbone.
+"""Read MOSAIC's published weights, a quantised TensorFlow Lite file, into our backbone.
 
-Every weight is 8-bit with one scale and zero point per tensor, every bias 32-bit; norms are merged into them already.
+Weights are 8-bit with one scale and zero point per tensor, biases 32-bit; norms are already folded in.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ _LAYER = re.compile(r"([^;]*)/weights_quant/")
 
 
 class FloatLayer(NamedTuple):
-    """A convolution of the file in float32."""
+    """A convolution in float32."""
 
     weight: Tensor
     """(C_out, C_in / groups, k, k)."""
     bias: Tensor
     """(C_out,)."""
     limits: tuple[float, float]
-    """Range of values that its quantised output can take."""
+    """Range of its quantised output."""
 
 
 def read_layers(path: str | Path) -> dict[str, FloatLayer]:
-    """Convolutions of a TensorFlow Lite file by their names in it, in the order in which they are computed.
+    """Read the convolutions of a TensorFlow Lite file by name, in the order of computation.
 
-    UsageError if the interpreter is not installed, DataError if the file is no quantised network.
+    Raises UsageError if the interpreter is not installed, DataError if the file is not a quantised network.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:
-        raise UsageError("TensorFlow Lite files need the package ai-edge-litert: pip install ai-edge-litert") from None
+        raise UsageError("TensorFlow Lite files need ai-edge-litert; run: pip install ai-edge-litert") from None
     try:
-        # Without its delegate the interpreter lists the network's own operations.
+        # With its default delegate, the interpreter would not list the network's operations.
         network = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
         network.allocate_tensors()
     except (ValueError, RuntimeError) as error:
@@ -54,8 +54,8 @@ def read_layers(path: str | Path) -> dict[str, FloatLayer]:
         weight, bias = (tensors[int(index)] for index in operation["inputs"][1:3])
         found = _LAYER.search(weight["name"])
         if found is None or weight["dtype"] is not np.uint8:
-            raise DataError(f"{path}: {weight['name']!r} is no quantised weight of MOSAIC")
-        # Convolutions lie as (C_out, k, k, C_in), depthwise ones as (1, k, k, C).
+            raise DataError(f"{path}: {weight['name']!r} is not a quantised weight of MOSAIC")
+        # Convolutions are (C_out, k, k, C_in), depthwise ones (1, k, k, C).
         order = (0, 3, 1, 2) if operation["op_name"] == "CONV_2D" else (3, 0, 1, 2)
         scale, zero_point = tensors[int(operation["outputs"][0])]["quantization"]
         layers[found[1]] = FloatLayer(
@@ -67,7 +67,7 @@ def read_layers(path: str | Path) -> dict[str, FloatLayer]:
 
 
 def load_mosaic_weights(backbone: Mosaic, path: str | Path) -> None:
-    """Copy the encoder and context pyramid of a published MOSAIC file into ``backbone``; DataError if they differ."""
+    """Copy encoder and context pyramid of a published MOSAIC file into ``backbone``; DataError if shapes differ."""
     layers = read_layers(path)
     state = backbone.state_dict()
     for name in [name.removesuffix(".weight") for name in state if name.endswith(".weight")]:
@@ -79,7 +79,7 @@ def load_mosaic_weights(backbone: Mosaic, path: str | Path) -> None:
 
 
 def layer_name(name: str) -> str:
-    """What the file calls a convolution of the backbone, such as ``blocks.3.expand.conv``."""
+    """Name in the file of a convolution of our backbone, such as ``blocks.3.expand.conv``."""
     parts = name.split(".")
     if parts[0] == "blocks":
         number = int(parts[1])

@@ -1,4 +1,4 @@
-"""A model that is loaded when its network is needed: whoever finds everything done before needs none."""
+"""Load a model only when its network is needed; a run that is already finished needs none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tfcseg.weights.model_card import ModelCard
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """The facts of a model that is not loaded."""
+    """Facts about a model that is not loaded."""
 
     card: ModelCard
     device: torch.device
@@ -36,16 +36,16 @@ class KnownModel:
 
     @property
     def labels(self) -> LabelSet:
-        """Its classes."""
+        """The model's classes."""
         return self.card.labels
 
 
 Known: TypeAlias = "LoadedModel | KnownModel"
-"""What decides the labels of a model, besides options."""
+"""All that determines a model's labels, besides options."""
 
 
 class ModelOnDemand:
-    """A model, loaded once and not before its network is needed; arguments and errors are those of `open_model`."""
+    """A model that is loaded once, when its network is needed; arguments and errors are those of `open_model`."""
 
     def __init__(
         self, model: str | Path | LoadedModel, device: DeviceOptions = DeviceOptions(), *, allow_network: bool = False
@@ -54,12 +54,12 @@ class ModelOnDemand:
 
     @cached_property
     def loaded(self) -> LoadedModel:
-        """The model; the first time this loads it."""
+        """The model, which the first access loads."""
         return open_model(self._model, self._device, allow_network=self._allow_network)
 
     @cached_property
     def known(self) -> Known:
-        """What is known of it without its network; a published SegFormer has to be loaded for that."""
+        """Facts about the model. Only published SegFormers are loaded for that."""
         if isinstance(self._model, LoadedModel) or "loaded" in self.__dict__:
             return self.loaded
         path, sha256 = find_weights(self._model, allow_network=self._allow_network)
@@ -73,5 +73,5 @@ class ModelOnDemand:
 def on_demand(
     model: str | Path | LoadedModel | ModelOnDemand, device: DeviceOptions, *, allow_network: bool = False
 ) -> ModelOnDemand:
-    """``model`` itself if it is one that is loaded on demand, else one of it."""
+    """Make a `ModelOnDemand` of ``model``, unless it is one."""
     return model if isinstance(model, ModelOnDemand) else ModelOnDemand(model, device, allow_network=allow_network)

@@ -1,7 +1,7 @@
-"""Files that ``torch.save`` wrote: tensors and plain data are read, no code of the file is run.
+"""Read tensors and plain data from files written by ``torch.save``, without running code.
 
-Training programs store logs and settings beside the weights. Objects of classes that they are known to use come out
-empty; anything else that is neither a tensor nor plain data is refused.
+Training programs store logs and settings beside the weights. Objects of their known classes are replaced by empty ones;
+all else that is neither a tensor nor plain data is refused.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tfcseg.errors import WeightsError
 from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, open_weights
 
 _LEFT_EMPTY = re.compile(r"(numpy|mmengine|mmcv|mmseg)(\.\w+)+|argparse\.Namespace")
-"""Classes and functions of logs and settings that training programs store."""
+"""Classes and functions in logs and settings of training programs."""
 _STATE_DICTS = ("state_dict", "model_state_dict", "model")
-"""Where checkpoints keep their tensors, if not at the top."""
+"""Keys of tensors in checkpoints, if they are not at the top level."""
 _COLOURS_OF_TERMINALS = re.compile(r"\x1b\[[0-9;]*m")
 _MAX_REASON = 200
 
-# What torch.load raises on damaged or forbidden content: its zip reader RuntimeError, its unpickler all the others.
+# Errors of torch.load for damaged or forbidden content; its zip reader raises RuntimeError, its unpickler the others.
 _PICKLE_ERRORS = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -42,7 +42,7 @@ _PICKLE_ERRORS = (
 
 
 class _Nothing:
-    """Takes the place of an object that is not needed: swallows whatever the file would have put into it."""
+    """Replaces an object that is not needed, and ignores its content."""
 
     def __init__(self, *args: object, **named: object) -> None:
         pass
@@ -51,19 +51,19 @@ class _Nothing:
         pass
 
     def append(self, item: object) -> None:
-        """Drop an item of what would have been a list."""
+        """Ignore an item of a list."""
 
     def extend(self, items: object) -> None:
-        """Drop items of what would have been a list."""
+        """Ignore items of a list."""
 
     def __setitem__(self, key: object, value: object) -> None:
         pass
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[object, object]]:
-    """Named tensors of a file that ``torch.save`` wrote, and its ``meta`` data if there are any.
+    """Read named tensors and ``meta`` data, if any, from a file written by ``torch.save``.
 
-    WeightsError for what is damaged, holds more than plain data, or no named tensors.
+    Raises WeightsError for damaged files, and files with more than plain data or without named tensors.
     """
     content = _load(path)
     if not isinstance(content, Mapping):
@@ -71,7 +71,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[object, obje
     tensors = next((content[key] for key in _STATE_DICTS if isinstance(content.get(key), Mapping)), content)
     if not all(map(_is_named_array, tensors.items())):
         raise WeightsError(f"{path} holds other things than named tensors; give a SegFormer's state_dict")
-    # A tensor may repeat one number without end; what is done with it would need the room.
+    # Strided tensors can claim far more memory than the file has; copies would need all of it.
     if sum(tensor.nbytes for tensor in tensors.values()) > FILE_LIMIT_BYTES:
         raise WeightsError(
             f"{path} claims tensors of more than {FILE_LIMIT_BYTES >> 30} GiB, too large for a SegFormer"
@@ -82,7 +82,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[object, obje
 
 def _load(path: Path) -> object:
     with open_weights(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's advice on pickle protocols is meant for their writers
+        warnings.simplefilter("ignore")  # about pickle protocols, which concern the writing program
         try:
             with torch.serialization.safe_globals([(_Nothing, name) for name in _others(path)]):
                 return torch.load(file, map_location="cpu", weights_only=True)
@@ -93,10 +93,10 @@ def _load(path: Path) -> object:
 
 
 def _others(path: Path) -> list[str]:
-    """Names of classes in the file that can be left empty; WeightsError if there are any others."""
+    """Names of classes in the file that are replaced by empty objects; WeightsError if there are others."""
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except _PICKLE_ERRORS:  # damaged, or from before files were zip archives: opening it will tell
+    except _PICKLE_ERRORS:  # damaged, or older than zip archives; torch.load decides
         return []
     for name in found:
         if not _LEFT_EMPTY.fullmatch(name):
@@ -107,13 +107,13 @@ def _others(path: Path) -> list[str]:
 
 
 def _first_words(error: Exception) -> str:
-    """What torch said first, without its colours and the advice that follows."""
+    """First sentence of torch's message, without colours."""
     line = _COLOURS_OF_TERMINALS.sub("", str(error)).partition("\n")[0].partition(". ")[0]
     return "".join(letter for letter in line if letter.isprintable())[:_MAX_REASON] or type(error).__name__
 
 
 def _is_named_array(item: tuple[object, object]) -> bool:
-    """Whether an entry is a name and a tensor with all its numbers at hand (not sparse, quantised or meta)."""
+    """Whether an entry is a name and a dense tensor (not sparse, quantised or meta)."""
     name, tensor = item
     if not (isinstance(name, str) and isinstance(tensor, Tensor)):
         return False

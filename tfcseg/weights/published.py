@@ -1,6 +1,6 @@
-"""Read what comes with published weights: config.json, preprocessor_config.json, README.md, meta data.
+"""Read facts about published weights: config.json, preprocessor_config.json, README.md, checkpoint metadata.
 
-All of it may come from anyone: texts are cut to one printable line, numbers have bounds.
+Since files may come from anyone, texts are cut to one printable line and numbers have bounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tfcseg.weights.model_card import (
 from tfcseg.weights.tensor_header import HEADER_LIMIT_BYTES, open_weights, parse_json
 
 SIZE_PX = 512
-"""Short side of a SegFormer's input where nothing says it: what most are trained with."""
+"""Short side of a SegFormer's input if it is not stated, as in most trainings."""
 
 _NUMBERED = re.compile(r"(LABEL|class)[ _]\d+")
 _CACHED = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
@@ -35,7 +35,7 @@ _FIXED = {"num_attention_heads": HEADS, "sr_ratios": REDUCTIONS, "patch_sizes": 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What is known of published weights besides their tensors; what is not known is empty."""
+    """Facts about published weights; unknown ones are empty."""
 
     name: str
     preprocessing: Preprocessing
@@ -45,12 +45,12 @@ class Published:
     trained_on: str = ""
     created_with: str = ""
     reduces_labels: bool = False
-    """The data set's masks have values that are one higher than the classes'."""
+    """Values in the data set's masks are one higher than class indices."""
 
     def label_set(self, path: Path, num_classes: int) -> LabelSet:
-        """Labels as the file names them, else by their number: ADE20K's 150, Cityscapes' 19, or "class 0" and so on.
+        """Label set with the file's names, else by their number: ADE20K's 150, Cityscapes' 19, or "class 0" and so on.
 
-        Names that occur twice get a number: ours are unique.
+        Repeated names get a number, since ours must be unique.
         """
         assumed = {len(ADE150): ADE150, len(CITYSCAPES19): CITYSCAPES19}.get(num_classes)
         names = self.names or assumed or tuple(f"class {index}" for index in range(num_classes))
@@ -66,26 +66,24 @@ class Published:
 
     @property
     def remarks(self) -> str:
-        """What users should know of the classes."""
-        if self.reduces_labels:
-            return "values of the data set's own masks are one higher than the classes'"
-        return ""
+        """Notes on the classes for users."""
+        return "values in the data set's masks are one higher than class indices" if self.reduces_labels else ""
 
 
 def read_published(path: Path, meta: Mapping[object, object]) -> Published:
-    """What a checkpoint's ``meta`` says of the weights file ``path``, and the files beside it.
+    """Read facts about the weights file ``path`` from its ``meta`` data and the files beside it.
 
-    WeightsError for a damaged config.json or one of a network of other shape than any SegFormer's.
+    Raises WeightsError for a damaged config.json, or one that is not a SegFormer's.
     """
     config = _read_json(path.with_name("config.json"))
     if config.get("model_type") != "segformer":
         config = {}
     for key, wanted in _FIXED.items():
         if key in config and config[key] != list(wanted):
-            raise WeightsError(f"{path}: {key} is {str(config[key])[:60]}, where Mix Transformers have {list(wanted)}")
+            raise WeightsError(f"{path}: {key} is {str(config[key])[:60]}; only {list(wanted)} is supported")
     if config.get("mlp_ratios", [EXPANSION] * 4) != [EXPANSION] * 4:
-        raise WeightsError(f"{path}: mlp_ratios is {str(config['mlp_ratios'])[:60]}, where it should be {EXPANSION}")
-    named = meta.get("dataset_meta")  # mmsegmentation 1; before, the names stand at the top
+        raise WeightsError(f"{path}: mlp_ratios is {str(config['mlp_ratios'])[:60]}; only {EXPANSION} is supported")
+    named = meta.get("dataset_meta")  # mmsegmentation 1; older versions have the names at the top level
     of_classes = named if isinstance(named, Mapping) else {key.lower(): meta.get(key) for key in ("CLASSES", "PALETTE")}
     preprocessor = _read_json(path.with_name("preprocessor_config.json"))
     readme = _front_matter(path.with_name("README.md"))
@@ -112,7 +110,7 @@ def _name(path: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, object]:
-    """Content of a JSON file; empty if there is none or it is no object."""
+    """Read a JSON object from a file; empty if there is no file or no object."""
     if not path.is_file():
         return {}
     with open_weights(path) as file:
@@ -125,7 +123,7 @@ def _read_json(path: Path) -> dict[str, object]:
 
 
 def _preprocessing(path: Path, values: Mapping[str, object]) -> Preprocessing:
-    """From a preprocessor_config.json: what it does to pixels, in units of 0…255, and the short side."""
+    """Parse a preprocessor_config.json: short side, and normalisation in units of 0…255."""
     scale = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
     normalises = values.get("do_normalize", True)
     mean = values.get("image_mean") if normalises else [0, 0, 0]
@@ -156,7 +154,7 @@ def _scaled(numbers: object, scale: object, default: int) -> list[float]:
 
 
 def _training_size(meta: Mapping[object, object]) -> Preprocessing:
-    """Mmsegmentation keeps its configuration as text: the side of its crops is what the network is used to."""
+    """Preprocessing with the size of the training crops, from mmsegmentation's configuration text."""
     text = next((text for key in ("config", "cfg") if isinstance(text := meta.get(key), str)), "")
     found = re.search(r"crop_size\s*=\s*[(\[](\d{2,4}),\s*(\d{2,4})[)\]]", text)
     size = min(map(int, found.groups())) if found else SIZE_PX
@@ -174,7 +172,7 @@ def _program(config: Mapping[str, object], meta: Mapping[object, object]) -> str
 
 
 def _front_matter(path: Path) -> dict[str, str]:
-    """Entries of one line, and lists as one line, that a README.md of the Hugging Face hub begins with."""
+    """Read the front matter of a README.md of the Hugging Face hub; lists become one line."""
     if not path.is_file():
         return {}
     with open_weights(path) as file:
@@ -192,7 +190,7 @@ def _front_matter(path: Path) -> dict[str, str]:
 
 
 def _names_in(config: Mapping[str, object]) -> tuple[str, ...]:
-    """Class names of a config.json; empty if classes are only numbered there."""
+    """Class names in a config.json; empty if classes only have numbers."""
     table = config.get("id2label")
     if not isinstance(table, dict):
         return ()
@@ -201,14 +199,14 @@ def _names_in(config: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """Take the texts of a list, each as one line; empty if it is anything else."""
+    """Texts of a list, each as one line; empty for anything else."""
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
         return ()
     return tuple(one_line(text, NAME_LIMIT) for text in value)
 
 
 def _colours(value: object) -> Palette:
-    """Take the RGB triples of a list; empty if it is anything else."""
+    """RGB triples of a list; empty for anything else."""
     colours = []
     for entry in value if isinstance(value, list | tuple) else ():
         match entry:

@@ -1,13 +1,16 @@
-"""The shipped models: ``models.json`` names file and SHA-256 of each, and the default."""
+"""Registries of models, such as the shipped ones: ``models.json`` has file and SHA-256 of each, and the default."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tfcseg.errors import WeightsError
+from tfcseg.files import replace_atomically
 from tfcseg.spelling import find_name, hint
 from tfcseg.weights.tensor_header import open_weights, parse_json
 
@@ -18,7 +21,7 @@ _REGISTRY_LIMIT_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """One model of the registry: a file beside ``models.json`` and the SHA-256 that it must have."""
+    """A model of the registry: a file beside ``models.json``, and its SHA-256."""
 
     name: str
     path: Path
@@ -27,7 +30,7 @@ class ModelRecord:
 
 
 def list_models(assets: Path | None = None) -> list[ModelRecord]:
-    """Return the models of the registry by name; WeightsError if it is missing or invalid."""
+    """List the models of the registry by name; WeightsError if it is missing or invalid."""
     path = (assets or _assets_folder()) / REGISTRY
     with open_weights(path) as file:
         text = file.read(_REGISTRY_LIMIT_BYTES)
@@ -41,8 +44,23 @@ def list_models(assets: Path | None = None) -> list[ModelRecord]:
     raise WeightsError(f"{path} does not name models and a default among them; install tfcseg again")
 
 
+def read_registry(folder: Path) -> dict[str, Any]:
+    """Read the registry of ``folder`` to change it; without ``models.json`` it has no models."""
+    path = folder / REGISTRY
+    content = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {"models": {}}
+    if isinstance(content, dict) and isinstance(content.get("models"), dict):
+        return content
+    raise WeightsError(f"{path} is not a registry of models; repair it or choose another folder")
+
+
+def write_registry(folder: Path, content: dict[str, Any]) -> None:
+    """Replace the registry of ``folder``."""
+    with replace_atomically(folder / REGISTRY) as partial:
+        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tuple[Path, str | None]:
-    """File for a name of the registry (with its SHA-256) or a path; registry names come first."""
+    """Find the file for a name in the registry (with its SHA-256) or a path; registry names come first."""
     if isinstance(name_or_path, Path) or _looks_like_path(name_or_path):
         return Path(name_or_path), None
     records = list_models(assets)
@@ -60,7 +78,7 @@ def _looks_like_path(text: str) -> bool:
 
 
 def _assets_folder() -> Path:
-    """Folder of the registry: inside the package when installed, beside it in a checkout."""
+    """Folder of the registry: in the installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     for folder in (package / "assets", package.parent / "assets"):
         if (folder / REGISTRY).is_file():
@@ -69,7 +87,7 @@ def _assets_folder() -> Path:
 
 
 def _record(registry: Path, name: str, entry: object, default: str) -> ModelRecord:
-    """One entry of the registry; its file must be a plain name beside it."""
+    """Parse an entry of the registry, whose file must be in the same folder."""
     match entry:
         case {"file": str(file), "sha256": str(sha256)} if file == Path(file).name and re.fullmatch(
             "[0-9a-f]{64}", sha256

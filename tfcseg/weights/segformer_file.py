@@ -19,19 +19,19 @@ from tfcseg.weights.tensor_header import HEADER_LIMIT_BYTES, open_weights
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 _BESIDE = ("config.json", "preprocessor_config.json")
-"""Files whose content changes what a network does, or what its classes are called."""
+"""Files that determine preprocessing or class names."""
 _OFFERED = 3
 
 
 class SegformerFile(NamedTuple):
-    """Tensors under their published names, with the data that came along."""
+    """Tensors under their published names, and facts about them."""
 
     path: Path
-    """Of the weights, also if a folder was asked for."""
+    """The weights file, also if a folder was given."""
     tensors: Mapping[str, Tensor]
     about: Published
     sha256: str
-    """Of the weights file, or where files beside it say how it is used, of all together."""
+    """Of the weights file and config.json and preprocessor_config.json beside it."""
 
 
 def read_segformer_file(path: Path) -> SegformerFile:
@@ -48,7 +48,7 @@ def read_segformer_file(path: Path) -> SegformerFile:
 
 
 def weights_in(folder: Path) -> Path:
-    """The weights file of a Hugging Face folder; WeightsError says what is there instead."""
+    """Find the weights file in a Hugging Face folder; WeightsError lists other files there."""
     config = folder / "config.json"
     if config.is_file():
         with open_weights(config) as file:
@@ -62,7 +62,7 @@ def weights_in(folder: Path) -> Path:
         return file_
     missing = f"{folder} is a folder without {' or '.join(FOLDER_FILES)}"
     if any(folder.glob("*.index.json")):
-        raise WeightsError(f"{missing}: its weights are split into several files, which are not read; save them as one")
+        raise WeightsError(f"{missing}: weights in several files are not supported; save them as one")
     inside = [found.parent for found in folder.glob("*/config.json")]
     files = [found for suffix in ("pth", "pt", "safetensors") for found in folder.glob(f"*.{suffix}")]
     names = sorted(map(str, (*inside, *files)))[-_OFFERED:]

@@ -1,4 +1,4 @@
-"""Read untrusted safetensors files: sizes are checked before anything is parsed or allocated."""
+"""Read and write safetensors files. Files are not trusted: sizes are checked before parsing and allocation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 @dataclass(frozen=True, slots=True)
 class TensorFile:
-    """Content of one safetensors file, and the SHA-256 of exactly the bytes that it was read from."""
+    """Content of a safetensors file, and the SHA-256 of the bytes that were read."""
 
     metadata: dict[str, str]
     tensors: dict[str, Tensor]
@@ -30,7 +30,7 @@ class TensorFile:
 
 
 def read_tensor_file(path: Path) -> TensorFile:
-    """Whole file on the CPU; WeightsError if it is missing, foreign, truncated or too large."""
+    """Read a whole file to the CPU; WeightsError if it is missing, truncated, too large or no safetensors file."""
     with open_weights(path) as file:
         metadata = parse_header(file, path).metadata
         file.seek(0)
@@ -43,7 +43,7 @@ def read_tensor_file(path: Path) -> TensorFile:
 
 
 def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Write under a temporary name, then rename; returns the SHA-256. OutputError if the file cannot be written."""
+    """Write under a temporary name, then rename; returns the SHA-256. Raises OutputError on failure."""
     data = _serialise(tensors, metadata)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -56,10 +56,10 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
 
 def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor]) -> None:
-    """WeightsError unless ``shapes`` are exactly those of ``expected``, which may be on the meta device."""
+    """Raise WeightsError unless ``shapes`` are those of ``expected``, which may be on the meta device."""
     leftover, missing = sorted(shapes.keys() - expected.keys()), sorted(expected.keys() - shapes.keys())
     if leftover:
-        raise WeightsError(f"{path} has tensors that the network has no place for: {_some(leftover)}")
+        raise WeightsError(f"{path} has tensors that the network does not have: {_some(leftover)}")
     if missing:
         raise WeightsError(f"{path} lacks tensors that the network needs: {_some(missing)}")
     for name, wanted in expected.items():
@@ -69,9 +69,9 @@ def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Ma
 
 
 def check_fits(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """WeightsError unless ``tensors`` has exactly the names and shapes of ``expected``, and sound numbers.
+    """Raise WeightsError unless ``tensors`` has names and shapes of ``expected``, and finite numbers.
 
-    ``expected`` may be on the meta device. Where it has floats, half and single precision are accepted.
+    ``expected`` may be on the meta device. For floats, half and single precision are accepted.
     """
     check_shapes(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected)
     for name, wanted in expected.items():
@@ -81,18 +81,18 @@ def check_fits(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str,
             raise WeightsError(f"{path}: tensor {name!r} is {found.dtype}; expected {' or '.join(map(str, dtypes))}")
         if not torch.isfinite(found).all():
             raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity; these weights cannot be used")
-        if name.endswith("running_var") and (found < 0).any():  # its root is taken
+        if name.endswith("running_var") and (found < 0).any():
             raise WeightsError(f"{path}: tensor {name!r} holds negative variances; these weights cannot be used")
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether the file begins like ``torch.save``'s, which is a pickle; WeightsError if it cannot be read."""
+    """Whether the file begins like those of ``torch.save``, which are pickles; WeightsError if it cannot be read."""
     with open_weights(path) as file:
         return starts_pickle(file.read(LENGTH_BYTES))
 
 
 def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Bytes of the file, always the same for the same content: safetensors itself writes metadata in any order."""
+    """Bytes of a file, the same for the same content: safetensors itself does not sort metadata."""
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
     start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
     entries = json.loads(data[LENGTH_BYTES:start])

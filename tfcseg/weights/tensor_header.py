@@ -1,7 +1,4 @@
-"""Read headers of untrusted safetensors files: sizes are checked before anything is parsed.
-
-A command that only wants to know what a file says of itself needs no torch.
-"""
+"""Read headers of safetensors files without torch. Files are not trusted: sizes are checked before parsing."""
 
 from __future__ import annotations
 
@@ -15,13 +12,13 @@ from typing import BinaryIO, NamedTuple, NoReturn
 from tfcseg.errors import WeightsError
 
 FILE_LIMIT_BYTES = 2 << 30
-"""More than a SegFormer-B5 checkpoint in float32 with its optimiser state."""
+"""Enough for a SegFormer-B5 checkpoint in float32 with its optimiser state."""
 
 HEADER_LIMIT_BYTES = 1 << 20
-"""About eight times the header of MiT-B5, the longest of ours."""
+"""About eight times the header of MiT-B5, our longest."""
 
 LENGTH_BYTES = 8
-"""A file begins with the length of its header."""
+"""Bytes at the beginning of a file that hold the length of its header."""
 
 _ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 _MAX_DIMENSIONS = 8
@@ -38,7 +35,7 @@ class TensorHeader:
 
 
 def read_header(path: Path) -> TensorHeader:
-    """Read the header alone; WeightsError if the file is not sound."""
+    """Read only the header; WeightsError if the file is damaged."""
     with open_weights(path) as file:
         return parse_header(file, path)
 
@@ -58,7 +55,7 @@ def open_weights(path: Path) -> BinaryIO:
 
 
 def parse_json(text: str) -> object:
-    """JSON of untrusted origin; ValueError for anything odd: duplicate keys, NaN, nesting beyond Python's depth."""
+    """Parse JSON from an untrusted source; ValueError also for duplicate keys, NaN and deep nesting."""
     try:
         return json.loads(text, object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant)
     except RecursionError:
@@ -66,11 +63,11 @@ def parse_json(text: str) -> object:
 
 
 def parse_header(file: BinaryIO, path: Path) -> TensorHeader:
-    """Check the header of an open file against its size. Leaves the position behind the header."""
+    """Parse the header of an open file and check it against the file's size; leaves the position after the header."""
     file_bytes = os.fstat(file.fileno()).st_size
     start = file.read(LENGTH_BYTES)
     if starts_pickle(start):
-        raise WeightsError(f"{path} is a PyTorch pickle, which can run code when opened; only safetensors files are")
+        raise WeightsError(f"{path} is a PyTorch pickle, which could run code; give a safetensors file")
     header_bytes = int.from_bytes(start, "little")
     if len(start) < LENGTH_BYTES or header_bytes > file_bytes - LENGTH_BYTES:
         raise damaged(path, "its header is longer than the file")
@@ -93,7 +90,7 @@ def parse_header(file: BinaryIO, path: Path) -> TensorHeader:
 
 
 def starts_pickle(start: bytes) -> bool:
-    """Whether the first 8 bytes are a pickle's; a length that begins with the same byte is told apart by its zeros."""
+    """Whether the first 8 bytes are a pickle's, and not a length that begins with the same byte."""
     return start.startswith(_PICKLE_STARTS) and int.from_bytes(start, "little") > HEADER_LIMIT_BYTES
 
 
@@ -103,14 +100,14 @@ class _Place(NamedTuple):
 
 
 def _place(path: Path, name: str, entry: object) -> _Place:
-    """Shape and size of a tensor according to its header entry; WeightsError if the entry makes no sense."""
+    """Shape and size of a tensor from its header entry; WeightsError for an invalid entry."""
     match entry:
         case {"dtype": str(dtype), "shape": [*sides], "data_offsets": [int(start), int(end)]} if dtype in _ITEM_BYTES:
             is_sound = len(sides) <= _MAX_DIMENSIONS and all(map(_is_side, sides))
-            # Only what can be true is multiplied: the numbers may be as long as the header.
+            # Check before multiplying, since numbers may be as long as the header.
             if is_sound and end - start == math.prod(sides) * _ITEM_BYTES[dtype]:
                 return _Place(tuple(sides), end - start)
-    raise damaged(path, f"the header entry of tensor {shortened(name)} makes no sense")
+    raise damaged(path, f"the header entry of tensor {shortened(name)} is invalid")
 
 
 def _is_side(side: object) -> bool:
@@ -118,12 +115,12 @@ def _is_side(side: object) -> bool:
 
 
 def shortened(name: str) -> str:
-    """A tensor's name for a message, in quotes."""
+    """Quote a tensor's name for a message, shortened."""
     return repr(name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}…")
 
 
 def damaged(path: Path, reason: str) -> WeightsError:
-    """Error for a file that is not what it should be."""
+    """Make the error for an invalid safetensors file."""
     reason = " ".join(reason.split())
     return WeightsError(f"{path} is not a safetensors file, or a damaged one ({reason}); get it again")
 

@@ -1,1 +1,1 @@
-"""The paper's ablation table, with any of our models and on any VSPW folder."""
+"""The paper's ablation table, with any tfcseg model and VSPW folder."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from tfcseg.errors import DataError, InputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
@@ -21,20 +21,18 @@ from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
-from tfcseg.report import model_facts
 from tfcseg.report.conditions import model_conditions
+from tfcseg.report.schema import model_facts
 from tfcseg.research.ablation.network import AblatedSegmenter
 from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
 from tfcseg.research.ablation.result import Ablation, RowResult, directions
 from tfcseg.research.ablation.rows import Row, build_rows, check_rows
 from tfcseg.research.ablation.similarity import WatchedPredictions
+from tfcseg.research.held_out.result import OnProgress
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
 logger = logging.getLogger(__name__)
-
-OnProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with the row that is computed, how many videos of it are done, and of how many."""
 
 
 def ablate(
@@ -48,11 +46,10 @@ def ablate(
     device: DeviceOptions = DeviceOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Ablation:
-    """Score the ``rows`` of the paper's ablation table, by default all, one after the other.
+    """Score ``rows`` of the paper's ablation table, by default all; each changes ``settings``, by default the paper's.
 
-    They depart from ``settings``, by default the paper's.
-    ``without_bce`` are weights of the same classes that were trained without L_bce; their row is left out otherwise.
-    Failures raise a TfcsegError with one line.
+    ``without_bce`` are weights with the same classes, trained without L_bce, for an extra row. Failures raise a
+    TfcsegError with one line.
     """
     if rows is not None:
         check_rows(rows, has_other_weights=without_bce is not None)
@@ -63,23 +60,23 @@ def ablate(
     if other is not None and other.labels.names != loaded.labels.names:
         raise DataError(
             f"the weights without L_bce ({other.card.name}) have other classes than {loaded.card.name}; "
-            "give weights that were trained alike"
+            "give weights that differ in L_bce only"
         )
     options = checked_options(loaded, settings)
     if not options.uses_memory:
-        raise UsageError("at a keyframe interval of 1 there are no frames between keyframes; give 2 or more")
+        raise UsageError("a keyframe interval of 1 leaves no frames between keyframes; give 2 or more")
     wanted = _wanted_rows(build_rows(options), rows, has_other_weights=other is not None)
     job = _AblationJob(dataset, scope, loaded, other, on_progress)
     return job.result(options, wanted)
 
 
 def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other_weights: bool) -> list[Row]:
-    """Rows in the table's order; UsageError for one that there is not with these settings."""
+    """Choose rows, in the table's order; UsageError for a row that does not exist with these settings."""
     if names is None:
         return [row for row in known if row.name != WITHOUT_BCE or has_other_weights]
     missing = set(names) - {row.name for row in known}
     if missing:
-        raise UsageError(f"row {min(missing)} changes nothing in row tfc, or shortens its interval; leave it out")
+        raise UsageError(f"row {min(missing)} is the same as row tfc, or has a shorter interval; leave it out")
     return [row for row in known if row.name in names]
 
 
@@ -92,7 +89,7 @@ class _AblationJob:
     on_progress: OnProgress
 
     def result(self, options: InferenceOptions, rows: Sequence[Row]) -> Ablation:
-        """Score everything, and bring the scores together."""
+        """Score all rows."""
         size = self._first_size()
         evaluations: dict[str, Evaluation] = {}
         results: list[RowResult] = []
@@ -145,14 +142,14 @@ class _AblationJob:
         return evaluation, watched
 
     def _first_size(self) -> tuple[int, int]:
-        """(height, width) of the first image that can be read; DataError if there is none."""
+        """(height, width) of the first readable image; DataError if there is none."""
         for name in self.dataset.videos[: self.scope.limit]:
             for frame in self.dataset.read_video(name).frames:
                 try:
                     if frame.image is not None:
                         image = read_image(frame.image)
                         return image.shape[0], image.shape[1]
-                except InputError:  # the evaluation says so, or skips it
+                except InputError:  # reported or skipped by the evaluation
                     continue
         raise DataError(f"{self.dataset.root}: no image of split {self.dataset.split!r} can be read")
 

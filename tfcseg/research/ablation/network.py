@@ -1,7 +1,7 @@
-"""The network with single steps of the method left out or replaced: what an ablation compares.
+"""The network with steps of the method left out or replaced, for ablations.
 
-Only the frames between keyframes change. All weights are the network's own, nothing is trained for a variant.
-Shapes as in model/tfc.py: B keyframes, T frames per keyframe, K classes, h w grid at stride 4.
+Only frames between keyframes change. Variants use the network's weights without further training. Shapes as in
+model/tfc.py: B keyframes, T frames per keyframe, K classes, h w grid at stride 4.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ Weight: TypeAlias = float | str
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Which steps there are between eq. 4 and the class head; as it stands, all of them: the paper's method."""
+    """Steps between eq. 4 and the class head; by default all of the paper's."""
 
     weight: Weight = "soft"
-    """0 leaves interpolation out."""
+    """0 leaves out interpolation."""
     updates: bool = True
-    """Whether sparse MSDA repairs the points below the threshold (eq. 11)."""
+    """Whether sparse MSDA updates the points below the threshold (eq. 11)."""
     level: int = 2
-    """Encoder level that w_t compares, 1 or 2. Aligned correlation searches at level 2 in either case."""
+    """Encoder level compared by w_t, 1 or 2. Aligned correlation always searches at level 2."""
 
 
 class AblatedSegmenter(TFCSegmenter):
-    """``network`` as ``variant`` has it: shares every part, differs in what becomes of them.
+    """``network`` with the steps of ``variant``; shares all parts.
 
-    ``on_result`` is called with every result for frames between keyframes, in their order.
+    ``on_result`` is called with each result for frames between keyframes, in order.
     """
 
     def __init__(
         self, network: TFCSegmenter, variant: Variant, on_result: Callable[[NonKeyframes], None] = lambda result: None
     ) -> None:
-        # Nothing is built, copied or loaded: attributes and submodules are those of the network.
+        # Share attributes and submodules with the network; build nothing.
         self.__dict__.update(network.__dict__)
         self._variant = variant
         self._on_result = on_result
@@ -55,7 +55,7 @@ class AblatedSegmenter(TFCSegmenter):
         return logits, memory if self._variant.level == 2 else memory._replace(level2=self._compared(x1, x2))
 
     def _non_keyframes(self, x1: Tensor, x2: Tensor, memory: Keyframe, options: InferenceOptions) -> NonKeyframes:
-        """Eqs 4 to 11 with the variant's weight, points and level."""
+        """Apply eqs 4 to 11 with the variant's weight, points and level."""
         head = self.decode_head
         frames = x1.shape[0]
         limit = options.threshold
@@ -75,7 +75,7 @@ class AblatedSegmenter(TFCSegmenter):
         return result
 
     def _compared(self, x1: Tensor, x2: Tensor) -> Tensor:
-        """The vectors whose cosine w_t is, at stride 4: (B·T, ·, h, w)."""
+        """Vectors compared by w_t, at stride 4: (B·T, ·, h, w)."""
         if self._variant.level == 1:
             return self.decode_head.project(x1, 0)
         return resize(self._correlated(x2), (x1.shape[-2], x1.shape[-1]))

@@ -1,19 +1,19 @@
-"""The paper's ablation study: which rows there are, and its numbers for them. Loads no torch."""
+"""Rows and numbers of the paper's ablation study. Does not load torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 WITHOUT_BCE = "without-bce"
-"""The row that needs weights of its own."""
+"""The row that needs other weights."""
 
 ABLATED_THRESHOLDS = (0.5, 0.8, 1.0)
 FIXED_WEIGHTS = (0.1, 0.9)
-"""The paper has 0.1 and does not say whose share it is. By eq. 7 it is the keyframe's; 0.9 is the other reading."""
+"""The paper has 0.1 without saying of which frame. By eq. 7 it is the keyframe's weight; 0.9 is the other reading."""
 INTERVALS = (4, 5, 6, 7, 8, 9)
 
 OURS = ("aligned", "middle", "carry", "blend", "both-full-size", "both", "adaptive")
-"""What the paper does not have: each beside the full method, or what it builds on."""
+"""Rows that are not in the paper."""
 
 SCORES = ("miou", "vc8", "vc16")
 
@@ -36,11 +36,11 @@ PAPER: Mapping[str, Mapping[str, float | None]] = {
     "interval-8": {"miou": 32.6, "vc8": 86.4},
     "interval-9": {"miou": 32.4, "vc8": 86.6},
 }
-"""MiT-B0 on VSPW's validation split, trained there (AAAI 2024, ablation study); TFC there is at interval 4."""
+"""MiT-B0 trained on VSPW, on its validation split (AAAI 2024, ablation study), TFC at interval 4."""
 
 
 def row_names() -> list[str]:
-    """Names of all rows that there can be."""
+    """Names of all possible rows."""
     return [
         *("image", "reuse", "interpolation", "hard"),
         *(f"weight-{weight:.1f}" for weight in FIXED_WEIGHTS),

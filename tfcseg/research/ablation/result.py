@@ -1,4 +1,4 @@
-"""What an ablation found, and its JSON. Percentages are 0 to 100, what was not measured is None."""
+"""Result of an ablation and its JSON. Percentages are 0 to 100; None stands for what was not measured."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from tfcseg.report import ModelFacts
 from tfcseg.report.conditions import ModelConditions
+from tfcseg.report.schema import ModelFacts
 from tfcseg.research.ablation.paper import PAPER, SCORES
 from tfcseg.research.ablation.rows import Row
 from tfcseg.research.ablation.similarity import SimilarityScores
@@ -17,12 +17,12 @@ KIND = "ablation"
 Numbers: TypeAlias = Mapping[str, float | None]
 
 DECIMALS = 1
-"""Of the paper's numbers. A step that rounds to nothing has no direction."""
+"""Decimals of the paper's numbers. A change that rounds to 0 has no direction."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """Scores of one row, and whether they moved as the paper's did."""
+    """Scores of a row, and whether they changed as in the paper."""
 
     name: str
     title: str
@@ -34,17 +34,17 @@ class RowResult:
     vc8: float | None
     vc16: float | None
     updated_fraction: float | None
-    """Mean percentage of points that sparse MSDA computes between keyframes; None without frames between them."""
+    """Mean percentage of points that sparse MSDA updates between keyframes; None without frames between them."""
     similarity: SimilarityScores | None
     paper: Mapping[str, float | None]
-    """The paper's numbers by the same keys, as far as it gives them."""
+    """The paper's numbers by the same keys, if it states them."""
     directions: Mapping[str, str] = field(default_factory=dict)
-    """Score -> ``agrees``, ``differs`` or ``unclear`` (one of both did not move)."""
+    """Score -> ``agrees``, ``differs`` or ``unclear`` (one of the two did not change)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablation(ModelConditions):
-    """Everything that the JSON says."""
+    """Content of the JSON file."""
 
     kind: str = KIND
     input: Mapping[str, Any]
@@ -57,7 +57,7 @@ class Ablation(ModelConditions):
 
 
 def directions(row: Row, scores: Numbers, base: Numbers) -> dict[str, str]:
-    """Whether the steps from ``base`` to ``scores`` have the sign of the paper's steps, for scores that it gives."""
+    """Compare the signs of the changes from ``base`` to ``scores`` with the paper's, for the scores that it states."""
     theirs, their_base = PAPER.get(row.name, {}), PAPER.get(row.builds_on or "", {})
     found = {}
     for key in SCORES:
@@ -69,7 +69,7 @@ def directions(row: Row, scores: Numbers, base: Numbers) -> dict[str, str]:
 
 
 def _sign(number: float | None, base: float | None) -> int | None:
-    """-1, 0 or 1: of the difference, rounded to the paper's decimals."""
+    """Sign of the difference, rounded to the paper's decimals: -1, 0 or 1."""
     if number is None or base is None:
         return None
     step = round(number - base, DECIMALS)

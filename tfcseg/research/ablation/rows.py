@@ -1,4 +1,4 @@
-"""Rows of the ablation table: what each leaves out or changes, and what it builds on."""
+"""Rows of the ablation table: what each leaves out or changes, and the row it builds on."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tfcseg.spelling import hint
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way of computing the frames between keyframes; ``variant`` None is the network as it is."""
+    """A way of computing frames between keyframes; without ``variant`` the network is unchanged."""
 
     name: str
     title: str
     builds_on: str | None
-    """Row that the direction of its numbers is told against."""
+    """Row that its scores are compared with."""
     options: InferenceOptions
     variant: Variant | None
 
     @property
     def is_full_method(self) -> bool:
-        """Whether all steps are there, so that its similarities say something of their own."""
+        """Whether no step is left out, so that its similarities are worth measuring."""
         return self.variant is not None and self.variant.updates and self.variant.weight == "soft"
 
 
 def check_rows(names: Sequence[str], *, has_other_weights: bool) -> None:
-    """UsageError if ``names`` are not rows of a table."""
+    """Raise UsageError unless ``names`` are rows of the table."""
     known = row_names()
     for name in names:
         if name not in known:
@@ -40,14 +40,13 @@ def check_rows(names: Sequence[str], *, has_other_weights: bool) -> None:
     if len(set(names)) < len(names):
         raise UsageError(f"a row is named twice: {','.join(names)}")
     if WITHOUT_BCE in names and not has_other_weights:
-        raise UsageError(f"row {WITHOUT_BCE} is of weights trained without L_bce; give them with --without-bce")
+        raise UsageError(f"row {WITHOUT_BCE} needs weights trained without L_bce; give them with --without-bce")
 
 
 def build_rows(settings: InferenceOptions) -> list[Row]:
     """All rows for the ``settings`` of the full method, in the table's order.
 
-    Row ``carry`` and those with both sides are the only ones whose keyframes take anything over: what that does would
-    hide what others do.
+    Keyframes carry over results only in row ``carry`` and in rows with both sides, since this would hide other effects.
     """
     settings = replace(settings, sides="one", keyframes="fixed")
     options = replace(settings, keyframe_carry=0.0)
@@ -55,7 +54,7 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
 
 
 def _rows_of_steps(options: InferenceOptions) -> list[Row]:
-    """Steps of the method left out or replaced."""
+    """Rows with steps of the method left out or replaced."""
     plain = Variant(weight=0.0, updates=False)
     rows = [
         Row("image", "image", None, replace(options, mode="image", keyframe_interval=1), None),
@@ -86,7 +85,7 @@ def _rows_of_steps(options: InferenceOptions) -> list[Row]:
 
 
 def _rows_of_intervals(options: InferenceOptions) -> list[Row]:
-    """The full method at longer intervals."""
+    """Rows with the full method at longer intervals."""
     longer = [interval for interval in INTERVALS if interval > options.keyframe_interval]
     changed = [replace(options, keyframe_interval=interval) for interval in longer]
     return [
@@ -96,7 +95,7 @@ def _rows_of_intervals(options: InferenceOptions) -> list[Row]:
 
 
 def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row]:
-    """What the paper does not have, as far as it is not among the ``options`` of all rows."""
+    """Rows that are not in the paper, except those with the ``options`` of all rows."""
     ours = {
         "aligned": ("TFC, aligned correlation", replace(options, correlation="aligned")),
         "middle": ("TFC, middle keyframes", replace(options, keyframe_position="middle")),

@@ -1,6 +1,6 @@
-"""How well w_t tells what changed: its mask "w_t ≥ threshold" against the ground truth (the paper's figure 4).
+"""Measure how well w_t predicts changes of labels: the mask "w_t ≥ threshold" against ground truth (paper, figure 4).
 
-Letters: h w grid of w_t (stride 4).
+Shapes: h w grid of w_t (stride 4).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MASK_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True, slots=True)
 class MaskScore:
-    """The mask at one threshold. Percentages, None where there is nothing to divide by."""
+    """The mask at one threshold, in percent; None where the denominator is 0."""
 
     threshold: float
     below: float | None
-    """Share of all points whose similarity is below the threshold: eq. 11 updates these."""
+    """Share of all points that are below the threshold; eq. 11 updates these."""
     accuracy: float | None
-    """Share of the points with ground truth where "changed" and "unchanged" are told rightly."""
+    """Share of the points with ground truth where the mask is right."""
     precision: float | None
     """Share of the points below the threshold whose label changed."""
     recall: float | None
@@ -42,28 +42,28 @@ class MaskScore:
 
 @dataclass(frozen=True, slots=True)
 class SimilarityScores:
-    """All thresholds; saying "unchanged" everywhere would be right at all but ``changed`` percent of the points."""
+    """Scores at all thresholds; ``changed`` is the percentage of points whose label changed."""
 
     frames: int
-    """Between keyframes."""
+    """Frames between keyframes."""
     points: int
-    """With ground truth in the keyframe and now."""
+    """Points with ground truth in the keyframe and the frame."""
     changed: float | None
     thresholds: tuple[MaskScore, ...]
 
 
 class SimilarityMeter:
-    """Counts points by similarity and by whether their label is that of the keyframe."""
+    """Counts points by similarity and by whether their label changed."""
 
     def __init__(self) -> None:
         self.frames = 0
         self._all = np.zeros(len(MASK_THRESHOLDS) + 1, np.int64)
-        """Points by how many thresholds their similarity reaches."""
+        """Points by the number of thresholds that their similarity reaches."""
         self._known = np.zeros((2, len(MASK_THRESHOLDS) + 1), np.int64)
-        """The same for points with ground truth, unchanged and changed ones."""
+        """The same for unchanged and changed points with ground truth."""
 
     def update(self, w: NDArray[np.float32], before: Labels | None, now: Labels | None) -> None:
-        """Add a frame: w (h, w), labels of the positions in the keyframe and now (h, w); None: not known."""
+        """Add a frame: w (h, w), and labels (h, w) in the keyframe and now; None if unknown."""
         reached = np.digitize(w, np.array(MASK_THRESHOLDS, np.float32))
         self.frames += 1
         self._all += self._count(reached)
@@ -99,13 +99,13 @@ class SimilarityMeter:
 
 
 class WatchedPredictions:
-    """A model's predictions, measured on the way beyond their labels.
+    """A model's predictions; measures similarity and updated points on the way.
 
     Args:
-        predict: Runs the network an interval at a time, as ``ModelPredictions`` does.
-        options: Those of ``predict``.
-        found: Where its network puts what it finds for frames between keyframes; it is emptied here.
-        num_classes: Of the data set.
+        predict: Runs the network an interval at a time, like ``ModelPredictions``.
+        options: Options of ``predict``.
+        found: List to which the network appends results for frames between keyframes; emptied here.
+        num_classes: Number of classes of the data set.
 
     """
 
@@ -114,11 +114,11 @@ class WatchedPredictions:
     ) -> None:
         self.similarity = SimilarityMeter()
         self.updated_fraction = Mean()
-        """Over the frames between keyframes."""
+        """Mean over frames between keyframes."""
         self._predict, self._options, self._found, self._num_classes = predict, options, found, num_classes
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
-        """The predictions as they are."""
+        """Yield the predictions unchanged."""
         interval: list[VspwFrame] = []
         for frame, prediction in zip(video.frames, self._predict(video), strict=False):
             if not isinstance(prediction, TfcsegError):
@@ -130,7 +130,7 @@ class WatchedPredictions:
         self._measure(interval)
 
     def _measure(self, interval: Sequence[VspwFrame]) -> None:
-        """Measure the frames of one interval, all of which the network has seen."""
+        """Measure the frames of an interval that the network has processed."""
         results = self._found.copy()
         self._found.clear()
         if not results:
@@ -148,7 +148,7 @@ class WatchedPredictions:
                 self.similarity.update(w, before, next(now))
 
     def _read(self, frame: VspwFrame, grid: tuple[int, int]) -> Labels | None:
-        """Labels at the centres of the grid's cells (h, w); None if the mask cannot be read, which the scores say."""
+        """Labels (h, w) at the centres of the grid's cells; None if the mask is unreadable, which the scores report."""
         if frame.mask is None:
             return None
         try:
@@ -159,11 +159,11 @@ class WatchedPredictions:
 
 
 def _compared_labels(key_labels: Labels | None, result: NonKeyframes) -> list[Labels | None]:
-    """For each frame, the keyframe's labels (h, w) at the positions that its own were compared with."""
+    """For each frame, the keyframe's labels (h, w) at the compared positions."""
     frames = len(result.similarity)
     if key_labels is None or result.shift is None:
         return [key_labels] * frames
-    rows = result.shift.rows.view(frames, -1).cpu().numpy()  # of one keyframe: an interval is run at a time
+    rows = result.shift.rows.view(frames, -1).cpu().numpy()  # one keyframe, since intervals are run one by one
     return [key_labels.ravel()[own].reshape(key_labels.shape) for own in rows]
 
 

@@ -1,4 +1,4 @@
-"""Measuring on data that was held out: labelled stills for the labels, unlabelled clips for their steadiness."""
+"""Measure models on held-out data: accuracy on labelled stills, stability on unlabelled clips."""
 
 from tfcseg.research.held_out.clips import ClipsResult, compare_clips
 from tfcseg.research.held_out.stills import StillsResult, compare_stills

@@ -1,17 +1,16 @@
-"""How steady labels are on clips that nobody labelled: modes of a model side by side, clip by clip.
+"""Measure the stability of labels on unlabelled clips, in several modes of a model.
 
-Flow consistency and label change need no target. VC takes the teachers' labels of the clip, steadied in time
-(targets.py), in place of the truth: a prediction has to be constant where the teachers are, whatever it says. The
-share of positions where it agrees with them is measured as well.
+Flow consistency and label change need no ground truth. For VC, the teachers' labels, averaged over time (targets.py),
+take its place: predictions should be constant where these are. Agreement with them is measured, too.
 
-Letters: T frames, H W their size.
+Shapes: T frames, H W their size.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -30,17 +29,14 @@ from tfcseg.media.source import Given, Source
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import OptionFacts
+from tfcseg.report.schema import OptionFacts
 from tfcseg.research.held_out.networks import refuse_doubles
-from tfcseg.research.held_out.result import HeldOutConditions, made_by
+from tfcseg.research.held_out.result import HeldOutConditions, OnProgress, made_by
 from tfcseg.research.held_out.targets import ClipTargets, Judges
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 from tfcseg.workers import WorkerOptions, work_through
-
-OnProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many clips of it are done, and of how many."""
 
 HIGHER_IS_BETTER: Mapping[str, bool] = {
     "flow_consistency": True,
@@ -49,14 +45,14 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "vc16": True,
     "agreement": True,
 }
-"""Everything that is measured of a clip, in percent."""
+"""Scores of a clip, in percent."""
 
 Numbers: TypeAlias = dict[str, "float | None"]
 
 
 @dataclass(frozen=True, slots=True)
 class ClipFacts:
-    """What was seen of a clip; ``sure`` is the percentage of positions with a target."""
+    """The measured part of a clip; ``sure`` is the percentage of positions with a target."""
 
     name: str
     frames: int
@@ -67,7 +63,7 @@ class ClipFacts:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From the first mode to another: differences of the means, and on which clips it was better or worse."""
+    """Change from the first mode to another: differences of means, and clips that are better or worse."""
 
     gain: Mapping[str, float]
     better: Mapping[str, int]
@@ -76,7 +72,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ModelScores:
-    """One model: ``clips[clip][mode]``, means over the clips by mode, and what each later mode changed."""
+    """A model's ``clips[clip][mode]``, means over clips by mode, and changes from the first mode."""
 
     name: str
     options: Mapping[str, OptionFacts]
@@ -87,7 +83,7 @@ class ModelScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipsResult(HeldOutConditions):
-    """Everything that is written about the comparison on clips."""
+    """Content of the JSON file."""
 
     kind: str = "clips"
     modes: tuple[str, ...]
@@ -113,16 +109,16 @@ def compare_clips(
     workers: WorkerOptions = WorkerOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> ClipsResult:
-    """Run ``models`` in ``modes`` on the beginnings of videos or folders of frames; without teachers there is no VC.
+    """Run ``models`` in ``modes`` on the beginnings of videos or folders of frames; VC needs teachers.
 
-    modes: some of ``MODE_VARIANTS``. first_s, max_frames: how much of each
-    clip is seen; the frames lie in memory. Any failure raises a TfcsegError with one line.
+    modes: some of ``MODE_VARIANTS``. first_s, max_frames: length of the measured part, which is kept in memory.
+    Failures raise a TfcsegError with one line.
     """
     if not sources or not models:
         raise UsageError(f"no {'model' if sources else 'clip'} is given")
     check_variants(modes)
     if max_frames < 2:
-        raise UsageError(f"of {max_frames} frames none follows another; give 2 or more")
+        raise UsageError(f"{max_frames} frames are too few to compare; give 2 or more")
     names = [clip_name(source) for source in sources]
     refuse_doubles(names, "clips")
     make = partial(
@@ -155,11 +151,11 @@ def compare_clips(
 
 
 _NamedClip: TypeAlias = "tuple[str, str | Path]"
-"""What a clip is called, and where it lies."""
+"""Name and path of a clip."""
 
 
 class _Setting(NamedTuple):
-    """What measures clips."""
+    """Models, options and teachers of a measurement."""
 
     options: list[tuple[str, dict[str, OptionFacts]]]
     """Name of each model, and its options by mode."""
@@ -170,11 +166,11 @@ class _Setting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClipMeasurer:
-    """Measures one clip after the other with models that are loaded once."""
+    """Measures clips with models that are loaded once."""
 
     models: Sequence[LoadedModel]
     options: Sequence[Mapping[str, InferenceOptions]]
-    """Of each model, by mode."""
+    """Options of each model by mode."""
     judges: Judges | None
     first_s: float
     max_frames: int
@@ -198,7 +194,7 @@ class ClipMeasurer:
         return cls(loaded, options, Judges(teachers) if teachers else None, first_s, max_frames)
 
     def __call__(self, clip: _NamedClip | None) -> Any:
-        """Facts of a clip, and its numbers by mode for each model; given nothing, the setting."""
+        """Measure a clip: its facts, and scores by mode for each model; for None, return the setting."""
         if clip is None:
             return self._setting()
         name, source = clip
@@ -221,7 +217,7 @@ class ClipMeasurer:
 
 
 def clip_name(source: Given) -> str:
-    """What results call a clip: its file's stem; of a folder called ``images``, that of the folder above."""
+    """Name of a clip in results: the stem of its file, or for a folder ``images`` the name of the one above."""
     found = Source.of(source)
     return found.absolute.parent.name if found.kind == "folder" and found.title == "images" else found.title
 
@@ -230,7 +226,7 @@ def clip_name(source: Given) -> str:
 class _Clip:
     frames: list[Image]
     frame_rate: float
-    targets: ClipTargets | None = field(default=None)
+    targets: ClipTargets | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -249,7 +245,7 @@ def _read_clip(source: Given, first_s: float, max_frames: int) -> _Clip:
 
 
 def _measure(model: LoadedModel, options: InferenceOptions, clip: _Clip) -> Numbers:
-    """Everything that is measured of a clip with ``options``; None where there is nothing to measure it with."""
+    """Measure all scores of a clip with ``options``; None for scores that cannot be computed."""
     meter = ConsistencyMeter()
     flow_consistency: list[float] = []
     label_change: list[float] = []
@@ -270,12 +266,12 @@ def _measure(model: LoadedModel, options: InferenceOptions, clip: _Clip) -> Numb
 
 
 class _Judged:
-    """Labels against the teachers' targets, frame by frame."""
+    """Compares labels with the teachers' targets, frame by frame."""
 
     def __init__(self, targets: ClipTargets, size: tuple[int, int], labels: LabelSet) -> None:
         self._targets = targets.at(size)
         self._consistency = VideoConsistency(VC_WINDOWS, "vspw")
-        # Classes of the targets in the model's indices; those that the model does not have cannot be agreed on.
+        # Classes of the targets as the model's indices; agreement ignores classes that the model lacks.
         self._own = np.full(256, NO_CLASS, np.uint8)
         for index, name in enumerate(targets.labels.names):
             if name in labels.names:
@@ -292,7 +288,7 @@ class _Judged:
             self._agreement.append(int(np.count_nonzero(expected == labels)) / asked)
 
     def numbers(self) -> Numbers:
-        """VC and agreement in percent, as if the clip ended here."""
+        """VC and agreement so far, in percent."""
         windows = self._consistency.result()
         found: Numbers = {f"vc{n}": percent(scores.vc.value) for n, scores in windows.items()}
         return found | {"agreement": percent(Mean.of(self._agreement).value)}
@@ -308,7 +304,7 @@ def _summarise(
 
 
 def _means(clips: Sequence[Numbers]) -> Numbers:
-    """Means over the clips in which a quantity could be measured."""
+    """Mean of each score over the clips that have it."""
     found: Numbers = {}
     for key in clips[0]:
         values = [value for numbers in clips if (value := numbers[key]) is not None]

@@ -1,7 +1,4 @@
-"""Teachers and students behind one face: an image in, labels out.
-
-Letters: H, W image height and width.
-"""
+"""Teachers and students with the same interface: image in, labels out. Shapes: H W image."""
 
 from __future__ import annotations
 
@@ -26,12 +23,12 @@ from tfcseg.training.teachers import Teacher
 from tfcseg.weights.loading import LoadedModel
 
 TEACHER_LABELS = {len(labels): labels for labels in (ADE31, LabelSet("voc21", VOC21, distinct_palette(len(VOC21))))}
-"""Classes of the teachers that we know, by how many they are."""
+"""Known teachers' classes, by their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkFacts:
-    """Which network it is, without the place where it lies."""
+    """Identity of a network, without its path."""
 
     name: str
     role: Literal["teacher", "student"]
@@ -39,30 +36,29 @@ class NetworkFacts:
     classes: int
     sha256: str
     input: str
-    """How an image reaches it."""
+    """Preprocessing of images."""
 
 
 class Network(Protocol):
-    """What is compared."""
+    """A teacher or a student."""
 
     @property
     def facts(self) -> NetworkFacts:
-        """Which network it is."""
+        """Identity of the network."""
 
     @property
     def labels(self) -> LabelSet:
-        """Classes of what it predicts."""
+        """Classes of its predictions."""
 
     def predict(self, image: Image, size: tuple[int, int]) -> Labels:
-        """Class indices of an (H, W, 3) image at ``size`` (height, width)."""
+        """Predict class indices of an (H, W, 3) image at ``size`` (height, width)."""
 
 
 class TeacherNetwork:
-    """A teacher on the whole image, squeezed to its square; its labels are stretched back."""
+    """A teacher, whose input is the whole image scaled to a square."""
 
     def __init__(self, path: Path) -> None:
-        self.teacher = open_teacher(path)
-        self.labels = teacher_labels(self.teacher, path)
+        self.teacher, self.labels = open_teacher(path)
         height, width = self.teacher.size
         self.facts = NetworkFacts(
             name=path.stem,
@@ -74,13 +70,13 @@ class TeacherNetwork:
         )
 
     def predict(self, image: Image, size: tuple[int, int]) -> Labels:
-        """Class indices of an (H, W, 3) image at ``size`` (height, width)."""
+        """Predict class indices of an (H, W, 3) image at ``size`` (height, width)."""
         labels = cv2.resize(self.teacher.labels(image), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         return np.asarray(labels, dtype=np.uint8)
 
 
 class StudentNetwork:
-    """One of our models in mode ``image``, at the size that it was made for."""
+    """A tfcseg model in mode ``image``, at its default size."""
 
     def __init__(self, model: LoadedModel) -> None:
         options = checked_options(model, mode="image")
@@ -96,28 +92,24 @@ class StudentNetwork:
         )
 
     def predict(self, image: Image, size: tuple[int, int]) -> Labels:
-        """Class indices of an (H, W, 3) image at ``size`` (height, width)."""
+        """Predict class indices of an (H, W, 3) image at ``size`` (height, width)."""
         return self._network.run([image], size)[0].labels
 
 
-def open_teacher(path: Path) -> Teacher:
-    """Read a teacher; DataError if there is none."""
+def open_teacher(path: Path) -> tuple[Teacher, LabelSet]:
+    """Load a teacher with its classes; DataError without such a file, or for an unknown number of classes."""
     if not path.is_file():
         raise DataError(f"{path}: no such teacher; teachers are .tflite files")
-    return Teacher(path, threads=available_cores())
-
-
-def teacher_labels(teacher: Teacher, path: Path) -> LabelSet:
-    """Classes of a teacher, told by their number; DataError for one that we do not know."""
+    teacher = Teacher(path, threads=available_cores())
     labels = TEACHER_LABELS.get(teacher.num_classes)
     if labels is None:
         known = " or ".join(f"{count} ({labels.name})" for count, labels in TEACHER_LABELS.items())
-        raise DataError(f"teacher {path} knows {teacher.num_classes} classes, not {known}; leave it out")
-    return labels
+        raise DataError(f"teacher {path} has {teacher.num_classes} classes, not {known}; leave it out")
+    return teacher, labels
 
 
 def refuse_doubles(names: Sequence[str], what: str) -> None:
-    """UsageError for two of the same name, which results could not tell apart."""
+    """Raise UsageError for repeated names, which results could not distinguish."""
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise UsageError(f"two {what} are called {double!r}; give one of them, or rename it")

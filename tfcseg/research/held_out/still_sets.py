@@ -1,10 +1,10 @@
-"""Labelled stills as they lie on disk.
+"""Read sets of labelled stills.
 
 ::
 
     SET/  images/<name>.jpg   masks/<name>.png (value = id)   classes.json here or in the folder above: {id: name}
 
-Ids 0 and 255 are void, whatever they are called. Letters: H, W image height and width.
+Ids 0 and 255 are void, whatever their names. Shapes: H W image.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tfcseg.metrics.scores import Labels
 CLASSES = "classes.json"
 _VOID_IDS = (0, 255)
 _UNNAMED = 254
-"""Marks values that classes.json does not name; sets have fewer classes, so no class has it."""
+"""Marks values that classes.json does not name; sets have fewer classes than this."""
 
 
 class Still(NamedTuple):
@@ -42,20 +42,20 @@ class Still(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StillSet:
-    """A folder of labelled stills; classes that are too fine to be told apart are merged (``merged_classes``)."""
+    """A folder of labelled stills, some of whose classes are merged for scoring (``merged_classes``)."""
 
     name: str
-    """Its folder and the one above: ``coco/test``."""
+    """Names of the folder and the one above: ``coco/test``."""
     labels: LabelSet
-    """Classes in the order of their ids, merged ones included."""
+    """Classes in the order of their ids, including merged ones."""
     merged: Labels
-    """(256,) class index -> index of the class that it is scored as; NO_CLASS stays."""
+    """(256,) class index -> class index for scoring; NO_CLASS stays."""
     values: Labels
-    """(256,) value of a mask -> class index that it is scored as."""
+    """(256,) value of a mask -> class index for scoring."""
     stills: tuple[Still, ...]
 
     def read(self, still: Still) -> tuple[Image, Labels]:
-        """(H, W, 3) image and (H', W') target, NO_CLASS = void; DataError for a value that has no name."""
+        """Read (H, W, 3) image and (H', W') target, NO_CLASS = void; DataError for a value without a name."""
         raw = read_mask(still.mask)
         target = np.asarray(cv2.LUT(raw, self.values), dtype=np.uint8)
         is_unnamed = target == _UNNAMED
@@ -65,14 +65,14 @@ class StillSet:
 
 
 def open_stills(folder: str | Path) -> StillSet:
-    """List the stills of a folder; DataError says what it lacks."""
+    """List the stills of a folder; DataError says what is missing."""
     folder = Path(folder)
     for part in ("images", "masks"):
         if not (folder / part).is_dir():
-            raise DataError(f"{folder}: no folder {part} in it; labelled stills have images/, masks/ and {CLASSES}")
+            raise DataError(f"{folder}: has no folder {part}; labelled stills have images/, masks/ and {CLASSES}")
     place = next((place for place in (folder, folder.resolve().parent) if (place / CLASSES).is_file()), None)
     if place is None:
-        raise DataError(f"{folder}: no {CLASSES} in it or above it; it names the masks' values, {{id: name}}")
+        raise DataError(f"{folder}: has no {CLASSES}, also not above; it names the masks' values, {{id: name}}")
     ids = _read_classes(place / CLASSES)
     path = folder.resolve()
     name = f"{path.parent.name}/{path.name}".lstrip("/")
@@ -88,15 +88,15 @@ def open_stills(folder: str | Path) -> StillSet:
 
 
 def _read_classes(path: Path) -> Mapping[str, int]:
-    """{name: id} in the order of the ids, without void."""
+    """Read {name: id} in the order of ids, without void."""
     ids: dict[int, str] = {}
     for key, name in read_json_object(path).items():
         if not (key.isascii() and key.isdigit() and int(key) <= 255 and isinstance(name, str)):
-            raise DataError(f"{path}: {key!r}: {name!r} is no id from 0 to 255 with a name")
+            raise DataError(f"{path}: {key!r}: {name!r} is not an id from 0 to 255 with a name")
         ids[int(key)] = name
     named = {name: number for number, name in sorted(ids.items()) if number not in _VOID_IDS}
     if not 0 < len(named) < _UNNAMED:
-        raise DataError(f"{path}: names {len(named)} classes besides void; 1 to {_UNNAMED - 1} are possible")
+        raise DataError(f"{path}: names {len(named)} classes besides void; give 1 to {_UNNAMED - 1}")
     if len(named) < len(set(ids) - set(_VOID_IDS)):
         raise DataError(f"{path}: names a class twice")
     return named
@@ -106,7 +106,7 @@ def _list_stills(folder: Path) -> tuple[Still, ...]:
     found = sorted(path for path in (folder / "images").iterdir() if _is_image(path))
     stills = tuple(Still(path, folder / "masks" / f"{path.stem}.png") for path in found)
     if not stills:
-        raise DataError(f"{folder / 'images'}: no image in it")
+        raise DataError(f"{folder / 'images'}: has no images")
     lacking = [still.mask for still in stills if not still.mask.is_file()]
     if lacking:
         raise DataError(f"{lacking[0]}: no such mask ({len(lacking)} of {len(stills)} images have none)")

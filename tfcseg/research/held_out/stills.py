@@ -1,20 +1,19 @@
-"""How right labels are on stills that people labelled: teachers and students side by side, on the same classes.
+"""Score teachers and students on labelled stills, on the same classes.
 
-Networks know different classes, so each set is scored once per *vocabulary*: the label set of a network that takes
-part. Its classes in a data set are those that the name tables give it and that occur there. Ground truth of other
-classes is void; on what is left, a prediction of any other class is wrong. A network that lacks some of the classes
-is scored all the same, with 0 for those, and ``is_complete`` says so.
+Since networks know different classes, each set is scored once per *vocabulary*, the label set of one of the networks.
+Name tables give its classes in a data set. Ground truth of other classes is void; elsewhere, predictions of other
+classes are wrong. Networks that lack some of the classes score 0 on them, and ``is_complete`` is false.
 
-Letters: K classes of a data set.
+Shapes: K classes of a data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -35,19 +34,16 @@ from tfcseg.metrics.scores import (
     pixel_accuracy,
 )
 from tfcseg.research.held_out.networks import Network, NetworkFacts, StudentNetwork, TeacherNetwork, refuse_doubles
-from tfcseg.research.held_out.result import HeldOutConditions, made_by
+from tfcseg.research.held_out.result import HeldOutConditions, OnProgress, made_by
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import open_model
 from tfcseg.workers import WorkerOptions, work_through
 
-OnProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many stills of it are done, and of how many."""
-
 
 @dataclass(frozen=True, slots=True)
 class SetFacts:
-    """A data set, and its classes that count in each vocabulary."""
+    """A data set, and the scored classes by vocabulary."""
 
     name: str
     stills: int
@@ -56,29 +52,29 @@ class SetFacts:
 
 @dataclass(frozen=True, slots=True)
 class SetScore:
-    """One network on one set in one vocabulary; percentages, None where nothing could be counted."""
+    """A network's scores on a set in a vocabulary, in percent; None without pixels."""
 
     miou: float | None
     pixel_accuracy: float | None
     is_complete: bool
-    """Whether the network can predict every class that counts."""
+    """Whether the network knows all scored classes."""
     per_class: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkScores:
-    """One network; ``scores[set][vocabulary]``, and per vocabulary the mean over the sets if it is complete in all."""
+    """A network's ``scores[set][vocabulary]``, and means over sets by vocabulary if all are complete."""
 
     network: NetworkFacts
     scores: Mapping[str, Mapping[str, SetScore]]
     mean: Mapping[str, float | None]
     to_best_teacher: Mapping[str, float]
-    """Students: per vocabulary, the mean in percent of the best teacher's."""
+    """A student's mean in percent of the best teacher's, by vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StillsResult(HeldOutConditions):
-    """Everything that is written about the comparison on stills."""
+    """Content of the JSON file."""
 
     kind: str = "stills"
     sets: tuple[SetFacts, ...]
@@ -94,9 +90,9 @@ def compare_stills(
     workers: WorkerOptions = WorkerOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> StillsResult:
-    """Score ``models`` (in mode ``image``) and ``teachers`` (.tflite files) on folders of labelled stills.
+    """Score ``models`` (mode ``image``) and ``teachers`` (.tflite files) on folders of labelled stills.
 
-    DataError for a folder, mask or teacher that is not what it should be, or classes without a name table.
+    Raises DataError for invalid folders, masks or teachers, or classes without a name table.
     """
     if not folders:
         raise UsageError("no set of stills is given")
@@ -129,11 +125,11 @@ def compare_stills(
 
 
 _PILE = 8
-"""Stills that a worker takes at once."""
+"""Stills per job of a worker."""
 
 
 class _Pile(NamedTuple):
-    """Some stills of a set for a network, both by their position."""
+    """Indices of network, set and first still of a job."""
 
     network: int
     set: int
@@ -141,14 +137,14 @@ class _Pile(NamedTuple):
 
 
 class Described(NamedTuple):
-    """A network, wherever it is loaded."""
+    """A network that may be loaded in another process."""
 
     facts: NetworkFacts
     labels: LabelSet
 
 
 class StillCounter:
-    """Counts what networks, which are loaded once, say of stills."""
+    """Counts predictions on stills by networks that are loaded once."""
 
     def __init__(self, networks: Sequence[Network], scored: Sequence[_ScoredSet], facts: Mapping[str, Any]) -> None:
         self._networks, self._scored, self._facts = networks, scored, facts
@@ -168,7 +164,7 @@ class StillCounter:
         return cls(networks, _scored_sets(sets, networks), made_by(loaded))
 
     def __call__(self, pile: _Pile | None) -> Any:
-        """(K, K + 1) pixels by class and predicted class; given nothing, what the networks are and who runs them."""
+        """Count (K, K + 1) pixels by class and predicted class; for None, return networks and conditions."""
         if pile is None:
             return [Described(network.facts, network.labels) for network in self._networks], self._facts
         return self._scored[pile.set].count(self._networks[pile.network], pile.first)
@@ -180,7 +176,7 @@ def _scored_sets(sets: Sequence[StillSet], networks: Sequence[Network | Describe
 
 
 class _ScoredSet:
-    """A set with the classes that each vocabulary has in it."""
+    """A set with the classes of each vocabulary."""
 
     def __init__(self, stills: StillSet, vocabularies: Mapping[str, LabelSet]) -> None:
         self.stills = stills
@@ -191,7 +187,7 @@ class _ScoredSet:
         return self.stills.name
 
     def count(self, network: Network, first: int) -> Counts:
-        """(K, K + 1) pixels by class and predicted class, over the pile of stills that begins with the ``first``."""
+        """Count (K, K + 1) pixels by class and predicted class, over the stills of a job."""
         table = self.tables[network.labels.name]
         confusion = ConfusionMatrix(len(self.stills.labels))
         for still in self.stills.stills[first : first + _PILE]:
@@ -201,11 +197,11 @@ class _ScoredSet:
         return confusion.counts
 
     def can_predict(self, vocabulary: str) -> NDArray[np.bool_]:
-        """(K,) classes that a vocabulary has a name for."""
+        """(K,) whether a vocabulary has each class."""
         return np.isin(np.arange(len(self.stills.labels)), self.tables[vocabulary])
 
     def score(self, counts: Counts, vocabulary: str, own: str) -> SetScore:
-        """Score a network whose label set is called ``own`` on the classes of ``vocabulary``."""
+        """Score a network with label set ``own`` on the classes of ``vocabulary``."""
         kept = self.can_predict(vocabulary)
         of_kept = only_targets(counts, kept)
         occurs = of_kept.sum(axis=1) > 0
@@ -218,7 +214,7 @@ class _ScoredSet:
         )
 
     def facts(self, counts: Counts) -> SetFacts:
-        """What the set is, and what counts in it; ``counts`` are any network's."""
+        """Facts about the set; ``counts`` are those of any network."""
         occurs = counts.sum(axis=1) > 0
         names = self.stills.labels.names
         classes = {
@@ -229,7 +225,7 @@ class _ScoredSet:
 
 
 def translation(stills: StillSet, labels: LabelSet) -> Labels:
-    """(256,) predicted value -> class index that it is scored as, NO_CLASS without counterpart."""
+    """(256,) predicted value -> class index for scoring; NO_CLASS without counterpart."""
     try:
         table = prediction_table(stills.labels, labels, None)
     except DataError as error:
@@ -252,13 +248,13 @@ def _network_scores(network: Described, sets: Sequence[_ScoredSet], counts: Sequ
 
 
 def _mean(scores: Sequence[SetScore]) -> float | None:
-    """Mean of the mIoU over the sets; None if the network lacks a class of any, or a set has no such class at all."""
+    """Mean mIoU over sets; None if a score is incomplete or missing."""
     values = [score.miou for score in scores if score.is_complete and score.miou is not None]
     return Mean.of(values).value if len(values) == len(scores) else None
 
 
 def _weigh(scores: NetworkScores, everyone: Sequence[NetworkScores]) -> NetworkScores:
-    """The same with a student's share of the best teacher, where both have a mean."""
+    """Add a student's share of the best teacher, by vocabulary."""
     if scores.network.role == "teacher":
         return scores
     shares: dict[str, float] = {}

@@ -1,6 +1,6 @@
-"""What teachers say of a clip that nobody labelled, steadied in time: a target for video consistency.
+"""Targets for video consistency on unlabelled clips: the teachers' labels, averaged over time.
 
-Letters: T frames, H W their size, G the teachers' grid, A ADE31's classes, V Pascal VOC's, K classes of the target.
+Shapes: T frames, H W their size, G the teachers' grid, A ADE31's classes, V Pascal VOC's, K classes of the target.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from tfcseg.errors import UsageError
 from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.metrics.scores import Labels
-from tfcseg.research.held_out.networks import open_teacher, teacher_labels
+from tfcseg.research.held_out.networks import open_teacher
 from tfcseg.training.fusion import fuse_teachers, to_bytes
 from tfcseg.training.labelling import steady_labels
 from tfcseg.training.teachers import Teacher, soft_labels
 
 HALF = 128
-"""Of 255: a position has a target where the teachers' mean gives one class more than that."""
+"""Of 255: positions have a target if the probability of a class is larger."""
 
 _NEVER_CONSTANT = (NO_CLASS, NO_CLASS - 1)
-"""Unsure positions take these in turn, so that no window holds them constant and VC leaves them out."""
+"""Alternating values of positions without a target: they are constant in no window, so VC ignores them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipTargets:
-    """Targets of one clip; ``grids`` is (T, G, G) class indices, NO_CLASS where the teachers are unsure."""
+    """Targets of a clip; ``grids`` is (T, G, G) class indices, NO_CLASS where teachers are not confident."""
 
     labels: LabelSet
     grids: Labels
 
     @property
     def sure(self) -> float:
-        """Share of the positions that have a target."""
+        """Share of positions with a target."""
         return float(np.mean(self.grids != NO_CLASS))
 
     def at(self, size: tuple[int, int]) -> Iterator[Labels]:
-        """One (H, W) target per frame for `VideoConsistency`; ``size`` is (height, width).
+        """Yield an (H, W) target per frame for `VideoConsistency`; ``size`` is (height, width).
 
-        A value that is no class of ``labels`` marks unsure positions.
+        Positions without a target have values that are not classes of ``labels``.
         """
         for index, grid in enumerate(self.grids):
             enlarged = cv2.resize(grid, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
@@ -53,20 +53,19 @@ class ClipTargets:
 
 
 class Judges:
-    """Teachers that label clips together: ADE31's, and VOC's for what these do not know."""
+    """Teachers that label clips together: ADE31's, and VOC's for further classes."""
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
-        teachers = [(open_teacher(Path(path)), Path(path)) for path in paths]
-        named = [(teacher, teacher_labels(teacher, path)) for teacher, path in teachers]
+        named = [open_teacher(Path(path)) for path in paths]
         self._scene: list[Teacher] = [teacher for teacher, labels in named if labels.name == ADE31.name]
         self._things: list[Teacher] = [teacher for teacher, labels in named if labels.name != ADE31.name]
         if not self._scene:
-            raise UsageError(f"no teacher of {ADE31.name} is given; the targets of clips are theirs")
-        self.names = tuple(path.stem for _, path in teachers)
+            raise UsageError(f"no teacher has the classes of {ADE31.name}; add one, since targets need it")
+        self.names = tuple(Path(path).stem for path in paths)
         self.labels = SCENES if self._things else ADE31
 
     def label(self, frames: Sequence[Image]) -> ClipTargets:
-        """Look at all ``frames`` of a clip, average along the optical flow, and keep what is sure."""
+        """Label all ``frames`` of a clip, average along optical flow, and keep confident labels."""
         scene = _steadied(self._scene, frames)
         if not self._things:
             return ClipTargets(self.labels, np.stack([surest(soft) for soft in scene]))
@@ -76,10 +75,10 @@ class Judges:
 
 
 def _steadied(teachers: Sequence[Teacher], frames: Sequence[Image]) -> NDArray[np.uint8]:
-    """(T, G, G, A) or (T, G, G, V) probabilities, 255 = certain."""
+    """Probabilities (T, G, G, A) or (T, G, G, V), averaged over time; 255 = certain."""
     return steady_labels(frames, np.stack([soft_labels(teachers, frame, crops=False) for frame in frames]))
 
 
 def surest(soft: NDArray[np.uint8]) -> Labels:
-    """(G, G) classes of (G, G, K) probabilities, NO_CLASS where none is sure."""
+    """(G, G, K) probabilities -> (G, G) classes, NO_CLASS where none is confident."""
     return np.where(soft.max(axis=-1) > HALF, soft.argmax(axis=-1), NO_CLASS).astype(np.uint8)
