@@ -31,7 +31,8 @@ class TrainRequest:
     folder_weights: Annotated[
         list[str] | None,
         Option(
-            "FOLDER=WEIGHT: draw its photos and clips this many times as often (with --teachers); repeatable.",
+            "FOLDER=WEIGHT: draw photos and clips of a folder this many times as often (with --teachers); repeat it for "
+            "several.",
             flags=("--folder-weight",),
             default_text="",
         ),
