@@ -31,8 +31,7 @@ class TrainRequest:
     folder_weights: Annotated[
         list[str] | None,
         Option(
-            "FOLDER=WEIGHT: draw photos and clips of a folder this many times as often (with --teachers); repeat it for "
-            "several.",
+            "FOLDER=WEIGHT: draw a folder's photos and clips this many times as often (with --teachers); repeatable.",
             flags=("--folder-weight",),
             default_text="",
         ),
