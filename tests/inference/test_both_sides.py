@@ -10,6 +10,7 @@ import torch
 
 from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import InputError, UsageError
+from tfcseg.inference import both_sides
 from tfcseg.inference.both_sides import LEAST_REACH, REACH, reach_for
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
@@ -72,6 +73,13 @@ def test_keyframes_are_fixed_or_where_the_scene_has_changed(clip):
     found = keyframes(run(clip, **ADAPTIVE))
     assert 2 < len(found) < 8
     assert max(np.diff(found)) <= 16
+
+
+def test_keyframes_of_large_images_are_nearer(clip, monkeypatch):
+    monkeypatch.setattr(both_sides, "MOST_HELD_BYTES", 6 * clip[0].nbytes)
+    assert keyframes(run([clip[0]] * 14, **ADAPTIVE)) == [0, 6, 12]
+    monkeypatch.setattr(both_sides, "MOST_HELD_BYTES", 1)
+    assert keyframes(run([clip[0]] * 14, **ADAPTIVE)) == [0, 4, 8, 12]
 
 
 def test_a_still_video_stays_still(clip):

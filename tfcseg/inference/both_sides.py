@@ -42,7 +42,8 @@ REACH = 8
 """A keyframe uses later keyframes up to this many frames ahead."""
 
 MOST_HELD_BYTES = 2**28
-"""Images of at most ``REACH`` frames are held; for large images fewer, but at least ``LEAST_REACH``."""
+"""Frames from one keyframe to the next, and ``REACH`` after it, are held; of large ones fewer, at least one interval
+and ``LEAST_REACH``."""
 
 LEAST_REACH = 4
 
@@ -268,7 +269,9 @@ class _Window:
         keyframe = self._spans[-1][0]
         if slot.grid != keyframe.grid:  # another size starts afresh
             return True
-        if slot.index - keyframe.index >= self._options.longest_interval:
+        assert slot.image is not None
+        longest = min(self._options.longest_interval, max(self._options.keyframe_interval, _most_held(slot.image)))
+        if slot.index - keyframe.index >= longest:
             return True
         if self._options.keyframes == "fixed":
             return False
@@ -383,7 +386,11 @@ def _own(keyframe: _Slot) -> Opinion:
 
 def reach_for(image: Image) -> int:
     """``REACH``, or less for large images. Results then depend on the image size and on nothing else."""
-    return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // max(1, image.nbytes)))
+    return max(LEAST_REACH, min(REACH, _most_held(image)))
+
+
+def _most_held(image: Image) -> int:
+    return MOST_HELD_BYTES // max(1, image.nbytes)
 
 
 @dataclass(slots=True)

@@ -44,7 +44,7 @@ def vspw_material(root: Path, options: TrainOptions, processes: int, *, skip_bad
         SampleStream([plain], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
         train.labels,
         f"supervised on {root.resolve().name} ({count_of(len(train.videos), 'video')})",
-        left_out,
+        left_out=left_out,
     )
 
 
