@@ -30,6 +30,7 @@ from tfcseg.research.held_out import compare_clips, compare_stills
 from tfcseg.runs import on_ray
 from tfcseg.runs.on_ray import run_on_ray
 from tfcseg.runs.options import RunOptions
+from tfcseg.runs.pipeline import Listener
 from tfcseg.workers import WorkerOptions, ray_workers
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -78,10 +79,11 @@ def short_parts(monkeypatch):
     monkeypatch.setattr(on_ray, "PART_FRAMES", PART_FRAMES)
 
 
-def share(clips, base, weights, options=OPTIONS, **more):
+def share(clips, base, weights, options=OPTIONS, on_frame=lambda frame, info: None):
     """Outcomes by name of the clip."""
     places = [(str(clip), base / clip.stem) for clip in clips]
-    return {Path(found.source).stem: found for found in run_on_ray(places, weights, options, CREW, **more)}
+    found = run_on_ray(places, weights, options, CREW, Listener(on_frame))
+    return {Path(each.source).stem: each for each in found}
 
 
 def workers():

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tfcseg.media.frames import Frame, VideoInfo
     from tfcseg.media.reader import probe, read_frames
     from tfcseg.model.options import InferenceOptions
-    from tfcseg.report import Report
+    from tfcseg.report.schema import Report
     from tfcseg.runs.pipeline import run
     from tfcseg.runs.result_options import ResultOptions
     from tfcseg.runs.steady import steady
@@ -69,7 +69,7 @@ _HOMES = {
     "VideoInfo": "media.frames",
     "probe": "media.reader",
     "read_frames": "media.reader",
-    "Report": "report",
+    "Report": "report.schema",
     "run": "runs.pipeline",
     "ResultOptions": "runs.result_options",
     "steady": "runs.steady",

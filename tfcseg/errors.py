@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tfcseg.report import Report
+    from tfcseg.report.schema import Report
 
 
 class TfcsegError(Exception):

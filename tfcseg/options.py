@@ -5,7 +5,7 @@ The command line turns these fields into options (cli/groups.py), Python into ke
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, cast, get_args, get_type_hints
@@ -26,8 +26,10 @@ class Option:
     low: float | None = None
     high: float | None = None
     """Bounds: both, the low one, or none."""
-    suggestions: tuple[str, ...] = ()
+    suggestions: tuple[str, ...] | Callable[[], Sequence[str]] = ()
     """Values to complete, if others are allowed, too."""
+    is_list: bool = False
+    """Whether it takes several words, one by one or separated by commas."""
     flags: tuple[str, ...] = ()
     """Names on the command line, if they differ from the field's."""
     default_text: str | None = None
@@ -56,7 +58,7 @@ class Declared:
     def check(self, value: Any) -> None:
         """Raise UsageError unless ``value`` is one of the choices and within bounds."""
         option, words = self.option, self.name.replace("_", " ")
-        if option.choices and value not in option.choices:
+        if option.choices and not option.is_list and value not in option.choices:
             raise UsageError(f"no {words} {value!r}; {hint(str(value), option.choices)}")
         if option.low is None:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tfcseg.errors import UsageError
 
@@ -17,6 +17,16 @@ def find_name(word: str, known: Sequence[str]) -> str | None:
         return word
     folded = word.strip().casefold()
     return next((name for name in known if name.casefold() == folded), None)
+
+
+def words_of(texts: str | Iterable[str]) -> list[str]:
+    """Words of one or several comma-separated lists, without blanks around them."""
+    return [
+        word.strip()
+        for text in ([texts] if isinstance(texts, str) else texts)
+        for word in text.split(",")
+        if word.strip()
+    ]
 
 
 def known_name(what: str, word: str, known: Sequence[str]) -> str:

@@ -158,7 +158,7 @@ def test_bad_input_is_told_in_one_line(work, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     base = ("-m", work / "tiny.safetensors", *CPU)
     for words, code, message in (
-        ((work / "a.mp4", "-o", tmp_path / "out"), 2, "is no weights file; give one that ends in .safetensors"),
+        ((work / "a.mp4", "-o", tmp_path / "out"), 2, "is not a weights file; give one that ends in .safetensors"),
         ((short, "-o", tmp_path / "o.safetensors"), 1, "short.mp4 has 20 frames; give videos of 24 or more"),
         ((tmp_path / "text.mp4", "-o", tmp_path / "o.safetensors"), 1, "text.mp4"),
         ((tmp_path / "none.mp4", "-o", tmp_path / "o.safetensors"), 1, "none.mp4"),

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: fair turns, the same weights for all, stages that add up. Never how fast."""
+"""The benchmark measures what it says: fair turns, the same weights for all, steps that add up. Never how fast."""
 
 import importlib.util
 import time
@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from tests.helpers.tiny_model import build_tiny_network, moving_clip, moving_images, tiny_card, write_tiny_model
+from tfcseg.benchmark.breakdown import OTHER, STEPS, StepClock, resolve, step_times_ms
 from tfcseg.benchmark.child import measure_job, peak_mib
-from tfcseg.benchmark.clips import make_clip, parse_size, read_clip, repeat_clip, synthetic_images
+from tfcseg.benchmark.clips import make_clip, read_clip, repeat_clip, synthetic_images
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, open_contest
 from tfcseg.benchmark.end_to_end import run_plain
 from tfcseg.benchmark.limits import matrix_gflops
 from tfcseg.benchmark.memory import job_for, run_job
-from tfcseg.benchmark.model_only import measure_model_only, measure_stages
+from tfcseg.benchmark.model_only import measure_breakdown, measure_model_only
 from tfcseg.benchmark.plain import build_plain, segformer_tensors, to_network
 from tfcseg.benchmark.random_model import BOUNDARY_SHARE, boundary_share, write_random_model
 from tfcseg.benchmark.request import Request
-from tfcseg.benchmark.stages import OTHER, STAGES, StageClock, resolve, stage_times_ms
 from tfcseg.benchmark.timing import alternate, spread, timed_ms
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.errors import InputError, TfcsegError, UsageError
@@ -108,13 +108,6 @@ def test_a_clip_that_is_none_cannot_be_repeated(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(InputError, match="cannot be repeated"):
         repeat_clip(tmp_path / "text.mp4", tmp_path / "longer.mp4", 5)
-
-
-@pytest.mark.parametrize("text", ["480p", "854", "0x480", "854x", "x", "99999x480", "-5x480"])
-def test_sizes_that_make_no_sense(text):
-    with pytest.raises(UsageError, match="as in 854x480"):
-        parse_size(text)
-    assert parse_size("854x480") == (480, 854)
 
 
 # Contender (a)
@@ -220,28 +213,28 @@ def test_random_weights_that_cannot_be(backbone, classes, tmp_path):
         write_random_model(tmp_path / "x.safetensors", backbone, classes, moving_images(1))
 
 
-# Stages
+# Steps
 
 
-def test_stages_name_functions_that_exist():
-    for places in STAGES.values():
+def test_steps_name_functions_that_exist():
+    for places in STEPS.values():
         for place in places:
             owner, name = resolve(place)
             assert callable(getattr(owner, name)), place
 
 
 def test_functions_are_as_before_after_timing():
-    places = [resolve(place) for places in STAGES.values() for place in places]
+    places = [resolve(place) for places in STEPS.values() for place in places]
     backbone = unfolded("mit_b0").network.backbone
     places += [(backbone, "encode_low"), (backbone, "encode_high")]
     before = [getattr(owner, name) for owner, name in places]
-    with StageClock(backbone, CPU):
+    with StepClock(backbone, CPU):
         assert all(getattr(owner, name) != function for (owner, name), function in zip(places, before, strict=True))
     assert [getattr(owner, name) for owner, name in places] == before
 
 
-def test_time_inside_of_another_stage_counts_there():
-    clock = StageClock(nn.Module(), CPU)
+def test_time_inside_of_another_step_counts_there():
+    clock = StepClock(nn.Module(), CPU)
     inner = clock._timed("labels", lambda: time.sleep(0.03))
     outer = clock._timed("head", lambda: inner())
     outer()
@@ -249,13 +242,13 @@ def test_time_inside_of_another_stage_counts_there():
     assert clock.seconds["head"] < 0.02
 
 
-def test_stages_add_up():
+def test_steps_add_up():
     head, z = DecodeHead((4, 4, 4, 4), 8, 3).eval(), torch.zeros(1, 8, 4, 4)
     backbone = unfolded("mit_b0").network.backbone
-    times = stage_times_ms(lambda: (head.classify(z), time.sleep(0.01)), backbone, CPU, 2)
-    assert set(times) == {*STAGES, OTHER}
+    times = step_times_ms(lambda: (head.classify(z), time.sleep(0.01)), backbone, CPU, 2)
+    assert set(times) == {*STEPS, OTHER}
     assert times["head"] > 0
-    assert times[OTHER] >= 5, "what no stage claims"
+    assert times[OTHER] >= 5, "what no step claims"
     assert times["search"] == 0
 
 
@@ -267,15 +260,15 @@ def test_model_only_measures_all_contenders(tiny_file, clip_file):
     request = Request(model=str(tiny_file), video=clip_file, frames=8, plain_frames=2, rounds=2, updated_fraction=0.25)
     with open_contest(request) as contest:
         found = measure_model_only(contest)
-        stages = measure_stages(contest)
+        steps = measure_breakdown(contest)
     assert list(found.ms_per_frame) == [PLAIN, IMAGE, TFC]
     assert all(times.samples == 2 for times in found.ms_per_frame.values())
     assert found.agreement["plain|image"] >= 99.9
     assert 0 < found.agreement["image|tfc"] <= 100
     assert found.updated_fraction == pytest.approx(25, abs=1), "of the points, by the choice of the threshold"
-    assert stages[IMAGE]["sparse update"].median == 0 == stages[IMAGE]["correlation"].median
-    busy = {"preprocess", "low stages", "high stages", "head", "correlation", "sparse update", "labels"}
-    assert {stage for stage, times in stages[TFC].items() if times.median > 0} >= busy
+    assert steps[IMAGE]["sparse update"].median == 0 == steps[IMAGE]["correlation"].median
+    busy = {"preprocess", "low features", "high features", "head", "correlation", "sparse update", "labels"}
+    assert {step for step, times in steps[TFC].items() if times.median > 0} >= busy
 
 
 def test_interval_of_one_leaves_tfc_out(tiny_file, clip_file):
@@ -329,7 +322,7 @@ def test_attention_is_counted():
     model = unfolded("mit_b0")
     images = moving_images(1, (64, 64))
     counted = count_gflops(model, checked_options(model, mode="image"), [images])["gflops_per_frame"]
-    queries, heads = (256, 64, 16, 4), (1, 2, 5, 8)  # of the four stages at 64×64; each sees 4 keys
+    queries, heads = (256, 64, 16, 4), (1, 2, 5, 8)  # of the four levels at 64×64; each sees 4 keys
     attention = sum(2 * 2 * 2 * n * 4 * (32 * m) for n, m in zip(queries, heads, strict=True))  # 2 blocks, scores, sums
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         by_products = count_gflops(model, checked_options(model, mode="image"), [images])["gflops_per_frame"]

@@ -7,10 +7,10 @@ import pytest
 
 from tests.helpers.command_line import call
 from tests.helpers.tiny_model import write_tiny_model
+from tfcseg.benchmark.breakdown import OTHER, STEPS
 from tfcseg.benchmark.clips import make_clip
-from tfcseg.benchmark.stages import OTHER, STAGES
 
-PARTS = "model,end-to-end,stages,limits"
+PARTS = "model,end-to-end,breakdown,limits"
 FEW = ("--frames", 4, "--clip-frames", 4, "--plain-frames", 1, "--rounds", 1)
 
 
@@ -63,10 +63,10 @@ def test_contenders_and_their_ratios(content):
         assert all(speed["ms_per_frame"]["samples"] == 1 for speed in speeds.values())
 
 
-def test_stages_limits_and_costs(content):
-    assert list(content["stages"]) == ["image", "tfc", "around the network"]
-    assert set(content["stages"]["tfc"]) == {*STAGES, OTHER}
-    assert {"decode", "render", "encode", "masks"} < set(content["stages"]["around the network"])
+def test_breakdown_limits_and_costs(content):
+    assert list(content["breakdown"]) == ["image", "tfc", "around the network"]
+    assert set(content["breakdown"]["tfc"]) == {*STEPS, OTHER}
+    assert {"decode", "render", "encode", "masks"} < set(content["breakdown"]["around the network"])
     limits = content["limits"]
     assert {"decode_fps", "decode_encode_fps", "matrix_gflops_per_s", "gflops_per_frame"} < set(limits)
     assert all(limits["gflops_per_frame"][name] > 0 for name in ("plain", "image", "tfc"))
@@ -87,9 +87,9 @@ def test_facts_without_places_of_the_machine(content, media):
 
 
 def test_tables_for_people(media):
-    done = call("bench", media / "clip.mp4", "--model", media / "tiny.safetensors", *FEW, "--only", "stages", "-q")
+    done = call("bench", media / "clip.mp4", "--model", media / "tiny.safetensors", *FEW, "--only", "breakdown", "-q")
     assert done.returncode == 0, done.stderr
-    assert "low stages" in done.stdout
+    assert "low features" in done.stdout
     assert "not asked for: model; not asked for: end-to-end" in done.stdout
     assert "file to files" not in done.stdout
 
@@ -115,7 +115,7 @@ def test_random_weights_of_any_size():
     assert content["input"]["name"] == "synthetic"
     assert content["resolution"] == {"source": [64, 96], "network": [64, 96]}
     assert content["updated_fraction"] == pytest.approx(10, abs=1)
-    assert content["end_to_end"] == content["stages"] == content["memory"] == {}
+    assert content["end_to_end"] == content["breakdown"] == content["memory"] == {}
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
         (("--only", ""), "the argument after '--only' is empty"),
         (("--backbone", "vgg", "--synthetic", "96x64"), "no backbone 'vgg'"),
         (("--backbone", "mit_b0", "--model", "other"), "give only one of them"),
-        (("--synthetic", "480p"), "as in 854x480"),
+        (("--synthetic", "480p"), "is not a frame size"),
         (("clip.mp4", "--synthetic", "96x64"), "leave one out"),
         (("--rounds", -1), "less than 1"),
         (("--rounds", 0), "less than 1"),
@@ -188,7 +188,7 @@ def test_results_are_kept_unless_asked(media, tmp_path):
     kept = tmp_path / "b.json"
     kept.write_text("mine")
     done = call(
-        "bench", media / "clip.mp4", "--model", media / "tiny.safetensors", *FEW, "--only", "stages", "-o", kept
+        "bench", media / "clip.mp4", "--model", media / "tiny.safetensors", *FEW, "--only", "breakdown", "-o", kept
     )
     assert done.returncode == 1
     assert "already holds results (b.json); use --overwrite" in done.error

@@ -28,6 +28,7 @@ from tfcseg.labels.label_sets import SCENES
 from tfcseg.media.masks import write_mask
 from tfcseg.metrics.scores import VC_PROTOCOLS
 from tfcseg.model.options import MODES
+from tfcseg.runs.result_options import default_classes
 from tfcseg.weights.device import PRECISIONS
 from tfcseg.weights.loading import resolve_precision
 
@@ -222,7 +223,7 @@ def test_offered_values_are_those_that_are_taken():
 
     for precision in PRECISIONS:
         resolve_precision(precision, torch.device("cuda"))
-    assert set(options.class_names()) == set(SCENES.names)
+    assert set(default_classes()) == set(SCENES.names)
     assert options.completing(lambda: ("a b", "ab"))("x,a") == ["x,a b", "x,ab"]
     assert options.completing(lambda: MODES)("") == list(MODES)
 
@@ -230,7 +231,7 @@ def test_offered_values_are_those_that_are_taken():
 def test_no_names_are_offered_where_there_is_no_registry(monkeypatch, tmp_path):
     monkeypatch.setattr("tfcseg.weights.registry.__file__", str(tmp_path / "tfcseg" / "weights" / "registry.py"))
     assert options.completing(options.model_names)("") == []
-    assert options.completing(options.class_names)("") == []
+    assert options.completing(default_classes)("") == []
 
 
 def test_completion_can_be_shown_and_installed(tmp_path):

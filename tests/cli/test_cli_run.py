@@ -18,7 +18,7 @@ from tests.helpers.media import LOSSLESS, folder_of_images, numbered_images, run
 from tests.helpers.tiny_model import NAMES, moving_images, write_tiny_model
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import probe, read_frames
-from tfcseg.report import OptionFacts
+from tfcseg.report.schema import OptionFacts
 
 FRAMES = 10
 REPORT_KEYS = {

@@ -14,7 +14,6 @@ from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.comparison import scatter
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.comparison.plan import Plan, known_folders
-from tfcseg.comparison.result import TradeOffPoint
 from tfcseg.comparison.scatter import scatter_of
 from tfcseg.drawing.pictures import MAX_HEIGHT_PX, MAX_WIDTH_PX, RowPainter
 from tfcseg.drawing.render import covered, mark_difference
@@ -202,7 +201,7 @@ def test_a_folder_that_was_made_in_vain_goes_again(tmp_path):
 @pytest.mark.parametrize("values", [(29.0, 85.0), (0.0, 0.0), (97.9, 98.7), (1.2, 1.2), (0.001, 1234.5), (5.0, 5.1)])
 def test_axes_have_a_few_round_numbers_and_hold_every_dot(values):
     points = tuple(
-        TradeOffPoint("tfc", interval, {"model_fps": value, "label_change": value, "flow_consistency": None})
+        {"mode": "tfc", "keyframe_interval": interval, "model_fps": value, "label_change": value}
         for interval, value in enumerate(values, start=2)
     )
     plot = scatter_of(points, "label_change")

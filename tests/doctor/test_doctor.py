@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command_line import call
-from tfcseg.doctor import CHECKS, Diagnosis, Finding
 from tfcseg.doctor.codecs import check_ffmpeg, codec_finding
+from tfcseg.doctor.examination import CHECKS
 from tfcseg.doctor.files import check_folder, check_weights
+from tfcseg.doctor.findings import Diagnosis, Finding
 from tfcseg.doctor.hardware import check_gpu, check_precision, check_processor, precision_finding
 from tfcseg.doctor.libraries import check_extras, check_libraries
 from tfcseg.doctor.self_test import FRAMES, self_test_finding

@@ -289,11 +289,3 @@ def test_side_by_side_of_tiny_frames_has_no_titles():
     out = side_by_side([tiny, tiny], ["a", "b"])
     assert np.array_equal(out[:, :16], tiny)
     assert np.array_equal(out[:, -16:], tiny)
-
-
-@pytest.mark.parametrize(
-    ("images", "titles"), [([], []), ([frame()], ["a", "b"]), ([frame(), frame((470, 640))], ["a", "b"])]
-)
-def test_side_by_side_refuses_what_does_not_fit(images, titles):
-    with pytest.raises(UsageError):
-        side_by_side(images, titles)

@@ -12,10 +12,10 @@ import numpy as np
 
 from tfcseg.drawing.render import class_shares
 from tfcseg.labels.label_sets import distinct_palette
-from tfcseg.report import (
+from tfcseg.report.recorder import PageRecorder
+from tfcseg.report.schema import (
     ClassFacts,
     ConfidenceFacts,
-    FrameRow,
     InputFacts,
     ModelFacts,
     OptionFacts,
@@ -23,7 +23,7 @@ from tfcseg.report import (
     SpeedFacts,
     StabilityFacts,
 )
-from tfcseg.report.page import PageRecorder
+from tfcseg.report.tables import FrameRow
 
 RATE = Fraction(30)
 NAMES = ("sky", "road", "tree", "person", "car")

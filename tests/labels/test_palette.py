@@ -65,16 +65,16 @@ def test_a_palette_changes_the_colours_of_the_classes_it_names(tmp_path, name, t
     ("name", "text", "words"),
     [
         ("a.json", '{"persn": "#000000"}', "no class 'persn' in label set 'three'; did you mean person?"),
-        ("a.json", '{"person": "red"}', "'red' is no colour of 'person'; give one such as \"#ff2a48\""),
-        ("a.json", '{"person": [1, 2, 3]}', "is no colour of 'person'"),
+        ("a.json", '{"person": "red"}', "'red' is not a colour for 'person'; give one such as \"#ff2a48\""),
+        ("a.json", '{"person": [1, 2, 3]}', "is not a colour for 'person'"),
         ("a.json", '{"person": "#000000", "person": "#ffffff"}', "'person' is given twice"),
         ("a.json", '{"person"', "not valid JSON"),
-        ("a.gpl", "1 2 3 person\n", "is no GIMP palette"),
-        ("a.gpl", "GIMP Palette\n1 2 256 person\n", "line 2 is no colour with a name"),
-        ("a.gpl", "GIMP Palette\n1 2 3\n", "line 2 is no colour with a name"),
+        ("a.gpl", "1 2 3 person\n", "is not a GIMP palette"),
+        ("a.gpl", "GIMP Palette\n1 2 256 person\n", "line 2 is not a colour with a name"),
+        ("a.gpl", "GIMP Palette\n1 2 3\n", "line 2 is not a colour with a name"),
         ("a.gpl", "GIMP Palette\n1 2 3 person\n3 2 1 person\n", "'person' is given twice"),
         ("a.gpl", "GIMP Palette\n1 2 3 horse\n", "no class 'horse'"),
-        ("a.gpl", "\ud8ff", "is no text in UTF-8"),
+        ("a.gpl", "\ud8ff", "is not UTF-8 text"),
     ],
 )
 def test_a_palette_that_cannot_be_used_is_one_line(tmp_path, name, text, words):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tests.helpers.command_line import call
+from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import BACKBONES, build_tiny_model, build_tiny_network, moving_clip, write_tiny_model
 from tfcseg.errors import TfcsegError
 from tfcseg.inference.engine import IntervalNetwork
@@ -87,9 +88,9 @@ def test_each_half_of_a_backbone_is_one_graph(name, monkeypatch):
 
 def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
     network = build_tiny_network()
-    with pytest.raises(TfcsegError, match=r"needs a C\+\+ compiler \(g\+\+ or clang\+\+\), and none was"):
+    with pytest.raises(TfcsegError, match=r"needs a C compiler \(gcc or clang\), and none was"):
         compile_backbone(network, torch.randn(1, 3, 64, 64), 1)
 
 
@@ -109,8 +110,18 @@ def test_a_benchmark_of_many_sizes_is_not_compiled(tmp_path):
     assert "leave --compile out" in done.error
 
 
+def test_compiling_for_a_processor_is_refused(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", 2)
+    weights = write_tiny_model(tmp_path / "tiny.safetensors")
+    done = call("run", clip, "-o", tmp_path / "out", "--model", weights, "--device", "cpu", "--compile")
+    assert done.returncode == 2
+    assert "--compile is for GPUs with CUDA; leave it out" in done.error
+    assert not (tmp_path / "out").exists()
+
+
 @needs_compiler
-@pytest.mark.slow
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_compiled_run_gives_the_same_labels_and_says_how_long_compiling_took(tmp_path):
     import cv2
     import numpy as np
@@ -125,7 +136,7 @@ def test_a_compiled_run_gives_the_same_labels_and_says_how_long_compiling_took(t
     masks = {}
     for option in ("--no-flow-consistency", "--compile"):
         folder = tmp_path / option
-        done = call("run", frames, "-o", folder, "--model", model, "--no-overlay", option)
+        done = call("run", frames, "-o", folder, "--model", model, "--no-overlay", "--device", "cuda", option)
         assert done.returncode == 0, done.stderr
         masks[option] = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((folder / "masks").iterdir())]
     assert np.mean(np.stack(masks["--compile"]) == np.stack(masks["--no-flow-consistency"])) >= 0.999

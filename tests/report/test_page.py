@@ -29,11 +29,12 @@ from tests.helpers.page_fixture import (
 )
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.errors import OutputError
-from tfcseg.report import FrameRow
 from tfcseg.report.html import plain_text, relative_url, shown_percent, shown_time
 from tfcseg.report.moments import Moment, MomentPool, greatest_moments
-from tfcseg.report.page import PageRecorder, write_page
+from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES
+from tfcseg.report.recorder import PageRecorder
+from tfcseg.report.tables import FrameRow
 from tfcseg.report.thinning import ThinnedSeries
 
 # ------------------------------------------------------------------------------------------------------- thinning
@@ -153,7 +154,7 @@ def test_moments_show_what_changed():
     for index, labels in enumerate((before, after)):
         row = FrameRow(index, 0.0, False, None, None, float((before != labels).mean()) if index else None, None, None)
         recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
-    (drawn,) = recorder.drawn_moments()
+    (drawn,) = recorder.drawn("moment")
     assert drawn.moment.index == 1
     assert drawn.moment.changes == ((0, 3, 12 / 48), (0, 1, 4 / 48))
     assert all(picture.startswith(b"\xff\xd8") for picture in drawn.pictures.values())
@@ -179,7 +180,7 @@ def test_moments_show_what_changed():
 
 
 def indices(recorder):
-    return [drawn.moment.index for drawn in recorder.drawn_moments()]
+    return [drawn.moment.index for drawn in recorder.drawn("moment")]
 
 
 def page_of(tmp_path, recorder, name="report.html"):
@@ -356,7 +357,7 @@ def test_pictures_of_large_frames_are_small(tmp_path):
     recorder = PageRecorder(PALETTE, RATE)
     for row, (image, labels) in zip(rows_of(2), scenes(2, size=(1080, 1920)), strict=True):
         recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
-    (drawn,) = recorder.drawn_moments()
+    (drawn,) = recorder.drawn("moment")
     assert max(len(picture) for picture in drawn.pictures.values()) < 120_000
 
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+from contextlib import closing
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
@@ -12,20 +13,18 @@ import numpy as np
 import pytest
 
 from tfcseg.errors import OutputError
-from tfcseg.report import (
+from tfcseg.report.json_file import to_json, write_json
+from tfcseg.report.schema import (
     ClassFacts,
     ConfidenceFacts,
-    FrameRow,
-    FrameTable,
     InputFacts,
     ModelFacts,
     OptionFacts,
     Report,
     SpeedFacts,
     StabilityFacts,
-    to_json,
-    write_json,
 )
+from tfcseg.report.tables import FrameRow, FrameTable
 
 KEYS = {
     "schema": None,
@@ -150,7 +149,7 @@ def rows():
 
 
 def test_frame_table(tmp_path):
-    with FrameTable(tmp_path / "frames.csv") as table:
+    with closing(FrameTable(tmp_path / "frames.csv")) as table:
         for row in rows():
             table.write(row)
     assert (tmp_path / "frames.csv").read_bytes().decode() == (

@@ -38,9 +38,9 @@ def result():
             "end_to_end": {"tfc/image": 5 / 3},
         },
         "updated_fraction": 10.0,
-        "stages": {
-            "image": {"low stages": spread(30.0), "search": spread(0.0)},
-            "tfc": {"low stages": spread(31.0), "search": spread(7.0)},
+        "breakdown": {
+            "image": {"low features": spread(30.0), "search": spread(0.0)},
+            "tfc": {"low features": spread(31.0), "search": spread(7.0)},
             "around the network": {"decode": spread(4.0)},
         },
         "costs": {"flow_consistency": 12.4},
@@ -94,9 +94,9 @@ def test_conditions_that_are_the_same_are_said_once(result):
     assert tables.speed_table([result, result]).count("Processor") == 1
 
 
-def test_stages_are_shown_where_they_took_time(result):
-    assert rows(tables.stage_table([result])) == [
-        "| low stages | 30.0 | 31.0 |",
+def test_steps_are_shown_where_they_took_time(result):
+    assert rows(tables.breakdown_table([result])) == [
+        "| low features | 30.0 | 31.0 |",
         "| search | – | 7.0 |",
         "| decode | 4.0 | 4.0 |",
     ]

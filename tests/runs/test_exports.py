@@ -19,6 +19,8 @@ from tfcseg.media import parts as video_parts
 from tfcseg.media.label_video import read_label_video
 from tfcseg.media.masks import read_mask
 from tfcseg.runs.finished_run import export_run
+from tfcseg.runs.options import RunOptions
+from tfcseg.runs.pipeline import Listener, run_video
 from tfcseg.runs.result_options import ResultOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -52,6 +54,16 @@ def contents(folder, names=LASTING):
 
 def masks_of(folder):
     return [read_mask(path) for path in sorted((folder / "masks").iterdir())]
+
+
+def test_a_run_tells_what_it_exports(clip, tmp_path):
+    told = []
+    results = ResultOptions(overlay=False, html=False, flow_consistency=False, export="areas,matte")
+    listener = Listener(on_export=lambda *progress: told.append(progress))
+    run_video(clip, tmp_path / "out", MODEL, RunOptions(results=results), listener)
+    assert told[:FRAMES] == [("writing areas.csv", done, FRAMES) for done in range(1, FRAMES + 1)]
+    assert told[FRAMES][0] == "writing mattes"
+    assert told[-1][1] == told[-1][2]
 
 
 def test_a_run_exports_its_masks(run_folder):
@@ -243,9 +255,10 @@ def test_a_run_without_a_report_needs_a_frame_rate(out):
     [
         (lambda out: (out / "masks" / "00000003.png").unlink(), "holds 13 masks, of 14 frames"),
         (lambda out: shutil.rmtree(out / "masks"), "holds 0 masks, of 14 frames"),
-        (lambda out: (out / "classes.json").unlink(), "it names the classes of masks"),
-        (lambda out: (out / "classes.json").write_text('[{"index": 0}]'), "is no list of classes as a run writes it"),
-        (lambda out: (out / "classes.json").write_text("{"), "is no list of classes as a run writes it"),
+        (lambda out: (out / "classes.json").unlink(), r"classes\.json: cannot be read"),
+        (lambda out: (out / "classes.json").write_text('[{"index": 0}]'), "is no list of classes"),
+        (lambda out: (out / "classes.json").write_text('{"sky": 1}'), "is not a list of classes as a run writes it"),
+        (lambda out: (out / "classes.json").write_text("{"), "not readable as JSON"),
         (lambda out: (out / "report.json").write_text("[]"), "not an object"),
         (lambda out: (out / "report.json").write_text("{}"), "says nothing of the run's input"),
         (shutil.rmtree, "no such folder"),

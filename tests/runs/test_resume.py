@@ -29,7 +29,7 @@ from tfcseg.media import parts as video_parts
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import VideoWriter, open_frames, read_frames
 from tfcseg.media.source import Source
-from tfcseg.report import FrameTable
+from tfcseg.report.tables import FrameTable
 from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER, folder_lock
 from tfcseg.runs.journal import Journal
 from tfcseg.runs.result_options import ResultOptions

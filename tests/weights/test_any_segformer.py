@@ -17,7 +17,7 @@ from tests.helpers.tiny_model import moving_images
 from tfcseg.errors import WeightsError
 from tfcseg.inference.network_input import network_size
 from tfcseg.labels.label_names import ADE150, CITYSCAPES19
-from tfcseg.labels.palettes import ADE150_COLOURS, CITYSCAPES19_COLOURS
+from tfcseg.labels.palettes import CLASS_COLOURS
 from tfcseg.research.calibration import write_calibrated
 from tfcseg.weights.loading import load_model, read_card
 
@@ -69,7 +69,7 @@ def test_labels_are_those_of_transformers(b0, size):
 def test_a_b2_of_cityscapes(tmp_path):
     network, processor = write_folder(tmp_path / "b2", "b2", CITYSCAPES19, {"shortest_edge": 96})
     model = load_model(tmp_path / "b2", device="cpu", precision="fp32")
-    assert model.labels.palette == CITYSCAPES19_COLOURS
+    assert model.labels.palette == CLASS_COLOURS["cityscapes19"]
     assert model.card.preprocessing.size == 96
     image = moving_images(1, (101, 135))[0]
     (frame,) = tfcseg.segment([image], model, mode="image")
@@ -84,7 +84,7 @@ def test_the_card_says_what_is_known(b0):
     card = read_card(folder)
     assert card.name == "segformer-b0-ade"
     assert card.labels.names == ADE150
-    assert card.labels.palette == ADE150_COLOURS
+    assert card.labels.palette == CLASS_COLOURS["ade150"]
     assert card.preprocessing.mean == pytest.approx([255 * number for number in MEAN])
     assert card.preprocessing.std == pytest.approx([255 * number for number in STD])
     assert (card.licence, card.trained_on) == ("for research", "scene_parse_150")
@@ -132,7 +132,7 @@ def checkpoint(network, **extra):
 def test_every_form_is_the_same_network(b0, form, tmp_path):
     folder, network, _ = b0
     path = tmp_path / f"{form}.pth"
-    meta = {"CLASSES": list(ADE150), "PALETTE": [list(colour) for colour in ADE150_COLOURS]}
+    meta = {"CLASSES": list(ADE150), "PALETTE": [list(colour) for colour in CLASS_COLOURS["ade150"]]}
     if form == "original":
         torch.save(checkpoint(network, meta={**meta, "config": "crop_size = (64, 64)"}), path)
     elif form == "mmsegmentation":
@@ -147,7 +147,7 @@ def test_every_form_is_the_same_network(b0, form, tmp_path):
         path.write_bytes((folder / "model.safetensors").read_bytes())
     model = load_model(path, device="cpu", precision="fp32")
     assert model.labels.names == ADE150
-    assert model.labels.palette == ADE150_COLOURS
+    assert model.labels.palette == CLASS_COLOURS["ade150"]
     assert model.card.preprocessing.size == (64 if form in ("original", "mmsegmentation") else 512)
     ours = load_model(folder, device="cpu", precision="fp32").network.state_dict()
     for name, tensor in model.network.state_dict().items():

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tfcseg.errors import InputError, UsageError
+from tfcseg.errors import InputError
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import VideoWriter, open_frames
@@ -103,11 +103,3 @@ def repeat_clip(source: Path, target: Path, frames: int) -> Path:
     if done.returncode:
         raise InputError(f"{source}: cannot be repeated: {' '.join(done.stderr.split())}")
     return target
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Parse ``854x480`` to (height, width); UsageError for anything else."""
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and 16 <= int(width) <= 8192 and 16 <= int(height) <= 8192):
-        raise UsageError(f"a clip of {text!r} cannot be made; give width and height from 16 to 8192, as in 854x480")
-    return int(height), int(width)

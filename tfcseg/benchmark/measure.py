@@ -11,7 +11,7 @@ from tfcseg.benchmark.end_to_end import measure_end_to_end
 from tfcseg.benchmark.facts import contest_facts
 from tfcseg.benchmark.limits import measure_limits, measure_surroundings
 from tfcseg.benchmark.memory import measure_memory
-from tfcseg.benchmark.model_only import measure_model_only, measure_stages
+from tfcseg.benchmark.model_only import measure_breakdown, measure_model_only
 from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.benchmark.result import Benchmark, network_shares, speed, speed_ratios
@@ -53,15 +53,15 @@ def _end_to_end(contest: Contest, on_step: Callable[[int, int], None]) -> dict[s
     return {"end_to_end": speeds, "ratios": {"end_to_end": speed_ratios(speeds)}, "costs": measured.costs}
 
 
-def _stages(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
-    stages = measure_stages(contest, on_step)
-    return {"stages": {**stages, SURROUNDINGS: measure_surroundings(contest, on_step)}}
+def _breakdown(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    steps = measure_breakdown(contest, on_step)
+    return {"breakdown": {**steps, SURROUNDINGS: measure_surroundings(contest, on_step)}}
 
 
 _MEASURE: dict[str, Callable[[Contest, Callable[[int, int], None]], dict[str, Any]]] = {
     "model": _model,
     "end-to-end": _end_to_end,
-    "stages": _stages,
+    "breakdown": _breakdown,
     "limits": lambda contest, on_step: {"limits": measure_limits(contest, on_step)},
     "memory": lambda contest, on_step: {"memory": measure_memory(contest, on_step)},
 }

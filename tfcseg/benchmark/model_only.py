@@ -10,8 +10,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.benchmark.breakdown import step_times_ms
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
-from tfcseg.benchmark.stages import stage_times_ms
 from tfcseg.benchmark.timing import Spread, alternate, spread, timed_ms
 
 Labels: TypeAlias = list[NDArray[np.uint8]]
@@ -64,8 +64,8 @@ def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: N
     )
 
 
-def measure_stages(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, dict[str, Spread]]:
-    """Milliseconds per frame of every stage of our contenders' networks."""
+def measure_breakdown(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, dict[str, Spread]]:
+    """Milliseconds per frame of every step of our contenders' networks."""
     found: dict[str, dict[str, list[float]]] = {}
     names = [name for name in contenders(contest) if name != PLAIN]
     rounds = contest.request.rounds
@@ -74,12 +74,12 @@ def measure_stages(contest: Contest, on_step: OnStep = lambda done, total: None)
             images = contest.clip.images
             work = partial(contest.segment, mode, images)
             backbone, device = contest.model.network.backbone, contest.model.device
-            times = stage_times_ms(work, backbone, device, len(images), contest.workers(mode))
+            times = step_times_ms(work, backbone, device, len(images), contest.workers(mode))
             on_step(number * len(names) + index + 1, (rounds + 1) * len(names))
             if number:  # round 0 is the warm-up
-                for stage, time_ms in times.items():
-                    found.setdefault(mode, {}).setdefault(stage, []).append(time_ms)
-    return {mode: {stage: spread(values) for stage, values in stages.items()} for mode, stages in found.items()}
+                for step, time_ms in times.items():
+                    found.setdefault(mode, {}).setdefault(step, []).append(time_ms)
+    return {mode: {step: spread(values) for step, values in steps.items()} for mode, steps in found.items()}
 
 
 def _agreement(labels: Mapping[str, Labels], pairs: Sequence[tuple[str, str]]) -> dict[str, float]:

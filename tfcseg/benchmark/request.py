@@ -14,7 +14,7 @@ from tfcseg.options import Option, check
 from tfcseg.spelling import hint
 from tfcseg.weights.device import DeviceOptions
 
-PARTS = ("model", "end-to-end", "stages", "limits", "memory")
+PARTS = ("model", "end-to-end", "breakdown", "limits", "memory")
 SYNTHETIC_SIZE = (480, 854)
 
 

@@ -58,7 +58,7 @@ class Benchmark(ContestConditions):
     ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
     updated_fraction: float | None = None
-    stages: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    breakdown: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
     network_share: Mapping[str, float] = field(default_factory=dict)  # network's share of the time end to end
     costs: Mapping[str, float] = field(default_factory=dict)  # share of the time end to end
     limits: Mapping[str, Any] = field(default_factory=dict)

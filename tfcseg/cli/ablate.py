@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from tfcseg.cli import options
-from tfcseg.cli.ablation_tables import print_ablation
+from tfcseg.cli.console import plain
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.result_file import ResultFile, measured
+from tfcseg.cli.results import device_of, new_table, number, print_results, size_of
 from tfcseg.cli.scores import fail_if_incomplete
-from tfcseg.cli.values import list_of, one_of
+from tfcseg.cli.values import one_of
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
+from tfcseg.report.html import NOTHING
 from tfcseg.weights.device import DeviceOptions
 
+if TYPE_CHECKING:
+    from tfcseg.research.ablation.result import Ablation, RowResult
+    from tfcseg.research.ablation.similarity import SimilarityScores
+
+_MARKS = {"agrees": "=", "differs": "≠", "unclear": "~"}
 _SETTINGS = ("paper", "model")
 _BY_SETTINGS = "as --settings says"
 
@@ -33,12 +41,7 @@ Root = Annotated[
 ]
 Rows = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Rows to compute, e.g. image,reuse,tfc.",
-        show_default="all",
-        callback=list_of("row", _row_names),
-        autocompletion=options.completing(_row_names),
-    ),
+    options.some_of("row", _row_names, "Rows to compute, e.g. image,reuse,tfc.", default="all"),
 ]
 WithoutBce = Annotated[
     str | None, typer.Option(help="Weights trained without L_bce, for an extra row.", show_default=False)
@@ -48,7 +51,7 @@ Settings = Annotated[
     typer.Option(
         help="Take correlation, interval, keyframe position and threshold from the paper or the model.",
         callback=one_of("settings", _SETTINGS),
-        autocompletion=options.completing(lambda: _SETTINGS),
+        autocompletion=options.completing(_SETTINGS),
     ),
 ]
 
@@ -87,10 +90,58 @@ def command(
             device=device,
             on_progress=on_progress,
         ),
-        print_ablation,
+        _print_ablation,
         inputs=[root],
         file=file,
         printing=printing,
         unit="videos",
     )
     fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=scope.skip_bad)
+
+
+def _print_ablation(result: Ablation) -> None:
+    """Print our numbers and the paper's in a row per variant, and how well the similarity mask works."""
+    similarity = [row.similarity for row in result.rows if row.name == "tfc" and row.similarity is not None]
+    print_results(
+        _conditions(result),
+        _rows(result),
+        "= changed as in the paper, ≠ the other way, ~ one of the two did not change",
+        *(part for scores in similarity for part in ("", _similarity(scores))),
+    )
+
+
+def _rows(result: Ablation) -> Table:
+    from tfcseg.research.ablation.paper import SCORES
+
+    titles = ("", "mIoU", "VC8", "VC16", "updated\n(%)", "paper\nmIoU", "\nVC8", "\nVC16", "as the\npaper")
+    table = new_table(titles)
+    for row in result.rows:
+        ours = [number(getattr(row, key)) for key in (*SCORES, "updated_fraction")]
+        theirs = [number(row.paper.get(key)) for key in SCORES]
+        table.add_row(plain(row.title), *ours, *theirs, _marks(row))
+    return table
+
+
+def _similarity(scores: SimilarityScores) -> Table:
+    table = new_table(["similarity below", "points (%)", "right (%)", "precision (%)", "recall (%)"])
+    for mask in scores.thresholds:
+        numbers = (mask.below, mask.accuracy, mask.precision, mask.recall)
+        table.add_row(f"{mask.threshold:g}", *map(number, numbers))
+    unchanged = None if scores.changed is None else 100 - scores.changed
+    table.add_row("nowhere", "0.0", number(unchanged), NOTHING, "0.0")
+    return table
+
+
+def _conditions(result: Ablation) -> str:
+    options, size = result.options, size_of(result.resolution["network"])
+    return (
+        f"{result.model.name} at {size} · {options['correlation']} correlation, threshold {options['threshold']:g}, "
+        f"interval {options['keyframe_interval']}, keyframe {options['keyframe_position']} · {device_of(result)}"
+    )
+
+
+def _marks(row: RowResult) -> str:
+    """One mark per score, in order; a blank where there is nothing to compare."""
+    from tfcseg.research.ablation.paper import SCORES
+
+    return "".join(_MARKS.get(row.directions.get(key, ""), " ") for key in SCORES)

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, stderr
 from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import progress
-from tfcseg.cli.results import number, print_json
+from tfcseg.cli.results import new_table, number, print_json
 from tfcseg.cli.train import describe
 from tfcseg.errors import Interrupted, UsageError
 from tfcseg.weights.device import DeviceOptions
@@ -29,9 +28,7 @@ def command(
         list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.", show_default=False)
     ],
     choice: options.ModelChoice,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Weights file to write, .safetensors.", show_default=False)
-    ],
+    output: Annotated[Path, options.output("Weights file to write, .safetensors.")],
     validate: Annotated[
         list[Path] | None,
         typer.Option(help="Measure on this video; may be given again.", show_default="the ends of the videos"),
@@ -49,7 +46,7 @@ def command(
     Example: tfcseg adapt assets/demo.mp4 -o a.safetensors --steps 2 --size 64
     """
     if output.suffix != ".safetensors":
-        raise UsageError(f"{str(output)!r} is no weights file; give one that ends in .safetensors")
+        raise UsageError(f"{str(output)!r} is not a weights file; give one that ends in .safetensors")
     from tfcseg.adaptation.adapt import AdaptListener, adapt, work_folder
     from tfcseg.files import claimed_files
 
@@ -84,7 +81,7 @@ def _report(result: AdaptResult, printing: options.Printing) -> None:
         if result.steps and not result.keeps_attention:
             print_warning("the sparse attention was left out: it brought labels no closer to those of mode image")
     if printing.as_json:
-        from tfcseg.report import json_object
+        from tfcseg.report.json_file import json_object
 
         print_json(json_object(result))
     else:
@@ -93,14 +90,12 @@ def _report(result: AdaptResult, printing: options.Printing) -> None:
 
 def _print_summary(result: AdaptResult) -> None:
     """Before and after, one row a setting."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "VC8", "as image", "corrected"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    table = new_table(["", "VC8", "as image", "corrected"])
     for setting in result.after:
-        stages = {"before": result.before, "with the curve": result.with_curve, "after": result.after}
-        for stage, found in stages.items():
+        found_when = {"before": result.before, "with the curve": result.with_curve, "after": result.after}
+        for when, found in found_when.items():
             scores = found[setting]
             values = (number(scores[name], 1) for name in ("vc8", "agreement", "corrected"))
-            table.add_row(f"{setting.replace('_', ' ')}, {stage}", *values)
+            table.add_row(f"{setting.replace('_', ' ')}, {when}", *values)
     stderr.print(table)
     print_line(f"percentages, on {result.measured_on}")

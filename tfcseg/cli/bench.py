@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from rich.table import Table
 
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.cli import options
+from tfcseg.cli.console import plain
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.progress import progress
 from tfcseg.cli.result_file import ResultFile, measured, show_result
-from tfcseg.cli.speeds import print_benchmark, print_scaling
-from tfcseg.cli.values import list_of, whole_numbers
+from tfcseg.cli.results import device_of, new_table, number, print_results, size_of
+from tfcseg.cli.values import frame_size, whole_numbers
 from tfcseg.errors import UsageError
 from tfcseg.model.options import InferenceOptions
+from tfcseg.report.html import NOTHING
 from tfcseg.weights.device import DeviceOptions
+
+if TYPE_CHECKING:
+    from tfcseg.benchmark.result import Benchmark, Speed
+    from tfcseg.benchmark.timing import Spread
+    from tfcseg.research.scaling import Scaling
 
 _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 
@@ -26,18 +35,12 @@ _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 Video = Annotated[
     Path | None, typer.Argument(help="A video.", show_default="the demo clip, or a synthetic one", metavar="VIDEO")
 ]
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="JSON file for the result; with --scaling a folder.", show_default=False),
-]
+Output = Annotated[Path | None, options.output("JSON file for the result; with --scaling a folder.")]
 Synthetic = Annotated[
     str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
 ]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(help="Parts to measure.", show_default=",".join(PARTS), callback=list_of("part", lambda: PARTS)),
-]
-Scaling = Annotated[
+Only = Annotated[list[str] | None, options.some_of("part", PARTS, "Parts to measure.", default=",".join(PARTS))]
+Growth = Annotated[
     str | None,
     typer.Option(
         help="Measure and plot whole runs over growing length, resolution or classes instead.",
@@ -64,7 +67,7 @@ def command(
     synthetic: Synthetic = None,
     only: Only = None,
     request: Request,
-    scaling: Scaling = None,
+    scaling: Growth = None,
     values: Values = None,
     inference: Annotated[InferenceOptions, Without("mode")],
     device: DeviceOptions,
@@ -75,17 +78,16 @@ def command(
 
     Takes turns with tfcseg frame by frame, tfcseg with TFC, and, if transformers is installed, plain SegFormer.
 
-    Example: tfcseg bench assets/demo.mp4 --only stages --frames 3 --rounds 1
+    Example: tfcseg bench assets/demo.mp4 --only breakdown --frames 3 --rounds 1
     """
     _refuse_contradictions(context, inference)
-    from tfcseg.benchmark.clips import parse_size
     from tfcseg.benchmark.measure import measure
 
     request = replace(
         request,
         model=choice.model,
         video=video or (_DEMO if synthetic is None and _DEMO.is_file() else None),
-        synthetic_size=parse_size(synthetic) if synthetic is not None else request.synthetic_size,
+        synthetic_size=frame_size(synthetic, 16) if synthetic is not None else request.synthetic_size,
         parts=only or PARTS,
         inference=inference,
         device=device,
@@ -97,11 +99,11 @@ def command(
         numbers = tuple(cast("list[int] | None", values) or ())
         with progress(shown=not printing.quiet) as on_step:
             found = measure_scaling(request, scaling, output, numbers, on_step, overwrite=overwrite)
-        show_result(found, print_scaling, output, printing)
+        show_result(found, _print_scaling, output, printing)
         return
     inputs = [] if request.video is None else [request.video]
     file = ResultFile(output, overwrite)
-    measured(partial(measure, request), print_benchmark, inputs=inputs, file=file, printing=printing)
+    measured(partial(measure, request), _print_benchmark, inputs=inputs, file=file, printing=printing)
 
 
 def _refuse_contradictions(context: typer.Context, inference: InferenceOptions) -> None:
@@ -124,3 +126,94 @@ def _refuse_contradictions(context: typer.Context, inference: InferenceOptions) 
         raise UsageError("--only has no effect with --scaling; leave it out")
     if scaling == "resolution" and (has_clip or given["synthetic"] is not None):
         raise UsageError("--scaling resolution makes its own clips; leave VIDEO and --synthetic out")
+
+
+def _print_benchmark(result: Benchmark) -> None:
+    """Print the results, their conditions, and what was left out."""
+    parts = (("the network alone", "model_only"), ("file to files", "end_to_end"))
+    speeds = [_speeds(title, found, result.ratios[name]) for title, name in parts if (found := getattr(result, name))]
+    steps = [_steps(title, found) for title, found in result.breakdown.items()]
+    print_results(_conditions(result), *speeds, *steps, *_limits(result), *_rest(result))
+
+
+def _print_scaling(result: Scaling) -> None:
+    """Print a row per value and contender."""
+    table = new_table([_bold(result.scaling), "", "ms per frame", "range", "peak MiB", "GPU MiB"])
+    for point in result.points:
+        if point.ms_per_frame is None:
+            table.add_row(str(point.value), point.contender, plain(str(point.error)))
+            continue
+        times = point.ms_per_frame
+        memory = number(point.peak_mib, 0), number(point.gpu_peak_mib, 0)
+        table.add_row(str(point.value), point.contender, *_spread(times, 1), *memory)
+    print_results(_conditions(result), table)
+
+
+def _conditions(result: Benchmark | Scaling) -> str:
+    source, network = (size_of(result.resolution[name]) for name in ("source", "network"))
+    weights = " (random weights)" if result.random_weights else ""
+    seconds = result.options.get("compile_s")
+    compiled = f", compiled in {seconds:.1f} s" if seconds is not None else ""
+    workers = result.options["workers"]
+    beside = f", {workers} intervals at a time" if workers > 1 else ""
+    device = f"{device_of(result)}{beside}{compiled}"
+    return (
+        f"{result.model.name}{weights}, {result.model.classes} classes · {result.input['name']} {source}, "
+        f"network {network} · interval {result.options['keyframe_interval']}, {result.options['correlation']} · "
+        f"{result.device_name} ({device}), torch {result.versions['torch']}"
+    )
+
+
+def _speeds(title: str, speeds: Mapping[str, Speed], ratios: Mapping[str, float]) -> Table:
+    table = new_table([_bold(title), "fps", "ms per frame", "range", "to plain", "to image"])
+    for name, speed in speeds.items():
+        to = [ratios.get(f"{name}/{other}") for other in ("plain", "image")]
+        ratio = [NOTHING if value is None else f"{value:.2f}×" for value in to]
+        table.add_row(name, number(speed.fps, 2), *_spread(speed.ms_per_frame, 1), *ratio)
+    return table
+
+
+def _steps(title: str, steps: Mapping[str, Spread]) -> Table:
+    table = new_table([_bold(title), "ms per frame", "range"])
+    for name, times in steps.items():
+        if times.high:
+            table.add_row(name, *_spread(times, 2))
+    return table
+
+
+def _bold(title: str) -> str:
+    return f"[bold]{title}[/]"
+
+
+def _spread(times: Spread, digits: int) -> tuple[str, str]:
+    """Median and range."""
+    return number(times.median, digits), f"{number(times.low, digits)} to {number(times.high, digits)}"
+
+
+def _limits(result: Benchmark) -> list[str]:
+    limits: Mapping[str, Any] = result.limits
+    if not limits:
+        return []
+    lines = [
+        f"without a network: decoding {limits['decode_fps'].median:.0f} fps, "
+        f"decoding and encoding {limits['decode_encode_fps'].median:.0f} fps",
+        f"matrix product: {limits['matrix_gflops_per_s']:.0f} GFLOP/s",
+    ]
+    for mode, gflops in limits["gflops_per_frame"].items():
+        share = limits["share_of_ceiling"].get(mode)
+        reached = "" if share is None else f", {share:.0f} % of the matrix product's rate"
+        lines.append(f"{mode}: {gflops:.2f} GFLOPs per frame{reached}")
+    return lines
+
+
+def _rest(result: Benchmark) -> list[str]:
+    lines = [f"same labels, {pair.replace('|', ' and ')}: {share:.3f} %" for pair, share in result.agreement.items()]
+    if result.updated_fraction is not None:
+        lines.append(f"points updated between keyframes: {result.updated_fraction:.2f} %")
+    for name, share in result.network_share.items():
+        lines.append(f"network alone, {name}: {share:.0f} % of the time file to files")
+    lines += [f"{part}: {share:.1f} % of the time file to files" for part, share in result.costs.items()]
+    for name, memory in result.memory.items():
+        gpu = "" if memory.gpu_peak_mib is None else f", GPU {memory.gpu_peak_mib:.0f} MiB"
+        lines.append(f"memory, {name}: {memory.peak_mib:.0f} MiB, {memory.before_mib:.0f} before the first frame{gpu}")
+    return [*lines, f"left out: {'; '.join(result.left_out)}"]

@@ -15,14 +15,13 @@ from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.cli.progress import progress
 from tfcseg.cli.results import print_json
 from tfcseg.cli.scores import fail_if_incomplete, print_comparison
-from tfcseg.cli.values import list_of, whole_numbers
-from tfcseg.errors import UsageError
+from tfcseg.cli.values import whole_numbers
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
-    from tfcseg.comparison import Comparison
+    from tfcseg.comparison.result import Comparison
 
 _DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")
@@ -35,18 +34,15 @@ Source = Annotated[
     typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.", show_default=False),
 ]
 Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", help="Folder for the results; with --frames a picture file.", show_default="<name>_compare"
-    ),
+    Path | None, options.output("Folder for the results; with --frames a picture file.", "<name>_compare")
 ]
 Modes = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Modes to compare. tfc-paper and tfc-aligned set the correlation, too.",
-        show_default=",".join(_MODES),
-        callback=list_of("mode", lambda: MODE_VARIANTS),
-        autocompletion=options.completing(lambda: MODE_VARIANTS),
+    options.some_of(
+        "mode",
+        MODE_VARIANTS,
+        "Modes to compare. tfc-paper and tfc-aligned set the correlation, too.",
+        default=",".join(_MODES),
     ),
 ]
 Intervals = Annotated[
@@ -102,13 +98,17 @@ def command(
 
     Example: tfcseg compare assets/demo.mp4 --end 0.5 --size 160 -o comparison
     """
-    from tfcseg.comparison import Plan, compare_dataset, compare_video
+    from tfcseg.comparison.dataset import compare_dataset
+    from tfcseg.comparison.plan import Plan
+    from tfcseg.comparison.video import compare_video
 
     if frames:
         _draw_frames(context, output, inference, device)
         return
     is_dataset = _is_vspw(Path(source), scope.split)
-    _refuse_options(context, _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS, is_dataset=is_dataset)
+    kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
+    others = _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS
+    options.refuse_given(context, others, f"is for {kind}: {source!r}; leave it out")
     options.check_range(start, end)
     plan = Plan(
         modes=modes or _MODES,
@@ -131,16 +131,17 @@ def command(
 
 
 def _show(result: Comparison, source: str, output: Path | None, printing: options.Printing) -> None:
-    from tfcseg.comparison import comparison_json, default_output
+    from tfcseg.report.json_file import json_object
+    from tfcseg.runs.outputs import default_output
 
     for warning in result.warnings:
         print_warning(warning)
     if printing.as_json:
-        print_json(comparison_json(result))
+        print_json(json_object(result))
     else:
         print_comparison(result)
     if not printing.quiet:
-        _print_notes(result, output or default_output(source))
+        _print_notes(result, output or default_output(source, "compare"))
 
 
 def _draw_frames(
@@ -150,7 +151,7 @@ def _draw_frames(
     from tfcseg.comparison.frame_grid import make_frame_grid
 
     given = context.params
-    _refuse_options(context, _NOT_FOR_FRAMES, is_dataset=False, reason="leave it out with --frames")
+    options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
     with progress(unit="frames", shown=not given["quiet"]) as on_progress:
         path = make_frame_grid(
             given["source"],
@@ -172,20 +173,6 @@ def _is_vspw(path: Path, split: str) -> bool:
     from tfcseg.evaluation.vspw import LABEL_FILE
 
     return (path / LABEL_FILE).is_file() or ((path / "data").is_dir() and (path / f"{split}.txt").is_file())
-
-
-def _refuse_options(
-    context: typer.Context, names: tuple[str, ...], *, is_dataset: bool, reason: str | None = None
-) -> None:
-    for name in names:
-        if options.was_given(context, name):
-            option = {"as_json": "json"}.get(name, name).replace("_", "-")
-            kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
-            raise UsageError(
-                f"--{option} has no effect here; {reason}"
-                if reason
-                else f"--{option} is for {kind}: {context.params['source']!r}; leave it out"
-            )
 
 
 def _print_notes(result: Comparison, folder: Path) -> None:

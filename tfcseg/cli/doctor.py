@@ -6,15 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, one_line, plain, stderr
-from tfcseg.cli.results import print_json
+from tfcseg.cli.results import print_json, print_results
 
 if TYPE_CHECKING:
-    from tfcseg.doctor import Diagnosis
+    from tfcseg.doctor.findings import Diagnosis
 
 _COLOURS = {"ok": "green", "note": "yellow", "broken": "bold red"}
 
@@ -28,7 +27,7 @@ def command(as_json: options.Json = False, verbose: options.Verbose = False, log
 
     Example: tfcseg doctor
     """
-    from tfcseg.doctor import examine
+    from tfcseg.doctor.examination import examine
 
     waiting: AbstractContextManager[Any] = stderr.status("examining") if is_terminal() else nullcontext()
     with waiting as status:
@@ -50,7 +49,5 @@ def _print(diagnosis: Diagnosis) -> None:
         table.add_row(f"[{_COLOURS[finding.status]}]{finding.status}[/]", plain(finding.name), plain(finding.found))
         if finding.advice is not None:
             table.add_row("", "", plain(f"-> {finding.advice}"))
-    console = Console(highlight=False, emoji=False)
-    console.print(table)
     broken = ", ".join(finding.name for finding in diagnosis.broken)
-    console.print(plain(f"broken: {broken}" if broken else "Everything that is required works."))
+    print_results(table, f"broken: {broken}" if broken else "Everything that is required works.")

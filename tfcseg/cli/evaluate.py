@@ -52,12 +52,7 @@ Predictions = Annotated[
 SaveMasks = Annotated[
     Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.", show_default=False)
 ]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", help="Write eval.json, eval.html, per_class.csv, per_video.csv.", show_default=False
-    ),
-]
+Output = Annotated[Path | None, options.output("Write eval.json, eval.html, per_class.csv, per_video.csv.")]
 
 
 @grouped
@@ -91,7 +86,8 @@ def command(
     from tfcseg.files import claimed_files
 
     if predictions is not None:
-        _refuse_model_options(context)
+        why = "changes nothing: --predictions are scored as they are, in the data set's classes; leave it out"
+        options.refuse_given(context, _MODEL_OPTIONS, why)
     inputs = [root] if predictions is None else [root, predictions]
     with ExitStack() as stack:
         if output is not None:
@@ -140,27 +136,21 @@ def _score_here(recipe: Recipe, dataset: VspwDataset, tell: Tell) -> Evaluation:
 
 
 def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
+    from tfcseg.report.json_file import json_object
+
     if not printing.quiet:
         _print_notes(result)
     if printing.as_json:
-        print_json(result.to_json())
+        print_json(json_object(result.to_json()))
     else:
         print_evaluation(result, root.resolve().name)
-
-
-def _refuse_model_options(context: typer.Context) -> None:
-    for name in _MODEL_OPTIONS:
-        if options.was_given(context, name):
-            option = name.replace("_", "-")
-            raise UsageError(f"--predictions are scored unchanged, in the data set's classes; leave out --{option}")
 
 
 def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
     """Keyword arguments of `evaluate` for predictions in files."""
     from tfcseg.evaluation.predictions import PredictionFolder
 
-    source = PredictionFolder(folder)
-    return {"predict": source, "provenance": source.provenance()}
+    return PredictionFolder(folder).scored()
 
 
 def _model_source(

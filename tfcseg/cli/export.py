@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,8 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_warning
-from tfcseg.cli.groups import Without, grouped
+from tfcseg.cli.groups import Only, Without, grouped
 from tfcseg.cli.progress import progress
-from tfcseg.cli.values import list_of
 from tfcseg.exports import FORMATS
 from tfcseg.runs.result_options import ResultOptions
 
@@ -24,20 +24,9 @@ def command(
     ],
     to: Annotated[
         list[str] | None,
-        typer.Option(
-            help="What to write.",
-            show_default="all",
-            metavar=",".join(FORMATS),
-            callback=list_of("format", lambda: FORMATS),
-            autocompletion=options.completing(lambda: FORMATS),
-        ),
+        options.some_of("format", FORMATS, f"What to write: {', '.join(FORMATS)}.", default="all"),
     ] = None,
-    classes: options.Classes = None,
-    exclude: options.Exclude = None,
-    palette: Annotated[
-        Path | None,
-        typer.Option(help="Colours of classes, as for tfcseg run.", show_default="those of the run"),
-    ] = None,
+    results: Annotated[ResultOptions, Only("classes", "exclude", "palette")],
     source: Annotated[
         str | None,
         typer.Option(help="The video, for mattes.", show_default="where the run read it, or source.mp4"),
@@ -52,11 +41,10 @@ def command(
     """
     from tfcseg.runs.finished_run import export_run
 
-    wanted = ResultOptions(classes=classes or (), exclude=exclude or (), palette=palette, export=to or FORMATS)
     with progress(shown=not printing.quiet) as on_progress:
         exported = export_run(
             folder,
-            wanted,
+            replace(results, export=to or FORMATS),
             source=source,
             frame_rate=fps,
             overwrite=overwrite,

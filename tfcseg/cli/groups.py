@@ -24,6 +24,18 @@ class Without:
     def __init__(self, *names: str, default_text: str = "the model's") -> None:
         self.names, self.default_text = names, default_text
 
+    def has(self, name: str) -> bool:
+        """Whether the command takes a field."""
+        return name not in self.names
+
+
+class Only(Without):
+    """Leaves out all other fields: ``Annotated[ResultOptions, Only("palette")]``."""
+
+    def has(self, name: str) -> bool:
+        """Whether the command takes a field."""
+        return name in self.names
+
 
 def grouped(command: _Command) -> _Command:
     """Give a command all fields of its dataclasses as options; it is called with the dataclasses."""
@@ -73,7 +85,7 @@ def _parameters(annotation: Any) -> tuple[Any, list[inspect.Parameter]]:
     name = group.__name__
     heading = f"{name.removesuffix('Options')} options" if name.endswith("Options") else None
     own = [_parameter(field, wanted.default_text, heading) for field in declared(group)]
-    return annotation, [each for each in shared + own if each.name not in wanted.names]
+    return annotation, [each for each in shared + own if wanted.has(each.name)]
 
 
 def _parameter(field: Declared, default_text: str, heading: str | None) -> inspect.Parameter:
@@ -84,10 +96,13 @@ def _parameter(field: Declared, default_text: str, heading: str | None) -> inspe
     elif default is THE_MODELS:
         settings["show_default"] = default_text
     if option.choices:
+        settings["metavar"] = ("," if option.is_list else "|").join(option.choices)
+    if option.choices and not option.is_list:
         settings["callback"] = one_of(field.name.replace("_", " "), option.choices)
-        settings["metavar"] = "|".join(option.choices)
     if option.choices or option.suggestions:
-        settings["autocompletion"] = completing(lambda: option.choices or option.suggestions)
+        settings["autocompletion"] = completing(option.choices or option.suggestions)
+    if option.is_list:
+        kind, default = list[str], None
     flags = option.flags
     if default is False and not flags:
         flags = (f"--{field.name.replace('_', '-')}",)  # no option that says what holds anyway

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from tfcseg.cli import options
+from tfcseg.cli.console import plain
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.held_out_tables import print_clips, print_stills
 from tfcseg.cli.result_file import ResultFile, measured
-from tfcseg.cli.values import list_of
+from tfcseg.cli.results import new_table, number, print_results
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
+
+if TYPE_CHECKING:
+    from tfcseg.research.held_out import ClipsResult, StillsResult
+    from tfcseg.research.held_out.clips import ModelScores
+    from tfcseg.research.held_out.stills import NetworkScores, SetScore
+
+_COLUMNS = (
+    ("flow consistency", "flow_consistency"),
+    ("label\nchange", "label_change"),
+    ("VC8", "vc8"),
+    ("VC16", "vc16"),
+    ("as\nteachers", "agreement"),
+)
 
 
 def _all_on_disk(context: typer.Context, models: list[str] | None) -> list[str]:
@@ -52,12 +66,11 @@ Sets = Annotated[
 Sources = Annotated[list[Path], typer.Argument(help="Videos, or folders of frames.", show_default=False)]
 Modes = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Modes, also with a correlation of their own: tfc-paper, tfc-aligned; the others "
-        "are compared with the first.",
-        show_default="image,tfc",
-        callback=list_of("mode", lambda: MODE_VARIANTS),
-        autocompletion=options.completing(lambda: MODE_VARIANTS),
+    options.some_of(
+        "mode",
+        MODE_VARIANTS,
+        "Modes, also with a correlation of their own: tfc-paper, tfc-aligned; the others are compared with the first.",
+        default="image,tfc",
     ),
 ]
 
@@ -92,7 +105,7 @@ def stills(
             workers=workers,
             on_progress=on_progress,
         ),
-        print_stills,
+        _print_stills,
         inputs=sets,
         file=file,
         printing=printing,
@@ -137,7 +150,7 @@ def clips(
             workers=workers,
             on_progress=on_progress,
         ),
-        print_clips,
+        _print_clips,
         inputs=sources,
         file=file,
         printing=printing,
@@ -149,3 +162,66 @@ def _teacher_files(paths: Sequence[Path] | None) -> list[Path]:
     from tfcseg.training.teachers import teacher_files
 
     return teacher_files(paths or [])
+
+
+def _print_stills(result: StillsResult) -> None:
+    """Print a table per vocabulary: mIoU of every network on every set, the mean, and its share of the best teacher."""
+    for vocabulary in dict.fromkeys(each.network.label_set for each in result.networks):
+        sets = [plain(f"{each.name}\n{len(each.classes[vocabulary])} classes") for each in result.sets]
+        table = new_table(["mIoU (%)", *sets, "mean", "of the best\nteacher"])
+        for network in result.networks:
+            table.add_row(*_still_cells(network, [each.name for each in result.sets], vocabulary))
+        print_results(f"classes of {vocabulary}", table)
+    print_results("in brackets: the network lacks some of the classes; they count as 0")
+
+
+def _print_clips(result: ClipsResult) -> None:
+    """Print a table per model: the first mode's numbers on every clip, and the differences of the others."""
+    for scores in result.results:
+        first, *others = result.modes
+        for mode in others or [first]:
+            title = f"{scores.name}: {first}" + (f" and change by {mode}" if others else "")
+            print_results(title, _clip_table(result, scores, mode))
+    teachers = f"VC by labels of {', '.join(result.teachers)}; " if result.teachers else ""
+    print_results(f"{teachers}flow consistency along {result.optical_flow}")
+
+
+def _still_cells(scores: NetworkScores, sets: list[str], vocabulary: str) -> list[str]:
+    share = scores.to_best_teacher.get(vocabulary)
+    return [
+        scores.network.name + (" (teacher)" if scores.network.role == "teacher" else ""),
+        *(_score(scores.scores[name][vocabulary]) for name in sets),
+        number(scores.mean[vocabulary], 2),
+        "" if share is None else f"{share:.1f} %",
+    ]
+
+
+def _score(score: SetScore) -> str:
+    return number(score.miou, 2) if score.is_complete else f"({number(score.miou, 2)})"
+
+
+def _clip_table(result: ClipsResult, scores: ModelScores, mode: str) -> Table:
+    first = result.modes[0]
+    shown = [(title, key) for title, key in _COLUMNS if key in scores.mean[first]]
+    # On 80 columns, clip names are the column to shorten.
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for title, _ in shown:
+        table.add_column(title, justify="right", no_wrap=True)
+    for clip in result.clips:
+        numbers = scores.clips[clip.name]
+        cells = [_step(numbers[first], numbers[mode], key) for _, key in shown]
+        table.add_row(plain(clip.name), *cells)
+    table.add_row("mean", *(_step(scores.mean[first], scores.mean[mode], key) for _, key in shown))
+    if mode in scores.changes:
+        change = scores.changes[mode]
+        better = [f"{change.better.get(key, 0)} of {len(result.clips)}" for _, key in shown]
+        table.add_row("better on", *better)
+    return table
+
+
+def _step(first: Mapping[str, float | None], other: Mapping[str, float | None], key: str) -> str:
+    before, after = first[key], other[key]
+    if before is None or after is None or first is other:
+        return number(before, 2)
+    return f"{before:.2f} {after - before:+.2f}"

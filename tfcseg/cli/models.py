@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line, plain
-from tfcseg.cli.results import number, print_json
+from tfcseg.cli.results import facts_table, new_table, number, print_json, print_results
 
 if TYPE_CHECKING:
     from tfcseg.labels.label_sets import LabelSet
@@ -58,9 +56,8 @@ def command(
     if as_json:
         print_json(facts)
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("name", "backbone", "classes", "params", *_SCORES, "licence"):
-        table.add_column(heading, justify="left" if heading in {"name", "backbone", "licence"} else "right")
+    table = new_table(["name", "backbone", "classes", "params", *_SCORES, "licence"])
+    table.columns[1].justify = table.columns[-1].justify = "left"
     for model in facts:
         table.add_row(
             plain(model["name"] + (" *" if model["is_default"] else "")),
@@ -70,10 +67,8 @@ def command(
             *(number(model["measured"].get(key)) for key in _SCORES.values()),
             plain(model["licence"].split(";")[0]),
         )
-    console = Console(highlight=False, emoji=False, soft_wrap=True)
-    console.print(table)
     data = sorted({str(model["measured"].get("data", "unnamed data")) for model in facts})
-    console.print(plain(_MEANING.format(data=" and ".join(data))))
+    print_results(table, Text(_MEANING.format(data=one_line(" and ".join(data)))), is_wide=True)
 
 
 def _show_one(name: str, *, as_json: bool) -> None:
@@ -85,14 +80,7 @@ def _show_one(name: str, *, as_json: bool) -> None:
     if as_json:
         print_json({**facts, "class_names": list(card.labels.names), "palette": list(map(list, card.labels.palette))})
         return
-    console = Console(highlight=False, emoji=False, soft_wrap=True)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for title, value in _lines(card, facts):
-        table.add_row(title, plain(value))
-    console.print(table)
-    console.print(_class_list(card.labels))
+    print_results(facts_table(_lines(card, facts)), _class_list(card.labels), is_wide=True)
 
 
 def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:

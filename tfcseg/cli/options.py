@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tfcseg.cli.console import print_line, print_warning
-from tfcseg.cli.values import frame_rate, seconds
+from tfcseg.cli.values import Known, frame_rate, list_of, names_in, seconds
 from tfcseg.errors import TfcsegError, UsageError, without_passwords
 from tfcseg.files import refuse_file_name
 from tfcseg.log import DecisionPrinter, JsonLines, listen
@@ -32,23 +32,42 @@ def was_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Raise UsageError, which says ``why`` after its name, for the first of the options that was given."""
+    for name in names:
+        if was_given(context, name):
+            raise UsageError(f"--{name.removeprefix('as_').replace('_', '-')} {why}")
+
+
 def check_range(start: float | None, end: float | None) -> None:
     """Raise UsageError for an empty part of a video."""
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--end {end:g} is not after --start {start:g}")
 
 
-def completing(known: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
+def completing(known: Known) -> Callable[[str], list[str]]:
     """Make an ``autocompletion`` for a word or for the last word of a comma-separated list."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, word = incomplete.rpartition(",")
         try:
-            return [f"{before}{comma}{name}" for name in known() if name.casefold().startswith(word.casefold())]
+            return [f"{before}{comma}{name}" for name in names_in(known) if name.casefold().startswith(word.casefold())]
         except TfcsegError:  # nothing to offer; the command itself will say why
             return []
 
     return complete
+
+
+def some_of(what: str, known: Known, help: str, *, default: str) -> Any:
+    """Option that takes ``known`` names, one by one or in lists with commas; ``default`` is what help says of it."""
+    return typer.Option(
+        help=help, show_default=default, callback=list_of(what, known), autocompletion=completing(known)
+    )
+
+
+def output(help: str, default: str = "") -> Any:
+    """Option ``--output``; ``default`` is what help says of it."""
+    return typer.Option("--output", "-o", help=help, show_default=default or False)
 
 
 def model_names() -> list[str]:
@@ -56,18 +75,6 @@ def model_names() -> list[str]:
     from tfcseg.weights.registry import list_models
 
     return ["default", *(record.name for record in list_models())]
-
-
-def class_names() -> list[str]:
-    """Classes of the default model."""
-    from tfcseg.weights.registry import list_models
-    from tfcseg.weights.tensor_header import parse_json, read_header
-
-    path = next(record.path for record in list_models() if record.is_default)
-    match parse_json(read_header(path).metadata.get("labels", "{}")):
-        case {"names": [*names]}:
-            return [str(name) for name in names]
-    return []
 
 
 def _explain_decisions(context: typer.Context, wanted: bool) -> bool:
@@ -126,20 +133,6 @@ Start = Annotated[
 End = Annotated[float | None, typer.Option(help="Stop before this time of the video.", parser=seconds, metavar="TIME")]
 MeasureFlowConsistency = Annotated[
     bool, typer.Option(help="Measure flow consistency (optical flow), the slowest of the scores.")
-]
-Classes = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Draw and export these classes only, e.g. person,car.",
-        show_default="all",
-        autocompletion=completing(class_names),
-    ),
-]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Draw and export all classes but these.", show_default="none", autocompletion=completing(class_names)
-    ),
 ]
 FrameRate = Annotated[
     Fraction | None,

@@ -26,11 +26,9 @@ def progress(*, shown: bool, unit: str = "", has_time: bool = True) -> Iterator[
     tasks = {}
     with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
 
-        def on_progress(stage: str, done: int, total: int | None, note: str | None = None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(one_line(stage), total=total, note=unit)
-            bar.update(tasks[stage], completed=done, total=total)
-            if note is not None:
-                bar.update(tasks[stage], note=note)
+        def on_progress(task: str, done: int, total: int | None, note: str = unit) -> None:
+            if task not in tasks:
+                tasks[task] = bar.add_task(one_line(task), total=total, note=note)
+            bar.update(tasks[task], completed=done, total=total, note=note)
 
         yield on_progress

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-import typer
-
 from tfcseg.cli import options
 from tfcseg.cli.console import print_line
 from tfcseg.cli.progress import OnProgress, progress
@@ -22,9 +20,7 @@ _Result = TypeVar("_Result")
 class ResultFile:
     """Where a result goes."""
 
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the result to this JSON file.", show_default=False)
-    ] = None
+    output: Annotated[Path | None, options.output("Write the result to this JSON file.")] = None
     overwrite: options.Overwrite = False
 
 
@@ -33,8 +29,7 @@ class FittedFile:
     """Where fitted weights go."""
 
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Weights file with what was fitted in its card; else it is printed only."),
+        Path | None, options.output("Weights file with what was fitted in its card; else it is printed only.")
     ] = None
     overwrite: options.Overwrite = False
 
@@ -51,7 +46,7 @@ def measured(
 ) -> _Result:
     """Measure while a bar moves, once the file can be written; write the result (as JSON) and show it."""
     from tfcseg.files import claimed_files
-    from tfcseg.report import write_json
+    from tfcseg.report.json_file import write_json
 
     with ExitStack() as stack:
         output = file.output
@@ -70,7 +65,7 @@ def show_result(
     found: _Result, show: Callable[[_Result], None], output: Path | None, printing: options.Printing
 ) -> None:
     """Print a result with ``show`` or as JSON, and the name of its file."""
-    from tfcseg.report import json_object
+    from tfcseg.report.json_file import json_object
 
     if printing.as_json:
         print_json(json_object(found))

@@ -1,13 +1,23 @@
-"""Print results on stdout: JSON for programs, numbers for people."""
+"""Print results on stdout: JSON for programs, lines, tables and numbers for people."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-NOTHING = "–"
-"""Shown instead of a number that was not measured."""
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tfcseg.cli.console import plain
+from tfcseg.report.html import shown_number, shown_percent
+
+if TYPE_CHECKING:
+    from tfcseg.report.conditions import ModelConditions
+
+number, percent = shown_number, shown_percent
 
 
 def print_json(content: Any) -> None:
@@ -17,11 +27,38 @@ def print_json(content: Any) -> None:
     sys.stdout.flush()
 
 
-def number(value: object, digits: int = 1, unit: str = "") -> str:
-    """Format ``value`` with this many decimals; `NOTHING` if it is not a number."""
-    return f"{value:.{digits}f}{unit}" if isinstance(value, int | float) else NOTHING
+def print_results(*parts: str | Text | Table, is_wide: bool = False) -> None:
+    """Print lines and tables; ``is_wide``: tables may be wider than the terminal."""
+    console = Console(highlight=False, emoji=False)
+    for part in parts:
+        text = plain(part) if isinstance(part, str) else part
+        console.print(text, soft_wrap=is_wide or not isinstance(part, Table))
 
 
-def percent(share: float | None) -> str:
-    """Format a share (0 to 1) as a percentage."""
-    return NOTHING if share is None else number(100 * share, 2, " %")
+def new_table(headings: Iterable[str | Text]) -> Table:
+    """Table whose first column is aligned to the left, the others, of numbers, to the right."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if column else "left")
+    return table
+
+
+def facts_table(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names and values."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for _ in range(2):
+        table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(plain(name), plain(value))
+    return table
+
+
+def size_of(height_width: Sequence[int]) -> str:
+    """``640×480`` of (480, 640)."""
+    return "×".join(str(side) for side in reversed(height_width))
+
+
+def device_of(result: ModelConditions) -> str:
+    """Where a result was measured: device, precision and, on a CPU, threads."""
+    threads = f", {result.threads} {'thread' if result.threads == 1 else 'threads'}" if result.device == "cpu" else ""
+    return f"{result.device}, {result.precision}{threads}"

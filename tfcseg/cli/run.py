@@ -11,27 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tfcseg.cli import options
-from tfcseg.cli.console import plain, print_error, print_line, print_warning, stderr
-from tfcseg.cli.groups import Without, grouped
+from tfcseg.cli.console import print_error, print_line, print_warning, stderr
+from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import progress
-from tfcseg.cli.results import number, percent, print_json
-from tfcseg.cli.values import list_of
+from tfcseg.cli.results import facts_table, number, percent, print_json
 from tfcseg.errors import Interrupted, UsageError, without_passwords
-from tfcseg.exports import FORMATS
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
-    from tfcseg.report import ConfidenceFacts, Report
+    from tfcseg.report.schema import ConfidenceFacts, Report
     from tfcseg.runs.batch import Outcome
     from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
-    from tfcseg.runs.pipeline import Progress as OnFrame
+    from tfcseg.runs.pipeline import Listener
 
 Inputs = Annotated[
     list[str] | None,
@@ -46,16 +43,6 @@ Inputs = Annotated[
 InputList = Annotated[
     str | None,
     typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
-]
-Export = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Also write labels for other programs.",
-        show_default="none",
-        metavar=",".join(FORMATS),
-        callback=list_of("format", lambda: FORMATS),
-        autocompletion=options.completing(lambda: FORMATS),
-    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
 SkipFinished = Annotated[
@@ -85,16 +72,13 @@ def command(
     start: options.Start = None,
     end: options.End = None,
     fps: options.FrameRate = None,
-    classes: options.Classes = None,
-    exclude: options.Exclude = None,
-    export: Export = None,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
     skip_finished: SkipFinished = False,
     batch_log: BatchLog = None,
     allow_network: AllowNetwork = False,
     printing: options.Printing,
-    results: Annotated[ResultOptions, Without("classes", "exclude", "export")],
+    results: ResultOptions,
     inference: InferenceOptions,
     device: DeviceOptions,
     workers: WorkerOptions,
@@ -105,7 +89,6 @@ def command(
     """
     from tfcseg.runs.options import RunOptions
 
-    results = replace(results, classes=classes or (), exclude=exclude or (), export=export or ())
     if not (results.writes_anything or printing.as_json):
         raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
@@ -158,8 +141,7 @@ def run_all(
     with open_batch_log(log_path) as log:
         run_each = _run_each if crew.ray is None else partial(_run_on_ray, crew)
         for outcome in run_each(places, model, job, quiet=printing.quiet):
-            if log is not None:
-                log.add(outcome)
+            log(outcome)
             if outcome.status == "failed":
                 failures.append(outcome)
             skipped += outcome.status == "skipped"
@@ -186,8 +168,8 @@ def _run_each(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *
         check_model(shared, job)
     for source, folder in places:
         try:
-            with _frame_progress(shown=not quiet) as on_frame:
-                outcome = run_input(source, folder, shared, job, on_frame)
+            with _listener(shown=not quiet) as listener:
+                outcome = run_input(source, folder, shared, job, listener)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
         yield outcome
@@ -198,6 +180,7 @@ def _run_on_ray(
 ) -> Iterator[Outcome]:
     """Run the inputs on a cluster, with one bar for all of them."""
     from tfcseg.runs.on_ray import run_on_ray
+    from tfcseg.runs.pipeline import Listener
 
     started_s = time.monotonic()
     done = frames = 0
@@ -209,13 +192,13 @@ def _run_on_ray(
 
         show()
         try:
-            for outcome in run_on_ray(places, model, job, crew, lambda frame, info: show(frame.index + 1)):
+            for outcome in run_on_ray(places, model, job, crew, Listener(lambda frame, info: show(frame.index + 1))):
                 done += 1
                 frames += 0 if outcome.report is None else outcome.report.input.frames_decoded
                 show()
                 yield outcome
         except KeyboardInterrupt:
-            raise Interrupted("interrupted; the same command with --resume goes on from what is safe") from None
+            raise Interrupted("interrupted; the same command with --resume continues from what is saved") from None
 
 
 def _tell(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
@@ -248,8 +231,10 @@ def _what_is_kept(folder: Path) -> str:
 
 
 @contextmanager
-def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
-    """Progress bar with the speed; yields the callback for `run`."""
+def _listener(*, shown: bool) -> Iterator[Listener]:
+    """A bar for the frames, with their speed, and one for each export."""
+    from tfcseg.runs.pipeline import Listener
+
     started_s = time.monotonic()
     with progress(shown=shown) as on_progress:
 
@@ -258,13 +243,12 @@ def _frame_progress(*, shown: bool) -> Iterator[OnFrame]:
             name = info.source.path.name if info.source.is_on_disk else info.source.name
             on_progress(name or info.source.name, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
 
-        yield on_frame
+        yield Listener(on_frame, on_progress)
 
 
 def _print_summary(report: Report, folder: Path) -> None:
     speed, stability = report.speed, report.stability
     share, updated = stability.updated_fraction, "pixels" if report.steady else "points between keyframes"
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     rows: list[tuple[str, str]] = [
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
         *_dropped(report),
@@ -281,9 +265,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
-    for name, value in rows:
-        table.add_row(f"{name}", plain(value))
-    stderr.print(table)
+    stderr.print(facts_table(rows))
 
 
 def _dropped(report: Report) -> list[tuple[str, str]]:
@@ -322,10 +304,6 @@ def _largest(report: Report) -> list[Any]:
 
 
 def _print_failures(failures: list[Outcome], total: int) -> None:
-    table = Table(title=f"{len(failures)} of {total} inputs failed", box=None, title_justify="left")
-    table.add_column("input", overflow="fold")
-    table.add_column("reason", overflow="fold")
-    for outcome in failures:
-        name = without_passwords(outcome.source)
-        table.add_row(plain(name), plain(str(outcome.error).removeprefix(f"{name}: ")))
-    stderr.print(table)
+    print_line(f"{len(failures)} of {total} inputs failed")
+    named = ((without_passwords(outcome.source), str(outcome.error)) for outcome in failures)
+    stderr.print(facts_table((name, error.removeprefix(f"{name}: ")) for name, error in named))

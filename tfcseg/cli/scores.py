@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from tfcseg.cli.console import plain, print_error
-from tfcseg.cli.results import NOTHING, number
+from tfcseg.cli.console import print_error
+from tfcseg.cli.results import device_of, new_table, number, print_results, size_of
 
 if TYPE_CHECKING:
-    from tfcseg.comparison import Comparison
-    from tfcseg.comparison.result import Metric
+    from tfcseg.comparison.result import Comparison, Metric
     from tfcseg.evaluation.result import Evaluation
 
 
@@ -28,10 +25,7 @@ def fail_if_incomplete(skipped: Mapping[str, int], *, is_incomplete: bool, skip_
 
 def print_evaluation(result: Evaluation, name: str) -> None:
     """Print the scores of data set ``name``. VC is shown with the mIoU, since it means little without it."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("")
-    table.add_column("predictable\nclasses", justify="right")
-    table.add_column("all\nclasses", justify="right")
+    table = new_table(["", "predictable\nclasses", "all\nclasses"])
     table.add_row("mIoU", number(result.miou, 2), number(result.miou_all, 2))
     table.add_row("wIoU", number(result.wiou, 2), number(result.wiou_all, 2))
     table.add_row("pixel accuracy", number(result.pixel_accuracy, 2), number(result.pixel_accuracy_all, 2))
@@ -50,7 +44,7 @@ def print_evaluation(result: Evaluation, name: str) -> None:
         table.add_row(f"left out: {kind}", str(count))
     table.add_row("fps end to end", number(result.speed.fps))
     table.add_row("fps model only", number(result.speed.model_fps))
-    _print(f"{name} · {result.split} · {result.mode} · protocol {result.protocol}", table)
+    print_results(f"{name} · {result.split} · {result.mode} · protocol {result.protocol}", table)
 
 
 def print_comparison(result: Comparison) -> None:
@@ -59,37 +53,19 @@ def print_comparison(result: Comparison) -> None:
 
     candidate, reference = result.ratio_of
     titles = {mode: mode for mode in result.modes} | ({"image": "baseline"} if result.options["baseline"] else {})
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("")
-    for mode in result.modes:
-        table.add_column(titles[mode], justify="right")
-    if candidate != reference:
-        table.add_column(f"{candidate} to {titles[reference]}", justify="right")
+    pair = [f"{candidate} to {titles[reference]}"] if candidate != reference else []
+    table = new_table(["", *titles.values(), *pair])
     for metric in METRICS:
         values = {mode: numbers.get(metric.key) for mode, numbers in result.modes.items()}
         if all(value is None for value in values.values()):
             continue
-        cells = [NOTHING if value is None else f"{value:.{metric.digits}f}" for value in values.values()]
-        if candidate != reference:
+        cells = [number(value, metric.digits) for value in values.values()]
+        if pair:
             cells.append(_step(metric, values[candidate], values[reference]))
         title = metric.title.format(reference=titles[reference])
         table.add_row(f"{title} (%)" if metric.is_percentage else title, *cells)
-    _print(_conditions(result), table)
-
-
-def _conditions(result: Comparison) -> str:
-    resolution = "×".join(str(side) for side in reversed(result.resolution["network"]))
-    threads = f", {result.threads} {'thread' if result.threads == 1 else 'threads'}" if result.device == "cpu" else ""
-    return (
-        f"{result.model.name} at {resolution} · interval {result.options['keyframe_interval']} · "
-        f"{result.device}, {result.precision}{threads}"
-    )
-
-
-def _print(heading: str, table: Table) -> None:
-    console = Console(highlight=False, emoji=False)
-    console.print(plain(heading), soft_wrap=True)
-    console.print(table)
+    resolution, interval = size_of(result.resolution["network"]), result.options["keyframe_interval"]
+    print_results(f"{result.model.name} at {resolution} · interval {interval} · {device_of(result)}", table)
 
 
 def _step(metric: Metric, candidate: float | None, reference: float | None) -> str:

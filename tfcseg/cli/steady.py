@@ -26,10 +26,7 @@ def command(
     *,
     video: Video,
     steady: SteadyOptions,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for the results.", show_default="<name>_steady"),
-    ] = None,
+    output: Annotated[Path | None, options.output("Folder for the results.", "<name>_steady")] = None,
     model: options.Model = "default",
     fps: options.FrameRate = None,
     overwrite: options.Overwrite = False,
@@ -45,7 +42,7 @@ def command(
     """
     from tfcseg.runs.inputs import Inputs
     from tfcseg.runs.options import RunOptions
-    from tfcseg.runs.steady import default_folder
+    from tfcseg.runs.outputs import default_output
 
     job = RunOptions(
         device=device,
@@ -57,4 +54,4 @@ def command(
         steady=steady,
     )
     found = Inputs((video,), is_batch=False)
-    run_all(found, output or default_folder(video), model, job, printing)
+    run_all(found, output or default_output(video, "steady"), model, job, printing)

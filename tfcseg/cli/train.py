@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.table import Table
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, plain, print_line, print_warning, stderr
+from tfcseg.cli.console import is_terminal, print_line, print_warning, stderr
 from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import progress
-from tfcseg.cli.results import print_json
+from tfcseg.cli.results import facts_table, number, print_json
 from tfcseg.errors import Interrupted, UsageError
 from tfcseg.training.options import TrainRequest
 
@@ -102,17 +101,14 @@ def _print_left_out(defects: Sequence[str]) -> None:
 
 
 def _print_summary(result: TrainResult) -> None:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    score = "–" if result.best_miou is None else f"{result.best_miou:.2f} on the validation samples"
+    score = f"{number(result.best_miou, 2)} on the validation samples"
     rows = (
         ("model", f"{result.name}, stage {result.stage}, {result.steps} steps"),
         ("best mIoU", score),
         ("trained on", result.trained_on),
         ("written", f"{result.output}: best.safetensors, last.safetensors, log.jsonl, checkpoint.pt"),
     )
-    for key, value in rows:
-        table.add_row(f"[bold]{key}[/]", plain(value))
-    stderr.print(table)
+    stderr.print(facts_table(rows))
 
 
 def _print_json(result: TrainResult) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import TypeAlias
 
 import typer
 
-from tfcseg.spelling import known_name
+from tfcseg.spelling import known_name, words_of
 
 _NUMBER = r"\d{1,9}(?:[.,]\d{1,9}|\.)?|[.,]\d{1,9}"
 _FORMS = (
@@ -24,6 +25,9 @@ _FORMS = (
 )
 MAX_PIXELS = 100_000_000
 """Of one frame, as for media."""
+
+Known: TypeAlias = Sequence[str] | Callable[[], Sequence[str]]
+"""Names, or what finds them."""
 
 _UNIT_S = {"h": Fraction(3600), "m": Fraction(60), "s": Fraction(1), "ms": Fraction(1, 1000)}
 
@@ -48,11 +52,11 @@ def frame_rate(text: str) -> Fraction:
     return rate.limit_denominator(100_000)
 
 
-def frame_size(text: str) -> tuple[int, int]:
-    """(height, width) of frames such as ``1280x720``."""
+def frame_size(text: str, least: int = 1) -> tuple[int, int]:
+    """(height, width) of frames such as ``1280x720``, both of ``least`` pixels or more."""
     parts = re.fullmatch(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", text.strip().casefold())
     width, height = (int(part) for part in parts.groups()) if parts else (0, 0)
-    if min(width, height) < 1 or width * height > MAX_PIXELS:
+    if min(width, height) < least or width * height > MAX_PIXELS:
         raise typer.BadParameter(f"{text!r} is not a frame size; use WIDTHxHEIGHT, such as 1280x720")
     return height, width
 
@@ -63,15 +67,20 @@ def _number(text: str) -> Fraction:
 
 def split_list(values: Sequence[str] | None) -> list[str]:
     """Words of a comma-separated option that may be repeated; empty if it was not given."""
-    words = [word.strip() for value in values or () for word in value.split(",")]
-    if values and not any(words):
+    words = words_of(values or ())
+    if values and not words:
         raise typer.BadParameter("the list is empty; leave the option out for its default")
-    return [word for word in words if word]
+    return words
 
 
-def list_of(what: str, known: Callable[[], Sequence[str]]) -> Callable[[Sequence[str] | None], list[str]]:
+def names_in(known: Known) -> Sequence[str]:
+    """The names themselves."""
+    return known() if callable(known) else known
+
+
+def list_of(what: str, known: Known) -> Callable[[Sequence[str] | None], list[str]]:
     """Make a ``callback`` for lists of ``known`` names; other words raise UsageError with the closest names."""
-    return lambda values: [known_name(what, word, known()) for word in split_list(values)]
+    return lambda values: [known_name(what, word, names_in(known)) for word in split_list(values)]
 
 
 def whole_numbers(values: Sequence[str] | None) -> list[int]:

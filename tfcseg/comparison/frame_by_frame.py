@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.comparison.masks import MaskFolder
 from tfcseg.comparison.result import Difference
-from tfcseg.drawing.pictures import RowPainter
-from tfcseg.files import replace_atomically
+from tfcseg.drawing.pictures import RowPainter, write_picture
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, VideoInfo
 from tfcseg.media.reader import VideoWriter
@@ -82,17 +80,10 @@ class FrameComparer:
             # A painter for each: legends follow a video, and these frames are not consecutive.
             painter = RowPainter(self.labels, results[0].shape, self.titles, has_difference=True)
             path = folder / f"frame_{index:08d}.png"
-            _write_png(path, painter.draw(frame.image, results))
+            write_picture(path, painter.draw(frame.image, results))
             differing = 100 * found.differing[index]
             written.append(Difference(index, frame.time_s, differing, f"{folder.name}/{path.name}"))
         return tuple(written)
-
-
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    with replace_atomically(path) as partial:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(encoded.tobytes())
 
 
 def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:

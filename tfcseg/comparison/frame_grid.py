@@ -6,30 +6,24 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import PIL.Image
-
 from tfcseg.drawing.frame_grid import Column, draw_frame_grid
+from tfcseg.drawing.pictures import FORMATS, write_picture
 from tfcseg.errors import InputError, UsageError
-from tfcseg.files import claimed_files, replace_atomically
+from tfcseg.files import claimed_files
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment, segment_with
-from tfcseg.media.frames import FrameSource, Image
+from tfcseg.media.frames import FrameSource
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.model.options import InferenceOptions
+from tfcseg.runs.outputs import default_output
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
 MOST_FRAMES = 12
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 OnFrame = Callable[[int, int], None]
 """Called with the number of computed frames, and the number to compute."""
-
-
-def default_frame_grid(source: Given) -> Path:
-    """``<stem>_frames.png`` in the current folder; ``stdin_frames.png`` for a stream."""
-    return Path(f"{Source.of(source).title}_frames.png")
 
 
 def make_frame_grid(
@@ -52,23 +46,16 @@ def make_frame_grid(
     """
     wanted = _checked_frames(frames)
     source = Source.of(source, allow_network=allow_network)
-    path = Path(output) if output is not None else default_frame_grid(source)
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
+    path = Path(output) if output is not None else default_output(source, "frames.png")
+    if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{str(path)!r} is not a picture; give a file that ends in .png or .jpg")
     with claimed_files(path.parent, [path.name], inputs=source.places, overwrite=overwrite):
         loaded = open_model(model, device)
         options = checked_options(loaded, inference)
         with open_frames(source, start_s=start_s) as read:
             columns = _columns(read, loaded, options, wanted, on_frame)
-        write_picture(path, draw_frame_grid(columns, loaded.labels, options.threshold), kind)
+        write_picture(path, draw_frame_grid(columns, loaded.labels, options.threshold))
     return path
-
-
-def write_picture(path: Path, picture: Image, kind: str) -> None:
-    """Write a picture as PNG or JPEG; it appears complete or not at all. OutputError if it cannot be written."""
-    with replace_atomically(path) as partial:
-        PIL.Image.fromarray(picture).save(partial, kind, quality=90)
 
 
 def _checked_frames(frames: Sequence[int]) -> list[int]:

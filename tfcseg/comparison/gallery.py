@@ -9,10 +9,11 @@ import numpy as np
 
 from tfcseg.drawing.render import shrink_labels
 from tfcseg.errors import DataError
-from tfcseg.evaluation.frame_pictures import colour_key, draw_frame, pack, picture_size, unpack
+from tfcseg.evaluation.frame_pictures import colour_key, draw_frame, pack, unpack
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, read_target
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.scores import Labels
+from tfcseg.report.moment_pictures import picture_size
 
 _WATCHED = 60
 """Number of frames whose labels are kept, for every run."""
@@ -39,7 +40,7 @@ class Gallery:
 
         def on_frame(video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
             if (video.name, frame.stem) in self._watched:
-                kept[video.name, frame.stem] = pack(shrink_labels(labels, picture_size(labels)))
+                kept[video.name, frame.stem] = pack(shrink_labels(labels, picture_size(labels.shape)))
 
         return on_frame
 
@@ -78,7 +79,7 @@ class Gallery:
             target = None if mask is None else read_target(mask, len(self._dataset.labels))[0]
         except DataError:  # the evaluation says so
             return None
-        return None if target is None else shrink_labels(target, picture_size(target))
+        return None if target is None else shrink_labels(target, picture_size(target.shape))
 
 
 def _right(labels: Labels, target: Labels) -> float:

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.evaluation.result import percent
+from tfcseg.evaluation.stability import StabilityScores
+from tfcseg.exports.labelled_video import read_labels
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame
-from tfcseg.media.images import natural_key
-from tfcseg.media.masks import read_mask
-from tfcseg.metrics.consistency import ConsistencyMeter
-from tfcseg.metrics.scores import Mean
+from tfcseg.media.mask_folder import list_masks
 
 
 class MaskFolder:
@@ -22,53 +22,28 @@ class MaskFolder:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        try:
-            found = [path for path in self.directory.iterdir() if path.suffix.lower() == ".png"]
-        except OSError as error:
-            raise DataError(f"{directory}: no readable folder of masks ({error.strerror or error})") from None
-        self._paths = sorted(
-            (path for path in found if not path.name.startswith(".")), key=lambda path: natural_key(path.name)
-        )
-        if not self._paths:
-            raise DataError(f"{directory}: no .png in it; masks are <folder>/*.png, one per frame")
+        self._paths = list_masks(self.directory)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def read(self, frame: Frame, labels: LabelSet) -> NDArray[np.uint8]:
-        """(H, W) class indices of ``frame``; DataError if there are none, or they do not match the
-        frame or ``labels``."""
+        """(H, W) class indices of ``frame``; DataError if there are none, or not of its size or ``labels``."""
         if frame.index >= len(self):
             raise DataError(f"{self.directory}: {len(self)} masks, but the video has more frames; give one per frame")
-        path = self._paths[frame.index]
-        mask = read_mask(path)
-        if mask.shape != frame.image.shape[:2]:
-            raise DataError(f"{path}: the mask is {mask.shape}, but the frames are {frame.image.shape[:2]}")
-        is_stray = (mask >= len(labels)) & (mask != NO_CLASS)
-        if is_stray.any():
-            raise DataError(
-                f"{path}: value {mask[is_stray].min()} is not a class of {labels.name!r}; "
-                f"classes go from 0 to {len(labels) - 1}, {NO_CLASS} = none"
-            )
-        return mask
+        height, width = frame.image.shape[:2]
+        return read_labels(self._paths[frame.index], (height, width), labels)
 
     def measure(self, frames: Iterable[Frame], labels: LabelSet, *, flow_consistency: bool) -> dict[str, float | None]:
         """Label change and flow consistency in percent; DataError unless there is exactly one mask per frame."""
-        meter = ConsistencyMeter(use_flow=flow_consistency)
-        changes: list[float] = []
-        agreements: list[float] = []
+        scores = StabilityScores(use_flow=flow_consistency)
         count = 0
         for frame in frames:
             count += 1
-            found = meter.update(frame.image, self.read(frame, labels))
-            if found.label_change is not None:
-                changes.append(found.label_change)
-            if found.flow_consistency is not None:
-                agreements.append(found.flow_consistency)
+            scores.update(frame.image, self.read(frame, labels))
         if count != len(self):
             raise DataError(f"{self.directory}: {len(self)} masks for {count} frames; give one per frame")
-        return {"label_change": _percent(changes), "flow_consistency": _percent(agreements)}
-
-
-def _percent(shares: list[float]) -> float | None:
-    return 100 * Mean.of(shares).value if shares else None
+        return {
+            "label_change": percent(scores.label_change.value),
+            "flow_consistency": percent(scores.flow_consistency.value),
+        }

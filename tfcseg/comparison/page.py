@@ -11,7 +11,7 @@ from urllib.parse import quote
 from tfcseg.comparison import scatter
 from tfcseg.comparison.gallery import Gallery
 from tfcseg.comparison.plan import BASELINE
-from tfcseg.comparison.result import METRICS, Comparison, Metric
+from tfcseg.comparison.result import METRICS, Comparison
 from tfcseg.report.html import write_html
 from tfcseg.report.player import SERIES, View, lanes, new_timeline, player_data, source_view
 from tfcseg.report.thinning import ThinnedSeries
@@ -106,8 +106,8 @@ def _figures(comparison: Comparison, names: dict[str, str]) -> list[tuple[str, s
         other = comparison.modes[reference].get(metric.key)
         meaning = names[candidate]
         if candidate != reference and other is not None:
-            meaning = f"{names[candidate]}; {names[reference]} {_shown(metric, other)}"
-        figures.append((metric.key, metric.title, _shown(metric, value), meaning))
+            meaning = f"{names[candidate]}; {names[reference]} {metric.shown(other)}"
+        figures.append((metric.key, metric.title, metric.shown(value), meaning))
     return figures
 
 
@@ -122,8 +122,7 @@ def _table(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]
         is_falling = metric.key in _FALLING or metric.key.startswith("gflops")
         best = min(measured) if is_falling else max(measured)
         is_ranked = (
-            metric.key not in {"agreement", "updated_fraction"}
-            and len({_shown(metric, value) for value in measured}) > 1
+            metric.key not in {"agreement", "updated_fraction"} and len({metric.shown(value) for value in measured}) > 1
         )
         rows.append(
             {
@@ -131,8 +130,8 @@ def _table(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]
                 "title": metric.title.format(reference=next(iter(names.values()))),
                 "cells": [
                     {
-                        "text": "–" if value is None else _shown(metric, value),
-                        "is_best": is_ranked and value is not None and _shown(metric, value) == _shown(metric, best),
+                        "text": metric.shown(value),
+                        "is_best": is_ranked and metric.shown(value) == metric.shown(best),
                         "share": 0.0
                         if value is None
                         else value / (100 if metric.is_percentage else max(measured) or 1),
@@ -142,7 +141,3 @@ def _table(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]
             }
         )
     return rows
-
-
-def _shown(metric: Metric, value: float) -> str:
-    return f"{value:.{metric.digits}f}{' %' if metric.is_percentage else ''}"

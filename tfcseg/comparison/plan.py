@@ -52,7 +52,7 @@ class Plan:
 
     modes: Sequence[str] = DEFAULT_MODES
     intervals: Sequence[int] = ()
-    """Keyframe intervals of the trade-off plot, besides that of ``inference``."""
+    """Keyframe intervals of the page's plot, besides that of ``inference``."""
     baseline: str | Path | None = None
     """Masks of another program, which replace mode ``image``."""
     inference: InferenceOptions = InferenceOptions()
@@ -98,7 +98,7 @@ class Plan:
         return [*self.network_modes, *extra]
 
     def runs(self, model: LoadedModel) -> list[Run]:
-        """Runs of the plan: one per mode, then those that only the trade-off plot needs."""
+        """Runs of the plan: one per mode, then those that only the plot needs."""
         main = [Run(mode, mode, self._options(model, mode)) for mode in self.network_modes]
         done = {(run.mode, run.options.keyframe_interval) for run in main}
         extra = [

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from tfcseg.media.source import Given, Source
-from tfcseg.report import json_object, to_json, write_json
-from tfcseg.report.conditions import ModelConditions
+from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
+from tfcseg.comparison.plan import Plan, Run
+from tfcseg.inference.network_input import network_size
+from tfcseg.media.frames import Image
+from tfcseg.report.conditions import ModelConditions, model_conditions
+from tfcseg.report.html import shown_number
+from tfcseg.weights.loading import LoadedModel
 
 COMPARE_JSON, COMPARE_HTML = "compare.json", "compare.html"
 
@@ -24,6 +27,10 @@ class Metric(NamedTuple):
     title: str
     digits: int
     is_percentage: bool
+
+    def shown(self, value: float | None) -> str:
+        """``value`` for people."""
+        return shown_number(value, self.digits, "%" if self.is_percentage else "")
 
 
 METRICS = (
@@ -44,15 +51,6 @@ METRICS = (
     Metric("gflops_keyframe", "GFLOPs per keyframe", 2, False),
     Metric("gflops_non_keyframe", "GFLOPs per non-keyframe", 2, False),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TradeOffPoint:
-    """One mode at one keyframe interval: a dot of the plot."""
-
-    mode: str
-    keyframe_interval: int
-    numbers: Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class Comparison(ModelConditions):
     ratio: Mapping[str, float]
     agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
     flops: Mapping[str, Any] = field(default_factory=dict)
-    trade_off: tuple[TradeOffPoint, ...] = ()
+    trade_off: Sequence[Mapping[str, Any]] = ()  # mode, keyframe_interval and numbers of each dot of the plot
     differences: tuple[Difference, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
     is_incomplete: bool = False  # data was missing
@@ -88,35 +86,48 @@ class Comparison(ModelConditions):
     warnings: tuple[str, ...] = ()
 
 
-def default_output(source: Given) -> Path:
-    """``<name>_compare`` in the current folder."""
-    return Path(f"{Source.of(source).title}_compare")
+def common_facts(
+    plan: Plan,
+    model: LoadedModel,
+    runs: Sequence[Run],
+    numbers: Sequence[Numbers],
+    *,
+    baseline: Numbers | None,
+    samples: Sequence[Sequence[Image]],
+    outputs: Mapping[str, str],
+) -> dict[str, Any]:
+    """Fields of `Comparison` that videos and data sets have in common.
 
-
-def ratios(candidate: Numbers, reference: Numbers) -> dict[str, float]:
-    """Candidate over reference for every metric that both have; no entry where the reference is 0."""
-    found: dict[str, float] = {}
-    for metric in METRICS:
-        over, under = candidate.get(metric.key), reference.get(metric.key)
-        if over is not None and under:
-            found[metric.key] = over / under
-    return found
-
-
-def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """Content of compare.json."""
-    content = json_object(comparison)
-    content["trade_off"] = [
-        {"mode": point.mode, "keyframe_interval": point.keyframe_interval, **_rounded(point.numbers)}
-        for point in comparison.trade_off
+    ``numbers`` are those of ``runs``, ``baseline`` those of another program. FLOPs are counted on ``samples``.
+    """
+    modes = {} if baseline is None else {"image": dict(baseline)}
+    for run, found in zip(runs[: len(plan.network_modes)], numbers, strict=False):
+        modes[run.mode] = {**found, **count_gflops(model, run.options, samples)}
+    points = [
+        {"mode": run.mode, "keyframe_interval": run.options.keyframe_interval, **found}
+        for run, found in zip(runs, numbers, strict=True)
     ]
-    return content
+    reference, candidate = plan.sides
+    height, width = samples[0][0].shape[:2]
+    return {
+        "options": plan.to_json(runs),
+        "resolution": {"source": (height, width), "network": network_size((height, width), runs[0].options.size)},
+        "modes": modes,
+        "ratio_of": (candidate, reference),
+        "ratio": _ratios(modes[candidate], modes[reference]) if candidate != reference else {},
+        "flops": {**FLOPS_FACTS, "frames": sum(map(len, samples))},
+        "trade_off": points if plan.intervals else [],
+        "outputs": {
+            **{run.folder: run.folder for run in runs},
+            **outputs,
+            "page": COMPARE_HTML,
+            "compare": COMPARE_JSON,
+        },
+        **model_conditions(model),
+    }
 
 
-def write_comparison(path: Path, comparison: Comparison) -> None:
-    """Write compare.json; it appears complete or not at all. OutputError if it cannot be written."""
-    write_json(path, comparison_json(comparison))
-
-
-def _rounded(numbers: Numbers) -> dict[str, Any]:
-    return {key: to_json(value) for key, value in numbers.items()}
+def _ratios(candidate: Numbers, reference: Numbers) -> dict[str, float]:
+    """Candidate over reference for every metric that both have; no entry where the reference is 0."""
+    pairs = {metric.key: (candidate.get(metric.key), reference.get(metric.key)) for metric in METRICS}
+    return {key: over / under for key, (over, under) in pairs.items() if over is not None and under}

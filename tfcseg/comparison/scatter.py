@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from tfcseg.comparison.result import METRICS, Comparison, TradeOffPoint
+from tfcseg.comparison.result import METRICS, Comparison
 
 WIDTH, HEIGHT = 440, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 16, 14, 44
@@ -49,34 +50,34 @@ class Scatter:
 
 def scatters(comparison: Comparison) -> list[Scatter]:
     """The plots that ``comparison`` has numbers for."""
-    points = comparison.trade_off or tuple(
-        TradeOffPoint(mode, 1 if mode == "image" else int(comparison.options["keyframe_interval"]), numbers)
-        for mode, numbers in comparison.modes.items()
-    )
+    interval = comparison.options["keyframe_interval"]
+    points = comparison.trade_off or [
+        {"mode": mode, "keyframe_interval": interval, **numbers} for mode, numbers in comparison.modes.items()
+    ]
     found = [scatter_of(points, key) for key in _KEYS[comparison.kind]]
     return [plot for plot in found if plot is not None]
 
 
-def scatter_of(points: Sequence[TradeOffPoint], key: str) -> Scatter | None:
+def scatter_of(points: Sequence[Mapping[str, Any]], key: str) -> Scatter | None:
     """Metric ``key`` of ``points`` against the speed of the network; None if fewer than two have both."""
     measured = [
         (point, fps, value)
-        for point in sorted(points, key=lambda point: (point.mode, point.keyframe_interval))
-        if (fps := point.numbers.get("model_fps")) is not None and (value := point.numbers.get(key)) is not None
+        for point in sorted(points, key=lambda point: (point["mode"], point["keyframe_interval"]))
+        if (fps := point.get("model_fps")) is not None and (value := point.get(key)) is not None
     ]
     if len(measured) < 2:
         return None
     x_range, y_range = _range([fps for _, fps, _ in measured]), _range([value for _, _, value in measured])
     dots = tuple(
         Dot(
-            point.mode,
-            point.mode if point.mode == "image" else f"{point.mode} {point.keyframe_interval}",
+            point["mode"],
+            "image" if point["mode"] == "image" else f"{point['mode']} {point['keyframe_interval']}",
             round(_place(fps, x_range, LEFT, WIDTH - RIGHT), 1),
             round(_place(value, y_range, HEIGHT - BOTTOM, TOP), 1),
         )
         for point, fps, value in measured
     )
-    modes = dict.fromkeys(point.mode for point in points if point.mode != "image")
+    modes = dict.fromkeys(point["mode"] for point in points if point["mode"] != "image")
     lines = [(mode, " ".join(f"{dot.x},{dot.y}" for dot in dots if dot.mode == mode)) for mode in modes]
     better = "lower" if key == "label_change" else "higher"
     return Scatter(

@@ -5,35 +5,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
 from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer
 from tfcseg.comparison.masks import MaskFolder
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders
-from tfcseg.comparison.result import (
-    COMPARE_HTML,
-    COMPARE_JSON,
-    Comparison,
-    Difference,
-    TradeOffPoint,
-    default_output,
-    ratios,
-    write_comparison,
-)
-from tfcseg.comparison.trade_off import PLOT_NAMES, draw_trade_off, require_matplotlib
+from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, Difference, common_facts
 from tfcseg.files import claimed_files
-from tfcseg.inference.network_input import network_size
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
-from tfcseg.report import Report
-from tfcseg.report.conditions import model_conditions
-from tfcseg.runs.outputs import OutputDir, claimed_output
+from tfcseg.report.json_file import write_json
+from tfcseg.report.schema import Report
+from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.pipeline import prefetch_frames, run
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
@@ -58,22 +46,19 @@ def compare_video(
     device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
     allow_network: bool = False,
-    on_progress: OnProgress = lambda stage, done, total: None,
+    on_progress: OnProgress = lambda task, done, total: None,
 ) -> Comparison:
     """Run the modes of ``plan`` on a video or a folder of frames, one after the other, and compare what they give.
 
     output: folder, by default ``<stem>_compare`` in the current one. It gets ``compare.json``, ``compare.html``,
-    ``side_by_side.mp4``, pictures of the greatest differences, the plot if the plan has intervals, and a folder per run
-    with all that `run` writes. Every run is warmed up before its clock starts. Any failure raises a TfcsegError with
-    one line.
+    ``side_by_side.mp4``, pictures of the greatest differences, and a folder per run with all that `run` writes. Every
+    run is warmed up before its clock starts. Any failure raises a TfcsegError with one line.
     """
     plan = plan or Plan()
     source = Source.of(source, allow_network=allow_network)
     source.check()
     source.check_readable_again("every mode reads the video")
-    if plan.intervals:
-        require_matplotlib()
-    folder = Path(output) if output is not None else default_output(source)
+    folder = Path(output) if output is not None else default_output(source, "compare")
     inputs = [*source.places, *([] if plan.baseline is None else [Path(plan.baseline)])]
     with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
         with _claimed_runs(folder, plan, inputs, overwrite=overwrite):
@@ -89,7 +74,7 @@ def compare_video(
                 (folder / unused).rmdir()
         result = job.result(baseline, [job.run(each, opening) for each in job.runs])
         write_page(folder / COMPARE_HTML, result)
-        write_comparison(folder / COMPARE_JSON, result)
+        write_json(folder / COMPARE_JSON, result)
     return result
 
 
@@ -116,9 +101,9 @@ class _Clip:
         with open_frames(self.source, start_s=time_s) as frames:
             return next(frames)
 
-    def tell(self, stage: str, frames: Iterable[Frame], total: int | None) -> Iterator[Frame]:
+    def tell(self, task: str, frames: Iterable[Frame], total: int | None) -> Iterator[Frame]:
         for done, frame in enumerate(frames):
-            self.on_progress(stage, done, total)
+            self.on_progress(task, done, total)
             yield frame
 
 
@@ -131,10 +116,10 @@ class _VideoComparison:
     runs: Sequence[Run]
     """First one per mode, then those of the trade-off."""
 
-    def measure_baseline(self) -> dict[str, float | None]:
+    def measure_baseline(self) -> dict[str, float | None] | None:
         """Stability of the other program's masks, if any; DataError unless they match the video."""
         if self.plan.baseline is None:
-            return {}
+            return None
         masks = MaskFolder(self.plan.baseline)
         with self.clip.open() as source:
             frames = self.clip.tell("baseline", source, source.info.frames_declared)
@@ -158,25 +143,18 @@ class _VideoComparison:
             **asdict(each.options),
         )
 
-    def result(self, baseline: Mapping[str, float | None], reports: Sequence[Report]) -> Comparison:
+    def result(self, baseline: Mapping[str, float | None] | None, reports: Sequence[Report]) -> Comparison:
         """Compare the masks of the runs and combine all measurements."""
-        points = [
-            TradeOffPoint(each.mode, each.options.keyframe_interval, _numbers(report))
-            for each, report in zip(self.runs, reports, strict=True)
-        ]
-        modes = {"image": dict(baseline)} if baseline else {}
-        samples = self._samples(reports[0])
-        for each, point in zip(self.runs, points[: len(self.plan.network_modes)], strict=False):
-            modes[point.mode] = {**point.numbers, **count_gflops(self.model, each.options, samples)}
         agreement, differences = self._compare_frames(reports[0])
-        reference, candidate = self.plan.sides
-        for mode in modes:
-            modes[mode]["agreement"] = agreement.get(f"{reference}|{mode}")
-        if self.plan.intervals:
-            keys = ("label_change", "flow_consistency") if self.plan.flow_consistency else ("label_change",)
-            draw_trade_off(self.folder, points, keys, self._title(reports[0]), baseline=baseline)
+        facts = common_facts(
+            *(self.plan, self.model, self.runs, list(map(_numbers, reports))),
+            baseline=baseline,
+            samples=self._samples(reports[0]),
+            outputs={"side_by_side": SIDE_BY_SIDE} | ({"differences": DIFFERENCES} if differences else {}),
+        )
+        for mode, numbers in facts["modes"].items():
+            numbers["agreement"] = agreement.get(f"{self.plan.sides[0]}|{mode}")
         source = reports[0].input
-        size = (source.height, source.width)
         return Comparison(
             kind="video",
             input={
@@ -186,18 +164,10 @@ class _VideoComparison:
                 "start_s": self.clip.start_s,
                 "end_s": self.clip.end_s,
             },
-            options=self.plan.to_json(self.runs),
-            resolution={"source": size, "network": network_size(size, self.runs[0].options.size)},
-            modes=modes,
-            ratio_of=(candidate, reference),
-            ratio=ratios(modes[candidate], modes[reference]) if candidate != reference else {},
             agreement=agreement,
-            flops={**FLOPS_FACTS, "frames": sum(len(sample) for sample in samples)},
-            trade_off=tuple(points) if self.plan.intervals else (),
             differences=differences,
-            outputs=self._outputs(has_pictures=bool(differences)),
             warnings=reports[0].warnings,
-            **model_conditions(self.model),
+            **facts,
         )
 
     def _samples(self, report: Report) -> list[list[Image]]:
@@ -218,18 +188,6 @@ class _VideoComparison:
             frames = self.clip.tell("side by side", prefetch_frames(source), report.input.frames_decoded)
             found = comparer.compare(frames, source.info, self.folder / SIDE_BY_SIDE)
         return found.agreement(), comparer.draw_greatest(found, self.clip.frame_at, self.folder / DIFFERENCES)
-
-    def _title(self, report: Report) -> str:
-        device, precision = report.options.device, report.options.precision
-        return f"{report.model.name} on {self.clip.source.title} · {device} · {precision}"
-
-    def _outputs(self, *, has_pictures: bool) -> dict[str, str]:
-        outputs = {each.folder: each.folder for each in self.runs} | {"side_by_side": SIDE_BY_SIDE}
-        if has_pictures:
-            outputs["differences"] = DIFFERENCES
-        if self.plan.intervals:
-            outputs |= {"trade_off_png": PLOT_NAMES[0], "trade_off_svg": PLOT_NAMES[1]}
-        return outputs | {"page": COMPARE_HTML, "compare": COMPARE_JSON}
 
 
 def _numbers(report: Report) -> dict[str, float | None]:
@@ -267,7 +225,7 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite
         yield
         for output in outputs:
             if output.path.name in earlier:
-                replace(output, is_new=True).discard()
+                OutputDir(output.path, is_new=True).discard()
             else:
                 output.remove_results()
         undo.pop_all()
@@ -275,4 +233,4 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite
 
 def _result_names(folder: Path) -> list[str]:
     pictures = [f"{DIFFERENCES}/{path.name}" for path in (folder / DIFFERENCES).glob(PICTURE_PATTERN)]
-    return [COMPARE_JSON, COMPARE_HTML, SIDE_BY_SIDE, *PLOT_NAMES, *pictures]
+    return [COMPARE_JSON, COMPARE_HTML, SIDE_BY_SIDE, *pictures]

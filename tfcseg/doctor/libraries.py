@@ -38,7 +38,7 @@ _EXTRAS = (
     _Extra("hub", ("huggingface_hub",), "models ORG/NAME"),
     _Extra("coco", ("pycocotools",), "tfcseg run --export coco"),
     _Extra("onnx", ("onnx", "onnxscript", "onnxruntime"), "tfcseg convert MODEL OUT.onnx"),
-    _Extra("plot", ("matplotlib",), "tfcseg compare --intervals"),
+    _Extra("plot", ("matplotlib",), "tfcseg bench --scaling"),
 )
 
 

@@ -6,15 +6,14 @@ Letters: H image height, W image width, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.drawing.text import Panel, font_px_for, row_px_of, stamp, text_panel
 from tfcseg.labels.label_sets import LabelSet
-
-Image: TypeAlias = NDArray[np.uint8]
+from tfcseg.media.frames import Image
 
 _MIN_SHARE = 0.0002  # of the frame, the size from which a class is listed: 4×4 pixels of 320×240, 20×20 of 1080p
 _KEPT_FRAMES = 30  # for which a class that left keeps its place

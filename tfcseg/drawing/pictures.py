@@ -6,18 +6,31 @@ Letters: H, W height and width of the video.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, covered, mark_difference, overlay, shrink, shrink_labels, side_by_side
+from tfcseg.files import replace_atomically
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
 
 MAX_WIDTH_PX, MAX_HEIGHT_PX = 3840, 2160
 """Pixels of all panels together; video players and picture viewers cannot show more."""
 _GAPS_PX = 40
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+"""Kinds of pictures by suffix."""
+
+
+def write_picture(path: Path, picture: Image) -> None:
+    """Write a picture, in a folder that is made if needed, complete or not at all; OutputError if that fails."""
+    with replace_atomically(path) as partial:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(picture).save(partial, FORMATS[path.suffix.lower()], quality=90)
 
 
 def panel_size(size: tuple[int, int], panels: int) -> tuple[int, int]:

@@ -67,15 +67,8 @@ def class_shares(labels: Labels, num_classes: int) -> NDArray[np.float64]:
 
 
 def side_by_side(images: Sequence[Image], titles: Sequence[str]) -> Image:
-    """``images`` of one height from left to right, each with its title in the upper left corner ("" for none).
-
-    Raises UsageError if there is not one title per image or the heights differ.
-    """
-    if not images or len(images) != len(titles):
-        raise UsageError(f"{len(images)} images and {len(titles)} titles; give one title per image")
+    """``images`` of one height from left to right, each with its title in the upper left corner ("" for none)."""
     height = images[0].shape[0]
-    if any(image.shape[0] != height for image in images):
-        raise UsageError(f"images of heights {[image.shape[0] for image in images]} cannot be placed side by side")
     gap = 2 * max(1, round(height / 360))
     width = sum(image.shape[1] for image in images) + gap * (len(images) - 1)
     canvas = np.zeros((height, width, 3), dtype=np.uint8)

@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 import unicodedata
 from functools import cache, lru_cache
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
 import PIL.Image
-from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
 
-Image: TypeAlias = NDArray[np.uint8]
+from tfcseg.media.frames import Image
 
 _MIN_FONT_PX = 10
 _SUPERSAMPLING = 4  # Pillow draws shapes without anti-aliasing, so draw them larger, then average

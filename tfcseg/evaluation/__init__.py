@@ -1,1 +1,1 @@
-"""Score labels against ground truth: VSPW folders, metrics, label maps, prediction sources."""
+"""Score labels against ground truth: VSPW folders, sources of predictions, scores."""

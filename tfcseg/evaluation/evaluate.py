@@ -8,18 +8,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.evaluation.predictions import PredictionSource
-from tfcseg.evaluation.provenance import Provenance
-from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, percent
+from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, full_provenance, percent
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
-from tfcseg.evaluation.stability import flow_name
+from tfcseg.evaluation.stability import StabilityScores
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.labels.label_maps import LabelMap
 from tfcseg.labels.label_sets import LabelSet
@@ -52,29 +51,20 @@ def evaluate(
     label_map: LabelMap | None = None,
     measure_flow_consistency: bool = False,
     model_s: Callable[[], float] | None = None,
-    provenance: Provenance | None = None,
+    provenance: Mapping[str, Any] = {},
     on_frame: OnFrame | None = None,
     on_video: OnVideo | None = None,
 ) -> Evaluation:
     """Score the predictions of ``predict`` for the videos of a split.
 
-    Missing frames, masks and videos are counted and listed in ``skipped``. Raises DataError for an invalid folder or
-    prediction, or if no frame could be scored.
+    Missing frames, masks and videos do not stop it: they are counted and listed in ``skipped``. DataError if the folder
+    or a prediction is not what it should be, or if nothing could be scored.
 
-    Args:
-        root: Folder in VSPW's layout.
-        predict: Yields the label maps of a video, frame by frame.
-        scope: Which videos are scored, and how.
-        mode: How predictions were made, for the result.
-        model_labels: Classes of the predictions; None for the data set's.
-        label_map: Maps names of ``model_labels`` to names of the data set; None for the built-in map. The file named
-            in ``scope`` is not read.
-        measure_flow_consistency: Also measure flow consistency, which takes longer than the rest.
-        model_s: Returns the seconds that the network has taken so far, for ``Speed``.
-        provenance: Model, options and machine, for the result.
-        on_frame: Called with every scored frame and its prediction in classes of the data set.
-        on_video: Called with the score of every video.
-
+    ``model_labels`` are the classes of the predictions, None if they are already those of the data set. ``label_map``
+    translates them, None takes the built-in one; the file of ``scope`` is not read. ``model_s`` returns the seconds
+    spent in the network so far. ``on_frame`` is called with every scored frame and its prediction in classes of the
+    data set, ``on_video`` with every score. ``mode`` and ``provenance``, entries of eval.json, say what made the
+    predictions.
     """
     scoring, videos = open_scoring(
         root,
@@ -142,31 +132,11 @@ def score_videos(
 
 
 def pool(
-    scoring: Scoring, parts: Sequence[Part], wall_s: float, *, mode: str, provenance: Provenance | None
+    scoring: Scoring, parts: Sequence[Part], wall_s: float, *, mode: str, provenance: Mapping[str, Any]
 ) -> Evaluation:
     """Combine ``parts``, which took ``wall_s`` seconds in all, to an evaluation."""
     scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
     counts = np.sum([part.counts for part in parts], axis=0)
-    speed = _speed(parts, wall_s, sum(score.frames for score in scores))
-    return _summarise(scoring, counts, scores, mode=mode, speed=speed, provenance=provenance or Provenance())
-
-
-def _speed(parts: Sequence[Part], wall_s: float, frames: int) -> Speed:
-    measured = [part.model_s for part in parts if part.model_s is not None]
-    model_s = sum(measured) if measured else None
-    return Speed(wall_s, frames / wall_s, model_s, frames / model_s if model_s else None)
-
-
-def _summarise(
-    scoring: Scoring,
-    counts: Counts,
-    scores: Sequence[VideoScore],
-    *,
-    mode: str,
-    speed: Speed,
-    provenance: Provenance,
-) -> Evaluation:
-    """Make an evaluation of the pooled counts (K, K + 1) and the scores of all videos, in the order of the list."""
     dataset = scoring.dataset
     skipped = tuple(itertools.chain(*(score.skipped for score in scores)))
     frames = sum(score.frames for score in scores)
@@ -187,7 +157,7 @@ def _summarise(
         vc8=percent(windows[8].vc.value),
         vc16=percent(windows[16].vc.value),
         flow_consistency=percent(Mean.pool(score.flow_consistency for score in scores).value),
-        optical_flow=flow_name() if scoring.measure_flow_consistency else None,
+        optical_flow=StabilityScores(use_flow=scoring.measure_flow_consistency).flow_name,
         label_change=percent(Mean.pool(score.label_change for score in scores).value),
         classes_counted=sum(score.iou is not None for score in classes),
         classes_counted_all=sum(score.iou_all is not None for score in classes),
@@ -205,9 +175,15 @@ def _summarise(
         dataset=dataset.root.resolve().name,
         labels=dataset.labels,
         split=dataset.split,
-        speed=speed,
-        provenance=provenance,
+        speed=_speed(parts, wall_s, frames),
+        provenance=full_provenance(provenance),
     )
+
+
+def _speed(parts: Sequence[Part], wall_s: float, frames: int) -> Speed:
+    measured = [part.model_s for part in parts if part.model_s is not None]
+    model_s = sum(measured) if measured else None
+    return Speed(wall_s, frames / wall_s, model_s, frames / model_s if model_s else None)
 
 
 def _class_scores(

@@ -28,10 +28,7 @@ from tfcseg.errors import InputError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.images import read_image
 from tfcseg.metrics.scores import Counts, Labels
-from tfcseg.report.moment_pictures import encode_jpeg
-
-PICTURE_PX = 320
-"""Longest side of a picture."""
+from tfcseg.report.moment_pictures import encode_jpeg, picture_size
 
 _PER_VIDEO = 8
 _STRETCH = 15  # frames of which the worst one is kept: one second of VSPW
@@ -42,7 +39,7 @@ _KEY_SHARE = 0.02  # of a picture, from which a class stands in the key to the c
 
 @dataclass(frozen=True, slots=True)
 class WorstFrame:
-    """A frame with many wrong labels; label maps are PNG files of at most ``PICTURE_PX``."""
+    """A frame with many wrong labels; labels are PNG files of at most 320 px."""
 
     video: str
     frame: str
@@ -64,7 +61,7 @@ class WorstFrames:
         self._frames = 0
 
     def offer(self, frame: str, image: Path | None, counts: Counts, target: Labels, prediction: Labels) -> None:
-        """Take the next frame, with its (K, K + 1) ``counts`` and (H, W) label maps."""
+        """Take the next frame, with its (K, K + 1) ``counts`` and (H, W) labels."""
         stretch, self._frames = self._frames // _STRETCH, self._frames + 1
         wrong = counts * self._is_predictable[:, None]
         total = wrong.sum()
@@ -76,7 +73,7 @@ class WorstFrames:
         order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS].tolist()
         pairs = [divmod(position, wrong.shape[1]) for position in order]
         confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in pairs if wrong[a, b])
-        small = [pack(shrink_labels(labels, picture_size(labels))) for labels in (target, prediction)]
+        small = [pack(shrink_labels(labels, picture_size(labels.shape))) for labels in (target, prediction)]
         self._kept[stretch] = WorstFrame(
             self._video, frame, share, confusions, image, target=small[0], prediction=small[1]
         )
@@ -95,20 +92,14 @@ def worst_of(videos: Iterable[Sequence[WorstFrame]], count: int) -> list[WorstFr
     return sorted((frame for _, frame in chosen), key=lambda each: -each.wrong)
 
 
-def picture_size(labels: Labels) -> tuple[int, int]:
-    """(h, w) of a picture of (H, W) ``labels``."""
-    scale = min(1.0, PICTURE_PX / max(labels.shape))
-    return max(1, round(labels.shape[0] * scale)), max(1, round(labels.shape[1] * scale))
-
-
 def pack(labels: Labels) -> bytes:
-    """PNG file of a label map."""
+    """PNG file of labels."""
     encoded: bytes = cv2.imencode(".png", labels)[1].tobytes()
     return encoded
 
 
 def unpack(packed: bytes) -> Labels:
-    """(h, w) label map that `pack` made a file of."""
+    """(h, w) labels that `pack` made a file of."""
     return np.asarray(cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
@@ -117,7 +108,7 @@ def draw_frame(
 ) -> list[dict[str, Any]]:
     """JPEG files with their titles: frame, truth, each of ``predictions``, and where a single one is wrong.
 
-    Label maps are (h, w). Without the image there are the maps alone.
+    Labels are (h, w). Without the image they are drawn alone.
     """
     palette = labels.palette_array()
     filmed = _read(image, target.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,14 +14,13 @@ from PIL import Image, UnidentifiedImageError
 
 from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.evaluation.predictions import Prediction
-from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.intervals import Group, run_intervals
 from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import model_facts
+from tfcseg.report.schema import model_facts
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.loading import LoadedModel
 
@@ -51,20 +51,16 @@ class ModelPredictions:
             "model_labels": labels,
             "label_map": None if label_map is None else read_label_map(label_map, labels, dataset.labels),
             "model_s": lambda: self.model_s,
-            "provenance": self.provenance(label_map),
+            "provenance": {
+                "model": asdict(model_facts(self._model)),
+                "options": asdict(option_facts(self._model, self._options)),
+                "label_map": "built in" if label_map is None else str(label_map),
+                "threads": torch.get_num_threads(),
+            },
         }
 
-    def provenance(self, label_map: str | Path | None) -> Provenance:
-        """Model and options; ``label_map`` is the file of a label map, None for the built-in one."""
-        return Provenance(
-            model=model_facts(self._model),
-            options=option_facts(self._model, self._options),
-            label_map="built in" if label_map is None else str(label_map),
-            threads=torch.get_num_threads(),
-        )
-
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
-        """Yield a label map (at the mask's size) per frame of ``video``, or the error instead."""
+        """The labels of each frame of ``video`` (at its mask's size), or the reason why there are none."""
         for interval, results in run_intervals(self._network, self._groups(video)):
             remaining = iter(results)
             for _, image in interval:

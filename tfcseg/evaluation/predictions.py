@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 
 from tfcseg.errors import DataError, TfcsegError
-from tfcseg.evaluation.provenance import Provenance
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
 from tfcseg.files import replace_atomically
 from tfcseg.media.label_video import read_label_video
@@ -37,9 +36,9 @@ class PredictionFolder:
         if not self.directory.is_dir():
             raise DataError(f"{directory}: no such folder; predictions are read from <folder>/<video>/<frame>.png")
 
-    def provenance(self) -> Provenance:
-        """Provenance of a folder of labels; the program that made them is unknown."""
-        return Provenance(predictions=str(self.directory))
+    def scored(self) -> dict[str, Any]:
+        """Keyword arguments of `evaluate`; the program that made the labels is unknown."""
+        return {"predict": self, "provenance": {"predictions": str(self.directory)}}
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
         """Read the labels of each frame of ``video`` when they are requested."""

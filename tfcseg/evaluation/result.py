@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from tfcseg.evaluation.frame_pictures import WorstFrame
 from tfcseg.evaluation.page import write_page
-from tfcseg.evaluation.provenance import Provenance
-from tfcseg.files import replace_atomically
+from tfcseg.files import make_folder, replace_atomically
 from tfcseg.labels.label_sets import LabelSet
+from tfcseg.machine import device_name, library_versions
 from tfcseg.metrics.scores import Mean, WindowScores
+from tfcseg.report.json_file import write_json
 
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
 
@@ -127,7 +127,8 @@ class Evaluation:
     """The classes of the data set."""
     split: str
     speed: Speed
-    provenance: Provenance
+    provenance: Mapping[str, Any]
+    """As `full_provenance` returns it."""
 
     @property
     def is_incomplete(self) -> bool:
@@ -161,8 +162,23 @@ class Evaluation:
             "dataset": self.dataset,
             "split": self.split,
             "speed": asdict(self.speed),
-            **self.provenance.to_json(),
+            **self.provenance,
         }
+
+
+def full_provenance(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of eval.json on what made the predictions, where and with which versions.
+
+    ``given`` are model, options (as in report.json), predictions (folder of another program's labels), label_map (file
+    or ``built in``) and threads, as far as they apply.
+    """
+    return {
+        **dict.fromkeys(("model", "options", "predictions", "label_map", "threads")),
+        **given,
+        "tfcseg": version("tfcseg"),
+        "versions": library_versions(),
+        "device_name": device_name((given.get("options") or {}).get("device", "cpu")),
+    }
 
 
 def percent(share: float) -> float | None:
@@ -172,18 +188,11 @@ def percent(share: float) -> float | None:
 
 def write_evaluation(directory: str | Path, evaluation: Evaluation) -> tuple[Path, ...]:
     """Write ``RESULT_FILES`` into ``directory``, replacing those there; OutputError if it cannot be written."""
-    contents = (
-        json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        _csv(asdict(score) for score in evaluation.classes),
-        _csv(_video_row(score) for score in evaluation.per_video),
-    )
-    paths = tuple(Path(directory) / name for name in RESULT_FILES)
-    *tables, page = paths
-    for path, content in zip(tables, contents, strict=True):
-        with replace_atomically(path) as partial:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            # File names that are not valid UTF-8 arrive with lone surrogates; written as \udcxx they are valid JSON.
-            partial.write_bytes(content.encode("utf-8", "backslashreplace"))
+    result, classes, videos, page = paths = tuple(Path(directory) / name for name in RESULT_FILES)
+    make_folder(result.parent)
+    write_json(result, evaluation.to_json())
+    _write_csv(classes, map(asdict, evaluation.classes))
+    _write_csv(videos, map(_video_row, evaluation.per_video))
     write_page(page, evaluation)
     return paths
 
@@ -214,12 +223,14 @@ def _video_row(score: VideoScore) -> dict[str, Any]:
     return row
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
+def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Table with a header; numbers with four decimals, empty cells for None."""
     rows = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
-    return text.getvalue()
+    with (
+        replace_atomically(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})

@@ -20,6 +20,7 @@ from tfcseg.evaluation.stability import StabilityScores
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, read_target
 from tfcseg.labels.label_maps import LabelMap, built_in_label_map
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, name_table
+from tfcseg.media.images import read_image
 from tfcseg.metrics.scores import (
     VC_WINDOWS,
     ConfusionMatrix,
@@ -102,7 +103,7 @@ class VideoScorer:
         scoring = self.scoring
         confusion = ConfusionMatrix(scoring.num_classes)
         consistency = VideoConsistency(VC_WINDOWS, scoring.scope.protocol)
-        stability = StabilityScores()
+        stability = StabilityScores(use_flow=scoring.measure_flow_consistency)
         worst = WorstFrames(self.video.name, scoring.is_predictable())
         frames = 0
         for frame, target, predicted, prediction, after_gap in self._scored_frames(predict):
@@ -198,11 +199,16 @@ class VideoScorer:
     def _measure_flow_consistency(
         self, stability: StabilityScores, frame: VspwFrame, predicted: Labels, after_gap: bool
     ) -> None:
-        if frame.image is None:
+        if after_gap or frame.image is None:
             stability.restart()
+        if frame.image is None:
             return
         try:
-            stability.update(frame.image, predicted, after_gap=after_gap)
+            image = read_image(frame.image)
+            if image.shape[:2] != predicted.shape:
+                sizes = f"{image.shape[:2]}, but that of the labels {predicted.shape}"
+                raise DataError(f"{frame.image}: the image's (height, width) is {sizes}")
+            stability.update(image, predicted)
         except TfcsegError as error:
             self._note("bad frame", frame, str(error))
             stability.restart()

@@ -1,52 +1,41 @@
-"""Stability of predicted labels over a video, pooled as sums; needs images but no masks."""
+"""Stability of predicted labels over a video, as means that pool; needs images but no masks."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tfcseg.errors import DataError
-from tfcseg.media.images import read_image
+from tfcseg.media.frames import Image
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.metrics.scores import Labels, Mean
 
 
 class StabilityScores:
-    """Flow consistency and label change over pairs of successive frames of a video, as sums that pool."""
+    """Flow consistency and label change over pairs of successive frames of a video."""
 
-    def __init__(self) -> None:
-        self._meter: ConsistencyMeter | None = None
-        self._flow_consistency: list[float] = []
-        self._label_change: list[float] = []
+    def __init__(self, *, use_flow: bool = True) -> None:
+        self._use_flow = use_flow
+        self._meter = ConsistencyMeter(use_flow=use_flow)
+        self._found: dict[str, list[float]] = {"flow_consistency": [], "label_change": []}
 
     @property
     def flow_consistency(self) -> Mean:
         """Share of labels that agree along the flow."""
-        return Mean.of(self._flow_consistency)
+        return Mean.of(self._found["flow_consistency"])
 
     @property
     def label_change(self) -> Mean:
         """Share of pixels whose label differs from the previous frame's."""
-        return Mean.of(self._label_change)
+        return Mean.of(self._found["label_change"])
+
+    @property
+    def flow_name(self) -> str | None:
+        """Name of the optical flow: only numbers of the same flow can be compared."""
+        return self._meter.flow_name
 
     def restart(self) -> None:
         """Forget the previous frame: the next one does not follow it."""
-        self._meter = None
+        self._meter = ConsistencyMeter(use_flow=self._use_flow)
 
-    def update(self, image_path: Path, labels: Labels, *, after_gap: bool) -> None:
-        """Add a frame with its predicted (H, W) labels; TfcsegError if its image is unreadable or of another size."""
-        image = read_image(image_path)
-        if image.shape[:2] != labels.shape:
-            sizes = f"{image.shape[:2]}, but that of the labels {labels.shape}"
-            raise DataError(f"{image_path}: the image's (height, width) is {sizes}")
-        if after_gap or self._meter is None:
-            self._meter = ConsistencyMeter()
-        found = self._meter.update(image, labels)
-        if found.flow_consistency is not None:
-            self._flow_consistency.append(found.flow_consistency)
-        if found.label_change is not None:
-            self._label_change.append(found.label_change)
-
-
-def flow_name() -> str | None:
-    """Name the optical flow behind flow consistency: only numbers of the same flow can be compared."""
-    return ConsistencyMeter().flow_name
+    def update(self, image: Image, labels: Labels) -> None:
+        """Add a frame (H, W, 3) with its (H, W) labels; InputError if the size changes."""
+        for name, value in self._meter.update(image, labels)._asdict().items():
+            if value is not None:
+                self._found[name].append(value)

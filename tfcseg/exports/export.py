@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 _AddFrame: TypeAlias = Callable[[int, Labels], None]
 _Writer: TypeAlias = Callable[[Path, LabelledVideo, Callable[[str], None]], AbstractContextManager[_AddFrame]]
 
-OnFrame: TypeAlias = Callable[[str, int, int], None]
-"""Told of a stage how many frames are done, of how many."""
+OnExport: TypeAlias = Callable[[str, int, int], None]
+"""Told what is being done, for how many frames, of how many."""
 
 
-def say_nothing(stage: str, done: int, total: int) -> None:
+def say_nothing(task: str, done: int, total: int) -> None:
     """Nobody is told."""
 
 
@@ -57,7 +57,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def export(
-    video: LabelledVideo, formats: Sequence[str], folder: Path, scratch: Path, on_frame: OnFrame = say_nothing
+    video: LabelledVideo, formats: Sequence[str], folder: Path, scratch: Path, on_frame: OnExport = say_nothing
 ) -> Exported:
     """Write ``formats`` of ``video`` to ``folder``; nothing gets its name before all of them are complete.
 
@@ -70,7 +70,7 @@ def export(
             seen = _write_frame_by_frame(video, formats, scratch, exported, on_frame)
             if "matte" in formats:
                 classes = [index for index in video.shown_indices if seen[index]]
-                for name in write_mattes(video, classes, scratch, folder, partial(on_frame, "mattes")):
+                for name in write_mattes(video, classes, scratch, folder, partial(on_frame, "writing mattes")):
                     stem, _, kind = name.rpartition(".")
                     exported.files[stem if kind == "mp4" else f"{stem}_alpha"] = name
             for name in exported.files.values():
@@ -86,7 +86,7 @@ def export(
 
 
 def _write_frame_by_frame(
-    video: LabelledVideo, formats: Sequence[str], scratch: Path, exported: Exported, on_frame: OnFrame
+    video: LabelledVideo, formats: Sequence[str], scratch: Path, exported: Exported, on_frame: OnExport
 ) -> NDArray[np.int64]:
     """Write all but mattes; returns (256,) in how many pixels of the video each label was."""
     seen = np.zeros(256, np.int64)
@@ -97,11 +97,12 @@ def _write_frame_by_frame(
                 writer = _WRITERS[name](scratch / FILE_NAMES[name], video, exported.notes.append)
                 adders.append(stack.enter_context(writer))
                 exported.files[name] = FILE_NAMES[name]
-        for index, labels in enumerate(video.label_maps()):
+        task = f"writing {', '.join(exported.files.values())}" if adders else "looking for classes"
+        for index, labels in enumerate(video.read_labels()):
             seen += pixels_of(labels)
             for add in adders:
                 add(index, labels)
-            on_frame("labels", index + 1, len(video.masks))
+            on_frame(task, index + 1, len(video.masks))
     return seen
 
 

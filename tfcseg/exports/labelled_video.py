@@ -1,4 +1,4 @@
-"""A video whose label maps are on disk: what all exports read.
+"""A video whose labels are on disk: what all exports read.
 
 Letters: H, W image height and width, K classes.
 """
@@ -25,7 +25,7 @@ from tfcseg.media.prefetch import most_waiting, prefetch
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelledVideo:
-    """Label maps of all frames of a video, and what is to be exported of them."""
+    """Labels of all frames of a video, and what is to be exported of them."""
 
     masks: Sequence[Path]
     """PNG of each frame."""
@@ -55,10 +55,11 @@ class LabelledVideo:
         """File of a frame, as datasets call it: its own, or a number."""
         return self.names[index] if self.names else f"{index:08d}.jpg"
 
-    def label_maps(self) -> Iterator[Labels]:
+    def read_labels(self) -> Iterator[Labels]:
         """(H, W) of each frame, some read ahead; DataError for a missing, damaged or foreign one."""
-        with closing(prefetch(map(self._read, self.masks), most_waiting(*self.size))) as maps:  # type: ignore[type-var]
-            yield from maps
+        found = (read_labels(path, self.size, self.labels) for path in self.masks)
+        with closing(prefetch(found, most_waiting(*self.size))) as read:  # type: ignore[type-var]
+            yield from read
 
     def only_shown(self, labels: Labels) -> Labels:
         """``labels`` with NO_CLASS in place of classes that are not exported."""
@@ -66,16 +67,17 @@ class LabelledVideo:
         table[self.shown_indices] = self.shown_indices
         return np.asarray(cv2.LUT(labels, table), dtype=np.uint8)
 
-    def _read(self, path: Path) -> Labels:
-        labels = read_mask(path)
-        if labels.shape != self.size:
-            height, width = labels.shape
-            raise DataError(f"mask {str(path)!r} is {width}×{height}, the video is {self.size[1]}×{self.size[0]}")
-        unknown = pixels_of(labels)[len(self.labels) : NO_CLASS]
-        if unknown.any():
-            value = len(self.labels) + int(unknown.argmax())
-            raise DataError(f"mask {str(path)!r} has the value {value}, which is none of {len(self.labels)} classes")
-        return labels
+
+def read_labels(path: Path, size: tuple[int, int], labels: LabelSet) -> Labels:
+    """(H, W) of one frame; DataError for a file that is missing, damaged or foreign."""
+    found = read_mask(path)
+    if found.shape != size:
+        raise DataError(f"mask {str(path)!r} is {found.shape[1]}×{found.shape[0]}, the video is {size[1]}×{size[0]}")
+    unknown = pixels_of(found)[len(labels) : NO_CLASS]
+    if unknown.any():
+        value = len(labels) + int(unknown.argmax())
+        raise DataError(f"mask {str(path)!r} has the value {value}, which is none of {len(labels)} classes")
+    return found
 
 
 def pixels_of(labels: Labels) -> NDArray[np.int64]:
@@ -84,5 +86,5 @@ def pixels_of(labels: Labels) -> NDArray[np.int64]:
 
 
 def classes_in(labels: Labels) -> list[int]:
-    """Classes that a map has, in order."""
+    """Classes that labels have, in order."""
     return np.flatnonzero(pixels_of(labels)[:NO_CLASS]).tolist()

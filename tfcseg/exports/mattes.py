@@ -69,7 +69,7 @@ def _write_some(video: LabelledVideo, classes: Sequence[int], scratch: Path, fol
                 FrameEncoder(scratch / alpha, WITH_ALPHA, named=folder / alpha, **video.encoding)
             )
             writers.append((index, matte, cutout))
-        for number, labels in enumerate(video.label_maps()):
+        for number, labels in enumerate(video.read_labels()):
             image = _next_image(images, number, len(video.masks), video.size)
             for index, matte, cutout in writers:
                 mask = np.multiply(labels == index, 255, dtype=np.uint8)

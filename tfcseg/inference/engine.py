@@ -76,9 +76,9 @@ class IntervalNetwork:
         self._input = NetworkInput(model, options.size)
         self._batch = BATCH
         # Single frames suit a CPU's caches, batches suit a GPU's many cores.
-        on_gpu = model.device.type == "cuda"
-        self.chunk = BATCH if on_gpu else 1
-        self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if on_gpu else 1
+        self.on_gpu = model.device.type == "cuda"
+        self.chunk = BATCH if self.on_gpu else 1
+        self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self.on_gpu else 1
         self.workers = _workers(model, options)
         logger.info(
             "mode %s: a keyframe every %d frames, the %s of its interval; %s correlation, threshold %g%s",
@@ -262,7 +262,12 @@ class IntervalNetwork:
 
 
 def compile_for(network: IntervalNetwork, source: tuple[int, int]) -> float:
-    """Compile a network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot."""
+    """Compile a network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot.
+
+    UsageError on a CPU: compiled intervals are computed one after the other there, which costs more than it gains.
+    """
+    if not network.on_gpu:
+        raise UsageError("--compile is for GPUs with CUDA; leave it out")
     keyframes = network.intervals_at_once if network.options.latency == "normal" else 1
     count = 1 if keyframes == 1 else network.frames_at_once
     return compile_backbone(network.network, network.to_input([np.zeros((*source, 3), np.uint8)] * count), keyframes)

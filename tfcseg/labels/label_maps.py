@@ -6,14 +6,17 @@ counterpart is left out and never counts as right in that data set.
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Mapping
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 from tfcseg.errors import DataError
 from tfcseg.files import read_json_object
-from tfcseg.labels.label_sets import LabelSet
-from tfcseg.labels.label_tables import KNOWN_NAMES, merged_names, tables
+from tfcseg.labels.label_names import CLASS_NAMES, DATA
+from tfcseg.labels.label_sets import SCENES, LabelSet
 
 LabelMap = Mapping[str, str]
 
@@ -21,12 +24,30 @@ _MAY_BE_PARTS = ("scenes", "vspw", "coco133")
 """Sets of which many models and folders have only a part."""
 
 
+KNOWN_NAMES: Mapping[str, tuple[str, ...]] = {"scenes": SCENES.names, **CLASS_NAMES}
+
+
 @cache
 def built_in_maps() -> Mapping[tuple[str, str], LabelMap]:
-    """Label maps from a model's label set to a data set's, by the keys of ``KNOWN_NAMES``."""
-    return {
-        sets: {name: target for name, target in table.items() if target is not None} for sets, table in tables().items()
-    }
+    """Label maps from a model's label set to a data set's (data/<model>_to_<data set>.csv), by keys of ``KNOWN_NAMES``.
+
+    They have all classes of the model; the counterpart of some is empty. Of several maps that fit, the first one is
+    meant.
+    """
+    found: dict[tuple[str, str], LabelMap] = {}
+    for source, target in product(KNOWN_NAMES, repeat=2):
+        path = DATA / f"{source}_to_{target}.csv"
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                found[source, target] = {row[0]: row[1] for row in list(csv.reader(file))[1:]}
+    return found
+
+
+@cache
+def merged_names() -> Mapping[str, LabelMap]:
+    """Classes of a data set that are finer than any of our label sets -> the class of it that they are scored as."""
+    content: Mapping[str, LabelMap] = json.loads((DATA / "merged.json").read_bytes())
+    return content
 
 
 def built_in_label_map(model: LabelSet, dataset: LabelSet) -> LabelMap:

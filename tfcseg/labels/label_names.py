@@ -13,23 +13,9 @@ CLASS_NAMES: Mapping[str, tuple[str, ...]] = {
     known_as: tuple(names) for known_as, names in json.loads((DATA / "class_names.json").read_bytes()).items()
 }
 
-VSPW = CLASS_NAMES["vspw"]
-"""VSPW's 124 classes; a raw mask value is the index + 1."""
-
-CITYSCAPES19 = CLASS_NAMES["cityscapes19"]
-"""Cityscapes' 19 classes by train id."""
-
-VOC21 = CLASS_NAMES["voc21"]
-"""Pascal VOC's 20 classes and background."""
-
-ADE150 = CLASS_NAMES["ade150"]
-"""ADE20K's 150 classes of the scene parsing benchmark, by their usual short names."""
-
-COCO133 = CLASS_NAMES["coco133"]
-"""COCO's 133 panoptic categories, 80 things and 53 kinds of stuff, in the order of their ids (which have gaps)."""
-
-MSRC23 = CLASS_NAMES["msrc23"]
-"""MSRC v2's 23 classes by their usual ids, from 1."""
-
-FACADES8 = CLASS_NAMES["facades8"]
-"""The 8 classes of the LabelMe facades."""
+VSPW, CITYSCAPES19, VOC21, ADE150, COCO133, MSRC23, FACADES8 = (
+    CLASS_NAMES[name] for name in ("vspw", "cityscapes19", "voc21", "ade150", "coco133", "msrc23", "facades8")
+)
+"""VSPW: index + 1 is the raw mask value. Cityscapes by train id. Pascal VOC with the background first. ADE20K's scene
+parsing benchmark. COCO's panoptic categories in the order of their ids, which have gaps. MSRC v2 by its usual ids,
+from 1. LabelMe facades."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.spelling import find_name, hint
+from tfcseg.spelling import find_name, hint, words_of
 
 NO_CLASS = 255
 """Label value for "none of the classes" in 8-bit labels; targets use it as ``ignore_index``."""
@@ -52,8 +52,8 @@ class LabelSet:
         found = []
         for text in [names] if isinstance(names, str) else names:
             # Data sets have classes with commas in their names: what is a class as it stands is not split.
-            words = [] if find_name(text, self.names) else [word for word in text.split(",") if word.strip()]
-            found += [self.index(word.strip()) for word in words or [text]]
+            words = [] if find_name(text, self.names) else words_of(text)
+            found += [self.index(word) for word in words or [text]]
         return found
 
     def palette_array(self) -> NDArray[np.uint8]:

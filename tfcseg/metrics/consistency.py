@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
+from tfcseg.metrics.scores import Labels
 
 logger = logging.getLogger(__name__)
 
 Image: TypeAlias = NDArray[np.uint8]
-Labels: TypeAlias = NDArray[np.uint8]
 
 _MIN_SIDE_PX = 12  # DIS refuses anything smaller
 _MIN_PHASE = 0.1  # of the frames of the most frequent phase: single long intervals say little
@@ -50,11 +50,9 @@ class ConsistencyMeter:
     def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 160) -> None:
         self._flow = _Flow() if use_flow else None
         self._flow_short_side_px = flow_short_side_px
-        logger.info(
-            "flow consistency follows %s",
-            self.flow_name or "flow consistency is not measured",
-            extra={"optical_flow": self.flow_name},
-        )
+        name = self.flow_name
+        told = f"flow consistency follows {name}" if name else "flow consistency is not measured"
+        logger.info("%s", told, extra={"optical_flow": name})
         self._labels: list[Labels] | None = None
         self._small: _Small | None = None
 
@@ -79,7 +77,7 @@ class ConsistencyMeter:
         return lambda: compare()[0]
 
     def begin_all(self, image: Image, maps: Sequence[Labels]) -> Callable[[], list[FrameConsistency]]:
-        """``begin`` for several label maps of one video, as many in each call, with one optical flow for all."""
+        """``begin`` for several labels of each frame, as many in each call, with one optical flow for all."""
         previous, self._labels = self._labels, [labels.copy() for labels in maps]
         before, self._small = self._small, self._shrink(image, maps) if self._flow is not None else None
         if previous is None:
@@ -90,7 +88,7 @@ class ConsistencyMeter:
         flow, now = self._flow, self._small
         if flow is None or before is None or now is None:
             return lambda: [FrameConsistency(change, None) for change in changes]
-        return lambda: list(map(FrameConsistency, changes, _temporal_consistency(flow.calculator, before, now)))
+        return lambda: list(map(FrameConsistency, changes, _flow_consistency(flow.calculator, before, now)))
 
     def repeat(self) -> Callable[[], list[FrameConsistency]]:
         """``begin_all`` with what the call before had: nothing changes, and there is no motion."""
@@ -157,8 +155,8 @@ class _Small(NamedTuple):
     maps: list[Labels]  # (h, w) each
 
 
-def _temporal_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _Small) -> list[float | None]:
-    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``, by label map."""
+def _flow_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _Small) -> list[float | None]:
+    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``, per map."""
     height, width = current.gray.shape
     forward = _flow_between(flow, previous, current)
     backward = _flow_between(flow, current, previous)

@@ -128,7 +128,7 @@ class InferenceOptions:
     ] = "normal"
     compile: Annotated[
         bool,
-        Option("Compile the network for this video size first. Takes minutes; pays off for long videos on GPUs."),
+        Option("Compile the network for this video size first, on a GPU. Takes minutes; pays off for long videos."),
     ] = False
 
     def completed_by(self, defaults: InferenceOptions) -> InferenceOptions:

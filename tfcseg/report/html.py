@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+import numbers
 import os
 import unicodedata
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ from tfcseg.files import replace_atomically
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
+
+NOTHING = "–"
+"""Shown in place of a number that was not measured."""
 
 _CONTROL_PICTURES = 0x2400
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -95,18 +99,18 @@ def _environment() -> Environment:
     return made
 
 
-def shown_number(value: float | None, decimals: int = 1, unit: str = "") -> str:
-    """``value`` for people; a dash if it was not measured."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    number = f"{value:,.{decimals}f}".replace(",", "\u202f")
+def shown_number(value: object, decimals: int = 1, unit: str = "") -> str:
+    """``value`` for people; a dash if it is no number, or not finite."""
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        return NOTHING
+    number = f"{float(value):,.{decimals}f}".replace(",", "\u202f")
     return f"{number} {unit}" if unit else number
 
 
 def shown_percent(share: float | None, decimals: int = 2) -> str:
     """A share from 0 to 1 in percent; small shares do not become 0."""
     if share is None or not math.isfinite(share):
-        return "–"
+        return NOTHING
     is_hidden = 0 < share < 0.5 / 10 ** (decimals + 2)
     return f"<{10**-decimals:.{decimals}f} %" if is_hidden else f"{100 * share:.{decimals}f} %"
 

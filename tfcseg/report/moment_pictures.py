@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 from tfcseg.drawing.render import Image, mark_difference, overlay
 from tfcseg.report.moments import Moment
+
+PICTURE_PX = 320
+"""Longest side of a picture on a page."""
 
 _QUALITY = 82
 _TINT = 0.65
@@ -34,6 +38,12 @@ def draw_moment(moment: Moment, palette: NDArray[np.uint8], *, is_doubt: bool = 
         else {"Labels before": before, "Labels after": after, "What changed": marked}
     )
     return DrawnMoment(moment, {title: encode_jpeg(picture, _QUALITY) for title, picture in pictures.items()})
+
+
+def picture_size(size: Sequence[int]) -> tuple[int, int]:
+    """(height, width) of a picture on the page, of one that begins with ``size`` (height, width)."""
+    scale = min(1.0, PICTURE_PX / max(size[:2]))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def encode_jpeg(picture: Image, quality: int) -> bytes:

@@ -14,13 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.report.html import write_html
-from tfcseg.report.moment_pictures import DrawnMoment
-from tfcseg.report.moments import Moment
+from tfcseg.report.moment_pictures import DrawnMoment, picture_size
 from tfcseg.report.player import View, lanes, player_data, source_view
-from tfcseg.report.recorder import PICTURE_PX, PageRecorder
+from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.schema import Report
-
-__all__ = ["Moment", "PageRecorder", "write_page"]
 
 _STEADY_MEANINGS = {
     "similarity": "likeness of a frame's features to those of the frame before",
@@ -47,21 +44,15 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
         "frames": recorder.frames,
         "lanes": drawn,
         "classes": classes,
-        "moments": [_moment(drawn, report, recorder) for drawn in recorder.drawn_moments()],
-        "doubts": [_moment(drawn, report, recorder) for drawn in recorder.drawn_doubts()],
-        "picture_wh": _picture_size(report),
+        "moments": [_moment(drawn, report, recorder) for drawn in recorder.drawn("moment")],
+        "doubts": [_moment(drawn, report, recorder) for drawn in recorder.drawn("doubt")],
+        "picture_wh": picture_size((report.input.height, report.input.width))[::-1],
         "views": views,
         "has_source": any(view.key == "source" for view in views),
     }
     shares = _shares(recorder, classes)
     data = player_data(views, drawn, recorder.timeline, recorder.frame_rate, shares=shares)
     write_html(path, "run.html", context, data)
-
-
-def _picture_size(report: Report) -> tuple[int, int]:
-    """Maximum (width, height) of pictures of moments: reserves their space before they are decoded."""
-    scale = min(1.0, PICTURE_PX / max(report.input.width, report.input.height))
-    return round(report.input.width * scale), round(report.input.height * scale)
 
 
 def _views(folder: Path, report: Report, start_s: float, mask_names: Sequence[str]) -> list[View]:

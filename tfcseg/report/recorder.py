@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 from tfcseg.drawing.render import Image, Labels, covered, shrink, shrink_labels
 from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
-from tfcseg.report.moment_pictures import DrawnMoment, draw_moment, encode_jpeg
+from tfcseg.report.moment_pictures import DrawnMoment, draw_moment, encode_jpeg, picture_size
 from tfcseg.report.moments import Moment, MomentPool
 from tfcseg.report.player import SERIES, new_timeline
 from tfcseg.report.tables import FrameRow
 from tfcseg.report.thinning import ThinnedSeries
 
-MOMENTS, DOUBTS = 10, 6
-PICTURE_PX = 320
-"""Longest side of a picture on the page."""
+KINDS = {"moment": 10, "doubt": 6}
+"""Frames that are shown: of the greatest label change, and of most unsure labels; at most so many."""
 
 _SHARE_COLUMNS = 256  # and up to twice as many
 _STATE_NAME = "page.npz"
@@ -56,10 +55,8 @@ class PageRecorder:
         """(K,) the first frame that has it."""
         self.start_s = 0.0
         """Time of the first frame in the source."""
-        self._pool = MomentPool(frame_rate)
-        self._doubts = MomentPool(frame_rate)
-        self._drawn: list[DrawnMoment] | None = None
-        self._drawn_doubts: list[DrawnMoment] | None = None
+        self._pools = {kind: MomentPool(frame_rate) for kind in KINDS}
+        self._drawn: dict[str, list[DrawnMoment]] = {}
         self._previous: Labels | None = None
 
     @property
@@ -67,21 +64,12 @@ class PageRecorder:
         """Number of frames added."""
         return self.timeline.frames
 
-    def drawn_moments(self) -> list[DrawnMoment]:
-        """The frames with the greatest label change, in order of time and a little apart; at most ``MOMENTS``.
-
-        Drawn pictures are kept until the next frame is added.
-        """
-        if self._drawn is None:
-            self._drawn = [draw_moment(moment, self.palette) for moment in self._pool.greatest(MOMENTS)]
-        return self._drawn
-
-    def drawn_doubts(self) -> list[DrawnMoment]:
-        """The frames of most unsure labels, as `drawn_moments`; at most ``DOUBTS``."""
-        if self._drawn_doubts is None:
-            found = self._doubts.greatest(DOUBTS)
-            self._drawn_doubts = [draw_moment(moment, self.palette, is_doubt=True) for moment in found]
-        return self._drawn_doubts
+    def drawn(self, kind: str) -> list[DrawnMoment]:
+        """Frames of one of `KINDS`, in order of time and a little apart; kept until the next frame is added."""
+        if kind not in self._drawn:
+            found = self._pools[kind].greatest(KINDS[kind])
+            self._drawn[kind] = [draw_moment(moment, self.palette, is_doubt=kind == "doubt") for moment in found]
+        return self._drawn[kind]
 
     def add(
         self,
@@ -96,7 +84,7 @@ class PageRecorder:
         ``sure`` (h, w) is their confidence. The arrays are read later and must not be changed.
         """
         index, previous = self.frames, self._previous
-        self._drawn = self._drawn_doubts = None
+        self._drawn = {}
         if index == 0:
             self.start_s = row.time_s
         self.timeline.add([getattr(row, name) for name in SERIES])
@@ -105,7 +93,7 @@ class PageRecorder:
         self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
         if previous is not None and row.label_change is not None:
             change = row.label_change
-            self._pool.offer(
+            self._pools["moment"].offer(
                 index,
                 change,
                 lambda: _sketch(
@@ -114,7 +102,7 @@ class PageRecorder:
             )
         if sure is not None and row.unsure is not None:
             share, below = row.unsure, 255 * self.unsure_below
-            self._doubts.offer(
+            self._pools["doubt"].offer(
                 index,
                 share,
                 lambda: _sketch_doubt(
@@ -132,9 +120,10 @@ class PageRecorder:
             "peak_shares": self.peak_shares,
             "peak_frames": self.peak_frames,
             "previous": np.zeros(0, np.uint8) if self._previous is None else cv2.imencode(".png", self._previous)[1],
-            **{f"moment_{name}": array for name, array in _moments_state(self._pool.held()).items()},
-            **{f"doubt_{name}": array for name, array in _moments_state(self._doubts.held()).items()},
         }
+        for kind, pool in self._pools.items():
+            for number, moment in enumerate(pool.held()):
+                state |= {f"{kind}_{number}_{name}": array for name, array in _packed(moment).items()}
         with replace_atomically(folder / _STATE_NAME) as partial, partial.open("wb") as file:
             np.savez(file, **state)
 
@@ -162,16 +151,18 @@ class PageRecorder:
         self.shares.load(_part(state, "shares_"))
         self.start_s = float(state["start_s"])
         self.peak_shares[:], self.peak_frames[:] = state["peak_shares"], state["peak_frames"]
-        moments, doubts = (_moments(_part(state, prefix)) for prefix in ("moment_", "doubt_"))
-        self._pool = MomentPool.holding(moments, self.frame_rate, self.frames)
-        self._doubts = MomentPool.holding(doubts, self.frame_rate, self.frames)
+        for kind in KINDS:
+            held: list[Moment] = []
+            while packed := _part(state, f"{kind}_{len(held)}_"):
+                held.append(_unpacked(packed))
+            self._pools[kind] = MomentPool.holding(held, self.frame_rate, self.frames)
         if state["previous"].size:
             self._previous = np.asarray(cv2.imdecode(state["previous"], cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
 def _sketch(index: int, time_s: float, change: float, image: Image, before: Labels, after: Labels) -> Moment:
     """Moment of the frame ``image`` (H, W, 3) between labels ``before`` and ``after`` (H, W) of it."""
-    size = _picture_size(image)
+    size = picture_size(image.shape)
     is_different = before != after
     return Moment(
         index=index,
@@ -189,7 +180,7 @@ def _sketch_doubt(
     index: int, time_s: float, share: float, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]
 ) -> Moment:
     """Moment of the frame ``image`` (H, W, 3) whose ``labels`` (H, W) are unsure in parts of a grid (h, w)."""
-    size = _picture_size(image)
+    size = picture_size(image.shape)
     at_grid = shrink_labels(labels, is_unsure.shape)[is_unsure]
     counts = np.bincount(at_grid, minlength=1)
     most = np.argsort(-counts, kind="stable")[:_CHANGES].tolist()
@@ -209,12 +200,6 @@ def _sketch_doubt(
     )
 
 
-def _picture_size(image: Image) -> tuple[int, int]:
-    """(height, width) of pictures on the page."""
-    scale = min(1.0, PICTURE_PX / max(image.shape[:2]))
-    return max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
-
-
 def _greatest_changes(
     before: Labels, after: Labels, is_different: NDArray[np.bool_]
 ) -> tuple[tuple[int, int, float], ...]:
@@ -231,41 +216,27 @@ def _part(state: Mapping[str, Any], prefix: str) -> _Arrays:
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
-def _moments_state(held: Sequence[Moment]) -> _Arrays:
-    """Arrays from which `_moments` restores the same moments."""
-    sources = [moment.source for moment in held]
-    # Level 1 takes a quarter of the time of PNG files; one moment at a time takes little memory.
-    maps = [zlib.compress(np.stack([each.before, each.after, each.changed]).tobytes(), 1) for each in held]
+def _packed(moment: Moment) -> _Arrays:
+    """Arrays from which `_unpacked` restores the same moment."""
+    maps = np.stack([moment.before, moment.after, moment.changed])
     return {
-        "index": np.array([moment.index for moment in held], np.int64),
-        "numbers": np.array([(moment.time_s, moment.share) for moment in held]).reshape(-1, 2),
-        "changes": np.array([change for moment in held for change in moment.changes]).reshape(-1, 3),
-        "change_counts": np.array([len(moment.changes) for moment in held], np.int64),
-        "size": np.array(held[0].before.shape if held else (0, 0), np.int64),
-        "source_sizes": np.array([len(source) for source in sources], np.int64),
-        "sources": np.frombuffer(b"".join(sources), np.uint8),
-        "map_sizes": np.array([len(packed) for packed in maps], np.int64),
-        "maps": np.frombuffer(b"".join(maps), np.uint8),
+        "numbers": np.array([moment.index, moment.time_s, moment.share, *moment.before.shape]),
+        "changes": np.array(moment.changes).reshape(-1, 3),
+        "source": np.frombuffer(moment.source, np.uint8),
+        "maps": np.frombuffer(zlib.compress(maps.tobytes(), 1), np.uint8),  # takes a quarter of the time of PNG files
     }
 
 
-def _moments(state: Mapping[str, Any]) -> list[Moment]:
-    sources, maps = (np.split(state[f"{name}s"], np.cumsum(state[f"{name}_sizes"])[:-1]) for name in ("source", "map"))
-    changes = np.split(state["changes"], np.cumsum(state["change_counts"]))
-    moments = []
-    for number, (index, (time_s, change)) in enumerate(zip(state["index"], state["numbers"], strict=True)):
-        packed = np.frombuffer(zlib.decompress(maps[number].tobytes()), np.uint8)
-        before, after, changed = packed.reshape(3, *state["size"])
-        moments.append(
-            Moment(
-                index=int(index),
-                time_s=float(time_s),
-                share=float(change),
-                changes=tuple((int(one), int(other), float(share)) for one, other, share in changes[number]),
-                source=sources[number].tobytes(),
-                before=before,
-                after=after,
-                changed=changed,
-            )
-        )
-    return moments
+def _unpacked(state: _Arrays) -> Moment:
+    index, time_s, share, height, width = state["numbers"].tolist()
+    maps = np.frombuffer(zlib.decompress(state["maps"].tobytes()), np.uint8).reshape(3, int(height), int(width))
+    return Moment(
+        index=int(index),
+        time_s=time_s,
+        share=share,
+        changes=tuple((int(one), int(other), float(part)) for one, other, part in state["changes"]),
+        source=state["source"].tobytes(),
+        before=maps[0],
+        after=maps[1],
+        changed=maps[2],
+    )

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -90,14 +89,6 @@ class FrameTable:
             self._file.close()
         except OSError as error:
             raise self._failure(error) from error
-
-    def __enter__(self) -> FrameTable:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _write_row(self, cells: Sequence[str]) -> None:
         try:

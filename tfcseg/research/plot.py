@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from tfcseg.errors import TfcsegError
 from tfcseg.files import replace_atomically
 
 if TYPE_CHECKING:
@@ -19,6 +21,12 @@ _WIDE = 20
 
 Curves: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
 """Name of a curve -> its points (x, y)."""
+
+
+def require_matplotlib() -> None:
+    """Raise TfcsegError if the optional plotting package is missing; call this before any work begins."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise TfcsegError("plots need matplotlib, which is not installed; run: pip install matplotlib")
 
 
 def draw_scaling(path: Path, panels: Mapping[str, Curves], unit: str, title: str) -> None:

@@ -15,11 +15,10 @@ from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import Request
 from tfcseg.benchmark.result import ContestConditions
 from tfcseg.benchmark.timing import Spread, spread
-from tfcseg.comparison.trade_off import require_matplotlib
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import claimed_files
-from tfcseg.report import write_json
-from tfcseg.research.plot import PLOT_SUFFIXES, draw_scaling
+from tfcseg.report.json_file import write_json
+from tfcseg.research.plot import PLOT_SUFFIXES, draw_scaling, require_matplotlib
 
 KIND = "bench-scaling"
 NATIVE = "tfc, network as large"

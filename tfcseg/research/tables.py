@@ -1,7 +1,7 @@
 """Update the tables in README.md and assets/*.md from the measurements in assets/results.
 
 A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Kinds are the keys of `TABLES`; without
-one, FILE is a compare.json of ``tfcseg compare``. ``speed``, ``stages``, ``limits`` and ``memory`` read results of
+one, FILE is a compare.json of ``tfcseg compare``. ``speed``, ``breakdown``, ``limits`` and ``memory`` read results of
 ``tfcseg bench -o FILE``, ``cost`` a file of prices and then such results, ``scaling`` those of ``tfcseg bench
 --scaling``, ``gains`` compare.json files, and the others results of ``tfcseg research``.
 """
@@ -70,7 +70,7 @@ CLIP_SCORES = {
     "same as the teachers": "agreement",
 }
 AROUND = "around the network"
-"""Name of the stages besides the network in a bench-*.json, which are the same for all contenders."""
+"""Name of the steps besides the network in a bench-*.json, which are the same for all contenders."""
 
 
 def _per_result(make: Callable[[Result], str]) -> Callable[[Sequence[Result]], str]:
@@ -121,18 +121,18 @@ def speed_table(results: Sequence[Result]) -> str:
     return _table(titles, rows) + "\n\n" + _bench_conditions(results)
 
 
-def stage_table(results: Sequence[Result]) -> str:
-    """A row per stage, a column per benchmark and contender: medians in milliseconds per frame."""
+def breakdown_table(results: Sequence[Result]) -> str:
+    """A row per step, a column per benchmark and contender: medians in milliseconds per frame."""
     columns = {}
     for result in results:
-        for mode in (mode for mode in result["stages"] if mode != AROUND):
+        for mode in (mode for mode in result["breakdown"] if mode != AROUND):
             columns[f"{_model_name(result)}, {_mode(mode)}"] = {
-                **result["stages"][mode],
-                **result["stages"].get(AROUND, {}),
+                **result["breakdown"][mode],
+                **result["breakdown"].get(AROUND, {}),
             }
     rows = [
-        (stage, [_cell(stages.get(stage, {}).get("median") or None, "{:.1f}") for stages in columns.values()])
-        for stage in _distinct(stage for stages in columns.values() for stage in stages)
+        (step, [_cell(steps.get(step, {}).get("median") or None, "{:.1f}") for steps in columns.values()])
+        for step in _distinct(step for steps in columns.values() for step in steps)
     ]
     return _table(["ms per frame", *columns], rows) + "\n\n" + _bench_conditions(results)
 
@@ -309,7 +309,7 @@ def _clip_conditions(result: Result) -> str:
 TABLES: dict[str, Callable[[Sequence[Result]], str]] = {
     "gains": gain_table,
     "speed": speed_table,
-    "stages": stage_table,
+    "breakdown": breakdown_table,
     "limits": limit_table,
     "memory": memory_table,
     "cost": cost_table,

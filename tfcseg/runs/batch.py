@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegError, without_passwords
-from tfcseg.report import Report, to_json
+from tfcseg.log import open_json_lines
+from tfcseg.report.json_file import to_json
+from tfcseg.report.schema import Report
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
-from tfcseg.runs.pipeline import Progress, Segment, run_video, segment_here
+from tfcseg.runs.pipeline import Listener, Segment, run_video, segment_here
 from tfcseg.weights.on_demand import ModelOnDemand
 
 
@@ -64,7 +66,7 @@ def run_input(
     folder: Path,
     model: ModelOnDemand,
     options: RunOptions,
-    on_frame: Progress = lambda frame, info: None,
+    listener: Listener = Listener(),
     *,
     segment: Segment = segment_here,
 ) -> Outcome:
@@ -73,7 +75,7 @@ def run_input(
     report: Report | None = None
     error: TfcsegError | None = None
     try:
-        report = run_video(source, folder, model, options, on_frame, segment=segment)
+        report = run_video(source, folder, model, options, listener, segment=segment)
     except LostConnection as failure:
         error, report = failure, failure.report
     except TfcsegError as failure:
@@ -81,30 +83,23 @@ def run_input(
     return Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, report=report, error=error)
 
 
-class BatchLog:
-    """Appends the outcome of every input to a file, a JSON object a line, as soon as it is known."""
+@contextmanager
+def open_batch_log(path: Path | None) -> Iterator[Callable[[Outcome], None]]:
+    """Yield what appends the outcome of an input to the log at ``path``, in one piece; nothing without one.
 
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        self._file, self._path = file, path
+    Errors are those of `open_json_lines`, and OutputError if the file cannot be written.
+    """
+    if path is None:
+        yield lambda outcome: None
+        return
+    file = open_json_lines(path, "--batch-log")
 
-    def add(self, outcome: Outcome) -> None:
-        """Write a line in one piece; OutputError if that fails."""
+    def add(outcome: Outcome) -> None:
         line = json.dumps(outcome.to_json(), ensure_ascii=False) + "\n"
         try:
-            self._file.write(line.encode("utf-8", "backslashreplace"))  # a name may be no UTF-8
+            file.write(line.encode("utf-8", "backslashreplace"))  # a name may be no UTF-8
         except OSError as error:
-            raise OutputError(f"cannot write {str(self._path)!r}: {error.strerror}") from error
+            raise OutputError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
-
-@contextmanager
-def open_batch_log(path: Path | None) -> Iterator[BatchLog | None]:
-    """Open the log at ``path``; None without one. OutputError if it cannot be opened."""
-    if path is None:
-        yield None
-        return
-    try:
-        file = path.open("ab", buffering=0)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror}; choose another --batch-log") from error
     with file:
-        yield BatchLog(file, path)
+        yield add

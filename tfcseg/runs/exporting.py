@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfcseg.errors import UsageError
-from tfcseg.exports.export import Exported, check_formats, export
+from tfcseg.exports.export import Exported, OnExport, check_formats, export
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
@@ -34,7 +34,7 @@ def check_export(results: ResultOptions, source: Source) -> None:
         )
 
 
-def export_results(plan: ResultPlan, frames: int, options: RunOptions) -> Exported:
+def export_results(plan: ResultPlan, frames: int, options: RunOptions, on_frame: OnExport) -> Exported:
     """Export what a run wrote, all of whose ``frames`` are done; see `export`."""
     if not plan.options.formats:
         return Exported()
@@ -53,7 +53,7 @@ def export_results(plan: ResultPlan, frames: int, options: RunOptions) -> Export
         shown=shown_classes(plan.options, plan.labels),
         open_images=images,
     )
-    return export(video, plan.options.formats, out.path, out.state / SCRATCH)
+    return export(video, plan.options.formats, out.path, out.state / SCRATCH, on_frame)
 
 
 def shown_classes(options: ResultOptions, labels: LabelSet) -> Any:

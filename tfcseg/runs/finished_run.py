@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -15,12 +14,13 @@ from typing import Any
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.exports import FILE_NAMES, MATTE_NAME
-from tfcseg.exports.export import Exported, OnFrame, check_formats, export, say_nothing
+from tfcseg.exports.export import Exported, OnExport, check_formats, export, say_nothing
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.files import claimed_files, read_json_object
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.media.images import natural_key
+from tfcseg.media.mask_folder import read_classes
 from tfcseg.media.masks import read_mask
 from tfcseg.runs.exporting import SCRATCH, open_images, shown_classes
 from tfcseg.runs.folder_lock import folder_lock
@@ -36,7 +36,7 @@ def export_run(
     source: str | Path | None = None,
     frame_rate: Fraction | None = None,
     overwrite: bool = False,
-    on_frame: OnFrame = say_nothing,
+    on_frame: OnExport = say_nothing,
 ) -> Exported:
     """Export the masks of the finished run in ``folder`` as `options` say: formats, classes, colours.
 
@@ -133,32 +133,17 @@ def _open_run(folder: Path) -> _Run:
         masks = sorted(out.masks.glob("*.png"), key=lambda path: natural_key(path.name))
     except OSError as error:
         raise DataError(f"{out.masks}: cannot be listed ({error.strerror or error})") from error
-    wanted = facts.get("frames_decoded", len(masks))
-    if not masks or len(masks) != wanted:
-        raise DataError(f"{out.masks}: holds {len(masks)} masks, of {wanted} frames; run it again, with masks")
-    return _Run(out, _read_classes(out.classes_json), masks, facts)
+    wanted = facts.get("frames_decoded")
+    if not masks or wanted not in (None, len(masks)):
+        of = "" if wanted is None else f", of {wanted} frames"
+        raise DataError(f"{out.masks}: holds {len(masks)} masks{of}; give the folder of a run with all its masks")
+    return _Run(out, _labels_of(out.classes_json), masks, facts)
 
 
-def _read_classes(path: Path) -> LabelSet:
+def _labels_of(path: Path) -> LabelSet:
     """The classes that a run wrote."""
-    try:
-        match json.loads(path.read_bytes()):
-            case [*entries] if all(_is_class(entry) for entry in entries):
-                named = [entry for entry in entries if entry["index"] != NO_CLASS]
-            case _:
-                named = []
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); it names the classes of masks") from error
-    except ValueError:
-        named = []
-    if not named or [entry["index"] for entry in named] != list(range(len(named))):
-        raise DataError(f"{path}: is no list of classes as a run writes it")
-    colours = tuple((red, green, blue) for red, green, blue in (entry["colour"] for entry in named))
-    return LabelSet("classes.json", tuple(entry["name"] for entry in named), colours)
-
-
-def _is_class(entry: Any) -> bool:
-    match entry:
-        case {"index": int(), "name": str(), "colour": [int(red), int(green), int(blue)]}:
-            return min(red, green, blue) >= 0 and max(red, green, blue) <= 255
-    return False
+    known = read_classes(path.parent, path)
+    named = {index: name for index, name in known.names.items() if index != NO_CLASS}
+    if list(named) != list(range(len(named))) or not named.keys() <= known.colours.keys():
+        raise DataError(f"{path}: is not a list of classes as a run writes it")
+    return LabelSet("classes.json", tuple(named.values()), tuple(known.colours[index] for index in named))

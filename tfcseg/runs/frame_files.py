@@ -11,7 +11,8 @@ from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.masks import MaskWriter
-from tfcseg.report import FrameRow, FrameTable, columns_for, write_json
+from tfcseg.report.json_file import write_json
+from tfcseg.report.tables import FrameRow, FrameTable, columns_for
 from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import Checkpoint
 

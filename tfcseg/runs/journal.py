@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ class Journal:
 
     def read(self) -> list[Any]:
         """Read all lines up to the first incomplete one, which a crash may leave. Empty if there is no file."""
-        return [json.loads(line) for line in self._whole_lines()]
+        return [content for _, content in self._lines()]
 
     def append(self, entry: object) -> None:
         """Add one line. Numbers are restored exactly."""
@@ -33,33 +34,27 @@ class Journal:
 
     def keep(self, count: int) -> None:
         """Drop all lines but the first ``count``, and any incomplete line."""
-        size = sum(len(line) for line in self._whole_lines()[:count])
+        size = sum(length for length, _ in self._lines()[:count])
         try:
             os.truncate(self._path, size)
         except OSError as error:
             raise self._failure(error) from error
 
-    def _whole_lines(self) -> list[bytes]:
+    def _lines(self) -> list[tuple[int, Any]]:
+        """Length in bytes and content of each complete line."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
             return []
         except OSError as error:
             raise self._failure(error) from error
-        lines = []
-        for line in data.splitlines(keepends=True):
-            if not line.endswith(b"\n") or not _is_json(line):
-                break
-            lines.append(line)
-        return lines
+        found = []
+        with suppress(ValueError):  # not JSON: a crash left it
+            for line in data.splitlines(keepends=True):
+                if not line.endswith(b"\n"):
+                    break
+                found.append((len(line), json.loads(line)))
+        return found
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(f"cannot keep the state of the run in {str(self._path)!r}: {error.strerror or error}")
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True

@@ -19,7 +19,6 @@ class LiveFrames:
     def __init__(self, frames: FrameSource) -> None:
         self.lost: LostConnection | None = None
         """How the stream broke off, after the last frame; None if the run ended it."""
-        """Once the frames have ended: how the connection was lost, if it was."""
         self._newest = NewestFrames(frames)
         self._rate = float(frames.info.frame_rate)
 

@@ -19,7 +19,7 @@ from tfcseg.machine import available_cores
 from tfcseg.media.frames import Image
 from tfcseg.media.prefetch import most_waiting
 from tfcseg.metrics.consistency import ConsistencyMeter, FrameConsistency
-from tfcseg.report import FrameRow
+from tfcseg.report.tables import FrameRow
 
 _MAX_WORKERS = 4
 _CORES_PER_WORKER = 4  # other cores decode, encode and, without a GPU, run the network
@@ -55,7 +55,7 @@ class FrameMeasurer:
         return self._meter.flow_name
 
     def remember(self, image: Image, maps: Sequence[NDArray[np.uint8]]) -> None:
-        """Set the (H, W, 3) image and (H, W) label maps that the next frame's are compared with."""
+        """Set the (H, W, 3) image and (H, W) labels that the next frame's are compared with."""
         self._meter.begin_all(image, maps)
 
     def add(self, frame: SegmentedFrame) -> NDArray[np.float64]:

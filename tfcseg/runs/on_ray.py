@@ -21,7 +21,7 @@ from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.batch import Outcome, run_input
 from tfcseg.runs.options import RunOptions
-from tfcseg.runs.pipeline import Progress
+from tfcseg.runs.pipeline import Listener
 from tfcseg.runs.sections import SectionSegmenter
 from tfcseg.runs.state import unfinished_frames
 from tfcseg.weights.on_demand import ModelOnDemand
@@ -70,7 +70,7 @@ def run_on_ray(
     model: str,
     options: RunOptions,
     workers: WorkerOptions,
-    on_frame: Progress = lambda frame, info: None,
+    listener: Listener = Listener(),
 ) -> Iterator[Outcome]:
     """Run each source in its folder on a cluster; outcomes as they come.
 
@@ -93,7 +93,7 @@ def run_on_ray(
                 found = Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, error=found)
             yield found
         for source, folder in shared:
-            yield _run_shared(crew, RunJob(source, folder, options), model, on_frame)
+            yield _run_shared(crew, RunJob(source, folder, options), model, listener)
 
 
 def _can_share(options: InferenceOptions) -> bool:
@@ -116,7 +116,7 @@ def _is_long(source: str, options: RunOptions) -> bool:
     return False
 
 
-def _run_shared(crew: Workers[Any], job: RunJob, model: str, on_frame: Progress) -> Outcome:
+def _run_shared(crew: Workers[Any], job: RunJob, model: str, listener: Listener) -> Outcome:
     """Run one video here, and its network on all workers."""
     source, folder, options = job.source, job.folder, job.options
     started_s = time.monotonic()
@@ -126,4 +126,4 @@ def _run_shared(crew: Workers[Any], job: RunJob, model: str, on_frame: Progress)
         there = ModelOnDemand(replace(loaded, device=found[0], precision=found[1]))
     except TfcsegError as error:
         return Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, error=error)
-    return run_input(source, folder, there, options, on_frame, segment=SectionSegmenter(crew, source, options))
+    return run_input(source, folder, there, options, listener, segment=SectionSegmenter(crew, source, options))

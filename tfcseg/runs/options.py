@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import UsageError
+from tfcseg.inference.options import checked_options
 from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.steady_options import SteadyOptions
 from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.on_demand import Known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,11 @@ class RunOptions:
         rate = {} if self.frame_rate is None else {"frame_rate": self.frame_rate}
         return {"start_s": self.start_s, "end_s": self.end_s, **rate}
 
+    def inference_of(self, model: Known) -> InferenceOptions:
+        """Complete options of inference; for masks of another program features alone are used, in mode ``steady``."""
+        complete = checked_options(model, self.inference)
+        return complete if self.steady is None else replace(complete, mode="steady")
+
     def places(self, source: Source) -> list[Path]:
         """What is read on disk, so that no result is written there."""
         return [*source.places, *(self.steady.places if self.steady is not None else [])]
@@ -55,7 +62,7 @@ class RunOptions:
         if self.steady is not None:
             self.steady.check()
             if source.is_live:
-                raise UsageError(f"{source.name}: comes as it is filmed, but masks are steadied with those after them")
+                raise UsageError(f"{source.name}: live video cannot be steadied; masks of later frames are needed")
         if self.frame_rate is not None and not source.is_images:
             raise UsageError(f"{source.name}: a video has its own frame rate; --fps is for folders of images")
         if self.resume and self.overwrite:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from tfcseg.errors import OutputError, UsageError
@@ -32,62 +31,21 @@ _PNG_NAME, _MASK_LEFTOVER = re.compile(r"(?s)[^.].*\.png|\.png"), re.compile(r"(
 _MASK_MARK = b"tEXtSoftware\x00tfcseg"  # tells our masks from other files of the same name
 
 
-@dataclass(frozen=True, slots=True)
 class OutputDir:
     """Paths of a run's results below ``path``; ``is_new`` if the run created the folder."""
 
-    path: Path
-    is_new: bool = False
-
-    @property
-    def overlay(self) -> Path:
-        """Video with classes in colour."""
-        return self.path / "overlay.mp4"
-
-    @property
-    def side_by_side(self) -> Path:
-        """Video with source and overlay side by side."""
-        return self.path / "side_by_side.mp4"
-
-    @property
-    def source(self) -> Path:
+    def __init__(self, path: Path, *, is_new: bool = False) -> None:
+        self.path, self.is_new = path, is_new
+        self.overlay, self.side_by_side = path / "overlay.mp4", path / "side_by_side.mp4"
+        self.source = path / "source.mp4"
         """Copy of the source in a format that browsers play."""
-        return self.path / "source.mp4"
-
-    @property
-    def report_json(self) -> Path:
-        """Facts of the run for programs. Written last: if it exists, the run is complete."""
-        return self.path / "report.json"
-
-    @property
-    def report_html(self) -> Path:
-        """Page about the run for people."""
-        return self.path / "report.html"
-
-    @property
-    def frames_csv(self) -> Path:
-        """One row per frame."""
-        return self.path / "frames.csv"
-
-    @property
-    def classes_json(self) -> Path:
-        """Index, name and colour of each class."""
-        return self.path / "classes.json"
-
-    @property
-    def masks(self) -> Path:
-        """Folder of one mask per frame (palette PNG)."""
-        return self.path / "masks"
-
-    @property
-    def confidence(self) -> Path:
-        """Folder of one gray PNG per frame: confidence of its labels."""
-        return self.path / "confidence"
-
-    @property
-    def state(self) -> Path:
+        self.report_json, self.report_html = path / "report.json", path / "report.html"
+        """The first is written last: if it exists, the run is complete."""
+        self.frames_csv, self.classes_json = path / "frames.csv", path / "classes.json"
+        self.masks, self.confidence = path / "masks", path / "confidence"
+        """Folders with a PNG per frame."""
+        self.state = path / STATE_FOLDER
         """Hidden folder with what an unfinished run needs to resume."""
-        return self.path / STATE_FOLDER
 
     def results(self) -> list[Path]:
         """Existing files with names of results; raises OutputError if the folder cannot be listed."""
@@ -113,7 +71,7 @@ class OutputDir:
             if path.is_dir() or not self._is_own(path):
                 raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
         RunState(self.state).clear()
-        leftovers = [path for name in RESULT_NAMES if (path := _temporary(self.path / name)).exists()]
+        leftovers = [path for name in RESULT_NAMES if (path := self.path / f".{name}.part").exists()]
         for path in [*results, *leftovers, *self._matching(_MASK_LEFTOVER)]:
             try:
                 path.unlink()
@@ -161,9 +119,9 @@ def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
         raise OutputError(f"cannot list {str(folder)!r}: {_reason(error)}") from error
 
 
-def default_output(source: Given) -> Path:
-    """``<name>_tfcseg`` in the current folder, without the file's suffix; ``stdin_tfcseg`` for a stream."""
-    return Path(f"{Source.of(source).title}_tfcseg")
+def default_output(source: Given, what: str = "tfcseg") -> Path:
+    """``<name>_<what>`` in the current folder, without the file's suffix; the name of a stream is ``stdin``."""
+    return Path(f"{Source.of(source).title}_{what}")
 
 
 @contextmanager
@@ -245,10 +203,6 @@ def _files_of(folder: Path) -> list[Path]:
             return [Path(entry.path) for entry in entries if not entry.is_dir()]
     except OSError:  # a video file, or a folder that its reader will complain about
         return []
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
 
 
 def _reason(error: OSError) -> str:

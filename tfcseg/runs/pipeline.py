@@ -23,8 +23,8 @@ from tfcseg.errors import (
     TfcsegError,
     in_python_words,
 )
+from tfcseg.exports.export import OnExport, say_nothing
 from tfcseg.inference.engine import IntervalNetwork, compile_for
-from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_classes, steadied_frames
@@ -39,8 +39,9 @@ from tfcseg.media.source import Given, Source
 from tfcseg.model.evidence import HandedOn
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
-from tfcseg.report import Report, write_json
+from tfcseg.report.json_file import write_json
 from tfcseg.report.page import write_page
+from tfcseg.report.schema import Report
 from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
 from tfcseg.runs.live import LiveFrames, ended_by_signals
@@ -58,11 +59,21 @@ from tfcseg.weights.on_demand import Known, ModelOnDemand, on_demand
 
 _Known = TypeVar("_Known", bound=Known)
 
-Progress = Callable[[SegmentedFrame, VideoInfo], None]
+OnFrame = Callable[[SegmentedFrame, VideoInfo], None]
 Segment = Callable[
     [Iterator[Frame], IntervalNetwork, "HandedOn | None", int, VideoInfo], Generator[SegmentedFrame, None, None]
 ]
 """Segments frames as `segment_frames` does; the last argument says what they are of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Follows a run."""
+
+    on_frame: OnFrame = lambda frame, info: None
+    """Told every frame and what it is of."""
+    on_export: OnExport = say_nothing
+    """Told what is written after the last frame, how many frames of it, and of how many."""
 
 
 def segment_here(
@@ -105,7 +116,7 @@ def run(
     resume: bool = False,
     skip_finished: bool = False,
     allow_network: bool = False,
-    on_frame: Progress = lambda frame, info: None,
+    on_frame: OnFrame = lambda frame, info: None,
     **options: Any,
 ) -> Report | dict[str, Report]:
     """Segment a video, a folder of frames or stdin (``-``), write the results and return the report.
@@ -136,10 +147,11 @@ def run(
         skip_finished=skip_finished,
         allow_network=allow_network,
     )
+    listener = Listener(on_frame)
     if isinstance(source, str | Path | int | Source):
         with in_python_words():
-            return run_video(source, output, model, wanted, on_frame)
-    return _run_all([Source.of(each).given for each in source], output, model, wanted, on_frame)
+            return run_video(source, output, model, wanted, listener)
+    return _run_all([Source.of(each).given for each in source], output, model, wanted, listener)
 
 
 def _run_all(
@@ -147,7 +159,7 @@ def _run_all(
     output: str | Path | None,
     model: str | Path | LoadedModel,
     options: RunOptions,
-    on_frame: Progress,
+    listener: Listener,
 ) -> dict[str, Report]:
     """Run every source that ``names`` stand for; BatchError at the end if some failed."""
     found = replace(find_inputs(names), is_batch=True)
@@ -161,7 +173,7 @@ def _run_all(
     for source, folder in zip(found.sources, folders, strict=True):
         try:
             with in_python_words():
-                reports[source] = run_video(source, folder, shared, options, on_frame)
+                reports[source] = run_video(source, folder, shared, options, listener)
         except FinishedError:
             continue
         except TfcsegError as error:
@@ -176,7 +188,7 @@ def run_video(
     output: str | Path | None,
     model: str | Path | LoadedModel | ModelOnDemand,
     options: RunOptions,
-    on_frame: Progress = lambda frame, info: None,
+    listener: Listener = Listener(),
     *,
     segment: Segment = segment_here,
 ) -> Report:
@@ -197,7 +209,7 @@ def run_video(
             out.remove_results()  # only once it is certain that new ones will be written
         is_new = RunState(out.state).identity() is None and not out.results()
         try:
-            report, lost = _run_in(out, replace(job, segment=segment), options, on_frame, started_s)
+            report, lost = _run_in(out, replace(job, segment=segment), options, listener, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
@@ -225,7 +237,7 @@ def _refuse_finished(out: OutputDir, source: Source, model: ModelOnDemand, optio
     if not os.path.lexists(out.path):
         return
     try:
-        refuse_finished(out, _identity(source, _coloured(model.known, options), options))
+        refuse_finished(out, identify(source, _coloured(model.known, options), options))
     except OutputError:
         if not options.overwrite:
             raise
@@ -272,9 +284,9 @@ class _Job:
 def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions) -> Iterator[_Job]:
     """Check all options against the model, the earlier run and the source, which is opened."""
     loaded = _coloured(model.loaded, options)
-    network = IntervalNetwork(loaded, _options(loaded, options))
+    network = IntervalNetwork(loaded, options.inference_of(loaded))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
-    identity = _identity(source, loaded, options)
+    identity = identify(source, loaded, options)
     if options.resume:
         refuse_finished(out, identity)
         refuse_other_run(out, identity)
@@ -295,28 +307,8 @@ def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: Run
         )
 
 
-def _identity(source: Source, model: Known, options: RunOptions) -> Identity | None:
-    """What the run is, by which it is known again."""
-    chosen = _options(model, options)
-    identity = identify(
-        source=source,
-        model=model,
-        options=chosen,
-        results=options.results,
-        range_s=options.range_s,
-        frame_rate=options.frame_rate,
-    )
-    return identity if identity is None or options.steady is None else {**identity, **options.steady.identity()}
-
-
-def _options(loaded: Known, options: RunOptions) -> InferenceOptions:
-    """Complete options; with masks of another program the network's features alone are used, in mode ``steady``."""
-    complete = checked_options(loaded, options.inference)
-    return complete if options.steady is None else replace(complete, mode="steady")
-
-
 def _run_in(
-    out: OutputDir, job: _Job, options: RunOptions, on_frame: Progress, started_s: float
+    out: OutputDir, job: _Job, options: RunOptions, listener: Listener, started_s: float
 ) -> tuple[Report, LostConnection | None]:
     """The report once everything is written, and how a live source was lost, if it was."""
     loaded, network, frames = job.loaded, job.network, job.frames
@@ -335,8 +327,8 @@ def _run_in(
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
     with _advice(out):
-        live = _process(job, writer, on_frame)
-        exported = export_results(plan, writer.summary.frames, options)
+        live = _process(job, writer, listener.on_frame)
+        exported = export_results(plan, writer.summary.frames, options, listener.on_export)
         facts = writer.facts(loaded, network.options, frames, live, job.compile_s)
         facts = replace(facts, outputs=facts.outputs | exported.files, warnings=(*facts.warnings, *exported.notes))
         report = build_report(facts, writer.summary, job.identity)
@@ -365,7 +357,7 @@ def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
     return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
 
 
-def _process(job: _Job, writer: ResultWriter, on_frame: Progress) -> LiveFrames | None:
+def _process(job: _Job, writer: ResultWriter, on_frame: OnFrame) -> LiveFrames | None:
     """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones.
 
     Returns what happened to a live source; None for other sources.
@@ -413,7 +405,7 @@ def _write_all(
     writer: ResultWriter,
     thread: ThreadPoolExecutor,
     info: VideoInfo,
-    on_frame: Progress,
+    on_frame: OnFrame,
 ) -> None:
     """Render and write in a second thread, a few frames behind."""
     pending: deque[Future[None]] = deque()

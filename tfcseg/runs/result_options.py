@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.exports import FORMATS
 from tfcseg.options import Option, check
-from tfcseg.spelling import known_name
+from tfcseg.spelling import known_name, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +18,20 @@ if TYPE_CHECKING:
 
     from tfcseg.labels.label_sets import LabelSet
 
+_Words: TypeAlias = str | Sequence[str]
 _UNSURE_BELOW = 0.5
 MASK_NAMES = ("number", "source")
+
+
+def default_classes() -> Sequence[str]:
+    """Classes of the default model, to complete their names without loading torch."""
+    from tfcseg.weights.registry import locate_weights
+    from tfcseg.weights.tensor_header import parse_json, read_header
+
+    match parse_json(read_header(locate_weights("default")[0]).metadata.get("labels", "{}")):
+        case {"names": [*names]}:
+            return list(map(str, names))
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +74,33 @@ class ResultOptions:
     alpha: Annotated[float, Option("Opacity of the class colours, 0 to 1.", low=0, high=1)] = 0.55
     legend: Annotated[bool, Option("Draw the class legend.")] = True
     classes: Annotated[
-        str | Sequence[str], Option("Draw and export these classes only, e.g. person,car.", default_text="all")
+        _Words,
+        Option(
+            "Draw and export these classes only, e.g. person,car.",
+            is_list=True,
+            suggestions=default_classes,
+            default_text="all",
+        ),
     ] = ()
-    """Names, in a list or separated by commas; pixels of other classes keep their source colours. Empty: all."""
-    exclude: Annotated[str | Sequence[str], Option("Draw and export all classes but these.", default_text="none")] = ()
-    """Names as in ``classes``, of which it takes away."""
+    """Pixels of other classes keep their source colours. Empty: all."""
+    exclude: Annotated[
+        _Words,
+        Option(
+            "Draw and export all classes but these.", is_list=True, suggestions=default_classes, default_text="none"
+        ),
+    ] = ()
+    """Taken away from ``classes``."""
     palette: Annotated[
         Path | None,
         Option(
             'Colours of classes: a JSON file {"person": "#ff2a48", …} or a GIMP palette (.gpl) with their names.',
-            default_text="the model's",
+            default_text="the model's, or the run's",
         ),
     ] = None
     """Classes that the file does not name keep the model's colours."""
     export: Annotated[
-        str | Sequence[str],
-        Option(f"Also write labels for other programs: {', '.join(FORMATS)}.", default_text="none"),
+        _Words, Option("Also write labels for other programs.", is_list=True, choices=FORMATS, default_text="none")
     ] = ()
-    """One by one or with commas."""
     flow_consistency: Annotated[
         bool,
         Option(
@@ -113,8 +134,7 @@ class ResultOptions:
     @property
     def formats(self) -> tuple[str, ...]:
         """What is exported, each once. UsageError for a format that does not exist."""
-        texts = [self.export] if isinstance(self.export, str) else self.export
-        words = {known_name("format", word.strip(), FORMATS) for text in texts for word in text.split(",")}
+        words = {known_name("format", word, FORMATS) for word in words_of(self.export)}
         return tuple(name for name in FORMATS if name in words)
 
     def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:

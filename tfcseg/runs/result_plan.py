@@ -15,7 +15,7 @@ from tfcseg.media.frames import VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.masks import is_whole_mask
 from tfcseg.model.evidence import HandedOn
-from tfcseg.report.page import PageRecorder
+from tfcseg.report.recorder import PageRecorder
 from tfcseg.runs.carried_file import load_carried
 from tfcseg.runs.outputs import OutputDir, numbered
 from tfcseg.runs.result_options import ResultOptions

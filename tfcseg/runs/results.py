@@ -19,7 +19,7 @@ from tfcseg.media.masks import read_mask
 from tfcseg.media.parts import PartedVideo
 from tfcseg.media.writer import Sound
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report.page import PageRecorder
+from tfcseg.report.recorder import KINDS, PageRecorder
 from tfcseg.runs.frame_files import FrameFiles
 from tfcseg.runs.live import LiveFrames
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
@@ -111,8 +111,8 @@ class ResultWriter:
         if self._frames > self._part_start:
             self._end_part()
         if self.recorder:
-            self.recorder.drawn_moments()  # meanwhile the encoder finishes
-            self.recorder.drawn_doubts()
+            for kind in KINDS:  # meanwhile the encoder finishes
+                self.recorder.drawn(kind)
         self._saver.wait()
         out = self._plan.out
         self._outputs |= self._files.close()
@@ -133,22 +133,18 @@ class ResultWriter:
         """Facts for the report besides the totals; valid after ``close``."""
         lost = () if live is None or live.lost is None else (str(live.lost),)
         return RunFacts(
+            plan=self._plan,
             model=model,
-            labels=self._plan.labels,
             options=options,
-            info=self._plan.info,
             frames_decoded=frames.frames_decoded if live is None else self._frames,
             warnings=(*frames.warnings, *lost),
             optical_flow=self._measurer.flow_name,
             audio=self._audio,
-            range_s=self._plan.range_s,
             outputs=self._outputs,
             wall_s=self._wall_s(),
             resumes=self._resumes,
-            unsure_below=self._options.unsure_below,
             compile_s=compile_s,
             frames_dropped=0 if live is None else live.dropped,
-            masks=self._plan.given,
         )
 
     def stop(self) -> None:
@@ -168,7 +164,7 @@ class ResultWriter:
             self.summary.add(row, shares)
             if frame.steadied is not None:
                 self.summary.filled += frame.steadied.is_filled
-                self.summary.contrast.add(frame.steadied.contrast)
+                self.summary.mean("contrast").add(frame.steadied.contrast)
             if self.recorder:
                 self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
             self._files.write_row(row)

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from fractions import Fraction
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +19,9 @@ from tfcseg.exports import FILE_NAMES
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.media.source import Source
-from tfcseg.model.options import InferenceOptions
-from tfcseg.report import json_object
+from tfcseg.report.json_file import json_object
+from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
-from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import Checkpoint, Identity, RunState, difference
 from tfcseg.runs.summary import option_facts
@@ -32,36 +30,29 @@ from tfcseg.weights.on_demand import Known
 logger = logging.getLogger(__name__)
 
 
-def identify(
-    source: Source,
-    model: Known,
-    options: InferenceOptions,
-    results: ResultOptions,
-    range_s: tuple[float | None, float | None],
-    frame_rate: Fraction | None = None,
-) -> Identity | None:
+def identify(source: Source, model: Known, run: RunOptions) -> Identity | None:
     """Everything that determines a run's results; None if its source cannot be read a second time."""
     content = source.fingerprint()
     if content is None:
         return None
-    wanted = dataclasses.asdict(results) | {
-        "html": results.page,
-        "classes": _class_names(model.labels, results.classes),
-        "exclude": _class_names(model.labels, results.exclude),
-        "palette": None if results.palette is None else sha256(model.labels.palette_array().tobytes()).hexdigest(),
-        "export": ", ".join(results.formats),
-    }
+    results = run.results
     identity = {
         "tfcseg": version("tfcseg"),
         "torch": torch.__version__,
         "ffmpeg": _file_facts(Path(ffmpeg_path())),  # all parts of a video must come from the same encoder
         "input": content,
-        "start": range_s[0],
-        "end": range_s[1],
-        "fps": None if frame_rate is None else str(frame_rate),
+        "start": run.start_s,
+        "end": run.end_s,
+        "fps": None if run.frame_rate is None else str(run.frame_rate),
         "weights": model.sha256,
-        **dataclasses.asdict(option_facts(model, options)),
-        **wanted,
+        **dataclasses.asdict(option_facts(model, run.inference_of(model))),
+        **dataclasses.asdict(results),
+        "html": results.page,
+        "classes": _class_names(model.labels, results.classes),
+        "exclude": _class_names(model.labels, results.exclude),
+        "palette": None if results.palette is None else sha256(model.labels.palette_array().tobytes()).hexdigest(),
+        "export": ", ".join(results.formats),
+        **({} if run.steady is None else run.steady.identity()),
     }
     return json_object({name.replace("_", " "): value for name, value in identity.items()})
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tfcseg.media.masks import full_palette, write_mask
 from tfcseg.model.evidence import HandedOn
-from tfcseg.report.page import PageRecorder
+from tfcseg.report.recorder import PageRecorder
 from tfcseg.runs.carried_file import save_carried
 from tfcseg.runs.frame_files import FrameFiles
 from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan

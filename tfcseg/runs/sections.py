@@ -158,7 +158,7 @@ class SectionSegmenter:
         packed = found.pop(frame.index, None)
         if packed is None or not _shows(packed, frame):
             raise InputError(
-                f"{self._source}: frame {frame.index} is decoded otherwise on a worker; run it without --ray, "
+                f"{self._source}: frame {frame.index} was decoded differently on a worker; run again without --ray, "
                 "with --resume"
             )
         return packed.unpacked(frame)

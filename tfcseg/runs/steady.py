@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import in_python_words
-from tfcseg.media.source import Given, Source
+from tfcseg.media.source import Given
 from tfcseg.options import sort_options
-from tfcseg.report import Report
+from tfcseg.report.schema import Report
 from tfcseg.runs.options import RunOptions
-from tfcseg.runs.pipeline import Progress, run_video
+from tfcseg.runs.outputs import default_output
+from tfcseg.runs.pipeline import Listener, OnFrame, run_video
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.steady_options import SteadyOptions
 from tfcseg.weights.device import DeviceOptions
@@ -31,7 +32,7 @@ def steady(
     overwrite: bool = False,
     resume: bool = False,
     allow_network: bool = False,
-    on_frame: Progress = lambda frame, info: None,
+    on_frame: OnFrame = lambda frame, info: None,
     **options: Any,
 ) -> Report:
     """Steady the masks of a video, one PNG per frame in the folder ``masks``, and write what `tfcseg.run` writes.
@@ -51,9 +52,4 @@ def steady(
         steady=replace(SteadyOptions(**steadied), masks=Path(masks)),
     )
     with in_python_words():
-        return run_video(source, default_folder(source) if output is None else output, model, wanted, on_frame)
-
-
-def default_folder(source: Given) -> Path:
-    """``<name>_steady`` in the current folder."""
-    return Path(f"{Source.of(source).title}_steady")
+        return run_video(source, output or default_output(source, "steady"), model, wanted, Listener(on_frame))

@@ -16,10 +16,9 @@ from tfcseg.media.frames import VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import (
+from tfcseg.report.schema import (
     ClassFacts,
     ConfidenceFacts,
-    FrameRow,
     InputFacts,
     OptionFacts,
     Report,
@@ -28,29 +27,22 @@ from tfcseg.report import (
     SteadyFacts,
     model_facts,
 )
+from tfcseg.report.tables import FrameRow
+from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.weights.convert import DESCRIPTION
 from tfcseg.weights.loading import LoadedModel
 from tfcseg.weights.on_demand import Known
-
-_COUNTS = ("frames", "repeated", "keyframes", "filled")
 
 _LEAST_CONTRAST = 1.03
 """What is seen changes more across the edges of masks than inside: 1.1 to 1.4 times as much, 0.9 to 1.0 times across
 those of masks of another video."""
 
-_MEANS = (
-    "label_change",
-    "flow_consistency",
-    "similarity",
-    "updated_fraction",
-    "keyframe_ms",
-    "non_keyframe_ms",
-    "confidence",
-    "unsure",
-    "label_change_before",
-    "flow_consistency_before",
-    "contrast",
+_OF_ALL = (
+    *("label_change", "flow_consistency", "confidence", "unsure"),
+    *("label_change_before", "flow_consistency_before"),
 )
+_OF_COMPUTED = ("similarity", "updated_fraction")
+"""Measured quantities by the frames that they are the mean of."""
 
 
 @dataclass(slots=True)
@@ -83,86 +75,60 @@ class Summary:
     keyframes: int = 0
     filled: int = 0
     """Frames without a mask that got one."""
-    label_change: Mean = field(default_factory=Mean)
-    flow_consistency: Mean = field(default_factory=Mean)
-    similarity: Mean = field(default_factory=Mean)
-    updated_fraction: Mean = field(default_factory=Mean)
-    keyframe_ms: Mean = field(default_factory=Mean)
-    non_keyframe_ms: Mean = field(default_factory=Mean)
-    confidence: Mean = field(default_factory=Mean)
-    unsure: Mean = field(default_factory=Mean)
-    label_change_before: Mean = field(default_factory=Mean)
-    flow_consistency_before: Mean = field(default_factory=Mean)
-    contrast: Mean = field(default_factory=Mean)
-    """Of masks: how much more the picture changes across their edges than inside."""
+    means: dict[str, Mean] = field(default_factory=dict)
+    """By what was measured: columns of frames.csv, ``keyframe_ms``, ``non_keyframe_ms``, and of masks ``contrast``, how
+    much more the picture changes across their edges than inside."""
     phases: PhaseChanges = field(default_factory=PhaseChanges)
+
+    def mean(self, name: str) -> Mean:
+        """The mean of a quantity, of nothing if it was not measured."""
+        return self.means.setdefault(name, Mean())
 
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
         """Add one frame: its measurements and the (K,) ``shares`` of its classes."""
         self.frames += 1
         self.shares += shares
-        self.label_change.add(row.label_change)
-        self.flow_consistency.add(row.flow_consistency)
-        self.confidence.add(row.confidence)
-        self.unsure.add(row.unsure)
-        self.label_change_before.add(row.label_change_before)
-        self.flow_consistency_before.add(row.flow_consistency_before)
-        if row.model_ms is None:  # copies the result of the frame before
+        is_copy = row.model_ms is None  # of the result of the frame before
+        for name in _OF_ALL if is_copy else (*_OF_ALL, *_OF_COMPUTED):
+            self.mean(name).add(getattr(row, name))
+        if is_copy:
             self.repeated += 1
             return
         self.keyframes += row.is_keyframe
         self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
-        self.similarity.add(row.similarity)
-        self.updated_fraction.add(row.updated_fraction)
-        (self.keyframe_ms if row.is_keyframe else self.non_keyframe_ms).add(row.model_ms)
+        self.mean("keyframe_ms" if row.is_keyframe else "non_keyframe_ms").add(row.model_ms)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON types without losing precision."""
-        means: dict[str, Mean] = {name: getattr(self, name) for name in _MEANS}
-        return {
-            **{name: getattr(self, name) for name in _COUNTS},
-            "shares": self.shares.tolist(),
-            "phases": asdict(self.phases),
-            **{name: [mean.total, mean.count] for name, mean in means.items()},
-        }
+        return asdict(self) | {"shares": self.shares.tolist()}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Summary:
+    def from_json(cls, content: Mapping[str, Any]) -> Summary:
         """Restore what ``to_json`` returned."""
-        means = {name: Mean(*content[name]) for name in _MEANS}
-        phases = PhaseChanges(**content["phases"])
+        means = {name: Mean(**mean) for name, mean in content["means"].items()}
         shares = np.array(content["shares"], np.float64)
-        frames, repeated, keyframes, filled = (content[name] for name in _COUNTS)
-        return cls(shares, frames, repeated, keyframes, filled, phases=phases, **means)
+        return cls(**{**content, "shares": shares, "means": means, "phases": PhaseChanges(**content["phases"])})
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """Facts for the report besides the totals."""
 
+    plan: ResultPlan
     model: LoadedModel
-    labels: LabelSet
-    """Classes of the labels."""
     options: InferenceOptions
-    info: VideoInfo
     frames_decoded: int
     warnings: tuple[str, ...]
     optical_flow: str | None
     audio: str | None
     """What happened to the sound; None if no video was written."""
-    range_s: tuple[float | None, float | None]
-    """Start and end of the requested part."""
     outputs: dict[str, str]
     wall_s: float
     resumes: int
-    unsure_below: float
-    """Labels with a lower probability count as unsure."""
     compile_s: float | None = None
     """Seconds spent compiling; None if nothing was compiled."""
     frames_dropped: int = 0
     """Frames of a live source that came too late."""
-    masks: MaskFolder | None = None
-    """Masks that were made steady."""
 
 
 def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | None) -> Report:
@@ -173,11 +139,12 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
     card = facts.model.card
     options = facts.options
     # Card scores are measured with its defaults: a model that was measured without sparse attention lacks nothing.
-    misses = options.sides == "one" or not card.measured
+    misses = not card.measured or (options.sides == "one" and options.threshold > 0)
     if not card.config.repairs and misses and options.mode == "tfc" and options.uses_memory:
         warnings.append(f"model {card.name} is {DESCRIPTION}")
-    if facts.masks is not None:
-        warnings += _mask_warnings(facts.masks, summary, facts.info)
+    masks = facts.plan.given
+    if masks is not None:
+        warnings += _mask_warnings(masks, summary, facts.plan.info)
     return Report(
         tfcseg=version("tfcseg"),
         input=_input_facts(facts, summary),
@@ -185,25 +152,25 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
         options=option_facts(facts.model, facts.options),
         speed=_speed_facts(facts, summary),
         stability=StabilityFacts(
-            label_change=summary.label_change.value,
-            flow_consistency=summary.flow_consistency.value,
+            label_change=summary.mean("label_change").value,
+            flow_consistency=summary.mean("flow_consistency").value,
             optical_flow=facts.optical_flow,
-            similarity=summary.similarity.value,
-            updated_fraction=summary.updated_fraction.value,
+            similarity=summary.mean("similarity").value,
+            updated_fraction=summary.mean("updated_fraction").value,
             keyframes=summary.keyframes,
             pulse=summary.phases.pulse,
         ),
         confidence=ConfidenceFacts(
-            summary.confidence.value,
-            summary.unsure.value,
-            facts.unsure_below,
+            summary.mean("confidence").value,
+            summary.mean("unsure").value,
+            facts.plan.options.unsure_below,
             facts.model.temperature,
             facts.model.calibration_error,
         ),
-        classes=_class_facts(facts.labels, summary),
+        classes=_class_facts(facts.plan.labels, summary),
         outputs=facts.outputs,
         warnings=tuple(warnings),
-        steady=None if facts.masks is None else _steady_facts(facts.masks, summary),
+        steady=None if masks is None else _steady_facts(masks, summary),
         run=run,
     )
 
@@ -216,8 +183,7 @@ def option_facts(model: Known, options: InferenceOptions) -> OptionFacts:
 
 
 def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
-    info = facts.info
-    start_s, end_s = facts.range_s
+    info, (start_s, end_s) = facts.plan.info, facts.plan.range_s
     return InputFacts(
         path=info.path,
         frames_decoded=facts.frames_decoded,
@@ -238,14 +204,15 @@ def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
 
 def _speed_facts(facts: RunFacts, summary: Summary) -> SpeedFacts:
     # In place of late frames of a live source others are repeated, which says nothing of the speed.
-    frames = summary.frames - (summary.repeated if facts.info.source.is_live else 0)
-    model_s = (summary.keyframe_ms.total + summary.non_keyframe_ms.total) / 1000
+    frames = summary.frames - (summary.repeated if facts.plan.info.source.is_live else 0)
+    keyframe_ms, non_keyframe_ms = summary.mean("keyframe_ms"), summary.mean("non_keyframe_ms")
+    model_s = (keyframe_ms.total + non_keyframe_ms.total) / 1000
     return SpeedFacts(
         wall_s=facts.wall_s,
         fps=frames / facts.wall_s,
         model_fps=frames / model_s if model_s else None,
-        keyframe_ms=summary.keyframe_ms.value,
-        non_keyframe_ms=summary.non_keyframe_ms.value,
+        keyframe_ms=keyframe_ms.value,
+        non_keyframe_ms=non_keyframe_ms.value,
         resumes=facts.resumes,
         compile_s=facts.compile_s,
     )
@@ -261,7 +228,8 @@ def _mask_warnings(masks: MaskFolder, summary: Summary, info: VideoInfo) -> list
             f"{missing} of {summary.frames} frames have no mask in {masks.path}: {summary.filled} got one from those "
             f"around them, {left} {'has' if left == 1 else 'have'} none"
         )
-    if summary.contrast.value is not None and summary.contrast.value < _LEAST_CONTRAST:
+    contrast = summary.mean("contrast").value
+    if contrast is not None and contrast < _LEAST_CONTRAST:
         warnings.append(
             f"edges of the masks in {masks.path} are not where {info.path} has any: are they of another video?"
         )
@@ -273,8 +241,8 @@ def _steady_facts(masks: MaskFolder, summary: Summary) -> SteadyFacts:
         str(masks.path),
         len(masks.files),
         summary.filled,
-        summary.label_change_before.value,
-        summary.flow_consistency_before.value,
+        summary.mean("label_change_before").value,
+        summary.mean("flow_consistency_before").value,
     )
 
 

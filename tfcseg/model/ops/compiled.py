@@ -1,12 +1,12 @@
-"""The backbone as compiled code (``--compile``): torch.compile on the CPU, with CUDA graphs on a GPU.
+"""The backbone as compiled code (``--compile``) with CUDA graphs.
 
 Compiled code is made for one shape, and compiling takes longer than processing many frames. It is therefore done in
 advance for the shapes that a run will use; all other shapes (a shorter last interval, pictures of another size) use
 ordinary code. Only the backbone is compiled: it is most of the work, and its computation does not depend on the frames.
 
-On a CPU nearly all time is spent in convolutions and matrix products that are the same either way: on one core, runs
-with EfficientNet-Lite0 and MiT-B0 became 0 to 7 % faster, which pays for a minute of compiling after 10,000 frames. On
-several cores it does not pay, because compiled intervals are computed one after the other.
+Users compile for GPUs only. On a CPU nearly all time is spent in convolutions and matrix products that are the same
+either way: on one core, runs became 0 to 7 % faster, and on several slower, because compiled intervals are computed one
+after the other.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class CompiledBackbone(nn.Module):
         key = (*images.shape, keyframes, images.dtype, images.device)
         if key in self._prepared:
             return 0.0
-        _check_compiler(images.device)
+        _check_compiler()
         logger.info("compiling the network", extra={"shape": tuple(images.shape), "keyframes": keyframes})
         started_s = time.perf_counter()
         torch.compiler.assume_constant_result(strips.thread_count)  # type: ignore[no-untyped-call]
@@ -129,12 +129,10 @@ def _limit_name() -> str:
     return "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
 
 
-def _check_compiler(device: torch.device) -> None:
-    """Raise TfcsegError if torch.compile would find no C++ compiler: its own message is a page long."""
-    names = ["g++", "clang++", "c++", "cl"] if device.type == "cpu" else ["gcc", "clang", "cc", "cl"]
-    variable = "CXX" if device.type == "cpu" else "CC"
-    chosen = os.environ.get(variable)
+def _check_compiler() -> None:
+    """Raise TfcsegError if torch.compile would find no C compiler: its own message is a page long."""
+    chosen = os.environ.get("CC")
     if chosen and not shutil.which(chosen):
-        raise TfcsegError(f"--compile needs a C++ compiler, and {variable} names {chosen!r}, which is not a program")
-    if not chosen and not any(map(shutil.which, names)):
-        raise TfcsegError(f"--compile needs a C++ compiler ({' or '.join(names[:2])}), and none was found; install one")
+        raise TfcsegError(f"--compile needs a C compiler, and CC names {chosen!r}, which is not a program")
+    if not chosen and not any(map(shutil.which, ("gcc", "clang", "cc", "cl"))):
+        raise TfcsegError("--compile needs a C compiler (gcc or clang), and none was found; install one")

@@ -21,8 +21,8 @@ from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
-from tfcseg.report import model_facts
 from tfcseg.report.conditions import model_conditions
+from tfcseg.report.schema import model_facts
 from tfcseg.research.ablation.network import AblatedSegmenter
 from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
 from tfcseg.research.ablation.result import Ablation, RowResult, directions

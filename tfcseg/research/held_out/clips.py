@@ -29,7 +29,7 @@ from tfcseg.media.source import Given, Source
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report import OptionFacts
+from tfcseg.report.schema import OptionFacts
 from tfcseg.research.held_out.networks import refuse_doubles
 from tfcseg.research.held_out.result import HeldOutConditions, OnProgress, made_by
 from tfcseg.research.held_out.targets import ClipTargets, Judges

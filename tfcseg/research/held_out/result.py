@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tfcseg.report import ModelFacts, model_facts
 from tfcseg.report.conditions import Conditions, conditions
+from tfcseg.report.schema import ModelFacts, model_facts
 from tfcseg.weights.loading import LoadedModel
 
 OnProgress: TypeAlias = Callable[[str, int, int | None], None]

@@ -1,6 +1,6 @@
-"""Measure the time of each stage by timing the network's functions.
+"""Measure the time of each step by timing the network's functions.
 
-`StageClock` wraps functions by name. Time in a nested timed function counts for that one only, so that stages add up;
+`StepClock` wraps functions by name. Time in a nested timed function counts for that one only, so that steps add up;
 the rest is ``other``. The time of parallel workers is divided by their number. On a GPU, every call waits for the
 device, so the sum exceeds the time of an unmeasured pass.
 """
@@ -23,10 +23,10 @@ from tfcseg.benchmark.timing import synchronise
 
 OTHER = "other"
 
-STAGES: dict[str, tuple[str, ...]] = {
+STEPS: dict[str, tuple[str, ...]] = {
     "preprocess": ("tfcseg.inference.engine:IntervalNetwork.to_input",),
-    "low stages": (),
-    "high stages": (),
+    "low features": (),
+    "high features": (),
     "head": (
         "tfcseg.model.tfc:TFCSegmenter._mixed_embedding",
         "tfcseg.model.decode_head:DecodeHead.fuse_level",
@@ -55,35 +55,35 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "labels": ("tfcseg.inference.engine:labels_from_logits", "tfcseg.inference.steps:labels_from_cells"),
 }
-"""Functions of each stage as ``module:name``, where ``module`` is the one that looks the function up.
+"""Functions of each step as ``module:name``, where ``module`` is the one that looks the function up.
 
-The low and high stages are the two halves of the model's backbone, which may be compiled. Correlation includes
+Low and high features come from the two halves of the model's backbone, which may be compiled. Correlation includes
 similarity, interpolation and the choice of points.
 """
-_HALVES = {"low stages": "encode_low", "high stages": "encode_high"}
+_HALVES = {"low features": "encode_low", "high features": "encode_high"}
 
 
-class StageClock:
-    """Context in which the functions of ``STAGES`` are timed; ``seconds`` has the time of each stage so far."""
+class StepClock:
+    """Context in which the functions of ``STEPS`` are timed; ``seconds`` has the time of each step so far."""
 
     def __init__(self, backbone: nn.Module, device: torch.device) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.seconds = dict.fromkeys(STEPS, 0.0)
         self._backbone, self._device = backbone, device
         self._running = _Running()
         self._adding = threading.Lock()
         self._patches = ExitStack()
 
-    def __enter__(self) -> StageClock:
-        for stage, places in STAGES.items():
+    def __enter__(self) -> StepClock:
+        for step, places in STEPS.items():
             for place in places:
                 owner, name = resolve(place)
                 function = getattr(owner, name)
                 self._patches.callback(setattr, owner, name, function)
-                setattr(owner, name, self._timed(stage, function))
-        for stage, name in _HALVES.items():
+                setattr(owner, name, self._timed(step, function))
+        for step, name in _HALVES.items():
             own = self._backbone.__dict__.get(name)  # set if compiled; otherwise an attribute of the class
             self._patches.callback(_put_back, self._backbone, name, own)
-            setattr(self._backbone, name, self._timed(stage, getattr(self._backbone, name)))
+            setattr(self._backbone, name, self._timed(step, getattr(self._backbone, name)))
         return self
 
     def __exit__(
@@ -91,7 +91,7 @@ class StageClock:
     ) -> None:
         self._patches.close()
 
-    def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
             synchronise(self._device)
             started_s = time.perf_counter()
@@ -104,7 +104,7 @@ class StageClock:
                 elapsed_s = time.perf_counter() - started_s
                 own_s = elapsed_s - inner_s.pop()
                 with self._adding:
-                    self.seconds[stage] += own_s
+                    self.seconds[step] += own_s
                 if inner_s:
                     inner_s[-1] += elapsed_s
             return result
@@ -134,19 +134,19 @@ def resolve(place: str) -> tuple[Any, str]:
     return owner, name
 
 
-def stage_times_ms(
+def step_times_ms(
     work: Callable[[], object], backbone: nn.Module, device: torch.device, frames: int, workers: int = 1
 ) -> dict[str, float]:
-    """Milliseconds per frame of every stage of ``work`` on ``frames`` frames, and of the rest.
+    """Milliseconds per frame of every step of ``work`` on ``frames`` frames, and of the rest.
 
     ``workers`` is the number of intervals that are computed at the same time.
     """
-    with StageClock(backbone, device) as clock:
+    with StepClock(backbone, device) as clock:
         synchronise(device)
         started_s = time.perf_counter()
         work()
         synchronise(device)
         total_s = time.perf_counter() - started_s
-    seconds = {stage: seconds / workers for stage, seconds in clock.seconds.items()}
-    stages = {**seconds, OTHER: total_s - sum(seconds.values())}
-    return {stage: 1000 * seconds / frames for stage, seconds in stages.items()}
+    seconds = {step: seconds / workers for step, seconds in clock.seconds.items()}
+    steps = {**seconds, OTHER: total_s - sum(seconds.values())}
+    return {step: 1000 * seconds / frames for step, seconds in steps.items()}
