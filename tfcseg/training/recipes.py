@@ -87,7 +87,7 @@ class Material:
     labels: LabelSet
     description: str
     even: Dataset[Sample] | None = None
-    """Photos as frequent as they are, for the biases of classes (stage ``image``)."""
+    """Photos drawn evenly, to fit the biases of classes (stage ``image``)."""
     left_out: Sequence[str] = ()
     """Damaged data that are skipped, one line each."""
 
