@@ -133,9 +133,10 @@ def _open_run(folder: Path) -> _Run:
         masks = sorted(out.masks.glob("*.png"), key=lambda path: natural_key(path.name))
     except OSError as error:
         raise DataError(f"{out.masks}: cannot be listed ({error.strerror or error})") from error
-    wanted = facts.get("frames_decoded", len(masks))
-    if not masks or len(masks) != wanted:
-        raise DataError(f"{out.masks}: holds {len(masks)} masks, of {wanted} frames; run it again, with masks")
+    wanted = facts.get("frames_decoded")
+    if not masks or wanted not in (None, len(masks)):
+        of = "" if wanted is None else f", of {wanted} frames"
+        raise DataError(f"{out.masks}: holds {len(masks)} masks{of}; give the folder of a run with all its masks")
     return _Run(out, _labels_of(out.classes_json), masks, facts)
 
 
