@@ -49,7 +49,7 @@ def steadied_frames(
 
     labels = shown_classes(masks)
     looked = prefetch(look(frames, read, Linker(network), masks.void), _LOOKED_AHEAD)
-    with closing(looked):  # type: ignore[type-var]  # a generator
+    with closing(looked):
         for steadied in steady(looked, first):
             yield _segmented(steadied, masks, labels)
 
