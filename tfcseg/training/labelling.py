@@ -4,7 +4,7 @@ Layout of the cache (whatever is deleted is made again):
 
     stills/<key>.npy                     (GRID, GRID, K) uint8 soft labels; <key> = hash of teachers, path and size
     clips/<key>/00000.jpg ...            frames of a video, short side at most CLIP_SIDE_PX, about CLIP_RATE_HZ
-    clips/<key>/labels.npy               (T, GRID, GRID, K) uint8 soft labels, steadied in time
+    clips/<key>/labels.npy               (T, GRID, GRID, K) uint8 soft labels, averaged over time
 """
 
 from __future__ import annotations
