@@ -54,8 +54,8 @@ def steadied_frames(
         stack.callback(cv2.setNumThreads, cv2.getNumThreads())
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        seen = stack.enter_context(closing(prefetch(see(frames, linker), LOOKED_AT_ONCE)))  # type: ignore[type-var]
-        looked = stack.enter_context(closing(prefetch(look(seen, read, linker, masks.void), ahead)))  # type: ignore[type-var]
+        seen = stack.enter_context(closing(prefetch(see(frames, linker), LOOKED_AT_ONCE)))
+        looked = stack.enter_context(closing(prefetch(look(seen, read, linker, masks.void), ahead)))
         for steadied in steady(looked, first):
             yield _segmented(steadied, masks, labels)
 
