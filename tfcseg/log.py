@@ -12,6 +12,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ class DecisionPrinter(logging.Handler):
             self._print_line(message)
 
 
+def open_json_lines(path: Path, option: str) -> FileIO:
+    """Open a log to append to. UsageError, which names its ``option``, if the file holds something else; OutputError
+    if it cannot be opened.
+    """
+    try:
+        file = path.open("a+b", buffering=0)
+    except OSError as error:
+        raise OutputError(f"cannot write the log {str(path)!r}: {error.strerror}; choose another {option}") from None
+    if path.is_file():
+        file.seek(0)
+        if file.read(1) not in (b"", b"{"):
+            file.close()
+            raise UsageError(f"{str(path)!r} exists and is not a log of JSON lines; choose another {option}")
+    return file
+
+
 class JsonLines(logging.Handler):
     """Appends records to a file: one JSON object per line with UTC time, level, logger, message and fields.
 
@@ -50,19 +67,7 @@ class JsonLines(logging.Handler):
     def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
         self._path, self._on_failure = path, on_failure
-        try:
-            self._file = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write the log {str(path)!r}: {error.strerror}; choose another --log-file"
-            ) from None
-        if path.is_file() and self._first_byte() not in (b"", b"{"):
-            self._file.close()
-            raise UsageError(f"{str(path)!r} exists and is not a log of JSON lines; choose another --log-file")
-
-    def _first_byte(self) -> bytes:
-        self._file.seek(0)
-        return self._file.read(1)
+        self._file = open_json_lines(path, "--log-file")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append one line in a single write, so that lines of processes that share a file do not mix."""

@@ -63,6 +63,9 @@ def test_arrays_come_one_by_one_or_together():
     assert same(labels(tfcseg.segment((np.ascontiguousarray(i[..., ::-1])[..., ::-1] for i in images), MODEL)), wanted)
     with pytest.raises(UsageError, match="start_s and end_s"):
         tfcseg.segment(images, MODEL, start_s=1)
+    for given in (None, 2.5):
+        with pytest.raises(UsageError, match=f"frames are {type(given).__name__}; give a path"):
+            tfcseg.segment(given, MODEL)
     with pytest.raises(TypeError, match="no option 'treshold'; did you mean threshold"):
         tfcseg.segment(images, MODEL, treshold=0.5)
     assert same(

@@ -33,7 +33,7 @@ def test_a_batch_is_told_line_by_line_and_done_once(clips, weights, tmp_path):
     bad, log, out = tmp_path / "bad.mp4", tmp_path / "batch.jsonl", tmp_path / "out"
     bad.write_text("no video")
     names = tmp_path / "inputs.txt"
-    names.write_text("\n".join(map(str, [bad, *clips])))
+    names.write_text("\r\n".join(map(str, [bad, *clips])), encoding="utf-8-sig")  # as Windows writes it
     command = ("run", "--inputs", names, "-o", out, "-m", weights, "--skip-finished", "--batch-log", log, *FAST)
     assert call(*command).returncode == 1
     first = lines_of(log)
@@ -92,4 +92,13 @@ def test_a_log_that_cannot_be_written_is_told_at_once(clips, weights, tmp_path):
     done = call("run", clips[0], "-o", tmp_path / "out", "-m", weights, "--batch-log", tmp_path / "none" / "log")
     assert done.returncode == 1
     assert "choose another --batch-log" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_log_is_not_appended_to_a_video(weights, tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", 2)
+    before = clip.read_bytes()
+    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--batch-log", clip)
+    assert (done.returncode, clip.read_bytes()) == (2, before)
+    assert "is not a log of JSON lines; choose another --batch-log" in done.stderr
     assert not (tmp_path / "out").exists()

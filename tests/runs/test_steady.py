@@ -12,6 +12,7 @@ import tfcseg
 from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import write_tiny_model
+from tfcseg.media.label_video import read_label_video
 from tfcseg.media.mask_form import MaskForm, read_values, write_values
 
 SIZE = (64, 96)
@@ -80,6 +81,11 @@ def test_flicker_goes_and_the_form_stays(tmp_path, model):
     assert report["stability"]["label_change"] == 0 < report["steady"]["label_change"]
     rows = list(csv.DictReader((tmp_path / "out" / "frames.csv").read_text().splitlines()))
     assert float(rows[5]["label_change_before"]) > 0 == float(rows[5]["label_change"])
+    exported = call("export", tmp_path / "out", "--to", "video,areas")
+    assert exported.returncode == 0, exported.stderr
+    assert np.array_equal(list(read_label_video(tmp_path / "out" / "labels.mkv")), [square()] * FRAMES)
+    table = next(csv.DictReader((tmp_path / "out" / "areas.csv").read_text().splitlines()))
+    assert float(table["7"]) == pytest.approx((square() == 7).mean(), abs=1e-6)
 
 
 def test_instances_of_16_bits(tmp_path, model):
@@ -204,8 +210,10 @@ def test_what_cannot_be_used(tmp_path, model):
     for index in range(FRAMES):
         PIL.Image.fromarray(picture()).save(colour / f"{index}.png")
     assert "is a colour picture" in refused(colour)
+    (colour / "classes.json").write_text('[{"index": 300, "name": "a", "colour": [1, 2, 3]}]')
+    assert "classes.json: has a colour for 300; colour masks take values up to 255" in refused(colour)
     few = write_masks(tmp_path / "few", [square()] * FRAMES)
-    (tmp_path / "names.json").write_text('[{"index": 2, "name": "sky"}]')
+    (tmp_path / "names.json").write_text('{"2": "sky"}')
     assert "has the value 7, which is none of the 1 classes" in refused(few, "--classes-json", tmp_path / "names.json")
     (tmp_path / "names.json").write_text("[3]")
     assert "is not a list of classes" in refused(few, "--classes-json", tmp_path / "names.json")

@@ -44,3 +44,8 @@ def test_the_mean_iou_never_falls(seed):
         return np.mean([((found == k) & (labels == k)).sum() / ((found == k) | (labels == k)).sum() for k in known])
 
     assert score(logits + biases) >= score(logits)
+
+
+def test_classes_with_few_labels_keep_their_biases():
+    logits = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    assert fit_biases(logits, np.zeros(50, np.uint8)).tolist() == [0, 0, 0, 0]

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 def command(*, request: TrainRequest, printing: options.Printing) -> None:
     """Train a model, or continue an interrupted training.
 
-    Works under torchrun. The examples train for a few steps to show that everything works; without those numbers the
-    recipe's own hold.
+    Works under torchrun. The examples train for a few steps only; by default, the recipe's numbers apply.
 
     Example: tfcseg train VSPW_480p -o runs/vspw --steps 2 --batch 1 --crop 64
 

@@ -106,6 +106,8 @@ def segment(
             chosen = checked_options(loaded, **inference)
         opened: list[FrameSource] = []
         return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s), opened), opened)
+    if not isinstance(frames, Iterable):
+        raise UsageError(f"frames are {type(frames).__name__}; give a path, an address, a camera's number or arrays")
     if start_s is not None or end_s is not None:
         raise UsageError("start_s and end_s select a part of a file; with frames, pass only those you want")
     with in_python_words():

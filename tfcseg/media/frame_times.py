@@ -88,7 +88,8 @@ class Packets:
                 is_whole = True
         shown = sorted(entry for entry in self._shown if entry[0] > first_s - _EARLIER_S)
         may_jump = self._container.format.flags & TIME_JUMPS_FLAG
-        if not self._is_timed or not shown or (may_jump and _longest_step(shown) > _LONGEST_STEP_S):
+        steps = (after[0] - before[0] for before, after in itertools.pairwise(shown))
+        if not self._is_timed or not shown or (may_jump and max(steps, default=0) > _LONGEST_STEP_S):
             return NO_TIMES
         times_s = tuple(float(time_s - shown[0][0]) for time_s, _ in shown)
         return FrameTimes(times_s, self._last_duration_s(times_s[-1], float(shown[-1][1])) if is_whole else 0.0)
@@ -104,10 +105,6 @@ class Packets:
 def _is_hidden(packet: Packet[VideoStream]) -> bool:
     """Whether a VP8 frame is never shown, but only a reference for others."""
     return not bytes(memoryview(packet)[:1])[0] & 0x10
-
-
-def _longest_step(shown: Sequence[tuple[Fraction, Fraction]]) -> Fraction:
-    return max((after - before for (before, _), (after, _) in itertools.pairwise(shown)), default=Fraction(0))
 
 
 class Rates(NamedTuple):

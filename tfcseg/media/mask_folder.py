@@ -122,6 +122,8 @@ def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, 
             f"mask {str(colour)!r} is a colour picture; give masks of values, or --classes-json FILE, which reads "
             f"{_EXAMPLE}"
         )
+    if colour is not None and max(classes.colours) > _UNLABELLED:
+        raise DataError(f"{classes.path}: has a colour for {max(classes.colours)}; colour masks take values up to 255")
     files, pattern = _by_frame(folder, paths, info)
     some = [
         read_values(paths[at], classes.by_colour)
@@ -168,6 +170,11 @@ def read_classes(folder: Path, path: Path | None = None) -> ClassNames:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from None
+    return classes_of(content, path)
+
+
+def classes_of(content: Any, path: Path) -> ClassNames:
+    """Names and colours of values from the ``content`` of a JSON file; DataError, which names ``path``, for others."""
     try:
         entries = [_entry(entry) for entry in _entries(content)]
     except (KeyError, TypeError, ValueError):
@@ -177,9 +184,10 @@ def read_classes(folder: Path, path: Path | None = None) -> ClassNames:
 
 
 def _entries(content: Any) -> list[Any]:
-    """Entries of a list, or of an object of names and values."""
+    """Entries of a list, or of an object of names and values, or of values and names."""
     if isinstance(content, dict):
-        return [{"index": int(value), "name": name} for name, value in content.items()]
+        pairs = (pair if isinstance(pair[1], str) else pair[::-1] for pair in content.items())
+        return [{"index": int(value), "name": name} for value, name in pairs]
     if not isinstance(content, list) or not content:
         raise ValueError
     return content

@@ -286,7 +286,10 @@ def _describe_stream(
         index=stream.index,
         decoder=decoder,
         has_alpha=has_alpha,
-        is_untagged_hd=_is_untagged_hd(frame),
+        is_untagged_hd=frame is not None
+        and not frame.format.is_rgb
+        and frame.colorspace == _UNTAGGED
+        and frame.height >= _HD_LINES,
         is_decodable=frame is not None,
         is_timed=is_timed and not rates.is_bounded,
         is_even=rates.is_even,
@@ -315,10 +318,6 @@ def _pixel_aspect(stream: VideoStream, rotation: int) -> Fraction:
     if not ratio or not Fraction(1, _MOST_STRETCHED) <= ratio <= _MOST_STRETCHED:
         return Fraction(1)
     return 1 / ratio if rotation % 180 == 90 else ratio
-
-
-def _is_untagged_hd(frame: VideoFrame | None) -> bool:
-    return frame is not None and not frame.format.is_rgb and frame.colorspace == _UNTAGGED and frame.height >= _HD_LINES
 
 
 def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, str | None]:

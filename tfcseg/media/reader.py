@@ -224,7 +224,9 @@ def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int
         return
     if wanted.first and not status:
         raise InputError(f"{name}: the video ends before the start of the requested range")
-    raise InputError(f"{name}: no frame could be decoded{_in_brackets(words)}")
+    source = stream.info.source
+    hint = "; if it is live, use --latency low" if source.kind == "address" and not source.is_live else ""
+    raise InputError(f"{name}: no frame could be decoded{_in_brackets(words)}{hint}")
 
 
 def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted: _Counts, words: str) -> list[str]:

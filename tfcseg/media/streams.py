@@ -31,7 +31,7 @@ class StreamFeed:
         self._connection = connect(source) if source.is_live else None
         self.is_hung_up = False
         """Whether we ended the connection."""
-        self._pipe = _open_pipe(source.given) if self._connection is None else _unbuffered(self._connection.output)
+        self._pipe = _open_pipe(source.given, self._connection)
         self._kept = bytearray()
         self._position = 0
         self._stopped = threading.Event()
@@ -105,18 +105,18 @@ class StreamFeed:
         return b""
 
 
-def _open_pipe(name: str) -> BinaryIO:
+def _open_pipe(name: str, connection: FfmpegProcess | None) -> BinaryIO:
+    """Open stdin, a named pipe or the output of a ``connection``, unbuffered."""
     if name == "-" and sys.stdin is not None and sys.stdin.isatty():
         raise InputError("-: stdin is a terminal; pipe a video into it or name a file")
     try:
-        number = os.dup(0) if name == "-" else os.open(name, os.O_RDONLY)
+        if connection is not None:
+            number = os.dup(connection.output.fileno())
+        else:
+            number = os.dup(0) if name == "-" else os.open(name, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"{name}: the stream cannot be read: {error.strerror}") from None
     return os.fdopen(number, "rb", buffering=0)
-
-
-def _unbuffered(pipe: BinaryIO) -> BinaryIO:
-    return os.fdopen(os.dup(pipe.fileno()), "rb", buffering=0)
 
 
 def probe_stream(feed: StreamFeed) -> SourceStream:

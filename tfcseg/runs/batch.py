@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegError, without_passwords
+from tfcseg.log import open_json_lines
 from tfcseg.report.json_file import to_json
 from tfcseg.report.schema import Report
 from tfcseg.runs.options import RunOptions
@@ -86,15 +87,12 @@ def run_input(
 def open_batch_log(path: Path | None) -> Iterator[Callable[[Outcome], None]]:
     """Yield what appends the outcome of an input to the log at ``path``, in one piece; nothing without one.
 
-    OutputError if the file cannot be opened or written.
+    Errors are those of `open_json_lines`, and OutputError if the file cannot be written.
     """
     if path is None:
         yield lambda outcome: None
         return
-    try:
-        file = path.open("ab", buffering=0)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror}; choose another --batch-log") from error
+    file = open_json_lines(path, "--batch-log")
 
     def add(outcome: Outcome) -> None:
         line = json.dumps(outcome.to_json(), ensure_ascii=False) + "\n"

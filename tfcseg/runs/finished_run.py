@@ -17,10 +17,10 @@ from tfcseg.exports import FILE_NAMES, MATTE_NAME
 from tfcseg.exports.export import Exported, OnExport, check_formats, export, say_nothing
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.files import claimed_files, read_json_object
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Image
 from tfcseg.media.images import natural_key
-from tfcseg.media.mask_folder import read_classes
+from tfcseg.media.mask_folder import classes_of, read_classes
 from tfcseg.media.masks import read_mask
 from tfcseg.runs.exporting import SCRATCH, open_images, shown_classes
 from tfcseg.runs.folder_lock import folder_lock
@@ -124,25 +124,29 @@ def _open_run(folder: Path) -> _Run:
     frames = unfinished_frames(folder)
     if frames is not None:
         raise DataError(f"{folder}: holds an unfinished run ({frames} frames are done); finish it with --resume first")
-    facts: Any = {}
-    if out.report_json.exists():
-        facts = read_json_object(out.report_json).get("input")
+    report = read_json_object(out.report_json) if out.report_json.exists() else {"input": {}}
+    facts = report.get("input")
     if not isinstance(facts, dict):
         raise DataError(f"{out.report_json}: says nothing of the run's input; is it another program's?")
     try:
         masks = sorted(out.masks.glob("*.png"), key=lambda path: natural_key(path.name))
     except OSError as error:
         raise DataError(f"{out.masks}: cannot be listed ({error.strerror or error})") from error
-    wanted = facts.get("frames_decoded", len(masks))
-    if not masks or len(masks) != wanted:
-        raise DataError(f"{out.masks}: holds {len(masks)} masks, of {wanted} frames; run it again, with masks")
-    return _Run(out, _labels_of(out.classes_json), masks, facts)
+    wanted = facts.get("frames_decoded")
+    if not masks or wanted not in (None, len(masks)):
+        of = "" if wanted is None else f", of {wanted} frames"
+        raise DataError(f"{out.masks}: holds {len(masks)} masks{of}; give the folder of a run with all its masks")
+    return _Run(out, _labels_of(out, report), masks, facts)
 
 
-def _labels_of(path: Path) -> LabelSet:
-    """The classes that a run wrote."""
-    known = read_classes(path.parent, path)
-    named = {index: name for index, name in known.names.items() if index != NO_CLASS}
-    if list(named) != list(range(len(named))) or not named.keys() <= known.colours.keys():
-        raise DataError(f"{path}: is not a list of classes as a run writes it")
-    return LabelSet("classes.json", tuple(named.values()), tuple(known.colours[index] for index in named))
+def _labels_of(out: OutputDir, report: Mapping[str, Any]) -> LabelSet:
+    """The classes that a run wrote; of given masks whose values have no names, the values that its report lists."""
+    if report.get("steady") and not out.classes_json.exists():
+        known = classes_of(report.get("classes"), out.report_json)
+    else:
+        known = read_classes(out.path, out.classes_json)
+    named = {index: name for index, name in known.names.items() if index < NO_CLASS}
+    palette = distinct_palette(max(named, default=0) + 1)
+    names = (named.get(index, f"{index}") for index in range(len(palette)))  # values between them may have none
+    colours = (known.colours.get(index, colour) for index, colour in enumerate(palette))
+    return LabelSet("classes.json", tuple(names), tuple(colours))

@@ -5,6 +5,7 @@ Output folders are named after paths, not positions, so that a batch in another 
 
 from __future__ import annotations
 
+import codecs
 import glob
 import hashlib
 import os
@@ -71,6 +72,7 @@ def read_list(path: str) -> list[str]:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: the list of inputs cannot be read: {error.strerror}") from None
+    data = data.removeprefix(codecs.BOM_UTF8)
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
     found = [os.fsdecode(name) for name in names if name.strip()]
     if not found:

@@ -139,7 +139,7 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
     card = facts.model.card
     options = facts.options
     # Card scores are measured with its defaults: a model that was measured without sparse attention lacks nothing.
-    misses = options.sides == "one" or not card.measured
+    misses = not card.measured or (options.sides == "one" and options.threshold > 0)
     if not card.config.repairs and misses and options.mode == "tfc" and options.uses_memory:
         warnings.append(f"model {card.name} is {DESCRIPTION}")
     masks = facts.plan.given

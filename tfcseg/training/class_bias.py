@@ -1,9 +1,9 @@
-"""Biases of classes after training: pictures of rare classes were shown more often than they occur.
+"""Fit the biases of classes after training, since pictures of rare classes were drawn more often than they occur.
 
-A network learns how common its classes are in what it is shown (Menon et al., "Long-tail learning via logit
-adjustment", ICLR 2021). Here the biases of the classifier are fitted to the mean IoU on pictures drawn evenly.
+A network learns the frequency of classes in its training data (Menon et al., "Long-tail learning via logit adjustment",
+ICLR 2021). The biases of the classifier are fitted to the mean IoU on pictures drawn evenly.
 
-Letters: N positions, K classes.
+Shapes: N positions, K classes.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ STEPS = (0.5, 0.25, 0.25, 0.125)
 """Step of each round through the classes."""
 
 LIMIT = 1.25
-"""Biases change by at most this: rare classes are known from too few pictures for more."""
+"""Largest change of a bias, since there are few pictures of rare classes."""
 
 LEAST = 300
-"""Positions that a class must have among the labels; others keep their bias."""
+"""Fewest labelled positions of a class; other classes keep their biases."""
 
 EVERY = 3
 """Every third row and column of the labels is used."""
 
 SURE = 0.5
-"""Least probability of a label that counts."""
+"""Smallest probability of a label that is used."""
 
 
 def fit_biases(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Biases (K,) to add to ``logits`` (N, K) so that the mean IoU with ``labels`` (N,) grows, class by class."""
+    """Biases (K,) to add to ``logits`` (N, K) for a larger mean IoU with ``labels`` (N,), fitted class by class."""
     classes = logits.shape[1]
     biases, logits = np.zeros(classes, np.float32), logits.copy()
     wanted = np.bincount(labels, minlength=classes)
     known = wanted >= LEAST
+    rarest_first = sorted(np.flatnonzero(known), key=lambda k: int(wanted[k]))
     for step in STEPS:
-        for k in np.argsort(wanted)[-known.sum() :]:
+        for k in rarest_first:
             own = logits[:, k].copy()
             logits[:, k] = -np.inf
             second = logits.argmax(axis=1)
@@ -62,7 +63,7 @@ def _mean_iou(
 
 
 def balance_classes(predict: Callable[[Sample], Tensor], samples: Dataset[Sample]) -> Tensor:
-    """Biases (K,) fitted on ``samples`` with soft labels, of which ``predict`` gives the logits (T, K, s, s)."""
+    """Fit biases (K,) on ``samples`` with soft labels; ``predict`` returns the logits (T, K, s, s) of a sample."""
     logits, labels = [], []
     for number in range(len(samples)):  # type: ignore[arg-type]
         sample = samples[number]
@@ -75,5 +76,5 @@ def balance_classes(predict: Callable[[Sample], Tensor], samples: Dataset[Sample
 
 
 def _positions(maps: Tensor) -> Tensor:
-    """Some of the positions of (T, K, s, s): (N, K)."""
+    """Take every few positions of (T, K, s, s): (N, K)."""
     return maps.cpu()[:, :, ::EVERY, ::EVERY].permute(0, 2, 3, 1).flatten(0, 2).float()

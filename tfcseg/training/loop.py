@@ -154,7 +154,8 @@ class Trainer:
                     self._balance()
                 if self.step % validate_every == 0 or last:
                     self._validate()
-                stop = self._is_any(interrupted())
+                # All processes must stop at the same step, or the others would wait forever.
+                stop = bool(sum_over_processes(torch.tensor(float(interrupted()), device=self.device)) > 0)
                 if self.step % checkpoint_every == 0 or last or stop:
                     self.save_checkpoint()
                 if stop and not last:
@@ -174,13 +175,11 @@ class Trainer:
             "eta_s": round((self.options.steps - self.step) / pace_hz),
         }
 
-    def _is_any(self, claim: bool) -> bool:
-        """Whether ``claim`` holds in any process. All must stop at the same step, or the others would wait forever."""
-        return bool(sum_over_processes(torch.tensor(float(claim), device=self.device)) > 0)
-
     def _train_step(self, batch: Sample) -> dict[str, float]:
         _set_training(self.network, train_norms=self.options.train_norms)
-        torch.manual_seed(self._step_seed())
+        # Dropout is the same whether training was resumed or not.
+        seeds = np.random.SeedSequence((self.options.seed, self.step, self.rank))
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.options, self.step) * group["scale"]
         losses = self._losses(batch)
@@ -215,17 +214,7 @@ class Trainer:
         low = self.precision is not torch.float32
         motion = batch.motion.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, self.precision, enabled=low):
-            return self.objective(self.network, images, labels, self._correlation(), motion)
-
-    def _correlation(self) -> str:
-        """Kind of correlation of the current step."""
-        if self.options.correlation == "both":
-            return CORRELATIONS[self.step % len(CORRELATIONS)]
-        return self.options.correlation
-
-    def _step_seed(self) -> int:
-        """Seed of a step, so that dropout is the same whether training was resumed or not."""
-        return int(np.random.SeedSequence((self.options.seed, self.step, self.rank)).generate_state(1, np.uint64)[0])
+            return self.objective(self.network, images, labels, _correlation(self.options, self.step), motion)
 
     def _balance(self) -> None:
         if self.rank or self.even_samples is None:
@@ -291,6 +280,11 @@ class Trainer:
             self.features.maps.load_state_dict(state["features"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.weights, self.step, self.best = state["average"], int(state["step"]), float(state["best"])
+
+
+def _correlation(options: TrainOptions, step: int) -> str:
+    """Kind of correlation of a step."""
+    return CORRELATIONS[step % len(CORRELATIONS)] if options.correlation == "both" else options.correlation
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:

@@ -31,7 +31,7 @@ class TrainRequest:
     folder_weights: Annotated[
         list[str] | None,
         Option(
-            "FOLDER=WEIGHT: draw its photos and clips this many times as often (with --teachers); repeatable.",
+            "FOLDER=WEIGHT: draw a folder's photos and clips this many times as often (with --teachers); repeatable.",
             flags=("--folder-weight",),
             default_text="",
         ),

@@ -87,7 +87,7 @@ class Material:
     labels: LabelSet
     description: str
     even: Dataset[Sample] | None = None
-    """Photos as frequent as they are, for the biases of classes (stage ``image``)."""
+    """Photos drawn evenly, to fit the biases of classes (stage ``image``)."""
     left_out: Sequence[str] = ()
     """Damaged data that are skipped, one line each."""
 
@@ -151,12 +151,12 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
     if labels is SCENES and drawn.any():
         seen += f", {drawn.sum()} of them with masks drawn by people"
     return Material(
-        SampleStream(sources, shares, count=options.steps * options.batch * processes, seed=options.seed),
-        SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
-        labels,
-        f"distilled from {names} on {seen}",
-        even,
-        defects + unlabelled,
+        train=SampleStream(sources, shares, count=options.steps * options.batch * processes, seed=options.seed),
+        validation=SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
+        labels=labels,
+        description=f"distilled from {names} on {seen}",
+        even=even,
+        left_out=defects + unlabelled,
     )
 
 

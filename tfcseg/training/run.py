@@ -14,7 +14,6 @@ import torch
 from tfcseg.errors import UsageError
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder
-from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.loop import Trainer
 from tfcseg.training.options import TrainRequest
@@ -29,7 +28,7 @@ from tfcseg.training.recipes import (
 from tfcseg.training.request import TrainPlan, plan_training
 from tfcseg.training.supervised import start_supervised, vspw_material
 from tfcseg.training.teachers import taught_labels
-from tfcseg.weights.loading import ModelCard, load_model
+from tfcseg.weights.loading import load_model
 from tfcseg.weights.model_card import parse_card
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
@@ -117,7 +116,10 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         network, start = start_network(backbone, labels, request.init, embed_dim=request.embed_dim)
     if request.backbone not in {None, start.config.backbone}:
         raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
-    features = _features(request, start, network)
+    features = None
+    if request.features_from is not None:
+        teacher = load_model(request.features_from, device="cpu", precision="fp32", fold=False)
+        features = FeatureDistillation(teacher, network.backbone.channels, start.preprocessing)
     material = first_process_first(lambda: _material(request, plan, processes, listener))
     if material.left_out:
         listener.on_left_out(material.left_out)
@@ -141,13 +143,6 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         report=listener.on_record,
         on_step=listener.on_step,
     )
-
-
-def _features(request: TrainRequest, card: ModelCard, network: TFCSegmenter) -> FeatureDistillation | None:
-    if request.features_from is None:
-        return None
-    teacher = load_model(str(request.features_from), device="cpu", precision="fp32", fold=False)
-    return FeatureDistillation(teacher, network.backbone.channels, card.preprocessing)
 
 
 def _material(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Material:

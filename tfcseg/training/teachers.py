@@ -70,7 +70,9 @@ class Teacher:
         # The network enlarges logits from about GRID: take the centre of each block.
         rows, columns = (((np.arange(GRID) + 0.5) * side / GRID).astype(np.intp) for side in quantised.shape[:2])
         sampled = quantised[np.ix_(rows, columns)].astype(np.float32)
-        return _softmax((sampled - zero_point) * scale if scale else sampled)
+        logits = (sampled - zero_point) * scale if scale else sampled
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), np.float32)
 
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Class indices of an (H, W, 3) RGB image of any size, scaled to the network's own output size."""
@@ -80,7 +82,8 @@ class Teacher:
 
     def _see(self, image: NDArray[np.uint8]) -> None:
         height, width = self.size
-        squeezed = cv2.resize(image, (width, height), interpolation=_interpolation(image.shape[0], height))
+        how = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
+        squeezed = cv2.resize(image, (width, height), interpolation=how)
         self._network.set_tensor(self._input["index"], squeezed[None])
         self._network.invoke()
 
@@ -123,16 +126,6 @@ def taught_labels(paths: Sequence[Path]) -> LabelSet:
     if len(CITYSCAPES19) in groups and len(VOC21) not in groups:
         raise DataError("a teacher of Cityscapes' classes needs one of Pascal VOC's; add one")
     return SCENES if len(VOC21) in groups else ADE31
-
-
-def _interpolation(source: int, target: int) -> int:
-    return cv2.INTER_AREA if source > target else cv2.INTER_LINEAR
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return shares
 
 
 def soft_labels(teachers: Sequence[Teacher], image: NDArray[np.uint8], *, crops: bool) -> NDArray[np.uint8]:

@@ -127,20 +127,16 @@ def _find_classes(mask: Path) -> Path | None:
 
 @cache
 def _meanings_of(file: Path) -> Meanings:
-    """Meanings of the values in a classes.json."""
+    """Meanings of the values in a classes.json: from the table, or classes of SCENES or VOC with the same names."""
     meanings = Meanings(np.zeros((256, len(SCENES)), np.bool_), np.zeros(256, np.intp))
     names = read_json_object(file)
     knows_pavement = any("pavement" in str(name) for name in names.values())
     for number, name in names.items():
         if not (isinstance(name, str) and number.isdecimal() and int(number) < 256):
             raise DataError(f"{file}: {number!r}: {name!r} is not a class id from 0 to 255 with a name")
-        ours = [SCENES.index(each) for each in (PAVED if name == "road" and not knows_pavement else _meanings(name))]
+        own = VOC_NAMES.get(name, name)
+        meant = MEANINGS.get(name, (own,) if own in SCENES.names else ())
+        ours = [SCENES.index(each) for each in (PAVED if name == "road" and not knows_pavement else meant)]
         meanings.allowed[int(number), ours] = True
         meanings.main[int(number)] = next(iter(ours), 0)
     return meanings
-
-
-def _meanings(name: str) -> tuple[str, ...]:
-    """Meanings of a name: from the table, or else the class of SCENES or VOC with this name."""
-    ours = VOC_NAMES.get(name, name)
-    return MEANINGS.get(name, (ours,) if ours in SCENES.names else ())

@@ -148,7 +148,7 @@ def load_model(
     target = resolve_device(device)
     resolve_precision(precision, target)  # fail before reading
     path, sha256 = find_weights(name_or_path, assets, allow_network=allow_network)
-    network, card, found = _read_ours(path) if is_ours(path) else _read_published(path)
+    network, card, found = _read(path)
     if sha256 is not None and found != sha256:
         raise WeightsError(f"{path} is not the file that {REGISTRY} names (SHA-256 differs); install it again")
     dtype = resolve_precision(precision, target, card.measured.get(BF16_AGREEMENT))
@@ -197,19 +197,19 @@ def is_ours(path: Path) -> bool:
     return read_header(path).metadata.get("format", "").startswith(FORMAT.partition("-")[0])
 
 
-def _read_ours(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
-    """Read network (eval mode, float32), card and SHA-256 from a tfcseg file."""
-    _check_header(path)
+def _read(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
+    """Read network (eval mode, float32), card and SHA-256 from a tfcseg file or a published SegFormer."""
+    if not is_ours(path):
+        found = convert_segformer(path)
+        card = found.card()
+        return _network_from(path, card.config, found.state_dict), card, found.sha256
+    # The header shows whether the tensors fit the card before gigabytes are read.
+    header = read_header(path)
+    expected = _build_without_values(parse_card(header.metadata, path).config)
+    check_shapes(path, header.shapes, expected.state_dict())
     file = read_tensor_file(path)
     card = parse_card(file.metadata, path)
     return _network_from(path, card.config, file.tensors), card, file.sha256
-
-
-def _read_published(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
-    """Read the same from a published SegFormer."""
-    found = convert_segformer(path)
-    card = found.card()
-    return _network_from(path, card.config, found.state_dict), card, found.sha256
 
 
 def open_model(model: str | Path | LoadedModel, device: DeviceOptions, *, allow_network: bool = False) -> LoadedModel:
@@ -266,13 +266,6 @@ def _build_without_values(config: ModelConfig) -> TFCSegmenter:
     """Build a network on the meta device: names, shapes and types without memory or random numbers."""
     with torch.device("meta"), _WithoutCompiler():
         return build_segmenter(config)
-
-
-def _check_header(path: Path) -> None:
-    """Raise WeightsError if the tensors do not fit the card according to the header, before reading gigabytes."""
-    header = read_header(path)
-    config = parse_card(header.metadata, path).config
-    check_shapes(path, header.shapes, _build_without_values(config).state_dict())
 
 
 def _network_from(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> TFCSegmenter:

@@ -61,7 +61,8 @@ def write_registry(folder: Path, content: dict[str, Any]) -> None:
 
 def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tuple[Path, str | None]:
     """Find the file for a name in the registry (with its SHA-256) or a path; registry names come first."""
-    if isinstance(name_or_path, Path) or _looks_like_path(name_or_path):
+    separators = tuple(filter(None, (os.sep, os.altsep)))
+    if isinstance(name_or_path, Path) or name_or_path.endswith(_SUFFIXES) or any(s in name_or_path for s in separators):
         return Path(name_or_path), None
     records = list_models(assets)
     name = find_name(name_or_path, ["default", *(record.name for record in records)])
@@ -71,10 +72,6 @@ def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tupl
     if Path(name_or_path).exists():
         return Path(name_or_path), None
     raise WeightsError(f"no model or weights file {name_or_path!r}; {hint(name_or_path, [r.name for r in records])}")
-
-
-def _looks_like_path(text: str) -> bool:
-    return text.endswith(_SUFFIXES) or os.sep in text or (os.altsep is not None and os.altsep in text)
 
 
 def _assets_folder() -> Path:

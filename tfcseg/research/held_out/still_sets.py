@@ -103,7 +103,8 @@ def _read_classes(path: Path) -> Mapping[str, int]:
 
 
 def _list_stills(folder: Path) -> tuple[Still, ...]:
-    found = sorted(path for path in (folder / "images").iterdir() if _is_image(path))
+    entries = sorted((folder / "images").iterdir())
+    found = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
     stills = tuple(Still(path, folder / "masks" / f"{path.stem}.png") for path in found)
     if not stills:
         raise DataError(f"{folder / 'images'}: has no images")
@@ -111,7 +112,3 @@ def _list_stills(folder: Path) -> tuple[Still, ...]:
     if lacking:
         raise DataError(f"{lacking[0]}: no such mask ({len(lacking)} of {len(stills)} images have none)")
     return stills
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
