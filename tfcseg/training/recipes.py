@@ -83,7 +83,6 @@ class Material:
     validation: Dataset[Sample]
     labels: LabelSet
     description: str
-    """Photos drawn evenly, to fit the biases of classes (stage ``image``)."""
     left_out: Sequence[str] = ()
     """Damaged data that are skipped, one line each."""
 
@@ -149,7 +148,6 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
         validation=SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
         labels=labels,
         description=f"distilled from {names} on {seen}",
-        even=even,
         left_out=defects + unlabelled,
     )
 
