@@ -1,4 +1,4 @@
-"""Votes of labels, by hand and against a plain count over any number of candidates."""
+"""Votes of labels, by hand and against a plain count."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tfcseg.inference.votes import ONE, Tie, decide, no_votes
 
-FULL = 65535
+FULL = 255
 
 
 def mask(*values, dtype=np.uint8):
@@ -15,46 +15,47 @@ def mask(*values, dtype=np.uint8):
 
 
 def weight(*values):
-    return np.array([values], np.uint16)
+    return np.array([values], np.uint8)
 
 
 def whole(values, share=FULL):
-    return Tie(None, np.full(values.shape, share, np.uint16))
+    return Tie(None, np.full(values.shape, share, np.uint8))
 
 
 def passed(masks, share=FULL):
     """Votes of masks one after the other."""
     votes = no_votes(masks[0])
     for each in masks:
-        votes = votes.carried(whole(each, share)).joined(each, np.full(each.shape, ONE, np.uint16))
+        votes = votes.carried(whole(each, share)).joined(each, np.full(each.shape, ONE, np.uint8))
     return votes
 
 
-def test_two_candidates_are_kept_with_the_greater_first():
+def test_the_lead_is_over_all_other_labels():
     votes = passed([mask(3), mask(7), mask(7)])
-    assert (votes.first, votes.second) == (7, 3)
-    assert (votes.first_weight, votes.second_weight) == (2 * ONE, ONE)
+    assert (votes.label, votes.lead) == (7, ONE)
+    assert passed([mask(3), mask(3), mask(3), mask(7), mask(9)]).lead == ONE
 
 
-def test_a_third_label_replaces_the_second_only_with_more_weight():
-    once = passed([mask(3), mask(3), mask(7)])
-    assert once.joined(mask(9), weight(ONE)).second == 7
-    assert once.joined(mask(9), weight(ONE + 1)).second == 9
+def test_another_label_leads_only_with_more_weight():
+    twice = passed([mask(3), mask(3)])
+    assert twice.joined(mask(7), weight(2 * ONE)).label == 3
+    votes = twice.joined(mask(7), weight(2 * ONE + 1))
+    assert (votes.label, votes.lead) == (7, 1)
 
 
 def test_votes_fade():
     votes = passed([mask(3)]).carried(whole(mask(3), FULL // 2))
-    assert votes.first_weight == pytest.approx(ONE / 2, abs=1)
+    assert votes.lead == pytest.approx(ONE / 2, abs=1)
 
 
 def test_votes_come_from_where_things_were():
     votes = passed([mask(1, 2, 3)])
     places = np.array([[[1, 0], [2, 0], [9, 0]]], np.int16)  # x, y; beyond the edge lies the edge
-    assert votes.carried(Tie(places, np.full((1, 3), FULL, np.uint16))).first.tolist() == [[2, 3, 3]]
+    assert votes.carried(Tie(places, np.full((1, 3), FULL, np.uint8))).label.tolist() == [[2, 3, 3]]
 
 
 def test_a_flicker_goes_and_a_change_stays():
-    ones = np.full((1, 1), ONE, np.uint16)
+    ones = np.full((1, 1), ONE, np.uint8)
     around = passed([mask(3), mask(3)]), passed([mask(3), mask(3)])
     assert decide(mask(7), ones, *around) == 3
     change = passed([mask(3), mask(3)]), passed([mask(7), mask(7)])
@@ -63,13 +64,28 @@ def test_a_flicker_goes_and_a_change_stays():
 
 
 def test_a_tie_leaves_the_mask():
-    ones = np.full((1, 1), ONE, np.uint16)
+    ones = np.full((1, 1), ONE, np.uint8)
     assert decide(mask(7), ones, passed([mask(3)]), no_votes(mask(7))) == 7
 
 
 def test_what_nobody_contests_is_the_same_array():
     own = mask(5, 5)
-    assert decide(own, np.full((1, 2), ONE, np.uint16), passed([own]), passed([own])) is own
+    assert decide(own, np.full((1, 2), ONE, np.uint8), passed([own]), passed([own])) is own
+
+
+def test_void_stays():
+    ones = np.full((1, 1), ONE, np.uint8)
+    around = passed([mask(3), mask(3)])
+    assert decide(mask(255), ones, around, around) == 3
+    assert decide(mask(255), ones, around, around, void=255) == 255
+
+
+def test_what_leads_on_both_sides_beats_what_leads_on_one():
+    ones = np.full((1, 1), ONE, np.uint8)
+    threes, fours = passed([mask(3), mask(3)]), passed([mask(4), mask(4), mask(4)])
+    assert decide(mask(7), ones, threes, fours) == 4
+    assert decide(mask(7), ones, threes, threes) == 3
+    assert decide(mask(3), ones, threes, fours) == 3  # its own weight and the one side's are as much as the other's
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -82,7 +98,7 @@ def test_with_two_labels_it_is_a_plain_count(dtype, data):
     masks = [np.where(np.array([row]), dtype(high), dtype(low)) for row in frames]
     at = data.draw(st.integers(1, len(masks) - 2))
     before, after = passed(masks[:at]), passed(masks[:at:-1])
-    result = decide(masks[at], np.full((1, 4), ONE, np.uint16), before, after)
+    result = decide(masks[at], np.full((1, 4), ONE, np.uint8), before, after)
     counts = np.sum([each == high for each in masks], axis=0)
     expected = np.where(2 * counts > len(masks), high, np.where(2 * counts < len(masks), low, masks[at]))
     assert result.tolist() == expected.tolist()

@@ -6,11 +6,12 @@ Letters: H W image, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
@@ -24,8 +25,6 @@ from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.mask_form import Mask
 from tfcseg.media.prefetch import prefetch
 
-_LOOKED_AHEAD = 2
-
 
 def steadied_frames(
     frames: Iterator[Frame],
@@ -34,10 +33,11 @@ def steadied_frames(
     *,
     probabilities: Path | None = None,
     first: int = 0,
+    ahead: int = 2,
 ) -> Iterator[SegmentedFrame]:
     """``frames`` from index ``first`` on with their steadied masks; they begin early enough for `steady`.
 
-    A thread looks at frames ahead of the votes. DataError for masks that cannot be used.
+    A thread looks at frames up to ``ahead`` of the votes. DataError for masks that cannot be used.
     """
 
     def read(index: int) -> tuple[Mask | None, NDArray[np.float32] | None]:
@@ -48,8 +48,14 @@ def steadied_frames(
         return found[0], sure
 
     labels = shown_classes(masks)
-    looked = prefetch(look(frames, read, Linker(network), masks.void), _LOOKED_AHEAD)
-    with closing(looked):  # type: ignore[type-var]  # a generator
+    looked = prefetch(look(frames, read, Linker(network), masks.void), ahead)
+    with ExitStack() as stack:
+        # Threads that share each small task would wait for each other most of the time.
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        stack.callback(cv2.setNumThreads, cv2.getNumThreads())
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+        stack.enter_context(closing(looked))  # type: ignore[type-var]  # a generator
         for steadied in steady(looked, first):
             yield _segmented(steadied, masks, labels)
 
@@ -109,8 +115,7 @@ def read_sureness(path: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
 
 def _segmented(steadied: Steadied, masks: MaskFolder, labels: LabelSet) -> SegmentedFrame:
     frame, given, mask = steadied.frame, steadied.given, steadied.mask
-    none = np.full(frame.image.shape[:2], NO_CLASS, np.uint8)
-    after = none if mask is None else masks.shown(mask)
+    after = np.full(frame.image.shape[:2], NO_CLASS, np.uint8) if mask is None else masks.shown(mask)
     before = after if given is None or mask is given else masks.shown(given)  # what was not there did not flicker
     changed = None if given is None or mask is None else float(np.count_nonzero(mask != given) / mask.size)
     return SegmentedFrame(

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,23 +26,27 @@ REACH = 12
 """Masks of so many frames before and after a block have a say in it."""
 
 LEAST_REACH = 4
-MOST_HELD_BYTES = 2**28
+MOST_HELD_BYTES = 3 * 2**27
 """Images that wait for later ones: of large frames fewer do."""
 
 ENOUGH = 3
 """Masks that it takes to decide about one at the end of a scene: of fewer nobody can say which of them flickers."""
 
-BLOCK = 2
+BLOCK = 4
 """Reaches of frames that are finished together: the more, the less is counted twice."""
 
-RARITY = 0.2
+RARITY = 0.22
 """A label that covers the share s of a mask has s to the power of minus this for its weight: what a network hardly ever
 says it says for a reason. So what is small is not outvoted by what is everywhere."""
+
+_LOOKED_AT_ONCE = 4
+"""Frames that a network sees together."""
 
 _CONTRAST_EVERY = 8
 """Frames from one whose mask is compared with the picture's own edges to the next."""
 
 _USUAL_SHARE, _LEAST_SHARE = 0.1, 1e-3
+_COUNTED_EVERY = 4
 _WEIGHTS = (0.5, 4.0)
 
 
@@ -59,15 +63,15 @@ class Looked:
     void: int | None
     contrast: float | None
     seconds: float
-    _table: Weights | None = field(default=None, init=False)
+    _weight: Weights | None = field(default=None, init=False)
 
     def weight(self) -> Weights:
         """(H, W) weight of the mask's labels, none where it is void."""
         assert self.mask is not None
-        if self._table is None:
-            self._table = _rarity(self.mask, self.void)
-        weight: Weights = look_up(self._table, self.mask)
-        return weight if self.sure is None else (weight * self.sure).astype(np.uint16)
+        if self._weight is None:
+            weight = look_up(_rarity(self.mask, self.void), self.mask)
+            self._weight = weight if self.sure is None else (weight * self.sure).astype(np.uint8)
+        return self._weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +92,11 @@ def reach_for(image_bytes: int) -> int:
     return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // ((BLOCK + 1) * max(1, image_bytes))))
 
 
+def frames_before(image_bytes: int) -> int:
+    """How many frames before one `look` must begin, so that `steady` makes the same of it."""
+    return (BLOCK + 1) * reach_for(image_bytes) + _LOOKED_AT_ONCE - 1
+
+
 def look(
     frames: Iterable[Frame],
     read: Callable[[int], tuple[Mask | None, NDArray[np.float32] | None]],
@@ -96,28 +105,46 @@ def look(
 ) -> Iterator[Looked]:
     """Frames with their masks, which ``read`` gives by index, and how each hangs together with the one before."""
     before: Seen | None = None
-    for frame in frames:
+    for group in _groups(frames):
         started_s = time.perf_counter()
-        mask, sure = read(frame.index)
-        now = before if frame.is_held and before is not None else linker.look(frame.image)
-        link = None if before is None else still(now) if now is before else linker.link(before, now)
-        before = now
-        edges = None if mask is None or frame.index % _CONTRAST_EVERY else contrast(now, mask)
-        yield Looked(
-            frame=frame,
-            mask=mask,
-            link=link,
-            sure=sure,
-            void=void,
-            contrast=edges,
-            seconds=time.perf_counter() - started_s,
-        )
+        new = [at for at, frame in enumerate(group) if not frame.is_held or (before is None and at == 0)]
+        seen = dict(zip(new, linker.look([group[at].image for at in new]), strict=True)) if new else {}
+        share_s = (time.perf_counter() - started_s) / len(group)
+        for at, frame in enumerate(group):
+            started_s = time.perf_counter() - share_s
+            mask, sure = read(frame.index)
+            now = seen.get(at, before)
+            assert now is not None
+            link = None if before is None else still(now) if now is before else linker.link(before, now)
+            before = now
+            edges = None if mask is None or frame.index % _CONTRAST_EVERY else contrast(now, mask)
+            yield Looked(
+                frame=frame,
+                mask=mask,
+                link=link,
+                sure=sure,
+                void=void,
+                contrast=edges,
+                seconds=time.perf_counter() - started_s,
+            )
+
+
+def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """Frames that a network sees together: always the same ones, since its results may depend on that."""
+    group: list[Frame] = []
+    for frame in frames:
+        group.append(frame)
+        if frame.index % _LOOKED_AT_ONCE == _LOOKED_AT_ONCE - 1:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def steady(looked: Iterable[Looked], first: int = 0) -> Iterator[Steadied]:
     """Steadied masks of the frames from index ``first`` on.
 
-    ``looked`` begins with the first frame, or at least ``BLOCK`` + 1 reaches before ``first``.
+    ``looked`` begins with the first frame, or at least `frames_before` before ``first``.
     """
     held: deque[Looked] = deque()
     reach, end = 0, 0
@@ -185,7 +212,7 @@ class _Side(NamedTuple):
         """The same at the next frame; None if that is of another scene."""
         if pull is None:
             return None
-        height, width = self.votes.first.shape
+        height, width = self.votes.label.shape
         return _Side(self.votes.carried(pull.tie((height, width))), self.masks)
 
 
@@ -209,20 +236,19 @@ def _decided(frame: Looked, before: _Side | None, after: _Side | None) -> Mask |
     if frame.mask is None:
         if not sides:
             return None
-        nothing = np.full_like(sides[0].votes.first, frame.void or 0)
-        return decide(nothing, np.zeros(nothing.shape, np.uint16), sides[0].votes, sides[-1].votes)
+        nothing = np.full_like(sides[0].votes.label, frame.void or 0)
+        return decide(nothing, np.zeros(nothing.shape, np.uint8), sides[0].votes, sides[-1].votes)
     if not sides or (len(sides) == 1 and sides[0].masks < ENOUGH):
         return frame.mask
-    none = no_votes(frame.mask)
-    of_both = (none if side is None else side.votes for side in (before, after))
-    steadied = decide(frame.mask, frame.weight(), *of_both)
-    return steadied if frame.void is None else np.where(frame.mask == frame.void, frame.mask, steadied)
+    votes = [no_votes(frame.mask) if side is None else side.votes for side in (before, after)]
+    return decide(frame.mask, frame.weight(), votes[0], votes[1], void=frame.void)
 
 
 def _rarity(mask: Mask, void: int | None) -> Weights:
     """Weight of each value of a mask: what covers less counts more."""
-    shares = (count_values(mask) / mask.size + _LEAST_SHARE) / _USUAL_SHARE
-    table: Weights = (ONE * (shares**-RARITY).clip(*_WEIGHTS)).astype(np.uint16)
+    some: Any = np.ascontiguousarray(mask[::_COUNTED_EVERY, ::_COUNTED_EVERY])
+    shares = (count_values(some) / some.size + _LEAST_SHARE) / _USUAL_SHARE
+    table: Weights = np.rint(ONE * (shares**-RARITY).clip(*_WEIGHTS)).astype(np.uint8)
     if void is not None:
         table[void] = 0
     return table

@@ -9,6 +9,7 @@ Letters: h w grid of the flow, H W image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,20 +21,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.votes import CARRY, Tie
+from tfcseg.inference.votes import CARRY, Tie, Weights
 from tfcseg.media.frames import Image
 from tfcseg.media.mask_form import Mask
 from tfcseg.model.correlation import similarity
 from tfcseg.model.evidence import evidence
 
-SIZE, FEATURE_SIZE = 160, 128
+SIZE, FEATURE_SIZE = 80, 96
 """Short side in px at which the flow follows frames, and at which a network sees them."""
 
-SAME_SCENE = 0.7
+SAME_SCENE = 0.75
 """Share of positions that are found again to within a pixel, below which frames are not linked. From one frame to the
-next it is 0.83 to 1, also from a driving car; 0.2 to 0.6 half a second later, and 0 to 0.1 across cuts."""
+next it is 0.85 to 1, also from a driving car; 0.2 to 0.7 half a second later, and 0 to 0.1 across cuts."""
 
-_LEAST_MOTION_PX = 0.5
 _LENGTH_SHARE, _GAP = 0.01, 0.5
 """Squared distance in px by which flow forth and back may miss: this share of the squared lengths, and so much."""
 
@@ -55,20 +55,18 @@ class Pull(NamedTuple):
 
     flow: NDArray[np.float32]
     """(h, w, 2) x and y from here to there, in px of this grid."""
-    trust: NDArray[np.float32]
-    """(h, w) 0 to 1."""
+    carry: Weights
+    """(h, w) CARRY times the trust in what comes from there, as a share of 255."""
 
     def tie(self, size: tuple[int, int]) -> Tie:
         """The same for masks of ``size`` (H, W)."""
         height, width = size
-        carry = np.asarray(cv2.resize(self.trust * np.float32(CARRY * 65535), (width, height)))
-        weights = carry.astype(np.uint16)
-        flow = self.flow * np.array([width / self.flow.shape[1], height / self.flow.shape[0]], np.float32)
-        if np.abs(flow).max() < _LEAST_MOTION_PX:
-            return Tie(None, weights)
-        places = cv2.add(cv2.resize(flow, (width, height)), _positions(height, width))
-        fixed = cv2.convertMaps(places, None, cv2.CV_16SC2, nninterpolation=True)[0]  # type: ignore[call-overload]
-        return Tie(np.asarray(fixed, np.int16), weights)
+        carry = np.asarray(cv2.resize(self.carry, (width, height)), np.uint8)
+        scale = np.array([width / self.flow.shape[1], height / self.flow.shape[0]], np.float32)
+        steps = np.rint(self.flow * scale).astype(np.int16)
+        if not steps.any():
+            return Tie(None, carry)
+        return Tie(np.asarray(cv2.add(cv2.resize(steps, (width, height)), _places(height, width)), np.int16), carry)
 
 
 class Link(NamedTuple):
@@ -87,16 +85,20 @@ class Linker:
 
     def __init__(self, network: IntervalNetwork) -> None:
         self._network = network
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow.setFinestScale(1)
 
     @torch.inference_mode()
-    def look(self, image: Image) -> Seen:
-        """What is compared of an (H, W, 3) RGB image."""
-        scale = min(1.0, SIZE / min(image.shape[:2]))
-        size_wh = (max(16, round(image.shape[1] * scale)), max(16, round(image.shape[0] * scale)))
-        gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
-        match = self._network.network.glimpse(self._network.to_input([image], FEATURE_SIZE)).match
-        return Seen(np.asarray(gray, np.uint8), match.float().cpu())
+    def look(self, images: Sequence[Image]) -> list[Seen]:
+        """What is compared of (H, W, 3) RGB images of one size: of several at once in half the time."""
+        images = [_halved(image) for image in images]
+        height, width = images[0].shape[:2]
+        scale = min(1.0, SIZE / min(height, width))
+        size_wh = (max(16, round(width * scale)), max(16, round(height * scale)))
+        matches = self._network.network.glimpse(self._network.to_input(images, FEATURE_SIZE)).match.float().cpu()
+        grays = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images)
+        small = (cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA) for gray in grays)
+        return [Seen(np.asarray(gray, np.uint8), match[None]) for gray, match in zip(small, matches, strict=True)]
 
     def link(self, before: Seen, now: Seen) -> Link | None:
         """How a frame hangs together with the one before it; None if it does not, as across a cut."""
@@ -104,22 +106,30 @@ class Linker:
             return None
         flows = self._between(now, before), self._between(before, now)
         missed = _missed(*flows), _missed(flows[1], flows[0])
-        if min((each <= 1).mean() for each in missed) < SAME_SCENE:
+        if min(np.count_nonzero(each <= 1) / each.size for each in missed) < SAME_SCENE:
             return None
-        alike = _similarity(before, now, flows[0]), _similarity(now, before, flows[1])
-        back, forth = (Pull(flow, self._trust(w, found)) for flow, w, found in zip(flows, alike, missed, strict=True))
-        return Link(back, forth, float(alike[0].mean()))
+        alike = _similarity(before, now, flows)
+        carry = self._carry(alike, missed)
+        return Link(Pull(flows[0], carry[0]), Pull(flows[1], carry[1]), float(alike[0].mean()))
 
-    def _trust(self, alike: Tensor, missed: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(h, w) trust in what comes from there: the root of the evidence, since it is taken along many times."""
-        trust = evidence(alike, self._network.network.config.evidence).sqrt()[0, 0].numpy()
-        height, width = missed.shape
-        return np.asarray(cv2.resize(trust, (width, height)) * (missed <= _HIDDEN), np.float32)
+    def _carry(self, alike: Tensor, missed: Sequence[NDArray[np.float32]]) -> list[Weights]:
+        """(h, w) shares of a lead that are kept: by the root of the evidence, as leads are taken along many times."""
+        trust = 255 * CARRY * evidence(alike, self._network.network.config.evidence).sqrt()
+        height, width = missed[0].shape
+        kept = [cv2.resize(each, (width, height)) for each in trust[:, 0].numpy()]
+        return [np.rint(each * (far <= _HIDDEN)).astype(np.uint8) for each, far in zip(kept, missed, strict=True)]
 
     def _between(self, here: Seen, there: Seen) -> NDArray[np.float32]:
         """(h, w, 2) flow."""
         # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
         return np.array(self._flow.calc(here.gray, there.gray, np.empty((1, 1, 2), np.float32)), np.float32)
+
+
+def _halved(image: Image) -> Image:
+    """The image, halved as long as it stays twice as large as what is made of it: faster than to its size at once."""
+    while min(image.shape[:2]) >= 4 * FEATURE_SIZE:
+        image = np.asarray(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+    return image
 
 
 def contrast(seen: Seen, mask: Mask) -> float | None:
@@ -137,7 +147,7 @@ def contrast(seen: Seen, mask: Mask) -> float | None:
 
 def still(seen: Seen) -> Link:
     """How a frame hangs together with one that shows the same picture."""
-    pull = Pull(np.zeros((*seen.gray.shape, 2), np.float32), np.ones(seen.gray.shape, np.float32))
+    pull = Pull(np.zeros((*seen.gray.shape, 2), np.float32), np.full(seen.gray.shape, round(255 * CARRY), np.uint8))
     return Link(pull, pull, 1.0)
 
 
@@ -167,13 +177,19 @@ def _positions(height: int, width: int) -> NDArray[np.float32]:
     return np.stack(np.meshgrid(x, y), axis=-1)
 
 
-def _similarity(there: Seen, here: Seen, flow: NDArray[np.float32]) -> Tensor:
-    """(1, 1, h8, w8) similarity of the features here to those there, along the flow (h, w, 2) from here."""
-    rows, columns = here.match.shape[-2:]
-    height, width = flow.shape[:2]
-    small = cv2.resize(flow, (columns, rows), interpolation=cv2.INTER_AREA)
-    x = (2 * (np.arange(columns) + 0.5 + small[..., 0] * columns / width) / columns - 1).astype(np.float32)
-    y = (2 * (np.arange(rows)[:, None] + 0.5 + small[..., 1] * rows / height) / rows - 1).astype(np.float32)
-    grid = torch.from_numpy(np.stack([x, y], axis=-1))[None]
-    moved = F.grid_sample(there.match, grid, padding_mode="border", align_corners=False)
-    return similarity(moved, here.match)
+@cache
+def _places(height: int, width: int) -> NDArray[np.int16]:
+    """The same in whole numbers."""
+    return _positions(height, width).astype(np.int16)
+
+
+def _similarity(before: Seen, now: Seen, flows: Sequence[NDArray[np.float32]]) -> Tensor:
+    """(2, 1, h8, w8) similarity along the ``flows`` (h, w, 2): of ``now`` to ``before``, and the other way."""
+    rows, columns = now.match.shape[-2:]
+    grids = [cv2.resize(flow, (columns, rows), interpolation=cv2.INTER_AREA) for flow in flows]
+    height, width = flows[0].shape[:2]
+    # From px to -1 … 1, as `F.grid_sample` counts.
+    places = (_positions(rows, columns) + 0.5) * np.array([2 / columns, 2 / rows], np.float32) - 1
+    grid = torch.from_numpy(places + np.stack(grids) * np.array([2 / width, 2 / height], np.float32))
+    moved = F.grid_sample(torch.cat([before.match, now.match]), grid, padding_mode="border", align_corners=False)
+    return similarity(moved, torch.cat([now.match, before.match]))

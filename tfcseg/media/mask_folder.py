@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError, UsageError
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.images import natural_key
-from tfcseg.media.mask_form import Colours, Mask, MaskForm, count_values, look_up, read_header, read_values
+from tfcseg.media.mask_form import Colours, Mask, MaskForm, look_up, read_header, read_values
 
 _UNLABELLED = 255
 """Label of pixels without a class."""
@@ -42,12 +42,13 @@ class ClassNames:
         """Raise DataError for a value that is not a class."""
         if not self.names:
             return
-        values = np.flatnonzero(count_values(mask)).tolist()
-        found = [value for value in values if value != void and value not in self.names]
-        if found:
+        is_foreign = np.ones(1 << (8 * mask.dtype.itemsize), np.uint8)
+        is_foreign[[value for value in (*self.names, void) if value is not None and value < len(is_foreign)]] = 0
+        found = look_up(is_foreign, mask)
+        if found.any():
             raise DataError(
-                f"mask {str(path)!r} has the value {found[0]}, which is none of the {len(self.names)} classes in "
-                f"{str(self.path)!r}"
+                f"mask {str(path)!r} has the value {mask[found > 0].min()}, which is none of the {len(self.names)} "
+                f"classes in {str(self.path)!r}"
             )
 
 

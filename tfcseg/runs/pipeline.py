@@ -28,7 +28,7 @@ from tfcseg.inference.engine import IntervalNetwork, compile_for
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_classes, steadied_frames
-from tfcseg.inference.steadying import BLOCK, reach_for
+from tfcseg.inference.steadying import frames_before, reach_for
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
@@ -269,15 +269,23 @@ class _Job:
         if self.masks is None:
             info = self.frames.info
             return self.segment(frames, self.network, writer.carried, writer.part_frames, info)
-        every = chain(before, frames)
-        first = writer.summary.frames
-        return steadied_frames(every, self.masks, self.network, probabilities=self.probabilities, first=first)
+        return steadied_frames(
+            chain(before, frames),
+            self.masks,
+            self.network,
+            probabilities=self.probabilities,
+            first=writer.summary.frames,
+            ahead=2 * reach_for(self._image_bytes),
+        )
 
     @property
     def frames_before(self) -> int:
         """How many frames that were done a resumed run needs again."""
-        size = self.frames.info.height * self.frames.info.width * 3
-        return 0 if self.masks is None else (BLOCK + 1) * reach_for(size)
+        return 0 if self.masks is None else frames_before(self._image_bytes)
+
+    @property
+    def _image_bytes(self) -> int:
+        return self.frames.info.height * self.frames.info.width * 3
 
 
 @contextmanager
