@@ -167,7 +167,7 @@ def test_growth_is_measured_and_drawn(what, media, tmp_path):
         (("--updated-fraction", 1.5), "not between 0 and 1"),
         (("--scaling", "length"), "give a folder"),
         (("--values", "5"), "--values needs --scaling"),
-        (("--scaling", "time", "-o", "x"), "nothing called 'time'"),
+        (("--scaling", "time", "-o", "x"), "no scaling 'time'"),
         (("--scaling", "length", "--values", "ten", "-o", "x"), "'ten' is not a whole number"),
         (("--scaling", "classes", "--values", "1000", "-o", "x"), "not between 2 and 254"),
         (("--precision", "fp8"), "no precision 'fp8'"),

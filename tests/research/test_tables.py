@@ -155,7 +155,7 @@ def test_an_ablation_says_which_steps_went_the_papers_way(ablation):
         "| reuse | 72.9 | 94.3 | – | 0.0 % | – | – | – | mIoU ✓, VC8 ✗ |",
         "| tfc | 72.9 | 94.3 | – | – | – | – | – | mIoU ~ |",
     ]
-    assert "Of 3 steps 1 went the paper's way (✓), 1 the other way (✗); 1 cannot be told (~)" in text
+    assert "Of 3 steps 1 changed as in the paper (✓), 1 in the other direction (✗); 1 are unclear (~)" in text
     assert "50 frames of street, paper correlation, keyframe first of 4 frames, threshold 0.8. Model `mine`" in text
 
 
@@ -249,7 +249,7 @@ def test_clips_go_from_one_mode_to_the_other():
     assert rows(text)[0] == "| dog | 50 | 98.00 → 99.00 |"
     assert rows(text)[2:] == ["| **gain** |  | +1.00 |", "| **better on** |  | 1 of 1 |"]
     assert "The first 8 s of each clip, at most 120 frames" in text
-    assert "VC by labels of `mosaic`, steadied in time." in text
+    assert "VC by labels of `mosaic`, averaged over time." in text
 
 
 def test_means_over_clips_stand_below_each_other():
@@ -260,7 +260,7 @@ def test_means_over_clips_stand_below_each_other():
         *("| `image` | 1 | 98.00 |", "| `tfc` | 8 | 99.00 |"),
     ]
     assert "Means over dog. The first 8 s" in text
-    assert "VC by labels of `mosaic`, steadied in time." in text
+    assert "VC by labels of `mosaic`, averaged over time." in text
 
 
 def test_costs_follow_from_speeds_and_prices(result):

@@ -93,6 +93,18 @@ def test_soft_labels_of_a_whole_square_are_the_labels():
     assert np.array_equal(whole, labels)
 
 
+def test_soft_labels_of_any_number_of_classes():
+    """OpenCV takes 128 channels at most."""
+    labels = np.random.default_rng(3).integers(0, 256, (16, 16, 255), np.uint8)
+    view = View(np.array([[1.1, 0.2, 3.0], [-0.1, 0.9, 2.0]]), 64)
+    found = view_soft_labels(labels, (64, 64), view)
+    few = [view_soft_labels(labels[..., k : k + 51].copy(), (64, 64), view) for k in range(0, 255, 51)]
+    assert np.array_equal(found, np.concatenate(few, axis=2))
+    one_more = view_soft_labels(labels[..., :129].copy(), (64, 64), view)
+    assert np.array_equal(one_more[..., :128], found[..., :128])
+    assert np.abs(one_more[..., 128].astype(int) - found[..., 128]).max() <= 8  # alone it is interpolated more finely
+
+
 def test_outside_of_the_source_there_is_no_label():
     view = moved_view(-1000, -1000)
     labels = np.full((GRID, GRID, 3), 255, np.uint8)

@@ -219,6 +219,14 @@ def test_steadied_labels_are_nearer_to_the_truth():
     assert error(steadied) < 0.7 * error(in_place)
 
 
+def test_many_classes_are_steadied_like_few():
+    """As many as ADE20K has: more than OpenCV takes at once."""
+    images, _, noisy = moving_clip(frames=4)
+    many, few = np.tile(noisy, 150 // noisy.shape[3]), np.tile(noisy, 10)
+    assert many.shape[3] - 128 > 4  # OpenCV interpolates up to four more finely
+    assert np.array_equal(steady_labels(images, many)[..., -2:], steady_labels(images, few)[..., -2:])
+
+
 def test_what_was_hidden_keeps_its_own_labels():
     """A square passes over a background: where it uncovers something, flow there and back disagrees."""
     rng = np.random.default_rng(3)

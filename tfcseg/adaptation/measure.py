@@ -22,6 +22,7 @@ from tfcseg.media.frames import Image
 from tfcseg.metrics.scores import Labels, VideoConsistency
 from tfcseg.model.options import InferenceOptions
 from tfcseg.research.held_out.targets import ClipTargets, surest
+from tfcseg.training.augment import by_channels
 from tfcseg.training.labelling import steady_labels
 from tfcseg.training.teachers import GRID
 from tfcseg.weights.loading import LoadedModel
@@ -60,7 +61,7 @@ def hold_back(model: LoadedModel, parts: Sequence[Part], size: int) -> list[Held
         if len(images) < LEAST_FRAMES:
             raise DataError(f"{part} has fewer frames than it states; copy it into another file with ffmpeg first")
         soft = [probabilities(network, image) for image in images]
-        squares = np.stack([np.asarray(cv2.resize(each, (GRID, GRID)), np.uint8) for each in soft])
+        squares = np.stack([by_channels(lambda some: cv2.resize(some, (GRID, GRID)), each) for each in soft])
         targets = ClipTargets(model.labels, np.stack([surest(each) for each in steady_labels(images, squares)]))
         labels = [result.labels for image in images for result in network.run([image])]
         held.append(HeldBack(images, labels, targets))

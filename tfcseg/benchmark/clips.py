@@ -1,6 +1,6 @@
 """Clips for benchmarks: the beginning of a video, or synthetic frames.
 
-Letters: H, W image height and width.
+Shapes: H, W image height and width.
 """
 
 from __future__ import annotations

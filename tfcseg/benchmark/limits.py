@@ -1,6 +1,6 @@
 """Measure the machine's limits (decoding, encoding, arithmetic) and the time around the network.
 
-Letters: H W source image.
+Shapes: H W source image.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -101,10 +102,9 @@ def _print_left_out(defects: Sequence[str]) -> None:
 
 
 def _print_summary(result: TrainResult) -> None:
-    score = f"{number(result.best_miou, 2)} on the validation samples"
     rows = (
         ("model", f"{result.name}, stage {result.stage}, {result.steps} steps"),
-        ("best mIoU", score),
+        ("validation mIoU", number(result.best_miou, 2)),
         ("trained on", result.trained_on),
         ("written", f"{result.output}: best.safetensors, last.safetensors, log.jsonl, checkpoint.pt"),
     )
@@ -112,13 +112,6 @@ def _print_summary(result: TrainResult) -> None:
 
 
 def _print_json(result: TrainResult) -> None:
-    content = {
-        "name": result.name,
-        "stage": result.stage,
-        "steps": result.steps,
-        "best_miou": result.best_miou,
-        "trained_on": result.trained_on,
-        "weights": str(result.output / "best.safetensors"),
-        "log": str(result.output / "log.jsonl"),
-    }
-    print_json(content)
+    content = asdict(result)
+    folder = content.pop("output")
+    print_json({**content, "weights": str(folder / "best.safetensors"), "log": str(folder / "log.jsonl")})

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.result import percent
 from tfcseg.evaluation.stability import StabilityScores
 from tfcseg.exports.labelled_video import read_labels
 from tfcseg.labels.label_sets import LabelSet
@@ -43,7 +42,4 @@ class MaskFolder:
             scores.update(frame.image, self.read(frame, labels))
         if count != len(self):
             raise DataError(f"{self.directory}: {len(self)} masks for {count} frames; give one per frame")
-        return {
-            "label_change": percent(scores.label_change.value),
-            "flow_consistency": percent(scores.flow_consistency.value),
-        }
+        return scores.percentages()

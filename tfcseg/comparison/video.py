@@ -17,12 +17,13 @@ from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, Dif
 from tfcseg.files import claimed_files
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
+from tfcseg.media.prefetch import prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.report.json_file import write_json
 from tfcseg.report.schema import Report
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
-from tfcseg.runs.pipeline import prefetch_frames, run
+from tfcseg.runs.pipeline import run
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfcseg.evaluation.result import percent
 from tfcseg.media.frames import Image
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.metrics.scores import Labels, Mean
@@ -24,6 +25,10 @@ class StabilityScores:
     def label_change(self) -> Mean:
         """Share of pixels whose label differs from the previous frame's."""
         return Mean.of(self._found["label_change"])
+
+    def percentages(self) -> dict[str, float | None]:
+        """Both, in percent; None where nothing was measured."""
+        return {name: percent(Mean.of(values).value) for name, values in self._found.items()}
 
     @property
     def flow_name(self) -> str | None:

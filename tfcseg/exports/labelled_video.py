@@ -58,7 +58,7 @@ class LabelledVideo:
     def read_labels(self) -> Iterator[Labels]:
         """(H, W) of each frame, some read ahead; DataError for a missing, damaged or foreign one."""
         found = (read_labels(path, self.size, self.labels) for path in self.masks)
-        with closing(prefetch(found, most_waiting(*self.size))) as read:  # type: ignore[type-var]
+        with closing(prefetch(found, most_waiting(*self.size))) as read:
             yield from read
 
     def only_shown(self, labels: Labels) -> Labels:

@@ -137,7 +137,7 @@ def _segment_source(
                 yield from segment_with(newest, model, options)
             return
         ahead = 1 if options.latency == "low" else most_waiting(read.info.height, read.info.width)
-        with closing(prefetch(read, ahead, read.stop)) as frames:  # type: ignore[type-var]  # a generator
+        with closing(prefetch(read, ahead, read.stop)) as frames:
             yield from segment_with(frames, model, options)
 
 

@@ -55,7 +55,7 @@ def steadied_frames(
         stack.callback(cv2.setNumThreads, cv2.getNumThreads())
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        stack.enter_context(closing(looked))  # type: ignore[type-var]  # a generator
+        stack.enter_context(closing(looked))
         for steadied in steady(looked, first):
             yield _segmented(steadied, masks, labels)
 

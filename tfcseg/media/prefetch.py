@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
+
+from tfcseg.media.frames import Frame, FrameSource
 
 _T = TypeVar("_T")
 _MOST_WAITING, _WAITING_MIB = 8, 256
@@ -16,7 +18,7 @@ def most_waiting(height: int, width: int) -> int:
     return max(2, min(_MOST_WAITING, (_WAITING_MIB << 20) // (3 * height * width)))
 
 
-def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda: None) -> Iterator[_T]:
+def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda: None) -> Generator[_T, None, None]:
     """Yield ``items``, up to ``depth`` of which a thread reads ahead; raises their exceptions in order.
 
     The thread ends with the items, or when this generator is closed; no other thread uses ``items``. ``stop`` is called
@@ -59,3 +61,8 @@ def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda:
         stopped.set()
         stop()
         thread.join()
+
+
+def prefetch_frames(frames: FrameSource) -> Generator[Frame, None, None]:
+    """Read frames ahead, so that decoding overlaps with what is done with them."""
+    return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)

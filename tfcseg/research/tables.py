@@ -218,8 +218,8 @@ def ablation_table(result: Result) -> str:
         return _table(own_titles, own) + f"\n\n{_ablation_conditions(result)}"
     agree, differ, unclear = map(found.count, MARKS)
     summary = (
-        f"Of {len(found)} steps {agree} went the paper's way (✓), {differ} the other way (✗); "
-        f"{unclear} cannot be told (~), since here or there nothing moved by 0.1."
+        f"Of {len(found)} steps {agree} changed as in the paper (✓), {differ} in the other direction (✗); "
+        f"{unclear} are unclear (~), since one of the two changed by less than 0.1."
     )
     return _table(titles, rows) + f"\n\n{summary} {_ablation_conditions(result)}"
 
@@ -230,7 +230,7 @@ def similarity_table(result: Result) -> str:
     scores = next(row["similarity"] for row in result["rows"] if row["name"] == "tfc")
     keys = ("below", "accuracy", "precision", "recall")
     rows = [(f"{mask['threshold']:g}", [_cell(mask[key], "{:.1f} %") for key in keys]) for mask in scores["thresholds"]]
-    titles = ["similarity below", "points", "told rightly", "precision of changes", "recall of changes"]
+    titles = ["similarity below", "points", "predicted correctly", "precision of changes", "recall of changes"]
     rule = f"The label changed at {_cell(scores['changed'], '{:.1f} %')} of the points with ground truth."
     return _table(titles, rows) + f"\n\n{rule} {_ablation_conditions(result)}"
 
@@ -306,7 +306,7 @@ def clip_means_table(results: Sequence[Result]) -> str:
 
 def _clip_conditions(result: Result) -> str:
     teachers = result["teachers"]
-    by = f" VC by labels of {', '.join(f'`{name}`' for name in teachers)}, steadied in time." if teachers else ""
+    by = f" VC by labels of {', '.join(f'`{name}`' for name in teachers)}, averaged over time." if teachers else ""
     return (
         f"The first {result['first_s']:g} s of each clip, at most {result['max_frames']} frames; all in percent. "
         f"Flow consistency along {result['optical_flow']}.{by}"

@@ -14,7 +14,7 @@ from tfcseg.exports.export import Exported, OnExport, check_formats, export
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image
-from tfcseg.media.prefetch import most_waiting, prefetch
+from tfcseg.media.prefetch import prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.runs.options import RunOptions
@@ -65,7 +65,5 @@ def shown_classes(options: ResultOptions, labels: LabelSet) -> Any:
 @contextmanager
 def open_images(source: Given, **decoding: Any) -> Iterator[Iterator[Image]]:
     """(H, W, 3) RGB frames of a source, some read ahead; ``decoding`` is told to `open_frames`."""
-    with open_frames(source, **decoding) as frames:
-        ahead = most_waiting(frames.info.height, frames.info.width)
-        with closing(prefetch(frames, ahead, frames.stop)) as read:  # type: ignore[type-var]  # a generator
-            yield (frame.image for frame in read)
+    with open_frames(source, **decoding) as frames, closing(prefetch_frames(frames)) as read:
+        yield (frame.image for frame in read)

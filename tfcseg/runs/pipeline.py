@@ -33,7 +33,7 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.parts import part_length
-from tfcseg.media.prefetch import most_waiting, prefetch
+from tfcseg.media.prefetch import most_waiting, prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.model.evidence import HandedOn
@@ -360,11 +360,6 @@ def _advice(out: OutputDir) -> Iterator[None]:
         raise type(error)(f"{error}; --resume continues after the {frames} saved frames") from error
 
 
-def prefetch_frames(frames: FrameSource) -> Iterator[Frame]:
-    """Read frames ahead in a separate thread, so that decoding and the network overlap."""
-    return prefetch(frames, most_waiting(frames.info.height, frames.info.width), frames.stop)
-
-
 def _process(job: _Job, writer: ResultWriter, on_frame: OnFrame) -> LiveFrames | None:
     """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones.
 
@@ -379,7 +374,7 @@ def _process(job: _Job, writer: ResultWriter, on_frame: OnFrame) -> LiveFrames |
             stack.enter_context(ended_by_signals(frames.stop))
             read = iter(live)
         else:
-            read = stack.enter_context(closing(prefetch_frames(frames)))  # type: ignore[type-var]  # a generator
+            read = stack.enter_context(closing(prefetch_frames(frames)))
         before = _skip(read, writer, frames.info, job.frames_before)
         thread = ThreadPoolExecutor(1, "tfcseg-write")
         stack.callback(thread.shutdown, cancel_futures=True)

@@ -22,7 +22,7 @@ from tfcseg.inference.repeats import SECTION_PARTS
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, Image, VideoInfo
-from tfcseg.media.prefetch import most_waiting, prefetch
+from tfcseg.media.prefetch import prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Source
 from tfcseg.model.evidence import HandedOn
@@ -94,16 +94,14 @@ class SectionJob:
         except InputError:  # whoever has read up to here will say why, or has ended
             return []
         packed: list[PackedFrame] = []
-        with frames:
-            ahead = most_waiting(frames.info.height, frames.info.width)
-            with closing(prefetch(frames, ahead, frames.stop)) as read:  # type: ignore[type-var]  # a generator
-                wanted = islice(read, skipped, None)
-                numbered = (replace(frame, index=frame.index + self.first_read - skipped) for frame in wanted)
-                for frame in segment_frames(numbered, network, None, self.part_frames, self.first):
-                    if frame.index >= self.stop:
-                        break
-                    if frame.index >= self.first:
-                        packed.append(PackedFrame.of(frame, self.part_frames))
+        with frames, closing(prefetch_frames(frames)) as read:
+            wanted = islice(read, skipped, None)
+            numbered = (replace(frame, index=frame.index + self.first_read - skipped) for frame in wanted)
+            for frame in segment_frames(numbered, network, None, self.part_frames, self.first):
+                if frame.index >= self.stop:
+                    break
+                if frame.index >= self.first:
+                    packed.append(PackedFrame.of(frame, self.part_frames))
         return packed
 
 

@@ -6,6 +6,7 @@ the scene changes between frames. Pixel centres have integer coordinates.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -17,6 +18,9 @@ LABEL_STRIDE = 4
 
 SHORT_SIDE_RANGE_PX = (280, 900)
 """Range of the scene's short side after scaling (log-uniform); inference uses 480."""
+
+_MOST_CHANNELS = 128
+"""OpenCV 5 takes no more, and does not say so: it reads what is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +115,22 @@ def view_soft_labels(labels: NDArray[np.uint8], source: tuple[int, int], view: V
     rows, columns = np.mgrid[0:cells, 0:cells].astype(np.float32)
     map_x = (linear[0, 0] * columns + linear[0, 1] * rows + offset[0]).astype(np.float32)
     map_y = (linear[1, 0] * columns + linear[1, 1] * rows + offset[1]).astype(np.float32)
-    return as_bytes(cv2.remap(labels, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0))
+    return by_channels(
+        lambda some: cv2.remap(some, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0),
+        labels,
+    )
 
 
 def view_hard_labels(labels: NDArray[np.uint8], view: View, ignore_index: int = 255) -> NDArray[np.uint8]:
     """(H, W) class map → (size, size), nearest; ``ignore_index`` beyond the border."""
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     return as_bytes(cv2.warpAffine(labels, view.matrix, (view.size, view.size), flags=flags, borderValue=ignore_index))
+
+
+def by_channels(function: Callable[[NDArray[np.uint8]], object], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a function of OpenCV makes of (h, w, K) ``labels``, given as many of the K classes at once as it takes."""
+    parts = (as_bytes(function(labels[..., k : k + _MOST_CHANNELS])) for k in range(0, labels.shape[2], _MOST_CHANNELS))
+    return np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
 
 
 def as_bytes(pixels: object) -> NDArray[np.uint8]:

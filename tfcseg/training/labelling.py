@@ -4,7 +4,7 @@ Layout of the cache (whatever is deleted is made again):
 
     stills/<key>.npy                     (GRID, GRID, K) uint8 soft labels; <key> = hash of teachers, path and size
     clips/<key>/00000.jpg ...            frames of a video, short side at most CLIP_SIDE_PX, about CLIP_RATE_HZ
-    clips/<key>/labels.npy               (T, GRID, GRID, K) uint8 soft labels, steadied in time
+    clips/<key>/labels.npy               (T, GRID, GRID, K) uint8 soft labels, averaged over time
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +28,7 @@ from tfcseg.errors import DataError, InputError
 from tfcseg.machine import available_cores
 from tfcseg.media.images import read_image
 from tfcseg.media.reader import open_frames
-from tfcseg.training.augment import as_bytes
+from tfcseg.training.augment import as_bytes, by_channels
 from tfcseg.training.interrupts import ignore_interrupts
 from tfcseg.training.teachers import Teacher, soft_labels
 from tfcseg.training.truth import is_mask
@@ -247,7 +248,10 @@ def _averaged(dis: cv2.DISOpticalFlow, window: Sequence[_Seen], at: int) -> NDAr
         returned = cv2.remap(back, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + there
         inside = (map_x >= 0) & (map_x <= width - 1) & (map_y >= 0) & (map_y <= height - 1)
         trusted = (inside & (np.hypot(returned[..., 0], returned[..., 1]) < 1.0))[..., None].astype(np.float32)
-        moved = cv2.remap(window[other].labels, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        warp = partial(
+            cv2.remap, map1=map_x, map2=map_y, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        moved = by_channels(warp, window[other].labels)
         total += moved * trusted
         weight += trusted
     mean: NDArray[np.uint8] = np.rint(total / weight).astype(np.uint8)

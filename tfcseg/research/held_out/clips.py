@@ -20,13 +20,13 @@ import numpy as np
 
 from tfcseg.errors import UsageError
 from tfcseg.evaluation.result import percent
+from tfcseg.evaluation.stability import StabilityScores
 from tfcseg.inference.options import check_variants, variant_options
 from tfcseg.inference.segment import segment_with
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
-from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import OptionFacts
@@ -141,7 +141,7 @@ def compare_clips(
         target_classes=setting.target_classes,
         first_s=first_s,
         max_frames=max_frames,
-        optical_flow=ConsistencyMeter().flow_name,
+        optical_flow=StabilityScores().flow_name,
         clips=tuple(facts),
         results=tuple(
             _summarise(name, options, own) for (name, options), own in zip(setting.options, scores, strict=True)
@@ -246,23 +246,13 @@ def _read_clip(source: Given, first_s: float, max_frames: int) -> _Clip:
 
 def _measure(model: LoadedModel, options: InferenceOptions, clip: _Clip) -> Numbers:
     """Measure all scores of a clip with ``options``; None for scores that cannot be computed."""
-    meter = ConsistencyMeter()
-    flow_consistency: list[float] = []
-    label_change: list[float] = []
+    stability = StabilityScores()
     judged = None if clip.targets is None else _Judged(clip.targets, clip.size, model.labels)
     for frame in segment_with(clip.frames, model, options):
-        found = meter.update(frame.image, frame.labels)
-        if found.flow_consistency is not None:
-            flow_consistency.append(found.flow_consistency)
-        if found.label_change is not None:
-            label_change.append(found.label_change)
+        stability.update(frame.image, frame.labels)
         if judged is not None:
             judged.update(frame.labels)
-    stability = {
-        "flow_consistency": percent(Mean.of(flow_consistency).value),
-        "label_change": percent(Mean.of(label_change).value),
-    }
-    return stability | ({} if judged is None else judged.numbers())
+    return stability.percentages() | ({} if judged is None else judged.numbers())
 
 
 class _Judged:
