@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tfcseg.errors import DataError
+from tfcseg.model.options import keyframe_distance
 
 Result: TypeAlias = dict[str, Any]
 """Content of a result file."""
@@ -291,7 +292,7 @@ def clip_means_table(results: Sequence[Result]) -> str:
         (
             f"`{mode}`",
             [
-                str(options["keyframe_interval"]),
+                keyframe_distance(options),
                 *(_cell(scores["mean"][mode].get(key), "{:.2f}") for key in shown.values()),
             ],
         )
