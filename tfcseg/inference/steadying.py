@@ -92,6 +92,11 @@ def reach_for(image_bytes: int) -> int:
     return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // ((BLOCK + 1) * max(1, image_bytes))))
 
 
+def ahead_for(image_bytes: int) -> int:
+    """How many frames to look at before they are needed: while a block is finished, more come."""
+    return max(2, min(2 * REACH, MOST_HELD_BYTES // (6 * max(1, image_bytes))))
+
+
 def frames_before(image_bytes: int) -> int:
     """How many frames before one `look` must begin, so that `steady` makes the same of it."""
     return (BLOCK + 1) * reach_for(image_bytes) + LOOKED_AT_ONCE - 1

@@ -28,7 +28,7 @@ from tfcseg.inference.engine import IntervalNetwork, compile_for
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_classes, steadied_frames
-from tfcseg.inference.steadying import frames_before, reach_for
+from tfcseg.inference.steadying import ahead_for, frames_before
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
@@ -275,7 +275,7 @@ class _Job:
             self.network,
             probabilities=self.probabilities,
             first=writer.summary.frames,
-            ahead=2 * reach_for(self._image_bytes),
+            ahead=ahead_for(self._image_bytes),
         )
 
     @property
