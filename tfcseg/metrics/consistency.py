@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Image: TypeAlias = NDArray[np.uint8]
 
 _MIN_SIDE_PX = 12  # DIS refuses anything smaller
-_MIN_PHASE = 0.1  # of the frames of the most frequent phase: single long intervals say little
+_MIN_PHASE = 0.5  # of the frames of the most frequent phase: what few intervals reach says little
 _MIN_FOLLOWED = 0.15  # of the pixels: across cuts the flow is noise that passed the check for 0 to 13 % of them
 
 

@@ -93,17 +93,20 @@ def comparison_table(result: Result) -> str:
 
 
 def gain_table(results: Sequence[Result]) -> str:
-    """A row per compare.json, with each score of `image` and of `tfc`."""
+    """A row per compare.json, with each score of `image` and of `tfc`; means of the clips of a `research clips`."""
     rows = []
     for result in results:
-        before, after = result["modes"]["image"], result["modes"]["tfc"]
-        name = Path(result["input"]["path"]).name
+        is_clips = result.get("kind") == "clips"
+        modes = result["results"][0]["mean"] if is_clips else result["modes"]
+        before, after = modes["image"], modes["tfc"]
+        name = f"{len(result['clips'])} clips" if is_clips else Path(result["input"]["path"]).name
+        frames = sum(clip["frames"] for clip in result["clips"]) if is_clips else result["input"]["frames"]
         cells = [
             NOTHING if before.get(key) is None else f"{form.format(before[key])} → {form.format(after[key])}"
             for key, form in GAINS.values()
         ]
         cells.append("yes" if name in CHOSE_SETTINGS else "**no**")
-        rows.append((f"{name}, {result['input']['frames']} frames", cells))
+        rows.append((f"{name}, {frames} frames", cells))
     return _table(["`image` → `tfc`", *GAINS, "chose settings?"], rows) + "\n"
 
 
