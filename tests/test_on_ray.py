@@ -14,6 +14,7 @@ import pytest
 import tfcseg
 from tests.cli.test_cli_eval import TO_VSPW
 from tests.helpers.command_line import call
+from tests.helpers.live_sender import free_port
 from tests.helpers.media import write_uneven, write_video
 from tests.helpers.still_fixture import paint, paint_mask, write_stills
 from tests.helpers.tiny_model import moving_images, write_tiny_model
@@ -244,3 +245,13 @@ def test_what_cannot_be_done_elsewhere_is_refused(weights):
         share([Path("-")], Path(), weights)
     with ray_workers(CREW, dict, uses_gpu=False) as crew:
         assert len(crew) == 2
+
+
+def test_nobody_at_the_address_is_said_at_once(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    crew = WorkerOptions(ray=f"127.0.0.1:{free_port()}")
+    with (
+        pytest.raises(UsageError, match=r"^no Ray cluster at '127\..*Connection refused\); give HOST:PORT"),
+        ray_workers(crew, dict, uses_gpu=False),
+    ):
+        pass

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ _Job = TypeVar("_Job")
 LOCAL = "local"
 _MOST_DEATHS = 3
 """Workers that die over one job, before it is given up: too little memory, most of the time."""
+
+_KNOCK_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -217,14 +220,22 @@ def _connected(options: WorkerOptions) -> tuple[Any, bool]:
             os.environ.setdefault("RAY_worker_niceness", "0")  # they are the program, as they would be without Ray
             init(address="local", num_cpus=available_cores(), include_dashboard=False)
         else:
+            _knock(options.ray or "")
             init(address=options.ray)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"no Ray cluster at {options.ray!r} ({reason[:200]}); give HOST:PORT, auto or local") from None
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, on_term)
     return ray, True
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody answers at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 def _shares(

@@ -64,7 +64,8 @@ class SegmentedFrame:
     model_ms: float | None
     """Seconds; None: the frame repeats the picture before it, whose result it has, and nothing was computed."""
     is_held: bool
-    """The frame repeats the picture before it: in the source, or in place of one that cannot be read."""
+    """The frame repeats the picture before it: in the source, or in place of one that cannot be read. It may share its
+    arrays."""
     label_set: LabelSet
     """Names and colours of the classes."""
     confidence_grid: NDArray[np.uint8] | None = None

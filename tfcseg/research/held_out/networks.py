@@ -10,13 +10,13 @@ from typing import Literal, Protocol
 
 import cv2
 import numpy as np
+import torch
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_names import VOC21
 from tfcseg.labels.label_sets import ADE31, LabelSet, distinct_palette
-from tfcseg.machine import available_cores
 from tfcseg.media.frames import Image
 from tfcseg.metrics.scores import Labels
 from tfcseg.training.teachers import Teacher
@@ -100,7 +100,7 @@ def open_teacher(path: Path) -> tuple[Teacher, LabelSet]:
     """Load a teacher with its classes; DataError without such a file, or for an unknown number of classes."""
     if not path.is_file():
         raise DataError(f"{path}: no such teacher; teachers are .tflite files")
-    teacher = Teacher(path, threads=available_cores())
+    teacher = Teacher(path, threads=torch.get_num_threads())  # those of a worker may be few
     labels = TEACHER_LABELS.get(teacher.num_classes)
     if labels is None:
         known = " or ".join(f"{count} ({labels.name})" for count, labels in TEACHER_LABELS.items())
