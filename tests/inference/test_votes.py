@@ -43,6 +43,13 @@ def test_another_label_leads_only_with_more_weight():
     assert (votes.label, votes.lead) == (7, 1)
 
 
+def test_leads_end_at_255():
+    votes = no_votes(mask(3))
+    for _ in range(20):
+        votes = votes.joined(mask(3), weight(4 * ONE))
+    assert (votes.label, votes.lead) == (3, 255)
+
+
 def test_votes_fade():
     votes = passed([mask(3)]).carried(whole(mask(3), FULL // 2))
     assert votes.lead == pytest.approx(ONE / 2, abs=1)

@@ -82,11 +82,13 @@ def test_gains_say_which_inputs_chose_settings():
         [
             {"input": {"path": "data/halls", "frames": 9}, "modes": street},
             {"input": {"path": "clip.mp4", "frames": 8}, "modes": clip},
+            {"kind": "clips", "clips": [{"frames": 3}, {"frames": 4}], "results": [{"mean": clip}]},
         ]
     )
     assert rows(text) == [
         "| halls, 9 frames | 50.0 → 51.0 | – | 2.00 → 1.00 | – | – | yes |",
         "| clip.mp4, 8 frames | – | – | 3.00 → 1.50 | – | – | **no** |",
+        "| 2 clips, 7 frames | – | – | 3.00 → 1.50 | – | – | **no** |",
     ]
 
 

@@ -294,6 +294,18 @@ def test_senseless_options_are_refused_before_any_work(clip, weights, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_frames_that_cvat_and_yolo_cannot_tell_apart_are_refused(tmp_path):
+    """They know frames by their files' names without suffix."""
+    folder_of_images(tmp_path / "in", moving_images(2, (32, 48)), ["a.png", "a.bmp"])
+    for name in ("cvat", "yolo"):
+        with pytest.raises(UsageError, match=f"{name} cannot tell two frames called 'a' apart"):
+            tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export=["coco", name])
+    assert not (tmp_path / "out").exists()
+    tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export="coco")
+    with pytest.raises(UsageError, match="cvat cannot tell"):
+        export_run(tmp_path / "out", ResultOptions(export="cvat"))
+
+
 def test_a_package_that_is_missing_is_named(clip, tmp_path, monkeypatch):
     monkeypatch.setattr("tfcseg.exports.export.importlib.util.find_spec", lambda name: None)
     with pytest.raises(TfcsegError, match=r"pip install 'tfcseg\[coco\]'"):

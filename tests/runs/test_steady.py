@@ -156,21 +156,23 @@ def test_sure_masks_outweigh_unsure_ones(tmp_path, model):
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, model, monkeypatch):
-    count = 45
+    count = 114
     monkeypatch.setattr("tfcseg.runs.steady_options.fingerprint", lambda path: "the same")
     rng = np.random.default_rng(1)
     masks = [square(int(rng.choice([7, 7, 9]))) for _ in range(count)]
-    given, video = write_masks(tmp_path / "given", masks), clip(tmp_path / "a.mkv", (0,) * count)
+    there_and_back = tuple(abs(20 - at % 40) for at in range(count))
+    given, video = write_masks(tmp_path / "given", masks), clip(tmp_path / "a.mkv", there_and_back)
     more = ("--overlay", "--html")
     assert run(video, given, tmp_path / "whole", model, *more).returncode == 0
-    broken = given / "m_040.png"
+    broken = given / "m_112.png"
     content = broken.read_bytes()
     broken.write_bytes(content[:60])
     assert "is damaged" in run(video, given, tmp_path / "out", model, *more).error
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 96
     broken.write_bytes(content)
     done = run(video, given, tmp_path / "out", model, *more, "--resume")
     assert done.returncode == 0, done.stderr
-    for name in ("masks/m_030.png", "masks/m_044.png", "overlay.mp4"):
+    for name in ("overlay.mp4", *(f"masks/m_{index:03d}.png" for index in range(count))):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 

@@ -20,7 +20,7 @@ from tfcseg.cli.result_file import ResultFile, measured, show_result
 from tfcseg.cli.results import device_of, new_table, number, print_results, size_of
 from tfcseg.cli.values import frame_size, whole_numbers
 from tfcseg.errors import UsageError
-from tfcseg.model.options import InferenceOptions
+from tfcseg.model.options import InferenceOptions, keyframe_distance
 from tfcseg.report.html import NOTHING
 from tfcseg.weights.device import DeviceOptions
 
@@ -159,7 +159,7 @@ def _conditions(result: Benchmark | Scaling) -> str:
     device = f"{device_of(result)}{beside}{compiled}"
     return (
         f"{result.model.name}{weights}, {result.model.classes} classes · {result.input['name']} {source}, "
-        f"network {network} · interval {result.options['keyframe_interval']}, {result.options['correlation']} · "
+        f"network {network} · interval {keyframe_distance(result.options)}, {result.options['correlation']} · "
         f"{result.device_name} ({device}), torch {result.versions['torch']}"
     )
 

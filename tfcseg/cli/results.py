@@ -36,10 +36,13 @@ def print_results(*parts: str | Text | Table, is_wide: bool = False) -> None:
 
 
 def new_table(headings: Iterable[str | Text]) -> Table:
-    """Table whose first column is aligned to the left, the others, of numbers, to the right."""
+    """Table whose first column is aligned to the left, the others, of numbers, to the right.
+
+    Where a console is narrow, names and headings are wrapped; numbers are never cut.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if column else "left")
+        table.add_column(heading, justify="right" if column else "left", no_wrap=bool(column))
     return table
 
 

@@ -9,6 +9,7 @@ import typer
 
 from tfcseg.cli.console import print_error
 from tfcseg.cli.results import device_of, new_table, number, print_results, size_of
+from tfcseg.model.options import keyframe_distance
 
 if TYPE_CHECKING:
     from tfcseg.comparison.result import Comparison, Metric
@@ -64,7 +65,7 @@ def print_comparison(result: Comparison) -> None:
             cells.append(_step(metric, values[candidate], values[reference]))
         title = metric.title.format(reference=titles[reference])
         table.add_row(f"{title} (%)" if metric.is_percentage else title, *cells)
-    resolution, interval = size_of(result.resolution["network"]), result.options["keyframe_interval"]
+    resolution, interval = size_of(result.resolution["network"]), keyframe_distance(result.options)
     print_results(f"{result.model.name} at {resolution} · interval {interval} · {device_of(result)}", table)
 
 

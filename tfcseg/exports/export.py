@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib.util
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import OutputError, TfcsegError
+from tfcseg.errors import OutputError, TfcsegError, UsageError
 from tfcseg.exports import FILE_NAMES
 from tfcseg.exports.areas import write_areas
 from tfcseg.exports.coco import write_coco
@@ -54,6 +55,14 @@ def check_formats(formats: Sequence[str]) -> None:
     """TfcsegError if a format needs a package that is not installed."""
     if "coco" in formats and importlib.util.find_spec("pycocotools") is None:
         raise TfcsegError("coco.json needs the package pycocotools; run: pip install 'tfcseg[coco]'")
+
+
+def check_names(formats: Sequence[str], names: Iterable[str]) -> None:
+    """UsageError if files of two frames differ only in their suffix, which CVAT and YOLO leave out."""
+    stem, count = next(iter(Counter(PurePath(name).stem for name in names).most_common(1)), ("", 0))
+    by_stem = [name for name in ("cvat", "yolo") if name in formats]
+    if by_stem and count > 1:
+        raise UsageError(f"{by_stem[0]} cannot tell two frames called {stem!r} apart; rename one")
 
 
 def export(

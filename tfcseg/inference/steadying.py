@@ -39,7 +39,7 @@ RARITY = 0.22
 """A label that covers the share s of a mask has s to the power of minus this for its weight: what a network hardly ever
 says it says for a reason. So what is small is not outvoted by what is everywhere."""
 
-_LOOKED_AT_ONCE = 4
+LOOKED_AT_ONCE = 4
 """Frames that a network sees together."""
 
 _CONTRAST_EVERY = 8
@@ -92,41 +92,53 @@ def reach_for(image_bytes: int) -> int:
     return max(LEAST_REACH, min(REACH, MOST_HELD_BYTES // ((BLOCK + 1) * max(1, image_bytes))))
 
 
+def ahead_for(image_bytes: int) -> int:
+    """How many frames to look at before they are needed: while a block is finished, more come."""
+    return max(2, min(2 * REACH, MOST_HELD_BYTES // (6 * max(1, image_bytes))))
+
+
 def frames_before(image_bytes: int) -> int:
     """How many frames before one `look` must begin, so that `steady` makes the same of it."""
-    return (BLOCK + 1) * reach_for(image_bytes) + _LOOKED_AT_ONCE - 1
+    return (BLOCK + 1) * reach_for(image_bytes) + LOOKED_AT_ONCE - 1
+
+
+def see(frames: Iterable[Frame], linker: Linker) -> Iterator[tuple[Frame, Seen, float]]:
+    """Frames with what is compared of each, and how many seconds that took."""
+    seen: Seen | None = None
+    for group in _groups(frames):
+        started_s = time.perf_counter()
+        new = [frame for frame in group if not frame.is_held or (seen is None and frame is group[0])]
+        found = iter(linker.look([frame.image for frame in new]) if new else ())
+        share_s = (time.perf_counter() - started_s) / len(group)
+        for frame in group:
+            seen = next(found) if frame in new else seen
+            assert seen is not None
+            yield frame, seen, share_s
 
 
 def look(
-    frames: Iterable[Frame],
+    frames: Iterable[tuple[Frame, Seen, float]],
     read: Callable[[int], tuple[Mask | None, NDArray[np.float32] | None]],
     linker: Linker,
     void: int | None,
 ) -> Iterator[Looked]:
-    """Frames with their masks, which ``read`` gives by index, and how each hangs together with the one before."""
+    """What is `see`n with the masks, which ``read`` gives by index, and how each hangs together with the one before."""
     before: Seen | None = None
-    for group in _groups(frames):
-        started_s = time.perf_counter()
-        new = [at for at, frame in enumerate(group) if not frame.is_held or (before is None and at == 0)]
-        seen = dict(zip(new, linker.look([group[at].image for at in new]), strict=True)) if new else {}
-        share_s = (time.perf_counter() - started_s) / len(group)
-        for at, frame in enumerate(group):
-            started_s = time.perf_counter() - share_s
-            mask, sure = read(frame.index)
-            now = seen.get(at, before)
-            assert now is not None
-            link = None if before is None else still(now) if now is before else linker.link(before, now)
-            before = now
-            edges = None if mask is None or frame.index % _CONTRAST_EVERY else contrast(now, mask)
-            yield Looked(
-                frame=frame,
-                mask=mask,
-                link=link,
-                sure=sure,
-                void=void,
-                contrast=edges,
-                seconds=time.perf_counter() - started_s,
-            )
+    for frame, now, seconds in frames:
+        started_s = time.perf_counter() - seconds
+        mask, sure = read(frame.index)
+        link = None if before is None else still(now) if now is before else linker.link(before, now)
+        before = now
+        edges = None if mask is None or frame.index % _CONTRAST_EVERY else contrast(now, mask)
+        yield Looked(
+            frame=frame,
+            mask=mask,
+            link=link,
+            sure=sure,
+            void=void,
+            contrast=edges,
+            seconds=time.perf_counter() - started_s,
+        )
 
 
 def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
@@ -134,7 +146,7 @@ def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
     group: list[Frame] = []
     for frame in frames:
         group.append(frame)
-        if frame.index % _LOOKED_AT_ONCE == _LOOKED_AT_ONCE - 1:
+        if frame.index % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1:
             yield group
             group = []
     if group:

@@ -66,7 +66,8 @@ class Pull(NamedTuple):
         steps = np.rint(self.flow * scale).astype(np.int16)
         if not steps.any():
             return Tie(None, carry)
-        return Tie(np.asarray(cv2.add(cv2.resize(steps, (width, height)), _places(height, width)), np.int16), carry)
+        far = cv2.resize(steps, (width, height), interpolation=cv2.INTER_NEAREST)
+        return Tie(np.asarray(cv2.add(far, _places(height, width)), np.int16), carry)
 
 
 class Link(NamedTuple):

@@ -27,7 +27,8 @@ Weights: TypeAlias = NDArray[np.uint8]
 """(H, W)."""
 
 ONE = 12
-"""Weight of one mask that is sure."""
+"""Weight of one mask that is sure: the lead of a label that never changes, ONE / (1 − CARRY), fits into 8 bits. Leads
+of rare labels end at 255."""
 
 CARRY = 0.92
 """Share of its lead that a label keeps from frame to frame, where it is sure to be of the same thing."""

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Image: TypeAlias = NDArray[np.uint8]
 
 _MIN_SIDE_PX = 12  # DIS refuses anything smaller
-_MIN_PHASE = 0.1  # of the frames of the most frequent phase: single long intervals say little
+_MIN_PHASE = 0.5  # of the frames of the most frequent phase: what few intervals reach says little
 _MIN_FOLLOWED = 0.15  # of the pixels: across cuts the flow is noise that passed the check for 0 to 13 % of them
 
 
@@ -182,6 +182,11 @@ def _flow_between(flow: cv2.DISOpticalFlow, first: _Small, second: _Small) -> ND
 
 def _flows_agree(forward: NDArray[np.float32], backward: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(h, w) where going forth and back returns to the start (the test of Sundaram et al., ECCV 2010)."""
-    gap = np.square(forward + backward).sum(axis=-1)
-    length = np.square(forward).sum(axis=-1) + np.square(backward).sum(axis=-1)
-    return np.asarray(gap < 0.01 * length + 0.5)
+    length = _squared(forward) + _squared(backward)
+    return np.asarray(_squared(forward + backward) < 0.01 * length + 0.5)
+
+
+def _squared(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(h, w) squared lengths of (h, w, 2)."""
+    squares = np.square(vectors)
+    return squares[..., 0] + squares[..., 1]  # a tenth of the time of a sum over the last axis

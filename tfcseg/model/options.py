@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from tfcseg.options import THE_MODELS, Option, declared
 
@@ -162,3 +163,8 @@ MODEL_FIELDS = tuple(field for field in declared(InferenceOptions) if field.is_t
 
 PAPER_OPTIONS = InferenceOptions(**{field.name: field.option.value_of_paper for field in MODEL_FIELDS})
 """The paper's values, for models that set nothing else."""
+
+
+def keyframe_distance(options: Mapping[str, Any]) -> str:
+    """From one keyframe to the next, by the options in a result: ``4``, or ``adaptive``."""
+    return "adaptive" if options.get("keyframes") == "adaptive" else str(options["keyframe_interval"])

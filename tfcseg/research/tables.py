@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tfcseg.errors import DataError
+from tfcseg.model.options import keyframe_distance
 
 Result: TypeAlias = dict[str, Any]
 """Content of a result file."""
@@ -92,17 +93,20 @@ def comparison_table(result: Result) -> str:
 
 
 def gain_table(results: Sequence[Result]) -> str:
-    """A row per compare.json, with each score of `image` and of `tfc`."""
+    """A row per compare.json, with each score of `image` and of `tfc`; means of the clips of a `research clips`."""
     rows = []
     for result in results:
-        before, after = result["modes"]["image"], result["modes"]["tfc"]
-        name = Path(result["input"]["path"]).name
+        is_clips = result.get("kind") == "clips"
+        modes = result["results"][0]["mean"] if is_clips else result["modes"]
+        before, after = modes["image"], modes["tfc"]
+        name = f"{len(result['clips'])} clips" if is_clips else Path(result["input"]["path"]).name
+        frames = sum(clip["frames"] for clip in result["clips"]) if is_clips else result["input"]["frames"]
         cells = [
             NOTHING if before.get(key) is None else f"{form.format(before[key])} → {form.format(after[key])}"
             for key, form in GAINS.values()
         ]
         cells.append("yes" if name in CHOSE_SETTINGS else "**no**")
-        rows.append((f"{name}, {result['input']['frames']} frames", cells))
+        rows.append((f"{name}, {frames} frames", cells))
     return _table(["`image` → `tfc`", *GAINS, "chose settings?"], rows) + "\n"
 
 
@@ -199,8 +203,12 @@ def scaling_table(result: Result) -> str:
 
 @_per_result
 def ablation_table(result: Result) -> str:
-    """A row per step of the method: our scores, the paper's, and whether they changed in the same way."""
-    titles = ["", *SCORES.values(), "updated", *(f"paper: {score}" for score in SCORES.values()), "like the paper"]
+    """A row per step of the method: our scores, the paper's, and whether they changed in the same way.
+
+    Only ours, if no step is one of the paper's.
+    """
+    own_titles = ["", *SCORES.values(), "updated"]
+    titles = [*own_titles, *(f"paper: {score}" for score in SCORES.values()), "like the paper"]
     rows = []
     for row in result["rows"]:
         directions = ", ".join(f"{SCORES[key]} {MARKS[found]}" for key, found in row["directions"].items())
@@ -209,6 +217,9 @@ def ablation_table(result: Result) -> str:
         cells = [*ours, _cell(row["updated_fraction"], "{:.1f} %"), *theirs, directions or NOTHING]
         rows.append((row["title"], cells))
     found = [direction for row in result["rows"] for direction in row["directions"].values()]
+    if not found:
+        own = [(title, cells[: len(own_titles) - 1]) for title, cells in rows]
+        return _table(own_titles, own) + f"\n\n{_ablation_conditions(result)}"
     agree, differ, unclear = map(found.count, MARKS)
     summary = (
         f"Of {len(found)} steps {agree} changed as in the paper (✓), {differ} in the other direction (✗); "
@@ -284,7 +295,7 @@ def clip_means_table(results: Sequence[Result]) -> str:
         (
             f"`{mode}`",
             [
-                str(options["keyframe_interval"]),
+                keyframe_distance(options),
                 *(_cell(scores["mean"][mode].get(key), "{:.2f}") for key in shown.values()),
             ],
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.exports import FILE_NAMES, MATTE_NAME
-from tfcseg.exports.export import Exported, OnExport, check_formats, export, say_nothing
+from tfcseg.exports.export import Exported, OnExport, check_formats, check_names, export, say_nothing
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.files import claimed_files, read_json_object
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
@@ -72,6 +72,7 @@ class _Run:
         rate = frame_rate or self._fraction("frame_rate")
         if rate is None:
             raise UsageError(f"{str(self.out.path)!r} has no report.json that says its frame rate; give it with --fps")
+        check_names(options.formats, names := self._names())
         labels = options.coloured(self.labels)
         shown = shown_classes(options, labels)
         height, width = read_mask(self.masks[0]).shape
@@ -80,7 +81,7 @@ class _Run:
             size=(height, width),
             frame_rate=rate,
             pixel_aspect=self._fraction("pixel_aspect") or Fraction(1),
-            names=self._names(),
+            names=names,
             labels=labels,
             shown=shown,
             open_images=self._images(source, rate, must_exist="matte" in options.formats),

@@ -23,12 +23,12 @@ from tfcseg.errors import (
     TfcsegError,
     in_python_words,
 )
-from tfcseg.exports.export import OnExport, say_nothing
+from tfcseg.exports.export import OnExport, check_names, say_nothing
 from tfcseg.inference.engine import IntervalNetwork, compile_for
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_classes, steadied_frames
-from tfcseg.inference.steadying import frames_before, reach_for
+from tfcseg.inference.steadying import ahead_for, frames_before
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
@@ -275,7 +275,7 @@ class _Job:
             self.network,
             probabilities=self.probabilities,
             first=writer.summary.frames,
-            ahead=2 * reach_for(self._image_bytes),
+            ahead=ahead_for(self._image_bytes),
         )
 
     @property
@@ -300,6 +300,7 @@ def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: Run
         refuse_other_run(out, identity)
     with open_frames(source, **options.decoding) as frames:
         check_mask_names(options.results, frames.info)
+        check_names(options.results.formats, frames.info.names)
         size = (frames.info.height, frames.info.width)
         compile_s = compile_for(network, size) if network.options.compile else None
         masks = None if options.steady is None else options.steady.open(frames.info)

@@ -34,7 +34,7 @@ from tfcseg.weights.loading import LoadedModel
 from tfcseg.weights.on_demand import Known
 
 _LEAST_CONTRAST = 1.03
-"""What is seen changes more across the edges of masks than inside: 1.1 to 1.4 times as much, 0.9 to 1.0 times across
+"""What is seen changes more across the edges of masks than inside: 1.1 to 1.3 times as much, 0.9 to 1.0 times across
 those of masks of another video."""
 
 _OF_ALL = (

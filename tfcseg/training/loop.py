@@ -23,7 +23,6 @@ from tfcseg.model.options import CORRELATIONS
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.averaging import WeightAverage
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
-from tfcseg.training.class_bias import balance_classes
 from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
 from tfcseg.training.features import FeatureDistillation
@@ -101,14 +100,13 @@ class Trainer:
         workers: int,
         dtype: torch.dtype = torch.float16,
         features: FeatureDistillation | None = None,
-        even: Dataset[Sample] | None = None,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
         on_step: Callable[[int, int], None] = lambda step, steps: None,
     ) -> None:
         self.rank, self.world = start_processes(device)
         self.network: TFCSegmenter = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.options, self.folder = card, options, folder
-        self.train_samples, self.validation_samples, self.even_samples = train, validation, even
+        self.train_samples, self.validation_samples = train, validation
         self.device, self.precision, self.workers, self.dtype = device, precision, workers, dtype
         self.report, self.on_step = report, on_step
         if device.type == "cpu":
@@ -150,8 +148,6 @@ class Trainer:
                     pace_hz = (self.step - first) / (time.perf_counter() - started)
                     self._log(self._progress(interval, rate, pace_hz, batch.images.shape[1]))
                     interval.clear()
-                if last:
-                    self._balance()
                 if self.step % validate_every == 0 or last:
                     self._validate()
                 # All processes must stop at the same step, or the others would wait forever.
@@ -215,13 +211,6 @@ class Trainer:
         motion = batch.motion.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, self.precision, enabled=low):
             return self.objective(self.network, images, labels, _correlation(self.options, self.step), motion)
-
-    def _balance(self) -> None:
-        if self.rank or self.even_samples is None:
-            return
-        with self.average.in_use():
-            biases = balance_classes(self.predict, self.even_samples)
-        self.average.weights["decode_head.classifier.bias"] += biases.to(self.device)
 
     def _validate(self) -> None:
         """Score the averaged weights and save them as last.safetensors, and as best.safetensors if they are best."""

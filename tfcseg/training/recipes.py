@@ -69,13 +69,10 @@ COLLAGE_SHARE = 0.25
 
 VALIDATION_SAMPLES = 64
 
-MOST_EVEN = 600
-"""Photos on which the biases of classes are fitted."""
-
 SUPERVISED_STEPS, SUPERVISED_BATCH = 160_000, 8
 """The paper states neither; SegFormer and its successors on VSPW use these. The batch is that of all processes."""
 
-VALIDATION_SEED, EVEN_SEED = 20_240_229, 20_240_301
+VALIDATION_SEED = 20_240_229
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +83,6 @@ class Material:
     validation: Dataset[Sample]
     labels: LabelSet
     description: str
-    even: Dataset[Sample] | None = None
-    """Photos drawn evenly, to fit the biases of classes (stage ``image``)."""
     left_out: Sequence[str] = ()
     """Damaged data that are skipped, one line each."""
 
@@ -123,7 +118,6 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
     weights = folder_weights([still.image for still in kept], options.folder_weights)
     clip_weights = folder_weights([clip.video for clip in clips], options.folder_weights)
     sources: list[Source]
-    even: Dataset[Sample] | None = None
     if options.stage == "image":
         weights *= rarity_weights(class_shares(kept)) ** RARITY * np.where(drawn, MASK_SHARE, 1.0)
         in_pairs = options.steady_weight > 0
@@ -134,7 +128,6 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
             sources = [photos, CollageSource(photos)]
             shares = [(1 - COLLAGE_SHARE) * float(weights.sum()), COLLAGE_SHARE * float(weights.sum())]
         validation: Source = StillSource(held_out, options.crop)
-        even = SampleStream([StillSource(kept, options.crop)], [1.0], count=min(MOST_EVEN, len(kept)), seed=EVEN_SEED)
         if clips:
             # Frames of a clip resemble each other: ten of them count as one photo.
             sources.append(ClipSource(clips, options.crop, 2 if in_pairs else 1, clip_weights))
@@ -155,7 +148,6 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
         validation=SampleStream([validation], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
         labels=labels,
         description=f"distilled from {names} on {seen}",
-        even=even,
         left_out=defects + unlabelled,
     )
 

@@ -134,7 +134,6 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         options=plan.options,
         train=material.train,
         validation=material.validation,
-        even=material.even,
         folder=request.output,
         device=plan.device,
         precision=plan.precision,
