@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.exports.labelled_video import LabelledVideo, classes_in
+from tfcseg.exports.labelled_video import LabelledVideo, add_to_zip, classes_in
 from tfcseg.labels.label_sets import distinct_palette
 from tfcseg.media.masks import Labels
 
@@ -34,16 +34,16 @@ def write_cvat(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> 
     for index, colour in colours.items():
         by_class[index] = colour
     with zipfile.ZipFile(path, "w") as archive:
-        _add(archive, "labelmap.txt", _label_map(video, colours).encode())
+        add_to_zip(archive, "labelmap.txt", _label_map(video, colours))
         stems = [frame_name(video, index) for index in range(len(video.masks))]
-        _add(archive, "ImageSets/Segmentation/default.txt", "".join(f"{stem}\n" for stem in stems).encode())
+        add_to_zip(archive, "ImageSets/Segmentation/default.txt", "".join(f"{stem}\n" for stem in stems))
 
         def add(index: int, labels: Labels) -> None:
             found = [label for label in classes_in(labels) if label in colours]
             by_object = np.zeros((256, 3), np.uint8)
             by_object[found] = _OBJECT_COLOURS[: len(found)]
-            _add(archive, f"SegmentationClass/{stems[index]}.png", _picture(labels, by_class))
-            _add(archive, f"SegmentationObject/{stems[index]}.png", _picture(labels, by_object))
+            add_to_zip(archive, f"SegmentationClass/{stems[index]}.png", _picture(labels, by_class))
+            add_to_zip(archive, f"SegmentationObject/{stems[index]}.png", _picture(labels, by_object))
 
         yield add
 
@@ -82,7 +82,3 @@ def _picture(labels: Labels, table: NDArray[np.uint8]) -> bytes:
     """PNG of (H, W) ``labels`` in the colours of ``table`` (256, 3) RGB."""
     picture = cv2.applyColorMap(labels, np.ascontiguousarray(table[:, ::-1])[:, None])
     return cv2.imencode(".png", picture, _FASTEST)[1].tobytes()
-
-
-def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    archive.writestr(zipfile.ZipInfo(name), data)  # without a time, so that the same labels make the same file

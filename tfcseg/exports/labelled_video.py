@@ -5,6 +5,7 @@ Letters: H, W image height and width, K classes.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -88,3 +89,8 @@ def pixels_of(labels: Labels) -> NDArray[np.int64]:
 def classes_in(labels: Labels) -> list[int]:
     """Classes that labels have, in order."""
     return np.flatnonzero(pixels_of(labels)[:NO_CLASS]).tolist()
+
+
+def add_to_zip(archive: zipfile.ZipFile, name: str, data: str | bytes) -> None:
+    """Add a file without a time, so that the same labels make the same archive."""
+    archive.writestr(zipfile.ZipInfo(name), data, archive.compression)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.exports.labelled_video import LabelledVideo, classes_in
+from tfcseg.exports.labelled_video import LabelledVideo, add_to_zip, classes_in
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.masks import Labels
 
@@ -56,19 +56,14 @@ def write_yolo(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> 
 
         def add(index: int, labels: Labels) -> None:
             name = f"labels/train/{PurePath(video.name(index)).stem}.txt"
-            _add(archive, name, "".join(_rows(video.only_shown(labels), losses)))
+            add_to_zip(archive, name, "".join(_rows(video.only_shown(labels), losses)))
 
         yield add
-        _add(archive, "train.txt", "".join(f"images/train/{video.name(n)}\n" for n in range(len(video.masks))))
+        add_to_zip(archive, "train.txt", "".join(f"images/train/{video.name(n)}\n" for n in range(len(video.masks))))
         names = "".join(f"  {index}: {json.dumps(name)}\n" for index, name in enumerate(video.labels.names))
-        _add(archive, "data.yaml", f"# {losses}\npath: .\ntrain: train.txt\nval: train.txt\nnames:\n{names}")
+        add_to_zip(archive, "data.yaml", f"# {losses}\npath: .\ntrain: train.txt\nval: train.txt\nnames:\n{names}")
     if losses.holes or losses.small or losses.wrong_pixels:
         say(f"yolo.zip: {losses}")
-
-
-def _add(archive: zipfile.ZipFile, name: str, text: str) -> None:
-    # Without a time, so that the same labels make the same file.
-    archive.writestr(zipfile.ZipInfo(name), text.encode(), zipfile.ZIP_DEFLATED)
 
 
 def _rows(labels: Labels, losses: _Losses) -> list[str]:
