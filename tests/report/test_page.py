@@ -266,6 +266,23 @@ def test_numbers_are_those_of_the_report(page):
     assert page.data["keyframes"] == list(range(0, 60, 4))
 
 
+@pytest.mark.parametrize(
+    ("sides", "keyframes", "shown", "has_threshold"),
+    [
+        ("one", "fixed", "63: one in 4, first of its interval", True),
+        ("both", "fixed", "63: one in 4", False),
+        ("both", "adaptive", "63: where the scene has changed", False),
+    ],
+)
+def test_the_page_says_where_keyframes_are(tmp_path, sides, keyframes, shown, has_threshold):
+    report = make_report()
+    report = replace(report, options=replace(report.options, sides=sides, keyframes=keyframes))
+    write_page(tmp_path / "report.html", report, record(5))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"<dt>keyframes</dt><dd><bdi>{shown}</bdi>" in text
+    assert ("<dt>threshold</dt>" in text) == has_threshold
+
+
 def test_series_are_those_of_the_rows(page):
     rows = list(rows_of(60))
     assert {lane["key"] for lane in page.data["lanes"]} == set(SERIES[:5])

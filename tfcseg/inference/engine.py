@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tfcseg.errors import UsageError
 from tfcseg.inference.network_input import NetworkInput
+from tfcseg.inference.options import describe_method
 from tfcseg.media.frames import Image
 from tfcseg.model.carry_over import Carried
 from tfcseg.model.evidence import HandedOn
@@ -81,10 +82,8 @@ class IntervalNetwork:
         self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self.on_gpu else 1
         self.workers = _workers(model, options)
         logger.info(
-            "mode %s: a keyframe every %d frames, the %s of its interval; %s correlation, threshold %g%s",
-            *(options.mode, options.keyframe_interval, options.keyframe_position),
-            *(options.correlation, options.threshold),
-            f", carry {options.keyframe_carry:g}" if options.carries else "",
+            "mode %s: %s",
+            *(options.mode, describe_method(options)),
             extra={**asdict(options), "frames_at_once": self.frames_at_once},
         )
 
