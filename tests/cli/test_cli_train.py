@@ -163,7 +163,7 @@ def test_teachers_train_an_image_network_and_then_clips(call, work, photos, teac
     image, clips = work / "image", work / "clips"
     code, out, err = call("train", photos, "--teachers", teacher, "-o", image, "--steps", 1, *QUICK)
     assert (code, out) == (0, "")
-    assert "trained on  backbone: ImageNet; then distilled from colours on 3 photos and 1 video clip" in err
+    assert "backbone: ImageNet; then distilled from colours on 3 photos and 1 video clip" in err
     assert len(list((image / "labels" / "stills").glob("*.npy"))) == 4
     card = read_card(image / "best.safetensors")
     assert card.name == "image"
