@@ -48,7 +48,7 @@ and ``LEAST_REACH``."""
 LEAST_REACH = 4
 
 MOST_WORK = 3
-"""Tasks per worker that are queued or running: with fewer workers would be idle while results are combined."""
+"""Tasks per worker that may be queued or running. With fewer, workers would be idle while results are combined."""
 
 
 @dataclass(slots=True)
@@ -290,6 +290,7 @@ class _Window:
             if not is_end:
                 if len(keyframes) < 2 or self._known <= keyframes[1].index + keyframes[1].reach:
                     return
+                # Rather than wait for these keyframes here, let workers be given more frames.
                 needed = [
                     span[0].own for span in self._spans if span[0].index <= keyframes[1].index + keyframes[1].reach
                 ]
