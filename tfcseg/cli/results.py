@@ -11,13 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfcseg.cli.console import plain
+from tfcseg.cli.console import is_terminal, plain, stderr
 from tfcseg.report.html import shown_number, shown_percent
 
 if TYPE_CHECKING:
     from tfcseg.report.conditions import ModelConditions
 
 number, percent = shown_number, shown_percent
+
+_WIDE = 1000
+"""Columns where no terminal shows the text: files and programs need whole lines."""
 
 
 def print_json(content: Any) -> None:
@@ -29,7 +32,7 @@ def print_json(content: Any) -> None:
 
 def print_results(*parts: str | Text | Table, is_wide: bool = False) -> None:
     """Print lines and tables; ``is_wide``: tables may be wider than the terminal."""
-    console = Console(highlight=False, emoji=False)
+    console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE)
     for part in parts:
         text = plain(part) if isinstance(part, str) else part
         console.print(text, soft_wrap=is_wide or not isinstance(part, Table))
@@ -44,6 +47,11 @@ def new_table(headings: Iterable[str | Text]) -> Table:
     for column, heading in enumerate(headings):
         table.add_column(heading, justify="right" if column else "left", no_wrap=bool(column))
     return table
+
+
+def print_facts(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values on stderr."""
+    stderr.print(facts_table(rows), width=None if is_terminal() else _WIDE)
 
 
 def facts_table(rows: Iterable[tuple[str, str]]) -> Table:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import print_error, print_line, print_warning, stderr
+from tfcseg.cli.console import print_error, print_line, print_warning
 from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import progress
-from tfcseg.cli.results import facts_table, number, percent, print_json
+from tfcseg.cli.results import number, percent, print_facts, print_json
 from tfcseg.errors import Interrupted, UsageError, without_passwords
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
@@ -265,7 +265,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
-    stderr.print(facts_table(rows))
+    print_facts(rows)
 
 
 def _dropped(report: Report) -> list[tuple[str, str]]:
@@ -306,4 +306,4 @@ def _largest(report: Report) -> list[Any]:
 def _print_failures(failures: list[Outcome], total: int) -> None:
     print_line(f"{len(failures)} of {total} inputs failed")
     named = ((without_passwords(outcome.source), str(outcome.error)) for outcome in failures)
-    stderr.print(facts_table((name, error.removeprefix(f"{name}: ")) for name, error in named))
+    print_facts((name, error.removeprefix(f"{name}: ")) for name, error in named)

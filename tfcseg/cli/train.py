@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, print_line, print_warning, stderr
+from tfcseg.cli.console import is_terminal, print_line, print_warning
 from tfcseg.cli.groups import grouped
 from tfcseg.cli.progress import progress
-from tfcseg.cli.results import facts_table, number, print_json
+from tfcseg.cli.results import number, print_facts, print_json
 from tfcseg.errors import Interrupted, UsageError
 from tfcseg.training.options import TrainRequest
 
@@ -108,7 +108,7 @@ def _print_summary(result: TrainResult) -> None:
         ("trained on", result.trained_on),
         ("written", f"{result.output}: best.safetensors, last.safetensors, log.jsonl, checkpoint.pt"),
     )
-    stderr.print(facts_table(rows))
+    print_facts(rows)
 
 
 def _print_json(result: TrainResult) -> None:

@@ -83,7 +83,9 @@ class _Tasks:
         self._pool: ThreadPoolExecutor | None = None
         self._combiner: ThreadPoolExecutor | None = None
         self._unfinished: deque[Future[Any]] = deque()
+        self.clock: Callable[[], float] = time.perf_counter
         if self.workers > 1:
+            self.clock = time.thread_time  # waiting for cores that other threads use is not the network's time
             # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
             threads = torch.get_num_threads()
             stack.callback(torch.set_num_threads, threads)
@@ -122,9 +124,9 @@ class _Tasks:
 
     @torch.inference_mode()
     def _timed(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> tuple[list[_T], float]:
-        started_s = time.perf_counter()
+        started_s = self.clock()
         results = self._in_halves(work, items)
-        return results, time.perf_counter() - started_s
+        return results, self.clock() - started_s
 
     def _in_halves(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
         """Results of all ``items`` at once, or of as many as fit into memory."""
@@ -186,7 +188,7 @@ class _Slot:
         """The result; waits for it. The frame took a share of the time, since several workers compute at once."""
         assert self.result is not None
         rows = [row for row in (self.looked, self.own, self.result) if row is not None]
-        seconds = self.seconds + sum(row.seconds() for row in rows) / workers
+        seconds = (self.seconds + sum(row.seconds() for row in rows)) / workers
         return replace(self.result.get(), model_ms=1000 * seconds, carried=self.carried)
 
 
@@ -276,10 +278,10 @@ class _Window:
         if self._options.keyframes == "fixed":
             return False
         seen = slot.looked.get()
-        started_s = time.perf_counter()
+        started_s = self._tasks.clock()
         slot.like = self._steps.compare(keyframe.looked.get().match, seen.match, slot.grid)
         self._changed += changed_share(slot.like.similarity).item()
-        slot.seconds += time.perf_counter() - started_s
+        slot.seconds += self._tasks.clock() - started_s
         return self._changed > MOST_CHANGED
 
     @torch.inference_mode()
@@ -305,13 +307,13 @@ class _Window:
         """Combine what the keyframes before and after say about a span's keyframe."""
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
         own = [_own(slot) for slot in (keyframe, *others) if slot.index <= keyframe.index + keyframe.reach]
-        started_s = time.perf_counter()
+        started_s = self._tasks.clock()
         before = self._hand_on(keyframe, own[0])
         after: Opinion | None = None
         for slot, opinion in reversed(list(zip(others, own[1:], strict=False))):
             after = self._lean(opinion, after, slot)
         keyframe.final = self._lean(before, after, keyframe)
-        keyframe.seconds += time.perf_counter() - started_s
+        keyframe.seconds += self._tasks.clock() - started_s
 
     def _hand_on(self, keyframe: _Slot, own: Opinion) -> Opinion:
         """What a keyframe and all before it say; at the end of a section that begins anew, for the next one."""
@@ -345,9 +347,9 @@ class _Window:
                 slot.result = _nothing(slot is keyframe)
             return
         ends = [keyframe, *([after] if after is not None and after.grid == keyframe.grid else [])]
-        started_s = time.perf_counter()
+        started_s = self._tasks.clock()
         concluded = [self._concluded(slot) for slot in ends]
-        keyframe.seconds += time.perf_counter() - started_s
+        keyframe.seconds += self._tasks.clock() - started_s
         glimpses = [slot.looked.get() for slot in ends]
         length = (span[-1].index + 1 if after is None else after.index) - keyframe.index
 
