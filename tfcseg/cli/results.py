@@ -51,7 +51,8 @@ def new_table(headings: Iterable[str | Text]) -> Table:
 
 def print_facts(rows: Iterable[tuple[str, str]]) -> None:
     """Print names and values on stderr."""
-    stderr.print(facts_table(rows), width=None if is_terminal() else _WIDE)
+    console = stderr if is_terminal() else Console(stderr=True, highlight=False, emoji=False, width=_WIDE)
+    console.print(facts_table(rows))
 
 
 def facts_table(rows: Iterable[tuple[str, str]]) -> Table:
