@@ -232,7 +232,7 @@ def _connected(options: WorkerOptions) -> tuple[Any, bool]:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError if nobody answers at HOST:PORT: Ray itself would try for minutes."""
+    """Raise OSError if nothing answers at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()

@@ -175,6 +175,25 @@ def test_another_size_begins_anew(clip, at_once):
     assert_same(results[6:], run(others, **ADAPTIVE))
 
 
+@pytest.mark.parametrize("options", [FIXED, ADAPTIVE])
+def test_few_frames_are_read_ahead(clip, options, torch_threads):
+    """However long a video is, the window holds two intervals, the frames after them and what keeps workers busy."""
+    torch_threads(1)
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **options))
+    network.workers = 2
+    read = 0
+
+    def groups():
+        nonlocal read
+        for index in range(120):
+            read += 1
+            yield Group([clip[index % len(clip)]], index)
+
+    ahead = [read - index for index, _ in run_intervals(network, groups())]
+    longest = network.options.longest_interval
+    assert max(ahead) <= 2 * longest + REACH + both_sides.MOST_WORK * network.workers + 2
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_came_before_an_unreadable_frame_is_not_lost(clip, workers):
     def until_it_breaks():

@@ -375,7 +375,7 @@ class _Window:
 
 
 def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
-    """The result of a frame whose labels nobody wants."""
+    """The result of a frame whose labels are not wanted."""
     future: Future[tuple[list[FrameResult], float]] = Future()
     similarity = None if is_keyframe else np.zeros((0, 0), np.float32)
     future.set_result(([FrameResult(np.zeros((0, 0), np.uint8), 0.0, similarity=similarity)], 0.0))

@@ -23,21 +23,21 @@ from tfcseg.media.frames import Frame
 from tfcseg.media.mask_form import Mask, count_values, look_up
 
 REACH = 12
-"""Masks of so many frames before and after a block have a say in it."""
+"""Masks of this many frames before and after a block vote on it."""
 
 LEAST_REACH = 4
 MOST_HELD_BYTES = 3 * 2**27
-"""Images that wait for later ones: of large frames fewer do."""
+"""Memory for images that wait for later ones; of large images fewer wait."""
 
 ENOUGH = 3
-"""Masks that it takes to decide about one at the end of a scene: of fewer nobody can say which of them flickers."""
+"""Masks needed to correct one at the end of a scene: with fewer, it is unclear which of them flickers."""
 
 BLOCK = 4
-"""Reaches of frames that are finished together: the more, the less is counted twice."""
+"""Number of reaches of frames that are finished together: the more, the fewer frames vote twice."""
 
 RARITY = 0.22
-"""A label that covers the share s of a mask has s to the power of minus this for its weight: what a network hardly ever
-says it says for a reason. So what is small is not outvoted by what is everywhere."""
+"""A label that covers the share s of a mask has the weight s to the power of minus this: rare labels are usually right,
+and small things must not be outvoted by large ones."""
 
 LOOKED_AT_ONCE = 4
 """Frames that a network sees together."""
@@ -59,7 +59,7 @@ class Looked:
     link: Link | None
     """To the frame before; None: nothing comes from there."""
     sure: NDArray[np.float32] | None
-    """(H, W) 0 to 1: how sure the mask is; None: nobody says it."""
+    """(H, W) 0 to 1: how sure the mask is; None: unknown."""
     void: int | None
     contrast: float | None
     seconds: float
@@ -122,7 +122,7 @@ def look(
     linker: Linker,
     void: int | None,
 ) -> Iterator[Looked]:
-    """What is `see`n with the masks, which ``read`` gives by index, and how each hangs together with the one before."""
+    """Frames as `see` gives them, with their masks (``read`` gives them by index) and links to the frame before."""
     before: Seen | None = None
     for frame, now, seconds in frames:
         started_s = time.perf_counter() - seconds

@@ -1,8 +1,8 @@
-"""How consecutive frames hang together: where things moved, and whether what is there is still the same.
+"""How consecutive frames relate: where things moved, and whether they are still the same things.
 
-Motion is followed by optical flow (OpenCV DIS) in both directions: it places edges more finely than features at stride
-8 can. Whether it may be trusted, the low-level features of a network say, correlated along it (eq. 6), and its evidence
-curve (model/evidence.py). What flow forth and back does not find again is hidden, and takes nothing over.
+Optical flow (OpenCV DIS) in both directions follows motion: it places edges more finely than features at stride 8 can.
+The low-level features of a network, correlated along the flow (eq. 6), and its evidence curve (model/evidence.py) tell
+how far to trust it. Positions that the flow does not find again on its way back are hidden, and take nothing over.
 
 Letters: h w grid of the flow, H W image.
 """
@@ -35,10 +35,10 @@ SAME_SCENE = 0.75
 next it is 0.85 to 1, also from a driving car; 0.2 to 0.7 half a second later, and 0 to 0.1 across cuts."""
 
 _LENGTH_SHARE, _GAP = 0.01, 0.5
-"""Squared distance in px by which flow forth and back may miss: this share of the squared lengths, and so much."""
+"""Squared distance in px by which flow there and back may miss: this share of the squared lengths, plus a constant."""
 
 _HIDDEN = 4
-"""Times that distance from which on a position counts as hidden: what is found nearly again is still the same thing."""
+"""A position counts as hidden from this many times that distance on: what is nearly found again is the same thing."""
 
 
 class Seen(NamedTuple):
@@ -102,7 +102,7 @@ class Linker:
         return [Seen(np.asarray(gray, np.uint8), match[None]) for gray, match in zip(small, matches, strict=True)]
 
     def link(self, before: Seen, now: Seen) -> Link | None:
-        """How a frame hangs together with the one before it; None if it does not, as across a cut."""
+        """How a frame relates to the one before it; None if it does not, as across a cut."""
         if before.gray.shape != now.gray.shape:
             return None
         flows = self._between(now, before), self._between(before, now)
@@ -147,7 +147,7 @@ def contrast(seen: Seen, mask: Mask) -> float | None:
 
 
 def still(seen: Seen) -> Link:
-    """How a frame hangs together with one that shows the same picture."""
+    """The link to a frame that shows the same picture."""
     pull = Pull(np.zeros((*seen.gray.shape, 2), np.float32), np.full(seen.gray.shape, round(255 * CARRY), np.uint8))
     return Link(pull, pull, 1.0)
 

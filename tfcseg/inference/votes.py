@@ -35,7 +35,7 @@ CARRY = 0.92
 
 
 class Tie(NamedTuple):
-    """How a frame hangs together with the one before it (or after it)."""
+    """How a frame relates to the one before it (or after it)."""
 
     places: NDArray[np.int16] | None
     """(H, W, 2) x and y in the other frame of what is here; None: nothing moved."""
@@ -65,7 +65,7 @@ class Votes(NamedTuple):
 
 
 def no_votes(mask: Mask) -> Votes:
-    """Votes of nobody, of the size of ``mask``."""
+    """No votes yet, of the size of ``mask``."""
     return Votes(mask, np.zeros(mask.shape, np.uint8))
 
 

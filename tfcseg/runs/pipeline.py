@@ -213,7 +213,7 @@ def run_video(
         except BaseException:
             if is_new and not out.holds_frames():
                 out.discard()
-            elif RunState(out.state).identity() is None:  # nobody could resume it
+            elif RunState(out.state).identity() is None:  # it could not be resumed
                 RunState(out.state).clear()
             raise
     if lost is not None:
