@@ -37,7 +37,7 @@ def wide(monkeypatch):
 def printed(done):
     """All lines that were printed, after a check that nothing invisible is in them."""
     lines = [*done.stdout.splitlines(), *done.stderr.splitlines()]
-    assert all(line.isprintable() for line in lines), lines
+    assert [line for line in lines if not line.isprintable()] == []
     return lines
 
 

@@ -17,10 +17,15 @@ from tfcseg.report.html import shown_number, shown_percent
 if TYPE_CHECKING:
     from tfcseg.report.conditions import ModelConditions
 
-number, percent = shown_number, shown_percent
+percent = shown_percent
 
 _WIDE = 1000
 """Columns where no terminal shows the text: files and programs need whole lines."""
+
+
+def number(value: object, decimals: int = 1, unit: str = "") -> str:
+    """``value`` as on pages, but with commas in place of narrow spaces, which not every terminal has."""
+    return shown_number(value, decimals, unit).replace("\u202f", ",")
 
 
 def print_json(content: Any) -> None:
