@@ -178,6 +178,11 @@ class _Slot:
     """Carry-over for the next keyframe, if that is the next frame."""
 
     @property
+    def horizon(self) -> int:
+        """Index of the last frame that it may use, if that is a keyframe."""
+        return self.index + self.reach
+
+    @property
     def handed_on(self) -> HandedOn | None:
         """Carry-over of a keyframe."""
         if self.before is None or self.latest is None:
@@ -289,24 +294,22 @@ class _Window:
         """Let workers finish what can be finished; at the end of the video that is everything."""
         while self._spans:
             keyframes = [span[0] for span in list(self._spans)[:2]]
-            if not is_end:
-                if len(keyframes) < 2 or self._known <= keyframes[1].index + keyframes[1].reach:
-                    return
-                # Rather than wait for these keyframes here, let workers be given more frames.
-                needed = [
-                    span[0].own for span in self._spans if span[0].index <= keyframes[1].index + keyframes[1].reach
-                ]
-                if not all(row.is_done for row in needed if row is not None):
-                    return
+            if not is_end and not (len(keyframes) == 2 and self._is_ready(keyframes[1])):
+                return
             for position, keyframe in enumerate(keyframes):
                 if keyframe.final is None:
                     self._conclude(position)
             self._finish(self._spans.popleft(), keyframes[1] if len(keyframes) > 1 else None)
 
+    def _is_ready(self, keyframe: _Slot) -> bool:
+        """Whether all keyframes that it may use are known and computed. Until then, workers get more frames."""
+        used = [span[0].own for span in self._spans if span[0].index <= keyframe.horizon]
+        return self._known > keyframe.horizon and all(row is not None and row.is_done for row in used)
+
     def _conclude(self, position: int) -> None:
         """Combine what the keyframes before and after say about a span's keyframe."""
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
-        own = [_own(slot) for slot in (keyframe, *others) if slot.index <= keyframe.index + keyframe.reach]
+        own = [_own(slot) for slot in (keyframe, *others) if slot.index <= keyframe.horizon]
         started_s = self._tasks.clock()
         before = self._hand_on(keyframe, own[0])
         after: Opinion | None = None

@@ -119,7 +119,8 @@ def near_cosines(keyframe: Tensor, current: Tensor, near: Tensor) -> Tensor:
     windows = keyframe.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, rows.flatten()).view(-1, 16, channels)
     blocks = current.view(frames, channels, h // 2, 2, w // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, channels)
     cosines = torch.bmm(blocks, windows.transpose(1, 2)).mul_(inside.view(-1, 1, 16))
-    # Position (i, j) of a block compares with rows i … i + 2 and columns j … j + 2 of the window.
+    # Position (i, j) of a block compares with rows i … i + 2 and columns j … j + 2 of the window. A block has 16
+    # numbers per position, four per row of the window: the next i begins 2 · 16 + 4 numbers later, the next j 16 + 1.
     own = cosines.view(frames, h // 2, w // 2, 64)
     own = own.as_strided((*own.shape[:3], 2, 2, 3, 3), (*own.stride()[:3], 36, 17, 4, 1))
     return own.permute(0, 1, 3, 2, 4, 5, 6).reshape(frames, h, w, 9).permute(0, 3, 1, 2)
