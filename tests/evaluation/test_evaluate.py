@@ -35,8 +35,7 @@ from tfcseg.evaluation.predictions import Prediction, PredictionFolder, Predicti
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, VideoScore, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
-from tfcseg.labels.label_names import VSPW
-from tfcseg.labels.label_sets import ADE31, LabelSet, distinct_palette
+from tfcseg.labels.label_sets import ADE31, VSPW, LabelSet, distinct_palette
 from tfcseg.media.frame_encoder import LOSSLESS_GRAY, FrameEncoder
 from tfcseg.media.masks import read_mask
 from tfcseg.metrics.scores import ConfusionMatrix, VideoConsistency, mean_iou, pixel_accuracy, weighted_iou
