@@ -22,7 +22,7 @@ from tfcseg.media.frames import VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.masks import is_whole_mask
 from tfcseg.model.carry_over import Carried
-from tfcseg.model.evidence import HandedOn, Opinion, TwoOpinions
+from tfcseg.model.evidence import CarryOver, SectionEnd, WeightedLogits
 from tfcseg.report.recorder import PageRecorder
 from tfcseg.runs.outputs import OutputDir, numbered
 from tfcseg.runs.result_options import ResultOptions
@@ -125,7 +125,7 @@ class ResultPlan:
             return folder / self.given.name(index)
         return folder / mask_name(self.info.names[index]) if self.is_named_by_source else numbered(folder, index)
 
-    def restore_carried(self, checkpoint: Checkpoint) -> HandedOn | None:
+    def restore_carried(self, checkpoint: Checkpoint) -> CarryOver | None:
         """Load the carry-over for the keyframe after ``checkpoint``; OutputError if it is missing or damaged."""
         return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
 
@@ -136,7 +136,7 @@ class ResultPlan:
         return PageRecorder.restore(folder, palette, rate, self.options.unsure_below)
 
 
-def save_carried(path: Path, carried: HandedOn) -> None:
+def save_carried(path: Path, carried: CarryOver) -> None:
     """Write ``carried`` to ``path``; raise OutputError if that fails."""
     # float32 represents all values of the half precisions, which NumPy lacks.
     arrays = {name: tensor.float().cpu().numpy() for name, tensor in carried._asdict().items()}
@@ -144,11 +144,11 @@ def save_carried(path: Path, carried: HandedOn) -> None:
         np.savez(file, **arrays)
 
 
-def load_carried(path: Path) -> HandedOn:
+def load_carried(path: Path) -> CarryOver:
     """Load what `save_carried` wrote, as float32 on the CPU; raise OutputError if it is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            kind = next(each for each in (TwoOpinions, Opinion, Carried) if {*each._fields} <= {*arrays.files})
+            kind = next(each for each in (SectionEnd, WeightedLogits, Carried) if {*each._fields} <= {*arrays.files})
             return kind(*(_restored(arrays[name]) for name in kind._fields))
     except (OSError, ValueError, StopIteration, EOFError, zipfile.BadZipFile) as error:
         raise OutputError(f"cannot read {str(path)!r} ({error}); run again from the start") from error
