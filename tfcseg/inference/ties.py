@@ -96,7 +96,7 @@ class Linker:
         height, width = images[0].shape[:2]
         scale = min(1.0, SIZE / min(height, width))
         size_wh = (max(16, round(width * scale)), max(16, round(height * scale)))
-        matches = self._network.network.glimpse(self._network.to_input(images, FEATURE_SIZE)).match.float().cpu()
+        matches = self._network.network.low_features(self._network.to_input(images, FEATURE_SIZE)).match.float().cpu()
         grays = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images)
         small = (cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA) for gray in grays)
         return [Seen(np.asarray(gray, np.uint8), match[None]) for gray, match in zip(small, matches, strict=True)]

@@ -14,7 +14,7 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.masks import is_whole_mask
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.evidence import CarryOver
 from tfcseg.report.recorder import PageRecorder
 from tfcseg.runs.carried_file import load_carried
 from tfcseg.runs.outputs import OutputDir, numbered
@@ -118,7 +118,7 @@ class ResultPlan:
             return folder / self.given.name(index)
         return folder / mask_name(self.info.names[index]) if self.is_named_by_source else numbered(folder, index)
 
-    def restore_carried(self, checkpoint: Checkpoint) -> HandedOn | None:
+    def restore_carried(self, checkpoint: Checkpoint) -> CarryOver | None:
         """Load the carry-over for the keyframe after ``checkpoint``; OutputError if it is missing or damaged."""
         return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
 
