@@ -42,8 +42,8 @@ Root = Annotated[
 Predictions = Annotated[
     Path | None,
     typer.Option(
-        help="Score these masks instead of a model: DIR/<video>/<frame>.png or DIR/<video>/labels.mkv, "
-        "value = class index, 255 = none.",
+        help="Score these masks instead of a model: DIR/<video>/<frame>.png, value = class index, 255 = none. "
+        "DIR/<video> may also be the folder of a run, with masks/ or labels.mkv.",
         show_default=False,
     ),
 ]

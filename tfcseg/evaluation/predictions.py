@@ -28,7 +28,7 @@ from tfcseg.report.schema import model_facts
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.loading import LoadedModel
 
-LABELS_NAME = "labels.mkv"
+LABELS_NAME, MASKS_NAME = "labels.mkv", "masks"
 
 Prediction: TypeAlias = Labels | TfcsegError
 """(H, W) uint8 class indices at the mask's size with 255 = none, or the reason why a frame has no prediction."""
@@ -40,7 +40,8 @@ PredictionSource: TypeAlias = Callable[[VspwVideo], Iterable[Prediction]]
 class PredictionFolder:
     """Labels that any program wrote: ``DIR/<video>/<stem>.png``, value = class index, 255 = none.
 
-    Or ``DIR/<video>/labels.mkv``, as exports of runs are: lossless, one frame per frame of the video.
+    ``DIR/<video>`` may also be the output folder of a run: ``labels.mkv`` (one frame per frame of the video) or
+    ``masks/<stem>.png``.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -58,6 +59,8 @@ class PredictionFolder:
         if (folder / LABELS_NAME).exists():
             yield from self._from_video(folder / LABELS_NAME, video)
             return
+        if (folder / MASKS_NAME).is_dir():
+            folder /= MASKS_NAME
         for frame in video.frames:
             try:
                 yield read_mask(folder / f"{frame.stem}.png")
