@@ -24,7 +24,7 @@ from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import LowFeatures, WeightedLogits
 from tfcseg.research.calibration import write_with_card
-from tfcseg.research.held_out.result import OnProgress
+from tfcseg.research.held_out.networks import OnProgress
 from tfcseg.weights.loading import LoadedModel, read_card
 
 DISTANCE = 4
@@ -89,10 +89,10 @@ def fit_evidence(
     return EvidenceFit(curve, _shares(same), _shares(other), pairs, len(clips))
 
 
-def write_fitted(weights: Path, target: Path, curve: tuple[float, ...]) -> None:
-    """Copy the file ``weights`` to ``target`` with this curve in its card, and update a registry beside it."""
+def write_fitted(weights: Path, target: Path, found: EvidenceFit) -> None:
+    """Copy the file ``weights`` to ``target`` with the curve of ``found`` in its card; see `write_with_card`."""
     card = read_card(weights)
-    write_with_card(weights, target, replace(card, config=replace(card.config, evidence=curve)))
+    write_with_card(weights, target, replace(card, config=replace(card.config, evidence=found.curve)))
 
 
 def _upside_down(seen: _Seen) -> _Seen:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from tfcseg.media.masks import full_palette, write_mask
 from tfcseg.model.evidence import CarryOver
 from tfcseg.report.recorder import PageRecorder
-from tfcseg.runs.carried_file import save_carried
 from tfcseg.runs.frame_files import FrameFiles
-from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan
+from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan, save_carried
 from tfcseg.runs.state import Checkpoint
 
 
