@@ -16,9 +16,8 @@ from tests.helpers.tiny_model import NAMES, build_tiny_model, moving_images, wri
 from tests.runs.test_resume import interrupt
 from tfcseg.errors import DataError, FinishedError, OutputError, TfcsegError, UsageError
 from tfcseg.media import parts as video_parts
-from tfcseg.media.label_video import read_label_video
-from tfcseg.media.masks import read_mask
-from tfcseg.runs.finished_run import export_run
+from tfcseg.media.masks import read_label_video, read_mask
+from tfcseg.runs.exporting import export_run
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.pipeline import Listener, run_video
 from tfcseg.runs.result_options import ResultOptions

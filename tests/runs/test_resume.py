@@ -32,9 +32,8 @@ from tfcseg.media.reader import VideoWriter, open_frames, read_frames
 from tfcseg.media.source import Source
 from tfcseg.report.tables import FrameTable
 from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER, folder_lock
-from tfcseg.runs.journal import Journal
 from tfcseg.runs.result_options import ResultOptions
-from tfcseg.runs.state import Checkpoint, RunState, unfinished_frames
+from tfcseg.runs.state import Checkpoint, Journal, RunState, unfinished_frames
 
 PART_FRAMES = 4
 FRAMES = 18

@@ -13,8 +13,7 @@ import torch
 from tests.helpers.media import run_ffmpeg
 from tests.helpers.tiny_teacher import GREEN, RED, write_teacher
 from tfcseg.errors import DataError
-from tfcseg.labels.label_names import CITYSCAPES19, VOC21
-from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
+from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.training.fused_labels import fuse_media
 from tfcseg.training.fusion import Meanings, follow_mask, fuse_street, fuse_teachers, grid_mask, is_street, to_bytes
 from tfcseg.training.labelling import find_media, label_media

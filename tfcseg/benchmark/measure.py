@@ -6,9 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tfcseg.benchmark.contest import PLAIN, Contest, open_contest
+from tfcseg.benchmark.contest import PLAIN, Contest, contest_facts, open_contest
 from tfcseg.benchmark.end_to_end import measure_end_to_end
-from tfcseg.benchmark.facts import contest_facts
 from tfcseg.benchmark.limits import measure_limits, measure_surroundings
 from tfcseg.benchmark.memory import measure_memory
 from tfcseg.benchmark.model_only import measure_breakdown, measure_model_only

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfcseg.benchmark.timing import Spread
-from tfcseg.report.conditions import ModelConditions
+from tfcseg.report.schema import ModelConditions
 
 KIND = "bench"
 

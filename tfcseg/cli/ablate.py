@@ -11,9 +11,16 @@ from rich.table import Table
 from tfcseg.cli import options
 from tfcseg.cli.console import plain
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.result_file import ResultFile, measured
-from tfcseg.cli.results import device_of, new_table, number, print_results, size_of
-from tfcseg.cli.scores import fail_if_incomplete
+from tfcseg.cli.results import (
+    ResultFile,
+    device_of,
+    fail_if_incomplete,
+    measured,
+    new_table,
+    number,
+    print_results,
+    size_of,
+)
 from tfcseg.cli.values import one_of
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions

@@ -13,11 +13,9 @@ from rich.table import Table
 
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.cli import options
-from tfcseg.cli.console import plain
+from tfcseg.cli.console import plain, progress
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.progress import progress
-from tfcseg.cli.result_file import ResultFile, measured, show_result
-from tfcseg.cli.results import device_of, new_table, number, print_results, size_of
+from tfcseg.cli.results import ResultFile, device_of, measured, new_table, number, print_results, show_result, size_of
 from tfcseg.cli.values import frame_size, whole_numbers
 from tfcseg.errors import UsageError
 from tfcseg.model.options import InferenceOptions, keyframe_distance

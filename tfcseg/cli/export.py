@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import one_line, print_warning
+from tfcseg.cli.console import one_line, print_warning, progress
 from tfcseg.cli.groups import Only, Without, grouped
-from tfcseg.cli.progress import progress
 from tfcseg.exports import FORMATS
 from tfcseg.runs.result_options import ResultOptions
 
@@ -39,7 +38,7 @@ def command(
 
     Example: tfcseg export half_a_second --to coco,yolo
     """
-    from tfcseg.runs.finished_run import export_run
+    from tfcseg.runs.exporting import export_run
 
     with progress(shown=not printing.quiet) as on_progress:
         exported = export_run(

@@ -12,8 +12,7 @@ from rich.table import Table
 from tfcseg.cli import options
 from tfcseg.cli.console import plain
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.result_file import ResultFile, measured
-from tfcseg.cli.results import new_table, number, print_results
+from tfcseg.cli.results import ResultFile, measured, new_table, number, print_results
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import print_error, print_line, print_warning
+from tfcseg.cli.console import print_error, print_line, print_warning, progress
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_facts, print_json
 from tfcseg.errors import Interrupted, UsageError, without_passwords
 from tfcseg.model.options import InferenceOptions
@@ -179,7 +178,7 @@ def _run_on_ray(
     crew: WorkerOptions, places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *, quiet: bool
 ) -> Iterator[Outcome]:
     """Run the inputs on a cluster, with one bar for all of them."""
-    from tfcseg.runs.on_ray import run_on_ray
+    from tfcseg.runs.batch import run_on_ray
     from tfcseg.runs.pipeline import Listener
 
     started_s = time.monotonic()

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, print_line, print_warning
+from tfcseg.cli.console import is_terminal, print_line, print_warning, progress
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, print_facts, print_json
 from tfcseg.errors import Interrupted, UsageError
 from tfcseg.training.options import TrainRequest

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer
-from tfcseg.comparison.masks import MaskFolder
+from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer, MaskFolder
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, Difference, common_facts

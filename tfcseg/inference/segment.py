@@ -24,7 +24,7 @@ from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, Image
 from tfcseg.media.source import Given, Source
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.weights.device import DeviceOptions
@@ -154,7 +154,7 @@ def segment_with(
 def segment_frames(
     frames: Iterator[Frame],
     network: IntervalNetwork,
-    before: HandedOn | None = None,
+    before: CarryOver | None = None,
     part_frames: int | None = None,
     wanted_from: int = 0,
 ) -> Generator[SegmentedFrame, None, None]:
@@ -206,7 +206,7 @@ def _group(pictures: list[list[Frame]], part_frames: int | None, wanted_from: in
 
 
 def _stream(
-    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None, part_frames: int | None
+    frames: Iterator[Frame], network: IntervalNetwork, before: CarryOver | None, part_frames: int | None
 ) -> Iterator[SegmentedFrame]:
     """Segment each frame before the next one is requested."""
     images: deque[Image] = deque()

@@ -92,7 +92,7 @@ class Linker:
         scale = min(1.0, SIZE / min(height, width))
         size_wh = (max(16, round(width * scale)), max(16, round(height * scale)))
         batch = self._network.to_input(images[::FEATURES_EVERY], FEATURE_SIZE)
-        matches = self._network.network.glimpse(batch).match.float().cpu()
+        matches = self._network.network.low_features(batch).match.float().cpu()
         seen = []
         for at, image in enumerate(images):
             gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)

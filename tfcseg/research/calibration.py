@@ -15,7 +15,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.calibration import CalibrationMeter
-from tfcseg.research.held_out.result import OnProgress
+from tfcseg.research.held_out.networks import OnProgress
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
 from tfcseg.research.held_out.stills import translation
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, is_ours, load_model, read_card, save_model

@@ -11,7 +11,7 @@ import torch
 
 from tfcseg.errors import WeightsError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.predictions import ModelPredictions
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder

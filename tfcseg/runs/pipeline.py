@@ -36,7 +36,7 @@ from tfcseg.media.parts import part_length
 from tfcseg.media.prefetch import most_waiting, prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report.json_file import write_json
@@ -61,7 +61,7 @@ _Known = TypeVar("_Known", bound=Known)
 
 OnFrame = Callable[[SegmentedFrame, VideoInfo], None]
 Segment = Callable[
-    [Iterator[Frame], IntervalNetwork, "HandedOn | None", int, VideoInfo], Generator[SegmentedFrame, None, None]
+    [Iterator[Frame], IntervalNetwork, "CarryOver | None", int, VideoInfo], Generator[SegmentedFrame, None, None]
 ]
 """Segments frames as `segment_frames` does; the last argument says what they are of."""
 
@@ -77,7 +77,7 @@ class Listener:
 
 
 def segment_here(
-    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None, part_frames: int, info: VideoInfo
+    frames: Iterator[Frame], network: IntervalNetwork, before: CarryOver | None, part_frames: int, info: VideoInfo
 ) -> Generator[SegmentedFrame, None, None]:
     """Segment frames in this process."""
     return segment_frames(frames, network, before, part_frames)

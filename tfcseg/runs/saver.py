@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.media.masks import full_palette, write_mask
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.evidence import CarryOver
 from tfcseg.report.recorder import PageRecorder
-from tfcseg.runs.carried_file import save_carried
 from tfcseg.runs.frame_files import FrameFiles
-from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan
+from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan, save_carried
 from tfcseg.runs.state import Checkpoint
 
 
@@ -36,7 +35,7 @@ class CheckpointSaver:
         checkpoint: Checkpoint,
         complete_parts: Callable[[], None],
         labels: NDArray[np.uint8],
-        carried: HandedOn | None,
+        carried: CarryOver | None,
     ) -> None:
         """Let the thread complete parts of videos, then record ``checkpoint``.
 
@@ -53,7 +52,7 @@ class CheckpointSaver:
 
         self._saved = self._thread.submit(save)
 
-    def _record(self, checkpoint: Checkpoint, labels: NDArray[np.uint8], carried: HandedOn | None) -> None:
+    def _record(self, checkpoint: Checkpoint, labels: NDArray[np.uint8], carried: CarryOver | None) -> None:
         """Record ``checkpoint`` once everything before it is on disk.
 
         Flushing every mask to disk would be slow. Instead masks are checked when the run resumes.

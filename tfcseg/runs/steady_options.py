@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tfcseg.errors import DataError, UsageError
-from tfcseg.media.fingerprint import fingerprint
+from tfcseg.media.source import fingerprint
 from tfcseg.options import Option, check
 
 if TYPE_CHECKING:

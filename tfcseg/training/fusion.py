@@ -22,8 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.labels.label_names import CITYSCAPES19, VOC21
-from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
+from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 
 SURE, DOUBTFUL = 0.8, 0.3
 """From the first value on, VOC's teacher overrules ADE31's; below the second it is ignored."""

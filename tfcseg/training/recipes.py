@@ -16,8 +16,7 @@ from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError, InputError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE
-from tfcseg.labels.label_names import CITYSCAPES19, VOC21
-from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
+from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, SCENES, VOC21, LabelSet
 from tfcseg.media.reader import probe
 from tfcseg.media.source import absolute
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0, load_imagenet_weights

@@ -11,7 +11,7 @@ from typing import Any
 
 from tfcseg.errors import DataError, InputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.predictions import ModelPredictions
 from tfcseg.evaluation.result import Evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
@@ -21,14 +21,12 @@ from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
-from tfcseg.report.conditions import model_conditions
-from tfcseg.report.schema import model_facts
-from tfcseg.research.ablation.network import AblatedSegmenter
+from tfcseg.report.schema import model_conditions, model_facts
 from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
 from tfcseg.research.ablation.result import Ablation, RowResult, directions
-from tfcseg.research.ablation.rows import Row, build_rows, check_rows
+from tfcseg.research.ablation.rows import AblatedSegmenter, Row, build_rows, check_rows
 from tfcseg.research.ablation.similarity import WatchedPredictions
-from tfcseg.research.held_out.result import OnProgress
+from tfcseg.research.held_out.networks import OnProgress
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from tfcseg.report.conditions import ModelConditions
-from tfcseg.report.schema import ModelFacts
+from tfcseg.report.schema import ModelConditions, ModelFacts
 from tfcseg.research.ablation.paper import PAPER, SCORES
 from tfcseg.research.ablation.rows import Row
 from tfcseg.research.ablation.similarity import SimilarityScores
