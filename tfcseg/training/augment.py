@@ -41,6 +41,9 @@ class View:
     blur_px: float = 0.0
     motion_px: tuple[float, float] = (0.0, 0.0)
     """(x, y) by which the camera moves while the shutter is open."""
+    noise: float = 0.0
+    """Standard deviation, of 255."""
+    noise_seed: int = 0
     jpeg_quality: int | None = None
 
 
@@ -72,13 +75,15 @@ def draw_colours(rng: np.random.Generator, view: View) -> View:
 
     return replace(
         view,
-        brightness=maybe(0.5, -32, 32, 0.0),
-        contrast=maybe(0.5, 0.6, 1.4, 1.0),
+        brightness=maybe(0.5, -48, 48, 0.0),
+        contrast=maybe(0.5, 0.5, 1.6, 1.0),
         saturation=maybe(0.5, 0.5, 1.5, 1.0) if rng.random() > 0.05 else 0.0,
         hue_shift=round(maybe(0.3, -9, 9, 0.0)),
-        blur_px=maybe(0.2, 0.4, 2.5, 0.0),
-        jpeg_quality=int(rng.integers(25, 80)) if rng.random() < 0.2 else None,
+        blur_px=maybe(0.2, 0.4, 4.0, 0.0),
+        jpeg_quality=int(rng.integers(8, 80)) if rng.random() < 0.25 else None,
         motion_px=_draw_motion(rng) if rng.random() < MOTION_SHARE else (0.0, 0.0),
+        noise=maybe(0.25, 2, 20, 0.0),
+        noise_seed=int(rng.integers(2**31)),
     )
 
 
@@ -110,6 +115,11 @@ def distort_colours(crop: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
         crop = as_bytes(cv2.filter2D(crop, -1, _motion_kernel(view.motion_px), borderType=cv2.BORDER_REPLICATE))
     if view.blur_px:
         crop = as_bytes(cv2.GaussianBlur(crop, (0, 0), view.blur_px))
+    if view.noise:
+        # Another pattern for every frame of a clip, as in a camera, and the same one for the same frame.
+        rng = np.random.default_rng((view.noise_seed, int(crop[::16, ::16].sum())))
+        noise = rng.standard_normal(crop.shape, dtype=np.float32) * view.noise
+        crop = np.rint(crop + noise).clip(0, 255).astype(np.uint8)
     if view.jpeg_quality is not None:
         _, coded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, view.jpeg_quality])
         crop = as_bytes(cv2.imdecode(coded, cv2.IMREAD_COLOR))
