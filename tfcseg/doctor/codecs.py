@@ -33,7 +33,7 @@ def check_ffmpeg() -> Iterator[Finding]:
     """Start ffmpeg and read its lists of codecs."""
     try:
         path = ffmpeg_path()
-        about = ask_ffmpeg("-version", timeout_s=_TIMEOUT_S)
+        about = ask_ffmpeg(["-version"], timeout_s=_TIMEOUT_S)
     except (TfcsegError, OSError, subprocess.SubprocessError) as error:
         yield Finding("ffmpeg", "broken", f"cannot be started ({error})", _REINSTALL)
         return
@@ -42,7 +42,7 @@ def check_ffmpeg() -> Iterator[Finding]:
         yield Finding("ffmpeg", "broken", f"{path} is not ffmpeg", _REINSTALL, {"path": path})
         return
     yield Finding("ffmpeg", "ok", f"{version[1]} at {path}", facts={"version": version[1], "path": path})
-    lists = (ask_ffmpeg(kind, timeout_s=_TIMEOUT_S) for kind in ("-encoders", "-decoders"))
+    lists = (ask_ffmpeg([kind], timeout_s=_TIMEOUT_S) for kind in ("-encoders", "-decoders"))
     yield codec_finding(*(set(_LISTED.findall(listed)) for listed in lists))
 
 

@@ -62,7 +62,7 @@ def ffmpeg_path() -> str:
     return path
 
 
-def ask_ffmpeg(*arguments: str, timeout_s: float | None = None) -> str:
+def ask_ffmpeg(arguments: Sequence[str], *, timeout_s: float | None = None) -> str:
     """Run ffmpeg to its end; what it prints on stdout and stderr."""
     command = [ffmpeg_path(), "-hide_banner", "-nostdin", *arguments]
     said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s).stdout
@@ -72,7 +72,7 @@ def ask_ffmpeg(*arguments: str, timeout_s: float | None = None) -> str:
 @functools.cache
 def has_decoder(name: str) -> bool:
     """Whether this ffmpeg was built with the decoder ``name``."""
-    return re.search(rf"\s{re.escape(name)}\s", ask_ffmpeg("-decoders")) is not None
+    return re.search(rf"\s{re.escape(name)}\s", ask_ffmpeg(["-decoders"])) is not None
 
 
 def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -> list[str]:

@@ -169,7 +169,7 @@ def _camera_arguments(source: Source) -> list[str]:
         return ["-f", "avfoundation", "-framerate", "30", "-i", f"{number}:none"]
     if sys.platform == "win32":
         # DirectShow has no numbers.
-        listing = ask_ffmpeg(*"-list_devices true -f dshow -i dummy".split())
+        listing = ask_ffmpeg(["-list_devices", "true", "-f", "dshow", "-i", "dummy"])
         return ["-f", "dshow", "-i", f"video={nth_camera(listing, source)}"]
     return ["-f", "v4l2", "-i", f"/dev/video{number}"]
 
