@@ -45,7 +45,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "tfcseg.model.tfc:carry_over",
         "tfcseg.inference.steps:compare",
         "tfcseg.inference.steps:mix",
-        "tfcseg.inference.both_sides:lean",
+        "tfcseg.inference.both_sides:combine",
     ),
     "sparse update": (
         "tfcseg.model.tfc:TFCSegmenter._updated",
