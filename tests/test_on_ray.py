@@ -26,7 +26,7 @@ from tfcseg.cli.evaluate import _prediction_source
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.evaluate import Recipe, evaluate_on_ray
 from tfcseg.evaluation.scope import Scope
-from tfcseg.media import parts as video_parts
+from tfcseg.media import writer as video_writer
 from tfcseg.research.held_out import compare_clips, compare_stills
 from tfcseg.runs import batch
 from tfcseg.runs.batch import run_on_ray
@@ -76,7 +76,7 @@ def long_clip(tmp_path_factory):
 @pytest.fixture
 def short_parts(monkeypatch):
     """Parts so short that two workers share a clip."""
-    monkeypatch.setattr(video_parts, "PART_FRAMES", PART_FRAMES)
+    monkeypatch.setattr(video_writer, "PART_FRAMES", PART_FRAMES)
     monkeypatch.setattr(batch, "PART_FRAMES", PART_FRAMES)
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, TypeAlias, cast, get_args, get_type_hints
 
 from tfcseg.errors import UsageError
 from tfcseg.spelling import find_name, hint
+
+OnProgress: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with the current task, items done, and items in all if known."""
 
 THE_MODELS: Any = None
 """Default of fields that the model fills in: None until then, although the type does not say so."""

@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, folder_of_images, write_video
 from tests.helpers.tiny_model import moving_images, write_tiny_model
-from tfcseg.drawing.frame_grid import MAX_HEIGHT, MAX_WIDTH, ROWS, Column, draw_frame_grid, similarity_colours
+from tfcseg.drawing.pictures import MAX_HEIGHT, MAX_WIDTH, ROWS, Column, draw_frame_grid, similarity_colours
 from tfcseg.drawing.render import overlay
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import ADE31

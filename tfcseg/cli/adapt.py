@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 @grouped
 def command(
     *,
-    videos: Annotated[
-        list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.", show_default=False)
-    ],
+    videos: Annotated[list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.")],
     choice: options.ModelChoice,
     output: Annotated[Path, options.output("Weights file to write, .safetensors.")],
     validate: Annotated[

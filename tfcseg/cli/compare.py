@@ -12,8 +12,8 @@ import typer
 from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_line, print_warning, progress
 from tfcseg.cli.groups import Without, grouped, names_of
+from tfcseg.cli.options import whole_numbers
 from tfcseg.cli.results import device_of, fail_if_incomplete, new_table, number, print_json, print_results, size_of
-from tfcseg.cli.values import whole_numbers
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions, keyframe_distance
 from tfcseg.weights.device import DeviceOptions
@@ -27,10 +27,7 @@ _NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "intervals", "baseline", "end", "
 _MODES = ("image", "reuse", "tfc-paper", "tfc")
 
 
-Source = Annotated[
-    str,
-    typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.", show_default=False),
-]
+Source = Annotated[str, typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.")]
 Output = Annotated[
     Path | None, options.output("Folder for the results; with --frames a picture file.", "<name>_compare")
 ]
@@ -45,18 +42,13 @@ Modes = Annotated[
 ]
 Intervals = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Plot the trade-off over these keyframe intervals, e.g. 2,4,8.",
-        show_default=False,
-        callback=whole_numbers,
-    ),
+    typer.Option(help="Plot the trade-off over these keyframe intervals, e.g. 2,4,8.", callback=whole_numbers),
 ]
 Frames = Annotated[
     list[str] | None,
     typer.Option(
         help="Only draw these frames (counted from 0) in one picture, -o FILE: source, labels by image and by tfc, "
         "similarity, updated points.",
-        show_default=False,
         callback=whole_numbers,
     ),
 ]
@@ -64,8 +56,7 @@ Baseline = Annotated[
     Path | None,
     typer.Option(
         help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, "
-        "or DIR/<video>/<frame>.png for a VSPW folder.",
-        show_default=False,
+        "or DIR/<video>/<frame>.png for a VSPW folder."
     ),
 ]
 

@@ -35,21 +35,14 @@ _MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions)
 _NOTES_SHOWN = 10
 
 
-Root = Annotated[
-    Path,
-    typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.", show_default=False),
-]
 Predictions = Annotated[
     Path | None,
     typer.Option(
         help="Score these masks instead of a model: DIR/<video>/<frame>.png, value = class index, 255 = none. "
-        "DIR/<video> may also be the folder of a run, with masks/ or labels.mkv.",
-        show_default=False,
+        "DIR/<video> may also be the folder of a run, with masks/ or labels.mkv."
     ),
 ]
-SaveMasks = Annotated[
-    Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.", show_default=False)
-]
+SaveMasks = Annotated[Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.")]
 Output = Annotated[Path | None, options.output("Write eval.json, eval.html, per_class.csv, per_video.csv.")]
 
 
@@ -57,7 +50,7 @@ Output = Annotated[Path | None, options.output("Write eval.json, eval.html, per_
 def command(
     context: typer.Context,
     *,
-    root: Root,
+    root: options.VspwFolder,
     predictions: Predictions = None,
     choice: options.ModelChoice,
     inference: Annotated[InferenceOptions, Without("latency", "compile")],

@@ -18,17 +18,13 @@ from tfcseg.runs.result_options import ResultOptions
 @grouped
 def command(
     *,
-    folder: Annotated[
-        Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a finished run with masks.", show_default=False)
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a finished run with masks.")],
     to: Annotated[
-        list[str] | None,
-        options.some_of("format", FORMATS, f"What to write: {', '.join(FORMATS)}.", default="all"),
+        list[str] | None, options.some_of("format", FORMATS, f"What to write: {', '.join(FORMATS)}.", default="all")
     ] = None,
     results: Annotated[ResultOptions, Only("classes", "exclude", "palette")],
     source: Annotated[
-        str | None,
-        typer.Option(help="The video, for mattes.", show_default="where the run read it, or source.mp4"),
+        str | None, typer.Option(help="The video, for mattes.", show_default="where the run read it, or source.mp4")
     ] = None,
     fps: options.FrameRate = None,
     overwrite: options.Overwrite = False,

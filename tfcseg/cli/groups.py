@@ -11,8 +11,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type
 import typer
 from typer.models import OptionInfo
 
-from tfcseg.cli.options import completing
-from tfcseg.cli.values import one_of
+from tfcseg.cli.options import completing, one_of
 from tfcseg.options import THE_MODELS, Declared, check, declared
 
 _Command = TypeVar("_Command", bound=Callable[..., None])

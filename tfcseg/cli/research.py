@@ -28,11 +28,10 @@ app.command("clips", cls=Command)(held_out.clips)
 Stills = Annotated[
     list[Path],
     typer.Argument(
-        help="Held-out photos: folders with images/, masks/ (value = id, 0 = void) and classes.json {id: name}.",
-        show_default=False,
+        help="Held-out photos: folders with images/, masks/ (value = id, 0 = void) and classes.json {id: name}."
     ),
 ]
-Clips = Annotated[list[Path], typer.Argument(help="Videos or folders of frames, without labels.", show_default=False)]
+Clips = Annotated[list[Path], typer.Argument(help="Videos or folders of frames, without labels.")]
 
 
 @app.command("calibrate", cls=Command)
@@ -165,11 +164,8 @@ def tables(
 
 @app.command(cls=Command)
 def average(
-    out: Annotated[Path, typer.Argument(help="Weights file to write.", show_default=False)],
-    parts: Annotated[
-        list[str],
-        typer.Argument(metavar="WEIGHTS=SHARE...", help="Files and their shares of the mean.", show_default=False),
-    ],
+    out: Annotated[Path, typer.Argument(help="Weights file to write.")],
+    parts: Annotated[list[str], typer.Argument(metavar="WEIGHTS=SHARE...", help="Files and their shares of the mean.")],
     overwrite: options.Overwrite = False,
 ) -> None:
     """Average the weights of several training runs.
@@ -179,7 +175,7 @@ def average(
     Example: tfcseg research average mean.safetensors my.safetensors=1
     """
     from tfcseg.files import claimed_files
-    from tfcseg.research.average import average_files
+    from tfcseg.research.publishing import average_files
 
     files = [part.rpartition("=")[0] for part in parts]
     with claimed_files(out.parent, [out.name], inputs=files, overwrite=overwrite):

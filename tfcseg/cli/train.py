@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,6 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
 
         yield TrainListener(
             on_labelled=lambda done, total: advance("labelling", done, total),
-            on_left_out=_print_left_out,
             on_note=print_warning,
             on_step=lambda step, steps: advance("training", step, steps),
             on_record=tell,
@@ -91,13 +90,6 @@ def describe(record: dict[str, Any]) -> str:
         f"step {record['step']}/{record['steps']}  {loss}  lr {record['lr']:.2e}  "
         f"{record['images_per_s']:.1f} img/s  {hours}:{minutes:02}:{seconds:02} left"
     )
-
-
-def _print_left_out(defects: Sequence[str]) -> None:
-    for defect in defects[:5]:
-        print_warning(f"skipped: {defect}")
-    if len(defects) > 5:
-        print_warning(f"skipped: {len(defects) - 5} more")
 
 
 def _print_summary(result: TrainResult) -> None:

@@ -19,7 +19,7 @@ from tfcseg.exports.labelled_video import read_labels
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, VideoInfo
 from tfcseg.media.mask_folder import list_masks
-from tfcseg.media.reader import VideoWriter
+from tfcseg.media.writer import VideoWriter
 from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.report.moments import greatest_moments
 

@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -66,9 +65,7 @@ class SegmentedFrames(Iterator[SegmentedFrame]):
     def __enter__(self) -> SegmentedFrames:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         self.close()
 
 
@@ -125,8 +122,8 @@ def _segment_source(
     opened: list[FrameSource],
 ) -> Generator[SegmentedFrame, None, None]:
     """Frames of a source, which is put into ``opened`` so that others can stop it while a frame is waited for."""
+    from tfcseg.media.frames import most_waiting, prefetch
     from tfcseg.media.live import NewestFrames
-    from tfcseg.media.prefetch import most_waiting, prefetch
     from tfcseg.media.reader import open_frames
 
     start_s, end_s = range_s

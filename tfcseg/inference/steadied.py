@@ -20,10 +20,9 @@ from tfcseg.inference.segmented import SegmentedFrame, SteadiedMask
 from tfcseg.inference.steadying import Steadied, look, steady
 from tfcseg.inference.ties import Linker
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
-from tfcseg.media.frames import Frame
+from tfcseg.media.frames import Frame, prefetch
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.mask_form import Mask
-from tfcseg.media.prefetch import prefetch
 
 
 def steadied_frames(

@@ -23,8 +23,8 @@ from tfcseg.media.reader import read_frames
 from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import LowFeatures, WeightedLogits
+from tfcseg.options import OnProgress
 from tfcseg.research.calibration import write_with_card
-from tfcseg.research.held_out.networks import OnProgress
 from tfcseg.weights.loading import LoadedModel, read_card
 
 DISTANCE = 4

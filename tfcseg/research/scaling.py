@@ -14,8 +14,7 @@ from tfcseg.benchmark.memory import Job, Outcome, job_for, run_job
 from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import Request
-from tfcseg.benchmark.result import ContestConditions
-from tfcseg.benchmark.timing import Spread, spread
+from tfcseg.benchmark.timing import ContestConditions, Spread, spread
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.files import claimed_files, replace_atomically
 from tfcseg.report.json_file import write_json

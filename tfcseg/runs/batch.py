@@ -9,17 +9,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from tfcseg.errors import FinishedError, LostConnection, OutputError, TfcsegError, without_passwords
+from tfcseg.errors import FinishedError, LostConnection, TfcsegError, without_passwords
+from tfcseg.files import output_errors
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.repeats import SECTION_PARTS
 from tfcseg.log import open_json_lines
-from tfcseg.media.parts import PART_FRAMES
 from tfcseg.media.reader import probe
 from tfcseg.media.source import Source
+from tfcseg.media.writer import PART_FRAMES
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.json_file import to_json
 from tfcseg.report.schema import Report
@@ -108,17 +109,11 @@ def open_batch_log(path: Path | None) -> Iterator[Callable[[Outcome], None]]:
 
     def add(outcome: Outcome) -> None:
         line = json.dumps(outcome.to_json(), ensure_ascii=False) + "\n"
-        try:
+        with output_errors(f"cannot write {str(path)!r}"):
             file.write(line.encode("utf-8", "backslashreplace"))  # a name may be no UTF-8
-        except OSError as error:
-            raise OutputError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
     with file:
         yield add
-
-
-class _WorkerJob(Protocol):
-    def do(self, model: ModelOnDemand) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,16 +20,14 @@ from tfcseg.exports.export import Exported, OnExport, check_formats, check_names
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.files import claimed_files, read_json_object
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
-from tfcseg.media.frames import Image
+from tfcseg.media.frames import Image, prefetch_frames
 from tfcseg.media.images import natural_key
 from tfcseg.media.mask_folder import classes_of, read_classes
 from tfcseg.media.masks import read_mask
-from tfcseg.media.prefetch import prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
-from tfcseg.runs.folder_lock import folder_lock
 from tfcseg.runs.options import RunOptions
-from tfcseg.runs.outputs import OutputDir, numbered
+from tfcseg.runs.outputs import OutputDir, folder_lock, numbered
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import unfinished_frames

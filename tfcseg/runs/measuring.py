@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.machine import available_cores
-from tfcseg.media.frames import Image
-from tfcseg.media.prefetch import most_waiting
+from tfcseg.media.frames import Image, most_waiting
 from tfcseg.metrics.consistency import ConsistencyMeter, FrameConsistency
 from tfcseg.report.tables import FrameRow
 

@@ -30,12 +30,12 @@ from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_classes, steadied_frames
 from tfcseg.inference.steadying import ahead_for, frames_before
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.frames import Frame, FrameSource, VideoInfo
+from tfcseg.media.frames import Frame, FrameSource, VideoInfo, most_waiting, prefetch_frames
+from tfcseg.media.live import LiveFrames, ended_by_signals
 from tfcseg.media.mask_folder import MaskFolder
-from tfcseg.media.parts import part_length
-from tfcseg.media.prefetch import most_waiting, prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
+from tfcseg.media.writer import part_length
 from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
@@ -44,7 +44,6 @@ from tfcseg.report.page import write_page
 from tfcseg.report.schema import Report
 from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
-from tfcseg.runs.live import LiveFrames, ended_by_signals
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.result_options import ResultOptions
@@ -85,10 +84,7 @@ def segment_here(
 
 @overload
 def run(
-    source: Given,
-    output: str | Path | None = None,
-    model: str | Path | LoadedModel = "default",
-    **options: Any,
+    source: Given, output: str | Path | None = None, model: str | Path | LoadedModel = "default", **options: Any
 ) -> Report: ...
 
 

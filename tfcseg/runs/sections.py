@@ -21,8 +21,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.repeats import SECTION_PARTS
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.media.frames import Frame, Image, VideoInfo
-from tfcseg.media.prefetch import prefetch_frames
+from tfcseg.media.frames import Frame, Image, VideoInfo, prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Source
 from tfcseg.model.evidence import CarryOver

@@ -11,14 +11,13 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import OutputError
-from tfcseg.files import sync
-from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER
+from tfcseg.files import output_errors, sync
 
 
 class Journal:
@@ -34,41 +33,37 @@ class Journal:
     def append(self, entry: object) -> None:
         """Add one line. Numbers are restored exactly."""
         line = json.dumps(entry, allow_nan=False).encode() + b"\n"
-        try:
-            with self._path.open("ab", buffering=0) as file:
-                while line:  # a nearly full disk accepts a part; the next write reports why
-                    line = line[file.write(line) :]
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise self._failure(error) from error
+        with self._errors(), self._path.open("ab", buffering=0) as file:
+            while line:  # a nearly full disk accepts a part; the next write reports why
+                line = line[file.write(line) :]
+            os.fsync(file.fileno())
 
     def keep(self, count: int) -> None:
         """Drop all lines but the first ``count``, and any incomplete line."""
         size = sum(length for length, _ in self._lines()[:count])
-        try:
+        with self._errors():
             os.truncate(self._path, size)
-        except OSError as error:
-            raise self._failure(error) from error
 
     def _lines(self) -> list[tuple[int, Any]]:
         """Length in bytes and content of each complete line."""
-        try:
+        found: list[tuple[int, Any]] = []
+        with self._errors(), suppress(FileNotFoundError):
             data = self._path.read_bytes()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise self._failure(error) from error
-        found = []
-        with suppress(ValueError):  # not JSON: a crash left it
-            for line in data.splitlines(keepends=True):
-                if not line.endswith(b"\n"):
-                    break
-                found.append((len(line), json.loads(line)))
+            with suppress(ValueError):  # not JSON: a crash left it
+                for line in data.splitlines(keepends=True):
+                    if not line.endswith(b"\n"):
+                        break
+                    found.append((len(line), json.loads(line)))
         return found
 
-    def _failure(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot keep the state of the run in {str(self._path)!r}: {error.strerror or error}")
+    def _errors(self) -> AbstractContextManager[None]:
+        return output_errors(f"cannot keep the state of the run in {str(self._path)!r}")
 
+
+STATE_FOLDER = ".tfcseg"
+"""Hidden folder in the output folder for what is needed to resume; removed when the run is complete."""
+
+LOCK_NAME = "lock"
 
 _JOURNAL_NAME, _FINISHED_NAME, _LABELS_NAME = "journal.jsonl", "finished.json", "labels"
 _KEPT = 2
@@ -139,11 +134,9 @@ class RunState:
         if identity is None:
             return
         self._journal.append({"run": identity})
-        try:
+        with output_errors(f"cannot write to {str(self.folder)!r}"):
             for folder in (self.folder, self.folder.parent):  # the names must survive a power cut, too
                 sync(folder)
-        except OSError as error:
-            raise OutputError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from error
 
     def go_on(self, is_intact: Callable[[Checkpoint], bool]) -> Checkpoint | None:
         """Newest checkpoint whose files all exist; anything after it is dropped.
@@ -201,10 +194,8 @@ class RunState:
     def make_pictures(self, frames: int) -> Path:
         """The folder ``pictures``, created if needed."""
         folder = self.pictures(frames)
-        try:
+        with output_errors(f"cannot create {str(folder)!r}"):
             folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot create {str(folder)!r}: {error.strerror or error}") from error
         return folder
 
     def finish(self, identity: Identity | None) -> None:
@@ -224,12 +215,9 @@ class RunState:
                 _remove(path)
 
     def _entries(self) -> list[Path]:
-        try:
+        with output_errors(f"cannot list {str(self.folder)!r}"), suppress(FileNotFoundError):
             return sorted(path for path in self.folder.iterdir() if path.name != LOCK_NAME)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise OutputError(f"cannot list {str(self.folder)!r}: {error.strerror or error}") from error
+        return []
 
 
 def unfinished_frames(output: Path) -> int | None:
@@ -269,10 +257,8 @@ def _is_needed(path: Path, frames: int) -> bool:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with output_errors(f"cannot remove {str(path)!r}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot remove {str(path)!r}: {error.strerror or error}") from error

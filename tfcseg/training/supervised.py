@@ -143,15 +143,15 @@ class VspwClipSource:
         frames = run[first : first + self._length]
         images = [read_rgb(image) for image, _ in frames]
         targets = [read_target(mask, self._classes)[0] for _, mask in frames]
-        view = self._view(rng, targets[0])
+        shape, crop, size = targets[0].shape, self._crop, self._short_side_px
+        view = (
+            draw_vspw_view(rng, targets[0], crop, size)
+            if self._is_augmented
+            else crop_view(shape, crop, size, tuple(rng.random(2)), is_flipped=False)
+        )
         labels = [view_hard_labels(target, view) for target in targets]
         pixels = np.stack([view_image(image, view) for image in images])
         return Sample(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(labels)))
-
-    def _view(self, rng: np.random.Generator, labels: NDArray[np.uint8]) -> View:
-        if self._is_augmented:
-            return draw_vspw_view(rng, labels, self._crop, self._short_side_px)
-        return crop_view(labels.shape, self._crop, self._short_side_px, tuple(rng.random(2)), is_flipped=False)
 
 
 def find_sound_frames(dataset: VspwDataset) -> Sound:

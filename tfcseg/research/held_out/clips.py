@@ -28,8 +28,9 @@ from tfcseg.media.source import Given, Source
 from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency, percent
 from tfcseg.model.options import InferenceOptions
+from tfcseg.options import OnProgress
 from tfcseg.report.schema import OptionFacts
-from tfcseg.research.held_out.networks import HeldOutConditions, OnProgress, made_by, refuse_doubles
+from tfcseg.research.held_out.networks import HeldOutConditions, made_by, refuse_doubles
 from tfcseg.research.held_out.targets import ClipTargets, Judges
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.device import DeviceOptions

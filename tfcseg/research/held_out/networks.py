@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -113,10 +113,6 @@ def refuse_doubles(names: Sequence[str], what: str) -> None:
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise UsageError(f"two {what} are called {double!r}; give one of them, or rename it")
-
-
-OnProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with the current step, items done, and items in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,11 +33,11 @@ from tfcseg.metrics.scores import (
     percent,
     pixel_accuracy,
 )
+from tfcseg.options import OnProgress
 from tfcseg.research.held_out.networks import (
     HeldOutConditions,
     Network,
     NetworkFacts,
-    OnProgress,
     StudentNetwork,
     TeacherNetwork,
     made_by,
