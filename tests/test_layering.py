@@ -98,7 +98,7 @@ def test_segment_loads_no_more_than_it_uses():
     rooms = {room_of(name) for name in loaded}
     assert rooms == {"", "labels", "media", "model", "weights", "drawing", "inference"}
     assert {name for name in loaded if name.startswith("tfcseg.media.")} == {
-        f"tfcseg.media.{name}" for name in ("frames", "source", "fingerprint")
+        f"tfcseg.media.{name}" for name in ("frames", "source")
     }
 
 

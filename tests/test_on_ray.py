@@ -24,12 +24,12 @@ from tests.research.test_held_out_stills import FACADES, write_scenes_model
 from tests.runs.test_resume_after_kill import assert_same_results
 from tfcseg.cli.evaluate import _prediction_source
 from tfcseg.errors import DataError, UsageError
-from tfcseg.evaluation.on_ray import Recipe, evaluate_on_ray
+from tfcseg.evaluation.evaluate import Recipe, evaluate_on_ray
 from tfcseg.evaluation.scope import Scope
-from tfcseg.media import parts as video_parts
+from tfcseg.media import writer as video_writer
 from tfcseg.research.held_out import compare_clips, compare_stills
-from tfcseg.runs import on_ray
-from tfcseg.runs.on_ray import run_on_ray
+from tfcseg.runs import batch
+from tfcseg.runs.batch import run_on_ray
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.pipeline import Listener
 from tfcseg.workers import WorkerOptions, ray_workers
@@ -76,8 +76,8 @@ def long_clip(tmp_path_factory):
 @pytest.fixture
 def short_parts(monkeypatch):
     """Parts so short that two workers share a clip."""
-    monkeypatch.setattr(video_parts, "PART_FRAMES", PART_FRAMES)
-    monkeypatch.setattr(on_ray, "PART_FRAMES", PART_FRAMES)
+    monkeypatch.setattr(video_writer, "PART_FRAMES", PART_FRAMES)
+    monkeypatch.setattr(batch, "PART_FRAMES", PART_FRAMES)
 
 
 def share(clips, base, weights, options=OPTIONS, on_frame=lambda frame, info: None):

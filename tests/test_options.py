@@ -2,15 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import UsageError
-from tfcseg.model.options import InferenceOptions
+from tfcseg.inference.options import describe_method
+from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.options import Option, check, declared
 from tfcseg.runs.result_options import ResultOptions
+from tfcseg.training.options import TrainRequest
 from tfcseg.weights.device import DeviceOptions
 
 PROGRAM = """
@@ -81,6 +84,25 @@ def test_what_is_not_allowed_is_said_in_one_line(options, message):
     with pytest.raises(UsageError) as caught:
         check(options)
     assert str(caught.value) == message
+
+
+def test_commands_name_the_option_and_python_the_field(tmp_path):
+    with pytest.raises(UsageError, match="--lr 2 is not between 1e-12 and 1"):
+        check(TrainRequest(data=[], output=tmp_path, learning_rate=2), by_flag=True)
+    with pytest.raises(UsageError, match="learning rate 2 is not between"):
+        check(TrainRequest(data=[], output=tmp_path, learning_rate=2))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sides": "both", "keyframes": "adaptive"}, "adaptive keyframes, at most 16 frames apart, both sides"),
+        ({"sides": "both", "keyframe_interval": 3}, "keyframe interval 3, both sides"),
+        ({}, "keyframe interval 4 (first), threshold 0.8, paper correlation, carry 0"),
+    ],
+)
+def test_the_method_in_words(options, words):
+    assert describe_method(replace(PAPER_OPTIONS, **options)) == words
 
 
 def test_declared_fields_say_their_type_without_the_option():

@@ -48,7 +48,11 @@ def claimed_files(
 
     def clear() -> None:
         for path in existing:
-            _remove(folder, path)
+            with output_errors(f"cannot remove {str(path)!r}"):
+                path.unlink(missing_ok=True)
+            if path.parent != folder:
+                with suppress(OSError):  # not empty
+                    path.parent.rmdir()
 
     try:
         yield clear
@@ -70,17 +74,22 @@ def _refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None
                 )
 
 
+@contextmanager
+def output_errors(what: str, advice: str = "") -> Iterator[None]:
+    """Raise OutputError ``what: reason advice`` for an OSError inside."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{what}: {error.strerror or error}{advice}") from error
+
+
 def make_folder(folder: Path) -> None:
     """Create ``folder`` with its parents and check that it is writable; raise OutputError if it is not."""
     refuse_file_name(folder)
-    try:
+    with output_errors(f"cannot write to folder {str(folder)!r}", "; choose another one"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to folder {str(folder)!r}: {error.strerror or error}; choose another one"
-        ) from error
 
 
 @contextmanager
@@ -92,10 +101,9 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        with output_errors(f"cannot write {str(path)!r}"):
+            yield temporary
+            temporary.replace(path)
     finally:
         with suppress(OSError):  # already moved, or never created
             temporary.unlink()
@@ -149,13 +157,3 @@ def identity(path: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
-
-
-def _remove(folder: Path, path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot remove {str(path)!r}: {error.strerror or error}") from error
-    if path.parent != folder:
-        with suppress(OSError):  # not empty
-            path.parent.rmdir()

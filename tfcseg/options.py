@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, TypeAlias, cast, get_args, get_type_hints
 
 from tfcseg.errors import UsageError
 from tfcseg.spelling import find_name, hint
+
+OnProgress: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with the current task, items done, and items in all if known."""
 
 THE_MODELS: Any = None
 """Default of fields that the model fills in: None until then, although the type does not say so."""
@@ -55,17 +58,23 @@ class Declared:
         """Whether the model provides a value."""
         return self.default is THE_MODELS and self.option.value_of_paper is not None
 
-    def check(self, value: Any) -> None:
-        """Raise UsageError unless ``value`` is one of the choices and within bounds."""
+    @property
+    def flag(self) -> str:
+        """Name on the command line."""
+        return next(iter(self.option.flags), f"--{self.name.replace('_', '-')}").partition("/")[0]
+
+    def check(self, value: Any, *, by_flag: bool = False) -> None:
+        """Raise UsageError unless ``value`` is one of the choices and within bounds; ``by_flag`` names the option."""
         option, words = self.option, self.name.replace("_", " ")
         if option.choices and not option.is_list and value not in option.choices:
             raise UsageError(f"no {words} {value!r}; {hint(str(value), option.choices)}")
         if option.low is None:
             return
+        named = f"{self.flag if by_flag else words} {value:g}"
         if option.high is not None and not option.low <= value <= option.high:
-            raise UsageError(f"{words} {value:g} is not between {option.low:g} and {option.high:g}")
+            raise UsageError(f"{named} is not between {option.low:g} and {option.high:g}")
         if value < option.low:
-            raise UsageError(f"{words} {value:g} is less than {option.low:g}")
+            raise UsageError(f"{named} is less than {option.low:g}")
 
 
 @cache
@@ -81,12 +90,12 @@ def declared(options: Hashable) -> tuple[Declared, ...]:
     return tuple(found)
 
 
-def check(options: Any) -> None:
-    """Raise UsageError for the first field whose value is not allowed. None is not checked."""
+def check(options: Any, *, by_flag: bool = False) -> None:
+    """Raise UsageError for the first field whose value is not allowed; see `Declared.check`. None is not checked."""
     for field in declared(options.__class__):
         value = getattr(options, field.name)
         if value is not None:
-            field.check(value)
+            field.check(value, by_flag=by_flag)
 
 
 def sort_options(caller: str, given: Mapping[str, Any], *groups: Any) -> list[dict[str, Any]]:

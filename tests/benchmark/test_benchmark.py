@@ -10,14 +10,20 @@ import torch
 from torch import nn
 
 from tests.helpers.tiny_model import build_tiny_network, moving_clip, moving_images, tiny_card, write_tiny_model
-from tfcseg.benchmark.breakdown import OTHER, STEPS, StepClock, resolve, step_times_ms
-from tfcseg.benchmark.child import measure_job, peak_mib
 from tfcseg.benchmark.clips import make_clip, read_clip, repeat_clip, synthetic_images
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, open_contest
 from tfcseg.benchmark.end_to_end import run_plain
 from tfcseg.benchmark.limits import matrix_gflops
-from tfcseg.benchmark.memory import job_for, run_job
-from tfcseg.benchmark.model_only import measure_breakdown, measure_model_only
+from tfcseg.benchmark.memory import job_for, measure_job, peak_mib, run_job
+from tfcseg.benchmark.model_only import (
+    OTHER,
+    STEPS,
+    StepClock,
+    measure_breakdown,
+    measure_model_only,
+    resolve,
+    step_times_ms,
+)
 from tfcseg.benchmark.plain import build_plain, segformer_tensors, to_network
 from tfcseg.benchmark.random_model import BOUNDARY_SHARE, boundary_share, write_random_model
 from tfcseg.benchmark.request import Request

@@ -7,8 +7,8 @@ import pytest
 
 from tests.helpers.command_line import call
 from tests.helpers.tiny_model import write_tiny_model
-from tfcseg.benchmark.breakdown import OTHER, STEPS
 from tfcseg.benchmark.clips import make_clip
+from tfcseg.benchmark.model_only import OTHER, STEPS
 
 PARTS = "model,end-to-end,breakdown,limits"
 FEW = ("--frames", 4, "--clip-frames", 4, "--plain-frames", 1, "--rounds", 1)

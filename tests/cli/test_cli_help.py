@@ -21,10 +21,9 @@ from tests.helpers.tiny_model import write_tiny_model
 from tests.helpers.tiny_teacher import write_teacher
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.cli import app, options
-from tfcseg.cli.values import one_of
+from tfcseg.cli.options import one_of
 from tfcseg.evaluation.scope import PROTOCOLS
-from tfcseg.labels.label_names import FACADES8
-from tfcseg.labels.label_sets import SCENES
+from tfcseg.labels.label_sets import FACADES8, SCENES
 from tfcseg.media.masks import write_mask
 from tfcseg.metrics.scores import VC_PROTOCOLS
 from tfcseg.model.options import MODES

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.helpers.command_line import call
 from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import NAMES, write_tiny_model
-from tfcseg.cli.values import list_of, one_of, seconds, split_list, whole_numbers
+from tfcseg.cli.options import list_of, one_of, seconds, split_list, whole_numbers
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.weights.registry import locate_weights

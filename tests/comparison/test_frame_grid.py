@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, folder_of_images, write_video
 from tests.helpers.tiny_model import moving_images, write_tiny_model
-from tfcseg.drawing.frame_grid import MAX_HEIGHT, MAX_WIDTH, ROWS, Column, draw_frame_grid, similarity_colours
+from tfcseg.drawing.pictures import MAX_HEIGHT, MAX_WIDTH, ROWS, Column, draw_frame_grid, similarity_colours
 from tfcseg.drawing.render import overlay
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import ADE31
@@ -167,7 +167,7 @@ def test_jpeg_by_its_name(clip, weights, tmp_path):
         (["--frames", "-1"], 2, "frames are counted from 0; there is no frame -1"),
         (["--frames", ",".join(map(str, range(13)))], 2, "a picture shows 1 to 12 frames, not 13"),
         (["--frames", "3,10"], 1, "street.mkv: has 10 frames, so there is no frame 10; choose smaller numbers"),
-        (["--frames", "1", "--keyframe-interval", "0"], 2, "keyframe interval 0"),
+        (["--frames", "1", "--keyframe-interval", "0"], 2, "--keyframe-interval 0"),
         (["-o", "{folder}/s.gif"], 2, "is not a picture; give a file that ends in .png or .jpg"),
         (["-o", "{folder}/old.png"], 1, "already holds results (old.png); use --overwrite"),
     ],

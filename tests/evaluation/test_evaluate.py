@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -35,8 +36,7 @@ from tfcseg.evaluation.predictions import Prediction, PredictionFolder, Predicti
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, VideoScore, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
-from tfcseg.labels.label_names import VSPW
-from tfcseg.labels.label_sets import ADE31, LabelSet, distinct_palette
+from tfcseg.labels.label_sets import ADE31, VSPW, LabelSet, distinct_palette
 from tfcseg.media.frame_encoder import LOSSLESS_GRAY, FrameEncoder
 from tfcseg.media.masks import read_mask
 from tfcseg.metrics.scores import ConfusionMatrix, VideoConsistency, mean_iou, pixel_accuracy, weighted_iou
@@ -125,6 +125,12 @@ def test_scores_are_those_of_the_metrics(root, predictions, protocol):
         assert result.windows[n].dropped == sum(part.dropped for part in parts)
     assert 0 < result.vc16 < result.vc8 < 100
     assert 0 < result.miou < 100
+
+
+def test_the_folder_of_a_run_scores_like_its_masks(root, predictions, tmp_path):
+    for video in predictions.iterdir():
+        shutil.copytree(video, tmp_path / "runs" / video.name / "masks")
+    assert score(root, tmp_path / "runs").per_video == score(root, predictions).per_video
 
 
 def test_a_video_of_labels_scores_like_its_pngs(root, predictions, tmp_path):

@@ -13,7 +13,7 @@ from tests.helpers import vspw_fixture as fixture
 from tests.helpers.vspw_fixture import FIRST_NUMBER, VOID, make_vspw, mask_path
 from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import open_vspw, read_target
-from tfcseg.labels.label_names import VSPW
+from tfcseg.labels.label_sets import VSPW
 
 VIDEO = "0_hills"
 

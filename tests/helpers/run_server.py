@@ -31,10 +31,10 @@ def serve():
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from tests.helpers.tiny_model import build_tiny_model
     from tfcseg import cli  # noqa: F401  # loaded once for all children
-    from tfcseg.media import parts as video_parts  # loaded once for all children
+    from tfcseg.media import writer as video_writer  # loaded once for all children
     from tfcseg.runs import pipeline, results  # noqa: F401  # loaded once for all children
 
-    video_parts.PART_FRAMES = PART_FRAMES
+    video_writer.PART_FRAMES = PART_FRAMES
     results.SAFE_EVERY_S = SAFE_EVERY_S
     model = build_tiny_model()
     for line in sys.stdin:

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from tfcseg.labels.label_names import VSPW
+from tfcseg.labels.label_sets import VSPW
 
 Labels = NDArray[np.uint8]
 

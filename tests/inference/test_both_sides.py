@@ -17,7 +17,7 @@ from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals
 from tfcseg.inference.options import checked_options
 from tfcseg.media.reader import read_frames
-from tfcseg.model.evidence import Opinion
+from tfcseg.model.evidence import WeightedLogits
 from tfcseg.weights.loading import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def test_a_run_that_goes_on_is_the_same(clip, options):
     whole = run(clip, part=15, **options)
     assert {0, 15} <= set(keyframes(whole))
     before = whole[14].carried
-    assert isinstance(before, Opinion)
+    assert isinstance(before, WeightedLogits)
     assert_same(run(clip[15:], before=before, **options), whole[15:])
     assert any((a.labels != b.labels).any() for a, b in zip(run(clip[15:], **options), whole[15:], strict=True))
 
@@ -239,7 +239,7 @@ def test_sides_and_keyframes_that_do_not_go_together():
 def test_a_full_gpu_takes_frames_in_halves(clip):
     network = IntervalNetwork(MODEL, checked_options(MODEL, **FIXED))
     room, sizes = 2, []
-    original = MODEL.network.glimpse
+    original = MODEL.network.low_features
 
     def small(images):
         if len(images) > room:
@@ -248,7 +248,7 @@ def test_a_full_gpu_takes_frames_in_halves(clip):
         return original(images)
 
     network.workers, network.chunk = 1, 8
-    MODEL.network.glimpse = small
+    MODEL.network.low_features = small
     try:
         found = [r for _, rs in run_intervals(network, [Group(clip[:8], None)]) for r in rs]
         assert_same(found, run(clip[:8], **FIXED), share=0.999)
@@ -257,4 +257,4 @@ def test_a_full_gpu_takes_frames_in_halves(clip):
         with pytest.raises(Exception, match="too little memory for a frame at --size 64"):
             list(run_intervals(network, [Group(clip[:8], None)]))
     finally:
-        del MODEL.network.glimpse
+        del MODEL.network.low_features

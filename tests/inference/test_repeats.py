@@ -16,7 +16,7 @@ from tests.runs.test_resume_after_kill import assert_same_results
 from tfcseg import Frame
 from tfcseg.inference import repeats
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.media import parts as video_parts
+from tfcseg.media import writer as video_writer
 from tfcseg.media.masks import read_mask
 from tfcseg.runs.state import unfinished_frames
 
@@ -106,7 +106,7 @@ def test_a_still_picture_is_computed_anew_now_and_then(monkeypatch):
 @pytest.fixture
 def still(tmp_path, monkeypatch):
     """A video of 20 frames that show nine pictures, written in parts of four frames."""
-    monkeypatch.setattr(video_parts, "PART_FRAMES", 4)
+    monkeypatch.setattr(video_writer, "PART_FRAMES", 4)
     images = [frame.image for frame in shown([1, 1, 5, 1, 1, 3, 6, 1, 1])]
     return write_video(tmp_path / "still.mkv", images, video=LOSSLESS)
 

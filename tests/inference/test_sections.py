@@ -11,8 +11,8 @@ from tfcseg.inference.options import checked_options
 from tfcseg.inference.repeats import SECTION_PARTS
 from tfcseg.inference.segment import segment_frames
 from tfcseg.media.frames import Frame
-from tfcseg.model.evidence import TwoOpinions
-from tfcseg.runs.carried_file import load_carried, save_carried
+from tfcseg.model.evidence import SectionEnd
+from tfcseg.runs.result_plan import load_carried, save_carried
 
 PART = 3
 SECTION = SECTION_PARTS * PART
@@ -76,5 +76,5 @@ def test_a_run_goes_on_from_any_place_at_the_border(frames, whole, at, tmp_path)
     last = max((frame for frame in whole[:at] if frame.ends_group), key=lambda frame: frame.index)
     save_carried(tmp_path / "carried.npz", last.carried)
     is_in_end = SECTION - PART <= last.index < SECTION
-    assert isinstance(last.carried, TwoOpinions) == is_in_end
+    assert isinstance(last.carried, SectionEnd) == is_in_end
     assert_same(segment(frames[last.index + 1 :], load_carried(tmp_path / "carried.npz")), whole[last.index + 1 :])

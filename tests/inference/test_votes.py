@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfcseg.inference.votes import ONE, Tie, decide, no_votes
+from tfcseg.inference.votes import ONE, Pull, decide, no_votes
 
 FULL = 255
 
@@ -19,7 +19,7 @@ def weight(*values):
 
 
 def whole(values, share=FULL):
-    return Tie(None, np.full(values.shape, share, np.uint8))
+    return Pull(None, np.full(values.shape, share, np.uint8))
 
 
 def passed(masks, share=FULL):
@@ -55,10 +55,15 @@ def test_votes_fade():
     assert votes.lead == pytest.approx(ONE / 2, abs=1)
 
 
-def test_votes_come_from_where_things_were():
-    votes = passed([mask(1, 2, 3)])
-    places = np.array([[[1, 0], [2, 0], [9, 0]]], np.int16)  # x, y; beyond the edge lies the edge
-    assert votes.carried(Tie(places, np.full((1, 3), FULL, np.uint8))).label.tolist() == [[2, 3, 3]]
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_votes_come_from_where_things_were(dtype):
+    labels = (1, 2, 3) if dtype == np.uint8 else (1, 65535, 300)
+    votes = no_votes(mask(*labels, dtype=dtype)).joined(mask(*labels, dtype=dtype), weight(10, 20, 255))
+    steps = np.array([[[1, 0], [1, 0], [9, 0]]], np.int16)  # x, y; beyond the edge lies the edge
+    moved = votes.carried(Pull(steps, np.full((1, 3), FULL, np.uint8)))
+    assert moved.label.dtype == dtype
+    assert moved.label.tolist() == [[labels[1], labels[2], labels[2]]]
+    assert moved.lead.tolist() == [[20, 255, 255]]
 
 
 def test_a_flicker_goes_and_a_change_stays():

@@ -16,8 +16,20 @@ from tfcseg.labels.label_maps import (
     merged_names,
     read_label_map,
 )
-from tfcseg.labels.label_names import ADE150, CITYSCAPES19, COCO133, FACADES8, MSRC23, VOC21, VSPW
-from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet, distinct_palette, name_table
+from tfcseg.labels.label_sets import (
+    ADE31,
+    ADE150,
+    CITYSCAPES19,
+    COCO133,
+    FACADES8,
+    MSRC23,
+    SCENES,
+    VOC21,
+    VSPW,
+    LabelSet,
+    distinct_palette,
+    name_table,
+)
 
 DATA_SETS = ("vspw", "ade150", "cityscapes19", "voc21", "coco133", "msrc23", "facades8")
 

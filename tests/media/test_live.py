@@ -12,11 +12,12 @@ from tests.helpers.command_line import call
 from tests.helpers.live_sender import free_port, rtsp_server, sending
 from tests.helpers.media import children, read_number, write_clip
 from tfcseg.errors import InputError, LostConnection
-from tfcseg.media import live, streams
+from tfcseg.media import streams
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo
-from tfcseg.media.live import NewestFrames, nth_camera, without_gaps
+from tfcseg.media.live import NewestFrames, without_gaps
 from tfcseg.media.reader import open_frames, probe
 from tfcseg.media.source import Source
+from tfcseg.media.streams import nth_camera
 
 COUNT = 100
 
@@ -28,9 +29,8 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(live, "_ANALYSED_S", 1.0)
-    for module in (live, streams):
-        monkeypatch.setattr(module, "LIVE_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(streams, "_ANALYSED_S", 1.0)
+    monkeypatch.setattr(streams, "LIVE_TIMEOUT_S", 3.0)
 
 
 def at(clip, scheme):
@@ -152,7 +152,7 @@ def test_filling_gives_up_before_it_makes_everything_late():
 @pytest.mark.parametrize("coding", [("-c:v", "rawvideo", "-pix_fmt", "yuyv422"), ("-c:v", "mjpeg", "-q:v", "2")])
 def test_a_camera_is_read_like_any_live_source(monkeypatch, tmp_path, coding):
     filmed = write_clip(tmp_path / "filmed.nut", 60, video=coding)  # in place of the device
-    monkeypatch.setattr(live, "_camera_arguments", lambda source: ["-re", "-i", str(filmed)])
+    monkeypatch.setattr(streams, "_camera_arguments", lambda source: ["-re", "-i", str(filmed)])
     with open_frames("0") as frames:
         assert frames.info.source.is_live
         assert [read_number(frame.image) for frame in itertools.islice(frames, 30)] == list(range(30))
@@ -166,7 +166,7 @@ def test_a_camera_that_is_not_there_is_one_line():
 
 def test_how_other_systems_name_cameras(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert live._camera_arguments(Source.of("1")) == ["-f", "avfoundation", "-framerate", "30", "-i", "1:none"]
+    assert streams._camera_arguments(Source.of("1")) == ["-f", "avfoundation", "-framerate", "30", "-i", "1:none"]
     listing = '[dshow] "Webcam" (video)\n[dshow]   Alternative name "@x"\n[dshow] "Mic" (audio)\n[dshow] "B" (video)'
     assert [nth_camera(listing, Source.of(number)) for number in (0, 1)] == ["Webcam", "B"]
     with pytest.raises(InputError, match=r"^2: there is no such camera; found: Webcam, B$"):

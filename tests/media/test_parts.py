@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.media import numbered_images, read_number
-from tfcseg.media.parts import PartedVideo
 from tfcseg.media.reader import open_frames
+from tfcseg.media.writer import PartedVideo
 
 FRAMES = 14
 IMAGES = numbered_images(FRAMES, (32, 32))

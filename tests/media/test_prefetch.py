@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tfcseg.media.prefetch import prefetch
+from tfcseg.media.frames import prefetch
 
 NAME = "tfcseg-read-ahead"
 

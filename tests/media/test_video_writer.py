@@ -16,7 +16,8 @@ import pytest
 from tests.helpers.command_line import interruptible
 from tests.helpers.media import children, numbered_image, numbered_images, read_number, run_ffmpeg, write_clip
 from tfcseg.errors import OutputError
-from tfcseg.media.reader import VideoWriter, open_frames, probe, read_frames
+from tfcseg.media.reader import open_frames, probe, read_frames
+from tfcseg.media.writer import VideoWriter
 
 ROOT = Path(__file__).parents[2]
 SIZE = (48, 64)
@@ -362,7 +363,7 @@ def test_interrupt_reaches_us_and_not_the_encoder(tmp_path, answer):
         import sys, time
         from fractions import Fraction
         from tests.helpers.media import numbered_image
-        from tfcseg.media.reader import VideoWriter
+        from tfcseg.media.writer import VideoWriter
         with VideoWriter("out.mp4", size=(48, 64), frame_rate=Fraction(25)) as writer:
             try:
                 for number in range(100):

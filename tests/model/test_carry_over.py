@@ -13,7 +13,7 @@ from tfcseg.errors import OutputError
 from tfcseg.model.alignment import find_shift
 from tfcseg.model.carry_over import SAME_SCENE, Carried, Carrying, carry_over, carry_weight
 from tfcseg.model.options import CORRELATIONS, InferenceOptions
-from tfcseg.runs.carried_file import load_carried, save_carried
+from tfcseg.runs.result_plan import load_carried, save_carried
 
 SIZE = (32, 64)
 CARRY, THRESHOLD = 0.9, 0.6

@@ -32,10 +32,9 @@ from tfcseg.errors import OutputError
 from tfcseg.report.html import plain_text, relative_url, shown_percent, shown_time
 from tfcseg.report.moments import Moment, MomentPool, greatest_moments
 from tfcseg.report.page import write_page
-from tfcseg.report.player import SERIES
+from tfcseg.report.player import SERIES, ThinnedSeries
 from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.tables import FrameRow
-from tfcseg.report.thinning import ThinnedSeries
 
 # ------------------------------------------------------------------------------------------------------- thinning
 

@@ -24,11 +24,9 @@ from tfcseg.model.alignment import Shift
 from tfcseg.model.correlation import similarity
 from tfcseg.model.options import CORRELATIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
-from tfcseg.research.ablation.ablate import Scope, ablate
-from tfcseg.research.ablation.network import AblatedSegmenter, Variant
+from tfcseg.research.ablation.ablate import Scope, ablate, directions
 from tfcseg.research.ablation.paper import PAPER, row_names
-from tfcseg.research.ablation.result import directions
-from tfcseg.research.ablation.rows import build_rows
+from tfcseg.research.ablation.rows import AblatedSegmenter, Variant, build_rows
 from tfcseg.research.ablation.similarity import MASK_THRESHOLDS, SimilarityMeter, WatchedPredictions
 from tfcseg.weights.loading import save_model
 

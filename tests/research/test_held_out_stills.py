@@ -14,8 +14,7 @@ from tests.helpers.still_fixture import paint, paint_mask, write_stills
 from tests.helpers.tiny_model import randomise, tiny_card
 from tests.helpers.tiny_teacher import write_teacher
 from tfcseg.errors import DataError, UsageError
-from tfcseg.labels.label_names import COCO133, FACADES8
-from tfcseg.labels.label_sets import NO_CLASS, SCENES
+from tfcseg.labels.label_sets import COCO133, FACADES8, NO_CLASS, SCENES
 from tfcseg.model.tfc import build_segmenter
 from tfcseg.research.held_out import compare_stills
 from tfcseg.research.held_out.networks import StudentNetwork, TeacherNetwork

@@ -13,8 +13,7 @@ from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.cli import app
 from tfcseg.errors import WeightsError
 from tfcseg.inference.segment import segment
-from tfcseg.labels.label_names import VSPW
-from tfcseg.labels.label_sets import LabelSet, distinct_palette
+from tfcseg.labels.label_sets import VSPW, LabelSet, distinct_palette
 from tfcseg.media.images import read_image
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import build_segmenter

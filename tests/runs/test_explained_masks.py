@@ -14,7 +14,7 @@ import typer
 from tests.helpers.command_line import call
 from tests.helpers.media import folder_of_images, numbered_images, write_clip
 from tests.helpers.tiny_model import NAMES, tiny_card, write_tiny_model
-from tfcseg.cli.values import frame_rate
+from tfcseg.cli.options import frame_rate
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import probe, read_frames
 

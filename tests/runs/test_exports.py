@@ -15,10 +15,9 @@ from tests.helpers.media import folder_of_images, write_video
 from tests.helpers.tiny_model import NAMES, build_tiny_model, moving_images, write_tiny_model
 from tests.runs.test_resume import interrupt
 from tfcseg.errors import DataError, FinishedError, OutputError, TfcsegError, UsageError
-from tfcseg.media import parts as video_parts
-from tfcseg.media.label_video import read_label_video
-from tfcseg.media.masks import read_mask
-from tfcseg.runs.finished_run import export_run
+from tfcseg.media import writer as video_writer
+from tfcseg.media.masks import read_label_video, read_mask
+from tfcseg.runs.exporting import export_run
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.pipeline import Listener, run_video
 from tfcseg.runs.result_options import ResultOptions
@@ -92,7 +91,7 @@ def test_exporting_afterwards_gives_the_same_files(out, run_folder):
 
 @pytest.mark.parametrize("masks", [True, False])
 def test_a_run_that_was_stopped_exports_the_same(clip, run_folder, tmp_path, monkeypatch, masks):
-    monkeypatch.setattr(video_parts, "PART_FRAMES", 4)
+    monkeypatch.setattr(video_writer, "PART_FRAMES", 4)
     options = {"export": "coco,cvat,yolo,video,areas", "masks": masks, "flow_consistency": False, "html": False}
     interrupt(clip, tmp_path / "out", at=9, **options)
     assert not any((tmp_path / "out" / name).exists() for name in LASTING)
@@ -103,7 +102,7 @@ def test_a_run_that_was_stopped_exports_the_same(clip, run_folder, tmp_path, mon
 
 
 def test_labels_that_were_kept_for_exports_are_made_again_if_they_are_lost(clip, run_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(video_parts, "PART_FRAMES", 4)
+    monkeypatch.setattr(video_writer, "PART_FRAMES", 4)
     options = {"export": "video", "masks": False, "flow_consistency": False, "html": False, "overlay": False}
     interrupt(clip, tmp_path / "out", at=9, **options)
     (tmp_path / "out" / ".tfcseg" / "labels" / "00000001.png").unlink()

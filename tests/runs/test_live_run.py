@@ -19,7 +19,7 @@ from tests.helpers.live_sender import free_port, rtsp_server, sending
 from tests.helpers.media import children, read_number, write_clip
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import LostConnection, UsageError
-from tfcseg.media import live
+from tfcseg.media import streams
 from tfcseg.media.reader import read_frames
 
 
@@ -35,7 +35,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def short_analysis(monkeypatch):
-    monkeypatch.setattr(live, "_ANALYSED_S", 0.5)
+    monkeypatch.setattr(streams, "_ANALYSED_S", 0.5)
 
 
 def wait_for(path):

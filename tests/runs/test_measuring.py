@@ -1,9 +1,12 @@
 """Measuring several frames at a time gives what measuring one after the other gives, in the same order."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.helpers.tiny_model import moving_images
+from tfcseg.drawing.render import class_shares
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import ADE31
 from tfcseg.metrics.consistency import ConsistencyMeter
@@ -38,6 +41,19 @@ def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
         assert entry.row.similarity == (None if frame.is_keyframe else pytest.approx(frame.index / 100))
         assert entry.shares.sum() == pytest.approx(1)
     assert any(entry.row.flow_consistency is not None for entry in found)
+
+
+def test_shares_are_those_of_a_full_count():
+    """However many pixels change from one frame to the next."""
+    measurer = FrameMeasurer(3, use_flow=False, unsure_below=0.5)
+    first = next(frames())
+    labels = first.labels
+    for rows in (0, 0, 1, 5, 96, 2, 0):
+        labels = labels.copy()
+        labels[:rows] = (labels[:rows] + 1) % 4
+        shares = measurer.add(replace(first, labels=labels))
+        assert np.array_equal(shares, class_shares(labels, 3))
+    measurer.close()
 
 
 def test_no_more_than_a_few_frames_wait():

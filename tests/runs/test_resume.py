@@ -26,15 +26,15 @@ from tests.helpers.media import children, folder_of_images, numbered_images, rea
 from tests.helpers.tiny_model import build_tiny_model, moving_images, write_tiny_model
 from tests.runs.test_resume_after_kill import assert_same_results
 from tfcseg.errors import FinishedError, OutputError, UsageError
-from tfcseg.media import parts as video_parts
+from tfcseg.media import writer as video_writer
 from tfcseg.media.masks import read_mask
-from tfcseg.media.reader import VideoWriter, open_frames, read_frames
+from tfcseg.media.reader import open_frames, read_frames
 from tfcseg.media.source import Source
+from tfcseg.media.writer import VideoWriter
 from tfcseg.report.tables import FrameTable
-from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER, folder_lock
-from tfcseg.runs.journal import Journal
+from tfcseg.runs.outputs import folder_lock
 from tfcseg.runs.result_options import ResultOptions
-from tfcseg.runs.state import Checkpoint, RunState, unfinished_frames
+from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, Checkpoint, Journal, RunState, unfinished_frames
 
 PART_FRAMES = 4
 FRAMES = 18
@@ -47,7 +47,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _short_parts(monkeypatch):
-    monkeypatch.setattr(video_parts, "PART_FRAMES", PART_FRAMES)
+    monkeypatch.setattr(video_writer, "PART_FRAMES", PART_FRAMES)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def finished(clip, tmp_path_factory):
     """Results of a run that was left alone."""
     out = tmp_path_factory.mktemp("finished") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video_parts, "PART_FRAMES", PART_FRAMES)
+        patch.setattr(video_writer, "PART_FRAMES", PART_FRAMES)
         tfcseg.run(clip, out, MODEL)
     return out
 
@@ -70,7 +70,7 @@ def stopped(clip, tmp_path_factory):
     """Results of a run that was interrupted after two parts; a test takes a copy."""
     out = tmp_path_factory.mktemp("stopped") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video_parts, "PART_FRAMES", PART_FRAMES)
+        patch.setattr(video_writer, "PART_FRAMES", PART_FRAMES)
         interrupt(clip, out)
     return out
 
@@ -120,7 +120,7 @@ def test_an_interrupt_leaves_whole_parts_and_says_how_many_frames_are_safe(out):
 )
 def test_what_a_part_has_so_far_is_safe_and_drawn_again(clip, tmp_path, monkeypatch, options):
     """Also in the midst of a part; the encoder, which cannot be saved, begins with the part once more."""
-    monkeypatch.setattr(video_parts, "PART_FRAMES", 16)
+    monkeypatch.setattr(video_writer, "PART_FRAMES", 16)
     results = ResultOptions(**options)
     tfcseg.run(clip, tmp_path / "alone", MODEL, results=results, keyframe_carry=0.9)
     for at in (5, 9, 17):
@@ -147,7 +147,7 @@ def copy_if_there(source, target):
 )
 def test_a_run_is_saved_every_few_seconds(clip, tmp_path, monkeypatch, options, safe):
     """What a kill leaves, which nobody can prepare for; with both sides, keyframes wait for those after them."""
-    monkeypatch.setattr(video_parts, "PART_FRAMES", 240)
+    monkeypatch.setattr(video_writer, "PART_FRAMES", 240)
     monkeypatch.setattr("tfcseg.runs.results.SAFE_EVERY_S", 0)
     copies = []
 
@@ -474,7 +474,7 @@ def test_a_second_run_into_the_same_folder_is_refused_while_the_first_one_lives(
     program = textwrap.dedent(f"""
         import time
         from pathlib import Path
-        from tfcseg.runs.folder_lock import folder_lock
+        from tfcseg.runs.outputs import folder_lock
         with folder_lock(Path({str(out)!r})):
             print("ready", flush=True)
             time.sleep(60)
@@ -599,7 +599,7 @@ def test_joined_parts_are_one_even_video(tmp_path, rate):
             for image in images[first : first + 8]:
                 writer.write(image)
     target = tmp_path / os.fsdecode(b"a#b?c %03d\n'\xff.mp4")
-    video_parts.join_parts(parts, target, rate)
+    video_writer.join_parts(parts, target, rate)
     with av.open(str(target)) as container:
         stream = container.streams.video[0]
         assert (stream.frames, stream.average_rate, stream.start_time) == (25, rate, 0)
@@ -615,8 +615,8 @@ def test_joined_parts_are_one_even_video(tmp_path, rate):
 
 @pytest.mark.parametrize(("interval", "frames"), [(1, 240), (4, 240), (7, 245), (1000, 1000)])
 def test_parts_hold_whole_intervals(monkeypatch, interval, frames):
-    monkeypatch.setattr(video_parts, "PART_FRAMES", 240)
-    assert video_parts.part_length(interval) == frames
+    monkeypatch.setattr(video_writer, "PART_FRAMES", 240)
+    assert video_writer.part_length(interval) == frames
 
 
 def test_fingerprints_follow_the_content(tmp_path):

@@ -17,7 +17,7 @@ from tests.helpers.media import write_video
 from tests.helpers.run_server import PART_FRAMES, RunServer
 from tests.helpers.tiny_model import moving_images, write_tiny_model
 from tfcseg.media.reader import read_frames
-from tfcseg.runs.folder_lock import STATE_FOLDER
+from tfcseg.runs.state import STATE_FOLDER
 
 FRAMES = 6 * PART_FRAMES + 7
 KILLS = 20

@@ -33,7 +33,7 @@ def run(clip, out, **options):
     return json.loads((out / "report.json").read_text()), rows, np.stack(masks)
 
 
-def sureness(out):
+def confidence(out):
     """(T, H, W) of the PNG files."""
     files = sorted((out / "confidence").iterdir())
     assert [path.name for path in files] == [f"{index:08d}.png" for index in range(FRAMES)]
@@ -44,7 +44,7 @@ def sureness(out):
 
 def test_pictures_rows_and_report_tell_the_same(clip, tmp_path):
     report, rows, masks = run(clip, tmp_path / "out", confidence=True)
-    sure = sureness(tmp_path / "out")
+    sure = confidence(tmp_path / "out")
     assert sure.shape == masks.shape
     assert report["outputs"]["confidence"] == "confidence"
     for row, each in zip(rows, sure, strict=True):
@@ -60,7 +60,7 @@ def test_unsure_labels_become_none(clip, tmp_path):
     _, _, plain = run(clip, tmp_path / "plain")
     below = 0.3
     report, _, masks = run(clip, tmp_path / "out", confidence=True, unsure=below)
-    is_unsure = sureness(tmp_path / "out") < 255 * below
+    is_unsure = confidence(tmp_path / "out") < 255 * below
     assert 0 < is_unsure.mean() < 1
     assert (masks[is_unsure] == NO_CLASS).all()
     assert np.array_equal(masks[~is_unsure], plain[~is_unsure])

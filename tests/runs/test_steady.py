@@ -12,8 +12,8 @@ import tfcseg
 from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import write_tiny_model
-from tfcseg.media.label_video import read_label_video
 from tfcseg.media.mask_form import MaskForm, read_values, write_values
+from tfcseg.media.masks import read_label_video
 
 SIZE = (64, 96)
 FRAMES = 12

@@ -163,7 +163,7 @@ def test_colours_change_only_when_strong():
 def test_every_kind_of_distortion_comes_into_play_and_none_always():
     views = [draw_view(np.random.default_rng(seed), SOURCE, 96) for seed in range(80)]
     neutral = View(np.eye(2, 3), 96)
-    for kind in ("brightness", "contrast", "saturation", "hue_shift", "blur_px", "jpeg_quality"):
+    for kind in ("brightness", "contrast", "saturation", "hue_shift", "blur_px", "motion_px", "noise", "jpeg_quality"):
         share = np.mean([getattr(view, kind) != getattr(neutral, kind) for view in views])
         assert 0.05 < share < 0.8, kind
 
@@ -191,7 +191,33 @@ def test_a_distortion_does_what_it_says(kind, value, expected):
 def test_blur_and_jpeg_lose_detail():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     neutral = View(np.eye(2, 3), 64)
-    for view in (dataclasses.replace(neutral, blur_px=1.5), dataclasses.replace(neutral, jpeg_quality=25)):
+    for change in ({"blur_px": 1.5}, {"motion_px": (3.0, 4.0)}, {"jpeg_quality": 25}):
+        view = dataclasses.replace(neutral, **change)
         seen = distort_colours(image, view)
         assert seen.shape == image.shape
         assert seen.astype(float).std() < image.astype(float).std()
+
+
+@pytest.mark.parametrize(
+    ("motion_px", "rows", "columns"),
+    [((8.0, 0.0), [20], range(16, 25)), ((0.0, 6.0), range(17, 24), [20]), ((-6.0, 6.0), range(17, 24), range(17, 24))],
+)
+def test_motion_blur_draws_a_point_as_a_line_around_its_place(motion_px, rows, columns):
+    image = np.zeros((41, 41, 3), np.uint8)
+    image[20, 20] = 255
+    seen = distort_colours(image, dataclasses.replace(View(np.eye(2, 3), 41), motion_px=motion_px))[..., 0]
+    where = np.nonzero(seen)
+    assert {*where[0].tolist()} == {*rows}
+    assert {*where[1].tolist()} == {*columns}
+    assert int(seen.sum(dtype=int)) == pytest.approx(255, abs=len(where[0])), "as bright as before"
+    assert [part.mean() for part in where] == [20, 20], "labels stay where things are"
+
+
+def test_noise_differs_between_frames_but_not_between_calls():
+    image = np.full((64, 64, 3), 128, np.uint8)
+    view = dataclasses.replace(View(np.eye(2, 3), 64), noise=8.0, noise_seed=1)
+    seen, again, other = (distort_colours(frame, view).astype(float) for frame in (image, image, image + 1))
+    assert seen.std() == pytest.approx(8, rel=0.05)
+    assert seen.mean() == pytest.approx(128, abs=0.5)
+    assert np.array_equal(seen, again)
+    assert (other - seen).std() == pytest.approx(8 * 2**0.5, rel=0.05), "another pattern"

@@ -23,7 +23,7 @@ from tfcseg.training.datasets import (
 )
 from tfcseg.training.labelling import Clip, Still, read_rgb
 from tfcseg.training.recipes import folder_weights
-from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
+from tfcseg.training.supervised import VspwClipSource, find_sound_frames
 
 CLASSES, CROP = 5, 64
 

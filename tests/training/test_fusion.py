@@ -13,8 +13,7 @@ import torch
 from tests.helpers.media import run_ffmpeg
 from tests.helpers.tiny_teacher import GREEN, RED, write_teacher
 from tfcseg.errors import DataError
-from tfcseg.labels.label_names import CITYSCAPES19, VOC21
-from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
+from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.training.fused_labels import fuse_media
 from tfcseg.training.fusion import Meanings, follow_mask, fuse_street, fuse_teachers, grid_mask, is_street, to_bytes
 from tfcseg.training.labelling import find_media, label_media
@@ -66,11 +65,18 @@ def test_the_scene_is_ade20ks_where_voc_sees_background():
 
 
 def test_a_sure_animal_beats_the_person_that_ade20k_takes_it_for():
-    assert fused(ade(person=0.9, floor=0.1), voc(dog=0.9, background=0.1)) == {
-        "person": 0.09,
-        "floor": 0.01,
-        "dog": 0.9,
+    assert fused(ade(person=0.9, floor=0.1), voc(dog=0.9, background=0.1)) == {"floor": 0.01, "dog": 0.99}
+
+
+def test_voc_tells_animals_from_persons_even_if_it_is_unsure_that_there_is_one():
+    assert fused(ade(person=0.8, grass=0.2), voc(dog=0.2, cat=0.1, person=0.1, background=0.7)) == {
+        "person": 0.8 * 0.25 * 0.7,
+        "grass": 0.2 * 0.7,
+        "dog": 0.8 * 0.5 * 0.7 + 0.2,
+        "cat": 0.8 * 0.25 * 0.7 + 0.1,
     }
+    assert fused(ade(person=1.0), voc(dog=0.5, background=0.5)) == {"dog": 1.0}, "no contradiction"
+    assert fused(ade(person=1.0), voc(dog=0.15, background=0.85)) == {"person": 0.85, "dog": 0.15}
 
 
 def test_a_doubted_thing_in_a_firm_scene_has_no_label():

@@ -9,8 +9,14 @@ import pytest
 from tests.helpers import vspw_fixture as vspw
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.training.augment import View, distort_colours, view_hard_labels, view_image
-from tfcseg.training.vspw_clips import Sound, VspwClipSource, find_sound_frames
-from tfcseg.training.vspw_views import MOST_OF_ONE_CLASS, crop_view, draw_vspw_view
+from tfcseg.training.supervised import (
+    MOST_OF_ONE_CLASS,
+    Sound,
+    VspwClipSource,
+    crop_view,
+    draw_vspw_view,
+    find_sound_frames,
+)
 
 SOURCE = (120, 214)
 CHEQUERS = ((np.arange(SOURCE[0])[:, None] // 12 + np.arange(SOURCE[1]) // 12) % 5).astype(np.uint8)
@@ -70,7 +76,7 @@ def test_crops_of_one_class_are_drawn_again(monkeypatch):
         return np.mean([1 - MOST_OF_ONE_CLASS < share < MOST_OF_ONE_CLASS for share in shares])
 
     drawn_again = varied()
-    monkeypatch.setattr("tfcseg.training.vspw_views.CROP_TRIALS", 1)
+    monkeypatch.setattr("tfcseg.training.supervised.CROP_TRIALS", 1)
     assert drawn_again > 0.7 > 0.5 > varied()
 
 
@@ -115,7 +121,7 @@ def source_of_stems(dataset, **options):
 
 def test_every_clip_of_a_split_has_the_same_chance(dataset, monkeypatch):
     seen: list[str] = []
-    read = "tfcseg.training.vspw_clips.read_rgb"
+    read = "tfcseg.training.supervised.read_rgb"
     monkeypatch.setattr(read, lambda path: seen.append(str(path)) or np.zeros((36, 53, 3), np.uint8))
     source = source_of_stems(dataset)
     for seed in range(390):

@@ -382,6 +382,8 @@ def test_a_name_that_is_not_there(assets):
         load_model("tiny-stret", device="cpu", assets=assets)
     with pytest.raises(WeightsError, match="there are tiny-indoor, tiny-street"):
         load_model("xyz", device="cpu", assets=assets)
+    with pytest.raises(WeightsError, match="no folder 'tiny-street/'; give a weights file, a folder"):
+        load_model("tiny-street/", device="cpu", assets=assets)
 
 
 def test_another_file_under_a_name_is_refused(assets, network):

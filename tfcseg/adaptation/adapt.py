@@ -25,7 +25,7 @@ from tfcseg.inference.options import checked_options
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD, SIZE_MULTIPLE
 from tfcseg.research.evidence_fit import fit_evidence
-from tfcseg.runs.folder_lock import folder_lock
+from tfcseg.runs.outputs import folder_lock
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source
 from tfcseg.training.labelling import Clip, Still
 from tfcseg.training.loop import Trainer

@@ -14,12 +14,11 @@ import numpy as np
 from tfcseg.adaptation.own_labels import probabilities, shrunk
 from tfcseg.adaptation.parts import LEAST_FRAMES, Part
 from tfcseg.errors import DataError
-from tfcseg.evaluation.result import percent
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_with
 from tfcseg.media.frames import Image
-from tfcseg.metrics.scores import Labels, VideoConsistency
+from tfcseg.metrics.scores import Labels, VideoConsistency, percent
 from tfcseg.model.options import InferenceOptions
 from tfcseg.research.held_out.targets import ClipTargets, surest
 from tfcseg.training.augment import by_channels

@@ -17,8 +17,9 @@ import numpy as np
 
 from tfcseg.errors import InputError
 from tfcseg.media.ffmpeg import ffmpeg_path
-from tfcseg.media.frames import Image
-from tfcseg.media.reader import VideoWriter, open_frames
+from tfcseg.media.frames import FrameSource, Image
+from tfcseg.media.reader import open_frames
+from tfcseg.media.writer import VideoWriter
 
 SYNTHETIC = "synthetic"
 SYNTHETIC_RATE = Fraction(30)
@@ -46,6 +47,10 @@ class Clip:
         """(height, width)."""
         height, width = self.images[0].shape[:2]
         return height, width
+
+    def open(self, frames: int) -> FrameSource:
+        """Open the first ``frames`` frames."""
+        return open_frames(self.path, end_s=self.end_s(frames))
 
     def end_s(self, frames: int) -> float:
         """End of a range of the first ``frames`` frames: half a frame before the next one."""

@@ -1,27 +1,31 @@
-"""Model, clip, contenders and options of a benchmark."""
+"""Model, clip, contenders and options of a benchmark, and the conditions that its result states."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 
 from tfcseg.benchmark.clips import SYNTHETIC, Clip, make_clip, read_clip
-from tfcseg.benchmark.plain import PlainSegformer, build_plain, has_transformers
+from tfcseg.benchmark.plain import REFERENCE_VARIANT, PlainSegformer, build_plain, has_transformers
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import Request
 from tfcseg.errors import UsageError
 from tfcseg.inference.engine import IntervalNetwork, compile_for
+from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options, in_mode
 from tfcseg.inference.segment import segment_with
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Image
 from tfcseg.model.options import InferenceOptions
+from tfcseg.report.schema import model_conditions
 from tfcseg.weights.loading import LoadedModel, load_model, resolve_device, resolve_precision
 
 PLAIN, IMAGE, TFC = "plain", "image", "tfc"
@@ -125,3 +129,40 @@ def _with_threshold(contest: Contest, fraction: float) -> InferenceOptions:
         raise UsageError("no frame lies between keyframes, so no threshold can be chosen; give a longer clip")
     limit = float(np.quantile(np.concatenate(maps), fraction))
     return replace(contest.options, threshold=min(1.0, max(0.0, limit)))
+
+
+def contest_facts(contest: Contest) -> dict[str, Any]:
+    """Keyword arguments for both `Benchmark` and `Scaling`."""
+    request = contest.request
+    facts = model_conditions(contest.model)
+    if has_transformers():
+        facts["versions"] = {**facts["versions"], "transformers": version("transformers")}
+    options = {name: value for name, value in asdict(contest.options).items() if name != "mode"}
+    options["workers"] = contest.workers(contest.options.mode)
+    return {
+        **facts,
+        "random_weights": request.backbone is not None,
+        "embed_dim": contest.model.card.config.embed_dim,
+        "input": {"name": contest.clip.name, "frame_rate": str(contest.clip.frame_rate)},
+        "resolution": {"source": contest.clip.size, "network": network_size(contest.clip.size, contest.options.size)},
+        "options": {**options, "updated_fraction": request.updated_fraction, "compile_s": contest.compile_s},
+        "plain": _plain_facts(contest),
+        "rounds": request.rounds,
+    }
+
+
+def _plain_facts(contest: Contest) -> dict[str, Any]:
+    """Facts about plain SegFormer, which has our weights, or random ones if our model is no SegFormer."""
+    if not has_transformers():
+        return {"is_measured": False}
+    backbone = contest.model.card.config.backbone
+    has_same_weights = backbone.startswith("mit_")
+    variant = backbone.removeprefix("mit_") if has_same_weights else REFERENCE_VARIANT
+    return {
+        "is_measured": True,
+        "network": f"SegFormer-{variant.upper()}",
+        "weights": "the same" if has_same_weights else "random, with as many classes",
+        "precision": str(contest.plain_precision).removeprefix("torch."),
+        "process": "the same as ours, which keeps freed memory",
+        "end_to_end": "one frame after the other; overlay and masks by the same writers, no report, no stability",
+    }

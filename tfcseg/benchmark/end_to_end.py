@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
 from tfcseg.benchmark.plain import PlainSegformer
-from tfcseg.benchmark.timing import Spread, alternate, spread, synchronise
+from tfcseg.benchmark.timing import alternate, speed, speed_ratios, spread, synchronise
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.masks import MaskWriter
-from tfcseg.media.reader import VideoWriter, open_frames
+from tfcseg.media.reader import open_frames
+from tfcseg.media.writer import VideoWriter
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.pipeline import run_video
@@ -28,16 +30,6 @@ _WITHOUT = {
     "flow_consistency and masks": ResultOptions(flow_consistency=False, masks=False),
 }
 """Results whose cost is measured, with options that leave them out."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndToEnd:
-    """Milliseconds per frame of every contender, and shares of TFC's time for some of its results."""
-
-    ms_per_frame: Mapping[str, Spread]
-    frames: Mapping[str, int]
-    costs: Mapping[str, float]
-    """Percentage of the time of a whole run, by result."""
 
 
 def run_plain(plain: PlainSegformer, labels: LabelSet, source: Path, end_s: float, folder: Path) -> int:
@@ -78,8 +70,8 @@ def run_ours(
     return report.input.frames_decoded
 
 
-def measure_end_to_end(contest: Contest, on_step: Callable[[int, int], None]) -> EndToEnd:
-    """Time whole runs of all contenders on the beginning of the clip."""
+def measure_end_to_end(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    """Time whole runs of all contenders on the beginning of the clip: fields of `Benchmark`."""
     clip, request = contest.clip, contest.request
     names = contenders(contest)
     runs: dict[str, Callable[[Path], int]] = {}
@@ -115,4 +107,5 @@ def measure_end_to_end(contest: Contest, on_step: Callable[[int, int], None]) ->
     samples = alternate({name: lambda name=name: timed(name) for name in runs}, request.rounds, on_step=on_step)  # type: ignore[misc]
     found = {name: spread(values) for name, values in samples.items()}
     costs = {part: 100 * (1 - found[f"without {part}"].median / found[full].median) for part in _WITHOUT}
-    return EndToEnd({name: found[name] for name in names}, frames, costs)
+    speeds = {name: speed(found[name], frames[name]) for name in names}
+    return {"end_to_end": speeds, "ratios": {"end_to_end": speed_ratios(speeds)}, "costs": costs}

@@ -6,13 +6,12 @@ Shapes: H W source image.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -23,8 +22,9 @@ from tfcseg.comparison.flops import FLOPS_FACTS, count_flops, count_gflops
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.media.frames import Image
 from tfcseg.media.masks import MaskWriter
-from tfcseg.media.reader import VideoWriter, open_frames
+from tfcseg.media.writer import VideoWriter
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.model.ops.fused import apply_linear
 from tfcseg.weights.loading import LoadedModel, load_model
@@ -37,20 +37,14 @@ _PRODUCTS = 5
 
 def decode_only(contest: Contest) -> int:
     """Decode the clip as a run does; returns the number of frames."""
-    with open_frames(contest.clip.path, end_s=contest.clip.end_s(contest.request.clip_frames)) as frames:
+    with contest.clip.open(contest.request.clip_frames) as frames:
         return sum(1 for _ in frames)
 
 
 def decode_and_encode(contest: Contest) -> int:
     """Decode and encode the clip without a network; returns the number of frames."""
-    clip = contest.clip
-    with (
-        TemporaryDirectory(dir=contest.folder) as folder,
-        open_frames(clip.path, end_s=clip.end_s(contest.request.clip_frames)) as frames,
-        VideoWriter(Path(folder) / "copy.mp4", size=clip.size, frame_rate=clip.frame_rate) as video,
-    ):
-        for frame in frames:
-            video.write(frame.image)
+    with contest.clip.open(contest.request.clip_frames) as frames:
+        _encode(contest, (frame.image for frame in frames))
         return frames.frames_decoded
 
 
@@ -120,7 +114,7 @@ def _gflops_per_frame(contest: Contest, model: LoadedModel, mode: str) -> float 
     return count_gflops(model, options, samples)["gflops_per_frame"]
 
 
-def _rendered(contest: Contest, frames: list[SegmentedFrame]) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+def _rendered(contest: Contest, frames: list[SegmentedFrame]) -> list[Image]:
     labels = contest.model.labels
     palette, legend = labels.palette_array(), Legend(labels, contest.clip.size)
     pictures = []
@@ -131,7 +125,7 @@ def _rendered(contest: Contest, frames: list[SegmentedFrame]) -> list[np.ndarray
     return pictures
 
 
-def _encode(contest: Contest, pictures: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> None:
+def _encode(contest: Contest, pictures: Iterable[Image]) -> None:
     with (
         TemporaryDirectory(dir=contest.folder) as folder,
         VideoWriter(Path(folder) / "a.mp4", size=contest.clip.size, frame_rate=contest.clip.frame_rate) as video,

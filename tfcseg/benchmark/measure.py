@@ -6,16 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tfcseg.benchmark.contest import PLAIN, Contest, open_contest
+from tfcseg.benchmark.contest import PLAIN, Contest, contest_facts, open_contest
 from tfcseg.benchmark.end_to_end import measure_end_to_end
-from tfcseg.benchmark.facts import contest_facts
 from tfcseg.benchmark.limits import measure_limits, measure_surroundings
 from tfcseg.benchmark.memory import measure_memory
 from tfcseg.benchmark.model_only import measure_breakdown, measure_model_only
 from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.request import PARTS, Request
-from tfcseg.benchmark.result import Benchmark, network_shares, speed, speed_ratios
-from tfcseg.benchmark.timing import OnStep
+from tfcseg.benchmark.timing import Benchmark, OnStep, network_shares, speed, speed_ratios
 
 SURROUNDINGS = "around the network"
 
@@ -47,12 +45,6 @@ def _model(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, A
     }
 
 
-def _end_to_end(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
-    measured = measure_end_to_end(contest, on_step)
-    speeds = {name: speed(times, measured.frames[name]) for name, times in measured.ms_per_frame.items()}
-    return {"end_to_end": speeds, "ratios": {"end_to_end": speed_ratios(speeds)}, "costs": measured.costs}
-
-
 def _breakdown(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
     steps = measure_breakdown(contest, on_step)
     return {"breakdown": {**steps, SURROUNDINGS: measure_surroundings(contest, on_step)}}
@@ -60,7 +52,7 @@ def _breakdown(contest: Contest, on_step: Callable[[int, int], None]) -> dict[st
 
 _MEASURE: dict[str, Callable[[Contest, Callable[[int, int], None]], dict[str, Any]]] = {
     "model": _model,
-    "end-to-end": _end_to_end,
+    "end-to-end": measure_end_to_end,
     "breakdown": _breakdown,
     "limits": lambda contest, on_step: {"limits": measure_limits(contest, on_step)},
     "memory": lambda contest, on_step: {"memory": measure_memory(contest, on_step)},

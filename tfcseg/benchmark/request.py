@@ -30,8 +30,7 @@ class Request:
     inference: InferenceOptions = InferenceOptions()
     device: DeviceOptions = DeviceOptions()
     backbone: Annotated[
-        str | None,
-        Option("Measure random weights of this backbone: mit_b0 … mit_b5, efficientnet_lite0."),
+        str | None, Option("Measure random weights of this backbone: mit_b0 … mit_b5, efficientnet_lite0.")
     ] = None
     """Instead of a model."""
     classes: Annotated[int, Option("Number of classes of the random weights.")] = 150

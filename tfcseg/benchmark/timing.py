@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
+
+from tfcseg.report.schema import ModelConditions
 
 Task: TypeAlias = Callable[[], float]
 """Runs once and returns a measurement, such as milliseconds per frame."""
@@ -68,3 +70,76 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+KIND = "bench"
+
+RATIOS = (("image", "plain"), ("tfc", "plain"), ("tfc", "image"))
+"""Speed of the first over speed of the second, where both were measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Speed of one contender: ``fps`` is that of the median time."""
+
+    fps: float
+    ms_per_frame: Spread
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Peak memory of a contender's process during a run, without ffmpeg's processes."""
+
+    peak_mib: float
+    before_mib: float
+    """Before the first frame: Python, packages and model."""
+    gpu_peak_mib: float | None
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContestConditions(ModelConditions):
+    """Conditions of `Benchmark` and `Scaling`."""
+
+    random_weights: bool
+    embed_dim: int
+    input: Mapping[str, Any]
+    resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
+    options: Mapping[str, Any]
+    plain: Mapping[str, Any]  # facts about plain SegFormer
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark(ContestConditions):
+    """Content of a bench-*.json; parts that were not measured are empty."""
+
+    kind: str = KIND
+    model_only: Mapping[str, Speed] = field(default_factory=dict)
+    end_to_end: Mapping[str, Speed] = field(default_factory=dict)
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
+    updated_fraction: float | None = None
+    breakdown: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    network_share: Mapping[str, float] = field(default_factory=dict)  # network's share of the time end to end
+    costs: Mapping[str, float] = field(default_factory=dict)  # share of the time end to end
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    memory: Mapping[str, Memory] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+
+def speed(ms_per_frame: Spread, frames: int) -> Speed:
+    """Make a `Speed` from the time per frame."""
+    return Speed(1000 / ms_per_frame.median, ms_per_frame, frames)
+
+
+def speed_ratios(speeds: Mapping[str, Speed]) -> dict[str, float]:
+    """Speed of the first over that of the second, for the pairs of ``RATIOS``, as ``tfc/plain``."""
+    pairs = [pair for pair in RATIOS if speeds.keys() >= set(pair)]
+    return {f"{first}/{second}": speeds[first].fps / speeds[second].fps for first, second in pairs}
+
+
+def network_shares(alone: Mapping[str, Speed], whole: Mapping[str, Speed]) -> dict[str, float]:
+    """Time of the network alone in percent of a whole run; far below 100, it waits for other steps."""
+    return {name: 100 * whole[name].fps / alone[name].fps for name in alone if name in whole}

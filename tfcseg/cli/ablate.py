@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,17 +10,25 @@ from rich.table import Table
 from tfcseg.cli import options
 from tfcseg.cli.console import plain
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.result_file import ResultFile, measured
-from tfcseg.cli.results import device_of, new_table, number, print_results, size_of
-from tfcseg.cli.scores import fail_if_incomplete
-from tfcseg.cli.values import one_of
+from tfcseg.cli.options import one_of
+from tfcseg.cli.results import (
+    ResultFile,
+    device_of,
+    fail_if_incomplete,
+    measured,
+    new_table,
+    number,
+    print_results,
+    size_of,
+)
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.report.html import NOTHING
+from tfcseg.research.ablation.paper import SCORES, row_names
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
-    from tfcseg.research.ablation.result import Ablation, RowResult
+    from tfcseg.research.ablation.ablate import Ablation
     from tfcseg.research.ablation.similarity import SimilarityScores
 
 _MARKS = {"agrees": "=", "differs": "≠", "unclear": "~"}
@@ -29,23 +36,10 @@ _SETTINGS = ("paper", "model")
 _BY_SETTINGS = "as --settings says"
 
 
-def _row_names() -> list[str]:
-    from tfcseg.research.ablation.paper import row_names
-
-    return row_names()
-
-
-Root = Annotated[
-    Path,
-    typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.", show_default=False),
-]
 Rows = Annotated[
-    list[str] | None,
-    options.some_of("row", _row_names, "Rows to compute, e.g. image,reuse,tfc.", default="all"),
+    list[str] | None, options.some_of("row", row_names, "Rows to compute, e.g. image,reuse,tfc.", default="all")
 ]
-WithoutBce = Annotated[
-    str | None, typer.Option(help="Weights trained without L_bce, for an extra row.", show_default=False)
-]
+WithoutBce = Annotated[str | None, typer.Option(help="Weights trained without L_bce, for an extra row.")]
 Settings = Annotated[
     str,
     typer.Option(
@@ -59,7 +53,7 @@ Settings = Annotated[
 @grouped
 def command(
     *,
-    root: Root,
+    root: options.VspwFolder,
     choice: options.ModelChoice,
     rows: Rows = None,
     without_bce: WithoutBce = None,
@@ -111,14 +105,13 @@ def _print_ablation(result: Ablation) -> None:
 
 
 def _rows(result: Ablation) -> Table:
-    from tfcseg.research.ablation.paper import SCORES
-
     titles = ("", "mIoU", "VC8", "VC16", "updated\n(%)", "paper\nmIoU", "\nVC8", "\nVC16", "as the\npaper")
     table = new_table(titles)
     for row in result.rows:
         ours = [number(getattr(row, key)) for key in (*SCORES, "updated_fraction")]
         theirs = [number(row.paper.get(key)) for key in SCORES]
-        table.add_row(plain(row.title), *ours, *theirs, _marks(row))
+        marks = (_MARKS.get(row.directions.get(key, ""), " ") for key in SCORES)  # blank: nothing to compare
+        table.add_row(plain(row.title), *ours, *theirs, "".join(marks))
     return table
 
 
@@ -138,10 +131,3 @@ def _conditions(result: Ablation) -> str:
         f"{result.model.name} at {size} · {options['correlation']} correlation, threshold {options['threshold']:g}, "
         f"interval {options['keyframe_interval']}, keyframe {options['keyframe_position']} · {device_of(result)}"
     )
-
-
-def _marks(row: RowResult) -> str:
-    """One mark per score, in order; a blank where there is nothing to compare."""
-    from tfcseg.research.ablation.paper import SCORES
-
-    return "".join(_MARKS.get(row.directions.get(key, ""), " ") for key in SCORES)

@@ -9,9 +9,8 @@ import typer
 
 from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, stderr
+from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, progress, stderr
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.progress import progress
 from tfcseg.cli.results import new_table, number, print_json
 from tfcseg.cli.train import describe
 from tfcseg.errors import Interrupted, UsageError
@@ -24,9 +23,7 @@ if TYPE_CHECKING:
 @grouped
 def command(
     *,
-    videos: Annotated[
-        list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.", show_default=False)
-    ],
+    videos: Annotated[list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.")],
     choice: options.ModelChoice,
     output: Annotated[Path, options.output("Weights file to write, .safetensors.")],
     validate: Annotated[

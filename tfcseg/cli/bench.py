@@ -13,20 +13,17 @@ from rich.table import Table
 
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.cli import options
-from tfcseg.cli.console import plain
+from tfcseg.cli.console import plain, progress
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.progress import progress
-from tfcseg.cli.result_file import ResultFile, measured, show_result
-from tfcseg.cli.results import device_of, new_table, number, print_results, size_of
-from tfcseg.cli.values import frame_size, whole_numbers
+from tfcseg.cli.options import frame_size, whole_numbers
+from tfcseg.cli.results import ResultFile, device_of, measured, new_table, number, print_results, show_result, size_of
 from tfcseg.errors import UsageError
 from tfcseg.model.options import InferenceOptions, keyframe_distance
 from tfcseg.report.html import NOTHING
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
-    from tfcseg.benchmark.result import Benchmark, Speed
-    from tfcseg.benchmark.timing import Spread
+    from tfcseg.benchmark.timing import Benchmark, Speed, Spread
     from tfcseg.research.scaling import Scaling
 
 _DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
@@ -36,24 +33,14 @@ Video = Annotated[
     Path | None, typer.Argument(help="A video.", show_default="the demo clip, or a synthetic one", metavar="VIDEO")
 ]
 Output = Annotated[Path | None, options.output("JSON file for the result; with --scaling a folder.")]
-Synthetic = Annotated[
-    str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.", show_default=False)
-]
+Synthetic = Annotated[str | None, typer.Option(metavar="WxH", help="Make a clip of this size, e.g. 854x480.")]
 Only = Annotated[list[str] | None, options.some_of("part", PARTS, "Parts to measure.", default=",".join(PARTS))]
 Growth = Annotated[
-    str | None,
-    typer.Option(
-        help="Measure and plot whole runs over growing length, resolution or classes instead.",
-        show_default=False,
-    ),
+    str | None, typer.Option(help="Measure and plot whole runs over growing length, resolution or classes instead.")
 ]
 Values = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Values for --scaling, e.g. 100,1000.",
-        show_default="5 or 6 of them",
-        callback=whole_numbers,
-    ),
+    typer.Option(help="Values for --scaling, e.g. 100,1000.", show_default="5 or 6 of them", callback=whole_numbers),
 ]
 
 

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import one_line, print_line, print_warning
+from tfcseg.cli.console import one_line, print_line, print_warning, progress
 from tfcseg.cli.groups import Without, grouped, names_of
-from tfcseg.cli.progress import progress
-from tfcseg.cli.results import print_json
-from tfcseg.cli.scores import fail_if_incomplete, print_comparison
-from tfcseg.cli.values import whole_numbers
+from tfcseg.cli.options import whole_numbers
+from tfcseg.cli.results import device_of, fail_if_incomplete, new_table, number, print_json, print_results, size_of
 from tfcseg.evaluation.scope import Scope
-from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
+from tfcseg.model.options import MODE_VARIANTS, InferenceOptions, keyframe_distance
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
-    from tfcseg.comparison.result import Comparison
+    from tfcseg.comparison.result import Comparison, Metric
 
 _DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")
@@ -29,10 +27,7 @@ _NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "intervals", "baseline", "end", "
 _MODES = ("image", "reuse", "tfc-paper", "tfc")
 
 
-Source = Annotated[
-    str,
-    typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.", show_default=False),
-]
+Source = Annotated[str, typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.")]
 Output = Annotated[
     Path | None, options.output("Folder for the results; with --frames a picture file.", "<name>_compare")
 ]
@@ -47,18 +42,13 @@ Modes = Annotated[
 ]
 Intervals = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Plot the trade-off over these keyframe intervals, e.g. 2,4,8.",
-        show_default=False,
-        callback=whole_numbers,
-    ),
+    typer.Option(help="Plot the trade-off over these keyframe intervals, e.g. 2,4,8.", callback=whole_numbers),
 ]
 Frames = Annotated[
     list[str] | None,
     typer.Option(
         help="Only draw these frames (counted from 0) in one picture, -o FILE: source, labels by image and by tfc, "
         "similarity, updated points.",
-        show_default=False,
         callback=whole_numbers,
     ),
 ]
@@ -66,8 +56,7 @@ Baseline = Annotated[
     Path | None,
     typer.Option(
         help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, "
-        "or DIR/<video>/<frame>.png for a VSPW folder.",
-        show_default=False,
+        "or DIR/<video>/<frame>.png for a VSPW folder."
     ),
 ]
 
@@ -139,7 +128,7 @@ def _show(result: Comparison, source: str, output: Path | None, printing: option
     if printing.as_json:
         print_json(json_object(result))
     else:
-        print_comparison(result)
+        _print_comparison(result)
     if not printing.quiet:
         _print_notes(result, output or default_output(source, "compare"))
 
@@ -180,3 +169,33 @@ def _print_notes(result: Comparison, folder: Path) -> None:
     for found in result.differences:
         print_line(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {folder / found.picture}")
     print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")
+
+
+def _print_comparison(result: Comparison) -> None:
+    """Print a column per mode, and one that compares a pair: ratios, or differences of percentages."""
+    from tfcseg.comparison.result import METRICS
+
+    candidate, reference = result.ratio_of
+    titles = {mode: mode for mode in result.modes} | ({"image": "baseline"} if result.options["baseline"] else {})
+    pair = [f"{candidate} to {titles[reference]}"] if candidate != reference else []
+    table = new_table(["", *titles.values(), *pair])
+    for metric in METRICS:
+        values = {mode: numbers.get(metric.key) for mode, numbers in result.modes.items()}
+        if all(value is None for value in values.values()):
+            continue
+        cells = [number(value, metric.digits) for value in values.values()]
+        if pair:
+            cells.append(_step(metric, values[candidate], values[reference]))
+        title = metric.title.format(reference=titles[reference])
+        table.add_row(f"{title} (%)" if metric.is_percentage else title, *cells)
+    resolution, interval = size_of(result.resolution["network"]), keyframe_distance(result.options)
+    print_results(f"{result.model.name} at {resolution} · interval {interval} · {device_of(result)}", table)
+
+
+def _step(metric: Metric, candidate: float | None, reference: float | None) -> str:
+    """From the reference to the candidate: ``+1.23`` for percentages, ``1.23×`` for quantities."""
+    if candidate is None or reference is None:
+        return ""
+    if metric.is_percentage:
+        return f"{candidate - reference:+.{metric.digits}f}"
+    return f"{candidate / reference:.2f}×" if reference else ""

@@ -1,4 +1,4 @@
-"""Print messages for people on stderr. stdout is for results.
+"""Print messages for people, and progress bars, on stderr. stdout is for results.
 
 Text from outside (names of files and classes, other programs' messages) goes through `plain` or `one_line`, so that it
 is shown literally, without markup or control characters, on one line.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 logger = logging.getLogger(__name__)
@@ -51,3 +54,28 @@ def is_terminal() -> bool:
 
 def _visible(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+
+
+OnProgress = Callable[..., None]
+"""Moves the bar of a task: ``(task, done, total, note="")``; ``note`` is shown behind the counts."""
+
+
+@contextmanager
+def progress(*, shown: bool, unit: str = "", has_time: bool = True) -> Iterator[OnProgress]:
+    """Show a bar with one line per task; yields the callback that moves it."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        *([TimeRemainingColumn()] if has_time else []),
+    )
+    tasks = {}
+    with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
+
+        def on_progress(task: str, done: int, total: int | None, note: str = unit) -> None:
+            if task not in tasks:
+                tasks[task] = bar.add_task(one_line(task), total=total, note=note)
+            bar.update(tasks[task], completed=done, total=total, note=note)
+
+        yield on_progress

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.cli import options, values
+from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_line
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.errors import UsageError
@@ -19,21 +19,16 @@ Source = Annotated[
     str,
     typer.Argument(
         help="A Hugging Face folder, a .safetensors or .pth file, or ORG/NAME[@REVISION]; for ONNX any model.",
-        show_default=False,
         callback=options.on_disk,
     ),
 ]
-Output = Annotated[
-    Path, typer.Argument(metavar="OUT", help="File to write, .safetensors or .onnx.", show_default=False)
-]
+Output = Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors or .onnx.")]
 Name = Annotated[str | None, typer.Option(help="Name of the model in its card.", show_default="the source's")]
 Licence = Annotated[str | None, typer.Option(help="Licence of the weights in the card.", show_default="the source's")]
 FrameSize = Annotated[
     str | None,
     typer.Option(
-        help="ONNX: size of the frames that are to be segmented.",
-        show_default=_FRAME_SIZE,
-        metavar="WIDTHxHEIGHT",
+        help="ONNX: size of the frames that are to be segmented.", show_default=_FRAME_SIZE, metavar="WIDTHxHEIGHT"
     ),
 ]
 Size = Annotated[
@@ -69,7 +64,7 @@ def command(
         _write_onnx(
             source,
             output,
-            values.frame_size(frame_size or _FRAME_SIZE),
+            options.frame_size(frame_size or _FRAME_SIZE),
             size,
             overwrite=overwrite,
             quiet=printing.quiet,

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import print_warning
+from tfcseg.cli.console import print_warning, progress
 from tfcseg.cli.groups import Without, grouped, names_of
-from tfcseg.cli.progress import progress
-from tfcseg.cli.results import print_json
-from tfcseg.cli.scores import fail_if_incomplete, print_evaluation
+from tfcseg.cli.results import fail_if_incomplete, new_table, number, print_json, print_results
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import InferenceOptions
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tfcseg.evaluation.on_ray import Recipe
+    from tfcseg.evaluation.evaluate import Recipe
     from tfcseg.evaluation.result import Evaluation
     from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
 
@@ -37,21 +35,14 @@ _MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions)
 _NOTES_SHOWN = 10
 
 
-Root = Annotated[
-    Path,
-    typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.", show_default=False),
-]
 Predictions = Annotated[
     Path | None,
     typer.Option(
-        help="Score these masks instead of a model: DIR/<video>/<frame>.png or DIR/<video>/labels.mkv, "
-        "value = class index, 255 = none.",
-        show_default=False,
+        help="Score these masks instead of a model: DIR/<video>/<frame>.png, value = class index, 255 = none. "
+        "DIR/<video> may also be the folder of a run, with masks/ or labels.mkv."
     ),
 ]
-SaveMasks = Annotated[
-    Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.", show_default=False)
-]
+SaveMasks = Annotated[Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.")]
 Output = Annotated[Path | None, options.output("Write eval.json, eval.html, per_class.csv, per_video.csv.")]
 
 
@@ -59,7 +50,7 @@ Output = Annotated[Path | None, options.output("Write eval.json, eval.html, per_
 def command(
     context: typer.Context,
     *,
-    root: Root,
+    root: options.VspwFolder,
     predictions: Predictions = None,
     choice: options.ModelChoice,
     inference: Annotated[InferenceOptions, Without("latency", "compile")],
@@ -80,7 +71,7 @@ def command(
 
     Example: tfcseg eval VSPW_480p -o scores
     """
-    from tfcseg.evaluation.on_ray import Recipe, evaluate_on_ray
+    from tfcseg.evaluation.evaluate import Recipe, evaluate_on_ray
     from tfcseg.evaluation.result import RESULT_FILES, write_evaluation
     from tfcseg.evaluation.vspw import open_vspw
     from tfcseg.files import claimed_files
@@ -143,7 +134,7 @@ def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
     if printing.as_json:
         print_json(json_object(result.to_json()))
     else:
-        print_evaluation(result, root.resolve().name)
+        _print_evaluation(result, root.resolve().name)
 
 
 def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
@@ -157,7 +148,7 @@ def _model_source(
     name: str, device: DeviceOptions, inference: InferenceOptions, label_map: Path | None, dataset: VspwDataset
 ) -> dict[str, Any]:
     """Keyword arguments of `evaluate` for a model's predictions."""
-    from tfcseg.evaluation.model_source import ModelPredictions
+    from tfcseg.evaluation.predictions import ModelPredictions
     from tfcseg.inference.options import checked_options
     from tfcseg.weights.loading import open_model
 
@@ -197,3 +188,27 @@ def _print_notes(result: Evaluation) -> None:
     more = len(result.skipped) - _NOTES_SHOWN
     if more > 0:
         print_warning(f"{more} more like this; --json and eval.json list them all")
+
+
+def _print_evaluation(result: Evaluation, name: str) -> None:
+    """Print the scores of data set ``name``. VC is shown with the mIoU, since it means little without it."""
+    table = new_table(["", "predictable\nclasses", "all\nclasses"])
+    table.add_row("mIoU", number(result.miou, 2), number(result.miou_all, 2))
+    table.add_row("wIoU", number(result.wiou, 2), number(result.wiou_all, 2))
+    table.add_row("pixel accuracy", number(result.pixel_accuracy, 2), number(result.pixel_accuracy_all, 2))
+    table.add_row("classes counted", str(result.classes_counted), str(result.classes_counted_all))
+    table.add_row()
+    table.add_row("", "[bold]8 frames[/]", "[bold]16 frames[/]")
+    table.add_row(f"VC at mIoU {number(result.miou, 2)}", number(result.vc8, 2), number(result.vc16, 2))
+    table.add_row("windows counted", *(str(windows.counted) for windows in result.windows.values()))
+    table.add_row("windows dropped", *(str(windows.dropped) for windows in result.windows.values()))
+    table.add_row()
+    table.add_row("flow consistency along optical flow", number(result.flow_consistency, 2))
+    table.add_row("label change per frame", number(result.label_change, 2))
+    table.add_row("videos scored", str(result.videos))
+    table.add_row("frames scored", str(result.frames))
+    for kind, count in result.skipped_by_kind.items():
+        table.add_row(f"left out: {kind}", str(count))
+    table.add_row("fps end to end", number(result.speed.fps))
+    table.add_row("fps model only", number(result.speed.model_fps))
+    print_results(f"{name} · {result.split} · {result.mode} · protocol {result.protocol}", table)

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import one_line, print_warning
+from tfcseg.cli.console import one_line, print_warning, progress
 from tfcseg.cli.groups import Only, Without, grouped
-from tfcseg.cli.progress import progress
 from tfcseg.exports import FORMATS
 from tfcseg.runs.result_options import ResultOptions
 
@@ -19,17 +18,13 @@ from tfcseg.runs.result_options import ResultOptions
 @grouped
 def command(
     *,
-    folder: Annotated[
-        Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a finished run with masks.", show_default=False)
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a finished run with masks.")],
     to: Annotated[
-        list[str] | None,
-        options.some_of("format", FORMATS, f"What to write: {', '.join(FORMATS)}.", default="all"),
+        list[str] | None, options.some_of("format", FORMATS, f"What to write: {', '.join(FORMATS)}.", default="all")
     ] = None,
     results: Annotated[ResultOptions, Only("classes", "exclude", "palette")],
     source: Annotated[
-        str | None,
-        typer.Option(help="The video, for mattes.", show_default="where the run read it, or source.mp4"),
+        str | None, typer.Option(help="The video, for mattes.", show_default="where the run read it, or source.mp4")
     ] = None,
     fps: options.FrameRate = None,
     overwrite: options.Overwrite = False,
@@ -39,7 +34,7 @@ def command(
 
     Example: tfcseg export half_a_second --to coco,yolo
     """
-    from tfcseg.runs.finished_run import export_run
+    from tfcseg.runs.exporting import export_run
 
     with progress(shown=not printing.quiet) as on_progress:
         exported = export_run(

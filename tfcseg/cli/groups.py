@@ -11,8 +11,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type
 import typer
 from typer.models import OptionInfo
 
-from tfcseg.cli.options import completing
-from tfcseg.cli.values import one_of
+from tfcseg.cli.options import completing, one_of
 from tfcseg.options import THE_MODELS, Declared, check, declared
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -53,7 +52,7 @@ def grouped(command: _Command) -> _Command:
         for name, (group, names) in groups.items():
             values = {field: given.pop(field) for field in names}
             given[name] = group(**{field: value for field, value in values.items() if value is not None})
-            check(given[name])
+            check(given[name], by_flag=True)
         command(**given)
 
     del call.__dict__["__wrapped__"]  # the signature is another one
@@ -103,9 +102,8 @@ def _parameter(field: Declared, default_text: str, heading: str | None) -> inspe
         settings["autocompletion"] = completing(option.choices or option.suggestions)
     if option.is_list:
         kind, default = list[str], None
-    flags = option.flags
-    if default is False and not flags:
-        flags = (f"--{field.name.replace('_', '-')}",)  # no option that says what holds anyway
+    # Typer would add --no-… to a switch that is off by default.
+    flags = (field.flag,) if default is False and not option.flags else option.flags
     typed = typer.Argument(**settings) if option.is_argument else typer.Option(*flags, **settings)
     required = default is MISSING
     return inspect.Parameter(

@@ -12,8 +12,7 @@ from rich.table import Table
 from tfcseg.cli import options
 from tfcseg.cli.console import plain
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.result_file import ResultFile, measured
-from tfcseg.cli.results import new_table, number, print_results
+from tfcseg.cli.results import ResultFile, measured, new_table, number, print_results
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
@@ -21,7 +20,6 @@ from tfcseg.workers import WorkerOptions
 if TYPE_CHECKING:
     from tfcseg.research.held_out import ClipsResult, StillsResult
     from tfcseg.research.held_out.clips import ModelScores
-    from tfcseg.research.held_out.stills import NetworkScores, SetScore
 
 _COLUMNS = (
     ("flow consistency", "flow_consistency"),
@@ -53,17 +51,15 @@ Teachers = Annotated[
         "--teachers",
         "-t",
         help="Teacher networks: .tflite files or folders of them, with ADE20K's 31 or VOC's 20 classes.",
-        show_default=False,
     ),
 ]
 Sets = Annotated[
     list[Path],
     typer.Argument(
-        help="Folders with images/, masks/ (value = id, 0 = void) and, in them or above, classes.json {id: name}.",
-        show_default=False,
+        help="Folders with images/, masks/ (value = id, 0 = void) and, in them or above, classes.json {id: name}."
     ),
 ]
-Sources = Annotated[list[Path], typer.Argument(help="Videos, or folders of frames.", show_default=False)]
+Sources = Annotated[list[Path], typer.Argument(help="Videos, or folders of frames.")]
 Modes = Annotated[
     list[str] | None,
     options.some_of(
@@ -169,8 +165,15 @@ def _print_stills(result: StillsResult) -> None:
     for vocabulary in dict.fromkeys(each.network.label_set for each in result.networks):
         sets = [plain(f"{each.name}\n{len(each.classes[vocabulary])} classes") for each in result.sets]
         table = new_table(["mIoU (%)", *sets, "mean", "of the best\nteacher"])
-        for network in result.networks:
-            table.add_row(*_still_cells(network, [each.name for each in result.sets], vocabulary))
+        for scores in result.networks:
+            share = scores.to_best_teacher.get(vocabulary)
+            own = [scores.scores[each.name][vocabulary] for each in result.sets]
+            table.add_row(
+                scores.network.name + (" (teacher)" if scores.network.role == "teacher" else ""),
+                *(number(each.miou, 2) if each.is_complete else f"({number(each.miou, 2)})" for each in own),
+                number(scores.mean[vocabulary], 2),
+                "" if share is None else f"{share:.1f} %",
+            )
         print_results(f"classes of {vocabulary}", table)
     print_results("in brackets: the network lacks some of the classes; they count as 0")
 
@@ -184,20 +187,6 @@ def _print_clips(result: ClipsResult) -> None:
             print_results(title, _clip_table(result, scores, mode))
     teachers = f"VC by labels of {', '.join(result.teachers)}; " if result.teachers else ""
     print_results(f"{teachers}flow consistency along {result.optical_flow}")
-
-
-def _still_cells(scores: NetworkScores, sets: list[str], vocabulary: str) -> list[str]:
-    share = scores.to_best_teacher.get(vocabulary)
-    return [
-        scores.network.name + (" (teacher)" if scores.network.role == "teacher" else ""),
-        *(_score(scores.scores[name][vocabulary]) for name in sets),
-        number(scores.mean[vocabulary], 2),
-        "" if share is None else f"{share:.1f} %",
-    ]
-
-
-def _score(score: SetScore) -> str:
-    return number(score.miou, 2) if score.is_complete else f"({number(score.miou, 2)})"
 
 
 def _clip_table(result: ClipsResult, scores: ModelScores, mode: str) -> Table:

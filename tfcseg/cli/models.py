@@ -28,7 +28,6 @@ def command(
         str | None,
         typer.Argument(
             help="Describe this model: classes, licence, training and scores.",
-            show_default=False,
             autocompletion=options.completing(options.model_names),
             callback=options.on_disk,
         ),

@@ -1,21 +1,26 @@
-"""Print results on stdout: JSON for programs, lines, tables and numbers for people."""
+"""Results on stdout (JSON for programs, lines and tables for people) and in files."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfcseg.cli.console import is_terminal, plain, stderr
+from tfcseg.cli import options
+from tfcseg.cli.console import OnProgress, is_terminal, plain, print_error, print_line, progress, stderr
 from tfcseg.report.html import shown_number, shown_percent
 
 if TYPE_CHECKING:
-    from tfcseg.report.conditions import ModelConditions
+    from tfcseg.report.schema import ModelConditions
 
 percent = shown_percent
 
@@ -79,3 +84,73 @@ def device_of(result: ModelConditions) -> str:
     """Where a result was measured: device, precision and, on a CPU, threads."""
     threads = f", {result.threads} {'thread' if result.threads == 1 else 'threads'}" if result.device == "cpu" else ""
     return f"{result.device}, {result.precision}{threads}"
+
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """Where a result goes."""
+
+    output: Annotated[Path | None, options.output("Write the result to this JSON file.")] = None
+    overwrite: options.Overwrite = False
+
+
+@dataclass(frozen=True, slots=True)
+class FittedFile:
+    """Where fitted weights go."""
+
+    output: Annotated[
+        Path | None, options.output("Weights file with what was fitted in its card; else it is printed only.")
+    ] = None
+    overwrite: options.Overwrite = False
+
+
+def measured(
+    measure: Callable[[OnProgress], _Result],
+    show: Callable[[_Result], None],
+    *,
+    inputs: Sequence[Path],
+    file: ResultFile | FittedFile,
+    printing: options.Printing,
+    unit: str = "",
+    write: Callable[[Path, _Result], None] | None = None,
+) -> _Result:
+    """Measure while a bar moves, once the file can be written; write the result (as JSON) and show it."""
+    from tfcseg.files import claimed_files
+    from tfcseg.report.json_file import write_json
+
+    with ExitStack() as stack:
+        output = file.output
+        if output is not None:
+            claim = claimed_files(output.parent, [output.name], inputs=inputs, overwrite=file.overwrite)
+            stack.enter_context(claim)
+        with progress(unit=unit, shown=not printing.quiet) as on_progress:
+            found = measure(on_progress)
+        if output is not None:
+            (write or write_json)(output, found)
+    show_result(found, show, output, printing)
+    return found
+
+
+def show_result(
+    found: _Result, show: Callable[[_Result], None], output: Path | None, printing: options.Printing
+) -> None:
+    """Print a result with ``show`` or as JSON, and the name of its file."""
+    from tfcseg.report.json_file import json_object
+
+    if printing.as_json:
+        print_json(json_object(found))
+    else:
+        show(found)
+    if output is not None and not printing.quiet:
+        print_line(f"written: {output}")
+
+
+def fail_if_incomplete(skipped: Mapping[str, int], *, is_incomplete: bool, skip_bad: bool) -> None:
+    """Exit with code 1 if data was missing without --skip-bad. The scores have been printed before."""
+    if is_incomplete and not skip_bad:
+        missing = ", ".join(f"{kind} ({count})" for kind, count in skipped.items() if kind != "too short")
+        print_error(f"some data could not be scored: {missing}; --skip-bad accepts this")
+        raise typer.Exit(1)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import print_error, print_line, print_warning
+from tfcseg.cli.console import print_error, print_line, print_warning, progress
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, percent, print_facts, print_json
 from tfcseg.errors import Interrupted, UsageError, without_passwords
 from tfcseg.model.options import InferenceOptions
@@ -35,7 +34,6 @@ Inputs = Annotated[
     typer.Argument(
         metavar="INPUT",
         help="Videos, pictures, folders of either, - for a video on stdin, an address, or the number of a camera.",
-        show_default=False,
     ),
 ]
 
@@ -48,10 +46,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlie
 SkipFinished = Annotated[
     bool, typer.Option("--skip-finished", help="Skip inputs whose run with the same settings is finished.")
 ]
-BatchLog = Annotated[
-    Path | None,
-    typer.Option(help="Append how each input ended to this file, as JSON lines.", show_default=False),
-]
+BatchLog = Annotated[Path | None, typer.Option(help="Append how each input ended to this file, as JSON lines.")]
 AllowNetwork = Annotated[
     bool,
     typer.Option(
@@ -179,7 +174,7 @@ def _run_on_ray(
     crew: WorkerOptions, places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *, quiet: bool
 ) -> Iterator[Outcome]:
     """Run the inputs on a cluster, with one bar for all of them."""
-    from tfcseg.runs.on_ray import run_on_ray
+    from tfcseg.runs.batch import run_on_ray
     from tfcseg.runs.pipeline import Listener
 
     started_s = time.monotonic()
@@ -248,6 +243,7 @@ def _listener(*, shown: bool) -> Iterator[Listener]:
 
 def _print_summary(report: Report, folder: Path) -> None:
     speed, stability = report.speed, report.stability
+    largest = sorted(report.classes, key=lambda entry: -entry.share)[:5]
     share, updated = stability.updated_fraction, "pixels" if report.steady else "points between keyframes"
     rows: list[tuple[str, str]] = [
         ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
@@ -262,7 +258,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("flow consistency", _flow_consistency(report)),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
         *([("updated", f"{percent(share)} of the {updated}")] if share is not None else []),
-        ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in _largest(report))),
+        ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in largest)),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
     print_facts(rows)
@@ -297,10 +293,6 @@ def _confidence(facts: ConfidenceFacts) -> str:
     error = facts.calibration_error
     trust = "not calibrated" if error is None else f"calibration error {error:.1%}"
     return f"{percent(facts.mean)}, {percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}; {trust}"
-
-
-def _largest(report: Report) -> list[Any]:
-    return sorted(report.classes, key=lambda entry: -entry.share)[:5]
 
 
 def _print_failures(failures: list[Outcome], total: int) -> None:

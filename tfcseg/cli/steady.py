@@ -14,10 +14,7 @@ from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.steady_options import SteadyOptions
 from tfcseg.weights.device import DeviceOptions
 
-Video = Annotated[
-    str,
-    typer.Argument(metavar="VIDEO", help="The video, or folder of images, that the masks are of.", show_default=False),
-]
+Video = Annotated[str, typer.Argument(metavar="VIDEO", help="The video, or folder of images, that the masks are of.")]
 _NOT_OF_MASKS = ("classes", "exclude", "palette", "export", "masks", "mask_names", "confidence", "unsure")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, print_line, print_warning
+from tfcseg.cli.console import is_terminal, print_line, print_warning, progress
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.progress import progress
 from tfcseg.cli.results import number, print_facts, print_json
 from tfcseg.errors import Interrupted, UsageError
 from tfcseg.training.options import TrainRequest
@@ -74,7 +73,6 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
 
         yield TrainListener(
             on_labelled=lambda done, total: advance("labelling", done, total),
-            on_left_out=_print_left_out,
             on_note=print_warning,
             on_step=lambda step, steps: advance("training", step, steps),
             on_record=tell,
@@ -92,13 +90,6 @@ def describe(record: dict[str, Any]) -> str:
         f"step {record['step']}/{record['steps']}  {loss}  lr {record['lr']:.2e}  "
         f"{record['images_per_s']:.1f} img/s  {hours}:{minutes:02}:{seconds:02} left"
     )
-
-
-def _print_left_out(defects: Sequence[str]) -> None:
-    for defect in defects[:5]:
-        print_warning(f"skipped: {defect}")
-    if len(defects) > 5:
-        print_warning(f"skipped: {len(defects) - 5} more")
 
 
 def _print_summary(result: TrainResult) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from tfcseg.comparison.gallery import Gallery
 from tfcseg.comparison.page import write_page
@@ -14,14 +14,14 @@ from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folder
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, common_facts
 from tfcseg.errors import DataError, InputError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.model_source import ModelPredictions
-from tfcseg.evaluation.predictions import PredictionFolder, PredictionSource
+from tfcseg.evaluation.predictions import ModelPredictions, PredictionFolder, PredictionSource
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.files import claimed_files
 from tfcseg.media.frames import Image
 from tfcseg.media.images import read_image
+from tfcseg.options import OnProgress
 from tfcseg.report.json_file import write_json
 from tfcseg.runs.outputs import default_output
 from tfcseg.weights.device import DeviceOptions
@@ -29,9 +29,6 @@ from tfcseg.weights.loading import LoadedModel, open_model
 
 _SAMPLES = 3
 """FLOPs are counted at the beginnings of this many videos."""
-
-OnProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with the current task, the number of finished videos, and their total."""
 
 
 def compare_dataset(
@@ -101,7 +98,9 @@ class _DatasetComparison:
             evaluations.append(self._evaluate(BASELINE, **baseline.scored()))
         for each in runs:
             each.warm_up(self.model, samples[0])
-            evaluations.append(self._evaluate_run(each))
+            predictions = ModelPredictions(self.model, each.options)
+            scored = predictions.scored_on(self.dataset, self.scope.label_map)
+            evaluations.append(self._evaluate(each.folder, **scored))
         numbers = [_scores(each) for each in evaluations]
         return Comparison(
             kind="vspw",
@@ -129,10 +128,6 @@ class _DatasetComparison:
         if not samples:
             raise DataError(f"{self.dataset.root}: no image of split {self.dataset.split!r} can be read")
         return samples
-
-    def _evaluate_run(self, each: Run) -> Evaluation:
-        predictions = ModelPredictions(self.model, each.options)
-        return self._evaluate(each.folder, **predictions.scored_on(self.dataset, self.scope.label_map))
 
     def _evaluate(self, name: str, predict: PredictionSource, **options: Any) -> Evaluation:
         """Score one run, and write its files."""

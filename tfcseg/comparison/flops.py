@@ -12,7 +12,7 @@ from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals
 from tfcseg.media.frames import Image
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.loading import LoadedModel
 
@@ -108,7 +108,7 @@ def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[s
     }
 
 
-def _count(network: IntervalNetwork, images: Sequence[Image], before: HandedOn | None = None) -> float:
+def _count(network: IntervalNetwork, images: Sequence[Image], before: CarryOver | None = None) -> float:
     return count_flops(lambda: network.run(images, before=before))
 
 

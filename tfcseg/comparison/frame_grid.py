@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from tfcseg.drawing.frame_grid import Column, draw_frame_grid
-from tfcseg.drawing.pictures import FORMATS, write_picture
+from tfcseg.drawing.pictures import FORMATS, Column, draw_frame_grid, write_picture
 from tfcseg.errors import InputError, UsageError
 from tfcseg.files import claimed_files
 from tfcseg.inference.options import checked_options
@@ -69,11 +68,7 @@ def _checked_frames(frames: Sequence[int]) -> list[int]:
 
 
 def _columns(
-    read: FrameSource,
-    model: LoadedModel,
-    options: InferenceOptions,
-    wanted: Sequence[int],
-    on_frame: OnFrame,
+    read: FrameSource, model: LoadedModel, options: InferenceOptions, wanted: Sequence[int], on_frame: OnFrame
 ) -> list[Column]:
     """The requested frames with the labels of both modes; InputError if the video ends before the last one."""
     columns: list[Column] = []

@@ -13,7 +13,7 @@ from tfcseg.evaluation.frame_pictures import colour_key, draw_frame, pack, unpac
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, read_target
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.scores import Labels
-from tfcseg.report.moment_pictures import picture_size
+from tfcseg.report.moments import picture_size
 
 _WATCHED = 60
 """Number of frames whose labels are kept, for every run."""

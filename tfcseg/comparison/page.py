@@ -13,8 +13,7 @@ from tfcseg.comparison.gallery import Gallery
 from tfcseg.comparison.plan import BASELINE
 from tfcseg.comparison.result import METRICS, Comparison
 from tfcseg.report.html import write_html
-from tfcseg.report.player import SERIES, View, lanes, new_timeline, player_data, source_view
-from tfcseg.report.thinning import ThinnedSeries
+from tfcseg.report.player import SERIES, ThinnedSeries, View, lanes, new_timeline, player_data, source_view
 
 _FALLING = frozenset({"label_change", "keyframe_ms", "non_keyframe_ms"})
 """Metrics for which lower is better, besides GFLOPs."""

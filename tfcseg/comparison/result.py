@@ -10,8 +10,8 @@ from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
 from tfcseg.comparison.plan import Plan, Run
 from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
-from tfcseg.report.conditions import ModelConditions, model_conditions
 from tfcseg.report.html import shown_number
+from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.weights.loading import LoadedModel
 
 COMPARE_JSON, COMPARE_HTML = "compare.json", "compare.html"

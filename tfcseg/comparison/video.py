@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
 
-from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer
-from tfcseg.comparison.masks import MaskFolder
+from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer, MaskFolder
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, Difference, common_facts
 from tfcseg.files import claimed_files
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo
-from tfcseg.media.prefetch import prefetch_frames
+from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo, prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
+from tfcseg.options import OnProgress
 from tfcseg.report.json_file import write_json
 from tfcseg.report.schema import Report
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
@@ -31,9 +29,6 @@ from tfcseg.weights.loading import LoadedModel, open_model
 SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
 _FLOP_SAMPLES = 3
 """Number of intervals, spread over the video, on which FLOPs are counted."""
-
-OnProgress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with the current task, the number of finished frames, and their total if known."""
 
 
 def compare_video(

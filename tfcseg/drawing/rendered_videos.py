@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import Image, Labels, overlay, side_by_side
-from tfcseg.media.parts import PartedVideo
+from tfcseg.media.writer import PartedVideo
 
 
 class RenderedVideos:

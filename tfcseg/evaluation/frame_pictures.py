@@ -28,7 +28,7 @@ from tfcseg.errors import InputError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.images import read_image
 from tfcseg.metrics.scores import Counts, Labels
-from tfcseg.report.moment_pictures import encode_jpeg, picture_size
+from tfcseg.report.moments import encode_jpeg, picture_size
 
 _PER_VIDEO = 8
 _STRETCH = 15  # frames of which the worst one is kept: one second of VSPW

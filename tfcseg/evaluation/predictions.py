@@ -1,22 +1,34 @@
-"""Sources of predicted labels: a folder of PNGs, or any function of a video."""
+"""Sources of predicted labels: a model, a folder of masks, or any function of a video."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
-from tfcseg.errors import DataError, TfcsegError
-from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
+from tfcseg.errors import DataError, InputError, TfcsegError
+from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
 from tfcseg.files import replace_atomically
-from tfcseg.media.label_video import read_label_video
-from tfcseg.media.masks import read_mask
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.intervals import Group, run_intervals
+from tfcseg.labels.label_maps import read_label_map
+from tfcseg.media.images import read_image
+from tfcseg.media.masks import read_label_video, read_mask
 from tfcseg.metrics.scores import Labels
+from tfcseg.model.options import InferenceOptions
+from tfcseg.report.schema import model_facts
+from tfcseg.runs.summary import option_facts
+from tfcseg.weights.loading import LoadedModel
 
-LABELS_NAME = "labels.mkv"
+LABELS_NAME, MASKS_NAME = "labels.mkv", "masks"
 
 Prediction: TypeAlias = Labels | TfcsegError
 """(H, W) uint8 class indices at the mask's size with 255 = none, or the reason why a frame has no prediction."""
@@ -28,7 +40,8 @@ PredictionSource: TypeAlias = Callable[[VspwVideo], Iterable[Prediction]]
 class PredictionFolder:
     """Labels that any program wrote: ``DIR/<video>/<stem>.png``, value = class index, 255 = none.
 
-    Or ``DIR/<video>/labels.mkv``, as exports of runs are: lossless, one frame per frame of the video.
+    ``DIR/<video>`` may also be the output folder of a run: ``labels.mkv`` (one frame per frame of the video) or
+    ``masks/<stem>.png``.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -46,6 +59,8 @@ class PredictionFolder:
         if (folder / LABELS_NAME).exists():
             yield from self._from_video(folder / LABELS_NAME, video)
             return
+        if (folder / MASKS_NAME).is_dir():
+            folder /= MASKS_NAME
         for frame in video.frames:
             try:
                 yield read_mask(folder / f"{frame.stem}.png")
@@ -79,3 +94,105 @@ class PredictionWriter:
         with replace_atomically(self.directory / video.name / f"{frame.stem}.png") as path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded)
+
+
+_Interval: TypeAlias = list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]]
+
+
+class ModelPredictions:
+    """Segments videos; intervals consist of readable images.
+
+    ``model_s`` is the time of preprocessing, network and labels so far. ``one_by_one`` computes intervals one after the
+    other, for callers that inspect the network.
+    """
+
+    def __init__(self, model: LoadedModel, options: InferenceOptions, *, one_by_one: bool = False) -> None:
+        self._model, self._options = model, options
+        self._network = IntervalNetwork(model, options)
+        if one_by_one:
+            self._network.workers = 1
+        self._interval = options.keyframe_interval
+        self.model_s = 0.0
+
+    def scored_on(self, dataset: VspwDataset, label_map: str | Path | None) -> dict[str, Any]:
+        """Keyword arguments of `evaluate`; ``label_map`` is the file of a label map, None for the built-in one."""
+        labels = self._model.labels
+        return {
+            "predict": self,
+            "mode": self._options.mode,
+            "model_labels": labels,
+            "label_map": None if label_map is None else read_label_map(label_map, labels, dataset.labels),
+            "model_s": lambda: self.model_s,
+            "provenance": {
+                "model": asdict(model_facts(self._model)),
+                "options": asdict(option_facts(self._model, self._options)),
+                "label_map": "built in" if label_map is None else str(label_map),
+                "threads": torch.get_num_threads(),
+            },
+        }
+
+    def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
+        """The labels of each frame of ``video`` (at its mask's size), or the reason why there are none."""
+        for interval, results in run_intervals(self._network, self._groups(video)):
+            remaining = iter(results)
+            for _, image in interval:
+                if isinstance(image, TfcsegError):
+                    yield image
+                else:
+                    result = next(remaining)
+                    self.model_s += result.model_ms / 1000
+                    yield result.labels
+
+    def _groups(self, video: VspwVideo) -> Iterator[Group[_Interval]]:
+        """Yield intervals of readable images, with the errors between them."""
+        interval: _Interval = []
+        size: tuple[int, int] | None = None
+        for frame in video.frames:
+            image = _read_frame(video, frame)
+            if not isinstance(image, TfcsegError):
+                size = size or (image.shape[0], image.shape[1])
+                if image.shape[:2] != size:
+                    image = _odd_one_out(video, frame, image, size)
+            interval.append((frame, image))
+            if len(_images(interval)) == self._interval:
+                yield Group(_images(interval), interval, _label_size(interval))
+                interval = []
+        if interval:
+            yield Group(_images(interval), interval, _label_size(interval))
+
+
+def _images(interval: _Interval) -> list[NDArray[np.uint8]]:
+    return [image for _, image in interval if not isinstance(image, TfcsegError)]
+
+
+def _read_frame(video: VspwVideo, frame: VspwFrame) -> NDArray[np.uint8] | TfcsegError:
+    if frame.image is None:
+        return DataError(f"{video.name}/{frame.stem}: the image is missing")
+    try:
+        return read_image(frame.image)
+    except InputError as error:
+        return error
+
+
+def _odd_one_out(video: VspwVideo, frame: VspwFrame, image: NDArray[np.uint8], size: tuple[int, int]) -> TfcsegError:
+    height, width = image.shape[:2]
+    return DataError(
+        f"{video.name}/{frame.stem}: the image is {width}×{height}, those before it are {size[1]}×{size[0]}"
+    )
+
+
+def _label_size(interval: Sequence[tuple[VspwFrame, object]]) -> tuple[int, int] | None:
+    """(height, width) of the first readable mask; None stands for the images' size."""
+    for path in (frame.mask for frame, _ in interval):
+        size = None if path is None else _png_size(path)
+        if size is not None:
+            return size
+    return None
+
+
+def _png_size(path: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(path) as mask:
+            return mask.height, mask.width
+    except (OSError, UnidentifiedImageError):
+        return None  # the scorer reports what is wrong with the mask

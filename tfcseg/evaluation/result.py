@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ from tfcseg.evaluation.page import write_page
 from tfcseg.files import make_folder, replace_atomically
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.machine import device_name, library_versions
-from tfcseg.metrics.scores import Mean, WindowScores
+from tfcseg.metrics.scores import Mean, WindowScores, percent
 from tfcseg.report.json_file import write_json
 
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
@@ -179,11 +178,6 @@ def full_provenance(given: Mapping[str, Any]) -> dict[str, Any]:
         "versions": library_versions(),
         "device_name": device_name((given.get("options") or {}).get("device", "cpu")),
     }
-
-
-def percent(share: float) -> float | None:
-    """Turn a share into 0 to 100, and NaN into None."""
-    return None if math.isnan(share) else 100 * share
 
 
 def write_evaluation(directory: str | Path, evaluation: Evaluation) -> tuple[Path, ...]:

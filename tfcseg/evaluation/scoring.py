@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.frame_pictures import WorstFrames
 from tfcseg.evaluation.predictions import Prediction, PredictionSource
-from tfcseg.evaluation.result import Skip, SkipKind, VideoScore, percent
+from tfcseg.evaluation.result import Skip, SkipKind, VideoScore
 from tfcseg.evaluation.scope import Scope
-from tfcseg.evaluation.stability import StabilityScores
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, read_target
 from tfcseg.labels.label_maps import LabelMap, built_in_label_map
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, name_table
 from tfcseg.media.images import read_image
+from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.metrics.scores import (
     VC_WINDOWS,
     ConfusionMatrix,
@@ -29,6 +29,7 @@ from tfcseg.metrics.scores import (
     VideoConsistency,
     mean_iou,
     only_targets,
+    percent,
     pixel_accuracy,
 )
 

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import OutputError, TfcsegError, UsageError
+from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.exports import FILE_NAMES
 from tfcseg.exports.areas import write_areas
 from tfcseg.exports.coco import write_coco
@@ -24,7 +24,7 @@ from tfcseg.exports.cvat import write_cvat
 from tfcseg.exports.labelled_video import LabelledVideo, pixels_of
 from tfcseg.exports.mattes import write_mattes
 from tfcseg.exports.yolo import write_yolo
-from tfcseg.files import sync
+from tfcseg.files import output_errors, sync
 from tfcseg.media.frame_encoder import LOSSLESS_GRAY, FrameEncoder
 from tfcseg.media.masks import Labels
 
@@ -74,20 +74,17 @@ def export(
     InputError for a source that cannot, OutputError if a file cannot be written.
     """
     exported = Exported()
-    try:
-        with _scratch(scratch):
-            seen = _write_frame_by_frame(video, formats, scratch, exported, on_frame)
-            if "matte" in formats:
-                classes = [index for index in video.shown_indices if seen[index]]
-                for name in write_mattes(video, classes, scratch, folder, partial(on_frame, "writing mattes")):
-                    stem, _, kind = name.rpartition(".")
-                    exported.files[stem if kind == "mp4" else f"{stem}_alpha"] = name
-            for name in exported.files.values():
-                sync(scratch / name)
-                (scratch / name).replace(folder / name)
-            sync(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write exports to {str(folder)!r}: {error.strerror or error}") from error
+    with output_errors(f"cannot write exports to {str(folder)!r}"), _scratch(scratch):
+        seen = _write_frame_by_frame(video, formats, scratch, exported, on_frame)
+        if "matte" in formats:
+            classes = [index for index in video.shown_indices if seen[index]]
+            for name in write_mattes(video, classes, scratch, folder, partial(on_frame, "writing mattes")):
+                stem, _, kind = name.rpartition(".")
+                exported.files[stem if kind == "mp4" else f"{stem}_alpha"] = name
+        for name in exported.files.values():
+            sync(scratch / name)
+            (scratch / name).replace(folder / name)
+        sync(folder)
     for note in exported.notes:
         logger.info("%s", note)
     logger.info("exported %s", ", ".join(exported.files.values()), extra={"output": folder})

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
-from tfcseg.media.frames import Image
+from tfcseg.media.frames import Image, most_waiting, prefetch
 from tfcseg.media.masks import Labels, read_mask
-from tfcseg.media.prefetch import most_waiting, prefetch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,10 +1,10 @@
 """Run a video through the network with keyframes on both sides of every frame (model/evidence.py), in a bounded window.
 
-Frames are inspected in order to decide which of them are keyframes. A keyframe is finished once all keyframes up to
-``reach`` frames after it are known; the frames behind it are finished once the next keyframe is. Results therefore
+Frames are compared in order to decide which of them are keyframes. A keyframe is finished once all keyframes up to
+``reach`` frames after it are known; the frames after it are finished once the next keyframe is. Results therefore
 depend neither on how many frames arrive at once nor on the number of workers nor on where a run was stopped: the first
-frame of a part is a keyframe, and takes over the carry-over of those before it. That of a section takes over only what
-the keyframes of the last section's end say, so that several machines can share a video.
+frame of a part is a keyframe, and is combined with the carry-over of those before it. That of a section is combined
+only with those at the end of the section before, so that several machines can share a video.
 
 On a CPU every worker computes its own frame on a share of the cores.
 """
@@ -26,9 +26,17 @@ import torch
 from tfcseg.errors import TfcsegError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group, Section
-from tfcseg.inference.steps import Conclusion, Place, Steps
+from tfcseg.inference.steps import FrameBetween, PreparedKeyframe, Steps
 from tfcseg.media.frames import Image
-from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Opinion, TwoOpinions, changed_share, lean
+from tfcseg.model.evidence import (
+    CarryOver,
+    Correspondence,
+    LowFeatures,
+    SectionEnd,
+    WeightedLogits,
+    changed_share,
+    combine,
+)
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -154,27 +162,27 @@ class _Slot:
     """(h, w) of its logits."""
     reach: int
     """It uses later keyframes up to this many frames ahead."""
-    looked: _Row[Glimpse]
+    low: _Row[LowFeatures]
     section: Section = Section.GOES_ON
     is_wanted: bool = True
     seconds: float = 0.0
     """Seconds spent on it outside of tasks."""
-    like: Likeness | None = None
-    """Its similarity to the keyframe before it, if that was computed."""
-    own: _Row[Opinion] | None = None
-    """Its own logits and weights, if it is a keyframe."""
-    ahead: Likeness | None = None
-    """A keyframe's similarity to the next one."""
-    before: Opinion | None = None
-    """What a keyframe and all earlier ones say."""
-    latest: Opinion | None = None
-    """At the end of a section: what it says with the earlier ones of that end."""
-    final: Opinion | None = None
-    """The same including later keyframes."""
-    concluded: Conclusion | None = None
+    found: Correspondence | None = None
+    """Where its positions lie in the keyframe before it, if that was computed."""
+    own: _Row[WeightedLogits] | None = None
+    """Of a keyframe: its logits by itself."""
+    ahead: Correspondence | None = None
+    """Of a keyframe: where its positions lie in the next one."""
+    before: WeightedLogits | None = None
+    """Of a keyframe: its logits combined with those of all earlier ones."""
+    latest: WeightedLogits | None = None
+    """Of a keyframe at the end of a section: combined with the earlier ones of that end."""
+    final: WeightedLogits | None = None
+    """Of a keyframe: combined with earlier and later ones."""
+    prepared: PreparedKeyframe | None = None
     """The same, prepared for the frames around it."""
     result: _Row[FrameResult] | None = None
-    carried: HandedOn | None = None
+    carried: CarryOver | None = None
     """Carry-over for the next keyframe, if that is the next frame."""
 
     @property
@@ -183,16 +191,16 @@ class _Slot:
         return self.index + self.reach
 
     @property
-    def handed_on(self) -> HandedOn | None:
+    def carry_over(self) -> CarryOver | None:
         """Carry-over of a keyframe."""
         if self.before is None or self.latest is None:
             return self.before
-        return TwoOpinions.of(self.before, self.latest)
+        return SectionEnd.of(self.before, self.latest)
 
     def finished(self, workers: int) -> FrameResult:
         """The result; waits for it. The frame took a share of the time, since several workers compute at once."""
         assert self.result is not None
-        rows = [row for row in (self.looked, self.own, self.result) if row is not None]
+        rows = [row for row in (self.low, self.own, self.result) if row is not None]
         seconds = (self.seconds + sum(row.seconds() for row in rows)) / workers
         return replace(self.result.get(), model_ms=1000 * seconds, carried=self.carried)
 
@@ -200,7 +208,7 @@ class _Slot:
 class _Window:
     """The unfinished frames; ``before`` is the carry-over from earlier keyframes."""
 
-    def __init__(self, network: IntervalNetwork, tasks: _Tasks, before: HandedOn | None) -> None:
+    def __init__(self, network: IntervalNetwork, tasks: _Tasks, before: CarryOver | None) -> None:
         self._options = network.options
         self._steps = Steps(network)
         self._tasks = tasks
@@ -208,17 +216,17 @@ class _Window:
         self._is_end_of_section = self._latest is not None
         self._count = 0
         self._changed = 0.0
-        self._looked: deque[_Slot] = deque()
+        self._undecided: deque[_Slot] = deque()
         """Frames that are not yet known to be keyframes or not."""
         self._spans: deque[list[_Slot]] = deque()
-        """For every waiting keyframe: itself and the frames up to the next one."""
+        """For every waiting keyframe: the keyframe and the frames up to the next one."""
         self._known = 0
         """Frames of which it is known."""
 
     def look(self, group: Group[_T]) -> list[_Slot]:
         """Let workers start on frames."""
         slots: list[_Slot] = []
-        for image, row in zip(group.images, self._submit(self._steps.glimpses, group.images), strict=True):
+        for image, row in zip(group.images, self._submit(self._steps.low_features, group.images), strict=True):
             size = group.label_size or (image.shape[0], image.shape[1])
             begins = group.begins_part and not slots
             slots.append(
@@ -229,18 +237,18 @@ class _Window:
                     label_size=size,
                     grid=self._steps.grid(image),
                     reach=reach_for(image),
-                    looked=row,
+                    low=row,
                     section=Section.GOES_ON if slots else group.section,
                     is_wanted=group.is_wanted,
                 )
             )
             self._count += 1
-        self._looked += slots
+        self._undecided += slots
         return slots
 
     def may_decide(self, count: int) -> bool:
         """Whether it can be decided now which of the next ``count`` frames are keyframes."""
-        return self._options.keyframes == "fixed" or all(slot.looked.is_done for slot in islice(self._looked, count))
+        return self._options.keyframes == "fixed" or all(slot.low.is_done for slot in islice(self._undecided, count))
 
     def advance(self, count: int) -> None:
         """Decide on the next ``count`` frames, and finish what can be finished."""
@@ -250,7 +258,7 @@ class _Window:
     @torch.inference_mode()
     def _decide(self, count: int) -> None:
         """Find the keyframes among the next ``count`` frames, and let workers start on them."""
-        slots = [self._looked.popleft() for _ in range(count)]
+        slots = [self._undecided.popleft() for _ in range(count)]
         keyframes = []
         for slot in slots:
             if self._is_keyframe(slot):
@@ -260,8 +268,8 @@ class _Window:
             self._spans[-1].append(slot)
         self._known += count
         images = [slot.image for slot in keyframes if slot.image is not None]
-        for slot, row in zip(keyframes, self._submit(self._steps.opinions, images), strict=True):
-            slot.own, slot.like = row, None
+        for slot, row in zip(keyframes, self._submit(self._steps.weighted_logits, images), strict=True):
+            slot.own, slot.found = row, None
         for slot in slots:
             slot.image = None
 
@@ -282,10 +290,10 @@ class _Window:
             return True
         if self._options.keyframes == "fixed":
             return False
-        seen = slot.looked.get()
+        seen = slot.low.get()
         started_s = self._tasks.clock()
-        slot.like = self._steps.compare(keyframe.looked.get().match, seen.match, slot.grid)
-        self._changed += changed_share(slot.like.similarity).item()
+        slot.found = self._steps.compare(keyframe.low.get().match, seen.match, slot.grid)
+        self._changed += changed_share(slot.found.similarity).item()
         slot.seconds += self._tasks.clock() - started_s
         return self._changed > MOST_CHANGED
 
@@ -298,7 +306,7 @@ class _Window:
                 return
             for position, keyframe in enumerate(keyframes):
                 if keyframe.final is None:
-                    self._conclude(position)
+                    self._combine_around(position)
             self._finish(self._spans.popleft(), keyframes[1] if len(keyframes) > 1 else None)
 
     def _is_ready(self, keyframe: _Slot) -> bool:
@@ -306,75 +314,76 @@ class _Window:
         used = [span[0].own for span in self._spans if span[0].index <= keyframe.horizon]
         return self._known > keyframe.horizon and all(row is not None and row.is_done for row in used)
 
-    def _conclude(self, position: int) -> None:
-        """Combine what the keyframes before and after say about a span's keyframe."""
+    def _combine_around(self, position: int) -> None:
+        """Combine a span's keyframe with the keyframes before and after it."""
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
         own = [_own(slot) for slot in (keyframe, *others) if slot.index <= keyframe.horizon]
         started_s = self._tasks.clock()
-        before = self._hand_on(keyframe, own[0])
-        after: Opinion | None = None
-        for slot, opinion in reversed(list(zip(others, own[1:], strict=False))):
-            after = self._lean(opinion, after, slot)
-        keyframe.final = self._lean(before, after, keyframe)
+        before = self._with_earlier(keyframe, own[0])
+        after: WeightedLogits | None = None
+        for slot, logits in reversed(list(zip(others, own[1:], strict=False))):
+            after = self._combine(logits, after, slot)
+        keyframe.final = self._combine(before, after, keyframe)
         keyframe.seconds += self._tasks.clock() - started_s
 
-    def _hand_on(self, keyframe: _Slot, own: Opinion) -> Opinion:
-        """What a keyframe and all before it say; at the end of a section that begins anew, for the next one."""
+    def _with_earlier(self, keyframe: _Slot, own: WeightedLogits) -> WeightedLogits:
+        """Combine a keyframe with all before it, and keep that for the next one; a section starts from the end of the
+        section before."""
         if keyframe.section is Section.END_BEGINS:
             self._latest, self._is_end_of_section = None, True
         if keyframe.section is Section.BEGINS:
             self._before, self._latest, self._is_end_of_section = self._latest, None, False
-        before = keyframe.before = self._before = self._lean(own, self._before, None)
+        before = keyframe.before = self._before = self._combine(own, self._before, None)
         if self._is_end_of_section:
-            keyframe.latest = self._latest = self._lean(own, self._latest, None)
+            keyframe.latest = self._latest = self._combine(own, self._latest, None)
         return before
 
-    def _lean(self, opinion: Opinion, other: Opinion | None, slot: _Slot | None) -> Opinion:
+    def _combine(self, own: WeightedLogits, other: WeightedLogits | None, slot: _Slot | None) -> WeightedLogits:
         """Combine with ``other``, the keyframe after ``slot`` if that is given; each pair is compared once."""
-        if other is None or other.logits.shape != opinion.logits.shape:
-            return opinion
-        like = None if slot is None else slot.ahead
-        if like is None:
-            grid = (opinion.logits.shape[-2], opinion.logits.shape[-1])
-            like = self._steps.compare(other.match, opinion.match, grid)
+        if other is None or other.logits.shape != own.logits.shape:
+            return own
+        found = None if slot is None else slot.ahead
+        if found is None:
+            grid = (own.logits.shape[-2], own.logits.shape[-1])
+            found = self._steps.compare(other.match, own.match, grid)
         if slot is not None:
-            slot.ahead = like
-        return lean(opinion, other, like)
+            slot.ahead = found
+        return combine(own, other, found)
 
     def _finish(self, span: list[_Slot], after: _Slot | None) -> None:
         """Let workers turn a keyframe and the frames behind it into labels."""
         keyframe, *others = span
-        span[-1].carried = keyframe.handed_on
+        span[-1].carried = keyframe.carry_over
         if not keyframe.is_wanted:
             for slot in span:
                 slot.result = _nothing(slot is keyframe)
             return
         ends = [keyframe, *([after] if after is not None and after.grid == keyframe.grid else [])]
         started_s = self._tasks.clock()
-        concluded = [self._concluded(slot) for slot in ends]
+        prepared = [self._prepared(slot) for slot in ends]
         keyframe.seconds += self._tasks.clock() - started_s
-        glimpses = [slot.looked.get() for slot in ends]
+        low = [slot.low.get() for slot in ends]
         length = (span[-1].index + 1 if after is None else after.index) - keyframe.index
 
-        def to_place(slot: _Slot) -> Place:
-            nearness = 1 - (slot.index - keyframe.index) / length
-            return Place(slot.looked.get(), slot.like, nearness, slot.label_size)
+        def between(slot: _Slot) -> FrameBetween:
+            proximity = 1 - (slot.index - keyframe.index) / length
+            return FrameBetween(slot.low.get(), slot.found, proximity, slot.label_size)
 
         def finish_keyframe(slots: Sequence[_Slot]) -> list[FrameResult]:
-            return [self._steps.keyframe_result(concluded[0], slot.label_size) for slot in slots]
+            return [self._steps.keyframe_result(prepared[0], slot.label_size) for slot in slots]
 
         def finish_others(slots: Sequence[_Slot]) -> list[FrameResult]:
-            return self._steps.between([to_place(slot) for slot in slots], concluded, glimpses)
+            return self._steps.between([between(slot) for slot in slots], prepared, low)
 
         (keyframe.result,) = self._tasks.submit(finish_keyframe, [keyframe])
         for slot, row in zip(others, self._tasks.submit(finish_others, others), strict=True):
             slot.result = row
 
-    def _concluded(self, slot: _Slot) -> Conclusion:
+    def _prepared(self, slot: _Slot) -> PreparedKeyframe:
         assert slot.final is not None
-        if slot.concluded is None:
-            slot.concluded = self._steps.conclude(slot.final)
-        return slot.concluded
+        if slot.prepared is None:
+            slot.prepared = self._steps.prepare(slot.final)
+        return slot.prepared
 
 
 def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
@@ -385,7 +394,7 @@ def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
     return _Row(future, 0)
 
 
-def _own(keyframe: _Slot) -> Opinion:
+def _own(keyframe: _Slot) -> WeightedLogits:
     assert keyframe.own is not None
     return keyframe.own.get()
 
@@ -413,7 +422,7 @@ class _Begun(Generic[_T]):
 
 
 def run_both_sides(
-    network: IntervalNetwork, groups: Iterable[Group[_T]], before: HandedOn | None = None
+    network: IntervalNetwork, groups: Iterable[Group[_T]], before: CarryOver | None = None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     """Yield subject and results of each of ``groups``, consecutive frames of one video in groups of any size.
 

@@ -20,7 +20,7 @@ from tfcseg.inference.network_input import NetworkInput
 from tfcseg.inference.options import describe_method
 from tfcseg.media.frames import Image
 from tfcseg.model.carry_over import Carried
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.evidence import CarryOver
 from tfcseg.model.ops.compiled import CompiledBackbone, compile_backbone
 from tfcseg.model.ops.confidence import confidence_from_logits
 from tfcseg.model.ops.labelling import labels_from_logits
@@ -51,7 +51,7 @@ class FrameResult:
     """w_t (h, w) in [-1, 1]; None at keyframes."""
     updated_fraction: float | None = None
     """Share of points updated by sparse MSDA; None at keyframes."""
-    carried: HandedOn | None = None
+    carried: CarryOver | None = None
     """Carry-over for the next interval; only at the end of an interval, and if keyframes carry anything."""
 
     @property
@@ -94,7 +94,7 @@ class IntervalNetwork:
         return self.chunk if self.options.sides == "both" else whole
 
     def run_many(
-        self, images: Sequence[Image], before: HandedOn | None = None, label_size: tuple[int, int] | None = None
+        self, images: Sequence[Image], before: CarryOver | None = None, label_size: tuple[int, int] | None = None
     ) -> list[FrameResult]:
         """Compute the frames of one or several intervals; the last may be shorter.
 
@@ -111,7 +111,7 @@ class IntervalNetwork:
             before = results[-1].carried
         return results
 
-    def stream(self, images: Iterable[Image], before: HandedOn | None = None) -> Iterator[FrameResult]:
+    def stream(self, images: Iterable[Image], before: CarryOver | None = None) -> Iterator[FrameResult]:
         """Yield results frame by frame, each before the next image is requested: low latency for live input."""
         memory: Keyframe | None = None
         key_size = (0, 0)
@@ -134,14 +134,14 @@ class IntervalNetwork:
         self,
         images: Sequence[Image],
         label_size: tuple[int, int] | None = None,
-        before: HandedOn | Callable[[], HandedOn | None] | None = None,
+        before: CarryOver | Callable[[], CarryOver | None] | None = None,
         *,
-        hand_on: Callable[[HandedOn | None], None] = lambda carried: None,
+        pass_on: Callable[[CarryOver | None], None] = lambda carried: None,
     ) -> list[FrameResult]:
         """Compute the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in order.
 
         ``label_size`` (height, width) is the size of the labels if it differs from the images'. ``before`` may be a
-        function that waits for its value; it is called when the value is needed. ``hand_on`` receives the carry-over
+        function that waits for its value; it is called when the value is needed. ``pass_on`` receives the carry-over
         for the next interval as soon as it is known. Raises UsageError if the images differ in size.
         """
         sizes = {(image.shape[0], image.shape[1]) for image in images}
@@ -150,7 +150,7 @@ class IntervalNetwork:
         if not self.options.uses_memory:
             return [self._alone(image, size) for image in images]
         key = self.options.keyframe_of(len(images))
-        keyframe, memory = self._keyframe(images[key], size, before, hand_on)
+        keyframe, memory = self._keyframe(images[key], size, before, pass_on)
         others = [image for index, image in enumerate(images) if index != key]
         results = self._in_parts(others, memory, size)
         return self._handed_on([*results[:key], keyframe, *results[key:]], memory)
@@ -164,7 +164,7 @@ class IntervalNetwork:
 
     @torch.inference_mode()
     def _together(
-        self, images: Sequence[Image], before: HandedOn | None, label_size: tuple[int, int] | None
+        self, images: Sequence[Image], before: CarryOver | None, label_size: tuple[int, int] | None
     ) -> list[FrameResult] | None:
         """Compute several whole intervals in one batch; from the first time they do not fit on, return None."""
         size = label_size or (images[0].shape[0], images[0].shape[1])
@@ -175,7 +175,7 @@ class IntervalNetwork:
             logger.info("out of GPU memory: continuing with one interval at a time")
             return None
 
-    def _intervals(self, images: Sequence[Image], size: tuple[int, int], before: HandedOn | None) -> list[FrameResult]:
+    def _intervals(self, images: Sequence[Image], size: tuple[int, int], before: CarryOver | None) -> list[FrameResult]:
         started_s = time.perf_counter()
         length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
         batch = self.to_input(images)
@@ -219,8 +219,8 @@ class IntervalNetwork:
         self,
         image: Image,
         size: tuple[int, int],
-        before: HandedOn | Callable[[], HandedOn | None] | None,
-        hand_on: Callable[[HandedOn | None], None] = lambda carried: None,
+        before: CarryOver | Callable[[], CarryOver | None] | None,
+        pass_on: Callable[[CarryOver | None], None] = lambda carried: None,
     ) -> tuple[FrameResult, Keyframe]:
         started_s = time.perf_counter()
         with self._input.fits(image):
@@ -228,18 +228,20 @@ class IntervalNetwork:
             _, memory = self.network.keyframe(batch)
             taken = _if_it_fits(before() if callable(before) else before, batch)
             memory = self.network.carry_over(memory, taken, self.options)
-            hand_on(self._carried(memory))
+            pass_on(self._carried(memory))
             return self._results(memory.logits, size, started_s)[0], memory
 
     def _results(
         self, logits: Tensor, size: tuple[int, int], started_s: float, between: NonKeyframes | None = None
     ) -> list[FrameResult]:
         """Labels of frames that were begun at ``started_s``; ``between`` if they are not keyframes."""
-        labels, sure = self.said(logits, size)
+        labels, confidence = self.to_labels(logits, size)
         similarity = [None] * len(labels) if between is None else between.similarity.float().cpu().numpy()
         updated = [None] * len(labels) if between is None else between.updated_fraction.cpu().tolist()
         elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(labels)
-        return [FrameResult(labels[t], elapsed_ms, sure[t], similarity[t], updated[t]) for t in range(len(labels))]
+        return [
+            FrameResult(labels[t], elapsed_ms, confidence[t], similarity[t], updated[t]) for t in range(len(labels))
+        ]
 
     def to_input(self, images: Sequence[Image], size: int | None = None) -> Tensor:
         """(T, 3, H', W') normalised; ``size`` is the options', if None."""
@@ -250,12 +252,12 @@ class IntervalNetwork:
         """Logits (1, K, h, w) of a single image, as in mode ``image``."""
         return self.network.image(self.to_input([image]))
 
-    def said(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def to_labels(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels (B, H, W) of ``size``, and their confidence (B, h, w)."""
-        labels, sure = labels_from_logits(logits, size), self.sureness(logits)
-        return labels.cpu().numpy(), sure.cpu().numpy()
+        labels, confidence = labels_from_logits(logits, size), self.confidence(logits)
+        return labels.cpu().numpy(), confidence.cpu().numpy()
 
-    def sureness(self, logits: Tensor) -> Tensor:
+    def confidence(self, logits: Tensor) -> Tensor:
         """Confidence of the labels of ``logits`` (B, K, h, w): (B, h, w) uint8, as in `FrameResult`."""
         return confidence_from_logits(logits, self._temperature)
 
@@ -282,7 +284,7 @@ def _workers(model: LoadedModel, options: InferenceOptions) -> int:
     return min(torch.get_num_threads(), MAX_WORKERS)
 
 
-def _if_it_fits(before: HandedOn | None, batch: Tensor) -> Carried | None:
+def _if_it_fits(before: CarryOver | None, batch: Tensor) -> Carried | None:
     """Convert to what a ``batch`` (T, 3, H, W) needs; None if its images have another size, so that the video starts
     anew."""
     if not isinstance(before, Carried) or not before.fits((batch.shape[-2], batch.shape[-1])):

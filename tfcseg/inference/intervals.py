@@ -19,7 +19,7 @@ import torch
 from tfcseg.inference.both_sides import run_both_sides
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.evidence import CarryOver
 
 _T = TypeVar("_T")
 
@@ -45,7 +45,7 @@ class _Pending(Generic[_T]):
 
 
 def run_intervals(
-    network: IntervalNetwork, groups: Iterable[Group[_T]], before: HandedOn | None = None
+    network: IntervalNetwork, groups: Iterable[Group[_T]], before: CarryOver | None = None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     """Yield subject and results of each of ``groups``, consecutive intervals of a video; ``before`` is for the first.
 
@@ -69,7 +69,7 @@ def run_intervals(
 
 
 def _run_next(
-    network: IntervalNetwork, groups: Iterator[Group[_T]], before: HandedOn | None
+    network: IntervalNetwork, groups: Iterator[Group[_T]], before: CarryOver | None
 ) -> tuple[_T, list[FrameResult]] | None:
     group = next(groups, None)
     if group is None:
@@ -78,13 +78,13 @@ def _run_next(
 
 
 def _run_beside(
-    network: IntervalNetwork, groups: Iterator[Group[_T]], before: HandedOn | None
+    network: IntervalNetwork, groups: Iterator[Group[_T]], before: CarryOver | None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     threads = torch.get_num_threads()
     pending: deque[_Pending[_T]] = deque()
     failure: Exception | None = None
-    handed_on: Future[HandedOn | None] = Future()
-    handed_on.set_result(before)
+    carry_over: Future[CarryOver | None] = Future()
+    carry_over.set_result(before)
     with ExitStack() as stack:
         # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
         stack.callback(torch.set_num_threads, threads)
@@ -99,12 +99,12 @@ def _run_beside(
                     and sum(each.image_bytes for each in pending) < MOST_HELD_BYTES
                     and (group := next(groups, None)) is not None
                 ):
-                    passed: Future[HandedOn | None] = Future()
-                    future = pool.submit(_run_one, network, group, handed_on, passed)
+                    passed: Future[CarryOver | None] = Future()
+                    future = pool.submit(_run_one, network, group, carry_over, passed)
                     pending.append(_Pending(group.subject, future, sum(image.nbytes for image in group.images)))
                     for each in pending:
                         each.beside = max(each.beside, len(pending))
-                    handed_on = passed
+                    carry_over = passed
                     del group
             except Exception as error:  # noqa: BLE001  # raised once everything before it is done
                 failure = error
@@ -117,7 +117,7 @@ def _run_beside(
 
 
 def _run_one(
-    network: IntervalNetwork, group: Group[_T], before: Future[HandedOn | None], passed: Future[HandedOn | None]
+    network: IntervalNetwork, group: Group[_T], before: Future[CarryOver | None], passed: Future[CarryOver | None]
 ) -> list[FrameResult]:
     """Compute one interval in a worker: waits for ``before`` when it needs it, and always answers ``passed``.
 
@@ -126,7 +126,7 @@ def _run_one(
     try:
         if not group.images:
             return []
-        return network.run(group.images, group.label_size, before.result, hand_on=passed.set_result)
+        return network.run(group.images, group.label_size, before.result, pass_on=passed.set_result)
     finally:
         if not passed.done():
             passed.set_result(None if group.images else before.result())

@@ -65,9 +65,11 @@ def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> Inferen
 
 def describe_method(options: InferenceOptions) -> str:
     """Describe in a few words which keyframes frames refer to, and how."""
+    if options.keyframes == "adaptive":
+        return f"adaptive keyframes, at most {options.longest_interval} frames apart, both sides"
     frames = f"keyframe interval {options.keyframe_interval}"
     if options.sides == "both":
-        return f"{frames}, {options.keyframes} keyframes, both sides"
+        return f"{frames}, both sides"
     return (
         f"{frames} ({options.keyframe_position}), threshold {options.threshold:g}, {options.correlation} correlation, "
         f"carry {options.keyframe_carry:g}"

@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, Image
 from tfcseg.media.source import Given, Source
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.weights.device import DeviceOptions
@@ -66,9 +65,7 @@ class SegmentedFrames(Iterator[SegmentedFrame]):
     def __enter__(self) -> SegmentedFrames:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         self.close()
 
 
@@ -125,8 +122,8 @@ def _segment_source(
     opened: list[FrameSource],
 ) -> Generator[SegmentedFrame, None, None]:
     """Frames of a source, which is put into ``opened`` so that others can stop it while a frame is waited for."""
+    from tfcseg.media.frames import most_waiting, prefetch
     from tfcseg.media.live import NewestFrames
-    from tfcseg.media.prefetch import most_waiting, prefetch
     from tfcseg.media.reader import open_frames
 
     start_s, end_s = range_s
@@ -154,7 +151,7 @@ def segment_with(
 def segment_frames(
     frames: Iterator[Frame],
     network: IntervalNetwork,
-    before: HandedOn | None = None,
+    before: CarryOver | None = None,
     part_frames: int | None = None,
     wanted_from: int = 0,
 ) -> Generator[SegmentedFrame, None, None]:
@@ -206,7 +203,7 @@ def _group(pictures: list[list[Frame]], part_frames: int | None, wanted_from: in
 
 
 def _stream(
-    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None, part_frames: int | None
+    frames: Iterator[Frame], network: IntervalNetwork, before: CarryOver | None, part_frames: int | None
 ) -> Iterator[SegmentedFrame]:
     """Segment each frame before the next one is requested."""
     images: deque[Image] = deque()

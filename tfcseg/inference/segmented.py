@@ -19,7 +19,7 @@ from tfcseg.drawing.render import class_shares, overlay, shrink
 from tfcseg.errors import DataError, TfcsegError, UsageError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.evidence import CarryOver
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -70,7 +70,7 @@ class SegmentedFrame:
     """Names and colours of the classes."""
     confidence_grid: NDArray[np.uint8] | None = None
     """(h, w) confidence of the labels on the grid of the logits: 255 times the probability that they are right."""
-    carried: HandedOn | None = None
+    carried: CarryOver | None = None
     """What a run needs to resume after this frame, at the end of an interval; None from `tfcseg.segment`."""
     steadied: SteadiedMask | None = None
     """Of masks that were given: what they were and are."""

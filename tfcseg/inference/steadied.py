@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.segmented import SegmentedFrame, SteadiedMask
-from tfcseg.inference.steadying import LOOKED_AT_ONCE, Steadied, look, see, steady
+from tfcseg.inference.steadying import Steadied, look, steady
 from tfcseg.inference.ties import Linker
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
-from tfcseg.media.frames import Frame
+from tfcseg.media.frames import Frame, prefetch
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.mask_form import Mask
-from tfcseg.media.prefetch import prefetch
 
 
 def steadied_frames(
@@ -37,7 +36,7 @@ def steadied_frames(
 ) -> Iterator[SegmentedFrame]:
     """``frames`` from index ``first`` on with their steadied masks; they begin early enough for `steady`.
 
-    Two threads look at frames up to ``ahead`` of the votes. DataError for masks that cannot be used.
+    A thread looks at frames up to ``ahead`` of the votes. DataError for masks that cannot be used.
     """
 
     def read(index: int) -> tuple[Mask | None, NDArray[np.float32] | None]:
@@ -54,8 +53,7 @@ def steadied_frames(
         stack.callback(cv2.setNumThreads, cv2.getNumThreads())
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        seen = stack.enter_context(closing(prefetch(see(frames, linker), LOOKED_AT_ONCE)))
-        looked = stack.enter_context(closing(prefetch(look(seen, read, linker, masks.void), ahead)))
+        looked = stack.enter_context(closing(prefetch(look(frames, read, linker, masks.void), ahead)))
         for steadied in steady(looked, first):
             yield _segmented(steadied, masks, labels)
 

@@ -9,7 +9,6 @@ Letters: H W image.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -17,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.inference.ties import Link, Linker, Pull, Seen, contrast, still
-from tfcseg.inference.votes import ONE, Votes, Weights, decide, no_votes
+from tfcseg.inference.ties import Link, Linker, Seen, contrast, still
+from tfcseg.inference.votes import ONE, Pull, Votes, Weights, decide, no_votes
 from tfcseg.media.frames import Frame
 from tfcseg.media.mask_form import Mask, count_values, look_up
 
@@ -39,8 +38,8 @@ RARITY = 0.22
 """A label that covers the share s of a mask has the weight s to the power of minus this: rare labels are usually right,
 and small things must not be outvoted by large ones."""
 
-LOOKED_AT_ONCE = 4
-"""Frames that a network sees together."""
+LOOKED_AT_ONCE = 8
+"""Frames that are looked at together."""
 
 _CONTRAST_EVERY = 8
 """Frames from one whose mask is compared with the picture's own edges to the next."""
@@ -102,47 +101,42 @@ def frames_before(image_bytes: int) -> int:
     return (BLOCK + 1) * reach_for(image_bytes) + LOOKED_AT_ONCE - 1
 
 
-def see(frames: Iterable[Frame], linker: Linker) -> Iterator[tuple[Frame, Seen, float]]:
-    """Frames with what is compared of each, and how many seconds that took."""
-    seen: Seen | None = None
-    for group in _groups(frames):
-        started_s = time.perf_counter()
-        new = [frame for frame in group if not frame.is_held or (seen is None and frame is group[0])]
-        found = iter(linker.look([frame.image for frame in new]) if new else ())
-        share_s = (time.perf_counter() - started_s) / len(group)
-        for frame in group:
-            seen = next(found) if frame in new else seen
-            assert seen is not None
-            yield frame, seen, share_s
-
-
 def look(
-    frames: Iterable[tuple[Frame, Seen, float]],
+    frames: Iterable[Frame],
     read: Callable[[int], tuple[Mask | None, NDArray[np.float32] | None]],
     linker: Linker,
     void: int | None,
 ) -> Iterator[Looked]:
-    """Frames as `see` gives them, with their masks (``read`` gives them by index) and links to the frame before."""
+    """Frames with their masks (``read`` gives them by index) and links to the frame before."""
     before: Seen | None = None
-    for frame, now, seconds in frames:
-        started_s = time.perf_counter() - seconds
-        mask, sure = read(frame.index)
-        link = None if before is None else still(now) if now is before else linker.link(before, now)
-        before = now
-        edges = None if mask is None or frame.index % _CONTRAST_EVERY else contrast(now, mask)
-        yield Looked(
-            frame=frame,
-            mask=mask,
-            link=link,
-            sure=sure,
-            void=void,
-            contrast=edges,
-            seconds=time.perf_counter() - started_s,
-        )
+    for group in _groups(frames):
+        started_s = time.perf_counter()
+        # Each group begins with features: what follows depends on no earlier group.
+        is_known = before is not None and before.match is not None
+        new = [frame for frame in group if not frame.is_held or (frame is group[0] and not is_known)]
+        seen = iter(linker.look([frame.image for frame in new]) if new else ())
+        share_s = (time.perf_counter() - started_s) / len(group)
+        for frame in group:
+            started_s = time.perf_counter() - share_s
+            now = next(seen) if frame in new else before
+            assert now is not None
+            mask, sure = read(frame.index)
+            link = None if before is None else still(now) if now is before else linker.link(before, now)
+            before = now
+            edges = None if mask is None or frame.index % _CONTRAST_EVERY else contrast(now, mask)
+            yield Looked(
+                frame=frame,
+                mask=mask,
+                link=link,
+                sure=sure,
+                void=void,
+                contrast=edges,
+                seconds=time.perf_counter() - started_s,
+            )
 
 
 def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    """Frames that a network sees together: always the same ones, since its results may depend on that."""
+    """Frames that are looked at together: always the same ones, since a network's results may depend on that."""
     group: list[Frame] = []
     for frame in frames:
         group.append(frame)
@@ -158,59 +152,86 @@ def steady(looked: Iterable[Looked], first: int = 0) -> Iterator[Steadied]:
 
     ``looked`` begins with the first frame, or at least `frames_before` before ``first``.
     """
-    held: deque[Looked] = deque()
-    reach, end = 0, 0
+    block: _Block | None = None
     for frame in looked:
-        if not reach:
+        if block is None:
             reach = reach_for(frame.frame.image.nbytes)
-            end = first - first % (BLOCK * reach) + BLOCK * reach
-        if frame.frame.index >= end - (BLOCK + 1) * reach:  # as in a run that was not stopped
-            held.append(frame)
-        if frame.frame.index + 1 == end + reach:
-            yield from _block(held, max(first, end - BLOCK * reach), end)
-            while held[0].frame.index < end - reach:
-                held.popleft()
-            end += BLOCK * reach
-    while reach and held and end - BLOCK * reach <= held[-1].frame.index:
-        yield from _block(held, max(first, end - BLOCK * reach), end)
-        end += BLOCK * reach
+            whole = BLOCK * reach
+            block = _Block(first, first - first % whole + whole, reach)  # ends as in a run that was not stopped
+        block.add(frame)
+        if block.is_full:
+            yield from block.finished()
+            block = block.next()
+    while block is not None and block.has_results:
+        yield from block.finished()
+        block = block.next()
 
 
-def _block(held: deque[Looked], first: int, end: int) -> list[Steadied]:
-    """Results for the frames from ``first`` up to ``end`` among those that are held."""
-    started_s = time.perf_counter()
-    start = held[0].frame.index
-    wanted = range(first - start, min(end, held[-1].frame.index + 1) - start)
-    frames = list(held)
-    before: dict[int, _Side | None] = {}
-    side: _Side | None = None
-    for at, frame in enumerate(frames[: wanted.stop]):
-        side = _carried(side, None if frame.link is None else frame.link.back)
-        if at in wanted:
-            before[at] = side
-        side = _joined(side, frame)
-    results: list[Steadied] = []
-    side = None
-    for at in reversed(range(wanted.start, len(frames))):
-        frame = frames[at]
-        link = frames[at + 1].link if at + 1 < len(frames) else None
-        side = _carried(side, None if link is None else link.forth)
-        if at in wanted:
-            mask = _decided(frame, before.pop(at), side)
-            similarity = None if frame.link is None else frame.link.similarity
-            results.append(
-                Steadied(
-                    frame=frame.frame,
-                    given=frame.mask,
-                    mask=mask,
-                    similarity=similarity,
-                    contrast=frame.contrast,
-                    seconds=frame.seconds,
+class _Block:
+    """Frames up to index ``end`` that are finished together, from ``first`` on, with ``reach`` others on each side."""
+
+    def __init__(self, first: int, end: int, reach: int) -> None:
+        self._first, self._end, self._reach = first, end, reach
+        self._frames: list[Looked] = []
+        self._side: _Side | None = None
+        self._before: list[_Side | None] = []
+        """What comes to each frame from those before."""
+        self._seconds = 0.0
+
+    def add(self, frame: Looked) -> None:
+        """Take the next frame, and its vote for those after it."""
+        index, started_s = frame.frame.index, time.perf_counter()
+        if index < self._end - (BLOCK + 1) * self._reach:
+            return
+        self._frames.append(frame)
+        if index < self._end:
+            self._side = _carried(self._side, None if frame.link is None else frame.link.back)
+            self._before.append(self._side if index >= self._first else None)
+            self._side = _joined(self._side, frame)
+        self._seconds += time.perf_counter() - started_s
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all frames that matter are there."""
+        return bool(self._frames) and self._frames[-1].frame.index + 1 == self._end + self._reach
+
+    @property
+    def has_results(self) -> bool:
+        """Whether it finishes any frame, even if not all are there."""
+        return bool(self._frames) and self._frames[-1].frame.index >= self._first
+
+    def finished(self) -> list[Steadied]:
+        """The frames with their steadied masks: votes now come from the last one back to the first."""
+        started_s = time.perf_counter()
+        results: list[Steadied] = []
+        side: _Side | None = None
+        pull: Pull | None = None
+        for frame in reversed(self._frames):
+            index, link = frame.frame.index, frame.link
+            if index < self._first:
+                break
+            side = _carried(side, pull)
+            if index < self._end:
+                results.append(
+                    Steadied(
+                        frame=frame.frame,
+                        given=frame.mask,
+                        mask=_decided(frame, self._before.pop(), side),
+                        similarity=None if link is None else link.similarity,
+                        contrast=frame.contrast,
+                        seconds=frame.seconds,
+                    )
                 )
-            )
-        side = _joined(side, frame)
-    share_s = (time.perf_counter() - started_s) / max(1, len(results))
-    return [replace(each, seconds=each.seconds + share_s) for each in reversed(results)]
+            side, pull = _joined(side, frame), None if link is None else link.forth
+        share_s = (self._seconds + time.perf_counter() - started_s) / max(1, len(results))
+        return [replace(each, seconds=each.seconds + share_s) for each in reversed(results)]
+
+    def next(self) -> _Block:
+        """The block after this one."""
+        block = _Block(self._end, self._end + BLOCK * self._reach, self._reach)
+        for frame in self._frames:
+            block.add(frame)
+        return block
 
 
 class _Side(NamedTuple):
@@ -224,8 +245,7 @@ class _Side(NamedTuple):
         """The same at the next frame; None if that is of another scene."""
         if pull is None:
             return None
-        height, width = self.votes.label.shape
-        return _Side(self.votes.carried(pull.tie((height, width))), self.masks)
+        return _Side(self.votes.carried(pull), self.masks)
 
 
 def _carried(side: _Side | None, pull: Pull | None) -> _Side | None:

@@ -14,34 +14,44 @@ from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.model.decode_head import resize
-from tfcseg.model.evidence import Glimpse, HandedOn, Likeness, Mixture, Opinion, Side, TwoOpinions, compare, mix
+from tfcseg.model.evidence import (
+    CarryOver,
+    Correspondence,
+    LowFeatures,
+    Mixture,
+    SectionEnd,
+    Side,
+    WeightedLogits,
+    compare,
+    mix,
+)
 from tfcseg.model.ops.labelling import greatest, labels_from_cells
 
 BETWEEN_SCALE = 2
 """Frames between keyframes are processed at 1 / this of the network's size (at full size in mode ``blend``)."""
 
 
-class Place(NamedTuple):
+class FrameBetween(NamedTuple):
     """A frame between keyframes."""
 
-    glimpse: Glimpse
-    like: Likeness | None
-    """Its similarity to the keyframe before it, if that is known."""
-    nearness: float
-    """Nearness to that keyframe: 1 there, 0 at the next one."""
+    low: LowFeatures
+    found: Correspondence | None
+    """Where its positions lie in the keyframe before it, if that is known."""
+    proximity: float
+    """Proximity in time to that keyframe: 1 there, 0 at the next one."""
     label_size: tuple[int, int]
 
 
-class Conclusion(NamedTuple):
-    """The final opinion of a keyframe, prepared for the frames around it."""
+class PreparedKeyframe(NamedTuple):
+    """The final logits of a keyframe, prepared for the frames around it."""
 
-    opinion: Opinion
+    final: WeightedLogits
     logits: Tensor
-    """The opinion's (h·w, K)."""
+    """The same as (h·w, K)."""
     labels: Tensor
     """(1, h, w) at the size of the logits."""
-    sure: Tensor
-    """(1, h, w) uint8, as `FrameResult.confidence`."""
+    confidence: Tensor
+    """(1, h, w) uint8, as in `FrameResult`."""
 
 
 class Steps:
@@ -54,77 +64,77 @@ class Steps:
         self._scale = BETWEEN_SCALE if network.options.mode == "tfc" else 1
         self._curve = network.network.config.evidence
 
-    def restored(self, handed_on: HandedOn | None) -> tuple[Opinion | None, Opinion | None]:
+    def restored(self, carry_over: CarryOver | None) -> tuple[WeightedLogits | None, WeightedLogits | None]:
         """Carry-over of all keyframes and of the latest, in the network's device and type: it may come from a file."""
-        if not isinstance(handed_on, Opinion | TwoOpinions):
+        if not isinstance(carry_over, WeightedLogits | SectionEnd):
             return None, None
         like = next(self._network.parameters())
-        parts = type(handed_on)(*(part.to(device=like.device, dtype=like.dtype) for part in handed_on))
-        return parts.split() if isinstance(parts, TwoOpinions) else (parts, None)
+        parts = type(carry_over)(*(part.to(device=like.device, dtype=like.dtype) for part in carry_over))
+        return parts.split() if isinstance(parts, SectionEnd) else (parts, None)
 
     def grid(self, image: Image) -> tuple[int, int]:
         """(h, w) of the logits of a keyframe's ``image``."""
         height, width = network_size((image.shape[0], image.shape[1]), self._size)
         return height // 4, width // 4
 
-    def glimpses(self, images: Sequence[Image]) -> list[Glimpse]:
+    def low_features(self, images: Sequence[Image]) -> list[LowFeatures]:
         """Low-level features of frames that may lie between keyframes."""
-        seen = self._network.glimpse(self._feeder.to_input(images, self._size // self._scale))
-        seen = seen if self._scale == 1 else seen.finer()
-        return [Glimpse(*(part[row : row + 1] for part in seen)) for row in range(len(images))]
+        low = self._network.low_features(self._feeder.to_input(images, self._size // self._scale))
+        low = low if self._scale == 1 else low.with_both_levels()
+        return [LowFeatures(*(part[row : row + 1] for part in low)) for row in range(len(images))]
 
-    def opinions(self, images: Sequence[Image]) -> list[Opinion]:
-        """Logits and weights of keyframes on their own."""
-        found = self._network.opinion(self._feeder.to_input(images, self._size))
-        return [Opinion(*(part[row : row + 1] for part in found)) for row in range(len(images))]
+    def weighted_logits(self, images: Sequence[Image]) -> list[WeightedLogits]:
+        """Logits of keyframes, each by itself, with their weights."""
+        found = self._network.weighted_logits(self._feeder.to_input(images, self._size))
+        return [WeightedLogits(*(part[row : row + 1] for part in found)) for row in range(len(images))]
 
-    def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Likeness:
-        """Similarity of frames to one frame, from the features of each (see `evidence.compare`)."""
+    def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Correspondence:
+        """Find frames in a keyframe, by the features of each (see `evidence.compare`)."""
         return compare(keyframe, others, grid, self._curve)
 
-    def conclude(self, opinion: Opinion) -> Conclusion:
-        """Prepare the final opinion of a keyframe for the frames around it."""
-        logits = opinion.logits.detach().permute(0, 2, 3, 1)
-        labels, sure = greatest(logits), self._feeder.sureness(opinion.logits)
-        return Conclusion(opinion, logits.flatten(0, 2), labels, sure)
+    def prepare(self, final: WeightedLogits) -> PreparedKeyframe:
+        """Prepare the final logits of a keyframe for the frames around it."""
+        logits = final.logits.detach().permute(0, 2, 3, 1)
+        labels, confidence = greatest(logits), self._feeder.confidence(final.logits)
+        return PreparedKeyframe(final, logits.flatten(0, 2), labels, confidence)
 
-    def keyframe_result(self, concluded: Conclusion, label_size: tuple[int, int]) -> FrameResult:
+    def keyframe_result(self, prepared: PreparedKeyframe, label_size: tuple[int, int]) -> FrameResult:
         """Labels of a keyframe."""
-        table = concluded.logits
-        labels = labels_from_cells(concluded.labels, lambda where: table.index_select(0, where), label_size)
-        return FrameResult(labels[0].cpu().numpy(), 0.0, concluded.sure[0].cpu().numpy())
+        table = prepared.logits
+        labels = labels_from_cells(prepared.labels, lambda where: table.index_select(0, where), label_size)
+        return FrameResult(labels[0].cpu().numpy(), 0.0, prepared.confidence[0].cpu().numpy())
 
     def between(
-        self, places: Sequence[Place], keyframes: Sequence[Conclusion], glimpses: Sequence[Glimpse]
+        self, frames: Sequence[FrameBetween], keyframes: Sequence[PreparedKeyframe], ends: Sequence[LowFeatures]
     ) -> list[FrameResult]:
-        """Labels of frames between two keyframes, or after the last one, from their compared features."""
+        """Labels of frames between two keyframes, or after the last one; ``ends`` are the keyframes' features."""
         grid = (keyframes[0].labels.shape[-2], keyframes[0].labels.shape[-1])
-        seen = Glimpse(*(torch.cat(parts) for parts in zip(*(place.glimpse for place in places), strict=True)))
-        near = seen.match.new_tensor([place.nearness for place in places])
-        known = places[0].like if len(places) == 1 else None
-        first = known or self.compare(glimpses[0].match, seen.match, grid)
-        sides = [Side(keyframes[0].opinion, first, near)]
+        low = LowFeatures(*(torch.cat(parts) for parts in zip(*(frame.low for frame in frames), strict=True)))
+        proximity = low.match.new_tensor([frame.proximity for frame in frames])
+        known = frames[0].found if len(frames) == 1 else None
+        first = known or self.compare(ends[0].match, low.match, grid)
+        sides = [Side(keyframes[0].final, first, proximity)]
         if len(keyframes) > 1:
-            sides.append(Side(keyframes[1].opinion, self.compare(glimpses[1].match, seen.match, grid), 1 - near))
+            sides.append(Side(keyframes[1].final, self.compare(ends[1].match, low.match, grid), 1 - proximity))
         mixture = mix(sides)
-        asked = mixture.own_fraction.nonzero()[:, 0]
-        own = dict(zip(asked.tolist(), self._own(seen, asked, grid), strict=True))
+        computed = mixture.own_fraction.nonzero()[:, 0]
+        own = dict(zip(computed.tolist(), self._own(low, computed, grid), strict=True))
         shares, similarity = mixture.own_fraction.tolist(), mixture.similarity.float().cpu().numpy()
         results = []
-        for row, place in enumerate(places):
-            labels, sure = self._said(mixture, row, keyframes, own.get(row), place.label_size)
-            results.append(FrameResult(labels, 0.0, sure, similarity[row], shares[row]))
+        for row, frame in enumerate(frames):
+            labels, confidence = self._labels(mixture, row, keyframes, own.get(row), frame.label_size)
+            results.append(FrameResult(labels, 0.0, confidence, similarity[row], shares[row]))
         return results
 
-    def _own(self, seen: Glimpse, asked: Tensor, grid: tuple[int, int]) -> Tensor | list[Tensor]:
-        """Logits (N, K, h, w) of the ``asked`` (N,) frames by themselves."""
-        return resize(self._network.say(Glimpse(*(part[asked] for part in seen))), grid) if len(asked) else []
+    def _own(self, low: LowFeatures, rows: Tensor, grid: tuple[int, int]) -> Tensor | list[Tensor]:
+        """Logits (N, K, h, w) of the frames in ``rows`` (N,), each by itself."""
+        return resize(self._network.logits_from(LowFeatures(*(part[rows] for part in low))), grid) if len(rows) else []
 
-    def _said(
+    def _labels(
         self,
         mixture: Mixture,
         row: int,
-        keyframes: Sequence[Conclusion],
+        keyframes: Sequence[PreparedKeyframe],
         own: Tensor | None,
         size: tuple[int, int],
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -132,18 +142,18 @@ class Steps:
         tables = [keyframe.logits for keyframe in keyframes]
         shape = keyframes[0].labels.shape
         if own is not None:
-            logits = mixture.added_up(row, tables).view(*shape, -1).permute(0, 3, 1, 2)
-            all_labels, all_sure = self._feeder.said(torch.lerp(logits, own[None], mixture.own[row : row + 1]), size)
-            return all_labels[0], all_sure[0]
+            logits = mixture.weighted_mean(row, tables).view(*shape, -1).permute(0, 3, 1, 2)
+            labels, confidence = self._feeder.to_labels(torch.lerp(logits, own[None], mixture.own[row : row + 1]), size)
+            return labels[0], confidence[0]
         # Where both keyframes agree on a label, so does every mean of their logits: most are never computed.
-        labels = mixture.taken(row, [keyframe.labels.view(-1) for keyframe in keyframes])
-        sure = mixture.added_up(row, [keyframe.sure.view(-1, 1).to(tables[0].dtype) for keyframe in keyframes])
-        coarse, sure = labels[0], sure.round_().to(torch.uint8).view(-1)
-        if len(labels) > 1:
-            coarse = coarse.clone()
-            where = (labels[0] != labels[1]).nonzero()[:, 0]
-            logits = mixture.added_up(row, tables, where)
-            coarse[where] = greatest(logits)
-            sure[where] = self._feeder.sureness(logits[:, :, None, None]).view(-1)
-        found = labels_from_cells(coarse.view(shape), lambda where: mixture.added_up(row, tables, where), size)
-        return found[0].cpu().numpy(), sure.view(shape[1:]).cpu().numpy()
+        first, *second = mixture.gathered(row, [keyframe.labels.view(-1) for keyframe in keyframes])
+        means = mixture.weighted_mean(row, [each.confidence.view(-1, 1).to(tables[0].dtype) for each in keyframes])
+        cells, certain = first, means.round_().to(torch.uint8).view(-1)
+        if second:
+            cells = first.clone()
+            where = (first != second[0]).nonzero()[:, 0]
+            logits = mixture.weighted_mean(row, tables, where)
+            cells[where] = greatest(logits)
+            certain[where] = self._feeder.confidence(logits[:, :, None, None]).view(-1)
+        found = labels_from_cells(cells.view(shape), lambda where: mixture.weighted_mean(row, tables, where), size)
+        return found[0].cpu().numpy(), certain.view(shape[1:]).cpu().numpy()

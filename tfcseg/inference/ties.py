@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.votes import CARRY, Tie, Weights
+from tfcseg.inference.votes import CARRY, Pull, Weights
 from tfcseg.media.frames import Image
 from tfcseg.media.mask_form import Mask
 from tfcseg.model.correlation import similarity
@@ -29,6 +29,9 @@ from tfcseg.model.evidence import evidence
 
 SIZE, FEATURE_SIZE = 80, 96
 """Short side in px at which the flow follows frames, and at which a network sees them."""
+
+FEATURES_EVERY = 2
+"""Frames from one whose features are compared to the next."""
 
 SAME_SCENE = 0.75
 """Share of positions that are found again to within a pixel, below which frames are not linked. From one frame to the
@@ -41,33 +44,19 @@ _HIDDEN = 4
 """A position counts as hidden from this many times that distance on: what is nearly found again is the same thing."""
 
 
+Flows: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""(h, w, 2) each: x and y from a frame to the one before, and from that to the frame, in px of this grid."""
+
+
 class Seen(NamedTuple):
     """What is compared of a frame."""
 
+    size: tuple[int, int]
+    """(H, W)."""
     gray: NDArray[np.uint8]
     """(h, w)."""
-    match: Tensor
-    """(1, C, h8, w8) low-level features."""
-
-
-class Pull(NamedTuple):
-    """What a frame takes over from the one before it, or after it."""
-
-    flow: NDArray[np.float32]
-    """(h, w, 2) x and y from here to there, in px of this grid."""
-    carry: Weights
-    """(h, w) CARRY times the trust in what comes from there, as a share of 255."""
-
-    def tie(self, size: tuple[int, int]) -> Tie:
-        """The same for masks of ``size`` (H, W)."""
-        height, width = size
-        carry = np.asarray(cv2.resize(self.carry, (width, height)), np.uint8)
-        scale = np.array([width / self.flow.shape[1], height / self.flow.shape[0]], np.float32)
-        steps = np.rint(self.flow * scale).astype(np.int16)
-        if not steps.any():
-            return Tie(None, carry)
-        far = cv2.resize(steps, (width, height), interpolation=cv2.INTER_NEAREST)
-        return Tie(np.asarray(cv2.add(far, _places(height, width)), np.int16), carry)
+    match: Tensor | None
+    """(1, C, h8, w8) low-level features; None: only the flow follows this frame."""
 
 
 class Link(NamedTuple):
@@ -77,47 +66,68 @@ class Link(NamedTuple):
     """What the frame takes over from the one before it."""
     forth: Pull
     """What the one before it takes over from the frame."""
-    similarity: float
-    """Mean of w of eq. 6 along the flow."""
+    similarity: float | None
+    """Mean of w of eq. 6 along the flow between the last frames that were compared; None before any were."""
 
 
 class Linker:
-    """Compares frames of one video; one thread at a time."""
+    """Compares frames of one video, in order; one thread at a time."""
 
     def __init__(self, network: IntervalNetwork) -> None:
         self._network = network
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._flow.setFinestScale(1)
+        self._path: _Path | None = None
+        self._similarity: float | None = None
 
     @torch.inference_mode()
     def look(self, images: Sequence[Image]) -> list[Seen]:
-        """What is compared of (H, W, 3) RGB images of one size: of several at once in half the time."""
+        """What is compared of (H, W, 3) RGB images of one size: features of the first, the third, and so on.
+
+        They change little in two frames, and those of several images at once take half the time.
+        """
+        size = (images[0].shape[0], images[0].shape[1])
         images = [_halved(image) for image in images]
         height, width = images[0].shape[:2]
         scale = min(1.0, SIZE / min(height, width))
         size_wh = (max(16, round(width * scale)), max(16, round(height * scale)))
-        matches = self._network.network.glimpse(self._network.to_input(images, FEATURE_SIZE)).match.float().cpu()
-        grays = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images)
-        small = (cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA) for gray in grays)
-        return [Seen(np.asarray(gray, np.uint8), match[None]) for gray, match in zip(small, matches, strict=True)]
+        batch = self._network.to_input(images[::FEATURES_EVERY], FEATURE_SIZE)
+        matches = self._network.network.low_features(batch).match.float().cpu()
+        seen = []
+        for at, image in enumerate(images):
+            gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
+            match = None if at % FEATURES_EVERY else matches[at // FEATURES_EVERY][None]
+            seen.append(Seen(size, np.asarray(gray, np.uint8), match))
+        return seen
 
     def link(self, before: Seen, now: Seen) -> Link | None:
         """How a frame relates to the one before it; None if it does not, as across a cut."""
-        if before.gray.shape != now.gray.shape:
+        flows = missed = None
+        if before.size == now.size:
+            flows = self._between(now, before), self._between(before, now)
+            missed = _missed(*flows), _missed(flows[1], flows[0])
+        if flows is None or missed is None or min(map(_found, missed)) < SAME_SCENE:
+            self._path = self._similarity = None
             return None
-        flows = self._between(now, before), self._between(before, now)
-        missed = _missed(*flows), _missed(flows[1], flows[0])
-        if min(np.count_nonzero(each <= 1) / each.size for each in missed) < SAME_SCENE:
-            return None
-        alike = _similarity(before, now, flows)
+        if before.match is not None:
+            self._path = _Path.of(before.match, flows)
+        elif self._path is not None:
+            self._path = self._path.longer(flows)
+        alike = None
+        if self._path is not None and now.match is not None:
+            alike = self._path.similarity(now.match)
+            self._similarity = float(alike[0].mean())
         carry = self._carry(alike, missed)
-        return Link(Pull(flows[0], carry[0]), Pull(flows[1], carry[1]), float(alike[0].mean()))
+        back, forth = (Pull(_steps(flow, now.size), kept) for flow, kept in zip(flows, carry, strict=True))
+        return Link(back, forth, self._similarity)
 
-    def _carry(self, alike: Tensor, missed: Sequence[NDArray[np.float32]]) -> list[Weights]:
+    def _carry(self, alike: Tensor | None, missed: Sequence[NDArray[np.float32]]) -> list[Weights]:
         """(h, w) shares of a lead that are kept: by the root of the evidence, as leads are taken along many times."""
-        trust = 255 * CARRY * evidence(alike, self._network.network.config.evidence).sqrt()
         height, width = missed[0].shape
-        kept = [cv2.resize(each, (width, height)) for each in trust[:, 0].numpy()]
+        kept = [np.float32(255 * CARRY)] * 2
+        if alike is not None:
+            trust = 255 * CARRY * evidence(alike, self._network.network.config.evidence).sqrt()
+            kept = [cv2.resize(each, (width, height)) for each in trust[:, 0].numpy()]
         return [np.rint(each * (far <= _HIDDEN)).astype(np.uint8) for each, far in zip(kept, missed, strict=True)]
 
     def _between(self, here: Seen, there: Seen) -> NDArray[np.float32]:
@@ -133,8 +143,39 @@ def _halved(image: Image) -> Image:
     return image
 
 
+class _Path(NamedTuple):
+    """The way from a frame with features to a later one, on the grid of the features."""
+
+    start: Tensor
+    """(1, C, h8, w8) features of that frame."""
+    back: NDArray[np.float32]
+    """(h8, w8, 2) x and y from the later frame to that one, in cells."""
+    forth: NDArray[np.float32]
+    """The same the other way."""
+
+    @classmethod
+    def of(cls, start: Tensor, flows: Flows) -> _Path:
+        """The way to the next frame, along ``flows`` back and forth."""
+        return cls(start, *(_coarse(flow, start) for flow in flows))
+
+    def longer(self, flows: Flows) -> _Path:
+        """The way to the frame after, along ``flows`` from there and to there."""
+        back, forth = (_coarse(flow, self.start) for flow in flows)
+        return self._replace(back=_chained(back, self.back), forth=_chained(self.forth, forth))
+
+    def similarity(self, match: Tensor) -> Tensor:
+        """(2, 1, h8, w8) similarity of the later frame, with features ``match``, to the first, and the other way."""
+        rows, columns = match.shape[-2:]
+        # From cells to -1 … 1, as `F.grid_sample` counts.
+        places = _positions(rows, columns) + 0.5 + np.stack([self.back, self.forth])
+        grid = torch.from_numpy(places * np.array([2 / columns, 2 / rows], np.float32) - 1)
+        moved = F.grid_sample(torch.cat([self.start, match]), grid, padding_mode="border", align_corners=False)
+        return similarity(moved, torch.cat([match, self.start]))
+
+
 def contrast(seen: Seen, mask: Mask) -> float | None:
     """How many times more features differ across the edges of an (H, W) mask than inside; None without any edges."""
+    assert seen.match is not None
     rows, columns = seen.match.shape[-2:]
     small = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT)
     match = F.normalize(seen.match[0], dim=0)
@@ -148,7 +189,7 @@ def contrast(seen: Seen, mask: Mask) -> float | None:
 
 def still(seen: Seen) -> Link:
     """The link to a frame that shows the same picture."""
-    pull = Pull(np.zeros((*seen.gray.shape, 2), np.float32), np.full(seen.gray.shape, round(255 * CARRY), np.uint8))
+    pull = Pull(None, np.full(seen.gray.shape, round(255 * CARRY), np.uint8))
     return Link(pull, pull, 1.0)
 
 
@@ -159,11 +200,16 @@ def _missed(flow: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.
     """
     height, width = flow.shape[:2]
     there = cv2.add(flow, _positions(height, width))
-    returned = cv2.remap(back, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    returned = _at(back, there)
     gap = _squares(cv2.add(returned, flow))
     missed = gap / (_LENGTH_SHARE * (_squares(flow) + _squares(returned)) + _GAP)
     is_inside = cv2.inRange(there, (-0.5, -0.5), (width - 0.5, height - 0.5))
     return np.where(is_inside > 0, missed, np.float32(np.inf))
+
+
+def _found(missed: NDArray[np.float32]) -> float:
+    """Share of the positions that are found again."""
+    return float(np.count_nonzero(missed <= 1) / missed.size)
 
 
 def _squares(vectors: Any) -> NDArray[np.float32]:
@@ -171,26 +217,38 @@ def _squares(vectors: Any) -> NDArray[np.float32]:
     return np.asarray(cv2.transform(cv2.multiply(vectors, vectors), np.ones((1, 2), np.float32)), np.float32)
 
 
+def _steps(flow: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.int16] | None:
+    """``flow`` (h, w, 2) in whole px of images of ``size`` (H, W); None if nothing moves as far as that."""
+    steps = np.asarray(_scaled(flow, flow, size, cv2.CV_16S), np.int16)
+    return steps if steps.any() else None
+
+
+def _coarse(flow: NDArray[np.float32], match: Tensor) -> NDArray[np.float32]:
+    """``flow`` (h, w, 2) in cells of features ``match`` (1, C, h8, w8): (h8, w8, 2)."""
+    rows, columns = match.shape[-2:]
+    small = cv2.resize(flow, (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(_scaled(small, flow, (rows, columns), cv2.CV_32F), np.float32)
+
+
+def _scaled(vectors: Any, flow: NDArray[np.float32], size: tuple[int, int], depth: int) -> Any:
+    """``vectors`` (·, ·, 2) in px of ``flow`` (h, w, 2) → in px of a picture of ``size`` (height, width)."""
+    ratio: Any = (size[1] / flow.shape[1], size[0] / flow.shape[0], 0, 0)
+    return cv2.multiply(vectors, ratio, dtype=depth)
+
+
+def _chained(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(h, w, 2) along ``first``, and from there along ``second``."""
+    there = cv2.add(first, _positions(*first.shape[:2]))
+    return np.asarray(cv2.add(first, _at(second, there)), np.float32)
+
+
+def _at(flow: NDArray[np.float32], there: Any) -> Any:
+    """``flow`` (h, w, 2) at places (h, w, 2); beyond its edges that of the edge."""
+    return cv2.remap(flow, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+
+
 @cache
 def _positions(height: int, width: int) -> NDArray[np.float32]:
     """(H, W, 2) x and y of each pixel."""
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     return np.stack(np.meshgrid(x, y), axis=-1)
-
-
-@cache
-def _places(height: int, width: int) -> NDArray[np.int16]:
-    """The same in whole numbers."""
-    return _positions(height, width).astype(np.int16)
-
-
-def _similarity(before: Seen, now: Seen, flows: Sequence[NDArray[np.float32]]) -> Tensor:
-    """(2, 1, h8, w8) similarity along the ``flows`` (h, w, 2): of ``now`` to ``before``, and the other way."""
-    rows, columns = now.match.shape[-2:]
-    grids = [cv2.resize(flow, (columns, rows), interpolation=cv2.INTER_AREA) for flow in flows]
-    height, width = flows[0].shape[:2]
-    # From px to -1 … 1, as `F.grid_sample` counts.
-    places = (_positions(rows, columns) + 0.5) * np.array([2 / columns, 2 / rows], np.float32) - 1
-    grid = torch.from_numpy(places + np.stack(grids) * np.array([2 / width, 2 / height], np.float32))
-    moved = F.grid_sample(torch.cat([before.match, now.match]), grid, padding_mode="border", align_corners=False)
-    return similarity(moved, torch.cat([now.match, before.match]))

@@ -34,13 +34,13 @@ CARRY = 0.92
 """Share of its lead that a label keeps from frame to frame, where it is sure to be of the same thing."""
 
 
-class Tie(NamedTuple):
-    """How a frame relates to the one before it (or after it)."""
+class Pull(NamedTuple):
+    """What a frame takes over from the one before it, or after it."""
 
-    places: NDArray[np.int16] | None
-    """(H, W, 2) x and y in the other frame of what is here; None: nothing moved."""
+    steps: NDArray[np.int16] | None
+    """(h, w, 2) x and y from here to there, in px of the masks; None: nothing moved."""
     carry: Weights
-    """CARRY · e as a share of 255."""
+    """(h, w) CARRY times the trust in what comes from there, as a share of 255."""
 
 
 class Votes(NamedTuple):
@@ -49,10 +49,24 @@ class Votes(NamedTuple):
     label: Mask
     lead: Weights
 
-    def carried(self, tie: Tie) -> Votes:
+    def carried(self, pull: Pull) -> Votes:
         """The votes as the next frame takes them over."""
-        label, lead = self if tie.places is None else (_move(part, tie.places) for part in self)
-        return Votes(label, _array(cv2.multiply(lead, tie.carry, scale=1 / 255)))
+        height, width = self.label.shape
+        label, lead = self if pull.steps is None else self._moved(pull.steps)
+        carry = cv2.resize(pull.carry, (width, height))
+        return Votes(label, _array(cv2.multiply(lead, carry, scale=1 / 255)))
+
+    def _moved(self, steps: NDArray[np.int16]) -> Votes:
+        """The votes of where ``steps`` (h, w, 2) lead to; beyond the edges lies the edge."""
+        height, width = self.label.shape
+        far = cv2.resize(steps, (width, height), interpolation=cv2.INTER_NEAREST)
+        # Label and lead move together, as one number.
+        both = np.left_shift(self.label, 8, dtype=np.uint16 if self.label.dtype == np.uint8 else np.int32)
+        both |= self.lead
+        how = cv2.INTER_NEAREST | cv2.WARP_RELATIVE_MAP
+        moved: Any = cv2.remap(both, far, None, how, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        label = np.right_shift(moved, 8, out=np.empty_like(self.label), casting="unsafe")
+        return Votes(label, moved.astype(np.uint8))
 
     def joined(self, mask: Mask, weight: Weights) -> Votes:
         """The votes with those of the frame's own ``mask``, whose label leads if it has more weight than the lead."""
@@ -74,28 +88,20 @@ def decide(mask: Mask, weight: Weights, before: Votes, after: Votes, void: int |
 
     Pixels that are ``void`` stay as they are.
     """
-    # Only where the leads of other labels are more than the own weight can one of them win.
-    against = [_array(cv2.bitwise_and(lead, cv2.compare(label, mask, cv2.CMP_NE))) for label, lead in (before, after)]
-    is_open = _array(cv2.compare(cv2.add(against[0], against[1]), weight, cv2.CMP_GT))
-    at = np.flatnonzero(is_open.view(np.bool_))
-    own, ours, *sides = (part.reshape(-1)[at] for part in (mask, weight, *before, *after))
-    first, other = sides[0::2]
-    firsts, others = (lead.astype(np.uint16) for lead in sides[1::2])
-    together = (firsts + others) * (first == other)
-    ours = ours + firsts * (first == own) + others * (other == own)
-    firsts, others = np.maximum(firsts, together) * (first != own), np.maximum(others, together) * (other != own)
-    wins = np.maximum(firsts, others) > ours
+    sides = before, after
+    against = [cv2.bitwise_and(lead, cv2.compare(label, mask, cv2.CMP_NE)) for label, lead in sides]
+    agreed = [cv2.subtract(side.lead, part) for side, part in zip(sides, against, strict=True)]
+    together = cv2.bitwise_and(against[1], cv2.compare(before.label, after.label, cv2.CMP_EQ))
+    # By how much each side's label has more weight than the own one has on the other side. That this ends at 0 and 255
+    # changes nothing, since weights are far from both.
+    first, other = cv2.add(cv2.subtract(against[0], agreed[1]), together), cv2.subtract(against[1], agreed[0])
+    wins = _array(cv2.compare(cv2.max(first, other), weight, cv2.CMP_GT))
     if void is not None:
-        wins &= own != void
+        wins = _array(cv2.bitwise_and(wins, (mask != void).view(np.uint8)))
     if not wins.any():
         return mask
-    steadied = mask.copy()
-    steadied.reshape(-1)[at[wins]] = np.where(others > firsts, other, first)[wins]
-    return steadied
-
-
-def _move(part: NDArray[Any], places: NDArray[np.int16]) -> NDArray[Any]:
-    return cv2.remap(part, places, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload,no-any-return]
+    steadied = cv2.copyTo(before.label, wins, mask.copy())
+    return _array(cv2.copyTo(after.label, cv2.bitwise_and(wins, cv2.compare(other, first, cv2.CMP_GT)), steadied))
 
 
 def _array(found: Any) -> NDArray[Any]:

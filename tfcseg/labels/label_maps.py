@@ -15,8 +15,7 @@ from pathlib import Path
 
 from tfcseg.errors import DataError
 from tfcseg.files import read_json_object
-from tfcseg.labels.label_names import CLASS_NAMES, DATA
-from tfcseg.labels.label_sets import SCENES, LabelSet
+from tfcseg.labels.label_sets import CLASS_NAMES, DATA, SCENES, LabelSet
 
 LabelMap = Mapping[str, str]
 

@@ -1,4 +1,4 @@
-"""Label sets (names and palette) and explicit tables between them."""
+"""Class names of public data sets, label sets (names and palette), and tables between them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.spelling import find_name, hint, words_of
+
+DATA = Path(__file__).with_name("data")
+"""Tables of names and colours."""
+
+CLASS_NAMES: Mapping[str, tuple[str, ...]] = {
+    known_as: tuple(names) for known_as, names in json.loads((DATA / "class_names.json").read_bytes()).items()
+}
+
+VSPW, CITYSCAPES19, VOC21, ADE150, COCO133, MSRC23, FACADES8 = (
+    CLASS_NAMES[name] for name in ("vspw", "cityscapes19", "voc21", "ade150", "coco133", "msrc23", "facades8")
+)
+"""VSPW: index + 1 is the raw mask value. Cityscapes by train id. Pascal VOC with the background first. ADE20K's scene
+parsing benchmark. COCO's panoptic categories in the order of their ids, which have gaps. MSRC v2 by its usual ids,
+from 1. LabelMe facades."""
+
 
 NO_CLASS = 255
 """Label value for "none of the classes" in 8-bit labels; targets use it as ``ignore_index``."""

@@ -11,8 +11,7 @@ from typing import TypeAlias
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.files import read_json_object
-from tfcseg.labels.label_names import CLASS_NAMES, DATA
-from tfcseg.labels.label_sets import LabelSet, distinct_palette
+from tfcseg.labels.label_sets import CLASS_NAMES, DATA, LabelSet, distinct_palette
 
 Palette: TypeAlias = tuple[tuple[int, int, int], ...]
 

@@ -18,7 +18,6 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, cast
 
 import imageio_ffmpeg
@@ -63,13 +62,17 @@ def ffmpeg_path() -> str:
     return path
 
 
+def ask_ffmpeg(arguments: Sequence[str], *, timeout_s: float | None = None) -> str:
+    """Run ffmpeg to its end; what it prints on stdout and stderr."""
+    command = [ffmpeg_path(), "-hide_banner", "-nostdin", *arguments]
+    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s).stdout
+    return said.decode(errors="replace")
+
+
 @functools.cache
 def has_decoder(name: str) -> bool:
     """Whether this ffmpeg was built with the decoder ``name``."""
-    listing = subprocess.run(
-        [ffmpeg_path(), "-hide_banner", "-decoders"], stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    return re.search(rf"\s{re.escape(name)}\s", listing.stdout.decode(errors="replace")) is not None
+    return re.search(rf"\s{re.escape(name)}\s", ask_ffmpeg(["-decoders"])) is not None
 
 
 def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -> list[str]:
@@ -125,9 +128,7 @@ class FfmpegProcess:
     def __enter__(self) -> FfmpegProcess:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         self.kill()
 
     @property

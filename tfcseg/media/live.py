@@ -1,89 +1,23 @@
-"""Read live sources: a connection to a camera or sender, and its newest frames for a consumer that may be slow.
-
-ffmpeg holds the connection and passes on packets through a pipe, without decoding them.
-"""
+"""The newest frames of a live source, for a consumer that may be slow, until the source or a signal ends them."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
+import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
-from tfcseg.errors import InputError
-from tfcseg.media.ffmpeg import VIDEO_FORMATS, FfmpegProcess, ffmpeg_path
+from tfcseg.errors import LostConnection
 from tfcseg.media.frames import Frame, FrameSource
-from tfcseg.media.source import SERVER_SCHEMES, Source
 
-LIVE_TIMEOUT_S = 10.0
-"""Time without data after which a live source is given up."""
-
-_PROTOCOLS = {
-    "http": "http,httpproxy,tcp",
-    "https": "https,http,httpproxy,tcp,tls",
-    "rtsp": "rtsp,rtp,udp,tcp",
-    "rtsps": "rtsps,rtsp,rtp,udp,tcp,tls",
-    "srt": "srt,udp",
-}
-"""Protocols that ffmpeg may use for an address; without local ones, no sender can make it read files."""
-_ANALYSED_S = 3.0
 _WAITING = 4
 """Most waiting frames; with fewer, bursts of packets would cause drops."""
 _FILLED_SHARE = 0.5
 """Filling a gap may take this share of its length, so that slow writing does not fall behind."""
-
-
-def connect(source: Source) -> FfmpegProcess:
-    """Start an ffmpeg that holds the connection and writes the video's packets to stdout, as NUT."""
-    arguments = _camera_arguments(source) if source.kind == "camera" else _address_arguments(source)
-    copied = ("-map", "0:v:0", "-c", "copy", "-f", "nut", "-flush_packets", "1", "pipe:1")
-    return FfmpegProcess([*arguments, *copied], reads_output=True)
-
-
-def _address_arguments(source: Source) -> list[str]:
-    timeout = f"{LIVE_TIMEOUT_S * 1e6:.0f}"
-    options = ["-analyzeduration", f"{_ANALYSED_S * 1e6:.0f}"]
-    if source.scheme in ("rtsp", "rtsps"):
-        options += ["-rtsp_flags", "prefer_tcp", "-timeout", timeout]
-    elif source.scheme == "udp":
-        options += ["-timeout", timeout, "-overrun_nonfatal", "1"]
-    else:
-        options += ["-rw_timeout", timeout]
-    formats = f"{VIDEO_FORMATS},mp4" if source.scheme in SERVER_SCHEMES else f"{VIDEO_FORMATS},mp4,rtsp,sdp"
-    protocols = _PROTOCOLS.get(source.scheme, source.scheme)
-    return ["-protocol_whitelist", protocols, "-format_whitelist", formats, *options, "-i", source.given]
-
-
-def _camera_arguments(source: Source) -> list[str]:
-    number = source.camera or 0
-    if sys.platform == "darwin":
-        return ["-f", "avfoundation", "-framerate", "30", "-i", f"{number}:none"]
-    if sys.platform == "win32":
-        return ["-f", "dshow", "-i", f"video={_directshow_name(source)}"]
-    return ["-f", "v4l2", "-i", f"/dev/video{number}"]
-
-
-def _directshow_name(source: Source) -> str:
-    """Name of the camera, since DirectShow has no numbers; InputError if there is no such camera."""
-    listing = subprocess.run(
-        [ffmpeg_path(), "-hide_banner", "-list_devices", "true", "-f", "dshow", "-i", "dummy"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    return nth_camera(listing.stderr.decode(errors="replace"), source)
-
-
-def nth_camera(listing: str, source: Source) -> str:
-    """Find the camera's name in a list of DirectShow devices; InputError if there is no such camera."""
-    names = re.findall(r'"([^"]+)" \(video\)', listing)
-    if (number := source.camera or 0) < len(names):
-        return str(names[number])
-    raise InputError(f"{source.name}: there is no such camera; found: {', '.join(names) or 'none'}")
 
 
 class NewestFrames(Iterator[Frame]):
@@ -160,3 +94,53 @@ def without_gaps(frames: Iterable[Frame], frame_rate: float) -> Iterator[Frame]:
                 count += 1
         yield replace(frame, index=count)
         last, count = frame, count + 1
+
+
+class LiveFrames:
+    """Frames of a live source for a run, numbered without gaps, until the source ends."""
+
+    def __init__(self, frames: FrameSource) -> None:
+        self.lost: LostConnection | None = None
+        """How the stream broke off, after the last frame; None if the run ended it."""
+        self._newest = NewestFrames(frames)
+        self._rate = float(frames.info.frame_rate)
+
+    @property
+    def dropped(self) -> int:
+        """Number of frames that came too late to be segmented."""
+        return self._newest.dropped
+
+    def __iter__(self) -> Iterator[Frame]:
+        try:
+            yield from without_gaps(self._newest, self._rate)
+        except LostConnection as error:
+            self.lost = LostConnection(f"{error}; all results up to there are complete")
+
+    def close(self) -> None:
+        """End the connection."""
+        self._newest.close()
+
+
+@contextmanager
+def ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM in the block call ``end``; a second one interrupts as usual.
+
+    Does nothing outside of the main thread, which alone receives signals.
+    """
+    with ExitStack() as restored:
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+            def restore() -> None:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+            def handle(number: int, frame: Any) -> None:
+                restore()
+                end()
+
+            restored.callback(restore)
+            for number, handler in before.items():
+                if handler != signal.SIG_IGN:  # as in the background
+                    signal.signal(number, handle)
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Mapping
@@ -138,8 +139,10 @@ def write_values(path: Path, mask: Mask, form: MaskForm) -> None:
         options["transparency"] = form.transparency
     note = PngInfo()
     note.add_text("Software", "tfcseg")
-    with replace_atomically(path) as temporary, temporary.open("wb") as file:
-        picture.save(file, "PNG", compress_level=1, pnginfo=note, **options)
+    written = io.BytesIO()  # to a file, Pillow would write row by row
+    picture.save(written, "PNG", compress_level=1, pnginfo=note, **options)
+    with replace_atomically(path) as temporary:
+        temporary.write_bytes(written.getbuffer())
 
 
 def _of_colours(path: Path, pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, MaskForm]:

@@ -1,17 +1,17 @@
-"""Write and read labels as 8-bit palette PNG files whose values are class indices. Shapes: H W image, K classes."""
+"""Labels on disk: 8-bit palette PNG files and lossless videos whose values are class indices. Shapes: H W image."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TypeAlias
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,10 +71,8 @@ class MaskWriter:
     def __enter__(self) -> MaskWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is None:
             self.close()
         else:
             with suppress(OutputError):  # the error that is already being raised is the cause
@@ -121,3 +119,24 @@ def read_mask(path: str | Path) -> Labels:
     if not (header.is_palette or header.kind == "8-bit gray"):
         raise DataError(f"mask {str(path)!r} is a PNG of {header.kind}; masks are palette or 8-bit gray PNGs")
     return read_values(Path(path))[0].astype(np.uint8, copy=False)
+
+
+def read_label_video(path: Path) -> Iterator[Labels]:
+    """Yield (H, W) labels of each frame of an .mkv with 8-bit gray FFV1, as exports write it.
+
+    Raises DataError for a file that cannot be read or has colours.
+    """
+    try:
+        with path.open("rb") as file, av.open(file, "r", format="matroska") as container:
+            if not container.streams.video:
+                raise DataError(f"{path}: holds no video")
+            stream = container.streams.video[0]
+            if stream.codec_context.name != "ffv1" or stream.pix_fmt != "gray":
+                kind = f"{stream.codec_context.name} of {stream.pix_fmt}"
+                raise DataError(f"{path}: is {kind}; label maps are FFV1 of 8-bit gray")
+            for frame in container.decode(stream):
+                yield np.ascontiguousarray(frame.to_ndarray())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, av.FFmpegError) as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error

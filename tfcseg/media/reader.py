@@ -21,19 +21,6 @@ from tfcseg.media.probing import SourceStream, probe_address, probe_file
 from tfcseg.media.source import Given, Source
 from tfcseg.media.streams import StreamFeed, probe_stream
 from tfcseg.media.timing import Pace
-from tfcseg.media.writer import VideoWriter
-
-__all__ = [
-    "DEFAULT_FRAME_RATE",
-    "Frame",
-    "FrameSource",
-    "Image",
-    "VideoInfo",
-    "VideoWriter",
-    "open_frames",
-    "probe",
-    "read_frames",
-]
 
 _ROUNDING_S = 0.001
 
@@ -124,11 +111,7 @@ def _open_stream(
 
 
 def _decode(
-    stream: SourceStream,
-    wanted: FrameRange,
-    feed: StreamFeed | None,
-    warnings: list[str],
-    running: list[FfmpegProcess],
+    stream: SourceStream, wanted: FrameRange, feed: StreamFeed | None, warnings: list[str], running: list[FfmpegProcess]
 ) -> Generator[Frame, None, None]:
     """Yield frames from an ffmpeg process, which ends with this generator; ``warnings`` are added at the end.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias, Union
 
 from tfcseg.errors import UsageError, without_passwords
-from tfcseg.media.fingerprint import fingerprint
 
 Kind: TypeAlias = Literal["file", "folder", "stream", "address", "camera"]
 Given: TypeAlias = Union[str, Path, int, "Source"]
@@ -168,3 +168,49 @@ def _kind(given: str, *, is_path: bool) -> Kind:
     if stat.S_ISCHR(mode) and _CAMERA.fullmatch(given):
         return "camera"
     return "stream" if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode) else "file"
+
+
+_SAMPLES = 64
+_SAMPLE_BYTES = 1 << 14
+
+
+def fingerprint(path: Path) -> str | None:
+    """Hash the size of a file and samples of its content; for a folder, names, sizes and samples of some files.
+
+    Reads at most a million bytes. Returns None if nothing can be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        if path.is_dir():
+            _add_folder(digest, path)
+        elif path.is_file():
+            _add_samples(digest, path, _SAMPLES)
+        else:
+            return None
+    except (OSError, ValueError):
+        return None
+    return digest.hexdigest()
+
+
+def _add_folder(digest: hashlib._Hash, folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        files = sorted((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())
+    for name, size in files:
+        digest.update(os.fsencode(name) + b"\0" + str(size).encode() + b"\0")
+    for index in _spread(len(files), _SAMPLES):
+        _add_samples(digest, folder / files[index][0], 1)
+
+
+def _add_samples(digest: hashlib._Hash, path: Path, samples: int) -> None:
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(str(size).encode())
+        blocks = -(-size // _SAMPLE_BYTES)
+        for block in _spread(blocks, samples):
+            file.seek(block * _SAMPLE_BYTES)
+            digest.update(file.read(_SAMPLE_BYTES))
+
+
+def _spread(count: int, samples: int) -> list[int]:
+    """At most ``samples`` of the numbers below ``count``, from the first to the last."""
+    return sorted({(count - 1) * part // max(1, samples - 1) for part in range(samples)}) if count else []

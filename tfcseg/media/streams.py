@@ -1,19 +1,35 @@
-"""Read a video from a pipe: probe its beginning, then pass everything to ffmpeg."""
+"""Read a video from a pipe or a live source: probe its beginning, then pass everything to ffmpeg.
+
+Another ffmpeg holds the connection to a live source, and passes on its packets without decoding them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import sys
 import threading
 from typing import BinaryIO
 
 from tfcseg.errors import InputError
-from tfcseg.media.ffmpeg import FfmpegProcess
-from tfcseg.media.live import LIVE_TIMEOUT_S, connect
+from tfcseg.media.ffmpeg import VIDEO_FORMATS, FfmpegProcess, ask_ffmpeg
 from tfcseg.media.probing import SourceStream, probe_readable, require_beginning
-from tfcseg.media.source import Source
+from tfcseg.media.source import SERVER_SCHEMES, Source
+
+LIVE_TIMEOUT_S = 10.0
+"""Time without data after which a live source is given up."""
+
+_PROTOCOLS = {
+    "http": "http,httpproxy,tcp",
+    "https": "https,http,httpproxy,tcp,tls",
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "rtsps": "rtsps,rtsp,rtp,udp,tcp,tls",
+    "srt": "srt,udp",
+}
+"""Protocols that ffmpeg may use for an address; without local ones, no sender can make it read files."""
+_ANALYSED_S = 3.0
 
 _HEAD_BYTES = 4096
 _CHUNK_BYTES = 1 << 16
@@ -124,3 +140,43 @@ def probe_stream(feed: StreamFeed) -> SourceStream:
     if feed.source.is_live and not feed.head():
         raise InputError(f"{feed.source.name}: cannot be read: {feed.why_ended()}")
     return require_beginning(probe_readable(feed, feed.source, feed.head()))
+
+
+def connect(source: Source) -> FfmpegProcess:
+    """Start an ffmpeg that holds the connection and writes the video's packets to stdout, as NUT."""
+    arguments = _camera_arguments(source) if source.kind == "camera" else _address_arguments(source)
+    copied = ("-map", "0:v:0", "-c", "copy", "-f", "nut", "-flush_packets", "1", "pipe:1")
+    return FfmpegProcess([*arguments, *copied], reads_output=True)
+
+
+def _address_arguments(source: Source) -> list[str]:
+    timeout = f"{LIVE_TIMEOUT_S * 1e6:.0f}"
+    options = ["-analyzeduration", f"{_ANALYSED_S * 1e6:.0f}"]
+    if source.scheme in ("rtsp", "rtsps"):
+        options += ["-rtsp_flags", "prefer_tcp", "-timeout", timeout]
+    elif source.scheme == "udp":
+        options += ["-timeout", timeout, "-overrun_nonfatal", "1"]
+    else:
+        options += ["-rw_timeout", timeout]
+    formats = f"{VIDEO_FORMATS},mp4" if source.scheme in SERVER_SCHEMES else f"{VIDEO_FORMATS},mp4,rtsp,sdp"
+    protocols = _PROTOCOLS.get(source.scheme, source.scheme)
+    return ["-protocol_whitelist", protocols, "-format_whitelist", formats, *options, "-i", source.given]
+
+
+def _camera_arguments(source: Source) -> list[str]:
+    number = source.camera or 0
+    if sys.platform == "darwin":
+        return ["-f", "avfoundation", "-framerate", "30", "-i", f"{number}:none"]
+    if sys.platform == "win32":
+        # DirectShow has no numbers.
+        listing = ask_ffmpeg(["-list_devices", "true", "-f", "dshow", "-i", "dummy"])
+        return ["-f", "dshow", "-i", f"video={nth_camera(listing, source)}"]
+    return ["-f", "v4l2", "-i", f"/dev/video{number}"]
+
+
+def nth_camera(listing: str, source: Source) -> str:
+    """Find the camera's name in a list of DirectShow devices; InputError if there is no such camera."""
+    names = re.findall(r'"([^"]+)" \(video\)', listing)
+    if (number := source.camera or 0) < len(names):
+        return str(names[number])
+    raise InputError(f"{source.name}: there is no such camera; found: {', '.join(names) or 'none'}")

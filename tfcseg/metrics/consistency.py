@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
-from tfcseg.metrics.scores import Labels
+from tfcseg.metrics.scores import Labels, Mean, percent
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,44 @@ class ConsistencyMeter:
         gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
         small = [cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT) for labels in maps]
         return _Small(np.asarray(gray, dtype=np.uint8), [np.asarray(labels, dtype=np.uint8) for labels in small])
+
+
+class StabilityScores:
+    """Flow consistency and label change over pairs of successive frames of a video, as means that pool."""
+
+    def __init__(self, *, use_flow: bool = True) -> None:
+        self._use_flow = use_flow
+        self._meter = ConsistencyMeter(use_flow=use_flow)
+        self._found: dict[str, list[float]] = {"flow_consistency": [], "label_change": []}
+
+    @property
+    def flow_consistency(self) -> Mean:
+        """Share of labels that agree along the flow."""
+        return Mean.of(self._found["flow_consistency"])
+
+    @property
+    def label_change(self) -> Mean:
+        """Share of pixels whose label differs from the previous frame's."""
+        return Mean.of(self._found["label_change"])
+
+    def percentages(self) -> dict[str, float | None]:
+        """Both, in percent; None where nothing was measured."""
+        return {name: percent(Mean.of(values).value) for name, values in self._found.items()}
+
+    @property
+    def flow_name(self) -> str | None:
+        """Name of the optical flow: only numbers of the same flow can be compared."""
+        return self._meter.flow_name
+
+    def restart(self) -> None:
+        """Forget the previous frame: the next one does not follow it."""
+        self._meter = ConsistencyMeter(use_flow=self._use_flow)
+
+    def update(self, image: Image, labels: Labels) -> None:
+        """Add a frame (H, W, 3) with its (H, W) labels; InputError if the size changes."""
+        for name, value in self._meter.update(image, labels)._asdict().items():
+            if value is not None:
+                self._found[name].append(value)
 
 
 @dataclass(slots=True)

@@ -294,3 +294,8 @@ class VideoConsistency:
             both_constant = int(np.count_nonzero(np.minimum(self._target_run, self._prediction_run) >= n))
             tally.total += both_constant / target_constant
             tally.counted += 1
+
+
+def percent(share: float) -> float | None:
+    """Turn a share into 0 to 100, and NaN into None."""
+    return None if math.isnan(share) else 100 * share

@@ -1,19 +1,19 @@
-"""Two-sided evidence (ours, not the paper's): combine what frames before and after say about a frame.
+"""Two-sided evidence (ours, not the paper's): combine a frame's logits with those of frames before and after it.
 
-A video file has a future, too. Every keyframe says something (logits) about every position, with a weight that measures
-how sure it is. It is combined with the keyframes before and after it as a non-keyframe is with its keyframe (eq. 7),
-but as a weighted mean, so that what many frames agree on outweighs what one says:
+In a recorded video, later frames are known, too. Every keyframe has logits y and a weight n that measures how certain
+they are. Keyframes are combined with those before and after them as a non-keyframe is with its keyframe (eq. 7), but
+as a weighted mean, so that many keyframes outweigh one:
 
-    P = carry · e(w) ⊙ n_o,   y' = (n ⊙ y + P ⊙ y_o) / (n + P),   n' = n + P                       (`lean`)
+    P = carry · e(w) ⊙ n_o,   y' = (n ⊙ y + P ⊙ y_o) / (n + P),   n' = n + P                    (`combine`)
 
-y and n are the logits and weight of one frame, y_o and n_o those of the other, moved along (model/alignment.py). e(w)
-is the model's evidence curve: how much more often than by chance two positions of similarity w (eq. 6) have the same
-label. A keyframe that is unsure about a position therefore does not impose it, and nothing is taken from another scene.
+y_o and n_o are those of the other keyframe, moved along with the scene (model/alignment.py). e(w) is the model's
+evidence curve: how much more often than by chance two positions of similarity w (eq. 6) have the same label. So an
+uncertain keyframe has little influence, and nothing comes from another scene.
 
-A frame between two keyframes is combined from both (`mix`). It is computed itself only where it resembles neither, as
-eq. 11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages
-alone at full size, and does not mix features of different times. All comparisons with such frames are made at half the
-size, too: one costs at most a quarter of a keyframe.
+A frame between two keyframes is a mean of both (`mix`). It is computed itself only where it resembles neither, as eq.
+11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages alone
+at full size, and does not mix features of different times. All comparisons with such frames are made at half the size,
+too: one costs at most a quarter of a keyframe.
 
 Shapes: T frames, K classes, C channels, h w grid of the logits, h8 w8 grid of what is compared.
 """
@@ -32,7 +32,7 @@ from tfcseg.model.carry_over import Carried
 from tfcseg.model.decode_head import resize
 
 CARRY = 0.95
-"""Share of its weight that a keyframe's opinion keeps on its way to the next keyframe."""
+"""Share of its weight that a keyframe's logits keep on their way to the next keyframe."""
 
 CHANGED = 0.7
 """Similarity below which a position counts as changed."""
@@ -42,55 +42,55 @@ SAME_SCENE = 0.4
 3 to 21 % of the positions are unchanged between different clips, and 54 to 100 % between frames of one clip, eight
 apart."""
 
-ENOUGH = 0.1
+ENOUGH_EVIDENCE = 0.1
 """With at least this evidence, a frame between keyframes isn't computed itself. Below, its own share rises, up to all
 of it at 0."""
 
-ASKED = 0.02
+LEAST_COMPUTED_SHARE = 0.02
 """The frame is computed only if at least this share of its positions needs it: fewer are not worth the time."""
 
-FINER = 0.5
+LEVEL1_WEIGHT = 0.5
 """Weight of level 1 beside level 2 in what is compared at half the size: level 2 alone misses small things there."""
 
-NEARNESS = 0.5
-"""The weights of the two keyframes are multiplied by this power of nearness in time: labels change over gradually, and
-not in the frame where the nearer keyframe changes."""
+PROXIMITY_POWER = 0.5
+"""The weights of the two keyframes are multiplied by this power of proximity in time. So labels change gradually, not
+all in the frame where the other keyframe becomes the nearer one."""
 
-UNSURE = 1e-3
-"""Minimum weight of a position: zero weights have no mean."""
+LEAST_WEIGHT = 1e-3
+"""Minimum weight of a position in a keyframe: a mean needs weights above zero."""
 
-LEAST = 1e-6
-"""Weight of a keyframe of the same scene where it has no evidence."""
+LEAST_SIDE_WEIGHT = 1e-6
+"""Weight of a keyframe of the same scene at positions without evidence."""
 
 
-class Glimpse(NamedTuple):
+class LowFeatures(NamedTuple):
     """Low-level features of T frames at half the size."""
 
     x1: Tensor
     x2: Tensor
     match: Tensor
-    """Level 2 as `Keyframe.match`, normalised (T, C, h8, w8): what is compared."""
+    """What is compared: level 2 as `Keyframe.match`, normalised (T, C, h8, w8)."""
 
-    def finer(self) -> Glimpse:
-        """The same with what is compared at the size of level 1, and from both levels."""
+    def with_both_levels(self) -> LowFeatures:
+        """The same, with a ``match`` of levels 1 and 2 at the size of level 1."""
         size = (self.x1.shape[-2], self.x1.shape[-1])
-        parts = [resize(self.match, size), FINER * F.normalize(self.x1, dim=1)]
+        parts = [resize(self.match, size), LEVEL1_WEIGHT * F.normalize(self.x1, dim=1)]
         return self._replace(match=F.normalize(torch.cat(parts, dim=1), dim=1))
 
 
-class Opinion(NamedTuple):
-    """What is said about a frame's positions (one row each)."""
+class WeightedLogits(NamedTuple):
+    """Logits of one frame, and how certain they are."""
 
     logits: Tensor
     """(1, K, h, w)."""
     weight: Tensor
-    """(1, 1, h, w): how many sure keyframes have said so."""
+    """(1, 1, h, w): sum of the margins of all keyframes that contributed."""
     match: Tensor
-    """(1, C, h8, w8) of the frame, normalised."""
+    """(1, C, h8, w8) features of the frame to compare, normalised."""
 
 
-class TwoOpinions(NamedTuple):
-    """What all keyframes say of the last one, and what some of the latest do; shapes as in `Opinion`."""
+class SectionEnd(NamedTuple):
+    """Carry-over at the end of a section: of all keyframes, and of those since the end began; shapes as before."""
 
     logits: Tensor
     weight: Tensor
@@ -99,36 +99,36 @@ class TwoOpinions(NamedTuple):
     latest_weight: Tensor
 
     @classmethod
-    def of(cls, everything: Opinion, latest: Opinion) -> TwoOpinions:
-        """Both are of one keyframe."""
+    def of(cls, everything: WeightedLogits, latest: WeightedLogits) -> SectionEnd:
+        """Both are of the same keyframe."""
         return cls(*everything, latest.logits, latest.weight)
 
-    def split(self) -> tuple[Opinion, Opinion]:
-        """What all say, and what the latest say."""
-        return Opinion(*self[:3]), Opinion(self.latest_logits, self.latest_weight, self.match)
+    def split(self) -> tuple[WeightedLogits, WeightedLogits]:
+        """Those of all keyframes, and of those since the end began."""
+        return WeightedLogits(*self[:3]), WeightedLogits(self.latest_logits, self.latest_weight, self.match)
 
 
-HandedOn: TypeAlias = Carried | Opinion | TwoOpinions
+CarryOver: TypeAlias = Carried | WeightedLogits | SectionEnd
 """Carry-over from an interval's keyframes to the next one, on one side or both."""
 
 
-class Likeness(NamedTuple):
-    """Similarity of T frames to another one."""
+class Correspondence(NamedTuple):
+    """Where the positions of T frames lie in another frame, and how similar they are."""
 
     rows: Tensor | None
-    """(T·h·w,) where each position lies among the h·w of the other frame; None: nothing moved."""
+    """(T·h·w,) row of each position's match among the h·w of the other frame; None: nothing moved."""
     similarity: Tensor
     """w of eq. 6 (T, 1, h, w)."""
     evidence: Tensor
     """e(w) (T, 1, h, w), 0 in another scene."""
 
 
-def sureness(logits: Tensor) -> Tensor:
+def margin(logits: Tensor) -> Tensor:
     """(T, 1, h, w): by how much the most probable class leads the second one."""
     shares = logits.permute(0, 2, 3, 1).float().softmax(dim=-1)
     first, place = shares.max(dim=-1, keepdim=True)
     second = shares.scatter_(-1, place, 0).amax(dim=-1, keepdim=True)
-    return (first - second).clamp_min_(UNSURE).to(logits.dtype).permute(0, 3, 1, 2)
+    return (first - second).clamp_min_(LEAST_WEIGHT).to(logits.dtype).permute(0, 3, 1, 2)
 
 
 def evidence(w: Tensor, curve: Sequence[float]) -> Tensor:
@@ -145,7 +145,7 @@ def changed_share(w: Tensor) -> Tensor:
     return (w < CHANGED).float().mean(dim=(1, 2, 3))
 
 
-def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence[float]) -> Likeness:
+def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence[float]) -> Correspondence:
     """Compare frames with ``match`` (T, C, h8, w8) to one with ``other`` (1, C, h8, w8), on a grid of ``size``.
 
     Both inputs normalised.
@@ -154,7 +154,7 @@ def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence
     w = resize(found.cosine, size)
     moved = found.cells.any()
     rows = _rows(resize(found.cells, size), (2 * match.shape[-2], 2 * match.shape[-1])) if moved else None
-    return Likeness(rows, w, evidence(w, curve))
+    return Correspondence(rows, w, evidence(w, curve))
 
 
 def _rows(cells: Tensor, fine: tuple[int, int]) -> Tensor:
@@ -167,35 +167,38 @@ def _rows(cells: Tensor, fine: tuple[int, int]) -> Tensor:
     return (y * w + x).flatten()
 
 
-def lean(opinion: Opinion, other: Opinion, like: Likeness, carry: float = CARRY) -> Opinion:
-    """Combine what both say about the first frame; ``like`` is its similarity to the other one.
+def combine(
+    keyframe: WeightedLogits, other: WeightedLogits, found: Correspondence, carry: float = CARRY
+) -> WeightedLogits:
+    """Combine a keyframe's logits with those of another one; ``found`` says where its positions lie in the other.
 
     A lerp keeps equal logits bit-identical, whatever the weights.
     """
-    added = carry * like.evidence * move(other.weight, like.rows, 1)
-    weight = opinion.weight + added
-    logits = torch.lerp(opinion.logits, move(other.logits, like.rows, 1), added / weight)
-    return Opinion(logits, weight, opinion.match)
+    added = carry * found.evidence * move(other.weight, found.rows, 1)
+    weight = keyframe.weight + added
+    logits = torch.lerp(keyframe.logits, move(other.logits, found.rows, 1), added / weight)
+    return WeightedLogits(logits, weight, keyframe.match)
 
 
 class Side(NamedTuple):
-    """A keyframe, and the similarity of the T frames on one side of it."""
+    """A keyframe, and T frames on one side of it."""
 
-    opinion: Opinion
-    like: Likeness
-    nearness: Tensor
-    """(T,) in 0…1: 1 at the keyframe, 0 at the one on their other side."""
+    keyframe: WeightedLogits
+    found: Correspondence
+    """Where the frames' positions lie in the keyframe."""
+    proximity: Tensor
+    """(T,) in time, 0…1: 1 at the keyframe, 0 at the one on the frames' other side."""
 
     def weights(self) -> Tensor:
-        """(T, 1, h, w): weight of its opinion at each position."""
-        weight = self.like.evidence * move(self.opinion.weight, self.like.rows, len(self.nearness))
-        weight = weight * self.nearness.pow(NEARNESS).view(-1, 1, 1, 1).to(weight.dtype)
+        """(T, 1, h, w): weight of the keyframe's logits at each position."""
+        weight = self.found.evidence * move(self.keyframe.weight, self.found.rows, len(self.proximity))
+        weight = weight * self.proximity.pow(PROXIMITY_POWER).view(-1, 1, 1, 1).to(weight.dtype)
         # Where neither keyframe has evidence, one of another scene must not be taken.
-        return weight + LEAST * (self.like.evidence.amax(dim=(2, 3), keepdim=True) > 0).to(weight.dtype)
+        return weight + LEAST_SIDE_WEIGHT * (self.found.evidence.amax(dim=(2, 3), keepdim=True) > 0).to(weight.dtype)
 
 
 class Mixture(NamedTuple):
-    """How the opinions of two keyframes combine in T frames between them; logits are computed where needed."""
+    """How the logits of two keyframes are combined in T frames between them; they are computed only where needed."""
 
     sides: Sequence[Side]
     """One after the last keyframe."""
@@ -208,35 +211,35 @@ class Mixture(NamedTuple):
     own_fraction: Tensor
     """(T,) float32: share of positions where the frame itself is computed, 0 if there are few of them."""
 
-    def added_up(self, row: int, values: Sequence[Tensor], where: Tensor | None = None) -> Tensor:
+    def weighted_mean(self, row: int, values: Sequence[Tensor], where: Tensor | None = None) -> Tensor:
         """Mean (N, ·) of the sides' ``values`` (h·w, ·) at positions of frame ``row``: all, or those given (N,)."""
-        found = self.taken(row, values, where)
-        if len(found) == 1:
-            return found[0]
+        gathered = self.gathered(row, values, where)
+        if len(gathered) == 1:
+            return gathered[0]
         share = self.second[row].view(-1, 1)
         # A lerp leaves equal values bit for bit what they are, whatever the share.
-        return torch.lerp(found[0], found[1], share if where is None else share[where])
+        return torch.lerp(gathered[0], gathered[1], share if where is None else share[where])
 
-    def taken(self, row: int, values: Sequence[Tensor], where: Tensor | None = None) -> list[Tensor]:
+    def gathered(self, row: int, values: Sequence[Tensor], where: Tensor | None = None) -> list[Tensor]:
         """The ``values`` (h·w, ·) of each side at the matches of the positions of frame ``row``."""
-        count, found = self.second[row].numel(), []
+        count, gathered = self.second[row].numel(), []
         for side, value in zip(self.sides, values, strict=True):
             rows = where
-            if side.like.rows is not None:
-                rows = side.like.rows[row * count : (row + 1) * count]
+            if side.found.rows is not None:
+                rows = side.found.rows[row * count : (row + 1) * count]
                 rows = rows if where is None else rows.index_select(0, where)
-            found.append(value if rows is None else value.index_select(0, rows))
-        return found
+            gathered.append(value if rows is None else value.index_select(0, rows))
+        return gathered
 
 
 def mix(sides: Sequence[Side]) -> Mixture:
     """Combine the sides of frames between two keyframes, or after the last one."""
     weights = [side.weights() for side in sides]
-    best = sides[0].like
+    best = sides[0].found
     second = torch.zeros_like(weights[0])
     if len(sides) > 1:
-        second = weights[1] / (weights[0] + weights[1]).clamp_min(LEAST)
-        best = Likeness(None, *(torch.maximum(*pair) for pair in zip(best[1:], sides[1].like[1:], strict=True)))
-    own = 1 - (best.evidence / ENOUGH).clamp_max(1)
-    wanted = (own > 0).float().mean(dim=(1, 2, 3))
-    return Mixture(sides, second, best.similarity[:, 0], own, wanted * (wanted >= ASKED))
+        second = weights[1] / (weights[0] + weights[1]).clamp_min(LEAST_SIDE_WEIGHT)
+        best = Correspondence(None, *(torch.maximum(*pair) for pair in zip(best[1:], sides[1].found[1:], strict=True)))
+    own = 1 - (best.evidence / ENOUGH_EVIDENCE).clamp_max(1)
+    needed = (own > 0).float().mean(dim=(1, 2, 3))
+    return Mixture(sides, second, best.similarity[:, 0], own, needed * (needed >= LEAST_COMPUTED_SHARE))

@@ -28,7 +28,7 @@ from tfcseg.model.correlation import (
 )
 from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
-from tfcseg.model.evidence import Glimpse, Opinion, sureness
+from tfcseg.model.evidence import LowFeatures, WeightedLogits, margin
 from tfcseg.model.ops.fused import convolve
 from tfcseg.model.ops.sampling import Level
 from tfcseg.model.options import InferenceOptions
@@ -119,20 +119,20 @@ class TFCSegmenter(nn.Module):
         """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit-identical to `keyframe`."""
         return self.decode_head.classify(self.embed(*self.backbone.encode_low(image))[0])
 
-    def glimpse(self, images: Tensor) -> Glimpse:
-        """Run the low stages on images (T, 3, H, W): features to compare, and to continue from in `say`."""
+    def low_features(self, images: Tensor) -> LowFeatures:
+        """Run the low stages on images (T, 3, H, W): features to compare, and to continue from in `logits_from`."""
         x1, x2 = self.backbone.encode_low(images)
-        return Glimpse(x1, x2, F.normalize(self._correlated(x2), dim=1))
+        return LowFeatures(x1, x2, F.normalize(self._correlated(x2), dim=1))
 
-    def say(self, seen: Glimpse) -> Tensor:
+    def logits_from(self, low: LowFeatures) -> Tensor:
         """Logits (T, K, h, w) of the image network, continued from low-level features."""
-        return self.decode_head.classify(self.embed(seen.x1, seen.x2)[0])
+        return self.decode_head.classify(self.embed(low.x1, low.x2)[0])
 
-    def opinion(self, images: Tensor) -> Opinion:
-        """Logits of keyframes (T, 3, H, W) on their own, and their weights (model/evidence.py)."""
-        seen = self.glimpse(images)
-        logits = self.say(seen)
-        return Opinion(logits, sureness(logits), seen.match)
+    def weighted_logits(self, images: Tensor) -> WeightedLogits:
+        """Logits of keyframes (T, 3, H, W), each by itself, with their weights (model/evidence.py)."""
+        low = self.low_features(images)
+        logits = self.logits_from(low)
+        return WeightedLogits(logits, margin(logits), low.match)
 
     def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Eqs 1 and 2 from the low stages on: z (B, D, h, w), its part from levels 3 and 4, x3 and x4."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.report.html import write_html
-from tfcseg.report.moment_pictures import DrawnMoment, picture_size
+from tfcseg.report.moments import DrawnMoment, picture_size
 from tfcseg.report.player import View, lanes, player_data, source_view
 from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.schema import Report

@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from tfcseg.drawing.render import Image, Labels, covered, shrink, shrink_labels
 from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
-from tfcseg.report.moment_pictures import DrawnMoment, draw_moment, encode_jpeg, picture_size
-from tfcseg.report.moments import Moment, MomentPool
-from tfcseg.report.player import SERIES, new_timeline
+from tfcseg.report.moments import DrawnMoment, Moment, MomentPool, draw_moment, encode_jpeg, picture_size
+from tfcseg.report.player import SERIES, ThinnedSeries, new_timeline
 from tfcseg.report.tables import FrameRow
-from tfcseg.report.thinning import ThinnedSeries
 
 KINDS = {"moment": 10, "doubt": 6}
 """Frames that are shown: of the greatest label change, and of most unsure labels; at most so many."""

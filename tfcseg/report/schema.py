@@ -1,6 +1,6 @@
-"""The schema of report.json. Units are in the names, sizes in pixels, shares 0 to 1.
+"""The schema of report.json, and the conditions that all results state.
 
-A number that was not measured is None (null in the file).
+Units are in the names, sizes in pixels, shares 0 to 1. A number that was not measured is None (null in the file).
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
+from tfcseg.machine import device_name, library_versions
 from tfcseg.model.options import InferenceOptions
 
 if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
 
 SCHEMA = 1
+"""Version of the files; grows when a key changes its meaning or is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +152,42 @@ class Report:
     warnings: tuple[str, ...] = ()
     steady: SteadyFacts | None = None  # of `tfcseg steady`
     run: Mapping[str, str | float | bool | None] | None = None  # all that decided what was written; None: a stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """Program, machine and libraries of a measurement."""
+
+    schema: int = SCHEMA
+    tfcseg: str  # version
+    device: str
+    device_name: str
+    threads: int
+    versions: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConditions(Conditions):
+    """Those of the measurement of one model."""
+
+    model: ModelFacts
+    precision: str
+
+
+def conditions(device: str = "cpu") -> dict[str, Any]:
+    """Fields of `Conditions`."""
+    import torch
+
+    return {
+        "tfcseg": version("tfcseg"),
+        "device": device,
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": library_versions(),
+    }
+
+
+def model_conditions(model: LoadedModel) -> dict[str, Any]:
+    """Fields of `ModelConditions`."""
+    precision = str(model.precision).removeprefix("torch.")
+    return {**conditions(str(model.device)), "model": model_facts(model), "precision": precision}

@@ -8,13 +8,13 @@ import math
 import numbers
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tfcseg.errors import OutputError
+from tfcseg.files import output_errors
 from tfcseg.report.json_file import decimals_of
 
 
@@ -57,12 +57,10 @@ class FrameTable:
 
     def __init__(self, path: Path, keep_bytes: int = 0, columns: Sequence[str] = columns_for()) -> None:
         self._path, self._columns = path, columns
-        try:
+        with self._errors():
             if keep_bytes:
                 os.truncate(path, keep_bytes)
             self._file = path.open("a" if keep_bytes else "w", encoding="utf-8", errors="backslashreplace", newline="")
-        except OSError as error:
-            raise self._failure(error) from error
         self._writer = csv.writer(self._file, lineterminator="\n")
         if not keep_bytes:
             self._write_row(self._columns)
@@ -78,29 +76,26 @@ class FrameTable:
 
     def sync(self) -> None:
         """Wait until all rows written so far would survive a power cut; may be called from any thread."""
-        try:
+        with self._errors():
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._failure(error) from error
 
     def close(self) -> None:
         """Close the file; further calls do nothing."""
-        try:
+        with self._errors():
             self._file.close()
-        except OSError as error:
-            raise self._failure(error) from error
 
     def _write_row(self, cells: Sequence[str]) -> None:
-        try:
-            self._writer.writerow(cells)
-            self._file.flush()
-        except OSError as error:
-            with suppress(OSError):  # closing tries to write the same row again
-                self._file.close()
-            raise self._failure(error) from error
+        with self._errors():
+            try:
+                self._writer.writerow(cells)
+                self._file.flush()
+            except OSError:
+                with suppress(OSError):  # closing tries to write the same row again
+                    self._file.close()
+                raise
 
-    def _failure(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {str(self._path)!r}: {error.strerror or error}")
+    def _errors(self) -> AbstractContextManager[None]:
+        return output_errors(f"cannot write {str(self._path)!r}")
 
 
 def _cell(name: str, value: float | str | None) -> str:

@@ -15,7 +15,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.calibration import CalibrationMeter
-from tfcseg.research.held_out.result import OnProgress
+from tfcseg.options import OnProgress
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
 from tfcseg.research.held_out.stills import translation
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, is_ours, load_model, read_card, save_model
@@ -49,10 +49,7 @@ class Calibration:
 
 
 def calibrate(
-    model: LoadedModel,
-    folders: Sequence[str | Path],
-    *,
-    on_progress: OnProgress = lambda stage, done, total: None,
+    model: LoadedModel, folders: Sequence[str | Path], *, on_progress: OnProgress = lambda stage, done, total: None
 ) -> Calibration:
     """Fit the temperature of ``model`` (mode ``image``) on folders of labelled stills that it was not trained on.
 

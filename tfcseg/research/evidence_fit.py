@@ -22,9 +22,9 @@ from tfcseg.media.frames import Frame
 from tfcseg.media.reader import read_frames
 from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
-from tfcseg.model.evidence import Glimpse, Opinion
+from tfcseg.model.evidence import LowFeatures, WeightedLogits
+from tfcseg.options import OnProgress
 from tfcseg.research.calibration import write_with_card
-from tfcseg.research.held_out.result import OnProgress
 from tfcseg.weights.loading import LoadedModel, read_card
 
 DISTANCE = 4
@@ -51,8 +51,8 @@ class EvidenceFit:
 
 
 class _Seen(NamedTuple):
-    glimpse: Glimpse
-    opinion: Opinion
+    low: LowFeatures
+    own: WeightedLogits
 
 
 @torch.inference_mode()
@@ -75,7 +75,7 @@ def fit_evidence(
     for done, clip in enumerate(clips):
         on_progress(str(clip), done, len(clips))
         seen = [
-            _Seen(steps.glimpses([frame.image])[0], steps.opinions([frame.image])[0])
+            _Seen(steps.low_features([frame.image])[0], steps.weighted_logits([frame.image])[0])
             for frame in islice(read(clip), 0, FRAMES * DISTANCE, DISTANCE)
         ]
         for gap in (1, 2):
@@ -89,28 +89,29 @@ def fit_evidence(
     return EvidenceFit(curve, _shares(same), _shares(other), pairs, len(clips))
 
 
-def write_fitted(weights: Path, target: Path, curve: tuple[float, ...]) -> None:
-    """Copy the file ``weights`` to ``target`` with this curve in its card, and update a registry beside it."""
+def write_fitted(weights: Path, target: Path, found: EvidenceFit) -> None:
+    """Copy the file ``weights`` to ``target`` with the curve of ``found`` in its card; see `write_with_card`."""
     card = read_card(weights)
-    write_with_card(weights, target, replace(card, config=replace(card.config, evidence=curve)))
+    write_with_card(weights, target, replace(card, config=replace(card.config, evidence=found.curve)))
 
 
 def _upside_down(seen: _Seen) -> _Seen:
     """Flip a frame: a different scene with the same colours and labels."""
-    return _Seen(Glimpse(*(part.flip(-2) for part in seen.glimpse)), Opinion(*(part.flip(-2) for part in seen.opinion)))
+    low, own = ([part.flip(-2) for part in parts] for parts in seen)
+    return _Seen(LowFeatures(*low), WeightedLogits(*own))
 
 
 def _agreement(steps: Steps, before: _Seen, after: _Seen) -> NDArray[np.float64]:
     """(2, knots): weight of positions with the same label, and of all positions, by similarity."""
-    size = (after.opinion.logits.shape[-2], after.opinion.logits.shape[-1])
-    like = steps.compare(before.glimpse.match, after.glimpse.match, size)
-    moved, sure = (move(part, like.rows, 1) for part in before.opinion[:2])
-    labels = after.opinion.logits.argmax(dim=1, keepdim=True)
+    size = (after.own.logits.shape[-2], after.own.logits.shape[-1])
+    found = steps.compare(before.low.match, after.low.match, size)
+    moved, certain = (move(part, found.rows, 1) for part in before.own[:2])
+    labels = after.own.logits.argmax(dim=1, keepdim=True)
     is_same = moved.argmax(dim=1, keepdim=True) == labels
-    weight = (sure * after.opinion.weight * _is_near_border(labels)).float()
-    knot = (like.similarity.float().clamp(0, 1) * (len(EVIDENCE) - 1)).round().long().flatten().cpu().numpy()
-    found = [(weight * is_same).flatten().cpu().numpy(), weight.flatten().cpu().numpy()]
-    return np.stack([np.bincount(knot, values, len(EVIDENCE)) for values in found]) / max(float(weight.sum()), 1e-9)
+    weight = (certain * after.own.weight * _is_near_border(labels)).float()
+    knot = (found.similarity.float().clamp(0, 1) * (len(EVIDENCE) - 1)).round().long().flatten().cpu().numpy()
+    counted = [(weight * is_same).flatten().cpu().numpy(), weight.flatten().cpu().numpy()]
+    return np.stack([np.bincount(knot, values, len(EVIDENCE)) for values in counted]) / max(float(weight.sum()), 1e-9)
 
 
 def _is_near_border(labels: Tensor) -> Tensor:

@@ -1,25 +1,36 @@
-"""Exports at the end of a run, from the labels that it wrote."""
+"""Export labels for other programs, at the end of a run or from the folder of a finished one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import csv
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfcseg.errors import UsageError
-from tfcseg.exports.export import Exported, OnExport, check_formats, export
+from tfcseg.errors import DataError, UsageError
+from tfcseg.exports import FILE_NAMES, MATTE_NAME
+from tfcseg.exports.export import Exported, OnExport, check_formats, check_names, export, say_nothing
 from tfcseg.exports.labelled_video import LabelledVideo
-from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.frames import Image
-from tfcseg.media.prefetch import prefetch_frames
+from tfcseg.files import claimed_files, read_json_object
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.media.frames import Image, prefetch_frames
+from tfcseg.media.images import natural_key
+from tfcseg.media.mask_folder import classes_of, read_classes
+from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.runs.options import RunOptions
+from tfcseg.runs.outputs import OutputDir, folder_lock, numbered
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan
+from tfcseg.runs.state import unfinished_frames
 
 SCRATCH = "exports"
 """Folder in the state folder where exports are until all of them are complete."""
@@ -67,3 +78,127 @@ def open_images(source: Given, **decoding: Any) -> Iterator[Iterator[Image]]:
     """(H, W, 3) RGB frames of a source, some read ahead; ``decoding`` is told to `open_frames`."""
     with open_frames(source, **decoding) as frames, closing(prefetch_frames(frames)) as read:
         yield (frame.image for frame in read)
+
+
+def export_run(
+    folder: Path,
+    options: ResultOptions,
+    *,
+    source: str | Path | None = None,
+    frame_rate: Fraction | None = None,
+    overwrite: bool = False,
+    on_frame: OnExport = say_nothing,
+) -> Exported:
+    """Export the masks of the finished run in ``folder`` as `options` say: formats, classes, colours.
+
+    ``source`` and ``frame_rate`` take the place of what the report says. DataError for a folder that is not a finished
+    run's, UsageError for what cannot be exported of it, OutputError if there are such files and not ``overwrite``.
+    """
+    check_formats(options.formats)
+    run = _open_run(folder)
+    video = run.video(options, source, frame_rate)
+    names = {FILE_NAMES[name] for name in options.formats if name in FILE_NAMES}
+    if "matte" in options.formats:
+        names |= {path.name for path in folder.iterdir() if MATTE_NAME.fullmatch(path.name)}
+    with claimed_files(folder, sorted(names), overwrite=overwrite), folder_lock(folder) as state:
+        exported = export(video, options.formats, folder, state / SCRATCH, on_frame)
+        for name in names - {*exported.files.values()}:  # mattes of classes that are not exported now
+            (folder / name).unlink(missing_ok=True)
+        return exported
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a run left in its folder."""
+
+    out: OutputDir
+    labels: LabelSet
+    masks: Sequence[Path]
+    """Of each frame, in their order."""
+    facts: Mapping[str, Any]
+    """Of its input, by its report; empty without one."""
+
+    def video(self, options: ResultOptions, source: str | Path | None, frame_rate: Fraction | None) -> LabelledVideo:
+        """What is to be exported of it."""
+        rate = frame_rate or self._fraction("frame_rate")
+        if rate is None:
+            raise UsageError(f"{str(self.out.path)!r} has no report.json that says its frame rate; give it with --fps")
+        check_names(options.formats, names := self._names())
+        labels = options.coloured(self.labels)
+        shown = shown_classes(options, labels)
+        height, width = read_mask(self.masks[0]).shape
+        return LabelledVideo(
+            masks=self.masks,
+            size=(height, width),
+            frame_rate=rate,
+            pixel_aspect=self._fraction("pixel_aspect") or Fraction(1),
+            names=names,
+            labels=labels,
+            shown=shown,
+            open_images=self._images(source, rate, must_exist="matte" in options.formats),
+        )
+
+    def _fraction(self, name: str) -> Fraction | None:
+        """A positive number of the report, where it is rounded to six decimals."""
+        value = self.facts.get(name)
+        if not isinstance(value, int | float) or value <= 0:
+            return None
+        usual = Fraction(value).limit_denominator(1001)
+        return usual if abs(usual - Fraction(value)) < Fraction(1, 10**6) else Fraction(str(value))
+
+    def _names(self) -> list[str]:
+        """Files of the frames, if each has its own: a column of frames.csv, or by the names of masks."""
+        with suppress(OSError, ValueError), self.out.frames_csv.open(encoding="utf-8", newline="") as file:
+            names = [row.get("source", "") for row in csv.DictReader(file)]
+            if len(names) == len(self.masks) and all(names):
+                return names
+        is_numbered = all(path == numbered(self.out.masks, index) for index, path in enumerate(self.masks))
+        return [] if is_numbered else [path.name for path in self.masks]
+
+    def _images(
+        self, source: str | Path | None, rate: Fraction, *, must_exist: bool
+    ) -> Callable[[], AbstractContextManager[Iterator[Image]]]:
+        """What opens the frames: of ``source``, where the run read them, or of its own copy."""
+        found = str(self.facts.get("path", "")) if source is None else source
+        if os.path.exists(found):  # noqa: PTH110  # whatever is in the name
+            times = {"start_s": self.facts.get("start_s"), "end_s": self.facts.get("end_s")}
+            return partial(open_images, found, frame_rate=rate, **times)
+        if must_exist and (source is not None or not self.out.source.exists()):
+            raise DataError(f"{str(found)!r} is not there, and mattes need the source's pixels; give it with --source")
+        return partial(open_images, self.out.source)
+
+
+def _open_run(folder: Path) -> _Run:
+    """DataError unless ``folder`` is a finished run's with masks."""
+    out = OutputDir(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the folder of a finished run")
+    frames = unfinished_frames(folder)
+    if frames is not None:
+        raise DataError(f"{folder}: holds an unfinished run ({frames} frames are done); finish it with --resume first")
+    report = read_json_object(out.report_json) if out.report_json.exists() else {"input": {}}
+    facts = report.get("input")
+    if not isinstance(facts, dict):
+        raise DataError(f"{out.report_json}: says nothing of the run's input; is it another program's?")
+    try:
+        masks = sorted(out.masks.glob("*.png"), key=lambda path: natural_key(path.name))
+    except OSError as error:
+        raise DataError(f"{out.masks}: cannot be listed ({error.strerror or error})") from error
+    wanted = facts.get("frames_decoded")
+    if not masks or wanted not in (None, len(masks)):
+        of = "" if wanted is None else f", of {wanted} frames"
+        raise DataError(f"{out.masks}: holds {len(masks)} masks{of}; give the folder of a run with all its masks")
+    return _Run(out, _labels_of(out, report), masks, facts)
+
+
+def _labels_of(out: OutputDir, report: Mapping[str, Any]) -> LabelSet:
+    """The classes that a run wrote; of given masks whose values have no names, the values that its report lists."""
+    if report.get("steady") and not out.classes_json.exists():
+        known = classes_of(report.get("classes"), out.report_json)
+    else:
+        known = read_classes(out.path, out.classes_json)
+    named = {index: name for index, name in known.names.items() if index < NO_CLASS}
+    palette = distinct_palette(max(named, default=0) + 1)
+    names = (named.get(index, f"{index}") for index in range(len(palette)))  # values between them may have none
+    colours = (known.colours.get(index, colour) for index, colour in enumerate(palette))
+    return LabelSet("classes.json", tuple(names), tuple(colours))

@@ -13,15 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import class_shares
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.machine import available_cores
-from tfcseg.media.frames import Image
-from tfcseg.media.prefetch import most_waiting
+from tfcseg.media.frames import Image, most_waiting
 from tfcseg.metrics.consistency import ConsistencyMeter, FrameConsistency
 from tfcseg.report.tables import FrameRow
 
 _MAX_WORKERS = 4
+_FEW = 0.1
 _CORES_PER_WORKER = 4  # other cores decode, encode and, without a GPU, run the network
 
 
@@ -41,7 +40,7 @@ class FrameMeasurer:
     """
 
     def __init__(self, classes: int, *, use_flow: bool, unsure_below: float) -> None:
-        self._classes = classes
+        self._shares = _Shares(classes)
         self._unsure_below = unsure_below
         self._meter = ConsistencyMeter(use_flow=use_flow)
         self._pool = ThreadPoolExecutor(
@@ -60,7 +59,7 @@ class FrameMeasurer:
 
     def add(self, frame: SegmentedFrame) -> NDArray[np.float64]:
         """Start measuring ``frame``; returns the (K,) shares of its classes. InputError if the size changes."""
-        shares = class_shares(frame.labels, self._classes)
+        shares = self._shares.of(frame.labels)
         is_repeat = frame.model_ms is None
         maps = [frame.labels] if frame.steadied is None else [frame.labels, frame.steadied.given]
         change = self._pool.submit(self._meter.repeat() if is_repeat else self._meter.begin_all(frame.image, maps))
@@ -78,6 +77,27 @@ class FrameMeasurer:
     def close(self) -> None:
         """Stop the threads and drop unfinished frames."""
         self._pool.shutdown(cancel_futures=True)
+
+
+class _Shares:
+    """Shares of classes in one frame after the other: only labels that change are counted."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._labels: NDArray[np.uint8] | None = None
+        self._counts = np.zeros(256, np.int64)
+
+    def of(self, labels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(K,) shares in (H, W) ``labels``, which must not be changed afterwards."""
+        before, self._labels = self._labels, labels
+        at = None if before is None or before.shape != labels.shape else np.flatnonzero(labels != before)
+        if before is None or at is None or at.size > _FEW * labels.size:
+            self._counts = np.bincount(labels.reshape(-1), minlength=256)
+        else:
+            come, gone = (np.bincount(each.reshape(-1)[at], minlength=256) for each in (labels, before))
+            self._counts = self._counts + come - gone
+        shares: NDArray[np.float64] = self._counts[: self._classes] / labels.size
+        return shares
 
 
 def _row(frame: SegmentedFrame, changes: list[FrameConsistency], unsure_below: float) -> FrameRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -11,10 +12,9 @@ from pathlib import Path
 
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.exports import COCO_MARK, FILE_NAMES, MATTE_NAME
-from tfcseg.files import identity
+from tfcseg.files import identity, make_folder, output_errors
 from tfcseg.media.source import Given, Source
-from tfcseg.runs.folder_lock import STATE_FOLDER, folder_lock
-from tfcseg.runs.state import RunState, unfinished_frames
+from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, RunState, unfinished_frames
 
 RESULT_NAMES = (
     "overlay.mp4",
@@ -54,12 +54,10 @@ class OutputDir:
 
     def holds_frames(self) -> bool:
         """Whether the folder holds results of any frame."""
-        try:
-            with self.frames_csv.open("rb") as file:
-                has_rows = bool(file.readline() and file.readline())
-        except OSError:
-            has_rows = False
-        return has_rows or bool(self._pictures() or RunState(self.state).checkpoints())
+        with suppress(OSError), self.frames_csv.open("rb") as file:
+            if file.readline() and file.readline():
+                return True
+        return bool(self._pictures() or RunState(self.state).checkpoints())
 
     def remove_results(self) -> None:
         """Delete the results of an earlier run, and nothing else.
@@ -73,10 +71,8 @@ class OutputDir:
         RunState(self.state).clear()
         leftovers = [path for name in RESULT_NAMES if (path := self.path / f".{name}.part").exists()]
         for path in [*results, *leftovers, *self._matching(_MASK_LEFTOVER)]:
-            try:
+            with output_errors(f"cannot remove {str(path)!r}"):
                 path.unlink()
-            except OSError as error:
-                raise OutputError(f"cannot remove {str(path)!r}: {_reason(error)}") from error
         for folder in (self.masks, self.confidence):
             with suppress(OSError):  # not empty, or never created
                 folder.rmdir()
@@ -111,12 +107,9 @@ def numbered(folder: Path, index: int) -> Path:
 
 
 def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    try:
+    with output_errors(f"cannot list {str(folder)!r}"), suppress(FileNotFoundError, NotADirectoryError):
         return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise OutputError(f"cannot list {str(folder)!r}: {_reason(error)}") from error
+    return []
 
 
 def default_output(source: Given, what: str = "tfcseg") -> Path:
@@ -148,21 +141,17 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
 
 def _begins_with(path: Path, mark: bytes) -> bool:
     """Whether a file has ``mark`` near its beginning."""
-    try:
-        with path.open("rb") as file:
-            return mark in file.read(128)
-    except OSError:
-        return False
+    with suppress(OSError), path.open("rb") as file:
+        return mark in file.read(128)
+    return False
 
 
 def _is_own_list(path: Path) -> bool:
     """Whether a classes.json was written by a run; data sets have files of that name, too."""
-    try:
+    with suppress(OSError, ValueError):
         match json.loads(path.read_bytes()):
             case [{"index": 0, "name": _, "colour": _}, *_]:
                 return True
-    except (OSError, ValueError):
-        pass
     return False
 
 
@@ -198,12 +187,69 @@ def _refuse_inputs(output: OutputDir, results: Iterable[Path], inputs: Iterable[
 
 
 def _files_of(folder: Path) -> list[Path]:
+    with suppress(OSError), os.scandir(folder) as entries:  # a video file, or a folder that its reader complains about
+        return [Path(entry.path) for entry in entries if not entry.is_dir()]
+    return []
+
+
+_ATTEMPTS = 100
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[Path]:
+    """Lock ``folder`` for this run and yield its state folder; creates both if needed.
+
+    Raises OutputError if another process holds the lock or nothing can be written there. An empty state folder is
+    removed at the end.
+    """
+    state = folder / STATE_FOLDER
+    path = state / LOCK_NAME
+    number = _acquire(folder, path)
     try:
-        with os.scandir(folder) as entries:
-            return [Path(entry.path) for entry in entries if not entry.is_dir()]
-    except OSError:  # a video file, or a folder that its reader will complain about
-        return []
+        yield state
+    finally:
+        with suppress(OSError):  # an unfinished run left files in it
+            path.unlink()  # before the lock ends: the next owner sees that it is gone
+            state.rmdir()
+        os.close(number)
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def _acquire(folder: Path, path: Path) -> int:
+    """Return the descriptor of the locked file; the file holds the number of the owning process."""
+    make_folder(folder)
+    for _ in range(_ATTEMPTS):
+        make_folder(path.parent)
+        try:
+            number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # another run ended just now and removed the folder
+            continue
+        except OSError as error:
+            raise OutputError(f"cannot write {str(path)!r}: {error.strerror}") from error
+        try:
+            if _is_locked(number, path):
+                os.ftruncate(number, 0)
+                os.pwrite(number, str(os.getpid()).encode(), 0)
+                return number
+        except BlockingIOError:
+            holder = os.pread(number, 20, 0).decode(errors="replace")
+            os.close(number)
+            raise OutputError(
+                f"another run is writing to {str(folder)!r} (process {holder or 'unknown'}); "
+                "wait for it or choose another folder"
+            ) from None
+        os.close(number)
+    raise OutputError(f"cannot lock {str(folder)!r}: its lock keeps changing; choose another folder")
+
+
+def _is_locked(number: int, path: Path) -> bool:
+    """Lock the open file; False if it is no longer the one at ``path``. BlockingIOError if another process holds it."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # some network file systems have no locks: better to run without one than not at all
+        return True
+    try:
+        return os.path.samestat(os.fstat(number), path.stat())
+    except FileNotFoundError:
+        return False

@@ -30,13 +30,13 @@ from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_classes, steadied_frames
 from tfcseg.inference.steadying import ahead_for, frames_before
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.frames import Frame, FrameSource, VideoInfo
+from tfcseg.media.frames import Frame, FrameSource, VideoInfo, most_waiting, prefetch_frames
+from tfcseg.media.live import LiveFrames, ended_by_signals
 from tfcseg.media.mask_folder import MaskFolder
-from tfcseg.media.parts import part_length
-from tfcseg.media.prefetch import most_waiting, prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
-from tfcseg.model.evidence import HandedOn
+from tfcseg.media.writer import part_length
+from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import sort_options
 from tfcseg.report.json_file import write_json
@@ -44,7 +44,6 @@ from tfcseg.report.page import write_page
 from tfcseg.report.schema import Report
 from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
-from tfcseg.runs.live import LiveFrames, ended_by_signals
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.result_options import ResultOptions
@@ -61,7 +60,7 @@ _Known = TypeVar("_Known", bound=Known)
 
 OnFrame = Callable[[SegmentedFrame, VideoInfo], None]
 Segment = Callable[
-    [Iterator[Frame], IntervalNetwork, "HandedOn | None", int, VideoInfo], Generator[SegmentedFrame, None, None]
+    [Iterator[Frame], IntervalNetwork, "CarryOver | None", int, VideoInfo], Generator[SegmentedFrame, None, None]
 ]
 """Segments frames as `segment_frames` does; the last argument says what they are of."""
 
@@ -77,7 +76,7 @@ class Listener:
 
 
 def segment_here(
-    frames: Iterator[Frame], network: IntervalNetwork, before: HandedOn | None, part_frames: int, info: VideoInfo
+    frames: Iterator[Frame], network: IntervalNetwork, before: CarryOver | None, part_frames: int, info: VideoInfo
 ) -> Generator[SegmentedFrame, None, None]:
     """Segment frames in this process."""
     return segment_frames(frames, network, before, part_frames)
@@ -85,10 +84,7 @@ def segment_here(
 
 @overload
 def run(
-    source: Given,
-    output: str | Path | None = None,
-    model: str | Path | LoadedModel = "default",
-    **options: Any,
+    source: Given, output: str | Path | None = None, model: str | Path | LoadedModel = "default", **options: Any
 ) -> Report: ...
 
 

@@ -42,10 +42,7 @@ class ResultOptions:
     masks: Annotated[bool, Option("Write masks/00000000.png …, value = class index.")] = True
     mask_names: Annotated[
         str,
-        Option(
-            "Name masks by frame number or, for folders of images, like the source's files.",
-            choices=MASK_NAMES,
-        ),
+        Option("Name masks by frame number or, for folders of images, like the source's files.", choices=MASK_NAMES),
     ] = "number"
     frames_csv: Annotated[bool, Option("Write frames.csv.", flags=("--csv/--no-csv",))] = True
     report: Annotated[bool, Option("Write report.json.")] = True
@@ -102,11 +99,7 @@ class ResultOptions:
         _Words, Option("Also write labels for other programs.", is_list=True, choices=FORMATS, default_text="none")
     ] = ()
     flow_consistency: Annotated[
-        bool,
-        Option(
-            "Measure flow consistency (optical flow).",
-            flags=("--flow-consistency/--no-flow-consistency",),
-        ),
+        bool, Option("Measure flow consistency (optical flow).", flags=("--flow-consistency/--no-flow-consistency",))
     ] = True
 
     @property

@@ -5,18 +5,25 @@ Letters: K classes.
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 from tfcseg.errors import OutputError, UsageError
+from tfcseg.files import replace_atomically
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.masks import is_whole_mask
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.carry_over import Carried
+from tfcseg.model.evidence import CarryOver, SectionEnd, WeightedLogits
 from tfcseg.report.recorder import PageRecorder
-from tfcseg.runs.carried_file import load_carried
 from tfcseg.runs.outputs import OutputDir, numbered
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.state import Checkpoint, RunState
@@ -118,7 +125,7 @@ class ResultPlan:
             return folder / self.given.name(index)
         return folder / mask_name(self.info.names[index]) if self.is_named_by_source else numbered(folder, index)
 
-    def restore_carried(self, checkpoint: Checkpoint) -> HandedOn | None:
+    def restore_carried(self, checkpoint: Checkpoint) -> CarryOver | None:
         """Load the carry-over for the keyframe after ``checkpoint``; OutputError if it is missing or damaged."""
         return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
 
@@ -127,3 +134,28 @@ class ResultPlan:
         folder = self.state.pictures(checkpoint.frames)
         palette, rate = self.labels.palette_array(), self.info.frame_rate
         return PageRecorder.restore(folder, palette, rate, self.options.unsure_below)
+
+
+def save_carried(path: Path, carried: CarryOver) -> None:
+    """Write ``carried`` to ``path``; raise OutputError if that fails."""
+    # float32 represents all values of the half precisions, which NumPy lacks.
+    arrays = {name: tensor.float().cpu().numpy() for name, tensor in carried._asdict().items()}
+    with replace_atomically(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_carried(path: Path) -> CarryOver:
+    """Load what `save_carried` wrote, as float32 on the CPU; raise OutputError if it is missing or damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            kind = next(each for each in (SectionEnd, WeightedLogits, Carried) if {*each._fields} <= {*arrays.files})
+            return kind(*(_restored(arrays[name]) for name in kind._fields))
+    except (OSError, ValueError, StopIteration, EOFError, zipfile.BadZipFile) as error:
+        raise OutputError(f"cannot read {str(path)!r} ({error}); run again from the start") from error
+
+
+def _restored(array: Any) -> torch.Tensor:
+    if array.ndim != 4 or array.dtype != np.float32:
+        raise ValueError(f"an array of {array.dtype} {array.shape}")
+    # Keep the network's memory order: sums over channels then round as before.
+    return torch.from_numpy(array).contiguous(memory_format=torch.channels_last)

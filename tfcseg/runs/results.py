@@ -15,16 +15,14 @@ from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_labels
 from tfcseg.media.frames import FrameSource, Image
+from tfcseg.media.live import LiveFrames
 from tfcseg.media.masks import read_mask
-from tfcseg.media.parts import PartedVideo
-from tfcseg.media.writer import Sound
+from tfcseg.media.writer import PartedVideo, Sound
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.recorder import KINDS, PageRecorder
-from tfcseg.runs.frame_files import FrameFiles
-from tfcseg.runs.live import LiveFrames
+from tfcseg.runs.frame_files import CheckpointSaver, FrameFiles
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
 from tfcseg.runs.result_plan import LABELS_NAME, ResultPlan
-from tfcseg.runs.saver import CheckpointSaver
 from tfcseg.runs.state import Checkpoint
 from tfcseg.runs.summary import RunFacts, Summary
 from tfcseg.weights.loading import LoadedModel

@@ -35,11 +35,11 @@ def identify(source: Source, model: Known, run: RunOptions) -> Identity | None:
     content = source.fingerprint()
     if content is None:
         return None
-    results = run.results
+    results, ffmpeg = run.results, Path(ffmpeg_path())
     identity = {
         "tfcseg": version("tfcseg"),
         "torch": torch.__version__,
-        "ffmpeg": _file_facts(Path(ffmpeg_path())),  # all parts of a video must come from the same encoder
+        "ffmpeg": f"{ffmpeg.name} of {ffmpeg.stat().st_size} bytes",  # one encoder for all parts of a video
         "input": content,
         "start": run.start_s,
         "end": run.end_s,
@@ -146,8 +146,3 @@ def _lasting(out: OutputDir, run: Identity) -> list[Path]:
     exports = str(run.get("export") or "").split(", ")
     files = [out.path / FILE_NAMES[name] for name in exports if name in FILE_NAMES]
     return [path for name, path in places.items() if run.get(name)] + files
-
-
-def _file_facts(path: Path) -> str:
-    status = path.stat()
-    return f"{path.name} of {status.st_size} bytes"

@@ -21,11 +21,10 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.repeats import SECTION_PARTS
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.media.frames import Frame, Image, VideoInfo
-from tfcseg.media.prefetch import prefetch_frames
+from tfcseg.media.frames import Frame, Image, VideoInfo, prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Source
-from tfcseg.model.evidence import HandedOn
+from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.options import RunOptions
 from tfcseg.weights.on_demand import ModelOnDemand
@@ -116,7 +115,7 @@ class SectionSegmenter:
         self,
         frames: Iterator[Frame],
         network: IntervalNetwork,
-        before: HandedOn | None,
+        before: CarryOver | None,
         part_frames: int,
         info: VideoInfo,
     ) -> Generator[SegmentedFrame, None, None]:

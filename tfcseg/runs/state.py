@@ -6,18 +6,64 @@ run's identity stays.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import OutputError
-from tfcseg.files import sync
-from tfcseg.runs.folder_lock import LOCK_NAME, STATE_FOLDER
-from tfcseg.runs.journal import Journal
+from tfcseg.files import output_errors, sync
+
+
+class Journal:
+    """Lines at ``path``; each is on disk when ``append`` returns. Raises OutputError if that fails."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[Any]:
+        """Read all lines up to the first incomplete one, which a crash may leave. Empty if there is no file."""
+        return [content for _, content in self._lines()]
+
+    def append(self, entry: object) -> None:
+        """Add one line. Numbers are restored exactly."""
+        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
+        with self._errors(), self._path.open("ab", buffering=0) as file:
+            while line:  # a nearly full disk accepts a part; the next write reports why
+                line = line[file.write(line) :]
+            os.fsync(file.fileno())
+
+    def keep(self, count: int) -> None:
+        """Drop all lines but the first ``count``, and any incomplete line."""
+        size = sum(length for length, _ in self._lines()[:count])
+        with self._errors():
+            os.truncate(self._path, size)
+
+    def _lines(self) -> list[tuple[int, Any]]:
+        """Length in bytes and content of each complete line."""
+        found: list[tuple[int, Any]] = []
+        with self._errors(), suppress(FileNotFoundError):
+            data = self._path.read_bytes()
+            with suppress(ValueError):  # not JSON: a crash left it
+                for line in data.splitlines(keepends=True):
+                    if not line.endswith(b"\n"):
+                        break
+                    found.append((len(line), json.loads(line)))
+        return found
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return output_errors(f"cannot keep the state of the run in {str(self._path)!r}")
+
+
+STATE_FOLDER = ".tfcseg"
+"""Hidden folder in the output folder for what is needed to resume; removed when the run is complete."""
+
+LOCK_NAME = "lock"
 
 _JOURNAL_NAME, _FINISHED_NAME, _LABELS_NAME = "journal.jsonl", "finished.json", "labels"
 _KEPT = 2
@@ -88,11 +134,9 @@ class RunState:
         if identity is None:
             return
         self._journal.append({"run": identity})
-        try:
+        with output_errors(f"cannot write to {str(self.folder)!r}"):
             for folder in (self.folder, self.folder.parent):  # the names must survive a power cut, too
                 sync(folder)
-        except OSError as error:
-            raise OutputError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from error
 
     def go_on(self, is_intact: Callable[[Checkpoint], bool]) -> Checkpoint | None:
         """Newest checkpoint whose files all exist; anything after it is dropped.
@@ -150,10 +194,8 @@ class RunState:
     def make_pictures(self, frames: int) -> Path:
         """The folder ``pictures``, created if needed."""
         folder = self.pictures(frames)
-        try:
+        with output_errors(f"cannot create {str(folder)!r}"):
             folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot create {str(folder)!r}: {error.strerror or error}") from error
         return folder
 
     def finish(self, identity: Identity | None) -> None:
@@ -173,12 +215,9 @@ class RunState:
                 _remove(path)
 
     def _entries(self) -> list[Path]:
-        try:
+        with output_errors(f"cannot list {str(self.folder)!r}"), suppress(FileNotFoundError):
             return sorted(path for path in self.folder.iterdir() if path.name != LOCK_NAME)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise OutputError(f"cannot list {str(self.folder)!r}: {error.strerror or error}") from error
+        return []
 
 
 def unfinished_frames(output: Path) -> int | None:
@@ -218,10 +257,8 @@ def _is_needed(path: Path, frames: int) -> bool:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with output_errors(f"cannot remove {str(path)!r}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot remove {str(path)!r}: {error.strerror or error}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tfcseg.errors import DataError, UsageError
-from tfcseg.media.fingerprint import fingerprint
+from tfcseg.media.source import fingerprint
 from tfcseg.options import Option, check
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ class SteadyOptions:
 
     masks: Annotated[Path | None, Option("Folder of the masks: one PNG per frame.", default_text="required")] = None
     probabilities: Annotated[
-        Path | None,
-        Option("Folder with a .npy or .npz of class probabilities for each mask.", default_text="none"),
+        Path | None, Option("Folder with a .npy or .npz of class probabilities for each mask.", default_text="none")
     ] = None
     classes_json: Annotated[
         Path | None,

@@ -170,7 +170,15 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
         classes=_class_facts(facts.plan.labels, summary),
         outputs=facts.outputs,
         warnings=tuple(warnings),
-        steady=None if masks is None else _steady_facts(masks, summary),
+        steady=None
+        if masks is None
+        else SteadyFacts(
+            masks=str(masks.path),
+            given=len(masks.files),
+            filled=summary.filled,
+            label_change=summary.mean("label_change_before").value,
+            flow_consistency=summary.mean("flow_consistency_before").value,
+        ),
         run=run,
     )
 
@@ -234,16 +242,6 @@ def _mask_warnings(masks: MaskFolder, summary: Summary, info: VideoInfo) -> list
             f"edges of the masks in {masks.path} are not where {info.path} has any: are they of another video?"
         )
     return warnings
-
-
-def _steady_facts(masks: MaskFolder, summary: Summary) -> SteadyFacts:
-    return SteadyFacts(
-        str(masks.path),
-        len(masks.files),
-        summary.filled,
-        summary.mean("label_change_before").value,
-        summary.mean("flow_consistency_before").value,
-    )
 
 
 def _class_facts(labels: LabelSet, summary: Summary) -> tuple[ClassFacts, ...]:

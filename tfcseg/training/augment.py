@@ -23,6 +23,11 @@ _MOST_CHANNELS = 128
 """OpenCV 5 takes no more, and does not say so: it reads what is not there."""
 
 
+MOTION_SHARE, MOTION_RANGE_PX = 0.25, (3, 32)
+"""Share of views with motion blur, and its length (log-uniform). Videos are full of it, photos are not: without it, a
+network takes blurred grass for fur."""
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """A crop of ``size`` px: output position (x, y) shows source position ``matrix @ (x, y, 1)``."""
@@ -34,6 +39,11 @@ class View:
     saturation: float = 1.0
     hue_shift: int = 0
     blur_px: float = 0.0
+    motion_px: tuple[float, float] = (0.0, 0.0)
+    """(x, y) by which the camera moves while the shutter is open."""
+    noise: float = 0.0
+    """Standard deviation, of 255."""
+    noise_seed: int = 0
     jpeg_quality: int | None = None
 
 
@@ -65,13 +75,21 @@ def draw_colours(rng: np.random.Generator, view: View) -> View:
 
     return replace(
         view,
-        brightness=maybe(0.5, -32, 32, 0.0),
-        contrast=maybe(0.5, 0.6, 1.4, 1.0),
+        brightness=maybe(0.5, -48, 48, 0.0),
+        contrast=maybe(0.5, 0.5, 1.6, 1.0),
         saturation=maybe(0.5, 0.5, 1.5, 1.0) if rng.random() > 0.05 else 0.0,
         hue_shift=round(maybe(0.3, -9, 9, 0.0)),
-        blur_px=maybe(0.2, 0.4, 1.6, 0.0),
-        jpeg_quality=int(rng.integers(25, 80)) if rng.random() < 0.2 else None,
+        blur_px=maybe(0.2, 0.4, 4.0, 0.0),
+        jpeg_quality=int(rng.integers(8, 80)) if rng.random() < 0.25 else None,
+        motion_px=_draw_motion(rng) if rng.random() < MOTION_SHARE else (0.0, 0.0),
+        noise=maybe(0.25, 2, 20, 0.0),
+        noise_seed=int(rng.integers(2**31)),
     )
+
+
+def _draw_motion(rng: np.random.Generator) -> tuple[float, float]:
+    length, angle = np.exp(rng.uniform(*np.log(MOTION_RANGE_PX))), rng.uniform(0, np.pi)
+    return float(length * np.cos(angle)), float(length * np.sin(angle))
 
 
 def view_image(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
@@ -93,12 +111,30 @@ def distort_colours(crop: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
         saturation = np.clip(np.arange(256) * view.saturation, 0, 255).astype(np.uint8)
         value = np.arange(256, dtype=np.uint8)
         crop = as_bytes(cv2.cvtColor(cv2.LUT(hsv, np.stack([hue, saturation, value], -1)[None]), cv2.COLOR_HSV2RGB))
+    if view.motion_px != (0.0, 0.0):
+        crop = as_bytes(cv2.filter2D(crop, -1, _motion_kernel(view.motion_px), borderType=cv2.BORDER_REPLICATE))
     if view.blur_px:
         crop = as_bytes(cv2.GaussianBlur(crop, (0, 0), view.blur_px))
+    if view.noise:
+        # Another pattern for every frame of a clip, as in a camera, and the same one for the same frame.
+        rng = np.random.default_rng((view.noise_seed, int(crop[::16, ::16].sum())))
+        noise = rng.standard_normal(crop.shape, dtype=np.float32) * view.noise
+        crop = np.rint(crop + noise).clip(0, 255).astype(np.uint8)
     if view.jpeg_quality is not None:
         _, coded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, view.jpeg_quality])
         crop = as_bytes(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return crop
+
+
+def _motion_kernel(motion_px: tuple[float, float]) -> NDArray[np.float32]:
+    """Kernel of a straight line of length and direction (x, y), sampled four times per pixel; its sum is 1."""
+    reach = int(np.ceil(max(map(abs, motion_px)) / 2))
+    count = int(np.ceil(4 * np.hypot(*motion_px))) + 1
+    along = np.linspace(-0.5, 0.5, count)
+    x, y = (np.rint(along * part).astype(np.intp) + reach for part in motion_px)
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    np.add.at(kernel, (y, x), 1 / count)
+    return kernel
 
 
 def view_soft_labels(labels: NDArray[np.uint8], source: tuple[int, int], view: View) -> NDArray[np.uint8]:

@@ -24,7 +24,7 @@ from tfcseg.training.truth import class_file, mask_of, read_truth
 
 Labelled = tuple[Sequence[Still], Sequence[Clip]]
 
-_VERSION = b"fused-6"
+_VERSION = b"fused-8"
 
 
 class _Job(NamedTuple):

@@ -3,13 +3,14 @@
 ADE31's teachers know scenes but no animals, and label a dog as a person. VOC's teacher knows animals, vehicles and
 things; all else is background. Cityscapes' teacher knows streets only. Per position:
 
-1. Classes that only VOC knows take VOC's probability; the rest is divided as by ADE31's teachers.
-2. Where VOC predicts a class that both know, their probabilities are averaged.
-3. Where they contradict each other and neither is much more confident, there is no label.
-4. In images of streets, Cityscapes' teacher is averaged in with a smaller weight. Its classes that stand for several
+1. "Person" of ADE31's teachers is divided among persons and animals as by VOC's.
+2. Classes that only VOC knows take VOC's probability; the rest is divided as by ADE31's teachers.
+3. Where VOC predicts a class that both know, their probabilities are averaged.
+4. Where they contradict each other and neither is much more confident, there is no label.
+5. In images of streets, Cityscapes' teacher is averaged in with a smaller weight. Its classes that stand for several
    of ours (vegetation) are divided as by the other teachers; those that only it knows (poles, fences, signs) take its
    probability.
-5. A mask states which classes are right: the teachers' probabilities are restricted to these.
+6. A mask states which classes are right: the teachers' probabilities are restricted to these.
 
 Shapes: G grid side; A = ADE31's classes, V = Pascal VOC's, C = Cityscapes', S = SCENES'. Probabilities are 0 to 1 over
 the last axis; all 0 means "no label", which the loss ignores.
@@ -22,8 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.labels.label_names import CITYSCAPES19, VOC21
-from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
+from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 
 SURE, DOUBTFUL = 0.8, 0.3
 """From the first value on, VOC's teacher overrules ADE31's; below the second it is ignored."""
@@ -49,7 +49,13 @@ _NEW, _SHARED = _SCENES_OF_VOC[_IS_NEW], _SCENES_OF_VOC[~_IS_NEW]
 _PERSON = SCENES.index("person")
 _IS_THING: NDArray[np.bool_] = np.isin(np.arange(len(SCENES)), [*_NEW, _PERSON, SCENES.index("car")])
 """Things in front of a scene, which are no part of it."""
-_IS_ANIMAL = np.isin(_NEW, [SCENES.index(name) for name in ("dog", "cat", "horse", "cow", "sheep", "bird")])
+_ANIMALS = [SCENES.index(name) for name in ("dog", "cat", "horse", "cow", "sheep", "bird")]
+_IS_ANIMAL = np.isin(_NEW, _ANIMALS)
+_VOC_ANIMALS = [_SCENES_OF_VOC.tolist().index(animal) for animal in _ANIMALS]
+_VOC_PERSON = _SCENES_OF_VOC.tolist().index(_PERSON)
+
+LEAST_LIVING = 0.2
+"""VOC's teacher tells persons from animals where it gives both together at least this."""
 
 
 CITY_SAY = 1 / 3
@@ -86,6 +92,8 @@ def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArra
     objects = voc[..., 1:]
     fused = np.zeros((*ade.shape[:-1], len(SCENES)), np.float32)
     fused[..., : len(ADE31)] = ade
+    _tell_animals(fused, objects)
+    contradicts = _contradicts(fused[..., : len(ADE31)], objects[..., _IS_NEW])
     shared = objects[..., ~_IS_NEW]
     both = shared.max(-1) >= SURE
     # Average where VOC is confident of a class that both know.
@@ -94,8 +102,18 @@ def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArra
     new = objects[..., _IS_NEW]
     fused *= 1 - new.sum(-1, keepdims=True)
     fused[..., _NEW] += new
-    fused[_contradicts(ade, new)] = 0
+    fused[contradicts] = 0
     return fused
+
+
+def _tell_animals(fused: NDArray[np.float32], objects: NDArray[np.float32]) -> None:
+    """Divide "person" of ADE31's teachers, who label animals so, as VOC's teacher divides persons and animals."""
+    animals, persons = objects[..., _VOC_ANIMALS], objects[..., _VOC_PERSON]
+    living = animals.sum(-1) + persons
+    is_seen = living >= LEAST_LIVING
+    living = np.maximum(living, LEAST_LIVING)
+    fused[..., _ANIMALS] += (fused[..., _PERSON] * is_seen / living)[..., None] * animals
+    fused[..., _PERSON] *= np.where(is_seen, persons / living, 1)
 
 
 def is_street(scene: NDArray[np.uint8]) -> bool:

@@ -202,9 +202,7 @@ def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]
     return np.stack(list(steadied(zip(frames, labels, strict=True))))
 
 
-def steadied(
-    labelled: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
-) -> Iterator[NDArray[np.uint8]]:
+def steadied(labelled: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> Iterator[NDArray[np.uint8]]:
     """Average labels over time along optical flow, frame by frame.
 
     labelled: (H, W, 3) frames with labels (h, w, K). Labels of neighbours within STEADY_REACH are warped to a frame

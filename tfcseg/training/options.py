@@ -62,8 +62,7 @@ class TrainRequest:
         ),
     ] = None
     features_from: Annotated[
-        str | None,
-        Option("Model whose features the backbone also learns (stage image).", default_text=""),
+        str | None, Option("Model whose features the backbone also learns (stage image).", default_text="")
     ] = None
     steps: Annotated[int | None, Option("Training steps.", low=1, default_text=_RECIPES)] = None
     batch: Annotated[int | None, Option("Samples per step and process.", low=1, default_text=_RECIPES)] = None

@@ -70,6 +70,7 @@ def _camera(
 ) -> tuple[View, list[NDArray[np.float64]]]:
     """Draw a view of a scene, and the path of a camera that starts there."""
     first = draw_view(rng, (scene[0].shape[0], scene[0].shape[1]), crop)
+    first = replace(first, blur_px=0.0, motion_px=(0.0, 0.0))  # edges stay where labels change
     moves = rng.random() > 1 / 3
     return first, _path(rng, first, length, shift_px * moves, zoom * moves)
 

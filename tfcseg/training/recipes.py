@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError, InputError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE
-from tfcseg.labels.label_names import CITYSCAPES19, VOC21
-from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
+from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, SCENES, VOC21, LabelSet
 from tfcseg.media.reader import probe
 from tfcseg.media.source import absolute
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
@@ -44,16 +44,15 @@ from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import processes_in_all
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
-from tfcseg.weights.loading import ModelCard, Preprocessing, created_with, load_model
+from tfcseg.weights.loading import IMAGENET_PREPROCESSING, ModelCard, Preprocessing, created_with, load_model
 from tfcseg.weights.model_card import BACKBONES
 from tfcseg.weights.mosaic_file import load_mosaic_weights
 
-LITE0_PREPROCESSING = Preprocessing(480, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
-MOSAIC_PREPROCESSING = Preprocessing(480, (128.0, 128.0, 128.0), (127.5, 127.5, 127.5))
-MIT_PREPROCESSING = Preprocessing(480, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-
-PREPROCESSING = {"mosaic": MOSAIC_PREPROCESSING, "efficientnet_lite0": LITE0_PREPROCESSING}
-"""Preprocessing of each backbone's published weights; other backbones are Mix Transformers."""
+PREPROCESSING = {
+    "mosaic": Preprocessing(480, (128.0, 128.0, 128.0), (127.5, 127.5, 127.5)),
+    "efficientnet_lite0": Preprocessing(480, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+}
+"""Preprocessing of each backbone's published weights; that of Mix Transformers is IMAGENET_PREPROCESSING."""
 
 HELD_OUT_EVERY = 50
 """Every 50th still is used for validation, not for training."""
@@ -163,20 +162,19 @@ def folder_weights(paths: Sequence[Path], folders: Sequence[tuple[str, float]]) 
 
 def _label(job: Distillation, images: Sequence[Path], videos: Sequence[Path]) -> tuple[list[Still], list[Clip]]:
     """Label all media in the classes of `taught_labels`."""
+    label = partial(label_media, cache=job.cache, progress=job.progress)
     groups = teachers_by_classes(job.teachers)
-    everywhere = {known: teachers for known, teachers in groups.items() if known != len(CITYSCAPES19)}
-    labelled = [
-        label_media(images, videos, teachers, job.cache, progress=job.progress) for teachers in everywhere.values()
-    ]
+    city = groups.pop(len(CITYSCAPES19), None)
+    labelled = {known: label(images, videos, teachers) for known, teachers in groups.items()}
     if len(groups) == 1:
-        return labelled[0]
-    scene, things = (labelled[list(everywhere).index(len(known))] for known in (ADE31, VOC21))
+        return next(iter(labelled.values()))
+    scene, things = labelled[len(ADE31)], labelled[len(VOC21)]
     street: tuple[list[Still], list[Clip]] = ([], [])
-    if len(CITYSCAPES19) in groups:
+    if city is not None:
         # This teacher takes every room for a street, so it labels streets only.
         streets = [still.image for still in scene[0] if is_street(np.load(still.labels))]
         moving = [clip.video for clip in scene[1] if is_street(np.load(clip.labels, mmap_mode="r")[0])]
-        street = label_media(streets, moving, groups[len(CITYSCAPES19)], job.cache, progress=job.progress)
+        street = label(streets, moving, city)
     return fuse_media(scene, things, job.cache, street=street, progress=job.progress)
 
 
@@ -244,7 +242,7 @@ def untrained_card(config: ModelConfig, labels: LabelSet, trained_on: str) -> Mo
         name="untrained",
         config=config,
         labels=labels,
-        preprocessing=PREPROCESSING.get(config.backbone, MIT_PREPROCESSING),
+        preprocessing=PREPROCESSING.get(config.backbone, IMAGENET_PREPROCESSING),
         trained_on=trained_on,
         licence="Apache-2.0",
         measured={},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,7 @@ from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.loop import Trainer
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.processes import end_processes, first_process_first, start_processes
-from tfcseg.training.recipes import (
-    Distillation,
-    Material,
-    distilled_material,
-    start_network,
-    trained_card,
-)
+from tfcseg.training.recipes import Distillation, Material, distilled_material, start_network, trained_card
 from tfcseg.training.request import TrainPlan, plan_training
 from tfcseg.training.supervised import start_supervised, vspw_material
 from tfcseg.training.teachers import taught_labels
@@ -34,6 +28,7 @@ from tfcseg.weights.model_card import parse_card
 DEFAULT_BACKBONE = "efficientnet_lite0"
 SUPERVISED_BACKBONE = "mit_b0"
 """The smallest of the paper's."""
+_SHOWN = 5
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +39,6 @@ class TrainListener:
 
     on_labelled: Callable[[int, int], None] = lambda done, total: None
     """Files labelled by the teachers so far, and in all."""
-    on_left_out: Callable[[Sequence[str]], None] = lambda defects: None
-    """Damaged data that are skipped, one line each."""
     on_note: Callable[[str], None] = lambda note: None
     """A warning before training begins."""
     on_step: Callable[[int, int], None] = lambda step, steps: None
@@ -121,8 +114,10 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         teacher = load_model(request.features_from, device="cpu", precision="fp32", fold=False)
         features = FeatureDistillation(teacher, network.backbone.channels, start.preprocessing)
     material = first_process_first(lambda: _material(request, plan, processes, listener))
-    if material.left_out:
-        listener.on_left_out(material.left_out)
+    for defect in material.left_out[:_SHOWN]:
+        listener.on_note(f"skipped: {defect}")
+    if len(material.left_out) > _SHOWN:
+        listener.on_note(f"skipped: {len(material.left_out) - _SHOWN} more")
     if plan.is_supervised and not start.trained_on and not (request.output / "checkpoint.pt").exists():
         listener.on_note(f"{start.config.backbone} starts from random weights, the paper's from ImageNet's; see --init")
     name = request.name or request.output.resolve().name

@@ -1,16 +1,25 @@
-"""Supervised training on a VSPW folder, as in the paper: data and initial network."""
+"""Supervised training on a VSPW folder, as in the paper: clips of one interval, views of them, initial network."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.labels.label_sets import LabelSet
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+
+from tfcseg.errors import DataError
+from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, open_vspw, read_target
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.options import KEYFRAME_INTERVAL, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
-from tfcseg.training.damage import refuse
-from tfcseg.training.datasets import SampleStream
+from tfcseg.training.augment import View, view_hard_labels, view_image
+from tfcseg.training.damage import examine, image_defect, refuse
+from tfcseg.training.datasets import Sample, SampleStream
+from tfcseg.training.labelling import read_rgb
 from tfcseg.training.loop import TrainOptions
 from tfcseg.training.recipes import (
     VALIDATION_SAMPLES,
@@ -21,7 +30,6 @@ from tfcseg.training.recipes import (
     untrained_card,
     with_classes,
 )
-from tfcseg.training.vspw_clips import VspwClipSource, find_sound_frames
 from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
 from tfcseg.weights.loading import ModelCard
 from tfcseg.weights.tensor_file import is_pickle
@@ -86,3 +94,165 @@ def _from_published(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCa
     network = build_segmenter(found.config)
     network.load_state_dict(found.state_dict)
     return with_classes(network, untrained_card(found.config, found.labels, path.resolve().name), labels)
+
+
+class Sound(NamedTuple):
+    """Runs of consecutive, undamaged (image, mask) pairs, and defects, one line each."""
+
+    runs: list[list[tuple[Path, Path]]]
+    defects: list[str]
+
+
+class VspwClipSource:
+    """Clips of ``length`` consecutive frames, one crop for the whole clip.
+
+    ``short_side_px`` is the size at inference, around which the size of views varies. ``is_augmented=False`` draws
+    plain crops at exactly this size, for validation.
+    """
+
+    def __init__(
+        self,
+        dataset: VspwDataset,
+        sound: Sound,
+        crop: int,
+        length: int,
+        *,
+        short_side_px: int = 480,
+        is_augmented: bool = True,
+    ) -> None:
+        self._crop = crop
+        self._length = length
+        self._short_side_px = short_side_px
+        self._is_augmented = is_augmented
+        self._classes = len(dataset.labels)
+        self._runs = [run for run in sound.runs if len(run) >= length]
+        if not self._runs:
+            raise DataError(f"{dataset.root}: no video of split {dataset.split} has {length} labelled frames in a row")
+        self._ends = np.cumsum([len(run) - length + 1 for run in self._runs])
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """Draw a clip, whose first frame is the keyframe.
+
+        The paper does not say how it samples clips. Here all clips of the split are equally likely, so longer videos
+        are drawn more often.
+        """
+        number = int(rng.integers(self._ends[-1]))
+        which = int(np.searchsorted(self._ends, number, side="right"))
+        run = self._runs[which]
+        first = number - int(self._ends[which]) + len(run) - self._length + 1
+        frames = run[first : first + self._length]
+        images = [read_rgb(image) for image, _ in frames]
+        targets = [read_target(mask, self._classes)[0] for _, mask in frames]
+        shape, crop, size = targets[0].shape, self._crop, self._short_side_px
+        view = (
+            draw_vspw_view(rng, targets[0], crop, size)
+            if self._is_augmented
+            else crop_view(shape, crop, size, tuple(rng.random(2)), is_flipped=False)
+        )
+        labels = [view_hard_labels(target, view) for target in targets]
+        pixels = np.stack([view_image(image, view) for image in images])
+        return Sample(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(labels)))
+
+
+def find_sound_frames(dataset: VspwDataset) -> Sound:
+    """Examine all frames of a split for missing or damaged files, and masks of the wrong kind or size."""
+    runs: list[list[tuple[Path, Path]]] = []
+    defects: list[str] = []
+    for name in dataset.videos:
+        video = dataset.read_video(name)
+        if not video.frames:
+            defects.append(f"{name}: no frames")
+        runs.append([])
+        found = examine(_defect, video.frames)
+        for frame, missing, defect in zip(video.frames, video.missing_before, found, strict=True):
+            if missing or defect:
+                runs.append([])
+            if defect:
+                defects.append(f"{name}/{frame.stem}: {defect}")
+            elif frame.image and frame.mask:
+                runs[-1].append((frame.image, frame.mask))
+    return Sound([run for run in runs if run], defects)
+
+
+def _defect(frame: VspwFrame) -> str | None:
+    for kind, path in (("image", frame.image), ("mask", frame.mask)):
+        defect = "missing" if path is None else image_defect(path)
+        if defect:
+            return f"{kind} {defect}"
+    try:
+        with PIL.Image.open(frame.image) as image, PIL.Image.open(frame.mask) as mask:  # type: ignore[arg-type]
+            kind, mask_size, image_size = mask.mode, mask.size, image.size
+    except (OSError, SyntaxError, ValueError):
+        return "image or mask has a damaged header"
+    if kind not in {"L", "P"}:
+        return "mask is a colour picture"
+    if mask_size != image_size:
+        return f"mask is {mask_size[0]}×{mask_size[1]}, its image {image_size[0]}×{image_size[1]}"
+    return None
+
+
+RESIZE_RANGE = (0.5, 2.0)
+"""Range of random resize (uniform), relative to the size at inference (480 px for the short side)."""
+
+MOST_OF_ONE_CLASS = 0.75
+"""A crop with a larger share of one class is drawn again (SegFormer's cat_max_ratio), at most CROP_TRIALS times."""
+
+CROP_TRIALS = 10
+
+
+def draw_vspw_view(rng: np.random.Generator, labels: NDArray[np.uint8], crop: int, short_side_px: int) -> View:
+    """Draw a view of ``crop`` px for a clip whose keyframe has ``labels`` (H, W).
+
+    ``short_side_px`` is the short side at inference. Whether a crop has enough classes is decided by the keyframe, as
+    the paper names no frame.
+    """
+    scaled_px = short_side_px * rng.uniform(*RESIZE_RANGE)
+    is_flipped = bool(rng.random() < 0.5)
+    for _ in range(CROP_TRIALS):
+        view = crop_view(labels.shape, crop, scaled_px, tuple(rng.random(2)), is_flipped=is_flipped)
+        if _is_varied(view_hard_labels(labels, view)):
+            break
+    return _distorted(rng, view)
+
+
+def crop_view(
+    source: tuple[int, ...], crop: int, scaled_px: float, place: tuple[float, ...] = (0.5, 0.5), *, is_flipped: bool
+) -> View:
+    """Crop of a (height, width) source resized to a short side of ``scaled_px``, without rotation.
+
+    ``place`` (x, y) is the position from the first crop inside (0) to the last (1). A source smaller than the crop is
+    centred in it; SegFormer pads on the right and below.
+    """
+    step = min(source) / scaled_px  # source px per output px
+    room = np.array([source[1], source[0]]) - step * crop
+    start = np.where(room > 0, np.array(place) * room, room / 2)
+    last_x = step * (crop - 1) if is_flipped else 0.0
+    offset = start + 0.5 * step - 0.5 + np.array([last_x, 0.0])
+    linear = step * np.diag([-1.0 if is_flipped else 1.0, 1.0])
+    return View(np.column_stack([linear, offset]), crop)
+
+
+def _is_varied(labels: NDArray[np.uint8]) -> bool:
+    """Whether there are two classes or more, none of which has too large a share of the labelled pixels."""
+    counts = np.bincount(labels.ravel(), minlength=NO_CLASS + 1)[:NO_CLASS]
+    return bool(0 < counts.max() < MOST_OF_ONE_CLASS * counts.sum())
+
+
+def _distorted(rng: np.random.Generator, view: View) -> View:
+    """Draw a photometric distortion for the whole clip; each kind is applied in half of the views.
+
+    SegFormer adds brightness, then multiplies by contrast. A view applies contrast around 128, so its brightness
+    includes the difference.
+    """
+
+    def maybe(low: float, high: float, neutral: float) -> float:
+        return float(rng.uniform(low, high)) if rng.random() < 0.5 else neutral
+
+    added, contrast = maybe(-32.0, 32.0, 0.0), maybe(0.5, 1.5, 1.0)
+    return replace(
+        view,
+        contrast=contrast,
+        brightness=contrast * added + 128.0 * (contrast - 1.0),
+        saturation=maybe(0.5, 1.5, 1.0),
+        hue_shift=round(maybe(-18.0, 18.0, 0.0)),
+    )

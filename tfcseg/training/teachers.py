@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, UsageError
-from tfcseg.labels.label_names import CITYSCAPES19, VOC21
-from tfcseg.labels.label_sets import ADE31, SCENES, LabelSet
+from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, SCENES, VOC21, LabelSet
 
 GRID = 128
 """Soft labels are (GRID, GRID, K) over the image scaled to a square: the resolution of the teachers' logits."""

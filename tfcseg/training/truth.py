@@ -6,6 +6,7 @@ Layout: ``<set>/<part>/images/<name>.jpg``, ``<set>/<part>/masks/<name>.png`` (v
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,80 +16,23 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.files import read_json_object
-from tfcseg.labels.label_sets import SCENES
+from tfcseg.labels.label_sets import DATA, SCENES
 from tfcseg.media.masks import read_mask
 from tfcseg.training.fusion import VOC_NAMES, Meanings
 
 MASKS, IMAGES, CLASSES = "masks", "images", "classes.json"
 
 
-def _several(table: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Convert {"their name, their name": "our class, our class"} to {their name: (our class, our class)}."""
-    return {name: tuple(ours.split(", ")) for names, ours in table.items() for name in names.split(", ")}
+MEANINGS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(ours.split(", "))
+    for names, ours in json.loads((DATA / "mask_meanings.json").read_bytes()).items()
+    for name in names.split(", ")
+}
+"""Classes of SCENES that a name in ``classes.json`` may stand for, the likeliest first.
 
-
-MEANINGS: Mapping[str, tuple[str, ...]] = _several(
-    {
-        # buildings and rooms
-        "building, building-other-merged, house": "building, house",
-        "wall-brick, wall-stone, wall-tile, wall-wood, wall-other-merged": "wall, building",
-        # in a street scene, doors and windows may be labelled as part of a building
-        "door": "door, building, house",
-        "window": "windowpane, building, house",
-        "roof": "building, house",
-        "door-stuff": "door",
-        "window-other": "windowpane",
-        "window-blind": "windowpane, curtain",
-        "ceiling-merged": "ceiling",
-        "floor-wood, floor-other-merged": "floor",
-        "rug-merged": "rug",
-        "curtain": "curtain",
-        "mirror-stuff": "mirror",
-        "shelf": "shelf",
-        "cabinet-merged": "cabinet, shelf",
-        "table-merged, dining table": "table",
-        "bed": "bed",
-        "couch": "sofa",
-        "chair": "chair, armchair",
-        "tv": "television",
-        "bottle": "bottle",
-        # outside
-        "sky, sky-other-merged": "sky",
-        "tree": "tree",
-        "tree-merged": "tree, plant",
-        "vegetation": "tree, plant, grass",
-        "potted plant": "plant",
-        "grass": "grass, field",
-        "grass-merged": "grass, field, plant",
-        "mountain, mountain-merged": "mountain",
-        "dirt-merged, sand, gravel": "earth",
-        "road": "road",
-        "pavement, pavement-merged": "sidewalk, floor",
-        "water": "water, sea",
-        "river, water-other": "water",
-        "sea": "sea",
-        # in streets
-        "fence-merged": "fence",
-        "traffic light": "traffic light",
-        "sign, stop sign": "traffic sign",
-        "truck": "truck",
-        # people and vehicles
-        "person, face, body": "person",
-        "car": "car",
-        "aeroplane, airplane": "airplane",
-        "motorbike, motorcycle": "motorcycle",
-        "tvmonitor": "television",
-        # things in ADE20K, but not among its 31 most frequent classes
-        "flower, book, umbrella, elephant, bear, zebra, giraffe, bench": "other",
-        "fire hydrant, parking meter, bridge, tent, banner, light, stairs": "other",
-        "toilet, refrigerator, oven, microwave, sink, laptop, keyboard, mouse, cell phone, remote, clock": "other",
-        "suitcase, backpack, handbag, teddy bear, vase, towel, pillow, blanket": "other",
-        "surfboard, snowboard, skis, skateboard, kite, frisbee, sports ball": "other",
-        "cup, wine glass, bowl, fork, knife, spoon, banana, apple, sandwich, orange, broccoli, carrot": "other",
-        "hot dog, pizza, donut, cake, food-other-merged, fruit": "other",
-    }
-)
-"""Classes of SCENES that a name in ``classes.json`` may stand for, the likeliest first."""
+In a street scene, doors and windows may be labelled as part of a building. Things in ADE20K that are not among its 31
+most frequent classes are "other".
+"""
 
 PAVED = ("road", "sidewalk", "floor")
 """Meanings of "road" in a data set without pavement, which uses it for all paved ground."""

@@ -21,10 +21,9 @@ from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import build_segmenter
-from tfcseg.weights.foreign import refuse_other_tensors
 from tfcseg.weights.model_card import ModelCard
 from tfcseg.weights.published import Published
-from tfcseg.weights.segformer_file import SegformerFile, read_segformer_file
+from tfcseg.weights.segformer_file import SegformerFile, read_segformer_file, refuse_other_tensors
 from tfcseg.weights.tensor_file import check_fits
 
 DESCRIPTION = "without TFC's own weights, so its sparse attention is off"

@@ -21,10 +21,10 @@ from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.convert import convert_segformer
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.foreign import refuse_other_format
 from tfcseg.weights.hub import find_on_hub, hub_name
 from tfcseg.weights.model_card import FORMAT, IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
 from tfcseg.weights.registry import REGISTRY, ModelRecord, list_models, locate_weights
+from tfcseg.weights.segformer_file import refuse_other_format
 from tfcseg.weights.tensor_file import check_fits, check_shapes, is_pickle, read_tensor_file, write_tensor_file
 from tfcseg.weights.tensor_header import read_header
 

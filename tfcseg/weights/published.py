@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfcseg.errors import DataError, WeightsError
-from tfcseg.labels.label_names import ADE150, CITYSCAPES19
-from tfcseg.labels.label_sets import LabelSet
+from tfcseg.labels.label_sets import ADE150, CITYSCAPES19, LabelSet
 from tfcseg.labels.palettes import Palette, palette_for
 from tfcseg.model.backbones.mix_transformer import EXPANSION, HEADS, PATCHES, REDUCTIONS, STRIDES
 from tfcseg.weights.model_card import (

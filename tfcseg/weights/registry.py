@@ -63,6 +63,8 @@ def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tupl
     """Find the file for a name in the registry (with its SHA-256) or a path; registry names come first."""
     separators = tuple(filter(None, (os.sep, os.altsep)))
     if isinstance(name_or_path, Path) or name_or_path.endswith(_SUFFIXES) or any(s in name_or_path for s in separators):
+        if str(name_or_path).endswith(separators) and not Path(name_or_path).exists():
+            raise WeightsError(f"no folder {name_or_path!r}; give a weights file, a folder, or one of tfcseg models")
         return Path(name_or_path), None
     records = list_models(assets)
     name = find_name(name_or_path, ["default", *(record.name for record in records)])

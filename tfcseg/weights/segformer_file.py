@@ -1,21 +1,201 @@
-"""Read published SegFormers: a safetensors or PyTorch file, or a Hugging Face folder."""
+"""Read published SegFormers: a safetensors or PyTorch file, or a Hugging Face folder.
+
+Files written by ``torch.save`` are read without running code. Training programs store logs and settings beside the
+weights; objects of their known classes are replaced by empty ones, and anything else that is neither a tensor nor plain
+data is refused.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import pickle
+import re
+import struct
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from tfcseg.errors import WeightsError
-from tfcseg.weights.foreign import refuse_other_format, refuse_other_model_type
-from tfcseg.weights.pickles import read_checkpoint
 from tfcseg.weights.published import Published, read_published
 from tfcseg.weights.tensor_file import is_pickle, read_tensor_file
-from tfcseg.weights.tensor_header import HEADER_LIMIT_BYTES, open_weights
+from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, HEADER_LIMIT_BYTES, open_weights
+
+_MODEL_TYPES = {
+    "beit": "BEiT",
+    "clipseg": "CLIPSeg",
+    "data2vec-vision": "Data2Vec",
+    "detr": "DETR",
+    "dinov2": "DINOv2",
+    "dpt": "DPT",
+    "eomt": "EoMT",
+    "mask2former": "Mask2Former",
+    "maskformer": "MaskFormer",
+    "mobilenet_v2": "MobileNetV2",
+    "mobilevit": "MobileViT",
+    "mobilevitv2": "MobileViT v2",
+    "oneformer": "OneFormer",
+    "resnet": "ResNet",
+    "sam": "SAM",
+    "sam2": "SAM 2",
+    "swin": "Swin Transformer",
+    "upernet": "UPerNet",
+    "vit": "Vision Transformer",
+}
+_TENSORS = (
+    (r"sem_seg_head\.predictor|pixel_level_module|transformer_module\.decoder", "Mask2Former or MaskFormer"),
+    (r"mask_decoder\.|prompt_encoder\.", "SAM"),
+    (r"(.+\.)?model\.\d+\.(conv|cv\d|m\.\d)|.*\.cv2\.conv\.", "YOLO"),
+    (r"decode_head\.(psp_modules|lateral_convs|fpn_convs|fpn_bottleneck)", "UPerNet or PSPNet"),
+    (r"decode_head\.(aspp_modules|image_pool|sep_bottleneck)|classifier\.0\.convs\.", "DeepLabV3"),
+    (r".*\.w_msa\.|.*relative_position_bias_table", "Swin Transformer"),
+    (r"(.+\.)?downsample_layers\.\d|.*\.dwconv\.weight", "ConvNeXt"),
+    (r"(.+\.)?cls_token|.*embeddings\.patch_embeddings\.projection", "Vision Transformer"),
+    (r"(.+\.)?layer[1-4]\.\d+\.conv\d", "ResNet"),
+    (r"(.+\.)?(inc|down\d|up\d)\.(double_conv|maxpool_conv|conv)\.|(.+\.)?(downs|ups)\.\d", "U-Net"),
+    (r"(.+\.)?_blocks\.\d+\._(depthwise|expand)_conv|(.+\.)?blocks\.\d+\.\d+\.conv_dw", "EfficientNet"),
+)
+_STARTS = (
+    (b"version https://git-lfs", "the address of a file in Git LFS, not the file; run git lfs pull"),
+    (b"\x89HDF", "a Keras or TensorFlow file; give PyTorch or safetensors weights"),
+    (b"GGUF", "a GGUF file; give PyTorch or safetensors weights"),
+    (b"<!DOCTYPE", "a web page, not the file; download it again"),
+    (b"<html", "a web page, not the file; download it again"),
+)
+_ADVICE = "tfcseg runs SegFormers; tfcseg eval --predictions and tfcseg compare --baseline take masks of any program"
+
+
+def refuse_other_model_type(path: Path, config: object) -> None:
+    """Raise WeightsError if ``config``, the content of a folder's config.json, is not a SegFormer's."""
+    found = config.get("model_type") if isinstance(config, dict) else None
+    if found != "segformer":
+        name = _MODEL_TYPES.get(str(found), repr(found)[:60])
+        raise WeightsError(f"{path} is a {name} model by its config.json; {_ADVICE}")
+
+
+def refuse_other_tensors(path: Path, names: Iterable[str]) -> None:
+    """Raise WeightsError that says which network has tensors with these ``names``."""
+    names = list(names)
+    known = next((what for pattern, what in _TENSORS if any(re.match(pattern, name) for name in names)), None)
+    what = f"looks like a {known}" if known else "has none of a SegFormer's tensors"
+    raise WeightsError(f"{path} {what}; {_ADVICE}")
+
+
+def refuse_other_format(path: Path) -> None:
+    """Raise WeightsError if the first bytes or the suffix show that the file holds no PyTorch weights."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    what = next((said for mark, said in _STARTS if start.lstrip().lower().startswith(mark.lower())), None)
+    if what is None and path.suffix.lower() in {".onnx", ".tflite", ".engine", ".mlmodel", ".pb"}:
+        what = f"a {path.suffix.lower()} file; give PyTorch or safetensors weights"
+    if what is not None:
+        raise WeightsError(f"{path} is {what}")
+
+
+_LEFT_EMPTY = re.compile(r"(numpy|mmengine|mmcv|mmseg)(\.\w+)+|argparse\.Namespace")
+"""Classes and functions in logs and settings of training programs."""
+_STATE_DICTS = ("state_dict", "model_state_dict", "model")
+"""Keys of tensors in checkpoints, if they are not at the top level."""
+_COLOURS_OF_TERMINALS = re.compile(r"\x1b\[[0-9;]*m")
+_MAX_REASON = 200
+
+# Errors of torch.load for damaged or forbidden content; its zip reader raises RuntimeError, its unpickler the others.
+_PICKLE_ERRORS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    AssertionError,
+)
+
+
+class _Nothing:
+    """Replaces an object that is not needed, and ignores its content."""
+
+    def __init__(self, *args: object, **named: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def append(self, item: object) -> None:
+        """Ignore an item of a list."""
+
+    def extend(self, items: object) -> None:
+        """Ignore items of a list."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[object, object]]:
+    """Read named tensors and ``meta`` data, if any, from a file written by ``torch.save``.
+
+    Raises WeightsError for damaged files, and files with more than plain data or without named tensors.
+    """
+    content = _load(path)
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds no named tensors; give a SegFormer's state_dict")
+    tensors = next((content[key] for key in _STATE_DICTS if isinstance(content.get(key), Mapping)), content)
+    if not all(map(_is_named_array, tensors.items())):
+        raise WeightsError(f"{path} holds other things than named tensors; give a SegFormer's state_dict")
+    # Strided tensors can claim far more memory than the file has; copies would need all of it.
+    if sum(tensor.nbytes for tensor in tensors.values()) > FILE_LIMIT_BYTES:
+        raise WeightsError(
+            f"{path} claims tensors of more than {FILE_LIMIT_BYTES >> 30} GiB, too large for a SegFormer"
+        )
+    meta = content.get("meta")
+    return dict(tensors), meta if isinstance(meta, Mapping) else {}
+
+
+def _load(path: Path) -> object:
+    with open_weights(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickle protocols, which concern the writing program
+        try:
+            with torch.serialization.safe_globals([(_Nothing, name) for name in _others(path)]):
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except _PICKLE_ERRORS as error:
+            raise WeightsError(
+                f"{path} is damaged or holds more than tensors, which is not opened ({_first_words(error)})"
+            ) from None
+
+
+def _others(path: Path) -> list[str]:
+    """Names of classes in the file that are replaced by empty objects; WeightsError if there are others."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except _PICKLE_ERRORS:  # damaged, or older than zip archives; torch.load decides
+        return []
+    for name in found:
+        if not _LEFT_EMPTY.fullmatch(name):
+            raise WeightsError(
+                f"{path} holds more than tensors ({name[:_MAX_REASON]}), which is not opened; save its state_dict alone"
+            )
+    return found
+
+
+def _first_words(error: Exception) -> str:
+    """First sentence of torch's message, without colours."""
+    line = _COLOURS_OF_TERMINALS.sub("", str(error)).partition("\n")[0].partition(". ")[0]
+    return "".join(letter for letter in line if letter.isprintable())[:_MAX_REASON] or type(error).__name__
+
+
+def _is_named_array(item: tuple[object, object]) -> bool:
+    """Whether an entry is a name and a dense tensor (not sparse, quantised or meta)."""
+    name, tensor = item
+    if not (isinstance(name, str) and isinstance(tensor, Tensor)):
+        return False
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 _BESIDE = ("config.json", "preprocessor_config.json")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tfcseg.errors import DataError, InputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.predictions import ModelPredictions
 from tfcseg.evaluation.result import Evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
@@ -21,16 +21,77 @@ from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
-from tfcseg.report.conditions import model_conditions
-from tfcseg.report.schema import model_facts
-from tfcseg.research.ablation.network import AblatedSegmenter
+from tfcseg.options import OnProgress
+from tfcseg.report.schema import ModelConditions, ModelFacts, model_conditions, model_facts
 from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
-from tfcseg.research.ablation.result import Ablation, RowResult, directions
-from tfcseg.research.ablation.rows import Row, build_rows, check_rows
-from tfcseg.research.ablation.similarity import WatchedPredictions
-from tfcseg.research.held_out.result import OnProgress
+from tfcseg.research.ablation.rows import AblatedSegmenter, Row, build_rows, check_rows
+from tfcseg.research.ablation.similarity import SimilarityScores, WatchedPredictions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
+
+KIND = "ablation"
+
+Numbers: TypeAlias = Mapping[str, float | None]
+
+DECIMALS = 1
+"""Decimals of the paper's numbers. A change that rounds to 0 has no direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """Scores of a row, and whether they changed as in the paper."""
+
+    name: str
+    title: str
+    builds_on: str | None
+    keyframe_interval: int
+    threshold: float
+    miou: float | None
+    miou_all: float | None
+    vc8: float | None
+    vc16: float | None
+    updated_fraction: float | None
+    """Mean percentage of points that sparse MSDA updates between keyframes; None without frames between them."""
+    similarity: SimilarityScores | None
+    paper: Mapping[str, float | None]
+    """The paper's numbers by the same keys, if it states them."""
+    directions: Mapping[str, str] = field(default_factory=dict)
+    """Score -> ``agrees``, ``differs`` or ``unclear`` (one of the two did not change)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation(ModelConditions):
+    """Content of the JSON file."""
+
+    kind: str = KIND
+    input: Mapping[str, Any]
+    without_bce: ModelFacts | None
+    options: Mapping[str, Any]
+    resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
+    rows: tuple[RowResult, ...]
+    is_incomplete: bool  # data was missing
+    skipped: Mapping[str, int]  # kind -> how many
+
+
+def directions(row: Row, scores: Numbers, base: Numbers) -> dict[str, str]:
+    """Compare the signs of the changes from ``base`` to ``scores`` with the paper's, for the scores that it states."""
+    theirs, their_base = PAPER.get(row.name, {}), PAPER.get(row.builds_on or "", {})
+    found = {}
+    for key in SCORES:
+        ours = _sign(scores.get(key), base.get(key))
+        wanted = _sign(theirs.get(key), their_base.get(key))
+        if ours is not None and wanted is not None:
+            found[key] = "agrees" if ours == wanted else "differs" if ours * wanted else "unclear"
+    return found
+
+
+def _sign(number: float | None, base: float | None) -> int | None:
+    """Sign of the difference, rounded to the paper's decimals: -1, 0 or 1."""
+    if number is None or base is None:
+        return None
+    step = round(number - base, DECIMALS)
+    return (step > 0) - (step < 0)
+
 
 logger = logging.getLogger(__name__)
 

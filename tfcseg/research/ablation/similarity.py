@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.predictions import Prediction, PredictionSource
-from tfcseg.evaluation.result import percent
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo, read_target
 from tfcseg.labels.label_sets import NO_CLASS
-from tfcseg.metrics.scores import Labels
+from tfcseg.metrics.scores import Labels, percent
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
 from tfcseg.runs.summary import Mean

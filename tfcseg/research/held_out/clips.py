@@ -19,19 +19,18 @@ import cv2
 import numpy as np
 
 from tfcseg.errors import UsageError
-from tfcseg.evaluation.result import percent
-from tfcseg.evaluation.stability import StabilityScores
 from tfcseg.inference.options import check_variants, variant_options
 from tfcseg.inference.segment import segment_with
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
-from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency
+from tfcseg.metrics.consistency import StabilityScores
+from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency, percent
 from tfcseg.model.options import InferenceOptions
+from tfcseg.options import OnProgress
 from tfcseg.report.schema import OptionFacts
-from tfcseg.research.held_out.networks import refuse_doubles
-from tfcseg.research.held_out.result import HeldOutConditions, OnProgress, made_by
+from tfcseg.research.held_out.networks import HeldOutConditions, made_by, refuse_doubles
 from tfcseg.research.held_out.targets import ClipTargets, Judges
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.device import DeviceOptions

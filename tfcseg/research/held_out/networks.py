@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -15,10 +15,10 @@ import torch
 from tfcseg.errors import DataError, UsageError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
-from tfcseg.labels.label_names import VOC21
-from tfcseg.labels.label_sets import ADE31, LabelSet, distinct_palette
+from tfcseg.labels.label_sets import ADE31, VOC21, LabelSet, distinct_palette
 from tfcseg.media.frames import Image
 from tfcseg.metrics.scores import Labels
+from tfcseg.report.schema import Conditions, ModelFacts, conditions, model_facts
 from tfcseg.training.teachers import Teacher
 from tfcseg.weights.loading import LoadedModel
 
@@ -113,3 +113,16 @@ def refuse_doubles(names: Sequence[str], what: str) -> None:
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise UsageError(f"two {what} are called {double!r}; give one of them, or rename it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutConditions(Conditions):
+    """Machine and models of a measurement."""
+
+    models: tuple[ModelFacts, ...]
+
+
+def made_by(models: Sequence[LoadedModel]) -> dict[str, Any]:
+    """Keyword arguments of `HeldOutConditions`."""
+    device = str(models[0].device) if models else "cpu"
+    return {**conditions(device), "models": tuple(model_facts(model) for model in models)}

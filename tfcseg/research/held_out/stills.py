@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, UsageError
-from tfcseg.evaluation.result import percent
 from tfcseg.evaluation.scoring import prediction_table
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.metrics.scores import (
@@ -31,10 +30,19 @@ from tfcseg.metrics.scores import (
     class_iou,
     mean_iou,
     only_targets,
+    percent,
     pixel_accuracy,
 )
-from tfcseg.research.held_out.networks import Network, NetworkFacts, StudentNetwork, TeacherNetwork, refuse_doubles
-from tfcseg.research.held_out.result import HeldOutConditions, OnProgress, made_by
+from tfcseg.options import OnProgress
+from tfcseg.research.held_out.networks import (
+    HeldOutConditions,
+    Network,
+    NetworkFacts,
+    StudentNetwork,
+    TeacherNetwork,
+    made_by,
+    refuse_doubles,
+)
 from tfcseg.research.held_out.still_sets import StillSet, open_stills
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import open_model
