@@ -61,7 +61,7 @@ def test_the_network_stays_and_the_card_says_what_was_measured(work, adapted):
     assert found["videos"] == 2
     assert found["steps"] == 3
     assert found["measured_on"] == "24 frames of 2 videos, not trained on"
-    assert "step 3/3  seg loss" in told
+    assert "step 3/3  repair loss" in told
     card = read_card(output)
     assert card.name == "mine"
     assert list(card.config.evidence) == found["curve"]

@@ -30,6 +30,7 @@ from tfcseg.model.config import ModelConfig
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.request import plan_training, training_precision
 from tfcseg.weights.loading import load_model, read_card
+from tfcseg.weights.tensor_file import read_tensor_file
 
 QUICK = ("--batch", "1", "--crop", "64", "--precision", "fp32", "--workers", "0", "--threads", "1")
 
@@ -183,6 +184,14 @@ def test_teachers_train_an_image_network_and_then_clips(call, work, photos, teac
     )
     assert not (clips / "labels").exists(), "labels came from the cache"
 
+    repairing = (*refine[2:], "--init", clips / "last.safetensors", "--stage", "attention")
+    code, out, err = call("train", photos, "--teachers", teacher, "-o", work / "a", "--steps", 2, *repairing, *QUICK)
+    assert (code, out) == (0, "")
+    before, after = (read_tensor_file(folder / "last.safetensors").tensors for folder in (clips, work / "a"))
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert changed
+    assert all(name.startswith("update.") for name in changed), "mode image stays as it is"
+
 
 def test_two_kinds_of_teachers_and_features_train_another_backbone(call, work, photos, teacher):
     """The second model starts from the first's classes as far as it knows them, and its features teach."""
@@ -280,6 +289,8 @@ def places(work, vspw_root, photos, teacher):
         ("PHOTOS -o OUT --teachers NOWHERE", 2, "--teachers NOWHERE: no such .tflite file"),
         ("PHOTOS -o OUT --teachers PHOTOS", 2, "--teachers PHOTOS: no such .tflite file, or none in this folder"),
         ("PHOTOS -o OUT --teachers TEACHER --stage tfc", 2, "stage tfc starts from an image network"),
+        ("ROOT -o OUT --stage attention", 2, "stage attention starts from an image network; give it with --init"),
+        ("ROOT -o OUT --init TINY --stage attention --bce-weight 0", 2, "--bce-weight needs --stage tfc"),
         (
             "PHOTOS -o OUT --teachers TEACHER --embed-dim 20",
             2,

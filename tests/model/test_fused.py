@@ -87,6 +87,17 @@ def test_any_layout_gives_the_same():
     torch.testing.assert_close(add_and_rectify(picture(), conv, rest), wanted)
 
 
+def test_autocast_without_gradients_is_left_to_pytorch():
+    layer, conv = nn.Linear(8, 16), nn.Conv2d(8, 16, 1).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = convolve(x, conv, "relu"), apply_linear(x.permute(0, 2, 3, 1).to(torch.bfloat16), layer, "relu")
+        expected = F.relu(conv(x)), F.relu(layer(x.permute(0, 2, 3, 1)))
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.bfloat16
+        assert torch.equal(one, other)
+
+
 def test_gradients_are_those_of_the_operations_apart():
     conv = nn.Conv2d(8, 8, 1)
     x = picture().requires_grad_()

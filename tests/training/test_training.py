@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ import torch
 from torch import nn
 
 from tests.helpers.tiny_model import NAMES, build_tiny_network
-from tests.helpers.tiny_training import ColouredClips, build_trainer, run, step_records
+from tests.helpers.tiny_training import SIDE, ColouredClips, build_trainer, run, step_records
 from tests.helpers.two_processes import CHANNELS, pass_norm
 from tfcseg.errors import DataError, TfcsegError, WeightsError
 from tfcseg.training.datasets import SampleStream, StillSource
 from tfcseg.training.depthwise import DepthwiseConv2d, use_float32_backward
 from tfcseg.training.labelling import Still
+from tfcseg.training.recipes import attention_options
 from tfcseg.training.validation import validation_miou
 from tfcseg.weights.loading import load_model
 
@@ -96,6 +98,18 @@ def test_norms_keep_their_statistics_when_told(folder):
     assert not set(statistics) & set(changed)
     assert not set(statistics) & set(differing(before, trainer.average.weights))
     assert any(name.endswith("norm.weight") for name in changed)
+
+
+def test_stage_attention_trains_the_attention_alone(folder):
+    options = attention_options(steps=3, batch=2)
+    trainer, records = build_trainer(folder, **asdict(replace(options, crop=SIDE)))
+    before = tensors(trainer.network)
+    run(trainer)
+    changed = differing(before, trainer.network.state_dict())
+    assert changed
+    assert all(name.startswith("update.") for name in changed)
+    assert not set(differing(before, trainer.average.weights)) - set(changed)
+    assert all(record["repair"] > 0 for record in step_records(records))
 
 
 def test_rates_warm_up_and_fall(folder):

@@ -28,8 +28,8 @@ from tfcseg.research.evidence_fit import fit_evidence
 from tfcseg.runs.outputs import folder_lock
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source
 from tfcseg.training.labelling import Clip, Still
-from tfcseg.training.loop import Trainer, TrainOptions
-from tfcseg.training.recipes import VALIDATION_SEED, count_of
+from tfcseg.training.loop import Trainer
+from tfcseg.training.recipes import VALIDATION_SEED, attention_options, count_of
 from tfcseg.training.request import training_precision
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import (
@@ -55,9 +55,6 @@ VALIDATION_SAMPLES = 16
 
 EXCERPT, EXCERPTS = 48, 8
 """The curve is fitted on excerpts of at most this many frames, at least this many excerpts in all."""
-
-LEARNING_RATE, HEAD_RATE_SCALE = 5e-5, 20.0
-"""The sparse attention's learning rate is their product; nothing else is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,20 +229,10 @@ class _Adaptation:
         """Train the sparse attention of the plain network; other weights are frozen."""
         network = self._plain.network
         network.config = config
-        options = TrainOptions(
-            "tfc",
-            steps=self._options.steps,
-            batch=BATCH,
-            learning_rate=LEARNING_RATE,
-            head_rate_scale=HEAD_RATE_SCALE,
-            warmup_steps=min(50, self._options.steps // 10),
-            bce_weight=0.0,  # it would train the compared features, which are frozen
+        options = replace(
+            attention_options(steps=self._options.steps, batch=BATCH),
             crop=min(CROP_PX, self._size // SIZE_MULTIPLE * SIZE_MULTIPLE),
-            train_norms=False,
-            averaging=0.99,
             seed=self._options.seed,
-            frozen=("backbone.", "decode_head."),
-            correlation="both",
         )
         sources: list[Source] = [
             PseudoClipSource(stills, options.crop, KEYFRAME_INTERVAL),

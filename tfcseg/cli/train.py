@@ -85,7 +85,7 @@ def describe(record: dict[str, Any]) -> str:
         return f"step {record['step']}  validation mIoU {record['validation_miou']:.2f} (best {record['best']:.2f})"
     minutes, seconds = divmod(record["eta_s"], 60)
     hours, minutes = divmod(minutes, 60)
-    loss = "  ".join(f"{name} loss {record[name]:.4f}" for name in ("seg", "steady", "bce") if name in record)
+    loss = "  ".join(f"{name} loss {record[name]:.4f}" for name in ("seg", "steady", "bce", "repair") if name in record)
     return (
         f"step {record['step']}/{record['steps']}  {loss}  lr {record['lr']:.2e}  "
         f"{record['images_per_s']:.1f} img/s  {hours}:{minutes:02}:{seconds:02} left"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from tfcseg.errors import DataError, TfcsegError
-from tfcseg.model.options import CORRELATIONS
+from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.averaging import WeightAverage
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
@@ -27,7 +27,7 @@ from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
 from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.interrupts import ignore_interrupts, noted_interrupts
-from tfcseg.training.objective import Objective, clip_losses, image_losses, normalise
+from tfcseg.training.objective import Objective, attention_losses, clip_losses, image_losses, normalise
 from tfcseg.training.processes import (
     copy_from_first,
     start_processes,
@@ -44,7 +44,7 @@ class TrainOptions:
     """Numbers of a training run; a checkpoint made with other numbers is refused."""
 
     stage: str
-    """``image`` (step 1) or ``tfc`` (step 2, clips of one interval)."""
+    """``image`` (step 1), ``tfc`` (step 2, clips of one interval) or ``attention`` (the sparse attention alone)."""
     steps: int
     batch: int
     """Samples per step and process."""
@@ -117,7 +117,7 @@ class Trainer:
             for part in (self.network, *([] if self.features is None else [self.features])):
                 copy_from_first(part)
         image_objective: Objective = partial(image_losses, features=self.features)
-        self.objective = image_objective if options.stage == "image" else clip_losses
+        self.objective = {"image": image_objective, "tfc": clip_losses, "attention": attention_losses}[options.stage]
         groups = _parameter_groups(network, options)
         if self.features is not None:
             groups.append({"params": list(self.features.maps.parameters()), "scale": options.head_rate_scale})
@@ -181,6 +181,7 @@ class Trainer:
         losses = self._losses(batch)
         weights = {
             "seg": 1.0,
+            "repair": 1.0,
             "steady": self.options.steady_weight,
             "bce": self.options.bce_weight,
             "features": self.options.feature_weight,
@@ -225,14 +226,14 @@ class Trainer:
                 save_model(self.folder / "best.safetensors", self.network, self.card, dtype=self.dtype)
 
     def predict(self, sample: Sample) -> Tensor:
-        """Logits (T, K, s, s) of a sample; in stage ``tfc`` only the first frame is a keyframe."""
+        """Logits (T, K, s, s) of a sample; except in stage ``image`` by the paper's method."""
         self.network.eval()
         images = normalise(sample.images.to(self.device), self.card.preprocessing)
         with torch.inference_mode():
             if self.options.stage == "image":
                 return self.network.image(images)
             first, memory = self.network.keyframe(images[:1])
-            return torch.cat([first, self.network.non_keyframes(images[1:], memory).logits])
+            return torch.cat([first, self.network.non_keyframes(images[1:], memory, PAPER_OPTIONS).logits])
 
     def _log(self, record: dict[str, Any]) -> None:
         if self.rank:

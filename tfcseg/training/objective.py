@@ -14,6 +14,7 @@ from tfcseg.model.alignment import move
 from tfcseg.model.correlation import interpolation_weight
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.training.attention import TaughtSegmenter
 from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.losses import (
     WeightedSum,
@@ -92,6 +93,13 @@ def clip_losses(
         "seg": WeightedSum(key.total + rest.total, key.weight + rest.weight),
         "bce": similarity_loss(interpolation_weight(result.similarity), unchanged, weight),
     }
+
+
+def attention_losses(
+    network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor | None = None
+) -> Losses:
+    """Stage ``attention``: how far the sparse attention is from what the network says of each frame by itself."""
+    return {"repair": TaughtSegmenter(network).distillation(images, correlation)}
 
 
 def grid_classes(labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

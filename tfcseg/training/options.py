@@ -10,7 +10,7 @@ from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.options import Option
 from tfcseg.weights.device import DEVICES
 
-STAGES = ("image", "tfc")
+STAGES = ("image", "tfc", "attention")
 _RECIPES = "the recipe's"
 
 
@@ -41,7 +41,7 @@ class TrainRequest:
     stage: Annotated[
         str | None,
         Option(
-            "image (the image network) or tfc (clips of one interval).",
+            "image (the image network), tfc (clips of one interval) or attention (the sparse attention alone).",
             choices=STAGES,
             default_text="tfc; image with --teachers and without --init",
         ),

@@ -290,8 +290,11 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
 
     Supervised: AdamW at 6e-5, head ten times that, poly schedule (paper, *Training*; SegFormer). Distilled: higher
     rates, thanks to the ImageNet backbone and soft targets; lower in stage ``tfc``, to preserve the image network.
+    Stage ``attention`` is the same on all data, since it needs no labels.
     """
-    if supervised:
+    if stage == "attention":
+        base = attention_options(steps=2000, batch=4)
+    elif supervised:
         steps = given.get("steps") or SUPERVISED_STEPS
         base = TrainOptions(
             stage,
@@ -327,6 +330,23 @@ def recipe_options(stage: str, *, supervised: bool, given: dict[str, Any]) -> Tr
             correlation="both",
         )
     return replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+def attention_options(*, steps: int, batch: int) -> TrainOptions:
+    """Numbers of stage ``attention``, in which the image network is frozen."""
+    return TrainOptions(
+        "attention",
+        steps=steps,
+        batch=batch,
+        learning_rate=1e-3,
+        head_rate_scale=1.0,
+        warmup_steps=min(50, steps // 10),
+        max_gradient_norm=1.0,
+        averaging=0.99,
+        train_norms=False,
+        frozen=("backbone.", "decode_head."),
+        correlation="both",
+    )
 
 
 def count_of(number: int, noun: str) -> str:

@@ -103,11 +103,10 @@ def _check_options(request: TrainRequest, stage: str, *, is_supervised: bool) ->
         f"--crop {crop} is not a multiple of {SIZE_MULTIPLE}": crop is not None and crop % SIZE_MULTIPLE,
         "--size is for VSPW folders only; with --teachers the size varies": request.size is not None
         and not is_supervised,
-        "stage tfc starts from an image network; give it with --init": not is_image
-        and not is_supervised
-        and not has_init,
+        f"stage {stage} starts from an image network; give it with --init": not has_init
+        and (stage == "attention" or (stage == "tfc" and not is_supervised)),
         "--features-from needs --stage image": request.features_from is not None and not is_image,
-        "--bce-weight needs --stage tfc": request.bce_weight is not None and is_image,
+        "--bce-weight needs --stage tfc": request.bce_weight is not None and stage != "tfc",
         "--steady-weight needs --stage image and --teachers": request.steady_weight is not None
         and (is_supervised or not is_image),
         "--cache needs --teachers, whose labels it keeps": request.cache is not None and is_supervised,

@@ -127,6 +127,8 @@ def is_for_onednn(x: Tensor) -> bool:
     """Whether oneDNN computes layers of ``x`` here, given its memory format."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
+    if torch.is_autocast_enabled("cpu"):  # it would not cast weights for these operations
+        return False
     return x.dtype in _fusable_types()
 
 

@@ -1,0 +1,72 @@
+"""Stage ``attention``: the sparse attention alone learns what the network says of each frame by itself.
+
+Nothing else is trained, so the network runs once per sample and without gradients, and mode ``image`` stays as it is.
+Labels are not needed. Shapes: B clips, T frames (the first is the keyframe), K classes, N points, h w grid.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tfcseg.model.correlation import Points, interpolation_weight
+from tfcseg.model.options import InferenceOptions
+from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.training.losses import WeightedSum
+
+POINTS = 256
+"""Points per frame, on average: neighbours teach the same, so few points of many frames are better."""
+
+LEAST_SIMILAR = 0.9
+"""Points below this similarity are drawn: more than at eq. 11's 0.8, so that other thresholds work too."""
+
+WRONG = 1.5
+"""How much more often, relative to others, points are drawn where interpolation alone has another label than the
+network. They are rare."""
+
+_NOWHERE = -2.0  # a threshold below all similarities
+
+
+class TaughtSegmenter(TFCSegmenter):
+    """``network``, with the loss of its sparse attention; shares all parts."""
+
+    def __init__(self, network: TFCSegmenter) -> None:
+        self.__dict__.update(network.__dict__)
+
+    def distillation(self, images: Tensor, correlation: str) -> WeightedSum:
+        """Divergence from the network's own labels at points drawn from images (B, T, 3, H, W)."""
+        frames = images.shape[1]
+        with torch.no_grad():
+            low = [x.reshape(-1, frames, *x.shape[1:]) for x in self.backbone.encode_low(images.flatten(0, 1))]
+            _, memory = self._keyframe(*(x[:, 0] for x in low))
+            x1, x2 = (x[:, 1:].flatten(0, 1) for x in low)
+            own = self.decode_head.classify(self.embed(x1, x2)[0])
+            options = self.completed(InferenceOptions(correlation=correlation, threshold=_NOWHERE))
+            plain = self._non_keyframes(x1, x2, memory, options)
+            z_t = self._mixed_embedding(x1, x2, memory, plain.shift)
+            w = plain.similarity
+            points = draw_points(w, plain.logits.argmax(dim=1) != own.argmax(dim=1))
+        w_hat = interpolation_weight(w.unsqueeze(1))
+        updated = self._updated(points, z_t, w_hat, (x1, x2), memory, shift=plain.shift)
+        target = own.permute(0, 2, 3, 1)[points.frame, points.y, points.x]
+        return divergence(self.decode_head.classify_points(updated), target)
+
+
+def draw_points(w: Tensor, is_wrong: Tensor) -> Points:
+    """Draw at most POINTS points per frame, on average, with similarities w (S, h, w) below LEAST_SIMILAR."""
+    weight = (w < LEAST_SIMILAR).float() * (1 + WRONG * is_wrong)
+    chosen = weight.flatten().nonzero()[:, 0]
+    most = POINTS * len(w)
+    if len(chosen) > most:
+        chosen = torch.multinomial(weight.flatten(), most)
+    height, width = w.shape[1:]
+    return Points(chosen // (height * width), chosen // width % height, chosen % width)
+
+
+def divergence(logits: Tensor, target: Tensor) -> WeightedSum:
+    """Kullback-Leibler divergence of the classes of ``logits`` (N, K) from those of ``target`` (N, K)."""
+    total = F.kl_div(
+        logits.float().log_softmax(dim=1), target.float().log_softmax(dim=1), reduction="sum", log_target=True
+    )
+    return WeightedSum(total, torch.tensor(float(len(logits)), device=logits.device))
