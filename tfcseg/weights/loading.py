@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -148,19 +149,32 @@ def load_model(
     target = resolve_device(device)
     resolve_precision(precision, target)  # fail before reading
     path, sha256 = find_weights(name_or_path, assets, allow_network=allow_network)
-    network, card, found = _read(path)
+    with _one_thread():
+        network, card, found = _read(path)
     if sha256 is not None and found != sha256:
         raise WeightsError(f"{path} is not the file that {REGISTRY} names (SHA-256 differs); install it again")
     dtype = resolve_precision(precision, target, card.measured.get(BF16_AGREEMENT))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if fold:
         network.fold()  # in float32, before the precision is changed
-    network.to(device=target, dtype=dtype)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    with _one_thread():
+        network.to(device=target, dtype=dtype)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     shown = str(dtype).removeprefix("torch.")
     facts = {"device": str(target), "precision": shown, "asked": precision, "sha256": found}
     logger.info("model %s (%s) on %s in %s", card.name, path, target, shown, extra=facts)
     return LoadedModel(network=network, card=card, device=target, precision=dtype, sha256=found, parameters=parameters)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Handle many small tensors with one thread: several would wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def convert(source: str | Path, target: Path, *, name: str | None = None, licence: str | None = None) -> ModelCard:
@@ -252,12 +266,15 @@ def resolve_precision(precision: str, device: torch.device, bf16_agreement: obje
     return _PRECISIONS[precision]
 
 
+_INITIALISERS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+
 class _WithoutCompiler(TorchFunctionMode):
-    """Skip two initialisers on the meta device, which would import torch's compiler and take a second."""
+    """Skip initialisers on the meta device: the normal one would import torch's compiler and take a second."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (Tensor.normal_, nn.init.normal_):  # nothing to initialise
+        if func in _INITIALISERS:  # there is nothing to initialise
             return args[0] if args else kwargs["tensor"]
         return func(*args, **({**kwargs, "device": "cpu"} if func is torch.arange else kwargs))
 
