@@ -143,6 +143,7 @@ def test_the_table_never_shows_vc_without_miou(root, perfect):
     assert {"mIoU", "wIoU", "pixel accuracy", "classes counted", "windows counted", "windows dropped"} <= names
     assert {"videos scored", "frames scored", "left out: too short", "fps end to end", "fps model only"} <= names
     assert max(map(len, done.stdout.splitlines())) <= 80
+    assert all(line == line.rstrip() for line in done.stdout.splitlines())
 
 
 def test_protocols_differ_in_the_last_window(root, perfect):

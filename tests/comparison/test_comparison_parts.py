@@ -198,6 +198,13 @@ def test_a_folder_that_was_made_in_vain_goes_again(tmp_path):
         assert folder.exists() == made_before
 
 
+def test_a_dot_is_named_by_its_mode_where_that_is_enough():
+    points = [
+        {"mode": mode, "keyframe_interval": 4, "model_fps": 9.0, "label_change": 1.0} for mode in ("image", "tfc")
+    ]
+    assert [dot.label for dot in scatter_of(points, "label_change").dots] == ["image", "tfc"]
+
+
 @pytest.mark.parametrize("values", [(29.0, 85.0), (0.0, 0.0), (97.9, 98.7), (1.2, 1.2), (0.001, 1234.5), (5.0, 5.1)])
 def test_axes_have_a_few_round_numbers_and_hold_every_dot(values):
     points = tuple(
@@ -219,5 +226,6 @@ def test_axes_have_a_few_round_numbers_and_hold_every_dot(values):
         expected = np.interp(value, numbers, [place for _, place in plot.x.ticks])
         if numbers[0] <= value <= numbers[-1]:
             assert dot.x == pytest.approx(expected, abs=0.5)
+    assert [dot.label for dot in plot.dots] == [f"tfc {interval}" for interval in range(2, 2 + len(values))]
     assert scatter_of(points, "flow_consistency") is None
     assert scatter_of(points[:1], "label_change") is None

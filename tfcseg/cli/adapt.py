@@ -11,7 +11,7 @@ from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, progress, stderr
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.results import new_table, number, print_json
+from tfcseg.cli.results import new_table, number, print_json, print_on
 from tfcseg.cli.train import describe
 from tfcseg.errors import Interrupted, UsageError
 from tfcseg.weights.device import DeviceOptions
@@ -94,5 +94,5 @@ def _print_summary(result: AdaptResult) -> None:
             scores = found[setting]
             values = (number(scores[name], 1) for name in ("vc8", "agreement", "corrected"))
             table.add_row(f"{setting.replace('_', ' ')}, {when}", *values)
-    stderr.print(table)
+    print_on(stderr, table)
     print_line(f"percentages, on {result.measured_on}")

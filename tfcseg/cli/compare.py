@@ -188,8 +188,9 @@ def _print_comparison(result: Comparison) -> None:
             cells.append(_step(metric, values[candidate], values[reference]))
         title = metric.title.format(reference=titles[reference])
         table.add_row(f"{title} (%)" if metric.is_percentage else title, *cells)
-    resolution, interval = size_of(result.resolution["network"]), keyframe_distance(result.options)
-    print_results(f"{result.model.name} at {resolution} · interval {interval} · {device_of(result)}", table)
+    resolution, distance = size_of(result.resolution["network"]), keyframe_distance(result.options)
+    keyframes = "adaptive keyframes" if distance == "adaptive" else f"keyframe interval {distance}"
+    print_results(f"{result.model.name} at {resolution} · {keyframes} · {device_of(result)}", table)
 
 
 def _step(metric: Metric, candidate: float | None, reference: float | None) -> str:

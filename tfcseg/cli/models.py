@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _SCORES = {"mIoU": "tfc_miou", "VC8": "tfc_vc8", "VC16": "tfc_vc16"}
 _MEANING = """\
-* the default. mIoU (accuracy) and VC (share of pixels whose label stays over 8 or 16 frames where the truth's does) are
-in percent, in mode tfc, on {data}. tfcseg models NAME lists what a model knows."""
+* the default. In percent, in mode tfc, on {data}. mIoU (accuracy) is over the
+classes that both the model and these data have, so it does not compare models of different classes. VC: share of the
+pixels whose label stays the same over 8 or 16 frames where the true label does. tfcseg models NAME describes one."""
 
 
 def command(

@@ -45,7 +45,17 @@ def print_results(*parts: str | Text | Table, is_wide: bool = False) -> None:
     console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE)
     for part in parts:
         text = plain(part) if isinstance(part, str) else part
-        console.print(text, soft_wrap=is_wide or not isinstance(part, Table))
+        print_on(console, text, soft_wrap=is_wide or not isinstance(part, Table))
+
+
+def print_on(console: Console, text: Text | Table, *, soft_wrap: bool = False) -> None:
+    """Print, in files without the blanks that fill the lines of a table."""
+    if console.is_terminal:
+        console.print(text, soft_wrap=soft_wrap)
+        return
+    with console.capture() as printed:
+        console.print(text, soft_wrap=soft_wrap)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
 
 
 def new_table(headings: Iterable[str | Text]) -> Table:
@@ -62,7 +72,7 @@ def new_table(headings: Iterable[str | Text]) -> Table:
 def print_facts(rows: Iterable[tuple[str, str]]) -> None:
     """Print names and values on stderr."""
     console = stderr if is_terminal() else Console(stderr=True, highlight=False, emoji=False, width=_WIDE)
-    console.print(facts_table(rows))
+    print_on(console, facts_table(rows))
 
 
 def facts_table(rows: Iterable[tuple[str, str]]) -> Table:

@@ -258,7 +258,7 @@ def _print_summary(report: Report, folder: Path) -> None:
         ("flow consistency", _flow_consistency(report)),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
         *([("updated", f"{percent(share)} of the {updated}")] if share is not None else []),
-        ("classes", ", ".join(f"{c.name} {c.share:.0%}" for c in largest)),
+        ("classes", ", ".join(f"{c.name} {percent(c.share, 0)}" for c in largest)),
         ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
     ]
     print_facts(rows)
@@ -271,7 +271,7 @@ def _dropped(report: Report) -> list[tuple[str, str]]:
         return []
     segmented = facts.frames_decoded - facts.frames_repeated
     late = facts.frames_dropped / (facts.frames_dropped + segmented)
-    return [("dropped", f"{facts.frames_dropped} late frames ({late:.0%}), {segmented} segmented")]
+    return [("dropped", f"{facts.frames_dropped} late frames ({percent(late, 0)}), {segmented} segmented")]
 
 
 def _label_change(report: Report) -> str:
@@ -291,8 +291,10 @@ def _flow_consistency(report: Report) -> str:
 
 def _confidence(facts: ConfidenceFacts) -> str:
     error = facts.calibration_error
-    trust = "not calibrated" if error is None else f"calibration error {error:.1%}"
-    return f"{percent(facts.mean)}, {percent(facts.unsure)} of the labels below {facts.unsure_below:.0%}; {trust}"
+    trust = "not calibrated" if error is None else f"calibration error {percent(error, 1)}"
+    return (
+        f"{percent(facts.mean)}, {percent(facts.unsure)} of the labels below {percent(facts.unsure_below, 0)}; {trust}"
+    )
 
 
 def _print_failures(failures: list[Outcome], total: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,11 +68,12 @@ def scatter_of(points: Sequence[Mapping[str, Any]], key: str) -> Scatter | None:
     ]
     if len(measured) < 2:
         return None
+    times = Counter(point["mode"] for point in points)
     x_range, y_range = _range([fps for _, fps, _ in measured]), _range([value for _, _, value in measured])
     dots = tuple(
         Dot(
             point["mode"],
-            "image" if point["mode"] == "image" else f"{point['mode']} {point['keyframe_interval']}",
+            point["mode"] if times[point["mode"]] == 1 else f"{point['mode']} {point['keyframe_interval']}",
             round(_place(fps, x_range, LEFT, WIDTH - RIGHT), 1),
             round(_place(value, y_range, HEIGHT - BOTTOM, TOP), 1),
         )

@@ -28,7 +28,7 @@ def check_processor() -> Iterator[Finding]:
 
     cores, threads, asked = available_cores(), torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     facts = {"name": cpu_name(), "cores": cores, "threads": threads, "OMP_NUM_THREADS": asked}
-    found = f"{facts['name']}: {cores} cores, the network uses {threads} threads"
+    found = f"{facts['name']}: {cores} cores, of which the network uses {threads}"
     if asked is not None and threads < min(cores, MAX_THREADS) / 2:
         advice = f"unset OMP_NUM_THREADS (it is {asked}), unless other programs need the cores"
         yield Finding("processor", "note", found, advice, facts)

@@ -27,6 +27,7 @@ _EXTRAS = {
     "coco": (("pycocotools",), "tfcseg run --export coco"),
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "tfcseg convert MODEL OUT.onnx"),
     "plot": (("matplotlib",), "tfcseg bench --scaling"),
+    "ray": (("ray",), "tfcseg run --ray"),
 }
 """Packages of each, and what needs them."""
 
@@ -44,7 +45,7 @@ def check_extras() -> Iterator[Finding]:
     facts = {name: all(map(_is_installed, packages)) for name, (packages, _) in _EXTRAS.items()}
     missing = [name for name, is_there in facts.items() if not is_there]
     if not missing:
-        yield Finding("extras", "ok", f"{' and '.join(facts)} are installed", facts=facts)
+        yield Finding("extras", "ok", f"{', '.join(facts)} are installed", facts=facts)
         return
     found = ", ".join(f"{name} (for {_EXTRAS[name][1]})" for name in missing)
     packages = " ".join(package for name in missing for package in _EXTRAS[name][0])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.inference.ties import Link, Linker, Seen, contrast, still
+from tfcseg.inference.ties import FEATURES_EVERY, Link, Linker, Seen, contrast, still
 from tfcseg.inference.votes import ONE, Pull, Votes, Weights, decide, no_votes
 from tfcseg.media.frames import Frame
 from tfcseg.media.mask_form import Mask, count_values, look_up
@@ -38,11 +38,8 @@ RARITY = 0.22
 """A label that covers the share s of a mask has the weight s to the power of minus this: rare labels are usually right,
 and small things must not be outvoted by large ones."""
 
-LOOKED_AT_ONCE = 8
-"""Frames that are looked at together."""
-
-_CONTRAST_EVERY = 8
-"""Frames from one whose mask is compared with the picture's own edges to the next."""
+MOST_SEEN = 4
+"""Images that a network sees together."""
 
 _USUAL_SHARE, _LEAST_SHARE = 0.1, 1e-3
 _COUNTED_EVERY = 4
@@ -93,12 +90,17 @@ def reach_for(image_bytes: int) -> int:
 
 def ahead_for(image_bytes: int) -> int:
     """How many frames to look at before they are needed: while a block is finished, more come."""
-    return max(2, min(2 * REACH, MOST_HELD_BYTES // (6 * max(1, image_bytes))))
+    return max(2, min(3 * REACH, MOST_HELD_BYTES // (6 * max(1, image_bytes))))
+
+
+def looked_at_once(image_bytes: int) -> int:
+    """How many frames a network sees together. The mask of the first is compared with the picture's own edges, too."""
+    return FEATURES_EVERY * max(1, min(MOST_SEEN, MOST_HELD_BYTES // (24 * max(1, image_bytes))))
 
 
 def frames_before(image_bytes: int) -> int:
     """How many frames before one `look` must begin, so that `steady` makes the same of it."""
-    return (BLOCK + 1) * reach_for(image_bytes) + LOOKED_AT_ONCE - 1
+    return (BLOCK + 1) * reach_for(image_bytes) + looked_at_once(image_bytes) - 1
 
 
 def look(
@@ -123,7 +125,7 @@ def look(
             mask, sure = read(frame.index)
             link = None if before is None else still(now) if now is before else linker.link(before, now)
             before = now
-            edges = None if mask is None or frame.index % _CONTRAST_EVERY else contrast(now, mask)
+            edges = contrast(now, mask) if frame is group[0] and mask is not None else None
             yield Looked(
                 frame=frame,
                 mask=mask,
@@ -140,7 +142,7 @@ def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
     group: list[Frame] = []
     for frame in frames:
         group.append(frame)
-        if frame.index % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1:
+        if (frame.index + 1) % looked_at_once(frame.image.nbytes) == 0:
             yield group
             group = []
     if group:

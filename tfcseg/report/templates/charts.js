@@ -26,7 +26,8 @@ const curve = (values, bucket, frames, height) =>
 /** One lane of the timeline: for each series a line, or a band from its least to its greatest values; dots at `marked` frames. */
 const drawLane = (holder, lane, bucket, frames, marked) => {
   const [bottom, top] = lane.scale;
-  const height = (value) => (top > bottom ? 97 - (94 * (value - bottom)) / (top - bottom) : 50);
+  const still = lane.ideal === 1 ? 3 : 97; // at its ideal all the time
+  const height = (value) => (top > bottom ? 97 - (94 * (value - bottom)) / (top - bottom) : still);
   const svg = addChart(holder, "lane-chart", frames);
   lane.series.forEach((series) => {
     const highs = curve(series.high || series.low, bucket, frames, height);
