@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfcseg.inference.votes import ONE, Pull, decide, no_votes
+from tfcseg.inference.votes import ONE, Pull, Votes, decide, no_votes
 
 FULL = 255
 
@@ -64,6 +64,28 @@ def test_votes_come_from_where_things_were(dtype):
     assert moved.label.dtype == dtype
     assert moved.label.tolist() == [[labels[1], labels[2], labels[2]]]
     assert moved.lead.tolist() == [[20, 255, 255]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 60), (300, 700)])
+def test_strips_are_moved_like_the_whole(monkeypatch, size):
+    rng = np.random.default_rng(0)
+    steps = rng.integers(-9, 9, (20, 24, 2)).astype(np.int16)
+    pull = Pull(steps, rng.integers(0, 256, (20, 24)).astype(np.uint8))
+    label, lead = (rng.integers(0, 256, size).astype(np.uint8) for _ in range(2))
+    found = Votes(label, lead).carried(pull)
+    monkeypatch.setattr("tfcseg.inference.votes._STRIP_PX", size[0] * size[1])
+    whole = Votes(label, lead).carried(pull)
+    assert np.array_equal(found.label, whole.label)
+    assert np.array_equal(found.lead, whole.lead)
+
+
+@pytest.mark.parametrize("size", [(3, 30000), (601, 333)])
+def test_votes_stay_where_nothing_moves(size):
+    labels = np.random.default_rng(0).integers(0, 65536, size).astype(np.uint16)
+    votes = no_votes(labels).joined(labels, np.full(size, 9, np.uint8))
+    found = votes.carried(Pull(np.zeros((20, 24, 2), np.int16), np.full((20, 24), FULL, np.uint8)))
+    assert np.array_equal(found.label, labels)
+    assert np.array_equal(found.lead, votes.lead)
 
 
 def test_a_flicker_goes_and_a_change_stays():

@@ -1,8 +1,9 @@
 """How consecutive frames relate: where things moved, and whether they are still the same things.
 
 Optical flow (OpenCV DIS) in both directions follows motion: it places edges more finely than features at stride 8 can.
-The low-level features of a network, correlated along the flow (eq. 6), and its evidence curve (model/evidence.py) tell
-how far to trust it. Positions that the flow does not find again on its way back are hidden, and take nothing over.
+The low-level features of a network, correlated along the flow between some frames (eq. 6), and its evidence curve
+(model/evidence.py) tell how far to trust it. Positions that the flow does not find again on its way back are hidden,
+and take nothing over.
 
 Letters: h w grid of the flow, H W image.
 """
@@ -34,15 +35,14 @@ FEATURES_EVERY = 3
 """Frames from one whose features are compared to the next."""
 
 SAME_SCENE = 0.75
-"""Share of positions that are found again to within a pixel, below which frames are not linked. From one frame to the
-next it is 0.85 to 1, also from a driving car; 0.2 to 0.7 half a second later, and 0 to 0.1 across cuts."""
+"""Share of positions that are found again, below which frames are not linked. From one frame to the next it is mostly
+0.85 to 1, also from a driving car; 0.4 to 1 a quarter of a second later, and 0 to 0.1 across cuts."""
 
 _LENGTH_SHARE, _GAP = 0.01, 0.125
 """Squared distance in px by which flow there and back may miss: this share of the squared lengths, plus a constant."""
 
 _HIDDEN = 4
 """A position counts as hidden from this many times that distance on: what is nearly found again is the same thing."""
-
 
 Flows: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 """(h, w, 2) each: x and y from a frame to the one before, and from that to the frame, in px of this grid."""

@@ -15,6 +15,7 @@ Shapes: H W masks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import cv2
@@ -34,6 +35,9 @@ CARRY = 0.92
 """Share of its lead that a label keeps from frame to frame, where it is sure to be of the same thing."""
 
 
+_STRIP_PX = 1 << 16
+
+
 class Pull(NamedTuple):
     """What a frame takes over from the one before it, or after it."""
 
@@ -50,23 +54,22 @@ class Votes(NamedTuple):
     lead: Weights
 
     def carried(self, pull: Pull) -> Votes:
-        """The votes as the next frame takes them over."""
+        """The votes as the next frame takes them over; beyond the edges lies the edge."""
         height, width = self.label.shape
-        label, lead = self if pull.steps is None else self._moved(pull.steps)
-        carry = cv2.resize(pull.carry, (width, height))
-        return Votes(label, _array(cv2.multiply(lead, carry, scale=1 / 255)))
-
-    def _moved(self, steps: NDArray[np.int16]) -> Votes:
-        """The votes of where ``steps`` (h, w, 2) lead to; beyond the edges lies the edge."""
-        height, width = self.label.shape
-        far = cv2.resize(steps, (width, height), interpolation=cv2.INTER_NEAREST)
+        carry = _array(cv2.resize(pull.carry, (width, height)))
+        if pull.steps is None:
+            return Votes(self.label, _array(cv2.multiply(self.lead, carry, scale=1 / 255)))
         # Label and lead move together, as one number.
         both = np.left_shift(self.label, 8, dtype=np.uint16 if self.label.dtype == np.uint8 else np.int32)
         both |= self.lead
-        how = cv2.INTER_NEAREST | cv2.WARP_RELATIVE_MAP
-        moved: Any = cv2.remap(both, far, None, how, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-        label = np.right_shift(moved, 8, out=np.empty_like(self.label), casting="unsafe")
-        return Votes(label, moved.astype(np.uint8))
+        label, lead = np.empty_like(self.label), np.empty_like(self.lead)
+        for top, bottom, steps in _strips(pull.steps, height, width):
+            far = cv2.resize(steps, (width, bottom - top), interpolation=cv2.INTER_NEAREST)
+            how = cv2.INTER_NEAREST | cv2.WARP_RELATIVE_MAP
+            moved: Any = cv2.remap(both, far, None, how, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+            np.right_shift(moved, 8, out=label[top:bottom], casting="unsafe")
+            cv2.multiply(moved.astype(np.uint8), carry[top:bottom], dst=lead[top:bottom], scale=1 / 255)
+        return Votes(label, lead)
 
     def joined(self, mask: Mask, weight: Weights) -> Votes:
         """The votes with those of the frame's own ``mask``, whose label leads if it has more weight than the lead."""
@@ -102,6 +105,20 @@ def decide(mask: Mask, weight: Weights, before: Votes, after: Votes, void: int |
         return mask
     steadied = cv2.copyTo(before.label, wins, mask.copy())
     return _array(cv2.copyTo(after.label, cv2.bitwise_and(wins, cv2.compare(other, first, cv2.CMP_GT)), steadied))
+
+
+def _strips(steps: NDArray[np.int16], height: int, width: int) -> Iterator[tuple[int, int, NDArray[np.int16]]]:
+    """Rows of masks (H, W), from the first to before the last, with their part of ``steps`` (h, w, 2) from that row on.
+
+    Maps of all rows would not fit into a processor's cache.
+    """
+    rows = len(steps)
+    at_once = max(1, rows * _STRIP_PX // (height * width))
+    for first in range(0, rows, at_once):
+        part = steps[first : first + at_once]
+        top, bottom = (-(-row * height // rows) for row in (first, first + len(part)))
+        if bottom > top:
+            yield top, bottom, part + np.array([0, top], np.int16)
 
 
 def _array(found: Any) -> NDArray[Any]:

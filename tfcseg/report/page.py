@@ -20,7 +20,7 @@ from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.schema import Report
 
 _STEADY_MEANINGS = {
-    "similarity": "likeness of a frame's features to those of the frame before",
+    "similarity": "likeness of the features of frames up to three apart, along the motion between them",
     "updated_fraction": "pixels whose class is not that of the mask that was given",
 }
 
