@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import resource
 import numpy as np
-from tfcseg.allocator import keep_freed_memory
+from tfcseg.machine import keep_freed_memory
 if {keeps}:
     assert keep_freed_memory()
 def faults(size=50 << 20):
@@ -24,8 +24,8 @@ print(faults())
 HEAPS = """
 import threading
 import numpy as np
-import tfcseg.allocator
-assert tfcseg.allocator.keep_freed_memory()
+import tfcseg.machine
+assert tfcseg.machine.keep_freed_memory()
 def peak():
     return next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before, turn = peak(), threading.Barrier(2)

@@ -9,8 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tfcseg"
 ROOT_FILES = {
-    *("__init__", "__main__", "allocator", "errors", "files", "log", "machine", "options", "spelling"),
-    "standard_streams",
+    *("__init__", "__main__", "errors", "files", "interrupts", "log", "machine", "options", "spelling"),
     "workers",
 }
 MAY_IMPORT = {  # besides the files of the root, which all rooms may use

@@ -24,7 +24,7 @@ from tests.research.test_held_out_stills import FACADES, write_scenes_model
 from tests.runs.test_resume_after_kill import assert_same_results
 from tfcseg.cli.evaluate import _prediction_source
 from tfcseg.errors import DataError, UsageError
-from tfcseg.evaluation.evaluate import Recipe, evaluate_on_ray
+from tfcseg.evaluation.evaluate import Recipe, evaluate_recipe
 from tfcseg.evaluation.scope import Scope
 from tfcseg.media import writer as video_writer
 from tfcseg.research.held_out import compare_clips, compare_stills
@@ -220,7 +220,7 @@ def test_what_is_wrong_with_a_data_set_is_said_as_by_one_process(weights, tmp_pa
     next((predictions / "1_b").glob("*.png")).write_text("no picture")
     recipe = Recipe(root, Scope(), False, partial(_prediction_source, predictions))
     with pytest.raises(DataError, match=r"1_b.*\.png"):
-        evaluate_on_ray(recipe, CREW, uses_gpu=False, on_video=lambda score: None)
+        evaluate_recipe(recipe, CREW, uses_gpu=False, on_frame=None, on_video=lambda score: None)
 
 
 @pytest.mark.slow

@@ -50,34 +50,24 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 # OpenCV would print its own source lines for damaged images; our errors name the file.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-_HOMES = {
-    "BatchError": "errors",
-    "DataError": "errors",
-    "FinishedError": "errors",
-    "InputError": "errors",
-    "Interrupted": "errors",
-    "LostConnection": "errors",
-    "OutputError": "errors",
-    "TfcsegError": "errors",
-    "UsageError": "errors",
-    "WeightsError": "errors",
-    "InferenceOptions": "model.options",
-    "segment": "inference.segment",
-    "SegmentedFrame": "inference.segmented",
-    "LabelSet": "labels.label_sets",
-    "Frame": "media.frames",
-    "VideoInfo": "media.frames",
-    "probe": "media.reader",
-    "read_frames": "media.reader",
-    "Report": "report.schema",
-    "run": "runs.pipeline",
-    "ResultOptions": "runs.result_options",
-    "steady": "runs.steady",
-    "LoadedModel": "weights.loading",
-    "load_model": "weights.loading",
-    "ModelCard": "weights.model_card",
-    "list_models": "weights.registry",
+_NAMES = {
+    "errors": "BatchError DataError FinishedError InputError Interrupted LostConnection OutputError TfcsegError "
+    "UsageError WeightsError",
+    "model.options": "InferenceOptions",
+    "inference.segment": "segment",
+    "inference.segmented": "SegmentedFrame",
+    "labels.label_sets": "LabelSet",
+    "media.frames": "Frame VideoInfo",
+    "media.reader": "probe read_frames",
+    "report.schema": "Report",
+    "runs.pipeline": "run",
+    "runs.result_options": "ResultOptions",
+    "runs.steady": "steady",
+    "weights.loading": "LoadedModel load_model",
+    "weights.model_card": "ModelCard",
+    "weights.registry": "list_models",
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "BatchError",

@@ -1,8 +1,16 @@
-"""Run the command line: ``python -m tfcseg`` is the same as ``tfcseg``."""
+"""Run the command line: ``python -m tfcseg`` is the same as ``tfcseg``.
 
+Standard streams may be closed or fail; no results are lost then.
+"""
+
+from __future__ import annotations
+
+import io
+import os
 import sys
+from typing import Any, TextIO
 
-from tfcseg.standard_streams import secure_streams
+from tfcseg.errors import OutputError
 
 
 def main() -> None:
@@ -15,6 +23,46 @@ def main() -> None:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def secure_streams() -> None:
+    """Replace closed streams with null files, so that no result gets their number; report a failed write once.
+
+    What stderr cannot take is dropped. What stdout cannot take raises OutputError, the first time.
+    """
+    for number, mode in enumerate(("r", "w", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
+            setattr(sys, ("stdin", "stdout", "stderr")[number], os.fdopen(number, mode, closefd=False))
+    sys.stdout, sys.stderr = _secured(sys.stdout, tells=True), _secured(sys.stderr, tells=False)
+
+
+def _secured(stream: TextIO, *, tells: bool) -> TextIO:
+    stream.flush()
+    raw = io.BufferedWriter(_Output(stream.fileno(), tells=tells))
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=stream.isatty() or not tells)
+
+
+class _Output(io.FileIO):
+    """Writes to an open file and drops everything after a failure, which it reports if ``tells``."""
+
+    def __init__(self, number: int, *, tells: bool) -> None:
+        super().__init__(number, "w", closefd=False)
+        self._tells = tells
+
+    def write(self, data: Any, /) -> int:
+        """Write to the file; BrokenPipeError if nobody reads it any more, otherwise OutputError."""
+        try:
+            return super().write(data) or 0  # None would mean waiting
+        except OSError as error:
+            if not self._tells:
+                return len(data)
+            self._tells = False
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise OutputError(f"cannot write to stdout: {error.strerror}") from None
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timezone
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import OutputError, UsageError
+from tfcseg.files import to_json
 
 ROOT = logging.getLogger("tfcseg")
 PYTHON_WARNINGS = logging.getLogger("py.warnings")
@@ -61,7 +60,7 @@ class JsonLines(logging.Handler):
     """Appends records to a file: one JSON object per line with UTC time, level, logger, message and fields.
 
     Raises UsageError if the file holds something else and OutputError if it cannot be opened. A later failure, such as
-    a full disk, ends the log but not the program; ``on_failure`` is told once.
+    a full disk, ends the log but not the program; ``on_failure`` is called once.
     """
 
     def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
@@ -96,7 +95,7 @@ def json_record(record: logging.LogRecord) -> dict[str, Any]:
         "message": record.getMessage(),
         # Libraries such as Ray add fields of their own to every record; their names begin with "_".
         "fields": {
-            key: _plain(value)
+            key: to_json(value, other=str)
             for key, value in vars(record).items()
             if key not in _PLAIN_FIELDS and not key.startswith("_")
         },
@@ -120,18 +119,3 @@ def listen(handler: logging.Handler) -> Callable[[], None]:
         handler.close()
 
     return stop
-
-
-def _plain(value: object) -> object:
-    """Convert ``value`` to JSON types; anything else becomes text."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, numbers.Integral):  # includes NumPy's numbers, here and below
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value)

@@ -16,9 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
-from tfcseg.allocator import keep_freed_memory
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.machine import available_cores
+from tfcseg.machine import available_cores, keep_freed_memory
 from tfcseg.options import Option
 
 _Job = TypeVar("_Job")

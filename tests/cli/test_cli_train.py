@@ -367,7 +367,7 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_with_130(work, vspw_root):
     finally:
         process.kill()
     assert process.returncode == 130
-    last = f"error: interrupted; what is done is kept in {output}, and the same command goes on from there"
+    last = f"error: interrupted; progress is kept in {output}; run the same command again to continue"
     assert err.splitlines()[-1] == last
     state = torch.load(output / "checkpoint.pt", weights_only=True)
     assert 1 <= state["step"] < 1000

@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command_line import call
-from tfcseg.doctor.codecs import check_ffmpeg, codec_finding
 from tfcseg.doctor.examination import CHECKS
-from tfcseg.doctor.files import check_folder, check_weights
 from tfcseg.doctor.findings import Diagnosis, Finding
 from tfcseg.doctor.hardware import check_gpu, check_precision, check_processor, precision_finding
-from tfcseg.doctor.libraries import check_extras, check_libraries
+from tfcseg.doctor.installation import (
+    check_extras,
+    check_ffmpeg,
+    check_folder,
+    check_libraries,
+    check_weights,
+    codec_finding,
+)
 from tfcseg.doctor.self_test import FRAMES, self_test_finding
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.weights.registry import list_models
@@ -244,7 +249,7 @@ def test_a_folder_that_cannot_be_written_to_is_broken(monkeypatch):
 
 def test_little_room_is_noted(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tfcseg.doctor.files._LITTLE_SPACE_BYTES", 1 << 60)
+    monkeypatch.setattr("tfcseg.doctor.installation._LITTLE_SPACE_BYTES", 1 << 60)
     (finding,) = check_folder()
     assert finding.status == "note"
 

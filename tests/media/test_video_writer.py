@@ -8,6 +8,7 @@ import sys
 import textwrap
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -17,7 +18,8 @@ from tests.helpers.command_line import interruptible
 from tests.helpers.media import children, numbered_image, numbered_images, read_number, run_ffmpeg, write_clip
 from tfcseg.errors import OutputError
 from tfcseg.media.reader import open_frames, probe, read_frames
-from tfcseg.media.writer import VideoWriter
+from tfcseg.media.source import Source
+from tfcseg.media.writer import Sound, VideoWriter, finish_video
 
 ROOT = Path(__file__).parents[2]
 SIZE = (48, 64)
@@ -25,11 +27,15 @@ AAC = ("-c:a", "aac")
 BEEP = "sine=frequency=440:d=4,volume='if(lt(t,2),0,1)':eval=frame"  # silent until 2 s
 
 
-def write(path, images, *, rate=Fraction(25), **options):
-    with VideoWriter(path, size=images[0].shape[:2], frame_rate=rate, **options) as writer:
+def write(path, images, *, rate=Fraction(25), audio_from=None, start_s=None, end_s=None):
+    """Write a video with the sound of another one; ``audio`` says what happened to it."""
+    path = Path(path)
+    silent = path if audio_from is None else path.with_name("silent.mp4")
+    with VideoWriter(silent, size=images[0].shape[:2], frame_rate=rate) as writer:
         for image in images:
             writer.write(image)
-    return writer
+    sound = None if audio_from is None else Sound(Source.of(audio_from), start_s, end_s)
+    return SimpleNamespace(audio="none" if sound is None else finish_video(silent, path, sound))
 
 
 def listing(directory):

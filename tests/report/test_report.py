@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tfcseg.errors import OutputError
-from tfcseg.report.json_file import to_json, write_json
+from tfcseg.files import to_json, write_json
 from tfcseg.report.schema import (
     ClassFacts,
     ConfidenceFacts,

@@ -22,7 +22,7 @@ from tfcseg.metrics.scores import VideoConsistency
 from tfcseg.model.options import InferenceOptions
 from tfcseg.research.held_out import compare_clips
 from tfcseg.research.held_out.clips import HIGHER_IS_BETTER, clip_name
-from tfcseg.research.held_out.targets import ClipTargets, Judges
+from tfcseg.research.held_out.networks import ClipTargets, Judges
 from tfcseg.training.teachers import GRID
 from tfcseg.weights.loading import load_model
 

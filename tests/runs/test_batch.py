@@ -79,7 +79,7 @@ def test_runs_of_other_settings_are_replaced_if_that_is_asked_for(clips, weights
 
 def test_an_unfinished_run_is_not_taken_for_a_finished_one(clips, weights, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    monkeypatch.setattr(pipeline, "build_report", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(pipeline, "build_report", lambda *args, **named: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         tfcseg.run(clips[0], out, weights)
     monkeypatch.undo()

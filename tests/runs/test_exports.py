@@ -259,7 +259,7 @@ def test_a_run_without_a_report_needs_a_frame_rate(out):
         (lambda out: (out / "classes.json").write_text('{"sky": 0}'), "which is none of 1 classes"),
         (lambda out: (out / "classes.json").write_text("{"), "not readable as JSON"),
         (lambda out: (out / "report.json").write_text("[]"), "not an object"),
-        (lambda out: (out / "report.json").write_text("{}"), "says nothing of the run's input"),
+        (lambda out: (out / "report.json").write_text("{}"), "says nothing about the run's input"),
         (shutil.rmtree, "no such folder"),
     ],
 )

@@ -9,7 +9,7 @@ from tests.helpers.tiny_model import BACKBONES, build_tiny_model, build_tiny_net
 from tests.helpers.tiny_training import build_trainer, run, step_records
 from tests.training.test_training import differing, interrupt_at
 from tfcseg.errors import WeightsError
-from tfcseg.training.features import LEVELS, FeatureDistillation
+from tfcseg.training.losses import LEVELS, FeatureDistillation
 from tfcseg.training.objective import image_losses, normalise
 from tfcseg.weights.loading import Preprocessing
 

@@ -268,7 +268,7 @@ def test_a_run_of_another_network_is_refused(folder):
     run(build_trainer(folder, steps=1)[0])
     trainer, _ = build_trainer(folder, steps=1)
     trainer.network.decode_head.classifier = nn.Conv2d(16, 9, 1)
-    with pytest.raises(WeightsError, match="is of a network of another kind"):
+    with pytest.raises(WeightsError, match="belongs to a network of another kind"):
         run(trainer)
 
 

@@ -20,7 +20,7 @@ from tfcseg.inference.segment import segment_with
 from tfcseg.media.frames import Image
 from tfcseg.metrics.scores import Labels, VideoConsistency, percent
 from tfcseg.model.options import InferenceOptions
-from tfcseg.research.held_out.targets import ClipTargets, surest
+from tfcseg.research.held_out.networks import ClipTargets, surest
 from tfcseg.training.augment import by_channels
 from tfcseg.training.labelling import steady_labels
 from tfcseg.training.teachers import GRID

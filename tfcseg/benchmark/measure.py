@@ -13,7 +13,7 @@ from tfcseg.benchmark.memory import measure_memory
 from tfcseg.benchmark.model_only import measure_breakdown, measure_model_only
 from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.request import PARTS, Request
-from tfcseg.benchmark.timing import Benchmark, OnStep, network_shares, speed, speed_ratios
+from tfcseg.benchmark.timing import Benchmark, OnStep, network_shares
 
 SURROUNDINGS = "around the network"
 
@@ -32,26 +32,13 @@ def measure(request: Request, on_step: OnStep = lambda part, done, total: None) 
         return Benchmark(**contest_facts(contest), **found, left_out=_left_out(request))
 
 
-def _model(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
-    measured = measure_model_only(contest, on_step)
-    frames = dict.fromkeys(measured.ms_per_frame, len(contest.clip.images))
-    frames |= {"plain": min(contest.request.plain_frames, len(contest.clip.images))}
-    speeds = {name: speed(times, frames[name]) for name, times in measured.ms_per_frame.items()}
-    return {
-        "model_only": speeds,
-        "ratios": {"model_only": speed_ratios(speeds)},
-        "agreement": measured.agreement,
-        "updated_fraction": measured.updated_fraction,
-    }
-
-
 def _breakdown(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
     steps = measure_breakdown(contest, on_step)
     return {"breakdown": {**steps, SURROUNDINGS: measure_surroundings(contest, on_step)}}
 
 
 _MEASURE: dict[str, Callable[[Contest, Callable[[int, int], None]], dict[str, Any]]] = {
-    "model": _model,
+    "model": measure_model_only,
     "end-to-end": measure_end_to_end,
     "breakdown": _breakdown,
     "limits": lambda contest, on_step: {"limits": measure_limits(contest, on_step)},

@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
-from tfcseg.allocator import keep_freed_memory
 from tfcseg.benchmark.clips import Clip
 from tfcseg.benchmark.contest import PLAIN, Contest, contenders
 from tfcseg.benchmark.end_to_end import run_ours, run_plain
 from tfcseg.benchmark.plain import build_plain
 from tfcseg.benchmark.timing import Memory, synchronise
 from tfcseg.errors import TfcsegError
+from tfcseg.machine import keep_freed_memory
 from tfcseg.model.options import InferenceOptions
 from tfcseg.weights.loading import load_model, resolve_precision
 

@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
+from unittest import mock
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
-from tfcseg.benchmark.timing import Spread, alternate, spread, synchronise, timed_ms
+from tfcseg.benchmark.timing import Spread, alternate, speed, speed_ratios, spread, synchronise, timed_ms
 
 OTHER = "other"
 
@@ -73,16 +73,11 @@ class StepClock:
         self._patches = ExitStack()
 
     def __enter__(self) -> StepClock:
-        for step, places in STEPS.items():
-            for place in places:
-                owner, name = resolve(place)
-                function = getattr(owner, name)
-                self._patches.callback(setattr, owner, name, function)
-                setattr(owner, name, self._timed(step, function))
-        for step, name in _HALVES.items():
-            own = self._backbone.__dict__.get(name)  # set if compiled; otherwise an attribute of the class
-            self._patches.callback(_put_back, self._backbone, name, own)
-            setattr(self._backbone, name, self._timed(step, getattr(self._backbone, name)))
+        functions = [(step, *resolve(place)) for step, places in STEPS.items() for place in places]
+        functions += [(step, self._backbone, name) for step, name in _HALVES.items()]
+        for step, owner, name in functions:
+            timed = self._timed(step, getattr(owner, name))
+            self._patches.enter_context(mock.patch.object(owner, name, timed))
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
@@ -116,13 +111,6 @@ class _Running(threading.local):
         self.inner_s: list[float] = []
 
 
-def _put_back(owner: nn.Module, name: str, value: Any) -> None:
-    if value is None:
-        delattr(owner, name)
-    else:
-        setattr(owner, name, value)
-
-
 def resolve(place: str) -> tuple[Any, str]:
     """Find owner and name of a function given as ``module:name`` or ``module:Class.name``."""
     module, _, path = place.partition(":")
@@ -153,19 +141,8 @@ Labels: TypeAlias = list[NDArray[np.uint8]]
 OnStep = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelOnly:
-    """Milliseconds per frame of every contender, and agreement of their labels."""
-
-    ms_per_frame: Mapping[str, Spread]
-    agreement: Mapping[str, float]
-    """``first|second`` -> percentage of the pixels with the same label in both."""
-    updated_fraction: float | None
-    """Percentage of the points between keyframes that TFC updated."""
-
-
-def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: None) -> ModelOnly:
-    """Time preprocessing, network and labels of all contenders on the clip's decoded frames."""
+def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, Any]:
+    """Time preprocessing, network and labels of all contenders on the clip's decoded frames: fields of `Benchmark`."""
     images, device = contest.clip.images, contest.model.device
     names = contenders(contest)
     tasks: dict[str, Callable[[], float]] = {}
@@ -192,11 +169,13 @@ def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: N
         if mode in names:
             tasks[mode] = lambda mode=mode: timed_ms(lambda: run_ours(mode), device, len(images))  # type: ignore[misc]
     samples = alternate(tasks, contest.request.rounds, on_step=on_step)
-    return ModelOnly(
-        {name: spread(values) for name, values in samples.items()},
-        _agreement(labels, compared),
-        100 * float(np.mean(updated)) if updated else None,
-    )
+    speeds = {name: speed(spread(values), len(labels[name])) for name, values in samples.items()}
+    return {
+        "model_only": speeds,
+        "ratios": {"model_only": speed_ratios(speeds)},
+        "agreement": _agreement(labels, compared),
+        "updated_fraction": 100 * float(np.mean(updated)) if updated else None,
+    }
 
 
 def measure_breakdown(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, dict[str, Spread]]:

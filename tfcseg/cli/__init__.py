@@ -12,10 +12,9 @@ from typing import Annotated
 
 import typer
 
-from tfcseg.allocator import keep_freed_memory
 from tfcseg.cli import adapt, bench, compare, convert, doctor, evaluate, export, models, research, run, steady, train
 from tfcseg.cli.program import Command, Program
-from tfcseg.machine import set_default_threads
+from tfcseg.machine import keep_freed_memory, set_default_threads
 
 app = typer.Typer(
     name="tfcseg",

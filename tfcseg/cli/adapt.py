@@ -1,4 +1,4 @@
-"""``tfcseg adapt``: a user's unlabelled videos teach TFC to a network, which stays as it is."""
+"""``tfcseg adapt``: train TFC for a network on a user's unlabelled videos; the network itself does not change."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def command(
 ) -> None:
     """Teach TFC to a network on your own videos, without labels.
 
-    What the network says of single frames is the teacher; the network itself stays as it is. The same command continues
-    an interrupted one.
+    The labels that the network gives single frames are the teacher; the network itself does not change. Run the same
+    command again to continue an interrupted one.
 
     Example: tfcseg adapt assets/demo.mp4 -o a.safetensors --steps 2 --size 64
     """
@@ -63,7 +63,7 @@ def command(
                 listener=listener,
             )
     except KeyboardInterrupt:
-        kept = f"what is done is kept in {work_folder(output)}, and the same command goes on from there"
+        kept = f"progress is kept in {work_folder(output)}; run the same command again to continue"
         raise Interrupted(f"interrupted; {kept}") from None
     _report(result, printing)
 
@@ -78,7 +78,7 @@ def _report(result: AdaptResult, printing: options.Printing) -> None:
         if result.steps and not result.keeps_attention:
             print_warning("the sparse attention was left out: it brought labels no closer to those of mode image")
     if printing.as_json:
-        from tfcseg.report.json_file import json_object
+        from tfcseg.files import json_object
 
         print_json(json_object(result))
     else:

@@ -116,7 +116,6 @@ def _refuse_contradictions(context: typer.Context, inference: InferenceOptions) 
 
 
 def _print_benchmark(result: Benchmark) -> None:
-    """Print the results, their conditions, and what was left out."""
     parts = (("the network alone", "model_only"), ("file to files", "end_to_end"))
     speeds = [_speeds(title, found, result.ratios[name]) for title, name in parts if (found := getattr(result, name))]
     steps = [_steps(title, found) for title, found in result.breakdown.items()]
@@ -124,7 +123,6 @@ def _print_benchmark(result: Benchmark) -> None:
 
 
 def _print_scaling(result: Scaling) -> None:
-    """Print a row per value and contender."""
     table = new_table([_bold(result.scaling), "", "ms per frame", "range", "peak MiB", "GPU MiB"])
     for point in result.points:
         if point.ms_per_frame is None:
@@ -173,7 +171,6 @@ def _bold(title: str) -> str:
 
 
 def _spread(times: Spread, digits: int) -> tuple[str, str]:
-    """Median and range."""
     return number(times.median, digits), f"{number(times.low, digits)} to {number(times.high, digits)}"
 
 

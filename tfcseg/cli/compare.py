@@ -120,7 +120,7 @@ def command(
 
 
 def _show(result: Comparison, source: str, output: Path | None, printing: options.Printing) -> None:
-    from tfcseg.report.json_file import json_object
+    from tfcseg.files import json_object
     from tfcseg.runs.outputs import default_output
 
     for warning in result.warnings:
@@ -165,7 +165,6 @@ def _is_vspw(path: Path, split: str) -> bool:
 
 
 def _print_notes(result: Comparison, folder: Path) -> None:
-    """Print where the results are."""
     for found in result.differences:
         print_line(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {folder / found.picture}")
     print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")

@@ -21,15 +21,11 @@ from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from tfcseg.evaluation.evaluate import Recipe
     from tfcseg.evaluation.result import Evaluation
-    from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
+    from tfcseg.evaluation.vspw import VspwDataset
 
 Tell: TypeAlias = Callable[[int, int], None]
-"""Hears of so many more videos and frames."""
+"""Called with the number of newly scored videos and frames."""
 
 _MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions), "label_map")
 _NOTES_SHOWN = 10
@@ -71,7 +67,7 @@ def command(
 
     Example: tfcseg eval VSPW_480p -o scores
     """
-    from tfcseg.evaluation.evaluate import Recipe, evaluate_on_ray
+    from tfcseg.evaluation.evaluate import Recipe, evaluate_recipe
     from tfcseg.evaluation.result import RESULT_FILES, write_evaluation
     from tfcseg.evaluation.vspw import open_vspw
     from tfcseg.files import claimed_files
@@ -93,41 +89,21 @@ def command(
         )
         recipe = Recipe(root, scope, flow_consistency, source, save_masks)
         tell = stack.enter_context(_progress(len(dataset.videos[: scope.limit]), shown=not printing.quiet))
-        if workers.ray is None:
-            result = _score_here(recipe, dataset, tell)
-        else:
-            result = evaluate_on_ray(
-                recipe, workers, uses_gpu=device.may_use_gpu, on_video=lambda score: tell(1, score.frames)
-            )
+        result = evaluate_recipe(
+            recipe,
+            workers,
+            uses_gpu=device.may_use_gpu,
+            on_frame=lambda video, frame, labels: tell(0, 1),
+            on_video=lambda score: tell(1, 0 if workers.ray is None else score.frames),
+        )
         if output is not None:
             write_evaluation(output, result)
     _show(result, root, printing)
     fail_if_incomplete(result.skipped_by_kind, is_incomplete=result.is_incomplete, skip_bad=scope.skip_bad)
 
 
-def _score_here(recipe: Recipe, dataset: VspwDataset, tell: Tell) -> Evaluation:
-    from tfcseg.evaluation.evaluate import evaluate
-    from tfcseg.evaluation.predictions import PredictionWriter
-
-    write = PredictionWriter(recipe.masks) if recipe.masks is not None else None
-
-    def on_frame(video: VspwVideo, frame: VspwFrame, labels: NDArray[np.uint8]) -> None:
-        if write is not None:
-            write(video, frame, labels)
-        tell(0, 1)
-
-    return evaluate(
-        recipe.root,
-        scope=recipe.scope,
-        measure_flow_consistency=recipe.measure_flow_consistency,
-        on_frame=on_frame,
-        on_video=lambda score: tell(1, 0),
-        **recipe.source(dataset),
-    )
-
-
 def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
-    from tfcseg.report.json_file import json_object
+    from tfcseg.files import json_object
 
     if not printing.quiet:
         _print_notes(result)
@@ -138,7 +114,6 @@ def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
 
 
 def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
-    """Keyword arguments of `evaluate` for predictions in files."""
     from tfcseg.evaluation.predictions import PredictionFolder
 
     return PredictionFolder(folder).scored()
@@ -147,7 +122,6 @@ def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
 def _model_source(
     name: str, device: DeviceOptions, inference: InferenceOptions, label_map: Path | None, dataset: VspwDataset
 ) -> dict[str, Any]:
-    """Keyword arguments of `evaluate` for a model's predictions."""
     from tfcseg.evaluation.predictions import ModelPredictions
     from tfcseg.inference.options import checked_options
     from tfcseg.weights.loading import open_model
@@ -181,7 +155,6 @@ def _progress(videos: int, *, shown: bool) -> Iterator[Tell]:
 
 
 def _print_notes(result: Evaluation) -> None:
-    """Print what was skipped and why."""
     for skip in result.skipped[:_NOTES_SHOWN]:
         where = skip.video if skip.frame is None else f"{skip.video}/{skip.frame}"
         print_warning(f"{skip.kind}: {where}: {skip.reason}")

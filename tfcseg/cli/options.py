@@ -144,14 +144,14 @@ def completing(known: Known) -> Callable[[str], list[str]]:
 
 
 def some_of(what: str, known: Known, help: str, *, default: str) -> Any:
-    """Option that takes ``known`` names, one by one or in lists with commas; ``default`` is what help says of it."""
+    """Option that takes ``known`` names, one by one or in lists with commas; ``default`` is shown in help."""
     return typer.Option(
         help=help, show_default=default, callback=list_of(what, known), autocompletion=completing(known)
     )
 
 
 def output(help: str, default: str = "") -> Any:
-    """Option ``--output``; ``default`` is what help says of it."""
+    """Option ``--output``; ``default`` is shown in help."""
     return typer.Option("--output", "-o", help=help, show_default=default or False)
 
 

@@ -115,7 +115,6 @@ def _say(error: Exception) -> int:
 
 
 def _explain(error: Exception) -> str:
-    """Describe typer's error in one line."""
     found: Any = error
     option, near = getattr(found, "option_name", None), getattr(found, "possibilities", None)
     if option and near:

@@ -28,9 +28,9 @@ _WIDE = 1000
 """Columns where no terminal shows the text: files and programs need whole lines."""
 
 
-def number(value: object, decimals: int = 1, unit: str = "") -> str:
+def number(value: object, decimals: int = 1) -> str:
     """``value`` as on pages, but with commas in place of narrow spaces, which not every terminal has."""
-    return shown_number(value, decimals, unit).replace("\u202f", ",")
+    return shown_number(value, decimals).replace("\u202f", ",")
 
 
 def print_json(content: Any) -> None:
@@ -128,8 +128,7 @@ def measured(
     write: Callable[[Path, _Result], None] | None = None,
 ) -> _Result:
     """Measure while a bar moves, once the file can be written; write the result (as JSON) and show it."""
-    from tfcseg.files import claimed_files
-    from tfcseg.report.json_file import write_json
+    from tfcseg.files import claimed_files, write_json
 
     with ExitStack() as stack:
         output = file.output
@@ -148,7 +147,7 @@ def show_result(
     found: _Result, show: Callable[[_Result], None], output: Path | None, printing: options.Printing
 ) -> None:
     """Print a result with ``show`` or as JSON, and the name of its file."""
-    from tfcseg.report.json_file import json_object
+    from tfcseg.files import json_object
 
     if printing.as_json:
         print_json(json_object(found))

@@ -124,7 +124,7 @@ def run_all(
     crew: WorkerOptions = WorkerOptions(),
     log_path: Path | None = None,
 ) -> None:
-    """Run all inputs; those of a batch that fail are told at the end, with exit code 1."""
+    """Run all inputs; failures of a batch are listed at the end, with exit code 1."""
     from tfcseg.runs.batch import open_batch_log
     from tfcseg.runs.inputs import output_folders
 

@@ -43,7 +43,7 @@ def command(*, request: TrainRequest, printing: options.Printing) -> None:
         raise typer.Exit(error.exit_code) from None  # the first process says it
     except KeyboardInterrupt:
         if talks:
-            kept = f"what is done is kept in {request.output}, and the same command goes on from there"
+            kept = f"progress is kept in {request.output}; run the same command again to continue"
             raise Interrupted(f"interrupted; {kept}") from None
         raise typer.Exit(Interrupted.exit_code) from None
     if talks and not printing.quiet:

@@ -12,17 +12,14 @@ from tfcseg.comparison.gallery import Gallery
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folders
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, common_facts
-from tfcseg.errors import DataError, InputError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.predictions import ModelPredictions, PredictionFolder, PredictionSource
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
-from tfcseg.files import claimed_files
+from tfcseg.files import claimed_files, write_json
 from tfcseg.media.frames import Image
-from tfcseg.media.images import read_image
 from tfcseg.options import OnProgress
-from tfcseg.report.json_file import write_json
 from tfcseg.runs.outputs import default_output
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
@@ -91,7 +88,6 @@ class _DatasetComparison:
     on_progress: OnProgress
 
     def result(self, baseline: PredictionFolder | None, runs: Sequence[Run]) -> Comparison:
-        """Score everything and combine the scores."""
         samples = self._samples(max(each.options.keyframe_interval for each in runs))
         evaluations: list[Evaluation] = []
         if baseline is not None:
@@ -119,18 +115,15 @@ class _DatasetComparison:
         """Beginnings of the first videos; DataError if no image of the split can be read."""
         samples: list[list[Image]] = []
         for name in self.dataset.videos[: self.scope.limit]:
-            paths = (frame.image for frame in self.dataset.read_video(name).frames)
-            images = (image for path in paths if path is not None and (image := _read_if_possible(path)) is not None)
-            if sample := list(itertools.islice(images, min(interval, MAX_SAMPLE))):
+            if sample := list(itertools.islice(self.dataset.readable_images(name), min(interval, MAX_SAMPLE))):
                 samples.append(sample)
             if len(samples) == _SAMPLES:
                 break
         if not samples:
-            raise DataError(f"{self.dataset.root}: no image of split {self.dataset.split!r} can be read")
+            raise self.dataset.no_image()
         return samples
 
     def _evaluate(self, name: str, predict: PredictionSource, **options: Any) -> Evaluation:
-        """Score one run, and write its files."""
         total = len(self.dataset.videos[: self.scope.limit])
         done = itertools.count(1)
         task = name.replace("_", " ")
@@ -166,10 +159,3 @@ def _scores(evaluation: Evaluation) -> dict[str, float | None]:
     speed = evaluation.speed
     speeds = {} if speed.model_fps is None else {"fps": speed.fps, "model_fps": speed.model_fps}
     return {key: getattr(evaluation, key) for key in keys} | speeds
-
-
-def _read_if_possible(path: Path) -> Image | None:
-    try:
-        return read_image(path)
-    except InputError:  # the evaluation reports it, or skips it
-        return None

@@ -12,13 +12,12 @@ from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer, Mas
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, Difference, common_facts
-from tfcseg.files import claimed_files
+from tfcseg.files import claimed_files, write_json
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo, prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.options import OnProgress
-from tfcseg.report.json_file import write_json
 from tfcseg.report.schema import Report
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.pipeline import run
@@ -93,7 +92,6 @@ class _Clip:
             return [frame.image for frame in itertools.islice(frames, min(count, MAX_SAMPLE))]
 
     def frame_at(self, time_s: float) -> Frame:
-        """The frame that the video shows at ``time_s``."""
         with open_frames(self.source, start_s=time_s) as frames:
             return next(frames)
 
@@ -140,7 +138,6 @@ class _VideoComparison:
         )
 
     def result(self, baseline: Mapping[str, float | None] | None, reports: Sequence[Report]) -> Comparison:
-        """Compare the masks of the runs and combine all measurements."""
         agreement, differences = self._compare_frames(reports[0])
         facts = common_facts(
             *(self.plan, self.model, self.runs, list(map(_numbers, reports))),
@@ -167,7 +164,6 @@ class _VideoComparison:
         )
 
     def _samples(self, report: Report) -> list[list[Image]]:
-        """Beginnings of intervals from all over the video."""
         count = max(each.options.longest_interval for each in self.runs[: len(self.plan.network_modes)])
         starts = {report.input.frames_decoded * part // _FLOP_SAMPLES for part in range(_FLOP_SAMPLES)}
         return [self.clip.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
@@ -188,20 +184,12 @@ class _VideoComparison:
 
 def _numbers(report: Report) -> dict[str, float | None]:
     """Numbers of one run, shares as percentages."""
-    speed, stability = report.speed, report.stability
-    return {
-        "flow_consistency": _percent(stability.flow_consistency),
-        "label_change": _percent(stability.label_change),
-        "updated_fraction": _percent(stability.updated_fraction),
-        "fps": speed.fps,
-        "model_fps": speed.model_fps,
-        "keyframe_ms": speed.keyframe_ms,
-        "non_keyframe_ms": speed.non_keyframe_ms,
+    shares = {
+        name: getattr(report.stability, name) for name in ("flow_consistency", "label_change", "updated_fraction")
     }
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
+    percentages = {name: None if share is None else 100 * share for name, share in shares.items()}
+    speeds = ("fps", "model_fps", "keyframe_ms", "non_keyframe_ms")
+    return percentages | {name: getattr(report.speed, name) for name in speeds}
 
 
 @contextmanager

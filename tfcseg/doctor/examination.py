@@ -6,11 +6,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from tfcseg.doctor.codecs import check_ffmpeg
-from tfcseg.doctor.files import check_folder, check_weights
 from tfcseg.doctor.findings import Diagnosis, Finding
 from tfcseg.doctor.hardware import check_gpu, check_precision, check_processor
-from tfcseg.doctor.libraries import check_extras, check_libraries
+from tfcseg.doctor.installation import check_extras, check_ffmpeg, check_folder, check_libraries, check_weights
 from tfcseg.doctor.self_test import check_by_running
 
 logger = logging.getLogger(__name__)
@@ -32,7 +30,7 @@ CHECKS: dict[str, Check] = {
 
 
 def examine(on_check: Callable[[str], None] = lambda name: None) -> Diagnosis:
-    """Run all checks, which takes a few seconds. ``on_check`` is told the next one."""
+    """Run all checks, which takes a few seconds. ``on_check`` is called with the name of the next one."""
     findings: list[Finding] = []
     for name, check in CHECKS.items():
         on_check(name)

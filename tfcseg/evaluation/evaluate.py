@@ -6,19 +6,20 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError, TfcsegError
+from tfcseg.errors import DataError
 from tfcseg.evaluation.predictions import PredictionSource, PredictionWriter
 from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, full_provenance
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
-from tfcseg.evaluation.vspw import VspwDataset, open_vspw
+from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, open_vspw
 from tfcseg.labels.label_maps import LabelMap
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.metrics.consistency import StabilityScores
@@ -26,6 +27,7 @@ from tfcseg.metrics.scores import (
     VC_WINDOWS,
     ConfusionMatrix,
     Counts,
+    Labels,
     Mean,
     WindowScores,
     class_iou,
@@ -36,7 +38,7 @@ from tfcseg.metrics.scores import (
     weighted_iou,
 )
 from tfcseg.options import check
-from tfcseg.workers import WorkerOptions, ray_workers
+from tfcseg.workers import WorkerOptions, work_through
 
 logger = logging.getLogger(__name__)
 
@@ -209,50 +211,58 @@ def _class_scores(
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a worker needs to score videos as `evaluate` does."""
+    """What to score, and where the predictions come from."""
 
     root: Path
     scope: Scope
     measure_flow_consistency: bool
     source: Callable[[VspwDataset], Mapping[str, Any]]
-    """Returns keyword arguments of `evaluate` for the predictions; goes to the workers, which call it."""
+    """Returns keyword arguments of `evaluate` for the predictions; called in every process that scores."""
     masks: Path | None = None
-    """Where what is scored is written."""
+    """Folder for the scored masks."""
 
-    def open(self) -> Callable[[tuple[int, str] | None], Any]:
-        """The function that scores a video, given its position and name; given nothing, it tells of the source."""
+    def open(self, on_frame: OnFrame | None = None) -> Callable[[tuple[int, str] | None], Any]:
+        """Return a function that scores a video, given its position and name; given None, it returns how."""
         source = dict(self.source(open_vspw(self.root, self.scope.split)))
         predict, model_s = source.pop("predict"), source.pop("model_s", None)
+        facts = {"mode": source.pop("mode", "predictions"), "provenance": source.pop("provenance")}
+        write = None if self.masks is None else PredictionWriter(self.masks)
+
+        def take(video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
+            for each in (write, on_frame):
+                if each is not None:
+                    each(video, frame, labels)
+
         scoring, _ = open_scoring(
             self.root,
             self.scope,
-            **_labels(source),
+            **source,
             measure_flow_consistency=self.measure_flow_consistency,
-            on_frame=None if self.masks is None else PredictionWriter(self.masks),
+            on_frame=take,
         )
 
-        def work(video: tuple[int, str] | None) -> Mapping[str, Any] | Part:
-            return source if video is None else score_videos(dict([video]), predict, scoring, model_s)
+        def work(video: tuple[int, str] | None) -> tuple[Scoring, Mapping[str, Any]] | Part:
+            if video is None:
+                return replace(scoring, on_frame=None), facts
+            return score_videos(dict([video]), predict, scoring, model_s)
 
         return work
 
 
-def evaluate_on_ray(recipe: Recipe, workers: WorkerOptions, *, uses_gpu: bool, on_video: OnVideo) -> Evaluation:
-    """`evaluate` by the workers of a cluster, with the same scores; errors are the same."""
-    with ray_workers(workers, recipe.open, uses_gpu=uses_gpu) as crew:
-        (source,) = crew.in_order([None])
-        started_s = time.perf_counter()
-        flow = recipe.measure_flow_consistency
-        scoring, videos = open_scoring(recipe.root, recipe.scope, **_labels(source), measure_flow_consistency=flow)
-        parts: list[Part] = []
-        for _, part in crew.each(videos.items()):
-            if isinstance(part, TfcsegError):
-                raise part
-            parts.append(part)
-            on_video(part.scores[0][1])
-        facts = {"mode": source.get("mode", "predictions"), "provenance": source["provenance"]}
-        return pool(scoring, parts, time.perf_counter() - started_s, **facts)
+def evaluate_recipe(
+    recipe: Recipe, workers: WorkerOptions, *, uses_gpu: bool, on_frame: OnFrame | None, on_video: OnVideo
+) -> Evaluation:
+    """Score a split in this process or on a cluster; scores and errors are those of `evaluate`.
 
-
-def _labels(source: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: source.get(name) for name in ("model_labels", "label_map")}
+    ``on_frame`` is called in this process only.
+    """
+    videos = open_vspw(recipe.root, recipe.scope.split).videos[: recipe.scope.limit]
+    make = partial(recipe.open, on_frame) if workers.ray is None else recipe.open
+    answers = work_through(workers, make, [None, *enumerate(videos)], uses_gpu=uses_gpu)
+    scoring, facts = next(answers)
+    started_s = time.perf_counter()
+    parts: list[Part] = []
+    for part in answers:
+        parts.append(part)
+        on_video(part.scores[0][1])
+    return pool(scoring, parts, time.perf_counter() - started_s, **facts)

@@ -6,6 +6,7 @@ Letters: K classes, H W mask, h w picture.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,6 @@ def colour_key(maps: Iterable[Labels], labels: LabelSet) -> list[dict[str, str]]
 
 
 def _read(image: Path | None, size: tuple[int, ...]) -> Image | None:
-    if image is None:
-        return None
-    try:
-        return shrink(read_image(image), (size[0], size[1]))
-    except InputError:  # the evaluation says so
-        return None
+    with suppress(InputError):  # the evaluation says so
+        return None if image is None else shrink(read_image(image), (size[0], size[1]))
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
@@ -152,7 +152,8 @@ class ModelPredictions:
             if not isinstance(image, TfcsegError):
                 size = size or (image.shape[0], image.shape[1])
                 if image.shape[:2] != size:
-                    image = _odd_one_out(video, frame, image, size)
+                    found, usual = (f"{width}×{height}" for height, width in (image.shape[:2], size))
+                    image = DataError(f"{video.name}/{frame.stem}: the image is {found}, those before it are {usual}")
             interval.append((frame, image))
             if len(_images(interval)) == self._interval:
                 yield Group(_images(interval), interval, _label_size(interval))
@@ -174,25 +175,9 @@ def _read_frame(video: VspwVideo, frame: VspwFrame) -> NDArray[np.uint8] | Tfcse
         return error
 
 
-def _odd_one_out(video: VspwVideo, frame: VspwFrame, image: NDArray[np.uint8], size: tuple[int, int]) -> TfcsegError:
-    height, width = image.shape[:2]
-    return DataError(
-        f"{video.name}/{frame.stem}: the image is {width}×{height}, those before it are {size[1]}×{size[0]}"
-    )
-
-
 def _label_size(interval: Sequence[tuple[VspwFrame, object]]) -> tuple[int, int] | None:
     """(height, width) of the first readable mask; None stands for the images' size."""
-    for path in (frame.mask for frame, _ in interval):
-        size = None if path is None else _png_size(path)
-        if size is not None:
-            return size
-    return None
-
-
-def _png_size(path: Path) -> tuple[int, int] | None:
-    try:
-        with Image.open(path) as mask:
+    for path in (frame.mask for frame, _ in interval if frame.mask is not None):
+        with suppress(OSError), Image.open(path) as mask:  # the scorer reports what is wrong with it
             return mask.height, mask.width
-    except (OSError, UnidentifiedImageError):
-        return None  # the scorer reports what is wrong with the mask
+    return None

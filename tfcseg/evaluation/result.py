@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 from tfcseg.evaluation.frame_pictures import WorstFrame
 from tfcseg.evaluation.page import write_page
-from tfcseg.files import make_folder, replace_atomically
+from tfcseg.files import make_folder, replace_atomically, write_json
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.machine import device_name, library_versions
 from tfcseg.metrics.scores import Mean, WindowScores, percent
-from tfcseg.report.json_file import write_json
 
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
 

@@ -134,7 +134,6 @@ class VideoScorer:
         return score, confusion.counts
 
     def _scored_frames(self, predict: PredictionSource) -> Iterator[_ScoredFrame]:
-        """Yield the frames that can be scored, and note the others."""
         video = self.video
         if not video.frames:
             self._note("missing video", None, "no frame of it is in data/")
@@ -186,7 +185,6 @@ class VideoScorer:
         return _ScoredFrame(frame, target, predicted, self._translate(frame, predicted), after_gap)
 
     def _translate(self, frame: VspwFrame, predicted: Labels) -> Labels:
-        """Predicted values as classes of the data set."""
         prediction = np.asarray(cv2.LUT(predicted, self.scoring.table), dtype=np.uint8)
         is_stray = prediction == _STRAY
         if is_stray.any():

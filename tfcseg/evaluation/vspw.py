@@ -14,16 +14,19 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from tfcseg.errors import DataError
+from tfcseg.errors import DataError, InputError
 from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.media.frames import Image
+from tfcseg.media.images import read_image
 from tfcseg.media.masks import read_mask
 from tfcseg.metrics.scores import Labels
 
@@ -85,6 +88,17 @@ class VspwDataset:
             if one.number == other.number:
                 raise DataError(f"{folder}: {one.stem} and {other.stem} are the same frame number; keep one name")
         return VspwVideo(name, tuple(frames), _missing_before([frame.number for frame in frames]))
+
+    def readable_images(self, name: str) -> Iterator[Image]:
+        """Yield the images of a video that can be read; an evaluation reports the others."""
+        for frame in self.read_video(name).frames:
+            if frame.image is not None:
+                with suppress(InputError):
+                    yield read_image(frame.image)
+
+    def no_image(self) -> DataError:
+        """Make the error for a split without a readable image."""
+        return DataError(f"{self.root}: no image of split {self.split!r} can be read")
 
 
 def open_vspw(root: str | Path, split: str = "val") -> VspwDataset:

@@ -28,7 +28,7 @@ _FASTEST = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 @contextmanager
 def write_cvat(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[Callable[[int, Labels], None]]:
-    """Write ``path`` while the block gives it each frame; ``say`` is told whose colour had to change."""
+    """Write ``path`` while the block gives it each frame; ``say`` is called with a message for every changed colour."""
     colours = _distinct_colours(video, say)
     by_class = np.zeros((256, 3), np.uint8)
     for index, colour in colours.items():

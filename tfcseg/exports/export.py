@@ -27,18 +27,12 @@ from tfcseg.exports.yolo import write_yolo
 from tfcseg.files import output_errors, sync
 from tfcseg.media.frame_encoder import LOSSLESS_GRAY, FrameEncoder
 from tfcseg.media.masks import Labels
+from tfcseg.options import OnProgress
 
 logger = logging.getLogger(__name__)
 
 _AddFrame: TypeAlias = Callable[[int, Labels], None]
 _Writer: TypeAlias = Callable[[Path, LabelledVideo, Callable[[str], None]], AbstractContextManager[_AddFrame]]
-
-OnExport: TypeAlias = Callable[[str, int, int], None]
-"""Told what is being done, for how many frames, of how many."""
-
-
-def say_nothing(task: str, done: int, total: int) -> None:
-    """Nobody is told."""
 
 
 @dataclass(slots=True)
@@ -48,7 +42,7 @@ class Exported:
     files: dict[str, str] = field(default_factory=dict)
     """Name of each file by what it is."""
     notes: list[str] = field(default_factory=list)
-    """What formats cannot say of the labels, in words."""
+    """What the formats cannot represent, in words."""
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -66,7 +60,11 @@ def check_names(formats: Sequence[str], names: Iterable[str]) -> None:
 
 
 def export(
-    video: LabelledVideo, formats: Sequence[str], folder: Path, scratch: Path, on_frame: OnExport = say_nothing
+    video: LabelledVideo,
+    formats: Sequence[str],
+    folder: Path,
+    scratch: Path,
+    on_frame: OnProgress = lambda task, done, total: None,
 ) -> Exported:
     """Write ``formats`` of ``video`` to ``folder``; nothing gets its name before all of them are complete.
 
@@ -92,7 +90,7 @@ def export(
 
 
 def _write_frame_by_frame(
-    video: LabelledVideo, formats: Sequence[str], scratch: Path, exported: Exported, on_frame: OnExport
+    video: LabelledVideo, formats: Sequence[str], scratch: Path, exported: Exported, on_frame: OnProgress
 ) -> NDArray[np.int64]:
     """Write all but mattes; returns (256,) in how many pixels of the video each label was."""
     seen = np.zeros(256, np.int64)

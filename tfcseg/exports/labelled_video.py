@@ -48,7 +48,7 @@ class LabelledVideo:
 
     @property
     def encoding(self) -> dict[str, Any]:
-        """What writers of videos are told."""
+        """Arguments of video writers."""
         return {"size": self.size, "frame_rate": self.frame_rate, "pixel_aspect": self.pixel_aspect}
 
     def name(self, index: int) -> str:

@@ -46,7 +46,7 @@ def write_mattes(
 ) -> list[str]:
     """Write the mattes of ``classes`` to ``scratch``, from where they will go to ``folder``; returns their names.
 
-    ``on_frame`` is told how many frames are done, of how many in all passes.
+    ``on_frame`` is called with the number of finished frames, and of all, summed over passes.
     """
     frames = len(video.masks)
     passes = range(0, len(classes), _AT_ONCE)

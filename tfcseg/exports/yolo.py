@@ -29,7 +29,7 @@ _DECIMALS = 6
 
 @dataclass(slots=True)
 class _Losses:
-    """What polygons cannot say of masks."""
+    """What is lost when masks become polygons."""
 
     holes: int = 0
     small: int = 0
@@ -46,7 +46,7 @@ class _Losses:
 
 @contextmanager
 def write_yolo(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[Callable[[int, Labels], None]]:
-    """Write ``path`` while the block gives it each frame; at its end ``say`` is told what polygons cannot say.
+    """Write ``path`` while the block gives it each frame; at its end ``say`` is called with the losses.
 
     A frame's polygons go from the largest to the smallest: drawn in this order, they give back the labels, since what
     lies in a hole of another is drawn after it.

@@ -143,7 +143,7 @@ def _graphs(model: LoadedModel, options: InferenceOptions) -> tuple[_KeyframeGra
 
 
 def _facts(model: LoadedModel, options: InferenceOptions, frame_size: tuple[int, int]) -> dict[str, Any]:
-    """What the files say of themselves."""
+    """Metadata of the files."""
     return {
         "model": model.card.name,
         "licence": model.card.licence,

@@ -52,21 +52,17 @@ def decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is
     filters += ["setpts=N"]  # write all pictures, whatever their times
     filters += ["setparams=colorspace=bt709"] if stream.is_untagged_hd else []
     planar, packed = ("gbrap", "rgba") if stream.has_alpha else ("gbrp", "rgb24")
-    filters += [f"scale={_canvas(stream)}{_EXACT_RGB}", f"format={planar}"]
-    filters += [f"pad={info.width}:{info.height}:-1:-1"] if stream.is_decodable else []
+    size = f"{info.width}:{info.height}"  # of the first picture, if that is known; others are fitted into it
+    fit, pad = (
+        (f"{size}:force_original_aspect_ratio=decrease:", [f"pad={size}:-1:-1"]) if stream.is_decodable else ("", [])
+    )
+    filters += [f"scale={fit}{_EXACT_RGB}", f"format={planar}", *pad]
     return [
         *input_arguments(None if is_piped else info.source, options),
         *("-map", f"0:{stream.index}", "-vf", ",".join([*filters, "scale", f"format={packed}"])),
         *(("-flush_packets", "1") if info.source.is_live else ()),
         *("-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "pam" if stream.has_alpha else "ppm", "pipe:1"),
     ]
-
-
-def _canvas(stream: SourceStream) -> str:
-    """Filters that fit pictures into the size of the first one, if that is known."""
-    if not stream.is_decodable:
-        return ""
-    return f"{stream.info.width}:{stream.info.height}:force_original_aspect_ratio=decrease:"
 
 
 def _skip(stream: SourceStream, lead_s: float) -> list[str]:

@@ -62,7 +62,9 @@ class Packets:
     def __next__(self) -> Packet[VideoStream]:
         packet = next(self._packets)
         self._bytes += packet.size
-        if packet.size and not packet.is_discard and not (self._is_vp8 and _is_hidden(packet)):
+        # A VP8 frame without this bit is never shown, but only a reference for others.
+        is_hidden = self._is_vp8 and not bytes(memoryview(packet)[:1] or b"\x10")[0] & 0x10
+        if packet.size and not packet.is_discard and not is_hidden:
             begins_anew = packet.dts is not None and packet.dts < self._last_dts
             self._last_dts = self._last_dts if packet.dts is None else packet.dts
             if packet.pts is None or begins_anew:
@@ -100,11 +102,6 @@ class Packets:
         if stream.frames == len(self._shown) and stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base) - last_s
         return 0.0 if stream.frames else own_s
-
-
-def _is_hidden(packet: Packet[VideoStream]) -> bool:
-    """Whether a VP8 frame is never shown, but only a reference for others."""
-    return not bytes(memoryview(packet)[:1])[0] & 0x10
 
 
 class Rates(NamedTuple):

@@ -38,11 +38,11 @@ class _Folder(NamedTuple):
     others: int
 
 
-def probe_images(source: Source, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoInfo:
+def probe_images(source: Source) -> VideoInfo:
     """Describe a folder of images, with the size of the first readable one; InputError if there is none."""
     folder = _list_folder(source.path)
     height, width = _first_readable(source.path, folder.images).shape[:2]
-    return _describe_folder(source, folder, (height, width), frame_rate)
+    return _describe_folder(source, folder, (height, width), DEFAULT_FRAME_RATE)
 
 
 def open_images(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from tfcseg.errors import LostConnection
 from tfcseg.media.frames import Frame, FrameSource
@@ -119,28 +116,3 @@ class LiveFrames:
     def close(self) -> None:
         """End the connection."""
         self._newest.close()
-
-
-@contextmanager
-def ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM in the block call ``end``; a second one interrupts as usual.
-
-    Does nothing outside of the main thread, which alone receives signals.
-    """
-    with ExitStack() as restored:
-        if threading.current_thread() is threading.main_thread():
-            before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-            def restore() -> None:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-            def handle(number: int, frame: Any) -> None:
-                restore()
-                end()
-
-            restored.callback(restore)
-            for number, handler in before.items():
-                if handler != signal.SIG_IGN:  # as in the background
-                    signal.signal(number, handle)
-        yield

@@ -19,11 +19,11 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from tfcseg.errors import OutputError
-from tfcseg.files import sync
+from tfcseg.files import output_errors, sync
 from tfcseg.media.audio import add_audio, cut_audio
 from tfcseg.media.frame_encoder import H264, FrameEncoder
 from tfcseg.media.frames import Image
-from tfcseg.media.source import Given, Source
+from tfcseg.media.source import Source
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ class Sound(NamedTuple):
 class VideoWriter:
     """Writes (H, W, 3) RGB frames to ``path``, a .mp4; ``close`` completes it, ``abort`` leaves nothing.
 
-    As a context manager it closes at the end of the block, and aborts if the block raises. ``audio_from`` is the source
-    of the sound, cut to ``start_s`` … ``end_s``. An odd height or width is padded to an even one by repeating the last
-    row or column. Players show pixels ``pixel_aspect`` times as wide as high. Raises OutputError on failure, with the
-    name ``named`` if ``path`` is only a part of a video. Complete files are flushed to disk.
+    As a context manager it closes at the end of the block, and aborts if the block raises. An odd height or width is
+    padded to an even one by repeating the last row or column. Players show pixels ``pixel_aspect`` times as wide as
+    high. Raises OutputError on failure, with the name ``named`` if ``path`` is only a part of a video. Complete files
+    are flushed to disk; `finish_video` adds sound.
     """
 
     def __init__(
@@ -52,17 +52,11 @@ class VideoWriter:
         size: tuple[int, int],
         frame_rate: Fraction,
         pixel_aspect: Fraction = Fraction(1),
-        audio_from: Given | None = None,
-        start_s: float | None = None,
-        end_s: float | None = None,
         named: Path | None = None,
     ) -> None:
         self.path = Path(path)
         self._named = named or self.path
         self.size = size
-        self.audio = "none"
-        """After ``close``: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``."""
-        self._sound = None if audio_from is None else Sound(Source.of(audio_from), start_s, end_s)
         self._video = _scratch(self.path, "video")
         self._check_target()
         self._encoder: FrameEncoder | None = FrameEncoder(
@@ -104,7 +98,7 @@ class VideoWriter:
             self._encoder.finish()
             if not self._encoder.frames_written:
                 raise OutputError(f"{self._named}: no frames were written, so there is no video")
-            self.audio = _finish(self._video, self.path, self._sound, self._named)
+            _rename(self._video, self.path, self._named)
         finally:
             self.abort()
 
@@ -127,10 +121,8 @@ class VideoWriter:
             raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends in .mp4")
         if self.path.is_dir():
             raise OutputError(f"{self._named}: is a folder; choose another name for the video")
-        try:
+        with output_errors(f"{self._named}: cannot be written", f": {self.path.parent}"):
             self._video.open("xb").close()
-        except OSError as error:
-            raise OutputError(f"{self._named}: cannot be written: {error.strerror}: {self.path.parent}") from None
 
 
 def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
@@ -139,39 +131,32 @@ def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
     Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. Raises OutputError on
     failure; ``video`` is removed in any case.
     """
-    try:
-        return _finish(video, target, sound, target)
-    finally:
-        with contextlib.suppress(OSError):  # it was renamed
-            video.unlink()
-
-
-def _finish(video: Path, target: Path, sound: Sound | None, named: Path) -> str:
     track, joined = _scratch(video, "audio"), _scratch(video, "both")
+    finished, method = video, "none"
     try:
-        finished, method = (video, "none") if sound is None else _with_sound(video, sound, track, joined)
-        sync(finished)
-        finished.replace(target)
-        sync(target.parent)
-    except OSError as error:
-        raise OutputError(f"{named}: cannot be written: {error.strerror}") from None
-    else:
-        if target == named:  # not for parts, which have no sound
-            logger.info("%s: H.264; sound: %s", named, method, extra={"video": named, "audio": method})
-        return method
+        if sound is not None:
+            cut = cut_audio(sound.source, track, start_s=sound.start_s, end_s=sound.end_s)
+            if isinstance(cut, str):
+                method = cut
+            elif reason := add_audio(video, cut, joined):
+                method = f"dropped: {reason}"
+            else:
+                finished, method = joined, cut.method
+        _rename(finished, target, target)
     finally:
-        for part in (track, joined):
-            with contextlib.suppress(OSError):
+        for part in (video, track, joined):
+            with contextlib.suppress(OSError):  # one of them was renamed
                 part.unlink()
+    logger.info("%s: H.264; sound: %s", target, method, extra={"video": target, "audio": method})
+    return method
 
 
-def _with_sound(video: Path, sound: Sound, track: Path, joined: Path) -> tuple[Path, str]:
-    """Add the source's sound, if any: returns ``joined``, or else ``video``, and what happened to the sound."""
-    cut = cut_audio(sound.source, track, start_s=sound.start_s, end_s=sound.end_s)
-    if isinstance(cut, str):
-        return video, cut
-    reason = add_audio(video, cut, joined)
-    return (video, f"dropped: {reason}") if reason else (joined, cut.method)
+def _rename(video: Path, target: Path, named: Path) -> None:
+    """Flush ``video`` to disk, and give it its name."""
+    with output_errors(f"{named}: cannot be written"):
+        sync(video)
+        video.replace(target)
+        sync(target.parent)
 
 
 def _scratch(path: Path, part: str) -> Path:
@@ -228,12 +213,7 @@ class PartedVideo:
     def end_part(self) -> Callable[[], None]:
         """Start a new part with the next frame; returns a function that completes the current one, in any thread."""
         part, self._part = self._part, None
-
-        def complete() -> None:
-            if part is not None:
-                part.close()
-
-        return complete
+        return (lambda: None) if part is None else part.close
 
     def finish(self, part_frames: int) -> str:
         """Join the parts of ``part_frames`` frames, add the sound and name the video; the parts are kept.
@@ -275,7 +255,7 @@ def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> Non
             first = count
             with part.open("rb") as file, av.open(file, "r") as container:
                 source = container.streams.video[0]
-                ticks = 1 / (frame_rate * _time_base(source))
+                ticks = 1 / (frame_rate * (source.time_base or Fraction(1)))
                 for packet in container.demux(source):
                     if packet.pts is None or packet.dts is None:  # the mark of the end
                         continue
@@ -287,9 +267,3 @@ def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> Non
                     packet.stream = stream
                     joined.mux(packet)
                     count += 1
-
-
-def _time_base(stream: VideoStream) -> Fraction:
-    if stream.time_base is None:
-        raise OSError(0, "a part has no times")
-    return stream.time_base

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.files import to_json
 from tfcseg.report.html import relative_url
-from tfcseg.report.json_file import to_json
 
 
 class ThinnedSeries:

@@ -91,22 +91,10 @@ class PageRecorder:
         self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
         if previous is not None and row.label_change is not None:
             change = row.label_change
-            self._pools["moment"].offer(
-                index,
-                change,
-                lambda: _sketch(
-                    index=index, time_s=row.time_s, change=change, image=image, before=previous, after=labels
-                ),
-            )
+            self._pools["moment"].offer(index, change, lambda: _sketch(row, image, previous, labels))
         if sure is not None and row.unsure is not None:
-            share, below = row.unsure, 255 * self.unsure_below
-            self._pools["doubt"].offer(
-                index,
-                share,
-                lambda: _sketch_doubt(
-                    index=index, time_s=row.time_s, share=share, image=image, labels=labels, is_unsure=sure < below
-                ),
-            )
+            is_unsure = sure < 255 * self.unsure_below
+            self._pools["doubt"].offer(index, row.unsure, lambda: _sketch_doubt(row, image, labels, is_unsure))
         self._previous = labels
 
     def save(self, folder: Path) -> None:
@@ -158,14 +146,14 @@ class PageRecorder:
             self._previous = np.asarray(cv2.imdecode(state["previous"], cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
-def _sketch(index: int, time_s: float, change: float, image: Image, before: Labels, after: Labels) -> Moment:
+def _sketch(row: FrameRow, image: Image, before: Labels, after: Labels) -> Moment:
     """Moment of the frame ``image`` (H, W, 3) between labels ``before`` and ``after`` (H, W) of it."""
     size = picture_size(image.shape)
     is_different = before != after
     return Moment(
-        index=index,
-        time_s=time_s,
-        share=change,
+        index=row.frame,
+        time_s=row.time_s,
+        share=row.label_change or 0.0,
         changes=_greatest_changes(before, after, is_different),
         source=encode_jpeg(shrink(image, size), _QUALITY),
         before=shrink_labels(before, size),
@@ -174,9 +162,7 @@ def _sketch(index: int, time_s: float, change: float, image: Image, before: Labe
     )
 
 
-def _sketch_doubt(
-    index: int, time_s: float, share: float, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]
-) -> Moment:
+def _sketch_doubt(row: FrameRow, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]) -> Moment:
     """Moment of the frame ``image`` (H, W, 3) whose ``labels`` (H, W) are unsure in parts of a grid (h, w)."""
     size = picture_size(image.shape)
     at_grid = shrink_labels(labels, is_unsure.shape)[is_unsure]
@@ -185,13 +171,12 @@ def _sketch_doubt(
     classes = tuple((name, name, float(counts[name] / is_unsure.size)) for name in most if counts[name])
     small = shrink_labels(labels, size)
     marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size[::-1], interpolation=cv2.INTER_LINEAR)
-    source = encode_jpeg(shrink(image, size), _QUALITY)
     return Moment(
-        index=index,
-        time_s=time_s,
-        share=share,
+        index=row.frame,
+        time_s=row.time_s,
+        share=row.unsure or 0.0,
         changes=classes,
-        source=source,
+        source=encode_jpeg(shrink(image, size), _QUALITY),
         before=small,
         after=small,
         changed=np.asarray(marked, dtype=np.uint8),

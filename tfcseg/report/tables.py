@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfcseg.files import output_errors
-from tfcseg.report.json_file import decimals_of
+from tfcseg.files import decimals_of, output_errors
 
 
 @dataclass(frozen=True, slots=True)

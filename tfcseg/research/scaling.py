@@ -16,8 +16,7 @@ from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import Request
 from tfcseg.benchmark.timing import ContestConditions, Spread, spread
 from tfcseg.errors import TfcsegError, UsageError
-from tfcseg.files import claimed_files, replace_atomically
-from tfcseg.report.json_file import write_json
+from tfcseg.files import claimed_files, replace_atomically, write_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tfcseg.errors import FinishedError, LostConnection, TfcsegError, without_passwords
-from tfcseg.files import output_errors
+from tfcseg.files import output_errors, to_json
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.repeats import SECTION_PARTS
 from tfcseg.log import open_json_lines
@@ -22,7 +22,6 @@ from tfcseg.media.reader import probe
 from tfcseg.media.source import Source
 from tfcseg.media.writer import PART_FRAMES
 from tfcseg.model.options import InferenceOptions
-from tfcseg.report.json_file import to_json
 from tfcseg.report.schema import Report
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
@@ -98,7 +97,7 @@ def run_input(
 
 @contextmanager
 def open_batch_log(path: Path | None) -> Iterator[Callable[[Outcome], None]]:
-    """Yield what appends the outcome of an input to the log at ``path``, in one piece; nothing without one.
+    """Yield a function that appends the outcome of an input to the log at ``path``, if there is one.
 
     Errors are those of `open_json_lines`, and OutputError if the file cannot be written.
     """
@@ -129,7 +128,7 @@ class RunJob:
         return run_input(self.source, self.folder, model, self.options)
 
     def again(self) -> RunJob:
-        """The same after a worker died over it: what it has saved is gone on with."""
+        """The job to repeat after a worker died: it resumes from what was saved."""
         if unfinished_frames(self.folder) is None:
             return self
         return replace(self, options=replace(self.options, resume=True, overwrite=False))
@@ -181,7 +180,7 @@ def run_on_ray(
 
 
 def _can_share(options: InferenceOptions) -> bool:
-    """Whether sections of a video can be segmented apart: on one side, what keyframes carry over goes on for ever."""
+    """Whether sections of a video can be segmented apart: with one side, keyframes depend on all earlier ones."""
     is_chain = options.sides == "one" and options.carries
     return not (is_chain or options.compile or options.latency == "low")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.exports import FILE_NAMES, MATTE_NAME
-from tfcseg.exports.export import Exported, OnExport, check_formats, check_names, export, say_nothing
+from tfcseg.exports.export import Exported, check_formats, check_names, export
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.files import claimed_files, read_json_object
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
@@ -26,6 +26,7 @@ from tfcseg.media.mask_folder import classes_of, read_classes
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
+from tfcseg.options import OnProgress
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir, folder_lock, numbered
 from tfcseg.runs.result_options import ResultOptions
@@ -45,7 +46,7 @@ def check_export(results: ResultOptions, source: Source) -> None:
         )
 
 
-def export_results(plan: ResultPlan, frames: int, options: RunOptions, on_frame: OnExport) -> Exported:
+def export_results(plan: ResultPlan, frames: int, options: RunOptions, on_frame: OnProgress) -> Exported:
     """Export what a run wrote, all of whose ``frames`` are done; see `export`."""
     if not plan.options.formats:
         return Exported()
@@ -75,7 +76,7 @@ def shown_classes(options: ResultOptions, labels: LabelSet) -> Any:
 
 @contextmanager
 def open_images(source: Given, **decoding: Any) -> Iterator[Iterator[Image]]:
-    """(H, W, 3) RGB frames of a source, some read ahead; ``decoding`` is told to `open_frames`."""
+    """(H, W, 3) RGB frames of a source, some read ahead; ``decoding`` are arguments of `open_frames`."""
     with open_frames(source, **decoding) as frames, closing(prefetch_frames(frames)) as read:
         yield (frame.image for frame in read)
 
@@ -87,7 +88,7 @@ def export_run(
     source: str | Path | None = None,
     frame_rate: Fraction | None = None,
     overwrite: bool = False,
-    on_frame: OnExport = say_nothing,
+    on_frame: OnProgress = lambda task, done, total: None,
 ) -> Exported:
     """Export the masks of the finished run in ``folder`` as `options` say: formats, classes, colours.
 
@@ -179,7 +180,7 @@ def _open_run(folder: Path) -> _Run:
     report = read_json_object(out.report_json) if out.report_json.exists() else {"input": {}}
     facts = report.get("input")
     if not isinstance(facts, dict):
-        raise DataError(f"{out.report_json}: says nothing of the run's input; is it another program's?")
+        raise DataError(f"{out.report_json}: says nothing about the run's input; is it another program's?")
     try:
         masks = sorted(out.masks.glob("*.png"), key=lambda path: natural_key(path.name))
     except OSError as error:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import OutputError
+from tfcseg.files import write_json
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.masks import MaskWriter, full_palette, write_mask
 from tfcseg.model.evidence import CarryOver
-from tfcseg.report.json_file import write_json
 from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.tables import FrameRow, FrameTable, columns_for
 from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan, save_carried
@@ -24,24 +24,22 @@ from tfcseg.runs.state import Checkpoint
 
 
 class FrameFiles:
-    """Those files of ``plan`` that its options ask for; with a ``checkpoint`` the table goes on after it."""
+    """The files that the options of ``plan`` ask for; with a ``checkpoint`` the table is continued."""
 
     def __init__(self, plan: ResultPlan, checkpoint: Checkpoint | None) -> None:
         options, palette = plan.options, plan.labels.palette_array()
         self._plan = plan
-        self._masks: MaskWriter | None = None
-        self._sure: MaskWriter | None = None
-        self._labels: MaskWriter | None = None
+        self._writers: dict[str, MaskWriter] = {}
         self._table: FrameTable | None = None
         try:
             if options.masks:
-                self._masks = MaskWriter(plan.out.masks, palette, plan.mask)
+                self._writers["masks"] = MaskWriter(plan.out.masks, palette, plan.mask)
                 if self._has_classes:
                     write_json(plan.out.classes_json, _class_list(plan))
             if plan.keeps_labels:
-                self._labels = MaskWriter(plan.state.labels, palette)
+                self._writers["labels"] = MaskWriter(plan.state.labels, palette)
             if options.confidence:
-                self._sure = MaskWriter(plan.out.confidence, path_of=plan.mask)
+                self._writers["confidence"] = MaskWriter(plan.out.confidence, path_of=plan.mask)
             if options.frames_csv:
                 columns = columns_for(has_sources=bool(plan.info.names), has_before=plan.given is not None)
                 self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
@@ -51,14 +49,14 @@ class FrameFiles:
 
     def write(self, frame: SegmentedFrame) -> None:
         """Begin to write the pictures of one frame."""
-        if self._masks and frame.steadied is None:
-            self._masks.write(frame.index, frame.labels)
-        elif self._masks and frame.steadied and frame.steadied.mask is not None:
-            self._masks.write_like(frame.index, frame.steadied.mask, frame.steadied.form)
-        if self._labels:
-            self._labels.write(frame.index, frame.labels)
-        if self._sure and (confidence := frame.confidence) is not None:
-            self._sure.write(frame.index, confidence)
+        for name, writer in self._writers.items():
+            if name == "confidence":
+                if (confidence := frame.confidence) is not None:
+                    writer.write(frame.index, confidence)
+            elif name == "labels" or frame.steadied is None:
+                writer.write(frame.index, frame.labels)
+            elif frame.steadied.mask is not None:
+                writer.write_like(frame.index, frame.steadied.mask, frame.steadied.form)
 
     def write_row(self, row: FrameRow) -> None:
         """Write what was measured of one frame."""
@@ -78,7 +76,7 @@ class FrameFiles:
 
     def pending(self) -> list[Future[None]]:
         """Pictures that are still being written."""
-        return [each for writer in (self._masks, self._sure, self._labels) if writer for each in writer.pending()]
+        return [each for writer in self._writers.values() for each in writer.pending()]
 
     def sync(self) -> None:
         """Wait until the rows are on disk."""
@@ -87,16 +85,12 @@ class FrameFiles:
 
     def close(self) -> dict[str, str]:
         """Complete the files; their names by what they are."""
+        for writer in self._writers.values():
+            writer.close()
         out = self._plan.out
-        outputs: dict[str, str] = {}
-        if self._masks:
-            self._masks.close()
-            outputs["masks"] = out.masks.name
-            if self._has_classes:
-                outputs["classes"] = out.classes_json.name
-        if self._sure:
-            self._sure.close()
-            outputs["confidence"] = out.confidence.name
+        outputs = {name: getattr(out, name).name for name in self._writers if name != "labels"}
+        if "masks" in outputs and self._has_classes:
+            outputs["classes"] = out.classes_json.name
         if self._table:
             self._table.close()
             outputs["frames_csv"] = out.frames_csv.name
@@ -104,7 +98,7 @@ class FrameFiles:
 
     def abort(self) -> None:
         """End writing; what is finished stays."""
-        for writer in (self._masks, self._sure, self._labels, self._table):
+        for writer in (*self._writers.values(), self._table):
             with suppress(OutputError):  # the error that is already being raised is the cause
                 if writer:
                     writer.close()

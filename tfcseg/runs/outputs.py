@@ -140,7 +140,6 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
 
 
 def _begins_with(path: Path, mark: bytes) -> bool:
-    """Whether a file has ``mark`` near its beginning."""
     with suppress(OSError), path.open("rb") as file:
         return mark in file.read(128)
     return False
@@ -187,7 +186,10 @@ def _refuse_inputs(output: OutputDir, results: Iterable[Path], inputs: Iterable[
 
 
 def _files_of(folder: Path) -> list[Path]:
-    with suppress(OSError), os.scandir(folder) as entries:  # a video file, or a folder that its reader complains about
+    with (
+        suppress(OSError),
+        os.scandir(folder) as entries,
+    ):  # a file, or a folder whose reader reports the error
         return [Path(entry.path) for entry in entries if not entry.is_dir()]
     return []
 

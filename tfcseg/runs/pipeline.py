@@ -23,23 +23,24 @@ from tfcseg.errors import (
     TfcsegError,
     in_python_words,
 )
-from tfcseg.exports.export import OnExport, check_names, say_nothing
+from tfcseg.exports.export import check_names
+from tfcseg.files import write_json
 from tfcseg.inference.engine import IntervalNetwork, compile_for
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_classes, steadied_frames
 from tfcseg.inference.steadying import ahead_for, frames_before
+from tfcseg.interrupts import noted_interrupts
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo, most_waiting, prefetch_frames
-from tfcseg.media.live import LiveFrames, ended_by_signals
+from tfcseg.media.live import LiveFrames
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.media.writer import part_length
 from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
-from tfcseg.options import sort_options
-from tfcseg.report.json_file import write_json
+from tfcseg.options import OnProgress, sort_options
 from tfcseg.report.page import write_page
 from tfcseg.report.schema import Report
 from tfcseg.runs.exporting import check_export, export_results
@@ -62,7 +63,7 @@ OnFrame = Callable[[SegmentedFrame, VideoInfo], None]
 Segment = Callable[
     [Iterator[Frame], IntervalNetwork, "CarryOver | None", int, VideoInfo], Generator[SegmentedFrame, None, None]
 ]
-"""Segments frames as `segment_frames` does; the last argument says what they are of."""
+"""Segments frames as `segment_frames` does; the last argument describes their source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,9 @@ class Listener:
     """Follows a run."""
 
     on_frame: OnFrame = lambda frame, info: None
-    """Told every frame and what it is of."""
-    on_export: OnExport = say_nothing
-    """Told what is written after the last frame, how many frames of it, and of how many."""
+    """Called with every frame and facts about its source."""
+    on_export: OnProgress = lambda task, done, total: None
+    """Called while files are written after the last frame."""
 
 
 def segment_here(
@@ -219,7 +220,7 @@ def run_video(
 
 
 def check_model(model: ModelOnDemand, options: RunOptions) -> None:
-    """Load what runs need of the model, so that an unusable one is told once and not for every input."""
+    """Load what runs need of the model, so that an unusable one is reported once and not for every input."""
     _ = model.known if options.skip_finished else model.loaded
 
 
@@ -255,7 +256,6 @@ class _Job:
 
     @property
     def labels(self) -> LabelSet:
-        """Classes of the results."""
         return self.loaded.labels if self.masks is None else shown_classes(self.masks)
 
     def segmented(
@@ -334,9 +334,16 @@ def _run_in(
     with _advice(out):
         live = _process(job, writer, listener.on_frame)
         exported = export_results(plan, writer.summary.frames, options, listener.on_export)
-        facts = writer.facts(loaded, network.options, frames, live, job.compile_s)
-        facts = replace(facts, outputs=facts.outputs | exported.files, warnings=(*facts.warnings, *exported.notes))
-        report = build_report(facts, writer.summary, job.identity)
+        report = build_report(
+            writer,
+            loaded,
+            network.options,
+            frames,
+            live=live,
+            exported=exported,
+            run=job.identity,
+            compile_s=job.compile_s,
+        )
         if writer.recorder:
             write_page(out.report_html, report, writer.recorder, plan.mask_names(writer.summary.frames))
         if options.results.report:
@@ -368,7 +375,7 @@ def _process(job: _Job, writer: ResultWriter, on_frame: OnFrame) -> LiveFrames |
         live = None
         if frames.info.source.is_live:
             live = stack.enter_context(closing(LiveFrames(frames)))
-            stack.enter_context(ended_by_signals(frames.stop))
+            stack.enter_context(noted_interrupts(frames.stop, keeps_ignored=True))
             read = iter(live)
         else:
             read = stack.enter_context(closing(prefetch_frames(frames)))

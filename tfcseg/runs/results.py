@@ -14,18 +14,15 @@ from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_labels
-from tfcseg.media.frames import FrameSource, Image
-from tfcseg.media.live import LiveFrames
+from tfcseg.media.frames import Image
 from tfcseg.media.masks import read_mask
 from tfcseg.media.writer import PartedVideo, Sound
-from tfcseg.model.options import InferenceOptions
 from tfcseg.report.recorder import KINDS, PageRecorder
 from tfcseg.runs.frame_files import CheckpointSaver, FrameFiles
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
 from tfcseg.runs.result_plan import LABELS_NAME, ResultPlan
 from tfcseg.runs.state import Checkpoint
-from tfcseg.runs.summary import RunFacts, Summary
-from tfcseg.weights.loading import LoadedModel
+from tfcseg.runs.summary import Summary
 
 SAFE_EVERY_S = 5.0
 """Seconds between checkpoints: a killed run loses at most this much work, plus the interval in progress."""
@@ -40,13 +37,15 @@ class ResultWriter:
     """
 
     def __init__(self, plan: ResultPlan, started_s: float, checkpoint: Checkpoint | None = None) -> None:
-        self._plan = plan
+        self.plan = plan
         self.part_frames = plan.part_frames  # between two checkpoints, each of which begins with an interval
         self._options = plan.options
         self._started_s = started_s - (checkpoint.wall_s if checkpoint else 0.0)
-        self._resumes = checkpoint.resumes + 1 if checkpoint else 0
-        self._audio: str | None = None
-        self._outputs: dict[str, str] = {}
+        self.resumes = checkpoint.resumes + 1 if checkpoint else 0
+        self.audio: str | None = None
+        """What happened to the sound, once the files are complete; None if no video was written."""
+        self.outputs: dict[str, str] = {}
+        """Names of complete files by what they are."""
         self.summary = Summary.from_json(checkpoint.summary) if checkpoint else Summary(np.zeros(len(plan.labels)))
         self.carried = plan.restore_carried(checkpoint) if checkpoint else None
         """What the next keyframe takes over from the frames written so far."""
@@ -65,17 +64,17 @@ class ResultWriter:
     @property
     def saves_between_parts(self) -> bool:
         """Whether a run can also resume from the end of a group of frames."""
-        return self._plan.state.is_resumable and self._plan.has_groups
+        return self.plan.state.is_resumable and self.plan.has_groups
 
     def replay(self, index: int, image: Image) -> None:
         """Take an image from before the checkpoint: the last one is compared with the next, some are drawn again."""
         if index == self.summary.frames - 1:
-            self._last = read_mask(self._plan.state.pictures(self.summary.frames) / LABELS_NAME)
-            given = [] if self._plan.given is None else [shown_labels(self._plan.given, index, self._last)]
+            self._last = read_mask(self.plan.state.pictures(self.summary.frames) / LABELS_NAME)
+            given = [] if self.plan.given is None else [shown_labels(self.plan.given, index, self._last)]
             self._measurer.remember(image, [self._last, *given])
         if index >= self._part_start and self._options.videos:
-            labels = read_mask(self._plan.kept_labels(index))
-            self._videos.write(image, labels, class_shares(labels, len(self._plan.labels)))
+            labels = read_mask(self.plan.kept_labels(index))
+            self._videos.write(image, labels, class_shares(labels, len(self.plan.labels)))
 
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
@@ -89,7 +88,7 @@ class ResultWriter:
         self._videos.write(frame.image, frame.labels, shares)
         self._frames += 1
         self.carried = frame.carried
-        if self._frames % self._plan.part_frames:
+        if self._frames % self.plan.part_frames:
             self._record(self._measurer.finished())
         else:
             self._end_part()
@@ -112,38 +111,22 @@ class ResultWriter:
             for kind in KINDS:  # meanwhile the encoder finishes
                 self.recorder.drawn(kind)
         self._saver.wait()
-        out = self._plan.out
-        self._outputs |= self._files.close()
-        self._audio = self._videos.finish(self._plan.part_frames)
-        self._outputs |= {name: getattr(out, name).name for name in self._options.videos}
+        out = self.plan.out
+        self.outputs |= self._files.close()
+        self.audio = self._videos.finish(self.plan.part_frames)
+        self.outputs |= {name: getattr(out, name).name for name in self._options.videos}
         pages = {"page": self._options.page, "report": self._options.report}
         names = {"page": out.report_html.name, "report": out.report_json.name}
-        self._outputs |= {page: names[page] for page, is_written in pages.items() if is_written}
+        self.outputs |= {page: names[page] for page, is_written in pages.items() if is_written}
 
-    def facts(
-        self,
-        model: LoadedModel,
-        options: InferenceOptions,
-        frames: FrameSource,
-        live: LiveFrames | None = None,
-        compile_s: float | None = None,
-    ) -> RunFacts:
-        """Facts for the report besides the totals; valid after ``close``."""
-        lost = () if live is None or live.lost is None else (str(live.lost),)
-        return RunFacts(
-            plan=self._plan,
-            model=model,
-            options=options,
-            frames_decoded=frames.frames_decoded if live is None else self._frames,
-            warnings=(*frames.warnings, *lost),
-            optical_flow=self._measurer.flow_name,
-            audio=self._audio,
-            outputs=self._outputs,
-            wall_s=self._wall_s(),
-            resumes=self._resumes,
-            compile_s=compile_s,
-            frames_dropped=0 if live is None else live.dropped,
-        )
+    @property
+    def optical_flow(self) -> str | None:
+        """Name of the optical flow that flow consistency is measured with."""
+        return self._measurer.flow_name
+
+    def wall_s(self) -> float:
+        """Seconds of this run so far, including the runs that it resumes."""
+        return time.perf_counter() - self._started_s
 
     def stop(self) -> None:
         """Make a ``write`` in another thread fail soon; ``abort`` follows."""
@@ -168,10 +151,6 @@ class ResultWriter:
             self._files.write_row(row)
             self._last = frame.labels
 
-    def _wall_s(self) -> float:
-        """Seconds of this run so far, including the runs that it resumes."""
-        return time.perf_counter() - self._started_s
-
     def _end_part(self) -> None:
         """Start new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
         self._videos.end_input()
@@ -186,8 +165,8 @@ class ResultWriter:
             frames=self.summary.frames,
             part_start=self._part_start,
             rows_bytes=self._files.rows_bytes,
-            wall_s=self._wall_s(),
-            resumes=self._resumes,
+            wall_s=self.wall_s(),
+            resumes=self.resumes,
             summary=self.summary.to_json(),
             legend=self._part_legend,
         )

@@ -16,10 +16,10 @@ import torch
 
 from tfcseg.errors import FinishedError, OutputError
 from tfcseg.exports import FILE_NAMES
+from tfcseg.files import json_object
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.media.source import Source
-from tfcseg.report.json_file import json_object
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
 from tfcseg.runs.result_plan import ResultPlan

@@ -1,8 +1,8 @@
-"""One video on several workers: they segment sections of it, and this process draws and writes what they find.
+"""One video on several workers: they segment sections of it, and this process draws and writes the results.
 
-What is said of the frames of a section depends on the end of the section before (`Section`), and on the frames after it
-as far as keyframes reach: a worker reads these as well. It seeks there. Whether it sees there what is seen here, where
-all frames are decoded for drawing, a checksum of every picture tells; if not, it decodes everything before as well.
+The labels of a section also depend on the end of the section before (`Section`) and on the frames up to the next
+keyframe after it, so a worker reads these, too. It seeks to them. This process decodes all frames for drawing, and
+compares checksums of every picture; if a worker saw other pictures, it decodes everything before as well.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class SectionJob:
         try:
             source = Source.of(self.source, allow_network=self.options.allow_network)
             frames = open_frames(source, **(self.options.decoding | range_s))
-        except InputError:  # whoever has read up to here will say why, or has ended
+        except InputError:  # the process that reads all frames reports why, or has ended
             return []
         packed: list[PackedFrame] = []
         with frames, closing(prefetch_frames(frames)) as read:

@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.exports.export import Exported
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.frames import VideoInfo
+from tfcseg.media.frames import FrameSource, VideoInfo
+from tfcseg.media.live import LiveFrames
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.model.options import InferenceOptions
@@ -28,10 +30,12 @@ from tfcseg.report.schema import (
     model_facts,
 )
 from tfcseg.report.tables import FrameRow
-from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.weights.convert import DESCRIPTION
 from tfcseg.weights.loading import LoadedModel
 from tfcseg.weights.on_demand import Known
+
+if TYPE_CHECKING:
+    from tfcseg.runs.results import ResultWriter
 
 _LEAST_CONTRAST = 1.03
 """What is seen changes more across the edges of masks than inside: 1.1 to 1.3 times as much, 0.9 to 1.0 times across
@@ -110,51 +114,44 @@ class Summary:
         return cls(**{**content, "shares": shares, "means": means, "phases": PhaseChanges(**content["phases"])})
 
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """Facts for the report besides the totals."""
+def build_report(
+    writer: ResultWriter,
+    model: LoadedModel,
+    options: InferenceOptions,
+    frames: FrameSource,
+    *,
+    live: LiveFrames | None,
+    exported: Exported,
+    run: Mapping[str, Any] | None,
+    compile_s: float | None,
+) -> Report:
+    """Make the report of a run whose files are complete.
 
-    plan: ResultPlan
-    model: LoadedModel
-    options: InferenceOptions
-    frames_decoded: int
-    warnings: tuple[str, ...]
-    optical_flow: str | None
-    audio: str | None
-    """What happened to the sound; None if no video was written."""
-    outputs: dict[str, str]
-    wall_s: float
-    resumes: int
-    compile_s: float | None = None
-    """Seconds spent compiling; None if nothing was compiled."""
-    frames_dropped: int = 0
-    """Frames of a live source that came too late."""
-
-
-def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | None) -> Report:
-    """Make the report of a finished run; ``run`` is its identity, which tells whether it can be resumed."""
-    warnings = list(facts.warnings)
-    if facts.audio and facts.audio.startswith("dropped"):
-        warnings.append(f"audio {facts.audio}")
-    card = facts.model.card
-    options = facts.options
+    ``run`` is its identity, which tells whether it can be resumed; ``compile_s`` is None if nothing was compiled.
+    """
+    plan, summary = writer.plan, writer.summary
+    lost = () if live is None or live.lost is None else (str(live.lost),)
+    warnings = [*frames.warnings, *lost, *exported.notes]
+    if writer.audio and writer.audio.startswith("dropped"):
+        warnings.append(f"audio {writer.audio}")
+    card = model.card
     # Card scores are measured with its defaults: a model that was measured without sparse attention lacks nothing.
     misses = not card.measured or (options.sides == "one" and options.threshold > 0)
     if not card.config.repairs and misses and options.mode == "tfc" and options.uses_memory:
         warnings.append(f"model {card.name} is {DESCRIPTION}")
-    masks = facts.plan.given
+    masks = plan.given
     if masks is not None:
-        warnings += _mask_warnings(masks, summary, facts.plan.info)
+        warnings += _mask_warnings(masks, summary, plan.info)
     return Report(
         tfcseg=version("tfcseg"),
-        input=_input_facts(facts, summary),
-        model=model_facts(facts.model),
-        options=option_facts(facts.model, facts.options),
-        speed=_speed_facts(facts, summary),
+        input=_input_facts(writer, frames, live),
+        model=model_facts(model),
+        options=option_facts(model, options),
+        speed=_speed_facts(writer, compile_s),
         stability=StabilityFacts(
             label_change=summary.mean("label_change").value,
             flow_consistency=summary.mean("flow_consistency").value,
-            optical_flow=facts.optical_flow,
+            optical_flow=writer.optical_flow,
             similarity=summary.mean("similarity").value,
             updated_fraction=summary.mean("updated_fraction").value,
             keyframes=summary.keyframes,
@@ -163,22 +160,14 @@ def build_report(facts: RunFacts, summary: Summary, run: Mapping[str, Any] | Non
         confidence=ConfidenceFacts(
             summary.mean("confidence").value,
             summary.mean("unsure").value,
-            facts.plan.options.unsure_below,
-            facts.model.temperature,
-            facts.model.calibration_error,
+            plan.options.unsure_below,
+            model.temperature,
+            model.calibration_error,
         ),
-        classes=_class_facts(facts.plan.labels, summary),
-        outputs=facts.outputs,
+        classes=_class_facts(plan.labels, summary),
+        outputs=writer.outputs | exported.files,
         warnings=tuple(warnings),
-        steady=None
-        if masks is None
-        else SteadyFacts(
-            masks=str(masks.path),
-            given=len(masks.files),
-            filled=summary.filled,
-            label_change=summary.mean("label_change_before").value,
-            flow_consistency=summary.mean("flow_consistency_before").value,
-        ),
+        steady=None if masks is None else _steady_facts(masks, summary),
         run=run,
     )
 
@@ -190,39 +179,50 @@ def option_facts(model: Known, options: InferenceOptions) -> OptionFacts:
     )
 
 
-def _input_facts(facts: RunFacts, summary: Summary) -> InputFacts:
-    info, (start_s, end_s) = facts.plan.info, facts.plan.range_s
+def _input_facts(writer: ResultWriter, frames: FrameSource, live: LiveFrames | None) -> InputFacts:
+    info, (start_s, end_s) = writer.plan.info, writer.plan.range_s
     return InputFacts(
         path=info.path,
-        frames_decoded=facts.frames_decoded,
+        frames_decoded=frames.frames_decoded if live is None else writer.summary.frames,
         frames_declared=info.frames_declared,
         width=info.width,
         height=info.height,
         frame_rate=info.frame_rate,
         duration_s=info.duration_s,
         rotation=info.rotation,
-        audio=facts.audio if info.audio is None else f"{info.audio} ({facts.audio or 'not written'})",
+        audio=writer.audio if info.audio is None else f"{info.audio} ({writer.audio or 'not written'})",
         start_s=start_s,
         end_s=end_s,
         pixel_aspect=info.pixel_aspect,
-        frames_repeated=summary.repeated,
-        frames_dropped=facts.frames_dropped,
+        frames_repeated=writer.summary.repeated,
+        frames_dropped=0 if live is None else live.dropped,
     )
 
 
-def _speed_facts(facts: RunFacts, summary: Summary) -> SpeedFacts:
-    # In place of late frames of a live source others are repeated, which says nothing of the speed.
-    frames = summary.frames - (summary.repeated if facts.plan.info.source.is_live else 0)
+def _steady_facts(masks: MaskFolder, summary: Summary) -> SteadyFacts:
+    return SteadyFacts(
+        masks=str(masks.path),
+        given=len(masks.files),
+        filled=summary.filled,
+        label_change=summary.mean("label_change_before").value,
+        flow_consistency=summary.mean("flow_consistency_before").value,
+    )
+
+
+def _speed_facts(writer: ResultWriter, compile_s: float | None) -> SpeedFacts:
+    summary, wall_s = writer.summary, writer.wall_s()
+    # A live source repeats frames in place of late ones, which does not count as speed.
+    frames = summary.frames - (summary.repeated if writer.plan.info.source.is_live else 0)
     keyframe_ms, non_keyframe_ms = summary.mean("keyframe_ms"), summary.mean("non_keyframe_ms")
     model_s = (keyframe_ms.total + non_keyframe_ms.total) / 1000
     return SpeedFacts(
-        wall_s=facts.wall_s,
-        fps=frames / facts.wall_s,
+        wall_s=wall_s,
+        fps=frames / wall_s,
         model_fps=frames / model_s if model_s else None,
         keyframe_ms=keyframe_ms.value,
         non_keyframe_ms=non_keyframe_ms.value,
-        resumes=facts.resumes,
-        compile_s=facts.compile_s,
+        resumes=writer.resumes,
+        compile_s=compile_s,
     )
 
 

@@ -41,7 +41,7 @@ def read_checkpoint(
     if other:
         raise WeightsError(f"{path} was made with other options ({'; '.join(other)}); train into another folder")
     if _shapes(state["network"]) != _shapes(network):
-        raise WeightsError(f"{path} is of a network of another kind or size; train into another folder")
+        raise WeightsError(f"{path} belongs to a network of another kind or size; train into another folder")
     return state
 
 

@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, InputError
+from tfcseg.interrupts import ignore_interrupts
 from tfcseg.machine import available_cores
 from tfcseg.media.images import read_image
 from tfcseg.media.reader import open_frames
 from tfcseg.training.augment import as_bytes, by_channels
-from tfcseg.training.interrupts import ignore_interrupts
 from tfcseg.training.teachers import Teacher, soft_labels
 from tfcseg.training.truth import is_mask
 

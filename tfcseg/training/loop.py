@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from tfcseg.errors import DataError, TfcsegError
+from tfcseg.interrupts import ignore_interrupts, noted_interrupts
 from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.averaging import WeightAverage
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
-from tfcseg.training.features import FeatureDistillation
-from tfcseg.training.interrupts import ignore_interrupts, noted_interrupts
+from tfcseg.training.losses import FeatureDistillation
 from tfcseg.training.objective import Objective, attention_losses, clip_losses, image_losses, normalise
 from tfcseg.training.processes import (
     copy_from_first,

@@ -15,8 +15,8 @@ from tfcseg.model.correlation import interpolation_weight
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.attention import TaughtSegmenter
-from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.losses import (
+    FeatureDistillation,
     WeightedSum,
     hard_cross_entropy,
     similarity_loss,

@@ -141,7 +141,11 @@ def _is_supervised(request: TrainRequest) -> bool:
     if request.teachers:
         if labelled:
             raise UsageError(f"{labelled[0]} is a VSPW folder, which has labels; leave --teachers out")
-        _check_apart(request)
+        for what, written in (("--output", request.output), ("--cache", request.cache)):
+            for root in request.data:
+                # Frames of videos that are kept there would be trained on later.
+                if written is not None and written.resolve().is_relative_to(root.resolve()):
+                    raise UsageError(f"{what} {written} is inside the data ({root}); choose another folder")
         return False
     if not labelled:
         raise UsageError(
@@ -150,11 +154,3 @@ def _is_supervised(request: TrainRequest) -> bool:
     if len(request.data) > 1:
         raise UsageError(f"one VSPW folder at a time, not {len(request.data)}")
     return True
-
-
-def _check_apart(request: TrainRequest) -> None:
-    """Raise UsageError if output or cache are inside the data: their frames of videos would be trained on later."""
-    for what, written in (("--output", request.output), ("--cache", request.cache)):
-        for root in request.data:
-            if written is not None and written.resolve().is_relative_to(root.resolve()):
-                raise UsageError(f"{what} {written} is inside the data ({root}); choose another folder")

@@ -14,8 +14,8 @@ import torch
 from tfcseg.errors import UsageError
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder
-from tfcseg.training.features import FeatureDistillation
 from tfcseg.training.loop import Trainer
+from tfcseg.training.losses import FeatureDistillation
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.processes import end_processes, first_process_first, start_processes
 from tfcseg.training.recipes import Distillation, Material, distilled_material, start_network, trained_card

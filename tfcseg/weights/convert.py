@@ -111,7 +111,9 @@ class ConvertedModel(NamedTuple):
     def card(self) -> ModelCard:
         """Facts for the model's card."""
         variant = self.config.backbone.removeprefix("mit_").upper()
-        texts = (f"SegFormer-{variant}", DESCRIPTION, self.about.remarks)
+        texts = [f"SegFormer-{variant}", DESCRIPTION]
+        if self.about.reduces_labels:
+            texts.append("values in the data set's masks are one higher than class indices")
         return ModelCard(
             name=self.about.name,
             config=replace(self.config, defaults=DEFAULTS, repairs=False),
@@ -121,7 +123,7 @@ class ConvertedModel(NamedTuple):
             licence=self.about.licence or "not stated",
             measured={},
             created_with=self.about.created_with or "not stated",
-            description="; ".join(filter(None, texts)),
+            description="; ".join(texts),
         )
 
 
@@ -168,7 +170,9 @@ def _convert_model(source: SegformerFile, labels: LabelSet | None) -> ConvertedM
     config = _infer_config(path, renamed)
     with torch.device("meta"):
         expected = build_segmenter(config).state_dict()
-    check_fits(path, renamed, {name: expected[name] for name in expected if name in renamed or _is_required(name)})
+    # Published networks have no TFC layer, and old checkpoints lack counters.
+    optional = {name for name in expected if name.startswith("update.") or name.endswith(".num_batches_tracked")}
+    check_fits(path, renamed, {name: expected[name] for name in expected if name in renamed or name not in optional})
     if labels is None:
         labels = source.about.label_set(path, config.num_classes)
     if len(labels) != config.num_classes:
@@ -194,11 +198,6 @@ def our_name(name: str) -> str | None:
         module = module.removeprefix(prefix)
     ours = _module_names().get(module)
     return None if ours is None else f"{ours}.{leaf}"
-
-
-def _is_required(name: str) -> bool:
-    """Whether a SegFormer must have this tensor; not the TFC layer's, nor counters that old checkpoints lack."""
-    return not (name.startswith("update.") or name.endswith(".num_batches_tracked"))
 
 
 @cache

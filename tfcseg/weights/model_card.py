@@ -25,13 +25,7 @@ BACKBONES = ("efficientnet_lite0", "mosaic", *(f"mit_{variant}" for variant in M
 
 NAME_LIMIT = 100
 TEXT_LIMIT = 2000
-_TEXTS = {
-    "name": NAME_LIMIT,
-    "trained_on": TEXT_LIMIT,
-    "licence": TEXT_LIMIT,
-    "created_with": TEXT_LIMIT,
-    "description": TEXT_LIMIT,
-}
+_TEXTS = {"name": NAME_LIMIT} | dict.fromkeys(("trained_on", "licence", "created_with", "description"), TEXT_LIMIT)
 _OBJECTS = ("config", "labels", "preprocessing", "measured")
 _MEASURED_LIMIT = 100
 _CONFIG_BOUNDS = {

@@ -63,11 +63,6 @@ class Published:
         except DataError as error:
             raise WeightsError(f"{path}: {error}; name the classes yourself") from None
 
-    @property
-    def remarks(self) -> str:
-        """Notes on the classes for users."""
-        return "values in the data set's masks are one higher than class indices" if self.reduces_labels else ""
-
 
 def read_published(path: Path, meta: Mapping[object, object]) -> Published:
     """Read facts about the weights file ``path`` from its ``meta`` data and the files beside it.
@@ -86,6 +81,7 @@ def read_published(path: Path, meta: Mapping[object, object]) -> Published:
     of_classes = named if isinstance(named, Mapping) else {key.lower(): meta.get(key) for key in ("CLASSES", "PALETTE")}
     preprocessor = _read_json(path.with_name("preprocessor_config.json"))
     readme = _front_matter(path.with_name("README.md"))
+    programs = {"transformers": config.get("transformers_version"), "mmsegmentation": meta.get("mmseg_version")}
     reduced = [preprocessor.get(key) for key in ("do_reduce_labels", "reduce_labels")]
     return Published(
         name=_name(path),
@@ -94,7 +90,7 @@ def read_published(path: Path, meta: Mapping[object, object]) -> Published:
         palette=_colours(of_classes.get("palette")),
         licence=one_line(readme.get("license_name") or readme.get("license", ""), TEXT_LIMIT),
         trained_on=one_line(readme.get("datasets", ""), TEXT_LIMIT),
-        created_with=_program(config, meta),
+        created_with=next((one_line(f"{name} {used}", TEXT_LIMIT) for name, used in programs.items() if used), ""),
         reduces_labels=True in reduced,
     )
 
@@ -158,16 +154,6 @@ def _training_size(meta: Mapping[object, object]) -> Preprocessing:
     found = re.search(r"crop_size\s*=\s*[(\[](\d{2,4}),\s*(\d{2,4})[)\]]", text)
     size = min(map(int, found.groups())) if found else SIZE_PX
     return replace(IMAGENET_PREPROCESSING, size=size)
-
-
-def _program(config: Mapping[str, object], meta: Mapping[object, object]) -> str:
-    for name, version in (
-        ("transformers", config.get("transformers_version")),
-        ("mmsegmentation", meta.get("mmseg_version")),
-    ):
-        if version:
-            return one_line(f"{name} {version}", TEXT_LIMIT)
-    return ""
 
 
 def _front_matter(path: Path) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tfcseg.errors import OutputError, WeightsError
+from tfcseg.errors import WeightsError
+from tfcseg.files import replace_atomically
 from tfcseg.weights.tensor_header import LENGTH_BYTES, damaged, open_weights, parse_header, shortened, starts_pickle
 
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -43,15 +43,10 @@ def read_tensor_file(path: Path) -> TensorFile:
 
 
 def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Write under a temporary name, then rename; returns the SHA-256. Raises OutputError on failure."""
+    """Write a file, complete or not at all; returns the SHA-256. Raises OutputError on failure."""
     data = _serialise(tensors, metadata)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replace_atomically(path) as partial:
         partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write weights {path}: {error.strerror}") from None
     return hashlib.sha256(data).hexdigest()
 
 

@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import BinaryIO, NoReturn
 
 from tfcseg.errors import WeightsError
 
@@ -83,10 +83,10 @@ def parse_header(file: BinaryIO, path: Path) -> TensorHeader:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise damaged(path, "its metadata is not text")
     places = {name: _place(path, name, entry) for name, entry in header.items()}
-    data_bytes = sum(place.size_bytes for place in places.values())
+    data_bytes = sum(size_bytes for _, size_bytes in places.values())
     if LENGTH_BYTES + header_bytes + data_bytes != file_bytes:
         raise damaged(path, f"{file_bytes} bytes instead of {LENGTH_BYTES + header_bytes + data_bytes}")
-    return TensorHeader(metadata, {name: place.shape for name, place in places.items()})
+    return TensorHeader(metadata, {name: shape for name, (shape, _) in places.items()})
 
 
 def starts_pickle(start: bytes) -> bool:
@@ -94,19 +94,14 @@ def starts_pickle(start: bytes) -> bool:
     return start.startswith(_PICKLE_STARTS) and int.from_bytes(start, "little") > HEADER_LIMIT_BYTES
 
 
-class _Place(NamedTuple):
-    shape: tuple[int, ...]
-    size_bytes: int
-
-
-def _place(path: Path, name: str, entry: object) -> _Place:
-    """Shape and size of a tensor from its header entry; WeightsError for an invalid entry."""
+def _place(path: Path, name: str, entry: object) -> tuple[tuple[int, ...], int]:
+    """Shape and bytes of a tensor from its header entry; WeightsError for an invalid entry."""
     match entry:
         case {"dtype": str(dtype), "shape": [*sides], "data_offsets": [int(start), int(end)]} if dtype in _ITEM_BYTES:
             is_sound = len(sides) <= _MAX_DIMENSIONS and all(map(_is_side, sides))
             # Check before multiplying, since numbers may be as long as the header.
             if is_sound and end - start == math.prod(sides) * _ITEM_BYTES[dtype]:
-                return _Place(tuple(sides), end - start)
+                return tuple(sides), end - start
     raise damaged(path, f"the header entry of tensor {shortened(name)} is invalid")
 
 

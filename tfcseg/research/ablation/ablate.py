@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tfcseg.errors import DataError, InputError, UsageError
+from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.predictions import ModelPredictions
 from tfcseg.evaluation.result import Evaluation
@@ -18,7 +18,6 @@ from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_maps import read_label_map
-from tfcseg.media.images import read_image
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
 from tfcseg.options import OnProgress
@@ -150,8 +149,13 @@ class _AblationJob:
     on_progress: OnProgress
 
     def result(self, options: InferenceOptions, rows: Sequence[Row]) -> Ablation:
-        """Score all rows."""
-        size = self._first_size()
+        images = (
+            image for name in self.dataset.videos[: self.scope.limit] for image in self.dataset.readable_images(name)
+        )
+        first = next(images, None)
+        if first is None:
+            raise self.dataset.no_image()
+        size = (first.shape[0], first.shape[1])
         evaluations: dict[str, Evaluation] = {}
         results: list[RowResult] = []
         for row in rows:
@@ -179,7 +183,6 @@ class _AblationJob:
         )
 
     def _evaluate(self, row: Row) -> tuple[Evaluation, WatchedPredictions]:
-        """Score one row."""
         model = self.without_bce if row.name == WITHOUT_BCE and self.without_bce else self.model
         found: list[NonKeyframes] = []
         if row.variant is not None:
@@ -201,18 +204,6 @@ class _AblationJob:
             on_video=lambda score: self.on_progress(row.title, next(done), total),
         )
         return evaluation, watched
-
-    def _first_size(self) -> tuple[int, int]:
-        """(height, width) of the first readable image; DataError if there is none."""
-        for name in self.dataset.videos[: self.scope.limit]:
-            for frame in self.dataset.read_video(name).frames:
-                try:
-                    if frame.image is not None:
-                        image = read_image(frame.image)
-                        return image.shape[0], image.shape[1]
-                except InputError:  # reported or skipped by the evaluation
-                    continue
-        raise DataError(f"{self.dataset.root}: no image of split {self.dataset.split!r} can be read")
 
 
 def _row_result(

@@ -135,7 +135,6 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
 
 
 def _rows_of_steps(options: InferenceOptions) -> list[Row]:
-    """Rows with steps of the method left out or replaced."""
     plain = Variant(weight=0.0, updates=False)
     rows = [
         Row("image", "image", None, replace(options, mode="image", keyframe_interval=1), None),
@@ -166,7 +165,6 @@ def _rows_of_steps(options: InferenceOptions) -> list[Row]:
 
 
 def _rows_of_intervals(options: InferenceOptions) -> list[Row]:
-    """Rows with the full method at longer intervals."""
     longer = [interval for interval in INTERVALS if interval > options.keyframe_interval]
     changed = [replace(options, keyframe_interval=interval) for interval in longer]
     return [

@@ -129,7 +129,6 @@ class WatchedPredictions:
         self._measure(interval)
 
     def _measure(self, interval: Sequence[VspwFrame]) -> None:
-        """Measure the frames of an interval that the network has processed."""
         results = self._found.copy()
         self._found.clear()
         if not results:

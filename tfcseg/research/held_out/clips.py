@@ -1,7 +1,7 @@
 """Measure the stability of labels on unlabelled clips, in several modes of a model.
 
-Flow consistency and label change need no ground truth. For VC, the teachers' labels, averaged over time (targets.py),
-take its place: predictions should be constant where these are. Agreement with them is measured, too.
+Flow consistency and label change need no ground truth. For VC, the teachers' labels, averaged over time, take its
+place: predictions should be constant where these are. Agreement with them is measured, too.
 
 Shapes: T frames, H W their size.
 """
@@ -30,8 +30,7 @@ from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency, pe
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
 from tfcseg.report.schema import OptionFacts
-from tfcseg.research.held_out.networks import HeldOutConditions, made_by, refuse_doubles
-from tfcseg.research.held_out.targets import ClipTargets, Judges
+from tfcseg.research.held_out.networks import ClipTargets, HeldOutConditions, Judges, made_by, refuse_doubles
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
@@ -197,7 +196,9 @@ class ClipMeasurer:
         if clip is None:
             return self._setting()
         name, source = clip
-        seen = _read_clip(source, self.first_s, self.max_frames)
+        with open_frames(source, end_s=self.first_s) as found:
+            frames = [frame.image for frame in itertools.islice(found, self.max_frames)]
+            seen = _Clip(frames, float(found.info.frame_rate))
         if self.judges is not None:
             seen.targets = self.judges.label(seen.frames)
         numbers = [
@@ -237,12 +238,6 @@ class _Clip:
         return ClipFacts(name, len(self.frames), self.frame_rate, self.size, sure)
 
 
-def _read_clip(source: Given, first_s: float, max_frames: int) -> _Clip:
-    with open_frames(source, end_s=first_s) as found:
-        frames = [frame.image for frame in itertools.islice(found, max_frames)]
-        return _Clip(frames, float(found.info.frame_rate))
-
-
 def _measure(model: LoadedModel, options: InferenceOptions, clip: _Clip) -> Numbers:
     """Measure all scores of a clip with ``options``; None for scores that cannot be computed."""
     stability = StabilityScores()
@@ -268,7 +263,6 @@ class _Judged:
         self._agreement: list[float] = []
 
     def update(self, labels: Labels) -> None:
-        """Add the (H, W) labels of the next frame."""
         target = next(self._targets)
         self._consistency.update(target, labels)
         expected = cv2.LUT(target, self._own)
@@ -277,7 +271,6 @@ class _Judged:
             self._agreement.append(int(np.count_nonzero(expected == labels)) / asked)
 
     def numbers(self) -> Numbers:
-        """VC and agreement so far, in percent."""
         windows = self._consistency.result()
         found: Numbers = {f"vc{n}": percent(scores.vc.value) for n, scores in windows.items()}
         return found | {"agreement": percent(Mean.of(self._agreement).value)}

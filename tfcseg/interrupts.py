@@ -1,4 +1,4 @@
-"""Handle Ctrl-C and SIGTERM between two training steps, so that checkpoints are consistent."""
+"""Let work finish in order after Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from types import FrameType
 
 
 @contextmanager
-def noted_interrupts(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
-    """Record the first signal inside the block; a second one raises KeyboardInterrupt.
+def noted_interrupts(
+    on_first: Callable[[], None] = lambda: None, *, patient: bool = False, keeps_ignored: bool = False
+) -> Iterator[Callable[[], bool]]:
+    """Record the first signal inside the block and call ``on_first``; a second one raises KeyboardInterrupt.
 
     Yields a function that returns whether there was one. ``patient`` records later signals, too: under torchrun every
-    process gets one from the terminal and one from the launcher. Does nothing outside the main thread, where Python
-    allows no handlers.
+    process gets one from the terminal and one from the launcher. ``keeps_ignored`` leaves signals alone that are
+    ignored, as in the background. Does nothing outside the main thread, where Python allows no handlers.
     """
     noted: list[int] = []
 
@@ -23,12 +25,17 @@ def noted_interrupts(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
         if noted and not patient:
             raise KeyboardInterrupt
         noted.append(number)
+        if len(noted) == 1:
+            on_first()
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for number, handler in previous.items():
+            if not keeps_ignored or handler != signal.SIG_IGN:
+                signal.signal(number, note)
         yield lambda: bool(noted)
     finally:
         for number, handler in previous.items():

