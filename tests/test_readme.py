@@ -9,7 +9,12 @@ import pytest
 from typer.main import get_command
 
 import tfcseg
+from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import app
+from tfcseg.inference import both_sides, onnx_graphs, repeats, steadying, ties, votes
+from tfcseg.media import streams, writer
+from tfcseg.model import evidence
+from tfcseg.model.options import LONGEST
 from tfcseg.research import tables
 
 ROOT = Path(__file__).parent.parent
@@ -107,6 +112,37 @@ def test_python_example_runs(tmp_path, monkeypatch):
     exec(compile(short, "README.md", "exec"), names)
     assert (tmp_path / "out" / "overlay.mp4").exists()
     assert names["frame"].labels.max() < len(names["frame"].label_set)
+
+
+def test_pages_state_the_settings_of_the_code():
+    section = f"{repeats.SECTION_PARTS * writer.PART_FRAMES:,} frames"
+    stated = {
+        "method": [
+            f"P = {evidence.CARRY} ·",
+            f"1 − e / {evidence.ENOUGH_EVIDENCE} where e < {evidence.ENOUGH_EVIDENCE}",
+            f"at least {100 * evidence.LEAST_COMPUTED_SHARE:g} % of the positions",
+            f"w < {evidence.CHANGED}",
+            f"add up to {both_sides.MOST_CHANGED}",
+            f"the next {both_sides.REACH} frames",
+            f"after {LONGEST} intervals",
+            section,
+            f"last {writer.PART_FRAMES} frames",
+        ],
+        "machines": [section, f"last {writer.PART_FRAMES} frames"],
+        "steady": [
+            f"less than {100 * ties.SAME_SCENE:g} %",
+            f"fade by {votes.CARRY} ·",
+            f"{steadying.REACH} frames before and after a block of {steadying.BLOCK * steadying.REACH}",
+            f"power of −{steadying.RARITY}",
+        ],
+        "training": [f"by default {AdaptOptions().steps}"],
+        "live": [f"for {streams.LIVE_TIMEOUT_S:g} seconds"],
+        "exports": [f"at least {100 * onnx_graphs.LEAST_AGREEMENT:g} %"],
+    }
+    for name, words in stated.items():
+        page = " ".join((ROOT / "assets" / f"{name}.md").read_text(encoding="utf-8").split())
+        for each in words:
+            assert each in page, f"{name}.md: {each}"
 
 
 def test_public_names_exist():

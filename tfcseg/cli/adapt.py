@@ -86,13 +86,18 @@ def _report(result: AdaptResult, printing: options.Printing) -> None:
 
 
 def _print_summary(result: AdaptResult) -> None:
-    """Before and after, one row a setting."""
+    """The network by itself, then TFC before and after."""
     table = new_table(["", "VC8", "as image", "corrected"])
-    for setting in result.after:
-        found_when = {"before": result.before, "with the curve": result.with_curve, "after": result.after}
-        for when, found in found_when.items():
-            scores = found[setting]
-            values = (number(scores[name], 1) for name in ("vc8", "agreement", "corrected"))
-            table.add_row(f"{setting.replace('_', ' ')}, {when}", *values)
+    found_when = {"before": result.before, "after": result.after}
+    if result.keeps_attention:
+        found_when = {"before": result.before, "with the curve": result.with_curve, "with the attention": result.after}
+    rows = {"image": result.after["image"]}
+    for setting in (setting for setting in result.after if setting != "image"):
+        rows |= {f"{setting.replace('_', ' ')}, {when}": found[setting] for when, found in found_when.items()}
+    for title, scores in rows.items():
+        table.add_row(title, *(number(scores[name], 1) for name in ("vc8", "agreement", "corrected")))
     print_on(stderr, table)
-    print_line(f"percentages, on {result.measured_on}")
+    print_line(
+        f"percentages, on {result.measured_on}; as image: the labels of mode image; corrected: the same, where "
+        "these have changed since the keyframe"
+    )

@@ -144,7 +144,9 @@ def steadied_table(results: Sequence[Result]) -> str:
 @_per_result
 def adapted_table(result: Result) -> str:
     """A row per setting of an adaptation's measurements, before and after."""
-    when = {"before": "before", "with_curve": "with the curve", "after": "after"}
+    when = {"before": "before", "after": "after"}
+    if result["keeps_attention"]:
+        when = {"before": "before", "with_curve": "with the curve", "after": "with the attention, too"}
     rows = [("every frame by itself", result["after"]["image"])]
     for setting in (setting for setting in result["after"] if setting != "image"):
         rows += [(f"{setting.replace('_', ' ')}, {name}", result[key][setting]) for key, name in when.items()]

@@ -66,7 +66,7 @@ _STARTS = (
     (b"<!DOCTYPE", "a web page, not the file; download it again"),
     (b"<html", "a web page, not the file; download it again"),
 )
-_ADVICE = "tfcseg runs SegFormers; tfcseg eval --predictions and tfcseg compare --baseline take masks of any program"
+_ADVICE = "tfcseg runs SegFormers; tfcseg steady, eval --predictions and compare --baseline take masks of any program"
 
 
 def refuse_other_model_type(path: Path, config: object) -> None:
