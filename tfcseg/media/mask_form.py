@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Mapping
@@ -18,12 +17,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from tfcseg.errors import DataError
 from tfcseg.files import replace_atomically
-from tfcseg.media.plain_png import SIGNATURE, PlainPng, pack_png, unpack_png
 
 Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W) values: class indices or ids of instances."""
 
-_HEADER_BYTES = 26
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _Entry = TypeVar("_Entry", np.uint8, np.uint16)
 
 _COLOUR_TYPES = {0: "gray", 2: "RGB colour", 3: "palette", 4: "gray with alpha", 6: "RGB colour with alpha"}
@@ -76,22 +74,14 @@ Colours: TypeAlias = Mapping[tuple[int, int, int], int]
 
 def read_header(path: Path) -> PngHeader:
     """Read the header of a mask; DataError if it is not a PNG, or of a kind that cannot hold values."""
-    return _header_of(_read_bytes(path, _HEADER_BYTES), path)
-
-
-def _read_bytes(path: Path, size: int = -1) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(size)
+            start = file.read(26)
     except OSError as error:
         raise DataError(f"cannot read mask {str(path)!r}: {error.strerror or error}") from error
-
-
-def _header_of(content: bytes, path: Path) -> PngHeader:
-    """Header of the file ``path``, whose bytes begin with ``content``."""
-    if content[:8] != SIGNATURE or content[12:16] != b"IHDR" or len(content) < _HEADER_BYTES:
+    if start[:8] != _PNG_SIGNATURE or start[12:16] != b"IHDR" or len(start) < 26:
         raise DataError(f"mask {str(path)!r} is not a PNG file; masks are index PNGs")
-    width, height, bits, colour_type = struct.unpack(">IIBB", content[16:_HEADER_BYTES])
+    width, height, bits, colour_type = struct.unpack(">IIBB", start[16:26])
     header = PngHeader((height, width), bits, colour_type)
     is_gray = colour_type == 0 and bits in (1, 8, 16)
     if not (is_gray or header.is_palette or (header.is_colour and bits == 8)):
@@ -106,14 +96,9 @@ def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskF
 
     ``colours`` maps the colours of a colour PNG to values.
     """
-    content = _read_bytes(path)
-    header = _header_of(content, path)
-    plain = unpack_png(content)
-    if plain is not None:
-        is_palette, is_wide = plain.palette is not None, header.bits == 16
-        return plain.values, MaskForm("P" if is_palette else "I;16" if is_wide else "L", header.bits, plain.palette)
+    header = read_header(path)
     try:
-        with PIL.Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+        with PIL.Image.open(path, formats=("PNG",)) as picture:
             if header.is_colour:
                 return _of_colours(path, np.asarray(picture.convert("RGB")), colours or {})
             palette = picture.palette.tobytes() if picture.mode == "P" and picture.palette else None
@@ -138,15 +123,8 @@ def look_up(table: NDArray[_Entry], mask: Mask) -> NDArray[_Entry]:
 
 def write_values(path: Path, mask: Mask, form: MaskForm) -> None:
     """Write an (H, W) ``mask`` in a given form, complete or not at all; OutputError on failure."""
-    with replace_atomically(path) as temporary:
-        temporary.write_bytes(_file_of(mask, form))
-
-
-def _file_of(mask: Mask, form: MaskForm) -> bytes:
-    keyword, text = "Software", "tfcseg"
-    if form.transparency is None and (form.mode, form.bits) in (("L", 8), ("P", 8), ("I;16", 16)):
-        return pack_png(PlainPng(mask, form.palette), f"{keyword}\0{text}".encode())
-    options: dict[str, Any] = {}
+    # Labels are runs: at 720p, Z_RLE gives 16 KB in 2 ms; plain level 1 gives 23 KB in 2 ms, level 6 16 KB in 6 ms.
+    options: dict[str, Any] = {"compress_type": zlib.Z_RLE}
     if form.mode == "RGB":
         picture = PIL.Image.fromarray(np.frombuffer(form.palette or b"", np.uint8).reshape(256, 3)[mask])
     elif form.mode == "1":
@@ -155,14 +133,13 @@ def _file_of(mask: Mask, form: MaskForm) -> bytes:
         picture = PIL.Image.fromarray(mask)
     if form.mode == "P":
         picture.putpalette(form.palette or b"")
-        options = {"bits": form.bits, "compress_type": zlib.Z_RLE}
+        options["bits"] = form.bits
     if form.transparency is not None:
         options["transparency"] = form.transparency
     note = PngInfo()
-    note.add_text(keyword, text)
-    written = io.BytesIO()
-    picture.save(written, "PNG", compress_level=1, pnginfo=note, **options)
-    return written.getvalue()
+    note.add_text("Software", "tfcseg")
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        picture.save(file, "PNG", compress_level=1, pnginfo=note, **options)
 
 
 def _of_colours(path: Path, pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, MaskForm]:
