@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfcseg.inference.votes import ONE, Pull, Votes, decide, no_votes
+from tfcseg.inference.votes import ONE, Transfer, Votes, decide, no_votes
 
 FULL = 255
 
@@ -19,7 +19,7 @@ def weight(*values):
 
 
 def whole(values, share=FULL):
-    return Pull(None, np.full(values.shape, share, np.uint8))
+    return Transfer(None, np.full(values.shape, share, np.uint8))
 
 
 def passed(masks, share=FULL):
@@ -60,7 +60,7 @@ def test_votes_come_from_where_things_were(dtype):
     labels = (1, 2, 3) if dtype == np.uint8 else (1, 65535, 300)
     votes = no_votes(mask(*labels, dtype=dtype)).joined(mask(*labels, dtype=dtype), weight(10, 20, 255))
     steps = np.array([[[1, 0], [1, 0], [9, 0]]], np.int16)  # x, y; beyond the edge lies the edge
-    moved = votes.carried(Pull(steps, np.full((1, 3), FULL, np.uint8)))
+    moved = votes.carried(Transfer(steps, np.full((1, 3), FULL, np.uint8)))
     assert moved.label.dtype == dtype
     assert moved.label.tolist() == [[labels[1], labels[2], labels[2]]]
     assert moved.lead.tolist() == [[20, 255, 255]]
@@ -70,11 +70,11 @@ def test_votes_come_from_where_things_were(dtype):
 def test_strips_are_moved_like_the_whole(monkeypatch, size):
     rng = np.random.default_rng(0)
     steps = rng.integers(-9, 9, (20, 24, 2)).astype(np.int16)
-    pull = Pull(steps, rng.integers(0, 256, (20, 24)).astype(np.uint8))
+    transfer = Transfer(steps, rng.integers(0, 256, (20, 24)).astype(np.uint8))
     label, lead = (rng.integers(0, 256, size).astype(np.uint8) for _ in range(2))
-    found = Votes(label, lead).carried(pull)
+    found = Votes(label, lead).carried(transfer)
     monkeypatch.setattr("tfcseg.inference.votes._STRIP_PX", size[0] * size[1])
-    whole = Votes(label, lead).carried(pull)
+    whole = Votes(label, lead).carried(transfer)
     assert np.array_equal(found.label, whole.label)
     assert np.array_equal(found.lead, whole.lead)
 
@@ -83,7 +83,7 @@ def test_strips_are_moved_like_the_whole(monkeypatch, size):
 def test_votes_stay_where_nothing_moves(size):
     labels = np.random.default_rng(0).integers(0, 65536, size).astype(np.uint16)
     votes = no_votes(labels).joined(labels, np.full(size, 9, np.uint8))
-    found = votes.carried(Pull(np.zeros((20, 24, 2), np.int16), np.full((20, 24), FULL, np.uint8)))
+    found = votes.carried(Transfer(np.zeros((20, 24, 2), np.int16), np.full((20, 24), FULL, np.uint8)))
     assert np.array_equal(found.label, labels)
     assert np.array_equal(found.lead, votes.lead)
 

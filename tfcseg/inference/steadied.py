@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.links import Linker
 from tfcseg.inference.segmented import SegmentedFrame, SteadiedMask
-from tfcseg.inference.steadying import Steadied, look, steady
-from tfcseg.inference.ties import Linker
+from tfcseg.inference.steadying import Steadied, link_frames, steady
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Frame, prefetch
 from tfcseg.media.mask_folder import MaskFolder
@@ -53,8 +53,8 @@ def steadied_frames(
         stack.callback(cv2.setNumThreads, cv2.getNumThreads())
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        looked = stack.enter_context(closing(prefetch(look(frames, read, linker, masks.void), ahead)))
-        for steadied in steady(looked, first):
+        linked = stack.enter_context(closing(prefetch(link_frames(frames, read, linker, masks.void), ahead)))
+        for steadied in steady(linked, first):
             yield _segmented(steadied, masks, labels)
 
 

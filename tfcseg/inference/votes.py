@@ -38,7 +38,7 @@ CARRY = 0.92
 _STRIP_PX = 1 << 16
 
 
-class Pull(NamedTuple):
+class Transfer(NamedTuple):
     """What a frame takes over from the one before it, or after it."""
 
     steps: NDArray[np.int16] | None
@@ -53,17 +53,17 @@ class Votes(NamedTuple):
     label: Mask
     lead: Weights
 
-    def carried(self, pull: Pull) -> Votes:
+    def carried(self, transfer: Transfer) -> Votes:
         """The votes as the next frame takes them over; beyond the edges lies the edge."""
         height, width = self.label.shape
-        carry = _array(cv2.resize(pull.carry, (width, height)))
-        if pull.steps is None:
+        carry = _array(cv2.resize(transfer.carry, (width, height)))
+        if transfer.steps is None:
             return Votes(self.label, _array(cv2.multiply(self.lead, carry, scale=1 / 255)))
         # Label and lead move together, as one number.
         both = np.left_shift(self.label, 8, dtype=np.uint16 if self.label.dtype == np.uint8 else np.int32)
         both |= self.lead
         label, lead = np.empty_like(self.label), np.empty_like(self.lead)
-        for top, bottom, steps in _strips(pull.steps, height, width):
+        for top, bottom, steps in _strips(transfer.steps, height, width):
             far = cv2.resize(steps, (width, bottom - top), interpolation=cv2.INTER_NEAREST)
             how = cv2.INTER_NEAREST | cv2.WARP_RELATIVE_MAP
             moved: Any = cv2.remap(both, far, None, how, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]

@@ -1,9 +1,9 @@
-"""How consecutive frames relate: where things moved, and whether they are still the same things.
+"""Link consecutive frames: where things moved, and whether the same things are there.
 
 Optical flow (OpenCV DIS) in both directions follows motion: it places edges more finely than features at stride 8 can.
 The low-level features of a network, correlated along the flow between some frames (eq. 6), and its evidence curve
-(model/evidence.py) tell how far to trust it. Positions that the flow does not find again on its way back are hidden,
-and take nothing over.
+(model/evidence.py) tell how far to trust it. Positions to which the flow does not return are hidden, and take no votes
+over.
 
 Letters: h w grid of the flow, H W image.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.votes import CARRY, Pull, Weights
+from tfcseg.inference.votes import CARRY, Transfer, Weights
 from tfcseg.media.frames import Image
 from tfcseg.media.mask_form import Mask
 from tfcseg.model.correlation import similarity
@@ -48,8 +48,8 @@ Flows: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 """(h, w, 2) each: x and y from a frame to the one before, and from that to the frame, in px of this grid."""
 
 
-class Seen(NamedTuple):
-    """What is compared of a frame."""
+class FrameFeatures(NamedTuple):
+    """Features of a frame that are compared."""
 
     size: tuple[int, int]
     """(H, W)."""
@@ -62,9 +62,9 @@ class Seen(NamedTuple):
 class Link(NamedTuple):
     """Between a frame and the one before it."""
 
-    back: Pull
+    back: Transfer
     """What the frame takes over from the one before it."""
-    forth: Pull
+    forth: Transfer
     """What the one before it takes over from the frame."""
     similarity: float | None
     """Mean of w of eq. 6 along the flow between the last frames that were compared; None before any were."""
@@ -81,8 +81,8 @@ class Linker:
         self._similarity: float | None = None
 
     @torch.inference_mode()
-    def look(self, images: Sequence[Image]) -> list[Seen]:
-        """What is compared of (H, W, 3) RGB images of one size: features of the first, the fourth, and so on.
+    def features(self, images: Sequence[Image]) -> list[FrameFeatures]:
+        """Compute what is compared of (H, W, 3) RGB images of one size: features of the first, the fourth, and so on.
 
         They change little in three frames, and those of several images at once take half the time.
         """
@@ -93,15 +93,15 @@ class Linker:
         size_wh = (max(16, round(width * scale)), max(16, round(height * scale)))
         batch = self._network.to_input(images[::FEATURES_EVERY], FEATURE_SIZE)
         matches = self._network.network.low_features(batch).match.float().cpu()
-        seen = []
+        features = []
         for at, image in enumerate(images):
             gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
             match = None if at % FEATURES_EVERY else matches[at // FEATURES_EVERY][None]
-            seen.append(Seen(size, np.asarray(gray, np.uint8), match))
-        return seen
+            features.append(FrameFeatures(size, np.asarray(gray, np.uint8), match))
+        return features
 
-    def link(self, before: Seen, now: Seen) -> Link | None:
-        """How a frame relates to the one before it; None if it does not, as across a cut."""
+    def link(self, before: FrameFeatures, now: FrameFeatures) -> Link | None:
+        """Link a frame to the one before it; None if they show different scenes."""
         flows = missed = None
         if before.size == now.size:
             flows = self._between(now, before), self._between(before, now)
@@ -118,7 +118,7 @@ class Linker:
             alike = self._path.similarity(now.match)
             self._similarity = float(alike[0].mean())
         carry = self._carry(alike, missed)
-        back, forth = (Pull(_steps(flow, now.size), kept) for flow, kept in zip(flows, carry, strict=True))
+        back, forth = (Transfer(_steps(flow, now.size), kept) for flow, kept in zip(flows, carry, strict=True))
         return Link(back, forth, self._similarity)
 
     def _carry(self, alike: Tensor | None, missed: Sequence[NDArray[np.float32]]) -> list[Weights]:
@@ -130,7 +130,7 @@ class Linker:
             kept = [cv2.resize(each, (width, height)) for each in trust[:, 0].numpy()]
         return [np.rint(each * (far <= _HIDDEN)).astype(np.uint8) for each, far in zip(kept, missed, strict=True)]
 
-    def _between(self, here: Seen, there: Seen) -> NDArray[np.float32]:
+    def _between(self, here: FrameFeatures, there: FrameFeatures) -> NDArray[np.float32]:
         """(h, w, 2) flow."""
         # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
         return np.array(self._flow.calc(here.gray, there.gray, np.empty((1, 1, 2), np.float32)), np.float32)
@@ -173,12 +173,12 @@ class _Path(NamedTuple):
         return similarity(moved, torch.cat([match, self.start]))
 
 
-def contrast(seen: Seen, mask: Mask) -> float | None:
+def contrast(features: FrameFeatures, mask: Mask) -> float | None:
     """How many times more features differ across the edges of an (H, W) mask than inside; None without any edges."""
-    assert seen.match is not None
-    rows, columns = seen.match.shape[-2:]
+    assert features.match is not None
+    rows, columns = features.match.shape[-2:]
     small = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT)
-    match = F.normalize(seen.match[0], dim=0)
+    match = F.normalize(features.match[0], dim=0)
     across, down = 1 - (match[:, :, 1:] * match[:, :, :-1]).sum(dim=0), 1 - (match[:, 1:] * match[:, :-1]).sum(dim=0)
     change = torch.cat([across.flatten(), down.flatten()]).numpy()
     is_edge = np.concatenate([(small[:, 1:] != small[:, :-1]).ravel(), (small[1:] != small[:-1]).ravel()])
@@ -187,10 +187,10 @@ def contrast(seen: Seen, mask: Mask) -> float | None:
     return float(change[is_edge].mean() / max(1e-6, change[~is_edge].mean()))
 
 
-def still(seen: Seen) -> Link:
+def still_link(features: FrameFeatures) -> Link:
     """The link to a frame that shows the same picture."""
-    pull = Pull(None, np.full(seen.gray.shape, round(255 * CARRY), np.uint8))
-    return Link(pull, pull, 1.0)
+    transfer = Transfer(None, np.full(features.gray.shape, round(255 * CARRY), np.uint8))
+    return Link(transfer, transfer, 1.0)
 
 
 def _missed(flow: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.links import FEATURES_EVERY, Linker
 from tfcseg.inference.options import checked_options
-from tfcseg.inference.ties import FEATURES_EVERY, Linker
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import open_model
 
@@ -33,13 +33,13 @@ def picture(shift=0, seed=0):
 
 def links(network, images):
     linker = Linker(network)
-    seen = linker.look(images)
+    seen = linker.features(images)
     return [linker.link(*pair) for pair in pairwise(seen)]
 
 
 def test_steps_lead_to_where_things_were(network):
     for link in links(network, [picture(STEP * at) for at in range(5)]):
-        back, forth = (np.median(pull.steps, axis=(0, 1)) for pull in (link.back, link.forth))
+        back, forth = (np.median(transfer.steps, axis=(0, 1)) for transfer in (link.back, link.forth))
         assert back.tolist() == [-STEP, 0]
         assert forth.tolist() == [STEP, 0]
 
@@ -53,7 +53,7 @@ def test_nothing_moves_in_a_still_picture(network):
 def test_features_are_compared_along_the_way_since_they_were_last_seen(network):
     """Not all frames have any, but what moves stays the same all the way."""
     images = [picture(STEP * at) for at in range(2 * FEATURES_EVERY + 1)]
-    seen = Linker(network).look(images)
+    seen = Linker(network).features(images)
     assert [each.match is not None for each in seen] == [at % FEATURES_EVERY == 0 for at in range(len(images))]
     found = [link.similarity for link in links(network, images)]
     assert found[: FEATURES_EVERY - 1] == [None] * (FEATURES_EVERY - 1)
@@ -71,5 +71,5 @@ def test_a_cut_ends_the_way(network):
 
 def test_sizes_that_differ_are_not_linked(network):
     linker = Linker(network)
-    one, other = linker.look([picture()])[0], linker.look([picture()[:64]])[0]
+    one, other = linker.features([picture()])[0], linker.features([picture()[:64]])[0]
     assert linker.link(one, other) is None
