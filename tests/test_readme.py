@@ -11,7 +11,7 @@ from typer.main import get_command
 import tfcseg
 from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import app
-from tfcseg.inference import both_sides, onnx_graphs, repeats, steadying, ties, votes
+from tfcseg.inference import both_sides, links, onnx_graphs, repeats, steadying, votes
 from tfcseg.media import streams, writer
 from tfcseg.model import evidence
 from tfcseg.model.options import LONGEST
@@ -130,7 +130,7 @@ def test_pages_state_the_settings_of_the_code():
         ],
         "machines": [section, f"last {writer.PART_FRAMES} frames"],
         "steady": [
-            f"less than {100 * ties.SAME_SCENE:g} %",
+            f"less than {100 * links.SAME_SCENE:g} %",
             f"fade by {votes.CARRY} ·",
             f"{steadying.REACH} frames before and after a block of {steadying.BLOCK * steadying.REACH}",
             f"power of −{steadying.RARITY}",
