@@ -234,7 +234,7 @@ def test_other_architectures_are_named(names, said, tmp_path):
     with pytest.raises(WeightsError) as failure:
         load_model(tmp_path / "other.pth")
     assert said in str(failure.value)
-    assert "tfcseg eval --predictions" in str(failure.value)
+    assert "eval --predictions" in str(failure.value)
 
 
 def test_a_folder_of_checkpoints_names_them(tmp_path):

@@ -122,7 +122,7 @@ def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
 def _model_source(
     name: str, device: DeviceOptions, inference: InferenceOptions, label_map: Path | None, dataset: VspwDataset
 ) -> dict[str, Any]:
-    from tfcseg.evaluation.predictions import ModelPredictions
+    from tfcseg.evaluation.model_source import ModelPredictions
     from tfcseg.inference.options import checked_options
     from tfcseg.weights.loading import open_model
 

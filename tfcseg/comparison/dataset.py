@@ -13,7 +13,8 @@ from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folders
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, common_facts
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.predictions import ModelPredictions, PredictionFolder, PredictionSource
+from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.predictions import PredictionFolder, PredictionSource
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tfcseg.errors import UsageError, WeightsError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.predictions import ModelPredictions
+from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder

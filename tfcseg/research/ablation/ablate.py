@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.predictions import ModelPredictions
+from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.result import Evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
