@@ -1,7 +1,7 @@
-"""Votes of labels: what the masks before and after a frame say about it (ours, not the paper's).
+"""Votes of the masks before and after a frame on its labels (ours, not the paper's).
 
-`model/evidence.py` joins what frames say as logits, K maps of them. Masks of other programs have no logits, and labels
-of any number of classes. So every pixel holds one label and its lead, the weight that it has more than all others
+model/evidence.py combines the logits of frames, K maps of them. Masks of other programs have no logits, and any number
+of classes. So every pixel holds one label and its lead, the weight that it has more than all others
 together (Boyer and Moore's majority vote, with weights that fade). A pass through the masks, in either direction, takes
 them along:
 
