@@ -117,13 +117,20 @@ def distort_colours(crop: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
         crop = as_bytes(cv2.GaussianBlur(crop, (0, 0), view.blur_px))
     if view.noise:
         # Another pattern for every frame of a clip, as in a camera, and the same one for the same frame.
-        rng = np.random.default_rng((view.noise_seed, int(crop[::16, ::16].sum())))
-        noise = rng.standard_normal(crop.shape, dtype=np.float32) * view.noise
-        crop = np.rint(crop + noise).clip(0, 255).astype(np.uint8)
+        crop = add_noise(crop, seed=(view.noise_seed + int(crop[::16, ::16].sum())) % 2**31, deviation=view.noise)
     if view.jpeg_quality is not None:
         _, coded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, view.jpeg_quality])
         crop = as_bytes(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return crop
+
+
+def add_noise(image: NDArray[np.uint8], *, seed: int, deviation: float) -> NDArray[np.uint8]:
+    """Add sensor noise with a standard ``deviation``, of 255, to an image."""
+    noise = np.empty(image.shape, np.int8)
+    cv2.setRNGSeed(seed)
+    # As one channel: of several, OpenCV would give noise to the first one alone.
+    cv2.randn(noise.reshape(len(noise), -1), 0, deviation)  # type: ignore[call-overload]  # numbers are fine
+    return as_bytes(cv2.add(image, noise, dtype=cv2.CV_8U))
 
 
 def _motion_kernel(motion_px: tuple[float, float]) -> NDArray[np.float32]:

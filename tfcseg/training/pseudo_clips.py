@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tfcseg.training.augment import (
     LABEL_STRIDE,
     View,
-    as_bytes,
+    add_noise,
     distort_colours,
     draw_view,
     view_image,
@@ -152,7 +152,4 @@ def _paste(
 
 def _noise(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Add sensor noise to a frame; identical frames would teach that w = 1 only for bit-equal images."""
-    noise = np.empty(image.shape, np.int8)
-    cv2.setRNGSeed(int(rng.integers(2**31)))
-    cv2.randn(noise, 0, float(rng.uniform(0.5, 5.0)))  # type: ignore[call-overload]  # numbers are fine
-    return as_bytes(cv2.add(image, noise, dtype=cv2.CV_8U))
+    return add_noise(image, seed=int(rng.integers(2**31)), deviation=float(rng.uniform(0.5, 5.0)))
