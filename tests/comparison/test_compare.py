@@ -444,7 +444,7 @@ def test_overwriting_removes_what_the_new_comparison_does_not_make(clip, weights
     (folder / "differences").mkdir(parents=True)
     (folder / "reuse_interval_8").mkdir()
     for name in ("differences/frame_00000009.png", "reuse_interval_8/report.json", "notes.txt"):
-        (folder / name).write_bytes(b"old")
+        (folder / name).write_bytes(b'{"tfcseg": "0.1.0"}' if name.endswith("report.json") else b"old")
     command = ["compare", clip, "-m", weights, "-o", folder, "--modes", "tfc", "--end", 0.4, "--no-flow-consistency"]
     assert call(*command, "--overwrite").returncode == 0
     names = sorted(path.name for path in folder.iterdir())

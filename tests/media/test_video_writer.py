@@ -19,7 +19,7 @@ from tests.helpers.media import children, numbered_image, numbered_images, read_
 from tfcseg.errors import OutputError
 from tfcseg.media.reader import open_frames, probe, read_frames
 from tfcseg.media.source import Source
-from tfcseg.media.writer import Sound, VideoWriter, finish_video
+from tfcseg.media.writer import Sound, VideoWriter, finish_video, is_our_video
 
 ROOT = Path(__file__).parents[2]
 SIZE = (48, 64)
@@ -110,6 +110,7 @@ def test_aac_is_copied_packet_for_packet(tmp_path):
     assert audio_packets(tmp_path / "out.mp4") == audio_packets(source)
     info = probe(tmp_path / "out.mp4")
     assert (info.audio, info.frames_declared, info.frame_rate) == ("aac", 50, 25)
+    assert is_our_video(tmp_path / "out.mp4")
 
 
 @pytest.mark.parametrize(

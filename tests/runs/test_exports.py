@@ -216,8 +216,9 @@ def test_the_command_exports_a_run_and_says_what(out):
 
 def test_mattes_of_earlier_classes_go_when_others_take_their_place(out):
     assert len(list(out.glob("matte_*"))) > 2
+    (out / "matte_mine.mp4").write_text("of another program")
     assert call("export", out, "--to", "matte", "--classes", "road", "--overwrite").returncode == 0
-    assert {path.name for path in out.glob("matte_*")} == {"matte_road.mp4", "matte_road.webm"}
+    assert {path.name for path in out.glob("matte_*")} == {"matte_road.mp4", "matte_road.webm", "matte_mine.mp4"}
 
 
 def test_what_is_there_is_not_replaced_unasked(out):

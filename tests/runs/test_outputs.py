@@ -12,12 +12,15 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import tfcseg
+from tests.helpers.media import write_video
+from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import DataError, OutputError, UsageError
-from tfcseg.exports import COCO_MARK, FILE_NAMES
+from tfcseg.exports import FILE_NAMES, FORMATS, ZIP_MARK
 from tfcseg.files import replace_atomically
 from tfcseg.labels.label_sets import ADE31, NO_CLASS
 from tfcseg.media.masks import MaskWriter, read_mask
-from tfcseg.runs.outputs import RESULT_NAMES, OutputDir, claimed_output
+from tfcseg.runs.outputs import RESULT_NAMES, OutputDir, claimed_output, is_own
 
 PALETTE = ADE31.palette_array()
 HOSTILE_NAMES = [
@@ -59,17 +62,21 @@ def prepare_output(folder, inputs, overwrite=False):
     return output
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A folder with every file that a run can write."""
+    folder = tmp_path_factory.mktemp("runs")
+    clip = write_video(folder / "clip.mp4", moving_images(2, (48, 64)))
+    wanted = {"export": FORMATS, "side_by_side": True, "copy_source": True, "confidence": True}
+    tfcseg.run(clip, folder / "out", build_tiny_model(), **wanted)
+    return folder / "out"
+
+
 @pytest.fixture
-def finished(tmp_path, labels):
+def finished(tmp_path, written):
     """The output of a run that is complete."""
     output = prepare_output(tmp_path / "out", inputs=[])
-    for name in (*RESULT_NAMES, "matte_person.mp4", "matte_person.webm"):
-        (output.path / name).write_text("result")
-    (output.path / "coco.json").write_bytes(b'{"info": {"description": ' + COCO_MARK)
-    output.classes_json.write_text('[{"index": 0, "name": "sky", "colour": [0, 0, 255]}]')
-    with MaskWriter(output.masks, PALETTE) as writer:
-        writer.write(0, labels)
-        writer.write(1, labels)
+    shutil.copytree(written, output.path, dirs_exist_ok=True)
     return output
 
 
@@ -339,6 +346,37 @@ def test_masks_that_others_made_are_never_removed(finished):
     assert files_below(finished.path) == before
 
 
+def test_every_result_says_that_it_is_one(finished):
+    names = {str(path.relative_to(finished.path)) for path in finished.results()}
+    assert {*RESULT_NAMES, "masks/00000001.png", "confidence/00000001.png"} < names
+    assert any(name.startswith("matte_") and name.endswith(".webm") for name in names)
+    assert [path for path in finished.results() if not is_own(path)] == []
+
+
+@pytest.mark.parametrize("name", [*RESULT_NAMES, "matte_person.mp4", "matte_person.webm"])
+def test_files_of_others_are_never_removed_whatever_they_are_called(finished, tmp_path, name):
+    """Another's copy of the same kind, and something else altogether."""
+    theirs = finished.path / name
+    for kind, mark in ((".mp4", b"made by tfcseg"), (".zip", ZIP_MARK)):
+        if theirs.suffix == kind and theirs.exists():
+            theirs.write_bytes(theirs.read_bytes().replace(mark, b"x" * len(mark)))
+            refuse_to_overwrite(finished, theirs)
+    theirs.write_bytes(b"mine " * 100)
+    refuse_to_overwrite(finished, theirs)
+    alone = tmp_path / "mine"
+    alone.mkdir()
+    shutil.copy(theirs, alone / name)
+    refuse_to_overwrite(OutputDir(alone), alone / name)
+
+
+def refuse_to_overwrite(output, theirs):
+    before = files_below(output.path)
+    with pytest.raises(OutputError, match="was not written by tfcseg and is kept") as caught:
+        prepare_output(output.path, inputs=[], overwrite=True)
+    assert theirs.name in one_line(caught)
+    assert files_below(output.path) == before
+
+
 def test_a_folder_in_the_place_of_a_result_is_kept(tmp_path):
     (tmp_path / "overlay.mp4").mkdir()
     with pytest.raises(OutputError, match="not written by tfcseg"):
@@ -347,7 +385,7 @@ def test_a_folder_in_the_place_of_a_result_is_kept(tmp_path):
 
 @pytest.mark.parametrize("link", [None, Path.symlink_to, Path.hardlink_to])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_an_input_that_a_result_would_replace_is_refused(finished, tmp_path, link, overwrite):
+def test_an_input_that_a_result_would_replace_is_refused(finished, written, tmp_path, link, overwrite):
     source = finished.overlay
     if link is not None:
         source = tmp_path / "holiday.mp4"
@@ -355,7 +393,7 @@ def test_an_input_that_a_result_would_replace_is_refused(finished, tmp_path, lin
     with pytest.raises(UsageError, match="is the input") as caught:
         prepare_output(finished.path, inputs=[source], overwrite=overwrite)
     one_line(caught)
-    assert finished.overlay.read_text() == "result"
+    assert finished.overlay.read_bytes() == (written / "overlay.mp4").read_bytes()
 
 
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])

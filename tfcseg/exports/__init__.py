@@ -12,5 +12,5 @@ FORMATS = ("coco", "cvat", "yolo", "video", "matte", "areas")
 MATTE_NAME = re.compile(r"(?s)matte_.+\.(mp4|webm)")
 """Names of the files of ``matte``."""
 
-COCO_MARK = b'"labels by tfcseg"'
-"""Near the beginning of our coco.json; others write files of that name, too."""
+COCO_MARK, ZIP_MARK = b'"labels by tfcseg"', b"labels by tfcseg"
+"""Near the beginning of our coco.json, and the comment at the end of our archives; others write such files, too."""

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.exports import ZIP_MARK
 from tfcseg.exports.labelled_video import LabelledVideo, add_to_zip, classes_in
 from tfcseg.labels.label_sets import distinct_palette
 from tfcseg.media.masks import Labels
@@ -34,6 +35,7 @@ def write_cvat(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> 
     for index, colour in colours.items():
         by_class[index] = colour
     with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = ZIP_MARK
         add_to_zip(archive, "labelmap.txt", _label_map(video, colours))
         stems = [frame_name(video, index) for index in range(len(video.masks))]
         add_to_zip(archive, "ImageSets/Segmentation/default.txt", "".join(f"{stem}\n" for stem in stems))

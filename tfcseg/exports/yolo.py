@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.exports import ZIP_MARK
 from tfcseg.exports.labelled_video import LabelledVideo, add_to_zip, classes_in
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.masks import Labels
@@ -53,6 +54,7 @@ def write_yolo(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> 
     """
     losses = _Losses()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = ZIP_MARK
 
         def add(index: int, labels: Labels) -> None:
             name = f"labels/train/{PurePath(video.name(index)).stem}.txt"

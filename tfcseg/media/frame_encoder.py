@@ -14,6 +14,8 @@ from tfcseg.errors import OutputError
 from tfcseg.media.ffmpeg import FfmpegProcess
 
 _BT709 = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
+COMMENT = "made by tfcseg"
+"""Comment in the metadata of our videos; others write files of the same names, too."""
 _REPRODUCIBLE = ("-fflags", "+bitexact", "-flags:v", "+bitexact")
 
 
@@ -92,7 +94,7 @@ class FrameEncoder:
             [
                 *("-f", "rawvideo", "-pix_fmt", coding.pixels, "-video_size", f"{width}x{height}"),
                 *("-framerate", str(frame_rate), "-i", "pipe:0", "-vf", ",".join(filters), "-r", str(frame_rate)),
-                *(*coding.arguments, "-f", coding.container, f"file:{path}"),
+                *(*coding.arguments, "-metadata", f"comment={COMMENT}", "-f", coding.container, f"file:{path}"),
             ],
             writes_input=True,
         )

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from tfcseg.errors import OutputError
 from tfcseg.files import output_errors, sync
 from tfcseg.media.audio import add_audio, cut_audio
-from tfcseg.media.frame_encoder import H264, FrameEncoder
+from tfcseg.media.frame_encoder import COMMENT, H264, FrameEncoder
 from tfcseg.media.frames import Image
 from tfcseg.media.source import Source
 
@@ -248,6 +248,7 @@ def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> Non
     Raises OSError or av.FFmpegError on failure.
     """
     with av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as joined:
+        joined.metadata["comment"] = COMMENT
         stream: VideoStream | None = None
         lead = 0  # frames are decoded this much earlier than shown, as references for others
         count = 0
@@ -267,3 +268,11 @@ def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> Non
                     packet.stream = stream
                     joined.mux(packet)
                     count += 1
+
+
+def is_our_video(path: Path) -> bool:
+    """Whether tfcseg wrote a .mp4, .webm or .mkv."""
+    kind = "mp4" if path.suffix == ".mp4" else "matroska"
+    with contextlib.suppress(OSError, av.FFmpegError), path.open("rb") as file, av.open(file, format=kind) as video:
+        return COMMENT in video.metadata.values()
+    return False

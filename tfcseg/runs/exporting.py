@@ -28,7 +28,7 @@ from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.options import OnProgress
 from tfcseg.runs.options import RunOptions
-from tfcseg.runs.outputs import OutputDir, folder_lock, numbered
+from tfcseg.runs.outputs import OutputDir, folder_lock, is_own, numbered
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import unfinished_frames
@@ -103,8 +103,9 @@ def export_run(
         names |= {path.name for path in folder.iterdir() if MATTE_NAME.fullmatch(path.name)}
     with claimed_files(folder, sorted(names), overwrite=overwrite), folder_lock(folder) as state:
         exported = export(video, options.formats, folder, state / SCRATCH, on_frame)
-        for name in names - {*exported.files.values()}:  # mattes of classes that are not exported now
-            (folder / name).unlink(missing_ok=True)
+        for path in (folder / name for name in names - {*exported.files.values()}):
+            if is_own(path):  # a matte of a class that is not exported now
+                path.unlink()
         return exported
 
 

@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tfcseg.errors import OutputError, UsageError
-from tfcseg.exports import COCO_MARK, FILE_NAMES, MATTE_NAME
+from tfcseg.exports import COCO_MARK, FILE_NAMES, MATTE_NAME, ZIP_MARK
 from tfcseg.files import identity, make_folder, output_errors
 from tfcseg.media.source import Given, Source
+from tfcseg.media.writer import is_our_video
 from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, RunState, unfinished_frames
 
 RESULT_NAMES = (
@@ -28,7 +29,17 @@ RESULT_NAMES = (
 )
 _MASK_NAME = re.compile(r"[0-9]{8,}\.png")
 _PNG_NAME, _MASK_LEFTOVER = re.compile(r"(?s)[^.].*\.png|\.png"), re.compile(r"(?s)\..+\.png\.part")
-_MASK_MARK = b"tEXtSoftware\x00tfcseg"  # tells our masks from other files of the same name
+_MARKS = {
+    ".png": b"tEXtSoftware\x00tfcseg",
+    ".zip": ZIP_MARK,
+    "report.json": b'"tfcseg": ',
+    "report.html": b'content="tfcseg"',
+    "frames.csv": b"frame,time_s,is_keyframe,",
+    FILE_NAMES["areas"]: b"second,frames,",
+    FILE_NAMES["coco"]: COCO_MARK,
+}
+_MARKED_BYTES = 128
+"""What is at the beginning or end of our files, by their name or suffix; others write files of these names, too."""
 
 
 class OutputDir:
@@ -66,7 +77,7 @@ class OutputDir:
         """
         results = self.results()
         for path in results:
-            if path.is_dir() or not self._is_own(path):
+            if path.is_dir() or not is_own(path):
                 raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
         RunState(self.state).clear()
         leftovers = [path for name in RESULT_NAMES if (path := self.path / f".{name}.part").exists()]
@@ -84,17 +95,9 @@ class OutputDir:
             with suppress(OSError):  # someone else put files there
                 self.path.rmdir()
 
-    def _is_own(self, path: Path) -> bool:
-        """Whether a result is one of ours, where others have files of that name, too."""
-        if path.parent != self.path:
-            return _begins_with(path, _MASK_MARK)
-        if path.name == FILE_NAMES["coco"]:
-            return _begins_with(path, COCO_MARK)
-        return path != self.classes_json or _is_own_list(path)
-
     def _pictures(self) -> list[Path]:
         """PNG files of frames: numbered, or named like their source and written by us."""
-        return [path for path in self._matching(_PNG_NAME) if _MASK_NAME.fullmatch(path.name) or self._is_own(path)]
+        return [path for path in self._matching(_PNG_NAME) if _MASK_NAME.fullmatch(path.name) or is_own(path)]
 
     def _matching(self, pattern: re.Pattern[str]) -> list[Path]:
         """Files with matching names in the folders of PNG files."""
@@ -139,9 +142,17 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
         raise
 
 
-def _begins_with(path: Path, mark: bytes) -> bool:
+def is_own(path: Path) -> bool:
+    """Whether tfcseg wrote a file that has the name of a result."""
+    if path.suffix in (".mp4", ".webm", ".mkv"):
+        return is_our_video(path)
+    if path.name == "classes.json":
+        return _is_own_list(path)
+    mark = _MARKS.get(path.name) or _MARKS[path.suffix]
     with suppress(OSError), path.open("rb") as file:
-        return mark in file.read(128)
+        start = file.read(_MARKED_BYTES)
+        file.seek(-min(len(mark), os.fstat(file.fileno()).st_size), os.SEEK_END)
+        return not start or mark in start or file.read() == mark  # empty: a run failed, or nothing is lost
     return False
 
 
