@@ -47,7 +47,7 @@ REPORT_KEYS = {
         *("trained_on", "licence", "description"),
     },
     "options": {field.name for field in fields(OptionFacts)},
-    "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes", "compile_s"},
+    "speed": {"wall_s", "fps", "model_fps", "keyframe_ms", "non_keyframe_ms", "resumes"},
     "stability": {
         "label_change",
         "flow_consistency",

@@ -161,11 +161,10 @@ def test_threads_are_left_as_they_were(torch_threads):
     assert counts == [3]
 
 
-def test_long_intervals_compiled_networks_and_live_input_go_one_after_the_other(torch_threads):
+def test_long_intervals_and_live_input_go_one_after_the_other(torch_threads):
     torch_threads(4)
     assert IntervalNetwork(MODEL, checked_options(MODEL)).workers == 4
     assert IntervalNetwork(MODEL, checked_options(MODEL, keyframe_interval=100)).workers == 1
-    assert IntervalNetwork(MODEL, checked_options(MODEL, compile=True)).workers == 1
     assert IntervalNetwork(MODEL, checked_options(MODEL, latency="low")).workers == 1
     torch_threads(8)
     assert IntervalNetwork(MODEL, checked_options(MODEL)).workers == 4

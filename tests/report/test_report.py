@@ -33,7 +33,7 @@ KEYS = {
     "pixel_aspect frames_repeated frames_dropped",
     "model": "name backbone sha256 classes parameters description trained_on licence",
     "options": " ".join(field.name for field in fields(OptionFacts)),
-    "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes compile_s",
+    "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes",
     "stability": "label_change flow_consistency optical_flow similarity updated_fraction keyframes pulse",
     "confidence": "mean unsure unsure_below temperature calibration_error",
     "classes": None,
@@ -89,7 +89,6 @@ def test_values_of_the_file(tmp_path):
         "keyframe_ms": 61.235,
         "non_keyframe_ms": 22.0,
         "resumes": 0,
-        "compile_s": None,
     }
     assert content["stability"]["label_change"] == 0.333333
     assert content["outputs"] == {"overlay": "overlay.mp4", "masks": "masks"}

@@ -18,7 +18,7 @@ from tfcseg.benchmark.plain import REFERENCE_VARIANT, PlainSegformer, build_plai
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import Request
 from tfcseg.errors import UsageError
-from tfcseg.inference.engine import IntervalNetwork, compile_for
+from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options, in_mode
 from tfcseg.inference.segment import segment_with
@@ -45,8 +45,6 @@ class Contest:
     model: LoadedModel
     options: InferenceOptions
     plain_precision: torch.dtype
-    compile_s: float | None = None
-    """Seconds to compile the model; None if it is not compiled."""
 
     def in_mode(self, mode: str) -> InferenceOptions:
         """Options of one of our contenders; its name is the mode."""
@@ -91,15 +89,7 @@ def open_contest(request: Request) -> Iterator[Contest]:
         )
         if request.updated_fraction is not None:
             contest = replace(contest, options=_with_threshold(contest, request.updated_fraction))
-        yield replace(contest, compile_s=_compile(contest)) if options.compile else contest
-
-
-def _compile(contest: Contest) -> float:
-    """Compile the model for both of our contenders; returns the seconds."""
-    modes = {IMAGE, contest.options.mode}
-    return sum(
-        compile_for(IntervalNetwork(contest.model, contest.in_mode(mode)), contest.clip.size) for mode in sorted(modes)
-    )
+        yield contest
 
 
 def contenders(contest: Contest) -> tuple[str, ...]:
@@ -145,7 +135,7 @@ def contest_facts(contest: Contest) -> dict[str, Any]:
         "embed_dim": contest.model.card.config.embed_dim,
         "input": {"name": contest.clip.name, "frame_rate": str(contest.clip.frame_rate)},
         "resolution": {"source": contest.clip.size, "network": network_size(contest.clip.size, contest.options.size)},
-        "options": {**options, "updated_fraction": request.updated_fraction, "compile_s": contest.compile_s},
+        "options": {**options, "updated_fraction": request.updated_fraction},
         "plain": _plain_facts(contest),
         "rounds": request.rounds,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -64,8 +63,7 @@ def run_ours(
     results: ResultOptions | None = None,
 ) -> int:
     """Run one of our contenders as ``tfcseg run`` does; returns the number of frames."""
-    inference = replace(options, compile=False)  # if wanted, the model is already compiled
-    wanted = RunOptions(inference=inference, end_s=end_s, results=results or ResultOptions())
+    wanted = RunOptions(inference=options, end_s=end_s, results=results or ResultOptions())
     report = run_video(source, folder, model, wanted)
     return report.input.frames_decoded
 

@@ -27,7 +27,6 @@ from tfcseg.media.masks import MaskWriter
 from tfcseg.media.writer import VideoWriter
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.model.ops.fused import apply_linear
-from tfcseg.weights.loading import LoadedModel, load_model
 
 _MATRIX = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 """Side of the square matrices for the largest arithmetic rate: large enough to use the whole device."""
@@ -72,10 +71,7 @@ def measure_limits(contest: Contest, on_step: Callable[[int, int], None]) -> dic
 
     tasks = {"decode_fps": partial(fps, decode_only), "decode_encode_fps": partial(fps, decode_and_encode)}
     found = alternate(tasks, request.rounds, on_step=on_step)
-    counted = contest.model
-    if contest.options.compile:  # FLOPs of compiled code cannot be counted
-        counted = load_model(contest.weights, device=request.device.device, precision=request.device.precision)
-    gflops = {mode: _gflops_per_frame(contest, counted, mode) for mode in (IMAGE, TFC)}
+    gflops = {mode: _gflops_per_frame(contest, mode) for mode in (IMAGE, TFC)}
     if has_transformers():
         plain = open_plain(contest)
         gflops[PLAIN] = count_flops(lambda: plain.labels(contest.clip.images[0])) / 1e9
@@ -106,12 +102,12 @@ def measure_surroundings(contest: Contest, on_step: Callable[[int, int], None]) 
     return {name: spread(values) for name, values in samples.items()}
 
 
-def _gflops_per_frame(contest: Contest, model: LoadedModel, mode: str) -> float | None:
+def _gflops_per_frame(contest: Contest, mode: str) -> float | None:
     options = contest.in_mode(mode)
     step = options.keyframe_interval
     images = contest.clip.images
     samples = [images[first : first + step] for first in range(0, len(images) - step + 1, step)] or [images]
-    return count_gflops(model, options, samples)["gflops_per_frame"]
+    return count_gflops(contest.model, options, samples)["gflops_per_frame"]
 
 
 def _rendered(contest: Contest, frames: list[SegmentedFrame]) -> list[Image]:

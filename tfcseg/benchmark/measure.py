@@ -65,6 +65,4 @@ def _left_out(request: Request) -> tuple[str, ...]:
     left_out = [f"not asked for: {part}" for part in PARTS if part not in request.parts]
     if not has_transformers():
         left_out.append("plain: transformers is not installed (pip install transformers)")
-    if request.inference.compile:
-        left_out.append("memory with compiled code")
     return (*left_out, "loading the model", "memory of ffmpeg's processes")

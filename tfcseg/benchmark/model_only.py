@@ -56,8 +56,8 @@ STEPS: dict[str, tuple[str, ...]] = {
 }
 """Functions of each step as ``module:name``, where ``module`` is the one that looks the function up.
 
-Low and high features come from the two halves of the model's backbone, which may be compiled. Correlation includes
-similarity, interpolation and the choice of points.
+Low and high features come from the two halves of the model's backbone. Correlation includes similarity, interpolation
+and the choice of points.
 """
 _HALVES = {"low features": "encode_low", "high features": "encode_high"}
 

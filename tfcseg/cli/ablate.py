@@ -58,7 +58,7 @@ def command(
     rows: Rows = None,
     without_bce: WithoutBce = None,
     settings: Settings = "paper",
-    inference: Annotated[InferenceOptions, Without("mode", "latency", "compile", default_text=_BY_SETTINGS)],
+    inference: Annotated[InferenceOptions, Without("mode", "latency", default_text=_BY_SETTINGS)],
     scope: Scope,
     device: DeviceOptions,
     file: ResultFile,

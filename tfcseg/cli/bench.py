@@ -67,7 +67,7 @@ def command(
 
     Example: tfcseg bench assets/demo.mp4 --only breakdown --frames 3 --rounds 1
     """
-    _refuse_contradictions(context, inference)
+    _refuse_contradictions(context)
     from tfcseg.benchmark.measure import measure
 
     request = replace(
@@ -93,7 +93,7 @@ def command(
     measured(partial(measure, request), _print_benchmark, inputs=inputs, file=file, printing=printing)
 
 
-def _refuse_contradictions(context: typer.Context, inference: InferenceOptions) -> None:
+def _refuse_contradictions(context: typer.Context) -> None:
     """UsageError for options that exclude each other."""
     given = context.params
     scaling, has_clip = given["scaling"], given["video"] is not None
@@ -107,8 +107,6 @@ def _refuse_contradictions(context: typer.Context, inference: InferenceOptions) 
         return
     if given["output"] is None:
         raise UsageError("--scaling writes several files; give a folder with -o")
-    if inference.compile:
-        raise UsageError("--scaling would compile for every size; leave --compile out")
     if options.was_given(context, "only"):
         raise UsageError("--only has no effect with --scaling; leave it out")
     if scaling == "resolution" and (has_clip or given["synthetic"] is not None):
@@ -137,11 +135,9 @@ def _print_scaling(result: Scaling) -> None:
 def _conditions(result: Benchmark | Scaling) -> str:
     source, network = (size_of(result.resolution[name]) for name in ("source", "network"))
     weights = " (random weights)" if result.random_weights else ""
-    seconds = result.options.get("compile_s")
-    compiled = f", compiled in {seconds:.1f} s" if seconds is not None else ""
     workers = result.options["workers"]
     beside = f", {workers} intervals at a time" if workers > 1 else ""
-    device = f"{device_of(result)}{beside}{compiled}"
+    device = f"{device_of(result)}{beside}"
     return (
         f"{result.model.name}{weights}, {result.model.classes} classes · {result.input['name']} {source}, "
         f"network {network} · interval {keyframe_distance(result.options)}, {result.options['correlation']} · "

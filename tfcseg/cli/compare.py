@@ -72,7 +72,7 @@ def command(
     frames: Frames = None,
     baseline: Baseline = None,
     choice: options.ModelChoice,
-    inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
+    inference: Annotated[InferenceOptions, Without("mode", "latency")],
     flow_consistency: options.MeasureFlowConsistency = True,
     start: options.Start = None,
     end: options.End = None,

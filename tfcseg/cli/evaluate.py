@@ -49,7 +49,7 @@ def command(
     root: options.VspwFolder,
     predictions: Predictions = None,
     choice: options.ModelChoice,
-    inference: Annotated[InferenceOptions, Without("latency", "compile")],
+    inference: Annotated[InferenceOptions, Without("latency")],
     scope: Scope,
     flow_consistency: options.MeasureFlowConsistency = True,
     save_masks: SaveMasks = None,

@@ -117,7 +117,7 @@ def clips(
     allow_network: options.AllowNetwork = False,
     teachers: Teachers = None,
     modes: Modes = None,
-    inference: Annotated[InferenceOptions, Without("mode", "latency", "compile")],
+    inference: Annotated[InferenceOptions, Without("mode", "latency")],
     first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip to use.")] = 8.0,
     max_frames: Annotated[int, typer.Option(min=2, help="Maximum number of frames per clip.")] = 120,
     device: DeviceOptions,

@@ -111,7 +111,7 @@ def publish(
         str | None, typer.Option(help="Training data and their licences.", show_default="as trained")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights.", show_default="as trained")] = None,
-    inference: Annotated[InferenceOptions, Without("mode", "size", "latency", "compile")],
+    inference: Annotated[InferenceOptions, Without("mode", "size", "latency")],
     default: Annotated[bool, typer.Option("--default", help="Make it the default model.")] = False,
     verbose: options.Verbose = False,
     log_file: options.LogFile = None,

@@ -253,7 +253,6 @@ def _print_summary(report: Report, folder: Path) -> None:
             f"{number(speed.fps)} fps end to end, {number(speed.model_fps)} fps model "
             f"({report.options.device}, {report.options.precision})",
         ),
-        *([("compiled", f"in {speed.compile_s:.1f} s before the first frame")] if speed.compile_s is not None else []),
         ("label change", _label_change(report)),
         ("flow consistency", _flow_consistency(report)),
         *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),

@@ -21,7 +21,6 @@ from tfcseg.inference.options import describe_method
 from tfcseg.media.frames import Image
 from tfcseg.model.carry_over import Carried
 from tfcseg.model.evidence import CarryOver
-from tfcseg.model.ops.compiled import CompiledBackbone, compile_backbone
 from tfcseg.model.ops.confidence import confidence_from_logits
 from tfcseg.model.ops.labelling import labels_from_logits
 from tfcseg.model.options import InferenceOptions
@@ -262,24 +261,10 @@ class IntervalNetwork:
         return confidence_from_logits(logits, self._temperature)
 
 
-def compile_for(network: IntervalNetwork, source: tuple[int, int]) -> float:
-    """Compile a network for frames of ``source`` (height, width); seconds it took, TfcsegError if it cannot.
-
-    UsageError on a CPU: compiled intervals are computed one after the other there, which costs more than it gains.
-    """
-    if not network.on_gpu:
-        raise UsageError("--compile is for GPUs with CUDA; leave it out")
-    keyframes = network.intervals_at_once if network.options.latency == "normal" else 1
-    count = 1 if keyframes == 1 else network.frames_at_once
-    return compile_backbone(network.network, network.to_input([np.zeros((*source, 3), np.uint8)] * count), keyframes)
-
-
 def _workers(model: LoadedModel, options: InferenceOptions) -> int:
     """Intervals to compute at the same time, each in a thread of its own: several on a processor."""
-    # Compiled code is made for one number of threads; long intervals hold too many frames.
-    is_compiled = options.compile or isinstance(model.network.backbone, CompiledBackbone)
-    is_long = options.keyframe_interval > BATCH and options.sides == "one"
-    if is_compiled or is_long or options.latency == "low" or model.device.type != "cpu":
+    is_long = options.keyframe_interval > BATCH and options.sides == "one"  # holds too many frames
+    if is_long or options.latency == "low" or model.device.type != "cpu":
         return 1
     return min(torch.get_num_threads(), MAX_WORKERS)
 

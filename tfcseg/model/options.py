@@ -127,10 +127,6 @@ class InferenceOptions:
             choices=LATENCIES,
         ),
     ] = "normal"
-    compile: Annotated[
-        bool,
-        Option("Compile the network for this video size first, on a GPU. Takes minutes; pays off for long videos."),
-    ] = False
 
     def completed_by(self, defaults: InferenceOptions) -> InferenceOptions:
         """Fill fields that are None from ``defaults``."""

@@ -88,7 +88,6 @@ class SpeedFacts:
     keyframe_ms: float | None
     non_keyframe_ms: float | None
     resumes: int = 0  # how often the run was resumed; times then sum over all of its runs
-    compile_s: float | None = None  # part of wall_s that compiling the network took, before the first frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,7 @@ def run_on_ray(
 def _can_share(options: InferenceOptions) -> bool:
     """Whether sections of a video can be segmented apart: with one side, keyframes depend on all earlier ones."""
     is_chain = options.sides == "one" and options.carries
-    return not (is_chain or options.compile or options.latency == "low")
+    return not (is_chain or options.latency == "low")
 
 
 def _is_long(source: str, options: RunOptions) -> bool:

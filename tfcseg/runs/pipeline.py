@@ -25,7 +25,7 @@ from tfcseg.errors import (
 )
 from tfcseg.exports.export import check_names
 from tfcseg.files import write_json
-from tfcseg.inference.engine import IntervalNetwork, compile_for
+from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_classes, steadied_frames
@@ -246,7 +246,6 @@ class _Job:
 
     loaded: LoadedModel
     network: IntervalNetwork
-    compile_s: float | None
     identity: Identity | None
     frames: FrameSource
     masks: MaskFolder | None
@@ -297,14 +296,11 @@ def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: Run
     with open_frames(source, **options.decoding) as frames:
         check_mask_names(options.results, frames.info)
         check_names(options.results.formats, frames.info.names)
-        size = (frames.info.height, frames.info.width)
-        compile_s = compile_for(network, size) if network.options.compile else None
         masks = None if options.steady is None else options.steady.open(frames.info)
         probabilities = None if options.steady is None else options.steady.probabilities
         yield _Job(
             loaded=loaded,
             network=network,
-            compile_s=compile_s,
             identity=identity,
             frames=frames,
             masks=masks,
@@ -342,7 +338,6 @@ def _run_in(
             live=live,
             exported=exported,
             run=job.identity,
-            compile_s=job.compile_s,
         )
         if writer.recorder:
             write_page(out.report_html, report, writer.recorder, plan.mask_names(writer.summary.frames))

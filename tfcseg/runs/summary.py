@@ -123,11 +123,10 @@ def build_report(
     live: LiveFrames | None,
     exported: Exported,
     run: Mapping[str, Any] | None,
-    compile_s: float | None,
 ) -> Report:
     """Make the report of a run whose files are complete.
 
-    ``run`` is its identity, which tells whether it can be resumed; ``compile_s`` is None if nothing was compiled.
+    ``run`` is its identity, which tells whether it can be resumed.
     """
     plan, summary = writer.plan, writer.summary
     lost = () if live is None or live.lost is None else (str(live.lost),)
@@ -147,7 +146,7 @@ def build_report(
         input=_input_facts(writer, frames, live),
         model=model_facts(model),
         options=option_facts(model, options),
-        speed=_speed_facts(writer, compile_s),
+        speed=_speed_facts(writer),
         stability=StabilityFacts(
             label_change=summary.mean("label_change").value,
             flow_consistency=summary.mean("flow_consistency").value,
@@ -209,7 +208,7 @@ def _steady_facts(masks: MaskFolder, summary: Summary) -> SteadyFacts:
     )
 
 
-def _speed_facts(writer: ResultWriter, compile_s: float | None) -> SpeedFacts:
+def _speed_facts(writer: ResultWriter) -> SpeedFacts:
     summary, wall_s = writer.summary, writer.wall_s()
     # A live source repeats frames in place of late ones, which does not count as speed.
     frames = summary.frames - (summary.repeated if writer.plan.info.source.is_live else 0)
@@ -222,7 +221,6 @@ def _speed_facts(writer: ResultWriter, compile_s: float | None) -> SpeedFacts:
         keyframe_ms=keyframe_ms.value,
         non_keyframe_ms=non_keyframe_ms.value,
         resumes=writer.resumes,
-        compile_s=compile_s,
     )
 
 

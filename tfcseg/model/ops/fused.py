@@ -125,7 +125,7 @@ def _can_fuse_rows(x: Tensor) -> bool:
 
 def is_for_onednn(x: Tensor) -> bool:
     """Whether oneDNN computes layers of ``x`` here, given its memory format."""
-    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_exporting():
         return False
     if torch.is_autocast_enabled("cpu"):  # it would not cast weights for these operations
         return False

@@ -54,11 +54,6 @@ def strips(height: int, count: int, *, kernel: int = 1, stride: int = 1, before:
     return rows
 
 
-def thread_count() -> int:
-    """Threads of an operation; separate because torch.compile has to treat the result as a constant."""
-    return torch.get_num_threads()
-
-
 def strip_count(x: Tensor, widened: int, rows: int) -> int:
     """Number of strips for (B, C, h, w) ``x`` if one picture is expanded to ``widened`` channels, at most one per row.
 
@@ -67,7 +62,7 @@ def strip_count(x: Tensor, widened: int, rows: int) -> int:
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return 1
     size = x.shape[-2] * x.shape[-1] * widened * x.element_size()
-    return max(1, min(rows, round(size / (STRIP_BYTES * thread_count()))))
+    return max(1, min(rows, round(size / (STRIP_BYTES * torch.get_num_threads()))))
 
 
 def in_strips(x: Tensor, rows: list[Rows], layers: Callable[[Tensor, Rows], Tensor]) -> Tensor:

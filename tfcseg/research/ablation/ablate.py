@@ -174,7 +174,7 @@ class _AblationJob:
                 "windows": {f"{n}": windows.counted for n, windows in last.windows.items()},
             },
             without_bce=None if self.without_bce is None else model_facts(self.without_bce),
-            options={key: value for key, value in asdict(options).items() if key not in ("mode", "latency", "compile")},
+            options={key: value for key, value in asdict(options).items() if key not in ("mode", "latency")},
             resolution={"source": size, "network": network_size(size, options.size)},
             rows=tuple(results),
             is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations.values()),
