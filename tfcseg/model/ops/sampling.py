@@ -4,26 +4,19 @@ Shapes: S maps in a level's stack, h_l w_l its grid, C_l its channels, N points,
 points.
 
 Corners of samples are rows of a table with weight attention × bilinear share, so a level is one embedding bag, and no
-sampled vector is written to memory before it is summed. On a recent GPU all levels are one Triton kernel.
+sampled vector is written to memory before it is summed.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfcseg.model.config import NUM_LEVELS
-
 INT32_MAX = 2**31 - 1
-
-KERNEL_CAPABILITY = (8, 0)
-"""Oldest GPUs that Triton supports (Ampere), and the first with bfloat16."""
 
 GATHER_COST = {4: 10, 2: 20}
 """Cost of adding a gathered number of this many bytes to a sum, in multiplications of a matrix product of that type."""
@@ -67,10 +60,6 @@ def grid_size(level: Level) -> tuple[int, int]:
     return height, width
 
 
-Kernel: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor, Tensor, Tensor], Tensor]
-"""`sample_and_weigh` of four value maps."""
-
-
 def sample_and_weigh(
     levels: Sequence[Level], rows: Sequence[Tensor], reference: Tensor, offsets: Tensor, weights: Tensor
 ) -> Tensor:
@@ -80,70 +69,13 @@ def sample_and_weigh(
     image; offsets (N, M, L, P, 2) as (x, y) in cells of the level; weights (N, M, L, P). Returns (N, D). Samples
     outside of a map are 0, as in Deformable DETR.
     """
-    maps = [level for level in levels if isinstance(level, Tensor)]
-    if len(maps) == len(levels) == NUM_LEVELS and _suits_kernel(maps, reference, offsets, weights):
-        kernel = gpu_kernel(maps[0].device)
-        if kernel is not None:
-            return kernel(maps, rows, reference, offsets, weights)
-    return sample_level_by_level(levels, rows, reference, offsets, weights)
-
-
-def _suits_kernel(maps: Sequence[Tensor], *others: Tensor) -> bool:
-    """Whether to use the Triton kernel: maps of one type below 64 bits on a GPU, no gradients, at least one point."""
-    if not maps[0].is_cuda or maps[0].dtype == torch.float64 or not others[0].numel():
-        return False
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*maps, *others)):
-        return False
-    return len({(values.dtype, values.device) for values in maps}) == 1
-
-
-@cache
-def gpu_kernel(device: torch.device) -> Kernel | None:
-    """The Triton kernel, if it runs on ``device`` and agrees with PyTorch there; tried once, and logged."""
-    log = logging.getLogger(__name__)
-    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < KERNEL_CAPABILITY:
-        log.info("deformable attention in PyTorch: the Triton kernel needs an NVIDIA GPU of Ampere or later")
-        return None
-    try:
-        from tfcseg.model.ops.deformable_triton import sample_and_weigh_maps as kernel
-
-        example = _example(device)
-        found, wanted = kernel(*example), sample_level_by_level(*example)
-    except Exception as error:  # noqa: BLE001 - no Triton, C compiler or matching driver…: PyTorch needs none
-        log.info("deformable attention in PyTorch: the Triton kernel does not run here", extra={"reason": repr(error)})
-        return None
-    if not torch.allclose(found, wanted, atol=1e-4):
-        log.warning("deformable attention in PyTorch: the Triton kernel disagrees with it on this GPU")
-        return None
-    log.info("deformable attention in one Triton kernel")
-    return kernel
-
-
-def _example(device: torch.device) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
-    """Arguments of a `Kernel`: two points whose samples lie inside of small maps and outside of them."""
-    maps = [
-        torch.linspace(-1, 1, 2 * size * size * 8, device=device).view(2, size, size, 2, 4) for size in (4, 3, 2, 1)
-    ]
-    rows = [torch.arange(2, device=device)] * NUM_LEVELS
-    reference = torch.linspace(0, 1, 2 * NUM_LEVELS * 2, device=device).view(2, NUM_LEVELS, 2)
-    offsets = torch.linspace(-2, 2, 2 * 2 * NUM_LEVELS * 2 * 2, device=device).view(2, 2, NUM_LEVELS, 2, 2)
-    return maps, rows, reference, offsets, torch.linspace(0, 1, 32, device=device).view(2, 2, NUM_LEVELS, 2)
-
-
-def sample_level_by_level(
-    levels: Sequence[Level], rows: Sequence[Tensor], reference: Tensor, offsets: Tensor, weights: Tensor
-) -> Tensor:
-    """`sample_and_weigh` in plain PyTorch: on every device, with gradients, and for levels without a value map."""
-    total: Tensor | None = None
+    sums = []
     for index, (level, row) in enumerate(zip(levels, rows, strict=True)):
         height, width = grid_size(level)
         x = (reference[:, index, 0] * width - 0.5)[:, None, None] + offsets[:, :, index, :, 0]
         y = (reference[:, index, 1] * height - 0.5)[:, None, None] + offsets[:, :, index, :, 1]
-        sampled = _sample_level(level, row, x, y, weights[:, :, index])
-        total = sampled if total is None else total + sampled
-    if total is None:
-        raise ValueError("no level to sample")
-    return total.flatten(1)
+        sums.append(_sample_level(level, row, x, y, weights[:, :, index]))
+    return sum(sums[1:], sums[0]).flatten(1)
 
 
 def _sample_level(level: Level, row: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
