@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tfcseg.errors import DataError, OutputError, UsageError
 
@@ -21,6 +21,7 @@ _SUFFIXES_OF_FILES = (
     *(".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"),
     *(".json", ".csv", ".html", ".txt", ".zip", ".safetensors"),
 )
+_KEY_SHOWN = 100
 
 
 @contextmanager
@@ -112,26 +113,43 @@ def replace_atomically(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object without repeated keys; raise DataError for anything else."""
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON from anybody; ValueError, of one line, also for repeated keys, NaN and deep nesting."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a JSON {type(content).__name__}, not an object of names")
-    return content
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if repeated:
-        raise ValueError(f"{repeated[0]!r} is given twice")
+        raise ValueError(f"{repeated[0][:_KEY_SHOWN]!r} is given twice")
     return dict(pairs)
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raise DataError for a missing or invalid one."""
+    try:
+        return parse_json(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({' '.join(str(error).split())})") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raise DataError for anything else."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a JSON {type(content).__name__}, not an object of names")
+    return content
 
 
 def refuse_file_name(folder: Path) -> None:

@@ -36,6 +36,12 @@ def test_reads_names_videos_and_frames(root):
     assert video.has_masks
 
 
+def test_frames_may_have_any_format_that_runs_read(root):
+    image = root / "data/0_hills/origin/00000170.jpg"
+    image.rename(image.with_suffix(".webp"))
+    assert open_vspw(root).read_video(VIDEO).frames[4].image == image.with_suffix(".webp")
+
+
 def test_raw_masks_become_class_indices(root):
     target, stray = read_target(mask_path(root, VIDEO, FIRST_NUMBER), 124)
     np.testing.assert_array_equal(target, fixture.targets(root, VIDEO)[FIRST_NUMBER])

@@ -255,10 +255,10 @@ def test_a_run_without_a_report_needs_a_frame_rate(out):
     [
         (lambda out: (out / "masks" / "00000003.png").unlink(), "holds 13 masks, of 14 frames"),
         (lambda out: shutil.rmtree(out / "masks"), "holds 0 masks, of 14 frames"),
-        (lambda out: (out / "classes.json").unlink(), r"classes\.json: cannot be read"),
+        (lambda out: (out / "classes.json").unlink(), r"classes\.json: no such file"),
         (lambda out: (out / "classes.json").write_text('[{"index": 0}]'), "is not a list of classes"),
         (lambda out: (out / "classes.json").write_text('{"sky": 0}'), "which is none of 1 classes"),
-        (lambda out: (out / "classes.json").write_text("{"), "not readable as JSON"),
+        (lambda out: (out / "classes.json").write_text("{"), "not valid JSON"),
         (lambda out: (out / "report.json").write_text("[]"), "not an object"),
         (lambda out: (out / "report.json").write_text("{}"), "says nothing about the run's input"),
         (shutil.rmtree, "no such folder"),

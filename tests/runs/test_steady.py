@@ -12,6 +12,8 @@ import tfcseg
 from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import write_tiny_model
+from tfcseg.errors import DataError
+from tfcseg.inference.steadied import read_sureness
 from tfcseg.media.mask_form import MaskForm, read_values, write_values
 from tfcseg.media.masks import read_label_video
 
@@ -219,7 +221,52 @@ def test_what_cannot_be_used(tmp_path, model):
     assert "has the value 7, which is none of the 1 classes" in refused(few, "--classes-json", tmp_path / "names.json")
     (tmp_path / "names.json").write_text("[3]")
     assert "is not a list of classes" in refused(few, "--classes-json", tmp_path / "names.json")
+    (tmp_path / "names.json").write_text("[" * 100_000)
+    assert "JSON is nested too deeply" in refused(few, "--classes-json", tmp_path / "names.json")
+    (tmp_path / "names.json").write_text('[{"index": 7, "name": "a"}, {"index": 7, "name": "b"}]')
+    assert "index 7 is given twice" in refused(few, "--classes-json", tmp_path / "names.json")
     assert "no such file; --probabilities" in refused(few, "--probabilities", few)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.full((3, 64, 96), -1.0), "holds numbers from -1 to -1; probabilities are from 0 to 1"),
+        (np.linspace(0, 12, 3 * 64 * 96, dtype=np.float32).reshape(3, 64, 96), "holds numbers from 0 to 12"),
+        (np.full((3, 64, 96), np.nan, np.float16), "holds numbers from nan to nan"),
+        (np.full((3, 64, 96), np.inf), "holds numbers from inf to inf"),
+        (np.zeros((64, 96), np.float32), "probabilities are"),
+    ],
+)
+def test_numbers_that_are_no_probabilities_are_refused(tmp_path, values, words):
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(DataError, match=words):
+        read_sureness(tmp_path / "a.png", (64, 96))
+
+
+def test_integers_may_have_any_scale(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[[204]], [[51]], [[0]]], np.uint8).repeat(8, 1).repeat(8, 2))
+    assert read_sureness(tmp_path / "a.png", (8, 8)) == pytest.approx(0.6)
+
+
+def test_damaged_probabilities_end_in_one_line(tmp_path):
+    rng = np.random.default_rng(5)
+    refused = read = 0
+    for name, save in (("a.npz", np.savez_compressed), ("b.npz", np.savez), ("c.npy", np.save)):
+        path = tmp_path / name
+        save(path, rng.random((3, 6, 8), np.float32))
+        sound = path.read_bytes()
+        for _ in range(150):
+            damaged = bytearray(sound[: rng.integers(len(sound) // 2, len(sound) + 1)])
+            damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+            path.write_bytes(damaged)
+            try:
+                read_sureness(path.with_suffix(".png"), (6, 8))
+            except DataError as error:
+                refused += len(str(error).splitlines()) == 1
+            else:
+                read += 1
+    assert (refused > 300, refused + read) == (True, 450)
 
 
 def test_from_python(tmp_path, model):

@@ -101,13 +101,13 @@ def test_a_network_with_coarse_labels_is_refused(tmp_path):
 
 
 def test_media_are_found_in_folders_and_as_files(tmp_path):
-    for name in ("b/2.JPG", "b/1.png", "a/clip.mp4", "a/notes.txt", "a/._1.jpg", "c.webp"):
+    for name in ("b/2.JPG", "b/1.png", "a/clip.mp4", "a/notes.txt", "a/._1.jpg", "c.webp", "b/3.tif", "a/tape.mts"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "folder.jpg").mkdir()
     images, videos = find_media([tmp_path / "b", tmp_path / "c.webp", tmp_path / "a"])
-    assert images == [tmp_path / "b" / "1.png", tmp_path / "b" / "2.JPG", tmp_path / "c.webp"]
-    assert videos == [tmp_path / "a" / "clip.mp4"]
+    assert images == [tmp_path / "b" / "1.png", tmp_path / "b" / "2.JPG", tmp_path / "b" / "3.tif", tmp_path / "c.webp"]
+    assert videos == [tmp_path / "a" / "clip.mp4", tmp_path / "a" / "tape.mts"]
 
 
 def test_a_missing_root_is_named(tmp_path):

@@ -28,10 +28,10 @@ from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Image
 from tfcseg.media.images import read_image
 from tfcseg.media.masks import read_mask
+from tfcseg.media.source import IMAGE_SUFFIXES
 from tfcseg.metrics.scores import Labels
 
 LABEL_FILE = "label_num_dic_final.json"
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _MOST_CLASSES = 253
 """Raw values 1…253, so that index 254 stays free to mark stray values."""
 _STRAY = 254
@@ -78,7 +78,7 @@ class VspwDataset:
     def read_video(self, name: str) -> VspwVideo:
         """List the frames of a video; it has none if its folder is missing or empty."""
         folder = self.root / "data" / name
-        images = _list_by_stem(folder / "origin", _IMAGE_SUFFIXES)
+        images = _list_by_stem(folder / "origin", IMAGE_SUFFIXES)
         masks = _list_by_stem(folder / "mask", (".png",))
         frames = sorted(
             (VspwFrame(stem, _number(stem, folder), images.get(stem), masks.get(stem)) for stem in images | masks),

@@ -24,6 +24,9 @@ from tfcseg.media.frames import Frame, prefetch
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.mask_form import Mask
 
+_ROUNDING = 0.01
+"""By how much probabilities may exceed 1, such as in half precision."""
+
 
 def steadied_frames(
     frames: Iterator[Frame],
@@ -86,28 +89,33 @@ def shown_labels(masks: MaskFolder, index: int, steadied: NDArray[np.uint8]) -> 
 def read_sureness(path: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
     """(H, W) by how much the first class is more probable than the second, from a .npy or .npz beside ``path``'s name.
 
-    The file holds probabilities (K, h, w) or (h, w, K) of any number type, at any size. DataError if it does not.
+    The file holds probabilities (K, h, w) or (h, w, K), at any size: floats from 0 to 1, or integers of any scale.
+    DataError if it does not.
     """
     files = [path.with_suffix(suffix) for suffix in (".npy", ".npz")]
     file = next((each for each in files if each.is_file()), None)
     if file is None:
         raise DataError(f"{files[0]}: no such file; --probabilities needs a .npy or .npz for each mask")
     try:
-        loaded = np.load(file, allow_pickle=False)
-        values = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
-    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
-        raise DataError(f"{file}: cannot be read as an array of probabilities ({error})") from None
-    if values.ndim != 3 or not np.issubdtype(values.dtype, np.number) or min(values.shape) < 2:
+        with file.open("rb") as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            values = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
+    except Exception as error:  # damaged archives and headers raise errors of many kinds
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file}: cannot be read as an array of probabilities ({reason})") from error
+    is_float = np.issubdtype(values.dtype, np.floating)
+    if values.ndim != 3 or min(values.shape) < 2 or not (is_float or np.issubdtype(values.dtype, np.integer)):
         raise DataError(f"{file}: is {values.dtype} {values.shape}; probabilities are (K, H, W) or (H, W, K)")
     # The classes are along the axis without which the array has the mask's shape.
     shapes = values.shape[1:], values.shape[:2]
     first, last = (abs(np.log(height * size[1] / (width * size[0]))) for height, width in shapes)
     probabilities = values if first <= last else np.moveaxis(values, -1, 0)
+    least, greatest = values.min(), values.max()
+    if not (least >= 0 and (greatest <= 1 + _ROUNDING or not is_float)):
+        raise DataError(f"{file}: holds numbers from {least:g} to {greatest:g}; probabilities are from 0 to 1")
     best = np.partition(probabilities.astype(np.float32), -2, axis=0)[-2:]
     total = probabilities.sum(axis=0, dtype=np.float32)
     sure = (best[1] - best[0]) / np.maximum(total, 1e-6)
-    if not np.isfinite(sure).all():
-        raise DataError(f"{file}: holds numbers that are no probabilities")
     return np.asarray(cv2.resize(sure.clip(0, 1), (size[1], size[0])), np.float32)
 
 

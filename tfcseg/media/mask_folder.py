@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, UsageError
+from tfcseg.files import read_json
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.images import natural_key
 from tfcseg.media.mask_form import Colours, Mask, MaskForm, look_up, read_header, read_values
@@ -165,13 +166,7 @@ def read_classes(folder: Path, path: Path | None = None) -> ClassNames:
         path = next((each for each in (folder / CLASSES_NAME, folder.parent / CLASSES_NAME) if each.is_file()), None)
         if path is None:
             return ClassNames({}, {})
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not readable as JSON ({error})") from None
-    return classes_of(content, path)
+    return classes_of(read_json(path), path)
 
 
 def classes_of(content: Any, path: Path) -> ClassNames:
@@ -180,6 +175,9 @@ def classes_of(content: Any, path: Path) -> ClassNames:
         entries = [_entry(entry) for entry in _entries(content)]
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{path}: is not a list of classes; it should read {_EXAMPLE}") from None
+    for index, count in Counter(index for index, *_ in entries).most_common(1):
+        if count > 1:
+            raise DataError(f"{path}: index {index} is given twice")
     names = {index: name for index, name, _ in entries}
     return ClassNames(names, {index: colour for index, _, colour in entries if colour is not None}, path)
 

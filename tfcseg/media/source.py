@@ -21,6 +21,15 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Suffixes of files that hold one picture."""
 
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("3gp", "asf", "av1", "avi", "dv", "flv", "gif", "gxf", "h264", "hevc", "ivf", "m2ts", "m4v", "mjpeg", "mkv"),
+        *("mov", "mp4", "mpeg", "mpg", "mts", "mxf", "nut", "obu", "ogv", "rm", "ts", "vob", "webm", "wmv", "y4m"),
+    )
+)
+"""Suffixes of videos in a folder. A file that is named directly may have any suffix."""
+
 SERVER_SCHEMES = ("http", "https")
 """Schemes of addresses that usually lead to files, which can be read again."""
 LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "tcp", "srt")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tfcseg.errors import FinishedError, LostConnection, TfcsegError, without_passwords
-from tfcseg.files import output_errors, to_json
+from tfcseg.files import output_errors, parse_json, to_json
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.repeats import SECTION_PARTS
 from tfcseg.log import open_json_lines
@@ -57,7 +57,7 @@ class Outcome:
         if self.report is not None:
             return to_json(self.report)
         try:
-            return json.loads(OutputDir(self.folder).report_json.read_bytes())
+            return parse_json(OutputDir(self.folder).report_json.read_bytes())
         except (OSError, ValueError):
             return None
 

@@ -17,18 +17,9 @@ from pathlib import Path
 
 from tfcseg.errors import InputError, UsageError, without_passwords
 from tfcseg.media.images import natural_key
-from tfcseg.media.source import IMAGE_SUFFIXES, Source
+from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Source
 from tfcseg.runs.outputs import default_output
 from tfcseg.runs.resuming import holds_input
-
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3gp", "asf", "av1", "avi", "dv", "flv", "gif", "gxf", "h264", "hevc", "ivf", "m2ts", "m4v", "mjpeg", "mkv"),
-        *("mov", "mp4", "mpeg", "mpg", "mts", "mxf", "nut", "obu", "ogv", "rm", "ts", "vob", "webm", "wmv", "y4m"),
-    )
-)
-"""Suffixes of videos in a folder. A file that is named directly may have any suffix."""
 
 _LONGEST_NAME = 200
 

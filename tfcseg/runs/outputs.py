@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.exports import COCO_MARK, FILE_NAMES, MATTE_NAME, ZIP_MARK
-from tfcseg.files import identity, make_folder, output_errors
+from tfcseg.files import identity, make_folder, output_errors, parse_json
 from tfcseg.media.source import Given, Source
 from tfcseg.media.writer import is_our_video
 from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, RunState, unfinished_frames
@@ -159,7 +158,7 @@ def is_own(path: Path) -> bool:
 def _is_own_list(path: Path) -> bool:
     """Whether a classes.json was written by a run; data sets have files of that name, too."""
     with suppress(OSError, ValueError):
-        match json.loads(path.read_bytes()):
+        match parse_json(path.read_bytes()):
             case [{"index": 0, "name": _, "colour": _}, *_]:
                 return True
     return False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.exports import FORMATS
+from tfcseg.files import parse_json
 from tfcseg.options import Option, check
 from tfcseg.spelling import known_name, words_of
 
@@ -26,7 +27,7 @@ MASK_NAMES = ("number", "source")
 def default_classes() -> Sequence[str]:
     """Classes of the default model, to complete their names without loading torch."""
     from tfcseg.weights.registry import locate_weights
-    from tfcseg.weights.tensor_header import parse_json, read_header
+    from tfcseg.weights.tensor_header import read_header
 
     match parse_json(read_header(locate_weights("default")[0]).metadata.get("labels", "{}")):
         case {"names": [*names]}:

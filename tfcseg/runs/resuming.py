@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import torch
 
 from tfcseg.errors import FinishedError, OutputError
 from tfcseg.exports import FILE_NAMES
-from tfcseg.files import json_object
+from tfcseg.files import json_object, parse_json
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.media.source import Source
@@ -126,7 +125,7 @@ def _refuse_difference(out: OutputDir, recorded: Identity, wanted: Identity) -> 
 def _finished_run(out: OutputDir) -> Identity | None:
     """Identity of the finished run in the folder; None if it is unknown."""
     with suppress(OSError, ValueError):
-        match json.loads(out.report_json.read_bytes()):
+        match parse_json(out.report_json.read_bytes()):
             case {"run": dict(identity)}:
                 return identity
     return RunState(out.state).finished()

@@ -29,12 +29,10 @@ from tfcseg.interrupts import ignore_interrupts
 from tfcseg.machine import available_cores
 from tfcseg.media.images import read_image
 from tfcseg.media.reader import open_frames
+from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from tfcseg.training.augment import as_bytes, by_channels
 from tfcseg.training.teachers import Teacher, soft_labels
 from tfcseg.training.truth import is_mask
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 CLIP_SIDE_PX = 336
 CLIP_RATE_HZ = 15.0

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tfcseg.errors import DataError, WeightsError
+from tfcseg.files import parse_json
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import EVIDENCE, ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, PAPER_OPTIONS
 from tfcseg.options import Declared
-from tfcseg.weights.tensor_header import parse_json
 
 FORMAT = "tfcseg-1"
 BACKBONES = ("efficientnet_lite0", "mosaic", *(f"mit_{variant}" for variant in MIT_VARIANTS))

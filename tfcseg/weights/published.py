@@ -22,7 +22,7 @@ from tfcseg.weights.model_card import (
     one_line,
     parse_preprocessing,
 )
-from tfcseg.weights.tensor_header import HEADER_LIMIT_BYTES, open_weights, parse_json
+from tfcseg.weights.tensor_header import HEADER_LIMIT_BYTES, open_weights, read_beside
 
 SIZE_PX = 512
 """Short side of a SegFormer's input if it is not stated, as in most trainings."""
@@ -108,12 +108,7 @@ def _read_json(path: Path) -> dict[str, object]:
     """Read a JSON object from a file; empty if there is no file or no object."""
     if not path.is_file():
         return {}
-    with open_weights(path) as file:
-        text = file.read(HEADER_LIMIT_BYTES)
-    try:
-        content = parse_json(text.decode())
-    except ValueError as error:
-        raise WeightsError(f"{path} cannot be read ({error}); remove it or get it again") from None
+    content = read_beside(path, "remove it or get it again")
     return content if isinstance(content, dict) else {}
 
 

@@ -12,11 +12,10 @@ from typing import Any
 from tfcseg.errors import WeightsError
 from tfcseg.files import replace_atomically
 from tfcseg.spelling import find_name, hint
-from tfcseg.weights.tensor_header import open_weights, parse_json
+from tfcseg.weights.tensor_header import read_beside
 
 REGISTRY = "models.json"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-_REGISTRY_LIMIT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +31,7 @@ class ModelRecord:
 def list_models(assets: Path | None = None) -> list[ModelRecord]:
     """List the models of the registry by name; WeightsError if it is missing or invalid."""
     path = (assets or _assets_folder()) / REGISTRY
-    with open_weights(path) as file:
-        text = file.read(_REGISTRY_LIMIT_BYTES)
-    try:
-        content = parse_json(text.decode())
-    except ValueError as error:
-        raise WeightsError(f"{path} cannot be read ({error}); install tfcseg again") from None
-    match content:
+    match read_beside(path, "install tfcseg again"):
         case {"default": str(default), "models": dict(models)} if default in models:
             return [_record(path, name, models[name], default) for name in sorted(models)]
     raise WeightsError(f"{path} does not name models and a default among them; install tfcseg again")
@@ -47,7 +40,7 @@ def list_models(assets: Path | None = None) -> list[ModelRecord]:
 def read_registry(folder: Path) -> dict[str, Any]:
     """Read the registry of ``folder`` to change it; without ``models.json`` it has no models."""
     path = folder / REGISTRY
-    content = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {"models": {}}
+    content = read_beside(path, "repair it") if path.is_file() else {"models": {}}
     if isinstance(content, dict) and isinstance(content.get("models"), dict):
         return content
     raise WeightsError(f"{path} is not a registry of models; repair it or choose another folder")

@@ -8,7 +8,6 @@ data is refused.
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import re
 import struct
@@ -21,9 +20,10 @@ import torch
 from torch import Tensor
 
 from tfcseg.errors import WeightsError
+from tfcseg.weights.model_card import one_line
 from tfcseg.weights.published import Published, read_published
 from tfcseg.weights.tensor_file import is_pickle, read_tensor_file
-from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, HEADER_LIMIT_BYTES, open_weights
+from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, open_weights, read_beside
 
 _MODEL_TYPES = {
     "beit": "BEiT",
@@ -178,7 +178,8 @@ def _others(path: Path) -> list[str]:
     for name in found:
         if not _LEFT_EMPTY.fullmatch(name):
             raise WeightsError(
-                f"{path} holds more than tensors ({name[:_MAX_REASON]}), which is not opened; save its state_dict alone"
+                f"{path} holds more than tensors ({one_line(name, _MAX_REASON)}), which is not opened; "
+                "save its state_dict alone"
             )
     return found
 
@@ -186,7 +187,7 @@ def _others(path: Path) -> list[str]:
 def _first_words(error: Exception) -> str:
     """First sentence of torch's message, without colours."""
     line = _COLOURS_OF_TERMINALS.sub("", str(error)).partition("\n")[0].partition(". ")[0]
-    return "".join(letter for letter in line if letter.isprintable())[:_MAX_REASON] or type(error).__name__
+    return one_line(line, _MAX_REASON) or type(error).__name__
 
 
 def _is_named_array(item: tuple[object, object]) -> bool:
@@ -231,12 +232,7 @@ def weights_in(folder: Path) -> Path:
     """Find the weights file in a Hugging Face folder; WeightsError lists other files there."""
     config = folder / "config.json"
     if config.is_file():
-        with open_weights(config) as file:
-            text = file.read(HEADER_LIMIT_BYTES)
-        try:
-            refuse_other_model_type(folder, json.loads(text))
-        except ValueError as error:
-            raise WeightsError(f"{config} cannot be read ({error}); get it again") from None
+        refuse_other_model_type(folder, read_beside(config, "get it again"))
     file_ = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
     if file_ is not None:
         return file_

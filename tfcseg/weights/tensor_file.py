@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tfcseg.errors import WeightsError
 from tfcseg.files import replace_atomically
-from tfcseg.weights.tensor_header import LENGTH_BYTES, damaged, open_weights, parse_header, shortened, starts_pickle
+from tfcseg.weights.tensor_header import LENGTH_BYTES, damaged, open_weights, read_header, shortened, starts_pickle
 
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -31,14 +31,14 @@ class TensorFile:
 
 def read_tensor_file(path: Path) -> TensorFile:
     """Read a whole file to the CPU; WeightsError if it is missing, truncated, too large or no safetensors file."""
+    read_header(path)  # refuse other files before they are read
     with open_weights(path) as file:
-        metadata = parse_header(file, path).metadata
-        file.seek(0)
         data = file.read()
     try:
         tensors = safetensors.torch.load(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # the latter for types that PyTorch lacks
         raise damaged(path, str(error)) from None
+    metadata = json.loads(data[LENGTH_BYTES : _header_end(data)]).get("__metadata__", {})
     return TensorFile(metadata, tensors, hashlib.sha256(data).hexdigest())
 
 
@@ -89,12 +89,16 @@ def is_pickle(path: Path) -> bool:
 def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Bytes of a file, the same for the same content: safetensors itself does not sort metadata."""
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    start = _header_end(data)
     entries = json.loads(data[LENGTH_BYTES:start])
     content = {"__metadata__": dict(sorted(metadata.items())), **entries}
     header = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     header += b" " * (-len(header) % LENGTH_BYTES)  # tensors stay aligned
     return len(header).to_bytes(LENGTH_BYTES, "little") + header + data[start:]
+
+
+def _header_end(data: bytes) -> int:
+    return LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
 
 
 def _some(names: list[str]) -> str:
