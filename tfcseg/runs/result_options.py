@@ -25,14 +25,12 @@ MASK_NAMES = ("number", "source")
 
 
 def default_classes() -> Sequence[str]:
-    """Classes of the default model, to complete their names without loading torch."""
+    """Classes of the default model, to complete their names without loading torch or NumPy."""
     from tfcseg.weights.registry import locate_weights
-    from tfcseg.weights.tensor_header import read_header
 
-    match parse_json(read_header(locate_weights("default")[0]).metadata.get("labels", "{}")):
-        case {"names": [*names]}:
-            return list(map(str, names))
-    return []
+    with locate_weights("default")[0].open("rb") as file:
+        header = parse_json(file.read(int.from_bytes(file.read(8), "little")))
+    return list(parse_json(header["__metadata__"]["labels"])["names"])
 
 
 @dataclass(frozen=True, slots=True)
