@@ -58,6 +58,7 @@ def adapted(work):
 
 def test_the_network_stays_and_the_card_says_what_was_measured(work, adapted):
     output, found, told = adapted
+    assert found["model"]["name"] == "tiny"
     assert found["videos"] == 2
     assert found["steps"] == 3
     assert found["measured_on"] == "24 frames of 2 videos, not trained on"

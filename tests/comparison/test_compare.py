@@ -378,6 +378,8 @@ def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, we
         (["--modes", "tfc,tfc"], "twice"),
         (["--modes", "image", "--baseline", "{clip}"], "another mode"),
         (["--modes", "image", "--intervals", "2"], "no keyframe intervals"),
+        (["--modes", "image,tfc-paper", "--sides", "both"], "are for modes tfc and blend"),
+        (["--modes", "image,reuse", "--keyframes", "adaptive"], "are for modes tfc and blend"),
         (["--intervals", "2,many"], "--intervals"),
         (["--intervals", "0"], "from 1 to 1000"),
         (["--limit", "1"], "--limit is for VSPW folders"),

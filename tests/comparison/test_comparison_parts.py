@@ -129,7 +129,7 @@ def test_the_papers_correlation_is_shown_beside_the_models(model):
     aligned = dataclasses.replace(model, card=dataclasses.replace(model.card, config=config))
     plan = Plan().without_doubles(aligned)
     assert plan.network_modes == ("image", "reuse", "tfc-paper", "tfc")
-    assert plan.sides == ("image", "tfc")
+    assert plan.pair == ("image", "tfc")
     found = [(run.folder, run.mode, run.options.mode, run.options.correlation) for run in plan.runs(aligned)]
     assert found[2:] == [("tfc-paper", "tfc-paper", "tfc", "paper"), ("tfc", "tfc", "tfc", "aligned")]
     assert plan.to_json(plan.runs(aligned))["correlation"] == "aligned"
@@ -148,6 +148,15 @@ def test_the_papers_correlation_is_shown_beside_the_models(model):
 def test_nothing_is_run_twice(model, plan, wanted):
     assert plan.without_doubles(model).network_modes == wanted
     assert {run.folder for run in plan.without_doubles(model).runs(model)} <= set(plan.folders())
+
+
+@pytest.mark.parametrize("options", [{"sides": "both"}, {"sides": "both", "keyframes": "adaptive"}])
+def test_both_sides_are_for_the_modes_that_can_have_them(model, options):
+    plan = Plan(["image", "reuse", "tfc-paper", "blend", "tfc"], inference=InferenceOptions(**options))
+    used = {run.mode: run.options for run in plan.runs(model)}
+    assert [mode for mode in used if used[mode].sides == "both"] == ["blend", "tfc"]
+    assert {used[mode].keyframes for mode in ("blend", "tfc")} == {options.get("keyframes", "fixed")}
+    assert {used[mode].keyframes for mode in ("image", "reuse", "tfc-paper")} == {"fixed"}
 
 
 def test_intervals_are_drawn_for_every_mode_between_keyframes(model):

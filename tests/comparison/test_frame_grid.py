@@ -45,13 +45,13 @@ def find(picture, panel):
     return places[0]
 
 
-def a_frame(index, *, is_keyframe=False, size=(96, 128), seed=0):
+def a_frame(index, *, is_keyframe=False, size=(96, 128), seed=0, updated=0.8):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     labels = np.zeros(size, np.uint8)
     labels[:, : size[1] // 2] = 3
     w = None if is_keyframe else np.linspace(0, 1, 24 * 32, dtype=np.float32).reshape(24, 32)
-    share = None if is_keyframe else 0.8
+    share = None if is_keyframe else updated
     return SegmentedFrame(index, index / 10, image, labels, is_keyframe, w, share, 1.0, False, ADE31)
 
 
@@ -79,6 +79,16 @@ def test_every_panel_is_in_its_row_and_column():
     for row in (3, 4):
         panel = column[tops[0] + row * steps[0] :][:96]
         assert (panel == (238, 239, 241)).all(-1).mean() > 0.9
+
+
+def test_without_updated_points_there_is_no_row_of_them():
+    frame = a_frame(1)
+    heights = [
+        draw_frame_grid([Column(each, each.labels)], ADE31, threshold).shape[0]
+        for each, threshold in ((frame, 0.8), (a_frame(1, updated=0.0), 0.8), (frame, None))
+    ]
+    assert heights[0] > heights[1] + 96
+    assert heights[1] == heights[2]
 
 
 def test_the_legend_names_what_is_shown():

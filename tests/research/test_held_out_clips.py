@@ -181,6 +181,13 @@ def test_correlations_are_compared_at_an_interval_of_ones_own(clip, student):
         assert scores.clips["walk"][mode]["label_change"] == pytest.approx(100 * change)
 
 
+def test_adaptive_keyframes_are_for_the_modes_that_can_have_them(clip, student):
+    adaptive = InferenceOptions(sides="both", keyframes="adaptive")
+    found = compare_clips([clip], [student], modes=["image", "tfc"], inference=adaptive, max_frames=6)
+    used = {mode: (each.sides, each.keyframes) for mode, each in found.results[0].options.items()}
+    assert used == {"image": ("one", "fixed"), "tfc": ("both", "adaptive")}
+
+
 def test_without_teachers_there_is_no_vc(clip, student):
     found = compare_clips([clip], [student], modes=["image"], max_frames=3)
     assert set(found.results[0].clips["walk"]["image"]) == {"flow_consistency", "label_change"}
@@ -205,6 +212,7 @@ def test_what_cannot_be_compared_is_refused(clip, student):
         ({"modes": ["tfc", "tfc"]}, "a mode is named twice"),
         ({"modes": ["tcf"]}, "no mode 'tcf'; did you mean tfc?"),
         ({"modes": ["tfc"], "inference": InferenceOptions(keyframe_interval=0)}, "keyframe interval 0 is not between"),
+        ({"modes": ["image"], "inference": InferenceOptions(sides="both")}, "are for modes tfc and blend"),
         ({"max_frames": 1}, "1 frames are too few to compare"),
         ({"sources": [clip, clip]}, "two clips are called 'walk'"),
         ({"models": [student, student]}, "two models are called 'tiny'"),

@@ -78,7 +78,7 @@ def test_a_lost_connection_leaves_whole_files(clip, weights, tmp_path):
         killing = threading.Thread(target=lambda: (wait_for(out / "masks" / "00000002.png"), sender.kill()))
         killing.start()
         options = ("--latency", "low", "--allow-network")
-        done = call("run", address, *options, "-m", weights, "-o", out, "--no-flow-consistency")
+        done = call("run", address, *options, "-m", weights, "-o", out, "--no-flow-consistency", "--json")
         killing.join()
     assert done.returncode == 1
     *_, last = done.stderr.strip().splitlines()
@@ -86,7 +86,9 @@ def test_a_lost_connection_leaves_whole_files(clip, weights, tmp_path):
     assert last.endswith("; all results up to there are complete")
     assert done.stderr.count("the stream ended after") == 1
     check_whole(out)
-    (warning,) = (each for each in json.loads((out / "report.json").read_text())["warnings"] if "ended" in each)
+    report = json.loads((out / "report.json").read_text())
+    assert json.loads(done.stdout) == report
+    (warning,) = (each for each in report["warnings"] if "ended" in each)
     assert last == f"error: {warning}"
 
 

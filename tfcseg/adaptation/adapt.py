@@ -24,6 +24,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD, SIZE_MULTIPLE
+from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.research.evidence_fit import fit_evidence
 from tfcseg.runs.outputs import folder_lock
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source
@@ -70,9 +71,9 @@ Measured: TypeAlias = dict[str, Scores]
 """Scores by the names in `SETTINGS`."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdaptResult:
-    """The fitted curve, and scores on held-out frames."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptResult(ModelConditions):
+    """The fitted curve, and scores on held-out frames. ``model`` is the one that was adapted."""
 
     output: str
     curve: tuple[float, ...]
@@ -177,6 +178,7 @@ class _Adaptation:
             if _is_better(plain, trained[LOW]):
                 config, after = attentive, trained
         result = AdaptResult(
+            **model_conditions(self._model),
             output=str(output),
             curve=curve,
             steps=self._options.steps,

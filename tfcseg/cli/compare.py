@@ -48,7 +48,7 @@ Frames = Annotated[
     list[str] | None,
     typer.Option(
         help="Only draw these frames (counted from 0) in one picture, -o FILE: source, labels by image and by tfc, "
-        "similarity, updated points.",
+        "similarity, updated points if there are any.",
         callback=whole_numbers,
     ),
 ]

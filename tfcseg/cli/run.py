@@ -16,7 +16,7 @@ from tfcseg.cli import options
 from tfcseg.cli.console import print_error, print_line, print_warning, progress
 from tfcseg.cli.groups import grouped
 from tfcseg.cli.results import number, percent, print_facts, print_json
-from tfcseg.errors import Interrupted, UsageError, without_passwords
+from tfcseg.errors import Interrupted, TfcsegError, UsageError, without_passwords
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
@@ -124,30 +124,32 @@ def run_all(
     crew: WorkerOptions = WorkerOptions(),
     log_path: Path | None = None,
 ) -> None:
-    """Run all inputs; failures of a batch are listed at the end, with exit code 1."""
+    """Run all inputs; failures of a batch are listed at the end, with exit code 1. A single failure is raised."""
     from tfcseg.runs.batch import open_batch_log
     from tfcseg.runs.inputs import output_folders
 
     folders = output_folders(found, output, resume=job.resume or job.skip_finished)
     places = [*zip(found.sources, folders, strict=True)]
     contents: list[Any] = []
-    failures: list[Outcome] = []
+    failures: list[tuple[str, TfcsegError]] = []
     skipped = 0
     with open_batch_log(log_path) as log:
         run_each = _run_each if crew.ray is None else partial(_run_on_ray, crew)
         for outcome in run_each(places, model, job, quiet=printing.quiet):
             log(outcome)
-            if outcome.status == "failed":
-                failures.append(outcome)
+            if outcome.status == "failed" and outcome.error is not None:
+                failures.append((outcome.source, outcome.error))
             skipped += outcome.status == "skipped"
-            if printing.as_json and outcome.status != "failed":
+            if printing.as_json and (outcome.status != "failed" or outcome.report is not None):
                 contents.append(outcome.content)
             _tell(outcome, is_batch=found.is_batch, quiet=printing.quiet)
     if skipped and found.is_batch and not printing.quiet:
         print_line(f"{skipped} of {len(places)} inputs were finished before and are skipped")
-    if printing.as_json:
+    if printing.as_json and (contents or found.is_batch):
         print_json(contents if found.is_batch else contents[0])
     if failures:
+        if not found.is_batch:
+            raise failures[0][1]
         _print_failures(failures, len(places))
         raise typer.Exit(1)
 
@@ -204,9 +206,7 @@ def _tell(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
                 print_warning(warning)
         if not quiet:
             _print_summary(outcome.report, outcome.folder)
-    if outcome.status == "failed" and outcome.error is not None:
-        if not is_batch:
-            raise outcome.error
+    if outcome.status == "failed" and is_batch:
         print_error(str(outcome.error))
     if outcome.status == "skipped" and not (quiet or is_batch):
         print_line(str(outcome.error))
@@ -296,7 +296,7 @@ def _confidence(facts: ConfidenceFacts) -> str:
     )
 
 
-def _print_failures(failures: list[Outcome], total: int) -> None:
+def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None:
     print_line(f"{len(failures)} of {total} inputs failed")
-    named = ((without_passwords(outcome.source), str(outcome.error)) for outcome in failures)
+    named = ((without_passwords(source), str(error)) for source, error in failures)
     print_facts((name, error.removeprefix(f"{name}: ")) for name, error in named)

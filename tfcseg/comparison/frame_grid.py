@@ -53,7 +53,8 @@ def make_frame_grid(
         options = checked_options(loaded, inference)
         with open_frames(source, start_s=start_s) as read:
             columns = _columns(read, loaded, options, wanted, on_frame)
-        write_picture(path, draw_frame_grid(columns, loaded.labels, options.threshold))
+        threshold = options.threshold if options.sides == "one" else None
+        write_picture(path, draw_frame_grid(columns, loaded.labels, threshold))
     return path
 
 

@@ -61,7 +61,7 @@ class Plan:
     """Measure flow consistency, which needs optical flow."""
 
     def __post_init__(self) -> None:
-        check_variants(self.modes)
+        check_variants(self.modes, self.inference)
         if not self.network_modes:
             raise UsageError("the baseline replaces mode 'image'; name another mode to compare it with")
         if any(not 1 <= interval <= 1000 for interval in self.intervals):
@@ -77,8 +77,8 @@ class Plan:
         )
 
     @property
-    def sides(self) -> tuple[str, str]:
-        """(reference, candidate): the pair for ratios and pictures; the same mode twice if there is only one."""
+    def pair(self) -> tuple[str, str]:
+        """(reference, candidate), for ratios and pictures; the same mode twice if there is only one."""
         return self.shown_modes[0], self.shown_modes[-1]
 
     @property

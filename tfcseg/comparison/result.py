@@ -107,7 +107,7 @@ def common_facts(
         {"mode": run.mode, "keyframe_interval": run.options.keyframe_interval, **found}
         for run, found in zip(runs, numbers, strict=True)
     ]
-    reference, candidate = plan.sides
+    reference, candidate = plan.pair
     height, width = samples[0][0].shape[:2]
     return {
         "options": plan.to_json(runs),

@@ -146,7 +146,7 @@ class _VideoComparison:
             outputs={"side_by_side": SIDE_BY_SIDE} | ({"differences": DIFFERENCES} if differences else {}),
         )
         for mode, numbers in facts["modes"].items():
-            numbers["agreement"] = agreement.get(f"{self.plan.sides[0]}|{mode}")
+            numbers["agreement"] = agreement.get(f"{self.plan.pair[0]}|{mode}")
         source = reports[0].input
         return Comparison(
             kind="video",
@@ -173,7 +173,7 @@ class _VideoComparison:
         masks = {mode: MaskFolder(OutputDir(self.folder / mode).masks) for mode in self.plan.network_modes}
         if self.plan.baseline is not None:
             masks = {"image": MaskFolder(self.plan.baseline), **masks}
-        shown = list(dict.fromkeys(self.plan.sides))
+        shown = list(dict.fromkeys(self.plan.pair))
         titles = ["baseline" if mode == "image" and self.plan.baseline is not None else mode for mode in shown]
         comparer = FrameComparer(self.model.labels, masks, shown, titles)
         with self.clip.open() as source:

@@ -107,35 +107,40 @@ class Column:
     """(H, W)."""
 
 
-def draw_frame_grid(columns: Sequence[Column], labels: LabelSet, threshold: float) -> Image:
-    """The picture of at least one column; ``threshold`` is that of the points that TFC updated."""
+def draw_frame_grid(columns: Sequence[Column], labels: LabelSet, threshold: float | None) -> Image:
+    """The picture of at least one column.
+
+    TFC updated the points below ``threshold``. Their row is left out if there are none, or if no threshold chose them.
+    """
     return _GridPainter(columns, labels, threshold).draw()
 
 
 class _GridPainter:
     """Lays the picture out once, then fills it."""
 
-    def __init__(self, columns: Sequence[Column], labels: LabelSet, threshold: float) -> None:
+    def __init__(self, columns: Sequence[Column], labels: LabelSet, threshold: float | None) -> None:
         self._columns, self._labels, self._threshold = columns, labels, threshold
+        has_updates = threshold is not None and any(column.frame.updated_fraction for column in columns)
+        self._rows = ROWS if has_updates else ROWS[:-1]
         height, width = columns[0].frame.image.shape[:2]
-        scale = min(1.0, 0.86 * MAX_WIDTH / (len(columns) * width), 0.9 * MAX_HEIGHT / (len(ROWS) * height))
+        scale = min(1.0, 0.86 * MAX_WIDTH / (len(columns) * width), 0.9 * MAX_HEIGHT / (len(self._rows) * height))
         self._panel: tuple[int, int] = (max(1, round(height * scale)), max(1, round(width * scale)))
         self._font_px = min(20, max(11, round(self._panel[1] / 24)))
         self._font = load_font(self._font_px)
         self._gap = max(4, self._font_px // 2)
-        self._left = self._gap + math.ceil(max(self._font.getlength(row) for row in ROWS)) + 2 * self._gap
+        self._left = self._gap + math.ceil(max(self._font.getlength(row) for row in self._rows)) + 2 * self._gap
         self._top = round(3.4 * self._font_px)
         self._right = 5 * self._font_px
         self._small = [self._shrunk(column) for column in columns]
 
     def draw(self) -> Image:
         width = self._left + len(self._columns) * (self._panel[1] + self._gap) + self._right
-        bottom = self._top + len(ROWS) * (self._panel[0] + self._gap)
+        bottom = self._top + len(self._rows) * (self._panel[0] + self._gap)
         legend = list(self._legend(width))
         rows = 1 + max((row for row, *_ in legend), default=-1)
         canvas = PIL.Image.new("RGB", (width, bottom + round(1.8 * self._font_px) * rows + self._gap), _PAPER)
         pen = ImageDraw.Draw(canvas)
-        for row, name in enumerate(ROWS):
+        for row, name in enumerate(self._rows):
             middle = self._line(row) + self._panel[0] / 2
             pen.text((self._left - 2 * self._gap, middle), name, _INK, self._font, anchor="rm")
         for index in range(len(self._columns)):
@@ -152,7 +157,7 @@ class _GridPainter:
         titles = ((f"frame {frame.index} · {frame.time_s:.2f} s", _INK), (what, _FAINT))
         for line, (title, colour) in enumerate(titles):
             pen.text((left, (0.6 + 1.3 * line) * self._font_px), title, colour, self._font)
-        for row, panel in enumerate(self._panels(index)):
+        for row, panel in zip(range(len(self._rows)), self._panels(index), strict=False):
             if panel is not None:
                 canvas.paste(PIL.Image.fromarray(panel), (left, self._line(row)))
                 continue
@@ -169,10 +174,13 @@ class _GridPainter:
         yield overlay(image, by_image, palette)
         yield overlay(image, by_tfc, palette)
         w = self._columns[index].frame.similarity
-        yield None if w is None else similarity_colours(self._enlarged(w))
-        yield (
-            None if w is None else mark_difference(image, covered(self._enlarged(w) < self._threshold, image.shape[:2]))
-        )
+        if w is None:
+            yield from (None, None)
+            return
+        enlarged = self._enlarged(w)
+        yield similarity_colours(enlarged)
+        if self._threshold is not None:
+            yield mark_difference(image, covered(enlarged < self._threshold, image.shape[:2]))
 
     def _enlarged(self, w: NDArray[np.float32]) -> NDArray[np.float32]:
         """(h, w) similarities at the panel's size, cells with sharp edges."""
@@ -186,7 +194,7 @@ class _GridPainter:
         values = np.linspace(SCALE[1], SCALE[0], height, dtype=np.float32)[:, None].repeat(self._font_px, axis=1)
         canvas.paste(PIL.Image.fromarray(similarity_colours(values)), (left, top))
         ticks = {SCALE[1]: f"{SCALE[1]:.1f}", SCALE[0]: f"< {SCALE[0]:.1f}"}
-        if SCALE[0] < self._threshold < SCALE[1]:
+        if self._threshold is not None and SCALE[0] < self._threshold < SCALE[1]:
             ticks[self._threshold] = f"{self._threshold:g}"
         for value, text in ticks.items():
             y = top + (SCALE[1] - value) / (SCALE[1] - SCALE[0]) * (height - 1)

@@ -36,8 +36,11 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
         raise UsageError("adaptive keyframes need both sides")
     if complete.mode == "image":
         complete = replace(complete, keyframe_interval=1)
-    return complete if complete.mode in ("tfc", "blend") else replace(complete, keyframe_carry=0.0)
+    return complete if complete.mode in BOTH_SIDED else replace(complete, keyframe_carry=0.0)
 
+
+BOTH_SIDED = ("tfc", "blend")
+"""Modes that can compare with the keyframes on both sides."""
 
 ONE_SIDED = ("threshold", "correlation", "keyframe_position", "keyframe_carry")
 """Options that have no effect with both sides: giving one selects one side."""
@@ -45,7 +48,7 @@ ONE_SIDED = ("threshold", "correlation", "keyframe_position", "keyframe_carry")
 
 def _sided(wanted: InferenceOptions) -> InferenceOptions:
     """Return ``wanted`` with one side where two are impossible or not requested; UsageError if they are."""
-    can_be_both = wanted.latency == "normal" and wanted.mode in ("tfc", "blend")
+    can_be_both = wanted.latency == "normal" and wanted.mode in BOTH_SIDED
     if wanted.sides == "both" and not can_be_both:
         raise UsageError(
             "both sides need the next keyframe: they work in modes tfc and blend only, without low latency"
@@ -58,7 +61,7 @@ def _sided(wanted: InferenceOptions) -> InferenceOptions:
 
 def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> InferenceOptions:
     """Complete ``options`` for another mode, with one side where two are impossible."""
-    if mode not in ("tfc", "blend"):
+    if mode not in BOTH_SIDED:
         options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS)
     return checked_options(model, options, mode=mode)
 
@@ -79,14 +82,19 @@ def describe_method(options: InferenceOptions) -> str:
 def variant_options(
     model: LoadedModel, variant: str, options: InferenceOptions | None = None, **given: Any
 ) -> InferenceOptions:
-    """Options of one of ``MODE_VARIANTS``: a mode, optionally followed by a correlation."""
+    """Complete ``options`` for one of ``MODE_VARIANTS``: a mode, optionally followed by a correlation.
+
+    A correlation needs one side; ``sides`` and ``keyframes`` apply to the variants without one.
+    """
     mode, _, correlation = variant.partition("-")
-    own = {"correlation": correlation} if correlation else {}
-    return checked_options(model, options, **(given | own), mode=mode)
+    wanted = replace(options or InferenceOptions(), **given)
+    if correlation:
+        wanted = replace(wanted, correlation=correlation, sides="one", keyframes=THE_MODELS)
+    return in_mode(model, wanted, mode)
 
 
-def check_variants(variants: Sequence[str]) -> None:
-    """Raise UsageError unless ``variants`` names some of ``MODE_VARIANTS``, each once."""
+def check_variants(variants: Sequence[str], options: InferenceOptions | None = None) -> None:
+    """Raise UsageError unless ``variants`` names some of ``MODE_VARIANTS``, each once, for which ``options`` can be."""
     unknown = [variant for variant in variants if variant not in MODE_VARIANTS]
     if unknown:
         raise UsageError(f"no mode {unknown[0]!r}; {hint(unknown[0], MODE_VARIANTS)}")
@@ -94,6 +102,9 @@ def check_variants(variants: Sequence[str]) -> None:
         raise UsageError(f"no mode is given; there are {', '.join(MODE_VARIANTS)}")
     if len(set(variants)) < len(variants):
         raise UsageError(f"a mode is named twice: {','.join(variants)}")
+    needs_both = options is not None and (options.sides == "both" or options.keyframes == "adaptive")
+    if needs_both and not {*variants} & {*BOTH_SIDED}:
+        raise UsageError("both sides and adaptive keyframes are for modes tfc and blend; name one of them")
 
 
 __all__ = ["InferenceOptions", "check_variants", "checked_options", "describe_method", "in_mode", "variant_options"]

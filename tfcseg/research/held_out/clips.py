@@ -114,7 +114,7 @@ def compare_clips(
     """
     if not sources or not models:
         raise UsageError(f"no {'model' if sources else 'clip'} is given")
-    check_variants(modes)
+    check_variants(modes, inference)
     if max_frames < 2:
         raise UsageError(f"{max_frames} frames are too few to compare; give 2 or more")
     names = [clip_name(source) for source in sources]
