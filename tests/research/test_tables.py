@@ -38,12 +38,6 @@ def result():
             "end_to_end": {"tfc/image": 5 / 3},
         },
         "updated_fraction": 10.0,
-        "network_share": {"tfc": 83.3},
-        "limits": {
-            "decode_fps": spread(400),
-            "matrix_gflops_per_s": 100.0,
-            "gflops_per_frame": {"image": 8.0, "tfc": None},
-        },
         "memory": {"tfc": {"peak_mib": 600.4, "gpu_peak_mib": None}},
     }
 
@@ -113,26 +107,9 @@ def test_conditions_that_are_the_same_are_said_once(result):
     assert tables.speed_table([result, result]).count("Processor") == 1
 
 
-def test_limits_leave_out_what_was_not_measured(result):
-    assert rows(tables.limit_table([result])) == [
-        "| decoding alone, frames per second | 400 |",
-        "| large matrix product, GFLOP/s | 100 |",
-        "| GFLOPs per frame, `image` | 8.0 |",
-        "| time of the network alone to that file to files, `tfc` | 83 % |",
-    ]
-
-
 def test_memory_has_a_column_per_benchmark(result):
     other = result | {"memory": {"tfc": {"peak_mib": 700.0, "gpu_peak_mib": 80.0}}}
     assert rows(tables.memory_table([result, other])) == ["| `tfc` | 600 | 700 |", "| `tfc`, on the GPU | – | 80 |"]
-
-
-def test_growth_has_a_row_per_value(result):
-    points = [
-        {"contender": "tfc", "value": 1000, "ms_per_frame": spread(90.0), "peak_mib": 500.0},
-        {"contender": "plain", "value": 1000, "ms_per_frame": None, "peak_mib": None},
-    ]
-    assert rows(tables.scaling_table([result | {"unit": "frames", "points": points}])) == ["| 1,000 | 90, 500 |"]
 
 
 @pytest.fixture

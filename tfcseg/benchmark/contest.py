@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import torch
-
-from tfcseg.benchmark.clips import SYNTHETIC, Clip, make_clip, read_clip
+from tfcseg.benchmark.clips import Clip, read_clip
 from tfcseg.benchmark.plain import REFERENCE_VARIANT, PlainSegformer, build_plain, has_transformers
 from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import Request
-from tfcseg.errors import UsageError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options, in_mode
@@ -44,7 +40,6 @@ class Contest:
     """Name or file, for `load_model`."""
     model: LoadedModel
     options: InferenceOptions
-    plain_precision: torch.dtype
 
     def in_mode(self, mode: str) -> InferenceOptions:
         """Options of one of our contenders; its name is the mode."""
@@ -61,35 +56,29 @@ class Contest:
 
 @contextmanager
 def open_contest(request: Request) -> Iterator[Contest]:
-    """Load the model or make random weights, read or make the clip; temporary files are removed at the end.
+    """Load the model or make random weights, and read the clip; temporary files are removed at the end.
 
     Raises UsageError, InputError or WeightsError if that fails.
     """
     request.check()
     device = resolve_device(request.device.device)
     resolve_precision(request.device.precision, device)
-    plain_precision = resolve_precision(request.plain_precision, device)
     with TemporaryDirectory(prefix="tfcseg-bench-") as name:
         folder = Path(name)
-        clip = _open_clip(request, folder)
+        clip = read_clip(request.video, request.frames)
         weights: str | Path = request.model
         if request.backbone is not None:
             file = folder / f"random-{request.backbone}.safetensors"
             weights = write_random_model(file, request.backbone, request.classes, clip.images[:1])
         model = load_model(weights, device=request.device.device, precision=request.device.precision)
-        options = checked_options(model, request.inference)
-        contest = Contest(
+        yield Contest(
             request=request,
             folder=folder,
             clip=clip,
             weights=weights,
             model=model,
-            options=options,
-            plain_precision=plain_precision,
+            options=checked_options(model, request.inference),
         )
-        if request.updated_fraction is not None:
-            contest = replace(contest, options=_with_threshold(contest, request.updated_fraction))
-        yield contest
 
 
 def contenders(contest: Contest) -> tuple[str, ...]:
@@ -101,28 +90,11 @@ def contenders(contest: Contest) -> tuple[str, ...]:
 def open_plain(contest: Contest) -> PlainSegformer:
     """Build plain SegFormer with the contest's weights, on its device."""
     unfolded = load_model(contest.weights, device="cpu", precision="fp32", fold=False)
-    return build_plain(unfolded, contest.options.size, contest.model.device, contest.plain_precision)
-
-
-def _open_clip(request: Request, folder: Path) -> Clip:
-    if request.video is not None:
-        return read_clip(request.video, request.frames)
-    path = make_clip(folder / f"{SYNTHETIC}.mp4", request.synthetic_size, max(request.frames, request.clip_frames))
-    return read_clip(path, request.frames, name=SYNTHETIC)
-
-
-def _with_threshold(contest: Contest, fraction: float) -> InferenceOptions:
-    """Set the threshold above ``fraction`` of the clip's similarities."""
-    frames = contest.segment("reuse", contest.clip.images)
-    maps = [frame.similarity.ravel() for frame in frames if frame.similarity is not None]
-    if not maps:
-        raise UsageError("no frame lies between keyframes, so no threshold can be chosen; give a longer clip")
-    limit = float(np.quantile(np.concatenate(maps), fraction))
-    return replace(contest.options, threshold=min(1.0, max(0.0, limit)))
+    return build_plain(unfolded, contest.options.size, contest.model.device, contest.model.precision)
 
 
 def contest_facts(contest: Contest) -> dict[str, Any]:
-    """Keyword arguments for both `Benchmark` and `Scaling`."""
+    """Fields of `Benchmark` that say what was measured, and where."""
     request = contest.request
     facts = model_conditions(contest.model)
     if has_transformers():
@@ -135,7 +107,7 @@ def contest_facts(contest: Contest) -> dict[str, Any]:
         "embed_dim": contest.model.card.config.embed_dim,
         "input": {"name": contest.clip.name, "frame_rate": str(contest.clip.frame_rate)},
         "resolution": {"source": contest.clip.size, "network": network_size(contest.clip.size, contest.options.size)},
-        "options": {**options, "updated_fraction": request.updated_fraction},
+        "options": options,
         "plain": _plain_facts(contest),
         "rounds": request.rounds,
     }
@@ -152,7 +124,7 @@ def _plain_facts(contest: Contest) -> dict[str, Any]:
         "is_measured": True,
         "network": f"SegFormer-{variant.upper()}",
         "weights": "the same" if has_same_weights else "random, with as many classes",
-        "precision": str(contest.plain_precision).removeprefix("torch."),
+        "precision": str(contest.model.precision).removeprefix("torch."),
         "process": "the same as ours, which keeps freed memory",
         "end_to_end": "one frame after the other; overlay and masks by the same writers, no report, no stability",
     }

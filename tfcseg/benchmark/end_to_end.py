@@ -1,4 +1,4 @@
-"""Measure whole runs from file to files, and the cost of single results by leaving them out."""
+"""Measure whole runs from file to files."""
 
 from __future__ import annotations
 
@@ -20,15 +20,7 @@ from tfcseg.media.writer import VideoWriter
 from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.pipeline import run_video
-from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.loading import LoadedModel
-
-_WITHOUT = {
-    "flow_consistency": ResultOptions(flow_consistency=False),
-    "masks": ResultOptions(masks=False),
-    "flow_consistency and masks": ResultOptions(flow_consistency=False, masks=False),
-}
-"""Results whose cost is measured, with options that leave them out."""
 
 
 def run_plain(plain: PlainSegformer, labels: LabelSet, source: Path, end_s: float, folder: Path) -> int:
@@ -54,18 +46,9 @@ def run_plain(plain: PlainSegformer, labels: LabelSet, source: Path, end_s: floa
         return frames.frames_decoded
 
 
-def run_ours(
-    model: LoadedModel,
-    options: InferenceOptions,
-    source: Path,
-    end_s: float,
-    folder: Path,
-    results: ResultOptions | None = None,
-) -> int:
+def run_ours(model: LoadedModel, options: InferenceOptions, source: Path, end_s: float, folder: Path) -> int:
     """Run one of our contenders as ``tfcseg run`` does; returns the number of frames."""
-    wanted = RunOptions(inference=options, end_s=end_s, results=results or ResultOptions())
-    report = run_video(source, folder, model, wanted)
-    return report.input.frames_decoded
+    return run_video(source, folder, model, RunOptions(inference=options, end_s=end_s)).input.frames_decoded
 
 
 def measure_end_to_end(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
@@ -79,19 +62,10 @@ def measure_end_to_end(contest: Contest, on_step: Callable[[int, int], None]) ->
         runs[PLAIN] = lambda folder: run_plain(plain, contest.model.labels, clip.path, plain_end_s, folder)
     end_s = clip.end_s(request.clip_frames)
 
-    def ours(mode: str, results: ResultOptions | None = None) -> Callable[[Path], int]:
-        return lambda folder: run_ours(
-            model=contest.model,
-            options=contest.in_mode(mode),
-            source=clip.path,
-            end_s=end_s,
-            folder=folder,
-            results=results,
-        )
+    def ours(mode: str) -> Callable[[Path], int]:
+        return lambda folder: run_ours(contest.model, contest.in_mode(mode), clip.path, end_s, folder)
 
     runs |= {mode: ours(mode) for mode in (IMAGE, TFC) if mode in names}
-    full = TFC if TFC in names else IMAGE
-    runs |= {f"without {part}": ours(full, results) for part, results in _WITHOUT.items()}
     frames: dict[str, int] = {}
 
     def timed(name: str) -> float:
@@ -103,7 +77,5 @@ def measure_end_to_end(contest: Contest, on_step: Callable[[int, int], None]) ->
             return 1000 * (time.perf_counter() - started_s) / frames[name]
 
     samples = alternate({name: lambda name=name: timed(name) for name in runs}, request.rounds, on_step=on_step)  # type: ignore[misc]
-    found = {name: spread(values) for name, values in samples.items()}
-    costs = {part: 100 * (1 - found[f"without {part}"].median / found[full].median) for part in _WITHOUT}
-    speeds = {name: speed(found[name], frames[name]) for name in names}
-    return {"end_to_end": speeds, "ratios": {"end_to_end": speed_ratios(speeds)}, "costs": costs}
+    speeds = {name: speed(spread(values), frames[name]) for name, values in samples.items()}
+    return {"end_to_end": speeds, "ratios": {"end_to_end": speed_ratios(speeds)}}

@@ -1,8 +1,8 @@
 """Random weights, to measure speed without training.
 
 Two numbers depend on the weights: cells on boundaries between classes, which the cost of label maps depends on, and
-points that TFC updates. Classifier biases are chosen to give as many boundaries as a trained network; the threshold can
-be chosen for a share of updated points (``--updated-fraction``).
+points that TFC updates. Classifier biases are chosen to give as many boundaries as a trained network; ``--threshold``
+changes the share of updated points.
 """
 
 from __future__ import annotations

@@ -14,23 +14,25 @@ from tfcseg.options import Option, check
 from tfcseg.spelling import hint
 from tfcseg.weights.device import DeviceOptions
 
-PARTS = ("model", "end-to-end", "breakdown", "limits", "memory")
-SYNTHETIC_SIZE = (480, 854)
+PARTS = ("model", "end-to-end", "memory")
+DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
+"""Only in a copy of the repository."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What to measure and how often; None stands for the model's default."""
 
+    video: Annotated[Path, Option("A video.", is_argument=True, default_text="the demo clip")] = DEMO
     model: str = "default"
-    video: Path | None = None
-    """None: the synthetic clip."""
-    synthetic_size: tuple[int, int] = SYNTHETIC_SIZE
     parts: Sequence[str] = PARTS
     inference: InferenceOptions = InferenceOptions()
     device: DeviceOptions = DeviceOptions()
     backbone: Annotated[
-        str | None, Option("Measure random weights of this backbone: mit_b0 … mit_b5, efficientnet_lite0.")
+        str | None,
+        Option(
+            "Measure random weights of this backbone: mit_b0 … mit_b5, efficientnet_lite0, mosaic.", default_text=""
+        ),
     ] = None
     """Instead of a model."""
     classes: Annotated[int, Option("Number of classes of the random weights.")] = 150
@@ -38,13 +40,7 @@ class Request:
     clip_frames: Annotated[int, Option("Frames per round for whole runs, from file to files.", low=1)] = 96
     plain_frames: Annotated[int, Option("Frames per round for plain SegFormer.", low=1)] = 12
     """For the network alone and for whole runs; all frames cost the same."""
-    rounds: Annotated[int, Option("Rounds after the warm-up round.", low=1, default_text="5, with --scaling 1")] = 5
-    updated_fraction: Annotated[
-        float | None,
-        Option("Choose the threshold that updates this share of the points.", low=0, high=1, default_text=""),
-    ] = None
-    """Of points between keyframes."""
-    plain_precision: Annotated[str, Option("Precision of plain SegFormer.")] = "fp32"
+    rounds: Annotated[int, Option("Rounds after the warm-up round.", low=1)] = 5
 
     def check(self) -> None:
         """Raise UsageError for invalid values, before anything is loaded."""
@@ -54,7 +50,6 @@ class Request:
                 raise UsageError(f"no part {part!r}; {hint(part, PARTS)}")
         if not self.parts:
             raise UsageError(f"nothing is left to measure; name one or more of {', '.join(PARTS)}")
-        if self.video is not None:
-            Source.of(self.video).check_readable_again("every round reads the clip")
-        if self.updated_fraction is not None and self.inference.threshold is not None:
-            raise UsageError("--updated-fraction chooses the threshold; leave --threshold out")
+        if self.video == DEMO and not DEMO.is_file():
+            raise UsageError("there is no demo clip here; name a video to measure")
+        Source.of(self.video).check_readable_again("every round reads the clip")

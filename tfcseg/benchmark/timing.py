@@ -99,9 +99,10 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ContestConditions(ModelConditions):
-    """Conditions of `Benchmark` and `Scaling`."""
+class Benchmark(ModelConditions):
+    """Content of a bench-*.json; parts that were not measured are empty."""
 
+    kind: str = KIND
     random_weights: bool
     embed_dim: int
     input: Mapping[str, Any]
@@ -109,22 +110,11 @@ class ContestConditions(ModelConditions):
     options: Mapping[str, Any]
     plain: Mapping[str, Any]  # facts about plain SegFormer
     rounds: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark(ContestConditions):
-    """Content of a bench-*.json; parts that were not measured are empty."""
-
-    kind: str = KIND
     model_only: Mapping[str, Speed] = field(default_factory=dict)
     end_to_end: Mapping[str, Speed] = field(default_factory=dict)
     ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
     updated_fraction: float | None = None
-    breakdown: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
-    network_share: Mapping[str, float] = field(default_factory=dict)  # network's share of the time end to end
-    costs: Mapping[str, float] = field(default_factory=dict)  # share of the time end to end
-    limits: Mapping[str, Any] = field(default_factory=dict)
     memory: Mapping[str, Memory] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
 
@@ -138,8 +128,3 @@ def speed_ratios(speeds: Mapping[str, Speed]) -> dict[str, float]:
     """Speed of the first over that of the second, for the pairs of ``RATIOS``, as ``tfc/plain``."""
     pairs = [pair for pair in RATIOS if speeds.keys() >= set(pair)]
     return {f"{first}/{second}": speeds[first].fps / speeds[second].fps for first, second in pairs}
-
-
-def network_shares(alone: Mapping[str, Speed], whole: Mapping[str, Speed]) -> dict[str, float]:
-    """Time of the network alone in percent of a whole run; far below 100, it waits for other steps."""
-    return {name: 100 * whole[name].fps / alone[name].fps for name in alone if name in whole}

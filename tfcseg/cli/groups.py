@@ -94,6 +94,8 @@ def _parameter(field: Declared, default_text: str, heading: str | None) -> inspe
         settings["show_default"] = option.default_text or False
     elif default is THE_MODELS:
         settings["show_default"] = default_text
+    if option.is_argument:
+        settings["metavar"] = field.name.upper()
     if option.choices:
         settings["metavar"] = ("," if option.is_list else "|").join(option.choices)
     if option.choices and not option.is_list:

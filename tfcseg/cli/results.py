@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -40,15 +43,16 @@ def print_json(content: Any) -> None:
     sys.stdout.flush()
 
 
-def print_results(*parts: str | Text | Table, is_wide: bool = False) -> None:
+def print_results(*parts: str | Text | Table, is_wide: bool = False, on_stderr: bool = False) -> None:
     """Print lines and tables; ``is_wide``: tables may be wider than the terminal."""
-    console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE)
+    is_shown = is_terminal() if on_stderr else sys.stdout.isatty()
+    console = Console(stderr=on_stderr, highlight=False, emoji=False, width=None if is_shown else _WIDE)
     for part in parts:
         text = plain(part) if isinstance(part, str) else part
-        print_on(console, text, soft_wrap=is_wide or not isinstance(part, Table))
+        _print_on(stderr if on_stderr and is_shown else console, text, is_wide or not isinstance(part, Table))
 
 
-def print_on(console: Console, text: Text | Table, *, soft_wrap: bool = False) -> None:
+def _print_on(console: Console, text: Text | Table, soft_wrap: bool) -> None:
     """Print, in files without the blanks that fill the lines of a table."""
     if console.is_terminal:
         console.print(text, soft_wrap=soft_wrap)
@@ -56,6 +60,26 @@ def print_on(console: Console, text: Text | Table, *, soft_wrap: bool = False) -
     with console.capture() as printed:
         console.print(text, soft_wrap=soft_wrap)
     console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
+
+
+def print_tables(text: str, *, on_stderr: bool = False) -> None:
+    """Print text with Markdown tables (research/tables.py): columns are aligned, and marks such as backticks go."""
+    for is_table, lines in itertools.groupby(text.strip().splitlines(), lambda line: line.startswith("|")):
+        if is_table:
+            print_results(_aligned(lines), on_stderr=on_stderr)
+        else:
+            print_results(*lines, on_stderr=on_stderr)
+
+
+def _aligned(lines: Iterable[str]) -> Table:
+    heads, _, *rows = (
+        [re.sub(r"`|\*\*|\\(?=\|)", "", cell).strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines
+    )
+    widths = [max([12, *(len(row[at]) for row in rows)]) for at in range(len(heads))]
+    table = new_table("\n".join(textwrap.wrap(*pair)) for pair in zip(heads, widths, strict=True))
+    for row in rows:
+        table.add_row(*map(plain, row))
+    return table
 
 
 def new_table(headings: Iterable[str | Text]) -> Table:
@@ -71,8 +95,7 @@ def new_table(headings: Iterable[str | Text]) -> Table:
 
 def print_facts(rows: Iterable[tuple[str, str]]) -> None:
     """Print names and values on stderr."""
-    console = stderr if is_terminal() else Console(stderr=True, highlight=False, emoji=False, width=_WIDE)
-    print_on(console, facts_table(rows))
+    print_results(facts_table(rows), on_stderr=True)
 
 
 def facts_table(rows: Iterable[tuple[str, str]]) -> Table:

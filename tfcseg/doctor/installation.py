@@ -37,7 +37,6 @@ _EXTRAS = {
     "hub": (("huggingface_hub",), "models ORG/NAME"),
     "coco": (("pycocotools",), "tfcseg run --export coco"),
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "tfcseg convert MODEL OUT.onnx"),
-    "plot": (("matplotlib",), "tfcseg bench --scaling"),
     "ray": (("ray",), "tfcseg run --ray"),
 }
 """Packages of each, and what needs them."""

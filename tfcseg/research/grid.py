@@ -46,11 +46,11 @@ def table(
 ) -> str:
     """Markdown table with a row per thing and a column per template, or the other way round with ``columns``.
 
-    Templates without a format (``{name}``) make columns of text, aligned to the left.
+    Templates without a format (``{name}``) make columns of text, aligned to the left. ``|`` in a text is escaped.
     """
-    names, objects = zip(*things, strict=True)
     titles, texts = zip(*templates, strict=True)
-    cells = [[cell(text, numbers) for text in texts] for numbers in objects]
+    names, objects = zip(*((_escaped(name), numbers) for name, numbers in things), strict=True)
+    cells = [[_escaped(cell(text, numbers)) for text in texts] for numbers in objects]
     heads, sides, grid = (names, titles, list(zip(*cells, strict=True))) if columns else (titles, names, cells)
     kept = [at for at, column in enumerate(zip(*grid, strict=True)) if set(column) - {NOTHING}]
     rulers = ["---:" if columns or ":" in texts[at] else "---" for at in kept]
@@ -61,3 +61,7 @@ def table(
         if set(row) - {NOTHING}
     ]
     return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

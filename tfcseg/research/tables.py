@@ -1,10 +1,10 @@
 """Update the tables in README.md and assets/*.md from the measurements in assets/results.
 
 A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Kinds are the keys of `TABLES`; without
-one, FILE is a compare.json of ``tfcseg compare``. ``speed``, ``limits`` and ``memory`` read results of
-``tfcseg bench -o FILE``, ``cost`` a file of prices and then such results, ``scaling`` those of ``tfcseg bench
---scaling``, ``gains`` compare.json files, ``steadied`` pairs of ``tfcseg eval --json`` (masks before and after),
-``adapted`` those of ``tfcseg adapt --json``, and the others results of ``tfcseg research``.
+one, FILE is a compare.json of ``tfcseg compare``. ``speed`` and ``memory`` read results of ``tfcseg bench -o FILE``,
+``cost`` a file of prices and then such results, ``gains`` compare.json files, ``steadied`` pairs of ``tfcseg eval
+--json`` (masks before and after), ``adapted`` those of ``tfcseg adapt --json``, and the others results of ``tfcseg
+research``. The commands print the same tables.
 """
 
 from __future__ import annotations
@@ -60,18 +60,6 @@ SPEEDS = tuple(
         ("to `image`", f"{{{part}.image:.2f}}×"),
         ("to plain", f"{{{part}.plain:.2f}}×"),
     )
-)
-LIMITS = (
-    ("decoding alone, frames per second", "{limits.decode_fps.median:.0f}"),
-    ("decoding and encoding without a network, frames per second", "{limits.decode_encode_fps.median:.0f}"),
-    ("large matrix product, GFLOP/s", "{limits.matrix_gflops_per_s:.0f}"),
-    ("GFLOPs per frame, plain", "{limits.gflops_per_frame.plain:.1f}"),
-    ("GFLOPs per frame, `image`", "{limits.gflops_per_frame.image:.1f}"),
-    ("GFLOPs per frame, `tfc`", "{limits.gflops_per_frame.tfc:.1f}"),
-    ("share of the matrix product's rate, `image`", "{limits.share_of_ceiling.image:.0f} %"),
-    ("share of the matrix product's rate, `tfc`", "{limits.share_of_ceiling.tfc:.0f} %"),
-    ("time of the network alone to that file to files, `image`", "{network_share.image:.0f} %"),
-    ("time of the network alone to that file to files, `tfc`", "{network_share.tfc:.0f} %"),
 )
 COST = (
     ("measured on", "{where}"),
@@ -153,8 +141,19 @@ def adapted_table(result: Result) -> str:
     return table("", ADAPTED, rows) + f"\n\nPercentages, on {result['measured_on']}."
 
 
+def benchmark_tables(result: Result) -> str:
+    """Speeds and memory of one benchmark, as far as they were measured."""
+    speeds = [_speeds([result])] if result["model_only"] or result["end_to_end"] else []
+    memory = [_memory([result])] if result["memory"] else []
+    return "\n\n".join([*speeds, *memory, _bench_conditions([result])])
+
+
 def speed_table(results: Sequence[Result]) -> str:
     """A row per contender of every benchmark: speeds, and ratios to `image` and plain."""
+    return f"{_speeds(results)}\n\n{_bench_conditions(results)}"
+
+
+def _speeds(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         for contender in reversed(result["model_only"] or result["end_to_end"]):
@@ -164,24 +163,22 @@ def speed_table(results: Sequence[Result]) -> str:
                 speeds[part] = {other: ratios.get(f"{contender}/{other}") for other in ("image", "plain")}
                 speeds[part] |= result[part].get(contender, {})
             rows.append((f"{_model_name(result)}, {_contender_name(result, contender)}", speeds))
-    return table("", SPEEDS, rows) + "\n\n" + _bench_conditions(results)
-
-
-def limit_table(results: Sequence[Result]) -> str:
-    """Limits of the machine, and the cost of parts of a run."""
-    columns = [(_model_name(result), result) for result in results]
-    return table("", LIMITS, columns, columns=True) + "\n\n" + _bench_conditions(results)
+    return table("", SPEEDS, rows)
 
 
 def memory_table(results: Sequence[Result]) -> str:
     """A row per contender, a column per benchmark: peak memory of the process and of the GPU, in MiB."""
+    return f"{_memory(results)}\n\n{_bench_conditions(results)}"
+
+
+def _memory(results: Sequence[Result]) -> str:
     rows = [
         (title, f"{{{name}.{key}:.0f}}")
         for name in _distinct(name for result in results for name in result["memory"])
         for title, key in ((_mode(name), "peak_mib"), (f"{_mode(name)}, on the GPU", "gpu_peak_mib"))
     ]
     columns = [(_model_name(result), result["memory"]) for result in results]
-    return table("peak memory, MiB", rows, columns, columns=True) + "\n\n" + _bench_conditions(results)
+    return table("peak memory, MiB", rows, columns, columns=True)
 
 
 def cost_table(results: Sequence[Result]) -> str:
@@ -209,19 +206,6 @@ def cost_table(results: Sequence[Result]) -> str:
     if any(bench["device"].startswith("cuda") for bench in benches):
         stated += f" and {prices['currency']} {prices['gpu_hour']:g} per GPU and hour"
     return f"{table('', COST, rows)}\n\n{stated} ({prices['source']}).\n"
-
-
-@_per_result
-def scaling_table(result: Result) -> str:
-    """A row per value: milliseconds per frame and peak memory of every contender."""
-    rows: dict[str, Result] = {}
-    for point in result["points"]:
-        rows.setdefault(f"{point['value']:,}", {})[point["contender"]] = point
-    columns = [
-        (f"{_mode(name)}: ms per frame, peak MiB", f"{{{name}.ms_per_frame.median:.0f}}, {{{name}.peak_mib:.0f}}")
-        for name in _distinct(point["contender"] for point in result["points"])
-    ]
-    return table(result["unit"], columns, rows.items()) + "\n\n" + _conditions(result)
 
 
 @_per_result
@@ -299,11 +283,15 @@ def _clip_rows(result: Result, scores: Result, first: str, mode: str) -> str:
 
 
 def clip_means_table(results: Sequence[Result]) -> str:
-    """A row per file and mode: means over clips, which are the same in all files."""
+    """A row per model and mode of every file: means over clips, which are the same in all files."""
+    every = [scores for result in results for scores in result["results"]]
+    has_one_model = len({scores["name"] for scores in every}) == 1
     rows = [
-        (f"`{mode}`", scores["mean"][mode] | {"every": keyframe_distance(options)})
-        for result in results
-        for scores in result["results"]
+        (
+            f"`{mode}`" if has_one_model else f"`{scores['name']}`, `{mode}`",
+            scores["mean"][mode] | {"every": keyframe_distance(options)},
+        )
+        for scores in every
         for mode, options in scores["options"].items()
     ]
     columns = [("keyframe every", "{every:}"), *((title, f"{{{key}:.2f}}") for title, key in CLIP_SCORES.items())]
@@ -325,10 +313,8 @@ TABLES: dict[str, Callable[[Sequence[Result]], str]] = {
     "steadied": steadied_table,
     "adapted": adapted_table,
     "speed": speed_table,
-    "limits": limit_table,
     "memory": memory_table,
     "cost": cost_table,
-    "scaling": scaling_table,
     "stills": still_table,
     "clips": clip_table,
     "means": clip_means_table,
