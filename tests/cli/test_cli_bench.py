@@ -129,9 +129,7 @@ def test_usage_errors(arguments, message, tmp_path, monkeypatch):
 def test_results_are_kept_unless_asked(media, tmp_path):
     kept = tmp_path / "b.json"
     kept.write_text("mine")
-    done = call(
-        "bench", media / "clip.mp4", "--model", media / "tiny.safetensors", *FEW, "--only", "model", "-o", kept
-    )
+    done = call("bench", media / "clip.mp4", "--model", media / "tiny.safetensors", *FEW, "--only", "model", "-o", kept)
     assert done.returncode == 1
     assert "already holds results (b.json); use --overwrite" in done.error
     assert kept.read_text() == "mine"

@@ -9,9 +9,9 @@ import typer
 
 from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, progress, stderr
+from tfcseg.cli.console import is_terminal, one_line, print_line, print_warning, progress
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.results import new_table, number, print_json, print_on
+from tfcseg.cli.results import print_json, print_tables
 from tfcseg.cli.train import describe
 from tfcseg.errors import Interrupted, UsageError
 from tfcseg.weights.device import DeviceOptions
@@ -73,31 +73,15 @@ def _tell(record: dict[str, Any]) -> None:
 
 
 def _report(result: AdaptResult, printing: options.Printing) -> None:
+    from tfcseg.files import json_object
+    from tfcseg.research.tables import adapted_table
+
+    content = json_object(result)
     if not printing.quiet:
-        _print_summary(result)
+        print_tables(adapted_table([content]), on_stderr=True)
         if result.steps and not result.keeps_attention:
             print_warning("the sparse attention was left out: it brought labels no closer to those of mode image")
     if printing.as_json:
-        from tfcseg.files import json_object
-
-        print_json(json_object(result))
+        print_json(content)
     else:
         print(one_line(result.output))
-
-
-def _print_summary(result: AdaptResult) -> None:
-    """The network by itself, then TFC before and after."""
-    table = new_table(["", "VC8", "as image", "corrected"])
-    found_when = {"before": result.before, "after": result.after}
-    if result.keeps_attention:
-        found_when = {"before": result.before, "with the curve": result.with_curve, "with the attention": result.after}
-    rows = {"image": result.after["image"]}
-    for setting in (setting for setting in result.after if setting != "image"):
-        rows |= {f"{setting.replace('_', ' ')}, {when}": found[setting] for when, found in found_when.items()}
-    for title, scores in rows.items():
-        table.add_row(title, *(number(scores[name], 1) for name in ("vc8", "agreement", "corrected")))
-    print_on(stderr, table)
-    print_line(
-        f"percentages, on {result.measured_on}; as image: the labels of mode image; corrected: the same, where "
-        "these have changed since the keyframe"
-    )

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from tfcseg.cli import options
-from tfcseg.cli.console import plain
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.results import ResultFile, measured, new_table, number, print_results
+from tfcseg.cli.results import ResultFile, measured, print_tables
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
     from tfcseg.research.held_out import ClipsResult, StillsResult
-    from tfcseg.research.held_out.clips import ModelScores
-
-_COLUMNS = (
-    ("flow consistency", "flow_consistency"),
-    ("label\nchange", "label_change"),
-    ("VC8", "vc8"),
-    ("VC16", "vc16"),
-    ("as\nteachers", "agreement"),
-)
 
 
 def _all_on_disk(context: typer.Context, models: list[str] | None) -> list[str]:
@@ -161,56 +150,14 @@ def _teacher_files(paths: Sequence[Path] | None) -> list[Path]:
 
 
 def _print_stills(result: StillsResult) -> None:
-    """Print a table per vocabulary: mIoU of every network on every set, the mean, and its share of the best teacher."""
-    for vocabulary in dict.fromkeys(each.network.label_set for each in result.networks):
-        sets = [plain(f"{each.name}\n{len(each.classes[vocabulary])} classes") for each in result.sets]
-        table = new_table(["mIoU (%)", *sets, "mean", "of the best\nteacher"])
-        for scores in result.networks:
-            share = scores.to_best_teacher.get(vocabulary)
-            own = [scores.scores[each.name][vocabulary] for each in result.sets]
-            table.add_row(
-                scores.network.name + (" (teacher)" if scores.network.role == "teacher" else ""),
-                *(number(each.miou, 2) if each.is_complete else f"({number(each.miou, 2)})" for each in own),
-                number(scores.mean[vocabulary], 2),
-                "" if share is None else f"{share:.1f} %",
-            )
-        print_results(f"classes of {vocabulary}", table)
-    print_results("in brackets: the network lacks some of the classes; they count as 0")
+    from tfcseg.files import json_object
+    from tfcseg.research.tables import still_table
+
+    print_tables(still_table([json_object(result)]))
 
 
 def _print_clips(result: ClipsResult) -> None:
-    """Print a table per model: the first mode's numbers on every clip, and the differences of the others."""
-    for scores in result.results:
-        first, *others = result.modes
-        for mode in others or [first]:
-            title = f"{scores.name}: {first}" + (f" and change by {mode}" if others else "")
-            print_results(title, _clip_table(result, scores, mode))
-    teachers = f"VC by labels of {', '.join(result.teachers)}; " if result.teachers else ""
-    print_results(f"{teachers}flow consistency along {result.optical_flow}")
+    from tfcseg.files import json_object
+    from tfcseg.research.tables import clip_means_table, clip_table
 
-
-def _clip_table(result: ClipsResult, scores: ModelScores, mode: str) -> Table:
-    first = result.modes[0]
-    shown = [(title, key) for title, key in _COLUMNS if key in scores.mean[first]]
-    # On 80 columns, clip names are the column to shorten.
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold")
-    for title, _ in shown:
-        table.add_column(title, justify="right", no_wrap=True)
-    for clip in result.clips:
-        numbers = scores.clips[clip.name]
-        cells = [_step(numbers[first], numbers[mode], key) for _, key in shown]
-        table.add_row(plain(clip.name), *cells)
-    table.add_row("mean", *(_step(scores.mean[first], scores.mean[mode], key) for _, key in shown))
-    if mode in scores.changes:
-        change = scores.changes[mode]
-        better = [f"{change.better.get(key, 0)} of {len(result.clips)}" for _, key in shown]
-        table.add_row("better on", *better)
-    return table
-
-
-def _step(first: Mapping[str, float | None], other: Mapping[str, float | None], key: str) -> str:
-    before, after = first[key], other[key]
-    if before is None or after is None or first is other:
-        return number(before, 2)
-    return f"{before:.2f} {after - before:+.2f}"
+    print_tables((clip_table if len(result.modes) > 1 else clip_means_table)([json_object(result)]))
