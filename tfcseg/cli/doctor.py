@@ -21,7 +21,7 @@ _COLOURS = {"ok": "green", "note": "yellow", "broken": "bold red"}
 def command(as_json: options.Json = False, verbose: options.Verbose = False, log_file: options.LogFile = None) -> None:
     """Check this installation and say what to do.
 
-    Looks at libraries, ffmpeg, GPU, precision and weights, and makes a short test run.
+    Looks at libraries, ffmpeg, GPU and weights, and makes a short test run.
 
     Exit code 1 if anything that is required does not work.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from tfcseg.doctor.findings import Diagnosis, Finding
-from tfcseg.doctor.hardware import check_gpu, check_precision, check_processor
+from tfcseg.doctor.hardware import check_gpu, check_processor
 from tfcseg.doctor.installation import check_extras, check_ffmpeg, check_folder, check_libraries, check_weights
 from tfcseg.doctor.self_test import check_by_running
 
@@ -21,7 +21,6 @@ CHECKS: dict[str, Check] = {
     "ffmpeg": check_ffmpeg,
     "processor": check_processor,
     "GPU": check_gpu,
-    "precision": check_precision,
     "weights": check_weights,
     "folder": check_folder,
     "self-test": check_by_running,
