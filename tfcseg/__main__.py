@@ -36,30 +36,30 @@ def secure_streams() -> None:
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
             setattr(sys, ("stdin", "stdout", "stderr")[number], os.fdopen(number, mode, closefd=False))
-    sys.stdout, sys.stderr = _secured(sys.stdout, tells=True), _secured(sys.stderr, tells=False)
+    sys.stdout, sys.stderr = _secured(sys.stdout, reports=True), _secured(sys.stderr, reports=False)
 
 
-def _secured(stream: TextIO, *, tells: bool) -> TextIO:
+def _secured(stream: TextIO, *, reports: bool) -> TextIO:
     stream.flush()
-    raw = io.BufferedWriter(_Output(stream.fileno(), tells=tells))
-    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=stream.isatty() or not tells)
+    raw = io.BufferedWriter(_Output(stream.fileno(), reports=reports))
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=stream.isatty() or not reports)
 
 
 class _Output(io.FileIO):
-    """Writes to an open file and drops everything after a failure, which it reports if ``tells``."""
+    """Writes to an open file and drops everything after a failure, which it reports if ``reports``."""
 
-    def __init__(self, number: int, *, tells: bool) -> None:
+    def __init__(self, number: int, *, reports: bool) -> None:
         super().__init__(number, "w", closefd=False)
-        self._tells = tells
+        self._reports = reports
 
     def write(self, data: Any, /) -> int:
         """Write to the file; BrokenPipeError if nobody reads it any more, otherwise OutputError."""
         try:
             return super().write(data) or 0  # None would mean waiting
         except OSError as error:
-            if not self._tells:
+            if not self._reports:
                 return len(data)
-            self._tells = False
+            self._reports = False
             if isinstance(error, BrokenPipeError):
                 raise
             raise OutputError(f"cannot write to stdout: {error.strerror}") from None

@@ -74,8 +74,8 @@ class BatchError(TfcsegError):
 
     def __init__(self, failures: Mapping[str, TfcsegError], reports: Mapping[str, Report]) -> None:
         named = [(without_passwords(source), str(error)) for source, error in failures.items()]
-        told = "; ".join(f"{name}: {error.removeprefix(f'{name}: ')}" for name, error in named)
-        super().__init__(f"{len(failures)} of {len(failures) + len(reports)} inputs failed: {told}")
+        reasons = "; ".join(f"{name}: {error.removeprefix(f'{name}: ')}" for name, error in named)
+        super().__init__(f"{len(failures)} of {len(failures) + len(reports)} inputs failed: {reasons}")
         self.failures = failures
         """The error of each failed input."""
         self.reports = reports

@@ -31,7 +31,9 @@ def noted_interrupts(
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A handler that was not installed from Python is None and could not be restored.
+    previous = {number: handler for number, handler in handlers.items() if handler is not None}
     try:
         for number, handler in previous.items():
             if not keeps_ignored or handler != signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""How options are declared: as dataclass fields with help, bounds and choices.
+"""Options as dataclass fields with help, bounds and choices.
 
 The command line turns these fields into options (cli/groups.py), Python into keywords, cards and reports into entries.
 """
@@ -36,7 +36,7 @@ class Option:
     flags: tuple[str, ...] = ()
     """Names on the command line, if they differ from the field's."""
     default_text: str | None = None
-    """What help shows in place of the default; nothing if it is empty."""
+    """Text that help shows in place of the default; nothing if it is empty."""
     is_argument: bool = False
     """Whether commands take it by its place."""
     value_of_paper: Any = None

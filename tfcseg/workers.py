@@ -26,14 +26,14 @@ LOCAL = "local"
 _MOST_DEATHS = 3
 """Workers that die over one job, before it is given up: too little memory, most of the time."""
 
-_KNOCK_S = 10.0
+_CONNECT_S = 10.0
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Who does the work."""
+    """Processes that share the work."""
 
     ray: Annotated[
         str | None,
@@ -50,14 +50,14 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a worker made of a job: a result, or an error that was expected."""
+    """Result of a job, or an expected error."""
 
     result: Any = None
     error: TfcsegError | None = None
 
 
 class _Worker:
-    """One process of the cluster; ``make`` is called once, and gives the function that does the jobs."""
+    """One process of the cluster; ``make`` is called once and returns the function that does the jobs."""
 
     def __init__(self, make: Callable[[], Callable[[Any], Any]], folder: str) -> None:
         self._make, self._folder = make, folder
@@ -76,7 +76,7 @@ class _Worker:
 
 
 def _enter(folder: str) -> None:
-    """Paths of a command count from the folder in which it was called."""
+    """Change to the folder in which the command was called, since its paths may be relative."""
     try:
         os.chdir(folder)
     except OSError as error:
@@ -105,8 +105,8 @@ class Workers(Generic[_Job]):
     ) -> Iterator[tuple[int, Any]]:
         """Number of each job and its result, or a TfcsegError in its place, as soon as it is done.
 
-        A worker is given ``queued`` jobs at a time, as they come and ``may_begin`` lets their numbers. If it dies,
-        another one takes its place, and does what ``again`` makes of its jobs.
+        Each worker has up to ``queued`` jobs at a time, in order; a job waits until ``may_begin`` accepts its number.
+        If a worker dies, another one replaces it and does its jobs as changed by ``again``.
         """
         import ray
 
@@ -159,7 +159,7 @@ class Workers(Generic[_Job]):
                 yield found
 
     def _replace(self, place: int, actor: Any) -> None:
-        """Start another worker in the place of ``actor``, which must not write any more if it should still live."""
+        """Start another worker in the place of ``actor``, and end that one, so that it writes nothing more."""
         import ray
 
         if self._actors[place] is actor:
@@ -196,7 +196,7 @@ def ray_workers(
         actor = ray.remote(_Worker).options(**needs)
         start = partial(actor.remote, make, str(Path.cwd()))
         logger.info("%d workers, each with %s", count, needs)
-        with contextlib.redirect_stdout(io.StringIO()):  # Ray says there at length that a worker died
+        with contextlib.redirect_stdout(io.StringIO()):  # Ray prints long reports of dead workers
             yield Workers(start, count)
     finally:
         if is_ours:
@@ -204,7 +204,7 @@ def ray_workers(
 
 
 def _connected(options: WorkerOptions) -> tuple[Any, bool]:
-    """Ray's module, connected to a cluster that may have been started for this, and whether it was not before."""
+    """Ray's module, connected to a cluster, and whether this call connected it (or started the cluster)."""
     try:
         import ray
     except ImportError:
@@ -219,28 +219,28 @@ def _connected(options: WorkerOptions) -> tuple[Any, bool]:
             os.environ.setdefault("RAY_worker_niceness", "0")  # they are the program, as they would be without Ray
             init(address="local", num_cpus=available_cores(), include_dashboard=False)
         else:
-            _knock(options.ray or "")
+            _refuse_absent(options.ray or "")
             init(address=options.ray)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"no Ray cluster at {options.ray!r} ({reason[:200]}); give HOST:PORT, auto or local") from None
     finally:
-        if is_main:
+        if is_main and on_term is not None:
             signal.signal(signal.SIGTERM, on_term)
     return ray, True
 
 
-def _knock(address: str) -> None:
+def _refuse_absent(address: str) -> None:
     """Raise OSError if nothing answers at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
 def _shares(
     nodes: Sequence[Mapping[str, Any]], options: WorkerOptions, *, uses_gpu: bool
 ) -> tuple[int, dict[str, Any]]:
-    """How many workers the machines of a cluster have room for, and what each of them takes."""
+    """Number of workers that fit on the machines of a cluster, and the resources of each."""
     machines = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpu = [(int(each["GPU"]), int(each.get("CPU", 0))) for each in machines if each.get("GPU", 0) >= 1]
     if uses_gpu and with_gpu:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from tfcseg.errors import InputError
-from tfcseg.media.frames import FrameSource, Image
+from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
 
 
@@ -29,10 +29,6 @@ class Clip:
         """(height, width)."""
         height, width = self.images[0].shape[:2]
         return height, width
-
-    def open(self, frames: int) -> FrameSource:
-        """Open the first ``frames`` frames."""
-        return open_frames(self.path, end_s=self.end_s(frames))
 
     def end_s(self, frames: int) -> float:
         """End of a range of the first ``frames`` frames: half a frame before the next one."""

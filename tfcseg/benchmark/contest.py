@@ -22,7 +22,7 @@ from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Image
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import model_conditions
-from tfcseg.weights.loading import LoadedModel, load_model, resolve_device, resolve_precision
+from tfcseg.weights.loading import LoadedModel, load_model
 
 PLAIN, IMAGE, TFC = "plain", "image", "tfc"
 """Contenders: SegFormer of ``transformers`` frame by frame; tfcseg frame by frame; tfcseg with TFC."""
@@ -49,10 +49,6 @@ class Contest:
         """Run one of our contenders on decoded frames."""
         return list(segment_with(images, self.model, self.in_mode(mode)))
 
-    def workers(self, mode: str) -> int:
-        """Number of intervals that one of our contenders computes at the same time."""
-        return IntervalNetwork(self.model, self.in_mode(mode)).workers
-
 
 @contextmanager
 def open_contest(request: Request) -> Iterator[Contest]:
@@ -61,8 +57,6 @@ def open_contest(request: Request) -> Iterator[Contest]:
     Raises UsageError, InputError or WeightsError if that fails.
     """
     request.check()
-    device = resolve_device(request.device.device)
-    resolve_precision(request.device.precision, device)
     with TemporaryDirectory(prefix="tfcseg-bench-") as name:
         folder = Path(name)
         clip = read_clip(request.video, request.frames)
@@ -100,7 +94,7 @@ def contest_facts(contest: Contest) -> dict[str, Any]:
     if has_transformers():
         facts["versions"] = {**facts["versions"], "transformers": version("transformers")}
     options = {name: value for name, value in asdict(contest.options).items() if name != "mode"}
-    options["workers"] = contest.workers(contest.options.mode)
+    options["workers"] = IntervalNetwork(contest.model, contest.options).workers
     return {
         **facts,
         "random_weights": request.backbone is not None,

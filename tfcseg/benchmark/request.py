@@ -21,7 +21,7 @@ DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to measure and how often; None stands for the model's default."""
+    """Parts to measure, and how often; None stands for the model's default."""
 
     video: Annotated[Path, Option("A video.", is_argument=True, default_text="the demo clip")] = DEMO
     model: str = "default"

@@ -47,17 +47,19 @@ def command(
     from tfcseg.adaptation.adapt import AdaptListener, adapt, work_folder
     from tfcseg.files import claimed_files
 
-    told = validate or []
+    measured_on = validate or []
     is_shown = not printing.quiet
     try:
         with (
-            claimed_files(output.parent, [output.name], inputs=[*videos, *told], overwrite=overwrite),
+            claimed_files(output.parent, [output.name], inputs=[*videos, *measured_on], overwrite=overwrite),
             progress(shown=is_shown) as on_progress,
         ):
-            listener = AdaptListener(on_progress, _tell if is_shown and not is_terminal() else lambda record: None)
+            listener = AdaptListener(
+                on_progress, _print_record if is_shown and not is_terminal() else lambda record: None
+            )
             result = adapt(
                 *(videos, choice.model, output, numbers),
-                validate=told,
+                validate=measured_on,
                 device=device,
                 overwrite=overwrite,
                 listener=listener,
@@ -68,7 +70,7 @@ def command(
     _report(result, printing)
 
 
-def _tell(record: dict[str, Any]) -> None:
+def _print_record(record: dict[str, Any]) -> None:
     print_line(describe(record))
 
 

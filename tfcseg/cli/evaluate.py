@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tfcseg.evaluation.result import Evaluation
     from tfcseg.evaluation.vspw import VspwDataset
 
-Tell: TypeAlias = Callable[[int, int], None]
+Advance: TypeAlias = Callable[[int, int], None]
 """Called with the number of newly scored videos and frames."""
 
 _MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions), "label_map")
@@ -88,13 +88,13 @@ def command(
             else partial(_prediction_source, predictions)
         )
         recipe = Recipe(root, scope, flow_consistency, source, save_masks)
-        tell = stack.enter_context(_progress(len(dataset.videos[: scope.limit]), shown=not printing.quiet))
+        advance = stack.enter_context(_progress(len(dataset.videos[: scope.limit]), shown=not printing.quiet))
         result = evaluate_recipe(
             recipe,
             workers,
             uses_gpu=device.may_use_gpu,
-            on_frame=lambda video, frame, labels: tell(0, 1),
-            on_video=lambda score: tell(1, 0 if workers.ray is None else score.frames),
+            on_frame=lambda video, frame, labels: advance(0, 1),
+            on_video=lambda score: advance(1, 0 if workers.ray is None else score.frames),
         )
         if output is not None:
             write_evaluation(output, result)
@@ -141,17 +141,17 @@ def _check_masks_folder(folder: Path, inputs: list[Path], *, overwrite: bool) ->
 
 
 @contextmanager
-def _progress(videos: int, *, shown: bool) -> Iterator[Tell]:
+def _progress(videos: int, *, shown: bool) -> Iterator[Advance]:
     """Progress bar on stderr, and the function that moves it."""
     done = [0, 0]
     with progress(shown=shown) as on_progress:
 
-        def tell(more_videos: int, more_frames: int) -> None:
+        def advance(more_videos: int, more_frames: int) -> None:
             done[0] += more_videos
             done[1] += more_frames
             on_progress("scoring", done[0], videos, f"videos · {done[1]} frames")
 
-        yield tell
+        yield advance
 
 
 def _print_notes(result: Evaluation) -> None:

@@ -1,4 +1,4 @@
-"""``tfcseg export``: what a finished run wrote, for other programs."""
+"""``tfcseg export``: masks of a finished run, in formats of other programs."""
 
 from __future__ import annotations
 

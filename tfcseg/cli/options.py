@@ -38,7 +38,7 @@ MAX_PIXELS = 100_000_000
 """Of one frame, as for media."""
 
 Known: TypeAlias = Sequence[str] | Callable[[], Sequence[str]]
-"""Names, or what finds them."""
+"""Names, or a function that returns them."""
 
 _UNIT_S = {"h": Fraction(3600), "m": Fraction(60), "s": Fraction(1), "ms": Fraction(1, 1000)}
 
@@ -137,7 +137,7 @@ def completing(known: Known) -> Callable[[str], list[str]]:
         before, comma, word = incomplete.rpartition(",")
         try:
             return [f"{before}{comma}{name}" for name in names_in(known) if name.casefold().startswith(word.casefold())]
-        except TfcsegError:  # nothing to offer; the command itself will say why
+        except TfcsegError:  # nothing to offer; the command itself reports the error
             return []
 
     return complete
@@ -253,7 +253,7 @@ LogFile = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """Which model a command uses, and whether it may be fetched."""
+    """The model of a command, and whether it may be fetched."""
 
     model: Model = "default"
     allow_network: AllowNetwork = False
@@ -261,7 +261,7 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class Printing:
-    """What a command says, and where."""
+    """Form and amount of output."""
 
     as_json: Json = False
     quiet: Quiet = False

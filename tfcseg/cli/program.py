@@ -48,7 +48,7 @@ class Program(TyperGroup):
             code = super().main(*args, **{"prog_name": "tfcseg", **extra, "standalone_mode": False})
             sys.stdout.flush()
         except (TfcsegError, _TyperUsageError) as error:
-            code = _say(error)
+            code = _report(error)
         finally:
             logging.captureWarnings(False)
         sys.exit(code)
@@ -58,7 +58,7 @@ class Program(TyperGroup):
         try:
             return super().make_context(*args, **extra)
         except KeyboardInterrupt:
-            raise typer.Exit(_say(Interrupted("interrupted"))) from None
+            raise typer.Exit(_report(Interrupted("interrupted"))) from None
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Parse the program's own arguments; without any, print the help."""
@@ -74,9 +74,9 @@ class Program(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except (TfcsegError, _TyperUsageError) as error:
-            raise typer.Exit(_say(error)) from None
+            raise typer.Exit(_report(error)) from None
         except KeyboardInterrupt:
-            raise typer.Exit(_say(Interrupted("interrupted; unfinished files were removed"))) from None
+            raise typer.Exit(_report(Interrupted("interrupted; unfinished files were removed"))) from None
         except BrokenPipeError:
             if not _reader_has_left():
                 raise
@@ -107,7 +107,7 @@ def _refuse_empty(args: list[str]) -> None:
             raise UsageError(f"the argument after {before!r} is empty: {argument!r}; is a variable unset?")
 
 
-def _say(error: Exception) -> int:
+def _report(error: Exception) -> int:
     """Print the error and return its exit code."""
     failure = error if isinstance(error, TfcsegError) else UsageError(_explain(error))
     print_error(str(failure))

@@ -142,7 +142,7 @@ def run_all(
             skipped += outcome.status == "skipped"
             if printing.as_json and (outcome.status != "failed" or outcome.report is not None):
                 contents.append(outcome.content)
-            _tell(outcome, is_batch=found.is_batch, quiet=printing.quiet)
+            _show(outcome, is_batch=found.is_batch, quiet=printing.quiet)
     if skipped and found.is_batch and not printing.quiet:
         print_line(f"{skipped} of {len(places)} inputs were finished before and are skipped")
     if printing.as_json and (contents or found.is_batch):
@@ -198,7 +198,7 @@ def _run_on_ray(
             raise Interrupted("interrupted; the same command with --resume continues from what is saved") from None
 
 
-def _tell(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
+def _show(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
     """Say how an input ended; thousands that were finished before are counted instead."""
     if outcome.report is not None:
         for warning in outcome.report.warnings:

@@ -33,22 +33,22 @@ def command(*, request: TrainRequest, printing: options.Printing) -> None:
     from tfcseg.training.processes import FirstProcessError, is_first_process
     from tfcseg.training.run import train
 
-    talks = is_first_process()
+    is_first = is_first_process()
     try:
-        with _listener(shown=talks and not printing.quiet) as listener:
-            result = train(request, listener if talks else None)
+        with _listener(shown=is_first and not printing.quiet) as listener:
+            result = train(request, listener if is_first else None)
     except (FirstProcessError, UsageError) as error:
-        if talks:
+        if is_first:
             raise
-        raise typer.Exit(error.exit_code) from None  # the first process says it
+        raise typer.Exit(error.exit_code) from None  # the first process reports it
     except KeyboardInterrupt:
-        if talks:
+        if is_first:
             kept = f"progress is kept in {request.output}; run the same command again to continue"
             raise Interrupted(f"interrupted; {kept}") from None
         raise typer.Exit(Interrupted.exit_code) from None
-    if talks and not printing.quiet:
+    if is_first and not printing.quiet:
         _print_summary(result)
-    if talks and printing.as_json:
+    if is_first and printing.as_json:
         _print_json(result)
 
 
@@ -64,7 +64,7 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
         def advance(what: str, done: int, total: int) -> None:
             on_progress(what, done, total, facts.get(what, ""))
 
-        def tell(record: dict[str, Any]) -> None:
+        def show(record: dict[str, Any]) -> None:
             line = describe(record)
             if is_live and "lr" in record:
                 facts["training"] = line.partition("  ")[2]
@@ -75,7 +75,7 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
             on_labelled=lambda done, total: advance("labelling", done, total),
             on_note=print_warning,
             on_step=lambda step, steps: advance("training", step, steps),
-            on_record=tell,
+            on_record=show,
         )
 
 

@@ -20,7 +20,7 @@ FLOPS_FACTS = {
     "counted": "convolutions and matrix products; a multiply-add counts as two",
     "not_counted": "norms, activations, resizes, similarity, the sampling of MSDA, preprocessing, label upsampling",
 }
-"""What the numbers mean, for compare.json."""
+"""Meaning of the numbers, for compare.json."""
 
 
 def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *others: object, **named: object) -> int:
@@ -56,7 +56,7 @@ _FORMULAS = {
     )
     if hasattr(namespace, name)  # not every PyTorch is built with oneDNN
 }
-"""What PyTorch's counter misses on the CPU: attention, and convolutions fused with an activation
+"""Operations that PyTorch's counter misses on the CPU: attention, and convolutions fused with an activation
 (model/ops/fused.py)."""
 
 
@@ -113,7 +113,7 @@ def _count(network: IntervalNetwork, images: Sequence[Image], before: CarryOver 
 
 
 def count_flops(work: Callable[[], object]) -> float:
-    """FLOPs of all that PyTorch computes while ``work`` is done, as far as `FLOPS_FACTS` says."""
+    """FLOPs of all that PyTorch computes while ``work`` is done, within the limits of `FLOPS_FACTS`."""
     with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
         work()
     return float(counter.get_total_flops())

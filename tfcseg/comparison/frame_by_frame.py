@@ -24,7 +24,7 @@ from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.report.moments import greatest_moments
 
 
-class MaskFolder:
+class ClassMasks:
     """``directory/*.png`` in natural order, one per frame of a video; value = class index, 255 = none."""
 
     def __init__(self, directory: str | Path) -> None:
@@ -78,11 +78,11 @@ class FrameComparer:
     """Reads frames together with the labels of several modes or other programs."""
 
     labels: LabelSet
-    masks: Mapping[str, MaskFolder]
+    masks: Mapping[str, ClassMasks]
     shown: Sequence[str]
     """One or two of the modes: those in the pictures."""
     titles: Sequence[str]
-    """What the shown modes are called there."""
+    """Titles of the shown modes."""
 
     def compare(self, frames: Iterable[Frame], info: VideoInfo, video: Path) -> FrameComparison:
         """Read all ``frames`` and write them beside the shown modes as ``video``."""

@@ -77,7 +77,7 @@ class Gallery:
         mask = self._watched[place].mask
         try:
             target = None if mask is None else read_target(mask, len(self._dataset.labels))[0]
-        except DataError:  # the evaluation says so
+        except DataError:  # the evaluation reports it
             return None
         return None if target is None else shrink_labels(target, picture_size(target.shape))
 

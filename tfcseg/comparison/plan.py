@@ -48,7 +48,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to compare. Raises UsageError for options that make no sense."""
+    """The runs to compare. Raises UsageError for options that make no sense."""
 
     modes: Sequence[str] = DEFAULT_MODES
     intervals: Sequence[int] = ()

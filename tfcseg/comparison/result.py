@@ -67,7 +67,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison(ModelConditions):
-    """Everything that compare.json says; ``ratio`` is of mode ``ratio_of[0]`` over mode ``ratio_of[1]``."""
+    """Content of compare.json; ``ratio`` is of mode ``ratio_of[0]`` over mode ``ratio_of[1]``."""
 
     kind: str  # "video" or "vspw"
     input: Mapping[str, Any]

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, FrameComparer, MaskFolder
+from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, ClassMasks, FrameComparer
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, Difference, common_facts
@@ -95,7 +95,7 @@ class _Clip:
         with open_frames(self.source, start_s=time_s) as frames:
             return next(frames)
 
-    def tell(self, task: str, frames: Iterable[Frame], total: int | None) -> Iterator[Frame]:
+    def with_progress(self, task: str, frames: Iterable[Frame], total: int | None) -> Iterator[Frame]:
         for done, frame in enumerate(frames):
             self.on_progress(task, done, total)
             yield frame
@@ -114,9 +114,9 @@ class _VideoComparison:
         """Stability of the other program's masks, if any; DataError unless they match the video."""
         if self.plan.baseline is None:
             return None
-        masks = MaskFolder(self.plan.baseline)
+        masks = ClassMasks(self.plan.baseline)
         with self.clip.open() as source:
-            frames = self.clip.tell("baseline", source, source.info.frames_declared)
+            frames = self.clip.with_progress("baseline", source, source.info.frames_declared)
             return masks.measure(frames, self.model.labels, flow_consistency=self.plan.flow_consistency)
 
     def run(self, each: Run, opening: Sequence[Image]) -> Report:
@@ -170,14 +170,14 @@ class _VideoComparison:
 
     def _compare_frames(self, report: Report) -> tuple[dict[str, float], tuple[Difference, ...]]:
         """Agreement of the modes' masks, and pictures of where reference and candidate differ."""
-        masks = {mode: MaskFolder(OutputDir(self.folder / mode).masks) for mode in self.plan.network_modes}
+        masks = {mode: ClassMasks(OutputDir(self.folder / mode).masks) for mode in self.plan.network_modes}
         if self.plan.baseline is not None:
-            masks = {"image": MaskFolder(self.plan.baseline), **masks}
+            masks = {"image": ClassMasks(self.plan.baseline), **masks}
         shown = list(dict.fromkeys(self.plan.pair))
         titles = ["baseline" if mode == "image" and self.plan.baseline is not None else mode for mode in shown]
         comparer = FrameComparer(self.model.labels, masks, shown, titles)
         with self.clip.open() as source:
-            frames = self.clip.tell("side by side", prefetch_frames(source), report.input.frames_decoded)
+            frames = self.clip.with_progress("side by side", prefetch_frames(source), report.input.frames_decoded)
             found = comparer.compare(frames, source.info, self.folder / SIDE_BY_SIDE)
         return found.agreement(), comparer.draw_greatest(found, self.clip.frame_at, self.folder / DIFFERENCES)
 

@@ -20,7 +20,7 @@ class Finding:
     status: Status
     found: str
     advice: str | None = None
-    """What to do about it; None if nothing needs to be done."""
+    """Advice for the user; None if nothing needs to be done."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """The same for programs, in JSON types."""
 

@@ -39,7 +39,7 @@ _EXTRAS = {
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "tfcseg convert MODEL OUT.onnx"),
     "ray": (("ray",), "tfcseg run --ray"),
 }
-"""Packages of each, and what needs them."""
+"""Packages of each, and the feature that needs them."""
 
 _REINSTALL_FFMPEG = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to another ffmpeg"
 _TIMEOUT_S = 30
@@ -55,7 +55,7 @@ _WELCOME_DECODERS = {
     ("libdav1d", "libaom-av1", "av1"): "AV1",
     ("prores",): "ProRes",
 }
-"""What codecs are for; any one of the names is enough."""
+"""Use of each codec; any one of its names is enough."""
 _LISTED = re.compile(r"^ [A-Z.]{6} (\S+)", re.MULTILINE)
 
 _REINSTALL = "install tfcseg again: pip install --force-reinstall tfcseg"

@@ -99,7 +99,7 @@ def shrink_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
 
 
 def covered(is_marked: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """How much of each pixel of a smaller or equal ``size`` (h, w) is marked in (H, W): (h, w), 0 to 255."""
+    """Share of each pixel of a smaller or equal ``size`` (h, w) that is marked in (H, W): (h, w), 0 to 255."""
     marked = np.multiply(is_marked, 255, dtype=np.uint8)
     return np.asarray(cv2.resize(marked, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
 

@@ -211,7 +211,7 @@ def _class_scores(
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to score, and where the predictions come from."""
+    """A folder to score, and the source of the predictions."""
 
     root: Path
     scope: Scope

@@ -136,6 +136,6 @@ def colour_key(maps: Iterable[Labels], labels: LabelSet) -> list[dict[str, str]]
 
 
 def _read(image: Path | None, size: tuple[int, ...]) -> Image | None:
-    with suppress(InputError):  # the evaluation says so
+    with suppress(InputError):  # the evaluation reports it
         return None if image is None else shrink(read_image(image), (size[0], size[1]))
     return None

@@ -1,4 +1,4 @@
-"""What of a VSPW folder is scored, and how: the one source of these options."""
+"""Options of scoring a VSPW folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROTOCOLS = ("vspw", "strict")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which videos of a VSPW folder are scored, and how."""
+    """The videos of a VSPW folder that are scored, and how."""
 
     split: Annotated[str, Option("Videos to use: those listed in <split>.txt.")] = "val"
     protocol: Annotated[

@@ -46,7 +46,7 @@ _DAMAGE: tuple[SkipKind, ...] = ("bad frame", "stray values")
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How videos are scored; the same for all videos."""
+    """Settings that all videos share."""
 
     dataset: VspwDataset
     table: Labels  # (256,) predicted value -> class of the data set

@@ -190,7 +190,7 @@ def _number(stem: str, folder: Path) -> int:
 
 
 def _missing_before(numbers: list[int]) -> tuple[int, ...]:
-    """How many frames are missing before each, assuming that a video mostly keeps one step between numbers."""
+    """Number of missing frames before each, assuming that a video mostly keeps one step between numbers."""
     steps = [after - before for before, after in itertools.pairwise(numbers)]
     if not steps:
         return (0,) * len(numbers)

@@ -122,4 +122,4 @@ ADE31 = _scenes("ade31", 32)
 SCENES = _scenes("scenes", 51)
 """ADE31, what Pascal VOC adds to it (animals, vehicles and things) and what Cityscapes does (what stands in streets).
 
-What several of them know is one class, by ADE31's name."""
+Classes that several of them have are one class here, by ADE31's name."""

@@ -1,4 +1,4 @@
-"""Colours that public data sets give to their classes, in the order of `label_names`, and what suits any names."""
+"""Colours of public data sets' classes, in the order of `label_names`, and colours for any names."""
 
 from __future__ import annotations
 

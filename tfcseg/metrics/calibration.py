@@ -1,4 +1,4 @@
-"""Confidence against accuracy: expected calibration error, and the temperature that lowers it.
+"""Confidence against accuracy: expected calibration error, and the likeliest temperature.
 
 Letters: N labels, S temperatures.
 """
@@ -35,7 +35,7 @@ class CalibrationMeter:
 
     @property
     def count(self) -> int:
-        """How many labels were added."""
+        """Number of labels added."""
         return int(self._labels[0].sum())
 
     @property

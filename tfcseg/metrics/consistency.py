@@ -1,4 +1,4 @@
-"""How stable labels are from frame to frame, measured without ground truth.
+"""Stability of labels from frame to frame, measured without ground truth.
 
 Letters: H image height, W image width; h, w the size at which the flow is computed.
 """

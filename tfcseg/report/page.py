@@ -56,7 +56,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
 
 
 def _views(folder: Path, report: Report, start_s: float, mask_names: Sequence[str]) -> list[View]:
-    """What the player can show; ``start_s`` is the time of the first frame in the source."""
+    """Views of the player; ``start_s`` is the time of the first frame in the source."""
     outputs = {key: quote(name) for key, name in report.outputs.items()}
     source = (
         View("source", "Source", "video", outputs["source"])
