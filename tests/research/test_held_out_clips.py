@@ -228,7 +228,7 @@ def test_the_command_writes_and_prints(clip, student, teacher, tmp_path):
     line = ("research", "clips", clip, "-m", student, "-t", teacher, "-o", tmp_path / "clips.json", "--max-frames", 10)
     done = call(*line)
     assert done.returncode == 0, done.stderr
-    assert "tiny: image and change by tfc" in done.stdout
+    assert "tiny, image → tfc" in done.stdout
     assert "better on" in done.stdout
     written = (tmp_path / "clips.json").read_text()
     content = json.loads(written)

@@ -234,7 +234,7 @@ def test_the_command_writes_and_prints(facades, teacher, student, tmp_path):
     done = call(*line)
     assert done.returncode == 0, done.stderr
     assert "classes of ade31" in done.stdout
-    assert "ade (teacher)" in done.stdout
+    assert "ade, a teacher" in done.stdout
     written = (tmp_path / "out" / "stills.json").read_text()
     result = json.loads(written)
     assert (result["kind"], result["schema"], result["tfcseg"]) == ("stills", 1, version("tfcseg"))

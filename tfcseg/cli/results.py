@@ -75,8 +75,10 @@ def _aligned(lines: Iterable[str]) -> Table:
     heads, _, *rows = (
         [re.sub(r"`|\*\*|\\(?=\|)", "", cell).strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines
     )
-    widths = [max([12, *(len(row[at]) for row in rows)]) for at in range(len(heads))]
-    table = new_table("\n".join(textwrap.wrap(*pair)) for pair in zip(heads, widths, strict=True))
+    corner, *titles = heads
+    widths = [max([12, *(len(row[at]) for row in rows)]) for at in range(1, len(heads))]
+    wrapped = ("\n".join(textwrap.wrap(*pair)) for pair in zip(titles, widths, strict=True))
+    table = new_table([corner, *wrapped])
     for row in rows:
         table.add_row(*map(plain, row))
     return table
