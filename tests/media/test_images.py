@@ -227,6 +227,28 @@ def test_other_kinds_of_pictures(tmp_path, suffix):
     assert len(warnings) == frames[1].is_held
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_deep_gray_is_reduced_and_floats_are_refused(tmp_path, suffix):
+    PIL.Image.fromarray(np.full((8, 8), 77 * 257, np.uint16)).save(tmp_path / f"deep.{suffix}")
+    assert (read_image(tmp_path / f"deep.{suffix}") == 77).all()
+    cv2.imwrite(str(tmp_path / "float.tif"), np.full((8, 8), 0.5, np.float32))
+    with pytest.raises(InputError, match=r"float\.tif: not an image, or a damaged one"):
+        read_image(tmp_path / "float.tif")
+
+
+def test_phone_photos_with_a_second_picture_for_3d_are_plain_photos(tmp_path):
+    first, second = (PIL.Image.fromarray(numbered_image(number)) for number in range(2))
+    first.save(tmp_path / "0.jpg", "MPO", save_all=True, append_images=[second], quality=95)
+    frames, _, warnings = decode(tmp_path)
+    assert ([read_number(frame.image) for frame in frames], warnings) == ([0], [])
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_notes_that_make_no_sense_leave_a_photo_as_it_is(tmp_path):
+    PIL.Image.fromarray(numbered_image(3)).save(tmp_path / "0.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f", quality=95)
+    assert read_number(read_image(tmp_path / "0.jpg")) == 3
+
+
 def test_files_of_several_pictures_are_named(tmp_path):
     pictures = [PIL.Image.fromarray(numbered_image(number)) for number in range(3)]
     for name, options in (

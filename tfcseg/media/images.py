@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import io
 import re
+import threading
+import zlib
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import PIL.features
 import PIL.Image
-import PIL.ImageOps
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, check_size, select_frames
-from tfcseg.media.image_headers import read_header
 from tfcseg.media.source import IMAGE_SUFFIXES, Source
 
 DEFAULT_FRAME_RATE = Fraction(25)
 """Default frames per second of a folder of images; ffmpeg assumes the same."""
 
 _NAMES_SHOWN = 5
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names; others would run programs, or hold no pixels."""
+_OPENING = threading.Lock()
 _AVIF = (b"ftypavif", b"ftypavis")
+_PNG_SIGNATURE, _ANCILLARY = b"\x89PNG\r\n\x1a\n", 0x20
+_ORIENTATION, _OPAQUE = 0x0112, 255
 _FIRST_TRANSPOSED, _MIRRORED_ACROSS, _MIRRORED_DOWN = 5, {2, 3, 6, 7}, {3, 4, 7, 8}
 """EXIF orientations that swap width and height, and that mirror."""
-_Stored: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]
 
 
 class _Folder(NamedTuple):
@@ -198,48 +203,54 @@ class _Decoded(NamedTuple):
 
 def _decode(path: Path, data: bytes) -> _Decoded:
     """Decode to (H, W, 3) RGB, upright, on black."""
-    header = read_header(data)
-    if header.damage:
-        raise InputError(f"{path}: the image is {header.damage}")
-    if header.size_wh is not None:
-        check_size(path, *header.size_wh)
-    if data[4:12] in _AVIF:
-        return _decode_avif(path, data, has_more=header.has_more)
-    # Only IMREAD_COLOR applies the orientation tag of JPEG, which has no alpha.
-    is_jpeg = data.startswith(b"\xff\xd8")
-    image = _imdecode(data, cv2.IMREAD_COLOR if is_jpeg else cv2.IMREAD_UNCHANGED)
-    if image is not None and (image.ndim != 3 or (image.shape[2] != 4 and image.dtype != np.uint8)):
-        # Grey, palette or 16-bit pictures: decode as 8-bit colour.
-        image = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise InputError(f"{path}: not an image, or a damaged one")
-    image = _upright(image, header.orientation)
-    if image.shape[2] == 4:
-        return _composited(image[..., [2, 1, 0, 3]], header.has_more)
-    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-    return _Decoded(rgb, False, header.has_more)
-
-
-def _decode_avif(path: Path, data: bytes, *, has_more: bool) -> _Decoded:
-    """Decode with Pillow, since OpenCV does not rotate AVIF."""
-    if not PIL.features.check("avif"):
+    if data[4:12] in _AVIF and not PIL.features.check("avif"):
         raise InputError(f"{path}: this Pillow cannot read AVIF pictures; update it (11.3 or later), or convert to PNG")
+    if data.startswith(_PNG_SIGNATURE):
+        data = _sound_png(path, data)
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=("AVIF",)) as picture:
-            upright = PIL.ImageOps.exif_transpose(picture)
-            if upright.has_transparency_data:
-                return _composited(np.asarray(upright.convert("RGBA")), has_more)
-            return _Decoded(np.array(upright.convert("RGB")), False, has_more)
-    except (OSError, SyntaxError, ValueError, RuntimeError, PIL.Image.DecompressionBombError):
-        raise InputError(f"{path}: not an image, or a damaged one") from None
+        with _open(data) as picture:
+            check_size(path, *picture.size)
+            pixels = _pixels(picture)
+            has_more = picture.format != "MPO" and getattr(picture, "is_animated", False)
+            pixels = _upright(pixels, _orientation(picture))
+    except InputError:
+        raise
+    except Exception as error:  # for damaged files, Pillow raises errors of many kinds
+        what = "the image is cut off" if "truncated" in str(error) else "not an image, or a damaged one"
+        raise InputError(f"{path}: {what}") from error
+    if pixels.shape[2] == 3:
+        return _Decoded(pixels, False, has_more)
+    return _Decoded(composite_on_black(pixels), bool(pixels[..., 3].min() < _OPAQUE), has_more)
 
 
-def _composited(image: _Stored, has_more: bool) -> _Decoded:
-    """Composite (H, W, 4) RGBA; an opaque alpha channel does not count."""
-    return _Decoded(composite_on_black(image), bool(image[..., 3].min() < _largest(image)), has_more)
+def _open(data: bytes) -> PIL.Image.Image:
+    """Open a picture of any size, without decoding it: Pillow's own limit would not tell the size."""
+    with _OPENING:
+        limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+        try:
+            return PIL.Image.open(io.BytesIO(data), formats=_FORMATS)
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = limit
 
 
-def _upright(image: _Stored, orientation: int) -> _Stored:
+def _pixels(picture: PIL.Image.Image) -> NDArray[np.uint8]:
+    """Decode to (H, W, 3) RGB or (H, W, 4) RGBA."""
+    if picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG"):
+        raise ValueError("32 bits per pixel")
+    if picture.mode.startswith("I"):  # 16-bit gray, which Pillow would cut off at 255
+        return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    mode = "RGBA" if picture.has_transparency_data else "RGB"
+    return np.array(picture if picture.mode == mode else picture.convert(mode))
+
+
+def _orientation(picture: PIL.Image.Image) -> int:
+    """EXIF orientation of a decoded picture, 1 to 8; 1 if there is none, or it is damaged."""
+    with suppress(Exception):
+        return next(each for each in range(1, 9) if each == picture.getexif().get(_ORIENTATION))
+    return 1
+
+
+def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Apply an EXIF ``orientation`` (1 to 8) to (H, W, C)."""
     if orientation >= _FIRST_TRANSPOSED:
         image = image.transpose(1, 0, 2)
@@ -250,25 +261,26 @@ def _upright(image: _Stored, orientation: int) -> _Stored:
     return np.ascontiguousarray(image)
 
 
-def _imdecode(data: bytes, mode: int) -> _Stored | None:
-    try:
-        image: _Stored | None = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error:
-        return None
-    return image
+def _sound_png(path: Path, data: bytes) -> bytes:
+    """Leave out damaged notes, for which Pillow would refuse a PNG; InputError if the picture itself is damaged."""
+    view, start = memoryview(data), len(_PNG_SIGNATURE)
+    kept: list[bytes | memoryview] = [_PNG_SIGNATURE]
+    while (end := start + 12 + int.from_bytes(view[start : start + 4], "big")) <= len(data):
+        kind = data[start + 4 : start + 8]
+        if zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big"):
+            kept.append(view[start:end])
+        elif not kind[0] & _ANCILLARY:
+            raise InputError(f"{path}: the image is damaged: a checksum is wrong")
+        if kind == b"IEND":
+            return b"".join(kept)
+        start = end
+    raise InputError(f"{path}: the image is cut off")
 
 
-def composite_on_black(image: _Stored) -> Image:
-    """Composite (H, W, 4) RGBA of any depth on black: (H, W, 3) 8-bit RGB."""
-    largest = _largest(image)
-    alpha = image[..., 3:].astype(np.float32) / largest
-    colours = image[..., :3].astype(np.float32) * (255 / largest)
-    return np.ascontiguousarray(np.clip(np.rint(colours * alpha), 0, 255).astype(np.uint8))
-
-
-def _largest(image: _Stored) -> int:
-    """Largest value of an image's type, which is opaque or white."""
-    return {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(image.dtype, 1)
+def composite_on_black(image: NDArray[np.uint8]) -> Image:
+    """Composite (H, W, 4) RGBA on black: (H, W, 3) RGB."""
+    alpha = image[..., 3:].astype(np.float32) / _OPAQUE
+    return np.ascontiguousarray(np.rint(image[..., :3] * alpha).astype(np.uint8))
 
 
 def _count(number: int, noun: str) -> str:

@@ -43,7 +43,7 @@ def read_header(path: Path) -> TensorHeader:
     if len(start) == LENGTH_BYTES and int.from_bytes(start, "little") > HEADER_LIMIT_BYTES:
         raise damaged(path, f"its header is longer than {HEADER_LIMIT_BYTES} bytes")
     try:
-        with safe_open(path, framework="numpy") as opened:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="numpy") as opened:
             metadata = opened.metadata() or {}
             shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
