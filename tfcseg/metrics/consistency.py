@@ -21,6 +21,7 @@ from tfcseg.metrics.scores import Labels, Mean, percent
 logger = logging.getLogger(__name__)
 
 Image: TypeAlias = NDArray[np.uint8]
+Gray: TypeAlias = NDArray[np.uint8]
 
 _MIN_SIDE_PX = 12  # DIS refuses anything smaller
 _MIN_PHASE = 0.5  # of the frames of the most frequent phase: what few intervals reach says little
@@ -32,6 +33,22 @@ class FrameConsistency(NamedTuple):
 
     label_change: float | None  # share of all pixels whose label differs from the previous frame's
     flow_consistency: float | None  # share of the pixels followed by the flow whose label agrees
+
+
+class Followed(NamedTuple):
+    """Where pixels of a frame were in the frame before, on the grid (h, w) of the flow."""
+
+    origin_x: NDArray[np.float32]
+    origin_y: NDArray[np.float32]
+    is_followed: NDArray[np.bool_]
+    """Whether that is known."""
+    pixels: int
+    """Number of pixels of which it is."""
+
+    def agreement(self, before: Labels, now: Labels) -> float:
+        """Share of the followed pixels whose label (h, w) ``now`` is that of their origin in ``before``."""
+        warped = cv2.remap(before, self.origin_x, self.origin_y, cv2.INTER_NEAREST)
+        return float(np.count_nonzero((warped == now) & self.is_followed) / self.pixels)
 
 
 class ConsistencyMeter:
@@ -53,8 +70,10 @@ class ConsistencyMeter:
         name = self.flow_name
         told = f"flow consistency follows {name}" if name else "flow consistency is not measured"
         logger.info("%s", told, extra={"optical_flow": name})
+        self._size: tuple[int, int] | None = None
+        self._gray: Gray | None = None
         self._labels: list[Labels] | None = None
-        self._small: _Small | None = None
+        self._small: list[Labels] | None = None
 
     @property
     def flow_name(self) -> str | None:
@@ -66,45 +85,58 @@ class ConsistencyMeter:
 
         Raises InputError if the frame size changes within the video.
         """
-        return self.begin(image, labels)()
+        return self.compare([labels], self.follow(image)())[0]
 
-    def begin(self, image: Image, labels: Labels) -> Callable[[], FrameConsistency]:
-        """Like ``update``, but the slow part, the flow, is left to the returned function.
+    def follow(self, image: Image) -> Callable[[], Followed | None]:
+        """Take the next (H, W, 3) RGB ``image``; what is returned, for `compare`, computes the flow to it.
 
-        Frames must begin in order; the functions may be called in any order and thread.
+        That is the slow part, and needs no labels. Images must be given in order; the functions may be called in any
+        order and thread. Raises InputError if the size changes.
         """
-        compare = self.begin_all(image, [labels])
-        return lambda: compare()[0]
-
-    def begin_all(self, image: Image, maps: Sequence[Labels]) -> Callable[[], list[FrameConsistency]]:
-        """``begin`` for several labels of each frame, as many in each call, with one optical flow for all."""
-        previous, self._labels = self._labels, [labels.copy() for labels in maps]
-        before, self._small = self._small, self._shrink(image, maps) if self._flow is not None else None
-        if previous is None:
-            return lambda: [FrameConsistency(None, None)] * len(maps)
-        if previous[0].shape != maps[0].shape:
-            raise InputError(f"frame size changes from {previous[0].shape} to {maps[0].shape}; cut the video there")
-        changes = [float(np.count_nonzero(a != b) / b.size) for a, b in zip(previous, maps, strict=True)]
-        flow, now = self._flow, self._small
+        size, (height, width) = self._size, image.shape[:2]
+        if size is not None and size != (height, width):
+            raise InputError(f"frame size changes from {size} to {(height, width)}; cut the video there")
+        self._size = height, width
+        flow = self._flow
+        before, self._gray = self._gray, None if flow is None else self._shrink(image)
+        now = self._gray
         if flow is None or before is None or now is None:
-            return lambda: [FrameConsistency(change, None) for change in changes]
-        return lambda: list(map(FrameConsistency, changes, _flow_consistency(flow.calculator, before, now)))
+            return lambda: None
+        return lambda: _followed(flow.calculator, before, now)
 
-    def repeat(self) -> Callable[[], list[FrameConsistency]]:
-        """``begin_all`` with what the call before had: nothing changes, and there is no motion."""
-        unchanged = FrameConsistency(0.0, None if self._small is None else 1.0)
-        maps = len(self._labels or [])
-        return lambda: [unchanged] * maps
+    def compare(self, maps: Sequence[Labels], followed: Followed | None) -> list[FrameConsistency]:
+        """Compare (H, W) labels of the next frame with those of the frame before, along the flow to it.
 
-    def _shrink(self, image: Image, maps: Sequence[Labels]) -> _Small | None:
-        height, width = maps[0].shape
+        There may be several maps of each frame, as many in each call.
+        """
+        previous, self._labels = self._labels, [labels.copy() for labels in maps]
+        before = self._small
+        size_wh = None if self._flow is None else self._small_wh(*maps[0].shape)
+        self._small = None if size_wh is None else [_at_size(labels, size_wh) for labels in maps]
+        if previous is None:
+            return [FrameConsistency(None, None)] * len(maps)
+        changes = [float(np.count_nonzero(a != b) / b.size) for a, b in zip(previous, maps, strict=True)]
+        agreed: Sequence[float | None] = [None] * len(maps)
+        if followed is not None and before is not None and self._small is not None:
+            agreed = [followed.agreement(*pair) for pair in zip(before, self._small, strict=True)]
+        return list(map(FrameConsistency, changes, agreed))
+
+    def repeat(self) -> list[FrameConsistency]:
+        """`compare` with what the call before had: nothing changes, and there is no motion."""
+        return [FrameConsistency(0.0, None if self._small is None else 1.0)] * len(self._labels or [])
+
+    def _small_wh(self, height: int, width: int) -> tuple[int, int] | None:
+        """Width and height of the flow; None if that is too small."""
         scale = min(1.0, self._flow_short_side_px / min(height, width))
         size_wh = (round(width * scale), round(height * scale))
-        if min(size_wh) < _MIN_SIDE_PX:
+        return None if min(size_wh) < _MIN_SIDE_PX else size_wh
+
+    def _shrink(self, image: Image) -> Gray | None:
+        size_wh = self._small_wh(*image.shape[:2])
+        if size_wh is None:
             return None
         gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
-        small = [cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT) for labels in maps]
-        return _Small(np.asarray(gray, dtype=np.uint8), [np.asarray(labels, dtype=np.uint8) for labels in small])
+        return np.asarray(gray, dtype=np.uint8)
 
 
 class StabilityScores:
@@ -188,34 +220,29 @@ class _Flow(threading.local):
         self.calculator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
 
-class _Small(NamedTuple):
-    gray: NDArray[np.uint8]  # (h, w)
-    maps: list[Labels]  # (h, w) each
-
-
-def _flow_consistency(flow: cv2.DISOpticalFlow, previous: _Small, current: _Small) -> list[float | None]:
-    """Share of the followed pixels of ``current`` whose label is that of their origin in ``previous``, per map."""
-    height, width = current.gray.shape
+def _followed(flow: cv2.DISOpticalFlow, previous: Gray, current: Gray) -> Followed | None:
+    """Pixels of ``current`` (h, w) that can be followed to ``previous``; None if hardly any can."""
+    height, width = current.shape
     forward = _flow_between(flow, previous, current)
     backward = _flow_between(flow, current, previous)
     origin_x = np.arange(width, dtype=np.float32) + backward[..., 0]
     origin_y = np.arange(height, dtype=np.float32)[:, None] + backward[..., 1]
     is_inside = (origin_x > -0.5) & (origin_x < width - 0.5) & (origin_y > -0.5) & (origin_y < height - 0.5)
     forward_at_origin = np.asarray(cv2.remap(forward, origin_x, origin_y, cv2.INTER_LINEAR), dtype=np.float32)
-    followed = is_inside & _flows_agree(forward_at_origin, backward)
-    count = np.count_nonzero(followed)
-    if count < _MIN_FOLLOWED * followed.size:
-        return [None] * len(current.maps)
-    warped = [cv2.remap(labels, origin_x, origin_y, cv2.INTER_NEAREST) for labels in previous.maps]
-    pairs = zip(warped, current.maps, strict=True)
-    return [float(np.count_nonzero((then == now) & followed) / count) for then, now in pairs]
+    is_followed = is_inside & _flows_agree(forward_at_origin, backward)
+    count = np.count_nonzero(is_followed)
+    return None if count < _MIN_FOLLOWED * is_followed.size else Followed(origin_x, origin_y, is_followed, int(count))
 
 
-def _flow_between(flow: cv2.DISOpticalFlow, first: _Small, second: _Small) -> NDArray[np.float32]:
+def _at_size(labels: Labels, size_wh: tuple[int, int]) -> Labels:
+    return np.asarray(cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+
+
+def _flow_between(flow: cv2.DISOpticalFlow, first: Gray, second: Gray) -> NDArray[np.float32]:
     """(h, w, 2) displacements (x, y) in pixels."""
     # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
     no_guess = np.empty((1, 1, 2), dtype=np.float32)
-    return np.asarray(flow.calc(first.gray, second.gray, no_guess), dtype=np.float32)
+    return np.asarray(flow.calc(first, second, no_guess), dtype=np.float32)
 
 
 def _flows_agree(forward: NDArray[np.float32], backward: NDArray[np.float32]) -> NDArray[np.bool_]:

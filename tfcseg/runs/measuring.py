@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.drawing.render import class_shares
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.machine import available_cores
-from tfcseg.media.frames import Image, most_waiting
-from tfcseg.metrics.consistency import ConsistencyMeter, FrameConsistency
+from tfcseg.media.frames import Frame, Image, most_waiting
+from tfcseg.metrics.consistency import ConsistencyMeter, Followed, FrameConsistency
 from tfcseg.report.tables import FrameRow
 
 _MAX_WORKERS = 4
-_FEW = 0.1
 _CORES_PER_WORKER = 4  # other cores decode, encode and, without a GPU, run the network
 
 
@@ -40,13 +40,14 @@ class FrameMeasurer:
     """
 
     def __init__(self, classes: int, *, use_flow: bool, unsure_below: float) -> None:
-        self._shares = _Shares(classes)
+        self._classes = classes
         self._unsure_below = unsure_below
         self._meter = ConsistencyMeter(use_flow=use_flow)
         self._pool = ThreadPoolExecutor(
             max(1, min(_MAX_WORKERS, available_cores() // _CORES_PER_WORKER)), "tfcseg-measure"
         )
-        self._pending: deque[tuple[SegmentedFrame, NDArray[np.float64], Future[list[FrameConsistency]]]] = deque()
+        self._followed: dict[int, Future[Followed | None]] = {}
+        self._pending: deque[tuple[SegmentedFrame, NDArray[np.float64], Future[Followed | None] | None]] = deque()
 
     @property
     def flow_name(self) -> str | None:
@@ -55,49 +56,42 @@ class FrameMeasurer:
 
     def remember(self, image: Image, maps: Sequence[NDArray[np.uint8]]) -> None:
         """Set the (H, W, 3) image and (H, W) labels that the next frame's are compared with."""
-        self._meter.begin_all(image, maps)
+        self._meter.follow(image)
+        self._meter.compare(maps, None)
+
+    def follow(self, frame: Frame) -> None:
+        """Start with the flow to a frame whose labels are not known yet; then all frames must be given, in order.
+
+        InputError if the size changes.
+        """
+        self._followed[frame.index] = self._pool.submit(self._meter.follow(frame.image))
 
     def add(self, frame: SegmentedFrame) -> NDArray[np.float64]:
         """Start measuring ``frame``; returns the (K,) shares of its classes. InputError if the size changes."""
-        shares = self._shares.of(frame.labels)
-        is_repeat = frame.model_ms is None
-        maps = [frame.labels] if frame.steadied is None else [frame.labels, frame.steadied.given]
-        change = self._pool.submit(self._meter.repeat() if is_repeat else self._meter.begin_all(frame.image, maps))
-        self._pending.append((frame, shares, change))
+        shares = class_shares(frame.labels, self._classes)
+        followed = self._followed.pop(frame.index, None)
+        if followed is None and frame.model_ms is not None:  # what repeats the frame before has its measurements, too
+            followed = self._pool.submit(self._meter.follow(frame.image))
+        self._pending.append((frame, shares, followed))
         return shares
 
     def finished(self, max_pending: int | None = None) -> Iterator[MeasuredFrame]:
         """Return the next measured frames; waits until at most ``max_pending`` remain, by default a few."""
         if max_pending is None:
             max_pending = most_waiting(*self._pending[-1][0].labels.shape) if self._pending else 0
-        while self._pending and (len(self._pending) > max_pending or self._pending[0][2].done()):
-            frame, shares, change = self._pending.popleft()
-            yield MeasuredFrame(frame, shares, _row(frame, change.result(), self._unsure_below))
+        while self._pending and (len(self._pending) > max_pending or _is_known(self._pending[0][2])):
+            frame, shares, followed = self._pending.popleft()
+            maps = [frame.labels] if frame.steadied is None else [frame.labels, frame.steadied.given]
+            changes = self._meter.repeat() if followed is None else self._meter.compare(maps, followed.result())
+            yield MeasuredFrame(frame, shares, _row(frame, changes, self._unsure_below))
 
     def close(self) -> None:
         """Stop the threads and drop unfinished frames."""
         self._pool.shutdown(cancel_futures=True)
 
 
-class _Shares:
-    """Shares of classes in one frame after the other: only labels that change are counted."""
-
-    def __init__(self, classes: int) -> None:
-        self._classes = classes
-        self._labels: NDArray[np.uint8] | None = None
-        self._counts = np.zeros(256, np.int64)
-
-    def of(self, labels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(K,) shares in (H, W) ``labels``, which must not be changed afterwards."""
-        before, self._labels = self._labels, labels
-        at = None if before is None or before.shape != labels.shape else np.flatnonzero(labels != before)
-        if before is None or at is None or at.size > _FEW * labels.size:
-            self._counts = np.bincount(labels.reshape(-1), minlength=256)
-        else:
-            come, gone = (np.bincount(each.reshape(-1)[at], minlength=256) for each in (labels, before))
-            self._counts = self._counts + come - gone
-        shares: NDArray[np.float64] = self._counts[: self._classes] / labels.size
-        return shares
+def _is_known(followed: Future[Followed | None] | None) -> bool:
+    return followed is None or followed.done()
 
 
 def _row(frame: SegmentedFrame, changes: list[FrameConsistency], unsure_below: float) -> FrameRow:

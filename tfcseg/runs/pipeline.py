@@ -265,7 +265,7 @@ class _Job:
             info = self.frames.info
             return self.segment(frames, self.network, writer.carried, writer.part_frames, info)
         return steadied_frames(
-            chain(before, frames),
+            chain(before, _followed(frames, writer)),
             self.masks,
             self.network,
             probabilities=self.probabilities,
@@ -400,6 +400,13 @@ def _skip(frames: Iterator[Frame], writer: ResultWriter, info: VideoInfo, keep: 
             f"{info.path}: ends before frame {done}, which the earlier run has read; use --overwrite to start again"
         )
     return kept
+
+
+def _followed(frames: Iterable[Frame], writer: ResultWriter) -> Iterator[Frame]:
+    """``frames``, which the ``writer`` may look at before their labels are known."""
+    for frame in frames:
+        writer.follow(frame)
+        yield frame
 
 
 def _write_all(

@@ -14,7 +14,7 @@ from tfcseg.drawing.rendered_videos import RenderedVideos
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_labels
-from tfcseg.media.frames import Image
+from tfcseg.media.frames import Frame, Image
 from tfcseg.media.masks import read_mask
 from tfcseg.media.writer import PartedVideo, Sound
 from tfcseg.report.recorder import KINDS, PageRecorder
@@ -75,6 +75,10 @@ class ResultWriter:
         if index >= self._part_start and self._options.videos:
             labels = read_mask(self.plan.kept_labels(index))
             self._videos.write(image, labels, class_shares(labels, len(self.plan.labels)))
+
+    def follow(self, frame: Frame) -> None:
+        """Take a frame whose labels come later, so that measuring them takes less time then; see `FrameMeasurer`."""
+        self._measurer.follow(frame)
 
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
