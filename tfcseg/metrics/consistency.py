@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -23,6 +23,11 @@ logger = logging.getLogger(__name__)
 Image: TypeAlias = NDArray[np.uint8]
 Gray: TypeAlias = NDArray[np.uint8]
 
+Preset: TypeAlias = Literal["medium", "fast"]
+"""How fine the flow is. ``fast`` takes a quarter of the time, and flow consistency differs by up to 0.2 points (means of
+three clips, between 80 and 99 %)."""
+
+_PRESETS = {"medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST}
 _MIN_SIDE_PX = 12  # DIS refuses anything smaller
 _MIN_PHASE = 0.5  # of the frames of the most frequent phase: what few intervals reach says little
 _MIN_FOLLOWED = 0.15  # of the pixels: across cuts the flow is noise that passed the check for 0 to 13 % of them
@@ -54,7 +59,7 @@ class Followed(NamedTuple):
 class ConsistencyMeter:
     """Compares each frame of one video with the previous frame.
 
-    Flow consistency follows pixels with optical flow (OpenCV DIS, medium preset) on frames whose short side is at most
+    Flow consistency follows pixels with optical flow (OpenCV DIS) on frames whose short side is at most
     ``flow_short_side_px``. Labels are compared at that size, too: the flow is not finer, and clips of different sizes
     are measured in the same way. Pixels that leave the frame or become hidden, found by a forward-backward check, do
     not count. ``flow_consistency`` is None for the first frame, with ``use_flow`` off, for frames too small for the
@@ -64,8 +69,8 @@ class ConsistencyMeter:
     of pixels that keep their label, among those that the flow can follow.
     """
 
-    def __init__(self, *, use_flow: bool = True, flow_short_side_px: int = 160) -> None:
-        self._flow = _Flow() if use_flow else None
+    def __init__(self, *, use_flow: bool = True, preset: Preset = "medium", flow_short_side_px: int = 160) -> None:
+        self._flow, self._preset = _Flow(preset) if use_flow else None, preset
         self._flow_short_side_px = flow_short_side_px
         name = self.flow_name
         told = f"flow consistency follows {name}" if name else "flow consistency is not measured"
@@ -78,7 +83,7 @@ class ConsistencyMeter:
     @property
     def flow_name(self) -> str | None:
         """Name of the flow: only numbers of equal flows can be compared. None without flow."""
-        return f"opencv-dis-medium-{self._flow_short_side_px}" if self._flow is not None else None
+        return f"opencv-dis-{self._preset}-{self._flow_short_side_px}" if self._flow is not None else None
 
     def update(self, image: Image, labels: Labels) -> FrameConsistency:
         """Compare the (H, W, 3) RGB ``image`` and its (H, W) ``labels`` with those of the previous call.
@@ -216,8 +221,8 @@ class PhaseChanges:
 class _Flow(threading.local):
     """A flow calculator per thread, since it uses its own memory while it works."""
 
-    def __init__(self) -> None:
-        self.calculator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    def __init__(self, preset: Preset) -> None:
+        self.calculator = cv2.DISOpticalFlow.create(_PRESETS[preset])
 
 
 def _followed(flow: cv2.DISOpticalFlow, previous: Gray, current: Gray) -> Followed | None:

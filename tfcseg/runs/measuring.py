@@ -17,7 +17,7 @@ from tfcseg.drawing.render import class_shares
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.machine import available_cores
 from tfcseg.media.frames import Frame, Image, most_waiting
-from tfcseg.metrics.consistency import ConsistencyMeter, Followed, FrameConsistency
+from tfcseg.metrics.consistency import ConsistencyMeter, Followed, FrameConsistency, Preset
 from tfcseg.report.tables import FrameRow
 
 _MAX_WORKERS = 4
@@ -36,13 +36,13 @@ class MeasuredFrame(NamedTuple):
 class FrameMeasurer:
     """Takes frames in order and returns them measured, in order; ``use_flow`` measures flow consistency.
 
-    Labels with a probability below ``unsure_below`` are unsure.
+    ``preset`` is that of the flow. Labels with a probability below ``unsure_below`` are unsure.
     """
 
-    def __init__(self, classes: int, *, use_flow: bool, unsure_below: float) -> None:
+    def __init__(self, classes: int, *, use_flow: bool, unsure_below: float, preset: Preset = "medium") -> None:
         self._classes = classes
         self._unsure_below = unsure_below
-        self._meter = ConsistencyMeter(use_flow=use_flow)
+        self._meter = ConsistencyMeter(use_flow=use_flow, preset=preset)
         self._pool = ThreadPoolExecutor(
             max(1, min(_MAX_WORKERS, available_cores() // _CORES_PER_WORKER)), "tfcseg-measure"
         )

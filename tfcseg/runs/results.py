@@ -17,6 +17,7 @@ from tfcseg.inference.steadied import shown_labels
 from tfcseg.media.frames import Frame, Image
 from tfcseg.media.masks import read_mask
 from tfcseg.media.writer import PartedVideo, Sound
+from tfcseg.metrics.consistency import Preset
 from tfcseg.report.recorder import KINDS, PageRecorder
 from tfcseg.runs.frame_files import CheckpointSaver, FrameFiles
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
@@ -55,7 +56,9 @@ class ResultWriter:
         self._part_legend = checkpoint.legend if checkpoint else None
         self._saved_s, self._is_between_groups = time.monotonic(), False
         use_flow, unsure_below = plan.options.flow_consistency, plan.options.unsure_below
-        self._measurer = FrameMeasurer(len(plan.labels), use_flow=use_flow, unsure_below=unsure_below)
+        # Next to a network, the finer flow takes little time; next to steadying masks, it would take most of it.
+        preset: Preset = "medium" if plan.given is None else "fast"
+        self._measurer = FrameMeasurer(len(plan.labels), use_flow=use_flow, preset=preset, unsure_below=unsure_below)
         self._videos = _open_videos(plan, checkpoint)
         self._last = np.zeros((0, 0), np.uint8)
         self._files = FrameFiles(plan, checkpoint)
