@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Annotated
 
@@ -14,7 +15,7 @@ import typer
 
 from tfcseg.cli import adapt, bench, compare, convert, doctor, evaluate, export, models, research, run, steady, train
 from tfcseg.cli.program import Command, Program
-from tfcseg.machine import keep_freed_memory, set_default_threads
+from tfcseg.machine import collect_rarely, keep_freed_memory, set_default_threads
 
 app = typer.Typer(
     name="tfcseg",
@@ -61,7 +62,10 @@ def main() -> None:
     0 done · 1 failed · 2 usage · 130 interrupted (Ctrl-C or SIGTERM, after unfinished files were removed).
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    keep_freed_memory()
+    # `steady` fills most of its memory once. Clearing large pages then costs more than they save, most of all in a
+    # virtual machine, which gets them from its host.
+    keep_freed_memory(large_pages=sys.argv[1:2] != ["steady"])
+    collect_rarely()
     set_default_threads(os.environ)
     app()
 

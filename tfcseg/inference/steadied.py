@@ -5,6 +5,7 @@ Letters: H W image, K classes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -26,6 +27,7 @@ from tfcseg.media.mask_form import Mask
 
 _ROUNDING = 0.01
 """By how much probabilities may exceed 1, such as in half precision."""
+_TURN_S = 0.0005
 
 
 def steadied_frames(
@@ -56,6 +58,9 @@ def steadied_frames(
         stack.callback(cv2.setNumThreads, cv2.getNumThreads())
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
+        # They take turns at many short calls; Python's 5 ms would let a processor wait for most of them.
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_TURN_S)
         linked = stack.enter_context(closing(prefetch(link_frames(frames, read, linker, masks.void), ahead)))
         for steadied in steady(linked, first):
             yield _segmented(steadied, masks, labels)

@@ -24,8 +24,8 @@ Image: TypeAlias = NDArray[np.uint8]
 Gray: TypeAlias = NDArray[np.uint8]
 
 Preset: TypeAlias = Literal["medium", "fast"]
-"""How fine the flow is. ``fast`` takes a quarter of the time, and flow consistency differs by up to 0.2 points (means of
-three clips, between 80 and 99 %)."""
+"""How fine the flow is. ``fast`` takes a quarter of the time; flow consistency then differs by up to 0.2 points (means
+of three clips, between 80 and 99 %)."""
 
 _PRESETS = {"medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST}
 _MIN_SIDE_PX = 12  # DIS refuses anything smaller
