@@ -34,6 +34,7 @@ from tfcseg.report.moments import Moment, MomentPool, greatest_moments
 from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES, ThinnedSeries
 from tfcseg.report.recorder import PageRecorder
+from tfcseg.report.schema import SteadyFacts
 from tfcseg.report.tables import FrameRow
 
 # ------------------------------------------------------------------------------------------------------- thinning
@@ -355,6 +356,18 @@ def test_the_source_is_shown_only_if_a_browser_may_play_it(tmp_path, monkeypatch
     assert views(str(tmp_path / "clip.mp4"))["source"]["url"] == "../clip.mp4"
     for path in ("clip.avi", "gone.mp4", "-", str(tmp_path)):
         assert list(views(path)) == ["overlay"]
+
+
+def test_masks_are_shown_as_they_were_given_and_steadied(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = replace(make_report(masks="masks"), steady=SteadyFacts("my masks", 2, 0, 0.1, 0.9))
+    (tmp_path / "out").mkdir()
+    write_page(tmp_path / "out" / "report.html", report, record(2), ["a 0.png", "a 1.png"])
+    shown = {view["key"]: view for view in Page(tmp_path / "out" / "report.html").data["views"]}
+    assert list(shown) == ["steadied", "given", "masks"]
+    assert (shown["steadied"]["kind"], shown["steadied"]["of"]) == ("wipe", ["given", "masks"])
+    assert (shown["given"]["url"], shown["masks"]["url"]) == ("../my%20masks", "masks")
+    assert shown["given"]["names"] == shown["masks"]["names"] == ["a%200.png", "a%201.png"]
 
 
 def test_the_page_of_a_long_run_is_small(tmp_path):

@@ -23,7 +23,7 @@ from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.result import write_evaluation
 from tfcseg.evaluation.vspw import VspwVideo
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.masks import read_mask
+from tfcseg.media.masks import read_mask, write_mask
 from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES
 from tfcseg.runs.result_options import ResultOptions
@@ -382,6 +382,30 @@ def test_the_wipe_is_divided_where_the_pointer_is(page):
     page.press("\ue014")
     assert page.js(cut) == pytest.approx(30, abs=1)
     assert frame(page) == at
+
+
+def test_masks_before_and_after_are_wiped(browser, clip, model, tmp_path):
+    given = tmp_path / "given"
+    given.mkdir()
+    for index in range(FRAMES):
+        write_mask(given / f"m{index:02d}.png", np.full(SIZE, index % 3, np.uint8), None)
+    tfcseg.steady(clip, given, tmp_path / "out", model, overlay=False)
+    (given / "m30.png").unlink()
+    browser.open(tmp_path / "out" / "report.html")
+
+    def images():
+        script = "return [...document.querySelectorAll('img.shown')].map((image) => image.src.split('/').slice(-2))"
+        return browser.js(script)
+
+    browser.click(".switch label:has([value=steadied])")
+    browser.wait(lambda: images() == [["given", "m00.png"], ["masks", "m00.png"]])
+    browser.click("#timeline", x=0.26)
+    browser.wait(lambda: images() == [["given", "m10.png"], ["masks", "m10.png"]])
+    browser.wait(lambda: size_of(browser, "given") == size_of(browser, "masks") == list(SIZE[::-1]))
+    browser.click("#timeline", x=0.76)
+    browser.wait(lambda: "given/m30.png cannot be read" in browser.text("#message"))
+    browser.press("\ue014")
+    browser.wait(lambda: browser.text("#message") == "")
 
 
 def test_a_missing_video_is_said_and_the_rest_works(browser, out, tmp_path):

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.report.html import write_html
+from tfcseg.report.html import relative_url, write_html
 from tfcseg.report.moments import DrawnMoment, picture_size
 from tfcseg.report.player import View, lanes, player_data, source_view
 from tfcseg.report.recorder import PageRecorder
@@ -71,7 +71,13 @@ def _views(folder: Path, report: Report, start_s: float, mask_names: Sequence[st
     if "side_by_side" in outputs:
         views.append(View("side_by_side", "Side by side", "video", outputs["side_by_side"]))
     if "masks" in outputs:
-        views.append(View("masks", "Masks", "images", outputs["masks"], names=tuple(map(quote, mask_names))))
+        names = tuple(map(quote, mask_names))
+        masks = View("masks", "Masks", "images", outputs["masks"], names=names)
+        if report.steady is None:
+            return [*views, masks]
+        given = View("given", "Given masks", "images", relative_url(report.steady.masks, folder), names=names)
+        # The wipe first: it shows what has changed.
+        views += [View("steadied", "Before, after", "wipe", of=("given", "masks")), given, masks]
     return views
 
 

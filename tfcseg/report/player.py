@@ -114,12 +114,12 @@ class View:
     key: str
     title: str
     kind: str
-    """``video``, ``images`` (a folder of masks by number) or ``wipe`` (one video over another, up to a line)."""
+    """``video``, ``images`` (a folder of masks by number) or ``wipe`` (one of these over another, up to a line)."""
     url: str = ""
     start_s: float = 0.0
     """Time of the first frame in the video."""
     of: tuple[str, ...] = ()
-    """Keys of the videos of a wipe: left, right."""
+    """Keys of the views of a wipe: left, right."""
     names: tuple[str, ...] = ()
     """Files of the images, if they are not numbered."""
     is_first: bool = False

@@ -75,19 +75,24 @@ const startPlayer = (data) => {
     if (width && height) byId("shape").setAttribute("viewBox", `0 0 ${width} ${height}`);
   };
 
-  const showMask = () => {
-    const view = state.view;
-    if (!view || view.kind !== "images") return;
+  /** Load the images of the current frame that are shown. */
+  const showImages = () => {
+    for (const view of state.view ? partsOf(state.view) : []) if (view.kind === "images") showImage(view);
+  };
+
+  const showImage = (view) => {
     const image = layers.get(view.key);
     const name = view.names[state.frame] || `${String(state.frame).padStart(8, "0")}.png`;
     const url = `${view.url}/${name}`;
     if (image.dataset.loading || image.dataset.asked === url) return;
     image.dataset.asked = image.dataset.loading = url;
-    const finish = (text) => {
+    const finish = (problem) => {
       delete image.dataset.loading; // the next one is asked for only now: no queue while playing
-      if (state.view === view) say(text);
+      image.dataset.problem = problem;
+      const shown = partsOf(state.view);
+      if (shown.includes(view)) say(shown.map((part) => layers.get(part.key).dataset.problem).filter(Boolean).join("; "));
       reshape();
-      showMask();
+      showImages();
     };
     image.onload = () => finish("");
     image.onerror = () => finish(`${decodeURIComponent(url)} cannot be read`);
@@ -112,7 +117,7 @@ const startPlayer = (data) => {
       videoOf(part).currentTime = timeOf(part, state.frame);
     }
     if (state.playing) start();
-    showMask();
+    showImages();
   };
 
   const fail = (view) => {
@@ -206,7 +211,7 @@ const startPlayer = (data) => {
       text.textContent = percent(share, 1);
     });
     for (const moment of moments) moment.classList.toggle("current", Number(moment.dataset.seek) === frame);
-    showMask();
+    showImages();
   };
 
   // ------------------------------------------------------------------------------------------------ pointer
