@@ -40,3 +40,13 @@ def test_opencv_obeys():
     environment = {**os.environ, "OPENCV_FOR_THREADS_NUM": "1"}
     shown = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "1"
+
+
+def test_garbage_is_collected_rarely_and_not_at_the_end():
+    program = (
+        "import atexit, gc; from tfcseg.machine import collect_rarely; "
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0)); "  # functions are called in reverse order
+        "collect_rarely(); print(gc.get_threshold()[0])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["10000", "True"]

@@ -9,6 +9,7 @@ from tests.helpers.tiny_model import moving_images
 from tfcseg.drawing.render import class_shares
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import ADE31
+from tfcseg.media.frames import Frame
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.runs import measuring
 from tfcseg.runs.measuring import FrameMeasurer
@@ -41,6 +42,24 @@ def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
         assert entry.row.similarity == (None if frame.is_keyframe else pytest.approx(frame.index / 100))
         assert entry.shares.sum() == pytest.approx(1)
     assert any(entry.row.flow_consistency is not None for entry in found)
+
+
+@pytest.mark.parametrize("preset", ["medium", "fast"])
+def test_images_may_be_followed_before_labels_are_known(preset):
+    measurer = FrameMeasurer(3, use_flow=True, unsure_below=0.5, preset=preset)
+    for index, image in enumerate(IMAGES):
+        measurer.follow(Frame(index, index / 25, image, is_held=False))
+    found = []
+    for frame in frames():
+        measurer.add(frame)
+        found += measurer.finished()
+    found += measurer.finished(0)
+    measurer.close()
+    meter = ConsistencyMeter(preset=preset)
+    for entry, frame in zip(found, frames(), strict=True):
+        wanted = meter.update(frame.image, frame.labels)
+        assert (entry.row.label_change, entry.row.flow_consistency) == wanted
+    assert measurer.flow_name == f"opencv-dis-{preset}-160"
 
 
 def test_shares_are_those_of_a_full_count():

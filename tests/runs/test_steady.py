@@ -164,7 +164,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, model, monkeypatc
     masks = [square(int(rng.choice([7, 7, 9]))) for _ in range(count)]
     there_and_back = tuple(abs(20 - at % 40) for at in range(count))
     given, video = write_masks(tmp_path / "given", masks), clip(tmp_path / "a.mkv", there_and_back)
-    more = ("--overlay", "--html")
+    more = ("--overlay", "--html", "--flow-consistency")
     assert run(video, given, tmp_path / "whole", model, *more).returncode == 0
     broken = given / "m_112.png"
     content = broken.read_bytes()
@@ -176,6 +176,15 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, model, monkeypatc
     assert done.returncode == 0, done.stderr
     for name in ("overlay.mp4", *(f"masks/m_{index:03d}.png" for index in range(count))):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    rows, whole = (
+        [
+            {name: value for name, value in row.items() if name != "model_ms"}
+            for row in csv.DictReader((tmp_path / folder / "frames.csv").read_text().splitlines())
+        ]
+        for folder in ("out", "whole")
+    )
+    assert rows == whole
+    assert all(row["flow_consistency"] and row["flow_consistency_before"] for row in rows[1:])
 
 
 def test_results_are_not_replaced_unasked(tmp_path, model):

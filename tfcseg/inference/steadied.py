@@ -27,7 +27,9 @@ from tfcseg.media.mask_form import Mask
 
 _ROUNDING = 0.01
 """By how much probabilities may exceed 1, such as in half precision."""
-_TURN_S = 0.0005
+
+_TURN_S = 0.0002
+"""How long a thread keeps Python's lock while others wait for it."""
 
 
 def steadied_frames(
@@ -58,7 +60,7 @@ def steadied_frames(
         stack.callback(cv2.setNumThreads, cv2.getNumThreads())
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        # They take turns at many short calls; Python's 5 ms would let a processor wait for most of them.
+        # They make many short calls that need Python's lock before and after: with Python's own 5 ms, they mostly wait.
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(_TURN_S)
         linked = stack.enter_context(closing(prefetch(link_frames(frames, read, linker, masks.void), ahead)))
