@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.report.html import relative_url, write_html
+from tfcseg.report.html import prepare_html, relative_url, write_html
 from tfcseg.report.moments import DrawnMoment, picture_size
 from tfcseg.report.player import View, lanes, player_data, source_view
 from tfcseg.report.recorder import PageRecorder
@@ -24,8 +24,14 @@ _STEADY_MEANINGS = {
     "updated_fraction": "pixels whose class is not that of the mask that was given",
 }
 
+_TEMPLATE = "run.html"
 _CLASSES_DRAWN = 11
 """Classes with their own area over time; the others share one."""
+
+
+def prepare_page() -> None:
+    """Do what pages of all runs share, so that `write_page` takes less time; may run in another thread."""
+    prepare_html(_TEMPLATE)
 
 
 def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: Sequence[str] = ()) -> None:
@@ -52,7 +58,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
     }
     shares = _shares(recorder, classes)
     data = player_data(views, drawn, recorder.timeline, recorder.frame_rate, shares=shares)
-    write_html(path, "run.html", context, data)
+    write_html(path, _TEMPLATE, context, data)
 
 
 def _views(folder: Path, report: Report, start_s: float, mask_names: Sequence[str]) -> list[View]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar, overload
 
 from tfcseg.errors import (
@@ -41,7 +42,7 @@ from tfcseg.media.writer import part_length
 from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress, sort_options
-from tfcseg.report.page import write_page
+from tfcseg.report.page import prepare_page, write_page
 from tfcseg.report.schema import Report
 from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
@@ -327,6 +328,8 @@ def _run_in(
         given=job.masks,
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
+    if writer.recorder:
+        Thread(target=prepare_page, name="tfcseg-page").start()  # at the end, nothing would run meanwhile
     with _advice(out):
         live = _process(job, writer, listener.on_frame)
         exported = export_results(plan, writer.summary.frames, options, listener.on_export)
