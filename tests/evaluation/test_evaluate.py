@@ -37,8 +37,9 @@ from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, VideoScore
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
 from tfcseg.labels.label_sets import ADE31, VSPW, LabelSet, distinct_palette
-from tfcseg.media.frame_encoder import LOSSLESS_GRAY, FrameEncoder
+from tfcseg.media.coding import LOSSLESS_GRAY
 from tfcseg.media.masks import read_mask
+from tfcseg.media.writer import VideoWriter
 from tfcseg.metrics.scores import ConfusionMatrix, VideoConsistency, mean_iou, pixel_accuracy, weighted_iou
 
 Labels = NDArray[np.uint8]
@@ -147,7 +148,7 @@ def test_a_video_of_labels_scores_like_its_pngs(root, predictions, tmp_path):
 
 
 def write_label_video(path, maps):
-    with FrameEncoder(path, LOSSLESS_GRAY, size=maps[0].shape, frame_rate=Fraction(15)) as encoder:
+    with VideoWriter(path, LOSSLESS_GRAY, size=maps[0].shape, frame_rate=Fraction(15)) as encoder:
         for labels in maps:
             encoder.write(labels)
 

@@ -251,24 +251,6 @@ def test_leaving_by_an_exception_or_abort_leaves_nothing(tmp_path):
         writer.write(numbered_image(0))
 
 
-def test_the_encoder_finishes_once_it_is_told_that_there_are_no_further_frames(tmp_path):
-    images = numbered_images(30, SIZE)
-    write(tmp_path / "whole.mp4", images)
-    for name in ("early.mp4", "dropped.mp4"):
-        writer = VideoWriter(tmp_path / name, size=SIZE, frame_rate=Fraction(25))
-        for image in images:
-            writer.write(image)
-        writer.end_input()
-        assert writer._encoder._process._process.wait(timeout=60) == 0  # nobody closed it
-        assert name not in listing(tmp_path)
-        if name == "early.mp4":
-            writer.close()
-            assert (tmp_path / name).read_bytes() == (tmp_path / "whole.mp4").read_bytes()
-        else:
-            writer.abort()
-    assert listing(tmp_path) == ["early.mp4", "whole.mp4"]
-
-
 def test_no_frames_is_an_error(tmp_path):
     with pytest.raises(OutputError, match=r"out\.mp4: no frames were written"):
         VideoWriter(tmp_path / "out.mp4", size=SIZE, frame_rate=Fraction(25)).close()

@@ -50,12 +50,6 @@ class RenderedVideos:
         """State of the legend in JSON types; None without a legend."""
         return None if self._legend is None else self._legend.state()
 
-    def end_input(self) -> None:
-        """Announce that these parts have all of their frames, so that encoding continues meanwhile; ``end_part``
-        follows."""
-        for video in self._videos.values():
-            video.end_input()
-
     def end_part(self) -> Callable[[], None]:
         """Let the next frame start new parts; returns a function that completes these, in any thread."""
         endings = [video.end_part() for video in self._videos.values()]

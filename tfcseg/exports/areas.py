@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfcseg.exports.labelled_video import LabelledVideo, pixels_of
+from tfcseg.exports.labelled_video import LabelledVideo
+from tfcseg.media.mask_form import count_values
 from tfcseg.media.masks import Labels
 
 
@@ -41,7 +42,7 @@ def write_areas(
             if int(index / video.frame_rate) != second:
                 end_second()
                 second = int(index / video.frame_rate)
-            pixels[:] += pixels_of(labels)[shown]
+            pixels[:] += count_values(labels)[shown]
             frames += 1
 
         yield add

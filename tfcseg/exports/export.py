@@ -21,12 +21,14 @@ from tfcseg.exports import FILE_NAMES
 from tfcseg.exports.areas import write_areas
 from tfcseg.exports.coco import write_coco
 from tfcseg.exports.cvat import write_cvat
-from tfcseg.exports.labelled_video import LabelledVideo, pixels_of
+from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.exports.mattes import write_mattes
 from tfcseg.exports.yolo import write_yolo
 from tfcseg.files import output_errors, sync
-from tfcseg.media.frame_encoder import LOSSLESS_GRAY, FrameEncoder
+from tfcseg.media.coding import LOSSLESS_GRAY
+from tfcseg.media.mask_form import count_values
 from tfcseg.media.masks import Labels
+from tfcseg.media.writer import VideoWriter
 from tfcseg.options import OnProgress
 
 logger = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ def _write_frame_by_frame(
                 exported.files[name] = FILE_NAMES[name]
         task = f"writing {', '.join(exported.files.values())}" if adders else "looking for classes"
         for index, labels in enumerate(video.read_labels()):
-            seen += pixels_of(labels)
+            seen += count_values(labels)
             for add in adders:
                 add(index, labels)
             on_frame(task, index + 1, len(video.masks))
@@ -113,8 +115,8 @@ def _write_frame_by_frame(
 @contextmanager
 def _write_labels(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[_AddFrame]:
     """All classes, as in the masks, whichever are exported elsewhere."""
-    with FrameEncoder(path, LOSSLESS_GRAY, **video.encoding) as encoder:
-        yield lambda index, labels: encoder.write(labels)
+    with VideoWriter(path, LOSSLESS_GRAY, **video.encoding) as writer:
+        yield lambda index, labels: writer.write(labels)
 
 
 _WRITERS: Mapping[str, _Writer] = {

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image, most_waiting, prefetch
+from tfcseg.media.mask_form import count_values
 from tfcseg.media.masks import Labels, read_mask
 
 
@@ -73,21 +74,16 @@ def read_labels(path: Path, size: tuple[int, int], labels: LabelSet) -> Labels:
     found = read_mask(path)
     if found.shape != size:
         raise DataError(f"mask {str(path)!r} is {found.shape[1]}×{found.shape[0]}, the video is {size[1]}×{size[0]}")
-    unknown = pixels_of(found)[len(labels) : NO_CLASS]
+    unknown = count_values(found)[len(labels) : NO_CLASS]
     if unknown.any():
         value = len(labels) + int(unknown.argmax())
         raise DataError(f"mask {str(path)!r} has the value {value}, which is none of {len(labels)} classes")
     return found
 
 
-def pixels_of(labels: Labels) -> NDArray[np.int64]:
-    """(256,) how many pixels have each value."""
-    return cv2.calcHist([labels], [0], None, [256], [0.0, 256.0]).ravel().astype(np.int64)
-
-
 def classes_in(labels: Labels) -> list[int]:
     """Classes that labels have, in order."""
-    return np.flatnonzero(pixels_of(labels)[:NO_CLASS]).tolist()
+    return np.flatnonzero(count_values(labels)[:NO_CLASS]).tolist()
 
 
 def add_to_zip(archive: zipfile.ZipFile, name: str, data: str | bytes) -> None:

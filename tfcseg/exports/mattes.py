@@ -17,7 +17,7 @@ import numpy as np
 from tfcseg.errors import InputError
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.frame_encoder import WITH_ALPHA, FrameEncoder
+from tfcseg.media.coding import WITH_ALPHA
 from tfcseg.media.frames import Image
 from tfcseg.media.masks import Labels
 from tfcseg.media.writer import VideoWriter
@@ -66,7 +66,7 @@ def _write_some(video: LabelledVideo, classes: Sequence[int], scratch: Path, fol
             white, alpha = matte_names(video.labels, index)
             matte = stack.enter_context(VideoWriter(scratch / white, named=folder / white, **video.encoding))
             cutout = stack.enter_context(
-                FrameEncoder(scratch / alpha, WITH_ALPHA, named=folder / alpha, **video.encoding)
+                VideoWriter(scratch / alpha, WITH_ALPHA, named=folder / alpha, **video.encoding)
             )
             writers.append((index, matte, cutout))
         for number, labels in enumerate(video.read_labels()):

@@ -109,10 +109,10 @@ def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskF
         raise DataError(f"mask {str(path)!r} is damaged: {error}") from error
 
 
-def count_values(mask: Mask) -> NDArray[np.float32]:
+def count_values(mask: Mask) -> NDArray[np.int64]:
     """Count the pixels of each value in an (H, W) mask: (256,), or (65536,) for 16 bits."""
     values = 1 << (8 * mask.dtype.itemsize)
-    return np.asarray(cv2.calcHist([mask], [0], None, [values], [0, values]), np.float32).reshape(-1)
+    return cv2.calcHist([mask], [0], None, [values], [0, values]).ravel().astype(np.int64)
 
 
 def look_up(table: NDArray[_Entry], mask: Mask) -> NDArray[_Entry]:

@@ -1,4 +1,4 @@
-"""Write frames to an H.264 mp4, which gets its name when it is complete. Shapes: H W frame.
+"""Write frames to a video, which gets its name when it is complete. Shapes: H W frame.
 
 A long video is written in parts, each a complete file, that are joined at the end: a stopped run loses only its
 unfinished part.
@@ -17,11 +17,13 @@ from typing import NamedTuple
 import av
 import numpy as np
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from tfcseg.errors import OutputError
 from tfcseg.files import output_errors, sync
 from tfcseg.media.audio import add_audio, cut_audio
-from tfcseg.media.frame_encoder import COMMENT, H264, FrameEncoder
+from tfcseg.media.coding import COMMENT, H264, Coding
+from tfcseg.media.ffmpeg import FfmpegProcess
 from tfcseg.media.frames import Image
 from tfcseg.media.source import Source
 
@@ -37,17 +39,18 @@ class Sound(NamedTuple):
 
 
 class VideoWriter:
-    """Writes (H, W, 3) RGB frames to ``path``, a .mp4; ``close`` completes it, ``abort`` leaves nothing.
+    """Writes frames (H, W[, C]) uint8 to ``path``; ``close`` completes the file, ``abort`` leaves nothing.
 
-    As a context manager it closes at the end of the block, and aborts if the block raises. An odd height or width is
-    padded to an even one by repeating the last row or column. Players show pixels ``pixel_aspect`` times as wide as
-    high. Raises OutputError on failure, with the name ``named`` if ``path`` is only a part of a video. Complete files
-    are flushed to disk; `finish_video` adds sound.
+    As a context manager it closes at the end of the block, and aborts if the block raises. For H.264 an odd height or
+    width is padded to an even one by repeating the last row or column. Players show pixels ``pixel_aspect`` times as
+    wide as high. Raises OutputError on failure, with the name ``named`` if ``path`` is not where the video will be.
+    Complete files are flushed to disk; `finish_video` adds sound.
     """
 
     def __init__(
         self,
         path: str | Path,
+        coding: Coding = H264,
         *,
         size: tuple[int, int],
         frame_rate: Fraction,
@@ -56,11 +59,25 @@ class VideoWriter:
     ) -> None:
         self.path = Path(path)
         self._named = named or self.path
-        self.size = size
+        self._shape = (*size, *coding.channels)
+        self._frames = 0
         self._video = _scratch(self.path, "video")
-        self._check_target()
-        self._encoder: FrameEncoder | None = FrameEncoder(
-            self._video, H264, size=size, frame_rate=frame_rate, pixel_aspect=pixel_aspect, named=self._named
+        self._check_target(coding)
+        height, width = size
+        # Times are frame numbers, since ffmpeg would replace an unusual rate by a usual one nearby.
+        filters = [f"settb={1 / frame_rate}", "setpts=N"]
+        if coding.needs_even_size and (height % 2 or width % 2):
+            # Repeat the last row or column; black would bleed into the picture.
+            edge = f"right={width % 2}:bottom={height % 2}:mode=smear"
+            filters += ["format=gbrp", f"pad={width + width % 2}:{height + height % 2}", f"fillborders={edge}"]
+        filters += [*coding.filters, f"setsar=sar={pixel_aspect}:max=65535"]
+        self._process: FfmpegProcess | None = FfmpegProcess(
+            [
+                *("-f", "rawvideo", "-pix_fmt", coding.pixels, "-video_size", f"{width}x{height}"),
+                *("-framerate", str(frame_rate), "-i", "pipe:0", "-vf", ",".join(filters), "-r", str(frame_rate)),
+                *(*coding.arguments, "-metadata", f"comment={COMMENT}", "-f", coding.container, f"file:{self._video}"),
+            ],
+            writes_input=True,
         )
 
     def __enter__(self) -> VideoWriter:
@@ -72,31 +89,30 @@ class VideoWriter:
         else:
             self.abort()
 
-    def write(self, image: Image) -> None:
-        """Append one frame, (H, W, 3) uint8 RGB of the size given at the start."""
-        if self._encoder is None:
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Append one frame of the size given at the start."""
+        if self._process is None:
             raise OutputError(f"{self._named}: the video is already closed")
-        if image.shape != (*self.size, 3) or image.dtype != np.uint8:
-            found = f"{image.dtype} {image.shape}"
-            raise OutputError(f"{self._named}: a frame is {found}; the video needs uint8 {(*self.size, 3)}")
+        if frame.shape != self._shape or frame.dtype != np.uint8:
+            found = f"{frame.dtype} {frame.shape}"
+            raise OutputError(f"{self._named}: a frame is {found}; the video needs uint8 {self._shape}")
         try:
-            self._encoder.write(image)
-        except OutputError:
-            self.abort()
-            raise
-
-    def end_input(self) -> None:
-        """Announce that no more frames follow, so that the encoder can finish in parallel. Optional."""
-        if self._encoder is not None:
-            self._encoder.end_input()
+            self._process.write(np.ascontiguousarray(frame).data.cast("B"))
+        except BrokenPipeError:
+            try:
+                self._finish(self._process)
+                raise OutputError(f"{self._named}: the encoder stopped taking frames") from None
+            finally:
+                self.abort()
+        self._frames += 1
 
     def close(self) -> None:
         """Complete the file and rename it to ``path``, replacing an existing file. May be called again."""
-        if self._encoder is None:
+        if self._process is None:
             return
         try:
-            self._encoder.finish()
-            if not self._encoder.frames_written:
+            self._finish(self._process)
+            if not self._frames:
                 raise OutputError(f"{self._named}: no frames were written, so there is no video")
             _rename(self._video, self.path, self._named)
         finally:
@@ -104,20 +120,27 @@ class VideoWriter:
 
     def stop(self) -> None:
         """Make a ``write`` that waits for the encoder in another thread fail; call ``abort`` afterwards."""
-        if (encoder := self._encoder) is not None:
-            encoder.stop()
+        if (process := self._process) is not None:
+            process.stop()
 
     def abort(self) -> None:
         """Stop and remove the unfinished file; an existing file at ``path`` is kept. May be called again."""
-        if self._encoder is not None:
-            self._encoder.kill()
-            self._encoder = None
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
         with contextlib.suppress(OSError):
             self._video.unlink()
 
-    def _check_target(self) -> None:
+    def _finish(self, process: FfmpegProcess) -> None:
+        """Wait until all frames are encoded; OutputError if the encoder failed."""
+        status = process.wait()
+        if status:
+            reason = process.last_words() or f"status {status}"
+            raise OutputError(f"{self._named}: the encoder failed after {self._frames} frames: {reason}")
+
+    def _check_target(self, coding: Coding) -> None:
         """Fail early if the video cannot be written."""
-        if self.path.suffix.lower() != ".mp4":
+        if coding is H264 and self.path.suffix.lower() != ".mp4":
             raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends in .mp4")
         if self.path.is_dir():
             raise OutputError(f"{self._named}: is a folder; choose another name for the video")
@@ -160,7 +183,7 @@ def _rename(video: Path, target: Path, named: Path) -> None:
 
 
 def _scratch(path: Path, part: str) -> Path:
-    return path.with_name(f".tfcseg-{secrets.token_hex(4)}-{part}.mp4")
+    return path.with_name(f".tfcseg-{secrets.token_hex(4)}-{part}{path.suffix}")
 
 
 PART_FRAMES = 240
@@ -204,11 +227,6 @@ class PartedVideo:
             )
         self._part.write(image)
         self._frames_written += 1
-
-    def end_input(self) -> None:
-        """Announce that the part has all of its frames; ``end_part`` follows."""
-        if self._part is not None:
-            self._part.end_input()
 
     def end_part(self) -> Callable[[], None]:
         """Start a new part with the next frame; returns a function that completes the current one, in any thread."""

@@ -160,7 +160,6 @@ class ResultWriter:
 
     def _end_part(self) -> None:
         """Start new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
-        self._videos.end_input()
         self._record(self._measurer.finished(0))
         self._saver.wait()
         self._part_start, self._part_legend = self._frames, self._videos.legend_state()
