@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -12,9 +11,7 @@ from tests.helpers.tiny_model import build_tiny_network, randomise, tiny_card, w
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.cli import app
 from tfcseg.errors import WeightsError
-from tfcseg.inference.segment import segment
 from tfcseg.labels.label_sets import VSPW, LabelSet, distinct_palette
-from tfcseg.media.images import read_image
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import build_segmenter
 from tfcseg.research.publishing import measure, publish
@@ -59,7 +56,7 @@ def test_the_card_says_what_was_measured_and_the_weights_are_the_same(weights, t
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in fp16")
-def test_measuring_says_how_many_labels_stay_in_bf16(tmp_path):
+def test_measuring_states_scores_and_settings(tmp_path):
     card = tiny_card()
     card = dataclasses.replace(card, config=dataclasses.replace(card.config, num_classes=len(VSPW)))
     card = dataclasses.replace(card, labels=LabelSet("vspw", VSPW, distinct_palette(len(VSPW))))
@@ -71,13 +68,7 @@ def test_measuring_says_how_many_labels_stay_in_bf16(tmp_path):
     root = make_vspw(tmp_path / "vspw", {"0_hills": 5, "1_road": 3}, size=(48, 64))
     measured = measure(weights, root)
     assert measured["settings"].endswith("cpu, float32")
-    same = []
-    for video in ("0_hills", "1_road"):
-        frames = [read_image(path) for path in sorted((root / "data" / video / "origin").iterdir())]
-        one, two = (segment(frames, load_model(weights, precision=precision)) for precision in ("fp32", "bf16"))
-        same += [np.mean(a.labels == b.labels) for a, b in zip(one, two, strict=True)]
-    assert measured["bf16_agreement"] == pytest.approx(100 * np.mean(same), abs=0.01)
-    assert 50 < measured["bf16_agreement"] < 100
+    assert measured.keys() == {"data", "settings", "image_miou", "tfc_miou"}
 
 
 def test_names_stay_inside_the_folder(weights, tmp_path):

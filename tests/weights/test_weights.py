@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.tiny_model import build_tiny_network, tiny_card
 from tfcseg.errors import OutputError, UsageError, WeightsError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
@@ -435,26 +434,12 @@ def test_devices_without_a_gpu(saved):
 def test_precisions():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert resolve_precision("auto", cpu) == torch.float32
-    assert resolve_precision("auto", cuda, 0.0) == torch.float16
+    assert resolve_precision("auto", cuda) == torch.float16
     assert resolve_precision("bf16", cpu) == torch.bfloat16
     with pytest.raises(UsageError, match="fp16 needs a GPU; use fp32"):
         resolve_precision("fp16", cpu)
     with pytest.raises(UsageError, match="no precision 'half'; there are auto, fp32, bf16, fp16"):
         resolve_precision("half", cpu)
-
-
-@pytest.mark.parametrize("has_it", [True, False])
-@pytest.mark.parametrize("agreement", [99.95, 99.9, 99.8, None, "unknown"])
-def test_bf16_is_taken_where_labels_were_measured_to_stay(saved, agreement, has_it, monkeypatch, tmp_path):
-    monkeypatch.setattr("tfcseg.weights.loading.has_bfloat16", lambda: has_it)
-    network = build_tiny_network()
-    measured = {} if agreement is None else {"bf16_agreement": agreement}
-    path = tmp_path / "model.safetensors"
-    save_model(path, network, dataclasses.replace(tiny_card(), measured=measured))
-    stays = agreement in (99.95, 99.9)
-    wanted = torch.bfloat16 if has_it and stays else torch.float32
-    assert load_model(path, device="cpu").precision == wanted
-    assert load_model(path, device="cpu", precision="fp32").precision == torch.float32
 
 
 @pytest.mark.cuda

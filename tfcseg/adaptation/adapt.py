@@ -34,7 +34,6 @@ from tfcseg.training.recipes import VALIDATION_SEED, attention_options, count_of
 from tfcseg.training.request import training_precision
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import (
-    BF16_AGREEMENT,
     CALIBRATED,
     LoadedModel,
     ModelCard,
@@ -312,7 +311,7 @@ def _is_better(without: Scores, trained: Scores) -> bool:
 
 def _card_entries(start: ModelCard, result: AdaptResult) -> dict[str, float | str]:
     """Entries of the card: the network's own that still hold, and scores before and after."""
-    kept = {name: start.measured[name] for name in (*CALIBRATED, BF16_AGREEMENT) if name in start.measured}
+    kept = {name: start.measured[name] for name in CALIBRATED if name in start.measured}
     entries: dict[str, float | str] = {**kept, "data": result.measured_on, "settings": "its own labels as targets"}
     for suffix, found in (("_before", result.before), ("", result.after)):
         for setting, scores in found.items():

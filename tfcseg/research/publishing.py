@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,17 +14,14 @@ from tfcseg.errors import UsageError, WeightsError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
 from tfcseg.evaluation.scope import Scope
-from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder
 from tfcseg.inference.options import checked_options, describe_method
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
 from tfcseg.weights.loading import (
-    BF16_AGREEMENT,
     CALIBRATED,
     LoadedModel,
     created_with,
     load_model,
-    resolve_device,
     save_model,
 )
 from tfcseg.weights.model_card import TEXT_LIMIT, ModelCard
@@ -40,10 +36,9 @@ def measure(
     """Score a weights file on a VSPW folder in modes ``image`` and ``tfc``, for the card's ``measured``.
 
     mIoU is over the classes that the model knows, in percent; VC follows protocol ``vspw``. ``defaults`` are the
-    model's future ones (see `publish`). On a CPU, scores are measured in fp32, and the percentage of labels that are
-    the same in bf16, which determines ``--precision auto``.
+    model's future ones (see `publish`).
     """
-    model = load_model(weights, precision="fp32" if resolve_device("auto").type == "cpu" else "auto")
+    model = load_model(weights)
     if defaults is not None:
         config = replace(model.card.config, defaults=defaults.completed_by(model.card.config.defaults))
         model = replace(model, card=replace(model.card, config=config))
@@ -60,23 +55,7 @@ def measure(
             value = getattr(result, score)
             if value is not None:
                 measured[f"{mode}_{score}"] = round(value, 2)
-    if model.device.type == "cpu":
-        measured[BF16_AGREEMENT] = round(_bf16_agreement(model, weights, root, split, used), 2)
     return measured
-
-
-def _bf16_agreement(model: LoadedModel, weights: Path, root: Path, split: str, options: InferenceOptions) -> float:
-    """Percentage of a split's pixels whose labels are the same in bf16."""
-    other = load_model(weights, device="cpu", precision="bf16")
-    sources = ModelPredictions(model, options), ModelPredictions(other, options)
-    same, frames = 0.0, 0
-    dataset = open_vspw(root, split)
-    for video in map(dataset.read_video, dataset.videos):
-        for one, two in zip(*(source(video) for source in sources), strict=True):
-            if isinstance(one, np.ndarray) and isinstance(two, np.ndarray):
-                same += float(np.mean(one == two))
-                frames += 1
-    return 100 * same / max(1, frames)
 
 
 def publish(

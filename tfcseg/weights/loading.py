@@ -17,7 +17,6 @@ from torch.overrides import TorchFunctionMode
 
 from tfcseg.errors import UsageError, WeightsError
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.machine import has_bfloat16
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.convert import convert_segformer
@@ -43,11 +42,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-BF16_AGREEMENT = "bf16_agreement"
-"""Entry of a card's ``measured``: percentage of pixels with the same label in bf16 as in fp32, in mode ``tfc``."""
-
-MIN_BF16_AGREEMENT = 99.9
 
 TEMPERATURE = "temperature"
 """Entry of a card's ``measured``: divisor of logits before they give a confidence; 1 if it was never fitted."""
@@ -142,18 +136,17 @@ def load_model(
     hub, which is read from its cache, and from the network only with ``allow_network``.
 
     device: ``auto`` (CUDA, else the CPU), ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``. precision: ``auto`` (fp16 on
-    CUDA, else see `resolve_precision`), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head separate,
-    as training needs them. ``assets`` is the folder of the registry, by default the installed one. Raises UsageError
-    for an unavailable device or precision, WeightsError for problems with the file.
+    CUDA, else fp32), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head separate, as training needs
+    them. ``assets`` is the folder of the registry, by default the installed one. Raises UsageError for an unavailable
+    device or precision, WeightsError for problems with the file.
     """
     target = resolve_device(device)
-    resolve_precision(precision, target)  # fail before reading
+    dtype = resolve_precision(precision, target)
     path, sha256 = find_weights(name_or_path, assets, allow_network=allow_network)
     with _one_thread():
         network, card, found = _read(path)
     if sha256 is not None and found != sha256:
         raise WeightsError(f"{path} is not the file that {REGISTRY} names (SHA-256 differs); install it again")
-    dtype = resolve_precision(precision, target, card.measured.get(BF16_AGREEMENT))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if fold:
         network.fold()  # in float32, before the precision is changed
@@ -248,17 +241,10 @@ def resolve_device(device: str) -> torch.device:
     return found
 
 
-def resolve_precision(precision: str, device: torch.device, bf16_agreement: object = None) -> torch.dtype:
-    """Floating-point type by name; UsageError for an unknown one, and for fp16 on the CPU, where it is slow.
-
-    ``auto`` on a CPU is bf16 if the processor supports it and ``bf16_agreement`` (percentage of the model's labels that
-    are the same in bf16, from its card) is high enough; else fp32.
-    """
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Floating-point type by name; UsageError for an unknown one, and for fp16 on the CPU, where it is slow."""
     if precision == "auto":
-        if device.type == "cuda":
-            return torch.float16
-        stays = isinstance(bf16_agreement, int | float) and bf16_agreement >= MIN_BF16_AGREEMENT
-        return torch.bfloat16 if stays and device.type == "cpu" and has_bfloat16() else torch.float32
+        return torch.float16 if device.type == "cuda" else torch.float32
     if precision not in _PRECISIONS:
         raise UsageError(f"no precision {precision!r}; there are auto, {', '.join(_PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":

@@ -13,7 +13,6 @@ import torch
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import (
-    BF16_AGREEMENT,
     LoadedModel,
     find_weights,
     is_ours,
@@ -66,7 +65,7 @@ class ModelOnDemand:
         if not is_ours(path):
             return self.loaded
         card, device = read_card(path), resolve_device(self._device.device)
-        precision = resolve_precision(self._device.precision, device, card.measured.get(BF16_AGREEMENT))
+        precision = resolve_precision(self._device.precision, device)
         return KnownModel(card, device, precision, sha256 or hashlib.sha256(path.read_bytes()).hexdigest())
 
 
