@@ -124,15 +124,10 @@ def _ask_for_large_pages(library: ctypes.CDLL) -> None:
 
 
 def has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
-    """Whether the processor has bfloat16 instructions (AVX512-BF16 or AMX). Without them bfloat16 is slower than
-    float32."""
+    """Whether the processor has bfloat16 instructions (AVX512-BF16 or AMX), by Linux's list of them. Without them
+    bfloat16 is slower than float32."""
     # torch reports it only under a private name that changes between versions.
-    return bool({"avx512_bf16", "amx_bf16"} & cpu_flags(cpu_info))
-
-
-def cpu_flags(cpu_info: Path = CPU_INFO) -> set[str]:
-    """Instruction sets of the processor, as Linux names them; empty on other systems."""
-    return set(_first_value("flags", cpu_info).split())
+    return bool({"avx512_bf16", "amx_bf16"} & set(_first_value("flags", cpu_info).split()))
 
 
 def cpu_name() -> str:
