@@ -17,7 +17,6 @@ from tfcseg.media.frames import Frame, FrameSource, VideoInfo
 from tfcseg.media.live import NewestFrames, without_gaps
 from tfcseg.media.reader import open_frames, probe
 from tfcseg.media.source import Source
-from tfcseg.media.streams import nth_camera
 
 COUNT = 100
 
@@ -164,10 +163,6 @@ def test_a_camera_that_is_not_there_is_one_line():
         open_frames(99)
 
 
-def test_how_other_systems_name_cameras(monkeypatch):
+def test_how_macos_names_cameras(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert streams._camera_arguments(Source.of("1")) == ["-f", "avfoundation", "-framerate", "30", "-i", "1:none"]
-    listing = '[dshow] "Webcam" (video)\n[dshow]   Alternative name "@x"\n[dshow] "Mic" (audio)\n[dshow] "B" (video)'
-    assert [nth_camera(listing, Source.of(number)) for number in (0, 1)] == ["Webcam", "B"]
-    with pytest.raises(InputError, match=r"^2: there is no such camera; found: Webcam, B$"):
-        nth_camera(listing, Source.of(2))

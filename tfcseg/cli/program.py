@@ -130,7 +130,5 @@ def _reader_has_left() -> bool:
         watch = select.poll()
         watch.register(sys.stdout.fileno(), 0)  # errors are reported without asking
         return bool(watch.poll(0))
-    except AttributeError:  # Windows has no poll
-        return True
     except OSError:  # not a file
         return False

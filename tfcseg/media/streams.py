@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import sys
 import threading
 from typing import BinaryIO
 
 from tfcseg.errors import InputError
-from tfcseg.media.ffmpeg import VIDEO_FORMATS, FfmpegProcess, ask_ffmpeg
+from tfcseg.media.ffmpeg import VIDEO_FORMATS, FfmpegProcess
 from tfcseg.media.probing import SourceStream, probe_readable, require_beginning
 from tfcseg.media.source import SERVER_SCHEMES, Source
 
@@ -167,16 +166,4 @@ def _camera_arguments(source: Source) -> list[str]:
     number = source.camera or 0
     if sys.platform == "darwin":
         return ["-f", "avfoundation", "-framerate", "30", "-i", f"{number}:none"]
-    if sys.platform == "win32":
-        # DirectShow has no numbers.
-        listing = ask_ffmpeg(["-list_devices", "true", "-f", "dshow", "-i", "dummy"])
-        return ["-f", "dshow", "-i", f"video={nth_camera(listing, source)}"]
     return ["-f", "v4l2", "-i", f"/dev/video{number}"]
-
-
-def nth_camera(listing: str, source: Source) -> str:
-    """Find the camera's name in a list of DirectShow devices; InputError if there is no such camera."""
-    names = re.findall(r'"([^"]+)" \(video\)', listing)
-    if (number := source.camera or 0) < len(names):
-        return str(names[number])
-    raise InputError(f"{source.name}: there is no such camera; found: {', '.join(names) or 'none'}")
