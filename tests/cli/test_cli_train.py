@@ -193,8 +193,8 @@ def test_teachers_train_an_image_network_and_then_clips(call, work, photos, teac
     assert all(name.startswith("update.") for name in changed), "mode image stays as it is"
 
 
-def test_two_kinds_of_teachers_and_features_train_another_backbone(call, work, photos, teacher):
-    """The second model starts from the first's classes as far as it knows them, and its features teach."""
+def test_two_kinds_of_teachers_train_another_backbone(call, work, photos, teacher):
+    """The second model starts from the first's classes as far as it knows them."""
     (work / "others").mkdir()
     voc = write_teacher(work / "others" / "voc.tflite", classes=21)
     first, second, third = work / "first", work / "second", work / "third"
@@ -219,10 +219,8 @@ def test_two_kinds_of_teachers_and_features_train_another_backbone(call, work, p
     rows = "decode_head.classifier.weight"
     assert torch.allclose(new[rows][:32].float(), old[rows].float(), atol=1e-3), "classes of the same name"
     assert new[rows][32:].abs().sum() > 0
-    features = ("--backbone", "mit_b0", "--embed-dim", 32, "--features-from", first / "last.safetensors")
-    assert call("train", photos, *both, *features, "-o", third)[0] == 0
+    assert call("train", photos, *both, "--backbone", "mit_b0", "--embed-dim", 32, "-o", third)[0] == 0
     card = read_card(third / "last.safetensors")
-    assert card.description.endswith("features of last")
     assert (card.config.embed_dim, card.config.ffn_dim) == (32, 128)
     assert card.trained_on == "distilled from colours, voc on 3 photos and 1 video clip"
 
@@ -300,7 +298,6 @@ def places(work, vspw_root, photos, teacher):
         ("ROOT -o OUT --stage image --bce-weight 0", 2, "--bce-weight needs --stage tfc"),
         ("ROOT -o OUT --cache NOTES", 2, "--cache needs --teachers, whose labels it keeps"),
         ("ROOT -o OUT --init X --embed-dim 64", 2, "--embed-dim is set by the model given with --init; leave it out"),
-        ("PHOTOS -o OUT --teachers TEACHER --init X --features-from X", 2, "--features-from needs --stage image"),
         ("PHOTOS -o PHOTOS/run --teachers TEACHER", 2, "--output PHOTOS/run is inside the data (PHOTOS)"),
         ("PHOTOS -o OUT --cache PHOTOS --teachers TEACHER", 2, "--cache PHOTOS is inside the data (PHOTOS)"),
         ("PHOTOS -o OUT --teachers VOC", 1, "objects only; add one of ADE20K's 32 classes"),

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from tests.helpers.tiny_model import BACKBONES, NAMES, build_tiny_model, build_tiny_network, tiny_card
+from tests.helpers.tiny_model import BACKBONES, NAMES, build_tiny_network, tiny_card
 from tfcseg.model.backbones.mix_transformer import DropPath
 from tfcseg.training.datasets import Sample
 from tfcseg.training.loop import Trainer, TrainOptions
-from tfcseg.training.losses import FeatureDistillation
 
 SIDE = 64
 COLOURS = np.array([(230, 30, 30), (30, 200, 40), (40, 60, 220), (220, 210, 60), (120, 120, 120)], np.uint8)
@@ -56,13 +55,9 @@ def build_trainer(
     on_step: Any = lambda step, steps: None,
     backbone: str = BACKBONES[0],
     drops: bool = True,
-    feature_teacher: str | None = None,
     **numbers: Any,
 ) -> tuple[Trainer, list[dict[str, Any]]]:
-    """A trainer on the CPU in float32, and the list that its records go to. ``drops``: with dropout and drop path.
-
-    ``feature_teacher`` is the backbone of a tiny model whose features are distilled.
-    """
+    """A trainer on the CPU in float32, and the list that its records go to. ``drops``: with dropout and drop path."""
     frames = 1 if stage == "image" else 3
     numbers = {"learning_rate": 1e-3, "warmup_steps": 2} | numbers
     options = TrainOptions(stage, steps=steps, batch=batch, **numbers)
@@ -73,10 +68,6 @@ def build_trainer(
         for module in network.modules():
             if isinstance(module, DropPath):
                 module.probability = 0.0
-    features = None
-    if feature_teacher is not None:
-        teacher = build_tiny_model(feature_teacher, fold=False, seed=99)
-        features = FeatureDistillation(teacher, network.backbone.channels, tiny_card(backbone).preprocessing)
     trainer = Trainer(
         network,
         tiny_card(backbone),
@@ -87,7 +78,6 @@ def build_trainer(
         device=torch.device("cpu"),
         precision=torch.float32,
         workers=workers,
-        features=features,
         report=records.append,
         on_step=on_step,
     )

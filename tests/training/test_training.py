@@ -21,6 +21,7 @@ from tests.helpers.tiny_model import NAMES, build_tiny_network
 from tests.helpers.tiny_training import SIDE, ColouredClips, build_trainer, run, step_records
 from tests.helpers.two_processes import CHANNELS, pass_norm
 from tfcseg.errors import DataError, TfcsegError, WeightsError
+from tfcseg.training.averaging import WeightAverage
 from tfcseg.training.datasets import SampleStream, StillSource
 from tfcseg.training.depthwise import DepthwiseConv2d, use_float32_backward
 from tfcseg.training.labelling import Still
@@ -158,6 +159,22 @@ def test_the_log_is_json_lines_of_what_is_reported(folder):
         assert record.keys() == {"step", "steps", "seg", "lr", "images_per_s", "eta_s"}
         assert record["images_per_s"] > 0
     assert step_records(records)[-1]["eta_s"] == 0
+
+
+def test_an_error_leaves_no_averaged_weights_in_the_network():
+    network = build_tiny_network()
+    average = WeightAverage(network, decay=0.5)
+    own = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    average.weights["decode_head.classifier.bias"] += 1
+
+    def fail():
+        with average.in_use():
+            assert differing(own, network.state_dict()) == ["decode_head.classifier.bias"]
+            raise DataError("no labelled pixel")
+
+    with pytest.raises(DataError):
+        fail()
+    assert differing(own, network.state_dict()) == []
 
 
 def test_the_best_is_the_average_and_can_be_loaded(folder):

@@ -31,5 +31,7 @@ class WeightAverage:
         """Give the network the averaged weights inside the block, and its own again afterwards."""
         own = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
         self._network.load_state_dict(self.weights)
-        yield
-        self._network.load_state_dict(own)
+        try:
+            yield
+        finally:
+            self._network.load_state_dict(own)

@@ -15,7 +15,7 @@ from tfcseg.errors import OutputError, WeightsError
 
 CHECKPOINT_FORMAT = "tfcseg-checkpoint-2"
 
-_KEYS = {"format", "options", "network", "features", "average", "optimizer", "step", "best"}
+_KEYS = {"format", "options", "network", "average", "optimizer", "step", "best"}
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,8 +25,7 @@ from tfcseg.training.averaging import WeightAverage
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
-from tfcseg.training.losses import FeatureDistillation
-from tfcseg.training.objective import Objective, attention_losses, clip_losses, image_losses, normalise
+from tfcseg.training.objective import attention_losses, clip_losses, image_losses, normalise
 from tfcseg.training.processes import (
     copy_from_first,
     start_processes,
@@ -64,9 +62,6 @@ class TrainOptions:
     """Size of the network's input at inference, for training on a VSPW folder."""
     init: str = ""
     """Initial weights, as given by the user."""
-    features_from: str = ""
-    """Model whose features are distilled (stage ``image``); empty for none."""
-    feature_weight: float = 1.0
     train_norms: bool = True
     """False keeps the statistics of batch norm, as step 2 must not change the image network."""
     averaging: float = 0.999
@@ -99,7 +94,6 @@ class Trainer:
         precision: torch.dtype,
         workers: int,
         dtype: torch.dtype = torch.float16,
-        features: FeatureDistillation | None = None,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
         on_step: Callable[[int, int], None] = lambda step, steps: None,
     ) -> None:
@@ -111,16 +105,11 @@ class Trainer:
         self.report, self.on_step = report, on_step
         if device.type == "cpu":
             use_float32_backward(self.network)
-        self.features = None if features is None else features.to(device)
         if self.world > 1:
             use_cross_process_norm(self.network)
-            for part in (self.network, *([] if self.features is None else [self.features])):
-                copy_from_first(part)
-        image_objective: Objective = partial(image_losses, features=self.features)
-        self.objective = {"image": image_objective, "tfc": clip_losses, "attention": attention_losses}[options.stage]
+            copy_from_first(self.network)
+        self.objective = {"image": image_losses, "tfc": clip_losses, "attention": attention_losses}[options.stage]
         groups = _parameter_groups(network, options)
-        if self.features is not None:
-            groups.append({"params": list(self.features.maps.parameters()), "scale": options.head_rate_scale})
         self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.trained = [p for group in groups for p in group["params"]]
         self.average = WeightAverage(network, options.averaging)
@@ -184,7 +173,6 @@ class Trainer:
             "repair": 1.0,
             "steady": self.options.steady_weight,
             "bce": self.options.bce_weight,
-            "features": self.options.feature_weight,
         }
         # Gradients are summed over processes: dividing by their total weight gives the mean over the whole batch.
         totals = {name: sum_over_processes(loss.weight).clamp_min(1e-6) for name, loss in losses.items()}
@@ -251,7 +239,6 @@ class Trainer:
             {
                 "options": asdict(self.options),
                 "network": self.network.state_dict(),
-                "features": {} if self.features is None else self.features.maps.state_dict(),
                 "average": self.average.weights,
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
@@ -266,8 +253,6 @@ class Trainer:
             return
         state = read_checkpoint(path, asdict(self.options), self.network.state_dict(), self.device)
         self.network.load_state_dict(state["network"])
-        if self.features is not None:
-            self.features.maps.load_state_dict(state["features"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.weights, self.step, self.best = state["average"], int(state["step"]), float(state["best"])
 

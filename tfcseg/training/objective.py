@@ -16,7 +16,6 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.attention import TaughtSegmenter
 from tfcseg.training.losses import (
-    FeatureDistillation,
     WeightedSum,
     hard_cross_entropy,
     similarity_loss,
@@ -45,29 +44,17 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> WeightedSum:
 
 
 def image_losses(
-    network: TFCSegmenter,
-    images: Tensor,
-    labels: Tensor,
-    correlation: str,
-    motion: Tensor | None = None,
-    *,
-    features: FeatureDistillation | None = None,
+    network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor | None = None
 ) -> Losses:
     """Step 1: losses of the image network on every frame of images (B, T, 3, S, S).
 
-    Pairs (T = 2) also have `steadiness_loss`; with ``features`` the backbone also learns another network's features.
+    Pairs (T = 2) also have `steadiness_loss`.
     """
-    frames, truth = images.flatten(0, 1), labels.flatten(0, 1)
-    if features is None:
-        logits = network.image(frames)
-        losses = {"seg": segmentation_loss(logits, truth)}
-        if images.shape[1] == 2 and motion is not None:
-            losses["steady"] = steadiness_loss(logits.view(*images.shape[:2], *logits.shape[1:]), motion)
-        return losses
-    x1, x2 = network.backbone.encode_low(frames)
-    z, _, high_levels = network.embed(x1, x2)
-    logits = network.decode_head.classify(z)
-    return {"seg": segmentation_loss(logits, truth), "features": features(frames, (x1, x2, *high_levels))}
+    logits = network.image(images.flatten(0, 1))
+    losses = {"seg": segmentation_loss(logits, labels.flatten(0, 1))}
+    if images.shape[1] == 2 and motion is not None:
+        losses["steady"] = steadiness_loss(logits.view(*images.shape[:2], *logits.shape[1:]), motion)
+    return losses
 
 
 def clip_losses(

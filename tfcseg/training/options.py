@@ -48,10 +48,12 @@ class TrainRequest:
     ] = None
     backbone: Annotated[
         str | None,
-        Option("efficientnet_lite0 or mit_b0 … mit_b5.", default_text="mit_b0; efficientnet_lite0 with --teachers"),
+        Option(
+            "efficientnet_lite0, mosaic or mit_b0 … mit_b5.", default_text="mit_b0; efficientnet_lite0 with --teachers"
+        ),
     ] = None
     embed_dim: Annotated[
-        int | None, Option("Width of the decode head.", default_text="128 for efficientnet_lite0, else 256")
+        int | None, Option("Width of the decode head.", default_text="128 for efficientnet_lite0 and mosaic, else 256")
     ] = None
     """Only without ``init``."""
     init: Annotated[
@@ -60,9 +62,6 @@ class TrainRequest:
             "Weights file or model to start from; for a VSPW folder also a published SegFormer or MiT.",
             default_text="ImageNet's for efficientnet_lite0, else random",
         ),
-    ] = None
-    features_from: Annotated[
-        str | None, Option("Model whose features the backbone also learns (stage image).", default_text="")
     ] = None
     steps: Annotated[int | None, Option("Training steps.", low=1, default_text=_RECIPES)] = None
     batch: Annotated[int | None, Option("Samples per step and process.", low=1, default_text=_RECIPES)] = None

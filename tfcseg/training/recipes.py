@@ -279,7 +279,6 @@ def trained_card(
         description=(
             f"stage {options.stage}: {options.steps} steps of {options.batch * processes} samples "
             f"of {options.crop} px, learning rate {options.learning_rate:g}, seed {options.seed}"
-            + (f", features of {Path(options.features_from).stem}" if options.features_from else "")
             + "".join(f", {Path(folder).name} {weight:g} times as often" for folder, weight in options.folder_weights)
         ),
     )

@@ -54,7 +54,7 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     is_supervised = _is_supervised(request)
     stage = request.stage or ("tfc" if is_supervised or request.init else "image")
     _check_options(request, stage, is_supervised=is_supervised)
-    same = ("init", "features_from", "steps", "batch", "learning_rate", "bce_weight", "steady_weight", "seed")
+    same = ("init", "steps", "batch", "learning_rate", "bce_weight", "steady_weight", "seed")
     given = {
         "crop": request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
         "short_side_px": request.size or INPUT_SIZE_PX,
@@ -105,7 +105,6 @@ def _check_options(request: TrainRequest, stage: str, *, is_supervised: bool) ->
         and not is_supervised,
         f"stage {stage} starts from an image network; give it with --init": not has_init
         and (stage == "attention" or (stage == "tfc" and not is_supervised)),
-        "--features-from needs --stage image": request.features_from is not None and not is_image,
         "--bce-weight needs --stage tfc": request.bce_weight is not None and stage != "tfc",
         "--steady-weight needs --stage image and --teachers": request.steady_weight is not None
         and (is_supervised or not is_image),

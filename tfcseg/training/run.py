@@ -15,14 +15,12 @@ from tfcseg.errors import UsageError
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.files import make_folder
 from tfcseg.training.loop import Trainer
-from tfcseg.training.losses import FeatureDistillation
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.processes import end_processes, first_process_first, start_processes
 from tfcseg.training.recipes import Distillation, Material, distilled_material, start_network, trained_card
 from tfcseg.training.request import TrainPlan, plan_training
 from tfcseg.training.supervised import start_supervised, vspw_material
 from tfcseg.training.teachers import taught_labels
-from tfcseg.weights.loading import load_model
 from tfcseg.weights.model_card import parse_card
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
@@ -109,10 +107,6 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         network, start = start_network(backbone, labels, request.init, embed_dim=request.embed_dim)
     if request.backbone not in {None, start.config.backbone}:
         raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
-    features = None
-    if request.features_from is not None:
-        teacher = load_model(request.features_from, device="cpu", precision="fp32", fold=False)
-        features = FeatureDistillation(teacher, network.backbone.channels, start.preprocessing)
     material = first_process_first(lambda: _material(request, plan, processes, listener))
     for defect in material.left_out[:_SHOWN]:
         listener.on_note(f"skipped: {defect}")
@@ -133,7 +127,6 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         device=plan.device,
         precision=plan.precision,
         workers=plan.workers,
-        features=features,
         report=listener.on_record,
         on_step=listener.on_step,
     )
