@@ -62,7 +62,7 @@ class SegmentedFrame:
     updated_fraction: float | None
     """Share of points updated by sparse MSDA (eq. 11); None at keyframes."""
     model_ms: float | None
-    """Seconds; None: the frame repeats the picture before it, whose result it has, and nothing was computed."""
+    """Milliseconds; None: the frame repeats the picture before it, whose result it has, and nothing was computed."""
     is_held: bool
     """The frame repeats the picture before it: in the source, or in place of one that cannot be read. It may share its
     arrays."""
