@@ -226,10 +226,6 @@ class SmallDevice:
         self._reserve(images)
         return self._network.non_keyframes(images, memory, options)
 
-    def intervals(self, images, length, key, before=None, options=None):
-        self._reserve(images)
-        return self._network.intervals(images, length, key, before, options)
-
     def _reserve(self, images):
         if len(images) > self._room:
             raise torch.OutOfMemoryError(f"no room for {len(images)} images")
@@ -277,24 +273,18 @@ def in_turn(network, images):
 CARRYING = {"keyframe_carry": 0.9, "correlation": "aligned", "threshold": 0.5}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        *({}, {"mode": "reuse"}, {"mode": "blend"}, {"mode": "image"}, {"keyframe_position": "middle"}),
-        *(CARRYING, CARRYING | {"mode": "blend", "keyframe_position": "middle"}),
-    ],
-)
-def test_several_intervals_at_once_are_the_same(options):
-    """As on a GPU; two intervals of different sizes and a short one at the end included."""
-    images = [*moving_images(8), *moving_images(4, (64, 96)), *moving_images(6)]
-    network = IntervalNetwork(MODEL, checked_options(MODEL, **options))
-    assert network.frames_at_once == 4 * network.intervals_at_once if network.options.uses_memory else 1
-    wanted = in_turn(network, images)
-    network.intervals_at_once = 2
-    assert_same(network.run_many(images), wanted)
-    # As a pipeline hands them over, one call after the other.
-    first = network.run_many(images[:8])
-    assert_same(network.run_many(images[8:], first[-1].carried), wanted[8:])
+def test_images_of_any_sizes_are_computed_in_batches_that_fit():
+    """As on a GPU."""
+    images = [*moving_images(5, (32, 48)), *moving_images(3, (64, 96))]
+    small = SmallDevice(MODEL.network, room=3)
+    options = checked_options(MODEL, size=32, mode="image")
+    network = IntervalNetwork(dataclasses.replace(MODEL, network=small), options)
+    assert network.frames_at_once == 1
+    network.chunk = 4
+    assert network.frames_at_once == 4
+    assert_same(network.run(images), run(images, size=32, mode="image"))
+    assert small.batches == [2, 2, 1, 2, 1]
+    assert IntervalNetwork(MODEL, checked_options(MODEL)).frames_at_once == 4
 
 
 def test_what_is_carried_over_is_handed_on_by_the_last_result():
@@ -312,26 +302,6 @@ def test_images_of_another_size_begin_anew():
     before = network.run(moving_images(4))[-1].carried
     others = moving_images(4, (64, 160))
     assert_same(network.run(others, before=before), network.run(others))
-
-
-def test_low_stages_of_several_intervals_are_one_batch(monkeypatch):
-    sizes = []
-    original = MODEL.network.backbone.encode_low
-    monkeypatch.setattr(MODEL.network.backbone, "encode_low", lambda x: sizes.append(len(x)) or original(x))
-    network = IntervalNetwork(MODEL, checked_options(MODEL))
-    network.intervals_at_once = 3
-    network.run_many(moving_images(14))
-    assert sizes == [12, 1, 1]
-
-
-def test_intervals_that_do_not_fit_come_one_at_a_time():
-    images = moving_images(8, (32, 48))
-    small = SmallDevice(MODEL.network, room=3)
-    network = IntervalNetwork(dataclasses.replace(MODEL, network=small), checked_options(MODEL, size=32))
-    network.intervals_at_once = 2
-    assert_same(network.run_many(images), [*run(images[:4], size=32), *run(images[4:], size=32)])
-    assert small.batches == [1, 3, 1, 3]
-    assert network.intervals_at_once == 1
 
 
 @pytest.mark.parametrize("options", [*({"mode": mode} for mode in MODES), CARRYING])

@@ -174,12 +174,12 @@ def test_frames_computed_at_the_same_time_share_it(monkeypatch):
     """Times of frames add up to the time that passed, not to that of all workers."""
     for workers, expected in ((1, 50.0), (2, 25.0)):
         own = network(workers, mode="image")
-        run = own.run_many if workers == 1 else own.run
+        run = own.run
 
         def slow(*args, run=run, **kwargs):
             return [dataclasses.replace(result, model_ms=50.0) for result in run(*args, **kwargs)]
 
-        monkeypatch.setattr(own, "run_many" if workers == 1 else "run", slow)
+        monkeypatch.setattr(own, "run", slow)
         found = run_intervals(own, groups(moving_images(4), 1))
         assert [result.model_ms for _, results in found for result in results] == [expected] * 4
 

@@ -70,35 +70,6 @@ def test_the_equation_is_written_out(network, clip, correlation):
     assert (shift is not None) == (correlation == "aligned")
 
 
-@pytest.mark.parametrize("correlation", CORRELATIONS)
-@torch.inference_mode()
-def test_keyframes_at_once_are_keyframes_one_after_the_other(network, clip, correlation):
-    """Also those of whole intervals, and with the keyframe before them handed in."""
-    before = network.keyframe(moving_clip(2, SIZE).double()[1:])[1].carried
-    for first in (None, before):
-        carried, wanted = first, []
-        for image in clip:
-            logits, memory = network.keyframe(image[None], carried, options(correlation))
-            carried = memory.carried
-            wanted.append(logits)
-        intervals = torch.stack([clip, clip.flip(-1)], dim=1).flatten(0, 1)
-        memory, others = network.intervals(intervals, 2, 0, first, options(correlation))
-        torch.testing.assert_close(memory.logits, torch.cat(wanted), atol=1e-8, rtol=0)
-        alone = network.non_keyframes(
-            clip[1:2].flip(-1), memory_of(memory, 1), InferenceOptions(threshold=THRESHOLD, correlation=correlation)
-        )
-        torch.testing.assert_close(others.logits[1:2], alone.logits, atol=1e-8, rtol=0)
-        last = memory.carried.last()
-        torch.testing.assert_close(last.logits, carried.logits, atol=1e-8, rtol=0)
-        torch.testing.assert_close(last.match, carried.match, atol=1e-8, rtol=0)
-    assert (wanted[0] - network.image(clip[:1])).abs().max() > 1e-3  # the one before mattered
-
-
-def memory_of(memory, row):
-    here = slice(row, row + 1)
-    return type(memory)(*(part[here] for part in memory[:-1]), tuple(level[here] for level in memory.levels))
-
-
 @torch.inference_mode()
 def test_without_carry_or_a_keyframe_before_nothing_changes(network, clip):
     fresh, _ = network.keyframe(clip[1:2])
@@ -140,7 +111,7 @@ def test_weights_by_hand():
 
 @torch.inference_mode()
 def test_another_scene_begins_anew(network, clip):
-    """Even where it happens to look like the one before; the one keyframe of several that shows it, alone."""
+    """Even where it happens to look like the one before."""
     fresh, memory = network.keyframe(clip[:1])
     width = memory.match.shape[-1]
     for columns, is_same in ((width // 4, False), (3 * width // 4, True)):
@@ -148,16 +119,14 @@ def test_another_scene_begins_anew(network, clip):
         before = Carried(memory.logits.flip(1), match)
         logits, _ = network.keyframe(clip[:1], before, options())
         assert torch.equal(logits, fresh) != is_same
-    both = Carried(torch.cat([memory.logits, memory.logits.flip(1)]), torch.cat([-memory.match, -memory.match]))
-    logits = carry_over(both, memory.carried, Carrying(CARRY, THRESHOLD, aligned=False))
-    assert torch.equal(logits[:1], memory.logits)
-    assert not torch.equal(logits[1:], memory.logits.flip(1))
+    how = Carrying(CARRY, THRESHOLD, aligned=False)
+    other = Carried(memory.logits.flip(1), -memory.match)
+    assert torch.equal(carry_over(other, memory.carried, how), other.logits)
+    assert not torch.equal(carry_over(other, other._replace(logits=memory.logits), how), other.logits)
 
 
-def test_one_keyframe_without_another_before_it_is_itself():
+def test_the_size_of_images_that_can_use_it():
     current = Carried(torch.randn(1, 3, 4, 8), torch.randn(1, 5, 2, 4))
-    assert torch.equal(carry_over(current, None, Carrying(0.9, 0.8, True)), current.logits)
-    assert current.last() is current
     assert current.fits((16, 32))
     assert not current.fits((32, 32))
 

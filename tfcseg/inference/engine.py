@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class FrameResult:
     labels: NDArray[np.uint8]
     """(H, W) class indices at the source's size."""
     model_ms: float
-    """Seconds for preprocessing, network and labels; frames computed together share their time equally."""
+    """Milliseconds for preprocessing, network and labels; frames computed together share their time equally."""
     confidence: NDArray[np.uint8] | None = None
     """(h, w) confidence of the labels: 255 times the probability that they are right."""
     similarity: NDArray[np.float32] | None = None
@@ -65,8 +66,7 @@ class IntervalNetwork:
     The caller passes on what an interval takes over from the one before: ``before`` is the last result's ``carried``,
     None at the start of a video.
 
-    A GPU computes several intervals at once (several frames in mode ``image``). If it runs out of memory, it continues
-    with one interval at a time, then halves the number of frames, down to one.
+    A GPU computes up to ``BATCH`` frames at once. If its memory is full, it continues with half as many, down to one.
     """
 
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
@@ -76,9 +76,7 @@ class IntervalNetwork:
         self._input = NetworkInput(model, options.size)
         self._batch = BATCH
         # Single frames suit a CPU's caches, batches suit a GPU's many cores.
-        self.on_gpu = model.device.type == "cuda"
-        self.chunk = BATCH if self.on_gpu else 1
-        self.intervals_at_once = max(1, BATCH // options.keyframe_interval) if self.on_gpu else 1
+        self.chunk = BATCH if model.device.type == "cuda" else 1
         self.workers = _workers(model, options)
         logger.info(
             "mode %s: %s",
@@ -88,44 +86,26 @@ class IntervalNetwork:
 
     @property
     def frames_at_once(self) -> int:
-        """How many frames to pass for full speed: whole intervals, or any number with both sides."""
-        whole = self.intervals_at_once * self.options.keyframe_interval
-        return self.chunk if self.options.sides == "both" else whole
-
-    def run_many(
-        self, images: Sequence[Image], before: CarryOver | None = None, label_size: tuple[int, int] | None = None
-    ) -> list[FrameResult]:
-        """Compute the frames of one or several intervals; the last may be shorter.
-
-        Raises UsageError if frames of an interval differ in size.
-        """
-        length = self.options.keyframe_interval
-        results: list[FrameResult] = []
-        while len(results) < len(images):
-            rest = images[len(results) :]
-            whole = min(len(rest) // length, self.intervals_at_once) * length
-            is_many = whole > length and len({image.shape for image in rest[:whole]}) == 1
-            together = self._together(rest[:whole], before, label_size) if is_many else None
-            results += together if together is not None else self.run(rest[:length], label_size, before)
-            before = results[-1].carried
-        return results
+        """Number of frames to pass at once: those of an interval; any number of frames that belong to none."""
+        is_interval = self.options.uses_memory and self.options.sides == "one"
+        return self.options.keyframe_interval if is_interval else self.chunk
 
     def stream(self, images: Iterable[Image], before: CarryOver | None = None) -> Iterator[FrameResult]:
         """Yield results frame by frame, each before the next image is requested: low latency for live input."""
         memory: Keyframe | None = None
         key_size = (0, 0)
         for index, image in enumerate(images):
-            size = (image.shape[0], image.shape[1])
+            size = _size(image)
             with torch.inference_mode():
                 if not self.options.uses_memory:
-                    result = self._alone(image, size)
+                    result = self._images([image], size)[0]
                 elif memory is None or index % self.options.keyframe_interval == 0:
                     key_size = size
                     result, memory = self._keyframe(image, size, before)
                     before = self._carried(memory)
                 else:
                     _check_sizes({key_size, size})
-                    result = self._in_parts([image], memory, size)[0]
+                    result = self._others([image], memory, size)[0]
             yield replace(result, carried=before)
 
     @torch.inference_mode()
@@ -137,82 +117,61 @@ class IntervalNetwork:
         *,
         pass_on: Callable[[CarryOver | None], None] = lambda carried: None,
     ) -> list[FrameResult]:
-        """Compute the frames of one interval, ``images`` ((H, W, 3) uint8 RGB), in order.
+        """Compute ``images`` ((H, W, 3) uint8 RGB), the frames of one interval in order; in mode ``image``, any frames.
 
         ``label_size`` (height, width) is the size of the labels if it differs from the images'. ``before`` may be a
         function that waits for its value; it is called when the value is needed. ``pass_on`` receives the carry-over
-        for the next interval as soon as it is known. Raises UsageError if the images differ in size.
+        for the next interval as soon as it is known. Raises UsageError if the images of an interval differ in size.
         """
-        sizes = {(image.shape[0], image.shape[1]) for image in images}
-        _check_sizes(sizes)
-        size = label_size or sizes.pop()
-        if not self.options.uses_memory:
-            return [self._alone(image, size) for image in images]
+        if not images or not self.options.uses_memory:
+            return self._images(images, label_size)
+        _check_sizes({_size(image) for image in images})
+        size = label_size or _size(images[0])
         key = self.options.keyframe_of(len(images))
         keyframe, memory = self._keyframe(images[key], size, before, pass_on)
-        others = [image for index, image in enumerate(images) if index != key]
-        results = self._in_parts(others, memory, size)
-        return self._handed_on([*results[:key], keyframe, *results[key:]], memory)
-
-    def _handed_on(self, results: list[FrameResult], memory: Keyframe) -> list[FrameResult]:
-        """Results up to the end of an interval; the last one holds the carry-over for the next interval."""
-        return [*results[:-1], replace(results[-1], carried=self._carried(memory))]
+        others = self._others([image for index, image in enumerate(images) if index != key], memory, size)
+        results = [*others[:key], keyframe, *others[key:]]
+        results[-1] = replace(results[-1], carried=self._carried(memory))
+        return results
 
     def _carried(self, memory: Keyframe) -> Carried | None:
-        return memory.carried.last() if self.options.carries else None
+        return memory.carried if self.options.carries else None
 
-    @torch.inference_mode()
-    def _together(
-        self, images: Sequence[Image], before: CarryOver | None, label_size: tuple[int, int] | None
-    ) -> list[FrameResult] | None:
-        """Compute several whole intervals in one batch; from the first time they do not fit on, return None."""
-        size = label_size or (images[0].shape[0], images[0].shape[1])
-        try:
-            return self._intervals(images, size, before) if self.options.uses_memory else self._images(images, size)
-        except torch.OutOfMemoryError:
-            self.intervals_at_once = 1
-            logger.info("out of GPU memory: continuing with one interval at a time")
-            return None
+    def _images(self, images: Sequence[Image], label_size: tuple[int, int] | None) -> list[FrameResult]:
+        """Frames that no other frame refers to: the image network, with logits bit-identical to keyframes'."""
 
-    def _intervals(self, images: Sequence[Image], size: tuple[int, int], before: CarryOver | None) -> list[FrameResult]:
-        started_s = time.perf_counter()
-        length, key = self.options.keyframe_interval, self.options.keyframe_of(self.options.keyframe_interval)
-        batch = self.to_input(images)
-        before = _if_it_fits(before, batch)
-        memory, others = self.network.intervals(batch, length, key, before, self.options)
-        keyframes = iter(self._results(memory.logits, size, started_s))
-        between = iter(self._results(others.logits, size, started_s, others))
-        elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(images)
-        results = [
-            replace(next(keyframes if index % length == key else between), model_ms=elapsed_ms)
-            for index in range(len(images))
-        ]
-        return self._handed_on(results, memory)
+        def compute(part: Sequence[Image]) -> list[FrameResult]:
+            started_s = time.perf_counter()
+            return self._results(self.network.image(self.to_input(part)), label_size or _size(part[0]), started_s)
 
-    def _in_parts(self, images: Sequence[Image], memory: Keyframe, size: tuple[int, int]) -> list[FrameResult]:
-        """Frames between keyframes, as many at once as fit."""
+        alike = [list(run) for _, run in groupby(images, key=_size)]
+        return [result for run in alike for result in self._in_parts(compute, run, self.chunk)]
+
+    def _others(self, images: Sequence[Image], memory: Keyframe, size: tuple[int, int]) -> list[FrameResult]:
+        """Frames between keyframes."""
+
+        def compute(part: Sequence[Image]) -> list[FrameResult]:
+            started_s = time.perf_counter()
+            found = self.network.non_keyframes(self.to_input(part), memory, self.options)
+            return self._results(found.logits, size, started_s, found)
+
+        return self._in_parts(compute, images, BATCH)
+
+    def _in_parts(
+        self, compute: Callable[[Sequence[Image]], list[FrameResult]], images: Sequence[Image], most: int
+    ) -> list[FrameResult]:
+        """Results of ``images``, up to ``most`` at once, or as many as fit into memory."""
         results: list[FrameResult] = []
         while len(results) < len(images):
-            part = images[len(results) : len(results) + self._batch]
+            part = images[len(results) : len(results) + min(most, self._batch)]
             try:
-                started_s = time.perf_counter()
-                found = self.network.non_keyframes(self.to_input(part), memory, self.options)
-                results += self._results(found.logits, size, started_s, found)
+                results += compute(part)
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise self._input.too_large(part[0]) from None
                 self._batch = len(part) // 2
                 logger.info("out of GPU memory: continuing with batches of %d frames", self._batch)
         return results
-
-    def _images(self, images: Sequence[Image], size: tuple[int, int]) -> list[FrameResult]:
-        """Frames that no other frame refers to: the image network, with logits bit-identical to keyframes'."""
-        started_s = time.perf_counter()
-        return self._results(self.network.image(self.to_input(images)), size, started_s)
-
-    def _alone(self, image: Image, size: tuple[int, int]) -> FrameResult:
-        with self._input.fits(image):
-            return self._images([image], size)[0]
 
     def _keyframe(
         self,
@@ -222,13 +181,15 @@ class IntervalNetwork:
         pass_on: Callable[[CarryOver | None], None] = lambda carried: None,
     ) -> tuple[FrameResult, Keyframe]:
         started_s = time.perf_counter()
-        with self._input.fits(image):
+        try:
             batch = self.to_input([image])
             _, memory = self.network.keyframe(batch)
             taken = _if_it_fits(before() if callable(before) else before, batch)
             memory = self.network.carry_over(memory, taken, self.options)
             pass_on(self._carried(memory))
             return self._results(memory.logits, size, started_s)[0], memory
+        except torch.OutOfMemoryError:
+            raise self._input.too_large(image) from None
 
     def _results(
         self, logits: Tensor, size: tuple[int, int], started_s: float, between: NonKeyframes | None = None
@@ -267,6 +228,11 @@ def _workers(model: LoadedModel, options: InferenceOptions) -> int:
     if is_long or options.latency == "low" or model.device.type != "cpu":
         return 1
     return min(torch.get_num_threads(), MAX_WORKERS)
+
+
+def _size(image: Image) -> tuple[int, int]:
+    """(height, width)."""
+    return image.shape[0], image.shape[1]
 
 
 def _if_it_fits(before: CarryOver | None, batch: Tensor) -> Carried | None:

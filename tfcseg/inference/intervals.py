@@ -74,7 +74,7 @@ def _run_next(
     group = next(groups, None)
     if group is None:
         return None
-    return group.subject, network.run_many(group.images, before, group.label_size)
+    return group.subject, network.run(group.images, group.label_size, before)
 
 
 def _run_beside(
@@ -124,8 +124,6 @@ def _run_one(
     Groups start in order, so the one waited for is always running.
     """
     try:
-        if not group.images:
-            return []
         return network.run(group.images, group.label_size, before.result, pass_on=passed.set_result)
     finally:
         if not passed.done():

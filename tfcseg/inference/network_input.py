@@ -6,8 +6,7 @@ Letters: T frames, H W source image, H' W' network input.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -65,14 +64,6 @@ class NetworkInput:
         for image, normalised in zip(images, batch, strict=True):
             cv2.LUT(cv2.resize(image, (width, height), interpolation=how), self._normalised, dst=normalised)
         return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)
-
-    @contextmanager
-    def fits(self, image: NDArray[np.uint8]) -> Iterator[None]:
-        """Turn a full memory inside into an error about this frame."""
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise self.too_large(image) from None
 
     def too_large(self, image: NDArray[np.uint8]) -> TfcsegError:
         """The error for a frame that does not fit into the GPU's memory."""

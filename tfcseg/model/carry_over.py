@@ -11,14 +11,13 @@ with w of eq. 6 between the two keyframes, moved along if the correlation is ali
 scratch at once, and so is the whole picture if less than ``SAME_SCENE`` of it is consistent, as after a cut. ``carry``
 0 is the paper. Logits replace embeddings, since the classifier is linear.
 
-Shapes: B keyframes, K classes, C channels, h w grid at stride 4.
+Shapes: K classes, C channels, h w grid at stride 4.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from tfcseg.model.alignment import find_shift, move
@@ -32,16 +31,12 @@ down."""
 
 
 class Carried(NamedTuple):
-    """Carry-over for the next keyframe (B rows each)."""
+    """Carry-over for the next keyframe."""
 
     logits: Tensor
-    """y'_k (B, K, h, w)."""
+    """y'_k (1, K, h, w)."""
     match: Tensor
-    """Level 2 as `Keyframe.match` (B, C, h/2, w/2): compared with the next keyframe's."""
-
-    def last(self) -> Carried:
-        """Copy of the last row, in its own memory."""
-        return self if len(self.logits) == 1 else Carried(self.logits[-1:].clone(), self.match[-1:].clone())
+    """Level 2 as `Keyframe.match` (1, C, h/2, w/2): compared with the next keyframe's."""
 
     def fits(self, size: tuple[int, int]) -> bool:
         """Whether keyframes from images of ``size`` (H, W) can use it."""
@@ -57,31 +52,16 @@ class Carrying(NamedTuple):
 
 
 def carry_weight(w: Tensor, how: Carrying) -> Tensor:
-    """Weight g for similarities w (B, 1, h, w): 0 up to the threshold, ``carry`` where features are equal."""
+    """Weight g for similarities w (1, 1, h, w): 0 up to the threshold, ``carry`` where features are equal."""
     is_same_scene = (w >= how.threshold).float().mean(dim=(1, 2, 3), keepdim=True) >= SAME_SCENE
     return how.carry * is_same_scene.to(w.dtype) * ((w - how.threshold) / max(1.0 - how.threshold, 1e-6)).clamp(0, 1)
 
 
-def carry_over(current: Carried, before: Carried | None, how: Carrying) -> Tensor:
-    """Logits y'_k (B, K, h, w) of B consecutive keyframes of one video, for y_k in ``current``.
-
-    The first one follows ``before`` (one row), or stays unchanged without it. All similarities are computed at once;
-    only then are the logits blended, one after the other.
-    """
-    if before is None:
-        first = Carried(current.logits[:1], current.match[:1])
-        rest = Carried(current.logits[1:], current.match[1:])
-        return torch.cat([first.logits, carry_over(rest, first, how)]) if len(rest.logits) else first.logits
-    _, _, h, w = current.logits.shape
-    earlier = torch.cat([before.match, current.match[:-1]])
+def carry_over(current: Carried, before: Carried, how: Carrying) -> Tensor:
+    """Logits y'_k (1, K, h, w) of a keyframe, for y_k in ``current``; ``before`` is of the previous one."""
+    size = (current.logits.shape[-2], current.logits.shape[-1])
+    earlier = before.match.contiguous()  # in another order of memory, the results of record would round differently
     shift = find_shift(earlier, current.match) if how.aligned else None
-    moved = move(resize(earlier, (h, w)), None if shift is None else shift.rows, len(earlier))
-    g = carry_weight(similarity(moved, resize(current.match, (h, w))), how)
-    logits = []
-    latest = before.logits
-    for keyframe in range(len(g)):
-        here, positions = slice(keyframe, keyframe + 1), slice(keyframe * h * w, (keyframe + 1) * h * w)
-        rows = None if shift is None else shift.rows[positions] - positions.start
-        latest = interpolate(move(latest, rows, 1), current.logits[here], g[here])
-        logits.append(latest)
-    return torch.cat(logits)
+    rows = None if shift is None else shift.rows
+    w = similarity(move(resize(earlier, size), rows, 1), resize(current.match, size))
+    return interpolate(move(before.logits, rows, 1), current.logits, carry_weight(w, how))

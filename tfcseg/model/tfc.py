@@ -91,22 +91,20 @@ class TFCSegmenter(nn.Module):
     ) -> tuple[Tensor, Keyframe]:
         """Eqs 1 to 3: (B, 3, H, W) normalised → logits (B, K, h, w) and what the interval's other frames need.
 
-        With ``before`` (one row), of the previous keyframe of the video, each takes over ``keyframe_carry`` of the one
-        before it where both agree (model/carry_over.py).
+        With ``before``, of the previous keyframe of the video, a single one takes over ``keyframe_carry`` of that where
+        both agree (model/carry_over.py).
         """
         _, memory = self._keyframe(*self.backbone.encode_low(image))
-        if before is not None:
-            memory = self.carry_over(memory, before, options)
+        memory = self.carry_over(memory, before, options)
         return memory.logits, memory
 
     def carry_over(self, memory: Keyframe, before: Carried | None, options: InferenceOptions | None = None) -> Keyframe:
-        """Build the `Keyframe` of consecutive keyframes of a video, each with what it takes over from the one before.
-
-        ``before`` is of the keyframe before the first one, which takes over nothing without it.
-        """
+        """``memory`` of a single keyframe, with what it takes over from the one ``before`` it, if there is one."""
         used = self.completed(options)
+        if before is None or not used.keyframe_carry:
+            return memory
         how = Carrying(used.keyframe_carry, used.threshold, used.correlation == "aligned")
-        return memory._replace(logits=carry_over(memory.carried, before, how)) if how.carry else memory
+        return memory._replace(logits=carry_over(memory.carried, before, how))
 
     def _keyframe(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Keyframe]:
         z, high, levels = self.embed(x1, x2)
@@ -150,27 +148,6 @@ class TFCSegmenter(nn.Module):
         None take the configuration's values. Frames refer only to their keyframe, never to each other.
         """
         return self._non_keyframes(*self.backbone.encode_low(images), memory, self.completed(options))
-
-    def intervals(
-        self,
-        images: Tensor,
-        length: int,
-        key: int,
-        before: Carried | None = None,
-        options: InferenceOptions | None = None,
-    ) -> tuple[Keyframe, NonKeyframes]:
-        """Run whole intervals of ``length`` > 1 frames of one video, with the low stages of all frames in one batch.
-
-        images (B·length, 3, H, W) in order; frame ``key`` of each interval is its keyframe. ``before`` (one row) is of
-        the keyframe before the first one; every other keyframe takes over from the previous interval's. Returns the
-        `Keyframe` (B rows) and the result of `non_keyframes` for the other frames. Needs more memory than separate
-        calls for keyframes and other frames, and launches fewer kernels.
-        """
-        low = [x.reshape(-1, length, *x.shape[1:]) for x in self.backbone.encode_low(images)]
-        _, memory = self._keyframe(*(x[:, key] for x in low))
-        memory = self.carry_over(memory, before, options)
-        x1, x2 = (torch.cat([x[:, :key], x[:, key + 1 :]], dim=1).flatten(0, 1) for x in low)
-        return memory, self._non_keyframes(x1, x2, memory, self.completed(options))
 
     def completed(self, options: InferenceOptions | None) -> InferenceOptions:
         """Fill options that are None from the configuration."""
