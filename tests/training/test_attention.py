@@ -10,7 +10,7 @@ import torch
 from tests.helpers.tiny_model import build_tiny_network, moving_clip
 from tfcseg.model.options import InferenceOptions
 from tfcseg.training import attention
-from tfcseg.training.attention import TaughtSegmenter, divergence, draw_points
+from tfcseg.training.attention import distillation, divergence, draw_points
 
 CORRELATIONS = ("paper", "aligned")
 
@@ -69,7 +69,7 @@ def test_untrained_attention_is_as_far_from_the_network_as_interpolation(monkeyp
     monkeypatch.setattr(attention, "POINTS", 16 * 16)
     network, images = frozen_network(), clips()
     with torch.no_grad():
-        found = TaughtSegmenter(network).distillation(images, correlation)
+        found = distillation(network, images, correlation)
         _, memory = network.keyframe(images[:, 0])
         options = InferenceOptions(correlation=correlation, threshold=-2.0)
         plain = network.non_keyframes(images[:, 1:].flatten(0, 1), memory, options).logits
@@ -87,7 +87,7 @@ def test_attention_learns_what_the_network_says_and_nothing_else_changes():
     losses = []
     for step in range(60):
         torch.manual_seed(step)
-        loss = TaughtSegmenter(network).distillation(images, CORRELATIONS[step % 2]).mean()
+        loss = distillation(network, images, CORRELATIONS[step % 2]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -99,6 +99,6 @@ def test_attention_learns_what_the_network_says_and_nothing_else_changes():
 
 def test_still_pictures_teach_nothing():
     images = clips()[:, :1].repeat(1, 3, 1, 1, 1)
-    found = TaughtSegmenter(frozen_network()).distillation(images, "paper")
+    found = distillation(frozen_network(), images, "paper")
     assert found.mean().item() == 0
     assert found.weight.item() == 0

@@ -61,6 +61,25 @@ class Keyframe(NamedTuple):
         return Carried(self.logits, self.match)
 
 
+class Between(NamedTuple):
+    """Frames between keyframes (B·T rows), before they are compared with their keyframe."""
+
+    x1: Tensor
+    """(B·T, C_1, h, w)."""
+    x2: Tensor
+    """(B·T, C_2, H/8, W/8)."""
+    embedding: Tensor
+    """z_t (B·T, D, h, w)."""
+    level2: Tensor
+    """As `Keyframe.level2` (B·T, ·, h, w), for eq. 6."""
+    shift: Shift | None
+    """Where positions lie in their keyframe; None with the paper's correlation or if nothing moved."""
+
+    def moved(self, keyframe: Tensor) -> Tensor:
+        """(B, C, h, w) of keyframes → (B·T, C, h, w), each position from where it was."""
+        return move(keyframe, None if self.shift is None else self.shift.rows, self.x1.shape[0])
+
+
 class NonKeyframes(NamedTuple):
     """Results for the B·T frames between keyframes."""
 
@@ -72,6 +91,13 @@ class NonKeyframes(NamedTuple):
     """Share of points updated by sparse MSDA (B·T,), float32."""
     shift: Shift | None
     """Where positions lie in their keyframe; None with the paper's correlation or if nothing moved."""
+
+    @classmethod
+    def of(cls, found: Between, logits: Tensor, w: Tensor, points: Points | None = None) -> NonKeyframes:
+        """With logits and w_t (B·T, 1, h, w) of ``found``, updated at ``points``."""
+        frames, _, height, width = w.shape
+        updated = w.new_zeros(frames) if points is None else torch.bincount(points.frame, minlength=frames)
+        return cls(logits, w[:, 0], updated.float() / (height * width), found.shift)
 
 
 class TFCSegmenter(nn.Module):
@@ -94,7 +120,11 @@ class TFCSegmenter(nn.Module):
         With ``before``, of the previous keyframe of the video, a single one takes over ``keyframe_carry`` of that where
         both agree (model/carry_over.py).
         """
-        _, memory = self._keyframe(*self.backbone.encode_low(image))
+        x1, x2 = self.backbone.encode_low(image)
+        z, high, levels = self.embed(x1, x2)
+        match = self._correlated(x2)
+        level2 = resize(match, (x1.shape[-2], x1.shape[-1]))
+        memory = Keyframe(z, self.decode_head.classify(z), level2, match, high=high, levels=levels)
         memory = self.carry_over(memory, before, options)
         return memory.logits, memory
 
@@ -105,13 +135,6 @@ class TFCSegmenter(nn.Module):
             return memory
         how = Carrying(used.keyframe_carry, used.threshold, used.correlation == "aligned")
         return memory._replace(logits=carry_over(memory.carried, before, how))
-
-    def _keyframe(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Keyframe]:
-        z, high, levels = self.embed(x1, x2)
-        logits = self.decode_head.classify(z)
-        match = self._correlated(x2)
-        size = (x1.shape[-2], x1.shape[-1])
-        return logits, Keyframe(z, logits, resize(match, size), match, high=high, levels=levels)
 
     def image(self, image: Tensor) -> Tensor:
         """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit-identical to `keyframe`."""
@@ -147,35 +170,31 @@ class TFCSegmenter(nn.Module):
         4 alone (no interpolation, no MSDA), ``blend`` eqs 5 to 7 alone, on the full network's z_t. Options that are
         None take the configuration's values. Frames refer only to their keyframe, never to each other.
         """
-        return self._non_keyframes(*self.backbone.encode_low(images), memory, self.completed(options))
+        used = self.completed(options)
+        found = self.between(*self.backbone.encode_low(images), memory, used)
+        w = similarity(found.moved(memory.level2), found.level2)
+        if used.mode == "reuse":
+            return NonKeyframes.of(found, self.decode_head.classify(found.embedding), w)
+        w_hat = interpolation_weight(w)
+        logits = self.interpolated(found, memory, w_hat)
+        if used.mode == "blend" or not self.config.repairs:
+            return NonKeyframes.of(found, logits, w)
+        points = inconsistent_points(w, used.threshold)
+        if points.frame.numel():
+            logits = replace_points(logits, points, self.updated(found, memory, w_hat, points))
+        return NonKeyframes.of(found, logits, w, points)
 
     def completed(self, options: InferenceOptions | None) -> InferenceOptions:
         """Fill options that are None from the configuration."""
         return (options or InferenceOptions()).completed_by(self.config.defaults)
 
-    def _non_keyframes(self, x1: Tensor, x2: Tensor, memory: Keyframe, options: InferenceOptions) -> NonKeyframes:
-        head, mode = self.decode_head, options.mode
-        frames, size = x1.shape[0], (x1.shape[-2], x1.shape[-1])
+    def between(self, x1: Tensor, x2: Tensor, memory: Keyframe, options: InferenceOptions) -> Between:
+        """Eqs 2 and 4 from the low levels (B·T, C_l, h_l, w_l) on; in mode ``blend`` without eq. 4."""
         match = self._correlated(x2)
         shift = find_shift(memory.match, match) if options.correlation == "aligned" else None
-        rows = None if shift is None else shift.rows
-        z_t = self.embed(x1, x2)[0] if mode == "blend" else self._mixed_embedding(x1, x2, memory, shift)
-        logits = head.classify(z_t)
-        w = similarity(move(memory.level2, rows, frames), resize(match, size))
-        none = w.new_zeros(frames, dtype=torch.float32)
-        if mode == "reuse":
-            return NonKeyframes(logits, w[:, 0], none, shift)
-        # Eq. 7. The classifier is linear, so its K logits can be interpolated instead of D embeddings.
-        w_hat = interpolation_weight(w)
-        logits = interpolate(move(memory.logits, rows, frames), logits, w_hat)
-        if mode == "blend" or not self.config.repairs:
-            return NonKeyframes(logits, w[:, 0], none, shift)
-        points = inconsistent_points(w, options.threshold)
-        if points.frame.numel():
-            updated = head.classify_points(self._updated(points, z_t, w_hat, (x1, x2), memory, shift=shift))
-            logits = _replace(logits, points, updated)
-        share = torch.bincount(points.frame, minlength=frames).float() / (size[0] * size[1])
-        return NonKeyframes(logits, w[:, 0], share, shift)
+        is_whole = options.mode == "blend"
+        z_t = self.embed(x1, x2)[0] if is_whole else self._mixed_embedding(x1, x2, memory, shift)
+        return Between(x1, x2, z_t, resize(match, (x1.shape[-2], x1.shape[-1])), shift)
 
     def _mixed_embedding(self, x1: Tensor, x2: Tensor, memory: Keyframe, shift: Shift | None) -> Tensor:
         """Eqs 2 and 4: z_t (B·T, D, h, w) of the mixed pyramid (x1_t, x2_t, x3_k, x4_k).
@@ -191,26 +210,27 @@ class TFCSegmenter(nn.Module):
             second = second.add_(move(high, shift.coarse_rows, frames).sub_(per_frame(high, frames)))
         return head.embed(x1, resize(second, size).add_(per_frame(memory.high, frames)))
 
-    def _updated(
-        self,
-        points: Points,
-        z_t: Tensor,
-        w_hat: Tensor,
-        low: tuple[Tensor, Tensor],
-        memory: Keyframe,
-        shift: Shift | None,
-    ) -> Tensor:
-        """Eqs 7 to 11 at the N ``points``: embeddings (N, D)."""
-        frames, _, h, w = z_t.shape
+    def interpolated(self, found: Between, memory: Keyframe, w_hat: Tensor) -> Tensor:
+        """Eq. 7: logits (B·T, K, h, w) for ŵ_t (B·T, 1, h, w).
+
+        The classifier is linear, so its K logits can be interpolated instead of D embeddings.
+        """
+        return interpolate(found.moved(memory.logits), self.decode_head.classify(found.embedding), w_hat)
+
+    def updated(self, found: Between, memory: Keyframe, w_hat: Tensor, points: Points) -> Tensor:
+        """Eqs 7 to 11 at the N ``points``: logits (N, K)."""
+        frames, _, h, w = found.embedding.shape
+        shift = found.shift
         interval = points.frame // (frames // memory.embedding.shape[0])
         position = (points.frame * h + points.y) * w + points.x
         there = (interval * h + points.y) * w + points.x if shift is None else shift.rows[position]
-        query = interpolate(_vectors(memory.embedding)[there], _vectors(z_t)[position], _vectors(w_hat)[position])
-        levels = [self._level(x, level, len(position)) for level, x in enumerate((*low, *memory.levels))]
+        z_k, z_t, weight = (_vectors(x) for x in (memory.embedding, found.embedding, w_hat))
+        query = interpolate(z_k[there], z_t[position], weight[position])
+        raw = (found.x1, found.x2, *memory.levels)
+        levels = [self._level(x, level, len(position)) for level, x in enumerate(raw)]
         stacks = (points.frame, points.frame, interval, interval)
         cells = None if shift is None else shift.cells
-        updated: Tensor = self.update(query, points, (h, w), levels, stacks, shift=cells)
-        return updated
+        return self.decode_head.classify_points(self.update(query, points, (h, w), levels, stacks, shift=cells))
 
     @torch.no_grad()
     def fold(self) -> TFCSegmenter:
@@ -258,8 +278,8 @@ def _vectors(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _replace(logits: Tensor, points: Points, values: Tensor) -> Tensor:
-    """Logits (S, K, h, w) with ``values`` (N, K) at the points."""
+def replace_points(logits: Tensor, points: Points, values: Tensor) -> Tensor:
+    """Logits (S, K, h, w) with ``values`` (N, K) at the points; may overwrite ``logits``."""
     cells = logits.permute(0, 2, 3, 1)
     put = cells.index_put if torch.is_grad_enabled() else cells.index_put_
     return put((points.frame, points.y, points.x), values.to(logits.dtype)).permute(0, 3, 1, 2)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfcseg.model.correlation import Points, interpolation_weight
+from tfcseg.model.correlation import Points, interpolation_weight, similarity
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.losses import WeightedSum
@@ -25,32 +25,21 @@ WRONG = 1.5
 """How much more often, relative to others, points are drawn where interpolation alone has another label than the
 network. They are rare."""
 
-_NOWHERE = -2.0  # a threshold below all similarities
 
-
-class TaughtSegmenter(TFCSegmenter):
-    """``network``, with the loss of its sparse attention; shares all parts."""
-
-    def __init__(self, network: TFCSegmenter) -> None:
-        self.__dict__.update(network.__dict__)
-
-    def distillation(self, images: Tensor, correlation: str) -> WeightedSum:
-        """Divergence from the network's own labels at points drawn from images (B, T, 3, H, W)."""
-        frames = images.shape[1]
-        with torch.no_grad():
-            low = [x.reshape(-1, frames, *x.shape[1:]) for x in self.backbone.encode_low(images.flatten(0, 1))]
-            _, memory = self._keyframe(*(x[:, 0] for x in low))
-            x1, x2 = (x[:, 1:].flatten(0, 1) for x in low)
-            own = self.decode_head.classify(self.embed(x1, x2)[0])
-            options = self.completed(InferenceOptions(correlation=correlation, threshold=_NOWHERE))
-            plain = self._non_keyframes(x1, x2, memory, options)
-            z_t = self._mixed_embedding(x1, x2, memory, plain.shift)
-            w = plain.similarity
-            points = draw_points(w, plain.logits.argmax(dim=1) != own.argmax(dim=1))
-        w_hat = interpolation_weight(w.unsqueeze(1))
-        updated = self._updated(points, z_t, w_hat, (x1, x2), memory, shift=plain.shift)
-        target = own.permute(0, 2, 3, 1)[points.frame, points.y, points.x]
-        return divergence(self.decode_head.classify_points(updated), target)
+def distillation(network: TFCSegmenter, images: Tensor, correlation: str) -> WeightedSum:
+    """Divergence of the sparse attention from the network's own labels, at points drawn in images (B, T, 3, H, W)."""
+    with torch.no_grad():
+        _, memory = network.keyframe(images[:, 0])
+        x1, x2 = network.backbone.encode_low(images[:, 1:].flatten(0, 1))
+        own = network.decode_head.classify(network.embed(x1, x2)[0])
+        options = network.completed(InferenceOptions(correlation=correlation))
+        found = network.between(x1, x2, memory, options)
+        w = similarity(found.moved(memory.level2), found.level2)
+        w_hat = interpolation_weight(w)
+        interpolated = network.interpolated(found, memory, w_hat)
+        points = draw_points(w[:, 0], interpolated.argmax(dim=1) != own.argmax(dim=1))
+    target = own.permute(0, 2, 3, 1)[points.frame, points.y, points.x]
+    return divergence(network.updated(found, memory, w_hat, points), target)
 
 
 def draw_points(w: Tensor, is_wrong: Tensor) -> Points:

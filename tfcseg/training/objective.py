@@ -14,7 +14,7 @@ from tfcseg.model.alignment import move
 from tfcseg.model.correlation import interpolation_weight
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import TFCSegmenter
-from tfcseg.training.attention import TaughtSegmenter
+from tfcseg.training.attention import distillation
 from tfcseg.training.losses import (
     WeightedSum,
     hard_cross_entropy,
@@ -86,7 +86,7 @@ def attention_losses(
     network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor | None = None
 ) -> Losses:
     """Stage ``attention``: how far the sparse attention is from what the network says of each frame by itself."""
-    return {"repair": TaughtSegmenter(network).distillation(images, correlation)}
+    return {"repair": distillation(network, images, correlation)}
 
 
 def grid_classes(labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

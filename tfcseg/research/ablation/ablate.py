@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
@@ -19,7 +19,7 @@ from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_maps import read_label_map
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
-from tfcseg.model.tfc import NonKeyframes
+from tfcseg.model.tfc import NonKeyframes, TFCSegmenter
 from tfcseg.options import OnProgress
 from tfcseg.report.schema import ModelConditions, ModelFacts, model_conditions, model_facts
 from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
@@ -186,7 +186,8 @@ class _AblationJob:
         model = self.without_bce if row.name == WITHOUT_BCE and self.without_bce else self.model
         found: list[NonKeyframes] = []
         if row.variant is not None:
-            model = replace(model, network=AblatedSegmenter(model.network, row.variant, found.append))
+            ablated = AblatedSegmenter(model.network, row.variant, found.append)
+            model = replace(model, network=cast(TFCSegmenter, ablated))  # it has all that frames go through
         predictions = ModelPredictions(model, row.options, one_by_one=True)
         watched = WatchedPredictions(predictions, row.options, found, len(self.dataset.labels))
         total = len(self.dataset.videos[: self.scope.limit])

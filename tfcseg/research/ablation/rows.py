@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from tfcseg.errors import UsageError
-from tfcseg.model.alignment import find_shift, move
-from tfcseg.model.correlation import inconsistent_points, interpolate, interpolation_weight, similarity
-from tfcseg.model.decode_head import resize
+from tfcseg.model.correlation import inconsistent_points, interpolation_weight, similarity
 from tfcseg.model.options import InferenceOptions
-from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter
+from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter, replace_points
 from tfcseg.research.ablation.paper import ABLATED_THRESHOLDS, FIXED_WEIGHTS, INTERVALS, WITHOUT_BCE, row_names
 from tfcseg.spelling import hint
 
@@ -39,8 +37,8 @@ class Variant:
     """Encoder level compared by w_t, 1 or 2. Aligned correlation always searches at level 2."""
 
 
-class AblatedSegmenter(TFCSegmenter):
-    """``network`` with the steps of ``variant``; shares all parts.
+class AblatedSegmenter:
+    """``network`` with the steps of ``variant``, for `IntervalNetwork`.
 
     ``on_result`` is called with each result for frames between keyframes, in order.
     """
@@ -48,40 +46,33 @@ class AblatedSegmenter(TFCSegmenter):
     def __init__(
         self, network: TFCSegmenter, variant: Variant, on_result: Callable[[NonKeyframes], None] = lambda result: None
     ) -> None:
-        # Share attributes and submodules with the network; build nothing.
-        self.__dict__.update(network.__dict__)
-        self._variant = variant
-        self._on_result = on_result
+        self._network, self._variant, self._on_result = network, variant, on_result
+        self.carry_over = network.carry_over
 
-    def _keyframe(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Keyframe]:
-        logits, memory = super()._keyframe(x1, x2)
-        return logits, memory if self._variant.level == 2 else memory._replace(level2=self._compared(x1, x2))
+    def keyframe(self, image: Tensor) -> tuple[Tensor, Keyframe]:
+        """As `TFCSegmenter.keyframe`."""
+        logits, memory = self._network.keyframe(image)
+        if self._variant.level == 1:
+            memory = memory._replace(level2=self._level1(self._network.backbone.encode_low(image)[0]))
+        return logits, memory
 
-    def _non_keyframes(self, x1: Tensor, x2: Tensor, memory: Keyframe, options: InferenceOptions) -> NonKeyframes:
-        """Apply eqs 4 to 11 with the variant's weight, points and level."""
-        head = self.decode_head
-        frames = x1.shape[0]
-        limit = options.threshold
-        shift = find_shift(memory.match, self._correlated(x2)) if options.correlation == "aligned" else None
-        rows = None if shift is None else shift.rows
-        z_t = self._mixed_embedding(x1, x2, memory, shift)
-        w = similarity(move(memory.level2, rows, frames), self._compared(x1, x2))
-        w_hat = self._weight(w, limit)
-        logits = interpolate(move(memory.logits, rows, frames), head.classify(z_t), w_hat)
-        points = inconsistent_points(w, limit if self._variant.updates else -math.inf)
+    def non_keyframes(self, images: Tensor, memory: Keyframe, options: InferenceOptions) -> NonKeyframes:
+        """Eqs 4 to 11 with the variant's weight, points and level."""
+        network, variant, options = self._network, self._variant, self._network.completed(options)
+        found = network.between(*network.backbone.encode_low(images), memory, options)
+        w = similarity(found.moved(memory.level2), found.level2 if variant.level == 2 else self._level1(found.x1))
+        w_hat = self._weight(w, options.threshold)
+        logits = network.interpolated(found, memory, w_hat)
+        points = inconsistent_points(w, options.threshold if variant.updates else -math.inf)
         if points.frame.numel():
-            updated = head.classify_points(self._updated(points, z_t, w_hat, (x1, x2), memory, shift=shift))
-            logits.permute(0, 2, 3, 1)[points.frame, points.y, points.x] = updated.to(logits.dtype)
-        share = torch.bincount(points.frame, minlength=frames).float() / w[0, 0].numel()
-        result = NonKeyframes(logits, w[:, 0], share, shift)
+            logits = replace_points(logits, points, network.updated(found, memory, w_hat, points))
+        result = NonKeyframes.of(found, logits, w, points)
         self._on_result(result)
         return result
 
-    def _compared(self, x1: Tensor, x2: Tensor) -> Tensor:
-        """Vectors compared by w_t, at stride 4: (B·T, ·, h, w)."""
-        if self._variant.level == 1:
-            return self.decode_head.project(x1, 0)
-        return resize(self._correlated(x2), (x1.shape[-2], x1.shape[-1]))
+    def _level1(self, x1: Tensor) -> Tensor:
+        """Level 1 as vectors to compare, (B·T, D, h, w)."""
+        return self._network.decode_head.project(x1, 0)
 
     def _weight(self, w: Tensor, threshold: float) -> Tensor:
         """ŵ_t for similarities w (B·T, 1, h, w)."""
