@@ -193,7 +193,7 @@ def on_disk(context: typer.Context, model: str | None) -> str | None:
     name = hub_name(model)
     if name is None:
         return model
-    return str(find_on_hub(name, allow_network=context.params.get("allow_network", False), say=print_line))
+    return str(find_on_hub(name, allow_network=context.params.get("allow_network", False), notify=print_line))
 
 
 Model = Annotated[

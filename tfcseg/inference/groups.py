@@ -1,4 +1,4 @@
-"""Frames of a video in the groups in which the network gets them."""
+"""Groups of frames that are passed to the network together."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ _T = TypeVar("_T")
 
 
 class Section(Enum):
-    """What begins with a frame. Sections of a video can be segmented by several workers, each with an end of the
-    section before: what keyframes hand on across the border is what those of that end say, and nothing older."""
+    """Border of a section at a frame.
+
+    Sections of a video can be segmented by several workers, each of which starts with the end of the section before its
+    own. Only the keyframes of that end are carried over to the next section, none before them.
+    """
 
     GOES_ON = auto()
+    """No border."""
     END_BEGINS = auto()
+    """The end of a section begins."""
     BEGINS = auto()
+    """A section begins."""
 
 
 @dataclass(slots=True)
@@ -34,6 +40,6 @@ class Group(Generic[_T]):
     begins_part: bool = False
     """A run may have been stopped before this group: with both sides its first frame is a keyframe."""
     section: Section = Section.GOES_ON
-    """With both sides: what its first frame does to what keyframes hand on."""
+    """With both sides: the border at its first frame."""
     is_wanted: bool = True
-    """With both sides: whether its labels are; else they are left out, and keyframes hand on what they say."""
+    """With both sides: whether its labels are needed; if not, its keyframes serve the carry-over alone."""

@@ -1,8 +1,8 @@
 """Write a network as two ONNX graphs, which run without PyTorch: one for keyframes, one for the frames between them.
 
 They are one-sided TFC with the model's correlation, for frames of one size: a frame refers to the keyframe before it.
-Normalisation is part of them; what a keyframe leaves is an output of one graph and an input of the other. Left out are
-sparse attention (eq. 11), whose cost depends on the picture, and what keyframes carry over from each other.
+Normalisation is part of them. A keyframe's memory is an output of one graph and an input of the other. Left out are
+sparse attention (eq. 11), whose cost depends on the picture, and the carry-over between keyframes.
 
 Shapes: K classes, H W input of the network, h w grid of the logits.
 """
@@ -39,7 +39,7 @@ from tfcseg.weights.loading import LoadedModel, load_model
 logger = logging.getLogger(__name__)
 
 MEMORY = ("key_logits", "key_match", "key_high", "key_level3", "key_level4")
-"""What a keyframe leaves: outputs of its graph, inputs of the other one. ``key_logits`` are its own (1, K, h, w)."""
+"""Memory of a keyframe: outputs of its graph, inputs of the other one. ``key_logits`` are its own (1, K, h, w)."""
 
 LEAST_AGREEMENT = 0.999
 """Share of the pixels that must have the same label as with PyTorch."""
@@ -49,16 +49,16 @@ _CHECKED_FRAMES, _CHECKED_SHIFT_PX = 3, 5
 
 
 def non_keyframe_path(path: Path) -> Path:
-    """Where the graph of frames between keyframes goes, if that of keyframes goes to ``path``."""
+    """Path of the graph of frames between keyframes, beside ``path``, that of the keyframes' graph."""
     return path.with_name(f"{path.stem}.non_keyframe{path.suffix}")
 
 
 def write_onnx(source: str, path: Path, frame_size: tuple[int, int], size: int | None = None) -> float:
     """Write the graphs of a model for frames of ``frame_size`` (height, width) to ``path`` and beside it.
 
-    ``size`` is the short side of the network's input, by default the model's. They are run, and get their names only
-    if their labels agree with those of PyTorch; returns by how much, as a share of the pixels.
-    TfcsegError if a package is missing or they do not agree, OutputError if they cannot be written.
+    ``size`` is the short side of the network's input, by default the model's. Returns the share of pixels whose labels
+    agree with PyTorch's. TfcsegError if a package is missing, or if too few labels agree: then nothing is written.
+    OutputError if the files cannot be written.
     """
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:

@@ -66,7 +66,7 @@ def begins_part(frame: Frame, part_frames: int | None) -> bool:
 
 
 def section_at(frame: Frame, part_frames: int | None) -> Section:
-    """What of a section begins with ``frame``."""
+    """Border of a section at ``frame``."""
     if not begins_part(frame, part_frames) or part_frames is None:
         return Section.GOES_ON
     part = frame.index // part_frames % SECTION_PARTS

@@ -39,7 +39,7 @@ class SteadiedMask(NamedTuple):
     mask: Mask | None
     """(H, W) values to write; None: there is none to write."""
     form: MaskForm
-    """How it is stored."""
+    """Format of its file."""
     is_filled: bool
     """The frame had none."""
     contrast: float | None

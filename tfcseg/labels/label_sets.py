@@ -120,6 +120,6 @@ ADE31 = _scenes("ade31", 32)
 """ADE20K's 31 most frequent classes in the official order, after ``other`` = 0."""
 
 SCENES = _scenes("scenes", 51)
-"""ADE31, what Pascal VOC adds to it (animals, vehicles and things) and what Cityscapes does (what stands in streets).
+"""ADE31, Pascal VOC's further classes (animals, vehicles and things) and Cityscapes' (things that stand in streets).
 
 Classes that several of them have are one class here, by ADE31's name."""

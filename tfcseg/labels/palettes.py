@@ -1,4 +1,4 @@
-"""Colours of public data sets' classes, in the order of `label_names`, and colours for any names."""
+"""Colours of public data sets' classes, in the order of `CLASS_NAMES`, and colours for any names."""
 
 from __future__ import annotations
 

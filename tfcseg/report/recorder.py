@@ -25,7 +25,7 @@ from tfcseg.report.player import SERIES, ThinnedSeries, new_timeline
 from tfcseg.report.tables import FrameRow
 
 KINDS = {"moment": 10, "doubt": 6}
-"""Frames that are shown: of the greatest label change, and of most unsure labels; at most so many."""
+"""Maximum number of frames that are shown for the greatest label change, and for the most unsure labels."""
 
 _SHARE_COLUMNS = 256  # and up to twice as many
 _STATE_NAME = "page.npz"

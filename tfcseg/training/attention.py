@@ -1,4 +1,4 @@
-"""Stage ``attention``: the sparse attention alone learns what the network says of each frame by itself.
+"""Stage ``attention``: the sparse attention alone learns the network's own labels of each frame by itself.
 
 Nothing else is trained, so the network runs once per sample and without gradients, and mode ``image`` stays as it is.
 Labels are not needed. Shapes: B clips, T frames (the first is the keyframe), K classes, N points, h w grid.

@@ -20,7 +20,7 @@ SHORT_SIDE_RANGE_PX = (280, 900)
 """Range of the scene's short side after scaling (log-uniform); inference uses 480."""
 
 _MOST_CHANNELS = 128
-"""OpenCV 5 takes no more, and does not say so: it reads what is not there."""
+"""OpenCV 5 takes no more: given more, it reads beyond the array without an error."""
 
 
 MOTION_SHARE, MOTION_RANGE_PX = 0.25, (3, 32)
@@ -171,7 +171,7 @@ def view_hard_labels(labels: NDArray[np.uint8], view: View, ignore_index: int = 
 
 
 def by_channels(function: Callable[[NDArray[np.uint8]], object], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What a function of OpenCV makes of (h, w, K) ``labels``, given as many of the K classes at once as it takes."""
+    """Apply a function of OpenCV to (h, w, K) ``labels``, to as many of the K classes at once as it takes."""
     parts = (as_bytes(function(labels[..., k : k + _MOST_CHANNELS])) for k in range(0, labels.shape[2], _MOST_CHANNELS))
     return np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
 

@@ -55,10 +55,10 @@ _VOC_ANIMALS = [_SCENES_OF_VOC.tolist().index(animal) for animal in _ANIMALS]
 _VOC_PERSON = _SCENES_OF_VOC.tolist().index(_PERSON)
 
 LEAST_LIVING = 0.2
-"""VOC's teacher tells persons from animals where it gives both together at least this."""
+"""VOC's teacher divides persons and animals where it gives both together at least this."""
 
 
-CITY_SAY = 1 / 3
+CITY_WEIGHT = 1 / 3
 """Weight of Cityscapes' teacher in images of streets, for classes that the others know, too. Of 0.2, 1/3, 0.5, 0.7 and
 1, this gave the best labels on a street clip."""
 
@@ -92,7 +92,7 @@ def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArra
     objects = voc[..., 1:]
     fused = np.zeros((*ade.shape[:-1], len(SCENES)), np.float32)
     fused[..., : len(ADE31)] = ade
-    _tell_animals(fused, objects)
+    _divide_persons(fused, objects)
     contradicts = _contradicts(fused[..., : len(ADE31)], objects[..., _IS_NEW])
     shared = objects[..., ~_IS_NEW]
     both = shared.max(-1) >= SURE
@@ -106,7 +106,7 @@ def fuse_teachers(scene: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArra
     return fused
 
 
-def _tell_animals(fused: NDArray[np.float32], objects: NDArray[np.float32]) -> None:
+def _divide_persons(fused: NDArray[np.float32], objects: NDArray[np.float32]) -> None:
     """Divide "person" of ADE31's teachers, who label animals so, as VOC's teacher divides persons and animals."""
     animals, persons = objects[..., _VOC_ANIMALS], objects[..., _VOC_PERSON]
     living = animals.sum(-1) + persons
@@ -128,15 +128,15 @@ def fuse_street(fused: NDArray[np.float32], street: NDArray[np.uint8]) -> NDArra
     city = np.multiply(street, 1 / 255, dtype=np.float32)
     city[..., _POLE] = np.minimum(POLE_GAIN * city[..., _POLE], 1)
     city /= np.maximum(city.sum(-1, keepdims=True), 1)
-    said = np.zeros_like(fused)
+    ours = np.zeros_like(fused)
     for number, counterparts in enumerate(_SCENES_OF_CITY):
         # Divide by the other teachers' probabilities; where these are all 0, take the first class.
         shares = fused[..., counterparts] + np.eye(len(counterparts), dtype=np.float32)[0] * 1e-3
-        said[..., counterparts] += city[..., number, None] * shares / shares.sum(-1, keepdims=True)
-    alone = said[..., _CITY_ONLY].sum(-1, keepdims=True)
+        ours[..., counterparts] += city[..., number, None] * shares / shares.sum(-1, keepdims=True)
+    alone = ours[..., _CITY_ONLY].sum(-1, keepdims=True)
     known = fused.sum(-1, keepdims=True)
-    said[..., _CITY_ONLY] = 0
-    mixed = np.where(known > 0, (1 - CITY_SAY) * fused + CITY_SAY * said, said)
+    ours[..., _CITY_ONLY] = 0
+    mixed = np.where(known > 0, (1 - CITY_WEIGHT) * fused + CITY_WEIGHT * ours, ours)
     mixed *= (1 - alone) / np.maximum(mixed.sum(-1, keepdims=True), 1e-6)
     for number, counterparts in enumerate(_SCENES_OF_CITY):
         if counterparts[0] in _CITY_ONLY:

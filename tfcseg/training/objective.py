@@ -85,7 +85,7 @@ def clip_losses(
 def attention_losses(
     network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor | None = None
 ) -> Losses:
-    """Stage ``attention``: how far the sparse attention is from what the network says of each frame by itself."""
+    """Stage ``attention``: divergence of the sparse attention from the network's labels of each frame by itself."""
     return {"repair": distillation(network, images, correlation)}
 
 

@@ -37,11 +37,11 @@ def hub_name(text: str) -> HubName | None:
     return HubName(match["repository"], match["revision"]) if match and not is_file else None
 
 
-def find_on_hub(name: HubName, *, allow_network: bool, say: Callable[[str], None] = warnings.warn) -> Path:
+def find_on_hub(name: HubName, *, allow_network: bool, notify: Callable[[str], None] = warnings.warn) -> Path:
     """Folder of the model in the hub's cache, downloaded first if that is allowed.
 
-    ``say`` receives the licence before the weights are fetched, and what is used. Raises WeightsError if the model is
-    not in the cache or cannot be fetched.
+    ``notify`` receives a line with the licence before the weights are fetched. Raises WeightsError if the model is not
+    in the cache or cannot be fetched.
     """
     shown = "@".join(filter(None, name))
     if importlib.util.find_spec("huggingface_hub") is None:
@@ -53,7 +53,7 @@ def find_on_hub(name: HubName, *, allow_network: bool, say: Callable[[str], None
             "--allow-network fetches it from there"
         )
     if folder is None:
-        folder = _fetch(name, shown, say)
+        folder = _fetch(name, shown, notify)
     logger.info("%s is revision %s, in %s", name.repository, folder.name, folder)
     return folder
 
@@ -66,10 +66,10 @@ def _in_cache(name: HubName) -> Path | None:
     return next((folder for folder in folders if (folder / "config.json").is_file()), None)
 
 
-def _fetch(name: HubName, shown: str, say: Callable[[str], None]) -> Path:
+def _fetch(name: HubName, shown: str, notify: Callable[[str], None]) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    with _told(shown):
+    with _errors_in_one_line(shown):
         info = HfApi().model_info(name.repository, revision=name.revision)
     files = {file.rfilename for file in info.siblings or ()}
     weights = next((file for file in FOLDER_FILES if file in files), None)
@@ -77,13 +77,13 @@ def _fetch(name: HubName, shown: str, say: Callable[[str], None]) -> Path:
         raise WeightsError(f"{shown} has neither {' nor '.join(FOLDER_FILES)} on the hub; nothing was fetched")
     terms = [getattr(info.card_data, key, None) for key in ("license_name", "license", "license_link")]
     licence = ", ".join(str(term) for term in terms if term) or "not stated"
-    say(f"{shown} is fetched from the Hugging Face hub; its licence: {licence}")
-    with _told(shown):
+    notify(f"{shown} is fetched from the Hugging Face hub; its licence: {licence}")
+    with _errors_in_one_line(shown):
         return Path(snapshot_download(name.repository, revision=name.revision, allow_patterns=[*_BESIDE, weights]))
 
 
 @contextmanager
-def _told(shown: str) -> Iterator[None]:
+def _errors_in_one_line(shown: str) -> Iterator[None]:
     """Turn errors inside into a WeightsError of one line."""
     try:
         yield
