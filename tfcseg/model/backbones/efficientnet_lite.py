@@ -5,7 +5,6 @@ Shapes: B batch, C channels, H W image (multiples of 32).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -84,19 +83,15 @@ class EfficientNetLite0(nn.Module):
         return x
 
 
-@dataclass(frozen=True, slots=True)
-class _Renaming:
-    """Map the name of a block's part in ``efficientnet_lite_pytorch`` to ours."""
-
-    conv: str
-    norm: str
-
-
 _BLOCK_PARTS = {
-    "expand": _Renaming("_expand_conv", "_bn0"),
-    "depthwise": _Renaming("_depthwise_conv", "_bn1"),
-    "project": _Renaming("_project_conv", "_bn2"),
+    "expand.conv": "_expand_conv",
+    "expand.norm": "_bn0",
+    "depthwise.conv": "_depthwise_conv",
+    "depthwise.norm": "_bn1",
+    "project.conv": "_project_conv",
+    "project.norm": "_bn2",
 }
+"""Our names of a block's parts, and theirs in ``efficientnet_lite_pytorch``."""
 
 
 def rename_pretrained(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -118,7 +113,7 @@ def rename_pretrained(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
             theirs = name.replace("stem.conv", "_conv_stem").replace("stem.norm", "_bn0")
         else:
             prefix, part, kind, tensor = name.rsplit(".", 3)
-            theirs = f"{running[prefix]}.{getattr(_BLOCK_PARTS[part], kind)}.{tensor}"
+            theirs = f"{running[prefix]}.{_BLOCK_PARTS[f'{part}.{kind}']}.{tensor}"
         renamed[name] = state_dict[theirs] if theirs in state_dict or not theirs.endswith("tracked") else ours
     return renamed
 

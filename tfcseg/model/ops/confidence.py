@@ -12,7 +12,7 @@ from torch import Tensor
 def confidence_from_logits(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Largest probability of ``logits`` (B, K, h, w), each divided by ``temperature``: (B, h, w) uint8, 255 is 1.
 
-    With a temperature fitted on held-out data (Guo et al., ICML 2017), it equals the share of labels that are right.
+    With a temperature fitted on held-out data (Guo et al., ICML 2017), it should be the share of labels that are right.
     """
     vectors = logits.detach().permute(0, 2, 3, 1).to(torch.promote_types(logits.dtype, torch.float32))
     behind = vectors - vectors.amax(-1, keepdim=True)
