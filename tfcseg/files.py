@@ -37,7 +37,7 @@ def claimed_files(
     folder created here is removed.
     """
     existing = [path for name in names if os.path.lexists(path := folder / name)]
-    _refuse_inputs([folder, *existing], inputs)
+    refuse_inputs([folder, *existing], inputs)
     if existing and not overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise OutputError(
@@ -67,15 +67,21 @@ def claimed_files(
         raise
 
 
-def _refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    sources = {found: path for path in inputs if (found := identity(Path(path)))}
-    for place in places:
-        for path in (place, place.parent) if place.is_file() else (place,):
-            found = identity(path)
-            if found in sources:
+def refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """Raise UsageError if an input, or a file in an input folder, is at one of ``places``, which are written to."""
+    written = {found: place for place in places if (found := identity(place))}
+    for source in map(Path, inputs):
+        for path in (source, *_files_of(source)):
+            if (found := identity(path)) in written:
                 raise UsageError(
-                    f"output {str(place)!r} is the input {str(sources[found])!r} or inside it; choose another folder"
+                    f"output {str(written[found])!r} is the input {str(path)!r} itself; choose another output folder"
                 )
+
+
+def _files_of(folder: Path) -> list[Path]:
+    with suppress(OSError), os.scandir(folder) as entries:  # a file, or a folder whose reader reports the error
+        return [Path(entry.path) for entry in entries if not entry.is_dir()]
+    return []
 
 
 @contextmanager

@@ -260,7 +260,7 @@ def test_a_run_without_a_report_needs_a_frame_rate(out):
         (lambda out: (out / "classes.json").write_text('{"sky": 0}'), "which is none of 1 classes"),
         (lambda out: (out / "classes.json").write_text("{"), "not valid JSON"),
         (lambda out: (out / "report.json").write_text("[]"), "not an object"),
-        (lambda out: (out / "report.json").write_text("{}"), "says nothing about the run's input"),
+        (lambda out: (out / "report.json").write_text("{}"), "has no facts about an input"),
         (shutil.rmtree, "no such folder"),
     ],
 )

@@ -93,7 +93,7 @@ ROWS = ("source", "image", "tfc", "similarity", "updated")
 SCALE = (0.5, 1.0)
 """Similarities at the ends of the colour scale: below, everything looks the same; most of a scene is above."""
 _MIN_SHARE = 0.001
-"""Of all panels: below it a class has no place in the legend."""
+"""Share of all panels below which a class is not in the legend."""
 
 _PAPER, _INK, _FAINT, _EMPTY = (255, 255, 255), (28, 30, 34), (112, 116, 124), (238, 239, 241)
 

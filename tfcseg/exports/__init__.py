@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 FILE_NAMES = {"coco": "coco.json", "cvat": "cvat.zip", "yolo": "yolo.zip", "video": "labels.mkv", "areas": "areas.csv"}
-"""What each format writes, but ``matte``, which writes files of its own for every class."""
+"""File of each format; ``matte`` writes two files per class instead."""
 
 FORMATS = ("coco", "cvat", "yolo", "video", "matte", "areas")
 

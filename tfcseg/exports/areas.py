@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from tfcseg.exports.labelled_video import LabelledVideo
+from tfcseg.exports.labelled_video import AddFrame, AddNote, LabelledVideo
 from tfcseg.media.mask_form import count_values
 from tfcseg.media.masks import Labels
 
 
 @contextmanager
-def write_areas(
-    path: Path, video: LabelledVideo, say: Callable[[str], None]
-) -> Iterator[Callable[[int, Labels], None]]:
+def write_areas(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddFrame]:
     """Write ``path`` while the block gives it each frame.
 
-    A row per second: which one (0 is the first of what was segmented), how many frames it has, and the mean share of
-    the pixels that each exported class covers.
+    A row per second: its number (0 is the first segmented one), how many frames it has, and the mean share of the
+    pixels that each exported class covers.
     """
     shown = video.shown_indices
     pixels = np.zeros(len(shown), np.int64)

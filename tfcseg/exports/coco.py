@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from tfcseg.exports import COCO_MARK
-from tfcseg.exports.labelled_video import LabelledVideo, classes_in
+from tfcseg.exports.labelled_video import AddFrame, AddNote, LabelledVideo, classes_in
 from tfcseg.media.masks import Labels
 
 
 @contextmanager
-def write_coco(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[Callable[[int, Labels], None]]:
+def write_coco(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddFrame]:
     """Write ``path`` while the block gives it each frame; ids of categories and images are indices + 1.
 
     Annotations come one by one, so that memory does not grow with the video.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
@@ -16,21 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.exports import ZIP_MARK
-from tfcseg.exports.labelled_video import LabelledVideo, add_to_zip, classes_in
+from tfcseg.exports.labelled_video import AddFrame, AddNote, LabelledVideo, add_to_zip, classes_in
 from tfcseg.labels.label_sets import distinct_palette
 from tfcseg.media.masks import Labels
 
 _BACKGROUND = "background"
 _OBJECT_COLOURS = np.array(distinct_palette(255), np.uint8)
-"""Of Pascal VOC: the n-th is that of the n-th object."""
+"""Pascal VOC's colours; the n-th is that of the n-th object."""
 
 _FASTEST = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
 @contextmanager
-def write_cvat(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[Callable[[int, Labels], None]]:
-    """Write ``path`` while the block gives it each frame; ``say`` is called with a message for every changed colour."""
-    colours = _distinct_colours(video, say)
+def write_cvat(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddFrame]:
+    """Write ``path`` while the block gives it each frame; ``note`` is called for every changed colour."""
+    colours = _distinct_colours(video, note)
     by_class = np.zeros((256, 3), np.uint8)
     for index, colour in colours.items():
         by_class[index] = colour
@@ -51,11 +51,11 @@ def write_cvat(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> 
 
 
 def frame_name(video: LabelledVideo, index: int) -> str:
-    """What CVAT calls a frame: by its file, or in a video by its number."""
+    """CVAT's name of a frame: its file's, or in a video one with its number."""
     return PurePath(video.names[index]).stem if video.names else f"frame_{index:06d}"
 
 
-def _distinct_colours(video: LabelledVideo, say: Callable[[str], None]) -> dict[int, tuple[int, int, int]]:
+def _distinct_colours(video: LabelledVideo, note: AddNote) -> dict[int, tuple[int, int, int]]:
     """Colour of each exported class; none is black, which is the background's, and no two are the same."""
     colours: dict[int, tuple[int, int, int]] = {}
     for index in video.shown_indices:
@@ -68,7 +68,7 @@ def _distinct_colours(video: LabelledVideo, say: Callable[[str], None]) -> dict[
         red, green, blue = number.to_bytes(3, "big")
         colours[index] = red, green, blue
         if number != wanted:
-            say(f"cvat.zip: {video.labels.names[index]!r} has the colour #{number:06x} there, its own is taken")
+            note(f"cvat.zip: {video.labels.names[index]!r} has the colour #{number:06x} there, its own is taken")
     return colours
 
 

@@ -21,30 +21,28 @@ from tfcseg.exports import FILE_NAMES
 from tfcseg.exports.areas import write_areas
 from tfcseg.exports.coco import write_coco
 from tfcseg.exports.cvat import write_cvat
-from tfcseg.exports.labelled_video import LabelledVideo
+from tfcseg.exports.labelled_video import AddFrame, AddNote, LabelledVideo
 from tfcseg.exports.mattes import write_mattes
 from tfcseg.exports.yolo import write_yolo
 from tfcseg.files import output_errors, sync
 from tfcseg.media.coding import LOSSLESS_GRAY
 from tfcseg.media.mask_form import count_values
-from tfcseg.media.masks import Labels
 from tfcseg.media.writer import VideoWriter
 from tfcseg.options import OnProgress
 
 logger = logging.getLogger(__name__)
 
-_AddFrame: TypeAlias = Callable[[int, Labels], None]
-_Writer: TypeAlias = Callable[[Path, LabelledVideo, Callable[[str], None]], AbstractContextManager[_AddFrame]]
+_Writer: TypeAlias = Callable[[Path, LabelledVideo, AddNote], AbstractContextManager[AddFrame]]
 
 
 @dataclass(slots=True)
 class Exported:
-    """What was written."""
+    """Result of an export."""
 
     files: dict[str, str] = field(default_factory=dict)
-    """Name of each file by what it is."""
+    """File names by format; each matte has its own key."""
     notes: list[str] = field(default_factory=list)
-    """What the formats cannot represent, in words."""
+    """Messages on what the formats cannot represent."""
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -94,10 +92,10 @@ def export(
 def _write_frame_by_frame(
     video: LabelledVideo, formats: Sequence[str], scratch: Path, exported: Exported, on_frame: OnProgress
 ) -> NDArray[np.int64]:
-    """Write all but mattes; returns (256,) in how many pixels of the video each label was."""
+    """Write all formats but mattes; returns the number of pixels of each label in the whole video, (256,)."""
     seen = np.zeros(256, np.int64)
     with ExitStack() as stack:
-        adders: list[_AddFrame] = []
+        adders: list[AddFrame] = []
         for name in formats:
             if name in _WRITERS:
                 writer = _WRITERS[name](scratch / FILE_NAMES[name], video, exported.notes.append)
@@ -113,8 +111,8 @@ def _write_frame_by_frame(
 
 
 @contextmanager
-def _write_labels(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[_AddFrame]:
-    """All classes, as in the masks, whichever are exported elsewhere."""
+def _write_labels(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddFrame]:
+    """Write all classes as they are in the masks, also those that other formats leave out."""
     with VideoWriter(path, LOSSLESS_GRAY, **video.encoding) as writer:
         yield lambda index, labels: writer.write(labels)
 
@@ -130,7 +128,7 @@ _WRITERS: Mapping[str, _Writer] = {
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[None]:
-    """An empty folder, and none afterwards."""
+    """Make an empty folder for the block, and remove it afterwards."""
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A video whose labels are on disk: what all exports read.
+"""A video whose labels are on disk, which all exports read.
 
 Letters: H, W image height and width, K classes.
 """
@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -23,10 +23,15 @@ from tfcseg.media.frames import Image, most_waiting, prefetch
 from tfcseg.media.mask_form import count_values
 from tfcseg.media.masks import Labels, read_mask
 
+AddFrame: TypeAlias = Callable[[int, Labels], None]
+"""Adds a frame to a file: its index and (H, W) labels."""
+AddNote: TypeAlias = Callable[[str], None]
+"""Takes a message for the user: something that the format cannot represent."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelledVideo:
-    """Labels of all frames of a video, and what is to be exported of them."""
+    """Labels of all frames of a video, and the classes to export."""
 
     masks: Sequence[Path]
     """PNG of each frame."""
@@ -38,7 +43,7 @@ class LabelledVideo:
     """Files of the frames, if each has its own."""
     labels: LabelSet
     shown: NDArray[np.bool_]
-    """(K,) which classes are exported."""
+    """(K,) flags of the classes to export."""
     open_images: Callable[[], AbstractContextManager[Iterator[Image]]]
     """Opens the frames themselves, (H, W, 3) RGB, from the first one."""
 

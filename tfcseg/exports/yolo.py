@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.exports import ZIP_MARK
-from tfcseg.exports.labelled_video import LabelledVideo, add_to_zip, classes_in
+from tfcseg.exports.labelled_video import AddFrame, AddNote, LabelledVideo, add_to_zip, classes_in
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.masks import Labels
 
@@ -30,7 +30,7 @@ _DECIMALS = 6
 
 @dataclass(slots=True)
 class _Losses:
-    """What is lost when masks become polygons."""
+    """Losses when masks become polygons."""
 
     holes: int = 0
     small: int = 0
@@ -46,11 +46,11 @@ class _Losses:
 
 
 @contextmanager
-def write_yolo(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> Iterator[Callable[[int, Labels], None]]:
-    """Write ``path`` while the block gives it each frame; at its end ``say`` is called with the losses.
+def write_yolo(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddFrame]:
+    """Write ``path`` while the block gives it each frame; at its end ``note`` is called with the losses.
 
-    A frame's polygons go from the largest to the smallest: drawn in this order, they give back the labels, since what
-    lies in a hole of another is drawn after it.
+    A frame's polygons go from the largest to the smallest. Drawn in this order they give back the labels, since parts
+    in the hole of another are drawn after it.
     """
     losses = _Losses()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -65,7 +65,7 @@ def write_yolo(path: Path, video: LabelledVideo, say: Callable[[str], None]) -> 
         names = "".join(f"  {index}: {json.dumps(name)}\n" for index, name in enumerate(video.labels.names))
         add_to_zip(archive, "data.yaml", f"# {losses}\npath: .\ntrain: train.txt\nval: train.txt\nnames:\n{names}")
     if losses.holes or losses.small or losses.wrong_pixels:
-        say(f"yolo.zip: {losses}")
+        note(f"yolo.zip: {losses}")
 
 
 def _rows(labels: Labels, losses: _Losses) -> list[str]:
@@ -77,7 +77,7 @@ def _rows(labels: Labels, losses: _Losses) -> list[str]:
     rows = []
     for part in parts:
         cv2.fillPoly(drawn, [part.outline], part.label)
-        # The centres of pixels: who cuts decimals off gets the pixel, and not the one before it.
+        # The centres of pixels, so that programs that round down find the same pixel, not the one before it.
         numbers = ((part.outline[:, 0] + 0.5) / scale).ravel().tolist()
         rows.append(f"{part.label} {' '.join(f'{number:.{_DECIMALS}f}' for number in numbers)}\n")
     losses.pixels += labels.size

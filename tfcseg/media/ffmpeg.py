@@ -63,10 +63,10 @@ def ffmpeg_path() -> str:
 
 
 def ask_ffmpeg(arguments: Sequence[str], *, timeout_s: float | None = None) -> str:
-    """Run ffmpeg to its end; what it prints on stdout and stderr."""
+    """Run ffmpeg to its end; returns its output on stdout and stderr."""
     command = [ffmpeg_path(), "-hide_banner", "-nostdin", *arguments]
-    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s).stdout
-    return said.decode(errors="replace")
+    output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s).stdout
+    return output.decode(errors="replace")
 
 
 @functools.cache

@@ -143,7 +143,7 @@ class _PlaceJob:
 
 
 def _make(model: str, options: RunOptions) -> Any:
-    """What a worker does: jobs, with a model that is loaded once."""
+    """Make the function that does jobs on a worker, with a model that is loaded once."""
     shared = ModelOnDemand(model, options.device, allow_network=options.allow_network)
     return lambda job: job.do(shared)
 

@@ -47,7 +47,7 @@ def check_export(results: ResultOptions, source: Source) -> None:
 
 
 def export_results(plan: ResultPlan, frames: int, options: RunOptions, on_frame: OnProgress) -> Exported:
-    """Export what a run wrote, all of whose ``frames`` are done; see `export`."""
+    """Export the labels of a run, all of whose ``frames`` are done; see `export`."""
     if not plan.options.formats:
         return Exported()
     info, out = plan.info, plan.out
@@ -111,17 +111,17 @@ def export_run(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What a run left in its folder."""
+    """Results of a finished run."""
 
     out: OutputDir
     labels: LabelSet
     masks: Sequence[Path]
-    """Of each frame, in their order."""
+    """PNG of each frame, in order."""
     facts: Mapping[str, Any]
-    """Of its input, by its report; empty without one."""
+    """Facts about its input from its report; empty without a report."""
 
     def video(self, options: ResultOptions, source: str | Path | None, frame_rate: Fraction | None) -> LabelledVideo:
-        """What is to be exported of it."""
+        """The labels and frames to export."""
         rate = frame_rate or self._fraction("frame_rate")
         if rate is None:
             raise UsageError(f"{str(self.out.path)!r} has no report.json that says its frame rate; give it with --fps")
@@ -160,9 +160,9 @@ class _Run:
     def _images(
         self, source: str | Path | None, rate: Fraction, *, must_exist: bool
     ) -> Callable[[], AbstractContextManager[Iterator[Image]]]:
-        """What opens the frames: of ``source``, where the run read them, or of its own copy."""
+        """Function that opens the frames: from ``source``, from the run's input, or from the run's copy of it."""
         found = str(self.facts.get("path", "")) if source is None else source
-        if os.path.exists(found):  # noqa: PTH110  # whatever is in the name
+        if os.path.exists(found):  # noqa: PTH110  # any text, also one with null characters
             times = {"start_s": self.facts.get("start_s"), "end_s": self.facts.get("end_s")}
             return partial(open_images, found, frame_rate=rate, **times)
         if must_exist and (source is not None or not self.out.source.exists()):
@@ -171,7 +171,7 @@ class _Run:
 
 
 def _open_run(folder: Path) -> _Run:
-    """DataError unless ``folder`` is a finished run's with masks."""
+    """Open the folder of a finished run with masks; DataError for any other."""
     out = OutputDir(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the folder of a finished run")
@@ -181,7 +181,7 @@ def _open_run(folder: Path) -> _Run:
     report = read_json_object(out.report_json) if out.report_json.exists() else {"input": {}}
     facts = report.get("input")
     if not isinstance(facts, dict):
-        raise DataError(f"{out.report_json}: says nothing about the run's input; is it another program's?")
+        raise DataError(f"{out.report_json}: has no facts about an input; it is not the report of a run")
     try:
         masks = sorted(out.masks.glob("*.png"), key=lambda path: natural_key(path.name))
     except OSError as error:

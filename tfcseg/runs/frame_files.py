@@ -59,7 +59,7 @@ class FrameFiles:
                 writer.write_like(frame.index, frame.steadied.mask, frame.steadied.form)
 
     def write_row(self, row: FrameRow) -> None:
-        """Write what was measured of one frame."""
+        """Write the measurements of one frame."""
         if self._table:
             names = self._plan.info.names
             self._table.write(replace(row, source=names[row.frame]) if names else row)
@@ -84,7 +84,7 @@ class FrameFiles:
             self._table.sync()
 
     def close(self) -> dict[str, str]:
-        """Complete the files; their names by what they are."""
+        """Complete the files; returns their names by kind of result."""
         for writer in self._writers.values():
             writer.close()
         out = self._plan.out
@@ -97,7 +97,7 @@ class FrameFiles:
         return outputs
 
     def abort(self) -> None:
-        """End writing; what is finished stays."""
+        """End writing; finished files stay."""
         for writer in (*self._writers.values(), self._table):
             with suppress(OutputError):  # the error that is already being raised is the cause
                 if writer:

@@ -26,7 +26,7 @@ class RunOptions:
     start_s: float | None = None
     end_s: float | None = None
     frame_rate: Fraction | None = None
-    """Of a folder of images; None: 25 per second."""
+    """Frames per second of a folder of images; None: 25."""
     results: ResultOptions = field(default_factory=ResultOptions)
     overwrite: bool = False
     resume: bool = False
@@ -53,7 +53,7 @@ class RunOptions:
         return complete if self.steady is None else replace(complete, mode="steady")
 
     def places(self, source: Source) -> list[Path]:
-        """What is read on disk, so that no result is written there."""
+        """Paths that are read, where no result may be written."""
         return [*source.places, *(self.steady.places if self.steady is not None else [])]
 
     def for_source(self, source: Source) -> RunOptions:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tfcseg.errors import OutputError, UsageError
+from tfcseg.errors import OutputError
 from tfcseg.exports import COCO_MARK, FILE_NAMES, MATTE_NAME, ZIP_MARK
-from tfcseg.files import identity, make_folder, output_errors, parse_json
+from tfcseg.files import make_folder, output_errors, parse_json, refuse_inputs
 from tfcseg.media.source import Given, Source
 from tfcseg.media.writer import is_our_video
 from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, RunState, unfinished_frames
@@ -128,7 +128,7 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
     the caller removes them. If the block fails, a folder that was created here is removed if it is empty.
     """
     output = OutputDir(Path(directory), is_new=not os.path.lexists(directory))
-    _refuse_inputs(output, output.results(), inputs)
+    refuse_inputs((output.path, output.masks, *output.results()), inputs)
     try:
         with folder_lock(output.path):
             if not overwrite:
@@ -181,27 +181,6 @@ def _refuse_results(output: OutputDir) -> None:
         raise OutputError(
             f"{str(output.path)!r} already holds results ({first}{more}); use --overwrite or choose another folder"
         )
-
-
-def _refuse_inputs(output: OutputDir, results: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise UsageError if an input, or a file in an input folder, is at a path that the run writes to."""
-    places = {found: path for path in (output.path, output.masks, *results) if (found := identity(path))}
-    for source in inputs:
-        for path in (source, *_files_of(source)):
-            found = identity(path)
-            if found in places:
-                raise UsageError(
-                    f"output {str(places[found])!r} is the input {str(path)!r} itself; choose another output folder"
-                )
-
-
-def _files_of(folder: Path) -> list[Path]:
-    with (
-        suppress(OSError),
-        os.scandir(folder) as entries,
-    ):  # a file, or a folder whose reader reports the error
-        return [Path(entry.path) for entry in entries if not entry.is_dir()]
-    return []
 
 
 _ATTEMPTS = 100

@@ -250,7 +250,7 @@ class _Job:
     identity: Identity | None
     frames: FrameSource
     masks: MaskFolder | None
-    """That are made steady."""
+    """Masks to make steady."""
     probabilities: Path | None
     segment: Segment = segment_here
 
@@ -261,7 +261,7 @@ class _Job:
     def segmented(
         self, frames: Iterator[Frame], before: Iterable[Frame], writer: ResultWriter
     ) -> Iterator[SegmentedFrame]:
-        """Results for ``frames``, which the writer has not got yet; ``before`` are the last ones that it has."""
+        """Segment ``frames``; ``before`` are the last frames that the writer already has."""
         if self.masks is None:
             info = self.frames.info
             return self.segment(frames, self.network, writer.carried, writer.part_frames, info)
@@ -276,7 +276,7 @@ class _Job:
 
     @property
     def frames_before(self) -> int:
-        """How many frames that were done a resumed run needs again."""
+        """Number of finished frames that a resumed run needs again."""
         return 0 if self.masks is None else frames_before(self._image_bytes)
 
     @property
@@ -365,7 +365,7 @@ def _advice(out: OutputDir) -> Iterator[None]:
 def _process(job: _Job, writer: ResultWriter, on_frame: OnFrame) -> LiveFrames | None:
     """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones.
 
-    Returns what happened to a live source; None for other sources.
+    Returns the live source with its losses; None for other sources.
     """
     frames = job.frames
     with ExitStack() as stack:

@@ -125,7 +125,7 @@ class ResultOptions:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """What is exported, each once. UsageError for a format that does not exist."""
+        """Export formats, each once. UsageError for a format that does not exist."""
         words = {known_name("format", word, FORMATS) for word in words_of(self.export)}
         return tuple(name for name in FORMATS if name in words)
 

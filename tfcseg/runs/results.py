@@ -46,10 +46,10 @@ class ResultWriter:
         self.audio: str | None = None
         """What happened to the sound, once the files are complete; None if no video was written."""
         self.outputs: dict[str, str] = {}
-        """Names of complete files by what they are."""
+        """Names of complete files by kind of result."""
         self.summary = Summary.from_json(checkpoint.summary) if checkpoint else Summary(np.zeros(len(plan.labels)))
         self.carried = plan.restore_carried(checkpoint) if checkpoint else None
-        """What the next keyframe takes over from the frames written so far."""
+        """Carry-over for the next keyframe, from the frames written so far."""
         self.recorder = _recorder(plan, checkpoint)
         self._frames = self._saved_frames = self.summary.frames
         self._part_start = checkpoint.part_start if checkpoint else 0
@@ -191,7 +191,7 @@ def _recorder(plan: ResultPlan, checkpoint: Checkpoint | None) -> PageRecorder |
 
 
 def _open_videos(plan: ResultPlan, checkpoint: Checkpoint | None) -> RenderedVideos:
-    """The videos of ``plan``, or what comes after ``checkpoint``."""
+    """Open the videos of ``plan``, or the parts after ``checkpoint``."""
     options = plan.options
     sound = None if plan.info.audio is None else Sound(plan.info.source, *plan.range_s)
     videos = {

@@ -225,7 +225,7 @@ def _speed_facts(writer: ResultWriter) -> SpeedFacts:
 
 
 def _mask_warnings(masks: MaskFolder, summary: Summary, info: VideoInfo) -> list[str]:
-    """What is unusual about masks."""
+    """Warnings about unusual masks."""
     warnings = []
     missing = summary.frames - len(masks.files)
     if missing:

@@ -89,7 +89,7 @@ def refuse_other_format(path: Path) -> None:
     """Raise WeightsError if the first bytes or the suffix show that the file holds no PyTorch weights."""
     with path.open("rb") as file:
         start = file.read(64)
-    what = next((said for mark, said in _STARTS if start.lstrip().lower().startswith(mark.lower())), None)
+    what = next((meaning for mark, meaning in _STARTS if start.lstrip().lower().startswith(mark.lower())), None)
     if what is None and path.suffix.lower() in {".onnx", ".tflite", ".engine", ".mlmodel", ".pb"}:
         what = f"a {path.suffix.lower()} file; give PyTorch or safetensors weights"
     if what is not None:
@@ -212,7 +212,7 @@ class SegformerFile(NamedTuple):
     tensors: Mapping[str, Tensor]
     about: Published
     sha256: str
-    """Of the weights file and config.json and preprocessor_config.json beside it."""
+    """Hash of the weights file with config.json and preprocessor_config.json beside it."""
 
 
 def read_segformer_file(path: Path) -> SegformerFile:
