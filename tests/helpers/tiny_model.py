@@ -14,7 +14,8 @@ from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
-from tfcseg.weights.loading import IMAGENET_PREPROCESSING, LoadedModel, ModelCard, Preprocessing, save_model
+from tfcseg.weights.loading import LoadedModel, save_model
+from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, ModelCard, Preprocessing
 
 BACKBONES = ("efficientnet_lite0", "mit_b0")
 NAMES = ("sky", "road", "tree", "person", "car")

@@ -12,7 +12,8 @@ import tfcseg
 from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import InputError, UsageError
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.intervals import Group, run_intervals
+from tfcseg.inference.groups import Group
+from tfcseg.inference.intervals import run_intervals
 from tfcseg.inference.options import checked_options
 
 MODEL = build_tiny_model()

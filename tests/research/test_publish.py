@@ -15,7 +15,8 @@ from tfcseg.labels.label_sets import VSPW, LabelSet, distinct_palette
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import build_segmenter
 from tfcseg.research.publishing import measure, publish
-from tfcseg.weights.loading import list_models, load_model, read_card, save_model
+from tfcseg.weights.loading import load_model, read_card, save_model
+from tfcseg.weights.registry import list_models
 
 MEASURED = {"image_miou": 70.0, "tfc_miou": 69.9, "tfc_vc8": 95.0, "data": "street/val"}
 

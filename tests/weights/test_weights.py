@@ -19,16 +19,9 @@ from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
-from tfcseg.weights.loading import (
-    IMAGENET_PREPROCESSING,
-    ModelCard,
-    list_models,
-    load_model,
-    read_card,
-    resolve_device,
-    resolve_precision,
-    save_model,
-)
+from tfcseg.weights.loading import load_model, read_card, resolve_device, resolve_precision, save_model
+from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, ModelCard
+from tfcseg.weights.registry import list_models
 from tfcseg.weights.tensor_file import read_tensor_file, write_tensor_file
 
 CONFIG = ModelConfig(

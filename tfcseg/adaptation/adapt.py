@@ -33,15 +33,8 @@ from tfcseg.training.loop import Trainer
 from tfcseg.training.recipes import VALIDATION_SEED, attention_options, count_of
 from tfcseg.training.request import training_precision
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.loading import (
-    CALIBRATED,
-    LoadedModel,
-    ModelCard,
-    created_with,
-    load_model,
-    save_model,
-)
-from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT
+from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
+from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT, ModelCard
 
 STATE, LABELS, TRAINING = "state.json", "labels", "training"
 """Names in the work folder."""
@@ -159,7 +152,7 @@ class _Adaptation:
     def run(self, teaching: Sequence[Part], measuring: Sequence[Part], output: Path) -> AdaptResult:
         """Run all unfinished steps."""
         network = IntervalNetwork(self._model, checked_options(self._model, mode="image", size=self._size))
-        stills, clips = label_parts(network, teaching, self._folder / LABELS, self._told("labelling"))
+        stills, clips = label_parts(network, teaching, self._folder / LABELS, self._progress("labelling"))
         held = hold_back(self._model, measuring, self._size)
         before = self._once("before", lambda: self._measured(self._model, held))
         curve = tuple(self._once("curve", lambda: list(self._fit(teaching))))
@@ -192,7 +185,7 @@ class _Adaptation:
         self._write(output, config, result)
         return result
 
-    def _told(self, stage: str) -> Callable[[int, int], None]:
+    def _progress(self, stage: str) -> Callable[[int, int], None]:
         return lambda done, total: self._listener.on_progress(stage, done, total)
 
     def _once(self, name: str, find: Callable[[], Any]) -> Any:
@@ -216,13 +209,13 @@ class _Adaptation:
     def _fit(self, teaching: Sequence[Part]) -> tuple[float, ...]:
         each = -(-EXCERPTS // len(teaching))
         excerpts = [excerpt for part in teaching for excerpt in part.excerpts(each, EXCERPT)]
-        told = self._told("fitting the curve")
+        progress = self._progress("fitting the curve")
         fit = fit_evidence(
             self._model,
             excerpts,
             read=Part.frames,
             size=self._size,
-            on_progress=lambda clip, done, total: told(done, len(excerpts)),
+            on_progress=lambda clip, done, total: progress(done, len(excerpts)),
         )
         return fit.curve
 
@@ -253,7 +246,7 @@ class _Adaptation:
             precision=training_precision(precision, self._model.device),
             workers=min(1, options.steps // 100),
             report=self._listener.on_record,
-            on_step=self._told("training"),
+            on_step=self._progress("training"),
             dtype=self._dtype,
         )
         trainer.run(validate_every=options.steps, checkpoint_every=CHECKPOINT_EVERY)

@@ -40,7 +40,8 @@ def command(
 
     Example: tfcseg models default
     """
-    from tfcseg.weights.loading import list_models, read_card
+    from tfcseg.weights.loading import read_card
+    from tfcseg.weights.registry import list_models
 
     if name is not None:
         _show_one(name, as_json=as_json)

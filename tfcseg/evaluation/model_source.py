@@ -17,7 +17,8 @@ from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.evaluation.predictions import Prediction
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.intervals import Group, run_intervals
+from tfcseg.inference.groups import Group
+from tfcseg.inference.intervals import run_intervals
 from tfcseg.labels.label_maps import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import InferenceOptions

@@ -128,6 +128,3 @@ def _run_one(
     finally:
         if not passed.done():
             passed.set_result(None if group.images else before.result())
-
-
-__all__ = ["Group", "run_intervals"]

@@ -105,6 +105,3 @@ def check_variants(variants: Sequence[str], options: InferenceOptions | None = N
     needs_both = options is not None and (options.sides == "both" or options.keyframes == "adaptive")
     if needs_both and not {*variants} & {*BOTH_SIDED}:
         raise UsageError("both sides and adaptive keyframes are for modes tfc and blend; name one of them")
-
-
-__all__ = ["InferenceOptions", "check_variants", "checked_options", "describe_method", "in_mode", "variant_options"]

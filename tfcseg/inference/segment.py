@@ -16,7 +16,8 @@ import numpy as np
 
 from tfcseg.errors import UsageError, in_python_words
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
-from tfcseg.inference.intervals import Group, run_intervals
+from tfcseg.inference.groups import Group
+from tfcseg.inference.intervals import run_intervals
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.repeats import begins_part, is_shown_by, pictures, section_at
 from tfcseg.inference.segmented import SegmentedFrame

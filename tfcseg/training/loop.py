@@ -34,7 +34,8 @@ from tfcseg.training.processes import (
     use_cross_process_norm,
 )
 from tfcseg.training.validation import validation_miou
-from tfcseg.weights.loading import ModelCard, save_model
+from tfcseg.weights.loading import save_model
+from tfcseg.weights.model_card import ModelCard
 
 
 @dataclass(frozen=True, slots=True)

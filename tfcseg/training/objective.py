@@ -5,8 +5,6 @@ Shapes: B clips, T frames (the first is the keyframe), K classes, S crop side, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -22,11 +20,9 @@ from tfcseg.training.losses import (
     soft_cross_entropy,
     steadiness_loss,
 )
-from tfcseg.weights.loading import Preprocessing
+from tfcseg.weights.model_card import Preprocessing
 
 Losses = dict[str, WeightedSum]
-Objective = Callable[[TFCSegmenter, Tensor, Tensor, str, Tensor], Losses]
-"""(network, images, labels, correlation, motion) → losses."""
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -44,8 +44,8 @@ from tfcseg.training.loop import TrainOptions
 from tfcseg.training.processes import processes_in_all
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
-from tfcseg.weights.loading import IMAGENET_PREPROCESSING, ModelCard, Preprocessing, created_with, load_model
-from tfcseg.weights.model_card import BACKBONES
+from tfcseg.weights.loading import created_with, load_model
+from tfcseg.weights.model_card import BACKBONES, IMAGENET_PREPROCESSING, ModelCard, Preprocessing
 from tfcseg.weights.mosaic_file import load_mosaic_weights
 
 PREPROCESSING = {

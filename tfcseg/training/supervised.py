@@ -31,7 +31,7 @@ from tfcseg.training.recipes import (
     with_classes,
 )
 from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
-from tfcseg.weights.loading import ModelCard
+from tfcseg.weights.model_card import ModelCard
 from tfcseg.weights.tensor_file import is_pickle
 from tfcseg.weights.tensor_header import read_header
 

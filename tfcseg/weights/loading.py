@@ -22,24 +22,11 @@ from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.convert import convert_segformer
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.hub import find_on_hub, hub_name
-from tfcseg.weights.model_card import FORMAT, IMAGENET_PREPROCESSING, ModelCard, Preprocessing, parse_card
-from tfcseg.weights.registry import REGISTRY, ModelRecord, list_models, locate_weights
+from tfcseg.weights.model_card import FORMAT, ModelCard, parse_card
+from tfcseg.weights.registry import REGISTRY, locate_weights
 from tfcseg.weights.segformer_file import refuse_other_format
 from tfcseg.weights.tensor_file import check_fits, check_shapes, is_pickle, read_tensor_file, write_tensor_file
 from tfcseg.weights.tensor_header import read_header
-
-__all__ = [
-    "IMAGENET_PREPROCESSING",
-    "LoadedModel",
-    "ModelCard",
-    "ModelRecord",
-    "Preprocessing",
-    "count_parameters",
-    "list_models",
-    "load_model",
-    "read_card",
-    "save_model",
-]
 
 logger = logging.getLogger(__name__)
 
