@@ -67,7 +67,7 @@ def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
 
 
 def find_matches(keyframe: Tensor, current: Tensor) -> Matches:
-    """The same for normalised vectors, with their likeness."""
+    """The same for normalised vectors, with the cosine of each match."""
     scores = match_scores(_halve(keyframe), _halve(current), REACH // 2, 2 * DISTANCE_PENALTY)
     side = 2 * (REACH // 2) + 1
     best = _best(scores)

@@ -1,4 +1,4 @@
-"""Carry-over between keyframes (ours, not the paper's): where both look alike, labels stay those of the previous one.
+"""Carry-over between keyframes (ours, not the paper's): a keyframe keeps part of the previous one's logits.
 
 Within an interval the paper's labels hardly change, since every frame is interpolated with its keyframe. But each
 keyframe is predicted from scratch, so nearly all flicker is left where intervals meet. Here a keyframe is interpolated

@@ -89,7 +89,7 @@ class _Cells(NamedTuple):
 
 
 class _Grid:
-    """Where the pixels of ``target`` (H, W) lie between the cells of ``source`` (h, w), in B ``frames``."""
+    """Positions of the pixels of ``target`` (H, W) among the cells of ``source`` (h, w), in B ``frames``."""
 
     def __init__(self, frames: int, source: tuple[int, int], target: tuple[int, int], cells: Tensor) -> None:
         """Shares are of the type of ``cells``, and on the same device."""
@@ -97,7 +97,7 @@ class _Grid:
         self._left, self._across = _taps(source[1], target[1], cells)
         self._down = down.repeat(frames)
         first_lines = torch.arange(frames, device=cells.device)[:, None] * source[0]
-        self._first = (first_lines + self._top).flatten() * source[1]  # of every line of pixels: its line's first cell
+        self._first = (first_lines + self._top).flatten() * source[1]  # cell at the start of each line of pixels
 
     def enlarge(self, x: Tensor) -> Tensor:
         """(B, h, w) → (B, H, W), value by value; columns first, so that rows are copied as a whole."""
