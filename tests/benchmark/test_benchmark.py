@@ -3,6 +3,7 @@
 import importlib.util
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,12 @@ from tests.helpers.media import write_video
 from tests.helpers.tiny_model import build_tiny_network, moving_clip, moving_images, tiny_card, write_tiny_model
 from tfcseg.benchmark.clips import read_clip
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, open_contest
-from tfcseg.benchmark.end_to_end import run_plain
 from tfcseg.benchmark.memory import job_for, measure_job, peak_mib, run_job
-from tfcseg.benchmark.model_only import measure_model_only
 from tfcseg.benchmark.plain import build_plain, segformer_tensors, to_network
 from tfcseg.benchmark.random_model import BOUNDARY_SHARE, boundary_share, write_random_model
 from tfcseg.benchmark.request import Request
-from tfcseg.benchmark.timing import alternate, spread, timed_ms
+from tfcseg.benchmark.speeds import _speeds, measure_model_only, run_plain
+from tfcseg.benchmark.timing import alternate, spread
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.engine import IntervalNetwork
@@ -71,8 +71,24 @@ def test_spread_is_median_and_range():
     assert (found.median, found.low, found.high, found.samples) == (3.5, 1.0, 100.0, 4)
 
 
+def times_ms(device, **tasks):
+    """Median milliseconds per frame of ``tasks``, which return their numbers of frames."""
+    contest = SimpleNamespace(model=SimpleNamespace(device=device), request=SimpleNamespace(rounds=1))
+    found = _speeds(contest, "model_only", tasks, lambda done, total: None)["model_only"]
+    return {name: speed.ms_per_frame.median for name, speed in found.items()}
+
+
 def test_time_is_per_frame():
-    assert timed_ms(lambda: time.sleep(0.02), CPU, frames=4) >= 5
+    assert times_ms(CPU, sleep=lambda: time.sleep(0.02) or 4)["sleep"] >= 5
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_time_on_a_gpu_is_that_of_the_work():
+    device = torch.device("cuda")
+    large, small = (torch.randn(side, side, device=device) for side in (8192, 256))
+    found = times_ms(device, large=lambda: len(large @ large) and 1, small=lambda: len(small @ small) and 1)
+    assert found["large"] > 10 * found["small"]
 
 
 # Clips
@@ -271,13 +287,3 @@ def test_a_process_that_fails_says_why(tiny_file, clip_file):
     with pytest.raises(TfcsegError, match=r"measures image failed: .*gone\.mp4") as raised:
         run_job(job)
     assert "\n" not in str(raised.value)
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_time_on_a_gpu_is_that_of_the_work():
-    device = torch.device("cuda")
-    large, small = (torch.randn(side, side, device=device) for side in (8192, 256))
-    for matrix in (large, small):
-        timed_ms(lambda matrix=matrix: matrix @ matrix, device)
-    assert timed_ms(lambda: large @ large, device) > 10 * timed_ms(lambda: small @ small, device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,9 +17,6 @@ from tfcseg.benchmark.request import Request
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options, in_mode
-from tfcseg.inference.segment import segment_with
-from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.media.frames import Image
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import model_conditions
 from tfcseg.weights.loading import LoadedModel, load_model
@@ -45,9 +42,10 @@ class Contest:
         """Options of one of our contenders; its name is the mode."""
         return in_mode(self.model, self.options, mode)
 
-    def segment(self, mode: str, images: Sequence[Image]) -> list[SegmentedFrame]:
-        """Run one of our contenders on decoded frames."""
-        return list(segment_with(images, self.model, self.in_mode(mode)))
+    def end_s(self, contender: str) -> float:
+        """End of the part of the clip for whole runs; plain SegFormer gets fewer frames, which all cost the same."""
+        frames = self.request.clip_frames
+        return self.clip.end_s(min(self.request.plain_frames, frames) if contender == PLAIN else frames)
 
 
 @contextmanager

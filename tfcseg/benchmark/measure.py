@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any
 
 from tfcseg.benchmark.contest import Contest, contest_facts, open_contest
-from tfcseg.benchmark.end_to_end import measure_end_to_end
 from tfcseg.benchmark.memory import measure_memory
-from tfcseg.benchmark.model_only import measure_model_only
 from tfcseg.benchmark.plain import has_transformers
 from tfcseg.benchmark.request import PARTS, Request
+from tfcseg.benchmark.speeds import measure_end_to_end, measure_model_only
 from tfcseg.benchmark.timing import Benchmark, OnStep
 
 _MEASURE: dict[str, Callable[[Contest, Callable[[int, int], None]], dict[str, Any]]] = {

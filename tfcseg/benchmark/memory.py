@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from tfcseg.benchmark.contest import PLAIN, Contest, contenders
-from tfcseg.benchmark.end_to_end import run_ours, run_plain
 from tfcseg.benchmark.plain import build_plain
+from tfcseg.benchmark.speeds import run_ours, run_plain
 from tfcseg.benchmark.timing import Memory
 from tfcseg.errors import TfcsegError
 from tfcseg.machine import keep_freed_memory
@@ -52,15 +52,14 @@ def measure_memory(contest: Contest, on_step: Callable[[int, int], None]) -> dic
 
 def job_for(contest: Contest, contender: str) -> Job:
     """Make the job of a run of ``contender``."""
-    request = contest.request
     return Job(
         contender=contender,
         weights=str(contest.weights),
         device=str(contest.model.device),
-        precision=request.device.precision,
+        precision=contest.request.device.precision,
         options=contest.options if contender == PLAIN else contest.in_mode(contender),
         source=str(contest.clip.path),
-        end_s=contest.clip.end_s(request.plain_frames if contender == PLAIN else request.clip_frames),
+        end_s=contest.end_s(contender),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -53,15 +52,6 @@ def alternate(
             if number:  # round 0 is the warm-up
                 samples[name].append(measured)
     return samples
-
-
-def timed_ms(work: Callable[[], object], device: torch.device, frames: int = 1) -> float:
-    """Milliseconds per frame of ``work`` on ``frames`` frames, until ``device`` has finished."""
-    synchronise(device)
-    started_s = time.perf_counter()
-    work()
-    synchronise(device)
-    return 1000 * (time.perf_counter() - started_s) / frames
 
 
 def synchronise(device: torch.device) -> None:
