@@ -14,6 +14,7 @@ from tfcseg.cli.console import one_line, print_line, print_warning, progress
 from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.cli.options import whole_numbers
 from tfcseg.cli.results import device_of, fail_if_incomplete, new_table, number, print_json, print_results, size_of
+from tfcseg.comparison import DEFAULT_MODES
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions, keyframe_distance
 from tfcseg.weights.device import DeviceOptions
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")
 _NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "intervals", "baseline", "end", "as_json")
-_MODES = ("image", "reuse", "tfc-paper", "tfc")
 
 
 Source = Annotated[str, typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.")]
@@ -37,7 +37,7 @@ Modes = Annotated[
         "mode",
         MODE_VARIANTS,
         "Modes to compare. tfc-paper and tfc-aligned set the correlation, too.",
-        default=",".join(_MODES),
+        default=",".join(DEFAULT_MODES),
     ),
 ]
 Intervals = Annotated[
@@ -100,7 +100,7 @@ def command(
     options.refuse_given(context, others, f"is for {kind}: {source!r}; leave it out")
     options.check_range(start, end)
     plan = Plan(
-        modes=modes or _MODES,
+        modes=modes or DEFAULT_MODES,
         intervals=cast("list[int] | None", intervals) or (),
         baseline=baseline,
         flow_consistency=flow_consistency,

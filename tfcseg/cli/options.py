@@ -208,7 +208,12 @@ Model = Annotated[
     ),
 ]
 AllowNetwork = Annotated[
-    bool, typer.Option("--allow-network", help="Fetch models ORG/NAME from the Hugging Face hub.", is_eager=True)
+    bool,
+    typer.Option(
+        "--allow-network",
+        help="Fetch models ORG/NAME from the Hugging Face hub, and read videos at addresses (https://…, rtsp://…).",
+        is_eager=True,
+    ),
 ]
 VspwFolder = Annotated[Path, typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.")]
 Start = Annotated[

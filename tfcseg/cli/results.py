@@ -20,12 +20,10 @@ from rich.text import Text
 
 from tfcseg.cli import options
 from tfcseg.cli.console import OnProgress, is_terminal, plain, print_error, print_line, progress, stderr
-from tfcseg.report.html import shown_number, shown_percent
+from tfcseg.report.html import shown_number
 
 if TYPE_CHECKING:
     from tfcseg.report.schema import ModelConditions
-
-percent = shown_percent
 
 _WIDE = 1000
 """Columns where no terminal shows the text: files and programs need whole lines."""
@@ -136,9 +134,7 @@ class ResultFile:
 class FittedFile:
     """Where fitted weights go."""
 
-    output: Annotated[
-        Path | None, options.output("Weights file with what was fitted in its card; else it is printed only.")
-    ] = None
+    output: Annotated[Path | None, options.output("Weights file to write, with the fitted values in its card.")] = None
     overwrite: options.Overwrite = False
 
 
@@ -152,8 +148,11 @@ def measured(
     unit: str = "",
     write: Callable[[Path, _Result], None] | None = None,
 ) -> _Result:
-    """Measure while a bar moves, once the file can be written; write the result (as JSON) and show it."""
-    from tfcseg.files import claimed_files, write_json
+    """Measure while a bar moves, once the file can be written; write the result (as JSON) and print it.
+
+    ``show`` prints it for people.
+    """
+    from tfcseg.files import claimed_files, json_object, write_json
 
     with ExitStack() as stack:
         output = file.output
@@ -164,22 +163,13 @@ def measured(
             found = measure(on_progress)
         if output is not None:
             (write or write_json)(output, found)
-    show_result(found, show, output, printing)
-    return found
-
-
-def show_result(
-    found: _Result, show: Callable[[_Result], None], output: Path | None, printing: options.Printing
-) -> None:
-    """Print a result with ``show`` or as JSON, and the name of its file."""
-    from tfcseg.files import json_object
-
     if printing.as_json:
         print_json(json_object(found))
     else:
         show(found)
     if output is not None and not printing.quiet:
         print_line(f"written: {output}")
+    return found
 
 
 def fail_if_incomplete(skipped: Mapping[str, int], *, is_incomplete: bool, skip_bad: bool) -> None:

@@ -15,9 +15,10 @@ import typer
 from tfcseg.cli import options
 from tfcseg.cli.console import print_error, print_line, print_warning, progress
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.results import number, percent, print_facts, print_json
+from tfcseg.cli.results import number, print_facts, print_json
 from tfcseg.errors import Interrupted, TfcsegError, UsageError, without_passwords
 from tfcseg.model.options import InferenceOptions
+from tfcseg.report.html import shown_percent as percent
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
@@ -47,14 +48,6 @@ SkipFinished = Annotated[
     bool, typer.Option("--skip-finished", help="Skip inputs whose run with the same settings is finished.")
 ]
 BatchLog = Annotated[Path | None, typer.Option(help="Append how each input ended to this file, as JSON lines.")]
-AllowNetwork = Annotated[
-    bool,
-    typer.Option(
-        "--allow-network",
-        help="Allow inputs that are addresses (http, https, rtsp, udp, tcp, srt), and models ORG/NAME.",
-        is_eager=True,
-    ),
-]
 
 
 @grouped
@@ -71,7 +64,7 @@ def command(
     resume: Resume = False,
     skip_finished: SkipFinished = False,
     batch_log: BatchLog = None,
-    allow_network: AllowNetwork = False,
+    allow_network: options.AllowNetwork = False,
     printing: options.Printing,
     results: ResultOptions,
     inference: InferenceOptions,

@@ -9,7 +9,7 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.run import AllowNetwork, Resume, run_all
+from tfcseg.cli.run import Resume, run_all
 from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.steady_options import SteadyOptions
 from tfcseg.weights.device import DeviceOptions
@@ -28,7 +28,7 @@ def command(
     fps: options.FrameRate = None,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
-    allow_network: AllowNetwork = False,
+    allow_network: options.AllowNetwork = False,
     printing: options.Printing,
     results: Annotated[ResultOptions, Without(*_NOT_OF_MASKS)],
     device: DeviceOptions,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tfcseg.comparison import DEFAULT_MODES
 from tfcseg.errors import UsageError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
@@ -19,10 +20,6 @@ from tfcseg.weights.loading import LoadedModel
 
 MAX_SAMPLE = 32
 """Frames of an interval for warming up and counting FLOPs; bounds memory for any interval."""
-
-
-DEFAULT_MODES = ("image", "reuse", "tfc-paper", "tfc")
-"""``tfc-paper`` is mode ``tfc`` with the paper's correlation; ``tfc`` alone uses the plan's or the model's."""
 
 BASELINE = "baseline"
 """Folder for the scores of another program's masks."""
