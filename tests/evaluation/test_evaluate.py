@@ -32,7 +32,7 @@ from tests.helpers.vspw_fixture import (
 )
 from tfcseg.errors import DataError, InputError, OutputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.predictions import Prediction, PredictionFolder, PredictionWriter
+from tfcseg.evaluation.predictions import Prediction, PredictionFolder, Predictions, PredictionWriter
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, VideoScore, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
@@ -86,7 +86,8 @@ def from_images(predict_images):
 def score(root: Path, predictions: Path, **options: Any) -> Evaluation:
     names = [field.name for field in fields(Scope)]
     scope = Scope(**{name: options.pop(name) for name in names if name in options and name != "label_map"})
-    return evaluate(root, PredictionFolder(predictions), scope, **options)
+    facts = {name: options.pop(name) for name in ("mode", "model_s") if name in options}
+    return evaluate(root, Predictions(PredictionFolder(predictions), **facts), scope, **options)
 
 
 def kinds(evaluation: Evaluation) -> list[tuple[str, str, str | None]]:
@@ -190,7 +191,7 @@ def ade_predictions(video: VspwVideo) -> Iterator[Prediction]:
 
 def test_classes_a_model_cannot_predict_are_ignored_or_count_zero(root):
     label_map = {name: name for name in ("sky", "grass", "tree", "person")}
-    result = evaluate(root, ade_predictions, model_labels=ADE31, label_map=label_map)
+    result = evaluate(root, Predictions(ade_predictions, ADE31, label_map))
     assert result.unpredictable == ("car",)
     assert (result.miou, result.classes_counted) == (100, 4)
     assert (result.miou_all, result.classes_counted_all) == (100 * 4 / 5, 5)
@@ -202,12 +203,12 @@ def test_classes_a_model_cannot_predict_are_ignored_or_count_zero(root):
     assert car.target_pixels > 0
     # VC takes the target of all classes. Where the car is, the prediction is nothing: constant, but never right.
     assert result.vc8 == 100
-    strict = evaluate(root, ade_predictions, Scope(protocol="strict"), model_labels=ADE31, label_map=label_map)
+    strict = evaluate(root, Predictions(ade_predictions, ADE31, label_map), Scope(protocol="strict"))
     assert strict.vc8 < 100
 
 
 def test_the_built_in_map_is_used_unless_one_is_given(root):
-    result = evaluate(root, ade_predictions, model_labels=ADE31)
+    result = evaluate(root, Predictions(ade_predictions, ADE31))
     assert result.unpredictable == ()
     assert result.classes[VSPW.index("car")].iou == 0  # predictable, but called "other"
     assert result.miou == result.miou_all == 100 * 4 / 5
@@ -222,7 +223,7 @@ def test_several_model_classes_may_go_to_one(root):
             labels[:, ::2] = 1
             yield labels
 
-    result = evaluate(root, predict, model_labels=model, label_map={"blue sky": "sky", "grey sky": "sky"})
+    result = evaluate(root, Predictions(predict, model, {"blue sky": "sky", "grey sky": "sky"}))
     assert (result.miou, result.classes_counted, result.vc8) == (100, 1, 100)
 
 
@@ -231,7 +232,7 @@ def test_values_beyond_the_classes_are_refused_with_file_and_value(root, predict
         return lambda video: [np.full((36, 53), value, np.uint8)] * len(video.frames)
 
     with pytest.raises(DataError, match=r"0_hills/00000166.png has value 31; classes go from 0 to 30, 255 = none"):
-        evaluate(root, predict(31), model_labels=LabelSet("30", ADE31.names[1:], ADE31.palette[1:]), label_map={})
+        evaluate(root, Predictions(predict(31), LabelSet("30", ADE31.names[1:], ADE31.palette[1:]), {}))
     fixture.put_value(predictions / VIDEO / "00000170.png", 124)
     for skip_bad in (False, True):  # a mistake of the program that wrote it, not damage
         with pytest.raises(DataError, match=r"0_hills/00000170.png has value 124; classes go from 0 to 123"):
@@ -268,7 +269,7 @@ def test_videos_without_masks_are_listed_and_not_predicted(root, predictions):
         asked.append(video.name)
         return PredictionFolder(predictions)(video)
 
-    assert kinds(evaluate(root, predict)) == [("no masks", VIDEO, None)]
+    assert kinds(evaluate(root, Predictions(predict))) == [("no masks", VIDEO, None)]
     assert asked == ["1_road"]
 
 
@@ -371,13 +372,13 @@ def from_mask_beside(images: Sequence[Path]) -> Iterator[Prediction]:
 def test_a_missing_image_is_a_missing_frame_and_an_empty_one_is_damage(root):
     image_path(root, VIDEO, 170).unlink()
     predict = from_images(from_mask_beside)
-    result = evaluate(root, predict)
+    result = evaluate(root, Predictions(predict))
     assert kinds(result) == [("missing image", VIDEO, "00000170")]
     assert (result.miou, result.frames, result.frames_missing) == (100, 37, 1)
     fixture.empty_file(image_path(root, VIDEO, 180))
     with pytest.raises(DataError, match=r"00000180.jpg: empty file; --skip-bad"):
-        evaluate(root, predict)
-    assert kinds(evaluate(root, predict, Scope(skip_bad=True))) == [
+        evaluate(root, Predictions(predict))
+    assert kinds(evaluate(root, Predictions(predict), Scope(skip_bad=True))) == [
         ("missing image", VIDEO, "00000170"),
         ("bad frame", VIDEO, "00000180"),
     ]
@@ -393,11 +394,11 @@ def test_images_are_not_needed_to_score_predictions(root, predictions):
 def test_sources_have_to_yield_one_prediction_per_frame(root):
     frame = np.zeros((36, 53), np.uint8)
     with pytest.raises(DataError, match="0_hills: the predictions end before frame 00000167"):
-        evaluate(root, lambda video: [frame])
+        evaluate(root, Predictions(lambda video: [frame]))
     with pytest.raises(DataError, match="0_hills: there are more predictions than its 20 frames"):
-        evaluate(root, lambda video: [frame] * 21)
+        evaluate(root, Predictions(lambda video: [frame] * 21))
     with pytest.raises(DataError, match="0_hills: the predictions end before frame 00000168"):
-        evaluate(root, from_images(lambda images: [frame, frame]))
+        evaluate(root, Predictions(from_images(lambda images: [frame, frame])))
 
 
 def test_frames_are_asked_for_one_at_a_time(root):
@@ -409,16 +410,14 @@ def test_frames_are_asked_for_one_at_a_time(root):
             assert len(pending) == 1
             yield prediction
 
-    evaluate(root, from_images(predict), on_frame=lambda video, frame, labels: pending.clear())
+    evaluate(root, Predictions(from_images(predict)), on_frame=lambda video, frame, labels: pending.clear())
 
 
 def test_saved_predictions_score_the_same(root, tmp_path):
     seen: list[VideoScore] = []
     label_map = {name: name for name in ("sky", "grass", "tree", "person")}
     writer = PredictionWriter(tmp_path / "saved")
-    first = evaluate(
-        root, ade_predictions, model_labels=ADE31, label_map=label_map, on_frame=writer, on_video=seen.append
-    )
+    first = evaluate(root, Predictions(ade_predictions, ADE31, label_map), on_frame=writer, on_video=seen.append)
     assert tuple(seen) == first.per_video
     second = score(root, tmp_path / "saved")
     assert (second.miou_all, second.vc8, second.windows) == (first.miou_all, first.vc8, first.windows)
@@ -427,7 +426,7 @@ def test_saved_predictions_score_the_same(root, tmp_path):
 def test_predictions_that_cannot_be_saved_are_an_output_error(root, tmp_path):
     (tmp_path / "saved").write_text("a file")
     with pytest.raises(OutputError, match="saved"):
-        evaluate(root, ade_predictions, model_labels=ADE31, on_frame=PredictionWriter(tmp_path / "saved"))
+        evaluate(root, Predictions(ade_predictions, ADE31), on_frame=PredictionWriter(tmp_path / "saved"))
 
 
 # ----------------------------------------------------------------------------------------------------------- stability

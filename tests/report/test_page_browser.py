@@ -20,6 +20,7 @@ from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.comparison.plan import Plan
 from tfcseg.comparison.video import compare_video
 from tfcseg.evaluation.evaluate import evaluate
+from tfcseg.evaluation.predictions import Predictions
 from tfcseg.evaluation.result import write_evaluation
 from tfcseg.evaluation.vspw import VspwVideo
 from tfcseg.labels.label_sets import LabelSet
@@ -569,7 +570,7 @@ def test_the_page_of_an_evaluation(browser, tmp_path):
             labels[:, : number + 1] = 3  # a stripe that grows
             yield np.where((labels == 0) | (labels == 255), 255, labels - 1).astype(np.uint8)
 
-    result = evaluate(root, predict)
+    result = evaluate(root, Predictions(predict))
     write_evaluation(tmp_path / "out", result)
     browser.emulate()
     browser.open(tmp_path / "out" / "eval.html")

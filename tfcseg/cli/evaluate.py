@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -21,6 +21,7 @@ from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
+    from tfcseg.evaluation.predictions import Predictions
     from tfcseg.evaluation.result import Evaluation
     from tfcseg.evaluation.vspw import VspwDataset
 
@@ -31,7 +32,7 @@ _MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions)
 _NOTES_SHOWN = 10
 
 
-Predictions = Annotated[
+GivenMasks = Annotated[
     Path | None,
     typer.Option(
         help="Score these masks instead of a model: DIR/<video>/<frame>.png, value = class index, 255 = none. "
@@ -47,7 +48,7 @@ def command(
     context: typer.Context,
     *,
     root: options.VspwFolder,
-    predictions: Predictions = None,
+    predictions: GivenMasks = None,
     choice: options.ModelChoice,
     inference: Annotated[InferenceOptions, Without("latency")],
     scope: Scope,
@@ -113,7 +114,7 @@ def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
         _print_evaluation(result, root.resolve().name)
 
 
-def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
+def _prediction_source(folder: Path, dataset: VspwDataset) -> Predictions:
     from tfcseg.evaluation.predictions import PredictionFolder
 
     return PredictionFolder(folder).scored()
@@ -121,7 +122,7 @@ def _prediction_source(folder: Path, dataset: VspwDataset) -> dict[str, Any]:
 
 def _model_source(
     name: str, device: DeviceOptions, inference: InferenceOptions, label_map: Path | None, dataset: VspwDataset
-) -> dict[str, Any]:
+) -> Predictions:
     from tfcseg.evaluation.model_source import ModelPredictions
     from tfcseg.inference.options import checked_options
     from tfcseg.weights.loading import open_model

@@ -14,7 +14,7 @@ from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folder
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, common_facts
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
-from tfcseg.evaluation.predictions import PredictionFolder, PredictionSource
+from tfcseg.evaluation.predictions import PredictionFolder, Predictions
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
@@ -92,12 +92,12 @@ class _DatasetComparison:
         samples = self._samples(max(each.options.keyframe_interval for each in runs))
         evaluations: list[Evaluation] = []
         if baseline is not None:
-            evaluations.append(self._evaluate(BASELINE, **baseline.scored()))
+            evaluations.append(self._evaluate(BASELINE, baseline.scored()))
         for each in runs:
             each.warm_up(self.model, samples[0])
             predictions = ModelPredictions(self.model, each.options)
             scored = predictions.scored_on(self.dataset, self.scope.label_map)
-            evaluations.append(self._evaluate(each.folder, **scored))
+            evaluations.append(self._evaluate(each.folder, scored))
         numbers = [_scores(each) for each in evaluations]
         return Comparison(
             kind="vspw",
@@ -124,19 +124,18 @@ class _DatasetComparison:
             raise self.dataset.no_image()
         return samples
 
-    def _evaluate(self, name: str, predict: PredictionSource, **options: Any) -> Evaluation:
+    def _evaluate(self, name: str, predictions: Predictions) -> Evaluation:
         total = len(self.dataset.videos[: self.scope.limit])
         done = itertools.count(1)
         task = name.replace("_", " ")
         self.on_progress(task, 0, total)
         evaluation = evaluate(
             self.dataset.root,
-            predict,
+            predictions,
             self.scope,
             measure_flow_consistency=self.plan.flow_consistency,
             on_frame=self.gallery.watch(name),
             on_video=lambda score: self.on_progress(task, next(done), total),
-            **options,
         )
         write_evaluation(self.folder / name, evaluation)
         return evaluation

@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.predictions import PredictionSource, PredictionWriter
+from tfcseg.evaluation.predictions import Predictions, PredictionWriter
 from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, full_provenance
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, open_vspw
-from tfcseg.labels.label_maps import LabelMap
-from tfcseg.labels.label_sets import LabelSet
 from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.metrics.scores import (
     VC_WINDOWS,
@@ -47,39 +45,25 @@ OnVideo: TypeAlias = Callable[[VideoScore], None]
 
 def evaluate(
     root: str | Path,
-    predict: PredictionSource,
+    predictions: Predictions,
     scope: Scope = Scope(),
     *,
-    mode: str = "predictions",
-    model_labels: LabelSet | None = None,
-    label_map: LabelMap | None = None,
     measure_flow_consistency: bool = False,
-    model_s: Callable[[], float] | None = None,
-    provenance: Mapping[str, Any] = {},
     on_frame: OnFrame | None = None,
     on_video: OnVideo | None = None,
 ) -> Evaluation:
-    """Score the predictions of ``predict`` for the videos of a split.
+    """Score ``predictions`` for the videos of a split.
 
     Missing frames, masks and videos do not stop it: they are counted and listed in ``skipped``. DataError if the folder
     or a prediction is not what it should be, or if nothing could be scored.
 
-    ``model_labels`` are the classes of the predictions, None if they are already those of the data set. ``label_map``
-    translates them, None takes the built-in one; the file of ``scope`` is not read. ``model_s`` returns the seconds
-    spent in the network so far. ``on_frame`` is called with every scored frame and its prediction in classes of the
-    data set, ``on_video`` with every score. ``mode`` and ``provenance``, entries of eval.json, say what made the
-    predictions.
+    The label map of ``scope`` is not read. ``on_frame`` is called with every scored frame and its prediction in classes
+    of the data set, ``on_video`` with every score.
     """
-    scoring, videos = open_scoring(
-        root,
-        scope,
-        model_labels=model_labels,
-        label_map=label_map,
-        measure_flow_consistency=measure_flow_consistency,
-        on_frame=on_frame,
-    )
-    part = score_videos(videos, predict, scoring, model_s, on_video)
-    return pool(scoring, [part], part.wall_s, mode=mode, provenance=provenance)
+    scoring = open_scoring(root, predictions, scope, measure_flow_consistency, on_frame)
+    videos = dict(enumerate(scoring.dataset.videos[: scope.limit]))
+    part = score_videos(videos, predictions, scoring, on_video)
+    return pool(scoring, [part], part.wall_s)
 
 
 @dataclass(slots=True)
@@ -93,39 +77,35 @@ class Part:
 
 
 def open_scoring(
-    root: str | Path,
-    scope: Scope,
-    *,
-    model_labels: LabelSet | None = None,
-    label_map: LabelMap | None = None,
-    measure_flow_consistency: bool = False,
-    on_frame: OnFrame | None = None,
-) -> tuple[Scoring, dict[int, str]]:
-    """Prepare scoring; returns the videos by their position in the list, too. Arguments are those of `evaluate`."""
+    root: str | Path, predictions: Predictions, scope: Scope, measure_flow_consistency: bool, on_frame: OnFrame | None
+) -> Scoring:
+    """Prepare scoring; arguments are those of `evaluate`."""
     check(scope)
     dataset = open_vspw(root, scope.split)
-    table = prediction_table(dataset.labels, model_labels, label_map)
-    videos = dict(enumerate(dataset.videos[: scope.limit]))
     logger.info(
         "%d of the %d videos of split %s, VC by protocol %s",
-        *(len(videos), len(dataset.videos), scope.split, scope.protocol),
+        *(len(dataset.videos[: scope.limit]), len(dataset.videos), scope.split, scope.protocol),
         extra={"split": scope.split, "protocol": scope.protocol},
     )
-    return Scoring(dataset, table, scope, measure_flow_consistency, on_frame), videos
+    return Scoring(
+        dataset=dataset,
+        table=prediction_table(dataset.labels, predictions.labels, predictions.label_map),
+        scope=scope,
+        measure_flow_consistency=measure_flow_consistency,
+        on_frame=on_frame,
+        mode=predictions.mode,
+        provenance=predictions.provenance,
+    )
 
 
 def score_videos(
-    videos: Mapping[int, str],
-    predict: PredictionSource,
-    scoring: Scoring,
-    model_s: Callable[[], float] | None,
-    on_video: OnVideo | None = None,
+    videos: Mapping[int, str], predictions: Predictions, scoring: Scoring, on_video: OnVideo | None = None
 ) -> Part:
     """Score ``videos``, given by their position in the list."""
-    part = Part(ConfusionMatrix(scoring.num_classes).counts)
+    part, model_s = Part(ConfusionMatrix(scoring.num_classes).counts), predictions.model_s
     started_s, model_started_s = time.perf_counter(), model_s() if model_s else 0.0
     for position, name in videos.items():
-        score, counts = VideoScorer(scoring.dataset.read_video(name), scoring).run(predict)
+        score, counts = VideoScorer(scoring.dataset.read_video(name), scoring).run(predictions.source)
         part.scores.append((position, score))
         part.counts += counts
         if on_video:
@@ -135,9 +115,7 @@ def score_videos(
     return part
 
 
-def pool(
-    scoring: Scoring, parts: Sequence[Part], wall_s: float, *, mode: str, provenance: Mapping[str, Any]
-) -> Evaluation:
+def pool(scoring: Scoring, parts: Sequence[Part], wall_s: float) -> Evaluation:
     """Combine ``parts``, which took ``wall_s`` seconds in all, to an evaluation."""
     scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
     counts = np.sum([part.counts for part in parts], axis=0)
@@ -175,12 +153,12 @@ def pool(
         per_video=tuple(scores),
         confusion=tuple(tuple(row) for row in counts.tolist()),
         protocol=scoring.scope.protocol,
-        mode=mode,
+        mode=scoring.mode,
         dataset=dataset.root.resolve().name,
         labels=dataset.labels,
         split=dataset.split,
         speed=_speed(parts, wall_s, frames),
-        provenance=full_provenance(provenance),
+        provenance=full_provenance(scoring.provenance),
     )
 
 
@@ -216,16 +194,14 @@ class Recipe:
     root: Path
     scope: Scope
     measure_flow_consistency: bool
-    source: Callable[[VspwDataset], Mapping[str, Any]]
-    """Returns keyword arguments of `evaluate` for the predictions; called in every process that scores."""
+    source: Callable[[VspwDataset], Predictions]
+    """Called in every process that scores."""
     masks: Path | None = None
     """Folder for the scored masks."""
 
     def open(self, on_frame: OnFrame | None = None) -> Callable[[tuple[int, str] | None], Any]:
-        """Return a function that scores a video, given its position and name; given None, it returns how."""
-        source = dict(self.source(open_vspw(self.root, self.scope.split)))
-        predict, model_s = source.pop("predict"), source.pop("model_s", None)
-        facts = {"mode": source.pop("mode", "predictions"), "provenance": source.pop("provenance")}
+        """Return a function that scores a video, given its position and name; given None, it returns the settings."""
+        predictions = self.source(open_vspw(self.root, self.scope.split))
         write = None if self.masks is None else PredictionWriter(self.masks)
 
         def take(video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
@@ -233,18 +209,12 @@ class Recipe:
                 if each is not None:
                     each(video, frame, labels)
 
-        scoring, _ = open_scoring(
-            self.root,
-            self.scope,
-            **source,
-            measure_flow_consistency=self.measure_flow_consistency,
-            on_frame=take,
-        )
+        scoring = open_scoring(self.root, predictions, self.scope, self.measure_flow_consistency, take)
 
-        def work(video: tuple[int, str] | None) -> tuple[Scoring, Mapping[str, Any]] | Part:
+        def work(video: tuple[int, str] | None) -> Scoring | Part:
             if video is None:
-                return replace(scoring, on_frame=None), facts
-            return score_videos(dict([video]), predict, scoring, model_s)
+                return replace(scoring, on_frame=None)
+            return score_videos(dict([video]), predictions, scoring)
 
         return work
 
@@ -259,10 +229,10 @@ def evaluate_recipe(
     videos = open_vspw(recipe.root, recipe.scope.split).videos[: recipe.scope.limit]
     make = partial(recipe.open, on_frame) if workers.ray is None else recipe.open
     answers = work_through(workers, make, [None, *enumerate(videos)], uses_gpu=uses_gpu)
-    scoring, facts = next(answers)
+    scoring = next(answers)
     started_s = time.perf_counter()
     parts: list[Part] = []
     for part in answers:
         parts.append(part)
         on_video(part.scores[0][1])
-    return pool(scoring, parts, time.perf_counter() - started_s, **facts)
+    return pool(scoring, parts, time.perf_counter() - started_s)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tfcseg.errors import DataError, InputError, TfcsegError
-from tfcseg.evaluation.predictions import Prediction
+from tfcseg.evaluation.predictions import Prediction, Predictions
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
@@ -44,22 +44,22 @@ class ModelPredictions:
         self._interval = options.keyframe_interval
         self.model_s = 0.0
 
-    def scored_on(self, dataset: VspwDataset, label_map: str | Path | None) -> dict[str, Any]:
-        """Keyword arguments of `evaluate`; ``label_map`` is the file of a label map, None for the built-in one."""
+    def scored_on(self, dataset: VspwDataset, label_map: str | Path | None) -> Predictions:
+        """Predictions for ``dataset``; ``label_map`` is the file of a label map, None for the built-in one."""
         labels = self._model.labels
-        return {
-            "predict": self,
-            "mode": self._options.mode,
-            "model_labels": labels,
-            "label_map": None if label_map is None else read_label_map(label_map, labels, dataset.labels),
-            "model_s": lambda: self.model_s,
-            "provenance": {
+        return Predictions(
+            self,
+            labels,
+            None if label_map is None else read_label_map(label_map, labels, dataset.labels),
+            mode=self._options.mode,
+            provenance={
                 "model": asdict(model_facts(self._model)),
                 "options": asdict(option_facts(self._model, self._options)),
                 "label_map": "built in" if label_map is None else str(label_map),
                 "threads": torch.get_num_threads(),
             },
-        }
+            model_s=lambda: self.model_s,
+        )
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
         """The labels of each frame of ``video`` (at its mask's size), or the reason why there are none."""

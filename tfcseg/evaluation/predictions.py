@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,6 +13,8 @@ import cv2
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
 from tfcseg.files import replace_atomically
+from tfcseg.labels.label_maps import LabelMap
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.masks import read_label_video, read_mask
 from tfcseg.metrics.scores import Labels
 
@@ -22,6 +25,23 @@ Prediction: TypeAlias = Labels | TfcsegError
 
 PredictionSource: TypeAlias = Callable[[VspwVideo], Iterable[Prediction]]
 """Yields one prediction per frame of ``video.frames``, in order; asked for them one at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Predictions for a data set, and where they come from."""
+
+    source: PredictionSource
+    labels: LabelSet | None = None
+    """Their classes; None: those of the data set."""
+    label_map: LabelMap | None = None
+    """Translates ``labels`` to the data set's classes; None: the built-in map."""
+    mode: str = "predictions"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Model, options, predictions (folder of another program's labels), label_map (file or ``built in``) and threads,
+    as far as they apply: entries of eval.json."""
+    model_s: Callable[[], float] | None = None
+    """Returns the seconds spent in the network so far."""
 
 
 class PredictionFolder:
@@ -36,9 +56,9 @@ class PredictionFolder:
         if not self.directory.is_dir():
             raise DataError(f"{directory}: no such folder; predictions are read from <folder>/<video>/<frame>.png")
 
-    def scored(self) -> dict[str, Any]:
-        """Keyword arguments of `evaluate`; the program that made the labels is unknown."""
-        return {"predict": self, "provenance": {"predictions": str(self.directory)}}
+    def scored(self) -> Predictions:
+        """The labels as they are; the program that made them is unknown."""
+        return Predictions(self, provenance={"predictions": str(self.directory)})
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
         """Read the labels of each frame of ``video`` when they are requested."""

@@ -167,8 +167,7 @@ class Evaluation:
 def full_provenance(given: Mapping[str, Any]) -> dict[str, Any]:
     """Entries of eval.json on what made the predictions, where and with which versions.
 
-    ``given`` are model, options (as in report.json), predictions (folder of another program's labels), label_map (file
-    or ``built in``) and threads, as far as they apply.
+    ``given`` are those of `Predictions`, with options as in report.json.
     """
     return {
         **dict.fromkeys(("model", "options", "predictions", "label_map", "threads")),

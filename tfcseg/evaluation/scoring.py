@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -53,6 +53,8 @@ class Scoring:
     scope: Scope
     measure_flow_consistency: bool
     on_frame: OnFrame | None
+    mode: str
+    provenance: Mapping[str, Any]
 
     @property
     def num_classes(self) -> int:

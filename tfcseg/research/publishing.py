@@ -13,6 +13,7 @@ from torch import Tensor
 from tfcseg.errors import UsageError, WeightsError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.predictions import Predictions
 from tfcseg.evaluation.scope import Scope
 from tfcseg.files import make_folder
 from tfcseg.inference.options import checked_options, describe_method
@@ -49,8 +50,8 @@ def measure(
         f"{model.device}, {str(model.precision).removeprefix('torch.')}",
     }
     for mode in ("image", "tfc"):
-        predictions = ModelPredictions(model, checked_options(model, mode=mode))
-        result = evaluate(root, predictions, Scope(split), mode=mode, model_labels=model.labels)
+        predictions = Predictions(ModelPredictions(model, checked_options(model, mode=mode)), model.labels)
+        result = evaluate(root, predictions, Scope(split))
         for score in SCORES:
             value = getattr(result, score)
             if value is not None:

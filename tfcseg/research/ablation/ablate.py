@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, cast
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.predictions import Predictions
 from tfcseg.evaluation.result import Evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
@@ -195,13 +196,11 @@ class _AblationJob:
         logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})
         self.on_progress(row.title, 0, total)
         path = self.scope.label_map
+        label_map = None if path is None else read_label_map(path, self.model.labels, self.dataset.labels)
         evaluation = evaluate(
             self.dataset.root,
-            watched,
+            Predictions(watched, model.labels, label_map),
             self.scope,
-            mode=row.name,
-            model_labels=model.labels,
-            label_map=None if path is None else read_label_map(path, self.model.labels, self.dataset.labels),
             on_video=lambda score: self.on_progress(row.title, next(done), total),
         )
         return evaluation, watched
