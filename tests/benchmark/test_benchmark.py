@@ -258,6 +258,12 @@ def test_senseless_requests(wrong, message, tiny_file, clip_file):
         pass
 
 
+def test_without_the_demo_clip_a_video_must_be_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("tfcseg.benchmark.request.DEMO", tmp_path / "demo.mp4")
+    with pytest.raises(UsageError, match="name a video to measure"):
+        Request(video=tmp_path / "demo.mp4").check()
+
+
 def test_attention_is_counted():
     model = unfolded("mit_b0")
     images = moving_images(1, (64, 64))
