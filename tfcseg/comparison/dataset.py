@@ -105,7 +105,10 @@ class _DatasetComparison:
             is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations),
             skipped=evaluations[-1].skipped_by_kind,
             **common_facts(
-                *(self.plan, self.model, runs, numbers[-len(runs) :]),
+                plan=self.plan,
+                model=self.model,
+                runs=runs,
+                numbers=numbers[-len(runs) :],
                 baseline=None if baseline is None else numbers[0],
                 samples=samples,
                 outputs={} if baseline is None else {BASELINE: BASELINE},

@@ -87,11 +87,11 @@ class Comparison(ModelConditions):
 
 
 def common_facts(
+    *,
     plan: Plan,
     model: LoadedModel,
     runs: Sequence[Run],
     numbers: Sequence[Numbers],
-    *,
     baseline: Numbers | None,
     samples: Sequence[Sequence[Image]],
     outputs: Mapping[str, str],

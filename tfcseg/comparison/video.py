@@ -140,7 +140,10 @@ class _VideoComparison:
     def result(self, baseline: Mapping[str, float | None] | None, reports: Sequence[Report]) -> Comparison:
         agreement, differences = self._compare_frames(reports[0])
         facts = common_facts(
-            *(self.plan, self.model, self.runs, list(map(_numbers, reports))),
+            plan=self.plan,
+            model=self.model,
+            runs=self.runs,
+            numbers=list(map(_numbers, reports)),
             baseline=baseline,
             samples=self._samples(reports[0]),
             outputs={"side_by_side": SIDE_BY_SIDE} | ({"differences": DIFFERENCES} if differences else {}),
