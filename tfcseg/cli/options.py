@@ -63,11 +63,11 @@ def frame_rate(text: str) -> Fraction:
     return rate.limit_denominator(100_000)
 
 
-def frame_size(text: str, least: int = 1) -> tuple[int, int]:
-    """(height, width) of frames such as ``1280x720``, both of ``least`` pixels or more."""
+def frame_size(text: str) -> tuple[int, int]:
+    """(height, width) of frames such as ``1280x720``."""
     parts = re.fullmatch(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", text.strip().casefold())
     width, height = (int(part) for part in parts.groups()) if parts else (0, 0)
-    if min(width, height) < least or width * height > MAX_PIXELS:
+    if not 0 < width * height <= MAX_PIXELS:
         raise typer.BadParameter(f"{text!r} is not a frame size; use WIDTHxHEIGHT, such as 1280x720")
     return height, width
 
@@ -111,16 +111,11 @@ def one_of(what: str, known: Sequence[str]) -> Callable[[str | None], str | None
 logger = logging.getLogger(__name__)
 
 
-def was_given(context: typer.Context, name: str) -> bool:
-    """Whether the option was given on the command line."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
 def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:
     """Raise UsageError, which says ``why`` after its name, for the first of the options that was given."""
     for name in names:
-        if was_given(context, name):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
             raise UsageError(f"--{name.removeprefix('as_').replace('_', '-')} {why}")
 
 
