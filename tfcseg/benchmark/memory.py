@@ -9,7 +9,6 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +19,7 @@ import torch
 from tfcseg.benchmark.contest import PLAIN, Contest, contenders
 from tfcseg.benchmark.plain import build_plain
 from tfcseg.benchmark.speeds import run_ours, run_plain
-from tfcseg.benchmark.timing import Memory
+from tfcseg.benchmark.timing import Memory, OnStep
 from tfcseg.errors import TfcsegError
 from tfcseg.machine import keep_freed_memory
 from tfcseg.model.options import InferenceOptions
@@ -40,7 +39,7 @@ class Job:
     end_s: float
 
 
-def measure_memory(contest: Contest, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+def measure_memory(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Peak memory of whole runs of all contenders: fields of `Benchmark`."""
     names = contenders(contest)
     found = {}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
 from tfcseg.benchmark.plain import PlainSegformer
-from tfcseg.benchmark.timing import alternate, speed, speed_ratios, spread, synchronise
+from tfcseg.benchmark.timing import OnStep, alternate, speed, speed_ratios, spread, synchronise
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.inference.segment import segment_with
@@ -26,9 +26,6 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.pipeline import run_video
 from tfcseg.weights.loading import LoadedModel
-
-OnStep: TypeAlias = Callable[[int, int], None]
-"""Called after each step with steps done, and steps in total."""
 
 _Labels: TypeAlias = list[NDArray[np.uint8]]
 

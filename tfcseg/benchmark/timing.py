@@ -14,8 +14,8 @@ from tfcseg.report.schema import ModelConditions
 Task: TypeAlias = Callable[[], float]
 """Runs once and returns a measurement, such as milliseconds per frame."""
 
-OnStep: TypeAlias = Callable[[str, int, int], None]
-"""Called after each step with the part of the benchmark, steps done, and steps in total."""
+OnStep: TypeAlias = Callable[[int, int], None]
+"""Called after each step with steps done, and steps in total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def spread(samples: Iterable[float]) -> Spread:
 
 
 def alternate(
-    tasks: Mapping[str, Task], rounds: int, *, on_step: Callable[[int, int], None] = lambda done, total: None
+    tasks: Mapping[str, Task], rounds: int, *, on_step: OnStep = lambda done, total: None
 ) -> dict[str, list[float]]:
     """Run every task once to warm up, then ``rounds`` times in turn; returns measurements by task.
 
