@@ -48,30 +48,27 @@ def command(
     from tfcseg.files import claimed_files
 
     measured_on = validate or []
-    is_shown = not printing.quiet
+
+    def show(record: dict[str, Any]) -> None:
+        if not (printing.quiet or is_terminal()):  # a terminal has bars
+            print_line(describe(record))
+
     try:
         with (
             claimed_files(output.parent, [output.name], inputs=[*videos, *measured_on], overwrite=overwrite),
-            progress(shown=is_shown) as on_progress,
+            progress(shown=not printing.quiet) as on_progress,
         ):
-            listener = AdaptListener(
-                on_progress, _print_record if is_shown and not is_terminal() else lambda record: None
-            )
             result = adapt(
                 *(videos, choice.model, output, numbers),
                 validate=measured_on,
                 device=device,
                 overwrite=overwrite,
-                listener=listener,
+                listener=AdaptListener(on_progress, show),
             )
     except KeyboardInterrupt:
         kept = f"progress is kept in {work_folder(output)}; run the same command again to continue"
         raise Interrupted(f"interrupted; {kept}") from None
     _report(result, printing)
-
-
-def _print_record(record: dict[str, Any]) -> None:
-    print_line(describe(record))
 
 
 def _report(result: AdaptResult, printing: options.Printing) -> None:
