@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from types import FrameType
 from typing import Annotated
 
@@ -62,9 +61,7 @@ def main() -> None:
     0 done · 1 failed · 2 usage · 130 interrupted (Ctrl-C or SIGTERM, after unfinished files were removed).
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    # `steady` fills most of its memory once. Clearing large pages then costs more than they save, most of all in a
-    # virtual machine, which gets them from its host.
-    keep_freed_memory(large_pages=sys.argv[1:2] != ["steady"])
+    keep_freed_memory()
     collect_rarely()
     set_default_threads(os.environ)
     app()

@@ -26,7 +26,7 @@ import torch
 from tfcseg.errors import TfcsegError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group, Section
-from tfcseg.inference.steps import FrameBetween, PreparedKeyframe, Steps
+from tfcseg.inference.steps import FrameBetween, OwnLogits, PreparedKeyframe, Steps
 from tfcseg.media.frames import Image
 from tfcseg.model.evidence import (
     CarryOver,
@@ -41,10 +41,10 @@ from tfcseg.model.evidence import (
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-MOST_CHANGED = 0.2
+MOST_CHANGED = 0.25
 """A frame becomes a keyframe when the shares of changed positions, summed over the frames since the last keyframe,
 exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many: with tfc-mosaic every
-tenth frame of a still camera, every seventh of a hand-held walk and every fourth of a drive."""
+tenth frame of a still camera, every eighth of a hand-held walk and every fourth of a drive."""
 
 REACH = 8
 """A keyframe uses later keyframes up to this many frames ahead."""
@@ -169,7 +169,7 @@ class _Slot:
     """Seconds spent on it outside of tasks."""
     found: Correspondence | None = None
     """Where its positions lie in the keyframe before it, if that was computed."""
-    own: _Row[WeightedLogits] | None = None
+    own: _Row[OwnLogits] | None = None
     """Of a keyframe: its logits by itself."""
     ahead: Correspondence | None = None
     """Of a keyframe: where its positions lie in the next one."""
@@ -268,7 +268,7 @@ class _Window:
             self._spans[-1].append(slot)
         self._known += count
         images = [slot.image for slot in keyframes if slot.image is not None]
-        for slot, row in zip(keyframes, self._submit(self._steps.weighted_logits, images), strict=True):
+        for slot, row in zip(keyframes, self._submit(self._steps.own_logits, images), strict=True):
             slot.own, slot.found = row, None
         for slot in slots:
             slot.image = None
@@ -396,7 +396,7 @@ def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
 
 def _own(keyframe: _Slot) -> WeightedLogits:
     assert keyframe.own is not None
-    return keyframe.own.get()
+    return keyframe.own.get().compared_by(keyframe.low.get())
 
 
 def reach_for(image: Image) -> int:

@@ -23,6 +23,7 @@ from tfcseg.model.evidence import (
     Side,
     WeightedLogits,
     compare,
+    margin,
     mix,
 )
 from tfcseg.model.ops.labelling import greatest, labels_from_cells
@@ -40,6 +41,19 @@ class FrameBetween(NamedTuple):
     proximity: float
     """Proximity in time to that keyframe: 1 there, 0 at the next one."""
     label_size: tuple[int, int]
+
+
+class OwnLogits(NamedTuple):
+    """Logits of a keyframe by itself, and how certain they are."""
+
+    logits: Tensor
+    """(1, K, h, w)."""
+    weight: Tensor
+    """(1, 1, h, w): its margin."""
+
+    def compared_by(self, low: LowFeatures) -> WeightedLogits:
+        """The same, to be compared by the low-level features of the frame."""
+        return WeightedLogits(self.logits, self.weight, low.match)
 
 
 class PreparedKeyframe(NamedTuple):
@@ -83,10 +97,11 @@ class Steps:
         low = low if self._scale == 1 else low.with_both_levels()
         return [LowFeatures(*(part[row : row + 1] for part in low)) for row in range(len(images))]
 
-    def weighted_logits(self, images: Sequence[Image]) -> list[WeightedLogits]:
-        """Logits of keyframes, each by itself, with their weights."""
-        found = self._network.weighted_logits(self._feeder.to_input(images, self._size))
-        return [WeightedLogits(*(part[row : row + 1] for part in found)) for row in range(len(images))]
+    def own_logits(self, images: Sequence[Image]) -> list[OwnLogits]:
+        """Logits of keyframes, each by itself and its mirror image, with their weights."""
+        logits = self._network.both_ways(self._feeder.to_input(images, self._size))
+        weight = margin(logits)
+        return [OwnLogits(logits[row : row + 1], weight[row : row + 1]) for row in range(len(images))]
 
     def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Correspondence:
         """Find frames in a keyframe, by the features of each (see `evidence.compare`)."""

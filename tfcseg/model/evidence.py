@@ -1,19 +1,19 @@
 """Two-sided evidence (ours, not the paper's): combine a frame's logits with those of frames before and after it.
 
-In a recorded video, later frames are known, too. Every keyframe has logits y and a weight n that measures how certain
-they are. Keyframes are combined with those before and after them as a non-keyframe is with its keyframe (eq. 7), but
-as a weighted mean, so that many keyframes outweigh one:
+In a recorded video, later frames are known, too. Every keyframe has logits y, the mean of its own and those of its
+mirror image, and a weight n that measures how certain they are. Keyframes are combined with those before and after them
+as a non-keyframe is with its keyframe (eq. 7), but as a weighted mean, so that many keyframes outweigh one:
 
     P = carry · e(w) ⊙ n_o,   y' = (n ⊙ y + P ⊙ y_o) / (n + P),   n' = n + P                    (`combine`)
 
 y_o and n_o are those of the other keyframe, moved along with the scene (model/alignment.py). e(w) is the model's
-evidence curve: how much more often than by chance two positions of similarity w (eq. 6) have the same label. So an
-uncertain keyframe has little influence, and nothing comes from another scene.
+evidence curve, fitted or chosen by hand: how much more often than by chance two positions of similarity w (eq. 6) have
+the same label. So an uncertain keyframe has little influence, and nothing comes from another scene.
 
 A frame between two keyframes is a mean of both (`mix`). It is computed itself only where it resembles neither, as eq.
 11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages alone
-at full size, and does not mix features of different times. All comparisons with such frames are made at half the size,
-too: one costs at most a quarter of a keyframe.
+at full size, and does not mix features of different times. All comparisons are made at half the size, too: such a
+frame costs at most a quarter of an image.
 
 Shapes: T frames, K classes, C channels, h w grid of the logits, h8 w8 grid of what is compared.
 """
@@ -86,7 +86,7 @@ class WeightedLogits(NamedTuple):
     weight: Tensor
     """(1, 1, h, w): sum of the margins of all keyframes that contributed."""
     match: Tensor
-    """(1, C, h8, w8) features of the frame to compare, normalised."""
+    """(1, C, h8, w8) features of the frame to compare, as in `LowFeatures`."""
 
 
 class SectionEnd(NamedTuple):

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
-from tfcseg.inference.steps import Steps
+from tfcseg.inference.steps import OwnLogits, Steps
 from tfcseg.media.frames import Frame
 from tfcseg.media.reader import read_frames
 from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
-from tfcseg.model.evidence import LowFeatures, WeightedLogits
+from tfcseg.model.evidence import LowFeatures
 from tfcseg.options import OnProgress
 from tfcseg.research.calibration import write_with_card
 from tfcseg.weights.loading import LoadedModel, read_card
@@ -52,7 +52,7 @@ class EvidenceFit:
 
 class _Seen(NamedTuple):
     low: LowFeatures
-    own: WeightedLogits
+    own: OwnLogits
 
 
 @torch.inference_mode()
@@ -75,7 +75,7 @@ def fit_evidence(
     for done, clip in enumerate(clips):
         on_progress(str(clip), done, len(clips))
         seen = [
-            _Seen(steps.low_features([frame.image])[0], steps.weighted_logits([frame.image])[0])
+            _Seen(steps.low_features([frame.image])[0], steps.own_logits([frame.image])[0])
             for frame in islice(read(clip), 0, FRAMES * DISTANCE, DISTANCE)
         ]
         for gap in (1, 2):
@@ -98,14 +98,14 @@ def write_fitted(weights: Path, target: Path, found: EvidenceFit) -> None:
 def _upside_down(seen: _Seen) -> _Seen:
     """Flip a frame: a different scene with the same colours and labels."""
     low, own = ([part.flip(-2) for part in parts] for parts in seen)
-    return _Seen(LowFeatures(*low), WeightedLogits(*own))
+    return _Seen(LowFeatures(*low), OwnLogits(*own))
 
 
 def _agreement(steps: Steps, before: _Seen, after: _Seen) -> NDArray[np.float64]:
     """(2, knots): weight of positions with the same label, and of all positions, by similarity."""
     size = (after.own.logits.shape[-2], after.own.logits.shape[-1])
     found = steps.compare(before.low.match, after.low.match, size)
-    moved, certain = (move(part, found.rows, 1) for part in before.own[:2])
+    moved, certain = (move(part, found.rows, 1) for part in before.own)
     labels = after.own.logits.argmax(dim=1, keepdim=True)
     is_same = moved.argmax(dim=1, keepdim=True) == labels
     weight = (certain * after.own.weight * _is_near_border(labels)).float()
