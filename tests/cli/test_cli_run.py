@@ -209,7 +209,7 @@ def test_hidden_classes_stay_as_filmed(weights, tmp_path):
 def test_existing_results_are_refused_before_the_model_loads(clip, weights, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "report.json").write_text("{}")
+    (out / "report.json").write_text('{"tfcseg": "0.1.0"}')
     done = call("run", clip, "-o", out, "-m", "no-such-model")
     assert done.returncode == 1
     assert "already holds results" in one_line(done)

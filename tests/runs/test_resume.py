@@ -136,8 +136,16 @@ def test_what_a_part_has_so_far_is_safe_and_drawn_again(clip, tmp_path, monkeypa
         assert_same_results(tmp_path / "out", tmp_path / "alone")
 
 
+def copy_of_running(folder, target):
+    """Copy of a run that goes on meanwhile: it gives temporary files their final names, and drops old checkpoints."""
+    while True:
+        try:
+            return shutil.copytree(folder, target, copy_function=copy_if_there)
+        except shutil.Error:  # a folder is gone
+            shutil.rmtree(target)
+
+
 def copy_if_there(source, target):
-    """The run goes on while it is copied, and gives temporary files their final names."""
     with contextlib.suppress(FileNotFoundError):
         shutil.copy2(source, target)
 
@@ -154,7 +162,7 @@ def test_a_run_is_saved_every_few_seconds(clip, tmp_path, monkeypatch, options, 
     def on_frame(frame, info):
         if frame.index == 13:
             wait_until(lambda: unfinished_frames(tmp_path / "out") >= safe)
-            copies.append(shutil.copytree(tmp_path / "out", tmp_path / "killed", copy_function=copy_if_there))
+            copies.append(copy_of_running(tmp_path / "out", tmp_path / "killed"))
 
     tfcseg.run(clip, tmp_path / "out", MODEL, on_frame=on_frame, **options)
     assert safe <= first_frame(clip, copies[0], **options)[1] <= 12
