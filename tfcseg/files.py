@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tfcseg.errors import DataError, OutputError, UsageError
+from tfcseg.spelling import first_of
 
 _SUFFIXES_OF_FILES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".gif"),
@@ -38,17 +39,11 @@ def claimed_files(
     """
     existing = [path for name in names if os.path.lexists(path := folder / name)]
     refuse_inputs([folder, *existing], inputs)
-    if existing and not overwrite:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise OutputError(
-            f"{str(folder)!r} already holds results ({existing[0].relative_to(folder)}{more}); "
-            "use --overwrite or choose another folder"
-        )
+    if not overwrite:
+        refuse_results(folder, existing)
     for path in existing:
         if path.is_dir() and not path.is_symlink():
             raise OutputError(f"{str(path)!r} is a folder and cannot be replaced; choose another name")
-    is_new = not os.path.lexists(folder)
-    make_folder(folder)
 
     def clear() -> None:
         for path in existing:
@@ -58,13 +53,31 @@ def claimed_files(
                 with suppress(OSError):  # not empty
                     path.parent.rmdir()
 
-    try:
+    with removed_if_unused(folder):
+        make_folder(folder)
         yield clear
+
+
+@contextmanager
+def removed_if_unused(folder: Path) -> Iterator[None]:
+    """If the block fails, remove a folder that it has made and left empty."""
+    is_new = not os.path.lexists(folder)
+    try:
+        yield
     except BaseException:
         if is_new:
-            with suppress(OSError):  # something was written
+            with suppress(OSError):  # something was written, or the folder was not made
                 folder.rmdir()
         raise
+
+
+def refuse_results(folder: Path, existing: Sequence[Path]) -> None:
+    """Raise OutputError if there are ``existing`` results in ``folder``."""
+    if existing:
+        names = [str(path.relative_to(folder)) for path in existing]
+        raise OutputError(
+            f"{str(folder)!r} already holds results ({first_of(names, 1)}); use --overwrite or choose another folder"
+        )
 
 
 def refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None:

@@ -1,4 +1,4 @@
-"""Find names in any case, and suggest close matches for mistyped ones."""
+"""Find names in any case, suggest close matches for mistyped ones, and name or count several things."""
 
 from __future__ import annotations
 
@@ -47,3 +47,15 @@ def hint(word: str, known: Sequence[str]) -> str:
     likeness = [difflib.SequenceMatcher(None, name, word).ratio() for name in close]
     meant = [spelt[name] for name, ratio in zip(close, likeness, strict=True) if ratio > likeness[0] - _AS_CLOSE]
     return f"did you mean {' or '.join(meant)}?"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Number and noun, in the plural unless the number is 1."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def first_of(names: Sequence[str], shown: int, between: str = ", ") -> str:
+    """The first ``shown`` names, and how many more there are."""
+    rest = len(names) - shown
+    return between.join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")

@@ -27,10 +27,11 @@ from tfcseg.model.options import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD, SIZE_M
 from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.research.evidence_fit import fit_evidence
 from tfcseg.runs.outputs import folder_lock
+from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source
 from tfcseg.training.labelling import Clip, Still
 from tfcseg.training.loop import Trainer
-from tfcseg.training.recipes import VALIDATION_SEED, attention_options, count_of
+from tfcseg.training.recipes import VALIDATION_SEED, attention_options
 from tfcseg.training.request import training_precision
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tfcseg.errors import InputError
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, check_size, select_frames
 from tfcseg.media.source import IMAGE_SUFFIXES, Source
+from tfcseg.spelling import count_of, first_of
 
 DEFAULT_FRAME_RATE = Fraction(25)
 """Default frames per second of a folder of images; ffmpeg assumes the same."""
@@ -101,7 +102,7 @@ def _list_folder(directory: Path) -> _Folder:
     others = len(entries) - len(images)
     if not images:
         kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
-        raise InputError(f"{directory}: no images in this folder ({_count(others, 'other entry')}); wanted: {kinds}")
+        raise InputError(f"{directory}: no images in this folder ({count_of(others, 'other entry')}); wanted: {kinds}")
     return _Folder(images, others)
 
 
@@ -112,11 +113,11 @@ def _first_readable(directory: Path, paths: list[Path]) -> Image:
         except InputError:
             if path == directory:
                 raise
-    raise InputError(f"{directory}: none of its {_count(len(paths), 'image')} can be read")
+    raise InputError(f"{directory}: none of its {count_of(len(paths), 'image')} can be read")
 
 
 def _describe_folder(source: Source, folder: _Folder, size: tuple[int, int], frame_rate: Fraction) -> VideoInfo:
-    skipped = f"{_count(folder.others, 'entry')} of the folder: not images"
+    skipped = f"{count_of(folder.others, 'entry')} of the folder: not images"
     return VideoInfo(
         source=source,
         width=size[1],
@@ -165,7 +166,7 @@ def _read_images(
         ("file", "with several pictures, of which the first was read", with_more),
     ):
         if names:
-            warnings.append(f"{_count(len(names), noun)} {problem}: {_some(names)}")
+            warnings.append(f"{count_of(len(names), noun)} {problem}: {first_of(names, _NAMES_SHOWN)}")
 
 
 def fit_image(image: Image, size: tuple[int, int]) -> Image:
@@ -281,13 +282,3 @@ def composite_on_black(image: NDArray[np.uint8]) -> Image:
     """Composite (H, W, 4) RGBA on black: (H, W, 3) RGB."""
     alpha = image[..., 3:].astype(np.float32) / _OPAQUE
     return np.ascontiguousarray(np.rint(image[..., :3] * alpha).astype(np.uint8))
-
-
-def _count(number: int, noun: str) -> str:
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number} {noun if number == 1 else plural}"
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tfcseg.errors import OutputError
 from tfcseg.exports import COCO_MARK, FILE_NAMES, MATTE_NAME, ZIP_MARK
-from tfcseg.files import make_folder, output_errors, parse_json, refuse_inputs
+from tfcseg.files import make_folder, output_errors, parse_json, refuse_inputs, refuse_results, removed_if_unused
 from tfcseg.media.source import Given, Source
 from tfcseg.media.writer import is_our_video
 from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, RunState, unfinished_frames
@@ -129,16 +129,10 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
     """
     output = OutputDir(Path(directory), is_new=not os.path.lexists(directory))
     refuse_inputs((output.path, output.masks, *output.results()), inputs)
-    try:
-        with folder_lock(output.path):
-            if not overwrite:
-                _refuse_results(output)
-            yield output
-    except BaseException:
-        if output.is_new:
-            with suppress(OSError):  # something was written
-                output.path.rmdir()
-        raise
+    with removed_if_unused(output.path), folder_lock(output.path):
+        if not overwrite:
+            _refuse_results(output)
+        yield output
 
 
 def is_own(path: Path) -> bool:
@@ -174,13 +168,7 @@ def _refuse_results(output: OutputDir) -> None:
             f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
             "--overwrite to start again, or choose another folder"
         )
-    existing = output.results()
-    if existing:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        first = existing[0].relative_to(output.path)
-        raise OutputError(
-            f"{str(output.path)!r} already holds results ({first}{more}); use --overwrite or choose another folder"
-        )
+    refuse_results(output.path, output.results())
 
 
 _ATTEMPTS = 100

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tfcseg.errors import DataError, InputError
 from tfcseg.media.images import read_image
+from tfcseg.spelling import first_of
 
 _T = TypeVar("_T")
 
@@ -47,5 +48,4 @@ def examine(check: Callable[[_T], str | None], items: Iterable[_T]) -> list[str 
 def refuse(defects: list[str], where: str) -> None:
     """Raise DataError with the first defects, if there are any."""
     if defects:
-        more = f" and {len(defects) - _SHOWN} more" if len(defects) > _SHOWN else ""
-        raise DataError(f"{where}: {'; '.join(defects[:_SHOWN])}{more}; repair them or train with --skip-bad")
+        raise DataError(f"{where}: {first_of(defects, _SHOWN, '; ')}; repair them or train with --skip-bad")

@@ -25,6 +25,7 @@ from tfcseg.model.backbones.mosaic import Mosaic
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.spelling import count_of
 from tfcseg.training.balance import class_shares, rarity_weights
 from tfcseg.training.damage import examine, image_defect, refuse
 from tfcseg.training.datasets import (
@@ -346,8 +347,3 @@ def attention_options(*, steps: int, batch: int) -> TrainOptions:
         frozen=("backbone.", "decode_head."),
         correlation="both",
     )
-
-
-def count_of(number: int, noun: str) -> str:
-    """Number and noun, in the plural unless the number is 1."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

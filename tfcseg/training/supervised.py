@@ -16,6 +16,7 @@ from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, open_vspw, read_targe
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.options import KEYFRAME_INTERVAL, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.spelling import count_of
 from tfcseg.training.augment import View, view_hard_labels, view_image
 from tfcseg.training.damage import examine, image_defect, refuse
 from tfcseg.training.datasets import Sample, SampleStream
@@ -25,7 +26,6 @@ from tfcseg.training.recipes import (
     VALIDATION_SAMPLES,
     VALIDATION_SEED,
     Material,
-    count_of,
     start_network,
     untrained_card,
     with_classes,

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from tfcseg.errors import WeightsError
 from tfcseg.files import replace_atomically
+from tfcseg.spelling import first_of
 from tfcseg.weights.tensor_header import LENGTH_BYTES, damaged, open_weights, read_header, shortened, starts_pickle
 
+_NAMES_SHOWN = 3
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -52,11 +54,14 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
 def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor]) -> None:
     """Raise WeightsError unless ``shapes`` are those of ``expected``, which may be on the meta device."""
-    leftover, missing = sorted(shapes.keys() - expected.keys()), sorted(expected.keys() - shapes.keys())
+    leftover, missing = (
+        [shortened(name) for name in sorted(names)]
+        for names in (shapes.keys() - expected.keys(), expected.keys() - shapes.keys())
+    )
     if leftover:
-        raise WeightsError(f"{path} has tensors that the network does not have: {_some(leftover)}")
+        raise WeightsError(f"{path} has tensors that the network does not have: {first_of(leftover, _NAMES_SHOWN)}")
     if missing:
-        raise WeightsError(f"{path} lacks tensors that the network needs: {_some(missing)}")
+        raise WeightsError(f"{path} lacks tensors that the network needs: {first_of(missing, _NAMES_SHOWN)}")
     for name, wanted in expected.items():
         if shapes[name] != tuple(wanted.shape):
             sizes = f"shape {shapes[name]}, the network needs {tuple(wanted.shape)}"
@@ -99,7 +104,3 @@ def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> by
 
 def _header_end(data: bytes) -> int:
     return LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(shortened(name) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
