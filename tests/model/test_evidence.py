@@ -119,20 +119,10 @@ def test_frames_computed_from_low_features_are_the_image_network_bit_for_bit(bac
 
 
 @torch.inference_mode()
-def test_keyframes_are_the_mean_of_a_picture_and_its_mirror_image():
-    network = build_tiny_network().fold()
-    images = moving_clip(2)
-    one, other = network.image(images), network.image(images.flip(-1)).flip(-1)
-    assert not torch.allclose(one, other)
-    torch.testing.assert_close(network.both_ways(images), (one + other) / 2)
-    torch.testing.assert_close(network.both_ways(images.flip(-1)), network.both_ways(images).flip(-1))
-
-
-@torch.inference_mode()
 def test_a_still_picture_stays_bit_for_bit():
     network = build_tiny_network().fold()
     images = moving_clip(1)
-    logits = network.both_ways(images)
+    logits = network.image(images)
     found = WeightedLogits(logits, margin(logits), network.low_features(images).match)
     like = compare(found.match, found.match, (16, 24), EVIDENCE)
     assert like.rows is None

@@ -11,7 +11,6 @@ On a CPU every worker computes its own frame on a share of the cores.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -55,7 +54,7 @@ and ``LEAST_REACH``."""
 
 LEAST_REACH = 4
 
-MOST_WORK = 3
+MOST_WORK = 6
 """Tasks per worker that may be queued or running. With fewer, workers would be idle while results are combined."""
 
 
@@ -91,9 +90,8 @@ class _Tasks:
         self._pool: ThreadPoolExecutor | None = None
         self._combiner: ThreadPoolExecutor | None = None
         self._unfinished: deque[Future[Any]] = deque()
-        self.clock: Callable[[], float] = time.perf_counter
+        self.clock = network.clock
         if self.workers > 1:
-            self.clock = time.thread_time  # waiting for cores that other threads use is not the network's time
             # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
             threads = torch.get_num_threads()
             stack.callback(torch.set_num_threads, threads)

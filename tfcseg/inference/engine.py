@@ -85,6 +85,12 @@ class IntervalNetwork:
         )
 
     @property
+    def clock(self) -> Callable[[], float]:
+        """Clock of the network's time: with several workers the thread's own, since waiting for a core that another
+        thread uses is not the network's time."""
+        return time.thread_time if self.workers > 1 else time.perf_counter
+
+    @property
     def frames_at_once(self) -> int:
         """Number of frames to pass at once: those of an interval; any number of frames that belong to none."""
         is_interval = self.options.uses_memory and self.options.sides == "one"
@@ -141,7 +147,7 @@ class IntervalNetwork:
         """Frames that no other frame refers to: the image network, with logits bit-identical to keyframes'."""
 
         def compute(part: Sequence[Image]) -> list[FrameResult]:
-            started_s = time.perf_counter()
+            started_s = self.clock()
             return self._results(self.network.image(self.to_input(part)), label_size or _size(part[0]), started_s)
 
         alike = [list(run) for _, run in groupby(images, key=_size)]
@@ -151,7 +157,7 @@ class IntervalNetwork:
         """Frames between keyframes."""
 
         def compute(part: Sequence[Image]) -> list[FrameResult]:
-            started_s = time.perf_counter()
+            started_s = self.clock()
             found = self.network.non_keyframes(self.to_input(part), memory, self.options)
             return self._results(found.logits, size, started_s, found)
 
@@ -180,7 +186,7 @@ class IntervalNetwork:
         before: CarryOver | Callable[[], CarryOver | None] | None,
         pass_on: Callable[[CarryOver | None], None] = lambda carried: None,
     ) -> tuple[FrameResult, Keyframe]:
-        started_s = time.perf_counter()
+        started_s = self.clock()
         try:
             batch = self.to_input([image])
             _, memory = self.network.keyframe(batch)
@@ -198,7 +204,7 @@ class IntervalNetwork:
         labels, confidence = self.to_labels(logits, size)
         similarity = [None] * len(labels) if between is None else between.similarity.float().cpu().numpy()
         updated = [None] * len(labels) if between is None else between.updated_fraction.cpu().tolist()
-        elapsed_ms = 1000 * (time.perf_counter() - started_s) / len(labels)
+        elapsed_ms = 1000 * (self.clock() - started_s) / len(labels)
         return [
             FrameResult(labels[t], elapsed_ms, confidence[t], similarity[t], updated[t]) for t in range(len(labels))
         ]

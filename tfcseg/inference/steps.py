@@ -98,8 +98,8 @@ class Steps:
         return [LowFeatures(*(part[row : row + 1] for part in low)) for row in range(len(images))]
 
     def own_logits(self, images: Sequence[Image]) -> list[OwnLogits]:
-        """Logits of keyframes, each by itself and its mirror image, with their weights."""
-        logits = self._network.both_ways(self._feeder.to_input(images, self._size))
+        """Logits of keyframes, each by itself, with their weights."""
+        logits = self._network.image(self._feeder.to_input(images, self._size))
         weight = margin(logits)
         return [OwnLogits(logits[row : row + 1], weight[row : row + 1]) for row in range(len(images))]
 

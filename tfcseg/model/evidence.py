@@ -1,8 +1,8 @@
 """Two-sided evidence (ours, not the paper's): combine a frame's logits with those of frames before and after it.
 
-In a recorded video, later frames are known, too. Every keyframe has logits y, the mean of its own and those of its
-mirror image, and a weight n that measures how certain they are. Keyframes are combined with those before and after them
-as a non-keyframe is with its keyframe (eq. 7), but as a weighted mean, so that many keyframes outweigh one:
+In a recorded video, later frames are known, too. Every keyframe has logits y and a weight n that measures how certain
+they are. Keyframes are combined with those before and after them as a non-keyframe is with its keyframe (eq. 7), but
+as a weighted mean, so that many keyframes outweigh one:
 
     P = carry · e(w) ⊙ n_o,   y' = (n ⊙ y + P ⊙ y_o) / (n + P),   n' = n + P                    (`combine`)
 

@@ -149,10 +149,6 @@ class TFCSegmenter(nn.Module):
         """Logits (T, K, h, w) of the image network, continued from low-level features."""
         return self.decode_head.classify(self.embed(low.x1, low.x2)[0])
 
-    def both_ways(self, images: Tensor) -> Tensor:
-        """Logits (B, K, h, w) of images (B, 3, H, W): mean of theirs and their mirror images' (model/evidence.py)."""
-        return torch.lerp(self.image(images), self.image(images.flip(-1)).flip(-1), 0.5)
-
     def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Eqs 1 and 2 from the low stages on: z (B, D, h, w), its part from levels 3 and 4, x3 and x4."""
         head = self.decode_head
