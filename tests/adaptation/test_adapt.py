@@ -156,11 +156,13 @@ def test_other_videos_may_measure(work, tmp_path):
 
 def test_bad_input_is_told_in_one_line(work, tmp_path):
     short = write_video(tmp_path / "short.mp4", moving_images(20, (48, 64)), rate="15")
+    picture = write_video(tmp_path / "picture.mp4", moving_images(1, (48, 64)), rate="15")
     (tmp_path / "text.mp4").write_text("no video")
     base = ("-m", work / "tiny.safetensors", *CPU)
     for words, code, message in (
         ((work / "a.mp4", "-o", tmp_path / "out"), 2, "is not a weights file; give one that ends in .safetensors"),
         ((short, "-o", tmp_path / "o.safetensors"), 1, "short.mp4 has 20 frames; give videos of 24 or more"),
+        ((picture, "-o", tmp_path / "o.safetensors"), 1, "picture.mp4 has 1 frame; give videos of 24 or more"),
         ((tmp_path / "text.mp4", "-o", tmp_path / "o.safetensors"), 1, "text.mp4"),
         ((tmp_path / "none.mp4", "-o", tmp_path / "o.safetensors"), 1, "none.mp4"),
         ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "--steps", "-1"), 2, "steps -1 is not between"),
@@ -170,7 +172,7 @@ def test_bad_input_is_told_in_one_line(work, tmp_path):
         done = call("adapt", *base, *words)
         assert done.returncode == code, done.stderr
         assert message in done.error
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["short.mp4", "text.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["picture.mp4", "short.mp4", "text.mp4"]
 
 
 def test_the_end_of_every_video_measures(work):

@@ -11,6 +11,7 @@ from tfcseg.errors import DataError, UsageError
 from tfcseg.files import identity
 from tfcseg.media.frames import Frame
 from tfcseg.media.reader import probe, read_frames
+from tfcseg.spelling import count_of
 
 HELD_BACK = 0.2
 """Share of every video, at its end, that is held out for measuring if no other videos are given."""
@@ -72,5 +73,6 @@ def _whole(video: Path, parts: int) -> Part:
     if info.frames_declared is None:
         raise DataError(f"{video} does not state its length; copy it into another file with ffmpeg first")
     if info.frames_declared < parts * LEAST_FRAMES:
-        raise DataError(f"{video} has {info.frames_declared} frames; give videos of {parts * LEAST_FRAMES} or more")
+        frames = count_of(info.frames_declared, "frame")
+        raise DataError(f"{video} has {frames}; give videos of {parts * LEAST_FRAMES} or more")
     return Part(video, 0, info.frames_declared, float(info.frame_rate))

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from tfcseg.errors import DataError
 from tfcseg.model.options import keyframe_distance
 from tfcseg.research.grid import cell, table
+from tfcseg.spelling import count_of
 
 Result: TypeAlias = dict[str, Any]
 """Content of a result file, or a part of it."""
@@ -410,7 +411,7 @@ def _machine(result: Result) -> str:
         f"{result['device_name']} ({result['device']}, {result['threads']} threads, ours "
         f"{result['options']['workers']} intervals at a time, {result['precision']}), "
         f"torch {versions['torch']}{also}, {result['input']['name']} at {width}×{height}, medians of "
-        f"{result['rounds']} rounds in turn."
+        f"{count_of(result['rounds'], 'round')} in turn."
     )
 
 
