@@ -15,7 +15,7 @@ def interrupted(*arguments):
 
 
 def test_an_interrupt_is_one_line_and_130(monkeypatch, tmp_path):
-    monkeypatch.setattr("tfcseg.weights.loading.list_models", interrupted)
+    monkeypatch.setattr("tfcseg.weights.registry.list_models", interrupted)
     done = call("models")
     assert (done.returncode, done.stdout) == (130, "")
     assert done.error == "interrupted; unfinished files were removed"
@@ -25,7 +25,7 @@ def test_a_command_says_itself_what_an_interrupt_left(monkeypatch):
     def stopped(*arguments):
         raise Interrupted("interrupted; two masks are kept")
 
-    monkeypatch.setattr("tfcseg.weights.loading.list_models", stopped)
+    monkeypatch.setattr("tfcseg.weights.registry.list_models", stopped)
     done = call("models")
     assert (done.returncode, done.error) == (130, "interrupted; two masks are kept")
 
@@ -34,7 +34,7 @@ def test_what_fails_is_one_line_and_1(monkeypatch):
     def fail(*arguments):
         raise WeightsError("no weights")
 
-    monkeypatch.setattr("tfcseg.weights.loading.list_models", fail)
+    monkeypatch.setattr("tfcseg.weights.registry.list_models", fail)
     done = call("models")
     assert (done.returncode, done.error) == (1, "no weights")
 
@@ -49,7 +49,7 @@ def test_a_pipe_that_breaks_elsewhere_is_not_taken_for_a_reader_that_left(monkey
     def fail(*arguments):
         raise BrokenPipeError("the encoder's")
 
-    monkeypatch.setattr("tfcseg.weights.loading.list_models", fail)
+    monkeypatch.setattr("tfcseg.weights.registry.list_models", fail)
     with pytest.raises(BrokenPipeError):
         call("models")
 
