@@ -24,16 +24,21 @@ def frames():
         yield SegmentedFrame(index, index / 25, image, labels, index % 4 == 0, similarity, None, 1.5, False, ADE31)
 
 
-@pytest.mark.parametrize("cores", [1, 16])
-def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
-    monkeypatch.setattr(measuring, "available_cores", lambda: cores)
-    measurer = FrameMeasurer(3, use_flow=True, unsure_below=0.5)
+def measured(measurer):
+    """All frames, measured in order."""
     found = []
     for frame in frames():
         measurer.add(frame)
         found += measurer.finished()
     found += measurer.finished(0)
     measurer.close()
+    return found
+
+
+@pytest.mark.parametrize("cores", [1, 16])
+def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
+    monkeypatch.setattr(measuring, "available_cores", lambda: cores)
+    found = measured(FrameMeasurer(3, use_flow=True, unsure_below=0.5))
     meter = ConsistencyMeter()
     assert [entry.frame.index for entry in found] == list(range(len(IMAGES)))
     for entry, frame in zip(found, frames(), strict=True):
@@ -49,12 +54,7 @@ def test_images_may_be_followed_before_labels_are_known(preset):
     measurer = FrameMeasurer(3, use_flow=True, unsure_below=0.5, preset=preset)
     for index, image in enumerate(IMAGES):
         measurer.follow(Frame(index, index / 25, image, is_held=False))
-    found = []
-    for frame in frames():
-        measurer.add(frame)
-        found += measurer.finished()
-    found += measurer.finished(0)
-    measurer.close()
+    found = measured(measurer)
     meter = ConsistencyMeter(preset=preset)
     for entry, frame in zip(found, frames(), strict=True):
         wanted = meter.update(frame.image, frame.labels)
