@@ -1,4 +1,4 @@
-"""Find names in any case, suggest close matches for mistyped ones, and name or count several things."""
+"""Find names in any case, suggest close matches for mistyped ones, name or count several things, shorten lines."""
 
 from __future__ import annotations
 
@@ -59,3 +59,9 @@ def first_of(names: Sequence[str], shown: int, between: str = ", ") -> str:
     """The first ``shown`` names, and how many more there are."""
     rest = len(names) - shown
     return between.join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def one_line(text: str, limit: int) -> str:
+    """Convert any ``text`` to one printable line of at most ``limit`` characters."""
+    line = " ".join(text.split())
+    return "".join(letter for letter in line if letter.isprintable())[:limit]

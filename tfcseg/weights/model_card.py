@@ -198,12 +198,6 @@ def _require_keys(values: Mapping[str, object], wanted: set[str]) -> None:
         raise ValueError(f"unknown entry {_shown(key)}")
 
 
-def one_line(text: str, limit: int) -> str:
-    """Convert any ``text`` to one printable line of at most ``limit`` characters."""
-    line = " ".join(text.split())
-    return "".join(letter for letter in line if letter.isprintable())[:limit]
-
-
 def _text(key: str, value: object, limit: int) -> str:
     """Check for one line of at most ``limit`` characters without control characters, which is safe to print."""
     if not isinstance(value, str) or len(value) > limit or not value.isprintable():

@@ -14,12 +14,12 @@ from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels.label_sets import ADE150, CITYSCAPES19, LabelSet
 from tfcseg.labels.palettes import Palette, palette_for
 from tfcseg.model.backbones.mix_transformer import EXPANSION, HEADS, PATCHES, REDUCTIONS, STRIDES
+from tfcseg.spelling import one_line
 from tfcseg.weights.model_card import (
     IMAGENET_PREPROCESSING,
     NAME_LIMIT,
     TEXT_LIMIT,
     Preprocessing,
-    one_line,
     parse_preprocessing,
 )
 from tfcseg.weights.tensor_header import HEADER_LIMIT_BYTES, open_weights, read_beside

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tfcseg.errors import WeightsError
-from tfcseg.weights.model_card import one_line
+from tfcseg.spelling import one_line
 from tfcseg.weights.published import Published, read_published
 from tfcseg.weights.tensor_file import is_pickle, read_tensor_file
 from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, open_weights, read_beside

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from tfcseg.errors import WeightsError
 from tfcseg.files import parse_json
+from tfcseg.spelling import one_line
 
 FILE_LIMIT_BYTES = 2 << 30
 """Enough for a SegFormer-B5 checkpoint in float32 with its optimiser state."""
@@ -90,5 +91,5 @@ def shortened(name: str) -> str:
 
 def damaged(path: Path, reason: str) -> WeightsError:
     """Make the error for an invalid safetensors file."""
-    line = "".join(letter for letter in " ".join(reason.split()) if letter.isprintable())[:_REASON_SHOWN]
+    line = one_line(reason, _REASON_SHOWN)
     return WeightsError(f"{path} is not a safetensors file, or a damaged one ({line}); get it again")
