@@ -73,13 +73,13 @@ def test_a_teacher_sees_the_whole_image(tmp_path, size):
 
 def test_crops_see_small_things(teacher):
     """Corner crops are put back where they came from."""
-    assert quarter_labels(soft_labels([Teacher(teacher)], quartered(), crops=True)) == QUARTERS
+    assert quarter_labels(soft_labels([Teacher(teacher)], quartered(), tiles=True)) == QUARTERS
 
 
 def test_soft_labels_are_the_mean_of_the_teachers(tmp_path, teacher):
     """Where one of two teachers says background, both classes get half."""
     timid = Teacher(write_teacher(tmp_path / "timid.tflite", bias=100_000))
-    together = soft_labels([Teacher(teacher), timid], quartered(), crops=False)
+    together = soft_labels([Teacher(teacher), timid], quartered(), tiles=False)
     assert together.dtype == np.uint8
     assert together[GRID // 4, GRID // 4, [RED, BACKGROUND]] == pytest.approx([128, 128], abs=1)
     assert together[-9, -9, BACKGROUND] == 255

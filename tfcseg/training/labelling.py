@@ -113,7 +113,7 @@ def label_media(
 
 
 def _signature(teachers: Sequence[Path]) -> str:
-    digest = hashlib.sha256(b"labels-1")
+    digest = hashlib.sha256(b"labels-2")
     for path in teachers:
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -138,7 +138,7 @@ def _label_file(job: tuple[Path, Path]) -> None:
     source, target = job
     if target.suffix == ".npy":
         with suppress(DataError):  # reported by the caller, which finds no labels
-            save_labels(target, soft_labels(_worker_teachers, read_rgb(source), crops=True))
+            save_labels(target, soft_labels(_worker_teachers, read_rgb(source), tiles=True))
         return
     target.mkdir(exist_ok=True)
     with suppress(InputError):  # likewise
@@ -184,7 +184,7 @@ def _labelled_frames(video: Path, folder: Path) -> Iterator[tuple[NDArray[np.uin
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
             (folder / f"{number:05d}.jpg").write_bytes(jpeg.tobytes())
-            yield image, soft_labels(_worker_teachers, image, crops=False)
+            yield image, soft_labels(_worker_teachers, image, tiles=False)
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:

@@ -18,8 +18,8 @@ from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, SCENES, VOC21, LabelSe
 GRID = 128
 """Soft labels are (GRID, GRID, K) over the image scaled to a square: the resolution of the teachers' logits."""
 
-CROP_SHARE = 0.7
-"""Side of the four corner crops relative to the image, which show small objects larger."""
+TILE_SHARE = 0.75
+"""Longest side of the two square tiles, relative to the image's long side; they show small objects larger."""
 
 
 class Teacher:
@@ -127,26 +127,26 @@ def taught_labels(paths: Sequence[Path]) -> LabelSet:
     return SCENES if len(VOC21) in groups else ADE31
 
 
-def soft_labels(teachers: Sequence[Teacher], image: NDArray[np.uint8], *, crops: bool) -> NDArray[np.uint8]:
+def soft_labels(teachers: Sequence[Teacher], image: NDArray[np.uint8], *, tiles: bool) -> NDArray[np.uint8]:
     """Mean of the teachers' probabilities as (GRID, GRID, K) uint8 (255 = certain).
 
-    ``crops`` adds four corner crops, labelled by the teachers in turn and averaged in at their positions.
+    ``tiles`` adds two square tiles at the image's ends, labelled by the teachers in turn and averaged in at their
+    positions.
     """
     total = np.zeros((GRID, GRID, teachers[0].num_classes), np.float32)
     views = np.zeros((GRID, GRID, 1), np.float32)
     for teacher in teachers:
         total += teacher.probabilities(image)
         views += 1
-    if crops:
-        height, width = (round(side * CROP_SHARE) for side in image.shape[:2])
-        cells = round(GRID * CROP_SHARE)
-        corners = [(0, 0), (1, 1), (0, 1), (1, 0)]
-        for number, (bottom, right) in enumerate(corners):
-            y, x = bottom * (image.shape[0] - height), right * (image.shape[1] - width)
-            cell_y, cell_x = bottom * (GRID - cells), right * (GRID - cells)
-            teacher = teachers[number // 2 % len(teachers)]
-            crop = teacher.probabilities(np.ascontiguousarray(image[y : y + height, x : x + width]))
-            here = (slice(cell_y, cell_y + cells), slice(cell_x, cell_x + cells))
-            total[here] += cv2.resize(crop, (cells, cells), interpolation=cv2.INTER_LINEAR)
+    if tiles:
+        shape = image.shape[:2]
+        side = min(*shape, round(TILE_SHARE * max(shape)))
+        cells_wh = (round(GRID * side / shape[1]), round(GRID * side / shape[0]))
+        for number in range(2):
+            y, x = (number * (length - side) for length in shape)
+            cell_y, cell_x = number * (GRID - cells_wh[1]), number * (GRID - cells_wh[0])
+            tile = teachers[number % len(teachers)].probabilities(np.ascontiguousarray(image[y : y + side, x : x + side]))
+            here = (slice(cell_y, cell_y + cells_wh[1]), slice(cell_x, cell_x + cells_wh[0]))
+            total[here] += cv2.resize(tile, cells_wh, interpolation=cv2.INTER_LINEAR)
             views[here] += 1
     return np.rint(total * (255.0 / views)).astype(np.uint8)

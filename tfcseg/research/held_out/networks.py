@@ -188,7 +188,7 @@ class Judges:
 
 def _steadied(teachers: Sequence[Teacher], frames: Sequence[Image]) -> NDArray[np.uint8]:
     """Probabilities (T, G, G, A) or (T, G, G, V), averaged over time; 255 = certain."""
-    return steady_labels(frames, np.stack([soft_labels(teachers, frame, crops=False) for frame in frames]))
+    return steady_labels(frames, np.stack([soft_labels(teachers, frame, tiles=False) for frame in frames]))
 
 
 def surest(soft: NDArray[np.uint8]) -> Labels:
