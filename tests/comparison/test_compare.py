@@ -18,7 +18,7 @@ from tfcseg.media.reader import probe, read_frames
 FRAMES, RATE = 12, 5
 KEYS = {
     *("schema", "tfcseg", "kind", "input", "model", "options", "device", "device_name", "precision", "threads"),
-    *("versions", "resolution", "modes", "ratio_of", "ratio", "agreement", "flops", "trade_off", "differences"),
+    *("versions", "resolution", "modes", "ratio_of", "ratio", "agreement", "flops", "differences"),
     *("outputs", "is_incomplete", "skipped", "warnings"),
 }
 VIDEO_METRICS = {
@@ -52,9 +52,9 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def out(clip, weights, tmp_path_factory):
-    """Folder of a comparison with a trade-off."""
+    """Folder of a comparison."""
     folder = tmp_path_factory.mktemp("compared") / "out"
-    done = call("compare", clip, "-m", weights, "-o", folder, "--intervals", "4,2", "--json", "-q")
+    done = call("compare", clip, "-m", weights, "-o", folder, "--json", "-q")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert json.loads(done.stdout) == json.loads((folder / "compare.json").read_text())
@@ -157,19 +157,6 @@ def test_pictures_show_where_the_modes_differ_most(compared, out, clip):
         assert np.array_equal(is_red, image[entry["frame"]] != tfc[entry["frame"]])
 
 
-def test_the_trade_off_has_a_point_per_mode_and_interval(compared, out):
-    points = {(point["mode"], point["keyframe_interval"]): point for point in compared["trade_off"]}
-    assert set(points) == {("image", 1), ("reuse", 2), ("reuse", 4), ("tfc", 2), ("tfc", 4)}
-    assert not (out / "tfc_interval_4").exists()  # the comparison has it already
-    assert (out / "tfc_interval_2" / "report.json").exists()
-    for (mode, interval), point in points.items():
-        assert point["model_fps"] > 0
-        if interval in (1, 4):
-            assert point["label_change"] == compared["modes"][mode]["label_change"]
-    page = (out / "compare.html").read_text()
-    assert all(f">{name}</text>" in page for name in ("image", "reuse 2", "reuse 4", "tfc 2", "tfc 4"))
-
-
 def test_the_table_has_a_column_per_mode(clip, weights, tmp_path):
     command = [
         "compare",
@@ -197,7 +184,7 @@ def test_the_table_has_a_column_per_mode(clip, weights, tmp_path):
 
 def test_correlations_are_compared_side_by_side(clip, weights, tmp_path):
     command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "image,blend,tfc-paper,tfc"]
-    done = call(*command, "--correlation", "aligned", "--intervals", 2, "--end", 1.2, "--no-flow-consistency")
+    done = call(*command, "--correlation", "aligned", "--end", 1.2, "--no-flow-consistency")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].split() == [*("image", "blend", "tfc-paper", "tfc"), *("tfc", "to", "image")]
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -208,11 +195,8 @@ def test_correlations_are_compared_side_by_side(clip, weights, tmp_path):
         assert report["options"]["correlation"] == wanted
     assert found["modes"]["tfc-paper"]["gflops_non_keyframe"] != found["modes"]["tfc"]["gflops_non_keyframe"]
     assert found["modes"]["blend"]["updated_fraction"] == 0
-    points = {(point["mode"], point["keyframe_interval"]) for point in found["trade_off"]}
-    assert points >= {("tfc-paper", 2), ("tfc-paper", 4), ("tfc", 2), ("blend", 4)}
     page = (tmp_path / "out" / "compare.html").read_text()
     assert '<th scope="col" class="num series-tfc-paper">tfc-paper</th>' in page
-    assert '<polyline class="series-tfc-paper"' in page
 
 
 def test_interval_1_is_the_image_mode(clip, weights, tmp_path):
@@ -306,7 +290,7 @@ def label_map(tmp_path_factory):
 
 def test_a_vspw_folder_is_scored_in_every_mode(root, label_map, weights, tmp_path):
     options = ["-m", weights, "--label-map", label_map, "--json"]
-    done = call("compare", root, *options, "-o", tmp_path / "out", "--modes", "image,tfc", "--intervals", 2)
+    done = call("compare", root, *options, "-o", tmp_path / "out", "--modes", "image,tfc")
     found = result_of(done)
     assert set(found) == KEYS
     assert found["kind"] == "vspw"
@@ -324,9 +308,6 @@ def test_a_vspw_folder_is_scored_in_every_mode(root, label_map, weights, tmp_pat
     assert found["ratio"]["miou"] == pytest.approx(
         found["modes"]["tfc"]["miou"] / found["modes"]["image"]["miou"], rel=1e-4
     )
-    points = [(point["mode"], point["keyframe_interval"]) for point in found["trade_off"]]
-    assert points == [("image", 1), ("tfc", 4), ("tfc", 2)]
-    assert ">tfc 2</text>" in page
 
 
 def test_predictions_of_another_program_are_the_baseline_of_a_vspw_folder(root, label_map, weights, tmp_path):
@@ -377,11 +358,9 @@ def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, we
         (["--modes", "image,tfc-papr"], "did you mean tfc-paper"),
         (["--modes", "tfc,tfc"], "twice"),
         (["--modes", "image", "--baseline", "{clip}"], "another mode"),
-        (["--modes", "image", "--intervals", "2"], "no keyframe intervals"),
         (["--modes", "image,tfc-paper", "--sides", "both"], "are for modes tfc and blend"),
         (["--modes", "image,reuse", "--keyframes", "adaptive"], "are for modes tfc and blend"),
-        (["--intervals", "2,many"], "--intervals"),
-        (["--intervals", "0"], "from 1 to 1000"),
+        (["--frames", "2,many"], "--frames"),
         (["--limit", "1"], "--limit is for VSPW folders"),
         (["--start", "2", "--end", "1"], "--end"),
         (["--protocol", "loose"], "no protocol"),
@@ -432,7 +411,7 @@ def test_results_are_not_replaced_without_being_asked(out, compared, clip, weigh
 @pytest.mark.parametrize("wrong", [["-m", "none.safetensors"], ["--keyframe-interval", "0"], ["--start", "1000"]])
 def test_results_stay_until_what_replaces_them_is_sure_to_come(wrong, clip, weights, tmp_path):
     (tmp_path / "tfc" / "masks").mkdir(parents=True)
-    for name in ("compare.json", "tfc/report.json", "reuse_interval_8/report.json"):
+    for name in ("compare.json", "tfc/report.json", "reuse-aligned/report.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"old")
     before = set(tmp_path.rglob("*"))
@@ -444,8 +423,8 @@ def test_results_stay_until_what_replaces_them_is_sure_to_come(wrong, clip, weig
 def test_overwriting_removes_what_the_new_comparison_does_not_make(clip, weights, tmp_path):
     folder = tmp_path / "out"
     (folder / "differences").mkdir(parents=True)
-    (folder / "reuse_interval_8").mkdir()
-    for name in ("differences/frame_00000009.png", "reuse_interval_8/report.json", "notes.txt"):
+    (folder / "reuse-aligned").mkdir()
+    for name in ("differences/frame_00000009.png", "reuse-aligned/report.json", "notes.txt"):
         (folder / name).write_bytes(b'{"tfcseg": "0.1.0"}' if name.endswith("report.json") else b"old")
     command = ["compare", clip, "-m", weights, "-o", folder, "--modes", "tfc", "--end", 0.4, "--no-flow-consistency"]
     assert call(*command, "--overwrite").returncode == 0

@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.helpers.tiny_model import build_tiny_model, moving_images
-from tfcseg.comparison import scatter
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.comparison.plan import Plan, known_folders
-from tfcseg.comparison.scatter import scatter_of
 from tfcseg.drawing.pictures import MAX_HEIGHT_PX, MAX_WIDTH_PX, RowPainter
 from tfcseg.drawing.render import covered, mark_difference
 from tfcseg.errors import OutputError
@@ -130,8 +128,8 @@ def test_the_papers_correlation_is_shown_beside_the_models(model):
     plan = Plan().without_doubles(aligned)
     assert plan.network_modes == ("image", "reuse", "tfc-paper", "tfc")
     assert plan.pair == ("image", "tfc")
-    found = [(run.folder, run.mode, run.options.mode, run.options.correlation) for run in plan.runs(aligned)]
-    assert found[2:] == [("tfc-paper", "tfc-paper", "tfc", "paper"), ("tfc", "tfc", "tfc", "aligned")]
+    found = [(run.mode, run.options.mode, run.options.correlation) for run in plan.runs(aligned)]
+    assert found[2:] == [("tfc-paper", "tfc", "paper"), ("tfc", "tfc", "aligned")]
     assert plan.to_json(plan.runs(aligned))["correlation"] == "aligned"
 
 
@@ -147,7 +145,7 @@ def test_the_papers_correlation_is_shown_beside_the_models(model):
 )
 def test_nothing_is_run_twice(model, plan, wanted):
     assert plan.without_doubles(model).network_modes == wanted
-    assert {run.folder for run in plan.without_doubles(model).runs(model)} <= set(plan.folders())
+    assert {run.mode for run in plan.without_doubles(model).runs(model)} <= set(plan.network_modes)
 
 
 @pytest.mark.parametrize("options", [{"sides": "both"}, {"sides": "both", "keyframes": "adaptive"}])
@@ -159,17 +157,10 @@ def test_both_sides_are_for_the_modes_that_can_have_them(model, options):
     assert {used[mode].keyframes for mode in ("image", "reuse", "tfc-paper")} == {"fixed"}
 
 
-def test_intervals_are_drawn_for_every_mode_between_keyframes(model):
-    plan = Plan(["image", "tfc-aligned", "tfc"], intervals=(2, 4)).without_doubles(model)
-    assert [run.folder for run in plan.runs(model)] == [
-        *("image", "tfc-aligned", "tfc", "tfc-aligned_interval_2", "tfc_interval_2")
-    ]
-
-
 def test_folders_of_all_modes_are_known_again(tmp_path):
-    for name in ("image", "tfc-paper", "blend-aligned_interval_4", "baseline", "tfc-other", "notes"):
+    for name in ("image", "tfc-paper", "blend-aligned", "baseline", "tfc-other", "notes"):
         (tmp_path / name).mkdir()
-    assert known_folders(tmp_path) == ["baseline", "blend-aligned_interval_4", "image", "tfc-paper"]
+    assert known_folders(tmp_path) == ["baseline", "blend-aligned", "image", "tfc-paper"]
 
 
 def test_flops_are_those_of_a_whole_interval_even_if_the_sample_is_shorter(model):
@@ -205,36 +196,3 @@ def test_a_folder_that_was_made_in_vain_goes_again(tmp_path):
         with pytest.raises(ZeroDivisionError), claimed_files(folder, ["a.json"]):
             len(list(folder.iterdir())) / 0
         assert folder.exists() == made_before
-
-
-def test_a_dot_is_named_by_its_mode_where_that_is_enough():
-    points = [
-        {"mode": mode, "keyframe_interval": 4, "model_fps": 9.0, "label_change": 1.0} for mode in ("image", "tfc")
-    ]
-    assert [dot.label for dot in scatter_of(points, "label_change").dots] == ["image", "tfc"]
-
-
-@pytest.mark.parametrize("values", [(29.0, 85.0), (0.0, 0.0), (97.9, 98.7), (1.2, 1.2), (0.001, 1234.5), (5.0, 5.1)])
-def test_axes_have_a_few_round_numbers_and_hold_every_dot(values):
-    points = tuple(
-        {"mode": "tfc", "keyframe_interval": interval, "model_fps": value, "label_change": value}
-        for interval, value in enumerate(values, start=2)
-    )
-    plot = scatter_of(points, "label_change")
-    for axis, low, high in (
-        (plot.x, scatter.LEFT, scatter.WIDTH - scatter.RIGHT),
-        (plot.y, scatter.TOP, scatter.HEIGHT - scatter.BOTTOM),
-    ):
-        places = [place for _, place in axis.ticks]
-        assert 3 <= len(places) <= 8
-        assert len({text for text, _ in axis.ticks}) == len(places)
-        assert all(low - 0.1 <= place <= high + 0.1 for place in places)
-    for dot, value in zip(plot.dots, values, strict=True):
-        assert scatter.LEFT <= dot.x <= scatter.WIDTH - scatter.RIGHT
-        numbers = [float(text) for text, _ in plot.x.ticks]
-        expected = np.interp(value, numbers, [place for _, place in plot.x.ticks])
-        if numbers[0] <= value <= numbers[-1]:
-            assert dot.x == pytest.approx(expected, abs=0.5)
-    assert [dot.label for dot in plot.dots] == [f"tfc {interval}" for interval in range(2, 2 + len(values))]
-    assert scatter_of(points, "flow_consistency") is None
-    assert scatter_of(points[:1], "label_change") is None

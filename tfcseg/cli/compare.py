@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")
-_NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "intervals", "baseline", "end", "as_json")
+_NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "baseline", "end", "as_json")
 
 
 Source = Annotated[str, typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.")]
@@ -39,10 +39,6 @@ Modes = Annotated[
         "Modes to compare. tfc-paper and tfc-aligned set the correlation, too.",
         default=",".join(DEFAULT_MODES),
     ),
-]
-Intervals = Annotated[
-    list[str] | None,
-    typer.Option(help="Plot the trade-off over these keyframe intervals, e.g. 2,4,8.", callback=whole_numbers),
 ]
 Frames = Annotated[
     list[str] | None,
@@ -68,7 +64,6 @@ def command(
     source: Source,
     output: Output = None,
     modes: Modes = None,
-    intervals: Intervals = None,
     frames: Frames = None,
     baseline: Baseline = None,
     choice: options.ModelChoice,
@@ -101,7 +96,6 @@ def command(
     options.check_range(start, end)
     plan = Plan(
         modes=modes or DEFAULT_MODES,
-        intervals=cast("list[int] | None", intervals) or (),
         baseline=baseline,
         flow_consistency=flow_consistency,
         inference=inference,

@@ -74,7 +74,7 @@ def compare_dataset(
 
 def _result_names(folder: Path, plan: Plan) -> list[str]:
     """Files that this comparison writes, and those of an earlier one with another plan."""
-    runs = sorted({*plan.folders(), *known_folders(folder)})
+    runs = sorted({*plan.network_modes, *known_folders(folder)})
     return [COMPARE_JSON, COMPARE_HTML, *(f"{run}/{name}" for run in runs for name in RESULT_FILES)]
 
 
@@ -97,7 +97,7 @@ class _DatasetComparison:
             each.warm_up(self.model, samples[0])
             predictions = ModelPredictions(self.model, each.options)
             scored = predictions.scored_on(self.dataset, self.scope.label_map)
-            evaluations.append(self._evaluate(each.folder, scored))
+            evaluations.append(self._evaluate(each.mode, scored))
         numbers = [_scores(each) for each in evaluations]
         return Comparison(
             kind="vspw",

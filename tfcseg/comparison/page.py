@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tfcseg.comparison import scatter
 from tfcseg.comparison.gallery import Gallery
 from tfcseg.comparison.plan import BASELINE
 from tfcseg.comparison.result import METRICS, Comparison
@@ -35,8 +34,6 @@ def write_page(path: Path, comparison: Comparison, gallery: Gallery | None = Non
         "names": names,
         "figures": _figures(comparison, names),
         "table": _table(comparison, names),
-        "scatters": scatter.scatters(comparison),
-        "plot": scatter,
         "pages": {
             name: f"{quote(output)}/{page}"
             for name, output in comparison.outputs.items()
@@ -131,9 +128,6 @@ def _table(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]
                     {
                         "text": metric.shown(value),
                         "is_best": is_ranked and metric.shown(value) == metric.shown(best),
-                        "share": 0.0
-                        if value is None
-                        else value / (100 if metric.is_percentage else max(measured) or 1),
                     }
                     for value in values
                 ],

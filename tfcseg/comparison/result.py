@@ -78,7 +78,6 @@ class Comparison(ModelConditions):
     ratio: Mapping[str, float]
     agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
     flops: Mapping[str, Any] = field(default_factory=dict)
-    trade_off: Sequence[Mapping[str, Any]] = ()  # mode, keyframe_interval and numbers of each dot of the plot
     differences: tuple[Difference, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
     is_incomplete: bool = False  # data was missing
@@ -101,12 +100,8 @@ def common_facts(
     ``numbers`` are those of ``runs``, ``baseline`` those of another program. FLOPs are counted on ``samples``.
     """
     modes = {} if baseline is None else {"image": dict(baseline)}
-    for run, found in zip(runs[: len(plan.network_modes)], numbers, strict=False):
+    for run, found in zip(runs, numbers, strict=True):
         modes[run.mode] = {**found, **count_gflops(model, run.options, samples)}
-    points = [
-        {"mode": run.mode, "keyframe_interval": run.options.keyframe_interval, **found}
-        for run, found in zip(runs, numbers, strict=True)
-    ]
     reference, candidate = plan.pair
     height, width = samples[0][0].shape[:2]
     return {
@@ -116,9 +111,8 @@ def common_facts(
         "ratio_of": (candidate, reference),
         "ratio": _ratios(modes[candidate], modes[reference]) if candidate != reference else {},
         "flops": {**FLOPS_FACTS, "frames": sum(map(len, samples))},
-        "trade_off": points if plan.intervals else [],
         "outputs": {
-            **{run.folder: run.folder for run in runs},
+            **{run.mode: run.mode for run in runs},
             **outputs,
             "page": COMPARE_HTML,
             "compare": COMPARE_JSON,

@@ -64,7 +64,7 @@ def compare_video(
             opening = clip.read(max(each.options.keyframe_interval for each in job.runs))
             baseline = job.measure_baseline()
         clear()
-        for unused in set(plan.folders()) - {each.folder for each in job.runs}:
+        for unused in set(plan.network_modes) - {each.mode for each in job.runs}:
             with suppress(OSError):  # it is not empty, and not ours
                 (folder / unused).rmdir()
         result = job.result(baseline, [job.run(each, opening) for each in job.runs])
@@ -108,7 +108,6 @@ class _VideoComparison:
     plan: Plan
     model: LoadedModel
     runs: Sequence[Run]
-    """First one per mode, then those of the trade-off."""
 
     def measure_baseline(self) -> dict[str, float | None] | None:
         """Stability of the other program's masks, if any; DataError unless they match the video."""
@@ -124,11 +123,11 @@ class _VideoComparison:
         each.warm_up(self.model, opening)
 
         def on_frame(frame: SegmentedFrame, info: VideoInfo) -> None:
-            self.clip.on_progress(each.folder.replace("_", " "), frame.index + 1, info.frames_declared)
+            self.clip.on_progress(each.mode, frame.index + 1, info.frames_declared)
 
         return run(
             self.clip.source,
-            self.folder / each.folder,
+            self.folder / each.mode,
             self.model,
             start_s=self.clip.start_s,
             end_s=self.clip.end_s,
@@ -167,7 +166,7 @@ class _VideoComparison:
         )
 
     def _samples(self, report: Report) -> list[list[Image]]:
-        count = max(each.options.longest_interval for each in self.runs[: len(self.plan.network_modes)])
+        count = max(each.options.longest_interval for each in self.runs)
         starts = {report.input.frames_decoded * part // _FLOP_SAMPLES for part in range(_FLOP_SAMPLES)}
         return [self.clip.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
 
@@ -201,10 +200,10 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite
 
     With ``overwrite`` existing runs are removed after the block, also those of an earlier plan.
     """
-    earlier = set(known_folders(folder) if overwrite else ()) - set(plan.folders())
+    earlier = set(known_folders(folder) if overwrite else ()) - set(plan.network_modes)
     with ExitStack() as undo:
         outputs: list[OutputDir] = []
-        for name in [*earlier, *plan.folders()]:
+        for name in [*earlier, *plan.network_modes]:
             with claimed_output(folder / name, inputs=inputs, overwrite=overwrite) as output:
                 outputs.append(output)
             if output.is_new:
