@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command_line import call
-from tfcseg.doctor.examination import CHECKS
-from tfcseg.doctor.findings import Diagnosis, Finding
-from tfcseg.doctor.hardware import check_gpu, check_processor
-from tfcseg.doctor.installation import (
+from tfcseg.doctor.checks import (
+    Diagnosis,
+    Finding,
     check_extras,
     check_ffmpeg,
     check_folder,
+    check_gpu,
     check_libraries,
+    check_processor,
     check_weights,
     codec_finding,
 )
-from tfcseg.doctor.self_test import FRAMES, self_test_finding
+from tfcseg.doctor.examination import CHECKS, FRAMES, self_test_finding
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.weights.registry import list_models
 
@@ -155,7 +156,7 @@ def test_missing_codecs_are_named_by_what_they_are_for():
 
 
 def test_threads_that_are_held_back_are_noted(monkeypatch):
-    monkeypatch.setattr("tfcseg.doctor.hardware.available_cores", lambda: 64)
+    monkeypatch.setattr("tfcseg.doctor.checks.available_cores", lambda: 64)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (finding,) = check_processor()
     assert finding.status == "note"
@@ -167,7 +168,7 @@ def test_threads_that_are_held_back_are_noted(monkeypatch):
 
 @pytest.mark.parametrize("has", [True, False])
 def test_bfloat16_is_recommended_where_the_processor_has_it(has, monkeypatch):
-    monkeypatch.setattr("tfcseg.doctor.hardware.has_bfloat16", lambda: has)
+    monkeypatch.setattr("tfcseg.doctor.checks.has_bfloat16", lambda: has)
     (finding,) = check_processor()
     assert ("--precision bf16" in finding.found) is has is finding.facts["bfloat16"]
 
@@ -178,7 +179,7 @@ def test_a_driver_without_a_pytorch_for_it_is_noted(monkeypatch, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this PyTorch sees a GPU")
     (tmp_path / "version").touch()
-    monkeypatch.setattr("tfcseg.doctor.hardware._NVIDIA_DRIVER", tmp_path / "version")
+    monkeypatch.setattr("tfcseg.doctor.checks._NVIDIA_DRIVER", tmp_path / "version")
     (finding,) = check_gpu()
     assert finding.status == "note"
     assert "install PyTorch for CUDA" in finding.advice
@@ -237,7 +238,7 @@ def test_a_folder_that_cannot_be_written_to_is_broken(monkeypatch):
 
 def test_little_room_is_noted(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tfcseg.doctor.installation._LITTLE_SPACE_BYTES", 1 << 60)
+    monkeypatch.setattr("tfcseg.doctor.checks._LITTLE_SPACE_BYTES", 1 << 60)
     (finding,) = check_folder()
     assert finding.status == "note"
 

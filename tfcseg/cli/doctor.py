@@ -13,7 +13,7 @@ from tfcseg.cli.console import is_terminal, one_line, plain, stderr
 from tfcseg.cli.results import print_json, print_results
 
 if TYPE_CHECKING:
-    from tfcseg.doctor.findings import Diagnosis
+    from tfcseg.doctor.checks import Diagnosis
 
 _COLOURS = {"ok": "green", "note": "yellow", "broken": "bold red"}
 

@@ -1,17 +1,130 @@
-"""Run all checks in order. A check that crashes does not stop the others."""
+"""Run all checks in order; the last one segments a small clip that ffmpeg makes and reads the results back."""
 
 from __future__ import annotations
 
 import logging
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tfcseg.doctor.findings import Diagnosis, Finding
-from tfcseg.doctor.hardware import check_gpu, check_processor
-from tfcseg.doctor.installation import check_extras, check_ffmpeg, check_folder, check_libraries, check_weights
-from tfcseg.doctor.self_test import check_by_running
+from tfcseg.doctor.checks import (
+    Diagnosis,
+    Finding,
+    check_extras,
+    check_ffmpeg,
+    check_folder,
+    check_gpu,
+    check_libraries,
+    check_processor,
+    check_weights,
+)
+from tfcseg.errors import TfcsegError
+
+if TYPE_CHECKING:
+    from tfcseg.weights.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
+
+FRAMES, RATE = 8, 10
+SIZE = (180, 240)
+"""Height and width of the clip."""
+_NETWORK_SIZE = 160
+_LEAST_AGREEMENT = 0.9
+"""Share of the labels that a GPU or a shorter type must have in common with fp32 on the CPU."""
+_ADVICE = "fix what is broken above; if nothing is, report this with the output of tfcseg doctor --json"
+
+
+def check_by_running() -> Iterator[Finding]:
+    """Segment a clip with the default model in a temporary folder and check everything that was written."""
+    from tfcseg.weights.loading import load_model
+
+    started_s = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="tfcseg-doctor-", ignore_cleanup_errors=True) as folder:
+        try:
+            model = load_model()
+            facts = _segment_clip(Path(folder), model)
+        except TfcsegError as error:
+            yield Finding("self-test", "broken", str(error), _ADVICE)
+            return
+    facts["wall_s"] = round(time.perf_counter() - started_s, 3)
+    yield self_test_finding(facts)
+
+
+def self_test_finding(facts: dict[str, Any]) -> Finding:
+    """Judge the results of the run."""
+    wrong = [
+        f"{what} {facts[what]} instead of {expected}"
+        for what, expected in {"frames": FRAMES, "masks": FRAMES, "overlay_frames": FRAMES, "audio": "copied"}.items()
+        if facts[what] != expected
+    ]
+    if facts["agreement"] is not None and facts["agreement"] < _LEAST_AGREEMENT:
+        wrong.append(f"only {facts['agreement']:.0%} of the labels agree with fp32 on the CPU")
+    if wrong:
+        return Finding("self-test", "broken", f"wrong results: {', '.join(wrong)}", _ADVICE, facts)
+    found = (
+        f"{FRAMES} frames segmented on {facts['device']} in {facts['precision']}: masks, video and sound are right "
+        f"({facts['wall_s']:.1f} s)"
+    )
+    return Finding("self-test", "ok", found, facts=facts)
+
+
+def _segment_clip(folder: Path, model: LoadedModel) -> dict[str, Any]:
+    from tfcseg.media.reader import read_frames
+    from tfcseg.runs.pipeline import run
+
+    clip = folder / "clip.mp4"
+    _make_clip(clip)
+    report = run(clip, folder / "out", model, size=_NETWORK_SIZE)
+    masks = [_mask_size(path, len(model.labels)) for path in sorted((folder / "out" / "masks").glob("*.png"))]
+    return {
+        "model": report.model.name,
+        "device": report.options.device,
+        "precision": report.options.precision,
+        "frames": report.input.frames_decoded,
+        "masks": masks.count(SIZE),
+        "overlay_frames": sum(frame.image.shape == (*SIZE, 3) for frame in read_frames(folder / "out" / "overlay.mp4")),
+        "audio": (report.input.audio or "").partition("(")[2].rstrip(")"),
+        "agreement": _agreement(clip, model),
+    }
+
+
+def _make_clip(path: Path) -> None:
+    from tfcseg.media.ffmpeg import FfmpegProcess
+
+    length = f"duration={FRAMES / RATE}"
+    picture = f"testsrc2=size={SIZE[1]}x{SIZE[0]}:rate={RATE}:{length}"
+    sources = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"sine={length}"]
+    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    with FfmpegProcess([*sources, *codecs, f"file:{path}"]) as process:
+        if process.wait():
+            raise TfcsegError(f"ffmpeg could not make a clip: {process.last_words()}")
+
+
+def _mask_size(path: Path, classes: int) -> tuple[int, ...] | None:
+    """(height, width) of a mask; None if it contains unknown classes."""
+    from tfcseg.media.masks import read_mask
+
+    labels = read_mask(path)
+    return labels.shape if labels.max() < classes else None
+
+
+def _agreement(clip: Path, model: LoadedModel) -> float | None:
+    """Share of labels that are the same in fp32 on the CPU; None if the model runs like that anyway."""
+    import numpy as np
+    import torch
+
+    from tfcseg.inference.segment import segment
+    from tfcseg.media.reader import read_frames
+    from tfcseg.weights.loading import load_model
+
+    if (model.device.type, model.precision) == ("cpu", torch.float32):
+        return None
+    plain = load_model(device="cpu", precision="fp32")
+    both = [[f.labels for f in segment(read_frames(clip), each, size=_NETWORK_SIZE)] for each in (model, plain)]
+    return float(np.mean(np.equal(*map(np.stack, both))))
+
 
 Check: TypeAlias = Callable[[], Iterable[Finding]]
 
