@@ -473,7 +473,7 @@ def test_tc_needs_readable_images_of_the_right_size(root, predictions, damage):
 
 def test_writes_the_keys_and_tables_that_are_promised(root, predictions, tmp_path):
     fixture.lose_frame(root, VIDEO, 176)
-    result = score(root, predictions, mode="tfc", model_s=iter([1.0, 3.0]).__next__)
+    result = score(root, predictions, mode="tfc", model_s=iter([1.0, 2.0, 5.0, 6.0]).__next__)
     paths = write_evaluation(tmp_path / "out", result)
     assert [path.name for path in paths] == list(RESULT_FILES)
     content = json.loads(paths[0].read_text())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def evaluate(
     *,
     measure_flow_consistency: bool = False,
     on_frame: OnFrame | None = None,
-    on_video: OnVideo | None = None,
+    on_video: OnVideo = lambda score: None,
 ) -> Evaluation:
     """Score ``predictions`` for the videos of a split.
 
@@ -61,19 +61,17 @@ def evaluate(
     of the data set, ``on_video`` with every score.
     """
     scoring = open_scoring(root, predictions, scope, measure_flow_consistency, on_frame)
-    videos = dict(enumerate(scoring.dataset.videos[: scope.limit]))
-    part = score_videos(videos, predictions, scoring, on_video)
-    return pool(scoring, [part], part.wall_s)
+    videos = scoring.dataset.videos[: scope.limit]
+    return pool(scoring, (score_video(name, predictions, scoring) for name in videos), on_video)
 
 
-@dataclass(slots=True)
-class Part:
-    """Results of some videos; scores have the position of the video in the list."""
+class Scored(NamedTuple):
+    """Result of one video."""
 
+    score: VideoScore
     counts: Counts
-    scores: list[tuple[int, VideoScore]] = field(default_factory=list)
-    wall_s: float = 0.0
-    model_s: float | None = None
+    model_s: float | None
+    """Seconds in the network, if known."""
 
 
 def open_scoring(
@@ -98,27 +96,27 @@ def open_scoring(
     )
 
 
-def score_videos(
-    videos: Mapping[int, str], predictions: Predictions, scoring: Scoring, on_video: OnVideo | None = None
-) -> Part:
-    """Score ``videos``, given by their position in the list."""
-    part, model_s = Part(ConfusionMatrix(scoring.num_classes).counts), predictions.model_s
-    started_s, model_started_s = time.perf_counter(), model_s() if model_s else 0.0
-    for position, name in videos.items():
-        score, counts = VideoScorer(scoring.dataset.read_video(name), scoring).run(predictions.source)
-        part.scores.append((position, score))
-        part.counts += counts
-        if on_video:
-            on_video(score)
-    part.wall_s = time.perf_counter() - started_s
-    part.model_s = model_s() - model_started_s if model_s else None
-    return part
+def score_video(name: str, predictions: Predictions, scoring: Scoring) -> Scored:
+    """Score one video of the split."""
+    clock = predictions.model_s
+    started_s = clock() if clock else 0.0
+    score, counts = VideoScorer(scoring.dataset.read_video(name), scoring).run(predictions.source)
+    return Scored(score, counts, clock() - started_s if clock else None)
 
 
-def pool(scoring: Scoring, parts: Sequence[Part], wall_s: float) -> Evaluation:
-    """Combine ``parts``, which took ``wall_s`` seconds in all, to an evaluation."""
-    scores = [score for _, score in sorted(itertools.chain(*(part.scores for part in parts)), key=lambda item: item[0])]
-    counts = np.sum([part.counts for part in parts], axis=0)
+def pool(scoring: Scoring, videos: Iterable[Scored], on_video: OnVideo) -> Evaluation:
+    """Combine ``videos``, which are scored meanwhile, to an evaluation."""
+    started_s = time.perf_counter()
+    scores: list[VideoScore] = []
+    model_s: float | None = None
+    counts = ConfusionMatrix(scoring.num_classes).counts
+    for video in videos:
+        scores.append(video.score)
+        counts += video.counts
+        if video.model_s is not None:
+            model_s = (model_s or 0.0) + video.model_s
+        on_video(video.score)
+    wall_s = time.perf_counter() - started_s
     dataset = scoring.dataset
     skipped = tuple(itertools.chain(*(score.skipped for score in scores)))
     frames = sum(score.frames for score in scores)
@@ -157,15 +155,9 @@ def pool(scoring: Scoring, parts: Sequence[Part], wall_s: float) -> Evaluation:
         dataset=dataset.root.resolve().name,
         labels=dataset.labels,
         split=dataset.split,
-        speed=_speed(parts, wall_s, frames),
+        speed=Speed(wall_s, frames / wall_s, model_s, frames / model_s if model_s else None),
         provenance=full_provenance(scoring.provenance),
     )
-
-
-def _speed(parts: Sequence[Part], wall_s: float, frames: int) -> Speed:
-    measured = [part.model_s for part in parts if part.model_s is not None]
-    model_s = sum(measured) if measured else None
-    return Speed(wall_s, frames / wall_s, model_s, frames / model_s if model_s else None)
 
 
 def _class_scores(
@@ -199,8 +191,8 @@ class Recipe:
     masks: Path | None = None
     """Folder for the scored masks."""
 
-    def open(self, on_frame: OnFrame | None = None) -> Callable[[tuple[int, str] | None], Any]:
-        """Return a function that scores a video, given its position and name; given None, it returns the settings."""
+    def open(self, on_frame: OnFrame | None = None) -> Callable[[str | None], Any]:
+        """Return a function that scores the video of a name; given None, it returns the settings."""
         predictions = self.source(open_vspw(self.root, self.scope.split))
         write = None if self.masks is None else PredictionWriter(self.masks)
 
@@ -211,10 +203,8 @@ class Recipe:
 
         scoring = open_scoring(self.root, predictions, self.scope, self.measure_flow_consistency, take)
 
-        def work(video: tuple[int, str] | None) -> Scoring | Part:
-            if video is None:
-                return replace(scoring, on_frame=None)
-            return score_videos(dict([video]), predictions, scoring)
+        def work(video: str | None) -> Scoring | Scored:
+            return replace(scoring, on_frame=None) if video is None else score_video(video, predictions, scoring)
 
         return work
 
@@ -228,11 +218,5 @@ def evaluate_recipe(
     """
     videos = open_vspw(recipe.root, recipe.scope.split).videos[: recipe.scope.limit]
     make = partial(recipe.open, on_frame) if workers.ray is None else recipe.open
-    answers = work_through(workers, make, [None, *enumerate(videos)], uses_gpu=uses_gpu)
-    scoring = next(answers)
-    started_s = time.perf_counter()
-    parts: list[Part] = []
-    for part in answers:
-        parts.append(part)
-        on_video(part.scores[0][1])
-    return pool(scoring, parts, time.perf_counter() - started_s)
+    answers = work_through(workers, make, [None, *videos], uses_gpu=uses_gpu)
+    return pool(next(answers), answers, on_video)

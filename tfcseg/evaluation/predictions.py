@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import cv2
-
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
-from tfcseg.files import replace_atomically
+from tfcseg.files import output_errors
 from tfcseg.labels.label_maps import LabelMap
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.masks import read_label_video, read_mask
+from tfcseg.media.masks import read_label_video, read_mask, write_mask
 from tfcseg.metrics.scores import Labels
 
 LABELS_NAME, MASKS_NAME = "labels.mkv", "masks"
@@ -97,7 +95,7 @@ class PredictionWriter:
 
     def __call__(self, video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
         """Write the (H, W) labels of one frame as an 8-bit gray PNG."""
-        encoded = cv2.imencode(".png", labels)[1].tobytes()
-        with replace_atomically(self.directory / video.name / f"{frame.stem}.png") as path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encoded)
+        folder = self.directory / video.name
+        with output_errors(f"cannot write to {str(folder)!r}"):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_mask(folder / f"{frame.stem}.png", labels, None)
