@@ -1,15 +1,14 @@
-"""Measure the peak memory of whole runs, each in its own process.
-
-``python -m tfcseg.benchmark.memory`` reads a `Job` from stdin and prints a `Memory`.
-"""
+"""Measure the peak memory of whole runs, each in its own process."""
 
 from __future__ import annotations
 
-import json
 import resource
-import subprocess
+import signal
 import sys
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,15 +62,21 @@ def job_for(contest: Contest, contender: str) -> Job:
 
 
 def run_job(job: Job) -> Memory:
-    """Run ``job`` in a new process; TfcsegError with its last message if it fails."""
-    command = [sys.executable, "-m", "tfcseg.benchmark.memory"]
-    done = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, check=False, text=True)
-    if done.returncode:
-        words = done.stderr.strip().splitlines()
-        killed = f"ended by signal {-done.returncode}; too little memory?"
-        reason = killed if done.returncode < 0 else words[-1] if words else f"exit code {done.returncode}"
-        raise TfcsegError(f"the process that measures {job.contender} failed: {reason}")
-    return Memory(**json.loads(done.stdout))
+    """Run ``job`` in a new process; TfcsegError if it fails."""
+    what = f"the process that measures {job.contender}"
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn"), _begin) as process:
+            return process.submit(measure_job, job).result()
+    except BrokenProcessPool:
+        raise TfcsegError(f"{what} was killed; too little memory?") from None
+    except TfcsegError as error:
+        raise TfcsegError(f"{what} failed: {error}") from None
+
+
+def _begin() -> None:
+    """Keep freed memory as the command line does, and end with Ctrl-C without a traceback."""
+    keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 _MIB = 1 << 20
@@ -106,19 +111,3 @@ def peak_mib() -> float:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / _MIB if sys.platform == "darwin" else peak / 1024
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def main() -> None:
-    """Read the job and print the memory, or one line on stderr on failure."""
-    keep_freed_memory()  # as the command line does
-    content = json.load(sys.stdin)
-    job = Job(**content | {"options": InferenceOptions(**content["options"])})
-    try:
-        memory = measure_job(job)
-    except TfcsegError as error:
-        sys.exit(str(error))
-    json.dump(asdict(memory), sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
