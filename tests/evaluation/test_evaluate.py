@@ -37,9 +37,8 @@ from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, VideoScore
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
 from tfcseg.labels.label_sets import ADE31, VSPW, LabelSet, distinct_palette
-from tfcseg.media.coding import LOSSLESS_GRAY
 from tfcseg.media.masks import read_mask
-from tfcseg.media.writer import VideoWriter
+from tfcseg.media.writer import LOSSLESS_GRAY, VideoWriter
 from tfcseg.metrics.scores import ConfusionMatrix, VideoConsistency, mean_iou, pixel_accuracy, weighted_iou
 
 Labels = NDArray[np.uint8]

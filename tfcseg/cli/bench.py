@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.cli import options
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.results import ResultFile, measured, print_results, print_tables
+from tfcseg.cli.results import ResultFile, measured
 from tfcseg.errors import UsageError
 from tfcseg.model.options import InferenceOptions
+from tfcseg.research.tables import Result, benchmark_tables
 from tfcseg.weights.device import DeviceOptions
-
-if TYPE_CHECKING:
-    from tfcseg.benchmark.timing import Benchmark
-
 
 Only = Annotated[list[str] | None, options.some_of("part", PARTS, "Parts to measure.", default=",".join(PARTS))]
 
@@ -43,14 +41,10 @@ def command(
     from tfcseg.benchmark.measure import measure
 
     request = replace(request, model=choice.model, parts=only or PARTS, inference=inference, device=device)
-    measured(partial(measure, request), _print, inputs=[request.video], file=file, printing=printing)
+    measured(partial(measure, request), _text, inputs=[request.video], file=file, printing=printing)
 
 
-def _print(result: Benchmark) -> None:
-    from tfcseg.files import json_object
-    from tfcseg.research.tables import benchmark_tables
-
-    print_tables(benchmark_tables(json_object(result)))
-    for pair, share in result.agreement.items():
-        print_results(f"same labels, {pair.replace('|', ' and ')}: {share:.3f} %")
-    print_results(f"left out: {'; '.join(result.left_out)}")
+def _text(results: Sequence[Result]) -> str:
+    (result,) = results
+    same = [f"same labels, {pair.replace('|', ' and ')}: {share:.3f} %" for pair, share in result["agreement"].items()]
+    return "\n".join([benchmark_tables(result).rstrip(), *same, f"left out: {'; '.join(result['left_out'])}"])

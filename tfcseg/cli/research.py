@@ -2,42 +2,193 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfcseg.cli import ablate, held_out, options
-from tfcseg.cli.console import one_line, print_line
+from tfcseg.cli import options
+from tfcseg.cli.console import OnProgress, one_line, print_line
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.program import Command
-from tfcseg.cli.results import FittedFile, measured
-from tfcseg.model.options import InferenceOptions
+from tfcseg.cli.results import FittedFile, ResultFile, fail_if_incomplete, measured
+from tfcseg.evaluation.scope import Scope
+from tfcseg.model.options import MODE_VARIANTS, PAPER_OPTIONS, InferenceOptions
+from tfcseg.research import tables as markdown
+from tfcseg.research.ablation.paper import row_names
 from tfcseg.weights.device import DeviceOptions
+from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
     from tfcseg.research.calibration import Calibration
     from tfcseg.research.evidence_fit import EvidenceFit
 
 app = typer.Typer(help="Reproduce the paper's tables; measure and publish models.", rich_markup_mode=None)
-app.command("ablate", cls=Command)(ablate.command)
-app.command("stills", cls=Command)(held_out.stills)
-app.command("clips", cls=Command)(held_out.clips)
+
+_SETTINGS = ("paper", "model")
+_STILLS = "folders with images/, masks/ (value = id, 0 = void) and, in them or above, classes.json {id: name}."
 
 
-Stills = Annotated[
-    list[Path],
-    typer.Argument(
-        help="Held-out photos: folders with images/, masks/ (value = id, 0 = void) and classes.json {id: name}."
+def _all_on_disk(context: typer.Context, models: list[str] | None) -> list[str]:
+    return [model for name in models or () if (model := options.on_disk(context, name))]
+
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Shipped model, weights file or any SegFormer; repeat it for several.",
+        show_default="default",
+        autocompletion=options.completing(options.model_names),
+        callback=_all_on_disk,
     ),
 ]
-Clips = Annotated[list[Path], typer.Argument(help="Videos or folders of frames, without labels.")]
+Teachers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--teachers",
+        "-t",
+        help="Teacher networks: .tflite files or folders of them, with ADE20K's 31 or VOC's 20 classes.",
+    ),
+]
+
+
+@app.command("ablate", cls=Command)
+@grouped
+def ablate_command(
+    *,
+    root: options.VspwFolder,
+    choice: options.ModelChoice,
+    rows: Annotated[
+        list[str] | None, options.some_of("row", row_names, "Rows to compute, e.g. image,reuse,tfc.", default="all")
+    ] = None,
+    without_bce: Annotated[str | None, typer.Option(help="Weights trained without L_bce, for an extra row.")] = None,
+    settings: Annotated[
+        str,
+        typer.Option(
+            help="Take correlation, interval, keyframe position and threshold from the paper or the model.",
+            callback=options.one_of("settings", _SETTINGS),
+            autocompletion=options.completing(_SETTINGS),
+        ),
+    ] = "paper",
+    inference: Annotated[InferenceOptions, Without("mode", "latency", default_text="as --settings says")],
+    scope: Scope,
+    device: DeviceOptions,
+    file: ResultFile,
+    printing: options.Printing,
+) -> None:
+    """Leave out or replace the steps of TFC one by one.
+
+    Prints mIoU, VC and updated points beside the paper's numbers, and how well the similarity predicts changes.
+
+    Example: tfcseg research ablate VSPW_480p --rows image,tfc -o ablation.json
+    """
+    from tfcseg.research.ablation.ablate import ablate
+
+    inference = inference.completed_by(PAPER_OPTIONS if settings == "paper" else InferenceOptions())
+    measure = partial(
+        ablate, root, choice.model, inference, rows=rows or None, without_bce=without_bce, scope=scope, device=device
+    )
+    result = measured(measure, _ablation, inputs=[root], file=file, printing=printing, unit="videos")
+    fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=scope.skip_bad)
+
+
+def _ablation(results: Sequence[markdown.Result]) -> str:
+    table = markdown.ablation_table(results)
+    if any(row["name"] == "tfc" and row["similarity"] is not None for row in results[0]["rows"]):
+        table += f"\n{markdown.similarity_table(results)}"
+    return table
+
+
+@app.command("stills", cls=Command)
+@grouped
+def stills_command(
+    *,
+    sets: Annotated[list[Path], typer.Argument(help=f"Labelled photos: {_STILLS}")],
+    models: Models = None,
+    allow_network: options.AllowNetwork = False,
+    teachers: Teachers = None,
+    device: DeviceOptions,
+    workers: WorkerOptions,
+    file: ResultFile,
+    printing: options.Printing,
+) -> None:
+    """Score models and their teachers on labelled photos.
+
+    All are scored on the same classes, matched by the built-in tables for COCO, MSRC, LabelMe facades, VSPW, ADE20K,
+    Cityscapes and VOC.
+
+    Example: tfcseg research stills facades/test --teachers teachers
+    """
+    from tfcseg.research.held_out import compare_stills
+
+    networks = models or ["default"], _teacher_files(teachers)
+    measure = partial(compare_stills, sets, *networks, device=device, workers=workers)
+    measured(measure, markdown.still_table, inputs=sets, file=file, printing=printing, unit="stills")
+
+
+@app.command("clips", cls=Command)
+@grouped
+def clips_command(
+    *,
+    sources: Annotated[list[Path], typer.Argument(help="Videos, or folders of frames.")],
+    models: Models = None,
+    allow_network: options.AllowNetwork = False,
+    teachers: Teachers = None,
+    modes: Annotated[
+        list[str] | None,
+        options.some_of(
+            "mode",
+            MODE_VARIANTS,
+            "Modes, also with a correlation of their own: tfc-paper, tfc-aligned; the others are compared with the "
+            "first.",
+            default="image,tfc",
+        ),
+    ] = None,
+    inference: Annotated[InferenceOptions, Without("mode", "latency")],
+    first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip to use.")] = 8.0,
+    max_frames: Annotated[int, typer.Option(min=2, help="Maximum number of frames per clip.")] = 120,
+    device: DeviceOptions,
+    workers: WorkerOptions,
+    file: ResultFile,
+    printing: options.Printing,
+) -> None:
+    """Measure how steady labels are on unlabelled clips.
+
+    Compares modes by flow consistency, label change, and VC with the teachers' labels as ground truth.
+
+    Example: tfcseg research clips assets/demo.mp4 --max-frames 6 -t teachers
+    """
+    from tfcseg.research.held_out import compare_clips
+
+    networks = models or ["default"], _teacher_files(teachers)
+    measure = partial(compare_clips, sources, *networks, modes=modes or ["image", "tfc"], inference=inference)
+    measure = partial(measure, first_s=first, max_frames=max_frames, device=device, workers=workers)
+    measured(measure, _clips, inputs=sources, file=file, printing=printing, unit="clips")
+
+
+def _teacher_files(paths: Sequence[Path] | None) -> list[Path]:
+    from tfcseg.training.teachers import teacher_files
+
+    return teacher_files(paths or [])
+
+
+def _clips(results: Sequence[markdown.Result]) -> str:
+    return (markdown.clip_table if len(results[0]["modes"]) > 1 else markdown.clip_means_table)(results)
 
 
 @app.command("calibrate", cls=Command)
 @grouped
 def calibrate_command(
-    *, sets: Stills, choice: options.ModelChoice, file: FittedFile, device: DeviceOptions, printing: options.Printing
+    *,
+    sets: Annotated[list[Path], typer.Argument(help=f"Held-out photos: {_STILLS}")],
+    choice: options.ModelChoice,
+    file: FittedFile,
+    device: DeviceOptions,
+    printing: options.Printing,
 ) -> None:
     """Calibrate a model's confidence on labelled photos.
 
@@ -49,21 +200,33 @@ def calibrate_command(
     from tfcseg.weights.loading import open_model
     from tfcseg.weights.registry import locate_weights
 
-    measured(
-        lambda on_progress: calibrate(open_model(choice.model, device), sets, on_progress=on_progress),
-        _print_calibration,
-        inputs=sets,
-        file=file,
-        printing=printing,
-        unit="stills",
-        write=lambda path, found: write_calibrated(locate_weights(choice.model)[0], path, found.to_measured()),
+    def measure(on_progress: OnProgress) -> Calibration:
+        return calibrate(open_model(choice.model, device), sets, on_progress=on_progress)
+
+    def write(path: Path, found: Calibration) -> None:
+        write_calibrated(locate_weights(choice.model)[0], path, found.to_measured())
+
+    measured(measure, _calibration, inputs=sets, file=file, printing=printing, unit="stills", write=write)
+
+
+def _calibration(results: Sequence[markdown.Result]) -> str:
+    found = results[0]
+    return (
+        f"temperature {found['temperature']:.3f}\n"
+        f"calibration error {found['error']:.2f} % (unfitted: {found['error_unfitted']:.2f} %)\n"
+        f"right labels {found['accuracy']:.2f} % of {found['labels']} on {found['stills']} photos"
     )
 
 
 @app.command("fit-evidence", cls=Command)
 @grouped
 def fit_evidence_command(
-    *, clips: Clips, choice: options.ModelChoice, file: FittedFile, device: DeviceOptions, printing: options.Printing
+    *,
+    clips: Annotated[list[Path], typer.Argument(help="Videos or folders of frames, without labels.")],
+    choice: options.ModelChoice,
+    file: FittedFile,
+    device: DeviceOptions,
+    printing: options.Printing,
 ) -> None:
     """Fit a model's evidence curve for --sides both.
 
@@ -75,26 +238,21 @@ def fit_evidence_command(
     from tfcseg.weights.loading import open_model
     from tfcseg.weights.registry import locate_weights
 
-    measured(
-        lambda on_progress: fit_evidence(open_model(choice.model, device), clips, on_progress=on_progress),
-        _print_evidence,
-        inputs=clips,
-        file=file,
-        printing=printing,
-        unit="clips",
-        write=lambda path, found: write_fitted(locate_weights(choice.model)[0], path, found),
+    def measure(on_progress: OnProgress) -> EvidenceFit:
+        return fit_evidence(open_model(choice.model, device), clips, on_progress=on_progress)
+
+    def write(path: Path, found: EvidenceFit) -> None:
+        write_fitted(locate_weights(choice.model)[0], path, found)
+
+    measured(measure, _evidence, inputs=clips, file=file, printing=printing, unit="clips", write=write)
+
+
+def _evidence(results: Sequence[markdown.Result]) -> str:
+    found = results[0]
+    curve = " ".join(f"{value:g}" for value in found["curve"])
+    return (
+        f"evidence at similarity 0, 0.1 … 1: {curve}\nfrom {found['pairs']} pairs of frames of {found['clips']} clips"
     )
-
-
-def _print_calibration(found: Calibration) -> None:
-    print(f"temperature {found.temperature:.3f}")
-    print(f"calibration error {found.error:.2f} % (unfitted: {found.error_unfitted:.2f} %)")
-    print(f"right labels {found.accuracy:.2f} % of {found.labels} on {found.stills} photos")
-
-
-def _print_evidence(found: EvidenceFit) -> None:
-    print(f"evidence at similarity 0, 0.1 … 1: {' '.join(f'{value:g}' for value in found.curve)}")
-    print(f"from {found.pairs} pairs of frames of {found.clips} clips")
 
 
 @app.command("publish", cls=Command)

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tfcseg.cli import options
-from tfcseg.cli.console import OnProgress, is_terminal, plain, print_error, print_line, progress, stderr
+from tfcseg.cli.console import is_terminal, plain, print_error, print_line, progress, stderr
 from tfcseg.report.html import shown_number
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ class FittedFile:
 
 
 def measured(
-    measure: Callable[[OnProgress], _Result],
-    show: Callable[[_Result], None],
+    measure: Callable[..., _Result],
+    text: Callable[[list[dict[str, Any]]], str],
     *,
     inputs: Sequence[Path],
     file: ResultFile | FittedFile,
@@ -150,7 +150,7 @@ def measured(
 ) -> _Result:
     """Measure while a bar moves, once the file can be written; write the result (as JSON) and print it.
 
-    ``show`` prints it for people.
+    ``text`` makes lines and Markdown tables for people of a list of such results.
     """
     from tfcseg.files import claimed_files, json_object, write_json
 
@@ -160,13 +160,13 @@ def measured(
             claim = claimed_files(output.parent, [output.name], inputs=inputs, overwrite=file.overwrite)
             stack.enter_context(claim)
         with progress(unit=unit, shown=not printing.quiet) as on_progress:
-            found = measure(on_progress)
+            found = measure(on_progress=on_progress)
         if output is not None:
             (write or write_json)(output, found)
     if printing.as_json:
         print_json(json_object(found))
     else:
-        show(found)
+        print_tables(text([json_object(found)]))
     if output is not None and not printing.quiet:
         print_line(f"written: {output}")
     return found

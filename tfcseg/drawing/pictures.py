@@ -17,9 +17,8 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageDraw
 
-from tfcseg.drawing.legend import Legend
+from tfcseg.drawing.legend import Legend, load_font, printable
 from tfcseg.drawing.render import class_shares, covered, mark_difference, overlay, shrink, shrink_labels, side_by_side
-from tfcseg.drawing.text import load_font, printable
 from tfcseg.files import replace_atomically
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Image

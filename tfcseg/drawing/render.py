@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.text import font_px_for, stamp, text_panel
+from tfcseg.drawing.legend import font_px_for, stamp, text_panel
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import NO_CLASS
 

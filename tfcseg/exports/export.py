@@ -25,9 +25,8 @@ from tfcseg.exports.labelled_video import AddFrame, AddNote, LabelledVideo
 from tfcseg.exports.mattes import write_mattes
 from tfcseg.exports.yolo import write_yolo
 from tfcseg.files import output_errors, sync
-from tfcseg.media.coding import LOSSLESS_GRAY
 from tfcseg.media.mask_form import count_values
-from tfcseg.media.writer import VideoWriter
+from tfcseg.media.writer import LOSSLESS_GRAY, VideoWriter
 from tfcseg.options import OnProgress
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,9 @@ import numpy as np
 from tfcseg.errors import InputError
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.coding import WITH_ALPHA
 from tfcseg.media.frames import Image
 from tfcseg.media.masks import Labels
-from tfcseg.media.writer import VideoWriter
+from tfcseg.media.writer import WITH_ALPHA, VideoWriter
 
 _AT_ONCE = 4
 """Classes whose videos are encoded in one pass: bounds memory and processes, whatever the number of classes."""

@@ -18,7 +18,9 @@ from av.video.stream import VideoStream
 
 from tfcseg.errors import InputError
 from tfcseg.media.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS, has_decoder
-from tfcseg.media.frame_times import (
+from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
+from tfcseg.media.source import Source
+from tfcseg.media.timing import (
     GUESSED_TIMES_FORMATS,
     NO_TIMES,
     RAW_FORMATS,
@@ -28,10 +30,10 @@ from tfcseg.media.frame_times import (
     Rates,
     count_frames,
     find_rates,
+    read_duration,
+    read_first_time_s,
+    read_start_s,
 )
-from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
-from tfcseg.media.source import Source
-from tfcseg.media.timing import read_duration, read_first_time_s, read_start_s
 
 _FORMATS = (
     f"{VIDEO_FORMATS},mp4,bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,"
