@@ -12,7 +12,7 @@ from tfcseg.errors import UsageError
 from tfcseg.inference.options import describe_method
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.options import Option, check, declared
-from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.options import ResultOptions
 from tfcseg.training.options import TrainRequest
 from tfcseg.weights.device import DeviceOptions
 

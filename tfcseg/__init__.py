@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from tfcseg.media.reader import probe, read_frames
     from tfcseg.model.options import InferenceOptions
     from tfcseg.report.schema import Report
+    from tfcseg.runs.options import ResultOptions
     from tfcseg.runs.pipeline import run
-    from tfcseg.runs.result_options import ResultOptions
     from tfcseg.runs.steady import steady
     from tfcseg.weights.loading import LoadedModel, load_model
     from tfcseg.weights.model_card import ModelCard

@@ -27,7 +27,7 @@ from tfcseg.labels.label_sets import FACADES8, SCENES
 from tfcseg.media.masks import write_mask
 from tfcseg.metrics.scores import VC_PROTOCOLS
 from tfcseg.model.options import MODES
-from tfcseg.runs.result_options import default_classes
+from tfcseg.runs.options import default_classes
 from tfcseg.weights.device import PRECISIONS
 from tfcseg.weights.loading import resolve_precision
 

@@ -16,6 +16,7 @@ from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.schema import (
     ClassFacts,
     ConfidenceFacts,
+    FrameRow,
     InputFacts,
     ModelFacts,
     OptionFacts,
@@ -23,7 +24,6 @@ from tfcseg.report.schema import (
     SpeedFacts,
     StabilityFacts,
 )
-from tfcseg.report.tables import FrameRow
 
 RATE = Fraction(30)
 NAMES = ("sky", "road", "tree", "person", "car")

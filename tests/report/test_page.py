@@ -34,8 +34,7 @@ from tfcseg.report.moments import Moment, MomentPool, greatest_moments
 from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES, ThinnedSeries
 from tfcseg.report.recorder import PageRecorder
-from tfcseg.report.schema import SteadyFacts
-from tfcseg.report.tables import FrameRow
+from tfcseg.report.schema import FrameRow, SteadyFacts
 
 # ------------------------------------------------------------------------------------------------------- thinning
 

@@ -27,7 +27,7 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.masks import read_mask, write_mask
 from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES
-from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.options import ResultOptions
 
 FRAMES = 40
 SIZE = (46, 70)

@@ -17,6 +17,8 @@ from tfcseg.files import to_json, write_json
 from tfcseg.report.schema import (
     ClassFacts,
     ConfidenceFacts,
+    FrameRow,
+    FrameTable,
     InputFacts,
     ModelFacts,
     OptionFacts,
@@ -24,7 +26,6 @@ from tfcseg.report.schema import (
     SpeedFacts,
     StabilityFacts,
 )
-from tfcseg.report.tables import FrameRow, FrameTable
 
 KEYS = {
     "schema": None,

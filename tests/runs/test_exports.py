@@ -18,9 +18,8 @@ from tfcseg.errors import DataError, FinishedError, OutputError, TfcsegError, Us
 from tfcseg.media import writer as video_writer
 from tfcseg.media.masks import read_label_video, read_mask
 from tfcseg.runs.exporting import export_run
-from tfcseg.runs.options import RunOptions
+from tfcseg.runs.options import ResultOptions, RunOptions
 from tfcseg.runs.pipeline import Listener, run_video
-from tfcseg.runs.result_options import ResultOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 FRAMES = 14

@@ -31,9 +31,9 @@ from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames, read_frames
 from tfcseg.media.source import Source
 from tfcseg.media.writer import VideoWriter
-from tfcseg.report.tables import FrameTable
+from tfcseg.report.schema import FrameTable
+from tfcseg.runs.options import ResultOptions
 from tfcseg.runs.outputs import folder_lock
-from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, Checkpoint, Journal, RunState, unfinished_frames
 
 PART_FRAMES = 4

@@ -13,7 +13,7 @@ from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.errors import UsageError
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.masks import read_mask
-from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.options import ResultOptions
 
 FRAMES, SIZE = 9, (44, 70)
 

@@ -159,7 +159,7 @@ def test_sure_masks_outweigh_unsure_ones(tmp_path, model):
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, model, monkeypatch):
     count = 114
-    monkeypatch.setattr("tfcseg.runs.steady_options.fingerprint", lambda path: "the same")
+    monkeypatch.setattr("tfcseg.runs.options.fingerprint", lambda path: "the same")
     rng = np.random.default_rng(1)
     masks = [square(int(rng.choice([7, 7, 9]))) for _ in range(count)]
     there_and_back = tuple(abs(20 - at % 40) for at in range(count))

@@ -169,7 +169,7 @@ def _print_comparison(result: Comparison) -> None:
     from tfcseg.comparison.result import METRICS
 
     candidate, reference = result.ratio_of
-    titles = {mode: mode for mode in result.modes} | ({"image": "baseline"} if result.options["baseline"] else {})
+    titles = result.titles
     pair = [f"{candidate} to {titles[reference]}"] if candidate != reference else []
     table = new_table(["", *titles.values(), *pair])
     for metric in METRICS:

@@ -12,7 +12,7 @@ from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_warning, progress
 from tfcseg.cli.groups import Only, Without, grouped
 from tfcseg.exports import FORMATS
-from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.options import ResultOptions
 
 
 @grouped

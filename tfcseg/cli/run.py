@@ -19,7 +19,7 @@ from tfcseg.cli.results import number, print_facts, print_json
 from tfcseg.errors import Interrupted, TfcsegError, UsageError, without_passwords
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.html import shown_percent as percent
-from tfcseg.runs.result_options import ResultOptions
+from tfcseg.runs.options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 

@@ -10,8 +10,7 @@ import typer
 from tfcseg.cli import options
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.run import Resume, run_all
-from tfcseg.runs.result_options import ResultOptions
-from tfcseg.runs.steady_options import SteadyOptions
+from tfcseg.runs.options import ResultOptions, SteadyOptions
 from tfcseg.weights.device import DeviceOptions
 
 Video = Annotated[str, typer.Argument(metavar="VIDEO", help="The video, or folder of images, that the masks are of.")]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tfcseg.comparison.gallery import Gallery
 from tfcseg.comparison.plan import BASELINE
 from tfcseg.comparison.result import METRICS, Comparison
 from tfcseg.report.html import write_html
 from tfcseg.report.player import SERIES, ThinnedSeries, View, lanes, new_timeline, player_data, source_view
+
+if TYPE_CHECKING:
+    from tfcseg.comparison.dataset import Gallery
 
 _FALLING = frozenset({"label_change", "keyframe_ms", "non_keyframe_ms"})
 """Metrics for which lower is better, besides GFLOPs."""
@@ -26,8 +29,7 @@ def write_page(path: Path, comparison: Comparison, gallery: Gallery | None = Non
     ``gallery`` has pictures of a data set.
     """
     folder = path.parent
-    is_baseline = bool(comparison.options["baseline"])
-    names = {mode: "baseline" if mode == "image" and is_baseline else mode for mode in comparison.modes}
+    names = comparison.titles
     context: dict[str, Any] = {
         "title": Path(comparison.input["path"]).resolve().name,
         "comparison": comparison,
@@ -73,7 +75,7 @@ def _read_frames(path: Path) -> tuple[ThinnedSeries, float] | None:
     return timeline, start_s
 
 
-def _views(folder: Path, comparison: Comparison, names: dict[str, str], start_s: float) -> list[View]:
+def _views(folder: Path, comparison: Comparison, names: Mapping[str, str], start_s: float) -> list[View]:
     """The modes over each other, each of them, all side by side, and the source."""
     overlays = [
         View(mode, name, "video", f"{quote(mode)}/overlay.mp4")
@@ -91,7 +93,7 @@ def _views(folder: Path, comparison: Comparison, names: dict[str, str], start_s:
     return views
 
 
-def _figures(comparison: Comparison, names: dict[str, str]) -> list[tuple[str, str, str, str]]:
+def _figures(comparison: Comparison, names: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
     """Key, title, value of the candidate and what it is compared with."""
     candidate, reference = comparison.ratio_of
     figures = []
@@ -107,7 +109,7 @@ def _figures(comparison: Comparison, names: dict[str, str]) -> list[tuple[str, s
     return figures
 
 
-def _table(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]]:
+def _table(comparison: Comparison, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """A row per metric that any mode has; ``is_best`` marks the best where modes can be ranked."""
     rows = []
     for metric in METRICS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,11 @@ class Plan:
             "baseline": None if self.baseline is None else str(self.baseline),
             "flow_consistency": self.flow_consistency,
         }
+
+
+def titles_of(modes: Iterable[str], baseline: object) -> dict[str, str]:
+    """Titles of ``modes``: their names, but that of the baseline, if there is one, in place of ``image``."""
+    return {mode: BASELINE if mode == "image" and baseline is not None else mode for mode in modes}
 
 
 def known_folders(folder: Path) -> list[str]:

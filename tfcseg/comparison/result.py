@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
-from tfcseg.comparison.plan import Plan, Run
+from tfcseg.comparison.plan import Plan, Run, titles_of
 from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.report.html import shown_number
@@ -83,6 +83,11 @@ class Comparison(ModelConditions):
     is_incomplete: bool = False  # data was missing
     skipped: Mapping[str, int] = field(default_factory=dict)  # kind -> how many
     warnings: tuple[str, ...] = ()
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Titles of the modes."""
+        return titles_of(self.modes, self.options["baseline"])
 
 
 def common_facts(

@@ -1,33 +1,46 @@
-"""Compare modes on one video, each as `run` runs it."""
+"""Compare modes on one video, each as `run` runs it, and their labels frame by frame."""
 
 from __future__ import annotations
 
 import itertools
+from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tfcseg.comparison.frame_by_frame import PICTURE_PATTERN, ClassMasks, FrameComparer
+import numpy as np
+from numpy.typing import NDArray
+
 from tfcseg.comparison.page import write_page
-from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders
+from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders, titles_of
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, Difference, common_facts
+from tfcseg.drawing.pictures import RowPainter, write_picture
+from tfcseg.errors import DataError
+from tfcseg.exports.labelled_video import read_labels
 from tfcseg.files import claimed_files, write_json
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo, prefetch_frames
+from tfcseg.media.mask_folder import list_masks
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
+from tfcseg.media.writer import VideoWriter
+from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.options import OnProgress
+from tfcseg.report.moments import greatest_moments
 from tfcseg.report.schema import Report
+from tfcseg.runs.options import ResultOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
 from tfcseg.runs.pipeline import run
-from tfcseg.runs.result_options import ResultOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
 SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
 _FLOP_SAMPLES = 3
 """Number of intervals, spread over the video, on which FLOPs are counted."""
+_MAX_PICTURES = 6
 
 
 def compare_video(
@@ -110,13 +123,17 @@ class _VideoComparison:
     runs: Sequence[Run]
 
     def measure_baseline(self) -> dict[str, float | None] | None:
-        """Stability of the other program's masks, if any; DataError unless they match the video."""
+        """Stability of the other program's masks, if any; DataError unless there is exactly one per frame."""
         if self.plan.baseline is None:
             return None
-        masks = ClassMasks(self.plan.baseline)
+        masks, scores, count = _Masks(self.plan.baseline), StabilityScores(use_flow=self.plan.flow_consistency), 0
         with self.clip.open() as source:
-            frames = self.clip.with_progress("baseline", source, source.info.frames_declared)
-            return masks.measure(frames, self.model.labels, flow_consistency=self.plan.flow_consistency)
+            for frame in self.clip.with_progress("baseline", source, source.info.frames_declared):
+                scores.update(frame.image, masks.read(frame, self.model.labels))
+                count += 1
+        if count != len(masks.paths):
+            raise DataError(f"{masks.folder}: {len(masks.paths)} masks for {count} frames; give one per frame")
+        return scores.percentages()
 
     def run(self, each: Run, opening: Sequence[Image]) -> Report:
         """Warm up, then run everything that the command does: this is the speed that users get."""
@@ -137,7 +154,7 @@ class _VideoComparison:
         )
 
     def result(self, baseline: Mapping[str, float | None] | None, reports: Sequence[Report]) -> Comparison:
-        agreement, differences = self._compare_frames(reports[0])
+        agreement, differences = self._compare_frames(reports[0].input.frames_decoded)
         facts = common_facts(
             plan=self.plan,
             model=self.model,
@@ -170,18 +187,66 @@ class _VideoComparison:
         starts = {report.input.frames_decoded * part // _FLOP_SAMPLES for part in range(_FLOP_SAMPLES)}
         return [self.clip.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
 
-    def _compare_frames(self, report: Report) -> tuple[dict[str, float], tuple[Difference, ...]]:
-        """Agreement of the modes' masks, and pictures of where reference and candidate differ."""
-        masks = {mode: ClassMasks(OutputDir(self.folder / mode).masks) for mode in self.plan.network_modes}
+    def _compare_frames(self, frames: int) -> tuple[dict[str, float], tuple[Difference, ...]]:
+        """Write the modes side by side: percentages of pixels with the same label in pairs of modes, and differences.
+
+        Keeps a few bytes per frame.
+        """
+        labels = self.model.labels
+        masks = {mode: _Masks(OutputDir(self.folder / mode).masks) for mode in self.plan.network_modes}
         if self.plan.baseline is not None:
-            masks = {"image": ClassMasks(self.plan.baseline), **masks}
-        shown = list(dict.fromkeys(self.plan.pair))
-        titles = ["baseline" if mode == "image" and self.plan.baseline is not None else mode for mode in shown]
-        comparer = FrameComparer(self.model.labels, masks, shown, titles)
+            masks = {"image": _Masks(self.plan.baseline), **masks}
+        shown = {title: masks[mode] for mode, title in titles_of(self.plan.pair, self.plan.baseline).items()}
+        same: defaultdict[str, float] = defaultdict(float)
+        times_s, differing = array("d"), array("d")
         with self.clip.open() as source:
-            frames = self.clip.with_progress("side by side", prefetch_frames(source), report.input.frames_decoded)
-            found = comparer.compare(frames, source.info, self.folder / SIDE_BY_SIDE)
-        return found.agreement(), comparer.draw_greatest(found, self.clip.frame_at, self.folder / DIFFERENCES)
+            painter = RowPainter(labels, (source.info.height, source.info.width), list(shown))
+            rate = source.info.frame_rate
+            with VideoWriter(self.folder / SIDE_BY_SIDE, size=painter.row_size, frame_rate=rate) as writer:
+                for frame in self.clip.with_progress("side by side", prefetch_frames(source), frames):
+                    found = {mode: each.read(frame, labels) for mode, each in masks.items()}
+                    for (a, one), (b, other) in itertools.combinations(found.items(), 2):
+                        same[f"{a}|{b}"] += _same(one, other)
+                    results = [found[mode] for mode in dict.fromkeys(self.plan.pair)]
+                    times_s.append(frame.time_s)
+                    differing.append(1 - _same(*results) if len(results) == 2 else 0.0)
+                    writer.write(painter.draw(frame.image, results))
+        agreement = {pair: 100 * total / len(times_s) for pair, total in same.items()}
+        return agreement, tuple(self._draw_greatest(shown, times_s, differing))
+
+    def _draw_greatest(
+        self, shown: Mapping[str, _Masks], times_s: Sequence[float], differing: Sequence[float]
+    ) -> Iterator[Difference]:
+        """Write pictures of the frames in which ``shown``, masks by title, differ most."""
+        labels = self.model.labels
+        for index in greatest_moments(times_s, differing, count=_MAX_PICTURES, apart_s=1.0):
+            frame = replace(self.clip.frame_at(times_s[index]), index=index)
+            results = [each.read(frame, labels) for each in shown.values()]
+            # A painter for each: legends follow a video, and these frames are not consecutive.
+            painter = RowPainter(labels, results[0].shape, list(shown), has_difference=True)
+            picture = f"{DIFFERENCES}/frame_{index:08d}.png"
+            write_picture(self.folder / picture, painter.draw(frame.image, results))
+            yield Difference(index, frame.time_s, 100 * differing[index], picture)
+
+
+class _Masks:
+    """``folder/*.png`` in natural order, one per frame of a video; value = class index, 255 = none."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder, self.paths = folder, list_masks(Path(folder))
+
+    def read(self, frame: Frame, labels: LabelSet) -> NDArray[np.uint8]:
+        """(H, W) class indices of ``frame``; DataError if there are none, or not of its size or ``labels``."""
+        count = len(self.paths)
+        if frame.index >= count:
+            raise DataError(f"{self.folder}: {count} masks, but the video has more frames; give one per frame")
+        height, width = frame.image.shape[:2]
+        return read_labels(self.paths[frame.index], (height, width), labels)
+
+
+def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Share of the pixels whose labels are equal."""
+    return float(np.count_nonzero(one == other) / one.size)
 
 
 def _numbers(report: Report) -> dict[str, float | None]:
@@ -218,5 +283,5 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite
 
 
 def _result_names(folder: Path) -> list[str]:
-    pictures = [f"{DIFFERENCES}/{path.name}" for path in (folder / DIFFERENCES).glob(PICTURE_PATTERN)]
+    pictures = [f"{DIFFERENCES}/{path.name}" for path in (folder / DIFFERENCES).glob("frame_*.png")]
     return [COMPARE_JSON, COMPARE_HTML, SIDE_BY_SIDE, *pictures]

@@ -22,7 +22,7 @@ from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
 from tfcseg.report.moments import DrawnMoment, Moment, MomentPool, draw_moment, encode_jpeg, picture_size
 from tfcseg.report.player import SERIES, ThinnedSeries, new_timeline
-from tfcseg.report.tables import FrameRow
+from tfcseg.report.schema import FrameRow
 
 KINDS = {"moment": 10, "doubt": 6}
 """Maximum number of frames that are shown for the greatest label change, and for the most unsure labels."""

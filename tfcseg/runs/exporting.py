@@ -27,9 +27,8 @@ from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.options import OnProgress
-from tfcseg.runs.options import RunOptions
+from tfcseg.runs.options import ResultOptions, RunOptions
 from tfcseg.runs.outputs import OutputDir, folder_lock, is_own, numbered
-from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import unfinished_frames
 

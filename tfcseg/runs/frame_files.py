@@ -18,7 +18,7 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.masks import MaskWriter, full_palette, write_mask
 from tfcseg.model.evidence import CarryOver
 from tfcseg.report.recorder import PageRecorder
-from tfcseg.report.tables import FrameRow, FrameTable, columns_for
+from tfcseg.report.schema import FrameRow, FrameTable, columns_for
 from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan, save_carried
 from tfcseg.runs.state import Checkpoint
 

@@ -18,7 +18,7 @@ from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.machine import available_cores
 from tfcseg.media.frames import Frame, Image, most_waiting
 from tfcseg.metrics.consistency import ConsistencyMeter, Followed, FrameConsistency, Preset
-from tfcseg.report.tables import FrameRow
+from tfcseg.report.schema import FrameRow
 
 _MAX_WORKERS = 4
 _CORES_PER_WORKER = 4  # other cores decode, encode and, without a GPU, run the network

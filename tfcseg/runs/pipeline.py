@@ -46,9 +46,8 @@ from tfcseg.report.page import prepare_page, write_page
 from tfcseg.report.schema import Report
 from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
-from tfcseg.runs.options import RunOptions
+from tfcseg.runs.options import ResultOptions, RunOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
-from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.result_plan import ResultPlan, check_mask_names
 from tfcseg.runs.results import ResultWriter
 from tfcseg.runs.resuming import go_on, identify, refuse_finished, refuse_other_run

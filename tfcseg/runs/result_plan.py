@@ -24,8 +24,8 @@ from tfcseg.media.masks import is_whole_mask
 from tfcseg.model.carry_over import Carried
 from tfcseg.model.evidence import CarryOver, SectionEnd, WeightedLogits
 from tfcseg.report.recorder import PageRecorder
+from tfcseg.runs.options import ResultOptions
 from tfcseg.runs.outputs import OutputDir, numbered
-from tfcseg.runs.result_options import ResultOptions
 from tfcseg.runs.state import Checkpoint, RunState
 
 LABELS_NAME, CARRIED_NAME = "labels.png", "carried.npz"

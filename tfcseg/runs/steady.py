@@ -11,11 +11,9 @@ from tfcseg.errors import in_python_words
 from tfcseg.media.source import Given
 from tfcseg.options import sort_options
 from tfcseg.report.schema import Report
-from tfcseg.runs.options import RunOptions
+from tfcseg.runs.options import ResultOptions, RunOptions, SteadyOptions
 from tfcseg.runs.outputs import default_output
 from tfcseg.runs.pipeline import Listener, OnFrame, run_video
-from tfcseg.runs.result_options import ResultOptions
-from tfcseg.runs.steady_options import SteadyOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel
 

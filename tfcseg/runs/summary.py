@@ -21,6 +21,7 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import (
     ClassFacts,
     ConfidenceFacts,
+    FrameRow,
     InputFacts,
     OptionFacts,
     Report,
@@ -29,7 +30,6 @@ from tfcseg.report.schema import (
     SteadyFacts,
     model_facts,
 )
-from tfcseg.report.tables import FrameRow
 from tfcseg.weights.convert import DESCRIPTION
 from tfcseg.weights.loading import LoadedModel
 from tfcseg.weights.on_demand import Known
