@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, cast
 
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folders
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, common_facts
 from tfcseg.drawing.render import shrink_labels
-from tfcseg.errors import DataError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.frame_pictures import colour_key, draw_frame, pack, unpack
 from tfcseg.evaluation.model_source import ModelPredictions
@@ -25,6 +22,7 @@ from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, open_vspw,
 from tfcseg.files import claimed_files, write_json
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.frames import Image
+from tfcseg.media.source import spread
 from tfcseg.metrics.scores import Labels
 from tfcseg.options import OnProgress
 from tfcseg.report.moments import picture_size
@@ -61,16 +59,9 @@ def compare_dataset(
         baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
         loaded = open_model(model, device)
         wanted = plan.without_doubles(loaded)
-        gallery = Gallery(dataset, dataset.videos[: scope.limit])
-        job = _DatasetComparison(
-            dataset=dataset,
-            folder=folder,
-            plan=wanted,
-            scope=scope,
-            model=loaded,
-            gallery=gallery,
-            on_progress=on_progress,
-        )
+        gallery = Gallery(dataset, scope)
+        places = {"dataset": dataset, "folder": folder, "gallery": gallery}
+        job = _DatasetComparison(dataset, folder, wanted, loaded, scope=scope, gallery=gallery, on_progress=on_progress)
         runs = wanted.runs(loaded)
         clear()
         result = job.result(baseline, runs)
@@ -90,8 +81,8 @@ class _DatasetComparison:
     dataset: VspwDataset
     folder: Path
     plan: Plan
-    scope: Scope
     model: LoadedModel
+    scope: Scope
     gallery: Gallery
     on_progress: OnProgress
 
@@ -105,7 +96,6 @@ class _DatasetComparison:
             predictions = ModelPredictions(self.model, each.options)
             scored = predictions.scored_on(self.dataset, self.scope.label_map)
             evaluations.append(self._evaluate(each.mode, scored))
-        numbers = [_scores(each) for each in evaluations]
         return Comparison(
             kind="vspw",
             input=self._input(evaluations[0]),
@@ -115,8 +105,7 @@ class _DatasetComparison:
                 plan=self.plan,
                 model=self.model,
                 runs=runs,
-                numbers=numbers[-len(runs) :],
-                baseline=None if baseline is None else numbers[0],
+                numbers=list(map(_scores, evaluations)),
                 samples=samples,
                 outputs={} if baseline is None else {BASELINE: BASELINE},
             ),
@@ -137,15 +126,14 @@ class _DatasetComparison:
     def _evaluate(self, name: str, predictions: Predictions) -> Evaluation:
         total = len(self.dataset.videos[: self.scope.limit])
         done = itertools.count(1)
-        task = name.replace("_", " ")
-        self.on_progress(task, 0, total)
+        self.on_progress(name, 0, total)
         evaluation = evaluate(
             self.dataset.root,
             predictions,
             self.scope,
             measure_flow_consistency=self.plan.flow_consistency,
             on_frame=self.gallery.watch(name),
-            on_video=lambda score: self.on_progress(task, next(done), total),
+            on_video=lambda score: self.on_progress(name, next(done), total),
         )
         write_evaluation(self.folder / name, evaluation)
         return evaluation
@@ -178,16 +166,17 @@ _SHOWN = 8
 
 
 class Gallery:
-    """Watches frames spread over the ``videos``, the same ones for every run."""
+    """Watches frames spread over the videos, the same ones for every run."""
 
-    def __init__(self, dataset: VspwDataset, videos: Sequence[str]) -> None:
+    def __init__(self, dataset: VspwDataset, scope: Scope) -> None:
         self._dataset = dataset
-        watched = [videos[at] for at in _spread(len(videos), _WATCHED)]
-        each = -(-_WATCHED // max(1, len(watched)))
+        videos = dataset.videos[: scope.limit]
+        watched = [videos[at] for at in spread(len(videos), _WATCHED)]
         self._watched: dict[tuple[str, str], VspwFrame] = {}
         for name in watched:
             frames = [frame for frame in dataset.read_video(name).frames if frame.mask is not None]
-            self._watched |= {(name, frames[at].stem): frames[at] for at in _spread(len(frames), each)}
+            places = spread(len(frames), -(-_WATCHED // len(watched)))
+            self._watched |= {(name, frames[at].stem): frames[at] for at in places}
         self._runs: dict[str, dict[tuple[str, str], bytes]] = {}
 
     def watch(self, run: str) -> Callable[[VspwVideo, VspwFrame, Labels], None]:
@@ -200,50 +189,33 @@ class Gallery:
 
         return on_frame
 
-    def pictures(self, runs: Mapping[str, str], reference: str, candidate: str) -> dict[str, Any]:
-        """Frames that ``candidate`` and ``reference`` label most differently (``gallery``), and the colours' ``key``.
+    def pictures(self, reference: str, candidate: str) -> dict[str, Any]:
+        """Frames that two runs label most differently (``gallery``), and the ``key`` to their colours."""
 
-        ``runs`` are names with their titles, in the order of the pictures.
-        """
-        common = [place for place in self._watched if all(place in self._runs[run] for run in runs)]
+        def differing(place: tuple[str, str]) -> float:
+            """Share of the pixels that the two label differently."""
+            return float((unpack(self._runs[reference][place]) != unpack(self._runs[candidate][place])).mean())
+
+        common = [place for place in self._watched if all(place in kept for kept in self._runs.values())]
         drawn, maps = [], []
-        for place in sorted(common, key=lambda place: -self._differing(place, reference, candidate))[:_SHOWN]:
-            target = self._target(place)
-            if target is None:
-                continue
-            shown = {title: unpack(self._runs[run][place]) for run, title in runs.items()}
+        for place in sorted(common, key=lambda place: -differing(place))[:_SHOWN]:
+            frame, shown = self._watched[place], {run: unpack(kept[place]) for run, kept in self._runs.items()}
+            target, _ = read_target(cast(Path, frame.mask), len(self._dataset.labels))  # it was scored
+            target = shrink_labels(target, picture_size(target.shape))
             maps += [target, *shown.values()]
-            right = [f"{title} {100 * _right(each, target):.1f} %" for title, each in shown.items()]
+            right = [f"{run} {100 * _right(each, target):.1f} %" for run, each in shown.items()]
             drawn.append(
                 {
                     "title": f"{place[0]}, frame {place[1]}",
-                    "value": self._differing(place, reference, candidate),
-                    "pictures": draw_frame(self._watched[place].image, target, shown, self._dataset.labels),
+                    "value": differing(place),
+                    "pictures": draw_frame(frame.image, target, shown, self._dataset.labels),
                     "notes": ["right: " + ", ".join(right)],
                 }
             )
         return {"gallery": drawn, "key": colour_key(maps, self._dataset.labels)}
-
-    def _differing(self, place: tuple[str, str], reference: str, candidate: str) -> float:
-        """Share of the pixels that two runs label differently."""
-        one, other = (unpack(self._runs[run][place]) for run in (reference, candidate))
-        return float((one != other).mean())
-
-    def _target(self, place: tuple[str, str]) -> Labels | None:
-        mask = self._watched[place].mask
-        try:
-            target = None if mask is None else read_target(mask, len(self._dataset.labels))[0]
-        except DataError:  # the evaluation reports it
-            return None
-        return None if target is None else shrink_labels(target, picture_size(target.shape))
 
 
 def _right(labels: Labels, target: Labels) -> float:
     """Share of the pixels with a class whose label is right."""
     counted = target != NO_CLASS
     return float((labels == target)[counted].mean()) if counted.any() else 0.0
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """``wanted`` of ``count`` positions, evenly spread; all if there are fewer."""
-    return sorted(set(np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist())) if count else []

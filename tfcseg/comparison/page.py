@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tfcseg.comparison.plan import BASELINE
 from tfcseg.comparison.result import METRICS, Comparison
 from tfcseg.report.html import write_html
 from tfcseg.report.player import SERIES, ThinnedSeries, View, lanes, new_timeline, player_data, source_view
@@ -46,9 +45,8 @@ def write_page(path: Path, comparison: Comparison, gallery: Gallery | None = Non
         "gallery": [],
     }
     if gallery is not None:
-        folders = {BASELINE if name == "baseline" else mode: name for mode, name in names.items()}
-        candidate, reference = (BASELINE if names[mode] == "baseline" else mode for mode in comparison.ratio_of)
-        context |= gallery.pictures(folders, reference, candidate)
+        candidate, reference = comparison.ratio_of
+        context |= gallery.pictures(names[reference], names[candidate])
     data = None
     read = {mode: _read_frames(folder / mode / "frames.csv") for mode in comparison.modes}
     frames = {mode: found for mode, found in read.items() if found is not None}

@@ -96,17 +96,16 @@ def common_facts(
     model: LoadedModel,
     runs: Sequence[Run],
     numbers: Sequence[Numbers],
-    baseline: Numbers | None,
     samples: Sequence[Sequence[Image]],
     outputs: Mapping[str, str],
 ) -> dict[str, Any]:
     """Fields of `Comparison` that videos and data sets have in common.
 
-    ``numbers`` are those of ``runs``, ``baseline`` those of another program. FLOPs are counted on ``samples``.
+    ``numbers`` are those of the baseline, if there is one, and of ``runs``. FLOPs are counted on ``samples``.
     """
-    modes = {} if baseline is None else {"image": dict(baseline)}
-    for run, found in zip(runs, numbers, strict=True):
-        modes[run.mode] = {**found, **count_gflops(model, run.options, samples)}
+    modes = {mode: dict(found) for mode, found in zip(plan.shown_modes, numbers, strict=True)}
+    for run in runs:
+        modes[run.mode] |= count_gflops(model, run.options, samples)
     reference, candidate = plan.pair
     height, width = samples[0][0].shape[:2]
     return {

@@ -159,8 +159,7 @@ class _VideoComparison:
             plan=self.plan,
             model=self.model,
             runs=self.runs,
-            numbers=list(map(_numbers, reports)),
-            baseline=baseline,
+            numbers=[*([] if baseline is None else [baseline]), *map(_numbers, reports)],
             samples=self._samples(reports[0]),
             outputs={"side_by_side": SIDE_BY_SIDE} | ({"differences": DIFFERENCES} if differences else {}),
         )

@@ -16,6 +16,7 @@ from tfcseg.files import read_json
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.images import natural_key
 from tfcseg.media.mask_form import Colours, Mask, MaskForm, look_up, read_header, read_values
+from tfcseg.media.source import spread
 
 _UNLABELLED = 255
 """Label of pixels without a class."""
@@ -127,10 +128,7 @@ def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, 
     if colour is not None and max(classes.colours) > _UNLABELLED:
         raise DataError(f"{classes.path}: has a colour for {max(classes.colours)}; colour masks take values up to 255")
     files, pattern = _by_frame(folder, paths, info)
-    some = [
-        read_values(paths[at], classes.by_colour)
-        for at in sorted({len(paths) * part // _SAMPLES for part in range(_SAMPLES)})
-    ]
+    some = [read_values(paths[at], classes.by_colour) for at in spread(len(paths), _SAMPLES)]
     form = some[0][1]
     largest = int(np.iinfo(form.dtype).max)
     if void is not None and void > largest:

@@ -206,7 +206,7 @@ def _add_folder(digest: hashlib._Hash, folder: Path) -> None:
         files = sorted((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())
     for name, size in files:
         digest.update(os.fsencode(name) + b"\0" + str(size).encode() + b"\0")
-    for index in _spread(len(files), _SAMPLES):
+    for index in spread(len(files), _SAMPLES):
         _add_samples(digest, folder / files[index][0], 1)
 
 
@@ -215,11 +215,11 @@ def _add_samples(digest: hashlib._Hash, path: Path, samples: int) -> None:
         size = os.fstat(file.fileno()).st_size
         digest.update(str(size).encode())
         blocks = -(-size // _SAMPLE_BYTES)
-        for block in _spread(blocks, samples):
+        for block in spread(blocks, samples):
             file.seek(block * _SAMPLE_BYTES)
             digest.update(file.read(_SAMPLE_BYTES))
 
 
-def _spread(count: int, samples: int) -> list[int]:
+def spread(count: int, samples: int) -> list[int]:
     """At most ``samples`` of the numbers below ``count``, from the first to the last."""
     return sorted({(count - 1) * part // max(1, samples - 1) for part in range(samples)}) if count else []
