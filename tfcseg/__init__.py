@@ -61,7 +61,7 @@ _NAMES = {
     "media.reader": "probe read_frames",
     "report.schema": "Report",
     "runs.pipeline": "run",
-    "runs.result_options": "ResultOptions",
+    "runs.options": "ResultOptions",
     "runs.steady": "steady",
     "weights.loading": "LoadedModel load_model",
     "weights.model_card": "ModelCard",
