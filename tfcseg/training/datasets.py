@@ -7,8 +7,10 @@ and after every restart: its random numbers are seeded with (seed, n).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError
-from tfcseg.training.augment import draw_view, view_image, view_soft_labels
+from tfcseg.labels.label_sets import SCENES
+from tfcseg.training.augment import View, by_channels, distort_colours, draw_view, view_image, view_soft_labels
+from tfcseg.training.foreground import add_foreground
 from tfcseg.training.labelling import Clip, Still, read_rgb
 from tfcseg.training.pseudo_clips import Labelled, pseudo_clip, steady_pair
 
@@ -80,10 +84,19 @@ class StillSource:
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw a view of a still."""
+        image, labels = self.draw_view(rng)
+        return _sample([image], [labels])
+
+    def draw_view(self, rng: np.random.Generator) -> Labelled:
+        """Draw an image (S, S, 3) and its soft labels (s, s, K); SCENES have things put in front."""
         image, labels = _read(self._stills.draw(rng))
         size = (image.shape[0], image.shape[1])
         view = draw_view(rng, size, self._crop)
-        return _sample([view_image(image, view)], [view_soft_labels(labels, size, view)])
+        sharp = view_image(image, View(view.matrix, self._crop))
+        soft = view_soft_labels(labels, size, view)
+        if soft.shape[-1] == len(SCENES):
+            add_foreground(rng, sharp, soft, lambda: _read(self._stills.draw(rng)))
+        return distort_colours(sharp, view), soft
 
 
 class CollageSource:
@@ -94,8 +107,9 @@ class CollageSource:
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw four views and arrange them two by two."""
-        views = [self._stills.draw(rng) for _ in range(4)]
-        return Sample(_collage([view.images for view in views]), _collage([view.labels for view in views]))
+        views = [self._stills.draw_view(rng) for _ in range(4)]
+        image, labels = (_collage([view[part] for view in views]) for part in range(2))
+        return _sample([image], [labels])
 
 
 class PairSource:
@@ -161,12 +175,14 @@ def _read(still: Still) -> Labelled:
     return read_rgb(still.image), np.load(still.labels)
 
 
-def _collage(quarters: Sequence[Tensor]) -> Tensor:
-    """Four (1, C, S, S) uint8, S even, as one of the same shape; each is halved by averaging 2×2 pixels."""
-    halved = [torch.nn.functional.avg_pool2d(quarter.float(), 2).round().byte() for quarter in quarters]
-    return torch.cat([torch.cat(halved[:2], -1), torch.cat(halved[2:], -1)], -2)
+def _collage(quarters: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Four (S, S, C), S even, as one of the same shape; each is halved by averaging 2×2 pixels."""
+    half_wh = (quarters[0].shape[1] // 2, quarters[0].shape[0] // 2)
+    shrink = partial(cv2.resize, dsize=half_wh, interpolation=cv2.INTER_AREA)
+    halved = [by_channels(shrink, quarter) for quarter in quarters]
+    return np.concatenate([np.concatenate(halved[:2], 1), np.concatenate(halved[2:], 1)])
 
 
 def _sample(images: Sequence[NDArray[np.uint8]], soft: Sequence[NDArray[np.uint8]]) -> Sample:
     """T images (S, S, 3) and T soft labels (s, s, K) as a sample."""
-    return Sample(*(torch.from_numpy(np.stack(each)).permute(0, 3, 1, 2).contiguous() for each in (images, soft)))
+    return Sample(*(torch.from_numpy(np.stack(each).transpose(0, 3, 1, 2).copy()) for each in (images, soft)))

@@ -43,9 +43,10 @@ def pseudo_clip(
     """``length`` images (S, S, 3) and soft labels (s, s, K); the camera stands still in a third of the clips."""
     first, path = _camera(rng, scene, crop, length=length, shift_px=CAMERA_PX, zoom=0.015)
     images, soft = _views(scene, path, crop)
-    cut_out = _cut_out(rng, donor) if rng.random() < PASTE_SHARE else None
-    if cut_out is not None:
-        _paste(rng=rng, donor=donor, mask=cut_out, images=images, soft=soft, crop=crop)
+    mask = cut_out(rng, donor) if rng.random() < PASTE_SHARE else None
+    if mask is not None:
+        extent, centre = rng.uniform(0.15, 0.6), rng.uniform(0.1, 0.9, 2) * crop
+        paste(rng, donor, mask, images, soft, extent=extent, centre=centre)
     return [distort_colours(_noise(rng, image), first) for image in images], soft
 
 
@@ -100,11 +101,18 @@ def _path(rng: np.random.Generator, view: View, length: int, shift_px: float, zo
     return matrices
 
 
-def _cut_out(rng: np.random.Generator, donor: Labelled) -> NDArray[np.uint8] | None:
-    """Mask (G, G) in {0, 255} of a connected, confidently labelled region of the donor; None if there is none."""
+def cut_out(
+    rng: np.random.Generator, donor: Labelled, classes: Sequence[int] | None = None
+) -> NDArray[np.uint8] | None:
+    """Mask (G, G) in {0, 255} of a connected, confidently labelled region of the donor; None if there is none.
+
+    ``classes`` restricts it to regions of these.
+    """
     soft = donor[1]
     labels = soft.argmax(-1).astype(np.uint8)
     sure = soft.max(-1) > 128
+    if classes is not None:
+        sure &= np.isin(labels, classes)
     for label in rng.permutation(np.unique(labels[sure])):
         mask = ((labels == label) & sure).astype(np.uint8)
         count, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
@@ -116,15 +124,20 @@ def _cut_out(rng: np.random.Generator, donor: Labelled) -> NDArray[np.uint8] | N
     return None
 
 
-def _paste(
+def paste(
     rng: np.random.Generator,
     donor: Labelled,
     mask: NDArray[np.uint8],
     images: Sequence[NDArray[np.uint8]],
     soft: Sequence[NDArray[np.uint8]],
-    crop: int,
+    *,
+    extent: float,
+    centre: NDArray[np.float64],
 ) -> None:
-    """Draw the object into every frame, moving on its own path; in place."""
+    """Draw the object under ``mask`` into every image, moving on its own path; in place.
+
+    ``extent`` is its longer side relative to the images, ``centre`` its place (x, y) in the first one, in pixels.
+    """
     source = donor[0]
     height, width = source.shape[:2]
     # Extend the object's labels beyond its edge, where cells of the frame may have their centres.
@@ -132,13 +145,13 @@ def _paste(
     labels = np.where(own, donor[1], np.rint(donor[1].mean((0, 1), where=own)).astype(np.uint8))
     full_mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
     rows, columns = np.nonzero(mask)
-    centre = np.array([columns.mean() / mask.shape[1] * width, rows.mean() / mask.shape[0] * height])
-    extent = max(np.ptp(columns) / mask.shape[1] * width, np.ptp(rows) / mask.shape[0] * height, 8.0)
-    step = extent / (crop * rng.uniform(0.15, 0.6))  # donor px per output px
+    crop = images[0].shape[0]
+    own_centre = np.array([columns.mean() / mask.shape[1] * width, rows.mean() / mask.shape[0] * height])
+    own_extent = max(np.ptp(columns) / mask.shape[1] * width, np.ptp(rows) / mask.shape[0] * height, 8.0)
+    step = own_extent / (crop * extent)  # donor px per output px
     flip = -1.0 if rng.random() < 0.5 else 1.0
     linear = np.diag([step * flip, step])
-    target = rng.uniform(0.1, 0.9, 2) * crop
-    start = View(np.column_stack([linear, centre - linear @ target]), crop)
+    start = View(np.column_stack([linear, own_centre - linear @ centre]), crop)
     for matrix, image, grid in zip(_path(rng, start, len(images), OBJECT_PX, 0.03), images, soft, strict=True):
         view = replace(start, matrix=matrix)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

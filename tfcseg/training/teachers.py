@@ -145,7 +145,9 @@ def soft_labels(teachers: Sequence[Teacher], image: NDArray[np.uint8], *, tiles:
         for number in range(2):
             y, x = (number * (length - side) for length in shape)
             cell_y, cell_x = number * (GRID - cells_wh[1]), number * (GRID - cells_wh[0])
-            tile = teachers[number % len(teachers)].probabilities(np.ascontiguousarray(image[y : y + side, x : x + side]))
+            tile = teachers[number % len(teachers)].probabilities(
+                np.ascontiguousarray(image[y : y + side, x : x + side])
+            )
             here = (slice(cell_y, cell_y + cells_wh[1]), slice(cell_x, cell_x + cells_wh[0]))
             total[here] += cv2.resize(tile, cells_wh, interpolation=cv2.INTER_LINEAR)
             views[here] += 1

@@ -1,0 +1,88 @@
+"""Railings, poles and objects put in front of photos, with their labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tfcseg.labels.label_sets import SCENES
+from tfcseg.training import foreground
+from tfcseg.training.foreground import add_foreground
+
+SIDE = 128
+FENCE, POLE, PERSON, SKY, ROAD = (SCENES.index(name) for name in ("fence", "pole", "person", "sky", "road"))
+Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def scene() -> Labelled:
+    """A gray road below a gray sky, all of the same colour."""
+    soft = np.zeros((SIDE // 4, SIDE // 4, len(SCENES)), np.uint8)
+    soft[: SIDE // 8, :, SKY] = 255
+    soft[SIDE // 8 :, :, ROAD] = 255
+    return np.full((SIDE, SIDE, 3), 120, np.uint8), soft
+
+
+def donor() -> Labelled:
+    """A red person in the middle of a black image."""
+    image, soft = np.zeros((SIDE, SIDE, 3), np.uint8), np.zeros((SIDE, SIDE, len(SCENES)), np.uint8)
+    image[32:96, 48:80] = 255, 0, 0
+    soft[..., SKY] = 255
+    soft[32:96, 48:80] = 255 * np.eye(len(SCENES), dtype=np.uint8)[PERSON]
+    return image, soft
+
+
+def changed_cells(image: NDArray[np.uint8], by: int = 0) -> NDArray[np.bool_]:
+    """Whether any pixel of a cell (4×4) of a once gray image has changed by more than ``by``, (s, s)."""
+    return (np.abs(image - 120.0) > by).any(-1).reshape(SIDE // 4, 4, SIDE // 4, 4).any((1, 3))
+
+
+@pytest.fixture(params=["RAILING", "POLE", "OBJECT"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One kind of thing, which every photo gets; the others never come."""
+    for name in ("RAILING", "POLE", "OBJECT"):
+        monkeypatch.setattr(foreground, f"{name}_SHARE", float(name == request.param))
+    return str(request.param)
+
+
+def test_labels_are_where_the_image_changed(kind: str) -> None:
+    label = {"RAILING": FENCE, "POLE": POLE, "OBJECT": PERSON}[kind]
+    seen = 0
+    for seed in range(40):
+        (image, soft), (_, before) = scene(), scene()
+        add_foreground(np.random.default_rng(seed), image, soft, donor)
+        is_new = soft.argmax(-1) == label
+        relabelled = (soft != before).any(-1)
+        seen += is_new.any()
+        assert set(np.unique(soft.argmax(-1))) <= {SKY, ROAD, label}
+        assert (soft.sum(-1, dtype=int) >= 253).all()  # still probabilities, up to rounding
+        if kind != "RAILING":  # a railing's label also covers what is seen through it
+            assert changed_cells(image)[relabelled].all()
+        # Whatever was drawn is labelled, but for faint edges.
+        assert not (changed_cells(image, by=12) & ~_grown(relabelled)).any()
+    assert seen > 25
+
+
+def test_the_same_numbers_give_the_same_picture(kind: str) -> None:
+    first, second = scene(), scene()
+    for image, soft in (first, second):
+        add_foreground(np.random.default_rng(3), image, soft, donor)
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_a_share_of_photos_stays_as_it_is() -> None:
+    rng, count = np.random.default_rng(0), 0
+    for _ in range(200):
+        image, soft = scene()
+        add_foreground(rng, image, soft, donor)
+        count += (image == 120).all()
+    none = np.prod([1 - share for share in (foreground.RAILING_SHARE, foreground.POLE_SHARE, foreground.OBJECT_SHARE)])
+    assert abs(count / 200 - none) < 0.15
+
+
+def _grown(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    padded = np.pad(area, 2)
+    rows, columns = area.shape
+    moved = [padded[y : y + rows, x : x + columns] for y in range(5) for x in range(5)]
+    return np.any(moved, axis=0)

@@ -1,0 +1,193 @@
+"""Put things in front of a photo: railings, fences and poles that are drawn, people and objects of other photos.
+
+Teachers overlook railings and poles, which are thinner than their labels' grid: they label what is behind them. Drawn
+ones have exact labels. Pasting objects follows Ghiasi et al., "Simple Copy-Paste" (CVPR 2021).
+
+Shapes: S side of the image, s = S / 4 of its labels, K = SCENES' classes. Images and labels are changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfcseg.labels.label_sets import SCENES
+from tfcseg.training.augment import LABEL_STRIDE, as_bytes
+from tfcseg.training.pseudo_clips import Labelled, cut_out, paste
+
+RAILING_SHARE, POLE_SHARE, OBJECT_SHARE = 0.25, 0.2, 0.3
+"""Shares of photos that get each kind."""
+
+RAILING_HEIGHT, POLE_HEIGHT = (0.06, 0.5), (0.15, 1.2)
+"""Ranges relative to the image, log-uniform."""
+
+_FENCE, _POLE = SCENES.index("fence"), SCENES.index("pole")
+_GROUND = [SCENES.index(name) for name in ("road", "sidewalk", "floor", "grass", "earth", "field")]
+_OBJECTS = [
+    SCENES.index(name)
+    for name in (
+        *("person", "car", "chair", "plant", "armchair", "dog", "cat", "horse", "cow", "sheep", "bird"),
+        *("bus", "bicycle", "motorcycle", "bottle", "television", "truck"),
+    )
+]
+_SUBPIXEL_BITS = 4
+"""OpenCV draws lines between points in fixed-point numbers with this many bits behind the point."""
+
+Points = NDArray[np.float64]
+
+
+def add_foreground(
+    rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8], draw_donor: Callable[[], Labelled]
+) -> None:
+    """Put railings, poles and objects into an image (S, S, 3) with soft labels (s, s, K)."""
+    if rng.random() < RAILING_SHARE:
+        _add_railing(rng, image, soft)
+    if rng.random() < POLE_SHARE:
+        for _ in range(int(rng.integers(1, 5))):
+            _add_pole(rng, image, soft)
+    if rng.random() < OBJECT_SHARE:
+        donor = draw_donor()
+        mask = cut_out(rng, donor, _OBJECTS)
+        if mask is not None:
+            extent = float(np.exp(rng.uniform(np.log(0.08), np.log(0.6))))
+            foot = _foot(rng, soft, image.shape[0])
+            paste(
+                rng,
+                donor,
+                mask,
+                [image],
+                [soft],
+                extent=extent,
+                centre=foot - np.array([0, extent * image.shape[0] / 2]),
+            )
+
+
+def _foot(rng: np.random.Generator, soft: NDArray[np.uint8], side: int) -> Points:
+    """Draw where something stands, (x, y) in pixels: somewhere on the ground, or anywhere if there is none."""
+    ground = np.isin(soft.argmax(-1), _GROUND) & (soft.max(-1) > 0)
+    rows, columns = np.nonzero(ground)
+    if not len(rows) or rng.random() < 0.2:
+        return rng.uniform((0.0, 0.4), (1.0, 1.0)) * side
+    column = rng.choice(columns)
+    above = rows[columns == column].min()
+    # Most things stand near the far end of the ground, or close behind it on a step or a low wall.
+    reach = rng.normal(0, 0.08) if rng.random() < 0.6 else rng.uniform(0, 0.5)
+    return np.array([column * LABEL_STRIDE, np.clip(above * LABEL_STRIDE + reach * side, 0.1 * side, 1.1 * side)])
+
+
+def _add_railing(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
+    """Draw a railing or fence in perspective; all of its area is labelled fence, with what is seen through it."""
+    side = image.shape[0]
+    height = side * float(np.exp(rng.uniform(*np.log(RAILING_HEIGHT))))
+    width = height * rng.uniform(1.2, 6)
+    growth = float(np.exp(rng.normal(0, 0.35)))  # the nearer end is higher
+    left = _foot(rng, soft, side) - np.array([width * rng.random(), 0])
+    bottom = np.array([left, left + np.array([width, rng.normal(0, 0.12) * width])])
+    top = bottom - np.array([[0, height], [0, height * growth]])
+
+    def point(along: float, up: float) -> Points:
+        """Point of the image at a share of the railing's length and height."""
+        seen_along = along * growth / (1 - along + along * growth)
+        low, high = (ends[0] + (ends[1] - ends[0]) * seen_along for ends in (bottom, top))
+        return np.asarray(low + (high - low) * up)
+
+    alpha, area = np.zeros((2, side, side), np.uint8)
+    _draw_bars(rng, alpha, point, height, width)
+    _blend(image, alpha, _colour(rng))
+    cv2.fillConvexPoly(area, np.rint([*bottom, *top[::-1]]).astype(np.int32), 255)
+    _label(soft, area, _FENCE, gain=1.0)
+
+
+def _draw_bars(
+    rng: np.random.Generator,
+    alpha: NDArray[np.uint8],
+    point: Callable[[float, float], Points],
+    height: float,
+    width: float,
+) -> None:
+    """Draw bars, rails, wire mesh or boards between posts and two beams, of ``height`` × ``width`` px."""
+    spacing = height * float(np.exp(rng.uniform(np.log(0.04), np.log(0.25))))
+    thickness = spacing * rng.uniform(0.12, 0.45)
+    count = max(2, round(width / spacing))
+    kind = rng.choice(("bars", "rails", "mesh", "boards"), p=(0.6, 0.15, 0.1, 0.15))
+    if kind == "rails":
+        for up in np.linspace(0, 1, int(rng.integers(3, 9))):
+            _draw_line(alpha, point(0, up), point(1, up), thickness)
+    elif kind == "mesh":
+        reach = height / width
+        for along in np.linspace(-reach, 1, count + 1):
+            first, last = max(along, 0.0), min(along + reach, 1.0)
+            low, high = (first - along) / reach, (last - along) / reach
+            _draw_line(alpha, point(first, low), point(last, high), thickness / 2)
+            _draw_line(alpha, point(first, 1 - low), point(last, 1 - high), thickness / 2)
+    else:
+        for along in np.linspace(0, 1, count + 1):
+            _draw_line(alpha, point(along, 0), point(along, 1), spacing * 0.7 if kind == "boards" else thickness)
+    beam = max(thickness, height * rng.uniform(0.02, 0.06))
+    for up in (1.0, rng.uniform(0, 0.15)):
+        _draw_line(alpha, point(0, up), point(1, up), beam)
+    for along in np.arange(0, 1.001, rng.uniform(0.1, 0.5)):
+        _draw_line(alpha, point(along, 0), point(along, 1), beam)
+
+
+def _add_pole(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
+    """Draw a pole, at times with an arm; it counts as a label's class where it fills a quarter of the cell."""
+    side = image.shape[0]
+    foot = _foot(rng, soft, side)
+    height = side * float(np.exp(rng.uniform(*np.log(POLE_HEIGHT))))
+    width = max(1.2, height * float(np.exp(rng.uniform(np.log(0.012), np.log(0.06)))))
+    top = foot - np.array([rng.normal(0, 0.015) * height, height])
+    alpha = np.zeros((side, side), np.uint8)
+    _draw_line(alpha, foot, top, width)
+    if rng.random() < 0.3:
+        arm = rng.choice((-1, 1)) * height * rng.uniform(0.1, 0.4)
+        _draw_line(alpha, top, top + np.array([arm, -0.1 * abs(arm)]), max(1.0, 0.6 * width))
+    colour = _colour(rng)
+    _blend(image, alpha, colour)
+    if width > 3:  # light from one side
+        lit = np.zeros_like(alpha)
+        shift = np.array([rng.choice((-0.25, 0.25)) * width, 0])
+        _draw_line(lit, foot + shift, top + shift, 0.4 * width)
+        _blend(image, np.minimum(lit, alpha) // 2, np.clip(colour + rng.uniform(20, 90), 0, 255))
+    _label(soft, alpha, _POLE, gain=2.0)
+
+
+def _colour(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Colour of iron or paint: mostly dark, at times light, or any."""
+    kind = rng.random()
+    gray = rng.uniform(5, 70) if kind < 0.5 else rng.uniform(150, 250) if kind < 0.75 else rng.uniform(40, 200)
+    return np.clip(gray + rng.normal(0, 8 if kind < 0.75 else 40, 3), 0, 255)
+
+
+def _draw_line(alpha: NDArray[np.uint8], start: Points, end: Points, thickness: float) -> None:
+    """Draw an anti-aliased line into ``alpha``; below 1 px it gets fainter, not thinner."""
+    first, last = (np.rint(p * (1 << _SUBPIXEL_BITS)).astype(int).tolist() for p in (start, end))
+    strength = round(255 * min(1.0, max(0.35, thickness)))
+    line = np.zeros_like(alpha) if strength < 255 else alpha
+    cv2.line(line, first, last, strength, max(1, round(thickness)), cv2.LINE_AA, _SUBPIXEL_BITS)
+    if line is not alpha:
+        np.maximum(alpha, line, out=alpha)
+
+
+def _blend(image: NDArray[np.uint8], alpha: NDArray[np.uint8], colour: NDArray[np.float64]) -> None:
+    here = _covered(alpha)
+    share = alpha[here][..., None].astype(np.float32) / 255
+    image[here] = np.rint(image[here] * (1 - share) + colour.astype(np.float32) * share).astype(np.uint8)
+
+
+def _label(soft: NDArray[np.uint8], area: NDArray[np.uint8], label: int, *, gain: float) -> None:
+    """Label cells by the share of them that ``area`` covers, times ``gain``."""
+    covered = as_bytes(cv2.resize(area, soft.shape[1::-1], interpolation=cv2.INTER_AREA))
+    here = _covered(covered)
+    share = np.minimum(covered[here] * (gain / 255), 1.0)[..., None].astype(np.float32)
+    own = np.eye(soft.shape[-1], dtype=np.float32)[label] * 255
+    soft[here] = np.rint(soft[here] * (1 - share) + own * share).astype(np.uint8)
+
+
+def _covered(area: NDArray[np.uint8]) -> tuple[slice, slice]:
+    """Rows and columns that hold all of an area."""
+    x, y, width, height = cv2.boundingRect(area)
+    return slice(y, y + height), slice(x, x + width)
