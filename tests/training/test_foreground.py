@@ -11,15 +11,16 @@ from tfcseg.training import foreground
 from tfcseg.training.foreground import add_foreground
 
 SIDE = 128
-FENCE, POLE, PERSON, SKY, ROAD = (SCENES.index(name) for name in ("fence", "pole", "person", "sky", "road"))
+WALL, FLOOR = SCENES.index("wall"), SCENES.index("floor")
+KINDS = {"RAILING": "fence", "POLE": "pole", "SEATS": "chair", "OBJECT": "person"}
 Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def scene() -> Labelled:
-    """A gray road below a gray sky, all of the same colour."""
+    """A gray floor below a gray wall, of the same colour."""
     soft = np.zeros((SIDE // 4, SIDE // 4, len(SCENES)), np.uint8)
-    soft[: SIDE // 8, :, SKY] = 255
-    soft[SIDE // 8 :, :, ROAD] = 255
+    soft[: SIDE // 8, :, WALL] = 255
+    soft[SIDE // 8 :, :, FLOOR] = 255
     return np.full((SIDE, SIDE, 3), 120, np.uint8), soft
 
 
@@ -27,8 +28,8 @@ def donor() -> Labelled:
     """A red person in the middle of a black image."""
     image, soft = np.zeros((SIDE, SIDE, 3), np.uint8), np.zeros((SIDE, SIDE, len(SCENES)), np.uint8)
     image[32:96, 48:80] = 255, 0, 0
-    soft[..., SKY] = 255
-    soft[32:96, 48:80] = 255 * np.eye(len(SCENES), dtype=np.uint8)[PERSON]
+    soft[..., WALL] = 255
+    soft[32:96, 48:80] = 255 * np.eye(len(SCENES), dtype=np.uint8)[SCENES.index("person")]
     return image, soft
 
 
@@ -37,16 +38,16 @@ def changed_cells(image: NDArray[np.uint8], by: int = 0) -> NDArray[np.bool_]:
     return (np.abs(image - 120.0) > by).any(-1).reshape(SIDE // 4, 4, SIDE // 4, 4).any((1, 3))
 
 
-@pytest.fixture(params=["RAILING", "POLE", "OBJECT"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """One kind of thing, which every photo gets; the others never come."""
-    for name in ("RAILING", "POLE", "OBJECT"):
+    for name in KINDS:
         monkeypatch.setattr(foreground, f"{name}_SHARE", float(name == request.param))
     return str(request.param)
 
 
 def test_labels_are_where_the_image_changed(kind: str) -> None:
-    label = {"RAILING": FENCE, "POLE": POLE, "OBJECT": PERSON}[kind]
+    label = SCENES.index(KINDS[kind])
     seen = 0
     for seed in range(40):
         (image, soft), (_, before) = scene(), scene()
@@ -54,9 +55,9 @@ def test_labels_are_where_the_image_changed(kind: str) -> None:
         is_new = soft.argmax(-1) == label
         relabelled = (soft != before).any(-1)
         seen += is_new.any()
-        assert set(np.unique(soft.argmax(-1))) <= {SKY, ROAD, label}
+        assert set(np.unique(soft.argmax(-1))) <= {WALL, FLOOR, label}
         assert (soft.sum(-1, dtype=int) >= 253).all()  # still probabilities, up to rounding
-        if kind != "RAILING":  # a railing's label also covers what is seen through it
+        if kind in ("POLE", "OBJECT"):  # labels of the others also cover what is seen through them
             assert changed_cells(image)[relabelled].all()
         # Whatever was drawn is labelled, but for faint edges.
         assert not (changed_cells(image, by=12) & ~_grown(relabelled)).any()
@@ -77,7 +78,7 @@ def test_a_share_of_photos_stays_as_it_is() -> None:
         image, soft = scene()
         add_foreground(rng, image, soft, donor)
         count += (image == 120).all()
-    none = np.prod([1 - share for share in (foreground.RAILING_SHARE, foreground.POLE_SHARE, foreground.OBJECT_SHARE)])
+    none = np.prod([1 - getattr(foreground, f"{kind}_SHARE") for kind in KINDS])
     assert abs(count / 200 - none) < 0.15
 
 

@@ -1,7 +1,8 @@
-"""Put things in front of a photo: railings, fences and poles that are drawn, people and objects of other photos.
+"""Put things in front of a photo: drawn railings, fences, poles and rows of seats, people and objects of other photos.
 
-Teachers overlook railings and poles, which are thinner than their labels' grid: they label what is behind them. Drawn
-ones have exact labels. Pasting objects follows Ghiasi et al., "Simple Copy-Paste" (CVPR 2021).
+Teachers overlook railings and poles, which are thinner than their labels' grid, and the seats of waiting rooms: they
+label what is behind them. Drawn ones have exact labels. Pasting objects follows Ghiasi et al., "Simple Copy-Paste"
+(CVPR 2021).
 
 Shapes: S side of the image, s = S / 4 of its labels, K = SCENES' classes. Images and labels are changed in place.
 """
@@ -9,6 +10,7 @@ Shapes: S side of the image, s = S / 4 of its labels, K = SCENES' classes. Image
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,13 +20,16 @@ from tfcseg.labels.label_sets import SCENES
 from tfcseg.training.augment import LABEL_STRIDE, as_bytes
 from tfcseg.training.pseudo_clips import Labelled, cut_out, paste
 
-RAILING_SHARE, POLE_SHARE, OBJECT_SHARE = 0.25, 0.2, 0.3
-"""Shares of photos that get each kind."""
+RAILING_SHARE, POLE_SHARE, SEATS_SHARE, OBJECT_SHARE = 0.25, 0.2, 0.3, 0.3
+"""Shares of photos that get each kind; seats, of photos with a floor."""
 
-RAILING_HEIGHT, POLE_HEIGHT = (0.06, 0.5), (0.15, 1.2)
+RAILING_HEIGHT, POLE_HEIGHT, SEATS_HEIGHT = (0.06, 0.5), (0.15, 1.2), (0.1, 0.45)
 """Ranges relative to the image, log-uniform."""
 
-_FENCE, _POLE = SCENES.index("fence"), SCENES.index("pole")
+LEAST_FLOOR = 0.05
+"""Share of the labels that are floor in a photo where seats may stand."""
+
+_FENCE, _POLE, _CHAIR, _FLOOR = (SCENES.index(name) for name in ("fence", "pole", "chair", "floor"))
 _GROUND = [SCENES.index(name) for name in ("road", "sidewalk", "floor", "grass", "earth", "field")]
 _OBJECTS = [
     SCENES.index(name)
@@ -42,12 +47,14 @@ Points = NDArray[np.float64]
 def add_foreground(
     rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8], draw_donor: Callable[[], Labelled]
 ) -> None:
-    """Put railings, poles and objects into an image (S, S, 3) with soft labels (s, s, K)."""
+    """Put railings, poles, seats and objects into an image (S, S, 3) with soft labels (s, s, K)."""
     if rng.random() < RAILING_SHARE:
         _add_railing(rng, image, soft)
     if rng.random() < POLE_SHARE:
         for _ in range(int(rng.integers(1, 5))):
             _add_pole(rng, image, soft)
+    if rng.random() < SEATS_SHARE and (soft.argmax(-1) == _FLOOR).mean() > LEAST_FLOOR:
+        _add_seats(rng, image, soft)
     if rng.random() < OBJECT_SHARE:
         donor = draw_donor()
         mask = cut_out(rng, donor, _OBJECTS)
@@ -78,38 +85,93 @@ def _foot(rng: np.random.Generator, soft: NDArray[np.uint8], side: int) -> Point
     return np.array([column * LABEL_STRIDE, np.clip(above * LABEL_STRIDE + reach * side, 0.1 * side, 1.1 * side)])
 
 
-def _add_railing(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
-    """Draw a railing or fence in perspective; all of its area is labelled fence, with what is seen through it."""
-    side = image.shape[0]
-    height = side * float(np.exp(rng.uniform(*np.log(RAILING_HEIGHT))))
-    width = height * rng.uniform(1.2, 6)
-    growth = float(np.exp(rng.normal(0, 0.35)))  # the nearer end is higher
-    left = _foot(rng, soft, side) - np.array([width * rng.random(), 0])
-    bottom = np.array([left, left + np.array([width, rng.normal(0, 0.12) * width])])
-    top = bottom - np.array([[0, height], [0, height * growth]])
+class _Panel(NamedTuple):
+    """An upright rectangle in perspective."""
 
-    def point(along: float, up: float) -> Points:
-        """Point of the image at a share of the railing's length and height."""
-        seen_along = along * growth / (1 - along + along * growth)
-        low, high = (ends[0] + (ends[1] - ends[0]) * seen_along for ends in (bottom, top))
+    bottom: Points
+    """Left and right end, (2, 2)."""
+    top: Points
+    growth: float
+    """Height of the right end relative to the left one; the nearer one is higher."""
+    height: float
+    """Of the left end, in pixels."""
+    width: float
+
+    def point(self, along: float, up: float) -> Points:
+        """Point of the image at a share of the panel's length and height."""
+        seen_along = along / (along + (1 - along) * self.growth)  # what is further away looks shorter
+        low, high = (ends[0] + (ends[1] - ends[0]) * seen_along for ends in (self.bottom, self.top))
         return np.asarray(low + (high - low) * up)
 
+    def part(self, along: tuple[float, float], up: tuple[float, float]) -> NDArray[np.int32]:
+        """Corners of a part of the panel."""
+        corners = [self.point(along[0], up[0]), self.point(along[1], up[0])]
+        corners += [self.point(along[1], up[1]), self.point(along[0], up[1])]
+        return np.rint(corners).astype(np.int32)
+
+
+def _draw_panel(
+    rng: np.random.Generator,
+    soft: NDArray[np.uint8],
+    side: int,
+    heights: tuple[float, float],
+    lengths: tuple[float, float],
+) -> _Panel:
+    """Draw a panel that stands on the ground; ``heights`` are relative to the image, ``lengths`` to the height."""
+    height = side * float(np.exp(rng.uniform(*np.log(heights))))
+    width = height * float(np.exp(rng.uniform(*np.log(lengths))))
+    growth = float(np.exp(rng.normal(0, 0.6)))
+    left = _foot(rng, soft, side) - np.array([width * rng.random(), 0])
+    bottom = np.array([left, left + np.array([width, rng.normal(0, 0.12) * width])])
+    return _Panel(bottom, bottom - np.array([[0, height], [0, height * growth]]), growth, height, width)
+
+
+def _add_railing(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
+    """Draw a railing or fence; all of its area is labelled fence, with what is seen through it."""
+    side = image.shape[0]
+    panel = _draw_panel(rng, soft, side, RAILING_HEIGHT, (1.2, 10))
     alpha, area = np.zeros((2, side, side), np.uint8)
-    _draw_bars(rng, alpha, point, height, width)
+    _draw_bars(rng, alpha, panel)
     _blend(image, alpha, _colour(rng))
-    cv2.fillConvexPoly(area, np.rint([*bottom, *top[::-1]]).astype(np.int32), 255)
+    cv2.fillConvexPoly(area, panel.part((0, 1), (0, 1)), 255)
     _label(soft, area, _FENCE, gain=1.0)
 
 
-def _draw_bars(
-    rng: np.random.Generator,
-    alpha: NDArray[np.uint8],
-    point: Callable[[float, float], Points],
-    height: float,
-    width: float,
-) -> None:
-    """Draw bars, rails, wire mesh or boards between posts and two beams, of ``height`` × ``width`` px."""
-    spacing = height * float(np.exp(rng.uniform(np.log(0.04), np.log(0.25))))
+def _add_seats(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
+    """Draw a row of seats as in waiting rooms: backs with slats, seats, armrests, and legs under a beam."""
+    side, count = image.shape[0], int(rng.integers(2, 7))
+    panel = _draw_panel(rng, soft, side, SEATS_HEIGHT, (0.4 * count, 0.9 * count))
+    seat_up, gap = rng.uniform(0.35, 0.5), rng.uniform(0.01, 0.12)
+    frame, backs, slats, seats, area = np.zeros((5, side, side), np.uint8)
+    thin = 0.04 * panel.height
+    for along in np.linspace(0.1, 0.9, max(2, count // 2)):
+        _draw_line(frame, panel.point(along, 0), panel.point(along, seat_up), thin)
+    _draw_line(frame, panel.point(0, seat_up - 0.05), panel.point(1, seat_up - 0.05), thin)
+    is_rounded, slat_ups = rng.random() < 0.5, np.linspace(seat_up, 1, int(rng.integers(2, 9)))
+    for number in range(count):
+        first, last = (number + gap) / count, (number + 1 - gap) / count
+        back = panel.part((first, last), (seat_up, 0.9 if is_rounded else 1))
+        cv2.fillConvexPoly(backs, back, 255, cv2.LINE_AA)
+        if is_rounded:
+            inset = 0.25 * (last - first)
+            cv2.fillConvexPoly(backs, panel.part((first + inset, last - inset), (0.85, 1)), 255, cv2.LINE_AA)
+        for up in slat_ups[1:-1]:
+            _draw_line(slats, panel.point(first, up), panel.point(last, up), 0.3 * thin)
+        cv2.fillConvexPoly(seats, panel.part((first, last), (seat_up - 0.12, seat_up)), 255, cv2.LINE_AA)
+        _draw_line(frame, panel.point(number / count, seat_up), panel.point(number / count, seat_up + 0.2), thin)
+    colour = _colour(rng)
+    _blend(image, backs, np.clip(colour * np.linspace(rng.uniform(0.6, 1.4), 1, side)[:, None, None], 0, 255))
+    _blend(image, np.minimum(slats, backs), np.clip(colour * rng.uniform(0.5, 1.2), 0, 255))
+    _blend(image, seats, np.clip(colour * rng.uniform(0.6, 1.5), 0, 255))
+    _blend(image, frame, _colour(rng))
+    cv2.fillConvexPoly(area, panel.part((0, 1), (seat_up - 0.12, 0.95)), 255)
+    _label(soft, np.maximum(area, frame), _CHAIR, gain=1.0)
+
+
+def _draw_bars(rng: np.random.Generator, alpha: NDArray[np.uint8], panel: _Panel) -> None:
+    """Draw bars, rails, wire mesh or boards between posts and two beams into ``alpha``."""
+    point, height, width = panel.point, panel.height, panel.width
+    spacing = height * float(np.exp(rng.uniform(np.log(0.03), np.log(0.2))))
     thickness = spacing * rng.uniform(0.12, 0.45)
     count = max(2, round(width / spacing))
     kind = rng.choice(("bars", "rails", "mesh", "boards"), p=(0.6, 0.15, 0.1, 0.15))
@@ -173,9 +235,11 @@ def _draw_line(alpha: NDArray[np.uint8], start: Points, end: Points, thickness: 
 
 
 def _blend(image: NDArray[np.uint8], alpha: NDArray[np.uint8], colour: NDArray[np.float64]) -> None:
+    """Paint an image with a colour (3,), or one per pixel (S or 1, S or 1, 3)."""
     here = _covered(alpha)
     share = alpha[here][..., None].astype(np.float32) / 255
-    image[here] = np.rint(image[here] * (1 - share) + colour.astype(np.float32) * share).astype(np.uint8)
+    paint = np.broadcast_to(colour.astype(np.float32), image.shape)[here]
+    image[here] = np.rint(image[here] * (1 - share) + paint * share).astype(np.uint8)
 
 
 def _label(soft: NDArray[np.uint8], area: NDArray[np.uint8], label: int, *, gain: float) -> None:
