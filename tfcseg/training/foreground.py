@@ -20,11 +20,14 @@ from tfcseg.labels.label_sets import SCENES
 from tfcseg.training.augment import LABEL_STRIDE, as_bytes
 from tfcseg.training.pseudo_clips import Labelled, cut_out, paste
 
-RAILING_SHARE, POLE_SHARE, SEATS_SHARE, OBJECT_SHARE = 0.25, 0.2, 0.3, 0.3
+RAILING_SHARE, POLE_SHARE, SEATS_SHARE, OBJECT_SHARE = 0.25, 0.2, 0.3, 0.4
 """Shares of photos that get each kind; seats, of photos with a floor."""
 
 RAILING_HEIGHT, POLE_HEIGHT, SEATS_HEIGHT = (0.06, 0.5), (0.15, 1.2), (0.1, 0.45)
 """Ranges relative to the image, log-uniform."""
+
+OBJECT_EXTENT = (0.05, 0.6)
+"""The same for the longer side of an object, which is pasted up to four times: small people are easily overlooked."""
 
 LEAST_FLOOR = 0.05
 """Share of the labels that are floor in a photo where seats may stand."""
@@ -56,20 +59,18 @@ def add_foreground(
     if rng.random() < SEATS_SHARE and (soft.argmax(-1) == _FLOOR).mean() > LEAST_FLOOR:
         _add_seats(rng, image, soft)
     if rng.random() < OBJECT_SHARE:
-        donor = draw_donor()
-        mask = cut_out(rng, donor, _OBJECTS)
-        if mask is not None:
-            extent = float(np.exp(rng.uniform(np.log(0.08), np.log(0.6))))
-            foot = _foot(rng, soft, image.shape[0])
-            paste(
-                rng,
-                donor,
-                mask,
-                [image],
-                [soft],
-                extent=extent,
-                centre=foot - np.array([0, extent * image.shape[0] / 2]),
-            )
+        _paste_object(rng, image, soft, draw_donor())
+
+
+def _paste_object(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8], donor: Labelled) -> None:
+    """Paste a thing of the donor several times, if it has one."""
+    mask = cut_out(rng, donor, _OBJECTS)
+    if mask is None:
+        return
+    for _ in range(int(rng.integers(1, 5))):
+        extent = float(np.exp(rng.uniform(*np.log(OBJECT_EXTENT))))
+        centre = _foot(rng, soft, image.shape[0]) - np.array([0, extent * image.shape[0] / 2])
+        paste(rng, donor, mask, [image], [soft], extent=extent, centre=centre)
 
 
 def _foot(rng: np.random.Generator, soft: NDArray[np.uint8], side: int) -> Points:
