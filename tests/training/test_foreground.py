@@ -10,7 +10,7 @@ from tfcseg.labels.label_sets import SCENES
 from tfcseg.training import foreground
 from tfcseg.training.foreground import add_foreground
 
-SIDE = 128
+SIDE = 256
 WALL, FLOOR = SCENES.index("wall"), SCENES.index("floor")
 KINDS = {"RAILING": "fence", "POLE": "pole", "SEATS": "chair", "OBJECT": "person"}
 Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -26,10 +26,10 @@ def scene() -> Labelled:
 
 def donor() -> Labelled:
     """A red person in the middle of a black image."""
-    image, soft = np.zeros((SIDE, SIDE, 3), np.uint8), np.zeros((SIDE, SIDE, len(SCENES)), np.uint8)
-    image[32:96, 48:80] = 255, 0, 0
+    image, soft = np.zeros((SIDE, SIDE, 3), np.uint8), np.zeros((SIDE // 4, SIDE // 4, len(SCENES)), np.uint8)
+    image[64:192, 96:160] = 255, 0, 0
     soft[..., WALL] = 255
-    soft[32:96, 48:80] = 255 * np.eye(len(SCENES), dtype=np.uint8)[SCENES.index("person")]
+    soft[16:48, 24:40] = 255 * np.eye(len(SCENES), dtype=np.uint8)[SCENES.index("person")]
     return image, soft
 
 

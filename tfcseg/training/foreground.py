@@ -26,7 +26,7 @@ RAILING_SHARE, POLE_SHARE, SEATS_SHARE, OBJECT_SHARE = 0.25, 0.2, 0.3, 0.4
 RAILING_HEIGHT, POLE_HEIGHT, SEATS_HEIGHT = (0.06, 0.5), (0.15, 1.2), (0.1, 0.45)
 """Ranges relative to the image, log-uniform."""
 
-OBJECT_EXTENT = (0.05, 0.6)
+OBJECT_EXTENT = (0.07, 0.6)
 """The same for the longer side of an object, which is pasted up to four times: small people are easily overlooked."""
 
 LEAST_FLOOR = 0.05
