@@ -316,6 +316,7 @@ EDGE_CASES = (
         37,
         "several pictures in one file, and kinds of pictures that few cameras write",
         "test_video.py::test_all_pictures_of_an_animation_are_frames",
+        "test_video.py::test_all_pictures_of_an_animated_webp_are_frames_at_their_times",
         "test_video.py::test_an_opaque_gif_is_not_said_to_be_transparent",
         "test_images.py::test_files_of_several_pictures_are_named",
         "test_images.py::test_other_kinds_of_pictures",

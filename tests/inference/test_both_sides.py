@@ -1,5 +1,6 @@
 """Keyframes before and after: what the results depend on, and what not."""
 
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -194,6 +195,33 @@ def test_few_frames_are_read_ahead(clip, options, torch_threads):
     assert max(ahead) <= 2 * longest + REACH + both_sides.MOST_WORK * network.workers + 2
 
 
+def test_of_large_frames_fewer_wait_for_workers(clip, torch_threads, monkeypatch):
+    torch_threads(1)
+    network = IntervalNetwork(MODEL, checked_options(MODEL, **FIXED))
+    network.workers = 2
+    monkeypatch.setattr(both_sides, "MOST_HELD_BYTES", clip[0].nbytes)
+    started, read, ahead = 0, 0, []
+    original = network.to_input
+
+    def slow(images, size):
+        nonlocal started
+        started += 1
+        time.sleep(0.02)
+        return original(images, size)
+
+    monkeypatch.setattr(network, "to_input", slow)
+
+    def groups():
+        nonlocal read
+        for image in clip[:16]:
+            ahead.append(read - started)
+            read += 1
+            yield Group([image], None)
+
+    assert len(list(run_intervals(network, groups()))) == 16
+    assert max(ahead) <= network.workers
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_came_before_an_unreadable_frame_is_not_lost(clip, workers):
     def until_it_breaks():
@@ -254,7 +282,7 @@ def test_a_full_gpu_takes_frames_in_halves(clip):
         assert_same(found, run(clip[:8], **FIXED), share=0.999)
         assert sizes[:4] == [2, 2, 2, 2]
         room = 0
-        with pytest.raises(Exception, match="too little memory for a frame at --size 64"):
+        with pytest.raises(Exception, match="too little GPU memory for one frame at --size 64"):
             list(run_intervals(network, [Group(clip[:8], None)]))
     finally:
         del MODEL.network.low_features

@@ -246,7 +246,7 @@ def test_intervals_are_halved_until_they_fit():
 @pytest.mark.parametrize("mode", ["tfc", "image"])
 def test_a_frame_that_does_not_fit_is_reported(mode):
     model = dataclasses.replace(MODEL, network=SmallDevice(MODEL.network, room=0))
-    with pytest.raises(TfcsegError, match=r"too little GPU memory for one frame of 96×64; use a smaller --size"):
+    with pytest.raises(TfcsegError, match=r"too little GPU memory for one frame at --size 64; use a smaller --size"):
         run(moving_images(2), model=model, mode=mode)
 
 

@@ -519,6 +519,18 @@ def test_all_pictures_of_an_animation_are_frames(tmp_path, suffix):
     assert (numbers, info.frame_rate, warnings) == (list(range(12)), 25, [])
 
 
+def test_all_pictures_of_an_animated_webp_are_frames_at_their_times(tmp_path):
+    pictures = [PIL.Image.fromarray(image) for image in numbered_images(6)]
+    path = tmp_path / "moving.webp"
+    durations_ms = [40, 40, 400, 40, 40, 80]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations_ms, lossless=True)
+    numbers, times_s, info, warnings = decode(path)
+    assert (info.frame_rate, info.frames_declared, len(warnings)) == (25, 16, 1)
+    assert numbers == [0, 1, *[2] * 10, 3, 4, 5, 5]
+    assert times_s == pytest.approx([index / 25 for index in range(16)])
+    assert decode(path, start_s=0.48)[0] == [3, 4, 5, 5]
+
+
 @pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])
 @pytest.mark.parametrize("spread", ["tv", "pc"])
 def test_colours_follow_the_matrix_and_range_of_the_stream(tmp_path, matrix, spread):

@@ -370,10 +370,12 @@ def test_files_of_others_are_never_removed_whatever_they_are_called(finished, tm
 
 
 def refuse_to_overwrite(output, theirs):
+    """Also without --overwrite, which would not help."""
     before = files_below(output.path)
-    with pytest.raises(OutputError, match="was not written by tfcseg and is kept") as caught:
-        prepare_output(output.path, inputs=[], overwrite=True)
-    assert theirs.name in one_line(caught)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="was not written by tfcseg and is kept; choose another") as caught:
+            prepare_output(output.path, inputs=[], overwrite=overwrite)
+        assert theirs.name in one_line(caught)
     assert files_below(output.path) == before
 
 

@@ -17,6 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -364,6 +365,27 @@ def test_an_unfinished_run_is_not_replaced_by_accident(clip, out, finished):
     assert files(out) == before
     tfcseg.run(clip, out, MODEL, overwrite=True)
     assert_same_results(out, finished)
+
+
+def test_a_run_that_saved_nothing_does_not_offer_to_resume(clip, tmp_path, finished):
+    out = tmp_path / "out"
+    (out / STATE_FOLDER).mkdir(parents=True)
+    RunState(out / STATE_FOLDER).begin({"mode": "tfc"})
+    shutil.copytree(finished / "masks", out / "masks")
+    with pytest.raises(OutputError, match=r"stopped before it could be resumed; use overwrite=True to start again"):
+        tfcseg.run(clip, out, MODEL)
+    tfcseg.run(clip, out, MODEL, overwrite=True)
+    assert_same_results(out, finished)
+
+
+def test_masks_of_others_are_not_said_to_be_replaceable(clip, tmp_path):
+    (tmp_path / "masks").mkdir()
+    theirs = tmp_path / "masks" / "00000000.png"
+    cv2.imwrite(str(theirs), np.zeros((4, 4), np.uint8))
+    for options in ({}, {"overwrite": True}, {"resume": True}, {"skip_finished": True}):
+        with pytest.raises(OutputError, match=r"00000000\.png' was not written by tfcseg and is kept; choose another"):
+            tfcseg.run(clip, tmp_path, MODEL, **options)
+    assert files(tmp_path) == {"masks/00000000.png": theirs.read_bytes()}
 
 
 def test_a_run_that_was_killed_before_its_first_frame_is_not_in_the_way(clip, tmp_path, finished):

@@ -22,7 +22,6 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
-from tfcseg.errors import TfcsegError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group, Section
 from tfcseg.inference.steps import FrameBetween, OwnLogits, PreparedKeyframe, Steps
@@ -55,7 +54,8 @@ and ``LEAST_REACH``."""
 LEAST_REACH = 4
 
 MOST_WORK = 6
-"""Tasks per worker that may be queued or running. With fewer, workers would be idle while results are combined."""
+"""Tasks per worker that may be queued or running. With fewer, workers would be idle while results are combined.
+Only so many as ``MOST_HELD_BYTES`` holds frames, but at least one per worker and the next."""
 
 
 @dataclass(slots=True)
@@ -85,8 +85,8 @@ class _Tasks:
 
     def __init__(self, network: IntervalNetwork, stack: ExitStack) -> None:
         self.workers = network.workers
-        self._size = network.options.size
         self._chunk = network.frames_at_once
+        self._in_parts = network.in_parts
         self._pool: ThreadPoolExecutor | None = None
         self._combiner: ThreadPoolExecutor | None = None
         self._unfinished: deque[Future[Any]] = deque()
@@ -123,28 +123,17 @@ class _Tasks:
         else:
             self._combiner.submit(work, *values).result()
 
-    def throttle(self) -> None:
-        """Wait until workers have no more to do than keeps them busy."""
-        while len(self._unfinished) >= MOST_WORK * self.workers:
+    def throttle(self, images: Sequence[Image]) -> None:
+        """Wait until workers have no more to do than keeps them busy; with large ``images``, less."""
+        most = min([MOST_WORK * self.workers, *map(_most_held, images)])
+        while len(self._unfinished) >= max(self.workers + 1, most):
             wait([self._unfinished.popleft()])
 
     @torch.inference_mode()
     def _timed(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> tuple[list[_T], float]:
         started_s = self.clock()
-        results = self._in_halves(work, items)
+        results = self._in_parts(work, items)
         return results, self.clock() - started_s
-
-    def _in_halves(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
-        """Results of all ``items`` at once, or of as many as fit into memory."""
-        try:
-            return work(items)
-        except torch.OutOfMemoryError:
-            if len(items) == 1:
-                raise TfcsegError(
-                    f"the GPU has too little memory for a frame at --size {self._size}; take less, or --device cpu"
-                ) from None
-        half = len(items) // 2
-        return [*self._in_halves(work, items[:half]), *self._in_halves(work, items[half:])]
 
 
 @dataclass(slots=True, eq=False)
@@ -444,8 +433,8 @@ def run_both_sides(
                 slots = window.look(group)
                 begun.append(_Begun(group.subject, slots))
                 undecided.append(len(slots))
+                tasks.throttle(group.images)
                 del group, slots
-                tasks.throttle()
             else:
                 is_end = True
             while undecided and (is_end or window.may_decide(undecided[0])):

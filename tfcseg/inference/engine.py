@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tfcseg.errors import UsageError
+from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.network_input import NetworkInput
 from tfcseg.inference.options import describe_method
 from tfcseg.media.frames import Image
@@ -29,6 +30,8 @@ from tfcseg.model.tfc import Keyframe, NonKeyframes
 from tfcseg.weights.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
+_S = TypeVar("_S")
+_T = TypeVar("_T")
 
 BATCH = 16
 """Maximum number of frames computed at once; bounds memory for long intervals."""
@@ -151,7 +154,7 @@ class IntervalNetwork:
             return self._results(self.network.image(self.to_input(part)), label_size or _size(part[0]), started_s)
 
         alike = [list(run) for _, run in groupby(images, key=_size)]
-        return [result for run in alike for result in self._in_parts(compute, run, self.chunk)]
+        return [result for run in alike for result in self.in_parts(compute, run, self.chunk)]
 
     def _others(self, images: Sequence[Image], memory: Keyframe, size: tuple[int, int]) -> list[FrameResult]:
         """Frames between keyframes."""
@@ -161,23 +164,27 @@ class IntervalNetwork:
             found = self.network.non_keyframes(self.to_input(part), memory, self.options)
             return self._results(found.logits, size, started_s, found)
 
-        return self._in_parts(compute, images, BATCH)
+        return self.in_parts(compute, images)
 
-    def _in_parts(
-        self, compute: Callable[[Sequence[Image]], list[FrameResult]], images: Sequence[Image], most: int
-    ) -> list[FrameResult]:
-        """Results of ``images``, up to ``most`` at once, or as many as fit into memory."""
-        results: list[FrameResult] = []
-        while len(results) < len(images):
-            part = images[len(results) : len(results) + min(most, self._batch)]
+    def in_parts(
+        self, compute: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S], most: int = BATCH
+    ) -> list[_T]:
+        """Results of ``items``, frames in some form: up to ``most`` at once, or as many as fit into memory."""
+        results: list[_T] = []
+        while len(results) < len(items):
+            part = items[len(results) : len(results) + min(most, self._batch)]
             try:
                 results += compute(part)
             except torch.OutOfMemoryError:
                 if len(part) == 1:
-                    raise self._input.too_large(part[0]) from None
+                    raise self._too_large() from None
                 self._batch = len(part) // 2
                 logger.info("out of GPU memory: continuing with batches of %d frames", self._batch)
         return results
+
+    def _too_large(self) -> TfcsegError:
+        size = self.options.size
+        return TfcsegError(f"too little GPU memory for one frame at --size {size}; use a smaller --size or --device cpu")
 
     def _keyframe(
         self,
@@ -195,7 +202,7 @@ class IntervalNetwork:
             pass_on(self._carried(memory))
             return self._results(memory.logits, size, started_s)[0], memory
         except torch.OutOfMemoryError:
-            raise self._input.too_large(image) from None
+            raise self._too_large() from None
 
     def _results(
         self, logits: Tensor, size: tuple[int, int], started_s: float, between: NonKeyframes | None = None

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tfcseg.errors import TfcsegError
 from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.weights.loading import LoadedModel
 
@@ -64,10 +63,3 @@ class NetworkInput:
         for image, normalised in zip(images, batch, strict=True):
             cv2.LUT(cv2.resize(image, (width, height), interpolation=how), self._normalised, dst=normalised)
         return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)
-
-    def too_large(self, image: NDArray[np.uint8]) -> TfcsegError:
-        """The error for a frame that does not fit into the GPU's memory."""
-        height, width = network_size((image.shape[0], image.shape[1]), self._size)
-        return TfcsegError(
-            f"too little GPU memory for one frame of {width}×{height}; use a smaller --size or --device cpu"
-        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tfcseg.errors import InputError, LostConnection
+from tfcseg.media.animated_webp import probe_animated_webp
 from tfcseg.media.decoding import Pictures, decode_arguments, longest_gap
 from tfcseg.media.ffmpeg import FfmpegProcess
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
@@ -89,7 +90,7 @@ def _probe_again(source: Source) -> SourceStream | None:
         return probe_file(source)
     except InputError:
         if source.is_images and source.path.is_file():
-            return None
+            return probe_animated_webp(source)
         raise
 
 

@@ -286,7 +286,11 @@ class Rates(NamedTuple):
 def find_rates(stream: VideoStream, times_s: Sequence[float], *, is_timed: bool) -> Rates:
     """Choose the rate of a stream from the times of its first frames, ``times_s``, which may be empty."""
     average = stream.average_rate if is_timed else stream.guessed_rate
-    nominal = (stream.guessed_rate, stream.base_rate)
+    return choose_rates(times_s, average, (stream.guessed_rate, stream.base_rate))
+
+
+def choose_rates(times_s: Sequence[float], average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Rates:
+    """The same from the ``average`` rate, and the ``nominal`` ones that the file states."""
     rate = constant_rate(average, nominal)
     if not times_s or not times_s[-1]:
         return Rates(rate, rate, rate in nominal)

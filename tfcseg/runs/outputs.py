@@ -69,15 +69,20 @@ class OutputDir:
                 return True
         return bool(self._pictures() or RunState(self.state).checkpoints())
 
+    def own_results(self) -> list[Path]:
+        """Existing results; raises OutputError if other files have their names, which even --overwrite keeps."""
+        results = self.results()
+        for path in results:
+            if path.is_dir() or not is_own(path):
+                raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
+        return results
+
     def remove_results(self) -> None:
         """Delete the results of an earlier run, and nothing else.
 
         Raises OutputError before deleting anything if other files have the names of results.
         """
-        results = self.results()
-        for path in results:
-            if path.is_dir() or not is_own(path):
-                raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
+        results = self.own_results()
         RunState(self.state).clear()
         leftovers = [path for name in RESULT_NAMES if (path := self.path / f".{name}.part").exists()]
         for path in [*results, *leftovers, *self._matching(_MASK_LEFTOVER)]:
@@ -163,12 +168,18 @@ def _refuse_results(output: OutputDir) -> None:
     frames = unfinished_frames(output.path)
     if frames is not None and not output.holds_frames():  # stopped before its first frame
         return
-    if frames is not None:
+    if frames:
         raise OutputError(
             f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
             "--overwrite to start again, or choose another folder"
         )
-    refuse_results(output.path, output.results())
+    results = output.own_results()
+    if frames is not None:
+        raise OutputError(
+            f"{str(output.path)!r} holds a run that stopped before it could be resumed; use --overwrite to start "
+            "again, or choose another folder"
+        )
+    refuse_results(output.path, results)
 
 
 _ATTEMPTS = 100

@@ -69,6 +69,7 @@ def refuse_finished(out: OutputDir, identity: Identity | None) -> None:
         return
     recorded = _finished_run(out)
     if recorded is None:
+        out.own_results()
         raise OutputError(
             f"{str(out.path)!r} holds results of an unknown run, and nothing to resume from; "
             "use --overwrite to start again or choose another folder"
