@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 
@@ -42,6 +43,20 @@ def noted_interrupts(
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def unseen_interrupts() -> Iterator[None]:
+    """Processes started inside never receive Ctrl-C and SIGTERM; this one does, after the block.
+
+    Their parent must end them. Otherwise a signal to all processes of a group would look as if they had crashed.
+    """
+    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks signals then
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ignore_interrupts() -> None:

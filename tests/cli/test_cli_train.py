@@ -371,6 +371,34 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_with_130(work, vspw_root):
     assert not (output / "checkpoint.pt.partial").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_signal_to_all_processes_is_no_crash_of_workers(work, vspw_root, number, is_late):
+    output = work / f"all-{number}-{is_late}"
+    command = [sys.executable, "-m", "tfcseg", "train", vspw_root, "-o", output, "--steps", 1000, *QUICK]
+    with interruptible():
+        process = subprocess.Popen(
+            [str(word) for word in [*command, "--workers", 2, "--checkpoint-every", 1]],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    try:
+        deadline = time.monotonic() + 300
+        while not (output / "checkpoint.pt").exists() if is_late else len(workers.read_text().split()) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    last = f"error: interrupted; progress is kept in {output}; run the same command again to continue"
+    assert (process.returncode, err.splitlines()[-1]) == (130, last)
+    assert "Traceback" not in err
+
+
 # ---------------------------------------------------------------------------------------------------- machine and words
 
 

@@ -166,9 +166,7 @@ class IntervalNetwork:
 
         return self.in_parts(compute, images)
 
-    def in_parts(
-        self, compute: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S], most: int = BATCH
-    ) -> list[_T]:
+    def in_parts(self, compute: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S], most: int = BATCH) -> list[_T]:
         """Results of ``items``, frames in some form: up to ``most`` at once, or as many as fit into memory."""
         results: list[_T] = []
         while len(results) < len(items):
@@ -183,8 +181,8 @@ class IntervalNetwork:
         return results
 
     def _too_large(self) -> TfcsegError:
-        size = self.options.size
-        return TfcsegError(f"too little GPU memory for one frame at --size {size}; use a smaller --size or --device cpu")
+        needed = f"one frame at --size {self.options.size}"
+        return TfcsegError(f"too little GPU memory for {needed}; use a smaller --size or --device cpu")
 
     def _keyframe(
         self,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from tfcseg.errors import DataError, TfcsegError
-from tfcseg.interrupts import ignore_interrupts, noted_interrupts
+from tfcseg.interrupts import noted_interrupts, unseen_interrupts
 from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.averaging import WeightAverage
@@ -298,14 +298,15 @@ def load_batches(samples: Dataset[Sample], numbers: list[list[int]], workers: in
         worker_init_fn=_start_worker,
     )
     try:
-        yield from loader
+        with unseen_interrupts():  # the terminal sends them to all processes
+            batches = iter(loader)
+        yield from batches
     except DataError as error:
         # Errors of worker processes arrive with a traceback in the message.
         raise DataError(str(error).rstrip().rsplit(f"{DataError.__name__}: ", 1)[-1]) from None
 
 
 def _start_worker(number: int) -> None:
-    ignore_interrupts()
     cv2.setNumThreads(1)  # leave the cores to the network
 
 
