@@ -47,12 +47,12 @@ def noted_interrupts(
 
 @contextmanager
 def unseen_interrupts() -> Iterator[None]:
-    """Processes started inside never receive Ctrl-C and SIGTERM; this one does, after the block.
+    """Processes started inside never receive Ctrl-C, which the terminal sends to all; this one does, after the block.
 
-    Their parent must end them. Otherwise a signal to all processes of a group would look as if they had crashed.
+    Unlike `ignore_interrupts` this works from their first moment on.
     """
     resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks signals then
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
         yield
     finally:

@@ -327,6 +327,13 @@ def test_folder_with_a_corrupt_image_holds_the_last_one(weights, tmp_path):
     assert np.array_equal(masks[6], masks[5])
 
 
+def test_a_single_picture_has_nothing_that_could_change(weights, tmp_path):
+    picture = folder_of_images(tmp_path / "one", numbered_images(1), ["0.png"]) / "0.png"
+    done = call("run", picture, "-o", tmp_path / "out", "-m", weights)
+    assert "\nlabel change      not measured\nflow consistency  not measured\n" in done.stderr
+    assert "<p>1 frame at " in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_frames_are_upright(weights, tmp_path):
     source = write_clip(tmp_path / "flat.mp4", 3, size=(48, 80))
     run_ffmpeg("-display_rotation", "90", "-i", source, "-c", "copy", tmp_path / "phone.mp4")

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from tests.helpers.command_line import call
-from tests.helpers.media import folder_of_images, numbered_images, write_clip
+from tests.helpers.media import LOSSLESS, folder_of_images, numbered_images, write_clip
 from tests.helpers.tiny_model import NAMES, tiny_card, write_tiny_model
 from tfcseg.cli.options import frame_rate
 from tfcseg.media.masks import read_mask
@@ -137,10 +137,11 @@ def test_senseless_rates_are_refused(typed):
         frame_rate(typed)
 
 
-def test_videos_keep_their_rate(weights, tmp_path):
-    clip = write_clip(tmp_path / "clip.mp4", 2)
+@pytest.mark.parametrize(("name", "video"), [("clip.mkv", LOSSLESS), ("clip.png", ("-f", "apng"))])
+def test_videos_keep_their_rate(weights, tmp_path, name, video):
+    clip = write_clip(tmp_path / name, 2, video=video)
     done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--fps", "5")
-    assert (done.returncode, "a video has its own frame rate" in done.error) == (2, True)
+    assert (done.returncode, "has its own frame rate; --fps is for folders" in done.error) == (2, True)
     assert not (tmp_path / "out").exists()
 
 

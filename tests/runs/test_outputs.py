@@ -457,7 +457,7 @@ def test_a_file_in_the_way(tmp_path):
 
 
 def test_a_name_that_is_too_long(tmp_path):
-    with pytest.raises(OutputError, match="too long"):
+    with pytest.raises(OutputError, match="too long; choose another output folder"):
         prepare_output(tmp_path / ("x" * 300), inputs=[])
 
 

@@ -268,6 +268,8 @@ def _dropped(report: Report) -> list[tuple[str, str]]:
 
 def _label_change(report: Report) -> str:
     stability, before = report.stability, ""
+    if stability.label_change is None:
+        return "not measured"
     if report.steady is not None:
         before = f", before {percent(report.steady.label_change)}"
     pulse = f"; pulse {stability.pulse:.2f} (1 is steady)" if stability.pulse is not None else ""

@@ -44,7 +44,7 @@ def command(*, request: TrainRequest, printing: options.Printing) -> None:
     except KeyboardInterrupt:
         if is_first:
             kept = f"progress is kept in {request.output}; run the same command again to continue"
-            raise Interrupted(f"interrupted; {kept}") from None
+            raise Interrupted(f"interrupted; {kept if request.output.exists() else 'nothing was written'}") from None
         raise typer.Exit(Interrupted.exit_code) from None
     if is_first and not printing.quiet:
         _print_summary(result)

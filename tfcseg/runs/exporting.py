@@ -174,9 +174,8 @@ def _open_run(folder: Path) -> _Run:
     out = OutputDir(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the folder of a finished run")
-    frames = unfinished_frames(folder)
-    if frames is not None:
-        raise DataError(f"{folder}: holds an unfinished run ({frames} frames are done); finish it with --resume first")
+    if unfinished_frames(folder) is not None:
+        raise DataError(f"{folder}: holds an unfinished run; finish it with --resume first")
     report = read_json_object(out.report_json) if out.report_json.exists() else {"input": {}}
     facts = report.get("input")
     if not isinstance(facts, dict):

@@ -114,7 +114,8 @@ def numbered(folder: Path, index: int) -> Path:
 
 
 def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    with output_errors(f"cannot list {str(folder)!r}"), suppress(FileNotFoundError, NotADirectoryError):
+    what, advice = f"cannot list {str(folder)!r}", "; choose another output folder"
+    with output_errors(what, advice), suppress(FileNotFoundError, NotADirectoryError):
         return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
     return []
 

@@ -22,6 +22,7 @@ from tfcseg.errors import (
     LostConnection,
     OutputError,
     TfcsegError,
+    UsageError,
     in_python_words,
 )
 from tfcseg.exports.export import check_names
@@ -294,6 +295,8 @@ def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: Run
         refuse_finished(out, identity)
         refuse_other_run(out, identity)
     with open_frames(source, **options.decoding) as frames:
+        if options.frame_rate not in (None, frames.info.frame_rate):
+            raise UsageError(f"{source.name}: an animation has its own frame rate; --fps is for folders of images")
         check_mask_names(options.results, frames.info)
         check_names(options.results.formats, frames.info.names)
         masks = None if options.steady is None else options.steady.open(frames.info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -126,8 +127,8 @@ class Trainer:
         started, first = time.perf_counter(), self.step
         interval: list[dict[str, float]] = []
         numbers = sample_numbers(self.options, self.step, self.rank, self.world)
-        with noted_interrupts(patient=self.world > 1) as interrupted:
-            for batch in load_batches(self.train_samples, numbers, self.workers):
+        with noted_interrupts(_forget_workers, patient=self.world > 1) as interrupted:
+            for batch in load_batches(self.train_samples, numbers, self.workers, interrupted):
                 rate = learning_rate(self.options, self.step)
                 interval.append(self._train_step(batch))
                 self.step += 1
@@ -142,10 +143,13 @@ class Trainer:
                     self._validate()
                 # All processes must stop at the same step, or the others would wait forever.
                 stop = bool(sum_over_processes(torch.tensor(float(interrupted()), device=self.device)) > 0)
-                if self.step % checkpoint_every == 0 or last or stop:
+                if stop:
+                    break
+                if self.step % checkpoint_every == 0 and not last:
                     self.save_checkpoint()
-                if stop and not last:
-                    raise KeyboardInterrupt
+            self.save_checkpoint()
+            if self.step < self.options.steps:
+                raise KeyboardInterrupt
         return self.best
 
     def _progress(
@@ -286,8 +290,16 @@ def sample_numbers(options: TrainOptions, first: int, rank: int, world: int) -> 
     return [[(step * world + rank) * batch + i for i in range(batch)] for step in steps]
 
 
-def load_batches(samples: Dataset[Sample], numbers: list[list[int]], workers: int) -> Iterator[Sample]:
-    """Yield a batch per entry of ``numbers``, prepared ahead by ``workers`` processes."""
+def load_batches(
+    samples: Dataset[Sample],
+    numbers: list[list[int]],
+    workers: int,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[Sample]:
+    """Yield a batch per entry of ``numbers``, prepared ahead by ``workers`` processes.
+
+    Ends early if they were killed by the signal that has also ``interrupted`` this process.
+    """
     loader: DataLoader[Sample] = DataLoader(
         samples,
         batch_sampler=numbers,
@@ -298,12 +310,20 @@ def load_batches(samples: Dataset[Sample], numbers: list[list[int]], workers: in
         worker_init_fn=_start_worker,
     )
     try:
-        with unseen_interrupts():  # the terminal sends them to all processes
+        with unseen_interrupts():
             batches = iter(loader)
         yield from batches
     except DataError as error:
         # Errors of worker processes arrive with a traceback in the message.
         raise DataError(str(error).rstrip().rsplit(f"{DataError.__name__}: ", 1)[-1]) from None
+    except (OSError, RuntimeError):
+        if not interrupted():
+            raise
+
+
+def _forget_workers() -> None:
+    """Let torch no longer raise an error, in the middle of a step, as soon as a worker process has ended."""
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
 
 def _start_worker(number: int) -> None:

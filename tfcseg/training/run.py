@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from tfcseg.errors import UsageError
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.files import make_folder
+from tfcseg.files import make_folder, removed_if_unused
 from tfcseg.training.loop import Trainer
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.processes import end_processes, first_process_first, start_processes
@@ -67,13 +68,12 @@ def train(request: TrainRequest, listener: TrainListener | None = None) -> Train
     _log_plan(plan)
     if plan.device.type == "cpu":
         torch.set_num_threads(plan.threads)
-    make_folder(request.output)
-    try:
+    with removed_if_unused(request.output), ExitStack() as stack:
+        make_folder(request.output)
+        stack.callback(end_processes)
         _, processes = start_processes(plan.device)
         trainer = _trainer(request, plan, processes, listener or TrainListener())
         best = trainer.run(validate_every=plan.validate_every, checkpoint_every=request.checkpoint_every)
-    finally:
-        end_processes()
     return TrainResult(
         output=request.output,
         name=trainer.card.name,
