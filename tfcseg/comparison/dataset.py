@@ -60,7 +60,6 @@ def compare_dataset(
         loaded = open_model(model, device)
         wanted = plan.without_doubles(loaded)
         gallery = Gallery(dataset, scope)
-        places = {"dataset": dataset, "folder": folder, "gallery": gallery}
         job = _DatasetComparison(dataset, folder, wanted, loaded, scope=scope, gallery=gallery, on_progress=on_progress)
         runs = wanted.runs(loaded)
         clear()

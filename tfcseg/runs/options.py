@@ -97,7 +97,7 @@ class ResultOptions:
     palette: Annotated[
         Path | None,
         Option(
-            'Colours of classes: a JSON file {"person": "#ff2a48", …} or a GIMP palette (.gpl) with their names.',
+            'Colours of classes: a JSON file {"person": "#ff2a48", …}.',
             default_text="the model's, or the run's",
         ),
     ] = None
