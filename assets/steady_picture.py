@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tfcseg.drawing.render import overlay
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.media.mask_folder import list_masks
-from tfcseg.media.mask_form import read_values
+from tfcseg.media.masks import read_values
 from tfcseg.media.reader import read_frames
 
 CLIP = Path(__file__).with_name("demo.mp4")

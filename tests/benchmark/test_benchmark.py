@@ -12,7 +12,7 @@ import torch
 from tests.helpers.media import write_video
 from tests.helpers.tiny_model import build_tiny_network, moving_clip, moving_images, tiny_card, write_tiny_model
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, open_contest, read_clip
-from tfcseg.benchmark.memory import job_for, measure_job, peak_mib, run_job
+from tfcseg.benchmark.measure import job_for, measure_job, peak_mib, run_job
 from tfcseg.benchmark.plain import build_plain, segformer_tensors, to_network
 from tfcseg.benchmark.random_model import BOUNDARY_SHARE, boundary_share, write_random_model
 from tfcseg.benchmark.request import Request

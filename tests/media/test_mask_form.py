@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 
 from tfcseg.errors import DataError
-from tfcseg.media.mask_form import read_header, read_values, write_values
+from tfcseg.media.masks import read_header, read_values, write_values
 
 VALUES = np.array([[0, 1, 2], [3, 1, 0]], np.uint8)
 

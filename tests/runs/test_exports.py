@@ -187,7 +187,7 @@ def test_classes_and_exclude_are_one_rule():
     labels = MODEL.labels
     assert ResultOptions(classes="person,car", exclude="car").visible(labels).tolist() == [*[False] * 3, True, False]
     assert ResultOptions(exclude="car").visible(labels).tolist() == [*[True] * 4, False]
-    assert ResultOptions().visible(labels) is None
+    assert ResultOptions().visible(labels).all()
     with pytest.raises(UsageError, match="all classes are excluded"):
         ResultOptions(classes="car", exclude="car").visible(labels)
     with pytest.raises(UsageError, match="no class 'cat'"):

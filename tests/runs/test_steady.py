@@ -14,8 +14,7 @@ from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import DataError
 from tfcseg.inference.steadied import read_sureness
-from tfcseg.media.mask_form import MaskForm, read_values, write_values
-from tfcseg.media.masks import read_label_video
+from tfcseg.media.masks import MaskForm, read_label_video, read_values, write_values
 
 SIZE = (64, 96)
 FRAMES = 12

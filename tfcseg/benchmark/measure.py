@@ -1,18 +1,121 @@
-"""Run the parts of a benchmark."""
+"""Run the parts of a benchmark; memory is measured in a process of its own for each run."""
 
 from __future__ import annotations
 
+import resource
+import signal
+import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from tfcseg.benchmark.contest import Contest, contest_facts, open_contest
-from tfcseg.benchmark.memory import measure_memory
-from tfcseg.benchmark.plain import has_transformers
+import torch
+
+from tfcseg.benchmark.contest import PLAIN, Contest, contenders, contest_facts, open_contest
+from tfcseg.benchmark.plain import build_plain, has_transformers
 from tfcseg.benchmark.request import PARTS, Request
-from tfcseg.benchmark.speeds import measure_end_to_end, measure_model_only
-from tfcseg.benchmark.timing import Benchmark, OnStep
+from tfcseg.benchmark.speeds import measure_end_to_end, measure_model_only, run_ours, run_plain
+from tfcseg.benchmark.timing import Benchmark, Memory, OnStep
+from tfcseg.errors import TfcsegError
+from tfcseg.machine import keep_freed_memory
+from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
+from tfcseg.weights.loading import load_model, resolve_precision
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Task of a process: load a model, and run one contender from file to files."""
+
+    contender: str
+    weights: str
+    device: str
+    precision: str
+    options: InferenceOptions
+    source: str
+    end_s: float
+
+
+def measure_memory(contest: Contest, on_step: OnStep) -> dict[str, Any]:
+    """Peak memory of whole runs of all contenders: fields of `Benchmark`."""
+    names = contenders(contest)
+    found = {}
+    for done, name in enumerate(names, 1):
+        found[name] = run_job(job_for(contest, name))
+        on_step(done, len(names))
+    return {"memory": found}
+
+
+def job_for(contest: Contest, contender: str) -> Job:
+    """Make the job of a run of ``contender``."""
+    return Job(
+        contender=contender,
+        weights=str(contest.weights),
+        device=str(contest.model.device),
+        precision=contest.request.device.precision,
+        options=contest.options if contender == PLAIN else contest.in_mode(contender),
+        source=str(contest.clip.path),
+        end_s=contest.end_s(contender),
+    )
+
+
+def run_job(job: Job) -> Memory:
+    """Run ``job`` in a new process; TfcsegError if it fails."""
+    what = f"the process that measures {job.contender}"
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn"), _begin) as process:
+            return process.submit(measure_job, job).result()
+    except BrokenProcessPool:
+        raise TfcsegError(f"{what} was killed; too little memory?") from None
+    except TfcsegError as error:
+        raise TfcsegError(f"{what} failed: {error}") from None
+
+
+def _begin() -> None:
+    """Keep freed memory as the command line does, and end with Ctrl-C without a traceback."""
+    keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+_MIB = 1 << 20
+
+
+def measure_job(job: Job) -> Memory:
+    """Load the model of ``job``, run its contender, and measure the memory."""
+    device, source = torch.device(job.device), Path(job.source)
+    with TemporaryDirectory() as folder:
+        if job.contender == PLAIN:
+            unfolded = load_model(job.weights, device="cpu", precision="fp32", fold=False)
+            plain = build_plain(unfolded, job.options.size, device, resolve_precision(job.precision, device))
+            before_mib = peak_mib()
+            frames = run_plain(plain, unfolded.labels, source, job.end_s, Path(folder))
+        else:
+            model = load_model(job.weights, device=job.device, precision=job.precision)
+            before_mib = peak_mib()
+            frames = run_ours(model, job.options, source, job.end_s, Path(folder))
+    gpu_mib = torch.cuda.max_memory_allocated(device) / _MIB if device.type == "cuda" else None
+    # The kernel updates its counters with delay, so the peak may appear a few pages smaller than before.
+    return Memory(max(before_mib, peak_mib()), before_mib, gpu_mib, frames)
+
+
+def peak_mib() -> float:
+    """Peak memory of this process so far, in MiB.
+
+    Read from /proc on Linux, where getrusage would include the parent's memory at the time of the fork.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / _MIB if sys.platform == "darwin" else peak / 1024
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
 
 _MEASURE: dict[str, Callable[[Contest, OnStep], dict[str, Any]]] = {
     "model": measure_model_only,

@@ -13,8 +13,8 @@ from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folder
 from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, common_facts
 from tfcseg.drawing.render import shrink_labels
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.frame_pictures import colour_key, draw_frame, pack, unpack
 from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.page import colour_key, draw_frame, pack, unpack
 from tfcseg.evaluation.predictions import PredictionFolder, Predictions
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
 from tfcseg.evaluation.scope import Scope

@@ -1,19 +1,149 @@
-"""Write eval.html: bars per class, confusions, the worst videos."""
+"""Pictures of scored frames, and eval.html: bars per class, confusions, the worst videos.
+
+Letters: K classes, H W mask, h w picture.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.evaluation.frame_pictures import colour_key, draw_frame, unpack, worst_of
+from tfcseg.drawing.render import (
+    Image,
+    class_shares,
+    colorize,
+    covered,
+    mark_difference,
+    overlay,
+    shrink,
+    shrink_labels,
+)
+from tfcseg.errors import InputError
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.media.images import read_image
+from tfcseg.metrics.scores import Counts, Labels
 from tfcseg.report.html import shown_percent, write_html
+from tfcseg.report.moments import encode_jpeg, picture_size
 
 if TYPE_CHECKING:
     from tfcseg.evaluation.result import Evaluation
+
+_PER_VIDEO = 8
+_STRETCH = 15  # frames of which the worst one is kept: one second of VSPW
+_CONFUSIONS = 3
+_TINT, _QUALITY = 0.65, 82
+_KEY_SHARE = 0.02  # of a picture, from which a class stands in the key to the colours
+
+
+@dataclass(frozen=True, slots=True)
+class WorstFrame:
+    """A frame with many wrong labels; labels are PNG files of at most 320 px."""
+
+    video: str
+    frame: str
+    wrong: float
+    """Share of the pixels with a class that can be predicted."""
+    confusions: tuple[tuple[int, int, float], ...]
+    """The most frequent ones: class, what it was taken for (K: none), share of all pixels."""
+    image: Path | None
+    target: bytes
+    prediction: bytes
+
+
+class WorstFrames:
+    """Keeps the frame of most wrong labels of every second of a video, and of these the worst."""
+
+    def __init__(self, video: str, is_predictable: NDArray[np.bool_]) -> None:
+        self._video, self._is_predictable = video, is_predictable
+        self._kept: dict[int, WorstFrame] = {}
+        self._frames = 0
+
+    def offer(self, frame: str, image: Path | None, counts: Counts, target: Labels, prediction: Labels) -> None:
+        """Take the next frame, with its (K, K + 1) ``counts`` and (H, W) labels."""
+        stretch, self._frames = self._frames // _STRETCH, self._frames + 1
+        wrong = counts * self._is_predictable[:, None]
+        total = wrong.sum()
+        np.fill_diagonal(wrong, 0)
+        share = float(wrong.sum() / total) if total else 0.0
+        held = self._kept.get(stretch)
+        if share <= (held.wrong if held else 0.0):
+            return
+        order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS].tolist()
+        pairs = [divmod(position, wrong.shape[1]) for position in order]
+        confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in pairs if wrong[a, b])
+        small = [pack(shrink_labels(labels, picture_size(labels.shape))) for labels in (target, prediction)]
+        self._kept[stretch] = WorstFrame(
+            self._video, frame, share, confusions, image, target=small[0], prediction=small[1]
+        )
+        if len(self._kept) > _PER_VIDEO:
+            del self._kept[min(self._kept, key=lambda each: self._kept[each].wrong)]
+
+    def frames(self) -> tuple[WorstFrame, ...]:
+        """Those kept, the worst first."""
+        return tuple(sorted(self._kept.values(), key=lambda each: -each.wrong))
+
+
+def worst_of(videos: Iterable[Sequence[WorstFrame]], count: int) -> list[WorstFrame]:
+    """``count`` of the frames of all videos, the worst first: one of each video before any gives two."""
+    ranked = [(rank, frame) for frames in videos for rank, frame in enumerate(frames)]
+    chosen = sorted(ranked, key=lambda each: (each[0], -each[1].wrong))[:count]
+    return sorted((frame for _, frame in chosen), key=lambda each: -each.wrong)
+
+
+def pack(labels: Labels) -> bytes:
+    """PNG file of labels."""
+    encoded: bytes = cv2.imencode(".png", labels)[1].tobytes()
+    return encoded
+
+
+def unpack(packed: bytes) -> Labels:
+    """(h, w) labels that `pack` made a file of."""
+    return np.asarray(cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+
+
+def draw_frame(
+    image: Path | None, target: Labels, predictions: Mapping[str, Labels], labels: LabelSet
+) -> list[dict[str, Any]]:
+    """JPEG files with their titles: frame, truth, each of ``predictions``, and where a single one is wrong.
+
+    Labels are (h, w). Without the image they are drawn alone.
+    """
+    palette = labels.palette_array()
+    filmed = _read(image, target.shape)
+    maps = {"Truth": target, **predictions}
+    pictures = {} if filmed is None else {"Frame": filmed}
+    for title, each in maps.items():
+        pictures[title] = colorize(each, palette) if filmed is None else overlay(filmed, each, palette, alpha=_TINT)
+    if filmed is not None and len(predictions) == 1:
+        (only,) = predictions.values()
+        wrong = (only != target) & (target != NO_CLASS)
+        pictures["Wrong"] = mark_difference(filmed, covered(wrong, filmed.shape[:2]))
+    return [{"title": title, "data": encode_jpeg(picture, _QUALITY)} for title, picture in pictures.items()]
+
+
+def colour_key(maps: Iterable[Labels], labels: LabelSet) -> list[dict[str, str]]:
+    """Names and colours of the classes that cover a good part of any of ``maps``."""
+    seen = np.zeros(len(labels), np.bool_)
+    for each in maps:
+        seen |= class_shares(each, len(labels)) >= _KEY_SHARE
+    return [
+        {"name": labels.names[index], "colour": "#{:02x}{:02x}{:02x}".format(*labels.palette[index])}
+        for index in np.flatnonzero(seen).tolist()
+    ]
+
+
+def _read(image: Path | None, size: tuple[int, ...]) -> Image | None:
+    with suppress(InputError):  # the evaluation reports it
+        return None if image is None else shrink(read_image(image), (size[0], size[1]))
+    return None
+
 
 _CELLS = 24
 """Classes with a row of their own in the matrix; the others share one."""

@@ -10,8 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from tfcseg.evaluation.frame_pictures import WorstFrame
-from tfcseg.evaluation.page import write_page
+from tfcseg.evaluation.page import WorstFrame, write_page
 from tfcseg.files import make_folder, replace_atomically, write_json
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.machine import device_name, library_versions

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, TfcsegError
-from tfcseg.evaluation.frame_pictures import WorstFrames
+from tfcseg.evaluation.page import WorstFrames
 from tfcseg.evaluation.predictions import Prediction, PredictionSource
 from tfcseg.evaluation.result import Skip, SkipKind, VideoScore
 from tfcseg.evaluation.scope import Scope

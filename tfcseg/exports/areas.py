@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfcseg.exports.labelled_video import AddFrame, AddNote, LabelledVideo
-from tfcseg.media.mask_form import count_values
-from tfcseg.media.masks import Labels
+from tfcseg.media.masks import Labels, count_values
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from tfcseg.exports.labelled_video import AddFrame, AddNote, LabelledVideo
 from tfcseg.exports.mattes import write_mattes
 from tfcseg.exports.yolo import write_yolo
 from tfcseg.files import output_errors, sync
-from tfcseg.media.mask_form import count_values
+from tfcseg.media.masks import count_values
 from tfcseg.media.writer import LOSSLESS_GRAY, VideoWriter
 from tfcseg.options import OnProgress
 

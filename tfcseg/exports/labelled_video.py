@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.frames import Image, most_waiting, prefetch
-from tfcseg.media.mask_form import count_values
-from tfcseg.media.masks import Labels, read_mask
+from tfcseg.media.masks import Labels, count_values, read_mask
 
 AddFrame: TypeAlias = Callable[[int, Labels], None]
 """Adds a frame to a file: its index and (H, W) labels."""

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.votes import CARRY, Transfer, Weights
 from tfcseg.media.frames import Image
-from tfcseg.media.mask_form import Mask
+from tfcseg.media.masks import Mask
 from tfcseg.model.correlation import similarity
 from tfcseg.model.evidence import evidence
 

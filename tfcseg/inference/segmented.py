@@ -24,7 +24,7 @@ from tfcseg.model.evidence import CarryOver
 if TYPE_CHECKING:
     from supervision import Detections
 
-    from tfcseg.media.mask_form import Mask, MaskForm
+    from tfcseg.media.masks import Mask, MaskForm
 
 _SHOWN_CLASSES = 3
 _NOTEBOOK_PX = 960

@@ -23,7 +23,7 @@ from tfcseg.inference.steadying import Steadied, link_frames, steady
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Frame, prefetch
 from tfcseg.media.mask_folder import MaskFolder
-from tfcseg.media.mask_form import Mask
+from tfcseg.media.masks import Mask
 
 _ROUNDING = 0.01
 """By how much probabilities may exceed 1, such as in half precision."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tfcseg.inference.links import FEATURES_EVERY, FrameFeatures, Link, Linker, contrast, still_link
 from tfcseg.inference.votes import ONE, Transfer, Votes, Weights, decide, no_votes
 from tfcseg.media.frames import Frame
-from tfcseg.media.mask_form import Mask, count_values, look_up
+from tfcseg.media.masks import Mask, count_values, look_up
 
 REACH = 12
 """Number of frames before and after a block whose masks vote on it."""

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.media.mask_form import Mask
+from tfcseg.media.masks import Mask
 
 Weights: TypeAlias = NDArray[np.uint8]
 """(H, W)."""

@@ -15,7 +15,7 @@ from tfcseg.errors import DataError, UsageError
 from tfcseg.files import read_json
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.images import natural_key
-from tfcseg.media.mask_form import Colours, Mask, MaskForm, look_up, read_header, read_values
+from tfcseg.media.masks import Colours, Mask, MaskForm, look_up, read_header, read_values
 from tfcseg.media.source import spread
 
 _UNLABELLED = 255

@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfcseg.errors import DataError, UsageError
 from tfcseg.exports import FILE_NAMES, MATTE_NAME
 from tfcseg.exports.export import Exported, check_formats, check_names, export
@@ -61,16 +59,10 @@ def export_results(plan: ResultPlan, frames: int, options: RunOptions, on_frame:
         pixel_aspect=info.pixel_aspect,
         names=info.names,
         labels=plan.labels,
-        shown=shown_classes(plan.options, plan.labels),
+        shown=plan.options.visible(plan.labels),
         open_images=images,
     )
     return export(video, plan.options.formats, out.path, out.state / SCRATCH, on_frame)
-
-
-def shown_classes(options: ResultOptions, labels: LabelSet) -> Any:
-    """(K,) flags of the classes to export."""
-    visible = options.visible(labels)
-    return np.ones(len(labels), np.bool_) if visible is None else visible
 
 
 @contextmanager
@@ -126,7 +118,6 @@ class _Run:
             raise UsageError(f"{str(self.out.path)!r} has no report.json that says its frame rate; give it with --fps")
         check_names(options.formats, names := self._names())
         labels = options.coloured(self.labels)
-        shown = shown_classes(options, labels)
         height, width = read_mask(self.masks[0]).shape
         return LabelledVideo(
             masks=self.masks,
@@ -135,7 +126,7 @@ class _Run:
             pixel_aspect=self._fraction("pixel_aspect") or Fraction(1),
             names=names,
             labels=labels,
-            shown=shown,
+            shown=options.visible(labels),
             open_images=self._images(source, rate, must_exist="matte" in options.formats),
         )
 

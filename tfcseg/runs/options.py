@@ -137,16 +137,14 @@ class ResultOptions:
         words = {known_name("format", word, FORMATS) for word in words_of(self.export)}
         return tuple(name for name in FORMATS if name in words)
 
-    def visible(self, labels: LabelSet) -> NDArray[np.bool_] | None:
-        """(K,) flags of the classes to draw and export, None for all.
+    def visible(self, labels: LabelSet) -> NDArray[np.bool_]:
+        """(K,) flags of the classes to draw and export.
 
         UsageError for senseless options and unknown names, and if no class is left.
         """
         import numpy as np
 
         check(self)
-        if not self.classes and not self.exclude:
-            return None
         flags = np.full(len(labels), not self.classes)
         try:
             flags[labels.indices(self.classes)] = True

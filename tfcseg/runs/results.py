@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tfcseg.drawing.legend import Legend
-from tfcseg.drawing.render import class_shares
-from tfcseg.drawing.rendered_videos import RenderedVideos
+from tfcseg.drawing.render import Labels, class_shares, overlay, side_by_side
 from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_labels
@@ -59,7 +60,7 @@ class ResultWriter:
         # Next to a network, the finer flow takes little time; next to steadying masks, it would take most of it.
         preset: Preset = "medium" if plan.given is None else "fast"
         self._measurer = FrameMeasurer(len(plan.labels), use_flow=use_flow, preset=preset, unsure_below=unsure_below)
-        self._videos = _open_videos(plan, checkpoint)
+        self._videos = _Videos(plan, checkpoint)
         self._last = np.zeros((0, 0), np.uint8)
         self._files = FrameFiles(plan, checkpoint)
         self._saver = CheckpointSaver(plan, self._files)
@@ -190,24 +191,74 @@ def _recorder(plan: ResultPlan, checkpoint: Checkpoint | None) -> PageRecorder |
     return PageRecorder(plan.labels.palette_array(), plan.info.frame_rate, plan.options.unsure_below)
 
 
-def _open_videos(plan: ResultPlan, checkpoint: Checkpoint | None) -> RenderedVideos:
-    """Open the videos of ``plan``, or the parts after ``checkpoint``."""
-    options = plan.options
-    sound = None if plan.info.audio is None else Sound(plan.info.source, *plan.range_s)
-    videos = {
-        name: PartedVideo(
-            getattr(plan.out, name),
-            partial(plan.state.part, name),
-            plan.info.frame_rate,
-            sound,
-            checkpoint.part_start if checkpoint else 0,
-            pixel_aspect=plan.info.pixel_aspect,
-        )
-        for name in options.videos
-    }
-    visible = options.visible(plan.labels)
-    always = np.flatnonzero(visible).tolist() if options.classes and visible is not None else ()
-    legend = Legend(plan.labels, (plan.info.height, plan.info.width), always) if options.legend else None
-    if legend is not None and checkpoint is not None and checkpoint.legend is not None:
-        legend.restore(checkpoint.legend)
-    return RenderedVideos(videos, plan.labels.palette_array(), alpha=options.alpha, visible=visible, legend=legend)
+class _Videos:
+    """The videos of a run, which draw each frame once; with a ``checkpoint``, the parts after it.
+
+    OutputError if a video cannot be written.
+    """
+
+    def __init__(self, plan: ResultPlan, checkpoint: Checkpoint | None) -> None:
+        options, info = plan.options, plan.info
+        sound = None if info.audio is None else Sound(info.source, *plan.range_s)
+        self._videos = {
+            name: PartedVideo(
+                getattr(plan.out, name),
+                partial(plan.state.part, name),
+                info.frame_rate,
+                sound,
+                checkpoint.part_start if checkpoint else 0,
+                pixel_aspect=info.pixel_aspect,
+            )
+            for name in options.videos
+        }
+        self._palette, self._alpha = plan.labels.palette_array(), options.alpha
+        self._visible = options.visible(plan.labels)
+        always = np.flatnonzero(self._visible).tolist() if options.classes else ()
+        self._legend = Legend(plan.labels, (info.height, info.width), always) if options.legend else None
+        if self._legend is not None and checkpoint is not None and checkpoint.legend is not None:
+            self._legend.restore(checkpoint.legend)
+
+    def write(self, image: Image, labels: Labels, shares: NDArray[np.float64]) -> None:
+        """Append one frame, (H, W, 3) RGB, with its (H, W) ``labels`` and the (K,) ``shares`` of its classes."""
+        if "source" in self._videos:
+            self._videos["source"].write(image)
+        if not self._videos.keys() - {"source"}:
+            return
+        picture = overlay(image, labels, self._palette, alpha=self._alpha, visible=self._visible)
+        if self._legend is not None:
+            self._legend.draw(picture, shares * self._visible)
+        if "overlay" in self._videos:
+            self._videos["overlay"].write(picture)
+        if "side_by_side" in self._videos:
+            self._videos["side_by_side"].write(side_by_side([image, picture], ["source", "tfcseg"]))
+
+    def legend_state(self) -> dict[str, Any] | None:
+        """State of the legend in JSON types; None without a legend."""
+        return None if self._legend is None else self._legend.state()
+
+    def end_part(self) -> Callable[[], None]:
+        """Let the next frame start new parts; returns a function that completes these, in any thread."""
+        endings = [video.end_part() for video in self._videos.values()]
+
+        def complete() -> None:
+            for ending in endings:
+                ending()
+
+        return complete
+
+    def finish(self, part_frames: int) -> str | None:
+        """Join the parts and name the videos; returns what happened to the sound, None without a video."""
+        sound = None
+        for video in self._videos.values():
+            sound = video.finish(part_frames)
+        return sound
+
+    def stop(self) -> None:
+        """Make a ``write`` in another thread fail soon; ``abort`` follows."""
+        for video in self._videos.values():
+            video.stop()
+
+    def abort(self) -> None:
+        """Drop the parts that are being written."""
+        for video in self._videos.values():
+            video.abort()
