@@ -24,7 +24,7 @@ from tfcseg.report.moments import DrawnMoment, Moment, MomentPool, draw_moment, 
 from tfcseg.report.player import SERIES, ThinnedSeries, new_timeline
 from tfcseg.report.schema import FrameRow
 
-KINDS = {"moment": 10, "doubt": 6}
+MOMENTS = {"moment": 10, "doubt": 6}
 """Maximum number of frames that are shown for the greatest label change, and for the most unsure labels."""
 
 _SHARE_COLUMNS = 256  # and up to twice as many
@@ -53,7 +53,7 @@ class PageRecorder:
         """(K,) the first frame that has it."""
         self.start_s = 0.0
         """Time of the first frame in the source."""
-        self._pools = {kind: MomentPool(frame_rate) for kind in KINDS}
+        self._pools = {kind: MomentPool(frame_rate) for kind in MOMENTS}
         self._drawn: dict[str, list[DrawnMoment]] = {}
         self._previous: Labels | None = None
 
@@ -63,9 +63,9 @@ class PageRecorder:
         return self.timeline.frames
 
     def drawn(self, kind: str) -> list[DrawnMoment]:
-        """Frames of one of `KINDS`, in order of time and a little apart; kept until the next frame is added."""
+        """Frames of one of `MOMENTS`, in order of time and a little apart; kept until the next frame is added."""
         if kind not in self._drawn:
-            found = self._pools[kind].greatest(KINDS[kind])
+            found = self._pools[kind].greatest(MOMENTS[kind])
             self._drawn[kind] = [draw_moment(moment, self.palette, is_doubt=kind == "doubt") for moment in found]
         return self._drawn[kind]
 
@@ -137,7 +137,7 @@ class PageRecorder:
         self.shares.load(_part(state, "shares_"))
         self.start_s = float(state["start_s"])
         self.peak_shares[:], self.peak_frames[:] = state["peak_shares"], state["peak_frames"]
-        for kind in KINDS:
+        for kind in MOMENTS:
             held: list[Moment] = []
             while packed := _part(state, f"{kind}_{len(held)}_"):
                 held.append(_unpacked(packed))

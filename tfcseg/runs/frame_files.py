@@ -34,7 +34,7 @@ class FrameFiles:
         try:
             if options.masks:
                 self._writers["masks"] = MaskWriter(plan.out.masks, palette, plan.mask)
-                if self._has_classes:
+                if self.has_classes:
                     write_json(plan.out.classes_json, _class_list(plan))
             if plan.keeps_labels:
                 self._writers["labels"] = MaskWriter(plan.state.labels, palette)
@@ -65,7 +65,7 @@ class FrameFiles:
             self._table.write(replace(row, source=names[row.frame]) if names else row)
 
     @property
-    def _has_classes(self) -> bool:
+    def has_classes(self) -> bool:
         """Whether the values of masks have names."""
         return self._plan.given is None or 0 in self._plan.given.classes.names
 
@@ -83,25 +83,20 @@ class FrameFiles:
         if self._table:
             self._table.sync()
 
-    def close(self) -> dict[str, str]:
-        """Complete the files; returns their names by kind of result."""
-        for writer in self._writers.values():
+    def close(self) -> None:
+        """Complete the files."""
+        for writer in self._open:
             writer.close()
-        out = self._plan.out
-        outputs = {name: getattr(out, name).name for name in self._writers if name != "labels"}
-        if "masks" in outputs and self._has_classes:
-            outputs["classes"] = out.classes_json.name
-        if self._table:
-            self._table.close()
-            outputs["frames_csv"] = out.frames_csv.name
-        return outputs
 
     def abort(self) -> None:
         """End writing; finished files stay."""
-        for writer in (*self._writers.values(), self._table):
+        for writer in self._open:
             with suppress(OutputError):  # the error that is already being raised is the cause
-                if writer:
-                    writer.close()
+                writer.close()
+
+    @property
+    def _open(self) -> list[MaskWriter | FrameTable]:
+        return [*self._writers.values(), *([] if self._table is None else [self._table])]
 
 
 def _class_list(plan: ResultPlan) -> list[dict[str, Any]]:

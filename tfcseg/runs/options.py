@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 _Words: TypeAlias = str | Sequence[str]
 _UNSURE_BELOW = 0.5
 MASK_NAMES = ("number", "source")
+KINDS = {
+    **{"overlay": "overlay.mp4", "side_by_side": "side_by_side.mp4", "source": "source.mp4"},
+    **{"report": "report.json", "page": "report.html", "frames_csv": "frames.csv"},
+    **{"masks": "masks", "confidence": "confidence"},
+}
+"""Files of a run's results, and folders with a PNG per frame, by kind."""
 
 
 def default_classes() -> Sequence[str]:
@@ -117,8 +123,7 @@ class ResultOptions:
     @property
     def writes_anything(self) -> bool:
         """Whether any result is written."""
-        files = self.masks, self.confidence, self.frames_csv, self.report, self.page, self.formats
-        return any(files) or bool(self.videos)
+        return bool(self.kinds or self.formats)
 
     @property
     def page(self) -> bool:
@@ -126,10 +131,14 @@ class ResultOptions:
         return self.report if self.html is None else self.html
 
     @property
-    def videos(self) -> tuple[str, ...]:
-        """Names of the videos that are written."""
-        wanted = {"overlay": self.overlay, "side_by_side": self.side_by_side, "source": self.copy_source}
-        return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+    def kinds(self) -> list[str]:
+        """Kinds of results that are written, besides exports: keys of `KINDS`."""
+        return [kind for kind in KINDS if getattr(self, "copy_source" if kind == "source" else kind)]
+
+    @property
+    def videos(self) -> list[str]:
+        """Kinds of videos that are written."""
+        return [kind for kind in self.kinds if KINDS[kind].endswith(".mp4")]
 
     @property
     def formats(self) -> tuple[str, ...]:

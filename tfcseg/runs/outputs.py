@@ -14,18 +14,10 @@ from tfcseg.exports import COCO_MARK, FILE_NAMES, MATTE_NAME, ZIP_MARK
 from tfcseg.files import make_folder, output_errors, parse_json, refuse_inputs, refuse_results, removed_if_unused
 from tfcseg.media.source import Given, Source
 from tfcseg.media.writer import is_our_video
+from tfcseg.runs.options import KINDS
 from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, RunState, unfinished_frames
 
-RESULT_NAMES = (
-    "overlay.mp4",
-    "side_by_side.mp4",
-    "source.mp4",
-    "report.json",
-    "report.html",
-    "frames.csv",
-    "classes.json",
-    *FILE_NAMES.values(),
-)
+RESULT_NAMES = (*(name for name in KINDS.values() if "." in name), "classes.json", *FILE_NAMES.values())
 _MASK_NAME = re.compile(r"[0-9]{8,}\.png")
 _PNG_NAME, _MASK_LEFTOVER = re.compile(r"(?s)[^.].*\.png|\.png"), re.compile(r"(?s)\..+\.png\.part")
 _MARKS = {

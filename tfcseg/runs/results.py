@@ -19,9 +19,10 @@ from tfcseg.media.frames import Frame, Image
 from tfcseg.media.masks import read_mask
 from tfcseg.media.writer import PartedVideo, Sound
 from tfcseg.metrics.consistency import Preset
-from tfcseg.report.recorder import KINDS, PageRecorder
+from tfcseg.report.recorder import MOMENTS, PageRecorder
 from tfcseg.runs.frame_files import CheckpointSaver, FrameFiles
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
+from tfcseg.runs.options import KINDS
 from tfcseg.runs.result_plan import LABELS_NAME, ResultPlan
 from tfcseg.runs.state import Checkpoint
 from tfcseg.runs.summary import Summary
@@ -116,16 +117,14 @@ class ResultWriter:
         if self._frames > self._part_start:
             self._end_part()
         if self.recorder:
-            for kind in KINDS:  # meanwhile the encoder finishes
+            for kind in MOMENTS:  # meanwhile the encoder finishes
                 self.recorder.drawn(kind)
         self._saver.wait()
-        out = self.plan.out
-        self.outputs |= self._files.close()
+        self._files.close()
         self.audio = self._videos.finish(self.plan.part_frames)
-        self.outputs |= {name: getattr(out, name).name for name in self._options.videos}
-        pages = {"page": self._options.page, "report": self._options.report}
-        names = {"page": out.report_html.name, "report": out.report_json.name}
-        self.outputs |= {page: names[page] for page, is_written in pages.items() if is_written}
+        self.outputs = {kind: KINDS[kind] for kind in self._options.kinds}
+        if self._options.masks and self._files.has_classes:
+            self.outputs["classes"] = self.plan.out.classes_json.name
 
     @property
     def optical_flow(self) -> str | None:

@@ -19,7 +19,7 @@ from tfcseg.files import json_object, parse_json
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.media.source import Source
-from tfcseg.runs.options import RunOptions
+from tfcseg.runs.options import KINDS, RunOptions
 from tfcseg.runs.outputs import OutputDir
 from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import Checkpoint, Identity, RunState, difference
@@ -134,15 +134,7 @@ def _finished_run(out: OutputDir) -> Identity | None:
 
 def _lasting(out: OutputDir, run: Identity) -> list[Path]:
     """Files and folders that the finished ``run`` wrote to ``out``."""
-    places = {
-        "overlay": out.overlay,
-        "side by side": out.side_by_side,
-        "copy source": out.source,
-        "masks": out.masks,
-        "frames csv": out.frames_csv,
-        "report": out.report_json,
-        "html": out.report_html,
-    }
+    options = {"source": "copy source", "page": "html"}
+    names = [name for kind, name in KINDS.items() if run.get(options.get(kind, kind.replace("_", " ")))]
     exports = str(run.get("export") or "").split(", ")
-    files = [out.path / FILE_NAMES[name] for name in exports if name in FILE_NAMES]
-    return [path for name, path in places.items() if run.get(name)] + files
+    return [out.path / name for name in names + [FILE_NAMES[each] for each in exports if each in FILE_NAMES]]
