@@ -166,20 +166,14 @@ def _print_notes(result: Comparison, folder: Path) -> None:
 
 def _print_comparison(result: Comparison) -> None:
     """Print a column per mode, and one that compares a pair: ratios, or differences of percentages."""
-    from tfcseg.comparison.result import METRICS
-
     candidate, reference = result.ratio_of
     titles = result.titles
     pair = [f"{candidate} to {titles[reference]}"] if candidate != reference else []
     table = new_table(["", *titles.values(), *pair])
-    for metric in METRICS:
-        values = {mode: numbers.get(metric.key) for mode, numbers in result.modes.items()}
-        if all(value is None for value in values.values()):
-            continue
+    for metric, title, values in result.rows():
         cells = [number(value, metric.digits) for value in values.values()]
         if pair:
             cells.append(_step(metric, values[candidate], values[reference]))
-        title = metric.title.format(reference=titles[reference])
         table.add_row(f"{title} (%)" if metric.is_percentage else title, *cells)
     resolution, distance = size_of(result.resolution["network"]), keyframe_distance(result.options)
     keyframes = "adaptive keyframes" if distance == "adaptive" else f"keyframe interval {distance}"

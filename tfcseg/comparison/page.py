@@ -16,9 +16,6 @@ from tfcseg.report.player import SERIES, ThinnedSeries, View, lanes, new_timelin
 if TYPE_CHECKING:
     from tfcseg.comparison.dataset import Gallery
 
-_FALLING = frozenset({"label_change", "keyframe_ms", "non_keyframe_ms"})
-"""Metrics for which lower is better, besides GFLOPs."""
-
 _FIGURES = ("miou", "vc8", "vc16", "label_change", "flow_consistency", "model_fps", "fps", "gflops_per_frame")
 
 
@@ -34,7 +31,7 @@ def write_page(path: Path, comparison: Comparison, gallery: Gallery | None = Non
         "comparison": comparison,
         "names": names,
         "figures": _figures(comparison, names),
-        "table": _table(comparison, names),
+        "table": _table(comparison),
         "pages": {
             name: f"{quote(output)}/{page}"
             for name, output in comparison.outputs.items()
@@ -107,30 +104,14 @@ def _figures(comparison: Comparison, names: Mapping[str, str]) -> list[tuple[str
     return figures
 
 
-def _table(comparison: Comparison, names: Mapping[str, str]) -> list[dict[str, Any]]:
+def _table(comparison: Comparison) -> list[dict[str, Any]]:
     """A row per metric that any mode has; ``is_best`` marks the best where modes can be ranked."""
     rows = []
-    for metric in METRICS:
-        values = [numbers.get(metric.key) for numbers in comparison.modes.values()]
-        measured = [value for value in values if value is not None]
-        if not measured:
-            continue
-        is_falling = metric.key in _FALLING or metric.key.startswith("gflops")
-        best = min(measured) if is_falling else max(measured)
-        is_ranked = (
-            metric.key not in {"agreement", "updated_fraction"} and len({metric.shown(value) for value in measured}) > 1
-        )
-        rows.append(
-            {
-                "key": metric.key,
-                "title": metric.title.format(reference=next(iter(names.values()))),
-                "cells": [
-                    {
-                        "text": metric.shown(value),
-                        "is_best": is_ranked and metric.shown(value) == metric.shown(best),
-                    }
-                    for value in values
-                ],
-            }
-        )
+    for metric, title, values in comparison.rows():
+        texts = list(map(metric.shown, values.values()))
+        measured = [value for value in values.values() if value is not None]
+        is_ranked = metric.best is not None and len({*map(metric.shown, measured)}) > 1
+        best = metric.shown(metric.best(measured)) if metric.best is not None and is_ranked else None
+        cells = [{"text": text, "is_best": text == best} for text in texts]
+        rows.append({"key": metric.key, "title": title, "cells": cells})
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,6 +27,8 @@ class Metric(NamedTuple):
     title: str
     digits: int
     is_percentage: bool
+    best: Callable[[Iterable[float]], float] | None
+    """``min`` or ``max``; None if modes are not ranked by it."""
 
     def shown(self, value: float | None) -> str:
         """``value`` for people."""
@@ -34,22 +36,22 @@ class Metric(NamedTuple):
 
 
 METRICS = (
-    Metric("miou", "mIoU", 2, True),
-    Metric("miou_all", "mIoU, all classes", 2, True),
-    Metric("wiou", "wIoU", 2, True),
-    Metric("vc8", "VC8", 2, True),
-    Metric("vc16", "VC16", 2, True),
-    Metric("flow_consistency", "flow consistency", 2, True),
-    Metric("label_change", "label change", 2, True),
-    Metric("agreement", "same labels as {reference}", 2, True),
-    Metric("updated_fraction", "points updated", 2, True),
-    Metric("fps", "fps end to end", 2, False),
-    Metric("model_fps", "fps model only", 2, False),
-    Metric("keyframe_ms", "ms per keyframe", 1, False),
-    Metric("non_keyframe_ms", "ms per non-keyframe", 1, False),
-    Metric("gflops_per_frame", "GFLOPs per frame", 2, False),
-    Metric("gflops_keyframe", "GFLOPs per keyframe", 2, False),
-    Metric("gflops_non_keyframe", "GFLOPs per non-keyframe", 2, False),
+    Metric("miou", "mIoU", 2, True, max),
+    Metric("miou_all", "mIoU, all classes", 2, True, max),
+    Metric("wiou", "wIoU", 2, True, max),
+    Metric("vc8", "VC8", 2, True, max),
+    Metric("vc16", "VC16", 2, True, max),
+    Metric("flow_consistency", "flow consistency", 2, True, max),
+    Metric("label_change", "label change", 2, True, min),
+    Metric("agreement", "same labels as {reference}", 2, True, None),
+    Metric("updated_fraction", "points updated", 2, True, None),
+    Metric("fps", "fps end to end", 2, False, max),
+    Metric("model_fps", "fps model only", 2, False, max),
+    Metric("keyframe_ms", "ms per keyframe", 1, False, min),
+    Metric("non_keyframe_ms", "ms per non-keyframe", 1, False, min),
+    Metric("gflops_per_frame", "GFLOPs per frame", 2, False, min),
+    Metric("gflops_keyframe", "GFLOPs per keyframe", 2, False, min),
+    Metric("gflops_non_keyframe", "GFLOPs per non-keyframe", 2, False, min),
 )
 
 
@@ -88,6 +90,13 @@ class Comparison(ModelConditions):
     def titles(self) -> dict[str, str]:
         """Titles of the modes."""
         return titles_of(self.modes, self.options["baseline"])
+
+    def rows(self) -> Iterator[tuple[Metric, str, dict[str, float | None]]]:
+        """Metrics that any mode has, with their titles and the values of all modes."""
+        for metric in METRICS:
+            values = {mode: numbers.get(metric.key) for mode, numbers in self.modes.items()}
+            if any(value is not None for value in values.values()):
+                yield metric, metric.title.format(reference=self.titles[self.ratio_of[1]]), values
 
 
 def common_facts(

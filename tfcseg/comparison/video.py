@@ -6,7 +6,6 @@ import itertools
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, Dif
 from tfcseg.drawing.pictures import RowPainter, write_picture
 from tfcseg.errors import DataError
 from tfcseg.exports.labelled_video import read_labels
-from tfcseg.files import claimed_files, write_json
+from tfcseg.files import claimed_files, refuse_inputs, refuse_results, write_json
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo, prefetch_frames
@@ -32,7 +31,7 @@ from tfcseg.options import OnProgress
 from tfcseg.report.moments import greatest_moments
 from tfcseg.report.schema import Report
 from tfcseg.runs.options import ResultOptions
-from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
+from tfcseg.runs.outputs import OutputDir, default_output
 from tfcseg.runs.pipeline import run
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
@@ -69,17 +68,16 @@ def compare_video(
     folder = Path(output) if output is not None else default_output(source, "compare")
     inputs = [*source.places, *([] if plan.baseline is None else [Path(plan.baseline)])]
     with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
-        with _claimed_runs(folder, plan, inputs, overwrite=overwrite):
-            loaded = open_model(model, device)
-            clip = _Clip(source, start_s, end_s, on_progress)
-            wanted = plan.without_doubles(loaded)
-            job = _VideoComparison(clip, folder, wanted, loaded, wanted.runs(loaded))
-            opening = clip.read(max(each.options.keyframe_interval for each in job.runs))
-            baseline = job.measure_baseline()
+        earlier = _claimed_runs(folder, plan, inputs, overwrite=overwrite)
+        loaded = open_model(model, device)
+        clip = _Clip(source, start_s, end_s, on_progress)
+        wanted = plan.without_doubles(loaded)
+        job = _VideoComparison(clip, folder, wanted, loaded, wanted.runs(loaded))
+        opening = clip.read(max(each.options.keyframe_interval for each in job.runs))
+        baseline = job.measure_baseline()
         clear()
-        for unused in set(plan.network_modes) - {each.mode for each in job.runs}:
-            with suppress(OSError):  # it is not empty, and not ours
-                (folder / unused).rmdir()
+        for each in earlier:
+            each.discard()
         result = job.result(baseline, [job.run(each, opening) for each in job.runs])
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)
@@ -258,27 +256,15 @@ def _numbers(report: Report) -> dict[str, float | None]:
     return percentages | {name: getattr(report.speed, name) for name in speeds}
 
 
-@contextmanager
-def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite: bool) -> Iterator[None]:
-    """Refuse folders of runs that are not empty; if the block fails, newly created ones are removed.
-
-    With ``overwrite`` existing runs are removed after the block, also those of an earlier plan.
-    """
-    earlier = set(known_folders(folder) if overwrite else ()) - set(plan.network_modes)
-    with ExitStack() as undo:
-        outputs: list[OutputDir] = []
-        for name in [*earlier, *plan.network_modes]:
-            with claimed_output(folder / name, inputs=inputs, overwrite=overwrite) as output:
-                outputs.append(output)
-            if output.is_new:
-                undo.callback(output.discard)
-        yield
-        for output in outputs:
-            if output.path.name in earlier:
-                OutputDir(output.path, is_new=True).discard()
-            else:
-                output.remove_results()
-        undo.pop_all()
+def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite: bool) -> list[OutputDir]:
+    """Results of earlier runs, also of another plan, which this comparison replaces; refused without ``overwrite``."""
+    earlier = [OutputDir(folder / name, is_new=True) for name in {*known_folders(folder), *plan.network_modes}]
+    for each in earlier:
+        results = each.results()
+        refuse_inputs((each.path, each.masks, *results), inputs)
+        if not overwrite:
+            refuse_results(each.path, results)
+    return earlier
 
 
 def _result_names(folder: Path) -> list[str]:
