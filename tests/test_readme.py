@@ -11,7 +11,7 @@ from typer.main import get_command
 import tfcseg
 from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import app
-from tfcseg.inference import both_sides, links, onnx_graphs, repeats, steadying, votes
+from tfcseg.inference import both_sides, groups, links, onnx_graphs, steadying, votes
 from tfcseg.media import streams, writer
 from tfcseg.model import evidence
 from tfcseg.model.options import LONGEST
@@ -115,7 +115,7 @@ def test_python_example_runs(tmp_path, monkeypatch):
 
 
 def test_pages_state_the_settings_of_the_code():
-    section = f"{repeats.SECTION_PARTS * writer.PART_FRAMES:,} frames"
+    section = f"{groups.SECTION_PARTS * writer.PART_FRAMES:,} frames"
     stated = {
         "method": [
             f"P = {evidence.CARRY} ·",

@@ -18,7 +18,7 @@ from tests.helpers.tiny_model import moving_images, write_tiny_model
 from tfcseg import segment
 from tfcseg.adaptation.adapt import AdaptListener, _is_better, adapt, work_folder
 from tfcseg.adaptation.options import AdaptOptions
-from tfcseg.adaptation.parts import Part, split_videos
+from tfcseg.adaptation.own_labels import Part, split_videos
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import load_model, read_card, save_model
 from tfcseg.weights.tensor_file import read_tensor_file

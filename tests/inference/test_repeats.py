@@ -14,7 +14,7 @@ from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tests.runs.test_resume_after_kill import assert_same_results
 from tfcseg import Frame
-from tfcseg.inference import repeats
+from tfcseg.inference import groups
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.media import writer as video_writer
 from tfcseg.media.masks import read_mask
@@ -87,14 +87,14 @@ def test_one_buffer_for_all_frames_is_no_still_picture():
 
 def test_a_picture_that_differs_in_one_byte_is_another():
     other = IMAGES[0].copy()
-    assert repeats.is_same_picture(IMAGES[0], other)
+    assert groups.is_same_picture(IMAGES[0], other)
     other[1, -1, 2] ^= 1
-    assert not repeats.is_same_picture(IMAGES[0], other)
-    assert not repeats.is_same_picture(IMAGES[0], IMAGES[0][:-1])
+    assert not groups.is_same_picture(IMAGES[0], other)
+    assert not groups.is_same_picture(IMAGES[0], IMAGES[0][:-1])
 
 
 def test_a_still_picture_is_computed_anew_now_and_then(monkeypatch):
-    monkeypatch.setattr(repeats, "MOST_FRAMES", 3)
+    monkeypatch.setattr(groups, "MOST_FRAMES", 3)
     for latency in ("normal", "low"):
         found = segment(shown([8]), latency=latency)
         assert [frame.model_ms is None for frame in found] == [False, True, True, False, True, True, False, True]

@@ -7,8 +7,8 @@ import pytest
 
 from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.groups import SECTION_PARTS
 from tfcseg.inference.options import checked_options
-from tfcseg.inference.repeats import SECTION_PARTS
 from tfcseg.inference.segment import segment_frames
 from tfcseg.media.frames import Frame
 from tfcseg.model.evidence import SectionEnd

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from tfcseg.errors import UsageError
-from tfcseg.labels.label_sets import _SCENE_COLOURS, ADE31, SCENES, LabelSet
-from tfcseg.labels.palettes import read_palette
+from tfcseg.labels.label_sets import _SCENE_COLOURS, ADE31, SCENES, LabelSet, read_palette
 
 # CIE L*a*b* (D65) as published calculators give it.
 KNOWN = {(255, 0, 0): (53.2, 80.1, 67.2), (0, 0, 255): (32.3, 79.2, -107.9), (255, 255, 255): (100, 0, 0)}

@@ -14,9 +14,9 @@ from tests.helpers.media import children, read_number, write_clip
 from tfcseg.errors import InputError, LostConnection
 from tfcseg.media import streams
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo
-from tfcseg.media.live import NewestFrames, without_gaps
 from tfcseg.media.reader import open_frames, probe
 from tfcseg.media.source import Source
+from tfcseg.media.streams import NewestFrames, without_gaps
 
 COUNT = 100
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfcseg.metrics.calibration import CalibrationMeter
+from tfcseg.research.calibration import CalibrationMeter
 
 
 def logits_of(*probabilities):

@@ -16,8 +16,7 @@ from tests.helpers.segformer_reference import build_reference, in_layout
 from tests.helpers.tiny_model import moving_images
 from tfcseg.errors import WeightsError
 from tfcseg.inference.network_input import network_size
-from tfcseg.labels.label_sets import ADE150, CITYSCAPES19
-from tfcseg.labels.palettes import CLASS_COLOURS
+from tfcseg.labels.label_sets import ADE150, CITYSCAPES19, CLASS_COLOURS
 from tfcseg.research.calibration import write_calibrated
 from tfcseg.weights.loading import load_model, read_card
 

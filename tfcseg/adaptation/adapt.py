@@ -16,8 +16,7 @@ import torch
 
 from tfcseg.adaptation.measure import LOW, SETTINGS, HeldBack, Scores, hold_back, measure
 from tfcseg.adaptation.options import AdaptOptions
-from tfcseg.adaptation.own_labels import label_parts
-from tfcseg.adaptation.parts import Part, split_videos
+from tfcseg.adaptation.own_labels import Part, label_parts, split_videos
 from tfcseg.errors import UsageError
 from tfcseg.files import read_json_object, replace_atomically
 from tfcseg.inference.engine import IntervalNetwork

@@ -11,8 +11,7 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 
-from tfcseg.adaptation.own_labels import probabilities, shrunk
-from tfcseg.adaptation.parts import LEAST_FRAMES, Part
+from tfcseg.adaptation.own_labels import LEAST_FRAMES, Part, probabilities, shrunk
 from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options

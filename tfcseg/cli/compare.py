@@ -20,7 +20,7 @@ from tfcseg.model.options import MODE_VARIANTS, InferenceOptions, keyframe_dista
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
-    from tfcseg.comparison.result import Comparison, Metric
+    from tfcseg.comparison.plan import Comparison, Metric
 
 _DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")

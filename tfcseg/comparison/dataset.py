@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from tfcseg.comparison.page import write_page
-from tfcseg.comparison.plan import BASELINE, MAX_SAMPLE, Plan, Run, known_folders
-from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, common_facts
+from tfcseg.comparison.plan import (
+    BASELINE,
+    COMPARE_HTML,
+    COMPARE_JSON,
+    MAX_SAMPLE,
+    Comparison,
+    Plan,
+    Run,
+    common_facts,
+    known_folders,
+)
 from tfcseg.drawing.render import shrink_labels
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions

@@ -13,8 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.comparison.page import write_page
-from tfcseg.comparison.plan import MAX_SAMPLE, Plan, Run, known_folders, titles_of
-from tfcseg.comparison.result import COMPARE_HTML, COMPARE_JSON, Comparison, Difference, common_facts
+from tfcseg.comparison.plan import (
+    COMPARE_HTML,
+    COMPARE_JSON,
+    MAX_SAMPLE,
+    Comparison,
+    Difference,
+    Plan,
+    Run,
+    common_facts,
+    known_folders,
+    titles_of,
+)
 from tfcseg.drawing.pictures import RowPainter, write_picture
 from tfcseg.errors import DataError
 from tfcseg.exports.labelled_video import read_labels

@@ -16,10 +16,9 @@ import numpy as np
 
 from tfcseg.errors import UsageError, in_python_words
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
-from tfcseg.inference.groups import Group
+from tfcseg.inference.groups import Group, begins_part, is_shown_by, pictures, section_at
 from tfcseg.inference.intervals import run_intervals
 from tfcseg.inference.options import checked_options
-from tfcseg.inference.repeats import begins_part, is_shown_by, pictures, section_at
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, Image
@@ -124,8 +123,8 @@ def _segment_source(
 ) -> Generator[SegmentedFrame, None, None]:
     """Frames of a source, which is put into ``opened`` so that others can stop it while a frame is waited for."""
     from tfcseg.media.frames import most_waiting, prefetch
-    from tfcseg.media.live import NewestFrames
     from tfcseg.media.reader import open_frames
+    from tfcseg.media.streams import NewestFrames
 
     start_s, end_s = range_s
     with open_frames(source, start_s=start_s, end_s=end_s) as read:

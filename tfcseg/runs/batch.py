@@ -15,8 +15,8 @@ import torch
 
 from tfcseg.errors import FinishedError, LostConnection, TfcsegError, without_passwords
 from tfcseg.files import output_errors, parse_json, to_json
+from tfcseg.inference.groups import SECTION_PARTS
 from tfcseg.inference.options import checked_options
-from tfcseg.inference.repeats import SECTION_PARTS
 from tfcseg.log import open_json_lines
 from tfcseg.media.reader import probe
 from tfcseg.media.source import Source

@@ -166,7 +166,7 @@ class ResultOptions:
 
     def coloured(self, labels: LabelSet) -> LabelSet:
         """``labels`` in the colours of the palette, if there is one; UsageError if it cannot be used."""
-        from tfcseg.labels.palettes import read_palette
+        from tfcseg.labels.label_sets import read_palette
 
         return labels if self.palette is None else read_palette(Path(self.palette), labels)
 

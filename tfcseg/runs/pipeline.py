@@ -35,10 +35,10 @@ from tfcseg.inference.steadying import ahead_for, frames_before
 from tfcseg.interrupts import noted_interrupts
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, VideoInfo, most_waiting, prefetch_frames
-from tfcseg.media.live import LiveFrames
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
+from tfcseg.media.streams import LiveFrames
 from tfcseg.media.writer import part_length
 from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions

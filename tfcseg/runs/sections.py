@@ -18,7 +18,7 @@ import numpy as np
 
 from tfcseg.errors import InputError
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.repeats import SECTION_PARTS
+from tfcseg.inference.groups import SECTION_PARTS
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, Image, VideoInfo, prefetch_frames

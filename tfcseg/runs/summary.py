@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tfcseg.exports.export import Exported
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import FrameSource, VideoInfo
-from tfcseg.media.live import LiveFrames
 from tfcseg.media.mask_folder import MaskFolder
+from tfcseg.media.streams import LiveFrames
 from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import (

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfcseg.errors import DataError, WeightsError
-from tfcseg.labels.label_sets import ADE150, CITYSCAPES19, LabelSet
-from tfcseg.labels.palettes import Palette, palette_for
+from tfcseg.labels.label_sets import ADE150, CITYSCAPES19, LabelSet, Palette, palette_for
 from tfcseg.model.backbones.mix_transformer import EXPANSION, HEADS, PATCHES, REDUCTIONS, STRIDES
 from tfcseg.spelling import one_line
 from tfcseg.weights.model_card import (
