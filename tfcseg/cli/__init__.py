@@ -24,17 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("run", cls=Command)(run.command)
-app.command("models", cls=Command)(models.command)
-app.command("doctor", cls=Command)(doctor.command)
-app.command("export", cls=Command)(export.command)
-app.command("compare", cls=Command)(compare.command)
-app.command("eval", cls=Command)(evaluate.command)
-app.command("steady", cls=Command)(steady.command)
-app.command("bench", cls=Command)(bench.command)
-app.command("convert", cls=Command)(convert.command)
-app.command("train", cls=Command)(train.command)
-app.command("adapt", cls=Command)(adapt.command)
+for _name, _module in {
+    **{"run": run, "models": models, "doctor": doctor, "export": export, "compare": compare, "eval": evaluate},
+    **{"steady": steady, "bench": bench, "convert": convert, "train": train, "adapt": adapt},
+}.items():
+    app.command(_name, cls=Command)(_module.command)
 app.add_typer(research.app, name="research")
 
 

@@ -13,10 +13,11 @@ from tfcseg.cli import options
 from tfcseg.cli.console import one_line, print_line, print_warning, progress
 from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.cli.options import whole_numbers
-from tfcseg.cli.results import device_of, fail_if_incomplete, new_table, number, print_json, print_results, size_of
+from tfcseg.cli.results import fail_if_incomplete, new_table, number, print_json, print_results
 from tfcseg.comparison import DEFAULT_MODES
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions, keyframe_distance
+from tfcseg.spelling import count_of
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
@@ -124,7 +125,10 @@ def _show(result: Comparison, source: str, output: Path | None, printing: option
     else:
         _print_comparison(result)
     if not printing.quiet:
-        _print_notes(result, output or default_output(source, "compare"))
+        folder = output or default_output(source, "compare")
+        for found in result.differences:
+            print_line(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {folder / found.picture}")
+        print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")
 
 
 def _draw_frames(
@@ -158,12 +162,6 @@ def _is_vspw(path: Path, split: str) -> bool:
     return (path / LABEL_FILE).is_file() or ((path / "data").is_dir() and (path / f"{split}.txt").is_file())
 
 
-def _print_notes(result: Comparison, folder: Path) -> None:
-    for found in result.differences:
-        print_line(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {folder / found.picture}")
-    print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")
-
-
 def _print_comparison(result: Comparison) -> None:
     """Print a column per mode, and one that compares a pair: ratios, or differences of percentages."""
     candidate, reference = result.ratio_of
@@ -175,9 +173,12 @@ def _print_comparison(result: Comparison) -> None:
         if pair:
             cells.append(_step(metric, values[candidate], values[reference]))
         table.add_row(f"{title} (%)" if metric.is_percentage else title, *cells)
-    resolution, distance = size_of(result.resolution["network"]), keyframe_distance(result.options)
+    (height, width), distance = result.resolution["network"], keyframe_distance(result.options)
     keyframes = "adaptive keyframes" if distance == "adaptive" else f"keyframe interval {distance}"
-    print_results(f"{result.model.name} at {resolution} · {keyframes} · {device_of(result)}", table)
+    device = f"{result.device}, {result.precision}"
+    if result.device == "cpu":
+        device += f", {count_of(result.threads, 'thread')}"
+    print_results(f"{result.model.name} at {width}×{height} · {keyframes} · {device}", table)
 
 
 def _step(metric: Metric, candidate: float | None, reference: float | None) -> str:

@@ -22,7 +22,7 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 def one_line(text: str) -> str:
     """``text`` on one line: line ends and tabs become blanks, invisible characters escapes such as ``\x1b``."""
     line = " ".join(part.strip() for part in text.replace("\t", " ").splitlines())
-    return line if line.isprintable() else "".join(map(_visible, line))
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in line)
 
 
 def plain(text: str) -> Text:
@@ -50,10 +50,6 @@ def print_line(message: str) -> None:
 def is_terminal() -> bool:
     """Whether stderr is a terminal."""
     return sys.stderr.isatty()
-
-
-def _visible(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 
 OnProgress = Callable[..., None]

@@ -61,14 +61,15 @@ def command(
     if output.suffix == ".onnx":
         if name is not None or licence is not None:
             raise UsageError("--name and --licence are for .safetensors; ONNX graphs have those of the model")
-        _write_onnx(
-            source,
-            output,
-            options.frame_size(frame_size or _FRAME_SIZE),
-            size,
-            overwrite=overwrite,
-            quiet=printing.quiet,
-        )
+        from tfcseg.inference.onnx_graphs import non_keyframe_path, write_onnx
+
+        wanted, second = options.frame_size(frame_size or _FRAME_SIZE), non_keyframe_path(output)
+        with claimed_files(output.parent, [output.name, second.name], inputs=[source], overwrite=overwrite):
+            agreement = write_onnx(source, output, wanted, size)
+        if not printing.quiet:
+            print_line(f"{agreement:.2%} of the labels in a test are those of PyTorch (one side, no sparse attention)")
+        print(one_line(str(output)))
+        print(one_line(str(second)))
         return
     if output.suffix != ".safetensors":
         raise UsageError(f"{str(output)!r} is not a weights file; give a name that ends in .safetensors or .onnx")
@@ -81,18 +82,3 @@ def command(
     if not printing.quiet:
         print_line(f"{card.name}: {card.description}; {len(card.labels)} classes; licence: {card.licence}")
     print(one_line(str(output)))
-
-
-def _write_onnx(
-    source: str, output: Path, frame_size: tuple[int, int], size: int | None, *, overwrite: bool, quiet: bool
-) -> None:
-    from tfcseg.files import claimed_files
-    from tfcseg.inference.onnx_graphs import non_keyframe_path, write_onnx
-
-    second = non_keyframe_path(output)
-    with claimed_files(output.parent, [output.name, second.name], inputs=[source], overwrite=overwrite):
-        agreement = write_onnx(source, output, frame_size, size)
-    if not quiet:
-        print_line(f"{agreement:.2%} of the labels in a test are those of PyTorch (one side, no sparse attention)")
-    print(one_line(str(output)))
-    print(one_line(str(second)))

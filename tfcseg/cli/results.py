@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -21,9 +21,6 @@ from rich.text import Text
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, plain, print_error, print_line, progress, stderr
 from tfcseg.report.html import shown_number
-
-if TYPE_CHECKING:
-    from tfcseg.report.schema import ModelConditions
 
 _WIDE = 1000
 """Columns where no terminal shows the text: files and programs need whole lines."""
@@ -106,17 +103,6 @@ def facts_table(rows: Iterable[tuple[str, str]]) -> Table:
     for name, value in rows:
         table.add_row(plain(name), plain(value))
     return table
-
-
-def size_of(height_width: Sequence[int]) -> str:
-    """``640×480`` of (480, 640)."""
-    return "×".join(str(side) for side in reversed(height_width))
-
-
-def device_of(result: ModelConditions) -> str:
-    """Where a result was measured: device, precision and, on a CPU, threads."""
-    threads = f", {result.threads} {'thread' if result.threads == 1 else 'threads'}" if result.device == "cpu" else ""
-    return f"{result.device}, {result.precision}{threads}"
 
 
 _Result = TypeVar("_Result")

@@ -151,7 +151,10 @@ def check_libraries() -> Iterator[Finding]:
 
 def check_extras() -> Iterator[Finding]:
     """Report which optional packages are installed."""
-    facts = {name: all(map(_is_installed, packages)) for name, (packages, _) in _EXTRAS.items()}
+    facts = {
+        name: all(importlib.util.find_spec(package.replace("-", "_")) is not None for package in packages)
+        for name, (packages, _) in _EXTRAS.items()
+    }
     missing = [name for name, is_there in facts.items() if not is_there]
     if not missing:
         yield Finding("extras", "ok", f"{', '.join(facts)} are installed", facts=facts)
@@ -159,10 +162,6 @@ def check_extras() -> Iterator[Finding]:
     found = ", ".join(f"{name} (for {_EXTRAS[name][1]})" for name in missing)
     packages = " ".join(package for name in missing for package in _EXTRAS[name][0])
     yield Finding("extras", "note", f"not installed: {found}", f"if you want it: pip install {packages}", facts)
-
-
-def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package.replace("-", "_")) is not None
 
 
 def _load(name: str, module: str, package: str) -> Finding:

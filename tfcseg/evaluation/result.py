@@ -147,7 +147,10 @@ class Evaluation:
             "schema": SCHEMA,
             **{key: getattr(self, key) for key in numbers.split()},
             "windows": {str(n): {"counted": w.counted, "dropped": w.dropped} for n, w in self.windows.items()},
-            "windows_dropped": {str(n): _drops(scores) for n, scores in self.windows.items()},
+            "windows_dropped": {
+                str(n): {name: getattr(w, f"dropped_{name}") for name in ("last", "across_gap", "without_target")}
+                for n, w in self.windows.items()
+            },
             "videos": self.videos,
             "frames": self.frames,
             "frames_missing": self.frames_missing,
@@ -186,14 +189,6 @@ def write_evaluation(directory: str | Path, evaluation: Evaluation) -> tuple[Pat
     _write_csv(videos, map(_video_row, evaluation.per_video))
     write_page(page, evaluation)
     return paths
-
-
-def _drops(scores: WindowScores) -> dict[str, int]:
-    return {
-        "last": scores.dropped_last,
-        "across_gap": scores.dropped_across_gap,
-        "without_target": scores.dropped_without_target,
-    }
 
 
 def _video_row(score: VideoScore) -> dict[str, Any]:

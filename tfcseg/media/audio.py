@@ -51,7 +51,7 @@ def cut_audio(source: Source, target: Path, *, start_s: float | None, end_s: flo
         return f"dropped: {error}"
     if stream.audio_index is None:
         return "none"
-    if stream.source_rate > rate:
+    if stream.rates.source_rate > rate:
         return "dropped: the video plays slower than its source"
     video_s = stream.first_time_s + float(wanted.first / rate)
     duration_s = None if wanted.length is None else float(wanted.length / rate)

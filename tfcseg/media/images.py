@@ -38,17 +38,9 @@ _FIRST_TRANSPOSED, _MIRRORED_ACROSS, _MIRRORED_DOWN = 5, {2, 3, 6, 7}, {3, 4, 7,
 """EXIF orientations that swap width and height, and that mirror."""
 
 
-class _Folder(NamedTuple):
-    images: list[Path]
-    """In natural order: frame 2 before frame 10."""
-    others: int
-
-
 def probe_images(source: Source) -> VideoInfo:
     """Describe a folder of images, with the size of the first readable one; InputError if there is none."""
-    folder = _list_folder(source.path)
-    height, width = _first_readable(source.path, folder.images).shape[:2]
-    return _describe_folder(source, folder, (height, width), DEFAULT_FRAME_RATE)
+    return _examine(source, DEFAULT_FRAME_RATE)[0]
 
 
 def open_images(
@@ -63,17 +55,14 @@ def open_images(
     All frames have the size of the first readable image; others are resized to fit, with black bars. Unreadable images
     are replaced by the one before. Raises InputError if no image can be read.
     """
-    folder = _list_folder(source.path)
     wanted = select_frames(frame_rate, start_s, end_s)
-    stand_in = _first_readable(source.path, folder.images)
-    height, width = stand_in.shape[:2]
-    info = _describe_folder(source, folder, (height, width), frame_rate)
-    if wanted.first >= len(folder.images):
+    info, paths, stand_in = _examine(source, frame_rate)
+    if wanted.first >= len(paths):
         raise InputError(f"{source.name}: the images end before the start of the requested range")
     stop = None if wanted.length is None else wanted.first + wanted.length
     info = replace(info, names=info.names[wanted.first : stop])
     warnings = list(info.warnings)
-    return FrameSource(info, _read_images(folder.images, wanted, frame_rate, stand_in, warnings), warnings)
+    return FrameSource(info, _read_images(paths, wanted, frame_rate, stand_in, warnings), warnings)
 
 
 def read_image(path: Path) -> Image:
@@ -90,9 +79,10 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
-def _list_folder(directory: Path) -> _Folder:
+def _list_folder(directory: Path) -> tuple[list[Path], int]:
+    """Images in natural order, frame 2 before frame 10, and how many other entries there are."""
     if not directory.is_dir():
-        return _Folder([directory], 0)
+        return [directory], 0
     try:
         entries = [entry for entry in directory.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -103,7 +93,7 @@ def _list_folder(directory: Path) -> _Folder:
     if not images:
         kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
         raise InputError(f"{directory}: no images in this folder ({count_of(others, 'other entry')}); wanted: {kinds}")
-    return _Folder(images, others)
+    return images, others
 
 
 def _first_readable(directory: Path, paths: list[Path]) -> Image:
@@ -116,20 +106,23 @@ def _first_readable(directory: Path, paths: list[Path]) -> Image:
     raise InputError(f"{directory}: none of its {count_of(len(paths), 'image')} can be read")
 
 
-def _describe_folder(source: Source, folder: _Folder, size: tuple[int, int], frame_rate: Fraction) -> VideoInfo:
-    skipped = f"{count_of(folder.others, 'entry')} of the folder: not images"
-    return VideoInfo(
+def _examine(source: Source, frame_rate: Fraction) -> tuple[VideoInfo, list[Path], Image]:
+    """Facts about a folder or a picture, its images, and the first that can be read, whose size all get."""
+    paths, others = _list_folder(source.path)
+    first = _first_readable(source.path, paths)
+    info = VideoInfo(
         source=source,
-        width=size[1],
-        height=size[0],
+        width=first.shape[1],
+        height=first.shape[0],
         frame_rate=frame_rate,
-        duration_s=float(len(folder.images) / frame_rate),
-        frames_declared=len(folder.images),
+        duration_s=float(len(paths) / frame_rate),
+        frames_declared=len(paths),
         rotation=0,
         audio=None,
-        warnings=(f"skipped {skipped}",) if folder.others else (),
-        names=tuple(path.name for path in folder.images),
+        warnings=(f"skipped {count_of(others, 'entry')} of the folder: not images",) if others else (),
+        names=tuple(path.name for path in paths),
     )
+    return info, paths, first
 
 
 def _read_images(

@@ -88,10 +88,7 @@ class SourceStream:
     """Whether a frame near the beginning could be decoded."""
     is_timed: bool
     """Whether frames have times; raw streams only have a rate."""
-    is_even: bool
-    """Whether frames are evenly spaced, as far as known."""
-    source_rate: Fraction
-    """Frames per second in the source; more than ``info.frame_rate`` if that is limited."""
+    rates: Rates
     times: FrameTimes
     is_seekable: bool
     """Whether the container has an index with exact times."""
@@ -294,8 +291,7 @@ def _describe_stream(
         and frame.height >= _HD_LINES,
         is_decodable=frame is not None,
         is_timed=is_timed and not rates.is_bounded,
-        is_even=rates.is_even,
-        source_rate=rates.source_rate,
+        rates=rates,
         times=times,
         is_seekable=bool(formats & _SEEKABLE_FORMATS) and not rates.is_bounded,
         keeps_times=keeps_times,

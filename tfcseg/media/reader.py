@@ -97,7 +97,7 @@ def _probe_again(source: Source) -> SourceStream | None:
 def _open_stream(
     stream: SourceStream, feed: StreamFeed | None, start_s: float | None, end_s: float | None
 ) -> FrameSource:
-    wanted = select_frames(stream.source_rate, start_s, end_s, first_time_s=stream.first_time_s)
+    wanted = select_frames(stream.rates.source_rate, start_s, end_s, first_time_s=stream.first_time_s)
     warnings = list(stream.info.warnings)
     running: list[FfmpegProcess] = []
 
@@ -135,7 +135,7 @@ def _decode(
             feed.start(process)
         count, counted = 0, _Counts()
         for position, image, is_held in _at_constant_rate(pictures.read(process.output), stream, wanted, counted):
-            time_s = stream.first_time_s + float(position / stream.source_rate)
+            time_s = stream.first_time_s + float(position / stream.rates.source_rate)
             yield Frame(count, time_s, image, is_held)
             count += 1
         words = ""
@@ -217,7 +217,7 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted:
     """Warnings that are known at the end: variable rate, damage, early end."""
     info = stream.info
     warnings = []
-    if words and stream.is_even and counted.repeated:
+    if words and stream.rates.is_even and counted.repeated:
         warnings.append(f"the video is damaged: {counted.repeated} frames repeated in place of lost ones ({words})")
     elif counted.repeated or counted.dropped:
         warnings.append(

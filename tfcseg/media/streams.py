@@ -184,12 +184,15 @@ class NewestFrames(Iterator[Frame]):
     """Frames of a live source, read by a thread, for a consumer that may be too slow.
 
     If too many are waiting, all but the newest are dropped and counted. Frames keep their numbers, so gaps are visible;
-    repeated pictures are left out. An error such as LostConnection is raised after the last frame. Must be closed.
+    repeated pictures are left out. An error such as LostConnection is raised after the last frame; for a run, whose
+    results are complete then, this one is kept as ``lost``. Must be closed.
     """
 
-    def __init__(self, frames: FrameSource) -> None:
+    def __init__(self, frames: FrameSource, *, is_run: bool = False) -> None:
         self.dropped = 0
         """Frames that came while the consumer was busy."""
+        self.lost: LostConnection | None = None
+        self._is_run = is_run
         self._frames = frames
         self._waiting: deque[Frame] = deque(maxlen=_WAITING)
         self._changed = threading.Condition()
@@ -209,6 +212,8 @@ class NewestFrames(Iterator[Frame]):
             if self._waiting:
                 return self._waiting.popleft()
             error, self._error = self._error, None
+        if self._is_run and isinstance(error, LostConnection):
+            self.lost, error = LostConnection(f"{error}; all results up to there are complete"), None
         raise StopIteration if error is None else error
 
     def close(self) -> None:
@@ -254,28 +259,3 @@ def without_gaps(frames: Iterable[Frame], frame_rate: float) -> Iterator[Frame]:
                 count += 1
         yield replace(frame, index=count)
         last, count = frame, count + 1
-
-
-class LiveFrames:
-    """Frames of a live source for a run, numbered without gaps, until the source ends."""
-
-    def __init__(self, frames: FrameSource) -> None:
-        self.lost: LostConnection | None = None
-        """How the stream broke off, after the last frame; None if the run ended it."""
-        self._newest = NewestFrames(frames)
-        self._rate = float(frames.info.frame_rate)
-
-    @property
-    def dropped(self) -> int:
-        """Number of frames that came too late to be segmented."""
-        return self._newest.dropped
-
-    def __iter__(self) -> Iterator[Frame]:
-        try:
-            yield from without_gaps(self._newest, self._rate)
-        except LostConnection as error:
-            self.lost = LostConnection(f"{error}; all results up to there are complete")
-
-    def close(self) -> None:
-        """End the connection."""
-        self._newest.close()

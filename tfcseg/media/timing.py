@@ -169,17 +169,6 @@ def _believable_s(duration_s: float | None) -> float | None:
     return duration_s if duration_s is not None and 0 <= duration_s < _LONGEST_VIDEO_S else None
 
 
-def count_declared(
-    stream: VideoStream, duration_s: float | None, frame_rate: Fraction, *, is_length_known: bool
-) -> int | None:
-    """Number of frames by the container's count or duration; None if it states neither."""
-    by_duration = None if duration_s is None else round(duration_s * frame_rate)
-    if not stream.frames:
-        return by_duration
-    # An edit list can hide frames that are counted.
-    return min(stream.frames, by_duration) if by_duration and is_length_known else stream.frames
-
-
 GUESSED_TIMES_FORMATS = {"avi"}
 """Formats without times, whose frames are only numbered; libraries derive different times from that."""
 TIME_JUMPS_FLAG = 0x0200  # AVFMT_TS_DISCONT
@@ -304,7 +293,11 @@ def choose_rates(times_s: Sequence[float], average: Fraction | None, nominal: tu
 
 
 def count_frames(stream: VideoStream, duration_s: float | None, rates: Rates, *, is_length_known: bool) -> int | None:
-    """Number of output frames, if the container states it."""
-    if rates.is_even:
-        return count_declared(stream, duration_s, rates.source_rate, is_length_known=is_length_known)
-    return rates.places if duration_s is None else round(duration_s * rates.rate)
+    """Number of output frames, by the container's count or duration; None if it states neither."""
+    if not rates.is_even:
+        return rates.places if duration_s is None else round(duration_s * rates.rate)
+    by_duration = None if duration_s is None else round(duration_s * rates.source_rate)
+    if not stream.frames:
+        return by_duration
+    # An edit list can hide frames that are counted.
+    return min(stream.frames, by_duration) if by_duration and is_length_known else stream.frames

@@ -79,8 +79,11 @@ class FrameMeasurer:
         """Return the next measured frames; waits until at most ``max_pending`` remain, by default a few."""
         if max_pending is None:
             max_pending = most_waiting(*self._pending[-1][0].labels.shape) if self._pending else 0
-        while self._pending and (len(self._pending) > max_pending or _is_known(self._pending[0][2])):
-            frame, shares, followed = self._pending.popleft()
+        while self._pending:
+            followed = self._pending[0][2]
+            if len(self._pending) <= max_pending and followed is not None and not followed.done():
+                return
+            frame, shares, _ = self._pending.popleft()
             maps = [frame.labels] if frame.steadied is None else [frame.labels, frame.steadied.given]
             changes = self._meter.repeat() if followed is None else self._meter.compare(maps, followed.result())
             yield MeasuredFrame(frame, shares, _row(frame, changes, self._unsure_below))
@@ -88,10 +91,6 @@ class FrameMeasurer:
     def close(self) -> None:
         """Stop the threads and drop unfinished frames."""
         self._pool.shutdown(cancel_futures=True)
-
-
-def _is_known(followed: Future[Followed | None] | None) -> bool:
-    return followed is None or followed.done()
 
 
 def _row(frame: SegmentedFrame, changes: list[FrameConsistency], unsure_below: float) -> FrameRow:

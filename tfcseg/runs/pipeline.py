@@ -38,7 +38,7 @@ from tfcseg.media.frames import Frame, FrameSource, VideoInfo, most_waiting, pre
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
-from tfcseg.media.streams import LiveFrames
+from tfcseg.media.streams import NewestFrames, without_gaps
 from tfcseg.media.writer import part_length
 from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
@@ -364,7 +364,7 @@ def _advice(out: OutputDir) -> Iterator[None]:
         raise type(error)(f"{error}; --resume continues after the {frames} saved frames") from error
 
 
-def _process(job: _Job, writer: ResultWriter, on_frame: OnFrame) -> LiveFrames | None:
+def _process(job: _Job, writer: ResultWriter, on_frame: OnFrame) -> NewestFrames | None:
     """Pass all frames through the network to the ``writer``, which completes its files or drops unfinished ones.
 
     Returns the live source with its losses; None for other sources.
@@ -374,9 +374,9 @@ def _process(job: _Job, writer: ResultWriter, on_frame: OnFrame) -> LiveFrames |
         stack.callback(writer.abort)  # after a complete close there is nothing left to abort
         live = None
         if frames.info.source.is_live:
-            live = stack.enter_context(closing(LiveFrames(frames)))
+            live = stack.enter_context(closing(NewestFrames(frames, is_run=True)))
             stack.enter_context(noted_interrupts(frames.stop, keeps_ignored=True))
-            read = iter(live)
+            read = without_gaps(live, float(frames.info.frame_rate))
         else:
             read = stack.enter_context(closing(prefetch_frames(frames)))
         before = _skip(read, writer, frames.info, job.frames_before)

@@ -15,7 +15,7 @@ from tfcseg.exports.export import Exported
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
-from tfcseg.media.streams import LiveFrames
+from tfcseg.media.streams import NewestFrames
 from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import (
@@ -120,7 +120,7 @@ def build_report(
     options: InferenceOptions,
     frames: FrameSource,
     *,
-    live: LiveFrames | None,
+    live: NewestFrames | None,
     exported: Exported,
     run: Mapping[str, Any] | None,
 ) -> Report:
@@ -178,7 +178,7 @@ def option_facts(model: Known, options: InferenceOptions) -> OptionFacts:
     )
 
 
-def _input_facts(writer: ResultWriter, frames: FrameSource, live: LiveFrames | None) -> InputFacts:
+def _input_facts(writer: ResultWriter, frames: FrameSource, live: NewestFrames | None) -> InputFacts:
     info, (start_s, end_s) = writer.plan.info, writer.plan.range_s
     return InputFacts(
         path=info.path,
