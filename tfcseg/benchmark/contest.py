@@ -101,14 +101,7 @@ def open_contest(request: Request) -> Iterator[Contest]:
             file = folder / f"random-{request.backbone}.safetensors"
             weights = write_random_model(file, request.backbone, request.classes, clip.images[:1])
         model = load_model(weights, device=request.device.device, precision=request.device.precision)
-        yield Contest(
-            request=request,
-            folder=folder,
-            clip=clip,
-            weights=weights,
-            model=model,
-            options=checked_options(model, request.inference),
-        )
+        yield Contest(request, folder, clip, weights, model, options=checked_options(model, request.inference))
 
 
 def contenders(contest: Contest) -> tuple[str, ...]:

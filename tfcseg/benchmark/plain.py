@@ -74,14 +74,8 @@ def build_plain(
         tensors = segformer_tensors(unfolded.network.state_dict(), network.state_dict())
         network.load_state_dict(tensors)
     network.to(device, precision)
-    return PlainSegformer(
-        network=network,
-        preprocessing=unfolded.card.preprocessing,
-        size=size,
-        device=device,
-        precision=precision,
-        has_same_weights=is_segformer,
-    )
+    preprocessing = unfolded.card.preprocessing
+    return PlainSegformer(network, preprocessing, size, device, precision, has_same_weights=is_segformer)
 
 
 def segformer_tensors(ours: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:

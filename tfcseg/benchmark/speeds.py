@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
 from tfcseg.benchmark.plain import PlainSegformer
-from tfcseg.benchmark.timing import OnStep, alternate, speed, speed_ratios, spread, synchronise
+from tfcseg.benchmark.timing import OnStep, Speed, alternate, speed_ratios, spread, synchronise
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.inference.segment import segment_with
@@ -116,7 +116,8 @@ def _speeds(contest: Contest, part: str, tasks: Mapping[str, Callable[[], int]],
         return 1000 * (time.perf_counter() - started_s) / frames[name]
 
     samples = alternate({name: partial(time_ms, name) for name in tasks}, contest.request.rounds, on_step=on_step)
-    speeds = {name: speed(spread(values), frames[name]) for name, values in samples.items()}
+    times = {name: spread(values) for name, values in samples.items()}
+    speeds = {name: Speed(1000 / each.median, each, frames[name]) for name, each in times.items()}
     return {part: speeds, "ratios": {part: speed_ratios(speeds)}}
 
 

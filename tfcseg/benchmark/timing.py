@@ -109,11 +109,6 @@ class Benchmark(ModelConditions):
     left_out: tuple[str, ...] = ()
 
 
-def speed(ms_per_frame: Spread, frames: int) -> Speed:
-    """Make a `Speed` from the time per frame."""
-    return Speed(1000 / ms_per_frame.median, ms_per_frame, frames)
-
-
 def speed_ratios(speeds: Mapping[str, Speed]) -> dict[str, float]:
     """Speed of the first over that of the second, for the pairs of ``RATIOS``, as ``tfc/plain``."""
     pairs = [pair for pair in RATIOS if speeds.keys() >= set(pair)]

@@ -95,12 +95,7 @@ def command(
     others = _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS
     options.refuse_given(context, others, f"is for {kind}: {source!r}; leave it out")
     options.check_range(start, end)
-    plan = Plan(
-        modes=modes or DEFAULT_MODES,
-        baseline=baseline,
-        flow_consistency=flow_consistency,
-        inference=inference,
-    )
+    plan = Plan(modes or DEFAULT_MODES, baseline, inference, flow_consistency)
     with progress(unit="videos" if is_dataset else "frames", shown=not printing.quiet) as on_progress:
         compare: Callable[..., Comparison] = (
             partial(compare_dataset, scope=scope)

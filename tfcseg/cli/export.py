@@ -37,14 +37,8 @@ def command(
     from tfcseg.runs.exporting import export_run
 
     with progress(shown=not printing.quiet) as on_progress:
-        exported = export_run(
-            folder,
-            replace(results, export=to or FORMATS),
-            source=source,
-            frame_rate=fps,
-            overwrite=overwrite,
-            on_frame=on_progress,
-        )
+        wanted = replace(results, export=to or FORMATS)
+        exported = export_run(folder, wanted, source=source, frame_rate=fps, overwrite=overwrite, on_frame=on_progress)
     for note in exported.notes:
         print_warning(note)
     for name in exported.files.values():

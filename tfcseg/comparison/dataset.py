@@ -104,18 +104,14 @@ class _DatasetComparison:
             predictions = ModelPredictions(self.model, each.options)
             scored = predictions.scored_on(self.dataset, self.scope.label_map)
             evaluations.append(self._evaluate(each.mode, scored))
+        outputs = {} if baseline is None else {BASELINE: BASELINE}
         return Comparison(
             kind="vspw",
-            input=self._input(evaluations[0]),
+            input={"path": str(self.dataset.root), **evaluations[0].extent},
             is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations),
             skipped=evaluations[-1].skipped_by_kind,
             **common_facts(
-                plan=self.plan,
-                model=self.model,
-                runs=runs,
-                numbers=list(map(_scores, evaluations)),
-                samples=samples,
-                outputs={} if baseline is None else {BASELINE: BASELINE},
+                self.plan, self.model, runs, list(map(_scores, evaluations)), samples=samples, outputs=outputs
             ),
         )
 
@@ -145,18 +141,6 @@ class _DatasetComparison:
         )
         write_evaluation(self.folder / name, evaluation)
         return evaluation
-
-    def _input(self, evaluation: Evaluation) -> dict[str, Any]:
-        return {
-            "path": str(self.dataset.root),
-            "split": evaluation.split,
-            "protocol": evaluation.protocol,
-            "videos": evaluation.videos,
-            "frames": evaluation.frames,
-            "classes_counted": evaluation.classes_counted,
-            "classes_counted_all": evaluation.classes_counted_all,
-            "windows": {f"{n}": windows.counted for n, windows in evaluation.windows.items()},
-        }
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float | None]:

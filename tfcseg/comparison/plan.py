@@ -195,11 +195,11 @@ class Comparison(ModelConditions):
 
 
 def common_facts(
-    *,
     plan: Plan,
     model: LoadedModel,
     runs: Sequence[Run],
     numbers: Sequence[Numbers],
+    *,
     samples: Sequence[Sequence[Image]],
     outputs: Mapping[str, str],
 ) -> dict[str, Any]:

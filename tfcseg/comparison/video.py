@@ -163,16 +163,12 @@ class _VideoComparison:
 
     def result(self, baseline: Mapping[str, float | None] | None, reports: Sequence[Report]) -> Comparison:
         agreement, differences = self._compare_frames(reports[0].input.frames_decoded)
-        facts = common_facts(
-            plan=self.plan,
-            model=self.model,
-            runs=self.runs,
-            numbers=[*([] if baseline is None else [baseline]), *map(_numbers, reports)],
-            samples=self._samples(reports[0]),
-            outputs={"side_by_side": SIDE_BY_SIDE} | ({"differences": DIFFERENCES} if differences else {}),
-        )
-        for mode, numbers in facts["modes"].items():
-            numbers["agreement"] = agreement.get(f"{self.plan.pair[0]}|{mode}")
+        numbers = [*([] if baseline is None else [baseline]), *map(_numbers, reports)]
+        outputs = {"side_by_side": SIDE_BY_SIDE} | ({"differences": DIFFERENCES} if differences else {})
+        samples = self._samples(reports[0])
+        facts = common_facts(self.plan, self.model, self.runs, numbers, samples=samples, outputs=outputs)
+        for mode, found in facts["modes"].items():
+            found["agreement"] = agreement.get(f"{self.plan.pair[0]}|{mode}")
         source = reports[0].input
         return Comparison(
             kind="video",

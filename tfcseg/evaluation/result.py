@@ -137,6 +137,13 @@ class Evaluation:
         """Number of entries of each kind in ``skipped``."""
         return dict(Counter(skip.kind for skip in self.skipped))
 
+    @property
+    def extent(self) -> dict[str, Any]:
+        """What was scored: split, protocol, and numbers of videos, frames, classes and windows."""
+        names = ("split", "protocol", "videos", "frames", "classes_counted", "classes_counted_all")
+        windows = {f"{n}": windows.counted for n, windows in self.windows.items()}
+        return {**{name: getattr(self, name) for name in names}, "windows": windows}
+
     def to_json(self) -> dict[str, Any]:
         """Content of eval.json: scores, counts, what was left out, and provenance."""
         numbers = (

@@ -126,15 +126,8 @@ def link_frames(
             link = None if before is None else still_link(now) if now is before else linker.link(before, now)
             before = now
             edges = contrast(now, mask) if frame is group[0] and mask is not None else None
-            yield LinkedFrame(
-                frame=frame,
-                mask=mask,
-                link=link,
-                sure=sure,
-                void=void,
-                contrast=edges,
-                seconds=time.perf_counter() - started_s,
-            )
+            seconds = time.perf_counter() - started_s
+            yield LinkedFrame(frame, mask, link, sure, void, contrast=edges, seconds=seconds)
 
 
 def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:

@@ -136,16 +136,7 @@ def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, 
     if void is None:
         is_binary = all(np.isin(mask, (0, largest)).all() for mask, _ in some)
         void = None if is_binary or form.mode in ("1", "RGB") else largest
-    return MaskFolder(
-        path=folder,
-        files=files,
-        frames=info.frames_declared,
-        pattern=pattern,
-        names_of_frames=info.names,
-        classes=classes,
-        form=form,
-        void=void,
-    )
+    return MaskFolder(folder, files, info.frames_declared, pattern, info.names, classes=classes, form=form, void=void)
 
 
 def list_masks(folder: Path) -> list[Path]:

@@ -174,16 +174,7 @@ def lanes(
             least = min(float(np.nanmin(item.low)) for item in series)
             greatest = max(float(np.nanmax(item.high or item.low)) for item in series)
             scale = (least, 1.0) if ideal else (0.0, greatest)
-            found.append(
-                Lane(
-                    key=key,
-                    title=title,
-                    meaning=meanings.get(key, meaning),
-                    ideal=ideal,
-                    scale=scale,
-                    series=tuple(series),
-                )
-            )
+            found.append(Lane(key, title, meanings.get(key, meaning), ideal, scale, series=tuple(series)))
     return found
 
 

@@ -148,18 +148,11 @@ class PageRecorder:
 
 def _sketch(row: FrameRow, image: Image, before: Labels, after: Labels) -> Moment:
     """Moment of the frame ``image`` (H, W, 3) between labels ``before`` and ``after`` (H, W) of it."""
-    size = picture_size(image.shape)
-    is_different = before != after
-    return Moment(
-        index=row.frame,
-        time_s=row.time_s,
-        share=row.label_change or 0.0,
-        changes=_greatest_changes(before, after, is_different),
-        source=encode_jpeg(shrink(image, size), _QUALITY),
-        before=shrink_labels(before, size),
-        after=shrink_labels(after, size),
-        changed=covered(is_different, size),
-    )
+    size, is_different = picture_size(image.shape), before != after
+    changes, source = _greatest_changes(before, after, is_different), encode_jpeg(shrink(image, size), _QUALITY)
+    maps = {"before": shrink_labels(before, size), "after": shrink_labels(after, size)}
+    changed = covered(is_different, size)
+    return Moment(row.frame, row.time_s, row.label_change or 0.0, changes, source, **maps, changed=changed)
 
 
 def _sketch_doubt(row: FrameRow, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]) -> Moment:
@@ -169,18 +162,10 @@ def _sketch_doubt(row: FrameRow, image: Image, labels: Labels, is_unsure: NDArra
     counts = np.bincount(at_grid, minlength=1)
     most = np.argsort(-counts, kind="stable")[:_CHANGES].tolist()
     classes = tuple((name, name, float(counts[name] / is_unsure.size)) for name in most if counts[name])
-    small = shrink_labels(labels, size)
+    small, source = shrink_labels(labels, size), encode_jpeg(shrink(image, size), _QUALITY)
     marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size[::-1], interpolation=cv2.INTER_LINEAR)
-    return Moment(
-        index=row.frame,
-        time_s=row.time_s,
-        share=row.unsure or 0.0,
-        changes=classes,
-        source=encode_jpeg(shrink(image, size), _QUALITY),
-        before=small,
-        after=small,
-        changed=np.asarray(marked, dtype=np.uint8),
-    )
+    maps = {"before": small, "after": small, "changed": np.asarray(marked, dtype=np.uint8)}
+    return Moment(row.frame, row.time_s, row.unsure or 0.0, classes, source, **maps)
 
 
 def _greatest_changes(
@@ -213,13 +198,6 @@ def _packed(moment: Moment) -> _Arrays:
 def _unpacked(state: _Arrays) -> Moment:
     index, time_s, share, height, width = state["numbers"].tolist()
     maps = np.frombuffer(zlib.decompress(state["maps"].tobytes()), np.uint8).reshape(3, int(height), int(width))
-    return Moment(
-        index=int(index),
-        time_s=time_s,
-        share=share,
-        changes=tuple((int(one), int(other), float(part)) for one, other, part in state["changes"]),
-        source=state["source"].tobytes(),
-        before=maps[0],
-        after=maps[1],
-        changed=maps[2],
-    )
+    changes = tuple((int(one), int(other), float(part)) for one, other, part in state["changes"])
+    source = state["source"].tobytes()
+    return Moment(int(index), time_s, share, changes, source, before=maps[0], after=maps[1], changed=maps[2])

@@ -301,14 +301,7 @@ def _prepared(out: OutputDir, source: Source, model: ModelOnDemand, options: Run
         check_names(options.results.formats, frames.info.names)
         masks = None if options.steady is None else options.steady.open(frames.info)
         probabilities = None if options.steady is None else options.steady.probabilities
-        yield _Job(
-            loaded=loaded,
-            network=network,
-            identity=identity,
-            frames=frames,
-            masks=masks,
-            probabilities=probabilities,
-        )
+        yield _Job(loaded, network, identity, frames, masks, probabilities=probabilities)
 
 
 def _run_in(
@@ -335,15 +328,7 @@ def _run_in(
     with _advice(out):
         live = _process(job, writer, listener.on_frame)
         exported = export_results(plan, writer.summary.frames, options, listener.on_export)
-        report = build_report(
-            writer,
-            loaded,
-            network.options,
-            frames,
-            live=live,
-            exported=exported,
-            run=job.identity,
-        )
+        report = build_report(writer, loaded, network.options, frames, live=live, exported=exported, run=job.identity)
         if writer.recorder:
             write_page(out.report_html, report, writer.recorder, plan.mask_names(writer.summary.frames))
         if options.results.report:

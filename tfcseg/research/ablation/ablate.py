@@ -165,15 +165,7 @@ class _AblationJob:
             results.append(_row_result(row, evaluations[row.name], watched, base))
         last = evaluations[rows[-1].name]
         return Ablation(
-            input={
-                "name": self.dataset.root.resolve().name,
-                "split": last.split,
-                "protocol": last.protocol,
-                "videos": last.videos,
-                "frames": last.frames,
-                "classes_counted": last.classes_counted,
-                "windows": {f"{n}": windows.counted for n, windows in last.windows.items()},
-            },
+            input={"name": self.dataset.root.resolve().name, **last.extent},
             without_bce=None if self.without_bce is None else model_facts(self.without_bce),
             options={key: value for key, value in asdict(options).items() if key not in ("mode", "latency")},
             resolution={"source": size, "network": network_size(size, options.size)},
