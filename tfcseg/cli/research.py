@@ -13,7 +13,7 @@ from tfcseg.cli import options
 from tfcseg.cli.console import OnProgress, one_line, print_line
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.program import Command
-from tfcseg.cli.results import FittedFile, ResultFile, fail_if_incomplete, measured
+from tfcseg.cli.results import ResultFile, fail_if_incomplete, measured
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, PAPER_OPTIONS, InferenceOptions
 from tfcseg.research import tables as markdown
@@ -186,7 +186,7 @@ def calibrate_command(
     *,
     sets: Annotated[list[Path], typer.Argument(help=f"Held-out photos: {_STILLS}")],
     choice: options.ModelChoice,
-    file: FittedFile,
+    file: ResultFile,
     device: DeviceOptions,
     printing: options.Printing,
 ) -> None:
@@ -224,7 +224,7 @@ def fit_evidence_command(
     *,
     clips: Annotated[list[Path], typer.Argument(help="Videos or folders of frames, without labels.")],
     choice: options.ModelChoice,
-    file: FittedFile,
+    file: ResultFile,
     device: DeviceOptions,
     printing: options.Printing,
 ) -> None:

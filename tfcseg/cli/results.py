@@ -112,15 +112,9 @@ _Result = TypeVar("_Result")
 class ResultFile:
     """Where a result goes."""
 
-    output: Annotated[Path | None, options.output("Write the result to this JSON file.")] = None
-    overwrite: options.Overwrite = False
-
-
-@dataclass(frozen=True, slots=True)
-class FittedFile:
-    """Where fitted weights go."""
-
-    output: Annotated[Path | None, options.output("Weights file to write, with the fitted values in its card.")] = None
+    output: Annotated[
+        Path | None, options.output("Write the result to this file: JSON, or weights with fitted values.")
+    ] = None
     overwrite: options.Overwrite = False
 
 
@@ -129,7 +123,7 @@ def measured(
     text: Callable[[list[dict[str, Any]]], str],
     *,
     inputs: Sequence[Path],
-    file: ResultFile | FittedFile,
+    file: ResultFile,
     printing: options.Printing,
     unit: str = "",
     write: Callable[[Path, _Result], None] | None = None,

@@ -130,7 +130,14 @@ class _GridPainter:
         self._left = self._gap + math.ceil(max(self._font.getlength(row) for row in self._rows)) + 2 * self._gap
         self._top = round(3.4 * self._font_px)
         self._right = 5 * self._font_px
-        self._small = [self._shrunk(column) for column in columns]
+        self._small = [
+            (
+                shrink(column.frame.image, self._panel),
+                shrink_labels(column.image_labels, self._panel),
+                shrink_labels(column.frame.labels, self._panel),
+            )
+            for column in columns
+        ]
 
     def draw(self) -> Image:
         width = self._left + len(self._columns) * (self._panel[1] + self._gap) + self._right
@@ -146,7 +153,9 @@ class _GridPainter:
             self._draw_column(canvas, pen, index)
         self._draw_scale(canvas, pen)
         for row, left, name, colour in legend:
-            self._draw_entry(pen, (left, bottom + self._gap + row * round(1.8 * self._font_px)), name, colour)
+            top, side = bottom + self._gap + row * round(1.8 * self._font_px), self._font_px
+            pen.rounded_rectangle((left, top, left + side, top + side), side // 5, colour)
+            pen.text((left + 1.5 * side, top + side / 2), name, _INK, self._font, anchor="lm")
         return np.asarray(canvas)
 
     def _draw_column(self, canvas: PIL.Image.Image, pen: ImageDraw.ImageDraw, index: int) -> None:
@@ -176,14 +185,11 @@ class _GridPainter:
         if w is None:
             yield from (None, None)
             return
-        enlarged = self._enlarged(w)
+        # Cells with sharp edges.
+        enlarged = np.asarray(cv2.resize(w, self._panel[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.float32)
         yield similarity_colours(enlarged)
         if self._threshold is not None:
             yield mark_difference(image, covered(enlarged < self._threshold, image.shape[:2]))
-
-    def _enlarged(self, w: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(h, w) similarities at the panel's size, cells with sharp edges."""
-        return np.asarray(cv2.resize(w, self._panel[::-1], interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.float32)
 
     def _draw_scale(self, canvas: PIL.Image.Image, pen: ImageDraw.ImageDraw) -> None:
         """Colours of the similarity beside its row, with the threshold."""
@@ -215,21 +221,9 @@ class _GridPainter:
             yield row, left, name, self._labels.palette[index]
             left += needed
 
-    def _draw_entry(
-        self, pen: ImageDraw.ImageDraw, corner: tuple[int, int], name: str, colour: tuple[int, int, int]
-    ) -> None:
-        left, top = corner
-        pen.rounded_rectangle((left, top, left + self._font_px, top + self._font_px), self._font_px // 5, colour)
-        pen.text((left + 1.5 * self._font_px, top + self._font_px / 2), name, _INK, self._font, anchor="lm")
-
     def _line(self, row: int) -> int:
         """Upper edge of a row of panels."""
         return self._top + row * (self._panel[0] + self._gap)
-
-    def _shrunk(self, column: Column) -> tuple[Image, NDArray[np.uint8], NDArray[np.uint8]]:
-        size = self._panel
-        by_image, by_tfc = (shrink_labels(labels, size) for labels in (column.image_labels, column.frame.labels))
-        return shrink(column.frame.image, size), by_image, by_tfc
 
 
 def similarity_colours(w: NDArray[np.float32]) -> Image:
