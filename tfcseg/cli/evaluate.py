@@ -107,7 +107,12 @@ def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
     from tfcseg.files import json_object
 
     if not printing.quiet:
-        _print_notes(result)
+        for skip in result.skipped[:_NOTES_SHOWN]:
+            where = skip.video if skip.frame is None else f"{skip.video}/{skip.frame}"
+            print_warning(f"{skip.kind}: {where}: {skip.reason}")
+        if len(result.skipped) > _NOTES_SHOWN:
+            more = len(result.skipped) - _NOTES_SHOWN
+            print_warning(f"{more} more like this; --json and eval.json list them all")
     if printing.as_json:
         print_json(json_object(result.to_json()))
     else:
@@ -153,15 +158,6 @@ def _progress(videos: int, *, shown: bool) -> Iterator[Advance]:
             on_progress("scoring", done[0], videos, f"videos · {done[1]} frames")
 
         yield advance
-
-
-def _print_notes(result: Evaluation) -> None:
-    for skip in result.skipped[:_NOTES_SHOWN]:
-        where = skip.video if skip.frame is None else f"{skip.video}/{skip.frame}"
-        print_warning(f"{skip.kind}: {where}: {skip.reason}")
-    more = len(result.skipped) - _NOTES_SHOWN
-    if more > 0:
-        print_warning(f"{more} more like this; --json and eval.json list them all")
 
 
 def _print_evaluation(result: Evaluation, name: str) -> None:

@@ -24,7 +24,7 @@ from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
-    from tfcseg.report.schema import ConfidenceFacts, Report
+    from tfcseg.report.schema import Report
     from tfcseg.runs.batch import Outcome
     from tfcseg.runs.inputs import Inputs as FoundInputs
     from tfcseg.runs.options import RunOptions
@@ -143,7 +143,9 @@ def run_all(
     if failures:
         if not found.is_batch:
             raise failures[0][1]
-        _print_failures(failures, len(places))
+        print_line(f"{len(failures)} of {len(places)} inputs failed")
+        named = ((without_passwords(source), str(error)) for source, error in failures)
+        print_facts((name, error.removeprefix(f"{name}: ")) for name, error in named)
         raise typer.Exit(1)
 
 
@@ -198,7 +200,7 @@ def _show(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
             if warning != str(outcome.error):
                 print_warning(warning)
         if not quiet:
-            _print_summary(outcome.report, outcome.folder)
+            print_facts(_summary(outcome.report, outcome.folder))
     if outcome.status == "failed" and is_batch:
         print_error(str(outcome.error))
     if outcome.status == "skipped" and not (quiet or is_batch):
@@ -234,64 +236,35 @@ def _listener(*, shown: bool) -> Iterator[Listener]:
         yield Listener(on_frame, on_progress)
 
 
-def _print_summary(report: Report, folder: Path) -> None:
-    speed, stability = report.speed, report.stability
-    largest = sorted(report.classes, key=lambda entry: -entry.share)[:5]
-    share, updated = stability.updated_fraction, "pixels" if report.steady else "points between keyframes"
-    rows: list[tuple[str, str]] = [
-        ("frames", f"{report.input.frames_decoded} at {report.input.width}×{report.input.height}"),
-        *_dropped(report),
-        (
-            "speed",
-            f"{number(speed.fps)} fps end to end, {number(speed.model_fps)} fps model "
-            f"({report.options.device}, {report.options.precision})",
-        ),
-        ("label change", _label_change(report)),
-        ("flow consistency", _flow_consistency(report)),
-        *([("confidence", _confidence(report.confidence))] if report.confidence.mean is not None else []),
-        *([("updated", f"{percent(share)} of the {updated}")] if share is not None else []),
-        ("classes", ", ".join(f"{c.name} {percent(c.share, 0)}" for c in largest)),
-        ("written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"),
-    ]
-    print_facts(rows)
-
-
-def _dropped(report: Report) -> list[tuple[str, str]]:
-    """Row about the late frames of a live source, if there were any."""
-    facts = report.input
-    if not facts.frames_dropped:
-        return []
-    segmented = facts.frames_decoded - facts.frames_repeated
-    late = facts.frames_dropped / (facts.frames_dropped + segmented)
-    return [("dropped", f"{facts.frames_dropped} late frames ({percent(late, 0)}), {segmented} segmented")]
-
-
-def _label_change(report: Report) -> str:
-    stability, before = report.stability, ""
+def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
+    """Names and values of a finished run, for people."""
+    facts, stability, sure, steady = report.input, report.stability, report.confidence, report.steady
+    yield "frames", f"{facts.frames_decoded} at {facts.width}×{facts.height}"
+    if facts.frames_dropped:  # late ones of a live source
+        segmented = facts.frames_decoded - facts.frames_repeated
+        late = facts.frames_dropped / (facts.frames_dropped + segmented)
+        yield "dropped", f"{facts.frames_dropped} late frames ({percent(late, 0)}), {segmented} segmented"
+    speed = f"{number(report.speed.fps)} fps end to end, {number(report.speed.model_fps)} fps model"
+    yield "speed", f"{speed} ({report.options.device}, {report.options.precision})"
     if stability.label_change is None:
-        return "not measured"
-    if report.steady is not None:
-        before = f", before {percent(report.steady.label_change)}"
-    pulse = f"; pulse {stability.pulse:.2f} (1 is steady)" if stability.pulse is not None else ""
-    return f"{percent(stability.label_change)} of the pixels from frame to frame{before}{pulse}"
-
-
-def _flow_consistency(report: Report) -> str:
-    if report.stability.flow_consistency is None:
-        return "not measured"
-    before = "" if report.steady is None else f", before {percent(report.steady.flow_consistency)}"
-    return f"{percent(report.stability.flow_consistency)} along optical flow{before}"
-
-
-def _confidence(facts: ConfidenceFacts) -> str:
-    error = facts.calibration_error
-    trust = "not calibrated" if error is None else f"calibration error {percent(error, 1)}"
-    return (
-        f"{percent(facts.mean)}, {percent(facts.unsure)} of the labels below {percent(facts.unsure_below, 0)}; {trust}"
-    )
-
-
-def _print_failures(failures: list[tuple[str, TfcsegError]], total: int) -> None:
-    print_line(f"{len(failures)} of {total} inputs failed")
-    named = ((without_passwords(source), str(error)) for source, error in failures)
-    print_facts((name, error.removeprefix(f"{name}: ")) for name, error in named)
+        yield "label change", "not measured"
+    else:
+        before = "" if steady is None else f", before {percent(steady.label_change)}"
+        pulse = "" if stability.pulse is None else f"; pulse {stability.pulse:.2f} (1 is steady)"
+        yield "label change", f"{percent(stability.label_change)} of the pixels from frame to frame{before}{pulse}"
+    if stability.flow_consistency is None:
+        yield "flow consistency", "not measured"
+    else:
+        before = "" if steady is None else f", before {percent(steady.flow_consistency)}"
+        yield "flow consistency", f"{percent(stability.flow_consistency)} along optical flow{before}"
+    if sure.mean is not None:
+        error = sure.calibration_error
+        trust = "not calibrated" if error is None else f"calibration error {percent(error, 1)}"
+        doubt = f"{percent(sure.unsure)} of the labels below {percent(sure.unsure_below, 0)}"
+        yield "confidence", f"{percent(sure.mean)}, {doubt}; {trust}"
+    if stability.updated_fraction is not None:
+        updated = "points between keyframes" if steady is None else "pixels"
+        yield "updated", f"{percent(stability.updated_fraction)} of the {updated}"
+    largest = sorted(report.classes, key=lambda entry: -entry.share)[:5]
+    yield "classes", ", ".join(f"{each.name} {percent(each.share, 0)}" for each in largest)
+    yield "written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"

@@ -17,7 +17,7 @@ from tfcseg.errors import Interrupted, UsageError
 from tfcseg.training.options import TrainRequest
 
 if TYPE_CHECKING:
-    from tfcseg.training.run import TrainListener, TrainResult
+    from tfcseg.training.run import TrainListener
 
 
 @grouped
@@ -47,9 +47,17 @@ def command(*, request: TrainRequest, printing: options.Printing) -> None:
             raise Interrupted(f"interrupted; {kept if request.output.exists() else 'nothing was written'}") from None
         raise typer.Exit(Interrupted.exit_code) from None
     if is_first and not printing.quiet:
-        _print_summary(result)
+        rows = (
+            ("model", f"{result.name}, stage {result.stage}, {result.steps} steps"),
+            ("validation mIoU", number(result.best_miou, 2)),
+            ("trained on", result.trained_on),
+            ("written", f"{result.output}: best.safetensors, last.safetensors, log.jsonl, checkpoint.pt"),
+        )
+        print_facts(rows)
     if is_first and printing.as_json:
-        _print_json(result)
+        content = asdict(result)
+        folder = content.pop("output")
+        print_json({**content, "weights": str(folder / "best.safetensors"), "log": str(folder / "log.jsonl")})
 
 
 @contextmanager
@@ -90,19 +98,3 @@ def describe(record: dict[str, Any]) -> str:
         f"step {record['step']}/{record['steps']}  {loss}  lr {record['lr']:.2e}  "
         f"{record['images_per_s']:.1f} img/s  {hours}:{minutes:02}:{seconds:02} left"
     )
-
-
-def _print_summary(result: TrainResult) -> None:
-    rows = (
-        ("model", f"{result.name}, stage {result.stage}, {result.steps} steps"),
-        ("validation mIoU", number(result.best_miou, 2)),
-        ("trained on", result.trained_on),
-        ("written", f"{result.output}: best.safetensors, last.safetensors, log.jsonl, checkpoint.pt"),
-    )
-    print_facts(rows)
-
-
-def _print_json(result: TrainResult) -> None:
-    content = asdict(result)
-    folder = content.pop("output")
-    print_json({**content, "weights": str(folder / "best.safetensors"), "log": str(folder / "log.jsonl")})

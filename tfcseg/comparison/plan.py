@@ -217,7 +217,11 @@ def common_facts(
         "resolution": {"source": (height, width), "network": network_size((height, width), runs[0].options.size)},
         "modes": modes,
         "ratio_of": (candidate, reference),
-        "ratio": _ratios(modes[candidate], modes[reference]) if candidate != reference else {},
+        "ratio": {
+            key: over / under
+            for key, over in modes[candidate].items()
+            if over is not None and (under := modes[reference].get(key)) and candidate != reference
+        },
         "flops": {**FLOPS_FACTS, "frames": sum(map(len, samples))},
         "outputs": {
             **{run.mode: run.mode for run in runs},
@@ -227,9 +231,3 @@ def common_facts(
         },
         **model_conditions(model),
     }
-
-
-def _ratios(candidate: Numbers, reference: Numbers) -> dict[str, float]:
-    """Candidate over reference for every metric that both have; no entry where the reference is 0."""
-    pairs = {metric.key: (candidate.get(metric.key), reference.get(metric.key)) for metric in METRICS}
-    return {key: over / under for key, (over, under) in pairs.items() if over is not None and under}

@@ -119,7 +119,10 @@ class VideoScorer:
             if scoring.on_frame:
                 scoring.on_frame(self.video, frame, prediction)
             frames += 1
-        self._note_short(frames)
+        usable = frames - 1 if scoring.scope.protocol == "vspw" else frames
+        for n in VC_WINDOWS:
+            if frames > 0 and usable < n:
+                self._note("too short", None, f"{frames} frames are fewer than a window of {n}")
         counts = only_targets(confusion.counts, scoring.is_predictable())
         score = VideoScore(
             name=self.video.name,
@@ -213,12 +216,6 @@ class VideoScorer:
         except TfcsegError as error:
             self._note("bad frame", frame, str(error))
             stability.restart()
-
-    def _note_short(self, frames: int) -> None:
-        usable = frames - 1 if self.scoring.scope.protocol == "vspw" else frames
-        for n in VC_WINDOWS:
-            if frames > 0 and usable < n:
-                self._note("too short", None, f"{frames} frames are fewer than a window of {n}")
 
     def _note(self, kind: SkipKind, frame: VspwFrame | None, reason: str) -> None:
         """List what is left out; damage stops the evaluation unless it may be skipped."""

@@ -117,7 +117,12 @@ class VideoWriter:
         self._shape = (*size, *coding.channels)
         self._frames = 0
         self._video = _scratch(self.path, "video")
-        self._check_target(coding)
+        if coding is H264 and self.path.suffix.lower() != ".mp4":
+            raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends in .mp4")
+        if self.path.is_dir():
+            raise OutputError(f"{self._named}: is a folder; choose another name for the video")
+        with output_errors(f"{self._named}: cannot be written", f": {self.path.parent}"):
+            self._video.open("xb").close()
         height, width = size
         # Times are frame numbers, since ffmpeg would replace an unusual rate by a usual one nearby.
         filters = [f"settb={1 / frame_rate}", "setpts=N"]
@@ -192,15 +197,6 @@ class VideoWriter:
         if status:
             reason = process.last_words() or f"status {status}"
             raise OutputError(f"{self._named}: the encoder failed after {self._frames} frames: {reason}")
-
-    def _check_target(self, coding: Coding) -> None:
-        """Fail early if the video cannot be written."""
-        if coding is H264 and self.path.suffix.lower() != ".mp4":
-            raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends in .mp4")
-        if self.path.is_dir():
-            raise OutputError(f"{self._named}: is a folder; choose another name for the video")
-        with output_errors(f"{self._named}: cannot be written", f": {self.path.parent}"):
-            self._video.open("xb").close()
 
 
 def finish_video(video: Path, target: Path, sound: Sound | None) -> str:

@@ -56,7 +56,9 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
         "views": views,
         "has_source": any(view.key == "source" for view in views),
     }
-    shares = _shares(recorder, classes)
+    mean: NDArray[np.float64] = recorder.shares.mean
+    values = [np.round(mean[:, entry["index"]], 4).tolist() for entry in classes]
+    shares = {"bucket": recorder.shares.frames_per_bucket, "drawn": _CLASSES_DRAWN, "values": values}
     data = player_data(views, drawn, recorder.timeline, recorder.frame_rate, shares=shares)
     write_html(path, _TEMPLATE, context, data)
 
@@ -101,16 +103,6 @@ def _classes(report: Report, recorder: PageRecorder) -> list[dict[str, Any]]:
         }
         for entry in ordered
     ]
-
-
-def _shares(recorder: PageRecorder, classes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean shares per bucket of ``classes``, in their order."""
-    mean: NDArray[np.float64] = recorder.shares.mean
-    return {
-        "bucket": recorder.shares.frames_per_bucket,
-        "drawn": _CLASSES_DRAWN,
-        "values": [np.round(mean[:, entry["index"]], 4).tolist() for entry in classes],
-    }
 
 
 def _moment(drawn: DrawnMoment, report: Report, recorder: PageRecorder) -> dict[str, Any]:
