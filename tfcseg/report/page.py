@@ -5,7 +5,7 @@ Pictures, data, style and script are inside the file; videos and masks are refer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
