@@ -14,6 +14,7 @@ from tests.helpers.media import run_ffmpeg
 from tests.helpers.tiny_teacher import GREEN, RED, write_teacher
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
+from tfcseg.training import foreground
 from tfcseg.training.fused_labels import fuse_media
 from tfcseg.training.fusion import Meanings, follow_mask, fuse_street, fuse_teachers, grid_mask, is_street, to_bytes
 from tfcseg.training.labelling import find_media, label_media
@@ -277,7 +278,9 @@ def test_the_student_learns_what_its_teachers_know(tmp_path, teachers):
         taught_labels([scene, odd])
 
 
-def test_material_of_several_teachers_shows_masks_and_rare_classes_more_often(tmp_path, teachers):
+def test_material_of_several_teachers_shows_masks_and_rare_classes_more_often(tmp_path, teachers, monkeypatch):
+    for kind in ("RAILING", "POLE", "SEATS", "OBJECT"):  # they have labels of their own
+        monkeypatch.setattr(foreground, f"{kind}_SHARE", 0.0)
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(3):
@@ -294,8 +297,8 @@ def test_material_of_several_teachers_shows_masks_and_rare_classes_more_often(tm
     assert (ADE31.names[RED], VOC21[RED]) == ("wall", "aeroplane")
     names = [SCENES.names[int(labels.argmax())] for labels in soft]
     assert set(names) == {"airplane", "cow"}
-    # The one photo of a cow has a mask: √3 · 1.5 against twice √1.5.
-    assert 85 < names.count("cow") < 121, "about a half"
+    # The one photo of a cow has a mask: √3 · 1.5 against twice √1.5; so have collages with two cows of four.
+    assert 91 < names.count("cow") < 133, "about 56 %"
 
 
 def test_a_video_without_a_frame_that_decodes_is_told(tmp_path, teachers):
