@@ -50,8 +50,7 @@ class View:
 def draw_view(rng: np.random.Generator, source: tuple[int, int], size: int, *, strong: bool = True) -> View:
     """Draw zoom, aspect, position, flip and a small rotation for a source of (height, width); colours if ``strong``."""
     height, width = source
-    low, high = np.log(SHORT_SIDE_RANGE_PX)
-    step = min(source) / np.exp(rng.uniform(low, high))  # source px per output px
+    step = min(source) / log_uniform(rng, SHORT_SIDE_RANGE_PX)  # source px per output px
     aspect = np.exp(rng.uniform(-0.2, 0.2))
     angle = rng.normal(0.0, 0.06)
     flip = -1.0 if rng.random() < 0.5 else 1.0
@@ -87,8 +86,13 @@ def draw_colours(rng: np.random.Generator, view: View) -> View:
     )
 
 
+def log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    """Draw a number between two positive ones, whose logarithm is uniform."""
+    return float(np.exp(rng.uniform(*np.log(bounds))))
+
+
 def _draw_motion(rng: np.random.Generator) -> tuple[float, float]:
-    length, angle = np.exp(rng.uniform(*np.log(MOTION_RANGE_PX))), rng.uniform(0, np.pi)
+    length, angle = log_uniform(rng, MOTION_RANGE_PX), rng.uniform(0, np.pi)
     return float(length * np.cos(angle)), float(length * np.sin(angle))
 
 

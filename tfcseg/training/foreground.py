@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.labels.label_sets import SCENES
-from tfcseg.training.augment import LABEL_STRIDE, as_bytes
-from tfcseg.training.pseudo_clips import Labelled, cut_out, paste
+from tfcseg.training.augment import LABEL_STRIDE, as_bytes, log_uniform
+from tfcseg.training.pseudo_clips import Labelled, blend, covered_part, cut_out, paste
 
 RAILING_SHARE, POLE_SHARE, SEATS_SHARE, OBJECT_SHARE = 0.25, 0.2, 0.3, 0.4
 """Shares of photos that get each kind; seats, of photos with a floor."""
@@ -68,7 +68,7 @@ def _paste_object(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDAr
     if mask is None:
         return
     for _ in range(int(rng.integers(1, 5))):
-        extent = float(np.exp(rng.uniform(*np.log(OBJECT_EXTENT))))
+        extent = log_uniform(rng, OBJECT_EXTENT)
         centre = _foot(rng, soft, image.shape[0]) - np.array([0, extent * image.shape[0] / 2])
         paste(rng, donor, mask, [image], [soft], extent=extent, centre=centre)
 
@@ -119,8 +119,8 @@ def _draw_panel(
     lengths: tuple[float, float],
 ) -> _Panel:
     """Draw a panel that stands on the ground; ``heights`` are relative to the image, ``lengths`` to the height."""
-    height = side * float(np.exp(rng.uniform(*np.log(heights))))
-    width = height * float(np.exp(rng.uniform(*np.log(lengths))))
+    height = side * log_uniform(rng, heights)
+    width = height * log_uniform(rng, lengths)
     growth = float(np.exp(rng.normal(0, 0.6)))
     left = _foot(rng, soft, side) - np.array([width * rng.random(), 0])
     bottom = np.array([left, left + np.array([width, rng.normal(0, 0.12) * width])])
@@ -133,7 +133,7 @@ def _add_railing(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArr
     panel = _draw_panel(rng, soft, side, RAILING_HEIGHT, (1.2, 10))
     alpha, area = np.zeros((2, side, side), np.uint8)
     _draw_bars(rng, alpha, panel)
-    _blend(image, alpha, _colour(rng))
+    blend(image, alpha, _colour(rng))
     cv2.fillConvexPoly(area, panel.part((0, 1), (0, 1)), 255)
     _label(soft, area, _FENCE, gain=1.0)
 
@@ -161,10 +161,10 @@ def _add_seats(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray
         cv2.fillConvexPoly(seats, panel.part((first, last), (seat_up - 0.12, seat_up)), 255, cv2.LINE_AA)
         _draw_line(frame, panel.point(number / count, seat_up), panel.point(number / count, seat_up + 0.2), thin)
     colour = _colour(rng)
-    _blend(image, backs, np.clip(colour * np.linspace(rng.uniform(0.6, 1.4), 1, side)[:, None, None], 0, 255))
-    _blend(image, np.minimum(slats, backs), np.clip(colour * rng.uniform(0.5, 1.2), 0, 255))
-    _blend(image, seats, np.clip(colour * rng.uniform(0.6, 1.5), 0, 255))
-    _blend(image, frame, _colour(rng))
+    blend(image, backs, np.clip(colour * np.linspace(rng.uniform(0.6, 1.4), 1, side)[:, None, None], 0, 255))
+    blend(image, np.minimum(slats, backs), np.clip(colour * rng.uniform(0.5, 1.2), 0, 255))
+    blend(image, seats, np.clip(colour * rng.uniform(0.6, 1.5), 0, 255))
+    blend(image, frame, _colour(rng))
     cv2.fillConvexPoly(area, panel.part((0, 1), (seat_up - 0.12, 0.95)), 255)
     _label(soft, np.maximum(area, frame), _CHAIR, gain=1.0)
 
@@ -172,7 +172,7 @@ def _add_seats(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray
 def _draw_bars(rng: np.random.Generator, alpha: NDArray[np.uint8], panel: _Panel) -> None:
     """Draw bars, rails, wire mesh or boards between posts and two beams into ``alpha``."""
     point, height, width = panel.point, panel.height, panel.width
-    spacing = height * float(np.exp(rng.uniform(np.log(0.03), np.log(0.2))))
+    spacing = height * log_uniform(rng, (0.03, 0.2))
     thickness = spacing * rng.uniform(0.12, 0.45)
     count = max(2, round(width / spacing))
     kind = rng.choice(("bars", "rails", "mesh", "boards"), p=(0.6, 0.15, 0.1, 0.15))
@@ -200,8 +200,8 @@ def _add_pole(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[
     """Draw a pole, at times with an arm; it counts as a label's class where it fills a quarter of the cell."""
     side = image.shape[0]
     foot = _foot(rng, soft, side)
-    height = side * float(np.exp(rng.uniform(*np.log(POLE_HEIGHT))))
-    width = max(1.2, height * float(np.exp(rng.uniform(np.log(0.012), np.log(0.06)))))
+    height = side * log_uniform(rng, POLE_HEIGHT)
+    width = max(1.2, height * log_uniform(rng, (0.012, 0.06)))
     top = foot - np.array([rng.normal(0, 0.015) * height, height])
     alpha = np.zeros((side, side), np.uint8)
     _draw_line(alpha, foot, top, width)
@@ -209,12 +209,12 @@ def _add_pole(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[
         arm = rng.choice((-1, 1)) * height * rng.uniform(0.1, 0.4)
         _draw_line(alpha, top, top + np.array([arm, -0.1 * abs(arm)]), max(1.0, 0.6 * width))
     colour = _colour(rng)
-    _blend(image, alpha, colour)
+    blend(image, alpha, colour)
     if width > 3:  # light from one side
         lit = np.zeros_like(alpha)
         shift = np.array([rng.choice((-0.25, 0.25)) * width, 0])
         _draw_line(lit, foot + shift, top + shift, 0.4 * width)
-        _blend(image, np.minimum(lit, alpha) // 2, np.clip(colour + rng.uniform(20, 90), 0, 255))
+        blend(image, np.minimum(lit, alpha) // 2, np.clip(colour + rng.uniform(20, 90), 0, 255))
     _label(soft, alpha, _POLE, gain=2.0)
 
 
@@ -235,24 +235,10 @@ def _draw_line(alpha: NDArray[np.uint8], start: Points, end: Points, thickness: 
         np.maximum(alpha, line, out=alpha)
 
 
-def _blend(image: NDArray[np.uint8], alpha: NDArray[np.uint8], colour: NDArray[np.float64]) -> None:
-    """Paint an image with a colour (3,), or one per pixel (S or 1, S or 1, 3)."""
-    here = _covered(alpha)
-    share = alpha[here][..., None].astype(np.float32) / 255
-    paint = np.broadcast_to(colour.astype(np.float32), image.shape)[here]
-    image[here] = np.rint(image[here] * (1 - share) + paint * share).astype(np.uint8)
-
-
 def _label(soft: NDArray[np.uint8], area: NDArray[np.uint8], label: int, *, gain: float) -> None:
     """Label cells by the share of them that ``area`` covers, times ``gain``."""
     covered = as_bytes(cv2.resize(area, soft.shape[1::-1], interpolation=cv2.INTER_AREA))
-    here = _covered(covered)
+    here = covered_part(covered)
     share = np.minimum(covered[here] * (gain / 255), 1.0)[..., None].astype(np.float32)
     own = np.eye(soft.shape[-1], dtype=np.float32)[label] * 255
     soft[here] = np.rint(soft[here] * (1 - share) + own * share).astype(np.uint8)
-
-
-def _covered(area: NDArray[np.uint8]) -> tuple[slice, slice]:
-    """Rows and columns that hold all of an area."""
-    x, y, width, height = cv2.boundingRect(area)
-    return slice(y, y + height), slice(x, x + width)

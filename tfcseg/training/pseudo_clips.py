@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from tfcseg.training.augment import (
     LABEL_STRIDE,
     View,
     add_noise,
+    as_bytes,
     distort_colours,
     draw_view,
     view_image,
@@ -155,12 +157,25 @@ def paste(
     for matrix, image, grid in zip(_path(rng, start, len(images), OBJECT_PX, 0.03), images, soft, strict=True):
         view = replace(start, matrix=matrix)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        alpha = cv2.warpAffine(full_mask, matrix, (crop, crop), flags=flags)
+        alpha = as_bytes(cv2.warpAffine(full_mask, matrix, (crop, crop), flags=flags))
         pixels = cv2.warpAffine(source, matrix, (crop, crop), flags=flags)
-        share = alpha[..., None].astype(np.float32) / 255
-        image[:] = np.rint(image * (1 - share) + pixels * share).astype(np.uint8)
+        blend(image, alpha, pixels)
         inside = cv2.resize(alpha, (crop // LABEL_STRIDE,) * 2, interpolation=cv2.INTER_AREA) > 127
         grid[inside] = view_soft_labels(labels, (height, width), view)[inside]
+
+
+def blend(image: NDArray[np.uint8], alpha: NDArray[np.uint8], colour: NDArray[Any]) -> None:
+    """Paint an image (S, S, 3) with a colour (3,), or one per pixel (S or 1, S or 1, 3), as opaque as ``alpha``."""
+    here = covered_part(alpha)
+    share = alpha[here][..., None].astype(np.float32) / 255
+    paint = np.broadcast_to(colour, image.shape)[here].astype(np.float32)
+    image[here] = np.rint(image[here] * (1 - share) + paint * share).astype(np.uint8)
+
+
+def covered_part(area: NDArray[np.uint8]) -> tuple[slice, slice]:
+    """Rows and columns that hold all of an area."""
+    x, y, width, height = cv2.boundingRect(area)
+    return slice(y, y + height), slice(x, x + width)
 
 
 def _noise(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
