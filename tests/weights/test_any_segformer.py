@@ -189,7 +189,7 @@ def broken(folder, **changes):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda f: broken(f, model_type="mask2former"), "is a Mask2Former model by its config.json"),
+        (lambda f: broken(f, model_type="mask2former"), "is a 'mask2former' model by its config.json"),
         (lambda f: broken(f, model_type="strange"), "is a 'strange' model by its config.json"),
         (lambda f: broken(f, num_attention_heads=[1, 2, 5, 4]), "num_attention_heads is [1, 2, 5, 4]"),
         (lambda f: broken(f, id2label={"0": "a"}), "150 classes, label set"),

@@ -25,27 +25,6 @@ from tfcseg.weights.published import Published, read_published
 from tfcseg.weights.tensor_file import is_pickle, read_tensor_file
 from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, open_weights, read_beside
 
-_MODEL_TYPES = {
-    "beit": "BEiT",
-    "clipseg": "CLIPSeg",
-    "data2vec-vision": "Data2Vec",
-    "detr": "DETR",
-    "dinov2": "DINOv2",
-    "dpt": "DPT",
-    "eomt": "EoMT",
-    "mask2former": "Mask2Former",
-    "maskformer": "MaskFormer",
-    "mobilenet_v2": "MobileNetV2",
-    "mobilevit": "MobileViT",
-    "mobilevitv2": "MobileViT v2",
-    "oneformer": "OneFormer",
-    "resnet": "ResNet",
-    "sam": "SAM",
-    "sam2": "SAM 2",
-    "swin": "Swin Transformer",
-    "upernet": "UPerNet",
-    "vit": "Vision Transformer",
-}
 _TENSORS = (
     (r"sem_seg_head\.predictor|pixel_level_module|transformer_module\.decoder", "Mask2Former or MaskFormer"),
     (r"mask_decoder\.|prompt_encoder\.", "SAM"),
@@ -73,8 +52,7 @@ def refuse_other_model_type(path: Path, config: object) -> None:
     """Raise WeightsError if ``config``, the content of a folder's config.json, is not a SegFormer's."""
     found = config.get("model_type") if isinstance(config, dict) else None
     if found != "segformer":
-        name = _MODEL_TYPES.get(str(found), repr(found)[:60])
-        raise WeightsError(f"{path} is a {name} model by its config.json; {_ADVICE}")
+        raise WeightsError(f"{path} is a {repr(found)[:60]} model by its config.json; {_ADVICE}")
 
 
 def refuse_other_tensors(path: Path, names: Iterable[str]) -> None:

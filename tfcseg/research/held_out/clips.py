@@ -9,7 +9,7 @@ Shapes: T frames, H W their size.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -120,7 +120,7 @@ def compare_clips(
     names = [clip_name(source) for source in sources]
     refuse_doubles(names, "clips")
     make = partial(
-        ClipMeasurer.open, models, teachers, modes, inference, first_s=first_s, max_frames=max_frames, device=device
+        _open_models, models, teachers, modes, inference, first_s=first_s, max_frames=max_frames, device=device
     )
     jobs: list[_NamedClip | None] = [None, *zip(names, sources, strict=True)]
     measured = work_through(workers, make, jobs, uses_gpu=device.may_use_gpu)
@@ -162,58 +162,49 @@ class _Setting(NamedTuple):
     made_by: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ClipMeasurer:
-    """Measures clips with models that are loaded once."""
+def _open_models(
+    models: Sequence[str | Path],
+    teachers: Sequence[str | Path],
+    modes: Sequence[str],
+    inference: InferenceOptions | None,
+    *,
+    first_s: float,
+    max_frames: int,
+    device: DeviceOptions,
+) -> Callable[[_NamedClip | None], Any]:
+    """Load models and teachers; arguments are those of `compare_clips`.
 
-    models: Sequence[LoadedModel]
-    options: Sequence[Mapping[str, InferenceOptions]]
-    """Options of each model by mode."""
-    judges: Judges | None
-    first_s: float
-    max_frames: int
+    Returns a function that measures a clip: its facts, and scores by mode for each model; for None, it returns the
+    setting.
+    """
+    loaded = [open_model(model, device) for model in models]
+    refuse_doubles([model.card.name for model in loaded], "models")
+    options = [{mode: variant_options(model, mode, inference) for mode in modes} for model in loaded]
+    judges = Judges(teachers) if teachers else None
 
-    @classmethod
-    def open(
-        cls,
-        models: Sequence[str | Path],
-        teachers: Sequence[str | Path],
-        modes: Sequence[str],
-        inference: InferenceOptions | None,
-        *,
-        first_s: float,
-        max_frames: int,
-        device: DeviceOptions,
-    ) -> ClipMeasurer:
-        """Load models and teachers; arguments are those of `compare_clips`."""
-        loaded = [open_model(model, device) for model in models]
-        refuse_doubles([model.card.name for model in loaded], "models")
-        options = [{mode: variant_options(model, mode, inference) for mode in modes} for model in loaded]
-        return cls(loaded, options, Judges(teachers) if teachers else None, first_s, max_frames)
+    def setting() -> _Setting:
+        named = [
+            (model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()})
+            for model, chosen in zip(loaded, options, strict=True)
+        ]
+        names, labels = (judges.names, len(judges.labels)) if judges else ((), None)
+        return _Setting(named, names, labels, made_by(loaded))
 
-    def __call__(self, clip: _NamedClip | None) -> Any:
-        """Measure a clip: its facts, and scores by mode for each model; for None, return the setting."""
+    def work(clip: _NamedClip | None) -> Any:
         if clip is None:
-            return self._setting()
+            return setting()
         name, source = clip
-        with open_frames(source, end_s=self.first_s) as found:
-            frames = [frame.image for frame in itertools.islice(found, self.max_frames)]
-            seen = _Clip(frames, float(found.info.frame_rate))
-        if self.judges is not None:
-            seen.targets = self.judges.label(seen.frames)
+        with open_frames(source, end_s=first_s) as found:
+            frames = [frame.image for frame in itertools.islice(found, max_frames)]
+        targets = None if judges is None else judges.label(frames)
+        seen = _Clip(frames, float(found.info.frame_rate), targets)
         numbers = [
-            {mode: _measure(model, options, seen) for mode, options in chosen.items()}
-            for model, chosen in zip(self.models, self.options, strict=True)
+            {mode: _measure(model, used, seen) for mode, used in chosen.items()}
+            for model, chosen in zip(loaded, options, strict=True)
         ]
         return seen.facts(name), numbers
 
-    def _setting(self) -> _Setting:
-        named = [
-            (model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()})
-            for model, chosen in zip(self.models, self.options, strict=True)
-        ]
-        names, labels = (self.judges.names, len(self.judges.labels)) if self.judges else ((), None)
-        return _Setting(named, names, labels, made_by(self.models))
+    return work
 
 
 def clip_name(source: Given) -> str:
@@ -222,11 +213,11 @@ def clip_name(source: Given) -> str:
     return found.absolute.parent.name if found.kind == "folder" and found.title == "images" else found.title
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Clip:
     frames: list[Image]
     frame_rate: float
-    targets: ClipTargets | None = None
+    targets: ClipTargets | None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -47,21 +47,6 @@ class NetworkFacts:
     sha256: str
     input: str
     """Preprocessing of images."""
-
-
-class Network(Protocol):
-    """A teacher or a student."""
-
-    @property
-    def facts(self) -> NetworkFacts:
-        """Identity of the network."""
-
-    @property
-    def labels(self) -> LabelSet:
-        """Classes of its predictions."""
-
-    def predict(self, image: Image, size: tuple[int, int]) -> Labels:
-        """Predict class indices of an (H, W, 3) image at ``size`` (height, width)."""
 
 
 class TeacherNetwork:
@@ -104,6 +89,9 @@ class StudentNetwork:
     def predict(self, image: Image, size: tuple[int, int]) -> Labels:
         """Predict class indices of an (H, W, 3) image at ``size`` (height, width)."""
         return self._network.run([image], size)[0].labels
+
+
+Network: TypeAlias = TeacherNetwork | StudentNetwork
 
 
 def open_teacher(path: Path) -> tuple[Teacher, LabelSet]:

@@ -9,7 +9,7 @@ Shapes: K classes of a data set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,7 +114,7 @@ def compare_stills(
         for index, each in enumerate(sets)
         for first in range(0, len(each.stills), _PILE)
     ]
-    make = partial(StillCounter.open, sets, models, teachers, device)
+    make = partial(_open_networks, sets, models, teachers, device)
     counted = work_through(workers, make, [None, *jobs], uses_gpu=device.may_use_gpu)
     networks, facts = next(counted)
     scored = _scored_sets(sets, networks)
@@ -151,31 +151,25 @@ class Described(NamedTuple):
     labels: LabelSet
 
 
-class StillCounter:
-    """Counts predictions on stills by networks that are loaded once."""
+def _open_networks(
+    sets: Sequence[StillSet], models: Sequence[str | Path], teachers: Sequence[str | Path], device: DeviceOptions
+) -> Callable[[_Pile | None], Any]:
+    """Load the networks; arguments are those of `compare_stills`.
 
-    def __init__(self, networks: Sequence[Network], scored: Sequence[_ScoredSet], facts: Mapping[str, Any]) -> None:
-        self._networks, self._scored, self._facts = networks, scored, facts
+    Returns a function that counts (K, K + 1) pixels by class and predicted class; for None, it returns networks and
+    conditions.
+    """
+    loaded = [open_model(model, device) for model in models]
+    networks: list[Network] = [*(TeacherNetwork(Path(path)) for path in teachers), *map(StudentNetwork, loaded)]
+    refuse_doubles([network.facts.name for network in networks], "networks")
+    scored = _scored_sets(sets, networks)
 
-    @classmethod
-    def open(
-        cls,
-        sets: Sequence[StillSet],
-        models: Sequence[str | Path],
-        teachers: Sequence[str | Path],
-        device: DeviceOptions,
-    ) -> StillCounter:
-        """Load the networks; arguments are those of `compare_stills`."""
-        loaded = [open_model(model, device) for model in models]
-        networks: list[Network] = [*(TeacherNetwork(Path(path)) for path in teachers), *map(StudentNetwork, loaded)]
-        refuse_doubles([network.facts.name for network in networks], "networks")
-        return cls(networks, _scored_sets(sets, networks), made_by(loaded))
-
-    def __call__(self, pile: _Pile | None) -> Any:
-        """Count (K, K + 1) pixels by class and predicted class; for None, return networks and conditions."""
+    def work(pile: _Pile | None) -> Any:
         if pile is None:
-            return [Described(network.facts, network.labels) for network in self._networks], self._facts
-        return self._scored[pile.set].count(self._networks[pile.network], pile.first)
+            return [Described(network.facts, network.labels) for network in networks], made_by(loaded)
+        return scored[pile.set].count(networks[pile.network], pile.first)
+
+    return work
 
 
 def _scored_sets(sets: Sequence[StillSet], networks: Sequence[Network | Described]) -> list[_ScoredSet]:
