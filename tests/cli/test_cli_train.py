@@ -170,6 +170,7 @@ def test_teachers_train_an_image_network_and_then_clips(call, work, photos, teac
     assert card.name == "image"
     assert card.labels.name == "ade31"
     assert card.description.startswith("stage image: 1 steps")
+    assert not card.config.repairs, "the sparse attention is still random"
 
     refine = ("--init", image / "best.safetensors", "--cache", image / "labels", "-q", "--folder-weight", f"{photos}=3")
     code, out, err = call("train", photos, "--teachers", teacher.parent, "-o", clips, "--steps", 1, *refine, *QUICK)
@@ -177,6 +178,7 @@ def test_teachers_train_an_image_network_and_then_clips(call, work, photos, teac
     assert "error" not in err
     card = read_card(clips / "best.safetensors")
     assert card.description.startswith("stage tfc: 1 steps")
+    assert card.config.repairs
     assert card.description.endswith(", photos 3 times as often")
     assert card.trained_on == (
         "backbone: ImageNet; then distilled from colours on 3 photos and 1 video clip; "

@@ -11,17 +11,25 @@ from tfcseg.training import foreground
 from tfcseg.training.foreground import add_foreground
 
 SIDE = 256
+GREEN = (20, 230, 20)
 WALL, FLOOR = SCENES.index("wall"), SCENES.index("floor")
-KINDS = {"RAILING": "fence", "POLE": "pole", "SEATS": "chair", "OBJECT": "person"}
+KINDS = {
+    "RAILING": "fence",
+    "POLE": "pole",
+    "SEATS": "chair",
+    "DOOR": "door",
+    "OBJECT": "person",
+    "PEOPLE": "person",
+}
 Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def scene() -> Labelled:
-    """A gray floor below a gray wall, of the same colour."""
+    """A floor below a wall, of the same green, which nothing that is drawn has."""
     soft = np.zeros((SIDE // 4, SIDE // 4, len(SCENES)), np.uint8)
     soft[: SIDE // 8, :, WALL] = 255
     soft[SIDE // 8 :, :, FLOOR] = 255
-    return np.full((SIDE, SIDE, 3), 120, np.uint8), soft
+    return np.full((SIDE, SIDE, 3), GREEN, np.uint8), soft
 
 
 def donor() -> Labelled:
@@ -33,9 +41,14 @@ def donor() -> Labelled:
     return image, soft
 
 
+def put(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
+    """Add foreground; the donor of objects and people is the same."""
+    add_foreground(rng, image, soft, draw_donor=donor, draw_people=donor)
+
+
 def changed_cells(image: NDArray[np.uint8], by: int = 0) -> NDArray[np.bool_]:
-    """Whether any pixel of a cell (4×4) of a once gray image has changed by more than ``by``, (s, s)."""
-    return (np.abs(image - 120.0) > by).any(-1).reshape(SIDE // 4, 4, SIDE // 4, 4).any((1, 3))
+    """Whether any pixel of a cell (4×4) of a once green image has changed by more than ``by``, (s, s)."""
+    return (np.abs(image - np.array(GREEN, float)) > by).any(-1).reshape(SIDE // 4, 4, SIDE // 4, 4).any((1, 3))
 
 
 @pytest.fixture(params=KINDS)
@@ -43,6 +56,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """One kind of thing, which every photo gets; the others never come."""
     for name in KINDS:
         monkeypatch.setattr(foreground, f"{name}_SHARE", float(name == request.param))
+    monkeypatch.setattr(foreground, "BEHIND_SEATS", 0.0)
     return str(request.param)
 
 
@@ -51,13 +65,13 @@ def test_labels_are_where_the_image_changed(kind: str) -> None:
     seen = 0
     for seed in range(40):
         (image, soft), (_, before) = scene(), scene()
-        add_foreground(np.random.default_rng(seed), image, soft, donor)
+        put(np.random.default_rng(seed), image, soft)
         is_new = soft.argmax(-1) == label
         relabelled = (soft != before).any(-1)
         seen += is_new.any()
         assert set(np.unique(soft.argmax(-1))) <= {WALL, FLOOR, label}
         assert (soft.sum(-1, dtype=int) >= 253).all()  # still probabilities, up to rounding
-        if kind in ("POLE", "OBJECT"):  # labels of the others also cover what is seen through them
+        if kind in ("POLE", "OBJECT", "PEOPLE"):  # labels of the others also cover what is seen through them
             assert changed_cells(image)[relabelled].all()
         # Whatever was drawn is labelled, but for faint edges.
         assert not (changed_cells(image, by=12) & ~_grown(relabelled)).any()
@@ -67,7 +81,7 @@ def test_labels_are_where_the_image_changed(kind: str) -> None:
 def test_the_same_numbers_give_the_same_picture(kind: str) -> None:
     first, second = scene(), scene()
     for image, soft in (first, second):
-        add_foreground(np.random.default_rng(3), image, soft, donor)
+        put(np.random.default_rng(3), image, soft)
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
 
@@ -76,10 +90,37 @@ def test_a_share_of_photos_stays_as_it_is() -> None:
     rng, count = np.random.default_rng(0), 0
     for _ in range(200):
         image, soft = scene()
-        add_foreground(rng, image, soft, donor)
-        count += (image == 120).all()
+        put(rng, image, soft)
+        count += (image == GREEN).all()
     none = np.prod([1 - getattr(foreground, f"{kind}_SHARE") for kind in KINDS])
     assert abs(count / 200 - none) < 0.15
+
+
+@pytest.mark.parametrize("drawn", ["RAILING", "SEATS", "DOOR"])
+def test_people_of_the_photo_stay_in_front_of_railings_and_doors(drawn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in KINDS:
+        monkeypatch.setattr(foreground, f"{name}_SHARE", float(name == drawn))
+    person, seen = SCENES.index("person"), 0
+    for seed in range(20):
+        image, soft = scene()
+        soft[16:40, 24:40] = 255 * np.eye(len(SCENES), dtype=np.uint8)[person]
+        put(np.random.default_rng(seed), image, soft)
+        if drawn != "SEATS":  # seats stand in front
+            assert (soft[16:40, 24:40].argmax(-1) == person).all()
+            assert (image[4 * 16 + 4 : 4 * 40 - 4, 4 * 24 + 4 : 4 * 40 - 4] == GREEN).all()
+        seen += (image != GREEN).any()
+    assert seen > 10
+
+
+def test_some_seats_stand_in_front_of_a_railing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in KINDS:
+        monkeypatch.setattr(foreground, f"{name}_SHARE", float(name == "SEATS"))
+    found = []
+    for seed in range(40):
+        image, soft = scene()
+        put(np.random.default_rng(seed), image, soft)
+        found.append({SCENES.index("chair"), SCENES.index("fence")} <= set(np.unique(soft.argmax(-1)).tolist()))
+    assert 8 < sum(found) < 30
 
 
 def _grown(area: NDArray[np.bool_]) -> NDArray[np.bool_]:

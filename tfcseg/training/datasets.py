@@ -76,10 +76,20 @@ class Weighted(Generic[_T]):
 
 
 class StillSource:
-    """Random views of labelled stills, as clips of one frame."""
+    """Random views of labelled stills, as clips of one frame.
 
-    def __init__(self, stills: Sequence[Still], crop: int, weights: NDArray[np.float64] | None = None) -> None:
+    ``people`` is the share of each still that shows people, who may be pasted into others.
+    """
+
+    def __init__(
+        self,
+        stills: Sequence[Still],
+        crop: int,
+        weights: NDArray[np.float64] | None = None,
+        people: NDArray[np.float64] | None = None,
+    ) -> None:
         self._stills = Weighted(stills, weights)
+        self._people = self._stills if people is None or not people.any() else Weighted(stills, people)
         self._crop = crop
 
     def draw(self, rng: np.random.Generator) -> Sample:
@@ -95,7 +105,11 @@ class StillSource:
         sharp = view_image(image, View(view.matrix, self._crop))
         soft = view_soft_labels(labels, size, view)
         if soft.shape[-1] == len(SCENES):
-            add_foreground(rng, sharp, soft, lambda: _read(self._stills.draw(rng)))
+            add_foreground(
+                *(rng, sharp, soft),
+                draw_donor=lambda: _read(self._stills.draw(rng)),
+                draw_people=lambda: _read(self._people.draw(rng)),
+            )
         return distort_colours(sharp, view), soft
 
 

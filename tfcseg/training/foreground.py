@@ -1,15 +1,15 @@
-"""Put things in front of a photo: drawn railings, fences, poles and rows of seats, people and objects of other photos.
+"""Put things into a photo: drawn railings, fences, poles, doors and rows of seats, people and objects of other photos.
 
-Teachers overlook railings and poles, which are thinner than their labels' grid, and the seats of waiting rooms: they
-label what is behind them. Drawn ones have exact labels. Pasting objects follows Ghiasi et al., "Simple Copy-Paste"
-(CVPR 2021).
+Teachers overlook railings and poles, which are thinner than their labels' grid, glass doors, the seats of waiting rooms
+and people far away: they label what is behind them. Drawn ones have exact labels. Pasting objects follows Ghiasi et
+al., "Simple Copy-Paste" (CVPR 2021).
 
 Shapes: S side of the image, s = S / 4 of its labels, K = SCENES' classes. Images and labels are changed in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -20,19 +20,30 @@ from tfcseg.labels.label_sets import SCENES
 from tfcseg.training.augment import LABEL_STRIDE, as_bytes, log_uniform
 from tfcseg.training.pseudo_clips import Labelled, blend, covered_part, cut_out, paste
 
-RAILING_SHARE, POLE_SHARE, SEATS_SHARE, OBJECT_SHARE = 0.25, 0.2, 0.3, 0.4
-"""Shares of photos that get each kind; seats, of photos with a floor."""
+RAILING_SHARE, POLE_SHARE, SEATS_SHARE, DOOR_SHARE = 0.25, 0.2, 0.3, 0.2
+"""Shares of photos that get each kind of drawn thing; seats and doors, of photos with a floor."""
 
-RAILING_HEIGHT, POLE_HEIGHT, SEATS_HEIGHT = (0.06, 0.5), (0.15, 1.2), (0.1, 0.45)
+RAILING_HEIGHT, POLE_HEIGHT, SEATS_HEIGHT, DOOR_HEIGHT = (0.06, 0.5), (0.15, 1.2), (0.1, 0.45), (0.25, 1.0)
 """Ranges relative to the image, log-uniform."""
 
-OBJECT_EXTENT = (0.07, 0.6)
-"""The same for the longer side of an object, which is pasted up to four times: small people are easily overlooked."""
+BEHIND_SEATS = 0.5
+"""Share of the rows of seats that stand in front of a railing."""
+
+OBJECT_SHARE, PEOPLE_SHARE = 0.3, 0.25
+"""Shares of photos that get pasted objects and people."""
+
+OBJECT_EXTENT, PEOPLE_EXTENT = (0.07, 0.6), (0.04, 0.3)
+"""Ranges of their longer sides, as above: small people are easily overlooked."""
+
+PEOPLE_LIGHT = (0.3, 1.2)
+"""Range of the factor on the brightness of pasted people: those in the shade are dark."""
 
 LEAST_FLOOR = 0.05
 """Share of the labels that are floor in a photo where seats may stand."""
 
-_FENCE, _POLE, _CHAIR, _FLOOR = (SCENES.index(name) for name in ("fence", "pole", "chair", "floor"))
+_FENCE, _POLE, _CHAIR, _DOOR, _FLOOR, PERSON = (
+    SCENES.index(name) for name in ("fence", "pole", "chair", "door", "floor", "person")
+)
 _GROUND = [SCENES.index(name) for name in ("road", "sidewalk", "floor", "grass", "earth", "field")]
 _OBJECTS = [
     SCENES.index(name)
@@ -48,27 +59,50 @@ Points = NDArray[np.float64]
 
 
 def add_foreground(
-    rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8], draw_donor: Callable[[], Labelled]
+    rng: np.random.Generator,
+    image: NDArray[np.uint8],
+    soft: NDArray[np.uint8],
+    *,
+    draw_donor: Callable[[], Labelled],
+    draw_people: Callable[[], Labelled],
 ) -> None:
-    """Put railings, poles, seats and objects into an image (S, S, 3) with soft labels (s, s, K)."""
+    """Put drawn things and objects into an image (S, S, 3) with soft labels (s, s, K).
+
+    ``draw_donor`` draws a photo whose objects may be pasted, ``draw_people`` one that shows people.
+    """
+    is_room = (soft.argmax(-1) == _FLOOR).mean() > LEAST_FLOOR
+    if rng.random() < DOOR_SHARE and is_room:
+        _add_door(rng, image, soft)
     if rng.random() < RAILING_SHARE:
-        _add_railing(rng, image, soft)
+        _add_railing(rng, image, soft, _draw_panel(rng, soft, image.shape[0], RAILING_HEIGHT, (1.2, 10)))
     if rng.random() < POLE_SHARE:
         for _ in range(int(rng.integers(1, 5))):
             _add_pole(rng, image, soft)
-    if rng.random() < SEATS_SHARE and (soft.argmax(-1) == _FLOOR).mean() > LEAST_FLOOR:
+    if rng.random() < SEATS_SHARE and is_room:
         _add_seats(rng, image, soft)
     if rng.random() < OBJECT_SHARE:
-        _paste_object(rng, image, soft, draw_donor())
+        _paste(rng, image, soft, draw_donor(), _OBJECTS, OBJECT_EXTENT)
+    if rng.random() < PEOPLE_SHARE:
+        for _ in range(int(rng.integers(1, 4))):
+            photo, labels = draw_people()
+            lit = as_bytes(cv2.convertScaleAbs(photo, alpha=log_uniform(rng, PEOPLE_LIGHT)))
+            _paste(rng, image, soft, (lit, labels), [PERSON], PEOPLE_EXTENT)
 
 
-def _paste_object(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8], donor: Labelled) -> None:
-    """Paste a thing of the donor several times, if it has one."""
-    mask = cut_out(rng, donor, _OBJECTS)
+def _paste(
+    rng: np.random.Generator,
+    image: NDArray[np.uint8],
+    soft: NDArray[np.uint8],
+    donor: Labelled,
+    classes: Sequence[int],
+    extents: tuple[float, float],
+) -> None:
+    """Paste a thing of the donor, of one of the ``classes``, up to four times, if it has one."""
+    mask = cut_out(rng, donor, classes)
     if mask is None:
         return
     for _ in range(int(rng.integers(1, 5))):
-        extent = log_uniform(rng, OBJECT_EXTENT)
+        extent = log_uniform(rng, extents)
         centre = _foot(rng, soft, image.shape[0]) - np.array([0, extent * image.shape[0] / 2])
         paste(rng, donor, mask, [image], [soft], extent=extent, centre=centre)
 
@@ -104,6 +138,14 @@ class _Panel(NamedTuple):
         low, high = (ends[0] + (ends[1] - ends[0]) * seen_along for ends in (self.bottom, self.top))
         return np.asarray(low + (high - low) * up)
 
+    def behind(self, rng: np.random.Generator) -> _Panel:
+        """Draw a longer and higher panel that stands close behind this one."""
+        reach, further, higher = rng.uniform(0, 1.5, 2), rng.uniform(0, 0.3), rng.uniform(1.1, 2.2)
+        along = self.bottom[1] - self.bottom[0]
+        bottom = self.bottom + reach[:, None] * np.array([-along, along]) - np.array([0, further * self.height])
+        up = self.top - self.bottom
+        return _Panel(bottom, bottom + higher * up, self.growth, higher * self.height, self.width * (1 + reach.sum()))
+
     def part(self, along: tuple[float, float], up: tuple[float, float]) -> NDArray[np.int32]:
         """Corners of a part of the panel."""
         corners = [self.point(along[0], up[0]), self.point(along[1], up[0])]
@@ -127,21 +169,70 @@ def _draw_panel(
     return _Panel(bottom, bottom - np.array([[0, height], [0, height * growth]]), growth, height, width)
 
 
-def _add_railing(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
-    """Draw a railing or fence; all of its area is labelled fence, with what is seen through it."""
+def _add_railing(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8], panel: _Panel) -> None:
+    """Draw a railing or fence behind the things of a photo; all of its area is labelled fence, with what it shows."""
     side = image.shape[0]
-    panel = _draw_panel(rng, soft, side, RAILING_HEIGHT, (1.2, 10))
     alpha, area = np.zeros((2, side, side), np.uint8)
     _draw_bars(rng, alpha, panel)
-    blend(image, alpha, _colour(rng))
     cv2.fillConvexPoly(area, panel.part((0, 1), (0, 1)), 255)
-    _label(soft, area, _FENCE, gain=1.0)
+    free = _free_of_things(soft, side)
+    blend(image, np.minimum(alpha, free), _colour(rng))
+    _label(soft, np.minimum(area, free), _FENCE, gain=1.0)
+
+
+def _add_door(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
+    """Draw a door behind the things of a photo: one or two leaves of glass, or of wood with panels or panes."""
+    side = image.shape[0]
+    panel = _draw_panel(rng, soft, side, DOOR_HEIGHT, (0.35, 0.9))
+    leaves = 2 if panel.width > 0.6 * panel.height else 1
+    is_glass, thin = rng.random() < 0.5, rng.uniform(0.008, 0.03) * panel.height
+    area, glass, frame, inset = np.zeros((4, side, side), np.uint8)
+    cv2.fillConvexPoly(area, panel.part((0, 1), (0, 1)), 255, cv2.LINE_AA)
+    rows = rng.uniform(0.05, 0.95, int(rng.integers(0, 3)))
+    for leaf in range(leaves):
+        first, last = leaf / leaves, (leaf + 1) / leaves
+        _outline(frame, panel, (first, last), (0, 1), thin)
+        margin = 0.14 * (last - first)
+        for low, high in zip([0.05, *np.sort(rows)], [*np.sort(rows), 0.95], strict=True):
+            if high - low > 0.15:
+                inner = (first + margin, last - margin), (low + 0.02, high - 0.02)
+                _outline(inset, panel, *inner, 0.6 * thin)
+                if rng.random() < 0.5:
+                    cv2.fillConvexPoly(glass, panel.part(*inner), int(rng.integers(120, 256)), cv2.LINE_AA)
+        edge = first + 0.1 * (last - first) if leaf else last - 0.1 * (last - first)
+        _draw_line(inset, panel.point(edge, 0.42), panel.point(edge, rng.uniform(0.43, 0.6)), thin)
+    free = _free_of_things(soft, side)
+    shade = np.linspace(rng.uniform(0.6, 1.4), 1, side)[:, None, None]
+    opacity = rng.uniform(0.3, 0.9) if is_glass else 1
+    blend(image, as_bytes(np.minimum(area, free) * opacity), np.clip(_colour(rng) * shade, 0, 255))
+    if not is_glass:
+        blend(image, np.minimum(glass, free), np.clip(rng.uniform(60, 255) * shade + rng.normal(0, 8, 3), 0, 255))
+        blend(image, np.minimum(inset, free) // 2, _colour(rng))
+    blend(image, np.minimum(frame, free), _colour(rng))
+    _label(soft, np.minimum(area, free), _DOOR, gain=1.0)
+
+
+def _outline(
+    alpha: NDArray[np.uint8], panel: _Panel, along: tuple[float, float], up: tuple[float, float], thickness: float
+) -> None:
+    """Draw the edges of a part of a panel into ``alpha``."""
+    corners = panel.part(along, up)
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        _draw_line(alpha, start, end, thickness)
+
+
+def _free_of_things(soft: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """How much of each pixel is not covered by things such as people, (S, S): 255 where none is."""
+    covered = soft[..., _OBJECTS].sum(-1, dtype=np.uint16).clip(0, 255).astype(np.uint8)
+    return 255 - as_bytes(cv2.resize(covered, (side, side), interpolation=cv2.INTER_LINEAR))
 
 
 def _add_seats(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
     """Draw a row of seats as in waiting rooms: backs with slats, seats, armrests, and legs under a beam."""
     side, count = image.shape[0], int(rng.integers(2, 7))
     panel = _draw_panel(rng, soft, side, SEATS_HEIGHT, (0.4 * count, 0.9 * count))
+    if rng.random() < BEHIND_SEATS:
+        _add_railing(rng, image, soft, panel.behind(rng))
     seat_up, gap = rng.uniform(0.35, 0.5), rng.uniform(0.01, 0.12)
     frame, backs, slats, seats, area = np.zeros((5, side, side), np.uint8)
     thin = 0.04 * panel.height
@@ -166,7 +257,7 @@ def _add_seats(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray
     blend(image, seats, np.clip(colour * rng.uniform(0.6, 1.5), 0, 255))
     blend(image, frame, _colour(rng))
     cv2.fillConvexPoly(area, panel.part((0, 1), (seat_up - 0.12, 0.95)), 255)
-    _label(soft, np.maximum(area, frame), _CHAIR, gain=1.0)
+    _label(soft, np.maximum.reduce([area, backs, frame]), _CHAIR, gain=1.0)
 
 
 def _draw_bars(rng: np.random.Generator, alpha: NDArray[np.uint8], panel: _Panel) -> None:

@@ -38,6 +38,7 @@ from tfcseg.training.datasets import (
     Source,
     StillSource,
 )
+from tfcseg.training.foreground import PERSON
 from tfcseg.training.fused_labels import fuse_media
 from tfcseg.training.fusion import is_street
 from tfcseg.training.labelling import Clip, Still, find_media, label_media
@@ -63,6 +64,9 @@ MASK_SHARE = 1.5
 
 RARITY = 0.5
 """Power of the weights of photos of rare classes; 1 (all classes equally often) cost steadiness."""
+
+PEOPLE_SHARES = (0.02, 0.3)
+"""Photos with more people than the first share, and less than the second, show some whole."""
 
 COLLAGE_SHARE = 0.25
 """Share of collages among samples of photos."""
@@ -119,12 +123,13 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
     clip_weights = folder_weights([clip.video for clip in clips], options.folder_weights)
     sources: list[Source]
     if options.stage == "image":
-        weights *= rarity_weights(class_shares(kept)) ** RARITY * np.where(drawn, MASK_SHARE, 1.0)
+        seen_shares = class_shares(kept)
+        weights *= rarity_weights(seen_shares) ** RARITY * np.where(drawn, MASK_SHARE, 1.0)
         in_pairs = options.steady_weight > 0
         if in_pairs:
             sources, shares = [PairSource(kept, options.crop, weights)], [float(weights.sum())]
         else:
-            photos = StillSource(kept, options.crop, weights)
+            photos = StillSource(kept, options.crop, weights, people_weights(seen_shares, drawn))
             sources = [photos, CollageSource(photos)]
             shares = [(1 - COLLAGE_SHARE) * float(weights.sum()), COLLAGE_SHARE * float(weights.sum())]
         validation: Source = StillSource(held_out, options.crop)
@@ -150,6 +155,16 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
         description=f"distilled from {names} on {seen}",
         left_out=defects + unlabelled,
     )
+
+
+def people_weights(shares: NDArray[np.float64], drawn: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Weight of each still as a source of people to paste, (N,): its share of people, if these are seen whole.
+
+    With masks ``drawn`` by people, which show where a person ends, only stills that have one are sources.
+    """
+    person = shares[:, PERSON] if shares.shape[1] == len(SCENES) else np.zeros(len(shares))
+    whole = np.where((person > PEOPLE_SHARES[0]) & (person < PEOPLE_SHARES[1]), person, 0.0)
+    return whole * drawn if (whole * drawn).any() else whole
 
 
 def folder_weights(paths: Sequence[Path], folders: Sequence[tuple[str, float]]) -> NDArray[np.float64]:
@@ -212,13 +227,11 @@ def start_network(
         backbone = "mosaic"
     elif init is not None:
         loaded = load_model(str(init), device="cpu", precision="fp32", fold=False)
-        card = replace(loaded.card, config=replace(loaded.card.config, repairs=True))  # true after training
-        loaded.network.config = card.config
-        if card.labels.names == labels.names:
-            return loaded.network, card
-        return with_classes(loaded.network, card, labels)
+        if loaded.card.labels.names == labels.names:
+            return loaded.network, loaded.card
+        return with_classes(loaded.network, loaded.card, labels)
     width = embed_dim or (256 if backbone.startswith("mit_") else 128)
-    config = ModelConfig(backbone, width, len(labels), ffn_dim=4 * width)
+    config = ModelConfig(backbone, width, len(labels), ffn_dim=4 * width, repairs=False)
     try:
         network = build_segmenter(config)
     except ValueError:
@@ -273,6 +286,7 @@ def trained_card(
     return replace(
         start,
         name=name,
+        config=replace(start.config, repairs=start.config.repairs or options.stage != "image"),
         trained_on="; then ".join(filter(None, (start.trained_on, material.description))),
         licence=licence,
         measured={},

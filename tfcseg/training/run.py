@@ -116,6 +116,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         listener.on_note(f"{start.config.backbone} starts from random weights, the paper's from ImageNet's; see --init")
     name = request.name or request.output.resolve().name
     card = trained_card(start, material, plan.options, processes, name=name, licence=request.licence)
+    network.config = card.config
     parse_card(card.to_metadata(), request.output / "best.safetensors")  # fail now, not when weights are saved
     return Trainer(
         network=network,
