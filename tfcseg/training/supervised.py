@@ -91,9 +91,10 @@ def _from_published(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCa
         network, card = start_network(found.backbone, labels, None)
         network.load_state_dict({**network.state_dict(), **found.state_dict})
         return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
-    network = build_segmenter(found.config)
+    config = replace(found.config, repairs=False)
+    network = build_segmenter(config)
     network.load_state_dict(found.state_dict)
-    return with_classes(network, untrained_card(found.config, found.labels, path.resolve().name), labels)
+    return with_classes(network, untrained_card(config, found.labels, path.resolve().name), labels)
 
 
 class Sound(NamedTuple):

@@ -116,7 +116,7 @@ class ConvertedModel(NamedTuple):
             texts.append("values in the data set's masks are one higher than class indices")
         return ModelCard(
             name=self.about.name,
-            config=replace(self.config, defaults=DEFAULTS),
+            config=replace(self.config, defaults=DEFAULTS, repairs=False),
             labels=self.labels,
             preprocessing=self.about.preprocessing,
             trained_on=self.about.trained_on or "not stated",
@@ -276,7 +276,7 @@ def _infer_config(path: Path, renamed: Mapping[str, Tensor]) -> ModelConfig:
     """Derive variant, embedding width and number of classes from the shapes; WeightsError if no variant has them."""
     backbone = _infer_backbone(path, renamed)
     embed_dim, num_classes = _width(renamed, "decode_head.norm"), _width(renamed, "decode_head.classifier")
-    config = ModelConfig(backbone, embed_dim, num_classes, repairs=False)
+    config = ModelConfig(backbone, embed_dim, num_classes)
     if not 0 < num_classes <= NO_CLASS or embed_dim < 1 or embed_dim % config.heads:
         sizes = f"{num_classes} classes from an embedding of {embed_dim}"
         raise WeightsError(f"{path}: {sizes}; 1 to {NO_CLASS} from a multiple of {config.heads} are possible")
