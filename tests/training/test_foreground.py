@@ -20,6 +20,7 @@ KINDS = {
     "DOOR": "door",
     "OBJECT": "person",
     "PEOPLE": "person",
+    "PLANT": "plant",
 }
 Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -34,16 +35,21 @@ def scene() -> Labelled:
 
 def donor() -> Labelled:
     """A red person in the middle of a black image."""
+    return showing("person")
+
+
+def showing(name: str) -> Labelled:
+    """The same with a thing of another class."""
     image, soft = np.zeros((SIDE, SIDE, 3), np.uint8), np.zeros((SIDE // 4, SIDE // 4, len(SCENES)), np.uint8)
     image[64:192, 96:160] = 255, 0, 0
     soft[..., WALL] = 255
-    soft[16:48, 24:40] = 255 * np.eye(len(SCENES), dtype=np.uint8)[SCENES.index("person")]
+    soft[16:48, 24:40] = 255 * np.eye(len(SCENES), dtype=np.uint8)[SCENES.index(name)]
     return image, soft
 
 
 def put(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
     """Add foreground; the donor of objects and people is the same."""
-    add_foreground(rng, image, soft, draw_donor=donor, draw_people=donor)
+    add_foreground(rng, image, soft, draw_donor=donor, draw_people=donor, draw_plants=lambda: showing("plant"))
 
 
 def changed_cells(image: NDArray[np.uint8], by: int = 0) -> NDArray[np.bool_]:
@@ -71,7 +77,7 @@ def test_labels_are_where_the_image_changed(kind: str) -> None:
         seen += is_new.any()
         assert set(np.unique(soft.argmax(-1))) <= {WALL, FLOOR, label}
         assert (soft.sum(-1, dtype=int) >= 253).all()  # still probabilities, up to rounding
-        if kind in ("POLE", "OBJECT", "PEOPLE"):  # labels of the others also cover what is seen through them
+        if kind in ("POLE", "OBJECT", "PEOPLE", "PLANT"):  # labels of the others also cover what is seen through them
             assert changed_cells(image)[relabelled].all()
         # Whatever was drawn is labelled, but for faint edges.
         assert not (changed_cells(image, by=12) & ~_grown(relabelled)).any()

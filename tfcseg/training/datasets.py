@@ -78,7 +78,7 @@ class Weighted(Generic[_T]):
 class StillSource:
     """Random views of labelled stills, as clips of one frame.
 
-    ``people`` is the share of each still that shows people, who may be pasted into others.
+    ``people`` and ``plants`` weight the stills whose people and plants may be pasted into others.
     """
 
     def __init__(
@@ -87,9 +87,12 @@ class StillSource:
         crop: int,
         weights: NDArray[np.float64] | None = None,
         people: NDArray[np.float64] | None = None,
+        plants: NDArray[np.float64] | None = None,
     ) -> None:
         self._stills = Weighted(stills, weights)
-        self._people = self._stills if people is None or not people.any() else Weighted(stills, people)
+        self._people, self._plants = (
+            self._stills if each is None or not each.any() else Weighted(stills, each) for each in (people, plants)
+        )
         self._crop = crop
 
     def draw(self, rng: np.random.Generator) -> Sample:
@@ -109,6 +112,7 @@ class StillSource:
                 *(rng, sharp, soft),
                 draw_donor=lambda: _read(self._stills.draw(rng)),
                 draw_people=lambda: _read(self._people.draw(rng)),
+                draw_plants=lambda: _read(self._plants.draw(rng)),
             )
         return distort_colours(sharp, view), soft
 

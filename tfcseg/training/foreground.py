@@ -29,10 +29,10 @@ RAILING_HEIGHT, POLE_HEIGHT, SEATS_HEIGHT, DOOR_HEIGHT = (0.06, 0.5), (0.15, 1.2
 BEHIND_SEATS = 0.5
 """Share of the rows of seats that stand in front of a railing."""
 
-OBJECT_SHARE, PEOPLE_SHARE = 0.3, 0.25
-"""Shares of photos that get pasted objects and people."""
+OBJECT_SHARE, PEOPLE_SHARE, PLANT_SHARE = 0.3, 0.35, 0.25
+"""Shares of photos that get pasted objects and people, and of photos with a floor that get plants."""
 
-OBJECT_EXTENT, PEOPLE_EXTENT = (0.07, 0.6), (0.04, 0.3)
+OBJECT_EXTENT, PEOPLE_EXTENT, PLANT_EXTENT = (0.07, 0.6), (0.04, 0.3), (0.08, 0.4)
 """Ranges of their longer sides, as above: small people are easily overlooked."""
 
 PEOPLE_LIGHT = (0.3, 1.2)
@@ -41,8 +41,8 @@ PEOPLE_LIGHT = (0.3, 1.2)
 LEAST_FLOOR = 0.05
 """Share of the labels that are floor in a photo where seats may stand."""
 
-_FENCE, _POLE, _CHAIR, _DOOR, _FLOOR, PERSON = (
-    SCENES.index(name) for name in ("fence", "pole", "chair", "door", "floor", "person")
+_FENCE, _POLE, _CHAIR, _DOOR, _FLOOR, PERSON, PLANT = (
+    SCENES.index(name) for name in ("fence", "pole", "chair", "door", "floor", "person", "plant")
 )
 _GROUND = [SCENES.index(name) for name in ("road", "sidewalk", "floor", "grass", "earth", "field")]
 _OBJECTS = [
@@ -65,10 +65,12 @@ def add_foreground(
     *,
     draw_donor: Callable[[], Labelled],
     draw_people: Callable[[], Labelled],
+    draw_plants: Callable[[], Labelled],
 ) -> None:
     """Put drawn things and objects into an image (S, S, 3) with soft labels (s, s, K).
 
-    ``draw_donor`` draws a photo whose objects may be pasted, ``draw_people`` one that shows people.
+    ``draw_donor`` draws a photo whose objects may be pasted, ``draw_people`` one that shows people, ``draw_plants``
+    one that shows plants.
     """
     is_room = (soft.argmax(-1) == _FLOOR).mean() > LEAST_FLOOR
     if rng.random() < DOOR_SHARE and is_room:
@@ -80,6 +82,8 @@ def add_foreground(
             _add_pole(rng, image, soft)
     if rng.random() < SEATS_SHARE and is_room:
         _add_seats(rng, image, soft)
+    if rng.random() < PLANT_SHARE and is_room:
+        _paste(rng, image, soft, draw_plants(), [PLANT], PLANT_EXTENT)
     if rng.random() < OBJECT_SHARE:
         _paste(rng, image, soft, draw_donor(), _OBJECTS, OBJECT_EXTENT)
     if rng.random() < PEOPLE_SHARE:

@@ -38,7 +38,7 @@ from tfcseg.training.datasets import (
     Source,
     StillSource,
 )
-from tfcseg.training.foreground import PERSON
+from tfcseg.training.foreground import PERSON, PLANT
 from tfcseg.training.fused_labels import fuse_media
 from tfcseg.training.fusion import is_street
 from tfcseg.training.labelling import Clip, Still, find_media, label_media
@@ -65,8 +65,8 @@ MASK_SHARE = 1.5
 RARITY = 0.5
 """Power of the weights of photos of rare classes; 1 (all classes equally often) cost steadiness."""
 
-PEOPLE_SHARES = (0.02, 0.3)
-"""Photos with more people than the first share, and less than the second, show some whole."""
+DONOR_SHARES = (0.02, 0.3)
+"""Photos with more of a class than the first share, and less than the second, show things of it whole."""
 
 COLLAGE_SHARE = 0.25
 """Share of collages among samples of photos."""
@@ -129,7 +129,10 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
         if in_pairs:
             sources, shares = [PairSource(kept, options.crop, weights)], [float(weights.sum())]
         else:
-            photos = StillSource(kept, options.crop, weights, people_weights(seen_shares, drawn))
+            people, plants = (donor_weights(seen_shares, label) for label in (PERSON, PLANT))
+            if (people * drawn).any():
+                people *= drawn  # masks drawn by people show where a person ends
+            photos = StillSource(kept, options.crop, weights, people, plants)
             sources = [photos, CollageSource(photos)]
             shares = [(1 - COLLAGE_SHARE) * float(weights.sum()), COLLAGE_SHARE * float(weights.sum())]
         validation: Source = StillSource(held_out, options.crop)
@@ -157,14 +160,13 @@ def distilled_material(job: Distillation, options: TrainOptions, processes: int)
     )
 
 
-def people_weights(shares: NDArray[np.float64], drawn: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Weight of each still as a source of people to paste, (N,): its share of people, if these are seen whole.
+def donor_weights(shares: NDArray[np.float64], label: int) -> NDArray[np.float64]:
+    """Weight of each still, with class ``shares`` (N, K), as a source of things of a class to paste, (N,).
 
-    With masks ``drawn`` by people, which show where a person ends, only stills that have one are sources.
+    It is the class's share, if that lets expect that some are seen whole.
     """
-    person = shares[:, PERSON] if shares.shape[1] == len(SCENES) else np.zeros(len(shares))
-    whole = np.where((person > PEOPLE_SHARES[0]) & (person < PEOPLE_SHARES[1]), person, 0.0)
-    return whole * drawn if (whole * drawn).any() else whole
+    own = shares[:, label] if shares.shape[1] == len(SCENES) else np.zeros(len(shares))
+    return np.where((own > DONOR_SHARES[0]) & (own < DONOR_SHARES[1]), own, 0.0)
 
 
 def folder_weights(paths: Sequence[Path], folders: Sequence[tuple[str, float]]) -> NDArray[np.float64]:
