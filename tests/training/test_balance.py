@@ -4,9 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
+from tfcseg.labels.label_sets import SCENES
 from tfcseg.training.balance import class_shares, rarity_weights
 from tfcseg.training.datasets import StillSource
 from tfcseg.training.labelling import Still
+from tfcseg.training.recipes import donor_weights
 
 
 def still_of(folder, name, counts):
@@ -58,3 +60,11 @@ def test_a_source_draws_by_weight(tmp_path):
     drawn = [int(labels.sum((0, 2, 3)).argmax()) for labels in samples]
     assert set(drawn) == {1, 2}
     assert 0.65 < drawn.count(1) / len(drawn) < 0.85
+
+
+def test_sources_of_things_to_paste_show_some_of_them_and_not_only_them():
+    person = SCENES.index("person")
+    shares = np.zeros((4, len(SCENES)))
+    shares[:, person] = 0, 0.01, 0.1, 0.5
+    np.testing.assert_array_equal(donor_weights(shares, person), [0, 0, 0.1, 0])
+    assert not donor_weights(np.ones((2, 31)), person).any(), "other label sets have nothing pasted"
