@@ -374,6 +374,12 @@ def test_the_registry_names_models(assets):
     assert load_model(device="cpu", assets=assets).sha256 == records[1].sha256
 
 
+@pytest.mark.parametrize("address", ["https://host/m.safetensors", "https://huggingface.co/org/name"])
+def test_an_address_is_refused_as_it_was_given(address):
+    with pytest.raises(WeightsError, match=f"'{address}' is an address; download the weights"):
+        load_model(address, device="cpu")
+
+
 def test_a_name_that_is_not_there(assets):
     with pytest.raises(WeightsError, match="no model or weights file 'tiny-stret'; did you mean tiny-street"):
         load_model("tiny-stret", device="cpu", assets=assets)

@@ -54,6 +54,10 @@ def write_registry(folder: Path, content: dict[str, Any]) -> None:
 
 def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tuple[Path, str | None]:
     """Find the file for a name in the registry (with its SHA-256) or a path; registry names come first."""
+    if isinstance(name_or_path, str) and "://" in name_or_path:
+        raise WeightsError(
+            f"{name_or_path!r} is an address; download the weights, or name a model of the Hugging Face hub as ORG/NAME"
+        )
     separators = tuple(filter(None, (os.sep, os.altsep)))
     if isinstance(name_or_path, Path) or name_or_path.endswith(_SUFFIXES) or any(s in name_or_path for s in separators):
         if str(name_or_path).endswith(separators) and not Path(name_or_path).exists():
