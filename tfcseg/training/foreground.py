@@ -83,14 +83,14 @@ def add_foreground(
     if rng.random() < SEATS_SHARE and is_room:
         _add_seats(rng, image, soft)
     if rng.random() < PLANT_SHARE and is_room:
-        _paste(rng, image, soft, draw_plants(), [PLANT], PLANT_EXTENT)
+        _paste(rng, image, soft, draw_plants(), [PLANT], extents=PLANT_EXTENT)
     if rng.random() < OBJECT_SHARE:
-        _paste(rng, image, soft, draw_donor(), _OBJECTS, OBJECT_EXTENT)
+        _paste(rng, image, soft, draw_donor(), _OBJECTS, extents=OBJECT_EXTENT)
     if rng.random() < PEOPLE_SHARE:
         for _ in range(int(rng.integers(1, 4))):
             photo, labels = draw_people()
             lit = as_bytes(cv2.convertScaleAbs(photo, alpha=log_uniform(rng, PEOPLE_LIGHT)))
-            _paste(rng, image, soft, (lit, labels), [PERSON], PEOPLE_EXTENT)
+            _paste(rng, image, soft, (lit, labels), [PERSON], extents=PEOPLE_EXTENT)
 
 
 def _paste(
@@ -99,6 +99,7 @@ def _paste(
     soft: NDArray[np.uint8],
     donor: Labelled,
     classes: Sequence[int],
+    *,
     extents: tuple[float, float],
 ) -> None:
     """Paste a thing of the donor, of one of the ``classes``, up to four times, if it has one."""
