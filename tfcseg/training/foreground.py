@@ -10,6 +10,7 @@ Shapes: S side of the image, s = S / 4 of its labels, K = SCENES' classes. Image
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -193,12 +194,12 @@ def _add_door(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[
     is_glass, thin = rng.random() < 0.5, rng.uniform(0.008, 0.03) * panel.height
     area, glass, frame, inset = np.zeros((4, side, side), np.uint8)
     cv2.fillConvexPoly(area, panel.part((0, 1), (0, 1)), 255, cv2.LINE_AA)
-    rows = rng.uniform(0.05, 0.95, int(rng.integers(0, 3)))
+    edges = [0.05, *np.sort(rng.uniform(0.05, 0.95, int(rng.integers(0, 3)))), 0.95]
     for leaf in range(leaves):
         first, last = leaf / leaves, (leaf + 1) / leaves
         _outline(frame, panel, (first, last), (0, 1), thin)
         margin = 0.14 * (last - first)
-        for low, high in zip([0.05, *np.sort(rows)], [*np.sort(rows), 0.95], strict=True):
+        for low, high in pairwise(edges):
             if high - low > 0.15:
                 inner = (first + margin, last - margin), (low + 0.02, high - 0.02)
                 _outline(inset, panel, *inner, 0.6 * thin)
