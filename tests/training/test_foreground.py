@@ -11,8 +11,8 @@ from tfcseg.training import foreground
 from tfcseg.training.foreground import add_foreground
 
 SIDE = 256
-GREEN = (20, 230, 20)
-WALL, FLOOR = SCENES.index("wall"), SCENES.index("floor")
+GREEN, BLUE = (20, 230, 20), (20, 20, 230)
+WALL, FLOOR, TREE, FENCE = (SCENES.index(name) for name in ("wall", "floor", "tree", "fence"))
 KINDS = {
     "RAILING": "fence",
     "POLE": "pole",
@@ -47,9 +47,17 @@ def showing(name: str) -> Labelled:
     return image, soft
 
 
+def trees() -> Labelled:
+    """A blue image of trees alone."""
+    soft = np.zeros((SIDE // 4, SIDE // 4, len(SCENES)), np.uint8)
+    soft[..., TREE] = 255
+    return np.full((SIDE, SIDE, 3), BLUE, np.uint8), soft
+
+
 def put(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
     """Add foreground; the donor of objects and people is the same."""
-    add_foreground(rng, image, soft, draw_donor=donor, draw_people=donor, draw_plants=lambda: showing("plant"))
+    sources = {"draw_people": donor, "draw_plants": lambda: showing("plant"), "draw_backdrop": trees}
+    add_foreground(rng, image, soft, draw_donor=donor, **sources)
 
 
 def changed_cells(image: NDArray[np.uint8], by: int = 0) -> NDArray[np.bool_]:
@@ -62,7 +70,8 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """One kind of thing, which every photo gets; the others never come."""
     for name in KINDS:
         monkeypatch.setattr(foreground, f"{name}_SHARE", float(name == request.param))
-    monkeypatch.setattr(foreground, "BEHIND_SEATS", 0.0)
+    for name in ("BEHIND_SEATS", "BACKDROP_SHARE"):
+        monkeypatch.setattr(foreground, name, 0.0)
     return str(request.param)
 
 
@@ -125,6 +134,23 @@ def test_some_seats_stand_in_front_of_a_railing(monkeypatch: pytest.MonkeyPatch)
         image, soft = scene()
         put(np.random.default_rng(seed), image, soft)
         found.append({SCENES.index("chair"), SCENES.index("fence")} <= set(np.unique(soft.argmax(-1)).tolist()))
+    assert 8 < sum(found) < 30
+
+
+def test_another_photo_is_seen_behind_some_railings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in KINDS:
+        monkeypatch.setattr(foreground, f"{name}_SHARE", float(name == "RAILING"))
+    found = []
+    for seed in range(40):
+        image, soft = scene()
+        put(np.random.default_rng(seed), image, soft)
+        labels, is_blue = soft.argmax(-1), (image == BLUE).all(-1)
+        found.append(is_blue.any())
+        cells = is_blue.reshape(SIDE // 4, 4, SIDE // 4, 4)
+        # Above the railing the label is that of the photo, behind its bars "fence".
+        assert np.isin(labels[cells.all((1, 3))], (TREE, FENCE)).all()
+        assert changed_cells(image)[labels == TREE].all()
+        assert (labels == FENCE).any() or not is_blue.any()
     assert 8 < sum(found) < 30
 
 

@@ -102,19 +102,23 @@ class StillSource:
 
     def draw_view(self, rng: np.random.Generator) -> Labelled:
         """Draw an image (S, S, 3) and its soft labels (s, s, K); SCENES have things put in front."""
-        image, labels = _read(self._stills.draw(rng))
-        size = (image.shape[0], image.shape[1])
-        view = draw_view(rng, size, self._crop)
-        sharp = view_image(image, View(view.matrix, self._crop))
-        soft = view_soft_labels(labels, size, view)
+        (sharp, soft), view = self._draw_sharp(rng)
         if soft.shape[-1] == len(SCENES):
             add_foreground(
                 *(rng, sharp, soft),
                 draw_donor=lambda: _read(self._stills.draw(rng)),
                 draw_people=lambda: _read(self._people.draw(rng)),
                 draw_plants=lambda: _read(self._plants.draw(rng)),
+                draw_backdrop=lambda: self._draw_sharp(rng)[0],
             )
         return distort_colours(sharp, view), soft
+
+    def _draw_sharp(self, rng: np.random.Generator) -> tuple[Labelled, View]:
+        """Draw a still as a view shows it, but without distortion of colours, and the view."""
+        image, labels = _read(self._stills.draw(rng))
+        size = (image.shape[0], image.shape[1])
+        view = draw_view(rng, size, self._crop)
+        return (view_image(image, View(view.matrix, self._crop)), view_soft_labels(labels, size, view)), view
 
 
 class CollageSource:

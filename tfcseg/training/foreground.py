@@ -30,6 +30,9 @@ RAILING_HEIGHT, POLE_HEIGHT, SEATS_HEIGHT, DOOR_HEIGHT = (0.06, 0.5), (0.15, 1.2
 BEHIND_SEATS = 0.5
 """Share of the rows of seats that stand in front of a railing."""
 
+BACKDROP_SHARE = 0.4
+"""Share of railings behind which another photo is seen: a street, a window, a hall below."""
+
 OBJECT_SHARE, PEOPLE_SHARE, PLANT_SHARE = 0.3, 0.35, 0.25
 """Shares of photos that get pasted objects and people, and of photos with a floor that get plants."""
 
@@ -67,22 +70,24 @@ def add_foreground(
     draw_donor: Callable[[], Labelled],
     draw_people: Callable[[], Labelled],
     draw_plants: Callable[[], Labelled],
+    draw_backdrop: Callable[[], Labelled],
 ) -> None:
     """Put drawn things and objects into an image (S, S, 3) with soft labels (s, s, K).
 
     ``draw_donor`` draws a photo whose objects may be pasted, ``draw_people`` one that shows people, ``draw_plants``
-    one that shows plants.
+    one that shows plants, ``draw_backdrop`` what may be seen behind a railing, of the image's size.
     """
     is_room = (soft.argmax(-1) == _FLOOR).mean() > LEAST_FLOOR
     if rng.random() < DOOR_SHARE and is_room:
         _add_door(rng, image, soft)
     if rng.random() < RAILING_SHARE:
-        _add_railing(rng, image, soft, _draw_panel(rng, soft, image.shape[0], RAILING_HEIGHT, (1.2, 10)))
+        panel = _draw_panel(rng, soft, image.shape[0], RAILING_HEIGHT, (1.2, 10))
+        _add_railing(rng, image, soft, panel, draw_backdrop)
     if rng.random() < POLE_SHARE:
         for _ in range(int(rng.integers(1, 5))):
             _add_pole(rng, image, soft)
     if rng.random() < SEATS_SHARE and is_room:
-        _add_seats(rng, image, soft)
+        _add_seats(rng, image, soft, draw_backdrop)
     if rng.random() < PLANT_SHARE and is_room:
         _paste(rng, image, soft, draw_plants(), [PLANT], extents=PLANT_EXTENT)
     if rng.random() < OBJECT_SHARE:
@@ -175,15 +180,41 @@ def _draw_panel(
     return _Panel(bottom, bottom - np.array([[0, height], [0, height * growth]]), growth, height, width)
 
 
-def _add_railing(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8], panel: _Panel) -> None:
+def _add_railing(
+    rng: np.random.Generator,
+    image: NDArray[np.uint8],
+    soft: NDArray[np.uint8],
+    panel: _Panel,
+    draw_backdrop: Callable[[], Labelled],
+) -> None:
     """Draw a railing or fence behind the things of a photo; all of its area is labelled fence, with what it shows."""
     side = image.shape[0]
     alpha, area = np.zeros((2, side, side), np.uint8)
     _draw_bars(rng, alpha, panel)
     cv2.fillConvexPoly(area, panel.part((0, 1), (0, 1)), 255)
     free = _free_of_things(soft, side)
+    if rng.random() < BACKDROP_SHARE:
+        _add_backdrop(rng, image, soft, panel, draw_backdrop(), free=free)
     blend(image, np.minimum(alpha, free), _colour(rng))
     _label(soft, np.minimum(area, free), _FENCE, gain=1.0)
+
+
+def _add_backdrop(
+    rng: np.random.Generator,
+    image: NDArray[np.uint8],
+    soft: NDArray[np.uint8],
+    panel: _Panel,
+    backdrop: Labelled,
+    *,
+    free: NDArray[np.uint8],
+) -> None:
+    """Show a part of another view behind and above a panel, where the photo is ``free``."""
+    area = np.zeros_like(free)
+    cv2.fillConvexPoly(area, panel.part((0, 1), (0, 1 + rng.uniform(0, 1.5))), 255)
+    area = np.minimum(area, free)
+    blend(image, area, backdrop[0])
+    cells = cv2.resize(area, soft.shape[1::-1], interpolation=cv2.INTER_AREA) > 127
+    soft[cells] = backdrop[1][cells]
 
 
 def _add_door(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
@@ -233,12 +264,14 @@ def _free_of_things(soft: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return 255 - as_bytes(cv2.resize(covered, (side, side), interpolation=cv2.INTER_LINEAR))
 
 
-def _add_seats(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
+def _add_seats(
+    rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8], draw_backdrop: Callable[[], Labelled]
+) -> None:
     """Draw a row of seats as in waiting rooms: backs with slats, seats, armrests, and legs under a beam."""
     side, count = image.shape[0], int(rng.integers(2, 7))
     panel = _draw_panel(rng, soft, side, SEATS_HEIGHT, (0.4 * count, 0.9 * count))
     if rng.random() < BEHIND_SEATS:
-        _add_railing(rng, image, soft, panel.behind(rng))
+        _add_railing(rng, image, soft, panel.behind(rng), draw_backdrop)
     seat_up, gap = rng.uniform(0.35, 0.5), rng.uniform(0.01, 0.12)
     frame, backs, slats, seats, area = np.zeros((5, side, side), np.uint8)
     thin = 0.04 * panel.height
