@@ -39,6 +39,9 @@ OBJECT_SHARE, PEOPLE_SHARE, PLANT_SHARE = 0.3, 0.35, 0.25
 OBJECT_EXTENT, PEOPLE_EXTENT, PLANT_EXTENT = (0.07, 0.6), (0.04, 0.3), (0.08, 0.4)
 """Ranges of their longer sides, as above: small people are easily overlooked."""
 
+POT_SHARE = 0.7
+"""Share of the pasted plants that stand in a drawn pot, which counts as part of the plant, as in COCO."""
+
 PEOPLE_LIGHT = (0.3, 1.2)
 """Range of the factor on the brightness of pasted people: those in the shade are dark."""
 
@@ -89,7 +92,7 @@ def add_foreground(
     if rng.random() < SEATS_SHARE and is_room:
         _add_seats(rng, image, soft, draw_backdrop)
     if rng.random() < PLANT_SHARE and is_room:
-        _paste(rng, image, soft, draw_plants(), [PLANT], extents=PLANT_EXTENT)
+        _add_plants(rng, image, soft, draw_plants())
     if rng.random() < OBJECT_SHARE:
         _paste(rng, image, soft, draw_donor(), _OBJECTS, extents=OBJECT_EXTENT)
     if rng.random() < PEOPLE_SHARE:
@@ -116,6 +119,40 @@ def _paste(
         extent = log_uniform(rng, extents)
         centre = _foot(rng, soft, image.shape[0]) - np.array([0, extent * image.shape[0] / 2])
         paste(rng, donor, mask, [image], [soft], extent=extent, centre=centre)
+
+
+def _add_plants(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8], donor: Labelled) -> None:
+    """Paste a plant of the donor, if it has one, up to four times, most of them in a drawn pot or tub."""
+    mask = cut_out(rng, donor, [PLANT])
+    if mask is None:
+        return
+    side = image.shape[0]
+    for _ in range(int(rng.integers(1, 5))):
+        extent, foot = log_uniform(rng, PLANT_EXTENT), _foot(rng, soft, side)
+        if rng.random() < POT_SHARE:
+            height, width = side * extent * rng.uniform((0.15, 0.15), (0.8, 0.45))
+            _add_pot(rng, image, soft, foot, height=height, width=width)
+            foot = foot - np.array([0, height - 0.15 * extent * side])
+        paste(rng, donor, mask, [image], [soft], extent=extent, centre=foot - np.array([0, extent * side / 2]))
+
+
+def _add_pot(
+    rng: np.random.Generator,
+    image: NDArray[np.uint8],
+    soft: NDArray[np.uint8],
+    foot: Points,
+    *,
+    height: float,
+    width: float,
+) -> None:
+    """Draw a pot that stands at ``foot``, lit from one side; its extents are in pixels."""
+    side, base = image.shape[0], rng.uniform(0.6, 1) * width / 2
+    area = np.zeros((side, side), np.uint8)
+    corners = foot + np.array([(-base, 0), (base, 0), (width / 2, -height), (-width / 2, -height)])
+    cv2.fillConvexPoly(area, np.rint(corners).astype(np.int32), 255, cv2.LINE_AA)
+    across = (np.arange(side)[None, :, None] - foot[0]) / width
+    blend(image, area, np.clip(_colour(rng) * (1 + rng.uniform(-0.8, 0.8) * across.clip(-0.5, 0.5)), 0, 255))
+    _label(soft, area, PLANT, gain=1.0)
 
 
 def _foot(rng: np.random.Generator, soft: NDArray[np.uint8], side: int) -> Points:
