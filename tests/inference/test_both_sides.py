@@ -92,6 +92,22 @@ def test_a_still_video_stays_still(clip):
             assert result.updated_fraction in (None, 0.0)
 
 
+def test_keyframes_may_be_larger_than_other_frames(clip):
+    own_px = MODEL.card.preprocessing.size
+    larger = checked_options(MODEL, **FIXED, keyframe_scale=1.5)
+    assert (larger.size, larger.keyframe_scale) == (own_px, 1.5)
+    (wanted,) = run(clip[:1], mode="image", size=round(1.5 * own_px))
+    for result in run(clip[:1] * 6, **FIXED, keyframe_scale=1.5):
+        assert (result.labels == wanted.labels).all()
+    (usual,) = run(clip[:1], mode="image")
+    assert (usual.labels != wanted.labels).any()
+    moving = run(clip[:9], **FIXED, keyframe_scale=1.5)
+    assert keyframes(moving) == [0, 4, 8]
+    shapes = {(result.labels.shape, result.is_keyframe) for result in moving}
+    assert shapes == {(clip[0].shape[:2], True), (clip[0].shape[:2], False)}
+    assert checked_options(MODEL, mode="image").keyframe_scale == 1
+
+
 def test_nothing_is_blended_across_a_cut():
     """The shipped network's features tell scenes apart: each shot's labels are those of the shot alone."""
     model = load_model(device="cpu", precision="fp32")
@@ -262,6 +278,8 @@ def test_sides_and_keyframes_that_do_not_go_together():
         options(sides="both", mode="reuse")
     with pytest.raises(UsageError, match="adaptive keyframes need both sides"):
         options(sides="one", keyframes="adaptive")
+    with pytest.raises(UsageError, match="larger keyframes need both sides"):
+        options(sides="one", keyframe_scale=1.2)
 
 
 def test_a_full_gpu_takes_frames_in_halves(clip):

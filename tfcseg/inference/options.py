@@ -34,6 +34,8 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
         )
     if complete.sides == "one" and complete.keyframes == "adaptive":
         raise UsageError("adaptive keyframes need both sides")
+    if complete.sides == "one" and complete.keyframe_scale != 1:
+        raise UsageError("larger keyframes need both sides")
     if complete.mode == "image":
         complete = replace(complete, keyframe_interval=1)
     return complete if complete.mode in BOTH_SIDED else replace(complete, keyframe_carry=0.0)
@@ -55,24 +57,27 @@ def _sided(wanted: InferenceOptions) -> InferenceOptions:
         )
     is_one = wanted.sides is None and any(getattr(wanted, name) is not None for name in ONE_SIDED)
     if not can_be_both or is_one or wanted.sides == "one":
-        return replace(wanted, sides="one", keyframes=wanted.keyframes or "fixed")
+        return replace(
+            wanted, sides="one", keyframes=wanted.keyframes or "fixed", keyframe_scale=wanted.keyframe_scale or 1.0
+        )
     return wanted
 
 
 def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> InferenceOptions:
     """Complete ``options`` for another mode, with one side where two are impossible."""
     if mode not in BOTH_SIDED:
-        options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS)
+        options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS, keyframe_scale=THE_MODELS)
     return checked_options(model, options, mode=mode)
 
 
 def describe_method(options: InferenceOptions) -> str:
     """Describe in a few words which keyframes frames refer to, and how."""
+    larger = f", keyframes {options.keyframe_scale:g} times as large" if options.keyframe_scale > 1 else ""
     if options.keyframes == "adaptive":
-        return f"adaptive keyframes, at most {options.longest_interval} frames apart, both sides"
+        return f"adaptive keyframes, at most {options.longest_interval} frames apart, both sides{larger}"
     frames = f"keyframe interval {options.keyframe_interval}"
     if options.sides == "both":
-        return f"{frames}, both sides"
+        return f"{frames}, both sides{larger}"
     return (
         f"{frames} ({options.keyframe_position}), threshold {options.threshold:g}, {options.correlation} correlation, "
         f"carry {options.keyframe_carry:g}"
@@ -89,7 +94,7 @@ def variant_options(
     mode, _, correlation = variant.partition("-")
     wanted = replace(options or InferenceOptions(), **given)
     if correlation:
-        wanted = replace(wanted, correlation=correlation, sides="one", keyframes=THE_MODELS)
+        wanted = replace(wanted, correlation=correlation, sides="one", keyframes=THE_MODELS, keyframe_scale=THE_MODELS)
     return in_mode(model, wanted, mode)
 
 

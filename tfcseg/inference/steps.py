@@ -75,6 +75,7 @@ class Steps:
         self._feeder = network
         self._network = network.network
         self._size = network.options.size
+        self._keyframe_size = round(network.options.size * network.options.keyframe_scale)
         self._scale = BETWEEN_SCALE if network.options.mode == "tfc" else 1
         self._curve = network.network.config.evidence
 
@@ -88,7 +89,7 @@ class Steps:
 
     def grid(self, image: Image) -> tuple[int, int]:
         """(h, w) of the logits of a keyframe's ``image``."""
-        height, width = network_size((image.shape[0], image.shape[1]), self._size)
+        height, width = network_size((image.shape[0], image.shape[1]), self._keyframe_size)
         return height // 4, width // 4
 
     def low_features(self, images: Sequence[Image]) -> list[LowFeatures]:
@@ -99,7 +100,7 @@ class Steps:
 
     def own_logits(self, images: Sequence[Image]) -> list[OwnLogits]:
         """Logits of keyframes, each by itself, with their weights."""
-        logits = self._network.image(self._feeder.to_input(images, self._size))
+        logits = self._network.image(self._feeder.to_input(images, self._keyframe_size))
         weight = margin(logits)
         return [OwnLogits(logits[row : row + 1], weight[row : row + 1]) for row in range(len(images))]
 

@@ -120,6 +120,15 @@ class InferenceOptions:
             value_of_paper="fixed",
         ),
     ] = THE_MODELS
+    keyframe_scale: Annotated[
+        float,
+        Option(
+            "See keyframes this many times as large as --size says (with --sides both): more accurate, and slower.",
+            low=1,
+            high=2,
+            value_of_paper=1.0,
+        ),
+    ] = THE_MODELS
     latency: Annotated[
         str,
         Option(

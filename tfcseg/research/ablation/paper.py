@@ -12,8 +12,11 @@ FIXED_WEIGHTS = (0.1, 0.9)
 """The paper has 0.1 without saying of which frame. By eq. 7 it is the keyframe's weight; 0.9 is the other reading."""
 INTERVALS = (4, 5, 6, 7, 8, 9)
 
-OURS = ("aligned", "middle", "carry", "blend", "both-full-size", "both", "adaptive")
+OURS = ("aligned", "middle", "carry", "blend", "both-full-size", "both", "adaptive", "larger")
 """Rows that are not in the paper."""
+
+LARGER_KEYFRAMES = 1.2
+"""``keyframe_scale`` of the row ``larger``."""
 
 SCORES = ("miou", "vc8", "vc16")
 

@@ -18,7 +18,14 @@ from tfcseg.errors import UsageError
 from tfcseg.model.correlation import inconsistent_points, interpolation_weight, similarity
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter, replace_points
-from tfcseg.research.ablation.paper import ABLATED_THRESHOLDS, FIXED_WEIGHTS, INTERVALS, WITHOUT_BCE, row_names
+from tfcseg.research.ablation.paper import (
+    ABLATED_THRESHOLDS,
+    FIXED_WEIGHTS,
+    INTERVALS,
+    LARGER_KEYFRAMES,
+    WITHOUT_BCE,
+    row_names,
+)
 from tfcseg.spelling import hint
 
 Weight: TypeAlias = float | str
@@ -120,7 +127,7 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
 
     Keyframes carry over results only in row ``carry`` and in rows with both sides, since this would hide other effects.
     """
-    settings = replace(settings, sides="one", keyframes="fixed")
+    settings = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
     options = replace(settings, keyframe_carry=0.0)
     return [*_rows_of_steps(options), *_rows_of_intervals(options), *_own_rows(settings, options)]
 
@@ -174,10 +181,12 @@ def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row
     rows = [Row(name, title, "tfc", own, Variant()) for name, (title, own) in ours.items() if own != options]
     both = replace(options, sides="both")
     adaptive = replace(both, keyframes="adaptive")
+    larger = replace(adaptive, keyframe_scale=LARGER_KEYFRAMES)
     return [
         *rows,
         Row("blend", "image + interpolation", "image", replace(options, mode="blend"), None),
         Row("both-full-size", "TFC, both sides, all at full size", "tfc", replace(both, mode="blend"), None),
         Row("both", "TFC, both sides", "both-full-size", both, None),
         Row("adaptive", "TFC, both sides, adaptive keyframes", "both", adaptive, None),
+        Row("larger", f"the same, keyframes {LARGER_KEYFRAMES:g} times as large", "adaptive", larger, None),
     ]
