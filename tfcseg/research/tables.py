@@ -390,10 +390,9 @@ def _contender_name(result: Result, contender: str) -> str:
 
 
 def _conditions(result: Result) -> str:
-    height, width = result["resolution"]["network"]
     return (
         f"Model `{result['model']['name']}`, {result['device_name']} ({result['device']}, "
-        f"{result['threads']} threads, {result['precision']}), network input {width}×{height}, "
+        f"{result['threads']} threads, {result['precision']}), {_network_input(result)}, "
         f"torch {result['versions']['torch']}."
     )
 
@@ -416,9 +415,16 @@ def _machine(result: Result) -> str:
 
 
 def _model_conditions(result: Result) -> str:
-    height, width = result["resolution"]["network"]
     weights = "random weights, " if result["random_weights"] else ""
     share = result["updated_fraction"]
     points = "" if share is None else f", {share:.1f} % of the points updated"
     classes = f"{weights}{result['model']['classes']} classes"
-    return f"{_model_name(result)}: {classes}, network input {width}×{height}{points}."
+    return f"{_model_name(result)}: {classes}, {_network_input(result)}{points}."
+
+
+def _network_input(result: Result) -> str:
+    """Size of the network's input; rows of an ablation name larger keyframes themselves."""
+    height, width = result["resolution"]["network"]
+    scale = 1 if result["kind"] == "ablation" else result["options"].get("keyframe_scale", 1)
+    larger = f", in `tfc` {scale:g} times that for keyframes" if scale > 1 else ""
+    return f"network input {width}×{height}{larger}"
