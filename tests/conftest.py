@@ -19,8 +19,14 @@ def torch_threads():
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport():
-    """Reports that a parallel run can send: names of files may be no UTF-8, and what was logged of them is kept escaped."""
-    report = yield
-    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
-    return report
+def pytest_report_to_serializable():
+    """What a process of a parallel run sends. Names of files may be no UTF-8, which alone can be sent."""
+    return _encodable((yield))
+
+
+def _encodable(data):
+    if isinstance(data, str):
+        return data.encode(errors="backslashreplace").decode()
+    if isinstance(data, dict):
+        return {_encodable(key): _encodable(value) for key, value in data.items()}
+    return type(data)(map(_encodable, data)) if isinstance(data, list | tuple) else data
