@@ -14,7 +14,7 @@ import pytest
 import tfcseg
 from tests.cli.test_cli_eval import TO_VSPW
 from tests.helpers.command_line import call
-from tests.helpers.live_sender import free_port
+from tests.helpers.live_sender import closed_port
 from tests.helpers.media import write_uneven, write_video
 from tests.helpers.still_fixture import paint, paint_mask, write_stills
 from tests.helpers.tiny_model import moving_images, write_tiny_model
@@ -88,15 +88,21 @@ def share(clips, base, weights, options=OPTIONS, on_frame=lambda frame, info: No
 
 
 def workers():
-    """Process ids of the cluster's workers that have a job."""
+    """Process ids of the cluster's workers that have a job. Other clusters may run on this machine."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            if path.read_bytes().startswith(b"ray::_Worker"):
-                found.append(int(path.parent.name))
+            parents = {parent_of(path), parent_of(path.parent / str(parent_of(path)))}
+            if os.getpid() in parents and (path / "cmdline").read_bytes().startswith(b"ray::_Worker"):
+                found.append(int(path.name))
         except OSError:  # it has just ended
             continue
     return found
+
+
+def parent_of(process):
+    """Process id of the one that started the process of this folder of /proc."""
+    return int((process / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_results_are_those_of_one_process(clips, weights, cluster, tmp_path):
@@ -249,9 +255,9 @@ def test_what_cannot_be_done_elsewhere_is_refused(weights):
 
 def test_nobody_at_the_address_is_said_at_once(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    crew = WorkerOptions(ray=f"127.0.0.1:{free_port()}")
     with (
+        closed_port() as port,
         pytest.raises(UsageError, match=r"^no Ray cluster at '127\..*Connection refused\); give HOST:PORT"),
-        ray_workers(crew, dict, uses_gpu=False),
+        ray_workers(WorkerOptions(ray=f"127.0.0.1:{port}"), dict, uses_gpu=False),
     ):
         pass

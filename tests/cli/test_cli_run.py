@@ -1,4 +1,4 @@
-"""``tfcseg run`` as a user calls it: real files, real processes, what is on disk afterwards."""
+"""``tfcseg run`` as a user calls it: real files, what is on disk afterwards, and processes where they matter."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tfcseg
-from tests.helpers.command_line import interruptible
+from tests.helpers.command_line import call, interruptible
 from tests.helpers.media import LOSSLESS, folder_of_images, numbered_images, run_ffmpeg, write_clip, write_video
 from tests.helpers.tiny_model import NAMES, moving_images, write_tiny_model
 from tfcseg.media.masks import read_mask
@@ -75,8 +75,8 @@ def clip(tmp_path_factory):
     return write_video(path, [np.pad(i, ((0, 1), (0, 1), (0, 0)), "edge") for i in images], audio=sound)
 
 
-def call(*arguments, **options):
-    """Run the command in a process of its own."""
+def start(*arguments, **options):
+    """Run the command in a process of its own, which spends seconds on importing torch."""
     command = [sys.executable, "-m", "tfcseg", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
 
@@ -89,7 +89,7 @@ def one_line(done):
 
 
 def test_writes_everything_that_was_promised(clip, weights, tmp_path):
-    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--json")
+    done = start("run", clip, "-o", tmp_path / "out", "-m", weights, "--json")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
     wanted = {"classes.json", "frames.csv", "masks", "overlay.mp4", "report.html", "report.json"}
@@ -305,7 +305,7 @@ def test_one_bad_input_of_many(clip, weights, tmp_path):
 def test_stdin(weights, tmp_path):
     clip = write_clip(tmp_path / "stream.mkv", FRAMES)
     with clip.open("rb") as stream:
-        done = call("run", "-", "-m", weights, "-q", "--no-flow-consistency", cwd=tmp_path, stdin=stream)
+        done = start("run", "-", "-m", weights, "-q", "--no-flow-consistency", cwd=tmp_path, stdin=stream)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     report = json.loads((tmp_path / "stdin_tfcseg" / "report.json").read_text())
@@ -374,7 +374,7 @@ def test_output_folder_that_cannot_be_made(clip, weights, tmp_path):
 def test_hostile_names(weights, tmp_path):
     name = "-weird ü 'name' %03d\n:x.mp4"
     write_clip(tmp_path / "plain.mp4", 3).rename(tmp_path / name)
-    done = call("run", "-o", "out", "-m", weights, "--no-flow-consistency", "--", name, cwd=tmp_path)
+    done = start("run", "-o", "out", "-m", weights, "--no-flow-consistency", "--", name, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "report.json").read_text())["input"]["path"] == name
 

@@ -6,9 +6,11 @@ And starts processes that tests interrupt.
 from __future__ import annotations
 
 import contextlib
-import io
+import os
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tfcseg.cli import main
@@ -40,11 +42,10 @@ def interruptible():
 
 def call(*arguments) -> Done:
     """Exit code and output of ``tfcseg arguments…``."""
-    stdout, stderr = io.StringIO(), io.StringIO()
     arguments_before, handler_before = sys.argv, signal.getsignal(signal.SIGTERM)
     sys.argv = ["tfcseg", *map(str, arguments)]
     try:
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        with _caught("stdout", 1) as stdout, _caught("stderr", 2) as stderr:
             main()
         code = 0
     except SystemExit as leaving:
@@ -52,4 +53,25 @@ def call(*arguments) -> Done:
     finally:
         sys.argv = arguments_before
         signal.signal(signal.SIGTERM, handler_before)
-    return Done(code, stdout.getvalue(), stderr.getvalue())
+    return Done(code, "".join(stdout), "".join(stderr))
+
+
+@contextlib.contextmanager
+def _caught(name, number) -> Iterator[list[str]]:
+    """All that reaches a standard stream, also from libraries in C and from programs that are started."""
+    found: list[str] = []
+    before, kept = getattr(sys, name), os.dup(number)
+    before.flush()
+    errors = "backslashreplace" if name == "stderr" else "strict"  # as Python opens them
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors=errors, newline="") as file:
+        file.reconfigure(line_buffering=True)  # what others write comes in between
+        os.dup2(file.fileno(), number)
+        setattr(sys, name, file)
+        try:
+            yield found
+        finally:
+            setattr(sys, name, before)
+            os.dup2(kept, number)
+            os.close(kept)
+            file.seek(0)
+            found.append(file.read())

@@ -16,10 +16,27 @@ FORMATS = {"http": "mpegts", "tcp": "mpegts", "udp": "mpegts", "srt": "mpegts"}
 _SUFFIXES = {"http": "/live.ts", "tcp": "?listen", "udp": "", "srt": "?mode=listener"}
 
 
-def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as found:
+@contextmanager
+def closed_port():
+    """A port that refuses connections, and that other programs, such as tests beside this one, do not get meanwhile."""
+    with socket.socket() as held:
+        # A server that allows it, too, as ffmpeg does, may still take the port.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@contextmanager
+def _port_for(scheme):
+    """A free port; of datagrams it is not held, since they would come to us."""
+    if scheme not in ("udp", "srt"):
+        with closed_port() as port:
+            yield port
+        return
+    with socket.socket(type=socket.SOCK_DGRAM) as found:
         found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+        port = found.getsockname()[1]
+    yield port
 
 
 def ffmpeg_sends(clip, *arguments, **options):
@@ -31,18 +48,17 @@ def ffmpeg_sends(clip, *arguments, **options):
 @contextmanager
 def sending(clip, scheme):
     """Serve ``clip`` until the end of the block; yields the address to read and the process that sends."""
-    is_datagram = scheme in ("udp", "srt")
-    port = free_port(socket.SOCK_DGRAM if is_datagram else socket.SOCK_STREAM)
-    address = f"{scheme}://127.0.0.1:{port}"
     listens = ("-listen", "1") if scheme == "http" else ()
-    process = ffmpeg_sends(clip, "-f", "mpegts", *listens, address + _SUFFIXES[scheme])
-    try:
-        if scheme != "udp":
-            _wait_for_listener(port, "udp" if is_datagram else "tcp")
-        yield address + (_SUFFIXES[scheme] if scheme == "http" else ""), process
-    finally:
-        process.kill()
-        process.wait()
+    with _port_for(scheme) as port:
+        address = f"{scheme}://127.0.0.1:{port}"
+        process = ffmpeg_sends(clip, "-f", "mpegts", *listens, address + _SUFFIXES[scheme])
+        try:
+            if scheme != "udp":
+                _wait_for_listener(port, "udp" if scheme == "srt" else "tcp")
+            yield address + (_SUFFIXES[scheme] if scheme == "http" else ""), process
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _wait_for_listener(port, protocol):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.command_line import call
-from tests.helpers.live_sender import free_port, rtsp_server, sending
+from tests.helpers.live_sender import closed_port, rtsp_server, sending
 from tests.helpers.media import children, read_number, write_clip
 from tfcseg.errors import InputError, LostConnection
 from tfcseg.media import streams
@@ -57,13 +57,14 @@ def test_frames_come_over_one_connection_until_it_breaks(clip, scheme):
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path):
-    address = f"tcp://127.0.0.1:{free_port()}"
-    with pytest.raises(InputError, match=f"^{address}: cannot be read: .*Connection refused$"):
-        open_frames(live_source(address))
-    with pytest.raises(
-        InputError, match=r"^rtsp://me@127\.0\.0\.1:\d+/a: cannot be read: .*Connection refused$"
-    ) as caught:
-        open_frames(live_source(f"rtsp://me:secret@127.0.0.1:{free_port()}/a"))
+    with closed_port() as port:
+        address = f"tcp://127.0.0.1:{port}"
+        with pytest.raises(InputError, match=f"^{address}: cannot be read: .*Connection refused$"):
+            open_frames(live_source(address))
+        with pytest.raises(
+            InputError, match=r"^rtsp://me@127\.0\.0\.1:\d+/a: cannot be read: .*Connection refused$"
+        ) as caught:
+            open_frames(live_source(f"rtsp://me:secret@127.0.0.1:{port}/a"))
     assert "secret" not in str(caught.value)
     with pytest.raises(InputError, match="can be read only once"):
         probe("rtsp://127.0.0.1/a", allow_network=True)

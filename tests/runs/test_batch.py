@@ -5,7 +5,7 @@ import json
 import pytest
 
 import tfcseg
-from tests.cli.test_cli_run import call
+from tests.helpers.command_line import call
 from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import FinishedError, OutputError

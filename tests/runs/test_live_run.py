@@ -8,14 +8,14 @@ import re
 import signal
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 import tfcseg
 from tests.helpers.command_line import call, interruptible
-from tests.helpers.live_sender import free_port, rtsp_server, sending
+from tests.helpers.live_sender import closed_port, rtsp_server, sending
 from tests.helpers.media import children, read_number, write_clip
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import LostConnection, UsageError
@@ -219,17 +219,26 @@ def test_the_example_of_the_page_runs(clip, monkeypatch, tmp_path):
             exec(compile(block, "live.md", "exec"), {"print": lambda *facts: sender.kill()})
 
 
-def test_a_password_is_printed_and_logged_nowhere(weights, tmp_path, monkeypatch):
+@pytest.fixture
+def refusing():
+    """Addresses with a password, where nobody is."""
+    with ExitStack() as ports:
+        yield [
+            f"{scheme}://me:secret@127.0.0.1:{ports.enter_context(closed_port())}/front"
+            for scheme in ("tcp", "http", "tcp")
+        ]
+
+
+def test_a_password_is_printed_and_logged_nowhere(weights, refusing, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    addresses = [f"{scheme}://me:secret@127.0.0.1:{free_port()}/front" for scheme in ("tcp", "http", "tcp")]
     options = ("--allow-network", "-m", weights, "-v", "--log-file", "log.jsonl")
-    for some in (addresses, [*addresses[:1], addresses[0]], addresses[:1]):
+    for some in (refusing, [*refusing[:1], refusing[0]], refusing[:1]):
         done = call("run", *some, *options)
         assert done.returncode == 1
         assert "me@127.0.0.1" in done.stderr
         assert "secret" not in done.stderr + (tmp_path / "log.jsonl").read_text()
     with pytest.raises(tfcseg.BatchError, match="me@127") as caught:
-        tfcseg.run(addresses, model=weights, allow_network=True)
+        tfcseg.run(refusing, model=weights, allow_network=True)
     assert "secret" not in str(caught.value)
 
 
