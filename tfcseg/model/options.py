@@ -123,7 +123,8 @@ class InferenceOptions:
     keyframe_scale: Annotated[
         float,
         Option(
-            "See keyframes this many times as large as --size says (with --sides both): more accurate, and slower.",
+            "See keyframes this many times as large as --size says (with --sides both): finds more small things, but "
+            "is slower, and worse in close-ups.",
             low=1,
             high=2,
             value_of_paper=1.0,
