@@ -70,7 +70,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """One kind of thing, which every photo gets; the others never come."""
     for name in KINDS:
         monkeypatch.setattr(foreground, f"{name}_SHARE", float(name == request.param))
-    for name in ("BEHIND_SEATS", "BACKDROP_SHARE"):
+    for name in ("BEHIND_SEATS", "BACKDROP_SHARE", "PLINTH_SHARE"):
         monkeypatch.setattr(foreground, name, 0.0)
     return str(request.param)
 
@@ -152,6 +152,23 @@ def test_another_photo_is_seen_behind_some_railings(monkeypatch: pytest.MonkeyPa
         assert changed_cells(image)[labels == TREE].all()
         assert (labels == FENCE).any() or not is_blue.any()
     assert 8 < sum(found) < 30
+
+
+def test_some_railings_stand_on_a_low_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in KINDS:
+        monkeypatch.setattr(foreground, f"{name}_SHARE", float(name == "RAILING"))
+    monkeypatch.setattr(foreground, "BACKDROP_SHARE", 0.0)
+    found = 0
+    for seed in range(40):
+        image, soft = scene()
+        put(np.random.default_rng(seed), image, soft)
+        labels = soft.argmax(-1)
+        is_plinth = (labels == WALL) & (np.arange(SIDE // 4) >= SIDE // 8)[:, None]  # here was floor
+        found += is_plinth.any()
+        # It is opaque, and the railing stands on it.
+        assert changed_cells(image)[is_plinth].all()
+        assert not is_plinth.any() or (labels == FENCE).any()
+    assert 3 < found < 30
 
 
 def _grown(area: NDArray[np.bool_]) -> NDArray[np.bool_]:

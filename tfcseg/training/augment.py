@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 LABEL_STRIDE = 4
 """Stride of the network's logits, at which labels are sampled."""
 
-SHORT_SIDE_RANGE_PX = (280, 900)
-"""Range of the scene's short side after scaling (log-uniform); inference uses 480."""
+SHORT_SIDE_RANGE_PX = (300, 1050)
+"""Range of the scene's short side after scaling (log-uniform); the mean is that of inference."""
 
 _MOST_CHANNELS = 128
 """OpenCV 5 takes no more: given more, it reads beyond the array without an error."""

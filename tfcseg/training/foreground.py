@@ -30,8 +30,8 @@ RAILING_HEIGHT, POLE_HEIGHT, SEATS_HEIGHT, DOOR_HEIGHT = (0.06, 0.5), (0.15, 1.2
 BEHIND_SEATS = 0.5
 """Share of the rows of seats that stand in front of a railing."""
 
-BACKDROP_SHARE = 0.4
-"""Share of railings behind which another photo is seen: a street, a window, a hall below."""
+BACKDROP_SHARE, PLINTH_SHARE = 0.4, 0.35
+"""Shares of railings behind which another photo is seen (a street, a window, a hall below), and on a low wall."""
 
 OBJECT_SHARE, PEOPLE_SHARE, PLANT_SHARE = 0.3, 0.35, 0.25
 """Shares of photos that get pasted objects and people, and of photos with a floor that get plants."""
@@ -48,8 +48,8 @@ PEOPLE_LIGHT = (0.3, 1.2)
 LEAST_FLOOR = 0.05
 """Share of the labels that are floor in a photo where seats may stand."""
 
-_FENCE, _POLE, _CHAIR, _DOOR, _FLOOR, PERSON, PLANT = (
-    SCENES.index(name) for name in ("fence", "pole", "chair", "door", "floor", "person", "plant")
+_WALL, _FENCE, _POLE, _CHAIR, _DOOR, _FLOOR, PERSON, PLANT = (
+    SCENES.index(name) for name in ("wall", "fence", "pole", "chair", "door", "floor", "person", "plant")
 )
 _GROUND = [SCENES.index(name) for name in ("road", "sidewalk", "floor", "grass", "earth", "field")]
 _OBJECTS = [
@@ -92,7 +92,7 @@ def add_foreground(
     if rng.random() < SEATS_SHARE and is_room:
         _add_seats(rng, image, soft, draw_backdrop)
     if rng.random() < PLANT_SHARE and is_room:
-        _add_plants(rng, image, soft, draw_plants())
+        _paste(rng, image, soft, draw_plants(), [PLANT], extents=PLANT_EXTENT, in_pots=True)
     if rng.random() < OBJECT_SHARE:
         _paste(rng, image, soft, draw_donor(), _OBJECTS, extents=OBJECT_EXTENT)
     if rng.random() < PEOPLE_SHARE:
@@ -110,30 +110,22 @@ def _paste(
     classes: Sequence[int],
     *,
     extents: tuple[float, float],
+    in_pots: bool = False,
 ) -> None:
-    """Paste a thing of the donor, of one of the ``classes``, up to four times, if it has one."""
+    """Paste a thing of the donor, of one of the ``classes``, up to four times, if it has one; most plants in pots."""
     mask = cut_out(rng, donor, classes)
-    if mask is None:
-        return
-    for _ in range(int(rng.integers(1, 5))):
-        extent = log_uniform(rng, extents)
-        centre = _foot(rng, soft, image.shape[0]) - np.array([0, extent * image.shape[0] / 2])
-        paste(rng, donor, mask, [image], [soft], extent=extent, centre=centre)
-
-
-def _add_plants(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8], donor: Labelled) -> None:
-    """Paste a plant of the donor, if it has one, up to four times, most of them in a drawn pot or tub."""
-    mask = cut_out(rng, donor, [PLANT])
     if mask is None:
         return
     side = image.shape[0]
     for _ in range(int(rng.integers(1, 5))):
-        extent, foot = log_uniform(rng, PLANT_EXTENT), _foot(rng, soft, side)
-        if rng.random() < POT_SHARE:
-            height, width = side * extent * rng.uniform((0.15, 0.15), (0.8, 0.45))
+        extent = log_uniform(rng, extents) * side
+        foot = _foot(rng, soft, side)
+        if in_pots and rng.random() < POT_SHARE:
+            height, width = extent * rng.uniform((0.15, 0.15), (0.8, 0.45))
             _add_pot(rng, image, soft, foot, height=height, width=width)
-            foot = foot - np.array([0, height - 0.15 * extent * side])
-        paste(rng, donor, mask, [image], [soft], extent=extent, centre=foot - np.array([0, extent * side / 2]))
+            foot = foot - np.array([0, height - 0.15 * extent])
+        centre = foot - np.array([0, extent / 2])
+        paste(rng, donor, mask, [image], [soft], extent=extent / side, centre=centre)
 
 
 def _add_pot(
@@ -226,14 +218,44 @@ def _add_railing(
 ) -> None:
     """Draw a railing or fence behind the things of a photo; all of its area is labelled fence, with what it shows."""
     side = image.shape[0]
+    free = _free_of_things(soft, side)
+    if rng.random() < PLINTH_SHARE:
+        panel = _add_plinth(rng, image, soft, panel, free=free)
     alpha, area = np.zeros((2, side, side), np.uint8)
     _draw_bars(rng, alpha, panel)
     cv2.fillConvexPoly(area, panel.part((0, 1), (0, 1)), 255)
-    free = _free_of_things(soft, side)
     if rng.random() < BACKDROP_SHARE:
         _add_backdrop(rng, image, soft, panel, draw_backdrop(), free=free)
     blend(image, np.minimum(alpha, free), _colour(rng))
     _label(soft, np.minimum(area, free), _FENCE, gain=1.0)
+
+
+def _add_plinth(
+    rng: np.random.Generator,
+    image: NDArray[np.uint8],
+    soft: NDArray[np.uint8],
+    panel: _Panel,
+    *,
+    free: NDArray[np.uint8],
+) -> _Panel:
+    """Draw a low wall of stones, lit from one side, where the photo is ``free``; return the panel raised onto it."""
+    side = image.shape[0]
+    raised = rng.uniform(0.15, 0.9) * min(1.0, 0.25 * side / panel.height)
+    area, joints = np.zeros((2, side, side), np.uint8)
+    cv2.fillConvexPoly(area, panel.part((0, 1), (0, raised)), 255, cv2.LINE_AA)
+    courses = np.linspace(0, raised, int(rng.integers(1, 6)) + 1)
+    for up in courses:
+        _draw_line(joints, panel.point(0, up), panel.point(1, up), 0.015 * panel.height)
+    for low, high in pairwise(courses):
+        for along in np.arange(rng.uniform(0, 0.1), 1, rng.uniform(0.02, 0.3)):
+            _draw_line(joints, panel.point(along, low), panel.point(along, high), 0.015 * panel.height)
+    colour = np.clip(rng.uniform(30, 200) + rng.normal(0, 15, 3), 0, 255)
+    light = np.linspace(*rng.uniform(0.7, 1.2, 2), side)[None, :, None] + rng.normal(0, 0.06, (side, side, 1))
+    blend(image, np.minimum(area, free), np.clip(colour * light, 0, 255))
+    blend(image, np.minimum(joints, free) // 2, np.clip(colour * rng.uniform(0.4, 1.2), 0, 255))
+    _label(soft, np.minimum(area, free), _WALL, gain=1.0)
+    up = raised * (panel.top - panel.bottom)
+    return panel._replace(bottom=panel.bottom + up, top=panel.top + up)
 
 
 def _add_backdrop(
