@@ -17,9 +17,10 @@ import pytest
 from tests.helpers.command_line import interruptible
 from tests.helpers.media import children, numbered_image, numbered_images, read_number, run_ffmpeg, write_clip
 from tfcseg.errors import OutputError
+from tfcseg.media.audio import Sound
 from tfcseg.media.reader import open_frames, probe, read_frames
 from tfcseg.media.source import Source
-from tfcseg.media.writer import Sound, VideoWriter, finish_video, is_our_video
+from tfcseg.media.writer import VideoWriter, finish_video, is_our_video
 
 ROOT = Path(__file__).parents[2]
 SIZE = (48, 64)
@@ -147,7 +148,7 @@ def test_sources_without_sound(tmp_path):
     silent = write_clip(tmp_path / "in.mp4", 3)
     text = tmp_path / "notes.txt"
     text.write_text("no video")
-    for source, expected in ((None, "none"), (silent, "none"), (tmp_path, "none"), ("-", "dropped: a stream can be")):
+    for source, expected in ((None, "none"), (silent, "none"), ("-", "dropped: a stream can be")):
         assert write(tmp_path / "out.mp4", numbered_images(3), audio_from=source).audio.startswith(expected)
     writer = write(tmp_path / "out.mp4", numbered_images(3), audio_from=text)
     assert writer.audio == f"dropped: {text}: not a video: it is text"
