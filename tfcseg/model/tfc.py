@@ -112,24 +112,18 @@ class TFCSegmenter(nn.Module):
         self.folded_values = nn.ModuleList()
         self.folded_similarity = nn.ModuleList()
 
-    def keyframe(
-        self, image: Tensor, before: Carried | None = None, options: InferenceOptions | None = None
-    ) -> tuple[Tensor, Keyframe]:
-        """Eqs 1 to 3: (B, 3, H, W) normalised → logits (B, K, h, w) and what the interval's other frames need.
-
-        With ``before``, of the previous keyframe of the video, a single one takes over ``keyframe_carry`` of that where
-        both agree (model/carry_over.py).
-        """
+    def keyframe(self, image: Tensor) -> tuple[Tensor, Keyframe]:
+        """Eqs 1 to 3: (B, 3, H, W) normalised → logits (B, K, h, w) and what the interval's other frames need."""
         x1, x2 = self.backbone.encode_low(image)
         z, high, levels = self.embed(x1, x2)
         match = self._correlated(x2)
-        level2 = resize(match, (x1.shape[-2], x1.shape[-1]))
-        memory = Keyframe(z, self.decode_head.classify(z), level2, match, high=high, levels=levels)
-        memory = self.carry_over(memory, before, options)
-        return memory.logits, memory
+        logits, level2 = self.decode_head.classify(z), resize(match, (x1.shape[-2], x1.shape[-1]))
+        return logits, Keyframe(z, logits, level2, match, high=high, levels=levels)
 
     def carry_over(self, memory: Keyframe, before: Carried | None, options: InferenceOptions | None = None) -> Keyframe:
-        """``memory`` of a single keyframe, with what it takes over from the one ``before`` it, if there is one."""
+        """``memory`` of a single keyframe, which takes over ``keyframe_carry`` of what the one ``before`` it left where
+        both agree (model/carry_over.py).
+        """
         used = self.completed(options)
         if before is None or not used.keyframe_carry:
             return memory

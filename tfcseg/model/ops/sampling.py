@@ -54,12 +54,6 @@ Level: TypeAlias = Tensor | UnprojectedLevel
 """A value map (S, h_l, w_l, M, d), or the level it would be computed from."""
 
 
-def grid_size(level: Level) -> tuple[int, int]:
-    """(h_l, w_l)."""
-    height, width = level.features.shape[2:] if isinstance(level, UnprojectedLevel) else level.shape[1:3]
-    return height, width
-
-
 def sample_and_weigh(
     levels: Sequence[Level], rows: Sequence[Tensor], reference: Tensor, offsets: Tensor, weights: Tensor
 ) -> Tensor:
@@ -71,7 +65,7 @@ def sample_and_weigh(
     """
     sums = []
     for index, (level, row) in enumerate(zip(levels, rows, strict=True)):
-        height, width = grid_size(level)
+        height, width = level.features.shape[2:] if isinstance(level, UnprojectedLevel) else level.shape[1:3]
         x = (reference[:, index, 0] * width - 0.5)[:, None, None] + offsets[:, :, index, :, 0]
         y = (reference[:, index, 1] * height - 0.5)[:, None, None] + offsets[:, :, index, :, 1]
         sums.append(_sample_level(level, row, x, y, weights[:, :, index]))
