@@ -272,19 +272,16 @@ def test_frames_of_another_shape_are_refused(tmp_path, image):
 
 def test_places_that_cannot_be_written_fail_at_once(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    (tmp_path / "folder.mp4").mkdir()
     before = children()
     for path, reason in (
         (tmp_path / "gone" / "out.mp4", "cannot be written: No such file or directory"),
         (tmp_path / "file" / "out.mp4", "cannot be written: Not a directory"),
         (Path("/proc/out.mp4"), "cannot be written"),
-        (tmp_path / "folder.mp4", "is a folder"),
-        (tmp_path / "out.avi", r"videos are written as \.mp4"),
     ):
         with pytest.raises(OutputError, match=f"{path.name}: {reason}"):
             VideoWriter(path, size=SIZE, frame_rate=Fraction(25))
     assert children() == before
-    assert listing(tmp_path) == ["file", "folder.mp4"]
+    assert listing(tmp_path) == ["file"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

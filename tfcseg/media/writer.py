@@ -107,10 +107,6 @@ class VideoWriter:
         self._shape = (*size, *coding.channels)
         self._frames = 0
         self._video = _scratch(self.path, "video")
-        if coding is H264 and self.path.suffix.lower() != ".mp4":
-            raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends in .mp4")
-        if self.path.is_dir():
-            raise OutputError(f"{self._named}: is a folder; choose another name for the video")
         with output_errors(f"{self._named}: cannot be written", f": {self.path.parent}"):
             self._video.open("xb").close()
         height, width = size
@@ -277,8 +273,6 @@ class PartedVideo:
         Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``.
         """
         parts = [self._part_at(first) for first in range(0, self._frames_written, part_frames)]
-        if not parts:
-            raise OutputError(f"{self.path}: no frames were written, so there is no video")
         joined = self._part_at(0).with_name(f"joined-{self.path.name}")
         try:
             join_parts(parts, joined, self._frame_rate)

@@ -150,8 +150,6 @@ class RunState:
 
     def add(self, checkpoint: Checkpoint) -> None:
         """Record that everything before ``checkpoint`` is on disk; removes files of older ones."""
-        if not self.is_resumable:
-            return
         self._journal.append(asdict(checkpoint))
         self._remember([checkpoint])
         kept = {self.pictures(each) for each in (*self._newest, *self._newest_part_ends)}
