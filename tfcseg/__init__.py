@@ -16,34 +16,35 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # "as" tells type checkers that a name is for users
     __version__: str
 
-    from tfcseg.errors import (
-        BatchError,
-        DataError,
-        FinishedError,
-        InputError,
-        Interrupted,
-        LostConnection,
-        OutputError,
-        TfcsegError,
-        UsageError,
-        WeightsError,
-    )
-    from tfcseg.inference.segment import segment
-    from tfcseg.inference.segmented import SegmentedFrame
-    from tfcseg.labels.label_sets import LabelSet
-    from tfcseg.media.frames import Frame, VideoInfo
-    from tfcseg.media.reader import probe, read_frames
-    from tfcseg.model.options import InferenceOptions
-    from tfcseg.report.schema import Report
-    from tfcseg.runs.options import ResultOptions
-    from tfcseg.runs.pipeline import run
-    from tfcseg.runs.steady import steady
-    from tfcseg.weights.loading import LoadedModel, load_model
-    from tfcseg.weights.model_card import ModelCard
-    from tfcseg.weights.registry import list_models
+    from tfcseg.errors import BatchError as BatchError
+    from tfcseg.errors import DataError as DataError
+    from tfcseg.errors import FinishedError as FinishedError
+    from tfcseg.errors import InputError as InputError
+    from tfcseg.errors import Interrupted as Interrupted
+    from tfcseg.errors import LostConnection as LostConnection
+    from tfcseg.errors import OutputError as OutputError
+    from tfcseg.errors import TfcsegError as TfcsegError
+    from tfcseg.errors import UsageError as UsageError
+    from tfcseg.errors import WeightsError as WeightsError
+    from tfcseg.inference.segment import segment as segment
+    from tfcseg.inference.segmented import SegmentedFrame as SegmentedFrame
+    from tfcseg.labels.label_sets import LabelSet as LabelSet
+    from tfcseg.media.frames import Frame as Frame
+    from tfcseg.media.frames import VideoInfo as VideoInfo
+    from tfcseg.media.reader import probe as probe
+    from tfcseg.media.reader import read_frames as read_frames
+    from tfcseg.model.options import InferenceOptions as InferenceOptions
+    from tfcseg.report.schema import Report as Report
+    from tfcseg.runs.options import ResultOptions as ResultOptions
+    from tfcseg.runs.pipeline import run as run
+    from tfcseg.runs.steady import steady as steady
+    from tfcseg.weights.loading import LoadedModel as LoadedModel
+    from tfcseg.weights.loading import load_model as load_model
+    from tfcseg.weights.model_card import ModelCard as ModelCard
+    from tfcseg.weights.registry import list_models as list_models
 
 # Silent by default, as libraries should be.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -69,35 +70,7 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [
-    "BatchError",
-    "DataError",
-    "FinishedError",
-    "Frame",
-    "InferenceOptions",
-    "InputError",
-    "Interrupted",
-    "LabelSet",
-    "LoadedModel",
-    "LostConnection",
-    "ModelCard",
-    "OutputError",
-    "Report",
-    "ResultOptions",
-    "SegmentedFrame",
-    "TfcsegError",
-    "UsageError",
-    "VideoInfo",
-    "WeightsError",
-    "__version__",
-    "list_models",
-    "load_model",
-    "probe",
-    "read_frames",
-    "run",
-    "segment",
-    "steady",
-]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,14 +48,6 @@ class WorkerOptions:
     ] = 4
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """Result of a job, or an expected error."""
-
-    result: Any = None
-    error: TfcsegError | None = None
-
-
 class _Worker:
     """One process of the cluster; ``make`` is called once and returns the function that does the jobs."""
 
@@ -63,16 +55,16 @@ class _Worker:
         self._make, self._folder = make, folder
         self._do: Callable[[Any], Any] | None = None
 
-    def do(self, job: Any) -> _Answer:
-        """Do one job."""
+    def do(self, job: Any) -> Any:
+        """Do one job; returns its result, or an expected error."""
         try:
             if self._do is None:
                 keep_freed_memory()
                 _enter(self._folder)
                 self._do = self._make()
-            return _Answer(self._do(job))
+            return self._do(job)
         except TfcsegError as error:
-            return _Answer(error=error)
+            return error
 
 
 def _enter(folder: str) -> None:
@@ -138,8 +130,8 @@ class Workers(Generic[_Job]):
                 if deaths + 1 < _MOST_DEATHS:
                     lost.append((number, again(job), deaths + 1))
                     continue
-                answer = _Answer(error=TfcsegError(f"{_MOST_DEATHS} workers died over it; they may lack memory"))
-            yield number, answer.error or answer.result
+                answer = TfcsegError(f"{_MOST_DEATHS} workers died over it; they may lack memory")
+            yield number, answer
 
     def in_order(self, jobs: Iterable[_Job]) -> Generator[Any, None, None]:
         """Results of ``jobs`` in their order, done ahead while they are used; raises the first error."""

@@ -211,9 +211,9 @@ class SmallDevice:
         self.backbone = network.backbone
         self.batches = []
 
-    def keyframe(self, image, before=None, options=None):
+    def keyframe(self, image):
         self._reserve(image)
-        return self._network.keyframe(image, before, options)
+        return self._network.keyframe(image)
 
     def carry_over(self, memory, before, options=None):
         return self._network.carry_over(memory, before, options)

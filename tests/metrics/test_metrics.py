@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, UsageError
+from tfcseg.evaluation.scope import PROTOCOLS
 from tfcseg.metrics.scores import (
-    VC_PROTOCOLS,
     ConfusionMatrix,
     Mean,
     VideoConsistency,
@@ -121,13 +121,6 @@ def test_sizes_have_to_agree():
 def test_class_counts_that_do_not_fit_8_bits_are_refused(classes):
     with pytest.raises(UsageError, match=f"{classes} classes"):
         ConfusionMatrix(classes)
-
-
-def test_consistency_options_are_checked():
-    with pytest.raises(UsageError, match="2 to 255"):
-        VideoConsistency([8, 256])
-    with pytest.raises(UsageError, match="no VC protocol 'loose'"):
-        VideoConsistency([8], "loose")  # type: ignore[arg-type]
 
 
 #            pixel: right  wrong  flicker  moves  void
@@ -274,7 +267,7 @@ def videos(draw: st.DrawFn, max_frames: int = 9) -> list[tuple[Labels, Labels]]:
 
 
 GAPS = st.frozensets(st.integers(1, 8), max_size=3)
-PROTOCOL = st.sampled_from(VC_PROTOCOLS)
+PROTOCOL = st.sampled_from(PROTOCOLS)
 WINDOW = st.integers(2, 5)
 NUM_CLASSES = 5
 """More than ``videos`` use, so that some classes are always absent."""
@@ -387,7 +380,7 @@ def test_several_windows_at_once_equal_each_alone(frames, protocol):
 @given(videos(), WINDOW)
 def test_ground_truth_is_perfect(frames, n):
     perfect = [(target, target) for target, _ in frames]
-    for protocol in VC_PROTOCOLS:
+    for protocol in PROTOCOLS:
         scores = consistency(perfect, n, protocol)
         assert scores.vc.total == scores.counted
     counts = count(NUM_CLASSES, *perfect)

@@ -34,6 +34,12 @@ def options(correlation="paper", carry=CARRY):
     return InferenceOptions(threshold=THRESHOLD, correlation=correlation, keyframe_carry=carry)
 
 
+def keyframe_after(network, image, before, given=None):
+    """Logits of a keyframe that takes over what the one before left, and its memory."""
+    memory = network.carry_over(network.keyframe(image)[1], before, given)
+    return memory.logits, memory
+
+
 def written_out_weight(network, before, image, cells):
     """Weight g of one keyframe, position by position, and w."""
     features = [network.decode_head.projections[1](x.permute(0, 2, 3, 1)) for x in (before, image)]
@@ -59,7 +65,7 @@ def test_the_equation_is_written_out(network, clip, correlation):
         cells = None if shift is None else shift.cells[0]
         g, w = written_out_weight(network, levels[k - 1], levels[k], cells)
         wanted = fresh + g * (written_out.displace(wanted, cells) - fresh)
-        logits, memory = network.keyframe(clip[k : k + 1], carried, options(correlation))
+        logits, memory = keyframe_after(network, clip[k : k + 1], carried, options(correlation))
         torch.testing.assert_close(logits, wanted, atol=1e-8, rtol=0)
         assert torch.equal(memory.logits, logits)  # what the frames between keyframes lean on
         is_new = (w < THRESHOLD)[0]
@@ -73,16 +79,16 @@ def test_the_equation_is_written_out(network, clip, correlation):
 @torch.inference_mode()
 def test_without_carry_or_a_keyframe_before_nothing_changes(network, clip):
     fresh, _ = network.keyframe(clip[1:2])
-    assert torch.equal(network.keyframe(clip[1:2], None, options())[0], fresh)
+    assert torch.equal(keyframe_after(network, clip[1:2], None, options())[0], fresh)
     before = network.keyframe(clip[:1])[1].carried
-    assert torch.equal(network.keyframe(clip[1:2], before, options(carry=0.0))[0], fresh)
-    assert torch.equal(network.keyframe(clip[1:2], before)[0], fresh)  # the configuration's, as in the paper
-    assert not torch.equal(network.keyframe(clip[1:2], before, options())[0], fresh)
+    assert torch.equal(keyframe_after(network, clip[1:2], before, options(carry=0.0))[0], fresh)
+    assert torch.equal(keyframe_after(network, clip[1:2], before)[0], fresh)  # the configuration's, as in the paper
+    assert not torch.equal(keyframe_after(network, clip[1:2], before, options())[0], fresh)
     carrying = copy.deepcopy(network)
     carrying.config = dataclasses.replace(
         network.config, defaults=dataclasses.replace(network.config.defaults, keyframe_carry=CARRY)
     )
-    assert not torch.equal(carrying.keyframe(clip[1:2], before)[0], fresh)
+    assert not torch.equal(keyframe_after(carrying, clip[1:2], before)[0], fresh)
     assert torch.equal(carrying.keyframe(clip[:2])[0], network.image(clip[:2]))  # a batch of training is no video
 
 
@@ -93,7 +99,7 @@ def test_a_still_picture_stays_bit_for_bit(correlation):
     image = moving_clip(1, SIZE)
     logits, memory = network.keyframe(image)
     for _ in range(3):
-        again, memory = network.keyframe(image, memory.carried, options(correlation))
+        again, memory = keyframe_after(network, image, memory.carried, options(correlation))
         assert torch.equal(again, logits)
 
 
@@ -117,7 +123,7 @@ def test_another_scene_begins_anew(network, clip):
     for columns, is_same in ((width // 4, False), (3 * width // 4, True)):
         match = torch.cat([memory.match[..., :columns], -memory.match[..., columns:]], dim=-1)
         before = Carried(memory.logits.flip(1), match)
-        logits, _ = network.keyframe(clip[:1], before, options())
+        logits, _ = keyframe_after(network, clip[:1], before, options())
         assert torch.equal(logits, fresh) != is_same
     how = Carrying(CARRY, THRESHOLD, aligned=False)
     other = Carried(memory.logits.flip(1), -memory.match)

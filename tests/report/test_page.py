@@ -93,8 +93,7 @@ def test_a_single_peak_among_fifty_thousand_frames_is_on_the_page(tmp_path):
 
 
 def moment(index, change):
-    nothing = np.zeros((0, 0), np.uint8)
-    return Moment(index, index / float(RATE), change, (), b"", nothing, nothing, nothing)
+    return Moment(index, change, (), {})
 
 
 def pooled(values, rate=RATE):
@@ -112,7 +111,7 @@ def test_ten_moments_are_found_and_the_greatest_is_among_them(seconds):
     assert max(values) in [item.share for item in found]
     assert [item.index for item in found] == sorted(item.index for item in found)
     if seconds >= 20:
-        assert all(b.time_s - a.time_s >= 1 - 1e-6 for a, b in itertools.pairwise(found))
+        assert all(b.index - a.index >= RATE for a, b in itertools.pairwise(found))
 
 
 def test_the_moments_of_a_long_video_are_those_that_a_search_in_all_of_it_finds():
@@ -153,9 +152,9 @@ def test_moments_show_what_changed():
     for index, labels in enumerate((before, after)):
         row = FrameRow(index, 0.0, False, None, None, float((before != labels).mean()) if index else None, None, None)
         recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
-    (drawn,) = recorder.drawn("moment")
-    assert drawn.moment.index == 1
-    assert drawn.moment.changes == ((0, 3, 12 / 48), (0, 1, 4 / 48))
+    (drawn,) = recorder.greatest("moment")
+    assert drawn.index == 1
+    assert drawn.changes == ((0, 3, 12 / 48), (0, 1, 4 / 48))
     assert all(picture.startswith(b"\xff\xd8") for picture in drawn.pictures.values())
     source, tinted, retinted, changed = (
         cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
@@ -170,7 +169,7 @@ def test_moments_show_what_changed():
     assert (changed[3:13, ..., 0] > changed[3:13, ..., 2] + 100).all()  # red
     assert np.ptp(changed[20:], axis=-1).max() < 12  # gray
     recorder.add(replace(row, frame=2, label_change=0.9), class_shares(before, len(NAMES)), image, before)
-    assert indices(recorder) == [2]  # what was drawn before is out of date
+    assert indices(recorder) == [2]
     assert recorder.peak_shares[[0, 1, 3]].tolist() == [1, 4 / 48, 12 / 48]
     assert recorder.peak_frames[[0, 1, 3]].tolist() == [0, 1, 1]
 
@@ -178,8 +177,14 @@ def test_moments_show_what_changed():
 # ------------------------------------------------------------------------------------------------- save and restore
 
 
+def restored_from(folder, palette=PALETTE):
+    recorder = PageRecorder(palette, RATE)
+    recorder.restore(folder)
+    return recorder
+
+
 def indices(recorder):
-    return [drawn.moment.index for drawn in recorder.drawn("moment")]
+    return [moment.index for moment in recorder.greatest("moment")]
 
 
 def page_of(tmp_path, recorder, name="report.html"):
@@ -194,7 +199,7 @@ def test_a_restored_recorder_goes_on_as_if_nothing_had_happened(tmp_path, stop):
     for row, (image, labels) in itertools.islice(zip(rows_of(200), scenes(200), strict=True), stop):
         part.add(row, class_shares(labels, len(NAMES)), image, labels, sure_of(row.frame))
     part.save(tmp_path)
-    restored = PageRecorder.restore(tmp_path, PALETTE, RATE)
+    restored = restored_from(tmp_path)
     assert restored.frames == stop
     record(200, recorder=restored, first=stop)
     assert indices(restored) == indices(whole)
@@ -219,7 +224,7 @@ def test_restoring_across_a_merge_of_buckets_and_slots(tmp_path):
     frames = list(rows_of(5000))
     whole = feed(PageRecorder(PALETTE, RATE), frames)
     feed(PageRecorder(PALETTE, RATE), frames[:2047]).save(tmp_path)
-    restored = feed(PageRecorder.restore(tmp_path, PALETTE, RATE), frames[2047:])
+    restored = feed(restored_from(tmp_path), frames[2047:])
     assert restored.timeline.frames_per_bucket == 4
     assert indices(restored) == indices(whole)
     assert page_of(tmp_path, restored) == page_of(tmp_path, whole)
@@ -236,14 +241,14 @@ def test_damaged_state_is_refused_in_one_line(tmp_path, damage):
         spoilt = {"cut": content[:-300], "zeroed": content[:2000] + bytes(2000) + content[4000:], "empty": b""}
         path.write_bytes(spoilt[damage])
     with pytest.raises(OutputError, match=r"page\.npz.*start") as caught:
-        PageRecorder.restore(tmp_path, PALETTE, RATE)
+        restored_from(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_state_of_another_model_is_refused(tmp_path):
     record(30).save(tmp_path)
     with pytest.raises(OutputError, match=r"page\.npz"):
-        PageRecorder.restore(tmp_path, PALETTE[:3], RATE)
+        restored_from(tmp_path, PALETTE[:3])
 
 
 # --------------------------------------------------------------------------------------------------------- the page
@@ -385,7 +390,7 @@ def test_pictures_of_large_frames_are_small(tmp_path):
     recorder = PageRecorder(PALETTE, RATE)
     for row, (image, labels) in zip(rows_of(2), scenes(2, size=(1080, 1920)), strict=True):
         recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
-    (drawn,) = recorder.drawn("moment")
+    (drawn,) = recorder.greatest("moment")
     assert max(len(picture) for picture in drawn.pictures.values()) < 120_000
 
 

@@ -210,7 +210,6 @@ def test_what_cannot_be_compared_is_refused(clip, student):
         ({"sources": []}, "no clip is given"),
         ({"models": []}, "no model is given"),
         ({"modes": ["tfc", "tfc"]}, "a mode is named twice"),
-        ({"modes": ["tcf"]}, "no mode 'tcf'; did you mean tfc?"),
         ({"modes": ["tfc"], "inference": InferenceOptions(keyframe_interval=0)}, "keyframe interval 0 is not between"),
         ({"modes": ["image"], "inference": InferenceOptions(sides="both")}, "are for modes tfc and blend"),
         ({"max_frames": 1}, "1 frames are too few to compare"),

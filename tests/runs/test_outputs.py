@@ -461,18 +461,16 @@ def test_a_name_that_is_too_long(tmp_path):
         prepare_output(tmp_path / ("x" * 300), inputs=[])
 
 
-def test_discard_leaves_nothing_behind_in_a_new_folder(finished):
-    assert finished.is_new
+def test_discard_leaves_nothing_behind(finished):
     finished.discard()
     assert not finished.path.exists()
 
 
-def test_discard_keeps_a_folder_that_was_there_before(tmp_path, labels):
+def test_removing_results_keeps_their_folder(tmp_path, labels):
     output = prepare_output(tmp_path, inputs=[])
-    assert not output.is_new
     with MaskWriter(output.masks, PALETTE) as writer:
         writer.write(0, labels)
-    output.discard()
+    output.remove_results()
     assert tmp_path.is_dir()
     assert not output.masks.exists()
 

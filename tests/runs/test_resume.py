@@ -427,7 +427,6 @@ def append(path, data):
         (lambda out, state: (out / "masks" / "00000003.png").unlink(), 0),
         (lambda out, state: (out / "masks" / "00000002.png").write_bytes(b""), 0),
         (lambda out, state: (state / "overlay-00000008.mp4").unlink(), 8),
-        (lambda out, state: cut(state / "at-00000012" / "labels.png"), 8),
         (lambda out, state: cut(state / "at-00000012" / "page.npz"), 8),
         (lambda out, state: cut(out / "frames.csv", 0.9), 8),
         (lambda out, state: (out / "frames.csv").unlink(), 0),
@@ -453,7 +452,7 @@ def test_a_journal_keeps_its_whole_lines_wherever_it_is_torn(tmp_path):
     for size in range(len(whole) + 1):
         for rest in (b"", b"\0" * 40):  # what a power cut may leave
             (tmp_path / "journal.jsonl").write_bytes(whole[:size] + rest)
-            kept = sum(end <= size for end in ends)
+            kept = sum(end - (not rest) <= size for end in ends)  # only the line end may be missing
             assert journal.read() == entries[:kept]
     journal.keep(1)
     journal.append({"frames": 24})

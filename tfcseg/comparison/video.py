@@ -264,7 +264,7 @@ def _numbers(report: Report) -> dict[str, float | None]:
 
 def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite: bool) -> list[OutputDir]:
     """Results of earlier runs, also of another plan, which this comparison replaces; refused without ``overwrite``."""
-    earlier = [OutputDir(folder / name, is_new=True) for name in {*known_folders(folder), *plan.network_modes}]
+    earlier = [OutputDir(folder / name) for name in {*known_folders(folder), *plan.network_modes}]
     for each in earlier:
         results = each.results()
         refuse_inputs((each.path, each.masks, *results), inputs)

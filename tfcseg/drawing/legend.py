@@ -140,20 +140,13 @@ class Legend:
             top = self._size[0] - margin - (above + 1) * row_px
             stamp(image, panel, top=top, left=margin + column * column_px)
 
-    def state(self) -> dict[str, list[int]]:
+    def state(self) -> dict[str, Any]:
         """State of the legend in JSON types."""
-        classes = sorted(self._places)
-        return {
-            "classes": classes,
-            "places": [self._places[index] for index in classes],
-            "absent": [self._absent[index] for index in classes],
-            "shown": list(self.shown),
-        }
+        return {"places": [*self._places.items()], "absent": [*self._absent.items()], "shown": list(self.shown)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``."""
-        self._places = dict(zip(state["classes"], state["places"], strict=True))
-        self._absent = dict(zip(state["classes"], state["absent"], strict=True))
+        self._places, self._absent = dict(state["places"]), dict(state["absent"])
         self.shown = tuple(state["shown"])
 
     def _assign(self, shares: NDArray[np.float64], places: int) -> None:

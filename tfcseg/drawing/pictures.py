@@ -41,12 +41,6 @@ def write_picture(path: Path, picture: Image) -> None:
         PIL.Image.fromarray(picture).save(partial, FORMATS[path.suffix.lower()], quality=90)
 
 
-def panel_size(size: tuple[int, int], panels: int) -> tuple[int, int]:
-    """(height, width) of one of ``panels`` panels for a video of ``size`` (H, W): the video's own if that fits."""
-    scale = min(1.0, (MAX_WIDTH_PX - _GAPS_PX) / (panels * size[1]), MAX_HEIGHT_PX / size[0])
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
 class RowPainter:
     """Draws rows for one video: original | results …, and with ``has_difference`` where two results differ.
 
@@ -59,7 +53,9 @@ class RowPainter:
         self._palette, self._classes = labels.palette_array(), len(labels)
         self._titles = titles
         self._has_difference = has_difference
-        self._size = panel_size(size, 1 + len(titles) + has_difference)
+        panels = 1 + len(titles) + has_difference
+        scale = min(1.0, (MAX_WIDTH_PX - _GAPS_PX) / (panels * size[1]), MAX_HEIGHT_PX / size[0])
+        self._size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
         self._legends = [Legend(labels, self._size) for _ in titles]
 
     @property

@@ -26,7 +26,9 @@ _DIMMED = 0.4
 
 def colorize(labels: Labels, palette: NDArray[np.uint8]) -> Image:
     """(H, W) labels drawn in ``palette`` (K, 3); NO_CLASS is black."""
-    return np.asarray(cv2.applyColorMap(labels, _colour_table(palette)), dtype=np.uint8)
+    table = np.zeros((256, 1, 3), dtype=np.uint8)
+    table[: len(palette), 0] = palette
+    return np.asarray(cv2.applyColorMap(labels, table), dtype=np.uint8)
 
 
 def overlay(
@@ -46,10 +48,16 @@ def overlay(
         raise UsageError(f"overlay opacity is {alpha}; choose a value from 0 to 1")
     if labels.shape != image.shape[:2]:
         raise DataError(f"labels of size {labels.shape} do not fit an image of size {image.shape[:2]}")
-    drawn = labels if visible is None else np.asarray(cv2.LUT(labels, _visible_table(visible)), dtype=np.uint8)
+    drawn = labels
+    if visible is not None:
+        table = np.full(256, NO_CLASS, dtype=np.uint8)
+        table[: len(visible)][visible] = np.flatnonzero(visible)
+        drawn = np.asarray(cv2.LUT(labels, table), dtype=np.uint8)
     untouched = cv2.threshold(drawn, len(palette) - 1, 255, cv2.THRESH_BINARY)[1]
     has_untouched = cv2.countNonZero(untouched) > 0
-    lines = _boundaries(drawn)
+    # The morphological gradient (maximum - minimum) is zero where all labels under the kernel are the same.
+    gradient = cv2.morphologyEx(drawn, cv2.MORPH_GRADIENT, _square(_line_px(labels) + 1))
+    lines = cv2.threshold(gradient, 0, 255, cv2.THRESH_BINARY)[1]
     if has_untouched:  # whose side of a line is restored below: draw the line inside the tinted region
         lines = np.maximum(lines, cv2.dilate(untouched, _square(2 * _line_px(labels) + 1)))
     # NO_CLASS is the greatest value and black in the table: the maximum turns boundary pixels into dark lines.
@@ -111,26 +119,6 @@ def mark_difference(image: Image, coverage: NDArray[np.uint8]) -> Image:
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None] * _DIMMED
     marked = gray * (1 - share) + np.array(_MARK, np.float32) * share
     return np.asarray(np.rint(marked), dtype=np.uint8)
-
-
-def _colour_table(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(256, 1, 3) lookup table; black beyond the palette."""
-    table = np.zeros((256, 1, 3), dtype=np.uint8)
-    table[: len(palette), 0] = palette
-    return table
-
-
-def _visible_table(visible: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    table = np.full(256, NO_CLASS, dtype=np.uint8)
-    table[: len(visible)][visible] = np.flatnonzero(visible)
-    return table
-
-
-def _boundaries(labels: Labels) -> NDArray[np.uint8]:
-    """(H, W) 255 on a line between regions, else 0."""
-    # The morphological gradient (maximum - minimum) is zero where all labels under the kernel are the same.
-    gradient = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, _square(_line_px(labels) + 1))
-    return np.asarray(cv2.threshold(gradient, 0, 255, cv2.THRESH_BINARY)[1], dtype=np.uint8)
 
 
 def _line_px(labels: Labels) -> int:

@@ -147,8 +147,8 @@ class _Slot:
     label_size: tuple[int, int]
     grid: tuple[int, int]
     """(h, w) of its logits."""
-    reach: int
-    """It uses later keyframes up to this many frames ahead."""
+    horizon: int
+    """Index of the last frame that it may use, if that is a keyframe."""
     low: _Row[LowFeatures]
     section: Section = Section.GOES_ON
     is_wanted: bool = True
@@ -173,16 +173,16 @@ class _Slot:
     """Carry-over for the next keyframe, if that is the next frame."""
 
     @property
-    def horizon(self) -> int:
-        """Index of the last frame that it may use, if that is a keyframe."""
-        return self.index + self.reach
-
-    @property
     def carry_over(self) -> CarryOver | None:
         """Carry-over of a keyframe."""
         if self.before is None or self.latest is None:
             return self.before
         return SectionEnd.of(self.before, self.latest)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `finished` need not wait."""
+        return self.result is not None and self.result.is_done
 
     def finished(self, workers: int) -> FrameResult:
         """The result; waits for it. The frame took a share of the time, since several workers compute at once."""
@@ -223,7 +223,7 @@ class _Window:
                     image=image,
                     label_size=size,
                     grid=self._steps.grid(image),
-                    reach=reach_for(image),
+                    horizon=self._count + reach_for(image),
                     low=row,
                     section=Section.GOES_ON if slots else group.section,
                     is_wanted=group.is_wanted,
@@ -395,19 +395,6 @@ def _most_held(image: Image) -> int:
     return MOST_HELD_BYTES // max(1, image.nbytes)
 
 
-@dataclass(slots=True)
-class _Begun(Generic[_T]):
-    """A group whose results are being computed."""
-
-    subject: _T
-    slots: list[_Slot]
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all of its frames are finished."""
-        return all(slot.result is not None and slot.result.is_done for slot in self.slots)
-
-
 def run_both_sides(
     network: IntervalNetwork, groups: Iterable[Group[_T]], before: CarryOver | None = None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
@@ -419,7 +406,7 @@ def run_both_sides(
     with ExitStack() as stack:
         tasks = _Tasks(network, stack)
         window = _Window(network, tasks, before)
-        begun: deque[_Begun[_T]] = deque()
+        begun: deque[tuple[_T, list[_Slot]]] = deque()
         undecided: deque[int] = deque()
         failure: Exception | None = None
         rest = iter(groups)
@@ -431,7 +418,7 @@ def run_both_sides(
                 group, failure = None, error
             if group is not None:
                 slots = window.look(group)
-                begun.append(_Begun(group.subject, slots))
+                begun.append((group.subject, slots))
                 undecided.append(len(slots))
                 tasks.throttle(group.images)
                 del group, slots
@@ -441,9 +428,9 @@ def run_both_sides(
                 tasks.combine(window.advance, undecided.popleft())
             if is_end:
                 tasks.combine(window.settle, is_end)
-            while begun and (is_end or begun[0].is_done):
-                done = begun.popleft()
-                yield done.subject, [slot.finished(tasks.workers) for slot in done.slots]
-                del done
+            while begun and (is_end or all(slot.is_done for slot in begun[0][1])):
+                subject, done = begun.popleft()
+                yield subject, [slot.finished(tasks.workers) for slot in done]
+                del subject, done
         if failure is not None:
             raise failure

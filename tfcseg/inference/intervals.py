@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
@@ -26,22 +26,6 @@ _T = TypeVar("_T")
 MOST_HELD_BYTES = 2**29
 """Bytes of images that wait for workers or are being computed: no further group is taken beyond, so that 8K frames fit
 in memory."""
-
-
-@dataclass(slots=True)
-class _Pending(Generic[_T]):
-    """A group that a worker computes or will compute; at most ``beside`` were pending at the same time, including
-    itself."""
-
-    subject: _T
-    future: Future[list[FrameResult]]
-    image_bytes: int
-    beside: int = 1
-
-    def finished(self, workers: int) -> tuple[_T, list[FrameResult]]:
-        """Subject and results. A frame's time is its share of the time in which several intervals were computed."""
-        at_once = min(workers, self.beside)
-        return self.subject, [replace(result, model_ms=result.model_ms / at_once) for result in self.future.result()]
 
 
 def run_intervals(
@@ -59,29 +43,20 @@ def run_intervals(
         yield from _run_beside(network, iter(groups), before)
         return
     rest = iter(groups)
-    # One function per group: nothing of it is held while waiting for the frames of the next one.
-    while (found := _run_next(network, rest, before)) is not None:
-        subject, results = found
+    while (group := next(rest, None)) is not None:
+        subject, results = group.subject, network.run(group.images, group.label_size, before)
         before = results[-1].carried if results else before
-        del found
+        del group  # nothing of it is held while waiting for the frames of the next one
         yield subject, results
         del subject, results
-
-
-def _run_next(
-    network: IntervalNetwork, groups: Iterator[Group[_T]], before: CarryOver | None
-) -> tuple[_T, list[FrameResult]] | None:
-    group = next(groups, None)
-    if group is None:
-        return None
-    return group.subject, network.run(group.images, group.label_size, before)
 
 
 def _run_beside(
     network: IntervalNetwork, groups: Iterator[Group[_T]], before: CarryOver | None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     threads = torch.get_num_threads()
-    pending: deque[_Pending[_T]] = deque()
+    pending: deque[tuple[_T, int, Future[list[FrameResult]]]] = deque()  # in the middle the bytes of its images
+    at_once = 1
     failure: Exception | None = None
     carry_over: Future[CarryOver | None] = Future()
     carry_over.set_result(before)
@@ -96,20 +71,22 @@ def _run_beside(
                 while (
                     failure is None
                     and len(pending) <= network.workers
-                    and sum(each.image_bytes for each in pending) < MOST_HELD_BYTES
+                    and sum(size for _, size, _ in pending) < MOST_HELD_BYTES
                     and (group := next(groups, None)) is not None
                 ):
                     passed: Future[CarryOver | None] = Future()
                     future = pool.submit(_run_one, network, group, carry_over, passed)
-                    pending.append(_Pending(group.subject, future, sum(image.nbytes for image in group.images)))
-                    for each in pending:
-                        each.beside = max(each.beside, len(pending))
+                    pending.append((group.subject, sum(image.nbytes for image in group.images), future))
+                    at_once = min(network.workers, max(at_once, len(pending)))
                     carry_over = passed
                     del group
             except Exception as error:  # noqa: BLE001  # raised once everything before it is done
                 failure = error
             if pending:
-                yield pending.popleft().finished(network.workers)
+                subject, _, computed = pending.popleft()
+                # A frame's time is its share of the time in which several intervals were computed.
+                yield subject, [replace(result, model_ms=result.model_ms / at_once) for result in computed.result()]
+                del subject, computed
             elif failure is not None:
                 raise failure
             else:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tfcseg.errors import UsageError
-from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
+from tfcseg.model.options import InferenceOptions
 from tfcseg.options import THE_MODELS, check
-from tfcseg.spelling import hint
 
 if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
@@ -99,12 +98,7 @@ def variant_options(
 
 
 def check_variants(variants: Sequence[str], options: InferenceOptions | None = None) -> None:
-    """Raise UsageError unless ``variants`` names some of ``MODE_VARIANTS``, each once, for which ``options`` can be."""
-    unknown = [variant for variant in variants if variant not in MODE_VARIANTS]
-    if unknown:
-        raise UsageError(f"no mode {unknown[0]!r}; {hint(unknown[0], MODE_VARIANTS)}")
-    if not variants:
-        raise UsageError(f"no mode is given; there are {', '.join(MODE_VARIANTS)}")
+    """Raise UsageError if some of ``MODE_VARIANTS`` are named twice, or if ``options`` cannot be for any of them."""
     if len(set(variants)) < len(variants):
         raise UsageError(f"a mode is named twice: {','.join(variants)}")
     needs_both = options is not None and (options.sides == "both" or options.keyframes == "adaptive")

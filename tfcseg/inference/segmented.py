@@ -24,7 +24,7 @@ from tfcseg.model.evidence import CarryOver
 if TYPE_CHECKING:
     from supervision import Detections
 
-    from tfcseg.media.masks import Mask, MaskForm
+    from tfcseg.media.masks import Mask
 
 _SHOWN_CLASSES = 3
 _NOTEBOOK_PX = 960
@@ -38,8 +38,6 @@ class SteadiedMask(NamedTuple):
     """(H, W) labels as they were."""
     mask: Mask | None
     """(H, W) values to write; None: there is none to write."""
-    form: MaskForm
-    """Format of its file."""
     is_filled: bool
     """The frame had none."""
     contrast: float | None

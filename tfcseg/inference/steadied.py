@@ -47,11 +47,10 @@ def steadied_frames(
     """
 
     def read(index: int) -> tuple[Mask | None, NDArray[np.float32] | None]:
-        found = masks.read(index)
-        if found is None:
-            return None, None
-        sure = None if probabilities is None else read_sureness(probabilities / masks.name(index), found[0].shape)
-        return found[0], sure
+        mask = masks.read(index)
+        if mask is None or probabilities is None:
+            return mask, None
+        return mask, read_sureness(probabilities / masks.name(index), mask.shape)
 
     labels, linker = shown_classes(masks), Linker(network)
     with ExitStack() as stack:
@@ -89,8 +88,8 @@ def shown_classes(masks: MaskFolder) -> LabelSet:
 
 def shown_labels(masks: MaskFolder, index: int, steadied: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W) labels of a frame's mask as it was given; those ``steadied`` if there was none."""
-    found = masks.read(index)
-    return steadied if found is None else masks.shown(found[0])
+    mask = masks.read(index)
+    return steadied if mask is None else masks.shown(mask)
 
 
 def read_sureness(path: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
@@ -142,6 +141,6 @@ def _segmented(steadied: Steadied, masks: MaskFolder, labels: LabelSet) -> Segme
         model_ms=1000 * steadied.seconds,
         is_held=frame.is_held,
         label_set=labels,
-        steadied=SteadiedMask(before, mask, masks.form, given is None and mask is not None, steadied.contrast),
+        steadied=SteadiedMask(before, mask, given is None and mask is not None, steadied.contrast),
         ends_group=True,
     )

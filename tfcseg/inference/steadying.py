@@ -236,15 +236,10 @@ class _SideVotes(NamedTuple):
     masks: int
     """Number of masks that have voted since the last break."""
 
-    def carried(self, transfer: Transfer | None) -> _SideVotes | None:
-        """Pass the votes on to the next frame; None if that is of another scene."""
-        if transfer is None:
-            return None
-        return _SideVotes(self.votes.carried(transfer), self.masks)
-
 
 def _carried(side: _SideVotes | None, transfer: Transfer | None) -> _SideVotes | None:
-    return None if side is None else side.carried(transfer)
+    """Pass votes on to the next frame; None if that is of another scene."""
+    return None if side is None or transfer is None else _SideVotes(side.votes.carried(transfer), side.masks)
 
 
 def _joined(side: _SideVotes | None, frame: LinkedFrame) -> _SideVotes | None:

@@ -5,8 +5,8 @@ Sound is added when the video is complete, so damaged audio cannot spoil the vid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 
@@ -23,36 +23,33 @@ _COPY = ("-c:a", "copy", "-strict", "-2")
 _UNHEARD_S = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class AudioTrack:
-    """Sound of a source, in its own file."""
+class Sound(NamedTuple):
+    """Source and range of a video's sound."""
 
-    path: Path
-    method: str
-    """``copied`` or ``aac``."""
-    delay_s: float
-    """Seconds by which it starts after the first frame."""
+    source: Source
+    start_s: float | None
+    end_s: float | None
 
 
-def cut_audio(source: Source, target: Path, *, start_s: float | None, end_s: float | None) -> AudioTrack | str:
-    """Write the default audio stream of ``source`` to ``target``, from the first frame at ``start_s`` up to ``end_s``.
+def cut_audio(sound: Sound, target: Path) -> tuple[str, float | None]:
+    """Write the default audio stream of a source to ``target``, from the first frame at ``start_s`` up to ``end_s``.
 
-    An address is read again from its beginning. Returns ``none`` or ``dropped: <reason>`` if nothing is written.
+    An address is read again from its beginning. Returns ``copied`` or ``aac`` and the seconds by which the sound starts
+    after the first frame; ``none`` or ``dropped: <reason>``, and None, if nothing is written.
     """
-    if source.kind == "folder":
-        return "none"
+    source = sound.source
     if not source.is_readable_again:
-        return "dropped: a stream can be read only once; save it to a file to keep its sound"
+        return "dropped: a stream can be read only once; save it to a file to keep its sound", None
     try:
         stream = probe_address(source) if source.kind == "address" else probe_file(source)
         rate = stream.info.frame_rate
-        wanted = select_frames(rate, start_s, end_s, first_time_s=stream.first_time_s)
+        wanted = select_frames(rate, sound.start_s, sound.end_s, first_time_s=stream.first_time_s)
     except TfcsegError as error:
-        return f"dropped: {error}"
+        return f"dropped: {error}", None
     if stream.audio_index is None:
-        return "none"
+        return "none", None
     if stream.rates.source_rate > rate:
-        return "dropped: the video plays slower than its source"
+        return "dropped: the video plays slower than its source", None
     video_s = stream.first_time_s + float(wanted.first / rate)
     duration_s = None if wanted.length is None else float(wanted.length / rate)
     method, reason = "copied", ""
@@ -61,10 +58,10 @@ def cut_audio(source: Source, target: Path, *, start_s: float | None, end_s: flo
     if stream.info.audio not in _COPIED_CODECS or reason:
         method, reason = "aac", _extract(stream, target, video_s, duration_s, _AAC)
     if reason:
-        return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})"
+        return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})", None
     if not _has_sound(target):
-        return "none"
-    return AudioTrack(target, method, max(0.0, -_skipped_s(stream, video_s)))
+        return "none", None
+    return method, max(0.0, -_skipped_s(stream, video_s))
 
 
 def _has_sound(track: Path) -> bool:
@@ -76,13 +73,13 @@ def _has_sound(track: Path) -> bool:
         return False
 
 
-def add_audio(video: Path, track: AudioTrack, target: Path) -> str:
-    """Join ``video`` and ``track`` into ``target`` without re-encoding; returns ffmpeg's reason on failure."""
-    delay = ["-itsoffset", f"{track.delay_s:.6f}"] if track.delay_s > _UNHEARD_S else []
+def add_audio(video: Path, track: Path, delay_s: float, target: Path) -> str:
+    """Join ``video`` and ``track``, which starts ``delay_s`` later, without re-encoding; returns why that failed."""
+    delay = ["-itsoffset", f"{delay_s:.6f}"] if delay_s > _UNHEARD_S else []
     return _run(
         "-copyts",
         *input_arguments(video),
-        *input_arguments(track.path, delay),
+        *input_arguments(track, delay),
         *("-map", "0:v:0", "-map", "1:a:0", "-c", "copy", "-strict", "-2"),
         *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
     )

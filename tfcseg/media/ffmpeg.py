@@ -174,7 +174,7 @@ class FfmpegProcess:
             lines = [self._words[-1]]
         status = self._process.returncode
         if status is not None and status < 0:
-            lines.append(f"killed by {_signal_name(-status)}")
+            lines.append(f"killed by {signal.Signals(-status).name}")
         return without_passwords(lines[-1].rstrip(".")) if lines else ""
 
     def _read_stderr(self) -> None:
@@ -192,10 +192,3 @@ def _enlarge(pipe: BinaryIO | None) -> None:
         import fcntl
 
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -196,24 +197,16 @@ def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda:
     ready: queue.Queue[tuple[bool, _T | BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
 
-    def put(entry: tuple[bool, _T | BaseException | None]) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
     def read() -> None:
         try:
             for item in items:
-                if not put((True, item)):
+                ready.put((True, item))
+                if stopped.is_set():
                     return
         except BaseException as error:  # noqa: BLE001  # raised again in the consumer's thread
-            put((False, error))
+            ready.put((False, error))
         else:
-            put((False, None))
+            ready.put((False, None))
 
     thread = threading.Thread(target=read, name="tfcseg-read-ahead", daemon=True)
     thread.start()
@@ -229,7 +222,10 @@ def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda:
     finally:
         stopped.set()
         stop()
-        thread.join()
+        while thread.is_alive():
+            with suppress(queue.Empty):  # it may wait for a place
+                ready.get_nowait()
+            thread.join(0.01)
 
 
 def prefetch_frames(frames: FrameSource) -> Generator[Frame, None, None]:

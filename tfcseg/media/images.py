@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import threading
-import zlib
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
@@ -13,10 +12,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import PIL.features
 import PIL.Image
+import PIL.ImageOps
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
@@ -32,10 +31,7 @@ _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEB
 """Pillow's names; others would run programs, or hold no pixels."""
 _OPENING = threading.Lock()
 _AVIF = (b"ftypavif", b"ftypavis")
-_PNG_SIGNATURE, _ANCILLARY = b"\x89PNG\r\n\x1a\n", 0x20
-_ORIENTATION, _OPAQUE = 0x0112, 255
-_FIRST_TRANSPOSED, _MIRRORED_ACROSS, _MIRRORED_DOWN = 5, {2, 3, 6, 7}, {3, 4, 7, 8}
-"""EXIF orientations that swap width and height, and that mirror."""
+_OPAQUE = 255
 
 
 def probe_images(source: Source) -> VideoInfo:
@@ -164,16 +160,9 @@ def _read_images(
 
 def fit_image(image: Image, size: tuple[int, int]) -> Image:
     """Fit (H, W, 3) into ``size`` (height, width), keeping proportions, with black bars."""
-    height, width = size
     if image.shape[:2] == size:
         return image
-    scale = min(height / image.shape[0], width / image.shape[1])
-    inner_h, inner_w = (max(1, round(length * scale)) for length in image.shape[:2])
-    top, left = (height - inner_h) // 2, (width - inner_w) // 2
-    canvas = np.zeros((height, width, 3), np.uint8)
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    canvas[top : top + inner_h, left : left + inner_w] = cv2.resize(image, (inner_w, inner_h), interpolation=method)
-    return canvas
+    return np.array(PIL.ImageOps.pad(PIL.Image.fromarray(image), size[::-1], PIL.Image.Resampling.BILINEAR))
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -199,14 +188,14 @@ def _decode(path: Path, data: bytes) -> _Decoded:
     """Decode to (H, W, 3) RGB, upright, on black."""
     if data[4:12] in _AVIF and not PIL.features.check("avif"):
         raise InputError(f"{path}: this Pillow cannot read AVIF pictures; update it (11.3 or later), or convert to PNG")
-    if data.startswith(_PNG_SIGNATURE):
-        data = _sound_png(path, data)
     try:
         with _open(data) as picture:
             check_size(path, *picture.size)
-            pixels = _pixels(picture)
             has_more = picture.format != "MPO" and getattr(picture, "is_animated", False)
-            pixels = _upright(pixels, _orientation(picture))
+            picture.load()
+            with suppress(Exception):  # a damaged note turns nothing
+                PIL.ImageOps.exif_transpose(picture, in_place=True)
+            pixels = _pixels(picture)
     except InputError:
         raise
     except Exception as error:  # for damaged files, Pillow raises errors of many kinds
@@ -235,40 +224,6 @@ def _pixels(picture: PIL.Image.Image) -> NDArray[np.uint8]:
         return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     mode = "RGBA" if picture.has_transparency_data else "RGB"
     return np.array(picture if picture.mode == mode else picture.convert(mode))
-
-
-def _orientation(picture: PIL.Image.Image) -> int:
-    """EXIF orientation of a decoded picture, 1 to 8; 1 if there is none, or it is damaged."""
-    with suppress(Exception):
-        return next(each for each in range(1, 9) if each == picture.getexif().get(_ORIENTATION))
-    return 1
-
-
-def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Apply an EXIF ``orientation`` (1 to 8) to (H, W, C)."""
-    if orientation >= _FIRST_TRANSPOSED:
-        image = image.transpose(1, 0, 2)
-    if orientation in _MIRRORED_ACROSS:
-        image = image[:, ::-1]
-    if orientation in _MIRRORED_DOWN:
-        image = image[::-1]
-    return np.ascontiguousarray(image)
-
-
-def _sound_png(path: Path, data: bytes) -> bytes:
-    """Leave out damaged notes, for which Pillow would refuse a PNG; InputError if the picture itself is damaged."""
-    view, start = memoryview(data), len(_PNG_SIGNATURE)
-    kept: list[bytes | memoryview] = [_PNG_SIGNATURE]
-    while (end := start + 12 + int.from_bytes(view[start : start + 4], "big")) <= len(data):
-        kind = data[start + 4 : start + 8]
-        if zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big"):
-            kept.append(view[start:end])
-        elif not kind[0] & _ANCILLARY:
-            raise InputError(f"{path}: the image is damaged: a checksum is wrong")
-        if kind == b"IEND":
-            return b"".join(kept)
-        start = end
-    raise InputError(f"{path}: the image is cut off")
 
 
 def composite_on_black(image: NDArray[np.uint8]) -> Image:

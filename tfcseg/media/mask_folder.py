@@ -72,8 +72,8 @@ class MaskFolder:
     void: int | None
     """Value of pixels without a class, which do not change."""
 
-    def read(self, index: int) -> tuple[Mask, MaskForm] | None:
-        """Read (H, W) values of a frame's mask and their form; None without a mask, DataError for another depth."""
+    def read(self, index: int) -> Mask | None:
+        """Read (H, W) values of a frame's mask; None without a mask, DataError for another depth."""
         path = self.files.get(index)
         if path is None:
             return None
@@ -81,7 +81,7 @@ class MaskFolder:
         if form.dtype != self.form.dtype:
             raise DataError(f"mask {str(path)!r} has {form.bits} bits, but others have {self.form.bits}; give one kind")
         self.classes.check(path, mask, self.void)
-        return mask, form
+        return mask
 
     def name(self, index: int) -> str:
         """File name for a frame's mask, whether it exists or not."""

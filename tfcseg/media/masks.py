@@ -161,18 +161,14 @@ def _of_colours(path: Path, pixels: NDArray[np.uint8], colours: Colours) -> tupl
             "--classes-json gives each class its colour"
         )
     values: NDArray[np.uint8] = known[at, 1].astype(np.uint8)
-    return values, MaskForm("RGB", 8, _palette_of(colours))
+    palette = np.zeros((256, 3), np.uint8)
+    for colour, value in colours.items():
+        palette[value] = colour
+    return values, MaskForm("RGB", 8, palette.tobytes())
 
 
 def _packed(red: Any, green: Any, blue: Any) -> Any:
     return red << 16 | green << 8 | blue
-
-
-def _palette_of(colours: Colours) -> bytes:
-    palette = np.zeros((256, 3), np.uint8)
-    for colour, value in colours.items():
-        palette[value] = colour
-    return palette.tobytes()
 
 
 Labels: TypeAlias = NDArray[np.uint8]

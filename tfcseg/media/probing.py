@@ -28,8 +28,8 @@ from tfcseg.media.timing import (
     FrameTimes,
     Packets,
     Rates,
+    choose_rates,
     count_frames,
-    find_rates,
     read_duration,
     read_first_time_s,
     read_start_s,
@@ -259,7 +259,8 @@ def _describe_stream(
     size_wh = (frame.width, frame.height) if frame is not None else (stream.width, stream.height)
     width, height = reversed(size_wh) if rotation % 180 == 90 else size_wh
     is_timed = not formats & RAW_FORMATS
-    rates = find_rates(stream, times.times_s, is_timed=is_timed)
+    average = stream.average_rate if is_timed else stream.guessed_rate
+    rates = choose_rates(times.times_s, average, (stream.guessed_rate, stream.base_rate))
     duration_s, is_length_known = read_duration(container, stream) if is_timed else (None, False)
     keeps_times = not container.format.flags & TIME_JUMPS_FLAG
     container_start_s = (container.start_time or 0) / av.time_base

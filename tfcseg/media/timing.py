@@ -115,14 +115,6 @@ def _has_place_for_all(times_s: Sequence[float], rate: Fraction, most_shifted_s:
     return True
 
 
-def count_places(times_s: Sequence[float], rate: Fraction) -> int:
-    """Number of frames at ``rate`` that show all frames of ``times_s``."""
-    pace, places = Pace(rate), 0
-    for time_s in times_s:
-        places = max(places, (pace.place(time_s) or 0) + 1)
-    return places
-
-
 def read_start_s(stream: Stream, otherwise: float) -> float:
     """Start of the stream from its header; ``otherwise`` if it is not stated."""
     if stream.start_time is None or stream.time_base is None:
@@ -272,14 +264,10 @@ class Rates(NamedTuple):
         return self.source_rate > self.rate
 
 
-def find_rates(stream: VideoStream, times_s: Sequence[float], *, is_timed: bool) -> Rates:
-    """Choose the rate of a stream from the times of its first frames, ``times_s``, which may be empty."""
-    average = stream.average_rate if is_timed else stream.guessed_rate
-    return choose_rates(times_s, average, (stream.guessed_rate, stream.base_rate))
-
-
 def choose_rates(times_s: Sequence[float], average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Rates:
-    """The same from the ``average`` rate, and the ``nominal`` ones that the file states."""
+    """Choose the rate of a stream from the times of its first frames (there may be none), its ``average`` rate, and the
+    ``nominal`` ones that it states.
+    """
     rate = constant_rate(average, nominal)
     if not times_s or not times_s[-1]:
         return Rates(rate, rate, rate in nominal)
@@ -287,7 +275,8 @@ def choose_rates(times_s: Sequence[float], average: Fraction | None, nominal: tu
     if measured > MAX_RATE * _ROUNDED:
         return Rates(MAX_RATE, measured.limit_denominator(1000), is_even=True, places=len(times_s))
     chosen = lossless_rate(times_s, rate, nominal)
-    places = count_places(times_s, chosen)
+    pace = Pace(chosen)
+    places = 1 + max(pace.place(time_s) or 0 for time_s in times_s)
     # Truncated files lack frames that others refer to.
     return Rates(chosen, chosen, places == len(times_s) or chosen == rate in nominal, places)
 

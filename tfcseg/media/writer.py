@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -22,10 +21,9 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import OutputError
 from tfcseg.files import output_errors, sync
-from tfcseg.media.audio import add_audio, cut_audio
+from tfcseg.media.audio import Sound, add_audio, cut_audio
 from tfcseg.media.ffmpeg import FfmpegProcess
 from tfcseg.media.frames import Image
-from tfcseg.media.source import Source
 
 COMMENT = "made by tfcseg"
 """Comment in the metadata of our videos; others write files of the same names, too."""
@@ -85,14 +83,6 @@ LOSSLESS_GRAY = Coding("gray", (), "matroska", ("-c:v", "ffv1", "-color_range", 
 logger = logging.getLogger(__name__)
 
 
-class Sound(NamedTuple):
-    """Source and range of a video's sound."""
-
-    source: Source
-    start_s: float | None
-    end_s: float | None
-
-
 class VideoWriter:
     """Writes frames (H, W[, C]) uint8 to ``path``; ``close`` completes the file, ``abort`` leaves nothing.
 
@@ -117,10 +107,6 @@ class VideoWriter:
         self._shape = (*size, *coding.channels)
         self._frames = 0
         self._video = _scratch(self.path, "video")
-        if coding is H264 and self.path.suffix.lower() != ".mp4":
-            raise OutputError(f"{self._named}: videos are written as .mp4; choose a name that ends in .mp4")
-        if self.path.is_dir():
-            raise OutputError(f"{self._named}: is a folder; choose another name for the video")
         with output_errors(f"{self._named}: cannot be written", f": {self.path.parent}"):
             self._video.open("xb").close()
         height, width = size
@@ -209,13 +195,10 @@ def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
     finished, method = video, "none"
     try:
         if sound is not None:
-            cut = cut_audio(sound.source, track, start_s=sound.start_s, end_s=sound.end_s)
-            if isinstance(cut, str):
-                method = cut
-            elif reason := add_audio(video, cut, joined):
-                method = f"dropped: {reason}"
-            else:
-                finished, method = joined, cut.method
+            method, delay_s = cut_audio(sound, track)
+            if delay_s is not None:
+                reason = add_audio(video, track, delay_s, joined)
+                finished, method = (video, f"dropped: {reason}") if reason else (joined, method)
         _rename(finished, target, target)
     finally:
         for part in (video, track, joined):
@@ -290,8 +273,6 @@ class PartedVideo:
         Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``.
         """
         parts = [self._part_at(first) for first in range(0, self._frames_written, part_frames)]
-        if not parts:
-            raise OutputError(f"{self.path}: no frames were written, so there is no video")
         joined = self._part_at(0).with_name(f"joined-{self.path.name}")
         try:
             join_parts(parts, joined, self._frame_rate)

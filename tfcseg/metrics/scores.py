@@ -21,7 +21,6 @@ from tfcseg.labels.label_sets import NO_CLASS
 Labels: TypeAlias = NDArray[np.uint8]
 Counts: TypeAlias = NDArray[np.int64]
 
-VC_PROTOCOLS = ("vspw", "strict")
 VC_WINDOWS = (8, 16)
 """Window lengths n that are usually reported."""
 
@@ -195,7 +194,7 @@ class _Tally:
 
 
 class VideoConsistency:
-    """VC_n of one video, for several n at once, in a few passes per frame and with memory of two frames.
+    """VC_n of one video, for several n (2 to 255) at once, in a few passes per frame and with memory of two frames.
 
     For a window of n frames, ``VC = |{target constant} ∩ {prediction constant}| / |{target constant}|`` over pixels;
     VC_n is the mean over windows. Two protocols:
@@ -213,10 +212,6 @@ class VideoConsistency:
     """
 
     def __init__(self, windows: Sequence[int] = VC_WINDOWS, protocol: str = "vspw") -> None:
-        if not windows or not all(2 <= n <= NO_CLASS for n in windows):
-            raise UsageError(f"VC windows must have 2 to {NO_CLASS} frames, not {list(windows)}")
-        if protocol not in VC_PROTOCOLS:
-            raise UsageError(f"no VC protocol {protocol!r}; there are {' and '.join(VC_PROTOCOLS)}")
         self._protocol = protocol
         self._tallies = {n: _Tally() for n in windows}
         self._longest = max(windows)  # runs stop growing there: no window needs more, and uint8 is enough

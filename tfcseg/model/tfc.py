@@ -30,7 +30,6 @@ from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
 from tfcseg.model.evidence import LowFeatures
 from tfcseg.model.ops.fused import convolve
-from tfcseg.model.ops.sampling import Level
 from tfcseg.model.options import InferenceOptions
 
 Backbone: TypeAlias = MixTransformer | EfficientNetLite0 | Mosaic
@@ -112,24 +111,18 @@ class TFCSegmenter(nn.Module):
         self.folded_values = nn.ModuleList()
         self.folded_similarity = nn.ModuleList()
 
-    def keyframe(
-        self, image: Tensor, before: Carried | None = None, options: InferenceOptions | None = None
-    ) -> tuple[Tensor, Keyframe]:
-        """Eqs 1 to 3: (B, 3, H, W) normalised → logits (B, K, h, w) and what the interval's other frames need.
-
-        With ``before``, of the previous keyframe of the video, a single one takes over ``keyframe_carry`` of that where
-        both agree (model/carry_over.py).
-        """
+    def keyframe(self, image: Tensor) -> tuple[Tensor, Keyframe]:
+        """Eqs 1 to 3: (B, 3, H, W) normalised → logits (B, K, h, w) and what the interval's other frames need."""
         x1, x2 = self.backbone.encode_low(image)
         z, high, levels = self.embed(x1, x2)
         match = self._correlated(x2)
-        level2 = resize(match, (x1.shape[-2], x1.shape[-1]))
-        memory = Keyframe(z, self.decode_head.classify(z), level2, match, high=high, levels=levels)
-        memory = self.carry_over(memory, before, options)
-        return memory.logits, memory
+        logits, level2 = self.decode_head.classify(z), resize(match, (x1.shape[-2], x1.shape[-1]))
+        return logits, Keyframe(z, logits, level2, match, high=high, levels=levels)
 
     def carry_over(self, memory: Keyframe, before: Carried | None, options: InferenceOptions | None = None) -> Keyframe:
-        """``memory`` of a single keyframe, with what it takes over from the one ``before`` it, if there is one."""
+        """``memory`` of a single keyframe, which takes over ``keyframe_carry`` of what the one ``before`` it left where
+        both agree (model/carry_over.py).
+        """
         used = self.completed(options)
         if before is None or not used.keyframe_carry:
             return memory
@@ -221,7 +214,7 @@ class TFCSegmenter(nn.Module):
         z_k, z_t, weight = (_vectors(x) for x in (memory.embedding, found.embedding, w_hat))
         query = interpolate(z_k[there], z_t[position], weight[position])
         raw = (found.x1, found.x2, *memory.levels)
-        levels = [self._level(x, level, len(position)) for level, x in enumerate(raw)]
+        levels = [self._value_map(x, level) for level, x in enumerate(raw)]
         stacks = (points.frame, points.frame, interval, interval)
         cells = None if shift is None else shift.cells
         return self.decode_head.classify_points(self.update(query, points, (h, w), levels, stacks, shift=cells))
@@ -250,12 +243,11 @@ class TFCSegmenter(nn.Module):
         self.decode_head.fold()
         return self.eval()  # the new layers too
 
-    def _level(self, x: Tensor, level: int, count: int) -> Level:
-        """What MSDA samples of a level (S, C_l, h_l, w_l) at ``count`` points."""
+    def _value_map(self, x: Tensor, level: int) -> Tensor:
+        """What MSDA samples of a level (S, C_l, h_l, w_l): (S, h_l, w_l, M, d)."""
         attention = self.update.attention
         if self.folded_values:
-            folded = cast(nn.Conv2d, self.folded_values[level])
-            return attention.level(x, folded.weight[:, :, 0, 0], cast(Tensor, folded.bias), count)
+            return attention.split_heads(self.folded_values[level](x).permute(0, 2, 3, 1))
         # Gradients into the gathered values would cost half of a training step; freezing their projection avoids them.
         with torch.set_grad_enabled(torch.is_grad_enabled() and attention.value.weight.requires_grad):
             return attention.project_value(self.decode_head.project(x, level))

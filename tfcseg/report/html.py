@@ -34,11 +34,6 @@ _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
-def prepare_html(template: str) -> None:
-    """Load and compile ``template``, so that `write_html` takes less time; may run in another thread."""
-    _environment().get_template(template)
-
-
 def write_html(path: Path, template: str, context: Mapping[str, Any], data: object = None) -> None:
     """Render ``template`` into ``path``, complete or not at all; OutputError on failure.
 

@@ -1,17 +1,15 @@
-"""Find the moments at which a value is greatest, some time apart from each other, and draw their pictures."""
+"""Find the moments at which a value is greatest, some time apart from each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Image, mark_difference, overlay
+from tfcseg.drawing.render import Image
 
 APART_S = 1
 """Minimum distance of moments in all but short videos."""
@@ -37,25 +35,15 @@ def greatest_moments(times_s: Sequence[float], values: Sequence[float], *, count
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """A frame whose labels changed much or are unsure, with the data for its pictures on the page.
-
-    All of one size (h, w), at most 320 px.
-    """
+    """A frame whose labels changed much or are unsure, with its pictures for the page."""
 
     index: int
-    time_s: float
     share: float
     """Share of all pixels whose label differs from the frame before, or is unsure."""
     changes: tuple[tuple[int, int, float], ...]
     """The most frequent changes: class before, class after, share of all pixels. Unsure classes are both."""
-    source: bytes
-    """JPEG of the source frame."""
-    before: NDArray[np.uint8]
-    """(h, w) labels of the frame before; its own if it is about unsure labels."""
-    after: NDArray[np.uint8]
-    """(h, w) its own labels."""
-    changed: NDArray[np.uint8]
-    """(h, w) how much of each pixel is labelled differently or unsure, 0 to 255."""
+    pictures: Mapping[str, bytes]
+    """JPEG files by title, all of one size (`picture_size`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,30 +134,6 @@ def _rank(moment: Moment) -> tuple[float, int]:
 
 PICTURE_PX = 320
 """Longest side of a picture on a page."""
-
-_QUALITY = 82
-_TINT = 0.65
-
-
-class DrawnMoment(NamedTuple):
-    """A moment with its pictures, JPEG files of one size by their titles."""
-
-    moment: Moment
-    pictures: dict[str, bytes]
-
-
-def draw_moment(moment: Moment, palette: NDArray[np.uint8], *, is_doubt: bool = False) -> DrawnMoment:
-    """``moment`` with pictures whose classes are tinted in ``palette`` (K, 3); a doubt is about unsure labels."""
-    decoded = np.asarray(cv2.imdecode(np.frombuffer(moment.source, np.uint8), cv2.IMREAD_COLOR), dtype=np.uint8)
-    image = np.ascontiguousarray(decoded[..., ::-1])
-    before, after = (overlay(image, labels, palette, alpha=_TINT) for labels in (moment.before, moment.after))
-    marked = mark_difference(image, moment.changed)
-    pictures = {"Frame": image} | (
-        {"Labels": after, "Likely wrong": marked}
-        if is_doubt
-        else {"Labels before": before, "Labels after": after, "What changed": marked}
-    )
-    return DrawnMoment(moment, {title: encode_jpeg(picture, _QUALITY) for title, picture in pictures.items()})
 
 
 def picture_size(size: Sequence[int]) -> tuple[int, int]:

@@ -13,8 +13,8 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.report.html import prepare_html, relative_url, write_html
-from tfcseg.report.moments import DrawnMoment, picture_size
+from tfcseg.report.html import relative_url, write_html
+from tfcseg.report.moments import Moment, picture_size
 from tfcseg.report.player import View, lanes, player_data, source_view
 from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.schema import Report
@@ -24,14 +24,8 @@ _STEADY_MEANINGS = {
     "updated_fraction": "pixels whose class is not that of the mask that was given",
 }
 
-_TEMPLATE = "run.html"
 _CLASSES_DRAWN = 11
 """Classes with their own area over time; the others share one."""
-
-
-def prepare_page() -> None:
-    """Do what pages of all runs share, so that `write_page` takes less time; may run in another thread."""
-    prepare_html(_TEMPLATE)
 
 
 def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: Sequence[str] = ()) -> None:
@@ -50,8 +44,8 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
         "frames": recorder.frames,
         "lanes": drawn,
         "classes": classes,
-        "moments": [_moment(drawn, report, recorder) for drawn in recorder.drawn("moment")],
-        "doubts": [_moment(drawn, report, recorder) for drawn in recorder.drawn("doubt")],
+        "moments": [_moment(each, report, recorder) for each in recorder.greatest("moment")],
+        "doubts": [_moment(each, report, recorder) for each in recorder.greatest("doubt")],
         "picture_wh": picture_size((report.input.height, report.input.width))[::-1],
         "views": views,
         "has_source": any(view.key == "source" for view in views),
@@ -60,7 +54,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
     values = [np.round(mean[:, entry["index"]], 4).tolist() for entry in classes]
     shares = {"bucket": recorder.shares.frames_per_bucket, "drawn": _CLASSES_DRAWN, "values": values}
     data = player_data(views, drawn, recorder.timeline, recorder.frame_rate, shares=shares)
-    write_html(path, _TEMPLATE, context, data)
+    write_html(path, "run.html", context, data)
 
 
 def _views(folder: Path, report: Report, start_s: float, mask_names: Sequence[str]) -> list[View]:
@@ -105,8 +99,7 @@ def _classes(report: Report, recorder: PageRecorder) -> list[dict[str, Any]]:
     ]
 
 
-def _moment(drawn: DrawnMoment, report: Report, recorder: PageRecorder) -> dict[str, Any]:
-    moment = drawn.moment
+def _moment(moment: Moment, report: Report, recorder: PageRecorder) -> dict[str, Any]:
     names = {entry.index: entry.name for entry in report.classes}
     return {
         "frame": moment.index,
@@ -116,5 +109,5 @@ def _moment(drawn: DrawnMoment, report: Report, recorder: PageRecorder) -> dict[
             (" → ".join(dict.fromkeys(names.get(index, "none") for index in (before, after))), share)
             for before, after, share in moment.changes
         ],
-        "pictures": [{"title": title, "data": data} for title, data in drawn.pictures.items()],
+        "pictures": [{"title": title, "data": data} for title, data in moment.pictures.items()],
     }

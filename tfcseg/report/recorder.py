@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Image, Labels, covered, shrink, shrink_labels
+from tfcseg.drawing.render import Image, Labels, covered, mark_difference, overlay, shrink, shrink_labels
 from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
-from tfcseg.report.moments import DrawnMoment, Moment, MomentPool, draw_moment, encode_jpeg, picture_size
+from tfcseg.report.moments import Moment, MomentPool, encode_jpeg, picture_size
 from tfcseg.report.player import SERIES, ThinnedSeries, new_timeline
 from tfcseg.report.schema import FrameRow
 
@@ -29,7 +29,7 @@ MOMENTS = {"moment": 10, "doubt": 6}
 
 _SHARE_COLUMNS = 256  # and up to twice as many
 _STATE_NAME = "page.npz"
-_QUALITY = 90
+_QUALITY, _TINT = 80, 0.65
 _CHANGES = 3
 
 _Arrays: TypeAlias = dict[str, Any]
@@ -54,7 +54,6 @@ class PageRecorder:
         self.start_s = 0.0
         """Time of the first frame in the source."""
         self._pools = {kind: MomentPool(frame_rate) for kind in MOMENTS}
-        self._drawn: dict[str, list[DrawnMoment]] = {}
         self._previous: Labels | None = None
 
     @property
@@ -62,12 +61,9 @@ class PageRecorder:
         """Number of frames added."""
         return self.timeline.frames
 
-    def drawn(self, kind: str) -> list[DrawnMoment]:
-        """Frames of one of `MOMENTS`, in order of time and a little apart; kept until the next frame is added."""
-        if kind not in self._drawn:
-            found = self._pools[kind].greatest(MOMENTS[kind])
-            self._drawn[kind] = [draw_moment(moment, self.palette, is_doubt=kind == "doubt") for moment in found]
-        return self._drawn[kind]
+    def greatest(self, kind: str) -> list[Moment]:
+        """Frames of one of `MOMENTS`, in order of time and a little apart."""
+        return self._pools[kind].greatest(MOMENTS[kind])
 
     def add(
         self,
@@ -82,7 +78,6 @@ class PageRecorder:
         ``sure`` (h, w) is their confidence. The arrays are read later and must not be changed.
         """
         index, previous = self.frames, self._previous
-        self._drawn = {}
         if index == 0:
             self.start_s = row.time_s
         self.timeline.add([getattr(row, name) for name in SERIES])
@@ -91,11 +86,39 @@ class PageRecorder:
         self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
         if previous is not None and row.label_change is not None:
             change = row.label_change
-            self._pools["moment"].offer(index, change, lambda: _sketch(row, image, previous, labels))
+            self._pools["moment"].offer(index, change, lambda: self._moment(row, image, previous, labels))
         if sure is not None and row.unsure is not None:
             is_unsure = sure < 255 * self.unsure_below
-            self._pools["doubt"].offer(index, row.unsure, lambda: _sketch_doubt(row, image, labels, is_unsure))
+            self._pools["doubt"].offer(index, row.unsure, lambda: self._doubt(row, image, labels, is_unsure))
         self._previous = labels
+
+    def _moment(self, row: FrameRow, image: Image, before: Labels, after: Labels) -> Moment:
+        """Moment of the frame ``image`` (H, W, 3) between labels ``before`` and ``after`` (H, W) of it."""
+        size, is_different = picture_size(image.shape), before != after
+        pictures = self._pictures(shrink(image, size), {"Labels before": before, "Labels after": after})
+        pictures["What changed"] = mark_difference(pictures["Frame"], covered(is_different, size))
+        changes = _greatest_changes(before, after, is_different)
+        return Moment(row.frame, row.label_change or 0.0, changes, _encoded(pictures))
+
+    def _doubt(self, row: FrameRow, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]) -> Moment:
+        """Moment of the frame ``image`` (H, W, 3) whose ``labels`` (H, W) are unsure in parts of a grid (h, w)."""
+        size = picture_size(image.shape)
+        counts = np.bincount(shrink_labels(labels, is_unsure.shape)[is_unsure], minlength=1)
+        most = np.argsort(-counts, kind="stable")[:_CHANGES].tolist()
+        classes = tuple((name, name, float(counts[name] / is_unsure.size)) for name in most if counts[name])
+        marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size[::-1], interpolation=cv2.INTER_LINEAR)
+        pictures = self._pictures(shrink(image, size), {"Labels": labels})
+        pictures["Likely wrong"] = mark_difference(pictures["Frame"], np.asarray(marked, dtype=np.uint8))
+        return Moment(row.frame, row.unsure or 0.0, classes, _encoded(pictures))
+
+    def _pictures(self, frame: Image, maps: Mapping[str, Labels]) -> dict[str, Image]:
+        """The ``frame`` (h, w, 3) by itself, and tinted in the colours of each of ``maps`` (H, W)."""
+        size = (frame.shape[0], frame.shape[1])
+        tinted = {
+            title: overlay(frame, shrink_labels(labels, size), self.palette, alpha=_TINT)
+            for title, labels in maps.items()
+        }
+        return {"Frame": frame, **tinted}
 
     def save(self, folder: Path) -> None:
         """Save everything that ``restore`` needs in one file in ``folder``; OutputError on failure."""
@@ -113,24 +136,20 @@ class PageRecorder:
         with replace_atomically(folder / _STATE_NAME) as partial, partial.open("wb") as file:
             np.savez(file, **state)
 
-    @classmethod
-    def restore(
-        cls, folder: Path, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5
-    ) -> PageRecorder:
-        """Load a recorder saved in ``folder``; OutputError if its file is missing or damaged."""
-        path, recorder = folder / _STATE_NAME, cls(palette, frame_rate, unsure_below)
+    def restore(self, folder: Path) -> None:
+        """Continue as the recorder that was saved in ``folder``; OutputError if its file is missing or damaged."""
+        path = folder / _STATE_NAME
         try:
             # Read as a whole, so that a damaged archive fails here and not when an array is first used.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
                 state = {name: archive[name] for name in archive.files}
-            recorder._load(state)
+            self._load(state)
         except OSError as error:
             raise OutputError(
                 f"cannot read {str(path)!r}: {error.strerror or error}; run again from the start"
             ) from error
         except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, cv2.error) as error:
             raise OutputError(f"{str(path)!r} is damaged ({error}); run again from the start") from error
-        return recorder
 
     def _load(self, state: _Arrays) -> None:
         self.timeline.load(_part(state, "timeline_"))
@@ -144,28 +163,6 @@ class PageRecorder:
             self._pools[kind] = MomentPool.holding(held, self.frame_rate, self.frames)
         if state["previous"].size:
             self._previous = np.asarray(cv2.imdecode(state["previous"], cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
-
-
-def _sketch(row: FrameRow, image: Image, before: Labels, after: Labels) -> Moment:
-    """Moment of the frame ``image`` (H, W, 3) between labels ``before`` and ``after`` (H, W) of it."""
-    size, is_different = picture_size(image.shape), before != after
-    changes, source = _greatest_changes(before, after, is_different), encode_jpeg(shrink(image, size), _QUALITY)
-    maps = {"before": shrink_labels(before, size), "after": shrink_labels(after, size)}
-    changed = covered(is_different, size)
-    return Moment(row.frame, row.time_s, row.label_change or 0.0, changes, source, **maps, changed=changed)
-
-
-def _sketch_doubt(row: FrameRow, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]) -> Moment:
-    """Moment of the frame ``image`` (H, W, 3) whose ``labels`` (H, W) are unsure in parts of a grid (h, w)."""
-    size = picture_size(image.shape)
-    at_grid = shrink_labels(labels, is_unsure.shape)[is_unsure]
-    counts = np.bincount(at_grid, minlength=1)
-    most = np.argsort(-counts, kind="stable")[:_CHANGES].tolist()
-    classes = tuple((name, name, float(counts[name] / is_unsure.size)) for name in most if counts[name])
-    small, source = shrink_labels(labels, size), encode_jpeg(shrink(image, size), _QUALITY)
-    marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size[::-1], interpolation=cv2.INTER_LINEAR)
-    maps = {"before": small, "after": small, "changed": np.asarray(marked, dtype=np.uint8)}
-    return Moment(row.frame, row.time_s, row.unsure or 0.0, classes, source, **maps)
 
 
 def _greatest_changes(
@@ -184,20 +181,21 @@ def _part(state: Mapping[str, Any], prefix: str) -> _Arrays:
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
+def _encoded(pictures: Mapping[str, Image]) -> dict[str, bytes]:
+    return {title: encode_jpeg(picture, _QUALITY) for title, picture in pictures.items()}
+
+
 def _packed(moment: Moment) -> _Arrays:
     """Arrays from which `_unpacked` restores the same moment."""
-    maps = np.stack([moment.before, moment.after, moment.changed])
     return {
-        "numbers": np.array([moment.index, moment.time_s, moment.share, *moment.before.shape]),
+        "numbers": np.array([moment.index, moment.share]),
         "changes": np.array(moment.changes).reshape(-1, 3),
-        "source": np.frombuffer(moment.source, np.uint8),
-        "maps": np.frombuffer(zlib.compress(maps.tobytes(), 1), np.uint8),  # takes a quarter of the time of PNG files
+        **{f"jpeg_{title}": np.frombuffer(picture, np.uint8) for title, picture in moment.pictures.items()},
     }
 
 
 def _unpacked(state: _Arrays) -> Moment:
-    index, time_s, share, height, width = state["numbers"].tolist()
-    maps = np.frombuffer(zlib.decompress(state["maps"].tobytes()), np.uint8).reshape(3, int(height), int(width))
+    index, share = state["numbers"].tolist()
     changes = tuple((int(one), int(other), float(part)) for one, other, part in state["changes"])
-    source = state["source"].tobytes()
-    return Moment(int(index), time_s, share, changes, source, before=maps[0], after=maps[1], changed=maps[2])
+    pictures = {title: picture.tobytes() for title, picture in _part(state, "jpeg_").items()}
+    return Moment(int(index), share, changes, pictures)

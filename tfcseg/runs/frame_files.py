@@ -8,18 +8,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tfcseg.errors import OutputError
 from tfcseg.files import write_json
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import NO_CLASS
-from tfcseg.media.masks import MaskWriter, full_palette, write_mask
+from tfcseg.media.masks import MaskWriter
 from tfcseg.model.evidence import CarryOver
 from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.schema import FrameRow, FrameTable, columns_for
-from tfcseg.runs.result_plan import CARRIED_NAME, LABELS_NAME, ResultPlan, save_carried
+from tfcseg.runs.result_plan import CARRIED_NAME, ResultPlan, save_carried
 from tfcseg.runs.state import Checkpoint
 
 
@@ -31,21 +28,17 @@ class FrameFiles:
         self._plan = plan
         self._writers: dict[str, MaskWriter] = {}
         self._table: FrameTable | None = None
-        try:
-            if options.masks:
-                self._writers["masks"] = MaskWriter(plan.out.masks, palette, plan.mask)
-                if self.has_classes:
-                    write_json(plan.out.classes_json, _class_list(plan))
-            if plan.keeps_labels:
-                self._writers["labels"] = MaskWriter(plan.state.labels, palette)
-            if options.confidence:
-                self._writers["confidence"] = MaskWriter(plan.out.confidence, path_of=plan.mask)
-            if options.frames_csv:
-                columns = columns_for(has_sources=bool(plan.info.names), has_before=plan.given is not None)
-                self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
-        except BaseException:
-            self.abort()
-            raise
+        if options.masks:
+            self._writers["masks"] = MaskWriter(plan.out.masks, palette, plan.mask)
+            if self.has_classes:
+                write_json(plan.out.classes_json, _class_list(plan))
+        if plan.keeps_labels:
+            self._writers["labels"] = MaskWriter(plan.state.labels, palette)
+        if options.confidence:
+            self._writers["confidence"] = MaskWriter(plan.out.confidence, path_of=plan.mask)
+        if options.frames_csv:
+            columns = columns_for(has_sources=bool(plan.info.names), has_before=plan.given is not None)
+            self._table = FrameTable(plan.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
 
     def write(self, frame: SegmentedFrame) -> None:
         """Begin to write the pictures of one frame."""
@@ -55,8 +48,8 @@ class FrameFiles:
                     writer.write(frame.index, confidence)
             elif name == "labels" or frame.steadied is None:
                 writer.write(frame.index, frame.labels)
-            elif frame.steadied.mask is not None:
-                writer.write_like(frame.index, frame.steadied.mask, frame.steadied.form)
+            elif frame.steadied.mask is not None and self._plan.given is not None:
+                writer.write_like(frame.index, frame.steadied.mask, self._plan.given.form)
 
     def write_row(self, row: FrameRow) -> None:
         """Write the measurements of one frame."""
@@ -128,16 +121,10 @@ class CheckpointSaver:
             # In a thread that no signal interrupts: half-written zip files print complaints on stderr.
             self._thread.submit(recorder.save, self._plan.state.make_pictures(frames)).result()
 
-    def begin(
-        self,
-        checkpoint: Checkpoint,
-        complete_parts: Callable[[], None],
-        labels: NDArray[np.uint8],
-        carried: CarryOver | None,
-    ) -> None:
+    def begin(self, checkpoint: Checkpoint, complete_parts: Callable[[], None], carried: CarryOver | None) -> None:
         """Let the thread complete parts of videos, then record ``checkpoint``.
 
-        (H, W) ``labels`` are those of its last frame; ``carried`` is the carry-over for the next keyframe.
+        ``carried`` is the carry-over for the next keyframe.
         """
         pictures = self._files.pending()
 
@@ -146,24 +133,22 @@ class CheckpointSaver:
             for picture in pictures:
                 picture.result()
             if self._plan.state.is_resumable:
-                self._record(checkpoint, labels, carried)
+                self._record(checkpoint, carried)
 
         self._saved = self._thread.submit(save)
 
-    def _record(self, checkpoint: Checkpoint, labels: NDArray[np.uint8], carried: CarryOver | None) -> None:
+    def _record(self, checkpoint: Checkpoint, carried: CarryOver | None) -> None:
         """Record ``checkpoint`` once everything before it is on disk.
 
         Flushing every mask to disk would be slow. Instead masks are checked when the run resumes.
         """
         plan, state = self._plan, self._plan.state
         self._files.sync()
-        folder = state.make_pictures(checkpoint.frames)
         if carried is not None:
-            save_carried(folder / CARRIED_NAME, carried)
-        write_mask(folder / LABELS_NAME, labels, full_palette(plan.labels.palette_array()))
+            save_carried(state.make_pictures(checkpoint.frames) / CARRIED_NAME, carried)
         state.add(checkpoint)
-        if not plan.options.formats:  # those of the previous part may be needed, too
-            state.drop_labels(checkpoint.part_start - plan.part_frames)
+        if not plan.options.formats:  # those of the previous part may be needed, too, and the last one before it
+            state.drop_labels(checkpoint.part_start - plan.part_frames - 1)
 
     def wait(self) -> None:
         """Wait for the last checkpoint; raises what went wrong with it."""

@@ -34,10 +34,10 @@ _MARKED_BYTES = 128
 
 
 class OutputDir:
-    """Paths of a run's results below ``path``; ``is_new`` if the run created the folder."""
+    """Paths of a run's results below ``path``."""
 
-    def __init__(self, path: Path, *, is_new: bool = False) -> None:
-        self.path, self.is_new = path, is_new
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.overlay, self.side_by_side = path / "overlay.mp4", path / "side_by_side.mp4"
         self.source = path / "source.mp4"
         """Copy of the source in a format that browsers play."""
@@ -85,11 +85,10 @@ class OutputDir:
                 folder.rmdir()
 
     def discard(self) -> None:
-        """Remove everything of a failed run: its results, and the folder if the run created it."""
+        """Remove everything of a run: its results, and the folder if it is empty then."""
         self.remove_results()
-        if self.is_new:
-            with suppress(OSError):  # someone else put files there
-                self.path.rmdir()
+        with suppress(OSError):  # a lock is in it, or someone else put files there
+            self.path.rmdir()
 
     def _pictures(self) -> list[Path]:
         """PNG files of frames: numbered, or named like their source and written by us."""
@@ -125,7 +124,7 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
     OutputError if results exist, another run writes there, or it is not writable. With ``overwrite`` results may exist;
     the caller removes them. If the block fails, a folder that was created here is removed if it is empty.
     """
-    output = OutputDir(Path(directory), is_new=not os.path.lexists(directory))
+    output = OutputDir(Path(directory))
     refuse_inputs((output.path, output.masks, *output.results()), inputs)
     with removed_if_unused(output.path), folder_lock(output.path):
         if not overwrite:
@@ -209,10 +208,7 @@ def _acquire(folder: Path, path: Path) -> int:
         except OSError as error:
             raise OutputError(f"cannot write {str(path)!r}: {error.strerror}") from error
         try:
-            if _is_locked(number, path):
-                os.ftruncate(number, 0)
-                os.pwrite(number, str(os.getpid()).encode(), 0)
-                return number
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(number, 20, 0).decode(errors="replace")
             os.close(number)
@@ -220,19 +216,12 @@ def _acquire(folder: Path, path: Path) -> int:
                 f"another run is writing to {str(folder)!r} (process {holder or 'unknown'}); "
                 "wait for it or choose another folder"
             ) from None
+        except OSError:  # some network file systems have no locks: better to run without one than not at all
+            pass
+        with suppress(FileNotFoundError):  # another run ended meanwhile and removed it
+            if os.path.samestat(os.fstat(number), path.stat()):
+                os.ftruncate(number, 0)
+                os.pwrite(number, str(os.getpid()).encode(), 0)
+                return number
         os.close(number)
     raise OutputError(f"cannot lock {str(folder)!r}: its lock keeps changing; choose another folder")
-
-
-def _is_locked(number: int, path: Path) -> bool:
-    """Lock the open file; False if it is no longer the one at ``path``. BlockingIOError if another process holds it."""
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # some network file systems have no locks: better to run without one than not at all
-        return True
-    try:
-        return os.path.samestat(os.fstat(number), path.stat())
-    except FileNotFoundError:
-        return False

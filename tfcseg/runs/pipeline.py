@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeVar, overload
 
 from tfcseg.errors import (
@@ -43,7 +42,7 @@ from tfcseg.media.writer import part_length
 from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress, sort_options
-from tfcseg.report.page import prepare_page, write_page
+from tfcseg.report.page import write_page
 from tfcseg.report.schema import Report
 from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
@@ -210,7 +209,7 @@ def run_video(
             report, lost = _run_in(out, replace(job, segment=segment), options, listener, started_s)
         except BaseException:
             if is_new and not out.holds_frames():
-                out.discard()
+                out.remove_results()
             elif RunState(out.state).identity() is None:  # it could not be resumed
                 RunState(out.state).clear()
             raise
@@ -323,8 +322,6 @@ def _run_in(
         given=job.masks,
     )
     writer = ResultWriter(plan, started_s, go_on(plan, job.identity, resume=options.resume))
-    if writer.recorder:
-        Thread(target=prepare_page, name="tfcseg-page").start()  # at the end, nothing would run meanwhile
     with _advice(out):
         live = _process(job, writer, listener.on_frame)
         exported = export_results(plan, writer.summary.frames, options, listener.on_export)

@@ -28,8 +28,8 @@ from tfcseg.runs.options import ResultOptions
 from tfcseg.runs.outputs import OutputDir, numbered
 from tfcseg.runs.state import Checkpoint, RunState
 
-LABELS_NAME, CARRIED_NAME = "labels.png", "carried.npz"
-"""Files in a checkpoint's folder: the labels of the last frame before it, and the keyframe's carry-over."""
+CARRIED_NAME = "carried.npz"
+"""File with the keyframe's carry-over in a checkpoint's folder."""
 
 
 def mask_name(source: str) -> str:
@@ -70,11 +70,11 @@ class ResultPlan:
 
     def is_intact(self, checkpoint: Checkpoint) -> bool:
         """Whether everything written before ``checkpoint`` is still on disk."""
-        frames, pictures = checkpoint.frames, self.state.pictures(checkpoint.frames)
+        frames = checkpoint.frames
         parts = range(0, checkpoint.part_start, self.part_frames)
         files = [self.state.part(name, first) for name in self.options.videos for first in parts]
         try:
-            if self.options.page and self.restore_recorder(checkpoint).frames != frames:
+            if self.options.page and self.recorder(checkpoint).frames != frames:
                 return False
             self.restore_carried(checkpoint)
             if self.options.frames_csv and self.out.frames_csv.stat().st_size < checkpoint.rows_bytes:
@@ -85,19 +85,18 @@ class ResultPlan:
         written = [at for at in range(frames) if self.given is None or at in self.given.files]
         masks = [self.mask(folder, at) for folder, is_written in folders.items() if is_written for at in written]
         if self.keeps_labels:
-            first = 0 if self.options.formats else checkpoint.part_start
+            first = 0 if self.options.formats else min(checkpoint.part_start, frames - 1)
             masks += [self.kept_labels(at) for at in range(first, frames)]
-        return all(path.is_file() for path in files) and all(map(is_whole_mask, [pictures / LABELS_NAME, *masks]))
+        return all(path.is_file() for path in files) and all(map(is_whole_mask, masks))
 
     @property
     def keeps_labels(self) -> bool:
         """Whether labels are kept where masks are not wanted.
 
-        All of them to export them at the end, or some to draw parts again that were not complete when the run was
-        stopped.
+        All of them to export them at the end, or some to resume: the next frame's are compared with the last ones, and
+        parts that were not complete when the run was stopped are drawn again.
         """
-        draws_again = bool(self.options.videos) and self.state.is_resumable
-        return not self._draws_masks and (bool(self.options.formats) or draws_again)
+        return not self._draws_masks and (bool(self.options.formats) or self.state.is_resumable)
 
     @property
     def _draws_masks(self) -> bool:
@@ -129,11 +128,12 @@ class ResultPlan:
         """Load the carry-over for the keyframe after ``checkpoint``; OutputError if it is missing or damaged."""
         return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
 
-    def restore_recorder(self, checkpoint: Checkpoint) -> PageRecorder:
-        """Load what report.html needs of the frames before ``checkpoint``; OutputError if it is missing or damaged."""
-        folder = self.state.pictures(checkpoint.frames)
-        palette, rate = self.labels.palette_array(), self.info.frame_rate
-        return PageRecorder.restore(folder, palette, rate, self.options.unsure_below)
+    def recorder(self, checkpoint: Checkpoint | None) -> PageRecorder:
+        """Collects the data of report.html, from ``checkpoint`` on; OutputError if what that saved is damaged."""
+        recorder = PageRecorder(self.labels.palette_array(), self.info.frame_rate, self.options.unsure_below)
+        if checkpoint is not None:
+            recorder.restore(self.state.pictures(checkpoint.frames))
+        return recorder
 
 
 def save_carried(path: Path, carried: CarryOver) -> None:

@@ -12,18 +12,17 @@ from numpy.typing import NDArray
 
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import Labels, class_shares, overlay, side_by_side
-from tfcseg.errors import OutputError
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_labels
+from tfcseg.media.audio import Sound
 from tfcseg.media.frames import Frame, Image
 from tfcseg.media.masks import read_mask
-from tfcseg.media.writer import PartedVideo, Sound
+from tfcseg.media.writer import PartedVideo
 from tfcseg.metrics.consistency import Preset
-from tfcseg.report.recorder import MOMENTS, PageRecorder
 from tfcseg.runs.frame_files import CheckpointSaver, FrameFiles
 from tfcseg.runs.measuring import FrameMeasurer, MeasuredFrame
 from tfcseg.runs.options import KINDS
-from tfcseg.runs.result_plan import LABELS_NAME, ResultPlan
+from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import Checkpoint
 from tfcseg.runs.summary import Summary
 
@@ -52,7 +51,7 @@ class ResultWriter:
         self.summary = Summary.from_json(checkpoint.summary) if checkpoint else Summary(np.zeros(len(plan.labels)))
         self.carried = plan.restore_carried(checkpoint) if checkpoint else None
         """Carry-over for the next keyframe, from the frames written so far."""
-        self.recorder = _recorder(plan, checkpoint)
+        self.recorder = plan.recorder(checkpoint) if plan.options.page else None
         self._frames = self._saved_frames = self.summary.frames
         self._part_start = checkpoint.part_start if checkpoint else 0
         self._part_legend = checkpoint.legend if checkpoint else None
@@ -62,7 +61,6 @@ class ResultWriter:
         preset: Preset = "medium" if plan.given is None else "fast"
         self._measurer = FrameMeasurer(len(plan.labels), use_flow=use_flow, preset=preset, unsure_below=unsure_below)
         self._videos = _Videos(plan, checkpoint)
-        self._last = np.zeros((0, 0), np.uint8)
         self._files = FrameFiles(plan, checkpoint)
         self._saver = CheckpointSaver(plan, self._files)
 
@@ -73,12 +71,14 @@ class ResultWriter:
 
     def replay(self, index: int, image: Image) -> None:
         """Take an image from before the checkpoint: the last one is compared with the next, some are drawn again."""
-        if index == self.summary.frames - 1:
-            self._last = read_mask(self.plan.state.pictures(self.summary.frames) / LABELS_NAME)
-            given = [] if self.plan.given is None else [shown_labels(self.plan.given, index, self._last)]
-            self._measurer.remember(image, [self._last, *given])
-        if index >= self._part_start and self._options.videos:
-            labels = read_mask(self.plan.kept_labels(index))
+        is_last = index == self.summary.frames - 1
+        if not is_last and index < self._part_start:
+            return
+        labels = read_mask(self.plan.kept_labels(index))
+        if is_last:
+            given = [] if self.plan.given is None else [shown_labels(self.plan.given, index, labels)]
+            self._measurer.remember(image, [labels, *given])
+        if index >= self._part_start:
             self._videos.write(image, labels, class_shares(labels, len(self.plan.labels)))
 
     def follow(self, frame: Frame) -> None:
@@ -87,8 +87,6 @@ class ResultWriter:
 
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
-        if frame.index != self._frames:
-            raise OutputError(f"got frame {frame.index} instead of frame {self._frames}")
         self._is_between_groups = False
         if self._options.unsure is not None:
             frame = frame.without_unsure(self._options.unsure)
@@ -116,9 +114,6 @@ class ResultWriter:
         """Complete all files and give the videos their final names."""
         if self._frames > self._part_start:
             self._end_part()
-        if self.recorder:
-            for kind in MOMENTS:  # meanwhile the encoder finishes
-                self.recorder.drawn(kind)
         self._saver.wait()
         self._files.close()
         self.audio = self._videos.finish(self.plan.part_frames)
@@ -156,7 +151,6 @@ class ResultWriter:
             if self.recorder:
                 self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
             self._files.write_row(row)
-            self._last = frame.labels
 
     def _end_part(self) -> None:
         """Start new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
@@ -179,15 +173,7 @@ class ResultWriter:
         self._saved_frames, self._saved_s = self._frames, time.monotonic()
         if self.recorder:
             self._saver.save_recorder(self.recorder, self.summary.frames)
-        self._saver.begin(checkpoint, end_parts(), self._last, self.carried)
-
-
-def _recorder(plan: ResultPlan, checkpoint: Checkpoint | None) -> PageRecorder | None:
-    if not plan.options.page:
-        return None
-    if checkpoint is not None:
-        return plan.restore_recorder(checkpoint)
-    return PageRecorder(plan.labels.palette_array(), plan.info.frame_rate, plan.options.unsure_below)
+        self._saver.begin(checkpoint, end_parts(), self.carried)
 
 
 class _Videos:

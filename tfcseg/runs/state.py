@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tfcseg.errors import OutputError
-from tfcseg.files import output_errors, sync
+from tfcseg.files import output_errors, replace_atomically, sync
 
 
 class Journal:
@@ -28,7 +28,11 @@ class Journal:
 
     def read(self) -> list[Any]:
         """Read all lines up to the first incomplete one, which a crash may leave. Empty if there is no file."""
-        return [content for _, content in self._lines()]
+        found: list[Any] = []
+        with self._errors(), suppress(FileNotFoundError, ValueError):  # the latter: not JSON
+            for line in self._path.read_bytes().splitlines():
+                found.append(json.loads(line))
+        return found
 
     def append(self, entry: object) -> None:
         """Add one line. Numbers are restored exactly."""
@@ -40,21 +44,10 @@ class Journal:
 
     def keep(self, count: int) -> None:
         """Drop all lines but the first ``count``, and any incomplete line."""
-        size = sum(length for length, _ in self._lines()[:count])
-        with self._errors():
-            os.truncate(self._path, size)
-
-    def _lines(self) -> list[tuple[int, Any]]:
-        """Length in bytes and content of each complete line."""
-        found: list[tuple[int, Any]] = []
-        with self._errors(), suppress(FileNotFoundError):
-            data = self._path.read_bytes()
-            with suppress(ValueError):  # not JSON: a crash left it
-                for line in data.splitlines(keepends=True):
-                    if not line.endswith(b"\n"):
-                        break
-                    found.append((len(line), json.loads(line)))
-        return found
+        lines = [json.dumps(entry) + "\n" for entry in self.read()[:count]]
+        with replace_atomically(self._path) as temporary:
+            temporary.write_text("".join(lines))
+            sync(temporary)
 
     def _errors(self) -> AbstractContextManager[None]:
         return output_errors(f"cannot keep the state of the run in {str(self._path)!r}")
@@ -157,8 +150,6 @@ class RunState:
 
     def add(self, checkpoint: Checkpoint) -> None:
         """Record that everything before ``checkpoint`` is on disk; removes files of older ones."""
-        if not self.is_resumable:
-            return
         self._journal.append(asdict(checkpoint))
         self._remember([checkpoint])
         kept = {self.pictures(each) for each in (*self._newest, *self._newest_part_ends)}

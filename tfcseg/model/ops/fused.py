@@ -66,7 +66,7 @@ def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padd
 def apply_linear(x: Tensor, layer: nn.Linear, activation: str = "none") -> Tensor:
     """``activation`` (none, relu, relu6 or gelu) of ``layer`` of (…, C)."""
     act = _ACTIVATIONS[activation]
-    if not _can_fuse_rows(x):
+    if not (x.is_contiguous() and is_for_onednn(x)):
         return act.function(layer(x))
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *act[1:])
     return result
@@ -117,10 +117,6 @@ def _in_order(conv: nn.Conv2d, x: Tensor, padding: Padding) -> Tensor:
 
 def _can_fuse(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and is_for_onednn(x)
-
-
-def _can_fuse_rows(x: Tensor) -> bool:
-    return x.is_contiguous() and is_for_onednn(x)
 
 
 def is_for_onednn(x: Tensor) -> bool:
