@@ -12,6 +12,7 @@ from tests.helpers import written_out
 from tests.helpers.tiny_model import randomise
 from tfcseg.model.correlation import Points
 from tfcseg.model.deformable import BLOCK_POINTS, DeformableAttention, SparseUpdate
+from tfcseg.model.ops.sampling import UnprojectedLevel
 
 DIM, HEADS, POINTS = 8, 2, 3
 SIZES = ((8, 12), (4, 6), (3, 2), (1, 1))
@@ -156,6 +157,28 @@ def test_the_update_leaves_its_input_alone(update):
     values = list(map(update.attention.project_value, projected_levels()))
     update(query, points, SIZES[0], values, rows_of(points.frame))
     assert torch.equal(query, before)
+
+
+def test_values_may_be_projected_after_sampling(update):
+    points, query = random_points(30), torch.randn(30, DIM).double()
+    attention = update.attention
+    projected, rows = projected_levels(), rows_of(points.frame)
+    maps = list(map(attention.project_value, projected))
+    unprojected = [UnprojectedLevel(x, attention.value.weight, attention.value.bias) for x in projected]
+    wanted = update(query, points, SIZES[0], maps, rows)
+    torch.testing.assert_close(update(query, points, SIZES[0], unprojected, rows), wanted)
+    torch.testing.assert_close(update(query, points, SIZES[0], [*unprojected[:2], *maps[2:]], rows), wanted)
+
+
+def test_a_level_becomes_what_costs_less(update):
+    """Few points in a wide grid spare the value map; many points in a coarse grid of many channels do not."""
+    attention = SparseUpdate(256, heads=8, points=4, ffn_dim=8).attention
+    fine, coarse = torch.randn(1, 32, 120, 160), torch.randn(1, 256, 15, 20)
+    weight, bias = torch.randn(256, 256), torch.randn(256)
+    assert isinstance(attention.level(fine, weight[:, :32], bias, count=1920), UnprojectedLevel)
+    value_map = attention.level(coarse, weight, bias, count=1920)
+    wanted = torch.einsum("dc,schw->shwd", weight, coarse) + bias
+    torch.testing.assert_close(value_map.flatten(3), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_the_untrained_update_is_the_identity():

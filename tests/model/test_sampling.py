@@ -5,11 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from tests.helpers import written_out
-from tfcseg.model.ops.sampling import sample_and_weigh
+from tfcseg.model.ops.sampling import UnprojectedLevel, sample_and_weigh
 
 HEADS, DEPTH, POINTS, COUNT = 2, 4, 3, 6
 SIZES = ((8, 12), (4, 6), (3, 2), (1, 1))
 STACKS = (4, 4, 2, 2)
+CHANNELS = (3, 5, 8, 9)
 
 
 def draw(dtype=torch.float64, *, count=COUNT):
@@ -22,6 +23,21 @@ def draw(dtype=torch.float64, *, count=COUNT):
 
 def draw_maps(dtype=torch.float64):
     return [torch.randn(s, *size, HEADS, DEPTH, dtype=dtype) for s, size in zip(STACKS, SIZES, strict=True)]
+
+
+def draw_unprojected(dtype=torch.float64):
+    """Levels of few and of many channels, one of them not channels_last."""
+    levels = []
+    for stack, size, channels in zip(STACKS, SIZES, CHANNELS, strict=True):
+        x = torch.randn(stack, channels, *size, dtype=dtype)
+        weight, bias = torch.randn(HEADS * DEPTH, channels, dtype=dtype), torch.randn(HEADS * DEPTH, dtype=dtype)
+        levels.append(UnprojectedLevel(x.to(memory_format=torch.channels_last), weight, bias))
+    return [*levels[:3], levels[3]._replace(features=levels[3].features.contiguous())]
+
+
+def value_map(level):
+    values = torch.einsum("dc,schw->shwd", level.weight, level.features) + level.bias
+    return values.unflatten(-1, (HEADS, DEPTH))
 
 
 @pytest.fixture(autouse=True)
@@ -57,15 +73,25 @@ def test_it_is_grid_sample():
     torch.testing.assert_close(sample_and_weigh(maps, rows, reference, offsets, weights), wanted.flatten(1))
 
 
+def test_projection_may_follow_sampling():
+    levels, drawn = draw_unprojected(), draw(count=50)
+    maps = list(map(value_map, levels))
+    wanted = sample_and_weigh(maps, *drawn)
+    torch.testing.assert_close(sample_and_weigh(levels, *drawn), wanted)
+    torch.testing.assert_close(sample_and_weigh([*levels[:2], *maps[2:]], *drawn), wanted)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype):
     rows, reference, offsets, weights = draw(torch.float32, count=50)
-    maps = draw_maps(torch.float32)
-    wanted = sample_and_weigh([values.to(dtype).float() for values in maps], rows, reference, offsets, weights)
-    found = sample_and_weigh([values.to(dtype) for values in maps], rows, reference, offsets, weights)
-    assert found.dtype == dtype
-    # A few roundings of numbers as large as the largest sum.
-    assert (found.float() - wanted).abs().max() <= 4 * torch.finfo(dtype).eps * wanted.abs().max()
+    levels = [UnprojectedLevel(*(tensor.to(dtype) for tensor in level)) for level in draw_unprojected()]
+    maps = list(map(value_map, (UnprojectedLevel(*(tensor.float() for tensor in level)) for level in levels)))
+    wanted = sample_and_weigh(maps, rows, reference, offsets, weights)
+    for given in (levels, [values.to(dtype) for values in maps]):
+        found = sample_and_weigh(given, rows, reference, offsets, weights)
+        assert found.dtype == dtype
+        # A few roundings of numbers as large as the largest sum.
+        assert (found.float() - wanted).abs().max() <= 4 * torch.finfo(dtype).eps * wanted.abs().max()
 
 
 def read_at(value, x, y):
@@ -95,13 +121,25 @@ def test_samples_outside_are_zero():
 
 def test_no_point_at_all():
     assert sample_and_weigh(draw_maps(), *draw(count=0)).shape == (0, HEADS * DEPTH)
+    assert sample_and_weigh(draw_unprojected(), *draw(count=0)).shape == (0, HEADS * DEPTH)
 
 
-def test_gradients():
+def test_tables_beyond_32_bit(monkeypatch):
+    levels, drawn = draw_maps(), draw()
+    wanted = sample_and_weigh(levels, *drawn)
+    monkeypatch.setattr("tfcseg.model.ops.sampling.INT32_MAX", 20)
+    assert torch.equal(sample_and_weigh(levels, *drawn), wanted)
+
+
+@pytest.mark.parametrize("is_projected", [True, False])
+def test_gradients(is_projected):
     rows, reference, offsets, weights = draw(count=2)
+    levels = draw_maps() if is_projected else draw_unprojected()
+    flat = [tensor for level in levels for tensor in ([level] if is_projected else level)]
 
-    def sampled(reference, offsets, weights, *levels):
-        return sample_and_weigh(levels, rows, reference, offsets, weights)
+    def sampled(reference, offsets, weights, *flat):
+        given = flat if is_projected else [UnprojectedLevel(*flat[i : i + 3]) for i in range(0, len(flat), 3)]
+        return sample_and_weigh(given, rows, reference, offsets, weights)
 
-    inputs = [tensor.requires_grad_() for tensor in (reference, offsets, weights, *draw_maps())]
+    inputs = [tensor.requires_grad_() for tensor in (reference, offsets, weights, *flat)]
     assert torch.autograd.gradcheck(sampled, inputs, fast_mode=True)

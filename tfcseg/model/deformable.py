@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tfcseg.model.config import NUM_LEVELS
 from tfcseg.model.correlation import Points
 from tfcseg.model.ops.fused import apply_linear, is_for_onednn
-from tfcseg.model.ops.sampling import sample_and_weigh
+from tfcseg.model.ops.sampling import Level, UnprojectedLevel, sample_and_weigh
 
 BLOCK_POINTS = 1024
 """Points that go through the FFN together: a fixed number, which is fast in oneDNN and keeps wide tensors small."""
@@ -49,7 +49,17 @@ class DeformableAttention(nn.Module):
         """(S, h_l, w_l, D) → (S, h_l, w_l, M, d), a view."""
         return value.reshape(*value.shape[:-1], self.heads, -1)
 
-    def forward(self, query: Tensor, reference: Tensor, levels: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+    def level(self, x: Tensor, weight: Tensor, bias: Tensor, count: int) -> Level:
+        """Prepare x_l (S, C_l, h_l, w_l), whose values are weight (D, C_l) times x_l plus bias (D,), for `forward`.
+
+        Returns a value map, or the raw level if that costs less for ``count`` points N.
+        """
+        unprojected = UnprojectedLevel(x, weight, bias)
+        if unprojected.is_cheaper(count, self.heads, self.points):
+            return unprojected
+        return self.split_heads(F.conv2d(x, weight[:, :, None, None], bias).permute(0, 2, 3, 1))
+
+    def forward(self, query: Tensor, reference: Tensor, levels: Sequence[Level], rows: Sequence[Tensor]) -> Tensor:
         """Attend from query (N, D) at reference (N, L, 2), (x, y) in 0…1; levels and rows as in `sample_and_weigh`.
 
         Returns (N, D).
@@ -103,7 +113,7 @@ class SparseUpdate(nn.Module):
         query: Tensor,
         points: Points,
         size: tuple[int, int],
-        levels: Sequence[Tensor],
+        levels: Sequence[Level],
         rows: Sequence[Tensor],
         shift: Tensor | None = None,
     ) -> Tensor:

@@ -30,6 +30,7 @@ from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
 from tfcseg.model.evidence import LowFeatures
 from tfcseg.model.ops.fused import convolve
+from tfcseg.model.ops.sampling import Level
 from tfcseg.model.options import InferenceOptions
 
 Backbone: TypeAlias = MixTransformer | EfficientNetLite0 | Mosaic
@@ -214,7 +215,7 @@ class TFCSegmenter(nn.Module):
         z_k, z_t, weight = (_vectors(x) for x in (memory.embedding, found.embedding, w_hat))
         query = interpolate(z_k[there], z_t[position], weight[position])
         raw = (found.x1, found.x2, *memory.levels)
-        levels = [self._value_map(x, level) for level, x in enumerate(raw)]
+        levels = [self._level(x, level, len(position)) for level, x in enumerate(raw)]
         stacks = (points.frame, points.frame, interval, interval)
         cells = None if shift is None else shift.cells
         return self.decode_head.classify_points(self.update(query, points, (h, w), levels, stacks, shift=cells))
@@ -243,11 +244,12 @@ class TFCSegmenter(nn.Module):
         self.decode_head.fold()
         return self.eval()  # the new layers too
 
-    def _value_map(self, x: Tensor, level: int) -> Tensor:
-        """What MSDA samples of a level (S, C_l, h_l, w_l): (S, h_l, w_l, M, d)."""
+    def _level(self, x: Tensor, level: int, count: int) -> Level:
+        """What MSDA samples of a level (S, C_l, h_l, w_l) at ``count`` points."""
         attention = self.update.attention
         if self.folded_values:
-            return attention.split_heads(self.folded_values[level](x).permute(0, 2, 3, 1))
+            folded = cast(nn.Conv2d, self.folded_values[level])
+            return attention.level(x, folded.weight[:, :, 0, 0], cast(Tensor, folded.bias), count)
         # Gradients into the gathered values would cost half of a training step; freezing their projection avoids them.
         with torch.set_grad_enabled(torch.is_grad_enabled() and attention.value.weight.requires_grad):
             return attention.project_value(self.decode_head.project(x, level))

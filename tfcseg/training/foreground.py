@@ -250,7 +250,8 @@ def _add_plinth(
         for along in np.arange(rng.uniform(0, 0.1), 1, rng.uniform(0.02, 0.3)):
             _draw_line(joints, panel.point(along, low), panel.point(along, high), 0.015 * panel.height)
     colour = np.clip(rng.uniform(30, 200) + rng.normal(0, 15, 3), 0, 255)
-    light = np.linspace(*rng.uniform(0.7, 1.2, 2), side)[None, :, None] + rng.normal(0, 0.06, (side, side, 1))
+    left, right = rng.uniform(0.7, 1.2, 2)
+    light = np.linspace(left, right, side)[None, :, None] + rng.normal(0, 0.06, (side, side, 1))
     blend(image, np.minimum(area, free), np.clip(colour * light, 0, 255))
     blend(image, np.minimum(joints, free) // 2, np.clip(colour * rng.uniform(0.4, 1.2), 0, 255))
     _label(soft, np.minimum(area, free), _WALL, gain=1.0)
