@@ -107,14 +107,6 @@ def test_the_tfc_layer_stays_the_identity(tensors, tmp_path):
         assert not converted.state_dict[f"{name}.bias"].any()
 
 
-def test_labels_can_be_given(tensors, tmp_path):
-    file = write(tmp_path / "b0.safetensors", tensors)
-    labels = LabelSet("three", ("a", "b", "c"), distinct_palette(3))
-    assert convert_segformer(file, labels=labels).labels is labels
-    with pytest.raises(WeightsError, match="3 classes, label set 'two' has 2"):
-        convert_segformer(file, labels=LabelSet("two", ("a", "b"), distinct_palette(2)))
-
-
 def test_labels_beside_the_weights_must_fit(tensors, tmp_path):
     file = write(tmp_path / "model.safetensors", tensors)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "segformer", "id2label": {"0": "a", "1": "b"}}))
