@@ -26,7 +26,7 @@ from tfcseg.training.averaging import WeightAverage
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
-from tfcseg.training.objective import attention_losses, clip_losses, image_losses, normalise
+from tfcseg.training.objective import attention_losses, clip_losses, image_losses, normalise, validation_miou
 from tfcseg.training.processes import (
     copy_from_first,
     start_processes,
@@ -34,7 +34,6 @@ from tfcseg.training.processes import (
     sum_over_processes,
     use_cross_process_norm,
 )
-from tfcseg.training.validation import validation_miou
 from tfcseg.weights.loading import save_model
 from tfcseg.weights.model_card import ModelCard
 

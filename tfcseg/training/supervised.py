@@ -31,9 +31,8 @@ from tfcseg.training.recipes import (
     with_classes,
 )
 from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
+from tfcseg.weights.loading import is_ours
 from tfcseg.weights.model_card import ModelCard
-from tfcseg.weights.tensor_file import is_pickle
-from tfcseg.weights.tensor_header import read_header
 
 
 def vspw_material(root: Path, options: TrainOptions, processes: int, *, skip_bad: bool) -> Material:
@@ -65,9 +64,8 @@ def start_supervised(
     Face folder. Classes with the same names keep their weights. Without ``init``, Lite0 has ImageNet's weights and a
     Mix Transformer random ones (ImageNet's in the paper; give them with ``init``).
     """
-    published = init is not None and _is_published(Path(init))
-    if published:
-        network, card = _from_published(Path(str(init)), labels)
+    if init is not None and Path(init).exists() and not is_ours(Path(init)):  # else it may be the name of a model
+        network, card = _from_published(Path(init), labels)
     else:
         network, card = start_network(backbone, labels, init, embed_dim=embed_dim)
     config = replace(card.config, defaults=PAPER_OPTIONS)
@@ -75,13 +73,6 @@ def start_supervised(
     return network, replace(
         card, config=config, labels=labels, preprocessing=replace(card.preprocessing, size=short_side_px)
     )
-
-
-def _is_published(path: Path) -> bool:
-    """Whether another program wrote this file or folder; anything else may be the name of a model."""
-    if not path.is_file():
-        return path.is_dir()
-    return is_pickle(path) or not read_header(path).metadata.get("format", "").startswith("tfcseg-")
 
 
 def _from_published(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
