@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,48 +28,36 @@ from tfcseg.options import OnProgress
 from tfcseg.weights.loading import load_model, resolve_precision
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Task of a process: load a model, and run one contender from file to files."""
-
-    contender: str
-    weights: str
-    device: str
-    precision: str
-    options: InferenceOptions
-    source: str
-    end_s: float
-
-
 def measure_memory(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Peak memory of whole runs of all contenders: fields of `Benchmark`."""
     names = contenders(contest)
     found = {}
     for done, name in enumerate(names, 1):
-        found[name] = run_job(job_for(contest, name))
+        found[name] = run_alone(name, job_for(contest, name))
         on_step(done, len(names))
     return {"memory": found}
 
 
-def job_for(contest: Contest, contender: str) -> Job:
-    """Make the job of a run of ``contender``."""
-    return Job(
-        contender=contender,
-        weights=str(contest.weights),
+def job_for(contest: Contest, contender: str) -> Callable[[], Memory]:
+    """Job of a process: load the model, run ``contender`` from file to files, and measure."""
+    return partial(
+        measure_run,
+        contender,
+        str(contest.weights),
         device=str(contest.model.device),
         precision=contest.request.device.precision,
         options=contest.options if contender == PLAIN else contest.in_mode(contender),
-        source=str(contest.clip.path),
+        source=contest.clip.path,
         end_s=contest.end_s(contender),
     )
 
 
-def run_job(job: Job) -> Memory:
-    """Run ``job`` in a new process; TfcsegError if it fails."""
-    what = f"the process that measures {job.contender}"
+def run_alone(contender: str, job: Callable[[], Memory]) -> Memory:
+    """Do a job in a new process; TfcsegError if it fails."""
+    what = f"the process that measures {contender}"
     try:
         with ProcessPoolExecutor(1, get_context("spawn"), _begin) as process:
-            return process.submit(measure_job, job).result()
+            return process.submit(job).result()
     except BrokenProcessPool:
         raise TfcsegError(f"{what} was killed; too little memory?") from None
     except TfcsegError as error:
@@ -86,20 +73,29 @@ def _begin() -> None:
 _MIB = 1 << 20
 
 
-def measure_job(job: Job) -> Memory:
-    """Load the model of ``job``, run its contender, and measure the memory."""
-    device, source = torch.device(job.device), Path(job.source)
+def measure_run(
+    contender: str,
+    weights: str,
+    *,
+    device: str,
+    precision: str,
+    options: InferenceOptions,
+    source: Path,
+    end_s: float,
+) -> Memory:
+    """Load a model, run a contender, and measure the memory of this process."""
+    target = torch.device(device)
     with TemporaryDirectory() as folder:
-        if job.contender == PLAIN:
-            unfolded = load_model(job.weights, device="cpu", precision="fp32", fold=False)
-            plain = build_plain(unfolded, job.options.size, device, resolve_precision(job.precision, device))
+        if contender == PLAIN:
+            unfolded = load_model(weights, device="cpu", precision="fp32", fold=False)
+            plain = build_plain(unfolded, options.size, target, resolve_precision(precision, target))
             before_mib = peak_mib()
-            frames = run_plain(plain, unfolded.labels, source, job.end_s, Path(folder))
+            frames = run_plain(plain, unfolded.labels, source, end_s, Path(folder))
         else:
-            model = load_model(job.weights, device=job.device, precision=job.precision)
+            model = load_model(weights, device=device, precision=precision)
             before_mib = peak_mib()
-            frames = run_ours(model, job.options, source, job.end_s, Path(folder))
-    gpu_mib = torch.cuda.max_memory_allocated(device) / _MIB if device.type == "cuda" else None
+            frames = run_ours(model, options, source, end_s, Path(folder))
+    gpu_mib = torch.cuda.max_memory_allocated(target) / _MIB if target.type == "cuda" else None
     # The kernel updates its counters with delay, so the peak may appear a few pages smaller than before.
     return Memory(max(before_mib, peak_mib()), before_mib, gpu_mib, frames)
 

@@ -30,7 +30,7 @@ from tfcseg.weights.loading import LoadedModel
 _Labels: TypeAlias = list[NDArray[np.uint8]]
 
 
-def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, Any]:
+def measure_model_only(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Time preprocessing, network and labels on the clip's decoded frames: fields of `Benchmark`."""
     images = contest.clip.images
     labels: dict[str, _Labels] = {}
@@ -61,7 +61,7 @@ def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: N
     }
 
 
-def measure_end_to_end(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, Any]:
+def measure_end_to_end(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Time whole runs on the beginning of the clip: fields of `Benchmark`."""
     runs: dict[str, Callable[[Path, float, Path], int]] = {}
     for name in contenders(contest):
