@@ -50,7 +50,7 @@ def evaluate(
     *,
     measure_flow_consistency: bool = False,
     on_frame: OnFrame | None = None,
-    on_video: OnVideo = lambda score: None,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score ``predictions`` for the videos of a split.
 
@@ -58,11 +58,14 @@ def evaluate(
     or a prediction is not what it should be, or if nothing could be scored.
 
     The label map of ``scope`` is not read. ``on_frame`` is called with every scored frame and its prediction in classes
-    of the data set, ``on_video`` with every score.
+    of the data set, ``on_done`` with the numbers of scored and of all videos, from 0 on.
     """
     scoring = open_scoring(root, predictions, scope, measure_flow_consistency, on_frame)
     videos = scoring.dataset.videos[: scope.limit]
-    return pool(scoring, (score_video(name, predictions, scoring) for name in videos), on_video)
+    done = itertools.count()
+    on_done(next(done), len(videos))
+    scored = (score_video(name, predictions, scoring) for name in videos)
+    return pool(scoring, scored, lambda score: on_done(next(done), len(videos)))
 
 
 class Scored(NamedTuple):
