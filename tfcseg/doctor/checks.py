@@ -243,8 +243,8 @@ def check_folder() -> Iterator[Finding]:
             file.write(bytes(1 << 20))
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
-        advice = "change to a writable folder, or name one with --output"
-        yield Finding("folder", "broken", f"{folder} is not writable ({error.strerror})", advice)
+        found = f"{folder} is not writable ({error.strerror})"
+        yield Finding("folder", "broken", found, "change to a writable folder, or name one with --output")
         return
     facts = {"path": str(folder), "free_mib": free_bytes >> 20}
     found = f"{folder} is writable, {free_bytes / (1 << 30):.1f} GiB free"
