@@ -82,10 +82,10 @@ def _from_published(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCa
         network, card = start_network(found.backbone, labels, None)
         network.load_state_dict({**network.state_dict(), **found.state_dict})
         return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
-    config = replace(found.config, repairs=False)
-    network = build_segmenter(config)
+    network = build_segmenter(found.card.config)
     network.load_state_dict(found.state_dict)
-    return with_classes(network, untrained_card(config, found.labels, path.resolve().name), labels)
+    card = untrained_card(found.card.config, found.card.labels, path.resolve().name)
+    return with_classes(network, card, labels)
 
 
 class Sound(NamedTuple):

@@ -90,33 +90,13 @@ _IMAGE_CLASSIFIERS = {"classifier.weight", "classifier.bias", "head.weight", "he
 
 
 class ConvertedModel(NamedTuple):
-    """A SegFormer in our layout, with all that its card needs."""
+    """A SegFormer in our layout, with its card."""
 
     state_dict: dict[str, Tensor]
-    config: ModelConfig
-    labels: LabelSet
-    about: Published
+    card: ModelCard
     sha256: str
     dtype: torch.dtype
     """Precision of the published weights."""
-
-    def card(self) -> ModelCard:
-        """Facts for the model's card."""
-        variant = self.config.backbone.removeprefix("mit_").upper()
-        texts = [f"SegFormer-{variant}", DESCRIPTION]
-        if self.about.reduces_labels:
-            texts.append("values in the data set's masks are one higher than class indices")
-        return ModelCard(
-            name=self.about.name,
-            config=replace(self.config, defaults=DEFAULTS, repairs=False),
-            labels=self.labels,
-            preprocessing=self.about.preprocessing,
-            trained_on=self.about.trained_on or "not stated",
-            licence=self.about.licence or "not stated",
-            measured={},
-            created_with=self.about.created_with or "not stated",
-            description="; ".join(texts),
-        )
 
 
 class ConvertedEncoder(NamedTuple):
@@ -174,7 +154,24 @@ def _convert_model(source: SegformerFile) -> ConvertedModel:
     for name, tensor in renamed.items():
         state_dict[name].copy_(tensor)
     dtype = renamed["decode_head.classifier.weight"].dtype
-    return ConvertedModel(state_dict, config, labels, source.about, sha256=source.sha256, dtype=dtype)
+    return ConvertedModel(state_dict, _card(config, labels, source.about), source.sha256, dtype)
+
+
+def _card(config: ModelConfig, labels: LabelSet, about: Published) -> ModelCard:
+    texts = [f"SegFormer-{config.backbone.removeprefix('mit_').upper()}", DESCRIPTION]
+    if about.reduces_labels:
+        texts.append("values in the data set's masks are one higher than class indices")
+    return ModelCard(
+        name=about.name,
+        config=replace(config, defaults=DEFAULTS, repairs=False),
+        labels=labels,
+        preprocessing=about.preprocessing,
+        trained_on=about.trained_on or "not stated",
+        licence=about.licence or "not stated",
+        measured={},
+        created_with=about.created_with or "not stated",
+        description="; ".join(texts),
+    )
 
 
 def our_name(name: str) -> str | None:
