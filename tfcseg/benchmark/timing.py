@@ -11,9 +11,6 @@ import torch
 
 from tfcseg.report.schema import ModelConditions
 
-Task: TypeAlias = Callable[[], float]
-"""Runs once and returns a measurement, such as milliseconds per frame."""
-
 OnStep: TypeAlias = Callable[[int, int], None]
 """Called after each step with steps done, and steps in total."""
 
@@ -35,9 +32,9 @@ def spread(samples: Iterable[float]) -> Spread:
 
 
 def alternate(
-    tasks: Mapping[str, Task], rounds: int, *, on_step: OnStep = lambda done, total: None
+    tasks: Mapping[str, Callable[[], float]], rounds: int, *, on_step: OnStep = lambda done, total: None
 ) -> dict[str, list[float]]:
-    """Run every task once to warm up, then ``rounds`` times in turn; returns measurements by task.
+    """Run every task once to warm up, then ``rounds`` times in turn; returns what they measured, by task.
 
     Every second round is in reverse order, so that changes in the machine's speed affect all tasks equally.
     """
@@ -61,8 +58,6 @@ def synchronise(device: torch.device) -> None:
     elif device.type == "mps":
         torch.mps.synchronize()
 
-
-KIND = "bench"
 
 RATIOS = (("image", "plain"), ("tfc", "plain"), ("tfc", "image"))
 """Speed of the first over speed of the second, where both were measured."""
@@ -92,7 +87,7 @@ class Memory:
 class Benchmark(ModelConditions):
     """Content of a bench-*.json; parts that were not measured are empty."""
 
-    kind: str = KIND
+    kind: str = "bench"
     random_weights: bool
     embed_dim: int
     input: Mapping[str, Any]

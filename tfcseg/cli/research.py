@@ -123,7 +123,7 @@ def stills_command(
 
     Example: tfcseg research stills facades/test --teachers teachers
     """
-    from tfcseg.research.held_out import compare_stills
+    from tfcseg.research.held_out.stills import compare_stills
 
     networks = models or ["default"], _teacher_files(teachers)
     measure = partial(compare_stills, sets, *networks, device=device, workers=workers)
@@ -162,7 +162,7 @@ def clips_command(
 
     Example: tfcseg research clips assets/demo.mp4 --max-frames 6 -t teachers
     """
-    from tfcseg.research.held_out import compare_clips
+    from tfcseg.research.held_out.clips import compare_clips
 
     networks = models or ["default"], _teacher_files(teachers)
     measure = partial(compare_clips, sources, *networks, modes=modes or ["image", "tfc"], inference=inference)

@@ -29,8 +29,6 @@ from tfcseg.research.ablation.similarity import SimilarityScores, WatchedPredict
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
-KIND = "ablation"
-
 Numbers: TypeAlias = Mapping[str, float | None]
 
 DECIMALS = 1
@@ -63,7 +61,7 @@ class RowResult:
 class Ablation(ModelConditions):
     """Content of the JSON file."""
 
-    kind: str = KIND
+    kind: str = "ablation"
     input: Mapping[str, Any]
     without_bce: ModelFacts | None
     options: Mapping[str, Any]
@@ -179,6 +177,8 @@ def _row_result(
     row: Row, evaluation: Evaluation, watched: WatchedPredictions, base: dict[str, float | None]
 ) -> RowResult:
     updated = watched.updated_fraction.value
+    # The similarities are worth measuring if no step is left out.
+    is_whole = row.variant is not None and row.variant.updates and row.variant.weight == "soft"
     scores = _scores(evaluation)
     return RowResult(
         name=row.name,
@@ -187,7 +187,7 @@ def _row_result(
         keyframe_interval=row.options.keyframe_interval,
         threshold=row.options.threshold,
         updated_fraction=None if updated is None else 100 * updated,
-        similarity=watched.similarity.result() if row.is_full_method else None,
+        similarity=watched.similarity.result() if is_whole else None,
         paper=PAPER.get(row.name, {}),
         directions=directions(row, scores, base),
         **scores,

@@ -100,11 +100,6 @@ class Row:
     options: InferenceOptions
     variant: Variant | None
 
-    @property
-    def is_full_method(self) -> bool:
-        """Whether no step is left out, so that its similarities are worth measuring."""
-        return self.variant is not None and self.variant.updates and self.variant.weight == "soft"
-
 
 def check_rows(names: Sequence[str], *, has_other_weights: bool) -> None:
     """Raise UsageError for a row that is named twice, or that needs weights which are not there."""
