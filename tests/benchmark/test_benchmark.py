@@ -95,7 +95,7 @@ def test_time_on_a_gpu_is_that_of_the_work():
 
 def test_clip_ends_after_the_frames_asked_for(clip_file):
     clip = read_clip(clip_file, 5)
-    assert (len(clip.images), clip.size, clip.name) == (5, (64, 96), "clip.mp4")
+    assert (len(clip.images), clip.size, clip.path.name) == (5, (64, 96), "clip.mp4")
     for frames in (1, 3, 8):
         assert len(list(read_frames(clip.path, end_s=clip.end_s(frames)))) == frames
 

@@ -30,8 +30,6 @@ from tfcseg.weights.loading import LoadedModel, load_model
 class Clip:
     """Decoded frames to measure the network alone, and their file for whole runs."""
 
-    name: str
-    """Name of the file without its folder, which results do not state."""
     path: Path
     images: tuple[Image, ...]
     """The first frames, decoded."""
@@ -56,7 +54,7 @@ def read_clip(path: Path, frames: int) -> Clip:
         images = tuple(frame.image for frame in decoded)
         if len({image.shape for image in images}) > 1:
             raise InputError(f"{path}: the size of its frames changes; choose another clip")
-        return Clip(path.name, path, images, decoded[0].time_s, source.info.frame_rate)
+        return Clip(path, images, decoded[0].time_s, source.info.frame_rate)
 
 
 PLAIN, IMAGE, TFC = "plain", "image", "tfc"
@@ -128,7 +126,7 @@ def contest_facts(contest: Contest) -> dict[str, Any]:
         **facts,
         "random_weights": request.backbone is not None,
         "embed_dim": contest.model.card.config.embed_dim,
-        "input": {"name": contest.clip.name, "frame_rate": str(contest.clip.frame_rate)},
+        "input": {"name": contest.clip.path.name, "frame_rate": str(contest.clip.frame_rate)},
         "resolution": {"source": contest.clip.size, "network": network_size(contest.clip.size, contest.options.size)},
         "options": options,
         "plain": _plain_facts(contest),

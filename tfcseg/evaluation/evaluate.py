@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.predictions import Predictions, PredictionWriter
+from tfcseg.evaluation.predictions import Predictions, write_prediction
 from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, full_provenance
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
@@ -197,7 +197,7 @@ class Recipe:
     def open(self, on_frame: OnFrame | None = None) -> Callable[[str | None], Any]:
         """Return a function that scores the video of a name; given None, it returns the settings."""
         predictions = self.source(open_vspw(self.root, self.scope.split))
-        write = None if self.masks is None else PredictionWriter(self.masks)
+        write = None if self.masks is None else partial(write_prediction, self.masks)
 
         def take(video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
             for each in (write, on_frame):
