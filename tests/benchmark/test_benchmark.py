@@ -16,8 +16,7 @@ from tfcseg.benchmark.measure import job_for, peak_mib, run_alone
 from tfcseg.benchmark.plain import build_plain, segformer_tensors, to_network
 from tfcseg.benchmark.random_model import BOUNDARY_SHARE, boundary_share, write_random_model
 from tfcseg.benchmark.request import Request
-from tfcseg.benchmark.speeds import _speeds, measure_model_only, run_plain
-from tfcseg.benchmark.timing import alternate, spread
+from tfcseg.benchmark.speeds import _speeds, alternate, measure_model_only, run_plain, spread
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.engine import IntervalNetwork

@@ -5,9 +5,10 @@ from __future__ import annotations
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,13 +20,45 @@ import torch
 from tfcseg.benchmark.contest import PLAIN, Contest, contenders, contest_facts, open_contest
 from tfcseg.benchmark.plain import build_plain, has_transformers
 from tfcseg.benchmark.request import PARTS, Request
-from tfcseg.benchmark.speeds import measure_end_to_end, measure_model_only, run_ours, run_plain
-from tfcseg.benchmark.timing import Benchmark, Memory, OnStep
+from tfcseg.benchmark.speeds import OnStep, Speed, measure_end_to_end, measure_model_only, run_ours, run_plain
 from tfcseg.errors import TfcsegError
 from tfcseg.machine import keep_freed_memory
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
+from tfcseg.report.schema import ModelConditions
 from tfcseg.weights.loading import load_model, resolve_precision
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Peak memory of a contender's process during a run, without ffmpeg's processes."""
+
+    peak_mib: float
+    before_mib: float
+    """Before the first frame: Python, packages and model."""
+    gpu_peak_mib: float | None
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark(ModelConditions):
+    """Content of a bench-*.json; parts that were not measured are empty."""
+
+    kind: str = "bench"
+    random_weights: bool
+    embed_dim: int
+    input: Mapping[str, Any]
+    resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
+    options: Mapping[str, Any]
+    plain: Mapping[str, Any]  # facts about plain SegFormer
+    rounds: int
+    model_only: Mapping[str, Speed] = field(default_factory=dict)
+    end_to_end: Mapping[str, Speed] = field(default_factory=dict)
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
+    updated_fraction: float | None = None
+    memory: Mapping[str, Memory] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def measure_memory(contest: Contest, on_step: OnStep) -> dict[str, Any]:
