@@ -11,7 +11,7 @@ import torch
 
 from tests.helpers.media import write_video
 from tests.helpers.tiny_model import build_tiny_network, moving_clip, moving_images, tiny_card, write_tiny_model
-from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, open_contest, read_clip
+from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, open_contest
 from tfcseg.benchmark.measure import job_for, peak_mib, run_alone
 from tfcseg.benchmark.plain import build_plain, segformer_tensors, to_network
 from tfcseg.benchmark.random_model import BOUNDARY_SHARE, boundary_share, write_random_model
@@ -92,11 +92,13 @@ def test_time_on_a_gpu_is_that_of_the_work():
 # Clips
 
 
-def test_clip_ends_after_the_frames_asked_for(clip_file):
-    clip = read_clip(clip_file, 5)
-    assert (len(clip.images), clip.size, clip.path.name) == (5, (64, 96), "clip.mp4")
+def test_runs_end_after_the_frames_asked_for(tiny_file, clip_file):
     for frames in (1, 3, 8):
-        assert len(list(read_frames(clip.path, end_s=clip.end_s(frames)))) == frames
+        request = Request(model=str(tiny_file), video=clip_file, frames=5, clip_frames=frames, plain_frames=2)
+        with open_contest(request) as contest:
+            assert (len(contest.images), contest.size) == (5, (64, 96))
+            assert len(list(read_frames(clip_file, end_s=contest.end_s(TFC)))) == frames
+            assert len(list(read_frames(clip_file, end_s=contest.end_s(PLAIN)))) == min(2, frames)
 
 
 # Contender (a)
@@ -167,11 +169,12 @@ def test_plain_preprocessing_is_ours(size):
 @needs_transformers
 def test_plain_writes_the_same_kinds_of_files(clip_file, tmp_path):
     model = unfolded("mit_b0")
-    clip = read_clip(clip_file, 1)
     plain = build_plain(model, 64, CPU)
-    assert run_plain(plain, model.labels, clip_file, clip.end_s(3), tmp_path) == 3
+    assert run_plain(plain, model.labels, clip_file, 0.1, tmp_path) == 3  # of 25 frames per second
     assert len(list(read_frames(tmp_path / "overlay.mp4"))) == 3
-    assert np.array_equal(read_mask(tmp_path / "masks" / "00000000.png"), plain.labels(clip.images[0]))
+    assert np.array_equal(
+        read_mask(tmp_path / "masks" / "00000000.png"), plain.labels(next(read_frames(clip_file)).image)
+    )
 
 
 # Random weights

@@ -80,7 +80,7 @@ def job_for(contest: Contest, contender: str) -> Callable[[], Memory]:
         device=str(contest.model.device),
         precision=contest.request.device.precision,
         options=contest.options if contender == PLAIN else contest.in_mode(contender),
-        source=contest.clip.path,
+        source=contest.request.video,
         end_s=contest.end_s(contender),
     )
 

@@ -102,7 +102,7 @@ def speed_ratios(speeds: Mapping[str, Speed]) -> dict[str, float]:
 
 def measure_model_only(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Time preprocessing, network and labels on the clip's decoded frames: fields of `Benchmark`."""
-    images = contest.clip.images
+    images = contest.images
     labels: dict[str, _Labels] = {}
     updated: list[float] = []
     compared = [(IMAGE, TFC)]
@@ -141,7 +141,7 @@ def measure_end_to_end(contest: Contest, on_step: OnStep) -> dict[str, Any]:
             runs[name] = partial(run_ours, contest.model, contest.in_mode(name))
 
     def run(name: str) -> int:
-        return runs[name](contest.clip.path, contest.end_s(name), Path(mkdtemp(dir=contest.folder)))
+        return runs[name](contest.request.video, contest.end_s(name), Path(mkdtemp(dir=contest.folder)))
 
     return _speeds(contest, "end_to_end", {name: partial(run, name) for name in runs}, on_step)
 

@@ -52,7 +52,6 @@ class Scoring:
     table: Labels  # (256,) predicted value -> class of the data set
     scope: Scope
     measure_flow_consistency: bool
-    on_frame: OnFrame | None
     mode: str
     provenance: Mapping[str, Any]
 
@@ -101,7 +100,7 @@ class VideoScorer:
         self.scoring = scoring
         self.skipped: list[Skip] = []
 
-    def run(self, predict: PredictionSource) -> tuple[VideoScore, Counts]:
+    def run(self, predict: PredictionSource, on_frame: OnFrame | None) -> tuple[VideoScore, Counts]:
         """Score the whole video; also returns its (K, K + 1) counts."""
         scoring = self.scoring
         confusion = ConfusionMatrix(scoring.num_classes)
@@ -116,8 +115,8 @@ class VideoScorer:
             consistency.update(target, prediction, after_gap=after_gap)
             if scoring.measure_flow_consistency:
                 self._measure_flow_consistency(stability, frame, predicted, after_gap)
-            if scoring.on_frame:
-                scoring.on_frame(self.video, frame, prediction)
+            if on_frame is not None:
+                on_frame(self.video, frame, prediction)
             frames += 1
         usable = frames - 1 if scoring.scope.protocol == "vspw" else frames
         for n in VC_WINDOWS:
