@@ -38,9 +38,8 @@ def write_cvat(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddF
         archive.comment = ZIP_MARK
         add_to_zip(archive, "labelmap.txt", _label_map(video, colours))
         # CVAT's names of frames: their files', or in a video their numbers.
-        stems = [PurePath(name).stem for name in video.names[: len(video.masks)]] or [
-            f"frame_{n:06d}" for n in range(len(video.masks))
-        ]
+        frames = len(video.masks)
+        stems = [PurePath(name).stem for name in video.names[:frames]] or [f"frame_{n:06d}" for n in range(frames)]
         add_to_zip(archive, "ImageSets/Segmentation/default.txt", "".join(f"{stem}\n" for stem in stems))
 
         def add(index: int, labels: Labels) -> None:
