@@ -27,7 +27,8 @@ from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.evaluate import Recipe, evaluate_recipe
 from tfcseg.evaluation.scope import Scope
 from tfcseg.media import writer as video_writer
-from tfcseg.research.held_out import compare_clips, compare_stills
+from tfcseg.research.held_out.clips import compare_clips
+from tfcseg.research.held_out.stills import compare_stills
 from tfcseg.runs import batch
 from tfcseg.runs.batch import run_on_ray
 from tfcseg.runs.options import RunOptions

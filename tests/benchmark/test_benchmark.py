@@ -2,7 +2,7 @@
 
 import importlib.util
 import time
-from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,13 +11,12 @@ import torch
 
 from tests.helpers.media import write_video
 from tests.helpers.tiny_model import build_tiny_network, moving_clip, moving_images, tiny_card, write_tiny_model
-from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, open_contest, read_clip
-from tfcseg.benchmark.measure import job_for, measure_job, peak_mib, run_job
+from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, open_contest
+from tfcseg.benchmark.measure import job_for, peak_mib, run_alone
 from tfcseg.benchmark.plain import build_plain, segformer_tensors, to_network
 from tfcseg.benchmark.random_model import BOUNDARY_SHARE, boundary_share, write_random_model
 from tfcseg.benchmark.request import Request
-from tfcseg.benchmark.speeds import _speeds, measure_model_only, run_plain
-from tfcseg.benchmark.timing import alternate, spread
+from tfcseg.benchmark.speeds import _speeds, alternate, measure_model_only, run_plain, spread
 from tfcseg.comparison.flops import count_gflops
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.engine import IntervalNetwork
@@ -93,11 +92,13 @@ def test_time_on_a_gpu_is_that_of_the_work():
 # Clips
 
 
-def test_clip_ends_after_the_frames_asked_for(clip_file):
-    clip = read_clip(clip_file, 5)
-    assert (len(clip.images), clip.size, clip.name) == (5, (64, 96), "clip.mp4")
+def test_runs_end_after_the_frames_asked_for(tiny_file, clip_file):
     for frames in (1, 3, 8):
-        assert len(list(read_frames(clip.path, end_s=clip.end_s(frames)))) == frames
+        request = Request(model=str(tiny_file), video=clip_file, frames=5, clip_frames=frames, plain_frames=2)
+        with open_contest(request) as contest:
+            assert (len(contest.images), contest.size) == (5, (64, 96))
+            assert len(list(read_frames(clip_file, end_s=contest.end_s(TFC)))) == frames
+            assert len(list(read_frames(clip_file, end_s=contest.end_s(PLAIN)))) == min(2, frames)
 
 
 # Contender (a)
@@ -168,11 +169,12 @@ def test_plain_preprocessing_is_ours(size):
 @needs_transformers
 def test_plain_writes_the_same_kinds_of_files(clip_file, tmp_path):
     model = unfolded("mit_b0")
-    clip = read_clip(clip_file, 1)
     plain = build_plain(model, 64, CPU)
-    assert run_plain(plain, model.labels, clip_file, clip.end_s(3), tmp_path) == 3
+    assert run_plain(plain, model.labels, clip_file, 0.1, tmp_path) == 3  # of 25 frames per second
     assert len(list(read_frames(tmp_path / "overlay.mp4"))) == 3
-    assert np.array_equal(read_mask(tmp_path / "masks" / "00000000.png"), plain.labels(clip.images[0]))
+    assert np.array_equal(
+        read_mask(tmp_path / "masks" / "00000000.png"), plain.labels(next(read_frames(clip_file)).image)
+    )
 
 
 # Random weights
@@ -210,7 +212,7 @@ def test_random_weights_that_cannot_be(backbone, classes, tmp_path):
 def test_model_only_measures_all_contenders(tiny_file, clip_file):
     request = Request(model=str(tiny_file), video=clip_file, frames=8, plain_frames=2, rounds=2)
     with open_contest(request) as contest:
-        found = measure_model_only(contest)
+        found = measure_model_only(contest, lambda done, total: None)
     assert list(found["model_only"]) == [PLAIN, IMAGE, TFC]
     assert all(speed.ms_per_frame.samples == 2 for speed in found["model_only"].values())
     assert found["agreement"]["plain|image"] >= 99.9
@@ -228,7 +230,7 @@ def test_interval_of_one_leaves_tfc_out(tiny_file, clip_file):
         inference=InferenceOptions(keyframe_interval=1),
     )
     with open_contest(request) as contest:
-        assert TFC not in measure_model_only(contest)["model_only"]
+        assert TFC not in measure_model_only(contest, lambda done, total: None)["model_only"]
 
 
 def test_what_was_written_for_the_measurement_is_removed(clip_file):
@@ -241,8 +243,6 @@ def test_what_was_written_for_the_measurement_is_removed(clip_file):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"parts": ["speed"]}, "no part 'speed'"),
-        ({"parts": []}, "nothing is left"),
         ({"rounds": 0}, "rounds 0 is less than 1"),
         ({"plain_frames": 0}, "plain frames 0 is less than 1"),
         ({"device": DeviceOptions("abacus")}, "no device 'abacus'"),
@@ -280,7 +280,7 @@ def test_attention_is_counted():
 
 def test_a_job_is_done_as_in_a_process_of_its_own(tiny_file, clip_file):
     with open_contest(Request(model=str(tiny_file), video=clip_file, frames=4, clip_frames=6)) as contest:
-        memory = measure_job(job_for(contest, TFC))
+        memory = job_for(contest, TFC)()
     assert memory.frames == 6
     assert 0 < memory.before_mib <= memory.peak_mib <= peak_mib() + 1
     assert memory.gpu_peak_mib is None
@@ -288,7 +288,7 @@ def test_a_job_is_done_as_in_a_process_of_its_own(tiny_file, clip_file):
 
 def test_a_process_that_fails_says_why(tiny_file, clip_file):
     with open_contest(Request(model=str(tiny_file), video=clip_file, frames=4)) as contest:
-        job = replace(job_for(contest, IMAGE), source=str(clip_file.with_name("gone.mp4")))
+        job = partial(job_for(contest, IMAGE), source=clip_file.with_name("gone.mp4"))
     with pytest.raises(TfcsegError, match=r"measures image failed: .*gone\.mp4") as raised:
-        run_job(job)
+        run_alone(IMAGE, job)
     assert "\n" not in str(raised.value)

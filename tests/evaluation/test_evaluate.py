@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from tests.helpers.vspw_fixture import (
 )
 from tfcseg.errors import DataError, InputError, OutputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.predictions import Prediction, PredictionFolder, Predictions, PredictionWriter
-from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, VideoScore, write_evaluation
+from tfcseg.evaluation.predictions import Prediction, PredictionFolder, Predictions, write_prediction
+from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
 from tfcseg.labels.label_sets import ADE31, VSPW, LabelSet, distinct_palette
@@ -413,11 +414,13 @@ def test_frames_are_asked_for_one_at_a_time(root):
 
 
 def test_saved_predictions_score_the_same(root, tmp_path):
-    seen: list[VideoScore] = []
+    seen: list[tuple[int, int]] = []
     label_map = {name: name for name in ("sky", "grass", "tree", "person")}
-    writer = PredictionWriter(tmp_path / "saved")
-    first = evaluate(root, Predictions(ade_predictions, ADE31, label_map), on_frame=writer, on_video=seen.append)
-    assert tuple(seen) == first.per_video
+    writer = partial(write_prediction, tmp_path / "saved")
+    first = evaluate(
+        root, Predictions(ade_predictions, ADE31, label_map), on_frame=writer, on_done=lambda *done: seen.append(done)
+    )
+    assert seen == [(done, len(first.per_video)) for done in range(len(first.per_video) + 1)]
     second = score(root, tmp_path / "saved")
     assert (second.miou_all, second.vc8, second.windows) == (first.miou_all, first.vc8, first.windows)
 
@@ -425,7 +428,7 @@ def test_saved_predictions_score_the_same(root, tmp_path):
 def test_predictions_that_cannot_be_saved_are_an_output_error(root, tmp_path):
     (tmp_path / "saved").write_text("a file")
     with pytest.raises(OutputError, match="saved"):
-        evaluate(root, Predictions(ade_predictions, ADE31), on_frame=PredictionWriter(tmp_path / "saved"))
+        evaluate(root, Predictions(ade_predictions, ADE31), on_frame=partial(write_prediction, tmp_path / "saved"))
 
 
 # ----------------------------------------------------------------------------------------------------------- stability

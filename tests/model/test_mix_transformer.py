@@ -35,7 +35,7 @@ def pair(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("reference") / "model.safetensors"
     write_tensor_file(path, in_layout(reference.state_dict(), "transformers_4"), {})
     converted = convert_segformer(path)
-    network = build_segmenter(converted.config).eval()
+    network = build_segmenter(converted.card.config).eval()
     network.load_state_dict(converted.state_dict)
     return reference, network
 

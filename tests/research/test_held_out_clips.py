@@ -20,8 +20,7 @@ from tfcseg.inference.segment import segment
 from tfcseg.labels.label_sets import ADE31, NO_CLASS, SCENES
 from tfcseg.metrics.scores import VideoConsistency
 from tfcseg.model.options import InferenceOptions
-from tfcseg.research.held_out import compare_clips
-from tfcseg.research.held_out.clips import HIGHER_IS_BETTER, clip_name
+from tfcseg.research.held_out.clips import HIGHER_IS_BETTER, clip_name, compare_clips
 from tfcseg.research.held_out.networks import ClipTargets, Judges
 from tfcseg.training.teachers import GRID
 from tfcseg.weights.loading import load_model

@@ -16,9 +16,9 @@ from tests.helpers.tiny_teacher import write_teacher
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import COCO133, FACADES8, NO_CLASS, SCENES
 from tfcseg.model.tfc import build_segmenter
-from tfcseg.research.held_out import compare_stills
 from tfcseg.research.held_out.networks import StudentNetwork, TeacherNetwork
 from tfcseg.research.held_out.still_sets import open_stills
+from tfcseg.research.held_out.stills import compare_stills
 from tfcseg.weights.loading import load_model, save_model
 
 FACADES = {name: number for number, name in enumerate(FACADES8, start=1)}
@@ -103,8 +103,8 @@ def test_too_fine_classes_are_merged(tmp_path):
         (lambda f: (f.parent / "classes.json").unlink(), "has no classes.json, also not above"),
         (lambda f: (f.parent / "classes.json").write_text('{"0": "void"}'), "names 0 classes besides void"),
         (lambda f: (f.parent / "classes.json").write_text('{"1": "sky", "2": "sky"}'), "names a class twice"),
-        (lambda f: (f.parent / "classes.json").write_text('{"sky": 1}'), "'sky': 1 is not an id from 0 to 255"),
-        (lambda f: (f.parent / "classes.json").write_text('{"256": "sky"}'), "'256': 'sky' is not an id"),
+        (lambda f: (f.parent / "classes.json").write_text('{"sky": 1}'), "'sky': 1 is not a class id from 0 to 255"),
+        (lambda f: (f.parent / "classes.json").write_text('{"256": "sky"}'), "'256': 'sky' is not a class id"),
         (lambda f: (f / "masks" / "0000.png").unlink(), r"0000.png: no such mask \(1 of 1 images have none\)"),
         (lambda f: (f / "images" / "0000.png").unlink(), "has no images"),
     ],

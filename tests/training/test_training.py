@@ -25,8 +25,8 @@ from tfcseg.training.averaging import WeightAverage
 from tfcseg.training.datasets import SampleStream, StillSource
 from tfcseg.training.depthwise import DepthwiseConv2d, use_float32_backward
 from tfcseg.training.labelling import Still
+from tfcseg.training.objective import validation_miou
 from tfcseg.training.recipes import attention_options
-from tfcseg.training.validation import validation_miou
 from tfcseg.weights.loading import load_model
 
 TESTS = Path(__file__).parents[1]

@@ -2,6 +2,7 @@
 
 import json
 from collections import OrderedDict
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from tests.helpers.tiny_model import moving_images
 from tfcseg.errors import WeightsError
 from tfcseg.inference.network_input import network_size
 from tfcseg.labels.label_sets import ADE150, CITYSCAPES19, CLASS_COLOURS
-from tfcseg.research.calibration import write_calibrated
+from tfcseg.research.calibration import write_with_card
 from tfcseg.weights.loading import load_model, read_card
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -245,7 +246,7 @@ def test_a_folder_of_checkpoints_names_them(tmp_path):
 
 def test_what_is_fitted_to_it_makes_a_file_of_ours(b0, tmp_path):
     folder, _, _ = b0
-    write_calibrated(folder, tmp_path / "fitted.safetensors", {"temperature": 1.5})
+    write_with_card(folder, tmp_path / "fitted.safetensors", lambda card: replace(card, measured={"temperature": 1.5}))
     fitted, plain = (load_model(path, device="cpu") for path in (tmp_path / "fitted.safetensors", folder))
     assert fitted.card.measured == {"temperature": 1.5}
     for name, tensor in plain.network.state_dict().items():

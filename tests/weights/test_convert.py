@@ -16,7 +16,14 @@ from tfcseg.errors import WeightsError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import build_segmenter
-from tfcseg.weights.convert import DESCRIPTION, ConvertedEncoder, ConvertedModel, convert_pretrained, convert_segformer
+from tfcseg.weights.convert import (
+    DEFAULTS,
+    DESCRIPTION,
+    ConvertedEncoder,
+    ConvertedModel,
+    convert_pretrained,
+    convert_segformer,
+)
 from tfcseg.weights.tensor_file import write_tensor_file
 
 IMAGE = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
@@ -43,8 +50,9 @@ def write(path: Path, tensors: dict[str, Tensor]) -> Path:
 def test_every_layout_gives_the_same_network(reference, layout, tmp_path):
     file = write(tmp_path / "b0.safetensors", in_layout(reference.state_dict(), layout))
     converted = convert_segformer(file)
-    assert converted.config == ModelConfig("mit_b0", embed_dim=64, num_classes=3)
-    network = build_segmenter(converted.config).eval()
+    config = ModelConfig("mit_b0", embed_dim=64, num_classes=3, defaults=DEFAULTS, repairs=False)
+    assert converted.card.config == config
+    network = build_segmenter(converted.card.config).eval()
     network.load_state_dict(converted.state_dict, strict=True)
     torch.testing.assert_close(network.keyframe(IMAGE)[0], reference(IMAGE).logits, atol=1e-4, rtol=0)
 
@@ -73,8 +81,8 @@ def test_a_folder_saved_by_the_installed_transformers(reference, tmp_path):
     reference.config.id2label = {0: "wall", 1: "screen", 2: "screen"}
     reference.save_pretrained(tmp_path / "segformer-b0")
     converted = convert_segformer(tmp_path / "segformer-b0")
-    assert converted.labels.name == "segformer-b0"
-    assert converted.labels.names == ("wall", "screen", "screen (2)")
+    assert converted.card.labels.name == "segformer-b0"
+    assert converted.card.labels.names == ("wall", "screen", "screen (2)")
     assert torch.equal(converted.state_dict["decode_head.classifier.weight"], reference.decode_head.classifier.weight)
 
 
@@ -84,7 +92,7 @@ def test_an_nvlabs_checkpoint_with_its_meta_data(reference, tmp_path):
     state["decode_head.conv_seg.bias"] = torch.zeros(3)
     meta = {"CLASSES": ["sky", "road", "car"], "PALETTE": [[1, 2, 3], [4, 5, 6], [7, 8, 255]], "epoch": 3}
     torch.save({"state_dict": state, "meta": meta, "optimizer": {"lr": 1e-4}}, tmp_path / "segformer.b0.pth")
-    labels = convert_segformer(tmp_path / "segformer.b0.pth").labels
+    labels = convert_segformer(tmp_path / "segformer.b0.pth").card.labels
     assert labels == LabelSet("segformer.b0", ("sky", "road", "car"), ((1, 2, 3), (4, 5, 6), (7, 8, 255)))
 
 
@@ -95,24 +103,16 @@ def test_a_bare_state_dict_in_half_precision_and_without_batch_count(tensors, tm
     weight = converted.state_dict["backbone.stages.2.embedding.weight"]
     assert torch.equal(weight, halves["segformer.encoder.patch_embeddings.2.proj.weight"].float())
     assert converted.state_dict["decode_head.norm.num_batches_tracked"] == 0
-    assert converted.labels == LabelSet("half", ("class 0", "class 1", "class 2"), distinct_palette(3))
+    assert converted.card.labels == LabelSet("half", ("class 0", "class 1", "class 2"), distinct_palette(3))
 
 
 def test_the_tfc_layer_stays_the_identity(tensors, tmp_path):
     converted = convert_segformer(write(tmp_path / "b0.safetensors", tensors))
-    assert DESCRIPTION in converted.card().description
-    assert not converted.card().config.repairs
+    assert DESCRIPTION in converted.card.description
+    assert not converted.card.config.repairs
     for name in ("update.attention.output", "update.ffn_out"):
         assert not converted.state_dict[f"{name}.weight"].any()
         assert not converted.state_dict[f"{name}.bias"].any()
-
-
-def test_labels_can_be_given(tensors, tmp_path):
-    file = write(tmp_path / "b0.safetensors", tensors)
-    labels = LabelSet("three", ("a", "b", "c"), distinct_palette(3))
-    assert convert_segformer(file, labels=labels).labels is labels
-    with pytest.raises(WeightsError, match="3 classes, label set 'two' has 2"):
-        convert_segformer(file, labels=LabelSet("two", ("a", "b"), distinct_palette(2)))
 
 
 def test_labels_beside_the_weights_must_fit(tensors, tmp_path):
@@ -121,7 +121,7 @@ def test_labels_beside_the_weights_must_fit(tensors, tmp_path):
     with pytest.raises(WeightsError, match=r"3 classes, label set .* has 2"):
         convert_segformer(file)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet", "id2label": {"0": "a", "1": "b"}}))
-    assert convert_segformer(file).labels.names == ("class 0", "class 1", "class 2")
+    assert convert_segformer(file).card.labels.names == ("class 0", "class 1", "class 2")
     (tmp_path / "config.json").write_text("{" * 100_000)
     with pytest.raises(WeightsError, match=r"config\.json cannot be read"):
         convert_segformer(file)
@@ -254,7 +254,7 @@ def test_a_whole_network_keeps_its_head(tensors, tmp_path):
     file = write(tmp_path / "b0.safetensors", tensors)
     converted, expected = convert_pretrained(file), convert_segformer(file)
     assert isinstance(converted, ConvertedModel)
-    assert converted.config == expected.config
+    assert converted.card.config == expected.card.config
     head = [name for name in expected.state_dict if name.startswith("decode_head.")]
     assert len(head) > 10
     assert all(torch.equal(converted.state_dict[name], expected.state_dict[name]) for name in head)

@@ -167,6 +167,8 @@ def test_the_card_is_read_from_the_header_alone(saved, tmp_path):
         ({"decode_head.norm.num_batches_tracked": torch.tensor(0.0)}, "is torch.float32; expected torch.int64"),
         ({"decode_head.norm.weight": torch.full((16,), torch.inf)}, "NaN or infinity"),
         ({"decode_head.norm.running_var": torch.full((16,), torch.nan)}, "NaN or infinity"),
+        ({"decode_head.norm.running_var": torch.full((16,), -1.0)}, "holds negative variances"),
+        ({"decode_head.norm.bias": torch.zeros(16).bool()}, "is torch.bool"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(damaged, tensors, message):

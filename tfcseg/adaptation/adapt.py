@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -152,7 +153,9 @@ class _Adaptation:
     def run(self, teaching: Sequence[Part], measuring: Sequence[Part], output: Path) -> AdaptResult:
         """Run all unfinished steps."""
         network = IntervalNetwork(self._model, checked_options(self._model, mode="image", size=self._size))
-        stills, clips = label_parts(network, teaching, self._folder / LABELS, self._progress("labelling"))
+        stills, clips = label_parts(
+            network, teaching, self._folder / LABELS, partial(self._listener.on_progress, "labelling")
+        )
         held = hold_back(self._model, measuring, self._size)
         before = self._once("before", lambda: self._measured(self._model, held))
         curve = tuple(self._once("curve", lambda: list(self._fit(teaching))))
@@ -185,9 +188,6 @@ class _Adaptation:
         self._write(output, config, result)
         return result
 
-    def _progress(self, stage: str) -> Callable[[int, int], None]:
-        return lambda done, total: self._listener.on_progress(stage, done, total)
-
     def _once(self, name: str, find: Callable[[], Any]) -> Any:
         """Result of ``find``, or of an earlier call."""
         if name not in self._state:
@@ -209,13 +209,12 @@ class _Adaptation:
     def _fit(self, teaching: Sequence[Part]) -> tuple[float, ...]:
         each = -(-EXCERPTS // len(teaching))
         excerpts = [excerpt for part in teaching for excerpt in part.excerpts(each, EXCERPT)]
-        progress = self._progress("fitting the curve")
         fit = fit_evidence(
             self._model,
             excerpts,
             read=Part.frames,
             size=self._size,
-            on_progress=lambda clip, done, total: progress(done, len(excerpts)),
+            on_progress=lambda clip, done, total: self._listener.on_progress("fitting the curve", done, total),
         )
         return fit.curve
 
@@ -246,7 +245,7 @@ class _Adaptation:
             precision=training_precision(precision, self._model.device),
             workers=min(1, options.steps // 100),
             report=self._listener.on_record,
-            on_step=self._progress("training"),
+            on_step=partial(self._listener.on_progress, "training"),
             dtype=self._dtype,
         )
         trainer.run(validate_every=options.steps, checkpoint_every=CHECKPOINT_EVERY)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from tfcseg.files import identity
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.media.frames import Frame, Image
 from tfcseg.media.reader import probe, read_frames
+from tfcseg.report.moments import encode_jpeg
 from tfcseg.spelling import count_of
 from tfcseg.training.labelling import CLIP_RATE_HZ, Clip, Still, save_labels, steady_labels
 
@@ -162,8 +162,7 @@ def _read_runs(part: Part, runs: Sequence[Sequence[int]], size: int) -> Iterator
 def _label_run(network: IntervalNetwork, images: Sequence[Image], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
-        jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-        (folder / f"{number:05d}.jpg").write_bytes(jpeg.tobytes())
+        (folder / f"{number:05d}.jpg").write_bytes(encode_jpeg(image, 95))
     soft = np.stack([probabilities(network, image) for image in images])
     save_labels(folder / "still.npy", soft[0])
     save_labels(folder / "labels.npy", steady_labels(images, soft))

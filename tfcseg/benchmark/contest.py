@@ -25,40 +25,6 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import model_conditions
 from tfcseg.weights.loading import LoadedModel, load_model
 
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """Decoded frames to measure the network alone, and their file for whole runs."""
-
-    name: str
-    """Name of the file without its folder, which results do not state."""
-    path: Path
-    images: tuple[Image, ...]
-    """The first frames, decoded."""
-    first_time_s: float
-    frame_rate: Fraction
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        height, width = self.images[0].shape[:2]
-        return height, width
-
-    def end_s(self, frames: int) -> float:
-        """End of a range of the first ``frames`` frames: half a frame before the next one."""
-        return self.first_time_s + (frames - 0.5) / float(self.frame_rate)
-
-
-def read_clip(path: Path, frames: int) -> Clip:
-    """Read the first ``frames`` frames of a video, or all if it has fewer; InputError if it cannot be read."""
-    with open_frames(path) as source:
-        decoded = list(islice(source, frames))
-        images = tuple(frame.image for frame in decoded)
-        if len({image.shape for image in images}) > 1:
-            raise InputError(f"{path}: the size of its frames changes; choose another clip")
-        return Clip(path.name, path, images, decoded[0].time_s, source.info.frame_rate)
-
-
 PLAIN, IMAGE, TFC = "plain", "image", "tfc"
 """Contenders: SegFormer of ``transformers`` frame by frame; tfcseg frame by frame; tfcseg with TFC."""
 
@@ -70,20 +36,31 @@ class Contest:
     request: Request
     folder: Path
     """Temporary; removed when the benchmark ends."""
-    clip: Clip
+    images: tuple[Image, ...]
+    """The first frames of the video, decoded, to measure the network alone."""
+    first_time_s: float
+    frame_rate: Fraction
     weights: str | Path
     """Name or file, for `load_model`."""
     model: LoadedModel
     options: InferenceOptions
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the video."""
+        height, width = self.images[0].shape[:2]
+        return height, width
 
     def in_mode(self, mode: str) -> InferenceOptions:
         """Options of one of our contenders; its name is the mode."""
         return in_mode(self.model, self.options, mode)
 
     def end_s(self, contender: str) -> float:
-        """End of the part of the clip for whole runs; plain SegFormer gets fewer frames, which all cost the same."""
+        """End of the part for whole runs; plain SegFormer gets fewer frames, which all cost the same."""
         frames = self.request.clip_frames
-        return self.clip.end_s(min(self.request.plain_frames, frames) if contender == PLAIN else frames)
+        if contender == PLAIN:
+            frames = min(self.request.plain_frames, frames)
+        return self.first_time_s + (frames - 0.5) / float(self.frame_rate)  # half a frame before the next one
 
 
 @contextmanager
@@ -95,13 +72,26 @@ def open_contest(request: Request) -> Iterator[Contest]:
     request.check()
     with TemporaryDirectory(prefix="tfcseg-bench-") as name:
         folder = Path(name)
-        clip = read_clip(request.video, request.frames)
+        with open_frames(request.video) as source:
+            frames = list(islice(source, request.frames))
+        images = tuple(frame.image for frame in frames)
+        if len({image.shape for image in images}) > 1:
+            raise InputError(f"{request.video}: the size of its frames changes; choose another clip")
         weights: str | Path = request.model
         if request.backbone is not None:
             file = folder / f"random-{request.backbone}.safetensors"
-            weights = write_random_model(file, request.backbone, request.classes, clip.images[:1])
+            weights = write_random_model(file, request.backbone, request.classes, images[:1])
         model = load_model(weights, device=request.device.device, precision=request.device.precision)
-        yield Contest(request, folder, clip, weights, model, options=checked_options(model, request.inference))
+        yield Contest(
+            request=request,
+            folder=folder,
+            images=images,
+            first_time_s=frames[0].time_s,
+            frame_rate=source.info.frame_rate,
+            weights=weights,
+            model=model,
+            options=checked_options(model, request.inference),
+        )
 
 
 def contenders(contest: Contest) -> tuple[str, ...]:
@@ -128,8 +118,8 @@ def contest_facts(contest: Contest) -> dict[str, Any]:
         **facts,
         "random_weights": request.backbone is not None,
         "embed_dim": contest.model.card.config.embed_dim,
-        "input": {"name": contest.clip.name, "frame_rate": str(contest.clip.frame_rate)},
-        "resolution": {"source": contest.clip.size, "network": network_size(contest.clip.size, contest.options.size)},
+        "input": {"name": request.video.name, "frame_rate": str(contest.frame_rate)},
+        "resolution": {"source": contest.size, "network": network_size(contest.size, contest.options.size)},
         "options": options,
         "plain": _plain_facts(contest),
         "rounds": request.rounds,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,26 +20,45 @@ import torch
 from tfcseg.benchmark.contest import PLAIN, Contest, contenders, contest_facts, open_contest
 from tfcseg.benchmark.plain import build_plain, has_transformers
 from tfcseg.benchmark.request import PARTS, Request
-from tfcseg.benchmark.speeds import measure_end_to_end, measure_model_only, run_ours, run_plain
-from tfcseg.benchmark.timing import Benchmark, Memory, OnStep
+from tfcseg.benchmark.speeds import OnStep, Speed, measure_end_to_end, measure_model_only, run_ours, run_plain
 from tfcseg.errors import TfcsegError
 from tfcseg.machine import keep_freed_memory
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
+from tfcseg.report.schema import ModelConditions
 from tfcseg.weights.loading import load_model, resolve_precision
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """Task of a process: load a model, and run one contender from file to files."""
+class Memory:
+    """Peak memory of a contender's process during a run, without ffmpeg's processes."""
 
-    contender: str
-    weights: str
-    device: str
-    precision: str
-    options: InferenceOptions
-    source: str
-    end_s: float
+    peak_mib: float
+    before_mib: float
+    """Before the first frame: Python, packages and model."""
+    gpu_peak_mib: float | None
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark(ModelConditions):
+    """Content of a bench-*.json; parts that were not measured are empty."""
+
+    kind: str = "bench"
+    random_weights: bool
+    embed_dim: int
+    input: Mapping[str, Any]
+    resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
+    options: Mapping[str, Any]
+    plain: Mapping[str, Any]  # facts about plain SegFormer
+    rounds: int
+    model_only: Mapping[str, Speed] = field(default_factory=dict)
+    end_to_end: Mapping[str, Speed] = field(default_factory=dict)
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
+    updated_fraction: float | None = None
+    memory: Mapping[str, Memory] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def measure_memory(contest: Contest, on_step: OnStep) -> dict[str, Any]:
@@ -47,30 +66,31 @@ def measure_memory(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     names = contenders(contest)
     found = {}
     for done, name in enumerate(names, 1):
-        found[name] = run_job(job_for(contest, name))
+        found[name] = run_alone(name, job_for(contest, name))
         on_step(done, len(names))
     return {"memory": found}
 
 
-def job_for(contest: Contest, contender: str) -> Job:
-    """Make the job of a run of ``contender``."""
-    return Job(
-        contender=contender,
-        weights=str(contest.weights),
+def job_for(contest: Contest, contender: str) -> Callable[[], Memory]:
+    """Job of a process: load the model, run ``contender`` from file to files, and measure."""
+    return partial(
+        measure_run,
+        contender,
+        str(contest.weights),
         device=str(contest.model.device),
         precision=contest.request.device.precision,
         options=contest.options if contender == PLAIN else contest.in_mode(contender),
-        source=str(contest.clip.path),
+        source=contest.request.video,
         end_s=contest.end_s(contender),
     )
 
 
-def run_job(job: Job) -> Memory:
-    """Run ``job`` in a new process; TfcsegError if it fails."""
-    what = f"the process that measures {job.contender}"
+def run_alone(contender: str, job: Callable[[], Memory]) -> Memory:
+    """Do a job in a new process; TfcsegError if it fails."""
+    what = f"the process that measures {contender}"
     try:
         with ProcessPoolExecutor(1, get_context("spawn"), _begin) as process:
-            return process.submit(measure_job, job).result()
+            return process.submit(job).result()
     except BrokenProcessPool:
         raise TfcsegError(f"{what} was killed; too little memory?") from None
     except TfcsegError as error:
@@ -86,20 +106,29 @@ def _begin() -> None:
 _MIB = 1 << 20
 
 
-def measure_job(job: Job) -> Memory:
-    """Load the model of ``job``, run its contender, and measure the memory."""
-    device, source = torch.device(job.device), Path(job.source)
+def measure_run(
+    contender: str,
+    weights: str,
+    *,
+    device: str,
+    precision: str,
+    options: InferenceOptions,
+    source: Path,
+    end_s: float,
+) -> Memory:
+    """Load a model, run a contender, and measure the memory of this process."""
+    target = torch.device(device)
     with TemporaryDirectory() as folder:
-        if job.contender == PLAIN:
-            unfolded = load_model(job.weights, device="cpu", precision="fp32", fold=False)
-            plain = build_plain(unfolded, job.options.size, device, resolve_precision(job.precision, device))
+        if contender == PLAIN:
+            unfolded = load_model(weights, device="cpu", precision="fp32", fold=False)
+            plain = build_plain(unfolded, options.size, target, resolve_precision(precision, target))
             before_mib = peak_mib()
-            frames = run_plain(plain, unfolded.labels, source, job.end_s, Path(folder))
+            frames = run_plain(plain, unfolded.labels, source, end_s, Path(folder))
         else:
-            model = load_model(job.weights, device=job.device, precision=job.precision)
+            model = load_model(weights, device=device, precision=precision)
             before_mib = peak_mib()
-            frames = run_ours(model, job.options, source, job.end_s, Path(folder))
-    gpu_mib = torch.cuda.max_memory_allocated(device) / _MIB if device.type == "cuda" else None
+            frames = run_ours(model, options, source, end_s, Path(folder))
+    gpu_mib = torch.cuda.max_memory_allocated(target) / _MIB if target.type == "cuda" else None
     # The kernel updates its counters with delay, so the peak may appear a few pages smaller than before.
     return Memory(max(before_mib, peak_mib()), before_mib, gpu_mib, frames)
 

@@ -11,7 +11,6 @@ from tfcseg.errors import UsageError
 from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import Option, check
-from tfcseg.spelling import hint
 from tfcseg.weights.device import DeviceOptions
 
 PARTS = ("model", "end-to-end", "memory")
@@ -45,11 +44,6 @@ class Request:
     def check(self) -> None:
         """Raise UsageError for invalid values, before anything is loaded."""
         check(self)
-        for part in self.parts:
-            if part not in PARTS:
-                raise UsageError(f"no part {part!r}; {hint(part, PARTS)}")
-        if not self.parts:
-            raise UsageError(f"nothing is left to measure; name one or more of {', '.join(PARTS)}")
         if self.video == DEMO and not DEMO.is_file():
             raise UsageError("there is no demo clip here; name a video to measure")
         Source.of(self.video).check_readable_again("every round reads the clip")

@@ -1,20 +1,25 @@
-"""Time the contenders: the network alone, from decoded frames to label maps, and whole runs from file to files."""
+"""Time the contenders: the network alone, from decoded frames to label maps, and whole runs from file to files.
+
+They take turns after a warm-up, and all work of the device is included.
+"""
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
 from tfcseg.benchmark.plain import PlainSegformer
-from tfcseg.benchmark.timing import OnStep, Speed, alternate, speed_ratios, spread, synchronise
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.inference.segment import segment_with
@@ -29,10 +34,75 @@ from tfcseg.weights.loading import LoadedModel
 
 _Labels: TypeAlias = list[NDArray[np.uint8]]
 
+OnStep: TypeAlias = Callable[[int, int], None]
+"""Called after each step with steps done, and steps in total."""
 
-def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, Any]:
+RATIOS = (("image", "plain"), ("tfc", "plain"), ("tfc", "image"))
+"""Speed of the first over speed of the second, where both were measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median, smallest and largest of repeated measurements."""
+
+    median: float
+    low: float
+    high: float
+    samples: int
+
+
+def spread(samples: Iterable[float]) -> Spread:
+    """Median and range of at least one sample."""
+    values = sorted(samples)
+    return Spread(statistics.median(values), values[0], values[-1], len(values))
+
+
+def alternate(
+    tasks: Mapping[str, Callable[[], float]], rounds: int, *, on_step: OnStep = lambda done, total: None
+) -> dict[str, list[float]]:
+    """Run every task once to warm up, then ``rounds`` times in turn; returns what they measured, by task.
+
+    Every second round is in reverse order, so that changes in the machine's speed affect all tasks equally.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in tasks}
+    steps, done = (rounds + 1) * len(tasks), 0
+    for number in range(rounds + 1):
+        names = list(tasks) if number % 2 == 0 else list(tasks)[::-1]
+        for name in names:
+            measured = tasks[name]()
+            done += 1
+            on_step(done, steps)
+            if number:  # round 0 is the warm-up
+                samples[name].append(measured)
+    return samples
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has finished its work, which runs asynchronously."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Speed of one contender: ``fps`` is that of the median time."""
+
+    fps: float
+    ms_per_frame: Spread
+    frames: int
+
+
+def speed_ratios(speeds: Mapping[str, Speed]) -> dict[str, float]:
+    """Speed of the first over that of the second, for the pairs of ``RATIOS``, as ``tfc/plain``."""
+    pairs = [pair for pair in RATIOS if speeds.keys() >= set(pair)]
+    return {f"{first}/{second}": speeds[first].fps / speeds[second].fps for first, second in pairs}
+
+
+def measure_model_only(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Time preprocessing, network and labels on the clip's decoded frames: fields of `Benchmark`."""
-    images = contest.clip.images
+    images = contest.images
     labels: dict[str, _Labels] = {}
     updated: list[float] = []
     compared = [(IMAGE, TFC)]
@@ -61,7 +131,7 @@ def measure_model_only(contest: Contest, on_step: OnStep = lambda done, total: N
     }
 
 
-def measure_end_to_end(contest: Contest, on_step: OnStep = lambda done, total: None) -> dict[str, Any]:
+def measure_end_to_end(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Time whole runs on the beginning of the clip: fields of `Benchmark`."""
     runs: dict[str, Callable[[Path, float, Path], int]] = {}
     for name in contenders(contest):
@@ -71,7 +141,7 @@ def measure_end_to_end(contest: Contest, on_step: OnStep = lambda done, total: N
             runs[name] = partial(run_ours, contest.model, contest.in_mode(name))
 
     def run(name: str) -> int:
-        return runs[name](contest.clip.path, contest.end_s(name), Path(mkdtemp(dir=contest.folder)))
+        return runs[name](contest.request.video, contest.end_s(name), Path(mkdtemp(dir=contest.folder)))
 
     return _speeds(contest, "end_to_end", {name: partial(run, name) for name in runs}, on_step)
 

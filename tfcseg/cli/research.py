@@ -123,7 +123,7 @@ def stills_command(
 
     Example: tfcseg research stills facades/test --teachers teachers
     """
-    from tfcseg.research.held_out import compare_stills
+    from tfcseg.research.held_out.stills import compare_stills
 
     networks = models or ["default"], _teacher_files(teachers)
     measure = partial(compare_stills, sets, *networks, device=device, workers=workers)
@@ -162,7 +162,7 @@ def clips_command(
 
     Example: tfcseg research clips assets/demo.mp4 --max-frames 6 -t teachers
     """
-    from tfcseg.research.held_out import compare_clips
+    from tfcseg.research.held_out.clips import compare_clips
 
     networks = models or ["default"], _teacher_files(teachers)
     measure = partial(compare_clips, sources, *networks, modes=modes or ["image", "tfc"], inference=inference)
@@ -196,7 +196,7 @@ def calibrate_command(
 
     Example: tfcseg research calibrate facades/test -o c.safetensors
     """
-    from tfcseg.research.calibration import calibrate, write_calibrated
+    from tfcseg.research.calibration import calibrate, write_with_card
     from tfcseg.weights.loading import open_model
     from tfcseg.weights.registry import locate_weights
 
@@ -204,7 +204,7 @@ def calibrate_command(
         return calibrate(open_model(choice.model, device), sets, on_progress=on_progress)
 
     def write(path: Path, found: Calibration) -> None:
-        write_calibrated(locate_weights(choice.model)[0], path, found.to_measured())
+        write_with_card(locate_weights(choice.model)[0], path, found.on_card)
 
     measured(measure, _calibration, inputs=sets, file=file, printing=printing, unit="stills", write=write)
 
@@ -234,7 +234,8 @@ def fit_evidence_command(
 
     Example: tfcseg research fit-evidence assets/demo.mp4 -o fitted.safetensors
     """
-    from tfcseg.research.evidence_fit import fit_evidence, write_fitted
+    from tfcseg.research.calibration import write_with_card
+    from tfcseg.research.evidence_fit import fit_evidence
     from tfcseg.weights.loading import open_model
     from tfcseg.weights.registry import locate_weights
 
@@ -242,7 +243,7 @@ def fit_evidence_command(
         return fit_evidence(open_model(choice.model, device), clips, on_progress=on_progress)
 
     def write(path: Path, found: EvidenceFit) -> None:
-        write_fitted(locate_weights(choice.model)[0], path, found)
+        write_with_card(locate_weights(choice.model)[0], path, found.on_card)
 
     measured(measure, _evidence, inputs=clips, file=file, printing=printing, unit="clips", write=write)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,6 @@ from tfcseg.comparison.plan import (
     MAX_SAMPLE,
     Comparison,
     Plan,
-    Run,
     common_facts,
     known_folders,
 )
@@ -68,11 +67,24 @@ def compare_dataset(
         baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
         loaded = open_model(model, device)
         wanted = plan.without_doubles(loaded)
-        gallery = Gallery(dataset, scope)
-        job = _DatasetComparison(dataset, folder, wanted, loaded, scope=scope, gallery=gallery, on_progress=on_progress)
-        runs = wanted.runs(loaded)
+        gallery, runs = Gallery(dataset, scope), wanted.runs(loaded)
         clear()
-        result = job.result(baseline, runs)
+        samples = _samples(dataset, scope, max(each.options.keyframe_interval for each in runs))
+        score = partial(_evaluate, dataset, folder, wanted, scope=scope, gallery=gallery, on_progress=on_progress)
+        evaluations = [] if baseline is None else [score(BASELINE, baseline.scored())]
+        for each in runs:
+            each.warm_up(loaded, samples[0])
+            predictions = ModelPredictions(loaded, each.options)
+            evaluations.append(score(each.mode, predictions.scored_on(dataset, scope.label_map)))
+        outputs = {} if baseline is None else {BASELINE: BASELINE}
+        numbers = list(map(_scores, evaluations))
+        result = Comparison(
+            kind="vspw",
+            input={"path": str(dataset.root), **evaluations[0].extent},
+            is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations),
+            skipped=evaluations[-1].skipped_by_kind,
+            **common_facts(wanted, loaded, runs, numbers, samples=samples, outputs=outputs),
+        )
         write_page(folder / COMPARE_HTML, result, gallery)
         write_json(folder / COMPARE_JSON, result)
     return result
@@ -84,63 +96,38 @@ def _result_names(folder: Path, plan: Plan) -> list[str]:
     return [COMPARE_JSON, COMPARE_HTML, *(f"{run}/{name}" for run in runs for name in RESULT_FILES)]
 
 
-@dataclass(frozen=True, slots=True)
-class _DatasetComparison:
-    dataset: VspwDataset
-    folder: Path
-    plan: Plan
-    model: LoadedModel
-    scope: Scope
-    gallery: Gallery
-    on_progress: OnProgress
+def _samples(dataset: VspwDataset, scope: Scope, interval: int) -> list[list[Image]]:
+    """Beginnings of the first videos; DataError if no image of the split can be read."""
+    count = min(interval, MAX_SAMPLE)
+    beginnings = (list(islice(dataset.readable_images(name), count)) for name in dataset.videos[: scope.limit])
+    samples = list(islice(filter(None, beginnings), _SAMPLES))
+    if not samples:
+        raise dataset.no_image()
+    return samples
 
-    def result(self, baseline: PredictionFolder | None, runs: Sequence[Run]) -> Comparison:
-        samples = self._samples(max(each.options.keyframe_interval for each in runs))
-        evaluations: list[Evaluation] = []
-        if baseline is not None:
-            evaluations.append(self._evaluate(BASELINE, baseline.scored()))
-        for each in runs:
-            each.warm_up(self.model, samples[0])
-            predictions = ModelPredictions(self.model, each.options)
-            scored = predictions.scored_on(self.dataset, self.scope.label_map)
-            evaluations.append(self._evaluate(each.mode, scored))
-        outputs = {} if baseline is None else {BASELINE: BASELINE}
-        return Comparison(
-            kind="vspw",
-            input={"path": str(self.dataset.root), **evaluations[0].extent},
-            is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations),
-            skipped=evaluations[-1].skipped_by_kind,
-            **common_facts(
-                self.plan, self.model, runs, list(map(_scores, evaluations)), samples=samples, outputs=outputs
-            ),
-        )
 
-    def _samples(self, interval: int) -> list[list[Image]]:
-        """Beginnings of the first videos; DataError if no image of the split can be read."""
-        samples: list[list[Image]] = []
-        for name in self.dataset.videos[: self.scope.limit]:
-            if sample := list(itertools.islice(self.dataset.readable_images(name), min(interval, MAX_SAMPLE))):
-                samples.append(sample)
-            if len(samples) == _SAMPLES:
-                break
-        if not samples:
-            raise self.dataset.no_image()
-        return samples
-
-    def _evaluate(self, name: str, predictions: Predictions) -> Evaluation:
-        total = len(self.dataset.videos[: self.scope.limit])
-        done = itertools.count(1)
-        self.on_progress(name, 0, total)
-        evaluation = evaluate(
-            self.dataset.root,
-            predictions,
-            self.scope,
-            measure_flow_consistency=self.plan.flow_consistency,
-            on_frame=self.gallery.watch(name),
-            on_video=lambda score: self.on_progress(name, next(done), total),
-        )
-        write_evaluation(self.folder / name, evaluation)
-        return evaluation
+def _evaluate(
+    dataset: VspwDataset,
+    folder: Path,
+    plan: Plan,
+    name: str,
+    predictions: Predictions,
+    *,
+    scope: Scope,
+    gallery: Gallery,
+    on_progress: OnProgress,
+) -> Evaluation:
+    """Score one run and write its results."""
+    evaluation = evaluate(
+        dataset.root,
+        predictions,
+        scope,
+        measure_flow_consistency=plan.flow_consistency,
+        on_frame=gallery.watch(name),
+        on_done=partial(on_progress, name),
+    )
+    write_evaluation(folder / name, evaluation)
+    return evaluation
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float | None]:

@@ -80,10 +80,18 @@ def compare_video(
     with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
         earlier = _claimed_runs(folder, plan, inputs, overwrite=overwrite)
         loaded = open_model(model, device)
-        clip = _Clip(source, start_s, end_s, on_progress)
         wanted = plan.without_doubles(loaded)
-        job = _VideoComparison(clip, folder, wanted, loaded, wanted.runs(loaded))
-        opening = clip.read(max(each.options.keyframe_interval for each in job.runs))
+        job = _VideoComparison(
+            source=source,
+            start_s=start_s,
+            end_s=end_s,
+            folder=folder,
+            plan=wanted,
+            model=loaded,
+            runs=wanted.runs(loaded),
+            on_progress=on_progress,
+        )
+        opening = job.read(max(each.options.keyframe_interval for each in job.runs))
         baseline = job.measure_baseline()
         clear()
         for each in earlier:
@@ -94,13 +102,17 @@ def compare_video(
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Clip:
-    """The compared part of a video; it is read once per run, and a few more times."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _VideoComparison:
+    """A comparison on a part of a video, which is read once per run, and a few more times."""
 
     source: Source
     start_s: float | None
     end_s: float | None
+    folder: Path
+    plan: Plan
+    model: LoadedModel
+    runs: Sequence[Run]
     on_progress: OnProgress
 
     def open(self, skip_s: float = 0.0) -> FrameSource:
@@ -112,31 +124,18 @@ class _Clip:
         with self.open(skip_s) as frames:
             return [frame.image for frame in itertools.islice(frames, min(count, MAX_SAMPLE))]
 
-    def frame_at(self, time_s: float) -> Frame:
-        with open_frames(self.source, start_s=time_s) as frames:
-            return next(frames)
-
     def with_progress(self, task: str, frames: Iterable[Frame], total: int | None) -> Iterator[Frame]:
         for done, frame in enumerate(frames):
             self.on_progress(task, done, total)
             yield frame
-
-
-@dataclass(frozen=True, slots=True)
-class _VideoComparison:
-    clip: _Clip
-    folder: Path
-    plan: Plan
-    model: LoadedModel
-    runs: Sequence[Run]
 
     def measure_baseline(self) -> dict[str, float | None] | None:
         """Stability of the other program's masks, if any; DataError unless there is exactly one per frame."""
         if self.plan.baseline is None:
             return None
         masks, scores, count = _Masks(self.plan.baseline), StabilityScores(use_flow=self.plan.flow_consistency), 0
-        with self.clip.open() as source:
-            for frame in self.clip.with_progress("baseline", source, source.info.frames_declared):
+        with self.open() as source:
+            for frame in self.with_progress("baseline", source, source.info.frames_declared):
                 scores.update(frame.image, masks.read(frame, self.model.labels))
                 count += 1
         if count != len(masks.paths):
@@ -148,14 +147,14 @@ class _VideoComparison:
         each.warm_up(self.model, opening)
 
         def on_frame(frame: SegmentedFrame, info: VideoInfo) -> None:
-            self.clip.on_progress(each.mode, frame.index + 1, info.frames_declared)
+            self.on_progress(each.mode, frame.index + 1, info.frames_declared)
 
         return run(
-            self.clip.source,
+            self.source,
             self.folder / each.mode,
             self.model,
-            start_s=self.clip.start_s,
-            end_s=self.clip.end_s,
+            start_s=self.start_s,
+            end_s=self.end_s,
             results=ResultOptions(flow_consistency=self.plan.flow_consistency),
             on_frame=on_frame,
             **asdict(each.options),
@@ -176,8 +175,8 @@ class _VideoComparison:
                 "path": source.path,
                 "frames": source.frames_decoded,
                 "frame_rate": source.frame_rate,
-                "start_s": self.clip.start_s,
-                "end_s": self.clip.end_s,
+                "start_s": self.start_s,
+                "end_s": self.end_s,
             },
             agreement=agreement,
             differences=differences,
@@ -188,7 +187,7 @@ class _VideoComparison:
     def _samples(self, report: Report) -> list[list[Image]]:
         count = max(each.options.longest_interval for each in self.runs)
         starts = {report.input.frames_decoded * part // _FLOP_SAMPLES for part in range(_FLOP_SAMPLES)}
-        return [self.clip.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
+        return [self.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
 
     def _compare_frames(self, frames: int) -> tuple[dict[str, float], tuple[Difference, ...]]:
         """Write the modes side by side: percentages of pixels with the same label in pairs of modes, and differences.
@@ -202,11 +201,11 @@ class _VideoComparison:
         shown = {title: masks[mode] for mode, title in titles_of(self.plan.pair, self.plan.baseline).items()}
         same: defaultdict[str, float] = defaultdict(float)
         times_s, differing = array("d"), array("d")
-        with self.clip.open() as source:
+        with self.open() as source:
             painter = RowPainter(labels, (source.info.height, source.info.width), list(shown))
             rate = source.info.frame_rate
             with VideoWriter(self.folder / SIDE_BY_SIDE, size=painter.row_size, frame_rate=rate) as writer:
-                for frame in self.clip.with_progress("side by side", prefetch_frames(source), frames):
+                for frame in self.with_progress("side by side", prefetch_frames(source), frames):
                     found = {mode: each.read(frame, labels) for mode, each in masks.items()}
                     for (a, one), (b, other) in itertools.combinations(found.items(), 2):
                         same[f"{a}|{b}"] += _same(one, other)
@@ -223,7 +222,8 @@ class _VideoComparison:
         """Write pictures of the frames in which ``shown``, masks by title, differ most."""
         labels = self.model.labels
         for index in greatest_moments(times_s, differing, count=_MAX_PICTURES, apart_s=1.0):
-            frame = replace(self.clip.frame_at(times_s[index]), index=index)
+            with open_frames(self.source, start_s=times_s[index]) as frames:
+                frame = replace(next(frames), index=index)
             results = [each.read(frame, labels) for each in shown.values()]
             # A painter for each: legends follow a video, and these frames are not consecutive.
             painter = RowPainter(labels, results[0].shape, list(shown), has_difference=True)

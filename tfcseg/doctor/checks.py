@@ -72,11 +72,9 @@ def check_processor() -> Iterator[Finding]:
     facts = {"name": cpu_name(), "cores": cores, "threads": threads, "OMP_NUM_THREADS": asked, "bfloat16": has_bf16}
     found = f"{facts['name']}: {cores} cores, of which the network uses {threads}"
     found += "; --precision bf16 is faster" if has_bf16 else ""
-    if asked is not None and threads < min(cores, MAX_THREADS) / 2:
-        advice = f"unset OMP_NUM_THREADS (it is {asked}), unless other programs need the cores"
-        yield Finding("processor", "note", found, advice, facts)
-        return
-    yield Finding("processor", "ok", found, facts=facts)
+    is_held_back = asked is not None and threads < min(cores, MAX_THREADS) / 2
+    advice = f"unset OMP_NUM_THREADS (it is {asked}), unless other programs need the cores" if is_held_back else None
+    yield Finding("processor", "note" if is_held_back else "ok", found, advice, facts)
 
 
 def check_gpu() -> Iterator[Finding]:
@@ -94,10 +92,9 @@ def check_gpu() -> Iterator[Finding]:
         found = f"there is an NVIDIA driver, but PyTorch {torch.__version__} finds no GPU"
         advice = "install PyTorch for CUDA (https://pytorch.org/get-started/locally); without it the CPU is used"
         yield Finding("GPU", "note", found, advice, facts)
-    elif has_mps:
-        yield Finding("GPU", "ok", "Apple GPU; used with --device mps", facts=facts)
     else:
-        yield Finding("GPU", "ok", "none; the network runs on the CPU", facts=facts)
+        found = "Apple GPU; used with --device mps" if has_mps else "none; the network runs on the CPU"
+        yield Finding("GPU", "ok", found, facts=facts)
 
 
 _LIBRARIES = {
@@ -246,12 +243,11 @@ def check_folder() -> Iterator[Finding]:
             file.write(bytes(1 << 20))
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
-        advice = "change to a writable folder, or name one with --output"
-        yield Finding("folder", "broken", f"{folder} is not writable ({error.strerror})", advice)
+        found = f"{folder} is not writable ({error.strerror})"
+        yield Finding("folder", "broken", found, "change to a writable folder, or name one with --output")
         return
     facts = {"path": str(folder), "free_mib": free_bytes >> 20}
     found = f"{folder} is writable, {free_bytes / (1 << 30):.1f} GiB free"
-    if free_bytes < _LITTLE_SPACE_BYTES:
-        yield Finding("folder", "note", found, "free some space, or name another disk with --output", facts)
-        return
-    yield Finding("folder", "ok", found, facts=facts)
+    is_full = free_bytes < _LITTLE_SPACE_BYTES
+    advice = "free some space, or name another disk with --output" if is_full else None
+    yield Finding("folder", "note" if is_full else "ok", found, advice, facts)

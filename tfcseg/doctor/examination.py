@@ -71,19 +71,20 @@ def self_test_finding(facts: dict[str, Any]) -> Finding:
 
 
 def _segment_clip(folder: Path, model: LoadedModel) -> dict[str, Any]:
+    from tfcseg.media.masks import read_mask
     from tfcseg.media.reader import read_frames
     from tfcseg.runs.pipeline import run
 
     clip = folder / "clip.mp4"
     _make_clip(clip)
     report = run(clip, folder / "out", model, size=_NETWORK_SIZE)
-    masks = [_mask_size(path, len(model.labels)) for path in sorted((folder / "out" / "masks").glob("*.png"))]
+    masks = [read_mask(path) for path in (folder / "out" / "masks").glob("*.png")]
     return {
         "model": report.model.name,
         "device": report.options.device,
         "precision": report.options.precision,
         "frames": report.input.frames_decoded,
-        "masks": masks.count(SIZE),
+        "masks": sum(mask.shape == SIZE and bool(mask.max() < len(model.labels)) for mask in masks),
         "overlay_frames": sum(frame.image.shape == (*SIZE, 3) for frame in read_frames(folder / "out" / "overlay.mp4")),
         "audio": (report.input.audio or "").partition("(")[2].rstrip(")"),
         "agreement": _agreement(clip, model),
@@ -100,14 +101,6 @@ def _make_clip(path: Path) -> None:
     with FfmpegProcess([*sources, *codecs, f"file:{path}"]) as process:
         if process.wait():
             raise TfcsegError(f"ffmpeg could not make a clip: {process.last_words()}")
-
-
-def _mask_size(path: Path, classes: int) -> tuple[int, ...] | None:
-    """(height, width) of a mask; None if it contains unknown classes."""
-    from tfcseg.media.masks import read_mask
-
-    labels = read_mask(path)
-    return labels.shape if labels.max() < classes else None
 
 
 def _agreement(clip: Path, model: LoadedModel) -> float | None:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.predictions import Predictions, PredictionWriter
+from tfcseg.evaluation.predictions import Predictions, write_prediction
 from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, full_provenance
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
@@ -50,7 +50,7 @@ def evaluate(
     *,
     measure_flow_consistency: bool = False,
     on_frame: OnFrame | None = None,
-    on_video: OnVideo = lambda score: None,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score ``predictions`` for the videos of a split.
 
@@ -58,11 +58,14 @@ def evaluate(
     or a prediction is not what it should be, or if nothing could be scored.
 
     The label map of ``scope`` is not read. ``on_frame`` is called with every scored frame and its prediction in classes
-    of the data set, ``on_video`` with every score.
+    of the data set, ``on_done`` with the numbers of scored and of all videos, from 0 on.
     """
-    scoring = open_scoring(root, predictions, scope, measure_flow_consistency, on_frame)
+    scoring = open_scoring(root, predictions, scope, measure_flow_consistency)
     videos = scoring.dataset.videos[: scope.limit]
-    return pool(scoring, (score_video(name, predictions, scoring) for name in videos), on_video)
+    done = itertools.count()
+    on_done(next(done), len(videos))
+    scored = (score_video(name, predictions, scoring, on_frame) for name in videos)
+    return pool(scoring, scored, lambda score: on_done(next(done), len(videos)))
 
 
 class Scored(NamedTuple):
@@ -74,9 +77,7 @@ class Scored(NamedTuple):
     """Seconds in the network, if known."""
 
 
-def open_scoring(
-    root: str | Path, predictions: Predictions, scope: Scope, measure_flow_consistency: bool, on_frame: OnFrame | None
-) -> Scoring:
+def open_scoring(root: str | Path, predictions: Predictions, scope: Scope, measure_flow_consistency: bool) -> Scoring:
     """Prepare scoring; arguments are those of `evaluate`."""
     check(scope)
     dataset = open_vspw(root, scope.split)
@@ -90,17 +91,16 @@ def open_scoring(
         table=prediction_table(dataset.labels, predictions.labels, predictions.label_map),
         scope=scope,
         measure_flow_consistency=measure_flow_consistency,
-        on_frame=on_frame,
         mode=predictions.mode,
         provenance=predictions.provenance,
     )
 
 
-def score_video(name: str, predictions: Predictions, scoring: Scoring) -> Scored:
+def score_video(name: str, predictions: Predictions, scoring: Scoring, on_frame: OnFrame | None) -> Scored:
     """Score one video of the split."""
     clock = predictions.model_s
     started_s = clock() if clock else 0.0
-    score, counts = VideoScorer(scoring.dataset.read_video(name), scoring).run(predictions.source)
+    score, counts = VideoScorer(scoring.dataset.read_video(name), scoring).run(predictions.source, on_frame)
     return Scored(score, counts, clock() - started_s if clock else None)
 
 
@@ -194,19 +194,15 @@ class Recipe:
     def open(self, on_frame: OnFrame | None = None) -> Callable[[str | None], Any]:
         """Return a function that scores the video of a name; given None, it returns the settings."""
         predictions = self.source(open_vspw(self.root, self.scope.split))
-        write = None if self.masks is None else PredictionWriter(self.masks)
+        scoring = open_scoring(self.root, predictions, self.scope, self.measure_flow_consistency)
 
         def take(video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
-            for each in (write, on_frame):
-                if each is not None:
-                    each(video, frame, labels)
+            if self.masks is not None:
+                write_prediction(self.masks, video, frame, labels)
+            if on_frame is not None:
+                on_frame(video, frame, labels)
 
-        scoring = open_scoring(self.root, predictions, self.scope, self.measure_flow_consistency, take)
-
-        def work(video: str | None) -> Scoring | Scored:
-            return replace(scoring, on_frame=None) if video is None else score_video(video, predictions, scoring)
-
-        return work
+        return lambda name: scoring if name is None else score_video(name, predictions, scoring, take)
 
 
 def evaluate_recipe(

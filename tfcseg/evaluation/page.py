@@ -37,9 +37,15 @@ if TYPE_CHECKING:
 
 _PER_VIDEO = 8
 _STRETCH = 15  # frames of which the worst one is kept: one second of VSPW
-_CONFUSIONS = 3
+_OF_FRAME, _OF_ALL = 3, 12
+"""Most confusions that are named, of a frame and of all."""
 _TINT, _QUALITY = 0.65, 82
 _KEY_SHARE = 0.02  # of a picture, from which a class stands in the key to the colours
+_WORST, _SKIPS, _PICTURED = 10, 50, 8
+_CELLS = 24
+"""Classes with a row of their own in the matrix; the others share one."""
+_FEW = 1e-4
+"""Confusions below this share of all pixels are not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,7 @@ class WorstFrames:
         held = self._kept.get(stretch)
         if share <= (held.wrong if held else 0.0):
             return
-        order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS].tolist()
-        pairs = [divmod(position, wrong.shape[1]) for position in order]
-        confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in pairs if wrong[a, b])
+        confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in _greatest(wrong, _OF_FRAME))
         small = [pack(shrink_labels(labels, picture_size(labels.shape))) for labels in (target, prediction)]
         self._kept[stretch] = WorstFrame(
             self._video, frame, share, confusions, image, target=small[0], prediction=small[1]
@@ -143,14 +147,6 @@ def _read(image: Path | None, size: tuple[int, ...]) -> Image | None:
     with suppress(InputError):  # the evaluation reports it
         return None if image is None else shrink(read_image(image), (size[0], size[1]))
     return None
-
-
-_CELLS = 24
-"""Classes with a row of their own in the matrix; the others share one."""
-
-_CONFUSIONS, _WORST, _SKIPS, _PICTURED = 12, 10, 50, 8
-_FEW = 1e-4
-"""Confusions below this share of all pixels are not shown."""
 
 
 def write_page(path: Path, evaluation: Evaluation) -> None:
@@ -241,8 +237,6 @@ def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
     wrong = counts[:, :-1].copy()
     np.fill_diagonal(wrong, 0)
     total, in_target = max(1, int(counts.sum())), counts.sum(axis=1)
-    order: Sequence[int] = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS].tolist()
-    pairs = [(position // len(wrong), position % len(wrong)) for position in order]
     return [
         {
             "target": evaluation.classes[target].name,
@@ -250,6 +244,13 @@ def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
             "of_class": float(wrong[target, prediction] / in_target[target]),
             "of_all": float(wrong[target, prediction] / total),
         }
-        for target, prediction in pairs
+        for target, prediction in _greatest(wrong, _OF_ALL)
         if wrong[target, prediction] >= _FEW * total
     ]
+
+
+def _greatest(wrong: Counts, count: int) -> list[tuple[int, int]]:
+    """Row and column of at most ``count`` entries above zero, the greatest first."""
+    order: list[int] = np.argsort(-wrong, axis=None, kind="stable")[:count].tolist()
+    places = (divmod(position, wrong.shape[1]) for position in order)
+    return [place for place in places if wrong[place]]

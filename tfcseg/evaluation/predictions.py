@@ -87,15 +87,12 @@ class PredictionFolder:
                 yield prediction
 
 
-class PredictionWriter:
-    """Writes labels in the layout that ``PredictionFolder`` reads; OutputError if it cannot."""
+def write_prediction(directory: Path, video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
+    """Write the (H, W) labels of one frame as an 8-bit gray PNG, where `PredictionFolder` reads it.
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
-
-    def __call__(self, video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
-        """Write the (H, W) labels of one frame as an 8-bit gray PNG."""
-        folder = self.directory / video.name
-        with output_errors(f"cannot write to {str(folder)!r}"):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_mask(folder / f"{frame.stem}.png", labels, None)
+    Raises OutputError if it cannot.
+    """
+    folder = directory / video.name
+    with output_errors(f"cannot write to {str(folder)!r}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_mask(folder / f"{frame.stem}.png", labels, None)

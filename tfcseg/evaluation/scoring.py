@@ -52,7 +52,6 @@ class Scoring:
     table: Labels  # (256,) predicted value -> class of the data set
     scope: Scope
     measure_flow_consistency: bool
-    on_frame: OnFrame | None
     mode: str
     provenance: Mapping[str, Any]
 
@@ -101,7 +100,7 @@ class VideoScorer:
         self.scoring = scoring
         self.skipped: list[Skip] = []
 
-    def run(self, predict: PredictionSource) -> tuple[VideoScore, Counts]:
+    def run(self, predict: PredictionSource, on_frame: OnFrame | None) -> tuple[VideoScore, Counts]:
         """Score the whole video; also returns its (K, K + 1) counts."""
         scoring = self.scoring
         confusion = ConfusionMatrix(scoring.num_classes)
@@ -116,8 +115,8 @@ class VideoScorer:
             consistency.update(target, prediction, after_gap=after_gap)
             if scoring.measure_flow_consistency:
                 self._measure_flow_consistency(stability, frame, predicted, after_gap)
-            if scoring.on_frame:
-                scoring.on_frame(self.video, frame, prediction)
+            if on_frame is not None:
+                on_frame(self.video, frame, prediction)
             frames += 1
         usable = frames - 1 if scoring.scope.protocol == "vspw" else frames
         for n in VC_WINDOWS:
@@ -127,7 +126,7 @@ class VideoScorer:
         score = VideoScore(
             name=self.video.name,
             frames=frames,
-            frames_missing=self.video.frames_missing + sum(skip.kind in _ABSENT for skip in self.skipped),
+            frames_missing=sum(self.video.missing_before) + sum(skip.kind in _ABSENT for skip in self.skipped),
             miou=percent(mean_iou(counts)),
             pixel_accuracy=percent(pixel_accuracy(counts)),
             windows=consistency.result(),
@@ -143,7 +142,7 @@ class VideoScorer:
         if not video.frames:
             self._note("missing video", None, "no frame of it is in data/")
             return
-        if not video.has_masks:
+        if not any(frame.mask for frame in video.frames):  # as in the public test split
             self._note("no masks", None, f"{len(video.frames)} frames without masks")
             return
         predictions = iter(predict(video))

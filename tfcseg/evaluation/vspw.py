@@ -55,16 +55,6 @@ class VspwVideo:
     frames: tuple[VspwFrame, ...]
     missing_before: tuple[int, ...]
 
-    @property
-    def frames_missing(self) -> int:
-        """Frames that left neither image nor mask."""
-        return sum(self.missing_before)
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether any frame has ground truth (the public test split has none)."""
-        return any(frame.mask for frame in self.frames)
-
 
 @dataclass(frozen=True, slots=True)
 class VspwDataset:

@@ -21,37 +21,33 @@ def write_coco(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddF
 
     Annotations come one by one, so that memory does not grow with the video.
     """
+    height, width = video.size
+    head = {
+        "info": {"description": json.loads(COCO_MARK)},
+        "categories": [_category(video, index) for index in video.shown_indices],
+        "images": [
+            {"id": index + 1, "file_name": video.name(index), "width": width, "height": height}
+            for index in range(len(video.masks))
+        ],
+    }
     with path.open("w", encoding="utf-8") as file:
-        file.write(f'{{"info": {{"description": {COCO_MARK.decode()}}},\n"categories": [\n')
-        file.write(",\n".join(json.dumps(_category(video, index)) for index in video.shown_indices))
-        file.write('],\n"images": [\n')
-        for index in range(len(video.masks)):
-            file.write(f"{_comma(index)}{json.dumps(_image(video, index))}")
-        file.write('],\n"annotations": [\n')
+        file.write(f'{json.dumps(head)[:-1]}, "annotations": [\n')
         written = 0
 
         def add(index: int, labels: Labels) -> None:
             nonlocal written
             for annotation in _annotations(index, video.only_shown(labels)):
-                file.write(f"{_comma(written)}{json.dumps({'id': written + 1, **annotation})}")
                 written += 1
+                comma = ",\n" if written > 1 else ""
+                file.write(f"{comma}{json.dumps({'id': written, **annotation})}")
 
         yield add
         file.write("]}\n")
 
 
-def _comma(count: int) -> str:
-    return ",\n" if count else ""
-
-
 def _category(video: LabelledVideo, index: int) -> dict[str, Any]:
     name, colour = video.labels.names[index], video.labels.palette[index]
     return {"id": index + 1, "name": name, "supercategory": "stuff", "isthing": 0, "color": colour}
-
-
-def _image(video: LabelledVideo, index: int) -> dict[str, Any]:
-    height, width = video.size
-    return {"id": index + 1, "file_name": video.name(index), "width": width, "height": height}
 
 
 def _annotations(index: int, labels: Labels) -> Iterator[dict[str, Any]]:

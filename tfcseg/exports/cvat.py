@@ -37,7 +37,9 @@ def write_cvat(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddF
     with zipfile.ZipFile(path, "w") as archive:
         archive.comment = ZIP_MARK
         add_to_zip(archive, "labelmap.txt", _label_map(video, colours))
-        stems = [frame_name(video, index) for index in range(len(video.masks))]
+        # CVAT's names of frames: their files', or in a video their numbers.
+        frames = len(video.masks)
+        stems = [PurePath(name).stem for name in video.names[:frames]] or [f"frame_{n:06d}" for n in range(frames)]
         add_to_zip(archive, "ImageSets/Segmentation/default.txt", "".join(f"{stem}\n" for stem in stems))
 
         def add(index: int, labels: Labels) -> None:
@@ -48,11 +50,6 @@ def write_cvat(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddF
             add_to_zip(archive, f"SegmentationObject/{stems[index]}.png", _picture(labels, by_object))
 
         yield add
-
-
-def frame_name(video: LabelledVideo, index: int) -> str:
-    """CVAT's name of a frame: its file's, or in a video one with its number."""
-    return PurePath(video.names[index]).stem if video.names else f"frame_{index:06d}"
 
 
 def _distinct_colours(video: LabelledVideo, note: AddNote) -> dict[int, tuple[int, int, int]]:

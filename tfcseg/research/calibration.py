@@ -5,7 +5,7 @@ The expected calibration error, which is reported with and without it, may rise 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,11 +94,11 @@ class Calibration:
     stills: int
     sets: tuple[str, ...]
 
-    def to_measured(self) -> dict[str, float | str]:
-        """Entries for a card."""
+    def on_card(self, card: ModelCard) -> ModelCard:
+        """``card`` with these values."""
         data = f"{', '.join(self.sets)}: {self.stills} stills"
         values = round(self.temperature, 4), round(self.error, 2), round(self.error_unfitted, 2), data
-        return dict(zip(CALIBRATED, values, strict=True))
+        return replace(card, measured={**card.measured, **dict(zip(CALIBRATED, values, strict=True))})
 
 
 def calibrate(
@@ -145,17 +145,12 @@ def _add_set(
     on_progress(stills.name, len(stills.stills), len(stills.stills))
 
 
-def write_calibrated(weights: Path, target: Path, measured: Mapping[str, float | str]) -> None:
-    """Copy the file ``weights`` to ``target`` with ``measured`` in its card, and update a registry beside it."""
-    card = read_card(weights)
-    write_with_card(weights, target, replace(card, measured={**card.measured, **measured}))
-
-
-def write_with_card(weights: Path, target: Path, card: ModelCard) -> None:
-    """Write the tensors of the file ``weights`` to ``target`` with another ``card``, and update a registry beside it.
+def write_with_card(weights: Path, target: Path, change: Callable[[ModelCard], ModelCard]) -> None:
+    """Copy the file ``weights`` to ``target`` with a changed card, and update a registry beside it.
 
     Raises WeightsError and OutputError, as in reading and writing weights.
     """
+    card = change(read_card(weights))
     if is_ours(weights):
         sha256 = write_tensor_file(target, read_tensor_file(weights).tensors, card.to_metadata())
     else:

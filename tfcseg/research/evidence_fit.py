@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,8 +23,8 @@ from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import LowFeatures
 from tfcseg.options import OnProgress
-from tfcseg.research.calibration import write_with_card
-from tfcseg.weights.loading import LoadedModel, read_card
+from tfcseg.weights.loading import LoadedModel
+from tfcseg.weights.model_card import ModelCard
 
 DISTANCE = 4
 """Step between sampled frames; each is compared with the next two."""
@@ -48,6 +47,10 @@ class EvidenceFit:
     """The same with the other frame upside down."""
     pairs: int
     clips: int
+
+    def on_card(self, card: ModelCard) -> ModelCard:
+        """``card`` with the curve."""
+        return replace(card, config=replace(card.config, evidence=self.curve))
 
 
 class _Seen(NamedTuple):
@@ -87,12 +90,6 @@ def fit_evidence(
         raise DataError(f"no clip has more than {DISTANCE} frames; give longer ones")
     curve = _curve(same, other)
     return EvidenceFit(curve, _shares(same), _shares(other), pairs, len(clips))
-
-
-def write_fitted(weights: Path, target: Path, found: EvidenceFit) -> None:
-    """Copy the file ``weights`` to ``target`` with the curve of ``found`` in its card; see `write_with_card`."""
-    card = read_card(weights)
-    write_with_card(weights, target, replace(card, config=replace(card.config, evidence=found.curve)))
 
 
 def _upside_down(seen: _Seen) -> _Seen:

@@ -17,14 +17,9 @@ from tfcseg.evaluation.predictions import Predictions
 from tfcseg.evaluation.scope import Scope
 from tfcseg.files import make_folder
 from tfcseg.inference.options import checked_options, describe_method
+from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
-from tfcseg.weights.loading import (
-    CALIBRATED,
-    LoadedModel,
-    created_with,
-    load_model,
-    save_model,
-)
+from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
 from tfcseg.weights.model_card import TEXT_LIMIT, ModelCard
 from tfcseg.weights.registry import read_registry, write_registry
 
@@ -32,7 +27,7 @@ SCORES = ("miou", "vc8", "vc16")
 
 
 def measure(
-    weights: Path, root: Path, split: str = "val", *, defaults: InferenceOptions | None = None
+    weights: Path, root: Path, split: str = "val", *, defaults: InferenceOptions = InferenceOptions()
 ) -> dict[str, float | str]:
     """Score a weights file on a VSPW folder in modes ``image`` and ``tfc``, for the card's ``measured``.
 
@@ -40,9 +35,7 @@ def measure(
     model's future ones (see `publish`).
     """
     model = load_model(weights)
-    if defaults is not None:
-        config = replace(model.card.config, defaults=defaults.completed_by(model.card.config.defaults))
-        model = replace(model, card=replace(model.card, config=config))
+    model = replace(model, card=replace(model.card, config=_with_defaults(model.card.config, defaults)))
     used = checked_options(model)
     measured: dict[str, float | str] = {
         "data": f"{root.resolve().name}/{split}",
@@ -67,24 +60,20 @@ def publish(
     description: str,
     measured: dict[str, float | str],
     default: bool,
-    defaults: InferenceOptions | None = None,
+    defaults: InferenceOptions = InferenceOptions(),
     trained_on: str | None = None,
     licence: str | None = None,
 ) -> Path:
     """Write ``<folder>/<name>.safetensors`` with its card filled in, and add it to ``<folder>/models.json``.
 
-    The first model of a registry is its default, later ones if ``default``. ``defaults``, ``trained_on`` and
-    ``licence`` replace the model's own unless they are None. Raises WeightsError and OutputError.
+    The first model of a registry is its default, later ones if ``default``. What is given by ``defaults``,
+    ``trained_on`` and ``licence`` replaces the model's own. Raises WeightsError and OutputError.
     """
     content = check_registry(folder, name)
     make_folder(folder)
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
     fitted = {key: value for key, value in model.card.measured.items() if key in CALIBRATED}
-    own = model.card.config.defaults
-    chosen = (defaults or InferenceOptions()).completed_by(own)
-    used = {field.name: getattr(chosen, field.name) for field in MODEL_FIELDS}
-    config = replace(model.card.config, defaults=replace(own, **used))
-    model.network.config = config
+    config = model.network.config = _with_defaults(model.card.config, defaults)
     card = replace(
         model.card,
         name=name,
@@ -101,6 +90,13 @@ def publish(
         content["default"] = name
     write_registry(folder, content)
     return target
+
+
+def _with_defaults(config: ModelConfig, given: InferenceOptions) -> ModelConfig:
+    """Make the ``given`` options the model's defaults."""
+    chosen = given.completed_by(config.defaults)
+    used = {field.name: getattr(chosen, field.name) for field in MODEL_FIELDS}
+    return replace(config, defaults=replace(config.defaults, **used))
 
 
 def check_registry(folder: Path, name: str) -> dict[str, Any]:

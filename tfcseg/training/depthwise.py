@@ -60,23 +60,9 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def use_float32_backward(network: nn.Module) -> None:
-    """Replace depthwise convolutions that are slow in bfloat16 by `DepthwiseConv2d`, in place."""
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if type(child) is not nn.Conv2d or child.padding_mode != "zeros":
-                continue
-            is_plain = child.kernel_size == (3, 3) and child.stride == child.dilation == (1, 1)
-            if child.groups == child.in_channels == child.out_channels > 1 and not is_plain:
-                replacement = DepthwiseConv2d(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size,  # type: ignore[arg-type]
-                    stride=child.stride,  # type: ignore[arg-type]
-                    padding=child.padding,  # type: ignore[arg-type]
-                    dilation=child.dilation,  # type: ignore[arg-type]
-                    groups=child.groups,
-                    bias=child.bias is not None,
-                    device="meta",
-                )
-                replacement.weight, replacement.bias = child.weight, child.bias
-                setattr(module, name, replacement)
+    """Make depthwise convolutions that are slow in bfloat16 `DepthwiseConv2d`, in place."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.groups == module.in_channels == module.out_channels > 1:
+            is_plain = module.kernel_size == (3, 3) and module.stride == module.dilation == (1, 1)
+            if not is_plain:
+                module.__class__ = DepthwiseConv2d

@@ -26,7 +26,7 @@ from tfcseg.training.averaging import WeightAverage
 from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
-from tfcseg.training.objective import attention_losses, clip_losses, image_losses, normalise
+from tfcseg.training.objective import attention_losses, clip_losses, image_losses, normalise, validation_miou
 from tfcseg.training.processes import (
     copy_from_first,
     start_processes,
@@ -34,7 +34,6 @@ from tfcseg.training.processes import (
     sum_over_processes,
     use_cross_process_norm,
 )
-from tfcseg.training.validation import validation_miou
 from tfcseg.weights.loading import save_model
 from tfcseg.weights.model_card import ModelCard
 
@@ -126,7 +125,8 @@ class Trainer:
         self.resume()
         started, first = time.perf_counter(), self.step
         interval: list[dict[str, float]] = []
-        numbers = sample_numbers(self.options, self.step, self.rank, self.world)
+        batch_numbers = range(self.step * self.world + self.rank, self.options.steps * self.world, self.world)
+        numbers = [[n * self.options.batch + i for i in range(self.options.batch)] for n in batch_numbers]
         with noted_interrupts(_forget_workers, patient=self.world > 1) as interrupted:
             for batch in load_batches(self.train_samples, numbers, self.workers, interrupted):
                 rate = learning_rate(self.options, self.step)
@@ -203,8 +203,11 @@ class Trainer:
         labels = batch.labels.to(self.device, non_blocking=True)
         low = self.precision is not torch.float32
         motion = batch.motion.to(self.device, non_blocking=True)
+        correlation = self.options.correlation
+        if correlation == "both":
+            correlation = CORRELATIONS[self.step % len(CORRELATIONS)]
         with torch.autocast(self.device.type, self.precision, enabled=low):
-            return self.objective(self.network, images, labels, _correlation(self.options, self.step), motion)
+            return self.objective(self.network, images, labels, correlation, motion)
 
     def _validate(self) -> None:
         """Score the averaged weights and save them as last.safetensors, and as best.safetensors if they are best."""
@@ -262,11 +265,6 @@ class Trainer:
         self.average.weights, self.step, self.best = state["average"], int(state["step"]), float(state["best"])
 
 
-def _correlation(options: TrainOptions, step: int) -> str:
-    """Kind of correlation of a step."""
-    return CORRELATIONS[step % len(CORRELATIONS)] if options.correlation == "both" else options.correlation
-
-
 def learning_rate(options: TrainOptions, step: int) -> float:
     """Learning rate of a step: linear warm-up, then the poly schedule of power 1 (SegFormer)."""
     warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
@@ -282,12 +280,6 @@ def _set_training(network: TFCSegmenter, *, train_norms: bool) -> None:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-
-
-def sample_numbers(options: TrainOptions, first: int, rank: int, world: int) -> list[list[int]]:
-    """Numbers of the samples of each step from ``first`` on, for one process."""
-    batch, steps = options.batch, range(first, options.steps)
-    return [[(step * world + rank) * batch + i for i in range(batch)] for step in steps]
 
 
 def load_batches(

@@ -1,18 +1,27 @@
-"""Losses of a batch: the image network's (step 1), and eq. 12 over clips of one interval (step 2).
+"""Losses of a batch: the image network's (step 1), and eq. 12 over clips of one interval (step 2); validation.
 
 Shapes: B clips, T frames (the first is the keyframe), K classes, S crop side, s = S / 4.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from tfcseg.errors import DataError
+from tfcseg.labels.label_sets import NO_CLASS
+from tfcseg.metrics.scores import ConfusionMatrix, mean_iou
 from tfcseg.model.alignment import move
 from tfcseg.model.correlation import interpolation_weight
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.training.attention import distillation
+from tfcseg.training.datasets import Sample
 from tfcseg.training.losses import (
     WeightedSum,
     hard_cross_entropy,
@@ -39,23 +48,19 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> WeightedSum:
     return hard_cross_entropy(logits, labels.long())
 
 
-def image_losses(
-    network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor | None = None
-) -> Losses:
+def image_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor) -> Losses:
     """Step 1: losses of the image network on every frame of images (B, T, 3, S, S).
 
     Pairs (T = 2) also have `steadiness_loss`.
     """
     logits = network.image(images.flatten(0, 1))
     losses = {"seg": segmentation_loss(logits, labels.flatten(0, 1))}
-    if images.shape[1] == 2 and motion is not None:
+    if images.shape[1] == 2:
         losses["steady"] = steadiness_loss(logits.view(*images.shape[:2], *logits.shape[1:]), motion)
     return losses
 
 
-def clip_losses(
-    network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor | None = None
-) -> Losses:
+def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor) -> Losses:
     """Step 2, eq. 12: L_seg over the keyframe and its non-keyframes, L_bce over the similarities.
 
     The paper does not say how it averages L_seg over frames; here every labelled pixel has the same weight.
@@ -78,9 +83,7 @@ def clip_losses(
     }
 
 
-def attention_losses(
-    network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor | None = None
-) -> Losses:
+def attention_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor) -> Losses:
     """Stage ``attention``: divergence of the sparse attention from the network's labels of each frame by itself."""
     return {"repair": distillation(network, images, correlation)}
 
@@ -93,4 +96,24 @@ def grid_classes(labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]
     # Take the centre of each cell, since class indices cannot be averaged.
     stride = labels.shape[-1] // size[1]
     classes = labels[..., stride // 2 :: stride, stride // 2 :: stride]
-    return classes, (classes != 255).float()
+    return classes, (classes != NO_CLASS).float()
+
+
+def validation_miou(predict: Callable[[Sample], Tensor], samples: Dataset[Sample], num_classes: int) -> float:
+    """Mean IoU (0–1) at the label grid over all frames of ``samples``, by which the best weights are chosen.
+
+    Of soft labels the most probable class counts. ``predict`` returns the logits (T, K, s, s) of a sample.
+    """
+    matrix = ConfusionMatrix(num_classes)
+    for number in range(len(samples)):  # type: ignore[arg-type]
+        sample = samples[number]
+        logits = predict(sample)
+        size = (logits.shape[-2], logits.shape[-1])
+        classes, known = grid_classes(sample.labels[None], size)
+        target = torch.where(known > 0, classes, NO_CLASS)[0].numpy().astype(np.uint8)
+        for truth, prediction in zip(target, logits.argmax(1).cpu().numpy().astype(np.uint8), strict=True):
+            matrix.update(truth, prediction)
+    score = mean_iou(matrix.counts)
+    if math.isnan(score):
+        raise DataError("the validation samples have no labelled pixel")
+    return score

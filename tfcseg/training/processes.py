@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 from tfcseg.errors import TfcsegError
 
@@ -115,18 +116,6 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad = gradient.view_as(parameter).clone()
 
 
-class _Sum(torch.autograd.Function):
-    """Sum over processes; every process's result depends on all inputs, so gradients are summed, too."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return sum_over_processes(value)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return sum_over_processes(grad)
-
-
 class CrossProcessBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, on any device (torch's own SyncBatchNorm needs GPUs)."""
 
@@ -137,7 +126,7 @@ class CrossProcessBatchNorm(nn.BatchNorm2d):
         x = input.float()
         count = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
         sums = torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count])
-        sums = _Sum.apply(sums)  # type: ignore[no-untyped-call]
+        sums = all_reduce(sums)  # type: ignore[no-untyped-call]  # with gradient
         total, squares, number = torch.split(sums, [x.shape[1], x.shape[1], 1])
         mean = total / number
         variance = (squares / number - mean * mean).clamp_min(0)
@@ -153,12 +142,7 @@ class CrossProcessBatchNorm(nn.BatchNorm2d):
 
 
 def use_cross_process_norm(network: nn.Module) -> None:
-    """Replace every batch norm in ``network`` by `CrossProcessBatchNorm`, in place; same parameters and names."""
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.BatchNorm2d:
-                replacement = CrossProcessBatchNorm(
-                    child.num_features, eps=child.eps, momentum=child.momentum, device=child.weight.device
-                )
-                replacement.load_state_dict(child.state_dict())
-                setattr(module, name, replacement)
+    """Make every batch norm in ``network`` a `CrossProcessBatchNorm`, in place; same parameters and names."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = CrossProcessBatchNorm

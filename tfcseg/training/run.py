@@ -18,7 +18,7 @@ from tfcseg.files import make_folder, removed_if_unused
 from tfcseg.training.loop import Trainer
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.processes import end_processes, first_process_first, start_processes
-from tfcseg.training.recipes import Distillation, Material, distilled_material, start_network, trained_card
+from tfcseg.training.recipes import Distillation, distilled_material, start_network, trained_card
 from tfcseg.training.request import TrainPlan, plan_training
 from tfcseg.training.supervised import start_supervised, vspw_material
 from tfcseg.training.teachers import taught_labels
@@ -107,7 +107,14 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         network, start = start_network(backbone, labels, request.init, embed_dim=request.embed_dim)
     if request.backbone not in {None, start.config.backbone}:
         raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
-    material = first_process_first(lambda: _material(request, plan, processes, listener))
+    job = Distillation(request.data, plan.teachers, plan.cache, request.skip_bad, listener.on_labelled)
+    material = first_process_first(
+        lambda: (
+            vspw_material(request.data[0], plan.options, processes, skip_bad=request.skip_bad)
+            if plan.is_supervised
+            else distilled_material(job, plan.options, processes)
+        )
+    )
     for defect in material.left_out[:_SHOWN]:
         listener.on_note(f"skipped: {defect}")
     if len(material.left_out) > _SHOWN:
@@ -131,10 +138,3 @@ def _trainer(request: TrainRequest, plan: TrainPlan, processes: int, listener: T
         report=listener.on_record,
         on_step=listener.on_step,
     )
-
-
-def _material(request: TrainRequest, plan: TrainPlan, processes: int, listener: TrainListener) -> Material:
-    if plan.is_supervised:
-        return vspw_material(request.data[0], plan.options, processes, skip_bad=request.skip_bad)
-    job = Distillation(request.data, plan.teachers, plan.cache, request.skip_bad, listener.on_labelled)
-    return distilled_material(job, plan.options, processes)

@@ -31,9 +31,8 @@ from tfcseg.training.recipes import (
     with_classes,
 )
 from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
+from tfcseg.weights.loading import is_ours
 from tfcseg.weights.model_card import ModelCard
-from tfcseg.weights.tensor_file import is_pickle
-from tfcseg.weights.tensor_header import read_header
 
 
 def vspw_material(root: Path, options: TrainOptions, processes: int, *, skip_bad: bool) -> Material:
@@ -65,9 +64,8 @@ def start_supervised(
     Face folder. Classes with the same names keep their weights. Without ``init``, Lite0 has ImageNet's weights and a
     Mix Transformer random ones (ImageNet's in the paper; give them with ``init``).
     """
-    published = init is not None and _is_published(Path(init))
-    if published:
-        network, card = _from_published(Path(str(init)), labels)
+    if init is not None and Path(init).exists() and not is_ours(Path(init)):  # else it may be the name of a model
+        network, card = _from_published(Path(init), labels)
     else:
         network, card = start_network(backbone, labels, init, embed_dim=embed_dim)
     config = replace(card.config, defaults=PAPER_OPTIONS)
@@ -77,13 +75,6 @@ def start_supervised(
     )
 
 
-def _is_published(path: Path) -> bool:
-    """Whether another program wrote this file or folder; anything else may be the name of a model."""
-    if not path.is_file():
-        return path.is_dir()
-    return is_pickle(path) or not read_header(path).metadata.get("format", "").startswith("tfcseg-")
-
-
 def _from_published(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
     """Convert a published network. Its card only names the file, which does not state the training data."""
     found = convert_pretrained(path)
@@ -91,10 +82,10 @@ def _from_published(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCa
         network, card = start_network(found.backbone, labels, None)
         network.load_state_dict({**network.state_dict(), **found.state_dict})
         return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
-    config = replace(found.config, repairs=False)
-    network = build_segmenter(config)
+    network = build_segmenter(found.card.config)
     network.load_state_dict(found.state_dict)
-    return with_classes(network, untrained_card(config, found.labels, path.resolve().name), labels)
+    card = untrained_card(found.card.config, found.card.labels, path.resolve().name)
+    return with_classes(network, card, labels)
 
 
 class Sound(NamedTuple):

@@ -5,6 +5,7 @@ Their labels are cached on disk (tfcseg/training/labelling.py); training itself 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, SCENES, VOC21, LabelSet
+from tfcseg.weights.mosaic_file import open_interpreter
 
 GRID = 128
 """Soft labels are (GRID, GRID, K) over the image scaled to a square: the resolution of the teachers' logits."""
@@ -29,19 +31,9 @@ class Teacher:
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError:
-            raise UsageError("teachers need ai-edge-litert; run: pip install ai-edge-litert") from None
-        import warnings
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the memory of all tensors; logits are not an output
-            try:
-                self._network = Interpreter(str(path), experimental_preserve_all_tensors=True, num_threads=threads)
-                self._network.allocate_tensors()
-            except (ValueError, RuntimeError) as error:
-                raise DataError(f"{path} is not a TensorFlow Lite network: {str(error).splitlines()[0]}") from None
+            self._network = open_interpreter(path, experimental_preserve_all_tensors=True, num_threads=threads)
         self._input = self._network.get_input_details()[0]
         self._output = self._network.get_output_details()[0]
         spatial = tuple(int(n) for n in self._output["shape"][:3])

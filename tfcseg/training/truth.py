@@ -43,7 +43,7 @@ def mask_of(image: Path) -> Path | None:
     if image.parent.name != IMAGES:
         return None
     mask = image.parent.parent / MASKS / f"{image.stem}.png"
-    return mask if mask.is_file() and _find_classes(mask) is not None else None
+    return mask if mask.is_file() and find_classes(image.parent.parent) is not None else None
 
 
 def is_mask(image: Path) -> bool:
@@ -58,29 +58,38 @@ def read_truth(mask: Path) -> tuple[NDArray[np.uint8], Meanings]:
 
 def class_file(mask: Path) -> Path:
     """Find the classes.json of a mask; DataError if there is none."""
-    file = _find_classes(mask)
+    file = find_classes(mask.parent.parent)
     if file is None:
         raise DataError(f"{mask} has no {CLASSES} in the folders above, which names its values")
     return file
 
 
-def _find_classes(mask: Path) -> Path | None:
-    part = mask.parent.parent
-    return next((folder / CLASSES for folder in (part, part.parent) if (folder / CLASSES).is_file()), None)
+def find_classes(part: Path) -> Path | None:
+    """Find the classes.json of a folder of images and masks: there, or in the folder above."""
+    folders = (part, part.resolve().parent)
+    return next((folder / CLASSES for folder in folders if (folder / CLASSES).is_file()), None)
+
+
+def read_classes(file: Path) -> dict[int, str]:
+    """Read the names in a classes.json by id; DataError for anything else."""
+    names: dict[int, str] = {}
+    for number, name in read_json_object(file).items():
+        if not (number.isascii() and number.isdigit() and int(number) < 256 and isinstance(name, str)):
+            raise DataError(f"{file}: {number!r}: {name!r} is not a class id from 0 to 255 with a name")
+        names[int(number)] = name
+    return names
 
 
 @cache
 def _meanings_of(file: Path) -> Meanings:
     """Meanings of the values in a classes.json: from the table, or classes of SCENES or VOC with the same names."""
     meanings = Meanings(np.zeros((256, len(SCENES)), np.bool_), np.zeros(256, np.intp))
-    names = read_json_object(file)
-    knows_pavement = any("pavement" in str(name) for name in names.values())
+    names = read_classes(file)
+    knows_pavement = any("pavement" in name for name in names.values())
     for number, name in names.items():
-        if not (isinstance(name, str) and number.isdecimal() and int(number) < 256):
-            raise DataError(f"{file}: {number!r}: {name!r} is not a class id from 0 to 255 with a name")
         own = VOC_NAMES.get(name, name)
         meant = MEANINGS.get(name, (own,) if own in SCENES.names else ())
         ours = [SCENES.index(each) for each in (PAVED if name == "road" and not knows_pavement else meant)]
-        meanings.allowed[int(number), ours] = True
-        meanings.main[int(number)] = next(iter(ours), 0)
+        meanings.allowed[number, ours] = True
+        meanings.main[number] = next(iter(ours), 0)
     return meanings

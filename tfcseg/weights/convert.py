@@ -40,54 +40,46 @@ DEFAULTS = replace(
 """Default options of a network without TFC's weights."""
 
 
-class _Names(NamedTuple):
-    """Names of a module in NVlabs' code, in transformers up to 4 (and on the hub), and from 5 on.
+_BLOCK = ("block{number}.{block}.", "encoder.block.{stage}.{block}.", "stages.{stage}.blocks.{block}.")
+"""Name of a block in NVlabs' code, in transformers up to 4 (and on the hub), and from 5 on; the tables below have the
+same order. ``{stage}`` counts from 0, ``{number}`` is stage + 1, ``{block}`` is the block within the stage."""
 
-    ``{stage}`` counts from 0, ``{number}`` is stage + 1, ``{block}`` is the block within the stage.
-    """
-
-    nvlabs: str | None
-    transformers_4: str | None
-    transformers_5: str | None
-
-
-_BLOCK = _Names("block{number}.{block}.", "encoder.block.{stage}.{block}.", "stages.{stage}.blocks.{block}.")
 _BLOCK_PARTS = {
-    "attention_norm": _Names("norm1", "layer_norm_1", "layernorm_before"),
-    "attention.query": _Names("attn.q", "attention.self.query", "attention.q_proj"),
-    "attention.key_value": _Names("attn.kv", None, None),
-    "attention.key": _Names(None, "attention.self.key", "attention.k_proj"),
-    "attention.value": _Names(None, "attention.self.value", "attention.v_proj"),
-    "attention.output": _Names("attn.proj", "attention.output.dense", "attention.o_proj"),
-    "attention.reduction": _Names("attn.sr", "attention.self.sr", "attention.sequence_reduction.sequence_reduction"),
-    "attention.reduction_norm": _Names(
-        "attn.norm", "attention.self.layer_norm", "attention.sequence_reduction.layer_norm"
-    ),
-    "ffn_norm": _Names("norm2", "layer_norm_2", "layernorm_after"),
-    "ffn.expand": _Names("mlp.fc1", "mlp.dense1", "mlp.fc1"),
-    "ffn.depthwise": _Names("mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv"),
-    "ffn.contract": _Names("mlp.fc2", "mlp.dense2", "mlp.fc2"),
+    "attention_norm": ("norm1", "layer_norm_1", "layernorm_before"),
+    "attention.query": ("attn.q", "attention.self.query", "attention.q_proj"),
+    "attention.key_value": ("attn.kv", "", ""),
+    "attention.key": ("", "attention.self.key", "attention.k_proj"),
+    "attention.value": ("", "attention.self.value", "attention.v_proj"),
+    "attention.output": ("attn.proj", "attention.output.dense", "attention.o_proj"),
+    "attention.reduction": ("attn.sr", "attention.self.sr", "attention.sequence_reduction.sequence_reduction"),
+    "attention.reduction_norm": ("attn.norm", "attention.self.layer_norm", "attention.sequence_reduction.layer_norm"),
+    "ffn_norm": ("norm2", "layer_norm_2", "layernorm_after"),
+    "ffn.expand": ("mlp.fc1", "mlp.dense1", "mlp.fc1"),
+    "ffn.depthwise": ("mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv"),
+    "ffn.contract": ("mlp.fc2", "mlp.dense2", "mlp.fc2"),
 }
 _STAGE_PARTS = {
-    "backbone.stages.{stage}.embedding": _Names(
-        "patch_embed{number}.proj", "encoder.patch_embeddings.{stage}.proj", "stages.{stage}.patch_embeddings.proj"
+    "backbone.stages.{stage}.embedding": (
+        "patch_embed{number}.proj",
+        "encoder.patch_embeddings.{stage}.proj",
+        "stages.{stage}.patch_embeddings.proj",
     ),
-    "backbone.stages.{stage}.embedding_norm": _Names(
+    "backbone.stages.{stage}.embedding_norm": (
         "patch_embed{number}.norm",
         "encoder.patch_embeddings.{stage}.layer_norm",
         "stages.{stage}.patch_embeddings.layer_norm",
     ),
-    "backbone.stages.{stage}.norm": _Names("norm{number}", "encoder.layer_norm.{stage}", "stages.{stage}.layer_norm"),
-    "decode_head.projections.{stage}": _Names(
+    "backbone.stages.{stage}.norm": ("norm{number}", "encoder.layer_norm.{stage}", "stages.{stage}.layer_norm"),
+    "decode_head.projections.{stage}": (
         "decode_head.linear_c{number}.proj",
         "decode_head.linear_c.{stage}.proj",
         "decode_head.linear_projections.{stage}.proj",
     ),
 }
 _HEAD_PARTS = {
-    "decode_head.fuse": _Names("decode_head.linear_fuse.conv", "decode_head.linear_fuse", None),
-    "decode_head.norm": _Names("decode_head.linear_fuse.bn", "decode_head.batch_norm", None),
-    "decode_head.classifier": _Names("decode_head.linear_pred", "decode_head.classifier", None),
+    "decode_head.fuse": ("decode_head.linear_fuse.conv", "decode_head.linear_fuse"),
+    "decode_head.norm": ("decode_head.linear_fuse.bn", "decode_head.batch_norm"),
+    "decode_head.classifier": ("decode_head.linear_pred", "decode_head.classifier"),
 }
 
 _PREFIXES = ("backbone.", "segformer.")
@@ -98,33 +90,13 @@ _IMAGE_CLASSIFIERS = {"classifier.weight", "classifier.bias", "head.weight", "he
 
 
 class ConvertedModel(NamedTuple):
-    """A SegFormer in our layout, with all that its card needs."""
+    """A SegFormer in our layout, with its card."""
 
     state_dict: dict[str, Tensor]
-    config: ModelConfig
-    labels: LabelSet
-    about: Published
+    card: ModelCard
     sha256: str
     dtype: torch.dtype
     """Precision of the published weights."""
-
-    def card(self) -> ModelCard:
-        """Facts for the model's card."""
-        variant = self.config.backbone.removeprefix("mit_").upper()
-        texts = [f"SegFormer-{variant}", DESCRIPTION]
-        if self.about.reduces_labels:
-            texts.append("values in the data set's masks are one higher than class indices")
-        return ModelCard(
-            name=self.about.name,
-            config=replace(self.config, defaults=DEFAULTS, repairs=False),
-            labels=self.labels,
-            preprocessing=self.about.preprocessing,
-            trained_on=self.about.trained_on or "not stated",
-            licence=self.about.licence or "not stated",
-            measured={},
-            created_with=self.about.created_with or "not stated",
-            description="; ".join(texts),
-        )
 
 
 class ConvertedEncoder(NamedTuple):
@@ -135,14 +107,14 @@ class ConvertedEncoder(NamedTuple):
     backbone: str
 
 
-def convert_segformer(path: str | Path, *, labels: LabelSet | None = None) -> ConvertedModel:
+def convert_segformer(path: str | Path) -> ConvertedModel:
     """Read a published SegFormer: a safetensors or PyTorch file, or a Hugging Face folder with its ``config.json``.
 
-    Pickles are read with ``weights_only=True`` and run no code. Class names come from ``labels``, from files beside the
-    weights, or from the number of classes. The TFC layer keeps its initial values, the identity. Raises WeightsError if
-    a tensor is unknown, missing or of the wrong shape, or the number of classes does not match.
+    Pickles are read with ``weights_only=True`` and run no code. Class names come from files beside the weights, or from
+    the number of classes. The TFC layer keeps its initial values, the identity. Raises WeightsError if a tensor is
+    unknown, missing or of the wrong shape, or the number of classes does not match.
     """
-    return _convert_model(read_segformer_file(Path(path)), labels)
+    return _convert_model(read_segformer_file(Path(path)))
 
 
 def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
@@ -154,7 +126,7 @@ def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
     source = read_segformer_file(Path(path))
     path = source.path
     if any((our_name(name) or name).startswith("decode_head.") for name in source.tensors):
-        return _convert_model(source, None)
+        return _convert_model(source)
     renamed = _rename(path, {name: source.tensors[name] for name in source.tensors.keys() - _IMAGE_CLASSIFIERS})
     backbone = _infer_backbone(path, renamed)
     with torch.device("meta"):
@@ -163,7 +135,7 @@ def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
     return ConvertedEncoder(renamed, backbone)
 
 
-def _convert_model(source: SegformerFile, labels: LabelSet | None) -> ConvertedModel:
+def _convert_model(source: SegformerFile) -> ConvertedModel:
     path = source.path
     renamed = _rename(path, source.tensors)
     _order_levels(path, renamed)
@@ -173,8 +145,7 @@ def _convert_model(source: SegformerFile, labels: LabelSet | None) -> ConvertedM
     # Published networks have no TFC layer, and old checkpoints lack counters.
     optional = {name for name in expected if name.startswith("update.") or name.endswith(".num_batches_tracked")}
     check_fits(path, renamed, {name: expected[name] for name in expected if name in renamed or name not in optional})
-    if labels is None:
-        labels = source.about.label_set(path, config.num_classes)
+    labels = source.about.label_set(path, config.num_classes)
     if len(labels) != config.num_classes:
         raise WeightsError(f"{path} has {config.num_classes} classes, label set {labels.name!r} has {len(labels)}")
     with torch.random.fork_rng(devices=[]):  # reproducible
@@ -183,8 +154,23 @@ def _convert_model(source: SegformerFile, labels: LabelSet | None) -> ConvertedM
     for name, tensor in renamed.items():
         state_dict[name].copy_(tensor)
     dtype = renamed["decode_head.classifier.weight"].dtype
-    return ConvertedModel(
-        state_dict=state_dict, config=config, labels=labels, about=source.about, sha256=source.sha256, dtype=dtype
+    return ConvertedModel(state_dict, _card(config, labels, source.about), source.sha256, dtype)
+
+
+def _card(config: ModelConfig, labels: LabelSet, about: Published) -> ModelCard:
+    texts = [f"SegFormer-{config.backbone.removeprefix('mit_').upper()}", DESCRIPTION]
+    if about.reduces_labels:
+        texts.append("values in the data set's masks are one higher than class indices")
+    return ModelCard(
+        name=about.name,
+        config=replace(config, defaults=DEFAULTS, repairs=False),
+        labels=labels,
+        preprocessing=about.preprocessing,
+        trained_on=about.trained_on or "not stated",
+        licence=about.licence or "not stated",
+        measured={},
+        created_with=about.created_with or "not stated",
+        description="; ".join(texts),
     )
 
 
@@ -203,21 +189,20 @@ def our_name(name: str) -> str | None:
 @cache
 def _module_names() -> dict[str, str]:
     """Map names of modules in all three layouts (without prefix) to ours."""
-    table = [(names, ours) for ours, names in _HEAD_PARTS.items()]
+    found = {theirs: ours for ours, names in _HEAD_PARTS.items() for theirs in names}
     for stage in range(NUM_LEVELS):
-        place = {"stage": str(stage), "number": str(stage + 1)}
-        table += [(_fill(names, place), ours.format(**place)) for ours, names in _STAGE_PARTS.items()]
+        place = {"stage": stage, "number": stage + 1}
+        for ours, names in _STAGE_PARTS.items():
+            found |= {theirs.format(**place): ours.format(**place) for theirs in names}
         for block in range(max(variant.depths[stage] for variant in MIT_VARIANTS.values())):
-            prefixes = _fill(_BLOCK, {**place, "block": str(block)})
-            ours_prefix = f"backbone.stages.{stage}.blocks.{block}."
             for part, names in _BLOCK_PARTS.items():
-                joined = (p + n if p and n else None for p, n in zip(prefixes, names, strict=True))
-                table.append((_Names(*joined), ours_prefix + part))
-    return {theirs: ours for names, ours in table for theirs in names if theirs}
-
-
-def _fill(names: _Names, place: Mapping[str, str]) -> _Names:
-    return _Names(*(name.format(**place) if name else None for name in names))
+                ours = f"backbone.stages.{stage}.blocks.{block}.{part}"
+                found |= {
+                    prefix.format(**place, block=block) + name: ours
+                    for prefix, name in zip(_BLOCK, names, strict=True)
+                    if name
+                }
+    return found
 
 
 def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -100,7 +100,7 @@ def created_with() -> str:
 def read_card(path: str | Path) -> ModelCard:
     """Read the card of a weights file (only its header, if it is ours) or folder; WeightsError if it is unusable."""
     path = Path(path)
-    return parse_card(read_header(path).metadata, path) if is_ours(path) else convert_segformer(path).card()
+    return parse_card(read_header(path).metadata, path) if is_ours(path) else convert_segformer(path).card
 
 
 def count_parameters(config: ModelConfig) -> int:
@@ -167,8 +167,7 @@ def convert(source: str | Path, target: Path, *, name: str | None = None, licenc
     if is_ours(path):
         raise WeightsError(f"{path} is already a tfcseg model; use it directly")
     found = convert_segformer(path)
-    card = found.card()
-    card = replace(card, name=name or card.name, licence=licence or card.licence)
+    card = replace(found.card, name=name or found.card.name, licence=licence or found.card.licence)
     save_model(target, _network_from(path, card.config, found.state_dict), card, dtype=found.dtype)
     return card
 
@@ -195,14 +194,12 @@ def _read(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
     """Read network (eval mode, float32), card and SHA-256 from a tfcseg file or a published SegFormer."""
     if not is_ours(path):
         found = convert_segformer(path)
-        card = found.card()
-        return _network_from(path, card.config, found.state_dict), card, found.sha256
+        return _network_from(path, found.card.config, found.state_dict), found.card, found.sha256
     # The header shows whether the tensors fit the card before gigabytes are read.
     header = read_header(path)
-    expected = _build_without_values(parse_card(header.metadata, path).config)
-    check_shapes(path, header.shapes, expected.state_dict())
+    card = parse_card(header.metadata, path)
+    check_shapes(path, header.shapes, _build_without_values(card.config).state_dict())
     file = read_tensor_file(path)
-    card = parse_card(file.metadata, path)
     return _network_from(path, card.config, file.tensors), card, file.sha256
 
 

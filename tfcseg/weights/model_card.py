@@ -111,7 +111,10 @@ def _card(metadata: Mapping[str, str]) -> ModelCard:
 def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, object]], _T]) -> _T:
     """Parse a JSON object in the metadata; the message of a ValueError begins with its key."""
     try:
-        return parse(_mapping(parse_json(metadata[key])))
+        value = parse_json(metadata[key])
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")  # noqa: TRY004, TRY301  # all errors of a card are ValueErrors
+        return parse(value)
     except (ValueError, DataError) as error:
         raise ValueError(f"{key}: {error}") from None
 
@@ -183,12 +186,6 @@ def _measured(values: dict[str, object]) -> dict[str, float | str]:
         is_text = isinstance(value, str)
         measured[key] = _text(key, value, TEXT_LIMIT) if is_text else _number(key, value, -1e15, 1e15)
     return measured
-
-
-def _mapping(value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004  # all errors of a card are ValueErrors
-    return value
 
 
 def _require_keys(values: Mapping[str, object], wanted: set[str]) -> None:

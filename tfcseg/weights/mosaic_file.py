@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,21 +31,32 @@ class FloatLayer(NamedTuple):
     """Range of its quantised output."""
 
 
-def read_layers(path: str | Path) -> dict[str, FloatLayer]:
-    """Read the convolutions of a TensorFlow Lite file by name, in the order of computation.
+def open_interpreter(path: str | Path, *, has_delegates: bool = True, **settings: Any) -> Any:
+    """Open a TensorFlow Lite file with ``settings`` of its interpreter.
 
-    Raises UsageError if the interpreter is not installed, DataError if the file is not a quantised network.
+    Without its default delegates it is slower, but lists the network's operations. Raises UsageError if the interpreter
+    is not installed, DataError if the file is not a network.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:
         raise UsageError("TensorFlow Lite files need ai-edge-litert; run: pip install ai-edge-litert") from None
+    if not has_delegates:
+        settings["experimental_op_resolver_type"] = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        # With its default delegate, the interpreter would not list the network's operations.
-        network = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+        network = Interpreter(str(path), **settings)
         network.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise DataError(f"{path} is not a TensorFlow Lite network: {str(error).splitlines()[0]}") from None
+    return network
+
+
+def read_layers(path: str | Path) -> dict[str, FloatLayer]:
+    """Read the convolutions of a TensorFlow Lite file by name, in the order of computation.
+
+    Errors are those of `open_interpreter`, and DataError if the network is not quantised.
+    """
+    network = open_interpreter(path, has_delegates=False)
     tensors = {int(tensor["index"]): tensor for tensor in network.get_tensor_details()}
     layers: dict[str, FloatLayer] = {}
     for operation in network._get_ops_details():

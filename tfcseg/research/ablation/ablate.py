@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -28,8 +28,6 @@ from tfcseg.research.ablation.rows import AblatedSegmenter, Row, build_rows, che
 from tfcseg.research.ablation.similarity import SimilarityScores, WatchedPredictions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
-
-KIND = "ablation"
 
 Numbers: TypeAlias = Mapping[str, float | None]
 
@@ -63,7 +61,7 @@ class RowResult:
 class Ablation(ModelConditions):
     """Content of the JSON file."""
 
-    kind: str = KIND
+    kind: str = "ablation"
     input: Mapping[str, Any]
     without_bce: ModelFacts | None
     options: Mapping[str, Any]
@@ -112,8 +110,7 @@ def ablate(
     ``without_bce`` are weights with the same classes, trained without L_bce, for an extra row. Failures raise a
     TfcsegError with one line.
     """
-    if rows is not None:
-        check_rows(rows, has_other_weights=without_bce is not None)
+    check_rows(rows or (), has_other_weights=without_bce is not None)
     scope = scope or Scope()
     dataset = open_vspw(root, scope.split)
     loaded = open_model(model, device)
@@ -127,8 +124,28 @@ def ablate(
     if not options.uses_memory:
         raise UsageError("a keyframe interval of 1 leaves no frames between keyframes; give 2 or more")
     wanted = _wanted_rows(build_rows(options), rows, has_other_weights=other is not None)
-    job = _AblationJob(dataset, scope, loaded, other, on_progress)
-    return job.result(options, wanted)
+    first = next((image for name in dataset.videos[: scope.limit] for image in dataset.readable_images(name)), None)
+    if first is None:
+        raise dataset.no_image()
+    size = (first.shape[0], first.shape[1])
+    evaluations: dict[str, Evaluation] = {}
+    results: list[RowResult] = []
+    for row in wanted:
+        used = other if other and row.name == WITHOUT_BCE else loaded
+        evaluations[row.name], watched = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
+        base = _scores(evaluations[row.builds_on]) if row.builds_on in evaluations else {}
+        results.append(_row_result(row, evaluations[row.name], watched, base))
+    last = evaluations[wanted[-1].name]
+    return Ablation(
+        input={"name": dataset.root.resolve().name, **last.extent},
+        without_bce=None if other is None else model_facts(other),
+        options={key: value for key, value in asdict(options).items() if key not in ("mode", "latency")},
+        resolution={"source": size, "network": network_size(size, options.size)},
+        rows=tuple(results),
+        is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations.values()),
+        skipped=last.skipped_by_kind,
+        **model_conditions(loaded),
+    )
 
 
 def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other_weights: bool) -> list[Row]:
@@ -141,67 +158,27 @@ def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other
     return [row for row in known if row.name in names]
 
 
-@dataclass(frozen=True, slots=True)
-class _AblationJob:
-    dataset: VspwDataset
-    scope: Scope
-    model: LoadedModel
-    without_bce: LoadedModel | None
-    on_progress: OnProgress
-
-    def result(self, options: InferenceOptions, rows: Sequence[Row]) -> Ablation:
-        images = (
-            image for name in self.dataset.videos[: self.scope.limit] for image in self.dataset.readable_images(name)
-        )
-        first = next(images, None)
-        if first is None:
-            raise self.dataset.no_image()
-        size = (first.shape[0], first.shape[1])
-        evaluations: dict[str, Evaluation] = {}
-        results: list[RowResult] = []
-        for row in rows:
-            evaluations[row.name], watched = self._evaluate(row)
-            base = _scores(evaluations[row.builds_on]) if row.builds_on in evaluations else {}
-            results.append(_row_result(row, evaluations[row.name], watched, base))
-        last = evaluations[rows[-1].name]
-        return Ablation(
-            input={"name": self.dataset.root.resolve().name, **last.extent},
-            without_bce=None if self.without_bce is None else model_facts(self.without_bce),
-            options={key: value for key, value in asdict(options).items() if key not in ("mode", "latency")},
-            resolution={"source": size, "network": network_size(size, options.size)},
-            rows=tuple(results),
-            is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations.values()),
-            skipped=last.skipped_by_kind,
-            **model_conditions(self.model),
-        )
-
-    def _evaluate(self, row: Row) -> tuple[Evaluation, WatchedPredictions]:
-        model = self.without_bce if row.name == WITHOUT_BCE and self.without_bce else self.model
-        found: list[NonKeyframes] = []
-        if row.variant is not None:
-            ablated = AblatedSegmenter(model.network, row.variant, found.append)
-            model = replace(model, network=cast(TFCSegmenter, ablated))  # it has all that frames go through
-        predictions = ModelPredictions(model, row.options, one_by_one=True)
-        watched = WatchedPredictions(predictions, row.options, found, len(self.dataset.labels))
-        total = len(self.dataset.videos[: self.scope.limit])
-        done = itertools.count(1)
-        logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})
-        self.on_progress(row.title, 0, total)
-        path = self.scope.label_map
-        label_map = None if path is None else read_label_map(path, self.model.labels, self.dataset.labels)
-        evaluation = evaluate(
-            self.dataset.root,
-            Predictions(watched, model.labels, label_map),
-            self.scope,
-            on_video=lambda score: self.on_progress(row.title, next(done), total),
-        )
-        return evaluation, watched
+def _evaluate(
+    dataset: VspwDataset, scope: Scope, model: LoadedModel, row: Row, on_done: Callable[[int, int], None]
+) -> tuple[Evaluation, WatchedPredictions]:
+    """Score ``model`` with a row's steps left out or replaced."""
+    label_map = None if scope.label_map is None else read_label_map(scope.label_map, model.labels, dataset.labels)
+    found: list[NonKeyframes] = []
+    if row.variant is not None:
+        ablated = AblatedSegmenter(model.network, row.variant, found.append)
+        model = replace(model, network=cast(TFCSegmenter, ablated))  # it has all that frames go through
+    predictions = ModelPredictions(model, row.options, one_by_one=True)
+    watched = WatchedPredictions(predictions, row.options, found, len(dataset.labels))
+    logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})
+    return evaluate(dataset.root, Predictions(watched, model.labels, label_map), scope, on_done=on_done), watched
 
 
 def _row_result(
     row: Row, evaluation: Evaluation, watched: WatchedPredictions, base: dict[str, float | None]
 ) -> RowResult:
     updated = watched.updated_fraction.value
+    # The similarities are worth measuring if no step is left out.
+    is_whole = row.variant is not None and row.variant.updates and row.variant.weight == "soft"
     scores = _scores(evaluation)
     return RowResult(
         name=row.name,
@@ -210,7 +187,7 @@ def _row_result(
         keyframe_interval=row.options.keyframe_interval,
         threshold=row.options.threshold,
         updated_fraction=None if updated is None else 100 * updated,
-        similarity=watched.similarity.result() if row.is_full_method else None,
+        similarity=watched.similarity.result() if is_whole else None,
         paper=PAPER.get(row.name, {}),
         directions=directions(row, scores, base),
         **scores,

@@ -24,9 +24,7 @@ from tfcseg.research.ablation.paper import (
     INTERVALS,
     LARGER_KEYFRAMES,
     WITHOUT_BCE,
-    row_names,
 )
-from tfcseg.spelling import hint
 
 Weight: TypeAlias = float | str
 """ŵ_t of eq. 7: ``soft`` (clamped w_t), ``hard`` (1 where w_t reaches the threshold, else 0), or one number for all."""
@@ -102,20 +100,9 @@ class Row:
     options: InferenceOptions
     variant: Variant | None
 
-    @property
-    def is_full_method(self) -> bool:
-        """Whether no step is left out, so that its similarities are worth measuring."""
-        return self.variant is not None and self.variant.updates and self.variant.weight == "soft"
-
 
 def check_rows(names: Sequence[str], *, has_other_weights: bool) -> None:
-    """Raise UsageError unless ``names`` are rows of the table."""
-    known = row_names()
-    for name in names:
-        if name not in known:
-            raise UsageError(f"no row {name!r}; {hint(name, known)}")
-    if not names:
-        raise UsageError(f"no row is given; there are {', '.join(known)}")
+    """Raise UsageError for a row that is named twice, or that needs weights which are not there."""
     if len(set(names)) < len(names):
         raise UsageError(f"a row is named twice: {','.join(names)}")
     if WITHOUT_BCE in names and not has_other_weights:
@@ -129,7 +116,15 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
     """
     settings = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
     options = replace(settings, keyframe_carry=0.0)
-    return [*_rows_of_steps(options), *_rows_of_intervals(options), *_own_rows(settings, options)]
+    longer = [interval for interval in INTERVALS if interval > options.keyframe_interval]
+    return [
+        *_rows_of_steps(options),
+        *(
+            Row(f"interval-{n}", f"TFC, interval {n}", "tfc", replace(options, keyframe_interval=n), Variant())
+            for n in longer
+        ),
+        *_own_rows(settings, options),
+    ]
 
 
 def _rows_of_steps(options: InferenceOptions) -> list[Row]:
@@ -159,15 +154,6 @@ def _rows_of_steps(options: InferenceOptions) -> list[Row]:
         Row("tfc", "TFC", "interpolation", options, Variant()),
         Row("level-1", "TFC, w from level 1", "tfc", options, Variant(level=1)),
         Row(WITHOUT_BCE, "TFC without L_bce", "tfc", options, Variant()),
-    ]
-
-
-def _rows_of_intervals(options: InferenceOptions) -> list[Row]:
-    longer = [interval for interval in INTERVALS if interval > options.keyframe_interval]
-    changed = [replace(options, keyframe_interval=interval) for interval in longer]
-    return [
-        Row(f"interval-{own.keyframe_interval}", f"TFC, interval {own.keyframe_interval}", "tfc", own, Variant())
-        for own in changed
     ]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -21,12 +21,12 @@ import numpy as np
 from tfcseg.errors import UsageError
 from tfcseg.inference.options import check_variants, variant_options
 from tfcseg.inference.segment import segment_with
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.metrics.consistency import StabilityScores
-from tfcseg.metrics.scores import VC_WINDOWS, Labels, Mean, VideoConsistency, percent
+from tfcseg.metrics.scores import VC_WINDOWS, Mean, VideoConsistency, percent
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
 from tfcseg.report.schema import OptionFacts
@@ -124,42 +124,28 @@ def compare_clips(
     )
     jobs: list[_NamedClip | None] = [None, *zip(names, sources, strict=True)]
     measured = work_through(workers, make, jobs, uses_gpu=device.may_use_gpu)
-    setting: _Setting = next(measured)
-    facts: list[ClipFacts] = []
-    scores: list[dict[str, dict[str, Numbers]]] = [{} for _ in setting.options]
+    options, facts = next(measured)
+    found: list[ClipFacts] = []
+    scores: list[dict[str, dict[str, Numbers]]] = [{} for _ in options]
     on_progress("clips", 0, len(names))
     for clip, numbers in measured:
         for own, of_model in zip(scores, numbers, strict=True):
             own[clip.name] = of_model
-        facts.append(clip)
-        on_progress("clips", len(facts), len(names))
+        found.append(clip)
+        on_progress("clips", len(found), len(names))
     return ClipsResult(
         modes=tuple(modes),
-        teachers=setting.teachers,
-        target_classes=setting.target_classes,
         first_s=first_s,
         max_frames=max_frames,
         optical_flow=StabilityScores().flow_name,
-        clips=tuple(facts),
-        results=tuple(
-            _summarise(name, options, own) for (name, options), own in zip(setting.options, scores, strict=True)
-        ),
-        **setting.made_by,
+        clips=tuple(found),
+        results=tuple(_summarise(name, chosen, own) for (name, chosen), own in zip(options, scores, strict=True)),
+        **facts,
     )
 
 
 _NamedClip: TypeAlias = "tuple[str, str | Path]"
 """Name and path of a clip."""
-
-
-class _Setting(NamedTuple):
-    """Models, options and teachers of a measurement."""
-
-    options: list[tuple[str, dict[str, OptionFacts]]]
-    """Name of each model, and its options by mode."""
-    teachers: tuple[str, ...]
-    target_classes: int | None
-    made_by: dict[str, Any]
 
 
 def _open_models(
@@ -174,35 +160,33 @@ def _open_models(
 ) -> Callable[[_NamedClip | None], Any]:
     """Load models and teachers; arguments are those of `compare_clips`.
 
-    Returns a function that measures a clip: its facts, and scores by mode for each model; for None, it returns the
-    setting.
+    Returns a function that measures a clip: its facts, and scores by mode for each model. For None, it returns the
+    name of each model with its options by mode, and the facts of `ClipsResult` about models and teachers.
     """
     loaded = [open_model(model, device) for model in models]
     refuse_doubles([model.card.name for model in loaded], "models")
     options = [{mode: variant_options(model, mode, inference) for mode in modes} for model in loaded]
     judges = Judges(teachers) if teachers else None
 
-    def setting() -> _Setting:
-        named = [
-            (model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()})
-            for model, chosen in zip(loaded, options, strict=True)
-        ]
-        names, labels = (judges.names, len(judges.labels)) if judges else ((), None)
-        return _Setting(named, names, labels, made_by(loaded))
-
     def work(clip: _NamedClip | None) -> Any:
         if clip is None:
-            return setting()
+            named = [
+                (model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()})
+                for model, chosen in zip(loaded, options, strict=True)
+            ]
+            names, classes = (judges.names, len(judges.labels)) if judges else ((), None)
+            return named, {"teachers": names, "target_classes": classes, **made_by(loaded)}
         name, source = clip
         with open_frames(source, end_s=first_s) as found:
-            frames = [frame.image for frame in itertools.islice(found, max_frames)]
-        targets = None if judges is None else judges.label(frames)
-        seen = _Clip(frames, float(found.info.frame_rate), targets)
+            images = [frame.image for frame in itertools.islice(found, max_frames)]
+        targets = None if judges is None else judges.label(images)
         numbers = [
-            {mode: _measure(model, used, seen) for mode, used in chosen.items()}
+            {mode: _measure(model, used, images, targets) for mode, used in chosen.items()}
             for model, chosen in zip(loaded, options, strict=True)
         ]
-        return seen.facts(name), numbers
+        sure = None if targets is None else 100 * targets.sure
+        size = (images[0].shape[0], images[0].shape[1])
+        return ClipFacts(name, len(images), float(found.info.frame_rate), size, sure), numbers
 
     return work
 
@@ -213,58 +197,32 @@ def clip_name(source: Given) -> str:
     return found.absolute.parent.name if found.kind == "folder" and found.title == "images" else found.title
 
 
-@dataclass(frozen=True, slots=True)
-class _Clip:
-    frames: list[Image]
-    frame_rate: float
-    targets: ClipTargets | None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.frames[0].shape[0], self.frames[0].shape[1]
-
-    def facts(self, name: str) -> ClipFacts:
-        sure = None if self.targets is None else 100 * self.targets.sure
-        return ClipFacts(name, len(self.frames), self.frame_rate, self.size, sure)
-
-
-def _measure(model: LoadedModel, options: InferenceOptions, clip: _Clip) -> Numbers:
+def _measure(
+    model: LoadedModel, options: InferenceOptions, images: Sequence[Image], targets: ClipTargets | None
+) -> Numbers:
     """Measure all scores of a clip with ``options``; None for scores that cannot be computed."""
-    stability = StabilityScores()
-    judged = None if clip.targets is None else _Judged(clip.targets, clip.size, model.labels)
-    for frame in segment_with(clip.frames, model, options):
+    stability, consistency = StabilityScores(), VideoConsistency(VC_WINDOWS, "vspw")
+    agreement: list[float] = []
+    size = (images[0].shape[0], images[0].shape[1])
+    at_size = iter(()) if targets is None else targets.at(size)
+    # Classes of the targets as the model's indices; agreement ignores classes that the model lacks.
+    own = np.full(256, NO_CLASS, np.uint8)
+    for index, name in enumerate(() if targets is None else targets.labels.names):
+        if name in model.labels.names:
+            own[index] = model.labels.index(name)
+    for frame in segment_with(images, model, options):
         stability.update(frame.image, frame.labels)
-        if judged is not None:
-            judged.update(frame.labels)
-    return stability.percentages() | ({} if judged is None else judged.numbers())
-
-
-class _Judged:
-    """Compares labels with the teachers' targets, frame by frame."""
-
-    def __init__(self, targets: ClipTargets, size: tuple[int, int], labels: LabelSet) -> None:
-        self._targets = targets.at(size)
-        self._consistency = VideoConsistency(VC_WINDOWS, "vspw")
-        # Classes of the targets as the model's indices; agreement ignores classes that the model lacks.
-        self._own = np.full(256, NO_CLASS, np.uint8)
-        for index, name in enumerate(targets.labels.names):
-            if name in labels.names:
-                self._own[index] = labels.index(name)
-        self._agreement: list[float] = []
-
-    def update(self, labels: Labels) -> None:
-        target = next(self._targets)
-        self._consistency.update(target, labels)
-        expected = cv2.LUT(target, self._own)
-        asked = int(np.count_nonzero(expected != NO_CLASS))
-        if asked:
-            self._agreement.append(int(np.count_nonzero(expected == labels)) / asked)
-
-    def numbers(self) -> Numbers:
-        windows = self._consistency.result()
-        found: Numbers = {f"vc{n}": percent(scores.vc.value) for n, scores in windows.items()}
-        return found | {"agreement": percent(Mean.of(self._agreement).value)}
+        target = next(at_size, None)
+        if target is not None:
+            consistency.update(target, frame.labels)
+            expected = cv2.LUT(target, own)
+            asked = int(np.count_nonzero(expected != NO_CLASS))
+            if asked:
+                agreement.append(int(np.count_nonzero(expected == frame.labels)) / asked)
+    if targets is None:
+        return stability.percentages()
+    found: Numbers = {f"vc{n}": percent(scores.vc.value) for n, scores in consistency.result().items()}
+    return stability.percentages() | found | {"agreement": percent(Mean.of(agreement).value)}
 
 
 def _summarise(

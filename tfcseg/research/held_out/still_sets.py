@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 
 from tfcseg.errors import DataError
-from tfcseg.files import read_json_object
 from tfcseg.labels.label_maps import merged_classes
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Image
@@ -26,8 +25,8 @@ from tfcseg.media.images import read_image
 from tfcseg.media.masks import read_mask
 from tfcseg.media.source import IMAGE_SUFFIXES
 from tfcseg.metrics.scores import Labels
+from tfcseg.training.truth import CLASSES, find_classes, read_classes
 
-CLASSES = "classes.json"
 _VOID_IDS = (0, 255)
 _UNNAMED = 254
 """Marks values that classes.json does not name; sets have fewer classes than this."""
@@ -70,10 +69,10 @@ def open_stills(folder: str | Path) -> StillSet:
     for part in ("images", "masks"):
         if not (folder / part).is_dir():
             raise DataError(f"{folder}: has no folder {part}; labelled stills have images/, masks/ and {CLASSES}")
-    place = next((place for place in (folder, folder.resolve().parent) if (place / CLASSES).is_file()), None)
-    if place is None:
+    file = find_classes(folder)
+    if file is None:
         raise DataError(f"{folder}: has no {CLASSES}, also not above; it names the masks' values, {{id: name}}")
-    ids = _read_classes(place / CLASSES)
+    ids = _ids_by_name(file)
     path = folder.resolve()
     name = f"{path.parent.name}/{path.name}".lstrip("/")
     labels = LabelSet(name, tuple(ids), distinct_palette(len(ids)))
@@ -87,18 +86,14 @@ def open_stills(folder: str | Path) -> StillSet:
     return StillSet(name, labels, merged, values, _list_stills(folder))
 
 
-def _read_classes(path: Path) -> Mapping[str, int]:
+def _ids_by_name(file: Path) -> Mapping[str, int]:
     """Read {name: id} in the order of ids, without void."""
-    ids: dict[int, str] = {}
-    for key, name in read_json_object(path).items():
-        if not (key.isascii() and key.isdigit() and int(key) <= 255 and isinstance(name, str)):
-            raise DataError(f"{path}: {key!r}: {name!r} is not an id from 0 to 255 with a name")
-        ids[int(key)] = name
+    ids = read_classes(file)
     named = {name: number for number, name in sorted(ids.items()) if number not in _VOID_IDS}
     if not 0 < len(named) < _UNNAMED:
-        raise DataError(f"{path}: names {len(named)} classes besides void; give 1 to {_UNNAMED - 1}")
+        raise DataError(f"{file}: names {len(named)} classes besides void; give 1 to {_UNNAMED - 1}")
     if len(named) < len(set(ids) - set(_VOID_IDS)):
-        raise DataError(f"{path}: names a class twice")
+        raise DataError(f"{file}: names a class twice")
     return named
 
 

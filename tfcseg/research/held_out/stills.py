@@ -10,7 +10,7 @@ Shapes: K classes of a data set.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,17 +117,16 @@ def compare_stills(
     make = partial(_open_networks, sets, models, teachers, device)
     counted = work_through(workers, make, [None, *jobs], uses_gpu=device.may_use_gpu)
     networks, facts = next(counted)
-    scored = _scored_sets(sets, networks)
+    scored = _scored_sets(sets, [labels for _, labels in networks])
     counts = [[ConfusionMatrix(len(each.labels)).counts for each in sets] for _ in networks]
     for job, found in zip(jobs, counted, strict=True):
         counts[job.network][job.set] += found
         total = len(sets[job.set].stills)
-        stage = f"{networks[job.network].facts.name} on {sets[job.set].name}"
+        stage = f"{networks[job.network][0].name} on {sets[job.set].name}"
         on_progress(stage, min(job.first + _PILE, total), total)
-    unweighed = [_network_scores(network, scored, own) for network, own in zip(networks, counts, strict=True)]
     return StillsResult(
         sets=tuple(each.facts(own) for each, own in zip(scored, counts[0], strict=True)),
-        networks=tuple(_weigh(each, unweighed) for each in unweighed),
+        networks=tuple(_network_scores(networks, scored, counts)),
         **facts,
     )
 
@@ -144,36 +143,29 @@ class _Pile(NamedTuple):
     first: int
 
 
-class Described(NamedTuple):
-    """A network that may be loaded in another process."""
-
-    facts: NetworkFacts
-    labels: LabelSet
-
-
 def _open_networks(
     sets: Sequence[StillSet], models: Sequence[str | Path], teachers: Sequence[str | Path], device: DeviceOptions
 ) -> Callable[[_Pile | None], Any]:
     """Load the networks; arguments are those of `compare_stills`.
 
-    Returns a function that counts (K, K + 1) pixels by class and predicted class; for None, it returns networks and
-    conditions.
+    Returns a function that counts (K, K + 1) pixels by class and predicted class; for None, it returns the facts and
+    classes of the networks, and conditions.
     """
     loaded = [open_model(model, device) for model in models]
     networks: list[Network] = [*(TeacherNetwork(Path(path)) for path in teachers), *map(StudentNetwork, loaded)]
     refuse_doubles([network.facts.name for network in networks], "networks")
-    scored = _scored_sets(sets, networks)
+    scored = _scored_sets(sets, [network.labels for network in networks])
 
     def work(pile: _Pile | None) -> Any:
         if pile is None:
-            return [Described(network.facts, network.labels) for network in networks], made_by(loaded)
+            return [(network.facts, network.labels) for network in networks], made_by(loaded)
         return scored[pile.set].count(networks[pile.network], pile.first)
 
     return work
 
 
-def _scored_sets(sets: Sequence[StillSet], networks: Sequence[Network | Described]) -> list[_ScoredSet]:
-    vocabularies = {network.labels.name: network.labels for network in networks}
+def _scored_sets(sets: Sequence[StillSet], known: Sequence[LabelSet]) -> list[_ScoredSet]:
+    vocabularies = {labels.name: labels for labels in known}
     return [_ScoredSet(each, vocabularies) for each in sets]
 
 
@@ -238,31 +230,30 @@ def translation(stills: StillSet, labels: LabelSet) -> Labels:
     return table
 
 
-def _network_scores(network: Described, sets: Sequence[_ScoredSet], counts: Sequence[Counts]) -> NetworkScores:
-    own = network.labels.name
-    vocabularies = sets[0].tables
-    scores = {
-        each.name: {vocabulary: each.score(numbers, vocabulary, own) for vocabulary in vocabularies}
-        for each, numbers in zip(sets, counts, strict=True)
-    }
-    mean = {vocabulary: _mean([scores[each.name][vocabulary] for each in sets]) for vocabulary in vocabularies}
-    return NetworkScores(network.facts, scores, mean, {})
+def _network_scores(
+    networks: Sequence[tuple[NetworkFacts, LabelSet]], sets: Sequence[_ScoredSet], counts: Sequence[Sequence[Counts]]
+) -> list[NetworkScores]:
+    """Scores of all networks, from their ``counts`` on each set; students are compared with the best teacher."""
+    vocabularies = list(sets[0].tables)
+    found: list[NetworkScores] = []
+    for (facts, labels), own in zip(networks, counts, strict=True):
+        scores = {
+            each.name: {name: each.score(numbers, name, labels.name) for name in vocabularies}
+            for each, numbers in zip(sets, own, strict=True)
+        }
+        mean = {name: _mean([scores[each.name][name] for each in sets]) for name in vocabularies}
+        found.append(NetworkScores(facts, scores, mean, {}))
+    teachers = [each for each in found if each.network.role == "teacher"]
+    best = {name: max((each.mean[name] or 0 for each in teachers), default=0) for name in vocabularies}
+    for number, each in enumerate(found):
+        if each.network.role == "student":
+            known = {name: mean for name, mean in each.mean.items() if best[name] and mean is not None}
+            shares = {name: 100 * mean / best[name] for name, mean in known.items()}
+            found[number] = replace(each, to_best_teacher=shares)
+    return found
 
 
 def _mean(scores: Sequence[SetScore]) -> float | None:
     """Mean mIoU over sets; None if a score is incomplete or missing."""
     values = [score.miou for score in scores if score.is_complete and score.miou is not None]
     return Mean.of(values).value if len(values) == len(scores) else None
-
-
-def _weigh(scores: NetworkScores, everyone: Sequence[NetworkScores]) -> NetworkScores:
-    """Add a student's share of the best teacher, by vocabulary."""
-    if scores.network.role == "teacher":
-        return scores
-    shares: dict[str, float] = {}
-    for vocabulary, mean in scores.mean.items():
-        teachers = [each.mean[vocabulary] for each in everyone if each.network.role == "teacher"]
-        best = max((value for value in teachers if value is not None), default=None)
-        if best and mean is not None:
-            shares[vocabulary] = 100 * mean / best
-    return NetworkScores(scores.network, scores.scores, scores.mean, shares)
