@@ -35,7 +35,7 @@ COMMANDS = {name: command for name, command in _TOP.items() if name != "research
 COMMANDS |= {f"research {name}": command for name, command in _TOP["research"].commands.items()}
 
 
-LONG = {"adapt", "compare", "train", "research publish", "bench", "research clips", "research fit-evidence"}
+LONG = {"adapt", "compare", "train", "research publish", "bench", "research clips"}
 """Commands whose examples take several seconds each."""
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from tfcseg.adaptation.evidence_fit import fit_evidence
 from tfcseg.adaptation.measure import LOW, SETTINGS, HeldBack, Scores, hold_back, measure
 from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.adaptation.own_labels import Part, label_parts, split_videos
@@ -25,7 +26,6 @@ from tfcseg.inference.options import checked_options
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD, SIZE_MULTIPLE
 from tfcseg.report.schema import ModelConditions, model_conditions
-from tfcseg.research.evidence_fit import fit_evidence
 from tfcseg.runs.outputs import folder_lock
 from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source
@@ -209,14 +209,12 @@ class _Adaptation:
     def _fit(self, teaching: Sequence[Part]) -> tuple[float, ...]:
         each = -(-EXCERPTS // len(teaching))
         excerpts = [excerpt for part in teaching for excerpt in part.excerpts(each, EXCERPT)]
-        fit = fit_evidence(
+        return fit_evidence(
             self._model,
             excerpts,
-            read=Part.frames,
             size=self._size,
             on_progress=lambda clip, done, total: self._listener.on_progress("fitting the curve", done, total),
         )
-        return fit.curve
 
     def _train(self, stills: Sequence[Still], clips: Sequence[Clip], config: ModelConfig) -> None:
         """Train the sparse attention of the plain network; other weights are frozen."""

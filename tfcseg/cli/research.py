@@ -23,7 +23,6 @@ from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
     from tfcseg.research.calibration import Calibration
-    from tfcseg.research.evidence_fit import EvidenceFit
 
 app = typer.Typer(help="Reproduce the paper's tables; measure and publish models.", rich_markup_mode=None)
 
@@ -215,44 +214,6 @@ def _calibration(results: Sequence[markdown.Result]) -> str:
         f"temperature {found['temperature']:.3f}\n"
         f"calibration error {found['error']:.2f} % (unfitted: {found['error_unfitted']:.2f} %)\n"
         f"right labels {found['accuracy']:.2f} % of {found['labels']} on {found['stills']} photos"
-    )
-
-
-@app.command("fit-evidence", cls=Command)
-@grouped
-def fit_evidence_command(
-    *,
-    clips: Annotated[list[Path], typer.Argument(help="Videos or folders of frames, without labels.")],
-    choice: options.ModelChoice,
-    file: ResultFile,
-    device: DeviceOptions,
-    printing: options.Printing,
-) -> None:
-    """Fit a model's evidence curve for --sides both.
-
-    The curve says how much more often than by chance two positions of a given similarity have the same label.
-
-    Example: tfcseg research fit-evidence assets/demo.mp4 -o fitted.safetensors
-    """
-    from tfcseg.research.calibration import write_with_card
-    from tfcseg.research.evidence_fit import fit_evidence
-    from tfcseg.weights.loading import open_model
-    from tfcseg.weights.registry import locate_weights
-
-    def measure(on_progress: OnProgress) -> EvidenceFit:
-        return fit_evidence(open_model(choice.model, device), clips, on_progress=on_progress)
-
-    def write(path: Path, found: EvidenceFit) -> None:
-        write_with_card(locate_weights(choice.model)[0], path, found.on_card)
-
-    measured(measure, _evidence, inputs=clips, file=file, printing=printing, unit="clips", write=write)
-
-
-def _evidence(results: Sequence[markdown.Result]) -> str:
-    found = results[0]
-    curve = " ".join(f"{value:g}" for value in found["curve"])
-    return (
-        f"evidence at similarity 0, 0.1 … 1: {curve}\nfrom {found['pairs']} pairs of frames of {found['clips']} clips"
     )
 
 

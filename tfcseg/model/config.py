@@ -30,6 +30,6 @@ class ModelConfig:
     defaults: InferenceOptions = PAPER_OPTIONS
     """Options that apply unless the user sets them; the input size is in the card's preprocessing."""
     evidence: tuple[float, ...] = EVIDENCE
-    """e(w) at w = 0, 0.1, … 1: fitted to clips by ``research fit-evidence`` or ``adapt``, else `EVIDENCE`."""
+    """e(w) at w = 0, 0.1, … 1: fitted to clips by ``tfcseg adapt``, else `EVIDENCE`."""
     repairs: bool = True
     """Whether sparse MSDA updates points (eq. 11). Other programs' weights come without it."""

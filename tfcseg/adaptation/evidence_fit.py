@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,18 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from tfcseg.adaptation.own_labels import Part
 from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.steps import OwnLogits, Steps
-from tfcseg.media.frames import Frame
-from tfcseg.media.reader import read_frames
 from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import LowFeatures
 from tfcseg.options import OnProgress
 from tfcseg.weights.loading import LoadedModel
-from tfcseg.weights.model_card import ModelCard
 
 DISTANCE = 4
 """Step between sampled frames; each is compared with the next two."""
@@ -36,41 +33,17 @@ BORDER = 5
 """Size of the window, in cells, that must have two labels for a position to count; elsewhere nothing differs."""
 
 
-@dataclass(frozen=True, slots=True)
-class EvidenceFit:
-    """e(w) at w = 0, 0.1, … 1, and the data it was fitted on."""
-
-    curve: tuple[float, ...]
-    agreement: tuple[float | None, ...]
-    """Share of confident positions of this similarity with the same label; None without positions."""
-    chance: tuple[float | None, ...]
-    """The same with the other frame upside down."""
-    pairs: int
-    clips: int
-
-    def on_card(self, card: ModelCard) -> ModelCard:
-        """``card`` with the curve."""
-        return replace(card, config=replace(card.config, evidence=self.curve))
-
-
 class _Seen(NamedTuple):
     low: LowFeatures
     own: OwnLogits
 
 
 @torch.inference_mode()
-def fit_evidence(
-    model: LoadedModel,
-    clips: Sequence[Any],
-    *,
-    read: Callable[[Any], Iterable[Frame]] = read_frames,
-    size: int | None = None,
-    on_progress: OnProgress = lambda stage, done, total: None,
-) -> EvidenceFit:
-    """Fit the curve on unlabelled videos or folders of frames, all with the same weight.
+def fit_evidence(model: LoadedModel, clips: Sequence[Part], *, size: int, on_progress: OnProgress) -> tuple[float, ...]:
+    """Fit the curve, e(w) at w = 0, 0.1, … 1, on excerpts of unlabelled videos, all with the same weight.
 
-    ``read`` yields the frames of a clip; ``size`` is the short side of the network's input, by default the model's.
-    Raises DataError if no clip is longer than ``DISTANCE`` frames; other failures are TfcsegErrors, too.
+    ``size`` is the short side of the network's input. Raises DataError if no excerpt is longer than ``DISTANCE``
+    frames; other failures are TfcsegErrors, too.
     """
     steps = Steps(IntervalNetwork(model, checked_options(model, sides="both", size=size)))
     same, other = np.zeros((2, len(EVIDENCE))), np.zeros((2, len(EVIDENCE)))
@@ -79,7 +52,7 @@ def fit_evidence(
         on_progress(str(clip), done, len(clips))
         seen = [
             _Seen(steps.low_features([frame.image])[0], steps.own_logits([frame.image])[0])
-            for frame in islice(read(clip), 0, FRAMES * DISTANCE, DISTANCE)
+            for frame in islice(clip.frames(), 0, FRAMES * DISTANCE, DISTANCE)
         ]
         for gap in (1, 2):
             for before, after in zip(seen, seen[gap:], strict=False):
@@ -88,8 +61,7 @@ def fit_evidence(
                 pairs += 1
     if not pairs:
         raise DataError(f"no clip has more than {DISTANCE} frames; give longer ones")
-    curve = _curve(same, other)
-    return EvidenceFit(curve, _shares(same), _shares(other), pairs, len(clips))
+    return _curve(same, other)
 
 
 def _upside_down(seen: _Seen) -> _Seen:
@@ -135,7 +107,3 @@ def _curve(same: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float
 
 def _smooth(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.convolve(counts, [0.1, 0.8, 0.1], mode="same"))
-
-
-def _shares(counts: NDArray[np.float64]) -> tuple[float | None, ...]:
-    return tuple(round(float(part / whole), 3) if whole else None for part, whole in counts.T)
