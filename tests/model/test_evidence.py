@@ -73,9 +73,19 @@ def test_frames_take_the_keyframe_that_a_position_resembles():
         Side(after, alike(0.0, 1.0, 0.5), torch.tensor([0.5])),
     ]
     found = mix(sides)
-    torch.testing.assert_close(mixed(found), torch.tensor([4.0, -4.0, 0.0]))
+    torch.testing.assert_close(mixed(found), torch.tensor([4.0, -4.0, 0.0]), rtol=0, atol=1e-4)
     torch.testing.assert_close(found.similarity[0, 0], torch.tensor([1.0, 1.0, 0.5]))
     assert found.own_fraction.tolist() == [0]
+
+
+def test_labels_change_in_even_steps_from_keyframe_to_keyframe():
+    near = torch.tensor([0.75, 0.5, 0.25])
+    still = Correspondence(None, *[torch.ones(3, 1, 1, 1)] * 2)
+    # The later keyframe has gathered more weight, since it is later.
+    found = mix([Side(logits_of(4.0, weight=1.0), still, near), Side(logits_of(0.0, weight=2.0), still, 1 - near)])
+    values = [side.keyframe.logits[0, :1].reshape(-1, 1) for side in found.sides]
+    steps = torch.cat([found.weighted_mean(row, values).flatten() for row in range(3)])
+    torch.testing.assert_close(steps, torch.tensor([3.0, 2.0, 1.0]), rtol=0, atol=1e-4)
 
 
 def test_another_scene_is_not_taken_where_there_is_no_evidence():

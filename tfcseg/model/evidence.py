@@ -52,10 +52,6 @@ LEAST_COMPUTED_SHARE = 0.02
 LEVEL1_WEIGHT = 0.5
 """Weight of level 1 beside level 2 in what is compared at half the size: level 2 alone misses small things there."""
 
-PROXIMITY_POWER = 0.5
-"""The weights of the two keyframes are multiplied by this power of proximity in time. So labels change gradually, not
-all in the frame where the other keyframe becomes the nearer one."""
-
 LEAST_WEIGHT = 1e-3
 """Minimum weight of a position in a keyframe: a mean needs weights above zero."""
 
@@ -191,8 +187,11 @@ class Side(NamedTuple):
 
     def weights(self) -> Tensor:
         """(T, 1, h, w): weight of the keyframe's logits at each position."""
-        weight = self.found.evidence * move(self.keyframe.weight, self.found.rows, len(self.proximity))
-        weight = weight * self.proximity.pow(PROXIMITY_POWER).view(-1, 1, 1, 1).to(weight.dtype)
+        # Weights grow from keyframe to keyframe, and the later one should not count more for that alone.
+        certainty = self.keyframe.weight / self.keyframe.weight.mean()
+        weight = self.found.evidence * move(certainty, self.found.rows, len(self.proximity))
+        # In proportion to proximity, labels change gradually, not all in the frames beside a keyframe.
+        weight = weight * self.proximity.view(-1, 1, 1, 1).to(weight.dtype)
         # Where neither keyframe has evidence, one of another scene must not be taken.
         return weight + LEAST_SIDE_WEIGHT * (self.found.evidence.amax(dim=(2, 3), keepdim=True) > 0).to(weight.dtype)
 

@@ -51,7 +51,7 @@ from tfcseg.weights.model_card import BACKBONES, IMAGENET_PREPROCESSING, ModelCa
 from tfcseg.weights.mosaic_file import load_mosaic_weights
 
 PREPROCESSING = {
-    "mosaic": Preprocessing(480, (128.0, 128.0, 128.0), (127.5, 127.5, 127.5)),
+    "mosaic": Preprocessing(544, (128.0, 128.0, 128.0), (127.5, 127.5, 127.5)),
     "efficientnet_lite0": Preprocessing(480, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
 }
 """Preprocessing of each backbone's published weights; that of Mix Transformers is IMAGENET_PREPROCESSING."""
