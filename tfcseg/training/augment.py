@@ -17,7 +17,7 @@ LABEL_STRIDE = 4
 """Stride of the network's logits, at which labels are sampled."""
 
 SHORT_SIDE_RANGE_PX = (300, 1050)
-"""Range of the scene's short side after scaling (log-uniform); the mean is that of inference."""
+"""Range of the scene's short side after scaling (log-uniform); their mean is near the 544 of inference."""
 
 _MOST_CHANNELS = 128
 """OpenCV 5 takes no more: given more, it reads beyond the array without an error."""
