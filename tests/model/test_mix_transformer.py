@@ -124,6 +124,12 @@ def test_unknown_variant_is_refused():
         build_mix_transformer("b6")
 
 
+def test_input_must_be_padded():
+    network = build_mix_transformer("b0")
+    with pytest.raises(UsageError, match=r"64x100.*multiples of 32"):
+        network.encode_low(torch.zeros(1, 3, 64, 100))
+
+
 def test_drop_path_zeroes_whole_samples_and_keeps_the_mean():
     torch.manual_seed(0)
     drop_path = DropPath(0.25)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tfcseg.errors import UsageError
 from tfcseg.model.ops.fused import apply_linear, convolve
 from tfcseg.model.ops.strips import Rows, in_strips, strip_count, strips
+from tfcseg.model.options import SIZE_MULTIPLE
 
 Four = tuple[int, int, int, int]
 
@@ -189,8 +190,12 @@ class MixTransformer(nn.Module):
     def encode_low(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised image (B, 3, H, W) -> x1 (B, C1, H/4, W/4), x2 (B, C2, H/8, W/8).
 
-        H and W are multiples of 32, as each stage's stride · R is: the reductions would silently drop the rest.
+        H and W must be multiples of 32 (UsageError): each stage's stride · R is 32, and the reductions would silently
+        drop the rest.
         """
+        height, width = image.shape[2:]
+        if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+            raise UsageError(f"network input is {height}x{width}; pad both sides to multiples of {SIZE_MULTIPLE}")
         x1: Tensor = self.stages[0](image.contiguous(memory_format=torch.channels_last))
         x2: Tensor = self.stages[1](x1)
         return x1, x2
