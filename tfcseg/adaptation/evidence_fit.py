@@ -16,10 +16,10 @@ from tfcseg.adaptation.own_labels import Part
 from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
-from tfcseg.inference.steps import OwnLogits, Steps
+from tfcseg.inference.steps import Steps
 from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
-from tfcseg.model.evidence import LowFeatures
+from tfcseg.model.evidence import LowFeatures, WeightedLogits
 from tfcseg.options import OnProgress
 from tfcseg.weights.loading import LoadedModel
 
@@ -35,7 +35,7 @@ BORDER = 5
 
 class _Seen(NamedTuple):
     low: LowFeatures
-    own: OwnLogits
+    own: WeightedLogits
 
 
 @torch.inference_mode()
@@ -67,20 +67,28 @@ def fit_evidence(model: LoadedModel, clips: Sequence[Part], *, size: int, on_pro
 def _upside_down(seen: _Seen) -> _Seen:
     """Flip a frame: a different scene with the same colours and labels."""
     low, own = ([part.flip(-2) for part in parts] for parts in seen)
-    return _Seen(LowFeatures(*low), OwnLogits(*own))
+    return _Seen(LowFeatures(*low), WeightedLogits(*own))
 
 
 def _agreement(steps: Steps, before: _Seen, after: _Seen) -> NDArray[np.float64]:
-    """(2, knots): weight of positions with the same label, and of all positions, by similarity."""
+    """(2, knots): weight of positions with the same label, and of all positions, by similarity.
+
+    Both comparisons count: that of frames between keyframes, and that of keyframes with each other.
+    """
     size = (after.own.logits.shape[-2], after.own.logits.shape[-1])
-    found = steps.compare(before.low.match, after.low.match, size)
-    moved, certain = (move(part, found.rows, 1) for part in before.own)
     labels = after.own.logits.argmax(dim=1, keepdim=True)
-    is_same = moved.argmax(dim=1, keepdim=True) == labels
-    weight = (certain * after.own.weight * _is_near_border(labels)).float()
-    knot = (found.similarity.float().clamp(0, 1) * (len(EVIDENCE) - 1)).round().long().flatten().cpu().numpy()
-    counted = [(weight * is_same).flatten().cpu().numpy(), weight.flatten().cpu().numpy()]
-    return np.stack([np.bincount(knot, values, len(EVIDENCE)) for values in counted]) / max(float(weight.sum()), 1e-9)
+    near_border = _is_near_border(labels)
+    counts = np.zeros((2, len(EVIDENCE)))
+    for there, here in ((before.low, after.low), (before.own, after.own)):
+        found = steps.compare(there.match, here.match, size)
+        moved, certain = (move(part, found.rows, 1) for part in (before.own.logits, before.own.weight))
+        is_same = moved.argmax(dim=1, keepdim=True) == labels
+        weight = (certain * after.own.weight * near_border).float()
+        knot = (found.similarity.float().clamp(0, 1) * (len(EVIDENCE) - 1)).round().long().flatten().cpu().numpy()
+        counted = [(weight * is_same).flatten().cpu().numpy(), weight.flatten().cpu().numpy()]
+        by_knot = np.stack([np.bincount(knot, values, len(EVIDENCE)) for values in counted])
+        counts += by_knot / max(float(weight.sum()), 1e-9)
+    return counts
 
 
 def _is_near_border(labels: Tensor) -> Tensor:

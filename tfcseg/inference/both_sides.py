@@ -24,7 +24,7 @@ import torch
 
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group, Section
-from tfcseg.inference.steps import FrameBetween, OwnLogits, PreparedKeyframe, Steps
+from tfcseg.inference.steps import FrameBetween, PreparedKeyframe, Steps
 from tfcseg.media.frames import Image
 from tfcseg.model.evidence import (
     CarryOver,
@@ -39,10 +39,9 @@ from tfcseg.model.evidence import (
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-MOST_CHANGED = 0.25
+MOST_CHANGED = 0.15
 """A frame becomes a keyframe when the shares of changed positions, summed over the frames since the last keyframe,
-exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many: with tfc-mosaic every
-tenth frame of a still camera, every eighth of a hand-held walk and every fourth of a drive."""
+exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many."""
 
 REACH = 8
 """A keyframe uses later keyframes up to this many frames ahead."""
@@ -156,7 +155,7 @@ class _Slot:
     """Seconds spent on it outside of tasks."""
     found: Correspondence | None = None
     """Where its positions lie in the keyframe before it, if that was computed."""
-    own: _Row[OwnLogits] | None = None
+    own: _Row[WeightedLogits] | None = None
     """Of a keyframe: its logits by itself."""
     ahead: Correspondence | None = None
     """Of a keyframe: where its positions lie in the next one."""
@@ -383,7 +382,7 @@ def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
 
 def _own(keyframe: _Slot) -> WeightedLogits:
     assert keyframe.own is not None
-    return keyframe.own.get().compared_by(keyframe.low.get())
+    return keyframe.own.get()
 
 
 def reach_for(image: Image) -> int:

@@ -43,19 +43,6 @@ class FrameBetween(NamedTuple):
     label_size: tuple[int, int]
 
 
-class OwnLogits(NamedTuple):
-    """Logits of a keyframe by itself, and how certain they are."""
-
-    logits: Tensor
-    """(1, K, h, w)."""
-    weight: Tensor
-    """(1, 1, h, w): its margin."""
-
-    def compared_by(self, low: LowFeatures) -> WeightedLogits:
-        """The same, to be compared by the low-level features of the frame."""
-        return WeightedLogits(self.logits, self.weight, low.match)
-
-
 class PreparedKeyframe(NamedTuple):
     """The final logits of a keyframe, prepared for the frames around it."""
 
@@ -98,11 +85,13 @@ class Steps:
         low = low if self._scale == 1 else low.with_both_levels()
         return [LowFeatures(*(part[row : row + 1] for part in low)) for row in range(len(images))]
 
-    def own_logits(self, images: Sequence[Image]) -> list[OwnLogits]:
-        """Logits of keyframes, each by itself, with their weights."""
-        logits = self._network.image(self._feeder.to_input(images, self._keyframe_size))
-        weight = margin(logits)
-        return [OwnLogits(logits[row : row + 1], weight[row : row + 1]) for row in range(len(images))]
+    def own_logits(self, images: Sequence[Image]) -> list[WeightedLogits]:
+        """Logits of keyframes, each by itself. Keyframes are compared with each other by features of their full size,
+        which there are anyway: at half the size, small moving things would be lost."""
+        low = self._network.low_features(self._feeder.to_input(images, self._keyframe_size))
+        logits = self._network.logits_from(low)
+        parts = WeightedLogits(logits, margin(logits), low.match)
+        return [WeightedLogits(*(part[row : row + 1] for part in parts)) for row in range(len(images))]
 
     def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Correspondence:
         """Find frames in a keyframe, by the features of each (see `evidence.compare`)."""

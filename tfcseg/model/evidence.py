@@ -12,8 +12,8 @@ the same label. So an uncertain keyframe has little influence, and nothing comes
 
 A frame between two keyframes is a mean of both (`mix`). It is computed itself only where it resembles neither, as eq.
 11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages alone
-at full size, and does not mix features of different times. All comparisons are made at half the size, too: such a
-frame costs at most a quarter of an image.
+at full size, and does not mix features of different times. It is compared at half the size, too, and so costs at
+most a quarter of an image. Keyframes are compared with each other at their full size.
 
 Shapes: T frames, K classes, C channels, h w grid of the logits, h8 w8 grid of what is compared.
 """
@@ -60,7 +60,7 @@ LEAST_SIDE_WEIGHT = 1e-6
 
 
 class LowFeatures(NamedTuple):
-    """Low-level features of T frames at half the size."""
+    """Low-level features of T frames."""
 
     x1: Tensor
     x2: Tensor
@@ -82,7 +82,7 @@ class WeightedLogits(NamedTuple):
     weight: Tensor
     """(1, 1, h, w): sum of the margins of all keyframes that contributed."""
     match: Tensor
-    """(1, C, h8, w8) features of the frame to compare, as in `LowFeatures`."""
+    """(1, C, h8, w8) features of the frame to compare, as in `LowFeatures`, but at its full size."""
 
 
 class SectionEnd(NamedTuple):
