@@ -51,9 +51,20 @@ class Contest:
         height, width = self.images[0].shape[:2]
         return height, width
 
-    def in_mode(self, mode: str) -> InferenceOptions:
-        """Options of one of our contenders; its name is the mode."""
-        return in_mode(self.model, self.options, mode)
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """Names of the available contenders."""
+        ours = (IMAGE, TFC) if self.options.uses_memory else (IMAGE,)
+        return (PLAIN, *ours) if has_transformers() else ours
+
+    def options_of(self, contender: str) -> InferenceOptions:
+        """Options of a contender; the names of ours are modes."""
+        return self.options if contender == PLAIN else in_mode(self.model, self.options, contender)
+
+    def open_plain(self) -> PlainSegformer:
+        """Build plain SegFormer with the contest's weights, on its device."""
+        unfolded = load_model(self.weights, device="cpu", precision="fp32", fold=False)
+        return build_plain(unfolded, self.options.size, self.model.device, self.model.precision)
 
     def end_s(self, contender: str) -> float:
         """End of the part for whole runs; plain SegFormer gets fewer frames, which all cost the same."""
@@ -61,6 +72,31 @@ class Contest:
         if contender == PLAIN:
             frames = min(self.request.plain_frames, frames)
         return self.first_time_s + (frames - 0.5) / float(self.frame_rate)  # half a frame before the next one
+
+    def facts(self) -> dict[str, Any]:
+        """Fields of `Benchmark` that say what was measured, and where."""
+        facts = model_conditions(self.model)
+        plain: dict[str, Any] = {"is_measured": has_transformers()}
+        if has_transformers():
+            facts["versions"] = {**facts["versions"], "transformers": version("transformers")}
+            backbone = self.model.card.config.backbone
+            is_segformer = backbone.startswith("mit_")
+            variant = backbone.removeprefix("mit_") if is_segformer else REFERENCE_VARIANT
+            plain["network"] = f"SegFormer-{variant.upper()}"
+            plain["weights"] = "the same" if is_segformer else "random, with as many classes"
+            plain["precision"] = facts["precision"]
+        options = {name: value for name, value in asdict(self.options).items() if name != "mode"}
+        options["workers"] = IntervalNetwork(self.model, self.options).workers
+        return {
+            **facts,
+            "random_weights": self.request.backbone is not None,
+            "embed_dim": self.model.card.config.embed_dim,
+            "input": {"name": self.request.video.name, "frame_rate": str(self.frame_rate)},
+            "resolution": {"source": self.size, "network": network_size(self.size, self.options.size)},
+            "options": options,
+            "plain": plain,
+            "rounds": self.request.rounds,
+        }
 
 
 @contextmanager
@@ -92,52 +128,3 @@ def open_contest(request: Request) -> Iterator[Contest]:
             model=model,
             options=checked_options(model, request.inference),
         )
-
-
-def contenders(contest: Contest) -> tuple[str, ...]:
-    """Names of the available contenders."""
-    ours = (IMAGE, TFC) if contest.options.uses_memory else (IMAGE,)
-    return (PLAIN, *ours) if has_transformers() else ours
-
-
-def open_plain(contest: Contest) -> PlainSegformer:
-    """Build plain SegFormer with the contest's weights, on its device."""
-    unfolded = load_model(contest.weights, device="cpu", precision="fp32", fold=False)
-    return build_plain(unfolded, contest.options.size, contest.model.device, contest.model.precision)
-
-
-def contest_facts(contest: Contest) -> dict[str, Any]:
-    """Fields of `Benchmark` that say what was measured, and where."""
-    request = contest.request
-    facts = model_conditions(contest.model)
-    if has_transformers():
-        facts["versions"] = {**facts["versions"], "transformers": version("transformers")}
-    options = {name: value for name, value in asdict(contest.options).items() if name != "mode"}
-    options["workers"] = IntervalNetwork(contest.model, contest.options).workers
-    return {
-        **facts,
-        "random_weights": request.backbone is not None,
-        "embed_dim": contest.model.card.config.embed_dim,
-        "input": {"name": request.video.name, "frame_rate": str(contest.frame_rate)},
-        "resolution": {"source": contest.size, "network": network_size(contest.size, contest.options.size)},
-        "options": options,
-        "plain": _plain_facts(contest),
-        "rounds": request.rounds,
-    }
-
-
-def _plain_facts(contest: Contest) -> dict[str, Any]:
-    """Facts about plain SegFormer, which has our weights, or random ones if our model is no SegFormer."""
-    if not has_transformers():
-        return {"is_measured": False}
-    backbone = contest.model.card.config.backbone
-    has_same_weights = backbone.startswith("mit_")
-    variant = backbone.removeprefix("mit_") if has_same_weights else REFERENCE_VARIANT
-    return {
-        "is_measured": True,
-        "network": f"SegFormer-{variant.upper()}",
-        "weights": "the same" if has_same_weights else "random, with as many classes",
-        "precision": str(contest.model.precision).removeprefix("torch."),
-        "process": "the same as ours, which keeps freed memory",
-        "end_to_end": "one frame after the other; overlay and masks by the same writers, no report, no stability",
-    }

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from tfcseg.benchmark.contest import PLAIN, Contest, contenders, contest_facts, open_contest
+from tfcseg.benchmark.contest import PLAIN, Contest, open_contest
 from tfcseg.benchmark.plain import build_plain, has_transformers
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.benchmark.speeds import OnStep, Speed, measure_end_to_end, measure_model_only, run_ours, run_plain
@@ -26,7 +26,10 @@ from tfcseg.machine import keep_freed_memory
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
 from tfcseg.report.schema import ModelConditions
+from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import load_model, resolve_precision
+
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +64,39 @@ class Benchmark(ModelConditions):
     left_out: tuple[str, ...] = ()
 
 
+def measure(request: Request, on_progress: OnProgress = lambda part, done, total: None) -> Benchmark:
+    """Measure the ``parts`` of ``request``; UsageError, InputError or WeightsError before the first measurement."""
+    measures = {"model": measure_model_only, "end-to-end": measure_end_to_end, "memory": measure_memory}
+    left_out = [f"not asked for: {part}" for part in PARTS if part not in request.parts]
+    if not has_transformers():
+        left_out.append("plain: transformers is not installed (pip install transformers)")
+    left_out += ["loading the model", "memory of ffmpeg's processes"]
+    with open_contest(request) as contest:
+        found: dict[str, Any] = {}
+        ratios: dict[str, Any] = {}
+        for part in (part for part in PARTS if part in request.parts):
+            found |= measures[part](contest, partial(on_progress, part))
+            ratios |= found.pop("ratios", {})
+        return Benchmark(**contest.facts(), **found, ratios=ratios, left_out=tuple(left_out))
+
+
 def measure_memory(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Peak memory of whole runs of all contenders: fields of `Benchmark`."""
-    names = contenders(contest)
     found = {}
-    for done, name in enumerate(names, 1):
+    for done, name in enumerate(contest.contenders, 1):
         found[name] = run_alone(name, job_for(contest, name))
-        on_step(done, len(names))
+        on_step(done, len(contest.contenders))
     return {"memory": found}
 
 
 def job_for(contest: Contest, contender: str) -> Callable[[], Memory]:
     """Job of a process: load the model, run ``contender`` from file to files, and measure."""
     return partial(
-        measure_run,
+        _measure_run,
         contender,
         str(contest.weights),
-        device=str(contest.model.device),
-        precision=contest.request.device.precision,
-        options=contest.options if contender == PLAIN else contest.in_mode(contender),
+        DeviceOptions(str(contest.model.device), contest.request.device.precision),
+        contest.options_of(contender),
         source=contest.request.video,
         end_s=contest.end_s(contender),
     )
@@ -103,29 +120,18 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-_MIB = 1 << 20
-
-
-def measure_run(
-    contender: str,
-    weights: str,
-    *,
-    device: str,
-    precision: str,
-    options: InferenceOptions,
-    source: Path,
-    end_s: float,
+def _measure_run(
+    contender: str, weights: str, device: DeviceOptions, options: InferenceOptions, *, source: Path, end_s: float
 ) -> Memory:
-    """Load a model, run a contender, and measure the memory of this process."""
-    target = torch.device(device)
+    target = torch.device(device.device)
     with TemporaryDirectory() as folder:
         if contender == PLAIN:
             unfolded = load_model(weights, device="cpu", precision="fp32", fold=False)
-            plain = build_plain(unfolded, options.size, target, resolve_precision(precision, target))
+            plain = build_plain(unfolded, options.size, target, resolve_precision(device.precision, target))
             before_mib = peak_mib()
             frames = run_plain(plain, unfolded.labels, source, end_s, Path(folder))
         else:
-            model = load_model(weights, device=device, precision=precision)
+            model = load_model(weights, device=device.device, precision=device.precision)
             before_mib = peak_mib()
             frames = run_ours(model, options, source, end_s, Path(folder))
     gpu_mib = torch.cuda.max_memory_allocated(target) / _MIB if target.type == "cuda" else None
@@ -144,28 +150,3 @@ def peak_mib() -> float:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / _MIB if sys.platform == "darwin" else peak / 1024
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
-_MEASURE: dict[str, Callable[[Contest, OnStep], dict[str, Any]]] = {
-    "model": measure_model_only,
-    "end-to-end": measure_end_to_end,
-    "memory": measure_memory,
-}
-
-
-def measure(request: Request, on_progress: OnProgress = lambda part, done, total: None) -> Benchmark:
-    """Measure the ``parts`` of ``request``; UsageError, InputError or WeightsError before the first measurement."""
-    with open_contest(request) as contest:
-        found: dict[str, Any] = {}
-        ratios: dict[str, Any] = {}
-        for part in (part for part in PARTS if part in request.parts):
-            found |= _MEASURE[part](contest, partial(on_progress, part))
-            ratios |= found.pop("ratios", {})
-        return Benchmark(**contest_facts(contest), **found, ratios=ratios, left_out=_left_out(request))
-
-
-def _left_out(request: Request) -> tuple[str, ...]:
-    left_out = [f"not asked for: {part}" for part in PARTS if part not in request.parts]
-    if not has_transformers():
-        left_out.append("plain: transformers is not installed (pip install transformers)")
-    return (*left_out, "loading the model", "memory of ffmpeg's processes")

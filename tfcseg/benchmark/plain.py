@@ -25,7 +25,7 @@ from tfcseg.errors import TfcsegError
 from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
-from tfcseg.model.config import NUM_LEVELS, ModelConfig
+from tfcseg.model.config import NUM_LEVELS
 from tfcseg.weights.convert import our_name
 from tfcseg.weights.loading import LoadedModel
 from tfcseg.weights.model_card import Preprocessing
@@ -69,10 +69,19 @@ def build_plain(
     """Build plain SegFormer for a model loaded with ``fold=False``, with its weights if it is a SegFormer."""
     config = unfolded.card.config
     is_segformer = config.backbone.startswith("mit_")
-    network = _build_network(config if is_segformer else None, config.num_classes)
+    numbers = MIT_VARIANTS[config.backbone.removeprefix("mit_") if is_segformer else REFERENCE_VARIANT]
+    transformers: Any = importlib.import_module("transformers")  # types differ between versions
+    shape = transformers.SegformerConfig(
+        hidden_sizes=list(numbers.channels),
+        depths=list(numbers.depths),
+        decoder_hidden_size=config.embed_dim if is_segformer else _REFERENCE_WIDTH,
+        num_labels=config.num_classes,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = transformers.SegformerForSemanticSegmentation(shape).eval()
     if is_segformer:
-        tensors = segformer_tensors(unfolded.network.state_dict(), network.state_dict())
-        network.load_state_dict(tensors)
+        network.load_state_dict(segformer_tensors(unfolded.network.state_dict(), network.state_dict()))
     network.to(device, precision)
     preprocessing = unfolded.card.preprocessing
     return PlainSegformer(network, preprocessing, size, device, precision, has_same_weights=is_segformer)
@@ -106,19 +115,3 @@ def to_network(images: Sequence[Image], preprocessing: Preprocessing, size: int 
     mean, std = (np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
     pixels = (resized.astype(np.float32) - mean) / std
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-
-
-def _build_network(config: ModelConfig | None, classes: int) -> Any:
-    """SegFormer of ``transformers`` in eval mode, with the shape of ``config`` or of ``REFERENCE_VARIANT``."""
-    transformers: Any = importlib.import_module("transformers")  # types differ between versions
-    variant = config.backbone.removeprefix("mit_") if config else REFERENCE_VARIANT
-    numbers = MIT_VARIANTS[variant]
-    shape = transformers.SegformerConfig(
-        hidden_sizes=list(numbers.channels),
-        depths=list(numbers.depths),
-        decoder_hidden_size=config.embed_dim if config else _REFERENCE_WIDTH,
-        num_labels=classes,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return transformers.SegformerForSemanticSegmentation(shape).eval()

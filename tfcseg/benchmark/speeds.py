@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest, contenders, open_plain
+from tfcseg.benchmark.contest import IMAGE, PLAIN, TFC, Contest
 from tfcseg.benchmark.plain import PlainSegformer
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
@@ -32,12 +32,10 @@ from tfcseg.runs.options import RunOptions
 from tfcseg.runs.pipeline import run_video
 from tfcseg.weights.loading import LoadedModel
 
-_Labels: TypeAlias = list[NDArray[np.uint8]]
-
 OnStep: TypeAlias = Callable[[int, int], None]
 """Called after each step with steps done, and steps in total."""
 
-RATIOS = (("image", "plain"), ("tfc", "plain"), ("tfc", "image"))
+RATIOS = ((IMAGE, PLAIN), (TFC, PLAIN), (TFC, IMAGE))
 """Speed of the first over speed of the second, where both were measured."""
 
 
@@ -51,10 +49,18 @@ class Spread:
     samples: int
 
 
-def spread(samples: Iterable[float]) -> Spread:
+def spread(samples: Sequence[float]) -> Spread:
     """Median and range of at least one sample."""
-    values = sorted(samples)
-    return Spread(statistics.median(values), values[0], values[-1], len(values))
+    return Spread(statistics.median(samples), min(samples), max(samples), len(samples))
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Speed of one contender: ``fps`` is that of the median time."""
+
+    fps: float
+    ms_per_frame: Spread
+    frames: int
 
 
 def alternate(
@@ -67,14 +73,11 @@ def alternate(
     samples: dict[str, list[float]] = {name: [] for name in tasks}
     steps, done = (rounds + 1) * len(tasks), 0
     for number in range(rounds + 1):
-        names = list(tasks) if number % 2 == 0 else list(tasks)[::-1]
-        for name in names:
-            measured = tasks[name]()
+        for name in list(tasks) if number % 2 == 0 else list(tasks)[::-1]:
+            samples[name].append(tasks[name]())
             done += 1
             on_step(done, steps)
-            if number:  # round 0 is the warm-up
-                samples[name].append(measured)
-    return samples
+    return {name: measured[1:] for name, measured in samples.items()}  # the first round warms up
 
 
 def synchronise(device: torch.device) -> None:
@@ -85,65 +88,49 @@ def synchronise(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Speed of one contender: ``fps`` is that of the median time."""
-
-    fps: float
-    ms_per_frame: Spread
-    frames: int
-
-
-def speed_ratios(speeds: Mapping[str, Speed]) -> dict[str, float]:
-    """Speed of the first over that of the second, for the pairs of ``RATIOS``, as ``tfc/plain``."""
-    pairs = [pair for pair in RATIOS if speeds.keys() >= set(pair)]
-    return {f"{first}/{second}": speeds[first].fps / speeds[second].fps for first, second in pairs}
-
-
 def measure_model_only(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Time preprocessing, network and labels on the clip's decoded frames: fields of `Benchmark`."""
-    images = contest.images
-    labels: dict[str, _Labels] = {}
+    labels: dict[str, list[NDArray[np.uint8]]] = {}
     updated: list[float] = []
-    compared = [(IMAGE, TFC)]
-    tasks: dict[str, Callable[[], int]] = {}
 
     def label(mode: str) -> int:
-        frames = list(segment_with(images, contest.model, contest.in_mode(mode)))
+        frames = list(segment_with(contest.images, contest.model, contest.options_of(mode)))
         labels[mode] = [frame.labels for frame in frames]
         updated[:] = [frame.updated_fraction for frame in frames if frame.updated_fraction is not None] or updated
         return len(frames)
 
-    if PLAIN in contenders(contest):
-        plain = open_plain(contest)
+    tasks = {name: partial(label, name) for name in contest.contenders}
+    compared = [(IMAGE, TFC)]
+    if PLAIN in tasks:
+        plain = contest.open_plain()
         compared += [(PLAIN, IMAGE)] if plain.has_same_weights else []
 
-        def label_plainly() -> int:
-            labels[PLAIN] = [plain.labels(image) for image in images[: contest.request.plain_frames]]
-            return len(labels[PLAIN])
+        def label_plainly(name: str) -> int:
+            labels[name] = [plain.labels(image) for image in contest.images[: contest.request.plain_frames]]
+            return len(labels[name])
 
-        tasks[PLAIN] = label_plainly
-    tasks |= {mode: partial(label, mode) for mode in contenders(contest) if mode != PLAIN}
-    return {
-        **_speeds(contest, "model_only", tasks, on_step),
-        "agreement": _agreement(labels, compared),
-        "updated_fraction": 100 * float(np.mean(updated)) if updated else None,
-    }
+        tasks[PLAIN] = partial(label_plainly, PLAIN)
+    speeds = _speeds(contest, "model_only", tasks, on_step)
+    agreement = {}
+    for first, second in compared:
+        if first in labels and second in labels:
+            same = [float(np.mean(a == b)) for a, b in zip(labels[first], labels[second], strict=False)]
+            agreement[f"{first}|{second}"] = 100 * float(np.mean(same))
+    share = 100 * float(np.mean(updated)) if updated else None
+    return {**speeds, "agreement": agreement, "updated_fraction": share}
 
 
 def measure_end_to_end(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Time whole runs on the beginning of the clip: fields of `Benchmark`."""
-    runs: dict[str, Callable[[Path, float, Path], int]] = {}
-    for name in contenders(contest):
-        if name == PLAIN:
-            runs[name] = partial(run_plain, open_plain(contest), contest.model.labels)
-        else:
-            runs[name] = partial(run_ours, contest.model, contest.in_mode(name))
+    plain = contest.open_plain() if PLAIN in contest.contenders else None
 
     def run(name: str) -> int:
-        return runs[name](contest.request.video, contest.end_s(name), Path(mkdtemp(dir=contest.folder)))
+        place = (contest.request.video, contest.end_s(name), Path(mkdtemp(dir=contest.folder)))
+        if name == PLAIN and plain is not None:
+            return run_plain(plain, contest.model.labels, *place)
+        return run_ours(contest.model, contest.options_of(name), *place)
 
-    return _speeds(contest, "end_to_end", {name: partial(run, name) for name in runs}, on_step)
+    return _speeds(contest, "end_to_end", {name: partial(run, name) for name in contest.contenders}, on_step)
 
 
 def run_plain(plain: PlainSegformer, labels: LabelSet, source: Path, end_s: float, folder: Path) -> int:
@@ -186,15 +173,9 @@ def _speeds(contest: Contest, part: str, tasks: Mapping[str, Callable[[], int]],
         return 1000 * (time.perf_counter() - started_s) / frames[name]
 
     samples = alternate({name: partial(time_ms, name) for name in tasks}, contest.request.rounds, on_step=on_step)
-    times = {name: spread(values) for name, values in samples.items()}
-    speeds = {name: Speed(1000 / each.median, each, frames[name]) for name, each in times.items()}
-    return {part: speeds, "ratios": {part: speed_ratios(speeds)}}
-
-
-def _agreement(labels: Mapping[str, _Labels], pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-    found = {}
-    for first, second in pairs:
-        if first in labels and second in labels:
-            same = [float(np.mean(a == b)) for a, b in zip(labels[first], labels[second], strict=False)]
-            found[f"{first}|{second}"] = 100 * float(np.mean(same))
-    return found
+    speeds: dict[str, Speed] = {}
+    for name, times in samples.items():
+        each = spread(times)
+        speeds[name] = Speed(1000 / each.median, each, frames[name])
+    ratios = {f"{a}/{b}": speeds[a].fps / speeds[b].fps for a, b in RATIOS if {a, b} <= speeds.keys()}
+    return {part: speeds, "ratios": {part: ratios}}
