@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # "as" tells type checkers that a name is for users
     from tfcseg.report.schema import Report as Report
     from tfcseg.runs.options import ResultOptions as ResultOptions
     from tfcseg.runs.pipeline import run as run
-    from tfcseg.runs.steady import steady as steady
+    from tfcseg.runs.pipeline import steady as steady
     from tfcseg.weights.loading import LoadedModel as LoadedModel
     from tfcseg.weights.loading import load_model as load_model
     from tfcseg.weights.model_card import ModelCard as ModelCard
@@ -61,9 +61,8 @@ _NAMES = {
     "media.frames": "Frame VideoInfo",
     "media.reader": "probe read_frames",
     "report.schema": "Report",
-    "runs.pipeline": "run",
+    "runs.pipeline": "run steady",
     "runs.options": "ResultOptions",
-    "runs.steady": "steady",
     "weights.loading": "LoadedModel load_model",
     "weights.model_card": "ModelCard",
     "weights.registry": "list_models",

@@ -26,10 +26,8 @@ def main() -> None:
 
 
 def secure_streams() -> None:
-    """Replace closed streams with null files, so that no result gets their number; report a failed write once.
-
-    What stderr cannot take is dropped. What stdout cannot take raises OutputError, the first time.
-    """
+    """Replace closed streams with null files, so that no result gets their number; report a failed write once. What
+    stderr cannot take is dropped. What stdout cannot take raises OutputError, the first time."""
     for number, mode in enumerate(("r", "w", "w")):
         try:
             os.fstat(number)

@@ -31,11 +31,10 @@ def claimed_files(
 ) -> Iterator[Callable[[], None]]:
     """Check that ``folder`` can receive the files ``names`` (paths relative to it) before any work begins.
 
-    Yields a function that removes existing ones (allowed only with ``overwrite``) and subfolders that become empty.
-    Call it when all other checks have passed; files that are replaced in one step need no call. Raises UsageError if
-    ``folder`` or an existing file is one of ``inputs`` or inside one, and OutputError if any file exists without
-    ``overwrite``, if one is a folder, or if ``folder`` is not writable. If the block fails before writing anything, a
-    folder created here is removed.
+    Yields a function that removes existing ones (allowed only with ``overwrite``) and subfolders that become empty, to
+    be called when all other checks have passed. Raises UsageError if ``folder`` or an existing file is one of
+    ``inputs`` or inside one, and OutputError if any file exists without ``overwrite``, if one is a folder, or if
+    ``folder`` is not writable. If the block fails before writing anything, a folder created here is removed.
     """
     existing = [path for name in names if os.path.lexists(path := folder / name)]
     refuse_inputs([folder, *existing], inputs)
@@ -84,17 +83,14 @@ def refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None:
     """Raise UsageError if an input, or a file in an input folder, is at one of ``places``, which are written to."""
     written = {found: place for place in places if (found := identity(place))}
     for source in map(Path, inputs):
-        for path in (source, *_files_of(source)):
+        files: list[Path] = []
+        with suppress(OSError):  # a file, or a folder whose reader reports the error
+            files = [path for path in source.iterdir() if not path.is_dir()]
+        for path in (source, *files):
             if (found := identity(path)) in written:
                 raise UsageError(
                     f"output {str(written[found])!r} is the input {str(path)!r} itself; choose another output folder"
                 )
-
-
-def _files_of(folder: Path) -> list[Path]:
-    with suppress(OSError), os.scandir(folder) as entries:  # a file, or a folder whose reader reports the error
-        return [Path(entry.path) for entry in entries if not entry.is_dir()]
-    return []
 
 
 @contextmanager
@@ -117,11 +113,8 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``. It replaces ``path`` when the block ends and is removed if the block
-    fails.
-
-    An OSError inside becomes an OutputError that names ``path``.
-    """
+    """Yield a temporary path beside ``path``, which replaces it when the block ends and is removed if the block fails.
+    An OSError inside becomes an OutputError that names ``path``."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         with output_errors(f"cannot write {str(path)!r}"):
@@ -210,16 +203,13 @@ def write_json(path: Path, result: object) -> None:
 def json_object(result: object) -> dict[str, Any]:
     """Convert a dataclass or mapping to the JSON object that `write_json` writes."""
     content = to_json(result)
-    if not isinstance(content, dict):
-        raise TypeError(f"{type(result).__name__} is not an object with named fields")
+    assert isinstance(content, dict)
     return content
 
 
 def to_json(value: object, decimals: int = 6, other: Callable[[object], object] | None = None) -> object:
-    """``value`` in plain JSON types: dataclasses as objects, numbers rounded, None for NaN and infinities.
-
-    ``other`` converts anything else; without it, TypeError.
-    """
+    """``value`` in plain JSON types: dataclasses as objects, numbers rounded, None for NaN and infinities. ``other``
+    converts anything else; without it, TypeError."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, numbers.Integral):  # NumPy's integers included, here as below

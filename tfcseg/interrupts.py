@@ -48,9 +48,7 @@ def noted_interrupts(
 @contextmanager
 def unseen_interrupts() -> Iterator[None]:
     """Processes started inside never receive Ctrl-C, which the terminal sends to all; this one does, after the block.
-
-    Unlike `ignore_interrupts` this works from their first moment on.
-    """
+    Unlike `ignore_interrupts` this works from their first moment on."""
     resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks signals then
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:

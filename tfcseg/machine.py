@@ -19,8 +19,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Processor time that the container may use per period; both in microseconds."""
 MAX_THREADS = 16
-FEW_CORES = 4
-"""As many as the network has workers on a CPU (inference/engine.py)."""
+FEW_CORES = 4  # as many as the network has workers on a CPU (inference/engine.py)
 LIBRARIES = {
     "torch": ("torch",),
     "numpy": ("numpy",),
@@ -32,8 +31,7 @@ LIBRARIES = {
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 """Parameters of mallopt(3), from glibc's malloc.h."""
 
-_NEW_OBJECTS = 10_000
-"""How many before the next search; Python's own number is 700 or 2000."""
+_NEW_OBJECTS = 10_000  # how many before the next search; Python's own number is 700 or 2000
 
 _NEVER = 2**31 - 1
 _GROW_BYTES = 64 << 20
@@ -63,10 +61,8 @@ def set_default_threads(environment: MutableMapping[str, str]) -> None:
 
 
 def collect_rarely() -> None:
-    """Make Python look for unreachable cycles of objects less often, and not once more when the process ends.
-
-    Importing torch creates so many objects that this takes a sixth of the time, and a fifth of a second at the end.
-    """
+    """Make Python look for unreachable cycles of objects less often, and not once more when the process ends. Importing
+    torch creates so many objects that this takes a sixth of the time, and a fifth of a second at the end."""
     gc.set_threshold(_NEW_OBJECTS)
     atexit.register(gc.freeze)
 
@@ -76,27 +72,16 @@ def keep_freed_memory() -> bool:
 
     Networks allocate and free large maps on every frame. glibc by default returns large blocks to the system at once,
     so the next frame pays a page fault for every page. It also gives each thread its own heap, whose free memory other
-    threads cannot use.
+    threads cannot use; waiting for each other at one heap costs too little to measure.
 
     This affects the whole process, so only programs should call it, before they allocate anything large. Returns False
     if the C library is not glibc.
     """
-    if not sys.platform.startswith("linux"):
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is None:
         return False
-    library = ctypes.CDLL(None)
-    mallopt = getattr(library, "mallopt", None)
-    if mallopt is None:  # musl
-        return False
-    return all(
-        mallopt(parameter, value)
-        for parameter, value in (
-            (_MMAP_MAX, 0),
-            (_TRIM_THRESHOLD, _NEVER),
-            (_TOP_PAD, _GROW_BYTES),
-            # One heap for all threads: waiting for each other costs too little to measure.
-            (_ARENA_MAX, 1),
-        )
-    )
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: _GROW_BYTES, _ARENA_MAX: 1}
+    return all(mallopt(parameter, value) for parameter, value in settings.items())
 
 
 def has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
@@ -136,7 +121,6 @@ def _version(packages: tuple[str, ...]) -> str | None:
 
 
 def _first_value(key: str, cpu_info: Path) -> str:
-    """Value of the first ``key : value`` line, or an empty string."""
     try:
         text = cpu_info.read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux

@@ -27,18 +27,13 @@ class Option:
     help: str
     choices: tuple[str, ...] = ()
     low: float | None = None
-    high: float | None = None
-    """Bounds: both, the low one, or none."""
+    high: float | None = None  # bounds: both, the low one, or none
     suggestions: tuple[str, ...] | Callable[[], Sequence[str]] = ()
     """Values to complete, if others are allowed, too."""
-    is_list: bool = False
-    """Whether it takes several words, one by one or separated by commas."""
-    flags: tuple[str, ...] = ()
-    """Names on the command line, if they differ from the field's."""
-    default_text: str | None = None
-    """Text that help shows in place of the default; nothing if it is empty."""
-    is_argument: bool = False
-    """Whether commands take it by its place."""
+    is_list: bool = False  # whether it takes several words, one by one or separated by commas
+    flags: tuple[str, ...] = ()  # names on the command line, if they differ from the field's
+    default_text: str | None = None  # text that help shows in place of the default; nothing if it is empty
+    is_argument: bool = False  # whether commands take it by its place
     value_of_paper: Any = None
     """Value for models that do not set one; only for fields that the model fills in."""
 
@@ -48,8 +43,7 @@ class Declared:
     """A field of an options dataclass."""
 
     name: str
-    type: Any
-    """The type without the `Option`: ``int``, ``str``, …"""
+    type: Any  # the type without the `Option`: ``int``, ``str``, …
     default: Any
     option: Option
 
@@ -99,10 +93,8 @@ def check(options: Any, *, by_flag: bool = False) -> None:
 
 
 def sort_options(caller: str, given: Mapping[str, Any], *groups: Any) -> list[dict[str, Any]]:
-    """Split a function's keyword arguments into those of each options dataclass.
-
-    Choices are accepted in any case. Raises TypeError, naming the closest field, for an unknown keyword.
-    """
+    """Split a function's keyword arguments into those of each options dataclass. Choices are accepted in any case.
+    Raises TypeError, naming the closest field, for an unknown keyword."""
     fields_of = [{field.name: field for field in declared(group)} for group in groups]
     known = {name: field for fields in fields_of for name, field in fields.items()}
     for name in given:

@@ -23,8 +23,7 @@ from tfcseg.options import Option
 _Job = TypeVar("_Job")
 
 LOCAL = "local"
-_MOST_DEATHS = 3
-"""Workers that die over one job, before it is given up: too little memory, most of the time."""
+_MOST_DEATHS = 3  # workers that die over one job, before it is given up: too little memory, most of the time
 
 _CONNECT_S = 10.0
 
@@ -56,7 +55,6 @@ class _Worker:
         self._do: Callable[[Any], Any] | None = None
 
     def do(self, job: Any) -> Any:
-        """Do one job; returns its result, or an expected error."""
         try:
             if self._do is None:
                 keep_freed_memory()
@@ -163,9 +161,7 @@ def work_through(
     options: WorkerOptions, make: Callable[[], Callable[[_Job], Any]], jobs: Iterable[_Job], *, uses_gpu: bool
 ) -> Generator[Any, None, None]:
     """Results of ``jobs`` in their order, from this process or the workers of a cluster; raises the first error.
-
-    ``make`` returns the function that does a job. It is called once in each process.
-    """
+    ``make`` returns the function that does a job. It is called once in each process."""
     if options.ray is None:
         yield from map(make(), jobs)
         return

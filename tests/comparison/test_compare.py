@@ -294,8 +294,6 @@ def test_a_vspw_folder_is_scored_in_every_mode(root, label_map, weights, tmp_pat
     found = result_of(done)
     assert set(found) == KEYS
     assert found["kind"] == "vspw"
-    page = (tmp_path / "out" / "compare.html").read_text()
-    assert page.count('<img src="data:image/jpeg;base64,') == 8 * 4  # frame, truth and two modes
     assert (found["input"]["videos"], found["input"]["frames"]) == (2, 27)
     for mode, numbers in found["modes"].items():
         assert set(numbers) == SCORES | {key for key in VIDEO_METRICS if "fps" in key or "gflops" in key}

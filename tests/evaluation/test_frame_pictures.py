@@ -60,7 +60,7 @@ def test_pictures_show_frame_truth_prediction_and_what_is_wrong(tmp_path):
     target, prediction = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
     prediction[:, 30:] = 2
     target[:20, 30:] = NO_CLASS
-    drawn = draw_frame(tmp_path / "frame.png", target, {"Prediction": prediction}, LABELS)
+    drawn = draw_frame(tmp_path / "frame.png", target, prediction, LABELS)
     pictures = {each["title"]: cv2.imdecode(np.frombuffer(each["data"], np.uint8), 1)[..., ::-1] for each in drawn}
     assert list(pictures) == ["Frame", "Truth", "Prediction", "Wrong"]
     assert np.abs(pictures["Frame"].astype(int) - image).max() < 4

@@ -12,7 +12,7 @@ from tfcseg.inference.options import checked_options
 from tfcseg.inference.segment import segment_frames
 from tfcseg.media.frames import Frame
 from tfcseg.model.evidence import SectionEnd
-from tfcseg.runs.result_plan import load_carried, save_carried
+from tfcseg.runs.job import load_carried, save_carried
 
 PART = 3
 SECTION = SECTION_PARTS * PART

@@ -13,7 +13,7 @@ from tfcseg.errors import OutputError
 from tfcseg.model.alignment import find_shift
 from tfcseg.model.carry_over import SAME_SCENE, Carried, Carrying, carry_over, carry_weight
 from tfcseg.model.options import CORRELATIONS, InferenceOptions
-from tfcseg.runs.result_plan import load_carried, save_carried
+from tfcseg.runs.job import load_carried, save_carried
 
 SIZE = (32, 64)
 CARRY, THRESHOLD = 0.9, 0.6
@@ -146,6 +146,3 @@ def test_a_file_keeps_every_bit(tmp_path, dtype):
     (tmp_path / "carried.npz").write_bytes((tmp_path / "carried.npz").read_bytes()[:-40])
     with pytest.raises(OutputError, match=r"carried\.npz"):
         load_carried(tmp_path / "carried.npz")
-    np.savez(tmp_path / "other.npz", logits=np.zeros(3, np.float32), match=np.zeros(3))
-    with pytest.raises(OutputError, match="an array of float32"):
-        load_carried(tmp_path / "other.npz")

@@ -62,7 +62,7 @@ def test_what_is_finished_is_skipped_before_the_model_is_loaded(clips, weights, 
     def load(*args, **kwargs):
         raise AssertionError("the model is loaded")
 
-    monkeypatch.setattr("tfcseg.weights.on_demand.open_model", load)
+    monkeypatch.setattr("tfcseg.weights.loading.open_model", load)
     with pytest.raises(FinishedError, match="holds a finished run"):
         tfcseg.run(clips[0], tmp_path / "out", weights, results=results, skip_finished=True)
     with pytest.raises(OutputError, match=r"different run: size was 64 and is now 32; .*overwrite=True"):

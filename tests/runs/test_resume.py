@@ -35,7 +35,7 @@ from tfcseg.media.writer import VideoWriter
 from tfcseg.report.schema import FrameTable
 from tfcseg.runs.options import ResultOptions
 from tfcseg.runs.outputs import folder_lock
-from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, Checkpoint, Journal, RunState, unfinished_frames
+from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, RunState, unfinished_frames
 
 PART_FRAMES = 4
 FRAMES = 18
@@ -112,7 +112,7 @@ def test_an_interrupt_leaves_whole_parts_and_says_how_many_frames_are_safe(out):
     assert unfinished_frames(out) == SAFE
     assert {path.name for path in out.iterdir()} == {"classes.json", "frames.csv", "masks", STATE_FOLDER}
     names = {path.name for path in (out / STATE_FOLDER).iterdir()}
-    assert names == {"journal.jsonl", "at-00000008", "at-00000012", *(f"overlay-{n:08d}.mp4" for n in (0, 4, 8))}
+    assert names == {"state.json", "at-00000008", "at-00000012", *(f"overlay-{n:08d}.mp4" for n in (0, 4, 8))}
 
 
 @pytest.mark.parametrize(
@@ -351,13 +351,6 @@ def test_a_run_without_a_report_is_known_again(clip, tmp_path):
     assert not (tmp_path / "out" / STATE_FOLDER).exists()
 
 
-def test_a_finished_run_that_lost_a_result_says_which(clip, finished, tmp_path):
-    out = shutil.copytree(finished, tmp_path / "out")
-    (out / "overlay.mp4").unlink()
-    with pytest.raises(OutputError, match=r"finished run, but overlay\.mp4 is missing; use overwrite=True"):
-        tfcseg.run(clip, out, MODEL, resume=True)
-
-
 def test_an_unfinished_run_is_not_replaced_by_accident(clip, out, finished):
     before = files(out)
     with pytest.raises(OutputError, match=r"holds an unfinished run \(12 frames done\); use resume=True"):
@@ -367,12 +360,12 @@ def test_an_unfinished_run_is_not_replaced_by_accident(clip, out, finished):
     assert_same_results(out, finished)
 
 
-def test_a_run_that_saved_nothing_does_not_offer_to_resume(clip, tmp_path, finished):
+def test_a_run_that_saved_no_frame_can_be_replaced(clip, tmp_path, finished):
     out = tmp_path / "out"
     (out / STATE_FOLDER).mkdir(parents=True)
     RunState(out / STATE_FOLDER).begin({"mode": "tfc"})
     shutil.copytree(finished / "masks", out / "masks")
-    with pytest.raises(OutputError, match=r"stopped before it could be resumed; use overwrite=True to start again"):
+    with pytest.raises(OutputError, match=r"holds an unfinished run \(0 frames done\)"):
         tfcseg.run(clip, out, MODEL)
     tfcseg.run(clip, out, MODEL, overwrite=True)
     assert_same_results(out, finished)
@@ -430,7 +423,6 @@ def append(path, data):
         (lambda out, state: cut(state / "at-00000012" / "page.npz"), 8),
         (lambda out, state: cut(out / "frames.csv", 0.9), 8),
         (lambda out, state: (out / "frames.csv").unlink(), 0),
-        (lambda out, state: cut(state / "journal.jsonl", 0.99), 8),
         (lambda out, state: shutil.rmtree(state / "at-00000012"), 8),
         (lambda out, state: (state / ".tfcseg-0-video.mp4").write_bytes(b"left over"), 12),
         (lambda out, state: append(out / "frames.csv", b"12,0.4800"), 12),
@@ -440,33 +432,6 @@ def test_damage_costs_no_more_than_the_parts_from_there_on(clip, out, finished, 
     damage(out, out / STATE_FOLDER)
     assert first_frame(clip, out)[1] == first
     assert_same_results(out, finished)
-
-
-def test_a_journal_keeps_its_whole_lines_wherever_it_is_torn(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl")
-    entries = [{"run": {"a": 1}}, {"frames": 8, "mean": 0.1 + 0.2}, {"frames": 16}]
-    for entry in entries:
-        journal.append(entry)
-    whole = (tmp_path / "journal.jsonl").read_bytes()
-    ends = [index + 1 for index, byte in enumerate(whole) if byte == ord("\n")]
-    for size in range(len(whole) + 1):
-        for rest in (b"", b"\0" * 40):  # what a power cut may leave
-            (tmp_path / "journal.jsonl").write_bytes(whole[:size] + rest)
-            kept = sum(end - (not rest) <= size for end in ends)  # only the line end may be missing
-            assert journal.read() == entries[:kept]
-    journal.keep(1)
-    journal.append({"frames": 24})
-    assert journal.read() == [entries[0], {"frames": 24}]
-
-
-def test_lines_of_others_are_no_checkpoints(tmp_path):
-    state = RunState(tmp_path)
-    state.begin({"mode": "tfc"})
-    state.add(Checkpoint(8, 8, 100, 1.5, 0, {}, None))
-    Journal(tmp_path / "journal.jsonl").append({"something": "else"})
-    state.add(Checkpoint(16, 16, 200, 2.5, 0, {}, None))
-    assert [checkpoint.frames for checkpoint in state.checkpoints()] == [8]
-    assert state.identity() == {"mode": "tfc"}
 
 
 @pytest.mark.parametrize(

@@ -194,13 +194,6 @@ def test_results_are_not_replaced_unasked(tmp_path, model):
     assert "is the input" in run(video, tmp_path / "out" / "masks", tmp_path / "out", model, "--overwrite").error
 
 
-def test_masks_of_another_video_are_told(tmp_path, model):
-    masks = np.random.default_rng(3).permuted(np.indices(SIZE)[1] // 12 % 2, axis=1).astype(np.uint8)
-    given = write_masks(tmp_path / "given", [masks] * FRAMES)
-    done = run(clip(tmp_path / "a.mkv"), given, tmp_path / "out", model)
-    assert "are they of another video?" in done.stderr
-
-
 def test_what_cannot_be_used(tmp_path, model):
     video, out = clip(tmp_path / "a.mkv"), tmp_path / "out"
 

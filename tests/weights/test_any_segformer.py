@@ -219,22 +219,10 @@ def test_bad_and_foreign_folders_get_one_line(b0, spoil, said, tmp_path):
     assert "\n" not in str(failure.value)
 
 
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        (["sem_seg_head.predictor.query_embed.weight"], "looks like a Mask2Former or MaskFormer"),
-        (["model.0.conv.weight", "model.22.cv2.0.0.conv.weight"], "looks like a YOLO"),
-        (["backbone.layer1.0.conv1.weight", "classifier.0.convs.0.0.weight"], "looks like a DeepLabV3"),
-        (["image_encoder.pos_embed", "mask_decoder.iou_token.weight"], "looks like a SAM"),
-        (["a.weight"], "has none of a SegFormer's tensors"),
-    ],
-)
-def test_other_architectures_are_named(names, said, tmp_path):
-    torch.save({name: torch.zeros(3) for name in names}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError) as failure:
+def test_other_architectures_are_refused(tmp_path):
+    torch.save({"model.0.conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=r"has none of a SegFormer's tensors; .*eval --predictions"):
         load_model(tmp_path / "other.pth")
-    assert said in str(failure.value)
-    assert "eval --predictions" in str(failure.value)
 
 
 def test_a_folder_of_checkpoints_names_them(tmp_path):

@@ -153,7 +153,7 @@ def _run_each(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *
     """Run the inputs one after the other, each with a bar of its own."""
     from tfcseg.runs.batch import run_input
     from tfcseg.runs.pipeline import check_model
-    from tfcseg.weights.on_demand import ModelOnDemand
+    from tfcseg.weights.loading import ModelOnDemand
 
     shared = ModelOnDemand(model, job.device, allow_network=job.allow_network)
     if len(places) > 1:

@@ -37,12 +37,10 @@ def _convolution_flops(
 
 
 def _sum_flops(rest: torch.Size, x: torch.Size, weight: torch.Size, *others: object, **named: object) -> int:
-    """FLOPs of a convolution whose result is added to ``rest``."""
     return _convolution_flops(x, weight, out_shape=rest)
 
 
 def _linear_flops(x: torch.Size, weight: torch.Size, *others: object, **named: object) -> int:
-    """FLOPs of a linear layer from shapes (…, C) and (C', C)."""
     return 2 * math.prod(x) * weight[0]
 
 

@@ -21,8 +21,7 @@ from tfcseg.weights.loading import LoadedModel, open_model
 
 MOST_FRAMES = 12
 
-OnFrame = Callable[[int, int], None]
-"""Called with the number of computed frames, and the number to compute."""
+OnFrame = Callable[[int, int], None]  # called with the number of computed frames, and the number to compute
 
 
 def make_frame_grid(

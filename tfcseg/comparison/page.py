@@ -6,24 +6,18 @@ import csv
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from tfcseg.comparison.plan import METRICS, Comparison
 from tfcseg.report.html import write_html
 from tfcseg.report.player import SERIES, ThinnedSeries, View, lanes, new_timeline, player_data, source_view
 
-if TYPE_CHECKING:
-    from tfcseg.comparison.dataset import Gallery
-
 _FIGURES = ("miou", "vc8", "vc16", "label_change", "flow_consistency", "model_fps", "fps", "gflops_per_frame")
 
 
-def write_page(path: Path, comparison: Comparison, gallery: Gallery | None = None) -> None:
-    """Write the page of ``comparison`` beside its results, complete or not at all; OutputError on failure.
-
-    ``gallery`` has pictures of a data set.
-    """
+def write_page(path: Path, comparison: Comparison) -> None:
+    """Write the page of ``comparison`` beside its results, complete or not at all; OutputError on failure."""
     folder = path.parent
     names = comparison.titles
     context: dict[str, Any] = {
@@ -39,11 +33,7 @@ def write_page(path: Path, comparison: Comparison, gallery: Gallery | None = Non
             if (folder / output / page).is_file()
         },
         "views": [],
-        "gallery": [],
     }
-    if gallery is not None:
-        candidate, reference = comparison.ratio_of
-        context |= gallery.pictures(names[reference], names[candidate])
     data = None
     read = {mode: _read_frames(folder / mode / "frames.csv") for mode in comparison.modes}
     frames = {mode: found for mode, found in read.items() if found is not None}
@@ -71,7 +61,6 @@ def _read_frames(path: Path) -> tuple[ThinnedSeries, float] | None:
 
 
 def _views(folder: Path, comparison: Comparison, names: Mapping[str, str], start_s: float) -> list[View]:
-    """The modes over each other, each of them, all side by side, and the source."""
     overlays = [
         View(mode, name, "video", f"{quote(mode)}/overlay.mp4")
         for mode, name in names.items()

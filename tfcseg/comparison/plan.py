@@ -21,19 +21,16 @@ from tfcseg.report.html import shown_number
 from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.weights.loading import LoadedModel
 
-MAX_SAMPLE = 32
-"""Frames of an interval for warming up and counting FLOPs; bounds memory for any interval."""
+MAX_SAMPLE = 32  # frames of an interval for warming up and counting FLOPs; bounds memory for any interval
 
-BASELINE = "baseline"
-"""Folder for the scores of another program's masks."""
+BASELINE = "baseline"  # folder for the scores of another program's masks
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """One pass of the network over the data."""
 
-    mode: str
-    """One of ``MODE_VARIANTS``, and the folder of its results, below the comparison's."""
+    mode: str  # one of ``MODE_VARIANTS``, and the folder of its results, below the comparison's
     options: InferenceOptions
 
     def warm_up(self, model: LoadedModel, images: Sequence[Image]) -> None:
@@ -48,12 +45,10 @@ class Plan:
     """The runs to compare. Raises UsageError for options that make no sense."""
 
     modes: Sequence[str] = DEFAULT_MODES
-    baseline: str | Path | None = None
-    """Masks of another program, which replace mode ``image``."""
+    baseline: str | Path | None = None  # masks of another program, which replace mode ``image``
     inference: InferenceOptions = InferenceOptions()
     """Options of all modes, except the mode itself and a correlation that its name fixes."""
-    flow_consistency: bool = True
-    """Measure flow consistency, which needs optical flow."""
+    flow_consistency: bool = True  # measure flow consistency, which needs optical flow
 
     def __post_init__(self) -> None:
         check_variants(self.modes, self.inference)
@@ -122,8 +117,7 @@ class Metric(NamedTuple):
     title: str
     digits: int
     is_percentage: bool
-    best: Callable[[Iterable[float]], float] | None
-    """``min`` or ``max``; None if modes are not ranked by it."""
+    best: Callable[[Iterable[float]], float] | None  # ``min`` or ``max``; None if modes are not ranked by it
 
     def shown(self, value: float | None) -> str:
         """``value`` for people."""
@@ -156,10 +150,8 @@ class Difference:
 
     frame: int
     time_s: float
-    differing: float
-    """Percentage of the pixels."""
-    picture: str
-    """Path relative to compare.json."""
+    differing: float  # percentage of the pixels
+    picture: str  # path relative to compare.json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,10 +195,8 @@ def common_facts(
     samples: Sequence[Sequence[Image]],
     outputs: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Fields of `Comparison` that videos and data sets have in common.
-
-    ``numbers`` are those of the baseline, if there is one, and of ``runs``. FLOPs are counted on ``samples``.
-    """
+    """Fields of `Comparison` that videos and data sets have in common. ``numbers`` are those of the baseline, if there
+    is one, and of ``runs``. FLOPs are counted on ``samples``."""
     modes = {mode: dict(found) for mode, found in zip(plan.shown_modes, numbers, strict=True)}
     for run in runs:
         modes[run.mode] |= count_gflops(model, run.options, samples)

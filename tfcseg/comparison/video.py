@@ -47,8 +47,7 @@ from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
 SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
-_FLOP_SAMPLES = 3
-"""Number of intervals, spread over the video, on which FLOPs are counted."""
+_FLOP_SAMPLES = 3  # number of intervals, spread over the video, on which FLOPs are counted
 _MAX_PICTURES = 6
 
 
@@ -191,9 +190,7 @@ class _VideoComparison:
 
     def _compare_frames(self, frames: int) -> tuple[dict[str, float], tuple[Difference, ...]]:
         """Write the modes side by side: percentages of pixels with the same label in pairs of modes, and differences.
-
-        Keeps a few bytes per frame.
-        """
+        Keeps a few bytes per frame."""
         labels = self.model.labels
         masks = {mode: _Masks(OutputDir(self.folder / mode).masks) for mode in self.plan.network_modes}
         if self.plan.baseline is not None:
@@ -248,12 +245,10 @@ class _Masks:
 
 
 def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Share of the pixels whose labels are equal."""
     return float(np.count_nonzero(one == other) / one.size)
 
 
 def _numbers(report: Report) -> dict[str, float | None]:
-    """Numbers of one run, shares as percentages."""
     shares = {
         name: getattr(report.stability, name) for name in ("flow_consistency", "label_change", "updated_fraction")
     }

@@ -43,6 +43,61 @@ logger = logging.getLogger(__name__)
 OnVideo: TypeAlias = Callable[[VideoScore], None]
 
 
+class Scored(NamedTuple):
+    """Result of one video."""
+
+    score: VideoScore
+    counts: Counts
+    model_s: float | None  # seconds in the network, if known
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A folder to score, and the source of the predictions."""
+
+    root: Path
+    scope: Scope
+    measure_flow_consistency: bool
+    source: Callable[[VspwDataset], Predictions]  # called in every process that scores
+    masks: Path | None = None  # folder for the scored masks
+
+    def open(self, on_frame: OnFrame | None = None) -> Callable[[str | None], Any]:
+        """Return a function that scores the video of a name; given None, it returns the settings."""
+        scope = self.scope
+        check(scope)
+        dataset = open_vspw(self.root, scope.split)
+        predictions = self.source(dataset)
+        logger.info(
+            "%d of the %d videos of split %s, VC by protocol %s",
+            *(len(dataset.videos[: scope.limit]), len(dataset.videos), scope.split, scope.protocol),
+            extra={"split": scope.split, "protocol": scope.protocol},
+        )
+        scoring = Scoring(
+            dataset=dataset,
+            table=prediction_table(dataset.labels, predictions.labels, predictions.label_map),
+            scope=scope,
+            measure_flow_consistency=self.measure_flow_consistency,
+            mode=predictions.mode,
+            provenance=predictions.provenance,
+        )
+        clock = predictions.model_s
+
+        def take(video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
+            if self.masks is not None:
+                write_prediction(self.masks, video, frame, labels)
+            if on_frame is not None:
+                on_frame(video, frame, labels)
+
+        def score(name: str | None) -> Scoring | Scored:
+            if name is None:
+                return scoring
+            started_s = clock() if clock else 0.0
+            found, counts = VideoScorer(dataset.read_video(name), scoring).run(predictions.source, take)
+            return Scored(found, counts, clock() - started_s if clock else None)
+
+        return score
+
+
 def evaluate(
     root: str | Path,
     predictions: Predictions,
@@ -60,51 +115,30 @@ def evaluate(
     The label map of ``scope`` is not read. ``on_frame`` is called with every scored frame and its prediction in classes
     of the data set, ``on_done`` with the numbers of scored and of all videos, from 0 on.
     """
-    scoring = open_scoring(root, predictions, scope, measure_flow_consistency)
-    videos = scoring.dataset.videos[: scope.limit]
-    done = itertools.count()
-    on_done(next(done), len(videos))
-    scored = (score_video(name, predictions, scoring, on_frame) for name in videos)
-    return pool(scoring, scored, lambda score: on_done(next(done), len(videos)))
-
-
-class Scored(NamedTuple):
-    """Result of one video."""
-
-    score: VideoScore
-    counts: Counts
-    model_s: float | None
-    """Seconds in the network, if known."""
-
-
-def open_scoring(root: str | Path, predictions: Predictions, scope: Scope, measure_flow_consistency: bool) -> Scoring:
-    """Prepare scoring; arguments are those of `evaluate`."""
-    check(scope)
-    dataset = open_vspw(root, scope.split)
-    logger.info(
-        "%d of the %d videos of split %s, VC by protocol %s",
-        *(len(dataset.videos[: scope.limit]), len(dataset.videos), scope.split, scope.protocol),
-        extra={"split": scope.split, "protocol": scope.protocol},
-    )
-    return Scoring(
-        dataset=dataset,
-        table=prediction_table(dataset.labels, predictions.labels, predictions.label_map),
-        scope=scope,
-        measure_flow_consistency=measure_flow_consistency,
-        mode=predictions.mode,
-        provenance=predictions.provenance,
+    recipe = Recipe(Path(root), scope, measure_flow_consistency, lambda dataset: predictions)
+    total, done = len(open_vspw(root, scope.split).videos[: scope.limit]), itertools.count()
+    on_done(next(done), total)
+    return evaluate_recipe(
+        recipe,
+        WorkerOptions(),
+        uses_gpu=False,
+        on_frame=on_frame,
+        on_video=lambda score: on_done(next(done), total),
     )
 
 
-def score_video(name: str, predictions: Predictions, scoring: Scoring, on_frame: OnFrame | None) -> Scored:
-    """Score one video of the split."""
-    clock = predictions.model_s
-    started_s = clock() if clock else 0.0
-    score, counts = VideoScorer(scoring.dataset.read_video(name), scoring).run(predictions.source, on_frame)
-    return Scored(score, counts, clock() - started_s if clock else None)
+def evaluate_recipe(
+    recipe: Recipe, workers: WorkerOptions, *, uses_gpu: bool, on_frame: OnFrame | None, on_video: OnVideo
+) -> Evaluation:
+    """Score a split in this process or on a cluster; scores and errors are those of `evaluate`. ``on_frame`` is called
+    in this process only."""
+    videos = open_vspw(recipe.root, recipe.scope.split).videos[: recipe.scope.limit]
+    make = partial(recipe.open, on_frame) if workers.ray is None else recipe.open
+    answers = work_through(workers, make, [None, *videos], uses_gpu=uses_gpu)
+    return _pool(next(answers), answers, on_video)
 
 
-def pool(scoring: Scoring, videos: Iterable[Scored], on_video: OnVideo) -> Evaluation:
+def _pool(scoring: Scoring, videos: Iterable[Scored], on_video: OnVideo) -> Evaluation:
     """Combine ``videos``, which are scored meanwhile, to an evaluation."""
     started_s = time.perf_counter()
     scores: list[VideoScore] = []
@@ -177,42 +211,3 @@ def _class_scores(
         )
         for index, name in enumerate(dataset.labels.names)
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A folder to score, and the source of the predictions."""
-
-    root: Path
-    scope: Scope
-    measure_flow_consistency: bool
-    source: Callable[[VspwDataset], Predictions]
-    """Called in every process that scores."""
-    masks: Path | None = None
-    """Folder for the scored masks."""
-
-    def open(self, on_frame: OnFrame | None = None) -> Callable[[str | None], Any]:
-        """Return a function that scores the video of a name; given None, it returns the settings."""
-        predictions = self.source(open_vspw(self.root, self.scope.split))
-        scoring = open_scoring(self.root, predictions, self.scope, self.measure_flow_consistency)
-
-        def take(video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
-            if self.masks is not None:
-                write_prediction(self.masks, video, frame, labels)
-            if on_frame is not None:
-                on_frame(video, frame, labels)
-
-        return lambda name: scoring if name is None else score_video(name, predictions, scoring, take)
-
-
-def evaluate_recipe(
-    recipe: Recipe, workers: WorkerOptions, *, uses_gpu: bool, on_frame: OnFrame | None, on_video: OnVideo
-) -> Evaluation:
-    """Score a split in this process or on a cluster; scores and errors are those of `evaluate`.
-
-    ``on_frame`` is called in this process only.
-    """
-    videos = open_vspw(recipe.root, recipe.scope.split).videos[: recipe.scope.limit]
-    make = partial(recipe.open, on_frame) if workers.ray is None else recipe.open
-    answers = work_through(workers, make, [None, *videos], uses_gpu=uses_gpu)
-    return pool(next(answers), answers, on_video)

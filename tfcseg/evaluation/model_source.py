@@ -74,7 +74,6 @@ class ModelPredictions:
                     yield result.labels
 
     def _groups(self, video: VspwVideo) -> Iterator[Group[_Interval]]:
-        """Yield intervals of readable images, with the errors between them."""
         interval: _Interval = []
         size: tuple[int, int] | None = None
         for frame in video.frames:

@@ -5,7 +5,7 @@ Letters: K classes, H W mask, h w picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.drawing.render import (
-    Image,
     class_shares,
     colorize,
     covered,
@@ -37,15 +36,12 @@ if TYPE_CHECKING:
 
 _PER_VIDEO = 8
 _STRETCH = 15  # frames of which the worst one is kept: one second of VSPW
-_OF_FRAME, _OF_ALL = 3, 12
-"""Most confusions that are named, of a frame and of all."""
+_OF_FRAME, _OF_ALL = 3, 12  # most confusions that are named, of a frame and of all
 _TINT, _QUALITY = 0.65, 82
 _KEY_SHARE = 0.02  # of a picture, from which a class stands in the key to the colours
 _WORST, _SKIPS, _PICTURED = 10, 50, 8
-_CELLS = 24
-"""Classes with a row of their own in the matrix; the others share one."""
-_FEW = 1e-4
-"""Confusions below this share of all pixels are not shown."""
+_CELLS = 24  # classes with a row of their own in the matrix; the others share one
+_FEW = 1e-4  # confusions below this share of all pixels are not shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +50,7 @@ class WorstFrame:
 
     video: str
     frame: str
-    wrong: float
-    """Share of the pixels with a class that can be predicted."""
+    wrong: float  # share of the pixels with a class that can be predicted
     confusions: tuple[tuple[int, int, float], ...]
     """The most frequent ones: class, what it was taken for (K: none), share of all pixels."""
     image: Path | None
@@ -82,7 +77,7 @@ class WorstFrames:
         if share <= (held.wrong if held else 0.0):
             return
         confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in _greatest(wrong, _OF_FRAME))
-        small = [pack(shrink_labels(labels, picture_size(labels.shape))) for labels in (target, prediction)]
+        small = [_pack(shrink_labels(labels, picture_size(labels.shape))) for labels in (target, prediction)]
         self._kept[stretch] = WorstFrame(
             self._video, frame, share, confusions, image, target=small[0], prediction=small[1]
         )
@@ -101,34 +96,30 @@ def worst_of(videos: Iterable[Sequence[WorstFrame]], count: int) -> list[WorstFr
     return sorted((frame for _, frame in chosen), key=lambda each: -each.wrong)
 
 
-def pack(labels: Labels) -> bytes:
-    """PNG file of labels."""
+def _pack(labels: Labels) -> bytes:
     encoded: bytes = cv2.imencode(".png", labels)[1].tobytes()
     return encoded
 
 
 def unpack(packed: bytes) -> Labels:
-    """(h, w) labels that `pack` made a file of."""
+    """(h, w) labels of a PNG file."""
     return np.asarray(cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
-def draw_frame(
-    image: Path | None, target: Labels, predictions: Mapping[str, Labels], labels: LabelSet
-) -> list[dict[str, Any]]:
-    """JPEG files with their titles: frame, truth, each of ``predictions``, and where a single one is wrong.
-
-    Labels are (h, w). Without the image they are drawn alone.
-    """
+def draw_frame(image: Path | None, target: Labels, prediction: Labels, labels: LabelSet) -> list[dict[str, Any]]:
+    """JPEG files with their titles: frame, truth, prediction, and where that is wrong. Labels are (h, w). Without the
+    image they are drawn alone."""
     palette = labels.palette_array()
-    filmed = _read(image, target.shape)
-    maps = {"Truth": target, **predictions}
-    pictures = {} if filmed is None else {"Frame": filmed}
-    for title, each in maps.items():
-        pictures[title] = colorize(each, palette) if filmed is None else overlay(filmed, each, palette, alpha=_TINT)
-    if filmed is not None and len(predictions) == 1:
-        (only,) = predictions.values()
-        wrong = (only != target) & (target != NO_CLASS)
-        pictures["Wrong"] = mark_difference(filmed, covered(wrong, filmed.shape[:2]))
+    maps = {"Truth": target, "Prediction": prediction}
+    filmed = None
+    with suppress(InputError):  # the evaluation reports it
+        filmed = None if image is None else shrink(read_image(image), (target.shape[0], target.shape[1]))
+    if filmed is None:
+        pictures = {title: colorize(each, palette) for title, each in maps.items()}
+    else:
+        tinted = {title: overlay(filmed, each, palette, alpha=_TINT) for title, each in maps.items()}
+        wrong = (prediction != target) & (target != NO_CLASS)
+        pictures = {"Frame": filmed, **tinted, "Wrong": mark_difference(filmed, covered(wrong, filmed.shape[:2]))}
     return [{"title": title, "data": encode_jpeg(picture, _QUALITY)} for title, picture in pictures.items()]
 
 
@@ -141,12 +132,6 @@ def colour_key(maps: Iterable[Labels], labels: LabelSet) -> list[dict[str, str]]
         {"name": labels.names[index], "colour": "#{:02x}{:02x}{:02x}".format(*labels.palette[index])}
         for index in np.flatnonzero(seen).tolist()
     ]
-
-
-def _read(image: Path | None, size: tuple[int, ...]) -> Image | None:
-    with suppress(InputError):  # the evaluation reports it
-        return None if image is None else shrink(read_image(image), (size[0], size[1]))
-    return None
 
 
 def write_page(path: Path, evaluation: Evaluation) -> None:
@@ -178,7 +163,7 @@ def _worst_frames(evaluation: Evaluation) -> dict[str, Any]:
             {
                 "title": f"{each.video}, frame {each.frame}",
                 "value": each.wrong,
-                "pictures": draw_frame(each.image, target, {"Prediction": prediction}, labels),
+                "pictures": draw_frame(each.image, target, prediction, labels),
                 "notes": [
                     f"{names[truth]} → {names[label]} {shown_percent(share, 1)}"
                     for truth, label, share in each.confusions
@@ -205,10 +190,8 @@ def _class_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _matrix(evaluation: Evaluation) -> dict[str, Any]:
-    """Shares of each true class by predicted class: the most frequent classes, the rest together, none.
-
-    Returns ``rows`` and ``columns``, in order, ``cells``: (row, column, share) of those above zero, and their size.
-    """
+    """Shares of each true class by predicted class: the most frequent classes, the rest together, none. Returns
+    ``rows`` and ``columns``, in order, ``cells``: (row, column, share) of those above zero, and their size."""
     counts = np.array(evaluation.confusion)
     frequent = np.argsort(-counts.sum(axis=1), kind="stable")[:_CELLS]
     frequent = frequent[counts[frequent].sum(axis=1) > 0]
@@ -232,7 +215,6 @@ def _matrix(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Pairs of classes that cost the most pixels."""
     counts = np.array(evaluation.confusion)
     wrong = counts[:, :-1].copy()
     np.fill_diagonal(wrong, 0)

@@ -30,16 +30,14 @@ class Predictions:
     """Predictions for a data set, and where they come from."""
 
     source: PredictionSource
-    labels: LabelSet | None = None
-    """Their classes; None: those of the data set."""
+    labels: LabelSet | None = None  # their classes; None: those of the data set
     label_map: LabelMap | None = None
     """Translates ``labels`` to the data set's classes; None: the built-in map."""
     mode: str = "predictions"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Model, options, predictions (folder of another program's labels), label_map (file or ``built in``) and threads,
     as far as they apply: entries of eval.json."""
-    model_s: Callable[[], float] | None = None
-    """Returns the seconds spent in the network so far."""
+    model_s: Callable[[], float] | None = None  # returns the seconds spent in the network so far
 
 
 class PredictionFolder:
@@ -88,10 +86,8 @@ class PredictionFolder:
 
 
 def write_prediction(directory: Path, video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
-    """Write the (H, W) labels of one frame as an 8-bit gray PNG, where `PredictionFolder` reads it.
-
-    Raises OutputError if it cannot.
-    """
+    """Write the (H, W) labels of one frame as an 8-bit gray PNG, where `PredictionFolder` reads it. Raises OutputError
+    if it cannot."""
     folder = directory / video.name
     with output_errors(f"cannot write to {str(folder)!r}"):
         folder.mkdir(parents=True, exist_ok=True)

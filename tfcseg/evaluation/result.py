@@ -18,8 +18,7 @@ from tfcseg.metrics.scores import Mean, WindowScores, percent
 
 RESULT_FILES = ("eval.json", "per_class.csv", "per_video.csv", "eval.html")
 
-SCHEMA = 1
-"""Version of eval.json; grows when a key changes its meaning or is removed."""
+SCHEMA = 1  # version of eval.json; grows when a key changes its meaning or is removed
 
 SkipKind = Literal[
     "missing video",
@@ -48,10 +47,8 @@ class VideoScore:
     """Scores of one video (percentages over the classes that can be predicted) and the sums they are pooled from."""
 
     name: str
-    frames: int
-    """Scored frames."""
-    frames_missing: int
-    """Frames that are missing, or whose image or mask is."""
+    frames: int  # scored frames
+    frames_missing: int  # frames that are missing, or whose image or mask is
     miou: float | None
     pixel_accuracy: float | None
     windows: Mapping[int, WindowScores]
@@ -118,14 +115,11 @@ class Evaluation:
     """(K, K + 1) pixels by class of the ground truth and predicted class, the last column being none."""
     protocol: str
     mode: str
-    dataset: str
-    """Name of its folder."""
-    labels: LabelSet
-    """The classes of the data set."""
+    dataset: str  # name of its folder
+    labels: LabelSet  # the classes of the data set
     split: str
     speed: Speed
-    provenance: Mapping[str, Any]
-    """As `full_provenance` returns it."""
+    provenance: Mapping[str, Any]  # as `full_provenance` returns it
 
     @property
     def is_incomplete(self) -> bool:
@@ -174,10 +168,8 @@ class Evaluation:
 
 
 def full_provenance(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries of eval.json on what made the predictions, where and with which versions.
-
-    ``given`` are those of `Predictions`, with options as in report.json.
-    """
+    """Entries of eval.json on what made the predictions, where and with which versions. ``given`` are those of
+    `Predictions`, with options as in report.json."""
     return {
         **dict.fromkeys(("model", "options", "predictions", "label_map", "threads")),
         **given,
@@ -217,7 +209,6 @@ def _video_row(score: VideoScore) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Table with a header; numbers with four decimals, empty cells for None."""
     rows = list(rows)
     with (
         replace_atomically(path) as partial,

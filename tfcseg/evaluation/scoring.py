@@ -130,8 +130,7 @@ class VideoScorer:
             miou=percent(mean_iou(counts)),
             pixel_accuracy=percent(pixel_accuracy(counts)),
             windows=consistency.result(),
-            flow_consistency=stability.flow_consistency,
-            label_change=stability.label_change,
+            **stability.means(),
             skipped=tuple(self.skipped),
             worst_frames=worst.frames(),
         )
@@ -145,13 +144,9 @@ class VideoScorer:
         if not any(frame.mask for frame in video.frames):  # as in the public test split
             self._note("no masks", None, f"{len(video.frames)} frames without masks")
             return
-        predictions = iter(predict(video))
         after_gap = False
         shape: tuple[int, ...] | None = None
-        for frame, missing in zip(video.frames, video.missing_before, strict=True):
-            predicted = next(predictions, None)
-            if predicted is None:
-                raise DataError(f"{video.name}: the predictions end before frame {frame.stem}")
+        for frame, missing, predicted in zip(video.frames, video.missing_before, predict(video), strict=True):
             if missing:
                 self._note("missing frame", frame, f"{missing} missing before this one")
                 after_gap = True
@@ -160,13 +155,10 @@ class VideoScorer:
             if scored is not None:
                 shape = scored.target.shape
                 yield scored
-        if next(predictions, None) is not None:
-            raise DataError(f"{video.name}: there are more predictions than its {len(video.frames)} frames")
 
     def _pair(
         self, frame: VspwFrame, predicted: Prediction, after_gap: bool, shape: tuple[int, ...] | None
     ) -> _ScoredFrame | None:
-        """Pair target and prediction; None, with a note why, if the frame cannot be scored."""
         if frame.mask is None:
             self._note("missing mask", frame, "the image has no mask")
             return None

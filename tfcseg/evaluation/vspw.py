@@ -32,8 +32,7 @@ from tfcseg.media.source import IMAGE_SUFFIXES
 from tfcseg.metrics.scores import Labels
 
 LABEL_FILE = "label_num_dic_final.json"
-_MOST_CLASSES = 253
-"""Raw values 1…253, so that index 254 stays free to mark stray values."""
+_MOST_CLASSES = 253  # raw values 1…253, so that index 254 stays free to mark stray values
 _STRAY = 254
 
 
@@ -150,14 +149,12 @@ def _read_split(root: Path, split: str) -> tuple[str, ...]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
-    names = [name for name in names if name]
+    names = list(dict.fromkeys(filter(None, names)))
     if not names:
         raise DataError(f"{path}: lists no videos")
-    for name, count in Counter(names).items():
+    for name in names:
         if name != Path(name).name or name == "..":
             raise DataError(f"{path}: {name!r} is not the name of a folder in data/")
-        if count > 1:
-            raise DataError(f"{path}: names video {name} {count} times")
     return tuple(names)
 
 

@@ -33,27 +33,22 @@ logger = logging.getLogger(__name__)
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-BATCH = 16
-"""Maximum number of frames computed at once; bounds memory for long intervals."""
+BATCH = 16  # maximum number of frames computed at once; bounds memory for long intervals
 
-MAX_WORKERS = 4
-"""Maximum number of intervals computed at the same time on a CPU; each needs its own memory."""
+MAX_WORKERS = 4  # maximum number of intervals computed at the same time on a CPU; each needs its own memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
     """The network's output for one frame."""
 
-    labels: NDArray[np.uint8]
-    """(H, W) class indices at the source's size."""
+    labels: NDArray[np.uint8]  # (H, W) class indices at the source's size
     model_ms: float
     """Milliseconds for preprocessing, network and labels; frames computed together share their time equally."""
     confidence: NDArray[np.uint8] | None = None
     """(h, w) confidence of the labels: 255 times the probability that they are right."""
-    similarity: NDArray[np.float32] | None = None
-    """w_t (h, w) in [-1, 1]; None at keyframes."""
-    updated_fraction: float | None = None
-    """Share of points updated by sparse MSDA; None at keyframes."""
+    similarity: NDArray[np.float32] | None = None  # w_t (h, w) in [-1, 1]; None at keyframes
+    updated_fraction: float | None = None  # share of points updated by sparse MSDA; None at keyframes
     carried: CarryOver | None = None
     """Carry-over for the next interval; only at the end of an interval, and if keyframes carry anything."""
 
@@ -157,7 +152,6 @@ class IntervalNetwork:
         return [result for run in alike for result in self.in_parts(compute, run, self.chunk)]
 
     def _others(self, images: Sequence[Image], memory: Keyframe, size: tuple[int, int]) -> list[FrameResult]:
-        """Frames between keyframes."""
 
         def compute(part: Sequence[Image]) -> list[FrameResult]:
             started_s = self.clock()
@@ -242,7 +236,6 @@ def _workers(model: LoadedModel, options: InferenceOptions) -> int:
 
 
 def _size(image: Image) -> tuple[int, int]:
-    """(height, width)."""
     return image.shape[0], image.shape[1]
 
 
@@ -255,7 +248,6 @@ def _if_it_fits(before: CarryOver | None, batch: Tensor) -> Carried | None:
 
 
 def _check_sizes(sizes: set[tuple[int, int]]) -> None:
-    """Raise UsageError unless all sizes (height, width) are equal."""
     if len(sizes) > 1:
         shown = " and ".join(f"{height}×{width}" for height, width in sorted(sizes))
         raise UsageError(f"frames between two keyframes must have the same size, not {shown} (height×width)")

@@ -21,28 +21,21 @@ class Section(Enum):
     own. Only the keyframes of that end are carried over to the next section, none before them.
     """
 
-    GOES_ON = auto()
-    """No border."""
-    END_BEGINS = auto()
-    """The end of a section begins."""
-    BEGINS = auto()
-    """A section begins."""
+    GOES_ON = auto()  # no border
+    END_BEGINS = auto()  # the end of a section begins
+    BEGINS = auto()  # a section begins
 
 
 @dataclass(slots=True)
 class Group(Generic[_T]):
     """Frames of one call: an interval, or as many as the network takes at once."""
 
-    images: Sequence[Image]
-    """(H, W, 3) uint8 RGB each; may be empty."""
-    subject: _T
-    """Returned with the results."""
-    label_size: tuple[int, int] | None = None
-    """(height, width) of the labels; None: the images' size."""
+    images: Sequence[Image]  # (H, W, 3) uint8 RGB each; may be empty
+    subject: _T  # returned with the results
+    label_size: tuple[int, int] | None = None  # (height, width) of the labels; None: the images' size
     begins_part: bool = False
     """A run may have been stopped before this group: with both sides its first frame is a keyframe."""
-    section: Section = Section.GOES_ON
-    """With both sides: the border at its first frame."""
+    section: Section = Section.GOES_ON  # with both sides: the border at its first frame
     is_wanted: bool = True
     """With both sides: whether its labels are needed; if not, its keyframes serve the carry-over alone."""
 
@@ -50,8 +43,7 @@ class Group(Generic[_T]):
 MOST_FRAMES = 500
 """A picture is computed again after this many frames, so that a still hour does not fill the memory."""
 
-SECTION_PARTS = 8
-"""Parts of a section, a minute or more; the last one is its end."""
+SECTION_PARTS = 8  # parts of a section, a minute or more; the last one is its end
 
 _SAMPLED_ROWS = 16
 

@@ -96,10 +96,8 @@ def _run_beside(
 def _run_one(
     network: IntervalNetwork, group: Group[_T], before: Future[CarryOver | None], passed: Future[CarryOver | None]
 ) -> list[FrameResult]:
-    """Compute one interval in a worker: waits for ``before`` when it needs it, and always answers ``passed``.
-
-    Groups start in order, so the one waited for is always running.
-    """
+    """Compute one interval in a worker: waits for ``before`` when it needs it, and always answers ``passed``. Groups
+    start in order, so the one waited for is always running."""
     try:
         return network.run(group.images, group.label_size, before.result, pass_on=passed.set_result)
     finally:

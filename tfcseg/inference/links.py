@@ -24,15 +24,13 @@ from torch.nn import functional as F
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.votes import CARRY, Transfer, Weights
 from tfcseg.media.frames import Image
-from tfcseg.media.masks import Mask
 from tfcseg.model.correlation import similarity
 from tfcseg.model.evidence import evidence
 
 SIZE, FEATURE_SIZE = 40, 96
 """Short side in px at which the flow follows frames, and at which a network sees them."""
 
-FEATURES_EVERY = 3
-"""Frames from one whose features are compared to the next."""
+FEATURES_EVERY = 3  # frames from one whose features are compared to the next
 
 SAME_SCENE = 0.75
 """Share of positions that are found again, below which frames are not linked. From one frame to the next it is mostly
@@ -51,21 +49,16 @@ Flows: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 class FrameFeatures(NamedTuple):
     """Features of a frame that are compared."""
 
-    size: tuple[int, int]
-    """(H, W)."""
-    gray: NDArray[np.uint8]
-    """(h, w)."""
-    match: Tensor | None
-    """(1, C, h8, w8) low-level features; None: only the flow follows this frame."""
+    size: tuple[int, int]  # (H, W)
+    gray: NDArray[np.uint8]  # (h, w)
+    match: Tensor | None  # (1, C, h8, w8) low-level features; None: only the flow follows this frame
 
 
 class Link(NamedTuple):
     """Between a frame and the one before it."""
 
-    back: Transfer
-    """What the frame takes over from the one before it."""
-    forth: Transfer
-    """What the one before it takes over from the frame."""
+    back: Transfer  # what the frame takes over from the one before it
+    forth: Transfer  # what the one before it takes over from the frame
     similarity: float | None
     """Mean of w of eq. 6 along the flow between the last frames that were compared; None before any were."""
 
@@ -83,9 +76,7 @@ class Linker:
     @torch.inference_mode()
     def features(self, images: Sequence[Image]) -> list[FrameFeatures]:
         """Compute what is compared of (H, W, 3) RGB images of one size: features of the first, the fourth, and so on.
-
-        They change little in three frames, and those of several images at once take half the time.
-        """
+        They change little in three frames, and those of several images at once take half the time."""
         size = (images[0].shape[0], images[0].shape[1])
         images = [_halved(image) for image in images]
         height, width = images[0].shape[:2]
@@ -131,7 +122,6 @@ class Linker:
         return [np.rint(each * (far <= _HIDDEN)).astype(np.uint8) for each, far in zip(kept, missed, strict=True)]
 
     def _between(self, here: FrameFeatures, there: FrameFeatures) -> NDArray[np.float32]:
-        """(h, w, 2) flow."""
         # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
         return np.array(self._flow.calc(here.gray, there.gray, np.empty((1, 1, 2), np.float32)), np.float32)
 
@@ -146,12 +136,9 @@ def _halved(image: Image) -> Image:
 class _Path(NamedTuple):
     """The way from a frame with features to a later one, on the grid of the features."""
 
-    start: Tensor
-    """(1, C, h8, w8) features of that frame."""
-    back: NDArray[np.float32]
-    """(h8, w8, 2) x and y from the later frame to that one, in cells."""
-    forth: NDArray[np.float32]
-    """The same the other way."""
+    start: Tensor  # (1, C, h8, w8) features of that frame
+    back: NDArray[np.float32]  # (h8, w8, 2) x and y from the later frame to that one, in cells
+    forth: NDArray[np.float32]  # the same the other way
 
     @classmethod
     def of(cls, start: Tensor, flows: Flows) -> _Path:
@@ -173,20 +160,6 @@ class _Path(NamedTuple):
         return similarity(moved, torch.cat([match, self.start]))
 
 
-def contrast(features: FrameFeatures, mask: Mask) -> float | None:
-    """How many times more features differ across the edges of an (H, W) mask than inside; None without any edges."""
-    assert features.match is not None
-    rows, columns = features.match.shape[-2:]
-    small = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT)
-    match = F.normalize(features.match[0], dim=0)
-    across, down = 1 - (match[:, :, 1:] * match[:, :, :-1]).sum(dim=0), 1 - (match[:, 1:] * match[:, :-1]).sum(dim=0)
-    change = torch.cat([across.flatten(), down.flatten()]).numpy()
-    is_edge = np.concatenate([(small[:, 1:] != small[:, :-1]).ravel(), (small[1:] != small[:-1]).ravel()])
-    if not 0 < is_edge.sum() < len(is_edge):
-        return None
-    return float(change[is_edge].mean() / max(1e-6, change[~is_edge].mean()))
-
-
 def still_link(features: FrameFeatures) -> Link:
     """The link to a frame that shows the same picture."""
     transfer = Transfer(None, np.full(features.gray.shape, round(255 * CARRY), np.uint8))
@@ -194,10 +167,8 @@ def still_link(features: FrameFeatures) -> Link:
 
 
 def _missed(flow: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(h, w) by how much going along ``flow`` and ``back`` misses the start, 1 being what rounding may do.
-
-    The test of Sundaram et al., ECCV 2010.
-    """
+    """(h, w) by how much going along ``flow`` and ``back`` misses the start, 1 being what rounding may do. The test of
+    Sundaram et al., ECCV 2010."""
     height, width = flow.shape[:2]
     there = cv2.add(flow, _positions(height, width))
     returned = _at(back, there)
@@ -208,12 +179,10 @@ def _missed(flow: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.
 
 
 def _found(missed: NDArray[np.float32]) -> float:
-    """Share of the positions that are found again."""
     return float(np.count_nonzero(missed <= 1) / missed.size)
 
 
 def _squares(vectors: Any) -> NDArray[np.float32]:
-    """(h, w) squared lengths of (h, w, 2)."""
     return np.asarray(cv2.transform(cv2.multiply(vectors, vectors), np.ones((1, 2), np.float32)), np.float32)
 
 
@@ -237,7 +206,6 @@ def _scaled(vectors: Any, flow: NDArray[np.float32], size: tuple[int, int], dept
 
 
 def _chained(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(h, w, 2) along ``first``, and from there along ``second``."""
     there = cv2.add(first, _positions(*first.shape[:2]))
     return np.asarray(cv2.add(first, _at(second, there)), np.float32)
 

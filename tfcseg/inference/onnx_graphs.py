@@ -41,8 +41,7 @@ logger = logging.getLogger(__name__)
 MEMORY = ("key_logits", "key_match", "key_high", "key_level3", "key_level4")
 """Memory of a keyframe: outputs of its graph, inputs of the other one. ``key_logits`` are its own (1, K, h, w)."""
 
-LEAST_AGREEMENT = 0.999
-"""Share of the pixels that must have the same label as with PyTorch."""
+LEAST_AGREEMENT = 0.999  # share of the pixels that must have the same label as with PyTorch
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _CHECKED_FRAMES, _CHECKED_SHIFT_PX = 3, 5
@@ -108,13 +107,11 @@ class _Normalised(nn.Module):
         self.mean, self.std = (nn.Buffer(torch.tensor(values).view(1, 3, 1, 1)) for values in (mean, std))
 
     def input(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W)."""
         return (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
 
 class _KeyframeGraph(_Normalised):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """``MEMORY`` of a keyframe."""
         logits, memory = self.network.keyframe(self.input(image))
         return logits, memory.match, memory.high, *memory.levels
 
@@ -123,7 +120,6 @@ class _NonKeyframeGraph(_Normalised):
     options: InferenceOptions
 
     def forward(self, image: Tensor, logits: Tensor, match: Tensor, high: Tensor, x3: Tensor, x4: Tensor) -> Tensor:
-        """Logits (1, K, h, w) of a frame, given ``MEMORY``."""
         level2 = resize(match, (logits.shape[-2], logits.shape[-1]))
         memory = Keyframe(
             high, logits, level2, match, high=high, levels=(x3, x4)
@@ -132,7 +128,6 @@ class _NonKeyframeGraph(_Normalised):
 
 
 def _graphs(model: LoadedModel, options: InferenceOptions) -> tuple[_KeyframeGraph, _NonKeyframeGraph]:
-    """Modules to export of a model that is not folded."""
     network, preprocessing = model.network, model.card.preprocessing
     network.requires_grad_(False)
     network.config = replace(network.config, repairs=False)
@@ -143,7 +138,6 @@ def _graphs(model: LoadedModel, options: InferenceOptions) -> tuple[_KeyframeGra
 
 
 def _facts(model: LoadedModel, options: InferenceOptions, frame_size: tuple[int, int]) -> dict[str, Any]:
-    """Metadata of the files."""
     return {
         "model": model.card.name,
         "licence": model.card.licence,
@@ -156,7 +150,6 @@ def _facts(model: LoadedModel, options: InferenceOptions, frame_size: tuple[int,
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:
-    """Operations that the exporter does not know."""
     from onnxscript import opset18 as op
 
     def hypot(x: Any, y: Any) -> Any:
@@ -167,7 +160,6 @@ def _translations() -> dict[Any, Callable[..., Any]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes on itself off stderr."""
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
@@ -207,7 +199,6 @@ def _agreement(
 
 
 def _moving_picture(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Frames (H, W, 3) of soft blobs, of which the right half moves."""
     height, width = size
     shift = _CHECKED_SHIFT_PX * (_CHECKED_FRAMES - 1)
     coarse = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)

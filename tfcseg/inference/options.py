@@ -11,8 +11,7 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.options import THE_MODELS, check
 
 if TYPE_CHECKING:
-    from tfcseg.weights.loading import LoadedModel
-    from tfcseg.weights.on_demand import Known
+    from tfcseg.weights.loading import Known, LoadedModel
 
 
 def checked_options(model: Known, options: InferenceOptions | None = None, **given: Any) -> InferenceOptions:
@@ -40,8 +39,7 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
     return complete if complete.mode in BOTH_SIDED else replace(complete, keyframe_carry=0.0)
 
 
-BOTH_SIDED = ("tfc", "blend")
-"""Modes that can compare with the keyframes on both sides."""
+BOTH_SIDED = ("tfc", "blend")  # modes that can compare with the keyframes on both sides
 
 ONE_SIDED = ("threshold", "correlation", "keyframe_position", "keyframe_carry")
 """Options that have no effect with both sides: giving one selects one side."""
@@ -86,10 +84,8 @@ def describe_method(options: InferenceOptions) -> str:
 def variant_options(
     model: LoadedModel, variant: str, options: InferenceOptions | None = None, **given: Any
 ) -> InferenceOptions:
-    """Complete ``options`` for one of ``MODE_VARIANTS``: a mode, optionally followed by a correlation.
-
-    A correlation needs one side; ``sides`` and ``keyframes`` apply to the variants without one.
-    """
+    """Complete ``options`` for one of ``MODE_VARIANTS``: a mode, optionally followed by a correlation. A correlation
+    needs one side; ``sides`` and ``keyframes`` apply to the variants without one."""
     mode, _, correlation = variant.partition("-")
     wanted = replace(options or InferenceOptions(), **given)
     if correlation:

@@ -88,10 +88,9 @@ def segment(
     what `load_model` takes or returns. ``options``: fields of `InferenceOptions`, such as ``threshold=0.7``. With
     ``latency="low"`` each frame is returned before the next one is requested.
 
-    Holds a few intervals of frames, and no state between calls: two interleaved videos do not affect each other, and
-    threads may share a model. A live source is always read with low latency and yields its newest frame: gaps in
-    ``index`` show what was left out, and LostConnection is raised when the stream ends. Raises UsageError for options
-    that make no sense, InputError for unreadable input, WeightsError for the model.
+    Holds a few intervals of frames, and no state between calls. A live source yields its newest frame with low latency:
+    gaps in ``index`` show what was left out, and LostConnection is raised when the stream ends. Raises UsageError for
+    options that make no sense, InputError for unreadable input, WeightsError for the model.
     """
     (inference,) = sort_options("segment", options, InferenceOptions)
     if isinstance(frames, str | Path | int | Source):
@@ -168,44 +167,47 @@ def segment_frames(
     both = network.options.sides == "both"
     for group, results in run_intervals(network, groups, before):
         while group:
+            shown, result = group.pop(0), results.pop(0)
             # With both sides, a run can resume after any frame with a carry-over, wherever groups end.
-            is_last = results[0].carried is not None if both else len(group) == 1
-            yield from _join(network.labels, group.pop(0), results.pop(0), is_last=is_last)
+            is_last = result.carried is not None if both else not group
+            *repeated, last = [_segmented(network.labels, frame, result, frame is shown[0]) for frame in shown]
+            yield from (replace(frame, carried=None) for frame in repeated)
+            yield replace(last, ends_group=is_last)
+            del shown, result, repeated, last  # nothing is held while waiting for the next ones
 
 
 def _groups(
     shown: Iterator[list[Frame]], length: int, part_frames: int | None, wanted_from: int
 ) -> Iterator[Group[list[list[Frame]]]]:
     """Yield pictures in groups of ``length``; the last group of a part or of the video may be shorter."""
+
+    def grouped(several: list[list[Frame]]) -> Group[list[list[Frame]]]:
+        first = several[0][0]
+        return Group(
+            [frames[0].image for frames in several],
+            several,
+            begins_part=begins_part(first, part_frames),
+            section=section_at(first, part_frames),
+            is_wanted=first.index >= wanted_from,
+        )
+
     group: list[list[Frame]] = []
     for frames in shown:
         if group and begins_part(frames[0], part_frames):
-            yield _group(group, part_frames, wanted_from)
+            yield grouped(group)
             group = []
         group.append(frames)
         if len(group) == length:
             del frames
-            yield _group(group, part_frames, wanted_from)
+            yield grouped(group)
             group = []
     if group:
-        yield _group(group, part_frames, wanted_from)
-
-
-def _group(pictures: list[list[Frame]], part_frames: int | None, wanted_from: int) -> Group[list[list[Frame]]]:
-    first = pictures[0][0]
-    return Group(
-        [frames[0].image for frames in pictures],
-        pictures,
-        begins_part=begins_part(first, part_frames),
-        section=section_at(first, part_frames),
-        is_wanted=first.index >= wanted_from,
-    )
+        yield grouped(group)
 
 
 def _stream(
     frames: Iterator[Frame], network: IntervalNetwork, before: CarryOver | None, part_frames: int | None
 ) -> Iterator[SegmentedFrame]:
-    """Segment each frame before the next one is requested."""
     images: deque[Image] = deque()
     shown: list[Frame] = []
     result: FrameResult | None = None
@@ -213,28 +215,16 @@ def _stream(
     for frame in frames:
         if result is not None and is_shown_by(shown, frame, part_frames):
             shown.append(replace(frame, image=shown[0].image, is_held=True))
-            yield _joined(network.labels, shown[-1], result, is_computed=False)
+            yield _segmented(network.labels, shown[-1], result, False)
             continue
         if result is None or begins_part(frame, part_frames):
             results = network.stream((images.popleft() for _ in count()), before if result is None else result.carried)
         images.append(frame.image)
         shown, result = [frame], next(results)
-        yield _joined(network.labels, frame, result)
+        yield _segmented(network.labels, frame, result)
 
 
-def _join(labels: LabelSet, frames: list[Frame], result: FrameResult, *, is_last: bool) -> Iterator[SegmentedFrame]:
-    """The ``frames`` that show one picture, with its ``result``; the last one holds the carry-over for the next
-    interval.
-
-    ``is_last``: in its group.
-    """
-    for frame in frames[:-1]:
-        yield _joined(labels, frame, replace(result, carried=None), is_computed=frame is frames[0])
-    last = _joined(labels, frames[-1], result, is_computed=len(frames) == 1)
-    yield replace(last, ends_group=is_last)
-
-
-def _joined(labels: LabelSet, frame: Frame, result: FrameResult, *, is_computed: bool = True) -> SegmentedFrame:
+def _segmented(labels: LabelSet, frame: Frame, result: FrameResult, is_computed: bool = True) -> SegmentedFrame:
     return SegmentedFrame(
         index=frame.index,
         time_s=frame.time_s,

@@ -40,8 +40,6 @@ class SteadiedMask(NamedTuple):
     """(H, W) values to write; None: there is none to write."""
     is_filled: bool
     """The frame had none."""
-    contrast: float | None
-    """How much more the picture changes across its edges than inside; None where that was not looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -98,19 +96,15 @@ class SegmentedFrame:
         return {self.label_set.names[index]: float(shares[index]) for index in order if shares[index] > 0}
 
     def mask(self, *names: str) -> NDArray[np.bool_]:
-        """(H, W) flags: whether a pixel belongs to one of these classes, in any case.
-
-        Raises UsageError for a name that the model does not know, or if no name is given.
-        """
+        """(H, W) flags: whether a pixel belongs to one of these classes, in any case. Raises UsageError for a name that
+        the model does not know, or if no name is given."""
         if not names:
             raise UsageError("mask() needs the name of a class, such as mask('person')")
         return self._flags(names)[self.labels]
 
     def overlay(self, *, alpha: float = 0.55, classes: str | Iterable[str] = (), legend: bool = False) -> Image:
-        """(H, W, 3) uint8 RGB: the frame with its ``classes`` (empty: all) in colour at opacity ``alpha``.
-
-        Raises UsageError for an opacity outside of 0 to 1 or a name that the model does not know.
-        """
+        """(H, W, 3) uint8 RGB: the frame with its ``classes`` (empty: all) in colour at opacity ``alpha``. Raises
+        UsageError for an opacity outside of 0 to 1 or a name that the model does not know."""
         size = (self.labels.shape[0], self.labels.shape[1])
         visible = self._flags(classes)[: len(self.label_set)] if classes else None
         picture = overlay(self.image, self.labels, self.label_set.palette_array(), alpha=alpha, visible=visible)
@@ -142,7 +136,6 @@ class SegmentedFrame:
         )
 
     def _flags(self, names: str | Iterable[str]) -> NDArray[np.bool_]:
-        """(256,) flags of label values: whether they are one of these classes."""
         flags = np.zeros(256, np.bool_)
         try:
             flags[self.label_set.indices(names)] = True
@@ -151,7 +144,6 @@ class SegmentedFrame:
         return flags
 
     def _repr_png_(self) -> bytes:
-        """The overlay with its legend, for notebooks."""
         picture = self.overlay(legend=True)
         height, width = picture.shape[:2]
         scale = min(1.0, _NOTEBOOK_PX / max(height, width))

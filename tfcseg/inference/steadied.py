@@ -19,17 +19,15 @@ from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.links import Linker
 from tfcseg.inference.segmented import SegmentedFrame, SteadiedMask
-from tfcseg.inference.steadying import Steadied, link_frames, steady
+from tfcseg.inference.steadying import LinkedFrame, link_frames, steady
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Frame, prefetch
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.masks import Mask
 
-_ROUNDING = 0.01
-"""By how much probabilities may exceed 1, such as in half precision."""
+_ROUNDING = 0.01  # by how much probabilities may exceed 1, such as in half precision
 
-_TURN_S = 0.0002
-"""How long a thread keeps Python's lock while others wait for it."""
+_TURN_S = 0.0002  # how long a thread keeps Python's lock while others wait for it
 
 
 def steadied_frames(
@@ -41,10 +39,8 @@ def steadied_frames(
     first: int = 0,
     ahead: int = 2,
 ) -> Iterator[SegmentedFrame]:
-    """``frames`` from index ``first`` on with their steadied masks; they begin early enough for `steady`.
-
-    A thread looks at frames up to ``ahead`` of the votes. DataError for masks that cannot be used.
-    """
+    """``frames`` from index ``first`` on with their steadied masks; they begin early enough for `steady`. A thread
+    links frames up to ``ahead`` of the votes. DataError for masks that cannot be used."""
 
     def read(index: int) -> tuple[Mask | None, NDArray[np.float32] | None]:
         mask = masks.read(index)
@@ -63,8 +59,8 @@ def steadied_frames(
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(_TURN_S)
         linked = stack.enter_context(closing(prefetch(link_frames(frames, read, linker, masks.void), ahead)))
-        for steadied in steady(linked, first):
-            yield _segmented(steadied, masks, labels)
+        for frame, mask, seconds in steady(linked, first):
+            yield _segmented(frame, mask, seconds, masks, labels)
 
 
 def shown_classes(masks: MaskFolder) -> LabelSet:
@@ -125,8 +121,11 @@ def read_sureness(path: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(sure.clip(0, 1), (size[1], size[0])), np.float32)
 
 
-def _segmented(steadied: Steadied, masks: MaskFolder, labels: LabelSet) -> SegmentedFrame:
-    frame, given, mask = steadied.frame, steadied.given, steadied.mask
+def _segmented(
+    linked: LinkedFrame, mask: Mask | None, seconds: float, masks: MaskFolder, labels: LabelSet
+) -> SegmentedFrame:
+    frame, given, link = linked.frame, linked.mask, linked.link
+    similarity = None if link is None else link.similarity
     after = np.full(frame.image.shape[:2], NO_CLASS, np.uint8) if mask is None else masks.shown(mask)
     before = after if given is None or mask is given else masks.shown(given)  # what was not there did not flicker
     changed = None if given is None or mask is None else float(np.count_nonzero(mask != given) / mask.size)
@@ -136,11 +135,11 @@ def _segmented(steadied: Steadied, masks: MaskFolder, labels: LabelSet) -> Segme
         frame.image,
         after,
         is_keyframe=False,
-        similarity=None if steadied.similarity is None else np.full((1, 1), steadied.similarity, np.float32),
+        similarity=None if similarity is None else np.full((1, 1), similarity, np.float32),
         updated_fraction=changed,
-        model_ms=1000 * steadied.seconds,
+        model_ms=1000 * seconds,
         is_held=frame.is_held,
         label_set=labels,
-        steadied=SteadiedMask(before, mask, given is None and mask is not None, steadied.contrast),
+        steadied=SteadiedMask(before, mask, given is None and mask is not None),
         ends_group=True,
     )

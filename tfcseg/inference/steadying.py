@@ -10,36 +10,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.inference.links import FEATURES_EVERY, FrameFeatures, Link, Linker, contrast, still_link
+from tfcseg.inference.links import FEATURES_EVERY, FrameFeatures, Link, Linker, still_link
 from tfcseg.inference.votes import ONE, Transfer, Votes, Weights, decide, no_votes
 from tfcseg.media.frames import Frame
 from tfcseg.media.masks import Mask, count_values, look_up
 
-REACH = 12
-"""Number of frames before and after a block whose masks vote on it."""
+REACH = 12  # number of frames before and after a block whose masks vote on it
 
 LEAST_REACH = 4
-MOST_HELD_BYTES = 3 * 2**27
-"""Memory for images that wait for later ones; fewer large images wait."""
+MOST_HELD_BYTES = 3 * 2**27  # memory for images that wait for later ones; fewer large images wait
 
 LEAST_MASKS = 3
 """Number of masks needed to correct one at the end of a scene: with fewer, it is unclear which of them flickers."""
 
-BLOCK = 4
-"""Length of a block, in reaches: the longer, the fewer frames vote twice."""
+BLOCK = 4  # length of a block, in reaches: the longer, the fewer frames vote twice
 
 RARITY = 0.22
 """A label that covers the share s of a mask has the weight s to the power of minus this: rare labels are usually right,
 and small things must not be outvoted by large ones."""
 
-MOST_AT_ONCE = 4
-"""Maximum number of images in a batch of the network."""
+MOST_AT_ONCE = 4  # maximum number of images in a batch of the network
 
 _USUAL_SHARE, _LEAST_SHARE = 0.1, 1e-3
 _COUNTED_EVERY = 4
@@ -52,12 +48,9 @@ class LinkedFrame:
 
     frame: Frame
     mask: Mask | None
-    link: Link | None
-    """To the frame before; None: another scene, or no frame."""
-    sure: NDArray[np.float32] | None
-    """(H, W) confidence of the mask, 0 to 1; None: unknown."""
+    link: Link | None  # to the frame before; None: another scene, or no frame
+    sure: NDArray[np.float32] | None  # (H, W) confidence of the mask, 0 to 1; None: unknown
     void: int | None
-    contrast: float | None
     seconds: float
     _weight: Weights | None = field(default=None, init=False)
 
@@ -68,19 +61,6 @@ class LinkedFrame:
             weight = look_up(_rarity(self.mask, self.void), self.mask)
             self._weight = weight if self.sure is None else (weight * self.sure).astype(np.uint8)
         return self._weight
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Steadied:
-    """A frame with its mask before and after."""
-
-    frame: Frame
-    given: Mask | None
-    mask: Mask | None
-    """None: there was none, and no mask near enough to derive one from."""
-    similarity: float | None
-    contrast: float | None
-    seconds: float
 
 
 def reach_for(image_bytes: int) -> int:
@@ -94,7 +74,7 @@ def ahead_for(image_bytes: int) -> int:
 
 
 def frames_at_once(image_bytes: int) -> int:
-    """How many frames are prepared together. The first one's mask is also compared with the picture's edges."""
+    """How many frames are prepared together."""
     return FEATURES_EVERY * max(1, min(MOST_AT_ONCE, MOST_HELD_BYTES // (24 * max(1, image_bytes))))
 
 
@@ -125,9 +105,7 @@ def link_frames(
             mask, sure = read(frame.index)
             link = None if before is None else still_link(now) if now is before else linker.link(before, now)
             before = now
-            edges = contrast(now, mask) if frame is group[0] and mask is not None else None
-            seconds = time.perf_counter() - started_s
-            yield LinkedFrame(frame, mask, link, sure, void, contrast=edges, seconds=seconds)
+            yield LinkedFrame(frame, mask, link, sure, void, seconds=time.perf_counter() - started_s)
 
 
 def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
@@ -142,9 +120,10 @@ def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
         yield group
 
 
-def steady(frames: Iterable[LinkedFrame], first: int = 0) -> Iterator[Steadied]:
-    """Yield the frames from index ``first`` on with their steadied masks.
+def steady(frames: Iterable[LinkedFrame], first: int = 0) -> Iterator[tuple[LinkedFrame, Mask | None, float]]:
+    """Yield the frames from index ``first`` on with their steadied masks, and the seconds that each took.
 
+    The mask is None if there was none, and none near enough to derive one from.
     ``frames`` begins with the first frame, or at least `frames_before` before ``first``.
     """
     block: _Block | None = None
@@ -169,8 +148,7 @@ class _Block:
         self._first, self._end, self._reach = first, end, reach
         self._frames: list[LinkedFrame] = []
         self._side: _SideVotes | None = None
-        self._before: list[_SideVotes | None] = []
-        """Votes of the frames before each frame."""
+        self._before: list[_SideVotes | None] = []  # votes of the frames before each frame
         self._seconds = 0.0
 
     def add(self, frame: LinkedFrame) -> None:
@@ -187,18 +165,16 @@ class _Block:
 
     @property
     def is_full(self) -> bool:
-        """Whether all frames that matter are there."""
         return bool(self._frames) and self._frames[-1].frame.index + 1 == self._end + self._reach
 
     @property
     def has_results(self) -> bool:
-        """Whether any of its frames can be finished, even if the block is not full."""
         return bool(self._frames) and self._frames[-1].frame.index >= self._first
 
-    def finished(self) -> list[Steadied]:
+    def finished(self) -> Iterator[tuple[LinkedFrame, Mask | None, float]]:
         """Finish the frames, with votes that are passed from the last one back to the first."""
         started_s = time.perf_counter()
-        results: list[Steadied] = []
+        results: list[tuple[LinkedFrame, Mask | None]] = []
         side: _SideVotes | None = None
         transfer: Transfer | None = None
         for frame in reversed(self._frames):
@@ -207,22 +183,13 @@ class _Block:
                 break
             side = _carried(side, transfer)
             if index < self._end:
-                results.append(
-                    Steadied(
-                        frame=frame.frame,
-                        given=frame.mask,
-                        mask=_decided(frame, self._before.pop(), side),
-                        similarity=None if link is None else link.similarity,
-                        contrast=frame.contrast,
-                        seconds=frame.seconds,
-                    )
-                )
+                results.append((frame, _decided(frame, self._before.pop(), side)))
             side, transfer = _joined(side, frame), None if link is None else link.forth
         share_s = (self._seconds + time.perf_counter() - started_s) / max(1, len(results))
-        return [replace(each, seconds=each.seconds + share_s) for each in reversed(results)]
+        for frame, mask in reversed(results):
+            yield frame, mask, frame.seconds + share_s
 
     def next(self) -> _Block:
-        """The block after this one."""
         block = _Block(self._end, self._end + BLOCK * self._reach, self._reach)
         for frame in self._frames:
             block.add(frame)
@@ -233,12 +200,10 @@ class _SideVotes(NamedTuple):
     """Votes for a frame from one side."""
 
     votes: Votes
-    masks: int
-    """Number of masks that have voted since the last break."""
+    masks: int  # number of masks that have voted since the last break
 
 
 def _carried(side: _SideVotes | None, transfer: Transfer | None) -> _SideVotes | None:
-    """Pass votes on to the next frame; None if that is of another scene."""
     return None if side is None or transfer is None else _SideVotes(side.votes.carried(transfer), side.masks)
 
 
@@ -250,10 +215,8 @@ def _joined(side: _SideVotes | None, frame: LinkedFrame) -> _SideVotes | None:
 
 
 def _decided(frame: LinkedFrame, before: _SideVotes | None, after: _SideVotes | None) -> Mask | None:
-    """Correct the mask of a frame by the votes of both sides, or derive one from them if there is none.
-
-    Where a scene begins or ends, the other side alone decides, if it has ``LEAST_MASKS`` masks.
-    """
+    """Correct the mask of a frame by the votes of both sides, or derive one from them if there is none. Where a scene
+    begins or ends, the other side alone decides, if it has ``LEAST_MASKS`` masks."""
     sides = [side for side in (before, after) if side is not None]
     if frame.mask is None:
         if not sides:

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from tfcseg.media.masks import Mask
 
-Weights: TypeAlias = NDArray[np.uint8]
-"""(H, W)."""
+Weights: TypeAlias = NDArray[np.uint8]  # (H, W)
 
 ONE = 12
 """Weight of one mask that is sure: the lead of a label that never changes, ONE / (1 − CARRY), fits into 8 bits. Leads
@@ -43,8 +42,7 @@ class Transfer(NamedTuple):
 
     steps: NDArray[np.int16] | None
     """(h, w, 2) x and y from here to there, in px of the masks; None: nothing moved."""
-    carry: Weights
-    """(h, w) CARRY times the trust in what comes from there, as a share of 255."""
+    carry: Weights  # (h, w) CARRY times the trust in what comes from there, as a share of 255
 
 
 class Votes(NamedTuple):
@@ -87,10 +85,8 @@ def no_votes(mask: Mask) -> Votes:
 
 
 def decide(mask: Mask, weight: Weights, before: Votes, after: Votes, void: int | None = None) -> Mask:
-    """The ``mask`` with the label that has most weight where that is not its own; a tie leaves what is.
-
-    Pixels that are ``void`` stay as they are.
-    """
+    """The ``mask`` with the label that has most weight where that is not its own; a tie leaves what is. Pixels that are
+    ``void`` stay as they are."""
     sides = before, after
     against = [cv2.bitwise_and(lead, cv2.compare(label, mask, cv2.CMP_NE)) for label, lead in sides]
     agreed = [cv2.subtract(side.lead, part) for side, part in zip(sides, against, strict=True)]
@@ -109,9 +105,7 @@ def decide(mask: Mask, weight: Weights, before: Votes, after: Votes, void: int |
 
 def _strips(steps: NDArray[np.int16], height: int, width: int) -> Iterator[tuple[int, int, NDArray[np.int16]]]:
     """Rows of masks (H, W), from the first to before the last, with their part of ``steps`` (h, w, 2) from that row on.
-
-    Maps of all rows would not fit into a processor's cache.
-    """
+    Maps of all rows would not fit into a processor's cache."""
     rows = len(steps)
     at_once = max(1, rows * _STRIP_PX // (height * width))
     for first in range(0, rows, at_once):

@@ -45,10 +45,8 @@ class Followed(NamedTuple):
 
     origin_x: NDArray[np.float32]
     origin_y: NDArray[np.float32]
-    is_followed: NDArray[np.bool_]
-    """Whether that is known."""
-    pixels: int
-    """Number of pixels of which it is."""
+    is_followed: NDArray[np.bool_]  # whether that is known
+    pixels: int  # number of pixels of which it is
 
     def agreement(self, before: Labels, now: Labels) -> float:
         """Share of the followed pixels whose label (h, w) ``now`` is that of their origin in ``before``."""
@@ -86,10 +84,8 @@ class ConsistencyMeter:
         return f"opencv-dis-{self._preset}-{self._flow_short_side_px}" if self._flow is not None else None
 
     def update(self, image: Image, labels: Labels) -> FrameConsistency:
-        """Compare the (H, W, 3) RGB ``image`` and its (H, W) ``labels`` with those of the previous call.
-
-        Raises InputError if the frame size changes within the video.
-        """
+        """Compare the (H, W, 3) RGB ``image`` and its (H, W) ``labels`` with those of the previous call. Raises
+        InputError if the frame size changes within the video."""
         return self.compare([labels], self.follow(image)())[0]
 
     def follow(self, image: Image) -> Callable[[], Followed | None]:
@@ -110,10 +106,8 @@ class ConsistencyMeter:
         return lambda: _followed(flow.calculator, before, now)
 
     def compare(self, maps: Sequence[Labels], followed: Followed | None) -> list[FrameConsistency]:
-        """Compare (H, W) labels of the next frame with those of the frame before, along the flow to it.
-
-        There may be several maps of each frame, as many in each call.
-        """
+        """Compare (H, W) labels of the next frame with those of the frame before, along the flow to it. There may be
+        several maps of each frame, as many in each call."""
         previous, self._labels = self._labels, [labels.copy() for labels in maps]
         before = self._small
         size_wh = None if self._flow is None else self._small_wh(*maps[0].shape)
@@ -131,7 +125,6 @@ class ConsistencyMeter:
         return [FrameConsistency(0.0, None if self._small is None else 1.0)] * len(self._labels or [])
 
     def _small_wh(self, height: int, width: int) -> tuple[int, int] | None:
-        """Width and height of the flow; None if that is too small."""
         scale = min(1.0, self._flow_short_side_px / min(height, width))
         size_wh = (round(width * scale), round(height * scale))
         return None if min(size_wh) < _MIN_SIDE_PX else size_wh
@@ -152,19 +145,13 @@ class StabilityScores:
         self._meter = ConsistencyMeter(use_flow=use_flow)
         self._found: dict[str, list[float]] = {"flow_consistency": [], "label_change": []}
 
-    @property
-    def flow_consistency(self) -> Mean:
-        """Share of labels that agree along the flow."""
-        return Mean.of(self._found["flow_consistency"])
-
-    @property
-    def label_change(self) -> Mean:
-        """Share of pixels whose label differs from the previous frame's."""
-        return Mean.of(self._found["label_change"])
+    def means(self) -> dict[str, Mean]:
+        """``flow_consistency`` and ``label_change`` (see `FrameConsistency`)."""
+        return {name: Mean.of(values) for name, values in self._found.items()}
 
     def percentages(self) -> dict[str, float | None]:
         """Both, in percent; None where nothing was measured."""
-        return {name: percent(Mean.of(values).value) for name, values in self._found.items()}
+        return {name: percent(mean.value) for name, mean in self.means().items()}
 
     @property
     def flow_name(self) -> str | None:
@@ -186,12 +173,9 @@ class StabilityScores:
 class PhaseChanges:
     """Label change by phase: how many frames after the last keyframe a frame comes, 0 for keyframes."""
 
-    totals: list[float] = field(default_factory=list)
-    """Sum of label changes of each phase."""
-    counts: list[int] = field(default_factory=list)
-    """Number of frames of each phase."""
-    phase: int | None = None
-    """Phase of the last frame; None before the first keyframe."""
+    totals: list[float] = field(default_factory=list)  # sum of label changes of each phase
+    counts: list[int] = field(default_factory=list)  # number of frames of each phase
+    phase: int | None = None  # phase of the last frame; None before the first keyframe
 
     def add(self, *, is_keyframe: bool, label_change: float | None) -> None:
         """Take the next frame; ``label_change`` is None for the first of a video."""
@@ -209,10 +193,8 @@ class PhaseChanges:
 
     @property
     def pulse(self) -> float | None:
-        """Greatest mean label change of a phase divided by the mean over phases: 1 is steady.
-
-        None without at least two phases, or if no label ever changes.
-        """
+        """Greatest mean label change of a phase divided by the mean over phases: 1 is steady. None without at least two
+        phases, or if no label ever changes."""
         least = _MIN_PHASE * max(self.counts, default=0)
         means = [total / count for total, count in zip(self.totals, self.counts, strict=True) if count > least]
         return max(means) * len(means) / sum(means) if len(means) > 1 and sum(means) > 0 else None
@@ -244,7 +226,6 @@ def _at_size(labels: Labels, size_wh: tuple[int, int]) -> Labels:
 
 
 def _flow_between(flow: cv2.DISOpticalFlow, first: Gray, second: Gray) -> NDArray[np.float32]:
-    """(h, w, 2) displacements (x, y) in pixels."""
     # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
     no_guess = np.empty((1, 1, 2), dtype=np.float32)
     return np.asarray(flow.calc(first, second, no_guess), dtype=np.float32)
@@ -257,6 +238,5 @@ def _flows_agree(forward: NDArray[np.float32], backward: NDArray[np.float32]) ->
 
 
 def _squared(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(h, w) squared lengths of (h, w, 2)."""
     squares = np.square(vectors)
     return squares[..., 0] + squares[..., 1]  # a tenth of the time of a sum over the last axis

@@ -8,6 +8,7 @@ there is nothing to score. Nothing here knows about files or models.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -21,8 +22,7 @@ from tfcseg.labels.label_sets import NO_CLASS
 Labels: TypeAlias = NDArray[np.uint8]
 Counts: TypeAlias = NDArray[np.int64]
 
-VC_WINDOWS = (8, 16)
-"""Window lengths n that are usually reported."""
+VC_WINDOWS = (8, 16)  # window lengths n that are usually reported
 
 
 # ---------------------------------------------------------------------------------------------------- confusion matrix
@@ -49,10 +49,8 @@ def joint_histogram(target: Labels, prediction: Labels) -> Counts:
 
 
 class ConfusionMatrix:
-    """Pixel counts over any number of frames; void target pixels are left out.
-
-    ``counts`` is (K, K + 1) int64: row = target class, column = predicted class, last column = predicted none.
-    """
+    """Pixel counts over any number of frames; void target pixels are left out. ``counts`` is (K, K + 1) int64: row =
+    target class, column = predicted class, last column = predicted none."""
 
     def __init__(self, num_classes: int) -> None:
         if not 0 < num_classes < NO_CLASS:
@@ -93,10 +91,8 @@ def class_iou(counts: Counts) -> NDArray[np.float64]:
 
 
 def mean_iou(counts: Counts) -> float:
-    """MIoU: mean of IoU_c over the classes that have ground-truth pixels.
-
-    A false positive of a class without ground truth still lowers the class it was taken from.
-    """
+    """MIoU: mean of IoU_c over the classes that have ground-truth pixels. A false positive of a class without ground
+    truth still lowers the class it was taken from."""
     iou = class_iou(counts)
     counted = iou[~np.isnan(iou)]
     # fsum rounds once, so the order of the classes cannot change the last bit.
@@ -158,19 +154,17 @@ class WindowScores:
     vc: Mean
     dropped_last: int = 0
     """protocol ``vspw``: the last window of each video, which the official script leaves out"""
-    dropped_across_gap: int = 0
-    """protocol ``strict``: windows with a missing frame inside"""
-    dropped_without_target: int = 0
-    """windows in which no target pixel is constant"""
+    dropped_across_gap: int = 0  # protocol ``strict``: windows with a missing frame inside
+    dropped_without_target: int = 0  # windows in which no target pixel is constant
 
     @property
     def counted(self) -> int:
-        """Windows in the mean."""
+        """How many are in the mean."""
         return self.vc.count
 
     @property
     def dropped(self) -> int:
-        """Windows left out, whatever the reason."""
+        """How many are left out."""
         return self.dropped_last + self.dropped_across_gap + self.dropped_without_target
 
     @staticmethod
@@ -183,14 +177,6 @@ class WindowScores:
             sum(part.dropped_across_gap for part in parts),
             sum(part.dropped_without_target for part in parts),
         )
-
-
-@dataclass(slots=True)
-class _Tally:
-    total: float = 0.0
-    counted: int = 0
-    across_gap: int = 0
-    without_target: int = 0
 
 
 class VideoConsistency:
@@ -213,19 +199,20 @@ class VideoConsistency:
 
     def __init__(self, windows: Sequence[int] = VC_WINDOWS, protocol: str = "vspw") -> None:
         self._protocol = protocol
-        self._tallies = {n: _Tally() for n in windows}
+        self._totals = dict.fromkeys(windows, 0.0)
+        self._counts: dict[int, Counter[str]] = {n: Counter() for n in windows}
         self._longest = max(windows)  # runs stop growing there: no window needs more, and uint8 is enough
         self._frames = 0
         self._unbroken_frames = 0
-        self._target: Labels = np.empty(0, np.uint8)
-        self._prediction: Labels = np.empty(0, np.uint8)
-        self._target_run: Labels = np.empty(0, np.uint8)
-        self._prediction_run: Labels = np.empty(0, np.uint8)
+        nothing: Labels = np.empty(0, np.uint8)
+        self._target, self._prediction, self._target_run, self._prediction_run = (nothing,) * 4
 
     def update(self, target: Labels, prediction: Labels, *, after_gap: bool = False) -> None:
         """Add the next frame, (H, W) each; ``after_gap`` means that frames are missing before it."""
         if self._frames == 0:
-            self._start(target)
+            self._target, self._prediction, self._target_run, self._prediction_run = (
+                np.zeros_like(target) for _ in range(4)
+            )
         if not target.shape == prediction.shape == self._target.shape:
             raise DataError(
                 f"frame {self._frames} of the video has a target of {_size(target)} and a prediction of "
@@ -254,19 +241,13 @@ class VideoConsistency:
         """Scores by n, as if the video ended here."""
         return {
             n: WindowScores(
-                Mean(tally.total, tally.counted),
+                Mean(self._totals[n], counts["counted"]),
                 dropped_last=int(self._protocol == "vspw" and self._frames >= n),
-                dropped_across_gap=tally.across_gap,
-                dropped_without_target=tally.without_target,
+                dropped_across_gap=counts["across gap"],
+                dropped_without_target=counts["without target"],
             )
-            for n, tally in self._tallies.items()
+            for n, counts in self._counts.items()
         }
-
-    def _start(self, target: Labels) -> None:
-        self._target = np.zeros_like(target)
-        self._prediction = np.zeros_like(target)
-        self._target_run = np.zeros_like(target)
-        self._prediction_run = np.zeros_like(target)
 
     def _extend(self, run: Labels, *, unchanged: NDArray[np.bool_], present: NDArray[np.bool_] | None = None) -> None:
         """Advance runs by one frame, in place: a changed label starts a run of 1, an absent one has a run of 0."""
@@ -275,20 +256,19 @@ class VideoConsistency:
         run += grows if present is None else grows & present
 
     def _count_windows(self) -> None:
-        """Add the windows that end with the newest frame."""
-        for n, tally in self._tallies.items():
+        for n, counts in self._counts.items():
             if self._frames < n:
                 continue
             if self._unbroken_frames < n:
-                tally.across_gap += 1
+                counts["across gap"] += 1
                 continue
             target_constant = int(np.count_nonzero(self._target_run >= n))
             if target_constant == 0:
-                tally.without_target += 1
+                counts["without target"] += 1
                 continue
             both_constant = int(np.count_nonzero(np.minimum(self._target_run, self._prediction_run) >= n))
-            tally.total += both_constant / target_constant
-            tally.counted += 1
+            self._totals[n] += both_constant / target_constant
+            counts["counted"] += 1
 
 
 def percent(share: float) -> float | None:

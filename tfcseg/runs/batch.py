@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,14 +25,13 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import Report
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
-from tfcseg.runs.pipeline import Listener, Segment, run_video, segment_here
-from tfcseg.runs.sections import SectionSegmenter
+from tfcseg.runs.pipeline import Listener, run_video
 from tfcseg.runs.state import unfinished_frames
-from tfcseg.weights.on_demand import ModelOnDemand
+from tfcseg.weights.loading import ModelOnDemand
 from tfcseg.workers import WorkerOptions, Workers, ray_workers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How the run of one input ended."""
 
@@ -41,8 +40,7 @@ class Outcome:
     seconds: float
     report: Report | None = None
     """None if it failed or was finished before; not if a live source was lost, whose results are complete."""
-    error: TfcsegError | None = None
-    """FinishedError if it was finished before."""
+    error: TfcsegError | None = None  # FinishedError if it was finished before
 
     @property
     def status(self) -> str:
@@ -80,27 +78,25 @@ def run_input(
     options: RunOptions,
     listener: Listener = Listener(),
     *,
-    segment: Segment = segment_here,
+    crew: Workers[Any] | None = None,
 ) -> Outcome:
     """Run one input; a failure is part of what is returned."""
     started_s = time.monotonic()
     report: Report | None = None
     error: TfcsegError | None = None
     try:
-        report = run_video(source, folder, model, options, listener, segment=segment)
+        report = run_video(source, folder, model, options, listener, crew=crew)
     except LostConnection as failure:
         error, report = failure, failure.report
     except TfcsegError as failure:
         error = failure
-    return Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, report=report, error=error)
+    return Outcome(source, folder, seconds=time.monotonic() - started_s, report=report, error=error)
 
 
 @contextmanager
 def open_batch_log(path: Path | None) -> Iterator[Callable[[Outcome], None]]:
-    """Yield a function that appends the outcome of an input to the log at ``path``, if there is one.
-
-    Errors are those of `open_json_lines`, and OutputError if the file cannot be written.
-    """
+    """Yield a function that appends the outcome of an input to the log at ``path``, if there is one. Errors are those
+    of `open_json_lines`, and OutputError if the file cannot be written."""
     if path is None:
         yield lambda outcome: None
         return
@@ -143,7 +139,6 @@ class _PlaceJob:
 
 
 def _make(model: str, options: RunOptions) -> Any:
-    """Make the function that does jobs on a worker, with a model that is loaded once."""
     shared = ModelOnDemand(model, options.device, allow_network=options.allow_network)
     return lambda job: job.do(shared)
 
@@ -155,10 +150,8 @@ def run_on_ray(
     workers: WorkerOptions,
     listener: Listener = Listener(),
 ) -> Iterator[Outcome]:
-    """Run each source in its folder on a cluster; outcomes as they come.
-
-    If there are fewer inputs than workers, all share each of the long ones, one after the other.
-    """
+    """Run each source in its folder on a cluster; outcomes as they come. If there are fewer inputs than workers, all
+    share each of the long ones, one after the other."""
     for source, _ in places:
         Source.of(source).check_readable_again("--ray reads it elsewhere")
     known = ModelOnDemand(model, options.device, allow_network=options.allow_network).known
@@ -169,14 +162,13 @@ def run_on_ray(
         shared = [place for place in places if is_few and _is_long(place[0], options)]
         alone = [place for place in places if place not in shared]
         started_s = time.monotonic()
-        jobs = [RunJob(source, folder, options) for source, folder in alone]
+        jobs = [RunJob(*place, options) for place in alone]
         for number, found in crew.each(jobs, RunJob.again):
             if isinstance(found, TfcsegError):
-                source, folder = alone[number]
-                found = Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, error=found)
+                found = Outcome(*alone[number], seconds=time.monotonic() - started_s, error=found)
             yield found
-        for source, folder in shared:
-            yield _run_shared(crew, RunJob(source, folder, options), model, listener)
+        for place in shared:
+            yield _run_shared(crew, place, model, options, listener)
 
 
 def _can_share(options: InferenceOptions) -> bool:
@@ -186,27 +178,27 @@ def _can_share(options: InferenceOptions) -> bool:
 
 
 def _is_long(source: str, options: RunOptions) -> bool:
-    """Whether a video has more than a section."""
     if not Source.of(source).is_on_disk:
         return False
-    with suppress(TfcsegError):
+    try:
         info = probe(source)
-        frames = info.frames_declared or 0
-        if options.end_s is not None:
-            frames = min(frames, int(options.end_s * info.frame_rate))
-        frames -= int((options.start_s or 0) * info.frame_rate)
-        return frames > SECTION_PARTS * PART_FRAMES
-    return False
+    except TfcsegError:  # its run reports why
+        return False
+    frames = info.frames_declared or 0
+    if options.end_s is not None:
+        frames = min(frames, int(options.end_s * info.frame_rate))
+    return frames - int((options.start_s or 0) * info.frame_rate) > SECTION_PARTS * PART_FRAMES
 
 
-def _run_shared(crew: Workers[Any], job: RunJob, model: str, listener: Listener) -> Outcome:
+def _run_shared(
+    crew: Workers[Any], place: tuple[str, Path], model: str, options: RunOptions, listener: Listener
+) -> Outcome:
     """Run one video here, and its network on all workers."""
-    source, folder, options = job.source, job.folder, job.options
     started_s = time.monotonic()
     try:
-        (found,) = crew.in_order([_PlaceJob()])
+        ((device, precision),) = crew.in_order([_PlaceJob()])
         loaded = ModelOnDemand(model, replace(options.device, device="cpu", precision="fp32")).loaded
-        there = ModelOnDemand(replace(loaded, device=found[0], precision=found[1]))
     except TfcsegError as error:
-        return Outcome(source=source, folder=folder, seconds=time.monotonic() - started_s, error=error)
-    return run_input(source, folder, there, options, listener, segment=SectionSegmenter(crew, source, options))
+        return Outcome(*place, seconds=time.monotonic() - started_s, error=error)
+    there = ModelOnDemand(replace(loaded, device=device, precision=precision))
+    return run_input(*place, there, options, listener, crew=crew)

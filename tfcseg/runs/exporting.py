@@ -6,7 +6,6 @@ import csv
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -25,13 +24,12 @@ from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.options import OnProgress
-from tfcseg.runs.options import ResultOptions, RunOptions
+from tfcseg.runs.job import Job
+from tfcseg.runs.options import ResultOptions
 from tfcseg.runs.outputs import OutputDir, folder_lock, is_own, numbered
-from tfcseg.runs.result_plan import ResultPlan
 from tfcseg.runs.state import unfinished_frames
 
-SCRATCH = "exports"
-"""Folder in the state folder where exports are until all of them are complete."""
+SCRATCH = "exports"  # folder in the state folder where exports are until all of them are complete
 
 
 def check_export(results: ResultOptions, source: Source) -> None:
@@ -43,26 +41,26 @@ def check_export(results: ResultOptions, source: Source) -> None:
         )
 
 
-def export_results(plan: ResultPlan, frames: int, options: RunOptions, on_frame: OnProgress) -> Exported:
+def export_results(job: Job, frames: int, on_frame: OnProgress) -> Exported:
     """Export the labels of a run, all of whose ``frames`` are done; see `export`."""
-    if not plan.options.formats:
+    options, info, out, labels = job.options, job.info, job.out, job.labels
+    if not options.formats:
         return Exported()
-    info, out = plan.info, plan.out
     if info.source.is_readable_again:
-        images = partial(open_images, info.source, **options.decoding)
+        images = partial(open_images, info.source, **job.run.decoding)
     else:
         images = partial(open_images, out.source)
     video = LabelledVideo(
-        masks=[plan.kept_labels(index) for index in range(frames)],
+        masks=[job.kept_labels(index) for index in range(frames)],
         size=(info.height, info.width),
         frame_rate=info.frame_rate,
         pixel_aspect=info.pixel_aspect,
         names=info.names,
-        labels=plan.labels,
-        shown=plan.options.visible(plan.labels),
+        labels=labels,
+        shown=options.visible(labels),
         open_images=images,
     )
-    return export(video, plan.options.formats, out.path, out.state / SCRATCH, on_frame)
+    return export(video, options.formats, out.path, out.state / SCRATCH, on_frame)
 
 
 @contextmanager
@@ -87,8 +85,25 @@ def export_run(
     run's, UsageError for what cannot be exported of it, OutputError if there are such files and not ``overwrite``.
     """
     check_formats(options.formats)
-    run = _open_run(folder)
-    video = run.video(options, source, frame_rate)
+    out, report, masks = _finished_run(folder)
+    facts = report["input"]
+    rate = frame_rate or _fraction(facts.get("frame_rate"))
+    if rate is None:
+        raise UsageError(f"{str(folder)!r} has no report.json that says its frame rate; give it with --fps")
+    files = _names_of(out, masks)
+    check_names(options.formats, files)
+    labels = options.coloured(_labels_of(out, report))
+    height, width = read_mask(masks[0]).shape
+    video = LabelledVideo(
+        masks=masks,
+        size=(height, width),
+        frame_rate=rate,
+        pixel_aspect=_fraction(facts.get("pixel_aspect")) or Fraction(1),
+        names=files,
+        labels=labels,
+        shown=options.visible(labels),
+        open_images=_images_of(out, facts, source, rate, must_exist="matte" in options.formats),
+    )
     names = {FILE_NAMES[name] for name in options.formats if name in FILE_NAMES}
     if "matte" in options.formats:
         names |= {path.name for path in folder.iterdir() if MATTE_NAME.fullmatch(path.name)}
@@ -100,86 +115,53 @@ def export_run(
         return exported
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Results of a finished run."""
-
-    out: OutputDir
-    labels: LabelSet
-    masks: Sequence[Path]
-    """PNG of each frame, in order."""
-    facts: Mapping[str, Any]
-    """Facts about its input from its report; empty without a report."""
-
-    def video(self, options: ResultOptions, source: str | Path | None, frame_rate: Fraction | None) -> LabelledVideo:
-        """The labels and frames to export."""
-        rate = frame_rate or self._fraction("frame_rate")
-        if rate is None:
-            raise UsageError(f"{str(self.out.path)!r} has no report.json that says its frame rate; give it with --fps")
-        check_names(options.formats, names := self._names())
-        labels = options.coloured(self.labels)
-        height, width = read_mask(self.masks[0]).shape
-        return LabelledVideo(
-            masks=self.masks,
-            size=(height, width),
-            frame_rate=rate,
-            pixel_aspect=self._fraction("pixel_aspect") or Fraction(1),
-            names=names,
-            labels=labels,
-            shown=options.visible(labels),
-            open_images=self._images(source, rate, must_exist="matte" in options.formats),
-        )
-
-    def _fraction(self, name: str) -> Fraction | None:
-        """A positive number of the report, where it is rounded to six decimals."""
-        value = self.facts.get(name)
-        if not isinstance(value, int | float) or value <= 0:
-            return None
-        usual = Fraction(value).limit_denominator(1001)
-        return usual if abs(usual - Fraction(value)) < Fraction(1, 10**6) else Fraction(str(value))
-
-    def _names(self) -> list[str]:
-        """Files of the frames, if each has its own: a column of frames.csv, or by the names of masks."""
-        with suppress(OSError, ValueError), self.out.frames_csv.open(encoding="utf-8", newline="") as file:
-            names = [row.get("source", "") for row in csv.DictReader(file)]
-            if len(names) == len(self.masks) and all(names):
-                return names
-        is_numbered = all(path == numbered(self.out.masks, index) for index, path in enumerate(self.masks))
-        return [] if is_numbered else [path.name for path in self.masks]
-
-    def _images(
-        self, source: str | Path | None, rate: Fraction, *, must_exist: bool
-    ) -> Callable[[], AbstractContextManager[Iterator[Image]]]:
-        """Function that opens the frames: from ``source``, from the run's input, or from the run's copy of it."""
-        found = str(self.facts.get("path", "")) if source is None else source
-        if os.path.exists(found):  # noqa: PTH110  # any text, also one with null characters
-            times = {"start_s": self.facts.get("start_s"), "end_s": self.facts.get("end_s")}
-            return partial(open_images, found, frame_rate=rate, **times)
-        if must_exist and (source is not None or not self.out.source.exists()):
-            raise DataError(f"{str(found)!r} is not there, and mattes need the source's pixels; give it with --source")
-        return partial(open_images, self.out.source)
-
-
-def _open_run(folder: Path) -> _Run:
-    """Open the folder of a finished run with masks; DataError for any other."""
+def _finished_run(folder: Path) -> tuple[OutputDir, Mapping[str, Any], Sequence[Path]]:
+    """Output, report and masks in order of the finished run in ``folder``; DataError if there is none with masks."""
     out = OutputDir(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the folder of a finished run")
     if unfinished_frames(folder) is not None:
         raise DataError(f"{folder}: holds an unfinished run; finish it with --resume first")
     report = read_json_object(out.report_json) if out.report_json.exists() else {"input": {}}
-    facts = report.get("input")
-    if not isinstance(facts, dict):
+    if not isinstance(report.get("input"), dict):
         raise DataError(f"{out.report_json}: has no facts about an input; it is not the report of a run")
-    try:
-        masks = sorted(out.masks.glob("*.png"), key=lambda path: natural_key(path.name))
-    except OSError as error:
-        raise DataError(f"{out.masks}: cannot be listed ({error.strerror or error})") from error
-    wanted = facts.get("frames_decoded")
+    masks = sorted(out.masks.glob("*.png"), key=lambda path: natural_key(path.name))
+    wanted = report["input"].get("frames_decoded")
     if not masks or wanted not in (None, len(masks)):
         of = "" if wanted is None else f", of {wanted} frames"
         raise DataError(f"{out.masks}: holds {len(masks)} masks{of}; give the folder of a run with all its masks")
-    return _Run(out, _labels_of(out, report), masks, facts)
+    return out, report, masks
+
+
+def _fraction(value: object) -> Fraction | None:
+    """A positive number of a report, where it is rounded to six decimals."""
+    if not isinstance(value, int | float) or value <= 0:
+        return None
+    usual = Fraction(value).limit_denominator(1001)
+    return usual if abs(usual - Fraction(value)) < Fraction(1, 10**6) else Fraction(str(value))
+
+
+def _names_of(out: OutputDir, masks: Sequence[Path]) -> list[str]:
+    """Files of the frames, if each has its own: a column of frames.csv, or by the names of masks."""
+    with suppress(OSError, ValueError), out.frames_csv.open(encoding="utf-8", newline="") as file:
+        names = [row.get("source", "") for row in csv.DictReader(file)]
+        if len(names) == len(masks) and all(names):
+            return names
+    is_numbered = all(path == numbered(out.masks, index) for index, path in enumerate(masks))
+    return [] if is_numbered else [path.name for path in masks]
+
+
+def _images_of(
+    out: OutputDir, facts: Mapping[str, Any], source: str | Path | None, rate: Fraction, *, must_exist: bool
+) -> Callable[[], AbstractContextManager[Iterator[Image]]]:
+    """Function that opens the frames: from ``source``, from the run's input, or from the run's copy of it."""
+    found = str(facts.get("path", "")) if source is None else source
+    if os.path.exists(found):  # noqa: PTH110  # any text, also one with null characters
+        times = {"start_s": facts.get("start_s"), "end_s": facts.get("end_s")}
+        return partial(open_images, found, frame_rate=rate, **times)
+    if must_exist and (source is not None or not out.source.exists()):
+        raise DataError(f"{str(found)!r} is not there, and mattes need the source's pixels; give it with --source")
+    return partial(open_images, out.source)
 
 
 def _labels_of(out: OutputDir, report: Mapping[str, Any]) -> LabelSet:

@@ -29,10 +29,8 @@ class Inputs:
     """Single inputs without duplicates, as the user named them."""
 
     sources: tuple[str, ...]
-    is_batch: bool
-    """Whether each has its own folder below the output folder, even if there is only one."""
-    notes: tuple[str, ...] = ()
-    """Messages about what was left out."""
+    is_batch: bool  # whether each has its own folder below the output folder, even if there is only one
+    notes: tuple[str, ...] = ()  # messages about what was left out
 
 
 def find_inputs(names: Iterable[str]) -> Inputs:
@@ -99,7 +97,6 @@ def _resumable(source: str, own: Sequence[Path], every: Sequence[Path], taken: S
 
 
 def _matches(name: str) -> list[str]:
-    """Files that match the pattern ``name``; ``name`` itself if such a file exists or nothing matches."""
     if Source.of(name).kind != "file" or os.path.lexists(name) or not glob.has_magic(name):
         return [name]
     found = glob.glob(name, recursive=True)  # noqa: PTH207  # knows patterns that begin at the root

@@ -28,31 +28,23 @@ class MeasuredFrame(NamedTuple):
     """A frame with all its measurements."""
 
     frame: SegmentedFrame
-    shares: NDArray[np.float64]
-    """(K,) share of the pixels of each class."""
+    shares: NDArray[np.float64]  # (K,) share of the pixels of each class
     row: FrameRow
 
 
 class FrameMeasurer:
-    """Takes frames in order and returns them measured, in order; ``use_flow`` measures flow consistency.
-
-    ``preset`` is that of the flow. Labels with a probability below ``unsure_below`` are unsure.
+    """Takes frames in order and returns them measured, in order; ``use_flow`` measures flow consistency, along a flow
+    of that ``preset``. Labels with a probability below ``unsure_below`` are unsure.
     """
 
     def __init__(self, classes: int, *, use_flow: bool, unsure_below: float, preset: Preset = "medium") -> None:
-        self._classes = classes
-        self._unsure_below = unsure_below
+        self._classes, self._unsure_below = classes, unsure_below
         self._meter = ConsistencyMeter(use_flow=use_flow, preset=preset)
-        self._pool = ThreadPoolExecutor(
-            max(1, min(_MAX_WORKERS, available_cores() // _CORES_PER_WORKER)), "tfcseg-measure"
-        )
+        self.flow_name = self._meter.flow_name
+        workers = max(1, min(_MAX_WORKERS, available_cores() // _CORES_PER_WORKER))
+        self._pool = ThreadPoolExecutor(workers, "tfcseg-measure")
         self._followed: dict[int, Future[Followed | None]] = {}
         self._pending: deque[tuple[SegmentedFrame, NDArray[np.float64], Future[Followed | None] | None]] = deque()
-
-    @property
-    def flow_name(self) -> str | None:
-        """Name of the optical flow; None if it is not measured."""
-        return self._meter.flow_name
 
     def remember(self, image: Image, maps: Sequence[NDArray[np.uint8]]) -> None:
         """Set the (H, W, 3) image and (H, W) labels that the next frame's are compared with."""
@@ -61,9 +53,7 @@ class FrameMeasurer:
 
     def follow(self, frame: Frame) -> None:
         """Start with the flow to a frame whose labels are not known yet; then all frames must be given, in order.
-
-        InputError if the size changes.
-        """
+        InputError if the size changes."""
         self._followed[frame.index] = self._pool.submit(self._meter.follow(frame.image))
 
     def add(self, frame: SegmentedFrame) -> NDArray[np.float64]:

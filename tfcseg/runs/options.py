@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tfcseg.labels.label_sets import LabelSet
     from tfcseg.media.frames import VideoInfo
     from tfcseg.media.mask_folder import MaskFolder
-    from tfcseg.weights.on_demand import Known
+    from tfcseg.weights.loading import Known
 
 _Words: TypeAlias = str | Sequence[str]
 _UNSURE_BELOW = 0.5
@@ -67,11 +67,9 @@ class ResultOptions:
     copy_source: Annotated[bool, Option("Also write source.mp4, so that the page can play the source anywhere.")] = (
         False
     )
-    """The frames as they were read."""
     confidence: Annotated[
         bool, Option("Also write confidence/00000000.png …: how sure each label is, 255 = certain.")
     ] = False
-    """8-bit gray, 255 times the probability that a label is right."""
     unsure: Annotated[
         float | None,
         Option(
@@ -92,14 +90,12 @@ class ResultOptions:
             default_text="all",
         ),
     ] = ()
-    """Pixels of other classes keep their source colours. Empty: all."""
     exclude: Annotated[
         _Words,
         Option(
             "Draw and export all classes but these.", is_list=True, suggestions=default_classes, default_text="none"
         ),
     ] = ()
-    """Taken away from ``classes``."""
     palette: Annotated[
         Path | None,
         Option(
@@ -107,7 +103,6 @@ class ResultOptions:
             default_text="the model's, or the run's",
         ),
     ] = None
-    """Classes that the file does not name keep the model's colours."""
     export: Annotated[
         _Words, Option("Also write labels for other programs.", is_list=True, choices=FORMATS, default_text="none")
     ] = ()
@@ -147,10 +142,8 @@ class ResultOptions:
         return tuple(name for name in FORMATS if name in words)
 
     def visible(self, labels: LabelSet) -> NDArray[np.bool_]:
-        """(K,) flags of the classes to draw and export.
-
-        UsageError for senseless options and unknown names, and if no class is left.
-        """
+        """(K,) flags of the classes to draw and export. UsageError for senseless options and unknown names, and if no
+        class is left."""
         import numpy as np
 
         check(self)

@@ -34,25 +34,20 @@ _MARKED_BYTES = 128
 
 
 class OutputDir:
-    """Paths of a run's results below ``path``."""
+    """Paths of a run's results below ``path``. If there is a report.json, which is written last, it is complete."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.overlay, self.side_by_side = path / "overlay.mp4", path / "side_by_side.mp4"
-        self.source = path / "source.mp4"
-        """Copy of the source in a format that browsers play."""
-        self.report_json, self.report_html = path / "report.json", path / "report.html"
-        """The first is written last: if it exists, the run is complete."""
-        self.frames_csv, self.classes_json = path / "frames.csv", path / "classes.json"
-        self.masks, self.confidence = path / "masks", path / "confidence"
-        """Folders with a PNG per frame."""
+        self.overlay, self.side_by_side = path / KINDS["overlay"], path / KINDS["side_by_side"]
+        self.source, self.confidence, self.masks = path / KINDS["source"], path / KINDS["confidence"], path / "masks"
+        self.report_json, self.report_html = path / KINDS["report"], path / KINDS["page"]
+        self.frames_csv, self.classes_json = path / KINDS["frames_csv"], path / "classes.json"
         self.state = path / STATE_FOLDER
-        """Hidden folder with what an unfinished run needs to resume."""
 
     def results(self) -> list[Path]:
         """Existing files with names of results; raises OutputError if the folder cannot be listed."""
-        files = [self.path / name for name in RESULT_NAMES]
-        return [path for path in files if os.path.lexists(path)] + _matching(self.path, MATTE_NAME) + self._pictures()
+        files = [path for name in RESULT_NAMES if os.path.lexists(path := self.path / name)]
+        return [*files, *_matching(self.path, MATTE_NAME), *self._pictures()]
 
     def holds_frames(self) -> bool:
         """Whether the folder holds results of any frame."""
@@ -70,10 +65,8 @@ class OutputDir:
         return results
 
     def remove_results(self) -> None:
-        """Delete the results of an earlier run, and nothing else.
-
-        Raises OutputError before deleting anything if other files have the names of results.
-        """
+        """Delete the results of an earlier run, and nothing else. Raises OutputError before deleting anything if other
+        files have the names of results."""
         results = self.own_results()
         RunState(self.state).clear()
         leftovers = [path for name in RESULT_NAMES if (path := self.path / f".{name}.part").exists()]
@@ -95,7 +88,6 @@ class OutputDir:
         return [path for path in self._matching(_PNG_NAME) if _MASK_NAME.fullmatch(path.name) or is_own(path)]
 
     def _matching(self, pattern: re.Pattern[str]) -> list[Path]:
-        """Files with matching names in the folders of PNG files."""
         return [path for folder in (self.masks, self.confidence) for path in _matching(folder, pattern)]
 
 
@@ -147,7 +139,6 @@ def is_own(path: Path) -> bool:
 
 
 def _is_own_list(path: Path) -> bool:
-    """Whether a classes.json was written by a run; data sets have files of that name, too."""
     with suppress(OSError, ValueError):
         match parse_json(path.read_bytes()):
             case [{"index": 0, "name": _, "colour": _}, *_]:
@@ -156,22 +147,14 @@ def _is_own_list(path: Path) -> bool:
 
 
 def _refuse_results(output: OutputDir) -> None:
-    """Raise OutputError if an earlier run left something in the folder."""
     frames = unfinished_frames(output.path)
-    if frames is not None and not output.holds_frames():  # stopped before its first frame
-        return
-    if frames:
+    if frames is None:
+        refuse_results(output.path, output.own_results())
+    elif output.holds_frames():
         raise OutputError(
             f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
             "--overwrite to start again, or choose another folder"
         )
-    results = output.own_results()
-    if frames is not None:
-        raise OutputError(
-            f"{str(output.path)!r} holds a run that stopped before it could be resumed; use --overwrite to start "
-            "again, or choose another folder"
-        )
-    refuse_results(output.path, results)
 
 
 _ATTEMPTS = 100

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -14,19 +12,15 @@ from pathlib import Path
 import torch
 
 from tfcseg.errors import FinishedError, OutputError
-from tfcseg.exports import FILE_NAMES
 from tfcseg.files import json_object, parse_json
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.media.source import Source
-from tfcseg.runs.options import KINDS, RunOptions
+from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
-from tfcseg.runs.result_plan import ResultPlan
-from tfcseg.runs.state import Checkpoint, Identity, RunState, difference
+from tfcseg.runs.state import Identity, RunState
 from tfcseg.runs.summary import option_facts
-from tfcseg.weights.on_demand import Known
-
-logger = logging.getLogger(__name__)
+from tfcseg.weights.loading import Known
 
 
 def identify(source: Source, model: Known, run: RunOptions) -> Identity | None:
@@ -60,28 +54,28 @@ def _class_names(labels: LabelSet, chosen: str | Sequence[str]) -> str:
     return ", ".join(labels.names[index] for index in labels.indices(chosen))
 
 
-def refuse_finished(out: OutputDir, identity: Identity | None) -> None:
-    """Raise FinishedError if the folder holds the complete run of ``identity``, OutputError if it holds other results.
-
-    Returns if there are none, if their run is unfinished, or if the source is missing (``identity`` None).
-    """
-    if identity is None or RunState(out.state).identity() is not None or not out.results():
+def refuse_other_run(out: OutputDir, identity: Identity | None) -> None:
+    """Raise FinishedError if the folder holds the complete run of ``identity``, OutputError if it holds another run.
+    Returns if there is none, if the same run is unfinished, or if the source is missing (``identity`` None)."""
+    unfinished = RunState(out.state).identity()
+    if identity is None or (unfinished is None and not out.results()):
         return
-    recorded = _finished_run(out)
+    recorded = unfinished or _finished_run(out)
     if recorded is None:
         out.own_results()
         raise OutputError(
             f"{str(out.path)!r} holds results of an unknown run, and nothing to resume from; "
             "use --overwrite to start again or choose another folder"
         )
-    _refuse_difference(out, recorded, identity)
-    missing = [path.name for path in _lasting(out, recorded) if not os.path.lexists(path)]
-    if missing:
+    names = [name for name in {**recorded, **identity} if recorded.get(name) != identity.get(name)]
+    if names:
+        found = (f"{name} was {_shown(recorded.get(name))} and is now {_shown(identity.get(name))}" for name in names)
         raise OutputError(
-            f"{str(out.path)!r} holds a finished run, but {', '.join(missing)} is missing; "
-            "use --overwrite to start again"
+            f"{str(out.path)!r} holds a different run: {', '.join(found)}; use the same settings, or --overwrite to "
+            "start again"
         )
-    raise FinishedError(f"{str(out.path)!r} holds a finished run; there is nothing to resume")
+    if unfinished is None:
+        raise FinishedError(f"{str(out.path)!r} holds a finished run; there is nothing to resume")
 
 
 def holds_input(folder: Path, source: Source) -> bool | None:
@@ -93,38 +87,7 @@ def holds_input(folder: Path, source: Source) -> bool | None:
     return recorded.get("input") == source.fingerprint()
 
 
-def go_on(plan: ResultPlan, identity: Identity | None, *, resume: bool) -> Checkpoint | None:
-    """Prepare the state folder; returns the checkpoint to resume from, None to start with the first frame.
-
-    Raises OutputError if the unfinished run is a different one.
-    """
-    recorded = plan.state.identity() if resume else None
-    if recorded is None or identity is None:
-        plan.state.begin(identity)
-        return None
-    checkpoint = plan.state.go_on(plan.is_intact)
-    frames = checkpoint.frames if checkpoint else 0
-    logger.info("resumed after %d frames", frames, extra={"output": plan.out.path, "frames": frames})
-    return checkpoint
-
-
-def refuse_other_run(out: OutputDir, identity: Identity | None) -> None:
-    """Raise OutputError with the difference if the unfinished run in the folder is not the one of ``identity``."""
-    recorded = RunState(out.state).identity()
-    if recorded is not None and identity is not None:
-        _refuse_difference(out, recorded, identity)
-
-
-def _refuse_difference(out: OutputDir, recorded: Identity, wanted: Identity) -> None:
-    found = difference(recorded, wanted)
-    if found is not None:
-        raise OutputError(
-            f"{str(out.path)!r} holds a different run: {found}; use the same settings, or --overwrite to start again"
-        )
-
-
 def _finished_run(out: OutputDir) -> Identity | None:
-    """Identity of the finished run in the folder; None if it is unknown."""
     with suppress(OSError, ValueError):
         match parse_json(out.report_json.read_bytes()):
             case {"run": dict(identity)}:
@@ -132,9 +95,9 @@ def _finished_run(out: OutputDir) -> Identity | None:
     return RunState(out.state).finished()
 
 
-def _lasting(out: OutputDir, run: Identity) -> list[Path]:
-    """Files and folders that the finished ``run`` wrote to ``out``."""
-    options = {"source": "copy source", "page": "html"}
-    names = [name for kind, name in KINDS.items() if run.get(options.get(kind, kind.replace("_", " ")))]
-    exports = str(run.get("export") or "").split(", ")
-    return [out.path / name for name in names + [FILE_NAMES[each] for each in exports if each in FILE_NAMES]]
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, str) and len(value) == 64:  # a hash
+        return f"{value[:8]}…"
+    return "not given" if value in (None, "") else str(value)

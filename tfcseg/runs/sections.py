@@ -21,13 +21,13 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import SECTION_PARTS
 from tfcseg.inference.segment import segment_frames
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.media.frames import Frame, Image, VideoInfo, prefetch_frames
+from tfcseg.media.frames import Frame, Image, prefetch_frames
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Source
-from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import InferenceOptions
+from tfcseg.runs.job import Job
 from tfcseg.runs.options import RunOptions
-from tfcseg.weights.on_demand import ModelOnDemand
+from tfcseg.weights.loading import ModelOnDemand
 from tfcseg.workers import Workers
 
 _NO_IMAGE, _NO_LABELS = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8)
@@ -39,8 +39,7 @@ class PackedFrame:
 
     frame: SegmentedFrame
     labels: bytes
-    checksum: int
-    """Of the image."""
+    checksum: int  # of the image
 
     @classmethod
     def of(cls, frame: SegmentedFrame, part_frames: int) -> PackedFrame:
@@ -104,61 +103,44 @@ class SectionJob:
         return packed
 
 
-class SectionSegmenter:
-    """Segments one video on ``workers`` as `segment_frames` does alone, and with the same results."""
+def segment_sections(frames: Iterator[Frame], job: Job, crew: Workers[Any]) -> Generator[SegmentedFrame, None, None]:
+    """Segment ``frames`` on ``crew`` as `segment_frames` does alone, and with the same results. The first frame begins
+    an interval; it need not begin a section."""
+    first = next(frames, None)
+    if first is None:
+        return
+    info, length = job.info, SECTION_PARTS * job.part_frames
+    zero_s = first.time_s - float(first.index / info.frame_rate)
+    seeks = True
 
-    def __init__(self, workers: Workers[Any], source: str, options: RunOptions) -> None:
-        self._workers, self._source, self._options = workers, source, options
-        self._seeks = True
+    def section(number: int) -> SectionJob:
+        found = SectionJob(
+            source=info.source.given,
+            options=job.run,
+            inference=job.network.options,
+            part_frames=job.part_frames,
+            first=number * length,
+            stop=(number + 1) * length,
+            start_s=None,
+        )
+        start_s = zero_s + float(found.first_read / info.frame_rate)
+        return replace(found, start_s=start_s) if seeks and number else found
 
-    def __call__(
-        self,
-        frames: Iterator[Frame],
-        network: IntervalNetwork,
-        before: CarryOver | None,
-        part_frames: int,
-        info: VideoInfo,
-    ) -> Generator[SegmentedFrame, None, None]:
-        """Segment ``frames``, the first of which begins an interval; it need not begin a section."""
-        first = next(frames, None)
-        if first is None:
-            return
-        zero_s = first.time_s - float(first.index / info.frame_rate)
-        length = SECTION_PARTS * part_frames
-
-        def job(section: int) -> SectionJob:
-            begin = section * length
-            found = SectionJob(
-                source=self._source,
-                options=self._options,
-                inference=network.options,
-                part_frames=part_frames,
-                first=begin,
-                stop=begin + length,
-                start_s=None,
-            )
-            start_s = zero_s + float(found.first_read / info.frame_rate)
-            return replace(found, start_s=start_s) if self._seeks and section else found
-
-        jobs = (job(section) for section in count(first.index // length))
-        with closing(self._workers.in_order(jobs)) as results:
-            found: dict[int, PackedFrame] = {}
-            for frame in chain([first], frames):
-                if frame is first or frame.index % length == 0:
-                    found = _by_index(next(results))
-                    if not _shows(found.get(frame.index), frame):
-                        self._seeks = False
-                        found = _by_index(*self._workers.in_order([job(frame.index // length)]))
-                yield replace(self._taken(found, frame), label_set=network.labels)
-
-    def _taken(self, found: dict[int, PackedFrame], frame: Frame) -> SegmentedFrame:
-        packed = found.pop(frame.index, None)
-        if packed is None or not _shows(packed, frame):
-            raise InputError(
-                f"{self._source}: frame {frame.index} was decoded differently on a worker; run again without --ray, "
-                "with --resume"
-            )
-        return packed.unpacked(frame)
+    with closing(crew.in_order(map(section, count(first.index // length)))) as results:
+        found: dict[int, PackedFrame] = {}
+        for frame in chain([first], frames):
+            if frame is first or frame.index % length == 0:
+                found = _by_index(next(results))
+                if not _shows(found.get(frame.index), frame):
+                    seeks = False
+                    found = _by_index(*crew.in_order([section(frame.index // length)]))
+            packed = found.pop(frame.index, None)
+            if packed is None or not _shows(packed, frame):
+                raise InputError(
+                    f"{info.path}: frame {frame.index} was decoded differently on a worker; run again without --ray, "
+                    "with --resume"
+                )
+            yield replace(packed.unpacked(frame), label_set=job.network.labels)
 
 
 def _by_index(packed: list[PackedFrame]) -> dict[int, PackedFrame]:
@@ -166,5 +148,4 @@ def _by_index(packed: list[PackedFrame]) -> dict[int, PackedFrame]:
 
 
 def _shows(packed: PackedFrame | None, frame: Frame) -> bool:
-    """Whether a worker has seen the picture of ``frame``."""
     return packed is not None and packed.checksum == checksum(frame.image)

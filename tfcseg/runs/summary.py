@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from tfcseg.exports.export import Exported
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.frames import FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.streams import NewestFrames
 from tfcseg.metrics.consistency import PhaseChanges
@@ -31,15 +30,11 @@ from tfcseg.report.schema import (
     model_facts,
 )
 from tfcseg.weights.convert import DESCRIPTION
-from tfcseg.weights.loading import LoadedModel
-from tfcseg.weights.on_demand import Known
+from tfcseg.weights.loading import Known
 
 if TYPE_CHECKING:
+    from tfcseg.runs.job import Job
     from tfcseg.runs.results import ResultWriter
-
-_LEAST_CONTRAST = 1.03
-"""What is seen changes more across the edges of masks than inside: 1.1 to 1.3 times as much, 0.9 to 1.0 times across
-those of masks of another video."""
 
 _OF_ALL = (
     *("label_change", "flow_consistency", "confidence", "unsure"),
@@ -47,25 +42,6 @@ _OF_ALL = (
 )
 _OF_COMPUTED = ("similarity", "updated_fraction")
 """Measured quantities by the frames that they are the mean of."""
-
-
-@dataclass(slots=True)
-class Mean:
-    """Mean of measured values."""
-
-    total: float = 0.0
-    count: int = 0
-
-    def add(self, value: float | None) -> None:
-        """Add a value; None if it was not measured."""
-        if value is not None:
-            self.total += value
-            self.count += 1
-
-    @property
-    def value(self) -> float | None:
-        """None if nothing was measured."""
-        return self.total / self.count if self.count else None
 
 
 @dataclass(slots=True)
@@ -77,16 +53,21 @@ class Summary:
     repeated: int = 0
     """Frames that repeat the picture of the one before. The fields below count the others."""
     keyframes: int = 0
-    filled: int = 0
-    """Frames without a mask that got one."""
-    means: dict[str, Mean] = field(default_factory=dict)
-    """By what was measured: columns of frames.csv, ``keyframe_ms``, ``non_keyframe_ms``, and of masks ``contrast``, how
-    much more the picture changes across their edges than inside."""
+    filled: int = 0  # frames without a mask that got one
+    totals: dict[str, float] = field(default_factory=dict)
+    """Sums by what was measured: columns of frames.csv, ``keyframe_ms`` and ``non_keyframe_ms``."""
+    counts: dict[str, int] = field(default_factory=dict)  # how many values each sum is of
     phases: PhaseChanges = field(default_factory=PhaseChanges)
 
-    def mean(self, name: str) -> Mean:
-        """The mean of a quantity, of nothing if it was not measured."""
-        return self.means.setdefault(name, Mean())
+    def measure(self, name: str, value: float | None) -> None:
+        """Add a value; None if it was not measured."""
+        if value is not None:
+            self.totals[name] = self.totals.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def mean(self, name: str) -> float | None:
+        """Mean of a quantity; None if it was not measured."""
+        return self.totals[name] / self.counts[name] if name in self.counts else None
 
     def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
         """Add one frame: its measurements and the (K,) ``shares`` of its classes."""
@@ -94,13 +75,13 @@ class Summary:
         self.shares += shares
         is_copy = row.model_ms is None  # of the result of the frame before
         for name in _OF_ALL if is_copy else (*_OF_ALL, *_OF_COMPUTED):
-            self.mean(name).add(getattr(row, name))
+            self.measure(name, getattr(row, name))
         if is_copy:
             self.repeated += 1
             return
         self.keyframes += row.is_keyframe
         self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
-        self.mean("keyframe_ms" if row.is_keyframe else "non_keyframe_ms").add(row.model_ms)
+        self.measure("keyframe_ms" if row.is_keyframe else "non_keyframe_ms", row.model_ms)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON types without losing precision."""
@@ -109,65 +90,57 @@ class Summary:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Summary:
         """Restore what ``to_json`` returned."""
-        means = {name: Mean(**mean) for name, mean in content["means"].items()}
         shares = np.array(content["shares"], np.float64)
-        return cls(**{**content, "shares": shares, "means": means, "phases": PhaseChanges(**content["phases"])})
+        return cls(**{**content, "shares": shares, "phases": PhaseChanges(**content["phases"])})
 
 
-def build_report(
-    writer: ResultWriter,
-    model: LoadedModel,
-    options: InferenceOptions,
-    frames: FrameSource,
-    *,
-    live: NewestFrames | None,
-    exported: Exported,
-    run: Mapping[str, Any] | None,
-) -> Report:
-    """Make the report of a run whose files are complete.
-
-    ``run`` is its identity, which tells whether it can be resumed.
-    """
-    plan, summary = writer.plan, writer.summary
+def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, exported: Exported) -> Report:
+    """Make the report of a run whose files are complete."""
+    summary, mean = writer.summary, writer.summary.mean
     lost = () if live is None or live.lost is None else (str(live.lost),)
-    warnings = [*frames.warnings, *lost, *exported.notes]
+    warnings = [*job.frames.warnings, *lost, *exported.notes]
     if writer.audio and writer.audio.startswith("dropped"):
         warnings.append(f"audio {writer.audio}")
-    card = model.card
+    options, card = job.network.options, job.model.card
     # Card scores are measured with its defaults: a model that was measured without sparse attention lacks nothing.
     misses = not card.measured or (options.sides == "one" and options.threshold > 0)
     if not card.config.repairs and misses and options.mode == "tfc" and options.uses_memory:
         warnings.append(f"model {card.name} is {DESCRIPTION}")
-    masks = plan.given
-    if masks is not None:
-        warnings += _mask_warnings(masks, summary, plan.info)
+    if job.given is not None:
+        missing = summary.frames - len(job.given.files)
+        left = missing - summary.filled
+        if missing:
+            warnings.append(
+                f"{missing} of {summary.frames} frames have no mask in {job.given.path}: {summary.filled} got one from "
+                f"those around them, {left} {'has' if left == 1 else 'have'} none"
+            )
     return Report(
         tfcseg=version("tfcseg"),
-        input=_input_facts(writer, frames, live),
-        model=model_facts(model),
-        options=option_facts(model, options),
-        speed=_speed_facts(writer),
+        input=_input_facts(job, writer, live),
+        model=model_facts(job.model),
+        options=option_facts(job.model, options),
+        speed=_speed_facts(job, writer),
         stability=StabilityFacts(
-            label_change=summary.mean("label_change").value,
-            flow_consistency=summary.mean("flow_consistency").value,
+            label_change=mean("label_change"),
+            flow_consistency=mean("flow_consistency"),
             optical_flow=writer.optical_flow,
-            similarity=summary.mean("similarity").value,
-            updated_fraction=summary.mean("updated_fraction").value,
+            similarity=mean("similarity"),
+            updated_fraction=mean("updated_fraction"),
             keyframes=summary.keyframes,
             pulse=summary.phases.pulse,
         ),
         confidence=ConfidenceFacts(
-            summary.mean("confidence").value,
-            summary.mean("unsure").value,
-            plan.options.unsure_below,
-            model.temperature,
-            model.calibration_error,
+            mean("confidence"),
+            mean("unsure"),
+            job.options.unsure_below,
+            job.model.temperature,
+            job.model.calibration_error,
         ),
-        classes=_class_facts(plan.labels, summary),
+        classes=_class_facts(writer.labels, summary),
         outputs=writer.outputs | exported.files,
         warnings=tuple(warnings),
-        steady=None if masks is None else _steady_facts(masks, summary),
-        run=run,
+        steady=None if job.given is None else _steady_facts(job.given, summary),
+        run=job.identity,
     )
 
 
@@ -178,11 +151,11 @@ def option_facts(model: Known, options: InferenceOptions) -> OptionFacts:
     )
 
 
-def _input_facts(writer: ResultWriter, frames: FrameSource, live: NewestFrames | None) -> InputFacts:
-    info, (start_s, end_s) = writer.plan.info, writer.plan.range_s
+def _input_facts(job: Job, writer: ResultWriter, live: NewestFrames | None) -> InputFacts:
+    info, (start_s, end_s) = job.info, job.run.range_s
     return InputFacts(
         path=info.path,
-        frames_decoded=frames.frames_decoded if live is None else writer.summary.frames,
+        frames_decoded=job.frames.frames_decoded if live is None else writer.summary.frames,
         frames_declared=info.frames_declared,
         width=info.width,
         height=info.height,
@@ -203,43 +176,24 @@ def _steady_facts(masks: MaskFolder, summary: Summary) -> SteadyFacts:
         masks=str(masks.path),
         given=len(masks.files),
         filled=summary.filled,
-        label_change=summary.mean("label_change_before").value,
-        flow_consistency=summary.mean("flow_consistency_before").value,
+        label_change=summary.mean("label_change_before"),
+        flow_consistency=summary.mean("flow_consistency_before"),
     )
 
 
-def _speed_facts(writer: ResultWriter) -> SpeedFacts:
+def _speed_facts(job: Job, writer: ResultWriter) -> SpeedFacts:
     summary, wall_s = writer.summary, writer.wall_s()
     # A live source repeats frames in place of late ones, which does not count as speed.
-    frames = summary.frames - (summary.repeated if writer.plan.info.source.is_live else 0)
-    keyframe_ms, non_keyframe_ms = summary.mean("keyframe_ms"), summary.mean("non_keyframe_ms")
-    model_s = (keyframe_ms.total + non_keyframe_ms.total) / 1000
+    frames = summary.frames - (summary.repeated if job.info.source.is_live else 0)
+    model_s = sum(summary.totals.get(name, 0.0) for name in ("keyframe_ms", "non_keyframe_ms")) / 1000
     return SpeedFacts(
         wall_s=wall_s,
         fps=frames / wall_s,
         model_fps=frames / model_s if model_s else None,
-        keyframe_ms=keyframe_ms.value,
-        non_keyframe_ms=non_keyframe_ms.value,
+        keyframe_ms=summary.mean("keyframe_ms"),
+        non_keyframe_ms=summary.mean("non_keyframe_ms"),
         resumes=writer.resumes,
     )
-
-
-def _mask_warnings(masks: MaskFolder, summary: Summary, info: VideoInfo) -> list[str]:
-    """Warnings about unusual masks."""
-    warnings = []
-    missing = summary.frames - len(masks.files)
-    if missing:
-        left = missing - summary.filled
-        warnings.append(
-            f"{missing} of {summary.frames} frames have no mask in {masks.path}: {summary.filled} got one from those "
-            f"around them, {left} {'has' if left == 1 else 'have'} none"
-        )
-    contrast = summary.mean("contrast").value
-    if contrast is not None and contrast < _LEAST_CONTRAST:
-        warnings.append(
-            f"edges of the masks in {masks.path} are not where {info.path} has any: are they of another video?"
-        )
-    return warnings
 
 
 def _class_facts(labels: LabelSet, summary: Summary) -> tuple[ClassFacts, ...]:

@@ -23,11 +23,10 @@ from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import build_segmenter
 from tfcseg.weights.model_card import ModelCard
 from tfcseg.weights.published import Published
-from tfcseg.weights.segformer_file import SegformerFile, read_segformer_file, refuse_other_tensors
+from tfcseg.weights.segformer_file import ADVICE, SegformerFile, read_segformer_file
 from tfcseg.weights.tensor_file import check_fits
 
-DESCRIPTION = "without TFC's own weights, so its sparse attention is off"
-"""Part of the card's description. The TFC layer keeps its initial state, the identity."""
+DESCRIPTION = "without TFC's own weights, so its sparse attention is off"  # part of the card's description
 
 DEFAULTS = replace(
     PAPER_OPTIONS,
@@ -38,7 +37,6 @@ DEFAULTS = replace(
     sides="both",
 )
 """Default options of a network without TFC's weights."""
-
 
 _BLOCK = ("block{number}.{block}.", "encoder.block.{stage}.{block}.", "stages.{stage}.blocks.{block}.")
 """Name of a block in NVlabs' code, in transformers up to 4 (and on the hub), and from 5 on; the tables below have the
@@ -95,8 +93,7 @@ class ConvertedModel(NamedTuple):
     state_dict: dict[str, Tensor]
     card: ModelCard
     sha256: str
-    dtype: torch.dtype
-    """Precision of the published weights."""
+    dtype: torch.dtype  # precision of the published weights
 
 
 class ConvertedEncoder(NamedTuple):
@@ -110,18 +107,15 @@ class ConvertedEncoder(NamedTuple):
 def convert_segformer(path: str | Path) -> ConvertedModel:
     """Read a published SegFormer: a safetensors or PyTorch file, or a Hugging Face folder with its ``config.json``.
 
-    Pickles are read with ``weights_only=True`` and run no code. Class names come from files beside the weights, or from
-    the number of classes. The TFC layer keeps its initial values, the identity. Raises WeightsError if a tensor is
-    unknown, missing or of the wrong shape, or the number of classes does not match.
+    Pickles are read with ``weights_only=True`` and run no code. The TFC layer keeps its initial values, the identity.
+    Raises WeightsError if a tensor is unknown, missing or of the wrong shape, or the number of classes does not match.
     """
     return _convert_model(read_segformer_file(Path(path)))
 
 
 def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
-    """Read initial weights for training: a published SegFormer, or a Mix Transformer trained to classify images.
-
-    The image classifier of the latter (such as ``nvidia/mit-b0``, trained on ImageNet) is dropped. Files and errors are
-    those of `convert_segformer`.
+    """Read initial weights for training: a published SegFormer, or a Mix Transformer trained to classify images, whose
+    classifier is dropped. Files and errors are those of `convert_segformer`.
     """
     source = read_segformer_file(Path(path))
     path = source.path
@@ -175,10 +169,7 @@ def _card(config: ModelConfig, labels: LabelSet, about: Published) -> ModelCard:
 
 
 def our_name(name: str) -> str | None:
-    """Our name of a published SegFormer's tensor, in any layout; None if it is unknown.
-
-    Separate keys and values get their own names: ``attention.key`` and ``attention.value``.
-    """
+    """Our name of a published SegFormer's tensor, in any layout; None if it is unknown."""
     module, _, leaf = name.rpartition(".")
     for prefix in _PREFIXES:
         module = module.removeprefix(prefix)
@@ -188,7 +179,6 @@ def our_name(name: str) -> str | None:
 
 @cache
 def _module_names() -> dict[str, str]:
-    """Map names of modules in all three layouts (without prefix) to ours."""
     found = {theirs: ours for ours, names in _HEAD_PARTS.items() for theirs in names}
     for stage in range(NUM_LEVELS):
         place = {"stage": stage, "number": stage + 1}
@@ -206,7 +196,6 @@ def _module_names() -> dict[str, str]:
 
 
 def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give tensors our names; join keys and values."""
     tensors = _unwrapped(path, tensors)
     renamed: dict[str, Tensor] = {}
     for name in tensors.keys() - _DROPPABLE:
@@ -221,10 +210,8 @@ def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Remove prefixes that training programs put before all names: ``module.``, ``model.`` and the like.
-
-    Raises WeightsError if few names are a SegFormer's even then.
-    """
+    """Remove prefixes that training programs put before all names: ``module.``, ``model.`` and the like. Raises
+    WeightsError if few names are a SegFormer's even then."""
     found = tensors
     while found and not any(map(our_name, found)):
         before = {name.partition(".")[:2] for name in found}
@@ -235,12 +222,11 @@ def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor
         if "" in found:
             break
     if 2 * sum(our_name(name) is not None for name in found) < max(1, len(found)):
-        refuse_other_tensors(path, tensors)
+        raise WeightsError(f"{path} has none of a SegFormer's tensors; {ADVICE}")
     return found
 
 
 def _order_levels(path: Path, renamed: dict[str, Tensor]) -> None:
-    """Reorder the levels of the fuse layer to ours, in place."""
     fuse = renamed.get("decode_head.fuse.weight")
     if fuse is None or fuse.dim() != 4:
         raise WeightsError(f"{path} has no decode head (a backbone alone?); convert a whole segmentation network")

@@ -38,11 +38,8 @@ def hub_name(text: str) -> HubName | None:
 
 
 def find_on_hub(name: HubName, *, allow_network: bool, notify: Callable[[str], None] = warnings.warn) -> Path:
-    """Folder of the model in the hub's cache, downloaded first if that is allowed.
-
-    ``notify`` receives a line with the licence before the weights are fetched. Raises WeightsError if the model is not
-    in the cache or cannot be fetched.
-    """
+    """Folder of the model in the hub's cache, downloaded first if that is allowed; WeightsError if there is none.
+    ``notify`` receives a line with the licence before the weights are fetched."""
     shown = "@".join(filter(None, name))
     if importlib.util.find_spec("huggingface_hub") is None:
         raise WeightsError(f"no file or folder {shown!r}; models of the hub need: pip install huggingface_hub")
@@ -84,7 +81,6 @@ def _fetch(name: HubName, shown: str, notify: Callable[[str], None]) -> Path:
 
 @contextmanager
 def _errors_in_one_line(shown: str) -> Iterator[None]:
-    """Turn errors inside into a WeightsError of one line."""
     try:
         yield
     except Exception as error:  # the exceptions are those of its HTTP library, which changes between versions

@@ -1,15 +1,20 @@
-"""Load and save weights: one safetensors file per model, with its card inside."""
+"""Load and save weights: one safetensors file per model, with its card inside.
+
+A run that is already finished needs no network: a `ModelOnDemand` loads it when it is needed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +30,8 @@ from tfcseg.weights.hub import find_on_hub, hub_name
 from tfcseg.weights.model_card import FORMAT, ModelCard, parse_card
 from tfcseg.weights.registry import REGISTRY, locate_weights
 from tfcseg.weights.segformer_file import refuse_other_format
-from tfcseg.weights.tensor_file import check_fits, check_shapes, is_pickle, read_tensor_file, write_tensor_file
-from tfcseg.weights.tensor_header import read_header
+from tfcseg.weights.tensor_file import check_fits, read_tensor_file, write_tensor_file
+from tfcseg.weights.tensor_header import is_pickle, read_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -71,17 +76,14 @@ class LoadedModel:
         return self.card.labels
 
     def __repr__(self) -> str:
-        size, dtype = f"{self.parameters / 1e6:.1f} M parameters", str(self.precision).removeprefix("torch.")
-        knows = f"{len(self.labels)} classes ({self.labels.name})"
-        return f"<LoadedModel {self.card.name}: {self.card.config.backbone}, {knows}, {size}, {self.device}, {dtype}>"
+        card, dtype = self.card, str(self.precision).removeprefix("torch.")
+        facts = f"{card.config.backbone}, {len(self.labels)} classes, {self.parameters / 1e6:.1f} M parameters"
+        return f"<LoadedModel {card.name}: {facts}, {self.device}, {dtype}>"
 
 
 def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: torch.dtype = torch.float16) -> str:
-    """Write ``network``'s parameters as ``dtype`` (statistics of norms keep theirs); returns the file's SHA-256.
-
-    Raises WeightsError if the file could not be loaded again: for an invalid card, a card of another network, a folded
-    network, or values that ``dtype`` cannot hold. Raises OutputError if the file cannot be written.
-    """
+    """Write ``network``'s parameters as ``dtype`` (statistics of norms keep theirs); returns the file's SHA-256. Raises
+    WeightsError if the file could not be loaded again, OutputError if it cannot be written."""
     if network.config != card.config:
         raise WeightsError(f"{path}: the card describes another network ({card.config}, not {network.config})")
     metadata = card.to_metadata()
@@ -100,7 +102,7 @@ def created_with() -> str:
 def read_card(path: str | Path) -> ModelCard:
     """Read the card of a weights file (only its header, if it is ours) or folder; WeightsError if it is unusable."""
     path = Path(path)
-    return parse_card(read_header(path).metadata, path) if is_ours(path) else convert_segformer(path).card
+    return parse_card(read_metadata(path), path) if is_ours(path) else convert_segformer(path).card
 
 
 def count_parameters(config: ModelConfig) -> int:
@@ -120,12 +122,10 @@ def load_model(
     """Load a network by registry name, from a weights file or from a published SegFormer, ready for inference.
 
     A SegFormer is a safetensors file or PyTorch checkpoint, a Hugging Face folder, or ``ORG/NAME[@REVISION]`` on the
-    hub, which is read from its cache, and from the network only with ``allow_network``.
-
-    device: ``auto`` (CUDA, else the CPU), ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``. precision: ``auto`` (fp16 on
-    CUDA, else fp32), ``fp32``, ``bf16`` or ``fp16``. ``fold=False`` keeps norms and head separate, as training needs
-    them. ``assets`` is the folder of the registry, by default the installed one. Raises UsageError for an unavailable
-    device or precision, WeightsError for problems with the file.
+    hub, which is read from its cache, and from the network only with ``allow_network``. ``device`` and ``precision``
+    are those of `DeviceOptions`. ``fold=False`` keeps norms and head separate, as training needs them. ``assets`` is
+    the folder of the registry. Raises UsageError for an unavailable device or precision, WeightsError for problems
+    with the file.
     """
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
@@ -187,19 +187,15 @@ def is_ours(path: Path) -> bool:
     if path.is_dir() or is_pickle(path):
         return False
     refuse_other_format(path)
-    return read_header(path).metadata.get("format", "").startswith(FORMAT.partition("-")[0])
+    return read_metadata(path).get("format", "").startswith(FORMAT.partition("-")[0])
 
 
 def _read(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
-    """Read network (eval mode, float32), card and SHA-256 from a tfcseg file or a published SegFormer."""
     if not is_ours(path):
         found = convert_segformer(path)
         return _network_from(path, found.card.config, found.state_dict), found.card, found.sha256
-    # The header shows whether the tensors fit the card before gigabytes are read.
-    header = read_header(path)
-    card = parse_card(header.metadata, path)
-    check_shapes(path, header.shapes, _build_without_values(card.config).state_dict())
     file = read_tensor_file(path)
+    card = parse_card(file.metadata, path)
     return _network_from(path, card.config, file.tensors), card, file.sha256
 
 
@@ -208,6 +204,57 @@ def open_model(model: str | Path | LoadedModel, device: DeviceOptions, *, allow_
     if isinstance(model, LoadedModel):
         return model
     return load_model(model, device=device.device, precision=device.precision, allow_network=allow_network)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that is not loaded; the fields are those of `LoadedModel`."""
+
+    card: ModelCard
+    device: torch.device
+    precision: torch.dtype
+    sha256: str
+
+    @property
+    def labels(self) -> LabelSet:
+        """The model's classes."""
+        return self.card.labels
+
+
+Known: TypeAlias = "LoadedModel | KnownModel"  # all that determines a model's labels, besides options
+
+
+class ModelOnDemand:
+    """A model that is loaded once, when its network is needed; arguments and errors are those of `open_model`."""
+
+    def __init__(
+        self, model: str | Path | LoadedModel, device: DeviceOptions = DeviceOptions(), *, allow_network: bool = False
+    ) -> None:
+        self._model, self._device, self._allow_network = model, device, allow_network
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The model, which the first access loads."""
+        return open_model(self._model, self._device, allow_network=self._allow_network)
+
+    @cached_property
+    def known(self) -> Known:
+        """Facts about the model. Only published SegFormers are loaded for that."""
+        if isinstance(self._model, LoadedModel) or "loaded" in self.__dict__:
+            return self.loaded
+        path, sha256 = find_weights(self._model, allow_network=self._allow_network)
+        if not is_ours(path):
+            return self.loaded
+        card, device = read_card(path), resolve_device(self._device.device)
+        precision = resolve_precision(self._device.precision, device)
+        return KnownModel(card, device, precision, sha256 or hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def on_demand(
+    model: str | Path | LoadedModel | ModelOnDemand, device: DeviceOptions, *, allow_network: bool = False
+) -> ModelOnDemand:
+    """Make a `ModelOnDemand` of ``model``, unless it is one."""
+    return model if isinstance(model, ModelOnDemand) else ModelOnDemand(model, device, allow_network=allow_network)
 
 
 def resolve_device(device: str) -> torch.device:

@@ -27,7 +27,6 @@ NAME_LIMIT = 100
 TEXT_LIMIT = 2000
 _TEXTS = {"name": NAME_LIMIT} | dict.fromkeys(("trained_on", "licence", "created_with", "description"), TEXT_LIMIT)
 _OBJECTS = ("config", "labels", "preprocessing", "measured")
-_MEASURED_LIMIT = 100
 _CONFIG_BOUNDS = {
     "embed_dim": (1, 2048),
     "num_classes": (1, NO_CLASS),
@@ -42,13 +41,11 @@ _T = TypeVar("_T")
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """How an RGB image becomes network input: short side ``size`` in pixels, then (value - mean) / std per channel.
-
-    ``mean`` and ``std`` are in units of 0…255.
-    """
+    ``mean`` and ``std`` are in units of 0…255."""
 
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 IMAGENET_PREPROCESSING = Preprocessing(480, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -88,24 +85,20 @@ def parse_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
         made = "not made by tfcseg" if found is None else f"of format {_shown(found)}, not {FORMAT!r}"
         raise WeightsError(f"{path} is {made}; make it again with this version")
     try:
-        return _card(metadata)
+        _require_keys(metadata, {"format", *_TEXTS, *_OBJECTS})
+        config = _entry(metadata, "config", _config)
+        labels = _entry(metadata, "labels", _labels)
+        if len(labels) != config.num_classes:
+            raise ValueError(f"{len(labels)} labels for {config.num_classes} classes")  # noqa: TRY301
+        return ModelCard(
+            config=config,
+            labels=labels,
+            preprocessing=_entry(metadata, "preprocessing", parse_preprocessing),
+            measured=_entry(metadata, "measured", _measured),
+            **{key: _text(key, metadata[key], limit) for key, limit in _TEXTS.items()},
+        )
     except ValueError as error:
         raise WeightsError(f"{path}: its card is damaged ({error}); get it again") from None
-
-
-def _card(metadata: Mapping[str, str]) -> ModelCard:
-    _require_keys(metadata, {"format", *_TEXTS, *_OBJECTS})
-    config = _entry(metadata, "config", _config)
-    labels = _entry(metadata, "labels", _labels)
-    if len(labels) != config.num_classes:
-        raise ValueError(f"{len(labels)} labels for {config.num_classes} classes")
-    return ModelCard(
-        config=config,
-        labels=labels,
-        preprocessing=_entry(metadata, "preprocessing", parse_preprocessing),
-        measured=_entry(metadata, "measured", _measured),
-        **{key: _text(key, metadata[key], limit) for key, limit in _TEXTS.items()},
-    )
 
 
 def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, object]], _T]) -> _T:
@@ -120,7 +113,6 @@ def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, obj
 
 
 def _config_entries(config: ModelConfig) -> dict[str, object]:
-    """The network's numbers and its default options, as one object."""
     entries = dataclasses.asdict(config)
     defaults = entries.pop("defaults")
     return entries | {field.name: defaults[field.name] for field in MODEL_FIELDS}
@@ -134,27 +126,27 @@ def _config(values: dict[str, object]) -> ModelConfig:
         raise ValueError(f"repairs must be true or false, not {_shown(repairs)}")  # noqa: TRY004  # as above
     defaults = {field.name: _default(field, values.pop(field.name)) for field in MODEL_FIELDS if field.name in values}
     curve = _sequence("evidence", values.pop("evidence", list(EVIDENCE)), len(EVIDENCE))
-    evidence = tuple(_number("evidence", value, 0, 1) for value in curve)
     _require_keys(values, set(_CONFIG_BOUNDS))
-    numbers = {key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()}
-    used = dataclasses.replace(PAPER_OPTIONS, **defaults)
-    config = ModelConfig(backbone=backbone, defaults=used, repairs=repairs, evidence=evidence, **numbers)
+    config = ModelConfig(
+        backbone=backbone,
+        defaults=dataclasses.replace(PAPER_OPTIONS, **defaults),
+        repairs=repairs,
+        evidence=tuple(_number("evidence", value, 0, 1) for value in curve),
+        **{key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()},
+    )
     if config.embed_dim % config.heads:
         raise ValueError(f"embed_dim {config.embed_dim} is not a multiple of {config.heads} heads")
     return config
 
 
 def _default(field: Declared, value: object) -> Any:
-    """Check a model's default of an option against the option's choices and bounds."""
     option = field.option
     if option.choices:
         if value not in option.choices:
             raise ValueError(f"unknown {field.name} {_shown(value)}")
         return value
-    low, high = option.low or 0, option.high or 0
-    if field.type is int:
-        return _integer(field.name, value, int(low), int(high))
-    return _number(field.name, value, low, high)
+    check = _integer if field.type is int else _number
+    return check(field.name, value, option.low or 0, option.high or 0)
 
 
 def _labels(values: dict[str, object]) -> LabelSet:
@@ -172,20 +164,18 @@ def parse_preprocessing(values: dict[str, object]) -> Preprocessing:
     _require_keys(values, {"size", "mean", "std"})
     return Preprocessing(
         size=_integer("size", values["size"], 32, 4096),
-        mean=_triple("mean", values["mean"], -1000, 1000),
-        std=_triple("std", values["std"], 0.001, 1000),
+        mean=tuple(_number("mean", value, -1000, 1000) for value in _sequence("mean", values["mean"], 3)),
+        std=tuple(_number("std", value, 0.001, 1000) for value in _sequence("std", values["std"], 3)),
     )
 
 
 def _measured(values: dict[str, object]) -> dict[str, float | str]:
-    if len(values) > _MEASURED_LIMIT:
-        raise ValueError(f"more than {_MEASURED_LIMIT} values")
-    measured: dict[str, float | str] = {}
-    for key, value in values.items():
-        _text("metric", key, NAME_LIMIT)
-        is_text = isinstance(value, str)
-        measured[key] = _text(key, value, TEXT_LIMIT) if is_text else _number(key, value, -1e15, 1e15)
-    return measured
+    return {
+        _text("metric", key, NAME_LIMIT): _text(key, value, TEXT_LIMIT)
+        if isinstance(value, str)
+        else _number(key, value, -1e15, 1e15)
+        for key, value in values.items()
+    }
 
 
 def _require_keys(values: Mapping[str, object], wanted: set[str]) -> None:
@@ -202,21 +192,16 @@ def _text(key: str, value: object, limit: int) -> str:
     return value
 
 
-def _integer(key: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{key} must be a whole number from {low} to {high}, not {_shown(value)}")
-    return value
+def _integer(key: str, value: object, low: float, high: float) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"{key} must be a whole number, not {_shown(value)}")  # noqa: TRY004  # as above
+    return int(_number(key, value, low, high))
 
 
 def _number(key: str, value: object, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ValueError(f"{_shown(key)} must be a number from {low} to {high}, not {_shown(value)}")
     return value
-
-
-def _triple(key: str, value: object, low: float, high: float) -> tuple[float, float, float]:
-    first, second, third = (_number(key, number, low, high) for number in _sequence(key, value, 3))
-    return first, second, third
 
 
 def _sequence(key: str, value: object, length: int | None = None) -> list[object]:

@@ -23,12 +23,9 @@ _LAYER = re.compile(r"([^;]*)/weights_quant/")
 class FloatLayer(NamedTuple):
     """A convolution in float32."""
 
-    weight: Tensor
-    """(C_out, C_in / groups, k, k)."""
-    bias: Tensor
-    """(C_out,)."""
-    limits: tuple[float, float]
-    """Range of its quantised output."""
+    weight: Tensor  # (C_out, C_in / groups, k, k)
+    bias: Tensor  # (C_out,)
+    limits: tuple[float, float]  # range of its quantised output
 
 
 def open_interpreter(path: str | Path, *, has_delegates: bool = True, **settings: Any) -> Any:
@@ -52,10 +49,8 @@ def open_interpreter(path: str | Path, *, has_delegates: bool = True, **settings
 
 
 def read_layers(path: str | Path) -> dict[str, FloatLayer]:
-    """Read the convolutions of a TensorFlow Lite file by name, in the order of computation.
-
-    Errors are those of `open_interpreter`, and DataError if the network is not quantised.
-    """
+    """Read the convolutions of a TensorFlow Lite file by name, in the order of computation. Errors are those of
+    `open_interpreter`, and DataError if the network is not quantised."""
     network = open_interpreter(path, has_delegates=False)
     tensors = {int(tensor["index"]): tensor for tensor in network.get_tensor_details()}
     layers: dict[str, FloatLayer] = {}

@@ -23,12 +23,14 @@ from tfcseg.weights.model_card import (
 )
 from tfcseg.weights.tensor_header import HEADER_LIMIT_BYTES, open_weights, read_beside
 
-SIZE_PX = 512
-"""Short side of a SegFormer's input if it is not stated, as in most trainings."""
+SIZE_PX = 512  # short side of a SegFormer's input if it is not stated, as in most trainings
 
 _NUMBERED = re.compile(r"(LABEL|class)[ _]\d+")
 _CACHED = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
-_FIXED = {"num_attention_heads": HEADS, "sr_ratios": REDUCTIONS, "patch_sizes": PATCHES, "strides": STRIDES}
+_FIXED = {
+    **{"num_attention_heads": HEADS, "sr_ratios": REDUCTIONS, "patch_sizes": PATCHES, "strides": STRIDES},
+    "mlp_ratios": [EXPANSION] * 4,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +44,11 @@ class Published:
     licence: str = ""
     trained_on: str = ""
     created_with: str = ""
-    reduces_labels: bool = False
-    """Values in the data set's masks are one higher than class indices."""
+    reduces_labels: bool = False  # values in the data set's masks are one higher than class indices
 
     def label_set(self, path: Path, num_classes: int) -> LabelSet:
         """Label set with the file's names, else by their number: ADE20K's 150, Cityscapes' 19, or "class 0" and so on.
-
-        Repeated names get a number, since ours must be unique.
-        """
+        Repeated names get a number, since ours must be unique."""
         assumed = {len(ADE150): ADE150, len(CITYSCAPES19): CITYSCAPES19}.get(num_classes)
         names = self.names or assumed or tuple(f"class {index}" for index in range(num_classes))
         unique: list[str] = []
@@ -64,18 +63,14 @@ class Published:
 
 
 def read_published(path: Path, meta: Mapping[object, object]) -> Published:
-    """Read facts about the weights file ``path`` from its ``meta`` data and the files beside it.
-
-    Raises WeightsError for a damaged config.json, or one that is not a SegFormer's.
-    """
+    """Read facts about the weights file ``path`` from its ``meta`` data and the files beside it. Raises WeightsError
+    for a damaged config.json, or one that is not a SegFormer's."""
     config = _read_json(path.with_name("config.json"))
     if config.get("model_type") != "segformer":
         config = {}
     for key, wanted in _FIXED.items():
         if key in config and config[key] != list(wanted):
             raise WeightsError(f"{path}: {key} is {str(config[key])[:60]}; only {list(wanted)} is supported")
-    if config.get("mlp_ratios", [EXPANSION] * 4) != [EXPANSION] * 4:
-        raise WeightsError(f"{path}: mlp_ratios is {str(config['mlp_ratios'])[:60]}; only {EXPANSION} is supported")
     named = meta.get("dataset_meta")  # mmsegmentation 1; older versions have the names at the top level
     of_classes = named if isinstance(named, Mapping) else {key.lower(): meta.get(key) for key in ("CLASSES", "PALETTE")}
     preprocessor = _read_json(path.with_name("preprocessor_config.json"))
@@ -104,7 +99,6 @@ def _name(path: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, object]:
-    """Read a JSON object from a file; empty if there is no file or no object."""
     if not path.is_file():
         return {}
     content = read_beside(path, "remove it or get it again")
@@ -169,7 +163,6 @@ def _front_matter(path: Path) -> dict[str, str]:
 
 
 def _names_in(config: Mapping[str, object]) -> tuple[str, ...]:
-    """Class names in a config.json; empty if classes only have numbers."""
     table = config.get("id2label")
     if not isinstance(table, dict):
         return ()
@@ -178,14 +171,12 @@ def _names_in(config: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """Texts of a list, each as one line; empty for anything else."""
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
         return ()
     return tuple(one_line(text, NAME_LIMIT) for text in value)
 
 
 def _colours(value: object) -> Palette:
-    """RGB triples of a list; empty for anything else."""
     colours = []
     for entry in value if isinstance(value, list | tuple) else ():
         match entry:

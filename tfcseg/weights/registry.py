@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,11 @@ def list_models(assets: Path | None = None) -> list[ModelRecord]:
     """List the models of the registry by name; WeightsError if it is missing or invalid."""
     path = (assets or _assets_folder()) / REGISTRY
     match read_beside(path, "install tfcseg again"):
-        case {"default": str(default), "models": dict(models)} if default in models:
-            return [_record(path, name, models[name], default) for name in sorted(models)]
+        case {"default": default, "models": dict(models)} if default in models:
+            return [
+                ModelRecord(name, path.with_name(entry["file"]), entry["sha256"], name == default)
+                for name, entry in sorted(models.items())
+            ]
     raise WeightsError(f"{path} does not name models and a default among them; install tfcseg again")
 
 
@@ -80,13 +82,3 @@ def _assets_folder() -> Path:
         if (folder / REGISTRY).is_file():
             return folder
     raise WeightsError(f"no weights came with this installation ({REGISTRY} is missing); give a weights file")
-
-
-def _record(registry: Path, name: str, entry: object, default: str) -> ModelRecord:
-    """Parse an entry of the registry, whose file must be in the same folder."""
-    match entry:
-        case {"file": str(file), "sha256": str(sha256)} if file == Path(file).name and re.fullmatch(
-            "[0-9a-f]{64}", sha256
-        ):
-            return ModelRecord(name, registry.with_name(file), sha256, name == default)
-    raise WeightsError(f"{registry}: model {name!r} needs a plain file name and a SHA-256; install tfcseg again")

@@ -8,11 +8,9 @@ data is refused.
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
-import struct
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,45 +20,22 @@ from torch import Tensor
 from tfcseg.errors import WeightsError
 from tfcseg.spelling import one_line
 from tfcseg.weights.published import Published, read_published
-from tfcseg.weights.tensor_file import is_pickle, read_tensor_file
-from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, open_weights, read_beside
+from tfcseg.weights.tensor_file import read_tensor_file
+from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, is_pickle, open_weights, read_beside
 
-_TENSORS = (
-    (r"sem_seg_head\.predictor|pixel_level_module|transformer_module\.decoder", "Mask2Former or MaskFormer"),
-    (r"mask_decoder\.|prompt_encoder\.", "SAM"),
-    (r"(.+\.)?model\.\d+\.(conv|cv\d|m\.\d)|.*\.cv2\.conv\.", "YOLO"),
-    (r"decode_head\.(psp_modules|lateral_convs|fpn_convs|fpn_bottleneck)", "UPerNet or PSPNet"),
-    (r"decode_head\.(aspp_modules|image_pool|sep_bottleneck)|classifier\.0\.convs\.", "DeepLabV3"),
-    (r".*\.w_msa\.|.*relative_position_bias_table", "Swin Transformer"),
-    (r"(.+\.)?downsample_layers\.\d|.*\.dwconv\.weight", "ConvNeXt"),
-    (r"(.+\.)?cls_token|.*embeddings\.patch_embeddings\.projection", "Vision Transformer"),
-    (r"(.+\.)?layer[1-4]\.\d+\.conv\d", "ResNet"),
-    (r"(.+\.)?(inc|down\d|up\d)\.(double_conv|maxpool_conv|conv)\.|(.+\.)?(downs|ups)\.\d", "U-Net"),
-    (r"(.+\.)?_blocks\.\d+\._(depthwise|expand)_conv|(.+\.)?blocks\.\d+\.\d+\.conv_dw", "EfficientNet"),
-)
 _STARTS = (
     (b"version https://git-lfs", "the address of a file in Git LFS, not the file; run git lfs pull"),
-    (b"\x89HDF", "a Keras or TensorFlow file; give PyTorch or safetensors weights"),
-    (b"GGUF", "a GGUF file; give PyTorch or safetensors weights"),
     (b"<!DOCTYPE", "a web page, not the file; download it again"),
     (b"<html", "a web page, not the file; download it again"),
 )
-_ADVICE = "tfcseg runs SegFormers; tfcseg steady, eval --predictions and compare --baseline take masks of any program"
+ADVICE = "tfcseg runs SegFormers; tfcseg steady, eval --predictions and compare --baseline take masks of any program"
 
 
 def refuse_other_model_type(path: Path, config: object) -> None:
     """Raise WeightsError if ``config``, the content of a folder's config.json, is not a SegFormer's."""
     found = config.get("model_type") if isinstance(config, dict) else None
     if found != "segformer":
-        raise WeightsError(f"{path} is a {repr(found)[:60]} model by its config.json; {_ADVICE}")
-
-
-def refuse_other_tensors(path: Path, names: Iterable[str]) -> None:
-    """Raise WeightsError that says which network has tensors with these ``names``."""
-    names = list(names)
-    known = next((what for pattern, what in _TENSORS if any(re.match(pattern, name) for name in names)), None)
-    what = f"looks like a {known}" if known else "has none of a SegFormer's tensors"
-    raise WeightsError(f"{path} {what}; {_ADVICE}")
+        raise WeightsError(f"{path} is a {repr(found)[:60]} model by its config.json; {ADVICE}")
 
 
 def refuse_other_format(path: Path) -> None:
@@ -81,20 +56,6 @@ _STATE_DICTS = ("state_dict", "model_state_dict", "model")
 _COLOURS_OF_TERMINALS = re.compile(r"\x1b\[[0-9;]*m")
 _MAX_REASON = 200
 
-# Errors of torch.load for damaged or forbidden content; its zip reader raises RuntimeError, its unpickler the others.
-_PICKLE_ERRORS = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    struct.error,
-    AssertionError,
-)
-
 
 class _Nothing:
     """Replaces an object that is not needed, and ignores its content."""
@@ -106,20 +67,18 @@ class _Nothing:
         pass
 
     def append(self, item: object) -> None:
-        """Ignore an item of a list."""
+        pass
 
     def extend(self, items: object) -> None:
-        """Ignore items of a list."""
+        pass
 
     def __setitem__(self, key: object, value: object) -> None:
         pass
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[object, object]]:
-    """Read named tensors and ``meta`` data, if any, from a file written by ``torch.save``.
-
-    Raises WeightsError for damaged files, and files with more than plain data or without named tensors.
-    """
+    """Read named tensors and ``meta`` data, if any, from a file written by ``torch.save``. Raises WeightsError for
+    damaged files, and files with more than plain data or without named tensors."""
     content = _load(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds no named tensors; give a SegFormer's state_dict")
@@ -141,7 +100,7 @@ def _load(path: Path) -> object:
         try:
             with torch.serialization.safe_globals([(_Nothing, name) for name in _others(path)]):
                 return torch.load(file, map_location="cpu", weights_only=True)
-        except _PICKLE_ERRORS as error:
+        except Exception as error:  # noqa: BLE001  # damaged files raise errors of many kinds
             raise WeightsError(
                 f"{path} is damaged or holds more than tensors, which is not opened ({_first_words(error)})"
             ) from None
@@ -151,7 +110,7 @@ def _others(path: Path) -> list[str]:
     """Names of classes in the file that are replaced by empty objects; WeightsError if there are others."""
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except _PICKLE_ERRORS:  # damaged, or older than zip archives; torch.load decides
+    except Exception:  # noqa: BLE001  # damaged, or older than zip archives; torch.load decides
         return []
     for name in found:
         if not _LEFT_EMPTY.fullmatch(name):
@@ -163,7 +122,6 @@ def _others(path: Path) -> list[str]:
 
 
 def _first_words(error: Exception) -> str:
-    """First sentence of torch's message, without colours."""
     line = _COLOURS_OF_TERMINALS.sub("", str(error)).partition("\n")[0].partition(". ")[0]
     return one_line(line, _MAX_REASON) or type(error).__name__
 
@@ -177,20 +135,17 @@ def _is_named_array(item: tuple[object, object]) -> bool:
 
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-_BESIDE = ("config.json", "preprocessor_config.json")
-"""Files that determine preprocessing or class names."""
+_BESIDE = ("config.json", "preprocessor_config.json")  # files that determine preprocessing or class names
 _OFFERED = 3
 
 
 class SegformerFile(NamedTuple):
     """Tensors under their published names, and facts about them."""
 
-    path: Path
-    """The weights file, also if a folder was given."""
+    path: Path  # the weights file, also if a folder was given
     tensors: Mapping[str, Tensor]
     about: Published
-    sha256: str
-    """Hash of the weights file with config.json and preprocessor_config.json beside it."""
+    sha256: str  # hash of the weights file with config.json and preprocessor_config.json beside it
 
 
 def read_segformer_file(path: Path) -> SegformerFile:

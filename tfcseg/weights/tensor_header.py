@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,46 +12,39 @@ from tfcseg.errors import WeightsError
 from tfcseg.files import parse_json
 from tfcseg.spelling import one_line
 
-FILE_LIMIT_BYTES = 2 << 30
-"""Enough for a SegFormer-B5 checkpoint in float32 with its optimiser state."""
+FILE_LIMIT_BYTES = 2 << 30  # enough for a SegFormer-B5 checkpoint in float32 with its optimiser state
 
-HEADER_LIMIT_BYTES = 1 << 20
-"""About eight times the header of MiT-B5, our longest."""
+HEADER_LIMIT_BYTES = 1 << 20  # about eight times the header of MiT-B5, our longest
 
-LENGTH_BYTES = 8
-"""Bytes at the beginning of a file that hold the length of its header."""
+LENGTH_BYTES = 8  # bytes at the beginning of a file that hold the length of its header
 
-_MAX_DIMENSIONS = 8
-_NAME_SHOWN, _REASON_SHOWN = 100, 200
+_REASON_SHOWN = 200
 _PICKLE_STARTS = (b"\x80", b"PK\x03\x04")
 
 
-@dataclass(frozen=True, slots=True)
-class TensorHeader:
-    """Text metadata, and the shape of each tensor by name."""
-
-    metadata: dict[str, str]
-    shapes: dict[str, tuple[int, ...]]
-
-
-def read_header(path: Path) -> TensorHeader:
-    """Read the header, which must fit the file; WeightsError if the file is damaged."""
-    with open_weights(path) as file:
-        start = file.read(LENGTH_BYTES)
-    if starts_pickle(start):
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the texts in the header, which must fit the file; WeightsError if the file is damaged."""
+    if is_pickle(path):
         raise WeightsError(f"{path} is a PyTorch pickle, which could run code; give a safetensors file")
-    if len(start) == LENGTH_BYTES and int.from_bytes(start, "little") > HEADER_LIMIT_BYTES:
+    if _header_bytes(path) > HEADER_LIMIT_BYTES:
         raise damaged(path, f"its header is longer than {HEADER_LIMIT_BYTES} bytes")
     try:
         with safe_open(path, framework="numpy") as opened:
-            metadata = opened.metadata() or {}
-            shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            return opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise damaged(path, str(error).removeprefix("Error while deserializing header: ")) from None
-    for name, shape in shapes.items():
-        if len(shape) > _MAX_DIMENSIONS or max(shape, default=0) > FILE_LIMIT_BYTES:
-            raise damaged(path, f"the shape of tensor {shortened(name)} is invalid")
-    return TensorHeader(metadata, shapes)
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether the file begins like those of ``torch.save``, which are pickles; WeightsError if it cannot be read."""
+    with open_weights(path) as file:
+        starts_like_one = file.read(LENGTH_BYTES).startswith(_PICKLE_STARTS)
+    return starts_like_one and _header_bytes(path) > HEADER_LIMIT_BYTES  # a length may begin with the same byte
+
+
+def _header_bytes(path: Path) -> int:
+    with open_weights(path) as file:
+        return int.from_bytes(file.read(LENGTH_BYTES), "little")
 
 
 def open_weights(path: Path) -> BinaryIO:
@@ -77,16 +69,6 @@ def read_beside(path: Path, advice: str) -> Any:
         return parse_json(text)
     except ValueError as error:
         raise WeightsError(f"{path} cannot be read ({error}); {advice}") from None
-
-
-def starts_pickle(start: bytes) -> bool:
-    """Whether the first 8 bytes are a pickle's, and not a length that begins with the same byte."""
-    return start.startswith(_PICKLE_STARTS) and int.from_bytes(start, "little") > HEADER_LIMIT_BYTES
-
-
-def shortened(name: str) -> str:
-    """Quote a tensor's name for a message, shortened."""
-    return repr(name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}…")
 
 
 def damaged(path: Path, reason: str) -> WeightsError:

@@ -19,6 +19,7 @@ from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_maps import read_label_map
+from tfcseg.metrics.scores import Mean, percent
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import NonKeyframes, TFCSegmenter
 from tfcseg.options import OnProgress
@@ -176,7 +177,7 @@ def _evaluate(
 def _row_result(
     row: Row, evaluation: Evaluation, watched: WatchedPredictions, base: dict[str, float | None]
 ) -> RowResult:
-    updated = watched.updated_fraction.value
+    updated = percent(Mean.of(watched.updated_fractions).value)
     # The similarities are worth measuring if no step is left out.
     is_whole = row.variant is not None and row.variant.updates and row.variant.weight == "soft"
     scores = _scores(evaluation)
@@ -186,7 +187,7 @@ def _row_result(
         builds_on=row.builds_on,
         keyframe_interval=row.options.keyframe_interval,
         threshold=row.options.threshold,
-        updated_fraction=None if updated is None else 100 * updated,
+        updated_fraction=updated,
         similarity=watched.similarity.result() if is_whole else None,
         paper=PAPER.get(row.name, {}),
         directions=directions(row, scores, base),

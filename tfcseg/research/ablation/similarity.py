@@ -19,7 +19,6 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.scores import Labels, percent
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import NonKeyframes
-from tfcseg.runs.summary import Mean
 
 MASK_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
@@ -112,8 +111,7 @@ class WatchedPredictions:
         self, predict: PredictionSource, options: InferenceOptions, found: list[NonKeyframes], num_classes: int
     ) -> None:
         self.similarity = SimilarityMeter()
-        self.updated_fraction = Mean()
-        """Mean over frames between keyframes."""
+        self.updated_fractions: list[float] = []  # of frames between keyframes
         self._predict, self._options, self._found, self._num_classes = predict, options, found, num_classes
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
@@ -142,7 +140,7 @@ class WatchedPredictions:
             similarity = result.similarity.float().cpu().numpy()
             updated = result.updated_fraction.tolist()
             for w, share, before in zip(similarity, updated, _compared_labels(key_labels, result), strict=True):
-                self.updated_fraction.add(share)
+                self.updated_fractions.append(share)
                 self.similarity.update(w, before, next(now))
 
     def _read(self, frame: VspwFrame, grid: tuple[int, int]) -> Labels | None:

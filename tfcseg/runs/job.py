@@ -1,4 +1,4 @@
-"""Which results a run writes and where, and whether a resumed run still finds them.
+"""A run of one video: everything it needs, which results it writes and where, and whether they are still there.
 
 Letters: K classes.
 """
@@ -17,19 +17,22 @@ import torch
 
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.files import replace_atomically
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.steadied import shown_classes
 from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.frames import VideoInfo
+from tfcseg.media.frames import FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.masks import is_whole_mask
+from tfcseg.media.writer import part_length
 from tfcseg.model.carry_over import Carried
 from tfcseg.model.evidence import CarryOver, SectionEnd, WeightedLogits
 from tfcseg.report.recorder import PageRecorder
-from tfcseg.runs.options import ResultOptions
+from tfcseg.runs.options import ResultOptions, RunOptions
 from tfcseg.runs.outputs import OutputDir, numbered
-from tfcseg.runs.state import Checkpoint, RunState
+from tfcseg.runs.state import Checkpoint, Identity, RunState
+from tfcseg.weights.loading import LoadedModel
 
-CARRIED_NAME = "carried.npz"
-"""File with the keyframe's carry-over in a checkpoint's folder."""
+CARRIED_NAME = "carried.npz"  # file with the keyframe's carry-over in a checkpoint's folder
 
 
 def mask_name(source: str) -> str:
@@ -49,24 +52,44 @@ def check_mask_names(options: ResultOptions, info: VideoInfo) -> None:
         raise UsageError(f"{info.path}: {same} would get the same mask {name}; use --mask-names number")
 
 
-@dataclass(frozen=True, slots=True)
-class ResultPlan:
-    """The results of one run on one video."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A run on an opened source, whose options were checked before any result was touched."""
 
-    options: ResultOptions
+    run: RunOptions
     out: OutputDir
     state: RunState
-    info: VideoInfo
-    labels: LabelSet
-    range_s: tuple[float | None, float | None]
-    part_frames: int
-    """Frames per part of the videos."""
-    has_groups: bool = True
-    """Whether frames come in groups after which a run can be saved, too."""
-    carries: bool = False
-    """Whether keyframes take anything over from earlier ones."""
-    given: MaskFolder | None = None
-    """Masks that are made steady."""
+    model: LoadedModel
+    network: IntervalNetwork
+    identity: Identity | None
+    frames: FrameSource
+    given: MaskFolder | None  # masks that are made steady
+    is_shared: bool  # whether other processes segment the frames, which then do not come in groups
+
+    @property
+    def options(self) -> ResultOptions:
+        """Which results are written."""
+        return self.run.results
+
+    @property
+    def info(self) -> VideoInfo:
+        """Facts about the source."""
+        return self.frames.info
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes that are drawn."""
+        return self.model.labels if self.given is None else shown_classes(self.given)
+
+    @property
+    def part_frames(self) -> int:
+        """Frames per part of the videos."""
+        return part_length(self.network.frames_at_once)
+
+    @property
+    def saves_between_parts(self) -> bool:
+        """Whether a run can also be resumed from the end of a group of frames."""
+        return self.state.is_resumable and self.network.options.latency == "normal" and not self.is_shared
 
     def is_intact(self, checkpoint: Checkpoint) -> bool:
         """Whether everything written before ``checkpoint`` is still on disk."""
@@ -107,26 +130,24 @@ class ResultPlan:
         """Where the labels of a frame are, as long as they are needed."""
         return self.mask(self.out.masks, index) if self._draws_masks else numbered(self.state.labels, index)
 
-    @property
-    def is_named_by_source(self) -> bool:
-        """Whether masks are named like the frames' files."""
-        return self.options.mask_names == "source" and self.given is None
-
     def mask_names(self, frames: int) -> tuple[str, ...]:
         """Files of the masks of the first ``frames`` frames; none if they are called by number."""
         if self.given is not None:
             return tuple(map(self.given.name, range(frames)))
-        return tuple(map(mask_name, self.info.names)) if self.is_named_by_source else ()
+        return tuple(map(mask_name, self.info.names)) if self.options.mask_names == "source" else ()
 
     def mask(self, folder: Path, index: int) -> Path:
         """Path of one frame's PNG."""
         if self.given is not None:
             return folder / self.given.name(index)
-        return folder / mask_name(self.info.names[index]) if self.is_named_by_source else numbered(folder, index)
+        is_named = self.options.mask_names == "source"
+        return folder / mask_name(self.info.names[index]) if is_named else numbered(folder, index)
 
     def restore_carried(self, checkpoint: Checkpoint) -> CarryOver | None:
         """Load the carry-over for the keyframe after ``checkpoint``; OutputError if it is missing or damaged."""
-        return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME) if self.carries else None
+        if self.given is not None or not self.network.options.carries:
+            return None
+        return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME)
 
     def recorder(self, checkpoint: Checkpoint | None) -> PageRecorder:
         """Collects the data of report.html, from ``checkpoint`` on; OutputError if what that saved is damaged."""
@@ -155,7 +176,5 @@ def load_carried(path: Path) -> CarryOver:
 
 
 def _restored(array: Any) -> torch.Tensor:
-    if array.ndim != 4 or array.dtype != np.float32:
-        raise ValueError(f"an array of {array.dtype} {array.shape}")
     # Keep the network's memory order: sums over channels then round as before.
     return torch.from_numpy(array).contiguous(memory_format=torch.channels_last)
