@@ -61,6 +61,12 @@ def first_of(names: Sequence[str], shown: int, between: str = ", ") -> str:
     return between.join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def visible(text: str) -> str:
+    """``text`` on one line: line ends and tabs become blanks, invisible characters escapes such as ``\x1b``."""
+    line = " ".join(part.strip() for part in text.replace("\t", " ").splitlines())
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in line)
+
+
 def one_line(text: str, limit: int) -> str:
     """Convert any ``text`` to one printable line of at most ``limit`` characters."""
     line = " ".join(text.split())

@@ -10,8 +10,9 @@ from tests.helpers.command_line import call
 from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import NAMES, build_tiny_network, tiny_card
 from tests.helpers.vspw_fixture import make_vspw, write_predictions
-from tfcseg.cli.console import one_line, plain
+from tfcseg.cli.console import plain
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
+from tfcseg.spelling import visible
 from tfcseg.weights.loading import save_model
 
 HOSTILE = "[red]x[-red] :smile: \x1b[31m\x07\n\r\u202e\udcff"
@@ -53,13 +54,13 @@ def test_text_stays_as_it_is_spelt_on_one_line(text):
     with console.capture() as capture:
         console.print(plain(text))
     (line,) = capture.get().splitlines()
-    assert line == one_line(text)
+    assert line == visible(text)
     assert line.isprintable()
 
 
 def test_harmless_text_is_not_touched():
     for text in ("", "Straße 5 – ü.mp4", "two  blanks", "日本.mp4", "😀"):
-        assert one_line(text) == text
+        assert visible(text) == text
 
 
 def test_a_run_shows_names_as_they_are_spelt(weights, tmp_path):

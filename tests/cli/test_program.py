@@ -58,7 +58,7 @@ def test_a_bug_keeps_its_traceback_and_leaves_it_in_the_log(monkeypatch, tmp_pat
     def fail(*arguments, **options):
         raise ZeroDivisionError("never")
 
-    monkeypatch.setattr("tfcseg.doctor.examination.examine", fail)
+    monkeypatch.setattr("tfcseg.doctor.checks.examine", fail)
     with pytest.raises(ZeroDivisionError):
         call("doctor", "--log-file", tmp_path / "log.jsonl")
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])

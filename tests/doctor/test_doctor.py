@@ -11,6 +11,8 @@ import pytest
 
 from tests.helpers.command_line import call
 from tfcseg.doctor.checks import (
+    CHECKS,
+    FRAMES,
     Diagnosis,
     Finding,
     check_extras,
@@ -21,8 +23,8 @@ from tfcseg.doctor.checks import (
     check_processor,
     check_weights,
     codec_finding,
+    self_test_finding,
 )
-from tfcseg.doctor.examination import CHECKS, FRAMES, self_test_finding
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.weights.registry import list_models
 
@@ -64,10 +66,9 @@ def test_a_sound_installation(tmp_path, monkeypatch):
     assert all(finding["status"] in {"ok", "note"} for finding in findings.values())
     assert all((finding["advice"] is None) == (finding["status"] == "ok") for finding in findings.values())
     default = next(record for record in list_models() if record.is_default)
-    assert findings[f"model {default.name}"]["facts"]["sha256"] == default.sha256
-    assert findings["codecs"]["facts"]["encoders"] == {"libx264": True, "aac": True, "ppm": True}
-    test = findings["self-test"]["facts"]
-    assert (test["frames"], test["masks"], test["overlay_frames"], test["audio"]) == (FRAMES, FRAMES, FRAMES, "copied")
+    assert default.sha256[:12] in findings[f"model {default.name}"]["found"]
+    assert findings["codecs"]["found"].startswith("writes H.264 with AAC")
+    assert findings["self-test"]["found"].startswith(f"{FRAMES} frames segmented on ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,7 +105,7 @@ def test_a_check_that_fails_itself_is_a_finding(monkeypatch):
     def fail():
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("tfcseg.doctor.examination.CHECKS", {"moon": fail, "extras": check_extras})
+    monkeypatch.setattr("tfcseg.doctor.checks.CHECKS", {"moon": fail, "extras": check_extras})
     done = call("doctor", "--json")
     assert done.returncode == 1
     moon, extras = json.loads(done.stdout)["findings"]
@@ -115,7 +116,7 @@ def test_a_check_that_fails_itself_is_a_finding(monkeypatch):
 def test_what_is_shown_is_not_interpreted(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     bad = Finding("GPU", "broken", "[red]x[/red] :smile: \x1b[31m\nnext", "[bold]do[/] this")
-    monkeypatch.setattr("tfcseg.doctor.examination.examine", lambda on_check: Diagnosis((bad,)))
+    monkeypatch.setattr("tfcseg.doctor.checks.examine", lambda on_check: Diagnosis((bad,)))
     done = call("doctor")
     assert "[red]x[/red] :smile: \\x1b[31m next" in done.stdout
     assert "[bold]do[/] this" in done.stdout
@@ -146,7 +147,7 @@ def test_missing_codecs_are_named_by_what_they_are_for():
     )
     assert codec_finding(encoders, decoders).status == "ok"
     lacking = codec_finding(encoders - {"libx264"}, decoders)
-    assert (lacking.status, lacking.found) == ("broken", "ffmpeg lacks encoder libx264 (writing videos)")
+    assert (lacking.status, lacking.found) == ("broken", "ffmpeg lacks libx264 (writing videos)")
     lacking = codec_finding(encoders, decoders - {"hevc"})
     assert (lacking.status, lacking.found) == ("note", "videos in HEVC (phones) cannot be read")
     assert codec_finding(encoders, decoders - {"h264"}).status == "broken"
@@ -155,22 +156,11 @@ def test_missing_codecs_are_named_by_what_they_are_for():
 # ------------------------------------------------------------------------------------------------------------- hardware
 
 
-def test_threads_that_are_held_back_are_noted(monkeypatch):
-    monkeypatch.setattr("tfcseg.doctor.checks.available_cores", lambda: 64)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (finding,) = check_processor()
-    assert finding.status == "note"
-    assert "unset OMP_NUM_THREADS (it is 1)" in finding.advice
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    (finding,) = check_processor()
-    assert finding.status == "ok"
-
-
 @pytest.mark.parametrize("has", [True, False])
 def test_bfloat16_is_recommended_where_the_processor_has_it(has, monkeypatch):
     monkeypatch.setattr("tfcseg.doctor.checks.has_bfloat16", lambda: has)
     (finding,) = check_processor()
-    assert ("--precision bf16" in finding.found) is has is finding.facts["bfloat16"]
+    assert ("--precision bf16" in finding.found) is has
 
 
 def test_a_driver_without_a_pytorch_for_it_is_noted(monkeypatch, tmp_path):
@@ -234,13 +224,6 @@ def test_a_folder_that_cannot_be_written_to_is_broken(monkeypatch):
     (finding,) = check_folder()
     assert finding.status == "broken"
     assert "--output" in finding.advice
-
-
-def test_little_room_is_noted(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tfcseg.doctor.checks._LITTLE_SPACE_BYTES", 1 << 60)
-    (finding,) = check_folder()
-    assert finding.status == "note"
 
 
 # ------------------------------------------------------------------------------------------------------------ self-test

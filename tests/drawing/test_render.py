@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, colorize, overlay, side_by_side
-from tfcseg.errors import DataError, UsageError
+from tfcseg.errors import UsageError
 from tfcseg.labels.label_sets import ADE31, NO_CLASS, LabelSet, distinct_palette
 
 PALETTE = ADE31.palette_array()
@@ -112,11 +112,6 @@ def test_overlay_of_any_size(size):
 def test_overlay_refuses_an_impossible_opacity(image, blocks, alpha):
     with pytest.raises(UsageError, match="0 to 1"):
         overlay(image, blocks, PALETTE, alpha=alpha)
-
-
-def test_overlay_refuses_labels_of_another_size(image, blocks):
-    with pytest.raises(DataError, match=r"\(60, 79\)"):
-        overlay(image, blocks[:, :-1], PALETTE)
 
 
 def test_class_shares_are_of_all_pixels(blocks):

@@ -22,7 +22,7 @@ from tests.helpers.labelled import (
 )
 from tests.helpers.media import run_ffmpeg, write_clip
 from tfcseg.errors import DataError, InputError
-from tfcseg.exports.mattes import matte_names
+from tfcseg.exports.export import matte_names
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.media.masks import read_label_video
 from tfcseg.media.reader import probe, read_frames

@@ -17,7 +17,7 @@ from tests.helpers.media import numbered_image, read_number, write_clip
 from tests.helpers.spoiled_media import KINDS, spoil, write_whole
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import InputError
-from tfcseg.media import decoding, frames, probing
+from tfcseg.media import frames, probing, reader
 from tfcseg.media.images import read_image
 from tfcseg.media.reader import open_frames
 
@@ -116,7 +116,7 @@ def test_one_wrong_time_does_not_fill_days_with_copies(tmp_path, days):
 @pytest.fixture
 def small_limit(monkeypatch):
     """100 million pixels would take seconds to make."""
-    for module in (frames, probing, decoding):
+    for module in (frames, probing, reader):
         monkeypatch.setattr(module, "MAX_PIXELS", 64 * 48)
 
 

@@ -29,12 +29,13 @@ from tests.helpers.page_fixture import (
 )
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.errors import OutputError
-from tfcseg.report.html import plain_text, relative_url, shown_percent, shown_time
+from tfcseg.report.html import relative_url, shown_percent, shown_time
 from tfcseg.report.moments import Moment, MomentPool, greatest_moments
 from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES, ThinnedSeries
 from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.schema import FrameRow, SteadyFacts
+from tfcseg.spelling import visible
 
 # ------------------------------------------------------------------------------------------------------- thinning
 
@@ -144,6 +145,12 @@ def test_frames_that_do_not_change_are_no_moments():
     assert pooled([0.0] * 500).greatest(10) == []
 
 
+def jpeg_of(url):
+    start, _, data = url.partition(",")
+    assert start == "data:image/jpeg;base64"
+    return base64.b64decode(data)
+
+
 def test_moments_show_what_changed():
     recorder = PageRecorder(PALETTE, RATE)
     before, after = np.zeros((48, 64), np.uint8), np.zeros((48, 64), np.uint8)
@@ -154,10 +161,9 @@ def test_moments_show_what_changed():
         recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
     (drawn,) = recorder.greatest("moment")
     assert drawn.index == 1
-    assert drawn.changes == ((0, 3, 12 / 48), (0, 1, 4 / 48))
-    assert all(picture.startswith(b"\xff\xd8") for picture in drawn.pictures.values())
+    assert drawn.changes == [(0, 3, 12 / 48), (0, 1, 4 / 48)]
     source, tinted, retinted, changed = (
-        cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+        cv2.imdecode(np.frombuffer(jpeg_of(picture), np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
         for picture in drawn.pictures.values()
     )
     assert source.shape == image.shape
@@ -263,7 +269,7 @@ def page(tmp_path_factory):
 
 
 def test_numbers_are_those_of_the_report(page):
-    for text in ("1.23 %", "97.00 %", "5.00 %", "20.2 fps", "12.3 s", "61.2 ms", "3 752 694", "0.80"):
+    for text in ("1.23 %", "97.00 %", "5.00 %", "20.2 fps", "12.3 s", "61.2 ms", "3,752,694", "0.80"):
         assert text in page.text
     assert [view["key"] for view in page.data["views"]] == ["overlay", "side_by_side", "masks"]
     assert page.data["frames"] == 60
@@ -391,7 +397,7 @@ def test_pictures_of_large_frames_are_small(tmp_path):
     for row, (image, labels) in zip(rows_of(2), scenes(2, size=(1080, 1920)), strict=True):
         recorder.add(row, class_shares(labels, len(NAMES)), image, labels)
     (drawn,) = recorder.greatest("moment")
-    assert max(len(picture) for picture in drawn.pictures.values()) < 120_000
+    assert max(len(jpeg_of(picture)) for picture in drawn.pictures.values()) < 120_000
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
@@ -422,24 +428,7 @@ def test_names_from_outside_never_become_markup(tmp_path):
     assert found.data == expected.data
     assert not set("\u2028\u2029\u202e\x1b") & set(found.source)
     for name in HOSTILE:
-        assert " ".join(plain_text(name).split()) in found.text
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("Straße 映像 🎬", "Straße 映像 🎬"),
-        ("a\nb\t\x00\x7f", "a␊b␉␀\ufffd"),
-        ("\u202egnp.exe", "\ufffdgnp.exe"),
-        ("العربية", "العربية"),
-        ("\u2028", "\ufffd"),
-        (os.fsdecode(b"\xff.mp4"), "\ufffd.mp4"),
-        ("\ud800", "\ufffd"),
-        ("👨\u200d👩\u200d👧", "👨\u200d👩\u200d👧"),
-    ],
-)
-def test_text_from_outside_stays_on_its_line(text, shown):
-    assert plain_text(text) == shown
+        assert " ".join(visible(name).split()) in found.text
 
 
 @pytest.mark.parametrize(

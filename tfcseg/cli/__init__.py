@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from tfcseg.cli import adapt, bench, compare, convert, doctor, evaluate, export, models, research, run, steady, train
+from tfcseg.cli import bench, compare, evaluate, export, installed, research, run, train
 from tfcseg.cli.program import Command, Program
 from tfcseg.machine import collect_rarely, keep_freed_memory, set_default_threads
 
@@ -24,11 +25,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _name, _module in {
-    **{"run": run, "models": models, "doctor": doctor, "export": export, "compare": compare, "eval": evaluate},
-    **{"steady": steady, "bench": bench, "convert": convert, "train": train, "adapt": adapt},
-}.items():
-    app.command(_name, cls=Command)(_module.command)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run.command,
+    "models": installed.models_command,
+    "doctor": installed.doctor_command,
+    "export": export.command,
+    "compare": compare.command,
+    "eval": evaluate.command,
+    "steady": run.steady_command,
+    "bench": bench.command,
+    "convert": export.convert_command,
+    "train": train.command,
+    "adapt": train.adapt_command,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, cls=Command)(_command)
 app.add_typer(research.app, name="research")
 
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.cli import options
+from tfcseg.cli.console import measured
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.results import ResultFile, measured
 from tfcseg.errors import UsageError
 from tfcseg.model.options import InferenceOptions
 from tfcseg.research.tables import Result, benchmark_tables
@@ -27,7 +27,7 @@ def command(
     only: Only = None,
     inference: Annotated[InferenceOptions, Without("mode")],
     device: DeviceOptions,
-    file: ResultFile,
+    file: options.ResultFile,
     printing: options.Printing,
 ) -> None:
     """Measure the speed of this machine, and memory.

@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import one_line, print_line, print_warning, progress
+from tfcseg.cli.console import (
+    fail_if_incomplete,
+    new_table,
+    print_json,
+    print_line,
+    print_results,
+    print_warning,
+    progress,
+)
 from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.cli.options import whole_numbers
-from tfcseg.cli.results import fail_if_incomplete, new_table, number, print_json, print_results
 from tfcseg.comparison import DEFAULT_MODES
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions, keyframe_distance
-from tfcseg.spelling import count_of
+from tfcseg.report.html import shown_number as number
+from tfcseg.spelling import count_of, visible
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
@@ -30,7 +38,7 @@ _NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "baseline", "end", "as_json")
 
 Source = Annotated[str, typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.")]
 Output = Annotated[
-    Path | None, options.output("Folder for the results; with --frames a picture file.", "<name>_compare")
+    Path | None, options.output_to("Folder for the results; with --frames a picture file.", "<name>_compare")
 ]
 Modes = Annotated[
     list[str] | None,
@@ -147,7 +155,7 @@ def _draw_frames(
             on_frame=lambda done, total: on_progress("segmenting", done, total),
             inference=inference,
         )
-    print(one_line(str(path)))
+    print(visible(str(path)))
 
 
 def _is_vspw(path: Path, split: str) -> bool:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import itertools
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import print_warning, progress
+from tfcseg.cli.console import fail_if_incomplete, new_table, print_json, print_results, print_warning, progress
 from tfcseg.cli.groups import Without, grouped, names_of
-from tfcseg.cli.results import fail_if_incomplete, new_table, number, print_json, print_results
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import InferenceOptions
+from tfcseg.report.html import shown_number as number
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from tfcseg.evaluation.predictions import Predictions
     from tfcseg.evaluation.result import Evaluation
     from tfcseg.evaluation.vspw import VspwDataset
-
-Advance: TypeAlias = Callable[[int, int], None]
-"""Called with the number of newly scored videos and frames."""
 
 _MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions), "label_map")
 _NOTES_SHOWN = 10
@@ -40,7 +37,7 @@ GivenMasks = Annotated[
     ),
 ]
 SaveMasks = Annotated[Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.")]
-Output = Annotated[Path | None, options.output("Write eval.json, eval.html, per_class.csv, per_video.csv.")]
+Output = Annotated[Path | None, options.output_to("Write eval.json, eval.html, per_class.csv, per_video.csv.")]
 
 
 @grouped
@@ -89,13 +86,14 @@ def command(
             else partial(_prediction_source, predictions)
         )
         recipe = Recipe(root, scope, flow_consistency, source, save_masks)
-        advance = stack.enter_context(_progress(len(dataset.videos[: scope.limit]), shown=not printing.quiet))
+        on_progress = stack.enter_context(progress(unit="videos", shown=not printing.quiet))
+        videos, count = len(dataset.videos[: scope.limit]), itertools.count(1)
         result = evaluate_recipe(
             recipe,
             workers,
             uses_gpu=device.may_use_gpu,
-            on_frame=lambda video, frame, labels: advance(0, 1),
-            on_video=lambda score: advance(1, 0 if workers.ray is None else score.frames),
+            on_frame=None,
+            on_video=lambda score: on_progress("scoring", next(count), videos),
         )
         if output is not None:
             write_evaluation(output, result)
@@ -144,20 +142,6 @@ def _check_masks_folder(folder: Path, inputs: list[Path], *, overwrite: bool) ->
             raise UsageError(f"--save-masks {str(folder)!r} is inside the input {str(path)!r}; choose another folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise OutputError(f"{str(folder)!r} is not empty; use --overwrite or choose another folder")
-
-
-@contextmanager
-def _progress(videos: int, *, shown: bool) -> Iterator[Advance]:
-    """Progress bar on stderr, and the function that moves it."""
-    done = [0, 0]
-    with progress(shown=shown) as on_progress:
-
-        def advance(more_videos: int, more_frames: int) -> None:
-            done[0] += more_videos
-            done[1] += more_frames
-            on_progress("scoring", done[0], videos, f"videos · {done[1]} frames")
-
-        yield advance
 
 
 def _print_evaluation(result: Evaluation, name: str) -> None:

@@ -25,38 +25,30 @@ from tfcseg.log import DecisionPrinter, JsonLines, listen
 from tfcseg.machine import library_versions
 from tfcseg.spelling import known_name, words_of
 
-_NUMBER = r"\d{1,9}(?:[.,]\d{1,9}|\.)?|[.,]\d{1,9}"
-_FORMS = (
-    re.compile(rf"(?P<s>{_NUMBER})"),
-    re.compile(rf"(?:(?P<h>\d{{1,9}}):)?(?P<m>\d{{1,9}}):(?P<s>{_NUMBER})"),
-    re.compile(
-        rf"(?:pt)?(?:(?P<h>{_NUMBER})\s*(?:h|hours?))?\s*(?:(?P<m>{_NUMBER})\s*(?:m|min|minutes?))?\s*"
-        rf"(?:(?P<s>{_NUMBER})\s*(?:s|sec|seconds?))?\s*(?:(?P<ms>{_NUMBER})\s*ms)?"
-    ),
-)
+_NUMBER = r"\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}"
+_CLOCK = re.compile(rf"(?:(?:(?P<h>\d{{1,9}}):)?(?P<m>\d{{1,9}}):)?(?P<s>{_NUMBER})")
+_UNITS = re.compile(rf"(?:(?P<h>{_NUMBER})\s*h)?\s*(?:(?P<m>{_NUMBER})\s*m)?\s*(?:(?P<s>{_NUMBER})\s*s)?")
 MAX_PIXELS = 100_000_000
 """Of one frame, as for media."""
 
 Known: TypeAlias = Sequence[str] | Callable[[], Sequence[str]]
 """Names, or a function that returns them."""
 
-_UNIT_S = {"h": Fraction(3600), "m": Fraction(60), "s": Fraction(1), "ms": Fraction(1, 1000)}
-
 
 def seconds(text: str) -> float:
-    """Seconds of a time such as ``90``, ``1:30``, ``0:01:30.5``, ``00:01:30,500``, ``1m30s`` or ``1.5 min``."""
+    """Seconds of a time such as ``90``, ``1:30``, ``0:01:30.5`` or ``1m30s``."""
     typed = text.strip().casefold()
-    match = next((match for form in _FORMS if (match := form.fullmatch(typed))), None)
-    parts = {unit: _number(value) for unit, value in (match.groupdict() if match else {}).items() if value}
+    match = _CLOCK.fullmatch(typed) or _UNITS.fullmatch(typed)
+    parts = {unit: Fraction(value) for unit, value in match.groupdict().items() if value} if match else {}
     if not parts or (":" in typed and (parts["s"] >= 60 or ("h" in parts and parts["m"] >= 60))):
         raise typer.BadParameter(f"{text!r} is not a time; give seconds (90.5), 1:30.5, 0:01:30.5 or 1m30.5s")
-    return float(sum(_UNIT_S[unit] * value for unit, value in parts.items()))
+    return float(3600 * parts.get("h", 0) + 60 * parts.get("m", 0) + parts.get("s", 0))
 
 
 def frame_rate(text: str) -> Fraction:
     """Frames per second such as ``25``, ``29.97`` or ``30000/1001``, from 1/1000 to 1000."""
     parts = re.fullmatch(rf"({_NUMBER})(?:/({_NUMBER}))?", text.strip())
-    per_second, divisor = map(_number, parts.groups("1")) if parts else (Fraction(0), Fraction(1))
+    per_second, divisor = map(Fraction, parts.groups("1")) if parts else (Fraction(0), Fraction(1))
     rate: Fraction = per_second / divisor if divisor else divisor
     if not Fraction(1, 1000) <= rate <= 1000:
         raise typer.BadParameter(f"{text!r} is not a frame rate; give one such as 25, 29.97 or 30000/1001")
@@ -70,10 +62,6 @@ def frame_size(text: str) -> tuple[int, int]:
     if not 0 < width * height <= MAX_PIXELS:
         raise typer.BadParameter(f"{text!r} is not a frame size; use WIDTHxHEIGHT, such as 1280x720")
     return height, width
-
-
-def _number(text: str) -> Fraction:
-    return Fraction(text.replace(",", ".").rstrip("."))
 
 
 def split_list(values: Sequence[str] | None) -> list[str]:
@@ -145,7 +133,7 @@ def some_of(what: str, known: Known, help: str, *, default: str) -> Any:
     )
 
 
-def output(help: str, default: str = "") -> Any:
+def output_to(help: str, default: str = "") -> Any:
     """Option ``--output``; ``default`` is shown in help."""
     return typer.Option("--output", "-o", help=help, show_default=default or False)
 
@@ -267,3 +255,13 @@ class Printing:
     quiet: Quiet = False
     verbose: Verbose = False
     log_file: LogFile = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """Where a result goes."""
+
+    output: Annotated[Path | None, output_to("Write the result to this file: JSON, or weights with fitted values.")] = (
+        None
+    )
+    overwrite: Overwrite = False

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import OnProgress, one_line, print_line
+from tfcseg.cli.console import OnProgress, fail_if_incomplete, measured, print_line
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.cli.program import Command
-from tfcseg.cli.results import ResultFile, fail_if_incomplete, measured
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, PAPER_OPTIONS, InferenceOptions
 from tfcseg.research import tables as markdown
 from tfcseg.research.ablation.paper import row_names
+from tfcseg.spelling import visible
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
@@ -76,7 +76,7 @@ def ablate_command(
     inference: Annotated[InferenceOptions, Without("mode", "latency", default_text="as --settings says")],
     scope: Scope,
     device: DeviceOptions,
-    file: ResultFile,
+    file: options.ResultFile,
     printing: options.Printing,
 ) -> None:
     """Leave out or replace the steps of TFC one by one.
@@ -112,7 +112,7 @@ def stills_command(
     teachers: Teachers = None,
     device: DeviceOptions,
     workers: WorkerOptions,
-    file: ResultFile,
+    file: options.ResultFile,
     printing: options.Printing,
 ) -> None:
     """Score models and their teachers on labelled photos.
@@ -152,7 +152,7 @@ def clips_command(
     max_frames: Annotated[int, typer.Option(min=2, help="Maximum number of frames per clip.")] = 120,
     device: DeviceOptions,
     workers: WorkerOptions,
-    file: ResultFile,
+    file: options.ResultFile,
     printing: options.Printing,
 ) -> None:
     """Measure how steady labels are on unlabelled clips.
@@ -185,7 +185,7 @@ def calibrate_command(
     *,
     sets: Annotated[list[Path], typer.Argument(help=f"Held-out photos: {_STILLS}")],
     choice: options.ModelChoice,
-    file: ResultFile,
+    file: options.ResultFile,
     device: DeviceOptions,
     printing: options.Printing,
 ) -> None:
@@ -263,7 +263,7 @@ def publish(
             trained_on=trained_on,
             licence=licence,
         )
-    print(one_line(str(path)))
+    print(visible(str(path)))
 
 
 @app.command(cls=Command)
@@ -279,7 +279,7 @@ def tables(
     from tfcseg.research.tables import write_tables
 
     for path in write_tables(root):
-        print(one_line(str(path)))
+        print(visible(str(path)))
 
 
 @app.command(cls=Command)
@@ -299,4 +299,4 @@ def average(
 
     files = [part.rpartition("=")[0] for part in parts]
     with claimed_files(out.parent, [out.name], inputs=files, overwrite=overwrite):
-        print(one_line(average_files(out, parts).description))
+        print(visible(average_files(out, parts).description))

@@ -1,4 +1,4 @@
-"""``tfcseg run``: segment videos and write overlay, masks and reports."""
+"""``tfcseg run`` and ``tfcseg steady``: overlay, masks and reports of videos."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfcseg.cli import options
-from tfcseg.cli.console import print_error, print_line, print_warning, progress
-from tfcseg.cli.groups import grouped
-from tfcseg.cli.results import number, print_facts, print_json
+from tfcseg.cli.console import print_error, print_facts, print_json, print_line, print_warning, progress
+from tfcseg.cli.groups import Without, grouped
 from tfcseg.errors import Interrupted, TfcsegError, UsageError, without_passwords
 from tfcseg.model.options import InferenceOptions
+from tfcseg.report.html import shown_number as number
 from tfcseg.report.html import shown_percent as percent
-from tfcseg.runs.options import ResultOptions
+from tfcseg.runs.options import ResultOptions, SteadyOptions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
@@ -268,3 +268,43 @@ def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
     largest = sorted(report.classes, key=lambda entry: -entry.share)[:5]
     yield "classes", ", ".join(f"{each.name} {percent(each.share, 0)}" for each in largest)
     yield "written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"
+
+
+Video = Annotated[str, typer.Argument(metavar="VIDEO", help="The video, or folder of images, that the masks are of.")]
+_NOT_OF_MASKS = ("classes", "exclude", "palette", "export", "masks", "mask_names", "confidence", "unsure")
+
+
+@grouped
+def steady_command(
+    *,
+    video: Video,
+    steady: SteadyOptions,
+    output: Annotated[Path | None, options.output_to("Folder for the results.", "<name>_steady")] = None,
+    model: options.Model = "default",
+    fps: options.FrameRate = None,
+    overwrite: options.Overwrite = False,
+    resume: Resume = False,
+    allow_network: options.AllowNetwork = False,
+    printing: options.Printing,
+    results: Annotated[ResultOptions, Without(*_NOT_OF_MASKS)],
+    device: DeviceOptions,
+) -> None:
+    """Take the flicker out of the masks of any program.
+
+    Example: tfcseg steady clip.mp4 --masks clip_masks -o clip_steady
+    """
+    from tfcseg.runs.inputs import Inputs
+    from tfcseg.runs.options import RunOptions
+    from tfcseg.runs.outputs import default_output
+
+    job = RunOptions(
+        device=device,
+        frame_rate=fps,
+        results=results,
+        overwrite=overwrite,
+        resume=resume,
+        allow_network=allow_network,
+        steady=steady,
+    )
+    found = Inputs((video,), is_batch=False)
+    run_all(found, output or default_output(video, "steady"), model, job, printing)

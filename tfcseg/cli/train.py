@@ -1,22 +1,27 @@
-"""``tfcseg train``: train a model on a VSPW folder, or distil one from teachers on any images and videos."""
+"""``tfcseg train`` and ``tfcseg adapt``: train a model, or only TFC for a network of the user's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import options
-from tfcseg.cli.console import is_terminal, print_line, print_warning, progress
+from tfcseg.cli.console import is_terminal, print_facts, print_json, print_line, print_tables, print_warning, progress
 from tfcseg.cli.groups import grouped
-from tfcseg.cli.results import number, print_facts, print_json
 from tfcseg.errors import Interrupted, UsageError
+from tfcseg.report.html import shown_number as number
+from tfcseg.spelling import visible
 from tfcseg.training.options import TrainRequest
+from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
+    from tfcseg.adaptation.adapt import AdaptResult
     from tfcseg.training.run import TrainListener
 
 
@@ -93,8 +98,74 @@ def describe(record: dict[str, Any]) -> str:
         return f"step {record['step']}  validation mIoU {record['validation_miou']:.2f} (best {record['best']:.2f})"
     minutes, seconds = divmod(record["eta_s"], 60)
     hours, minutes = divmod(minutes, 60)
-    loss = "  ".join(f"{name} loss {record[name]:.4f}" for name in ("seg", "steady", "bce", "repair") if name in record)
+    loss = "  ".join(f"{name} loss {record[name]:.4f}" for name in ("seg", "bce", "repair") if name in record)
     return (
         f"step {record['step']}/{record['steps']}  {loss}  lr {record['lr']:.2e}  "
         f"{record['images_per_s']:.1f} img/s  {hours}:{minutes:02}:{seconds:02} left"
     )
+
+
+@grouped
+def adapt_command(
+    *,
+    videos: Annotated[list[Path], typer.Argument(help="Videos or folders of frames; they need no labels.")],
+    choice: options.ModelChoice,
+    output: Annotated[Path, options.output_to("Weights file to write, .safetensors.")],
+    validate: Annotated[
+        list[Path] | None,
+        typer.Option(help="Measure on this video; may be given again.", show_default="the ends of the videos"),
+    ] = None,
+    numbers: AdaptOptions,
+    device: DeviceOptions,
+    overwrite: options.Overwrite = False,
+    printing: options.Printing,
+) -> None:
+    """Teach TFC to a network on your own videos, without labels.
+
+    The labels that the network gives single frames are the teacher; the network itself does not change. Run the same
+    command again to continue an interrupted one.
+
+    Example: tfcseg adapt assets/demo.mp4 -o a.safetensors --steps 2 --size 64
+    """
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{str(output)!r} is not a weights file; give one that ends in .safetensors")
+    from tfcseg.adaptation.adapt import AdaptListener, adapt, work_folder
+    from tfcseg.files import claimed_files
+
+    measured_on = validate or []
+
+    def show(record: dict[str, Any]) -> None:
+        if not (printing.quiet or is_terminal()):  # a terminal has bars
+            print_line(describe(record))
+
+    try:
+        with (
+            claimed_files(output.parent, [output.name], inputs=[*videos, *measured_on], overwrite=overwrite),
+            progress(shown=not printing.quiet) as on_progress,
+        ):
+            result = adapt(
+                *(videos, choice.model, output, numbers),
+                validate=measured_on,
+                device=device,
+                overwrite=overwrite,
+                listener=AdaptListener(on_progress, show),
+            )
+    except KeyboardInterrupt:
+        kept = f"progress is kept in {work_folder(output)}; run the same command again to continue"
+        raise Interrupted(f"interrupted; {kept}") from None
+    _show_adapted(result, printing)
+
+
+def _show_adapted(result: AdaptResult, printing: options.Printing) -> None:
+    from tfcseg.files import json_object
+    from tfcseg.research.tables import adapted_table
+
+    content = json_object(result)
+    if not printing.quiet:
+        print_tables(adapted_table([content]), on_stderr=True)
+        if result.steps and not result.keeps_attention:
+            print_warning("the sparse attention was left out: it brought labels no closer to those of mode image")
+    if printing.as_json:
+        print_json(content)
+    else:
+        print(visible(result.output))

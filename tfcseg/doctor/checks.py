@@ -1,101 +1,37 @@
-"""Check libraries, ffmpeg and its codecs, processor and GPU, the shipped weights and the output folder."""
+"""Check libraries, ffmpeg, processor and GPU, weights and output folder; then segment a small clip."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import importlib.util
-import os
+import logging
 import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tfcseg.errors import TfcsegError
-from tfcseg.machine import MAX_THREADS, available_cores, cpu_name, has_bfloat16
-from tfcseg.media.ffmpeg import ask_ffmpeg, ffmpeg_path
+from tfcseg.machine import available_cores, cpu_name, has_bfloat16
+from tfcseg.media.ffmpeg import FfmpegProcess, ask_ffmpeg, ffmpeg_path
 from tfcseg.weights.registry import ModelRecord, list_models
 from tfcseg.weights.tensor_header import open_weights
 
+if TYPE_CHECKING:
+    from tfcseg.weights.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
 SCHEMA = 1
-
-Status = Literal["ok", "note", "broken"]
-"""``note``: something optional is missing or slower than it could be. ``broken``: something needed does not work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    name: str
-    status: Status
-    found: str
-    advice: str | None = None
-    """Advice for the user; None if nothing needs to be done."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """The same for programs, in JSON types."""
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """All findings, in order."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def broken(self) -> tuple[Finding, ...]:
-        """Findings without which tfcseg does not work."""
-        return tuple(finding for finding in self.findings if finding.status == "broken")
-
-    def to_json(self) -> dict[str, Any]:
-        """Content of ``tfcseg doctor --json``."""
-        return {
-            "schema": SCHEMA,
-            "is_healthy": not self.broken,
-            "findings": [asdict(finding) for finding in self.findings],
-        }
-
-
-def check_processor() -> Iterator[Finding]:
-    """Name of the processor, how many of its cores the network uses, and whether it computes in bfloat16."""
-    import torch
-
-    cores, threads, asked = available_cores(), torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
-    has_bf16 = has_bfloat16()
-    facts = {"name": cpu_name(), "cores": cores, "threads": threads, "OMP_NUM_THREADS": asked, "bfloat16": has_bf16}
-    found = f"{facts['name']}: {cores} cores, of which the network uses {threads}"
-    found += "; --precision bf16 is faster" if has_bf16 else ""
-    is_held_back = asked is not None and threads < min(cores, MAX_THREADS) / 2
-    advice = f"unset OMP_NUM_THREADS (it is {asked}), unless other programs need the cores" if is_held_back else None
-    yield Finding("processor", "note" if is_held_back else "ok", found, advice, facts)
-
-
-def check_gpu() -> Iterator[Finding]:
-    """GPUs that PyTorch can use, and a driver without a PyTorch that uses it."""
-    import torch
-
-    has_mps = torch.backends.mps.is_available()
-    facts: dict[str, Any] = {"cuda": torch.version.cuda, "hip": torch.version.hip, "mps": has_mps, "gpus": []}
-    if torch.cuda.is_available():
-        properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-        facts["gpus"] = [{"name": p.name, "memory_mib": p.total_memory >> 20} for p in properties]
-        found = ", ".join(f"{p.name} ({p.total_memory / (1 << 30):.0f} GiB)" for p in properties)
-        yield Finding("GPU", "ok", f"{found}; used unless --device says otherwise", facts=facts)
-    elif _NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi"):
-        found = f"there is an NVIDIA driver, but PyTorch {torch.__version__} finds no GPU"
-        advice = "install PyTorch for CUDA (https://pytorch.org/get-started/locally); without it the CPU is used"
-        yield Finding("GPU", "note", found, advice, facts)
-    else:
-        found = "Apple GPU; used with --device mps" if has_mps else "none; the network runs on the CPU"
-        yield Finding("GPU", "ok", found, facts=facts)
-
 
 _LIBRARIES = {
     "torch": ("torch", "torch"),
@@ -116,63 +52,90 @@ _EXTRAS = {
 }
 """Packages of each, and the feature that needs them."""
 
-_REINSTALL_FFMPEG = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to another ffmpeg"
-_TIMEOUT_S = 30
-
-_ENCODERS = {("libx264",): "writing videos", ("aac",): "their sound", ("ppm",): "reading frames"}
-_DECODERS = {("h264",): "reading H.264 videos"}
+_NEEDED_CODECS = {"libx264": "writing videos", "aac": "their sound", "ppm": "reading frames", "h264": "reading videos"}
 _WELCOME_DECODERS = {
-    ("hevc",): "HEVC (phones)",
-    ("mpeg4",): "MPEG-4",
-    ("mjpeg",): "Motion JPEG",
-    ("vp8", "libvpx"): "VP8",
-    ("vp9", "libvpx-vp9"): "VP9",
-    ("libdav1d", "libaom-av1", "av1"): "AV1",
-    ("prores",): "ProRes",
+    "HEVC (phones)": {"hevc"},
+    "MPEG-4": {"mpeg4"},
+    "Motion JPEG": {"mjpeg"},
+    "VP8": {"vp8", "libvpx"},
+    "VP9": {"vp9", "libvpx-vp9"},
+    "AV1": {"libdav1d", "libaom-av1", "av1"},
+    "ProRes": {"prores"},
 }
-"""Use of each codec; any one of its names is enough."""
-_LISTED = re.compile(r"^ [A-Z.]{6} (\S+)", re.MULTILINE)
+"""Names of each decoder; any one of them is enough."""
+_LISTED_CODEC = re.compile(r"^ [A-Z.]{6} (\S+)", re.MULTILINE)
+_TIMEOUT_S = 30
 
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _REINSTALL = "install tfcseg again: pip install --force-reinstall tfcseg"
-_LITTLE_SPACE_BYTES = 1 << 30
+_REINSTALL_FFMPEG = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to another ffmpeg"
+
+FRAMES, RATE = 8, 10
+SIZE = (180, 240)
+"""Height and width of the clip."""
+_NETWORK_SIZE = 160
+_LEAST_AGREEMENT = 0.9
+"""Share of the labels that a GPU or a shorter type must have in common with fp32 on the CPU."""
+_MEND_FIRST = "fix what is broken above; if nothing is, report this with the output of tfcseg doctor --json"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check."""
+
+    name: str
+    status: Literal["ok", "note", "broken"]
+    """``note``: something optional is missing. ``broken``: something needed does not work."""
+    found: str
+    advice: str | None = None  # none if nothing needs to be done
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All findings, in order."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        """Findings without which tfcseg does not work."""
+        return tuple(finding for finding in self.findings if finding.status == "broken")
+
+    def to_json(self) -> dict[str, Any]:
+        """Content of ``tfcseg doctor --json``."""
+        findings = [asdict(finding) for finding in self.findings]
+        return {"schema": SCHEMA, "is_healthy": not self.broken, "findings": findings}
 
 
 def check_libraries() -> Iterator[Finding]:
     """Load each library and ask for its version."""
-    facts = {"version": version("tfcseg"), "python": platform.python_version(), "system": platform.platform()}
-    yield Finding("tfcseg", "ok", f"{facts['version']} on Python {facts['python']}, {facts['system']}", facts=facts)
+    system = f"Python {platform.python_version()}, {platform.platform()}"
+    yield Finding("tfcseg", "ok", f"{version('tfcseg')} on {system}")
     for name, (module, package) in _LIBRARIES.items():
-        yield _load(name, module, package)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPy and torch warn of each other; the self-test shows if they work
+                importlib.import_module(module)
+        except Exception as error:  # noqa: BLE001  # a damaged library raises anything while it loads
+            advice = f"pip install --force-reinstall {package}"
+            yield Finding(name, "broken", f"cannot be loaded ({_on_one_line(error)})", advice)
+        else:
+            yield Finding(name, "ok", str(sys.modules[module.partition(".")[0]].__version__))
 
 
 def check_extras() -> Iterator[Finding]:
-    """Report which optional packages are installed."""
-    facts = {
-        name: all(importlib.util.find_spec(package.replace("-", "_")) is not None for package in packages)
-        for name, (packages, _) in _EXTRAS.items()
-    }
-    missing = [name for name, is_there in facts.items() if not is_there]
+    """Report which optional packages are not installed."""
+    missing = [
+        (f"{name} (for {feature})", packages)
+        for name, (packages, feature) in _EXTRAS.items()
+        if not all(importlib.util.find_spec(package.replace("-", "_")) for package in packages)
+    ]
     if not missing:
-        yield Finding("extras", "ok", f"{', '.join(facts)} are installed", facts=facts)
+        yield Finding("extras", "ok", f"{', '.join(_EXTRAS)} are installed")
         return
-    found = ", ".join(f"{name} (for {_EXTRAS[name][1]})" for name in missing)
-    packages = " ".join(package for name in missing for package in _EXTRAS[name][0])
-    yield Finding("extras", "note", f"not installed: {found}", f"if you want it: pip install {packages}", facts)
-
-
-def _load(name: str, module: str, package: str) -> Finding:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy and torch warn of each other; the self-test shows if they work
-            loaded = importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001  # a damaged library raises anything while it loads
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        advice = f"pip install --force-reinstall {package}"
-        return Finding(name, "broken", f"cannot be loaded ({reason})", advice, {"version": None})
-    whole = importlib.import_module(module.partition(".")[0])
-    found = str(getattr(whole, "__version__", None) or version(package))
-    return Finding(name, "ok", found, facts={"version": found, "path": loaded.__file__})
+    wanted = " ".join(package for _, packages in missing for package in packages)
+    found = f"not installed: {', '.join(name for name, _ in missing)}"
+    yield Finding("extras", "note", found, f"if you want it: pip install {wanted}")
 
 
 def check_ffmpeg() -> Iterator[Finding]:
@@ -185,27 +148,49 @@ def check_ffmpeg() -> Iterator[Finding]:
         return
     found = re.match(r"ffmpeg version (\S+)", about)
     if found is None:
-        yield Finding("ffmpeg", "broken", f"{path} is not ffmpeg", _REINSTALL_FFMPEG, {"path": path})
+        yield Finding("ffmpeg", "broken", f"{path} is not ffmpeg", _REINSTALL_FFMPEG)
         return
-    yield Finding("ffmpeg", "ok", f"{found[1]} at {path}", facts={"version": found[1], "path": path})
-    lists = (ask_ffmpeg([kind], timeout_s=_TIMEOUT_S) for kind in ("-encoders", "-decoders"))
-    yield codec_finding(*(set(_LISTED.findall(listed)) for listed in lists))
+    yield Finding("ffmpeg", "ok", f"{found[1]} at {path}")
+    encoders, decoders = (ask_ffmpeg([kind], timeout_s=_TIMEOUT_S) for kind in ("-encoders", "-decoders"))
+    yield codec_finding(set(_LISTED_CODEC.findall(encoders)), set(_LISTED_CODEC.findall(decoders)))
 
 
 def codec_finding(encoders: set[str], decoders: set[str]) -> Finding:
     """Judge what an ffmpeg with these codecs can do."""
-    lacking = [f"encoder {names[0]} ({use})" for names, use in _ENCODERS.items() if encoders.isdisjoint(names)]
-    lacking += [f"decoder {names[0]} ({use})" for names, use in _DECODERS.items() if decoders.isdisjoint(names)]
-    unread = [use for names, use in _WELCOME_DECODERS.items() if decoders.isdisjoint(names)]
-    facts = {
-        "encoders": {names[0]: not encoders.isdisjoint(names) for names in _ENCODERS},
-        "decoders": {names[0]: not decoders.isdisjoint(names) for names in _DECODERS | _WELCOME_DECODERS},
-    }
+    available = encoders | (decoders & {"h264"})
+    lacking = [f"{name} ({use})" for name, use in _NEEDED_CODECS.items() if name not in available]
+    unread = [name for name, names in _WELCOME_DECODERS.items() if decoders.isdisjoint(names)]
     if lacking:
-        return Finding("codecs", "broken", f"ffmpeg lacks {', '.join(lacking)}", _REINSTALL_FFMPEG, facts)
+        return Finding("codecs", "broken", f"ffmpeg lacks {', '.join(lacking)}", _REINSTALL_FFMPEG)
     if unread:
-        return Finding("codecs", "note", f"videos in {', '.join(unread)} cannot be read", _REINSTALL_FFMPEG, facts)
-    return Finding("codecs", "ok", "writes H.264 with AAC, reads all usual formats", facts=facts)
+        return Finding("codecs", "note", f"videos in {', '.join(unread)} cannot be read", _REINSTALL_FFMPEG)
+    return Finding("codecs", "ok", "writes H.264 with AAC, reads all usual formats")
+
+
+def check_processor() -> Iterator[Finding]:
+    """Name of the processor, how many of its cores the network uses, and whether it computes in bfloat16."""
+    import torch
+
+    found = f"{cpu_name()}; {available_cores()} cores, of which the network uses {torch.get_num_threads()}"
+    yield Finding("processor", "ok", found + ("; --precision bf16 is faster" if has_bfloat16() else ""))
+
+
+def check_gpu() -> Iterator[Finding]:
+    """GPUs that PyTorch can use, and a driver without a PyTorch that uses it."""
+    import torch
+
+    if torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        found = ", ".join(f"{gpu.name} ({gpu.total_memory / (1 << 30):.0f} GiB)" for gpu in gpus)
+        yield Finding("GPU", "ok", f"{found}; used unless --device says otherwise")
+    elif _NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi"):
+        found = f"there is an NVIDIA driver, but PyTorch {torch.__version__} finds no GPU"
+        advice = "install PyTorch for CUDA (https://pytorch.org/get-started/locally); without it the CPU is used"
+        yield Finding("GPU", "note", found, advice)
+    elif torch.backends.mps.is_available():
+        yield Finding("GPU", "ok", "Apple GPU; used with --device mps")
+    else:
+        yield Finding("GPU", "ok", "none; the network runs on the CPU")
 
 
 def check_weights(assets: Path | None = None) -> Iterator[Finding]:
@@ -215,39 +200,138 @@ def check_weights(assets: Path | None = None) -> Iterator[Finding]:
     except TfcsegError as error:
         yield Finding("weights", "broken", str(error), _REINSTALL)
         return
-    for record in records:
-        yield _check_file(record)
+    yield from map(_check_file, records)
 
 
 def _check_file(record: ModelRecord) -> Finding:
     name = f"model {record.name}"
-    facts: dict[str, Any] = {"path": str(record.path), "sha256": None, "expected": record.sha256}
     try:
         with open_weights(record.path) as file:
-            facts["sha256"] = hashlib.sha256(file.read()).hexdigest()
+            sha256 = hashlib.sha256(file.read()).hexdigest()
     except (TfcsegError, OSError) as error:
-        return Finding(name, "broken", str(error), _REINSTALL, facts)
-    if facts["sha256"] != record.sha256:
+        return Finding(name, "broken", str(error), _REINSTALL)
+    if sha256 != record.sha256:
         found = f"{record.path} is not the file that was shipped (SHA-256 differs)"
-        return Finding(name, "broken", found, _REINSTALL, facts)
+        return Finding(name, "broken", found, _REINSTALL)
     default = ", the default" if record.is_default else ""
-    return Finding(name, "ok", f"as shipped{default} (SHA-256 {record.sha256[:12]}…)", facts=facts)
+    return Finding(name, "ok", f"as shipped{default} (SHA-256 {sha256[:12]}…)")
 
 
 def check_folder() -> Iterator[Finding]:
     """Write into the current folder, and report the free space."""
-    folder = Path()
+    folder = Path.cwd()
     try:
-        folder = Path.cwd()
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 20))
-        free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
         found = f"{folder} is not writable ({error.strerror})"
         yield Finding("folder", "broken", found, "change to a writable folder, or name one with --output")
-        return
-    facts = {"path": str(folder), "free_mib": free_bytes >> 20}
-    found = f"{folder} is writable, {free_bytes / (1 << 30):.1f} GiB free"
-    is_full = free_bytes < _LITTLE_SPACE_BYTES
-    advice = "free some space, or name another disk with --output" if is_full else None
-    yield Finding("folder", "note" if is_full else "ok", found, advice, facts)
+    else:
+        yield Finding(
+            "folder", "ok", f"{folder} is writable, {shutil.disk_usage(folder).free / (1 << 30):.1f} GiB free"
+        )
+
+
+def check_by_running() -> Iterator[Finding]:
+    """Segment a clip with the default model in a temporary folder and check everything that was written."""
+    from tfcseg.weights.loading import load_model
+
+    started_s = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="tfcseg-doctor-", ignore_cleanup_errors=True) as folder:
+        try:
+            results = _segment_clip(Path(folder), load_model())
+        except TfcsegError as error:
+            yield Finding("self-test", "broken", str(error), _MEND_FIRST)
+            return
+    yield self_test_finding({**results, "wall_s": time.perf_counter() - started_s})
+
+
+def self_test_finding(results: dict[str, Any]) -> Finding:
+    """Judge the results of the run."""
+    wanted = {"frames": FRAMES, "masks": FRAMES, "overlay_frames": FRAMES, "audio": "copied"}
+    wrong = [f"{what} {results[what]} instead of {right}" for what, right in wanted.items() if results[what] != right]
+    if results["agreement"] is not None and results["agreement"] < _LEAST_AGREEMENT:
+        wrong.append(f"only {results['agreement']:.0%} of the labels agree with fp32 on the CPU")
+    if wrong:
+        return Finding("self-test", "broken", f"wrong results: {', '.join(wrong)}", _MEND_FIRST)
+    found = (
+        f"{FRAMES} frames segmented on {results['device']} in {results['precision']}: masks, video and sound are right "
+        f"({results['wall_s']:.1f} s)"
+    )
+    return Finding("self-test", "ok", found)
+
+
+def _segment_clip(folder: Path, model: LoadedModel) -> dict[str, Any]:
+    from tfcseg.media.masks import read_mask
+    from tfcseg.media.reader import read_frames
+    from tfcseg.runs.pipeline import run
+
+    clip = folder / "clip.mp4"
+    _make_clip(clip)
+    report = run(clip, folder / "out", model, size=_NETWORK_SIZE)
+    masks = [read_mask(path) for path in (folder / "out" / "masks").glob("*.png")]
+    return {
+        "device": report.options.device,
+        "precision": report.options.precision,
+        "frames": report.input.frames_decoded,
+        "masks": sum(mask.shape == SIZE and bool(mask.max() < len(model.labels)) for mask in masks),
+        "overlay_frames": sum(frame.image.shape == (*SIZE, 3) for frame in read_frames(folder / "out" / "overlay.mp4")),
+        "audio": (report.input.audio or "").partition("(")[2].rstrip(")"),
+        "agreement": _agreement(clip, model),
+    }
+
+
+def _make_clip(path: Path) -> None:
+    length = f"duration={FRAMES / RATE}"
+    picture = f"testsrc2=size={SIZE[1]}x{SIZE[0]}:rate={RATE}:{length}"
+    sources = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"sine={length}"]
+    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    with FfmpegProcess([*sources, *codecs, f"file:{path}"]) as process:
+        if process.wait():
+            raise TfcsegError(f"ffmpeg could not make a clip: {process.last_words()}")
+
+
+def _agreement(clip: Path, model: LoadedModel) -> float | None:
+    """Share of labels that are the same in fp32 on the CPU; None if the model runs like that anyway."""
+    import numpy as np
+    import torch
+
+    from tfcseg.inference.segment import segment
+    from tfcseg.media.reader import read_frames
+    from tfcseg.weights.loading import load_model
+
+    if (model.device.type, model.precision) == ("cpu", torch.float32):
+        return None
+    plain = load_model(device="cpu", precision="fp32")
+    both = [[f.labels for f in segment(read_frames(clip), each, size=_NETWORK_SIZE)] for each in (model, plain)]
+    return float(np.mean(np.equal(*map(np.stack, both))))
+
+
+CHECKS: dict[str, Callable[[], Iterable[Finding]]] = {
+    "libraries": check_libraries,
+    "extras": check_extras,
+    "ffmpeg": check_ffmpeg,
+    "processor": check_processor,
+    "GPU": check_gpu,
+    "weights": check_weights,
+    "folder": check_folder,
+    "self-test": check_by_running,
+}
+
+
+def examine(on_check: Callable[[str], None] = lambda name: None) -> Diagnosis:
+    """Run all checks, which takes a few seconds. ``on_check`` is called with the name of the next one."""
+    findings: list[Finding] = []
+    for name, check in CHECKS.items():
+        on_check(name)
+        try:
+            findings.extend(check())
+        except Exception as error:  # whatever is wrong with this machine, the other checks are still useful
+            logger.info("the check of %s failed", name, exc_info=True)
+            advice = "mend what is broken above, then look again"
+            findings.append(Finding(name, "broken", f"the check failed ({_on_one_line(error)})", advice))
+    return Diagnosis(tuple(findings))
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -117,14 +117,10 @@ class Legend:
     """
 
     def __init__(self, label_set: LabelSet, size: tuple[int, int], always: Sequence[int] = ()) -> None:
-        self._label_set = label_set
-        self._size = size
-        self._always = tuple(always)
+        self._label_set, self._size, self._always = label_set, size, tuple(always)
         self._font_px = font_px_for(size)
-        self._places: dict[int, int] = {}
-        """Row of each class: 0 is the lowest, counting upwards and on in the next column."""
-        self._absent: dict[int, int] = {}
-        """Number of frames for which a class with a place has been missing."""
+        self._places: dict[int, int] = {}  # row of each class: 0 is the lowest; on upwards, then in the next column
+        self._absent: dict[int, int] = {}  # for how many frames a class with a place has been missing
         self.shown: tuple[int, ...] = ()
 
     def draw(self, image: Image, shares: NDArray[np.float64]) -> None:
@@ -150,7 +146,6 @@ class Legend:
         self.shown = tuple(state["shown"])
 
     def _assign(self, shares: NDArray[np.float64], places: int) -> None:
-        """Decide what is shown, and where, in at most ``places`` places."""
         least = np.full(len(shares), _MIN_SHARE)
         least[list(self.shown)] = 0
         worth = dict.fromkeys(self._always, 1.0) | {
@@ -175,7 +170,6 @@ class Legend:
         return text_panel(name, font_px, self._size[1] // 2, colour, is_dim=not is_present)
 
     def _column_px(self, font_px: int) -> int:
-        """Width of the widest possible row, and a gap."""
         indices = self._always or range(len(self._label_set))
         widest_px: int = max(self._row(index, font_px, is_present=True).colour.shape[1] for index in indices)
         return widest_px + font_px // 3

@@ -87,8 +87,7 @@ ROWS = ("source", "image", "tfc", "similarity", "updated")
 
 SCALE = (0.5, 1.0)
 """Similarities at the ends of the colour scale: below, everything looks the same; most of a scene is above."""
-_MIN_SHARE = 0.001
-"""Share of all panels below which a class is not in the legend."""
+_MIN_SHARE = 0.001  # share of all panels below which a class is not in the legend
 
 _PAPER, _INK, _FAINT, _EMPTY = (255, 255, 255), (28, 30, 34), (112, 116, 124), (238, 239, 241)
 
@@ -98,8 +97,7 @@ class Column:
     """One frame: as the image network labels it, and as TFC does."""
 
     frame: SegmentedFrame
-    image_labels: NDArray[np.uint8]
-    """(H, W)."""
+    image_labels: NDArray[np.uint8]  # (H, W)
 
 
 def draw_frame_grid(columns: Sequence[Column], labels: LabelSet, threshold: float | None) -> Image:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.drawing.legend import font_px_for, stamp, text_panel
-from tfcseg.errors import DataError, UsageError
+from tfcseg.errors import UsageError
 from tfcseg.labels.label_sets import NO_CLASS
 
 Image: TypeAlias = NDArray[np.uint8]
@@ -42,12 +42,10 @@ def overlay(
     """Tint the classes of ``image`` in ``palette`` (K, 3) at opacity ``alpha``, with thin dark lines between regions.
 
     Classes that are not ``visible`` (K,) and pixels without a class keep their original values, bit for bit. Raises
-    UsageError if ``alpha`` is outside 0..1 and DataError if labels and image differ in size.
+    UsageError if ``alpha`` is outside 0..1.
     """
     if not 0.0 <= alpha <= 1.0:
         raise UsageError(f"overlay opacity is {alpha}; choose a value from 0 to 1")
-    if labels.shape != image.shape[:2]:
-        raise DataError(f"labels of size {labels.shape} do not fit an image of size {image.shape[:2]}")
     drawn = labels
     if visible is not None:
         table = np.full(256, NO_CLASS, dtype=np.uint8)

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import logging
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.errors import InputError, TfcsegError, UsageError
 from tfcseg.exports import FILE_NAMES
-from tfcseg.exports.areas import write_areas
-from tfcseg.exports.coco import write_coco
-from tfcseg.exports.cvat import write_cvat
+from tfcseg.exports.annotations import write_coco, write_cvat, write_yolo
 from tfcseg.exports.labelled_video import AddFrame, AddNote, LabelledVideo
-from tfcseg.exports.mattes import write_mattes
-from tfcseg.exports.yolo import write_yolo
 from tfcseg.files import output_errors, sync
-from tfcseg.media.masks import count_values
-from tfcseg.media.writer import LOSSLESS_GRAY, VideoWriter
+from tfcseg.labels.label_sets import LabelSet
+from tfcseg.media.frames import Image
+from tfcseg.media.masks import Labels, count_values
+from tfcseg.media.writer import LOSSLESS_GRAY, WITH_ALPHA, VideoWriter
 from tfcseg.options import OnProgress
 
 logger = logging.getLogger(__name__)
+
+_AT_ONCE = 4
+"""Classes whose videos are encoded in one pass: bounds memory and processes, whatever the number of classes."""
+
+_MARGIN_PX = 16
+"""Width of the border around a class whose colours are kept, so that encoding does not darken its edge."""
 
 _Writer: TypeAlias = Callable[[Path, LabelledVideo, AddNote], AbstractContextManager[AddFrame]]
 
@@ -38,10 +44,8 @@ _Writer: TypeAlias = Callable[[Path, LabelledVideo, AddNote], AbstractContextMan
 class Exported:
     """Result of an export."""
 
-    files: dict[str, str] = field(default_factory=dict)
-    """File names by format; each matte has its own key."""
-    notes: list[str] = field(default_factory=list)
-    """Messages on what the formats cannot represent."""
+    files: dict[str, str] = field(default_factory=dict)  # file names by format; each matte has its own key
+    notes: list[str] = field(default_factory=list)  # messages on what the formats cannot represent
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -75,7 +79,7 @@ def export(
         seen = _write_frame_by_frame(video, formats, scratch, exported, on_frame)
         if "matte" in formats:
             classes = [index for index in video.shown_indices if seen[index]]
-            for name in write_mattes(video, classes, scratch, folder, partial(on_frame, "writing mattes")):
+            for name in _write_mattes(video, classes, scratch, folder, on_frame):
                 stem, _, kind = name.rpartition(".")
                 exported.files[stem if kind == "mp4" else f"{stem}_alpha"] = name
         for name in exported.files.values():
@@ -116,12 +120,41 @@ def _write_labels(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[A
         yield lambda index, labels: writer.write(labels)
 
 
+@contextmanager
+def _write_areas(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddFrame]:
+    """A row per second: its number, how many frames it has, and the mean share of the pixels of each exported class."""
+    shown = video.shown_indices
+    pixels = np.zeros(len(shown), np.int64)
+    second = frames = 0
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["second", "frames", *(video.labels.names[index] for index in shown)])
+
+        def end_second() -> None:
+            nonlocal frames
+            if frames:
+                shares = pixels / (frames * video.size[0] * video.size[1])
+                table.writerow([second, frames, *(f"{share:.6f}" for share in shares)])
+            pixels[:] = frames = 0
+
+        def add(index: int, labels: Labels) -> None:
+            nonlocal second, frames
+            if int(index / video.frame_rate) != second:
+                end_second()
+                second = int(index / video.frame_rate)
+            pixels[:] += count_values(labels)[shown]
+            frames += 1
+
+        yield add
+        end_second()
+
+
 _WRITERS: Mapping[str, _Writer] = {
     "coco": write_coco,
     "cvat": write_cvat,
     "yolo": write_yolo,
     "video": _write_labels,
-    "areas": write_areas,
+    "areas": _write_areas,
 }
 
 
@@ -135,3 +168,62 @@ def _scratch(folder: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def matte_names(labels: LabelSet, index: int) -> tuple[str, str]:
+    """Names of the matte of a class and of its video with alpha: its name, in letters that every file system takes."""
+    plain = [re.sub(r"[^\w-]+", "_", name).strip("_") or "class" for name in labels.names]
+    folded = [name.casefold() for name in plain]
+    stem = plain[index] if Counter(folded)[folded[index]] == 1 else f"{plain[index]}_{index}"
+    return f"matte_{stem}.mp4", f"matte_{stem}.webm"
+
+
+def _write_mattes(
+    video: LabelledVideo, classes: Sequence[int], scratch: Path, folder: Path, on_frame: OnProgress
+) -> list[str]:
+    """Per class a video white on black, and the source with everything else transparent; returns their names."""
+    frames = len(video.masks)
+    passes = range(0, len(classes), _AT_ONCE)
+    for number, first in enumerate(passes):
+        some = classes[first : first + _AT_ONCE]
+        for done in _write_some_mattes(video, some, scratch, folder):
+            on_frame("writing mattes", number * frames + done, len(passes) * frames)
+    return [name for index in classes for name in matte_names(video.labels, index)]
+
+
+def _write_some_mattes(video: LabelledVideo, classes: Sequence[int], scratch: Path, folder: Path) -> Iterator[int]:
+    """Yields how many frames are done."""
+    with ExitStack() as stack:
+        images = stack.enter_context(video.open_images())
+        writers = []
+        for index in classes:
+            white, alpha = matte_names(video.labels, index)
+            matte = stack.enter_context(VideoWriter(scratch / white, named=folder / white, **video.encoding))
+            cutout = stack.enter_context(
+                VideoWriter(scratch / alpha, WITH_ALPHA, named=folder / alpha, **video.encoding)
+            )
+            writers.append((index, matte, cutout))
+        for number, labels in enumerate(video.read_labels()):
+            image = _next_image(images, number, len(video.masks), video.size)
+            for index, matte, cutout in writers:
+                mask = np.multiply(labels == index, 255, dtype=np.uint8)
+                matte.write(cv2.merge([mask, mask, mask]))
+                cutout.write(cut_out(image, mask))
+            yield number + 1
+
+
+def cut_out(image: Image, mask: Labels) -> Image:
+    """(H, W, 4) RGBA of (H, W, 3) ``image``, opaque where (H, W) ``mask`` is 255; black far from there."""
+    side = 2 * _MARGIN_PX + 1
+    near = cv2.dilate(mask, np.ones((side, side), np.uint8))
+    return np.dstack([cv2.bitwise_and(image, image, mask=near), mask])
+
+
+def _next_image(images: Iterator[Image], number: int, frames: int, size: tuple[int, int]) -> Image:
+    image = next(images, None)
+    if image is None:
+        raise InputError(f"the source ends after {number} frames, there are masks of {frames}; is it the same video?")
+    if image.shape[:2] != size:
+        found, wanted = (f"{width}×{height}" for height, width in (image.shape[:2], size))
+        raise InputError(f"frame {number} of the source is {found}, its mask {wanted}; is it the same video?")
+    return image

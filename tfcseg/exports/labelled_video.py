@@ -32,17 +32,13 @@ AddNote: TypeAlias = Callable[[str], None]
 class LabelledVideo:
     """Labels of all frames of a video, and the classes to export."""
 
-    masks: Sequence[Path]
-    """PNG of each frame."""
-    size: tuple[int, int]
-    """(height, width)."""
+    masks: Sequence[Path]  # PNG of each frame
+    size: tuple[int, int]  # (height, width)
     frame_rate: Fraction
     pixel_aspect: Fraction = Fraction(1)
-    names: Sequence[str] = ()
-    """Files of the frames, if each has its own."""
+    names: Sequence[str] = ()  # files of the frames, if each has its own
     labels: LabelSet
-    shown: NDArray[np.bool_]
-    """(K,) flags of the classes to export."""
+    shown: NDArray[np.bool_]  # (K,) flags of the classes to export
     open_images: Callable[[], AbstractContextManager[Iterator[Image]]]
     """Opens the frames themselves, (H, W, 3) RGB, from the first one."""
 

@@ -48,14 +48,11 @@ def cut_audio(sound: Sound, target: Path) -> tuple[str, float | None]:
         return f"dropped: {error}", None
     if stream.audio_index is None:
         return "none", None
-    if stream.rates.source_rate > rate:
-        return "dropped: the video plays slower than its source", None
     video_s = stream.first_time_s + float(wanted.first / rate)
     duration_s = None if wanted.length is None else float(wanted.length / rate)
-    method, reason = "copied", ""
-    if stream.info.audio in _COPIED_CODECS:
-        reason = _extract(stream, target, video_s, duration_s, _COPY)
-    if stream.info.audio not in _COPIED_CODECS or reason:
+    method = "copied" if stream.info.audio in _COPIED_CODECS else "aac"
+    reason = _extract(stream, target, video_s, duration_s, _COPY if method == "copied" else _AAC)
+    if reason and method == "copied":
         method, reason = "aac", _extract(stream, target, video_s, duration_s, _AAC)
     if reason:
         return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})", None
@@ -109,7 +106,7 @@ def _skipped_s(stream: SourceStream, video_s: float) -> float:
 
 
 def _run(*arguments: str) -> str:
-    """Run ffmpeg to the end; returns an empty string, or why it failed."""
+    """Returns an empty string, or why ffmpeg failed."""
     with FfmpegProcess(arguments) as process:
         status = process.wait()
         return "" if status == 0 else process.last_words() or f"ffmpeg ended with status {status}"

@@ -7,6 +7,7 @@ files are disabled, and network protocols are enabled only for addresses given b
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import logging
 import os
@@ -88,11 +89,7 @@ def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -
 
 
 class FfmpegProcess:
-    """A child process running ffmpeg. Leaving the ``with`` block kills it if it still runs, and always reaps it.
-
-    It runs in its own session, so that Ctrl-C does not reach it. A thread reads its stderr, so it never blocks on a
-    full pipe.
-    """
+    """A child process running ffmpeg, out of reach of Ctrl-C. Leaving the ``with`` block kills it if it still runs."""
 
     def __init__(
         self,
@@ -119,9 +116,12 @@ class FfmpegProcess:
             )
         except OSError as error:
             raise TfcsegError(f"cannot start ffmpeg ({command[0]}): {error.strerror}") from None
-        for pipe in (self._process.stdin, self._process.stdout):
-            _enlarge(cast("BinaryIO | None", pipe))
+        with contextlib.suppress(AttributeError, OSError):  # larger pipes need fewer reads; not all systems have them
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._words: deque[str] = deque(maxlen=50)
+        # A thread reads stderr, so that ffmpeg never blocks on a full pipe.
         self._drain = threading.Thread(target=self._read_stderr, name="ffmpeg-stderr", daemon=True)
         self._drain.start()
 
@@ -169,12 +169,9 @@ class FfmpegProcess:
 
     def last_words(self) -> str:
         """Last message of ffmpeg as one line, or an empty string; valid after ``wait``."""
-        lines = [line for line in self._words if not _EMPTY_WORDS.search(line)]
-        if not lines and self._words:
-            lines = [self._words[-1]]
-        status = self._process.returncode
-        if status is not None and status < 0:
-            lines.append(f"killed by {signal.Signals(-status).name}")
+        if (self._process.returncode or 0) < 0:
+            return f"killed by {signal.Signals(-self._process.returncode).name}"
+        lines = [line for line in self._words if not _EMPTY_WORDS.search(line)] or list(self._words)
         return without_passwords(lines[-1].rstrip(".")) if lines else ""
 
     def _read_stderr(self) -> None:
@@ -182,13 +179,3 @@ class FfmpegProcess:
             line = raw.decode(errors="replace").strip()
             if line:
                 self._words.append(_SOURCE_TAG.sub("", line))
-
-
-def _enlarge(pipe: BinaryIO | None) -> None:
-    """Enlarge the pipe beyond 64 KiB if the system can, so that a frame needs fewer reads."""
-    if pipe is None:
-        return
-    with contextlib.suppress(ImportError, AttributeError, OSError):
-        import fcntl
-
-        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

@@ -26,8 +26,7 @@ Image: TypeAlias = NDArray[np.uint8]
 MAX_PIXELS = 100_000_000
 """Limit for a frame, three times 8K, since a damaged header can claim more than fits into memory."""
 
-_ROUNDING_S = 0.001
-"""Tolerance of limits in time: containers round times to milliseconds."""
+_ROUNDING_S = 0.001  # tolerance of limits in time: containers round times to milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +34,17 @@ class VideoInfo:
     """Facts known before the first frame is decoded."""
 
     source: Source
-    width: int
-    """Upright, as frames are returned."""
+    width: int  # upright, as frames are returned
     height: int
-    frame_rate: Fraction
-    """Frames per second of the decoded, constant-rate sequence."""
+    frame_rate: Fraction  # frames per second of the decoded, constant-rate sequence
     duration_s: float | None
     frames_declared: int | None
     """The container's frame count, else duration times rate; may be wrong, so only for progress bars."""
-    rotation: int
-    """Rotation in degrees stated by the source; frames are already upright."""
-    audio: str | None
-    """Codec of the audio stream that players choose."""
-    pixel_aspect: Fraction = Fraction(1)
-    """Width of a pixel over its height; frames are not resized."""
+    rotation: int  # rotation in degrees stated by the source; frames are already upright
+    audio: str | None  # codec of the audio stream that players choose
+    pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height; frames are not resized
     warnings: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    """Files of the frames, for folders of images."""
+    names: tuple[str, ...] = ()  # files of the frames, for folders of images
 
     @property
     def path(self) -> str:
@@ -63,29 +56,23 @@ class VideoInfo:
 class Frame:
     """One decoded frame."""
 
-    index: int
-    """0-based position among the decoded frames of the selected range."""
-    time_s: float
-    """Time in the source, from the start of the file."""
-    image: Image
-    """Own memory, not changed by later frames."""
-    is_held: bool
-    """Whether it repeats the image before it, in the source or in place of an unreadable one."""
+    index: int  # 0-based position among the decoded frames of the selected range
+    time_s: float  # time in the source, from the start of the file
+    image: Image  # own memory, not changed by later frames
+    is_held: bool  # whether it repeats the image before it, in the source or in place of an unreadable one
 
 
 class FrameRange(NamedTuple):
     """The selected part of the constant-rate sequence."""
 
     first: int
-    length: int | None
-    """None: to the end."""
+    length: int | None  # None: to the end
 
 
 class FrameSource:
     """Iterator of frames that owns its resources; use it as a context manager, or call ``close``.
 
-    The first frame is decoded at once, so that unreadable sources fail here (InputError) and ``info`` has the size of
-    the frames. ``warnings`` starts with those of ``info``; more are added when the source ends.
+    The first frame is decoded at once, so unreadable sources fail here (InputError). ``warnings`` grow at the end.
     """
 
     def __init__(
@@ -100,7 +87,14 @@ class FrameSource:
         self._first: Frame | None = next(frames)
         height, width = self._first.image.shape[:2]
         self.info = replace(info, width=width, height=height)
-        _log_source(self.info)
+        logger.info(
+            "%s: read at a constant %.6g frames per second, %d×%d, turned by %d degrees; sound: %s",
+            *(info.path, info.frame_rate, width, height, info.rotation, info.audio or "none"),
+            extra={
+                **{"frame_rate": info.frame_rate, "rotation": info.rotation, "size": (height, width)},
+                **{"frames_declared": info.frames_declared, "audio": info.audio},
+            },
+        )
         self.frames_decoded = 0
         self.warnings = warnings
 
@@ -139,10 +133,7 @@ def check_size(name: str | Path, width: int, height: int) -> None:
 def select_frames(
     frame_rate: Fraction, start_s: float | None, end_s: float | None, *, first_time_s: float = 0.0
 ) -> FrameRange:
-    """Select frames from ``start_s`` up to, not including, ``end_s`` (seconds from the start of the file).
-
-    ``first_time_s`` is the time of frame 0. Raises UsageError for a range without frames.
-    """
+    """Frames from ``start_s`` up to ``end_s``, exclusive, if frame 0 is at ``first_time_s``; UsageError if none."""
     if start_s is not None and not 0 <= start_s < float("inf"):
         raise UsageError(f"the start of the range must be 0 s or later, not {start_s:g} s")
     if end_s is not None and not end_s > (start_s or 0):
@@ -159,24 +150,8 @@ def select_frames(
 
 
 def _first_frame_at(time_s: float, frame_rate: Fraction) -> int:
-    """Index of the first frame shown at ``time_s`` or later."""
     slack = min(0.5, _ROUNDING_S * float(frame_rate))
     return max(0, int(np.ceil(time_s * float(frame_rate) - slack)))
-
-
-def _log_source(info: VideoInfo) -> None:
-    turned = f"turned upright by {info.rotation} degrees" if info.rotation else "upright as stored"
-    logger.info(
-        "%s: read at a constant %.6g frames per second, %d×%d, %s; sound: %s",
-        *(info.path, info.frame_rate, info.width, info.height, turned, info.audio or "none"),
-        extra={
-            "frame_rate": info.frame_rate,
-            "rotation": info.rotation,
-            "size": (info.height, info.width),
-            "frames_declared": info.frames_declared,
-            "audio": info.audio,
-        },
-    )
 
 
 _T = TypeVar("_T")

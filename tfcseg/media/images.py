@@ -33,11 +33,10 @@ _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEB
 _OPENING = threading.Lock()
 _AVIF = (b"ftypavif", b"ftypavis")
 _PNG_SIGNATURE, _ANCILLARY = b"\x89PNG\r\n\x1a\n", 0x20
-_OPAQUE = 255
 
 
 def probe_images(source: Source) -> VideoInfo:
-    """Describe a folder of images, with the size of the first readable one; InputError if there is none."""
+    """Describe a picture or a folder of images, with the size of the first readable one; InputError if none is."""
     return _examine(source, DEFAULT_FRAME_RATE)[0]
 
 
@@ -68,7 +67,7 @@ def read_image(path: Path) -> Image:
 
     Raises InputError if it is empty, damaged or not an image.
     """
-    return _decode(path, _read_bytes(path)).image
+    return _decode(path).image
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -105,7 +104,7 @@ def _first_readable(directory: Path, paths: list[Path]) -> Image:
 
 
 def _examine(source: Source, frame_rate: Fraction) -> tuple[VideoInfo, list[Path], Image]:
-    """Facts about a folder or a picture, its images, and the first that can be read, whose size all get."""
+    """Facts, the images, and the first that can be read, whose size all get."""
     paths, others = _list_folder(source.path)
     first = _first_readable(source.path, paths)
     info = VideoInfo(
@@ -136,7 +135,7 @@ def _read_images(
     for index, path in enumerate(paths[wanted.first : stop]):
         time_s = float((wanted.first + index) / frame_rate)
         try:
-            decoded = _decode(path, _read_bytes(path))
+            decoded = _decode(path)
         except InputError as error:
             unreadable.append(str(error).removeprefix(f"{path.parent}/"))
             yield Frame(index, time_s, image, is_held=True)
@@ -167,27 +166,20 @@ def fit_image(image: Image, size: tuple[int, int]) -> Image:
     return np.array(PIL.ImageOps.pad(PIL.Image.fromarray(image), size[::-1], PIL.Image.Resampling.BILINEAR))
 
 
-def _read_bytes(path: Path) -> bytes:
+class _Decoded(NamedTuple):
+    image: Image
+    had_alpha: bool
+    has_more: bool  # whether the file holds further pictures
+
+
+def _decode(path: Path) -> _Decoded:
+    """Decode to (H, W, 3) RGB, upright, on black."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: the image cannot be read: {error.strerror}") from None
     if not data:
         raise InputError(f"{path}: the image is empty (0 bytes)")
-    return data
-
-
-class _Decoded(NamedTuple):
-    """An image, and what else its file holds."""
-
-    image: Image
-    had_alpha: bool
-    has_more: bool
-    """Whether the file holds further pictures."""
-
-
-def _decode(path: Path, data: bytes) -> _Decoded:
-    """Decode to (H, W, 3) RGB, upright, on black."""
     if data[4:12] in _AVIF and not PIL.features.check("avif"):
         raise InputError(f"{path}: this Pillow cannot read AVIF pictures; update it (11.3 or later), or convert to PNG")
     if data.startswith(_PNG_SIGNATURE):
@@ -207,7 +199,7 @@ def _decode(path: Path, data: bytes) -> _Decoded:
         raise InputError(f"{path}: {what}") from error
     if pixels.shape[2] == 3:
         return _Decoded(pixels, False, has_more)
-    return _Decoded(composite_on_black(pixels), bool(pixels[..., 3].min() < _OPAQUE), has_more)
+    return _Decoded(composite_on_black(pixels), bool(pixels[..., 3].min() < 255), has_more)
 
 
 def _open(data: bytes) -> PIL.Image.Image:
@@ -248,5 +240,5 @@ def _sound_png(path: Path, data: bytes) -> bytes:
 
 def composite_on_black(image: NDArray[np.uint8]) -> Image:
     """Composite (H, W, 4) RGBA on black: (H, W, 3) RGB."""
-    alpha = image[..., 3:].astype(np.float32) / _OPAQUE
+    alpha = image[..., 3:].astype(np.float32) / 255
     return np.ascontiguousarray(np.rint(image[..., :3] * alpha).astype(np.uint8))

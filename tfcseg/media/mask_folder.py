@@ -18,13 +18,11 @@ from tfcseg.media.images import natural_key
 from tfcseg.media.masks import Colours, Mask, MaskForm, look_up, read_header, read_values
 from tfcseg.media.source import spread
 
-_UNLABELLED = 255
-"""Label of pixels without a class."""
+_UNLABELLED = 255  # label of pixels without a class
 
 CLASSES_NAME = "classes.json"
 _EXAMPLE = '[{"index": 0, "name": "sky", "colour": [70, 130, 180]}, …]'
-_SAMPLES = 8
-"""Number of masks that are examined before the first frame."""
+_SAMPLES = 8  # number of masks that are examined before the first frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +57,14 @@ class MaskFolder:
     """Masks for the frames of a video."""
 
     path: Path
-    files: Mapping[int, Path]
-    """Files by frame."""
-    frames: int | None
-    """Number of frames of the video, if known."""
+    files: Mapping[int, Path]  # files by frame
+    frames: int | None  # number of frames of the video, if known
     pattern: tuple[str, int, int] | None
     """Prefix, number of digits, and number of the first frame in file names; None without numbers."""
-    names_of_frames: Sequence[str]
-    """Files of the frames, for folders of images."""
+    names_of_frames: Sequence[str]  # files of the frames, for folders of images
     classes: ClassNames
     form: MaskForm
-    void: int | None
-    """Value of pixels without a class, which do not change."""
+    void: int | None  # value of pixels without a class, which do not change
 
     def read(self, index: int) -> Mask | None:
         """Read (H, W) values of a frame's mask; None without a mask, DataError for another depth."""
@@ -161,7 +155,7 @@ def read_classes(folder: Path, path: Path | None = None) -> ClassNames:
 def classes_of(content: Any, path: Path) -> ClassNames:
     """Names and colours of values from the ``content`` of a JSON file; DataError, which names ``path``, for others."""
     try:
-        entries = [_entry(entry) for entry in _entries(content)]
+        entries = [_entry(entry) for entry in _listed(content)]
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{path}: is not a list of classes; it should read {_EXAMPLE}") from None
     for index, count in Counter(index for index, *_ in entries).most_common(1):
@@ -171,7 +165,7 @@ def classes_of(content: Any, path: Path) -> ClassNames:
     return ClassNames(names, {index: colour for index, _, colour in entries if colour is not None}, path)
 
 
-def _entries(content: Any) -> list[Any]:
+def _listed(content: Any) -> list[Any]:
     """Entries of a list, or of an object of names and values, or of values and names."""
     if isinstance(content, dict):
         pairs = (pair if isinstance(pair[1], str) else pair[::-1] for pair in content.items())
@@ -185,18 +179,16 @@ def _entry(entry: Any) -> tuple[int, str, tuple[int, int, int] | None]:
     index, colour = int(entry["index"]), entry.get("colour")
     if not 0 <= index < 1 << 16:
         raise ValueError
-    if colour is None:
-        return index, str(entry["name"]), None
-    red, green, blue = (int(part) for part in colour)
-    if not all(0 <= part <= 255 for part in (red, green, blue)):
-        raise ValueError
-    return index, str(entry["name"]), (red, green, blue)
+    if colour is not None:
+        red, green, blue = bytes(tuple(colour))
+        colour = red, green, blue
+    return index, str(entry["name"]), colour
 
 
 def _by_frame(
     folder: Path, paths: Sequence[Path], info: VideoInfo
 ) -> tuple[dict[int, Path], tuple[str, int, int] | None]:
-    """Match masks with frames: by the names of the frames' files, by numbers, or in order if there is one for each."""
+    """Match by the names of the frames' files, by numbers, or in order if there is a mask for each."""
     if info.names:
         frames = {Path(name).stem: index for index, name in enumerate(info.names)}
         files = {frames[path.stem]: path for path in paths if path.stem in frames}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections import deque
@@ -27,7 +26,12 @@ from tfcseg.files import make_folder, replace_atomically
 Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W) values: class indices or ids of instances."""
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+Colours: TypeAlias = Mapping[tuple[int, int, int], int]
+"""RGB colour -> value, for colour masks."""
+
+Labels: TypeAlias = NDArray[np.uint8]
+
+_PNG_SIGNATURE, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _Entry = TypeVar("_Entry", np.uint8, np.uint16)
 
 _COLOUR_TYPES = {0: "gray", 2: "RGB colour", 3: "palette", 4: "gray with alpha", 6: "RGB colour with alpha"}
@@ -36,8 +40,7 @@ _COLOUR_TYPES = {0: "gray", 2: "RGB colour", 3: "palette", 4: "gray with alpha",
 class PngHeader(NamedTuple):
     """Facts in the first bytes of a PNG."""
 
-    size: tuple[int, int]
-    """(height, width)."""
+    size: tuple[int, int]  # (height, width)
     bits: int
     colour_type: int
 
@@ -61,21 +64,15 @@ class PngHeader(NamedTuple):
 class MaskForm:
     """How a mask is stored, to store another one in the same way."""
 
-    mode: str
-    """Pillow's: ``P``, ``L``, ``1``, ``I;16`` or ``RGB``."""
+    mode: str  # Pillow's: ``P``, ``L``, ``1``, ``I;16`` or ``RGB``
     bits: int
-    palette: bytes | None = None
-    """RGB of the values, for modes ``P`` and ``RGB``."""
+    palette: bytes | None = None  # RGB of the values, for modes ``P`` and ``RGB``
     transparency: int | bytes | None = None
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
         """Type of the values."""
         return np.uint16 if self.mode == "I;16" else np.uint8
-
-
-Colours: TypeAlias = Mapping[tuple[int, int, int], int]
-"""RGB colour -> value, for colour masks."""
 
 
 def read_header(path: Path) -> PngHeader:
@@ -149,7 +146,6 @@ def write_values(path: Path, mask: Mask, form: MaskForm) -> None:
 
 
 def _of_colours(path: Path, pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, MaskForm]:
-    """Convert (H, W, 3) ``pixels`` to values."""
     known = np.array(sorted((_packed(*colour), value) for colour, value in colours.items()), np.int64).reshape(-1, 2)
     packed = _packed(*(pixels[..., channel].astype(np.int64) for channel in range(3)))
     at = np.searchsorted(known[:, 0], packed).clip(max=max(0, len(known) - 1))
@@ -171,9 +167,6 @@ def _packed(red: Any, green: Any, blue: Any) -> Any:
     return red << 16 | green << 8 | blue
 
 
-Labels: TypeAlias = NDArray[np.uint8]
-
-_PNG_END = b"IEND\xaeB`\x82"
 _WRITERS = 2
 _MAX_PENDING = 8  # frames that wait for the disk; bounds memory for any length of video
 
@@ -181,8 +174,7 @@ _MAX_PENDING = 8  # frames that wait for the disk; bounds memory for any length 
 class MaskWriter:
     """Writes labels as 8-bit PNGs, ``directory/00000000.png`` etc. or ``path_of``, with a palette or gray.
 
-    Threads encode and write, with a bounded queue. A failure is raised as OutputError by a later ``write`` or by
-    ``close``. As a context manager it closes itself.
+    Threads encode and write. A failure is raised as OutputError by a later ``write`` or by ``close``.
     """
 
     def __init__(
@@ -193,21 +185,14 @@ class MaskWriter:
     ) -> None:
         make_folder(directory)
         self._path_of = partial(path_of, directory)
-        self._palette = None if palette is None else full_palette(palette)
+        self._form = MaskForm("L", 8) if palette is None else MaskForm("P", 8, full_palette(palette))
         self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="masks")
         self._pending: deque[Future[None]] = deque()
 
-    def write(self, index: int, labels: Labels) -> None:
-        """Queue the (H, W) ``labels`` of frame ``index``; the array may be changed afterwards."""
-        self._submit(write_mask, self._path_of(index), labels.copy(), self._palette)
-
-    def write_like(self, index: int, mask: Mask, form: MaskForm) -> None:
-        """Queue the (H, W) ``mask`` of frame ``index``, to be written in this form; the array must not be changed."""
-        self._submit(write_values, self._path_of(index), mask, form)
-
-    def _submit(self, write: Callable[..., None], *arguments: object) -> None:
+    def write(self, index: int, mask: Mask, form: MaskForm | None = None) -> None:
+        """Queue the (H, W) ``mask`` of frame ``index``, in a given form if there is one."""
         self._collect(_MAX_PENDING - 1)
-        self._pending.append(self._pool.submit(write, *arguments))
+        self._pending.append(self._pool.submit(write_values, self._path_of(index), mask.copy(), form or self._form))
 
     def pending(self) -> tuple[Future[None], ...]:
         """Files that may not be written yet, for callers that wait for them."""
@@ -256,10 +241,7 @@ def full_palette(palette: NDArray[np.uint8]) -> bytes:
 def is_whole_mask(path: Path) -> bool:
     """Whether a mask file is complete, which it may not be after a power cut."""
     try:
-        with path.open("rb") as file:
-            return file.seek(-min(len(_PNG_END), os.fstat(file.fileno()).st_size), os.SEEK_END) > 0 and (
-                file.read() == _PNG_END
-            )
+        return path.read_bytes().endswith(_PNG_END)
     except OSError:
         return False
 

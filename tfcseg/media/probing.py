@@ -1,13 +1,12 @@
-"""Examine a video file or stream by demuxing it and decoding a frame.
-
-Times are seconds. Containers have their own zero; ``time_s`` of a frame counts from the container's start.
-"""
+"""Examine a video file or stream by demuxing it and decoding a frame; times are seconds."""
 
 from __future__ import annotations
 
+import itertools
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
 import av
 from av.audio.stream import AudioStream
@@ -35,10 +34,7 @@ from tfcseg.media.timing import (
     read_start_s,
 )
 
-_FORMATS = (
-    f"{VIDEO_FORMATS},mp4,bmp_pipe,exr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,qoi_pipe,tiff_pipe,"
-    "webp_pipe,aac,ac3,aiff,amr,caf,flac,mp3,wav"
-)
+_FORMATS = f"{VIDEO_FORMATS},mp4,bmp_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe,aac,ac3,aiff,amr,caf,flac,mp3,wav"
 """Allowed formats; pictures and sound are among them to name them in errors."""
 _PICTURE_BRANDS = {"avif", "heic", "heix", "mif1"}
 _SEQUENCE_BRANDS = {"avis", "hevc", "msf1"}
@@ -47,29 +43,18 @@ _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _MAX_PACKETS_TO_FIRST_FRAME = 300
 _MOST_STRETCHED = 64
-_HD_LINES = 720
-"""Rows from which players assume HD colours for untagged video."""
+_HD_LINES = 720  # rows from which players assume HD colours for untagged video
 _UNTAGGED = 2
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"#EXTM3U", "a playlist, which only points to other files"),
-    (b"ffconcat", "a concat script, which only points to other files"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"%PDF", "a PDF document"),
-    (b"GIF8", "a damaged GIF"),
-    (b"\x1aE\xdf\xa3", "a Matroska or WebM file that is cut off or damaged"),
-    (b"RIFF", "a RIFF (AVI, WAV) file that is cut off or damaged"),
-)
+_SIGNATURES = {
+    b"#EXTM3U": "a playlist, which only points to other files",
+    b"ffconcat": "a concat script, which only points to other files",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1aE\xdf\xa3": "a Matroska or WebM file that is cut off or damaged",
+    b"RIFF": "a RIFF (AVI, WAV) file that is cut off or damaged",
+}
 _MP4_ATOMS = {b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"}
-
-
-class Readable(Protocol):
-    """A file or stream for a demuxer."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next bytes, at most ``size``; none at the end."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +63,20 @@ class SourceStream:
 
     info: VideoInfo
     index: int
-    """Index of the video stream in the container."""
-    decoder: str | None
-    """Decoder to request by name; None for ffmpeg's choice."""
+    decoder: str | None  # decoder to request by name; None for ffmpeg's choice
     has_alpha: bool
     is_untagged_hd: bool
-    """Whether colours are BT.709 without a tag in the file."""
-    is_decodable: bool
-    """Whether a frame near the beginning could be decoded."""
-    is_timed: bool
-    """Whether frames have times; raw streams only have a rate."""
+    is_decodable: bool  # whether a frame near the beginning could be decoded
+    is_timed: bool  # whether frames have times; raw streams only have a rate
     rates: Rates
     times: FrameTimes
-    is_seekable: bool
-    """Whether the container has an index with exact times."""
+    is_seekable: bool  # whether the container has an index with exact times
     keeps_times: bool
     """Whether times never restart, so the decoder can keep them; otherwise they count from the streams in use."""
     container_start_s: float
-    first_time_s: float
-    """Time of frame 0, from the start of the container."""
-    decoder_zero_s: float | None
-    """The same time on the decoder's clock; None for the time of its first frame."""
-    is_length_known: bool
-    """Whether ``frames_declared`` is of this stream, not of the longest one in the container."""
+    first_time_s: float  # time of frame 0, from the start of the container
+    decoder_zero_s: float | None  # the same time on the decoder's clock; None for the time of its first frame
+    is_length_known: bool  # whether ``frames_declared`` is of this stream, not of the longest one in the container
     audio_index: int | None
     audio_start_s: float
 
@@ -117,18 +93,14 @@ def probe_file(source: Source) -> SourceStream:
         raise InputError(f"{source.name}: cannot be read: {reason}") from None
 
 
-def probe_readable(
-    readable: BinaryIO | Readable, source: Source, head: bytes, *, is_file: bool = False
-) -> SourceStream:
-    """Examine an open file, or a stream that can only be read forwards; ``head`` is the beginning of its data.
-
-    Times of frames are read from files only.
-    """
+def probe_readable(readable: Any, source: Source, head: bytes, *, is_file: bool = False) -> SourceStream:
+    """Examine an open file, or a stream that can only be ``read`` forwards; ``head`` is the beginning of its data."""
     if not head:
         raise InputError(f"{source.name}: not a video: it is empty (0 bytes)")
     try:
         # Not "options", which also apply to streams and crash on those that appear late, as in FLV.
-        container = av.open(readable, "r", container_options=_limits(LOCAL_PROTOCOLS), metadata_errors="replace")
+        limits = {"protocol_whitelist": LOCAL_PROTOCOLS, "format_whitelist": _FORMATS}
+        container = av.open(readable, "r", container_options=limits, metadata_errors="replace")
     except av.FFmpegError:
         raise InputError(f"{source.name}: not a video: it is {describe_content(head)}") from None
     with container:
@@ -137,21 +109,16 @@ def probe_readable(
 
 def probe_address(source: Source) -> SourceStream:
     """Examine a video on a server; no other server is contacted."""
-    url = source.name
+    limits = {"protocol_whitelist": NETWORK_PROTOCOLS, "format_whitelist": _FORMATS}
+    timeout = (NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S)
     try:
-        container = av.open(
-            source.given,
-            "r",
-            container_options=_limits(NETWORK_PROTOCOLS),
-            metadata_errors="replace",
-            timeout=(NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S),
-        )
+        container = av.open(source.given, "r", container_options=limits, metadata_errors="replace", timeout=timeout)
     except (av.InvalidDataError, av.ArgumentError):  # the latter for playlists and other disabled formats
-        raise InputError(f"{url}: not a video that can be read from a server") from None
+        raise InputError(f"{source.name}: not a video that can be read from a server") from None
     except av.ExitError:
-        raise InputError(f"{url}: the server sent nothing for {NETWORK_TIMEOUT_S:g} s") from None
+        raise InputError(f"{source.name}: the server sent nothing for {NETWORK_TIMEOUT_S:g} s") from None
     except av.FFmpegError as error:
-        raise InputError(f"{url}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{source.name}: cannot be read: {error.strerror}") from None
     with container:
         stream = _describe_container(container, source, is_file=False)
     # Not every server supports seeking; read and discard the beginning instead.
@@ -159,7 +126,7 @@ def probe_address(source: Source) -> SourceStream:
 
 
 def require_beginning(stream: SourceStream) -> SourceStream:
-    """Return ``stream``, or raise InputError if it cannot be decoded from its first byte on, as streams require."""
+    """Return ``stream``; InputError if it cannot be decoded from its first byte on, as streams require."""
     if not stream.is_decodable:
         hint = "an mp4 can be streamed only if its index comes first (+faststart)"
         raise InputError(f"{stream.info.path}: no frame can be decoded from its beginning; {hint}")
@@ -167,23 +134,19 @@ def require_beginning(stream: SourceStream) -> SourceStream:
 
 
 def _describe_container(container: InputContainer, source: Source, *, is_file: bool) -> SourceStream:
-    name = source.name
-    _refuse_picture(container, name)
-    stream = _first_video_stream(container, name)
-    check_size(name, stream.width, stream.height)
+    _refuse_picture(container, source.name)
+    stream = _first_video_stream(container, source.name)
+    check_size(source.name, stream.width, stream.height)
     packets = Packets(container, stream)
     frame = _decode_first_frame(packets, stream)
+    # The times of a stream's frames would take its whole data.
     times = packets.look_up_times(read_first_time_s(stream, frame)) if is_file else NO_TIMES
     return _describe_stream(container, stream, frame, times, source)
 
 
-def _limits(protocols: str) -> dict[str, str]:
-    return {"protocol_whitelist": protocols, "format_whitelist": _FORMATS}
-
-
 def describe_content(head: bytes) -> str:
     """Guess from its first bytes what a file is that is not a video."""
-    for signature, meaning in _SIGNATURES:
+    for signature, meaning in _SIGNATURES.items():
         if head.startswith(signature):
             return meaning
     if head[4:8] in _MP4_ATOMS:
@@ -205,15 +168,10 @@ def _refuse_picture(container: InputContainer, name: str) -> None:
 
 
 def _first_video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Find the first decodable video stream that is not a cover picture or preview.
-
-    Animated AVIF also has a stream with its first picture only.
-    """
-    found = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & _NOT_VIDEO and _codec_name(stream) is not None
-    ]
+    """Find the first decodable video stream that is not a cover picture or preview."""
+    streams = container.streams.video
+    found = [each for each in streams if not each.disposition & _NOT_VIDEO and _codec_name(each) is not None]
+    # Animated AVIF also has a stream with its first picture only.
     is_sequence = container.metadata.get("major_brand", "").strip() in _PICTURE_BRANDS | _SEQUENCE_BRANDS
     if found:
         return max(found, key=lambda stream: stream.frames) if is_sequence else found[0]
@@ -236,18 +194,11 @@ def _describe_other(stream: Stream) -> str:
 def _decode_first_frame(packets: Packets, stream: VideoStream) -> VideoFrame | None:
     """Return the first decodable frame, or None if the beginning is too damaged."""
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    try:
-        for number, packet in enumerate(packets):
-            if number > _MAX_PACKETS_TO_FIRST_FRAME:
-                break
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                continue
-            if frames:
-                return frames[0] if isinstance(frames[0], VideoFrame) else None
-    except av.FFmpegError:
-        return None
+    with suppress(av.FFmpegError):  # while reading
+        for packet in itertools.islice(packets, _MAX_PACKETS_TO_FIRST_FRAME):
+            with suppress(av.FFmpegError):  # while decoding
+                for frame in packet.decode():
+                    return frame if isinstance(frame, VideoFrame) else None
     return None
 
 
@@ -279,7 +230,7 @@ def _describe_stream(
         rotation=rotation,
         audio=None if audio is None else _codec_name(audio) or "unknown",
         pixel_aspect=_pixel_aspect(stream, rotation),
-        warnings=tuple(_stream_warnings(stream, frame, rates)),
+        warnings=tuple(_stream_warnings(stream, frame)),
     )
     return SourceStream(
         info=info,
@@ -291,10 +242,10 @@ def _describe_stream(
         and frame.colorspace == _UNTAGGED
         and frame.height >= _HD_LINES,
         is_decodable=frame is not None,
-        is_timed=is_timed and not rates.is_bounded,
+        is_timed=is_timed,
         rates=rates,
         times=times,
-        is_seekable=bool(formats & _SEEKABLE_FORMATS) and not rates.is_bounded,
+        is_seekable=bool(formats & _SEEKABLE_FORMATS),
         keeps_times=keeps_times,
         container_start_s=container_start_s,
         first_time_s=first_s - container_start_s,
@@ -307,8 +258,7 @@ def _describe_stream(
 
 def _heard_audio(container: InputContainer) -> AudioStream | None:
     """The track that players choose: the default, else the first."""
-    tracks = container.streams.audio
-    return next((track for track in tracks if track.disposition & Disposition.default), next(iter(tracks), None))
+    return max(container.streams.audio, key=lambda track: bool(track.disposition & Disposition.default), default=None)
 
 
 def _pixel_aspect(stream: VideoStream, rotation: int) -> Fraction:
@@ -328,14 +278,8 @@ def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, st
     return pixel_format is not None and any(part.is_alpha for part in pixel_format.components), None
 
 
-def _stream_warnings(stream: VideoStream, frame: VideoFrame | None, rates: Rates) -> list[str]:
+def _stream_warnings(stream: VideoStream, frame: VideoFrame | None) -> list[str]:
     warnings = []
-    if rates.is_bounded:
-        slower = float(rates.source_rate / rates.rate)
-        warnings.append(
-            f"the video has {float(rates.source_rate):.6g} frames per second: all are shown, at {float(rates.rate):g}, "
-            f"so that it takes {slower:.3g} times as long"
-        )
     transfer = _HDR_TRANSFERS.get(int(stream.codec_context.color_trc or 0))
     if transfer is not None:
         warnings.append(

@@ -1,33 +1,49 @@
 """Read frames of a video file, a stream or a folder of images.
 
-ffmpeg decodes to upright, 8-bit RGB; frames are converted to a constant rate here.
+ffmpeg decodes to upright, 8-bit RGB; frames are converted to a constant rate here. Its pictures are in PPM format or,
+with alpha, PAM, which state their sizes, so files with a wrong size in the header are read correctly.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import math
 import os
+import re
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import BinaryIO
+
+import numpy as np
 
 from tfcseg.errors import InputError, LostConnection
-from tfcseg.media.animated_webp import probe_animated_webp
-from tfcseg.media.decoding import Pictures, decode_arguments, longest_gap
-from tfcseg.media.ffmpeg import FfmpegProcess
-from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
-from tfcseg.media.images import DEFAULT_FRAME_RATE, open_images, probe_images
+from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments
+from tfcseg.media.frames import MAX_PIXELS, Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
+from tfcseg.media.images import DEFAULT_FRAME_RATE, composite_on_black, open_images, probe_images
 from tfcseg.media.probing import SourceStream, probe_address, probe_file
 from tfcseg.media.source import Given, Source
 from tfcseg.media.streams import StreamFeed, probe_stream
 from tfcseg.media.timing import Pace
 
+_EXACT_RGB = "flags=bicubic+accurate_rnd+full_chroma_int"
+"""Converts with the stream's matrix and range and rounds to the nearest level. Planar RGB is an intermediate format,
+since swscale is three times faster at it than at packed RGB with these flags; packing takes almost no time."""
+_SEEK_MARGIN_S = 1.0
+"""Seeking may land after the frame shown at the requested time; seeking this much earlier cannot."""
+_LONGEST_DECODED_LEAD_S = 5.0
+_LONGEST_GAP_S, _SHORTEST_GAP_S = 3600, 60
+"""Longest plausible gap between two frames, for streams of unknown and of very short length."""
+_MOST_REPEATED = 500_000
+_LEFT_MARGIN = 3  # frames decoded before the first one of a range, since times are rounded
+_TIME = re.compile(rb"frame:\d+ +pts:(-?\d+)")
+_OPAQUE = 255
 _ROUNDING_S = 0.001
 
 
 def probe(source: Given, *, allow_network: bool = False) -> VideoInfo:
-    """Describe a video file or a folder of images without decoding it; raises InputError with one line."""
+    """Describe a video file or a folder of images without decoding it; InputError if it cannot be read."""
     source = Source.of(source, allow_network=allow_network)
     source.check()
     if not source.is_readable_again:
@@ -90,14 +106,14 @@ def _probe_again(source: Source) -> SourceStream | None:
         return probe_file(source)
     except InputError:
         if source.is_images and source.path.is_file():
-            return probe_animated_webp(source)
+            return None
         raise
 
 
 def _open_stream(
     stream: SourceStream, feed: StreamFeed | None, start_s: float | None, end_s: float | None
 ) -> FrameSource:
-    wanted = select_frames(stream.rates.source_rate, start_s, end_s, first_time_s=stream.first_time_s)
+    wanted = select_frames(stream.info.frame_rate, start_s, end_s, first_time_s=stream.first_time_s)
     warnings = list(stream.info.warnings)
     running: list[FfmpegProcess] = []
 
@@ -114,15 +130,12 @@ def _open_stream(
 def _decode(
     stream: SourceStream, wanted: FrameRange, feed: StreamFeed | None, warnings: list[str], running: list[FfmpegProcess]
 ) -> Generator[Frame, None, None]:
-    """Yield frames from an ffmpeg process, which ends with this generator; ``warnings`` are added at the end.
-
-    The process is added to ``running``, so that another thread can stop it.
-    """
+    """Yield frames from an ffmpeg process, which is added to ``running`` and ends with this generator."""
     times_end, decoder_end = os.pipe()
     with contextlib.ExitStack() as stack:
-        pictures = Pictures(stream, stack.enter_context(os.fdopen(times_end, "rb")))
+        pictures = _Pictures(stream, stack.enter_context(os.fdopen(times_end, "rb")))
         try:
-            arguments = decode_arguments(stream, wanted, decoder_end, is_piped=feed is not None)
+            arguments = _decode_arguments(stream, wanted, decoder_end, is_piped=feed is not None)
             # ffmpeg must end before the feed, which may be waiting for it.
             stack.enter_context(contextlib.nullcontext() if feed is None else contextlib.closing(feed))
             process = stack.enter_context(
@@ -135,15 +148,15 @@ def _decode(
             feed.start(process)
         count, counted = 0, _Counts()
         for position, image, is_held in _at_constant_rate(pictures.read(process.output), stream, wanted, counted):
-            time_s = stream.first_time_s + float(position / stream.rates.source_rate)
+            time_s = stream.first_time_s + float(position / stream.info.frame_rate)
             yield Frame(count, time_s, image, is_held)
             count += 1
         words = ""
         if counted.has_ended:
             status, words = process.wait(), process.last_words()
             _check_end(stream, wanted, count, status, words)
-        if stream.info.source.is_live:
-            if feed is not None and counted.has_ended and not feed.is_hung_up:
+        if feed is not None and feed.source.is_live:
+            if counted.has_ended and not feed.is_hung_up:
                 raise LostConnection(f"{stream.info.path}: the stream ended after {count} frames: {feed.why_ended()}")
             return
         warnings.extend(_end_warnings(stream, wanted, count, counted, words))
@@ -153,21 +166,17 @@ def _decode(
 
 @dataclass(slots=True)
 class _Counts:
-    """Counts of a source's frames."""
-
     repeated: int = 0
     dropped: int = 0
-    jumps: int = 0
-    """Number of jumps in time."""
-    has_ended: bool = False
-    """Whether the source has ended, and not only the requested range."""
+    jumps: int = 0  # jumps in time
+    has_ended: bool = False  # whether the source has ended, and not only the requested range
 
 
 def _at_constant_rate(
     pictures: Iterable[tuple[float | None, Image]], stream: SourceStream, wanted: FrameRange, counted: _Counts
 ) -> Iterator[tuple[int, Image, bool]]:
     """Yield position at the constant rate, image, and whether it repeats the frame before, for ``wanted`` frames."""
-    pace = Pace(stream.info.frame_rate, longest_gap(stream.info))
+    pace = Pace(stream.info.frame_rate, _longest_gap(stream.info))
     stop = math.inf if wanted.length is None else wanted.first + wanted.length
     position, is_shown = wanted.first, False
     last: Image | None = None
@@ -200,7 +209,6 @@ def _at_constant_rate(
 
 
 def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int, words: str) -> None:
-    """Raise InputError if there were no frames, or if the decoder was killed."""
     name = stream.info.path
     if status < 0:
         raise InputError(f"{name}: the decoder died after {count} frames: {words}")
@@ -210,15 +218,16 @@ def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int
         raise InputError(f"{name}: the video ends before the start of the requested range")
     source = stream.info.source
     hint = "; if it is live, use --latency low" if source.kind == "address" and not source.is_live else ""
-    raise InputError(f"{name}: no frame could be decoded{_in_brackets(words)}{hint}")
+    reason = f" ({words})" if words else ""
+    raise InputError(f"{name}: no frame could be decoded{reason}{hint}")
 
 
 def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted: _Counts, words: str) -> list[str]:
-    """Warnings that are known at the end: variable rate, damage, early end."""
     info = stream.info
     warnings = []
+    in_brackets = f" ({words})" if words else ""
     if words and stream.rates.is_even and counted.repeated:
-        warnings.append(f"the video is damaged: {counted.repeated} frames repeated in place of lost ones ({words})")
+        warnings.append(f"the video is damaged: {counted.repeated} frames repeated in place of lost ones{in_brackets}")
     elif counted.repeated or counted.dropped:
         warnings.append(
             f"the video has a variable frame rate: decoded at a constant {float(info.frame_rate):.5g} frames per "
@@ -229,22 +238,113 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted:
     missing = _missing_frames(stream, wanted, count) if counted.has_ended else 0
     if missing and (stream.is_length_known or words):
         warnings.append(
-            f"decoded {count} of about {count + missing} frames: the file is cut off or damaged{_in_brackets(words)}"
+            f"decoded {count} of about {count + missing} frames: the file is cut off or damaged{in_brackets}"
         )
     if words and not any(words in warning for warning in warnings):
-        warnings.append(f"the video is damaged, pictures or parts of them may be missing ({words})")
+        warnings.append(f"the video is damaged, pictures or parts of them may be missing{in_brackets}")
     return warnings
 
 
 def _missing_frames(stream: SourceStream, wanted: FrameRange, count: int) -> int:
     """Number of frames that the container claims and that are missing; 0 if this may be rounding."""
-    declared = stream.info.frames_declared
-    if declared is None:
-        return 0
-    expected = max(0, declared - wanted.first)
-    expected = expected if wanted.length is None else min(expected, wanted.length)
+    expected = max(0, (stream.info.frames_declared or 0) - wanted.first)
+    if wanted.length is not None:
+        expected = min(expected, wanted.length)
     return expected - count if expected - count > max(1, expected // 100) else 0
 
 
-def _in_brackets(words: str) -> str:
-    return f" ({words})" if words else ""
+def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is_piped: bool) -> list[str]:
+    """Arguments for ffmpeg to return pictures, and their times through the file descriptor ``times``."""
+    info = stream.info
+    lead_s = float(wanted.first / info.frame_rate)
+    options = ["-max_pixels", str(MAX_PIXELS), "-dts_error_threshold", f"{_longest_gap(info) / 30:.6f}"]
+    options += [] if stream.decoder is None else ["-c:v", stream.decoder]
+    options += ["-thread_type", "slice"] if info.source.is_live else []  # frame threads delay a frame per thread
+    options += ["-copyts"] if stream.keeps_times else []
+    options += [] if stream.is_timed else ["-r", str(info.frame_rate)]
+    if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
+        options += ["-noaccurate_seek", "-ss", f"{stream.first_time_s + lead_s - _SEEK_MARGIN_S:.6f}"]
+    filters = ["settb=AVTB", *_skip(stream, lead_s)]
+    filters += ["metadata=mode=add:key=k:value=v", rf"metadata=mode=print:direct=1:file='pipe\:{times}'"]
+    filters += ["setpts=N"]  # write all pictures, whatever their times
+    filters += ["setparams=colorspace=bt709"] if stream.is_untagged_hd else []
+    planar, packed = ("gbrap", "rgba") if stream.has_alpha else ("gbrp", "rgb24")
+    size = f"{info.width}:{info.height}"  # of the first picture, if that is known; others are fitted into it
+    fit, pad = (
+        (f"{size}:force_original_aspect_ratio=decrease:", [f"pad={size}:-1:-1"]) if stream.is_decodable else ("", [])
+    )
+    filters += [f"scale={fit}{_EXACT_RGB}", f"format={planar}", *pad]
+    return [
+        *input_arguments(None if is_piped else info.source, options),
+        *("-map", f"0:{stream.index}", "-vf", ",".join([*filters, "scale", f"format={packed}"])),
+        *(("-flush_packets", "1") if info.source.is_live else ()),
+        *("-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "pam" if stream.has_alpha else "ppm", "pipe:1"),
+    ]
+
+
+def _skip(stream: SourceStream, lead_s: float) -> list[str]:
+    """Filters that drop frames before the one shown ``lead_s`` after frame 0, if times are known."""
+    before = bisect.bisect_right(stream.times.times_s, lead_s)
+    if before < _LEFT_MARGIN or stream.decoder_zero_s is None or not stream.is_timed:
+        return []
+    return [f"trim=start={stream.decoder_zero_s + stream.times.times_s[before - _LEFT_MARGIN] - 0.0005:.6f}"]
+
+
+def _longest_gap(info: VideoInfo) -> int:
+    """Most frames that are repeated before a late one; with a longer gap its time counts as damaged.
+
+    Otherwise a wrong bit in a time could produce years of repeated frames.
+    """
+    longest_s = _LONGEST_GAP_S if info.duration_s is None else max(_SHORTEST_GAP_S, info.duration_s)
+    return max(1, min(_MOST_REPEATED, int(longest_s * info.frame_rate)))
+
+
+class _Pictures:
+    def __init__(self, stream: SourceStream, times: BinaryIO) -> None:
+        self._stream, self._times = stream, times
+        self._zero_s = stream.decoder_zero_s
+        self.had_alpha = False  # whether any pixel was not opaque
+
+    def read(self, pipe: BinaryIO) -> Iterator[tuple[float | None, Image]]:
+        """Yield seconds after frame 0 (None if there are no times), and (H, W, 3) RGB in its own memory."""
+        while (picture := _read_picture(pipe)) is not None:
+            time_s = self._next_time()
+            if self._zero_s is None:
+                self._zero_s = time_s
+            if time_s is not None:
+                time_s -= self._zero_s or 0.0
+            if picture.shape[2] == 4:
+                is_opaque = picture[..., 3].min() == _OPAQUE
+                self.had_alpha |= not is_opaque
+                picture = np.ascontiguousarray(picture[..., :3]) if is_opaque else composite_on_black(picture)
+            yield (time_s if self._stream.is_timed else None), picture
+
+    def _next_time(self) -> float | None:
+        for line in self._times:
+            if (found := _TIME.match(line)) is not None:
+                return int(found[1]) / 1e6
+            if line.startswith(b"frame:"):  # there is no alpha
+                return None
+        return None
+
+
+def _read_picture(pipe: BinaryIO) -> Image | None:
+    """Read the next PPM or PAM picture, (H, W, 3) RGB or (H, W, 4) RGBA; None at the end or if it is cut off."""
+    kind = pipe.readline()
+    if kind == b"P6\n":
+        width, height = (int(number) for number in pipe.readline().split())
+        pipe.readline()  # the largest value, 255
+        shape = (height, width, 3)
+    elif kind == b"P7\n":
+        header = dict(line.split(None, 1) for line in iter(pipe.readline, b"ENDHDR\n"))
+        shape = (int(header[b"HEIGHT"]), int(header[b"WIDTH"]), int(header[b"DEPTH"]))
+    else:
+        return None
+    image = np.empty(shape, np.uint8)
+    unread = image.data.cast("B")
+    while unread:
+        size = pipe.readinto(unread)  # type: ignore[attr-defined]
+        if not size:
+            return None
+        unread = unread[size:]
+    return image

@@ -22,11 +22,11 @@ IMAGE_SUFFIXES = frozenset(
 """Suffixes of files that hold one picture."""
 
 VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3gp", "asf", "av1", "avi", "dv", "flv", "gif", "gxf", "h264", "hevc", "ivf", "m2ts", "m4v", "mjpeg", "mkv"),
-        *("mov", "mp4", "mpeg", "mpg", "mts", "mxf", "nut", "obu", "ogv", "rm", "ts", "vob", "webm", "wmv", "y4m"),
-    )
+    {
+        *(".3gp", ".asf", ".av1", ".avi", ".dv", ".flv", ".gif", ".gxf", ".h264", ".hevc", ".ivf", ".m2ts", ".m4v"),
+        *(".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogv", ".rm", ".ts"),
+        *(".vob", ".webm", ".wmv", ".y4m"),
+    }
 )
 """Suffixes of videos in a folder. A file that is named directly may have any suffix."""
 
@@ -43,25 +43,17 @@ _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
 class Source:
     """A source of frames, made by `Source.of`."""
 
-    given: str
-    """As given by the user."""
+    given: str  # as given by the user
     kind: Kind
     may_use_network: bool = False
-    is_wanted_live: bool = False
-    """Read a server's address like a camera: frames as they come."""
+    is_wanted_live: bool = False  # read a server's address like a camera: frames as they come
 
     @classmethod
     def of(cls, given: Given, *, allow_network: bool = False, live: bool = False) -> Source:
-        """Recognise what ``given`` is; a `Source` keeps its permissions.
-
-        A file named like an address or the number of a camera is a file.
-        """
-        if isinstance(given, Source):
-            return replace(
-                given,
-                may_use_network=given.may_use_network or allow_network,
-                is_wanted_live=given.is_wanted_live or live,
-            )
+        """Recognise what ``given`` is. A file named like an address or the number of a camera is a file."""
+        if isinstance(given, Source):  # keeps its permissions
+            allow_network, live = given.may_use_network or allow_network, given.is_wanted_live or live
+            return replace(given, may_use_network=allow_network, is_wanted_live=live)
         return cls(str(given), _kind(str(given), is_path=isinstance(given, Path)), allow_network, live)
 
     def check(self) -> None:
@@ -190,24 +182,17 @@ def fingerprint(path: Path) -> str | None:
     """
     digest = hashlib.sha256()
     try:
-        if path.is_dir():
-            _add_folder(digest, path)
-        elif path.is_file():
+        if path.is_file():
             _add_samples(digest, path, _SAMPLES)
-        else:
-            return None
+            return digest.hexdigest()
+        files = sorted((entry.name, entry.stat().st_size) for entry in path.iterdir() if entry.is_file())
+        for name, size in files:
+            digest.update(os.fsencode(name) + b"\0" + str(size).encode() + b"\0")
+        for index in spread(len(files), _SAMPLES):
+            _add_samples(digest, path / files[index][0], 1)
     except (OSError, ValueError):
         return None
     return digest.hexdigest()
-
-
-def _add_folder(digest: hashlib._Hash, folder: Path) -> None:
-    with os.scandir(folder) as entries:
-        files = sorted((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())
-    for name, size in files:
-        digest.update(os.fsencode(name) + b"\0" + str(size).encode() + b"\0")
-    for index in spread(len(files), _SAMPLES):
-        _add_samples(digest, folder / files[index][0], 1)
 
 
 def _add_samples(digest: hashlib._Hash, path: Path, samples: int) -> None:

@@ -39,8 +39,7 @@ _HEAD_BYTES = 4096
 _CHUNK_BYTES = 1 << 16
 _LONGEST_LOOK_BYTES = 256 << 20
 _STOP_CHECK_S = 0.2
-_SILENCE = "Input/output error"
-"""ffmpeg's message after a timeout."""
+_SILENCE = "Input/output error"  # ffmpeg's message after a timeout
 
 
 class StreamFeed:
@@ -48,7 +47,7 @@ class StreamFeed:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._connection = connect(source) if source.is_live else None
+        self._connection = _connect(source) if source.is_live else None
         self.is_hung_up = False
         """Whether we ended the connection."""
         self._pipe = _open_pipe(source.given, self._connection)
@@ -59,14 +58,14 @@ class StreamFeed:
 
     def head(self) -> bytes:
         """First bytes of the data, up to a few kilobytes."""
-        while len(self._kept) < _HEAD_BYTES and self._keep(_HEAD_BYTES):
-            pass
+        while len(self._kept) < _HEAD_BYTES and (data := self._pipe.read(_HEAD_BYTES)):
+            self._kept += data
         return bytes(self._kept[:_HEAD_BYTES])
 
     def read(self, size: int, /) -> bytes:
         """Next bytes for probing, up to the limit of what is kept."""
         if self._position == len(self._kept) and len(self._kept) < _LONGEST_LOOK_BYTES:
-            self._keep(size)
+            self._kept += self._pipe.read(size)
         data = bytes(self._kept[self._position : self._position + size])
         self._position += len(data)
         return data
@@ -102,11 +101,6 @@ class StreamFeed:
             self._thread.join()
         self._pipe.close()
 
-    def _keep(self, size: int) -> bool:
-        data = self._pipe.read(size)
-        self._kept += data
-        return bool(data)
-
     def _copy(self, process: FfmpegProcess) -> None:
         # ffmpeg may stop before the stream does, and its stdin is then closed on this side too.
         with contextlib.suppress(BrokenPipeError, ValueError):
@@ -118,7 +112,6 @@ class StreamFeed:
         process.end_input()
 
     def _next_chunk(self) -> bytes:
-        """Wait for data or for ``close``."""
         while not self._stopped.is_set():
             if select.select([self._pipe], [], [], _STOP_CHECK_S)[0]:
                 return self._pipe.read(_CHUNK_BYTES)
@@ -126,7 +119,6 @@ class StreamFeed:
 
 
 def _open_pipe(name: str, connection: FfmpegProcess | None) -> BinaryIO:
-    """Open stdin, a named pipe or the output of a ``connection``, unbuffered."""
     if name == "-" and sys.stdin is not None and sys.stdin.isatty():
         raise InputError("-: stdin is a terminal; pipe a video into it or name a file")
     try:
@@ -146,7 +138,7 @@ def probe_stream(feed: StreamFeed) -> SourceStream:
     return require_beginning(probe_readable(feed, feed.source, feed.head()))
 
 
-def connect(source: Source) -> FfmpegProcess:
+def _connect(source: Source) -> FfmpegProcess:
     """Start an ffmpeg that holds the connection and writes the video's packets to stdout, as NUT."""
     arguments = _camera_arguments(source) if source.kind == "camera" else _address_arguments(source)
     copied = ("-map", "0:v:0", "-c", "copy", "-f", "nut", "-flush_packets", "1", "pipe:1")
@@ -174,18 +166,16 @@ def _camera_arguments(source: Source) -> list[str]:
     return ["-f", "v4l2", "-i", f"/dev/video{number}"]
 
 
-_WAITING = 4
-"""Most waiting frames; with fewer, bursts of packets would cause drops."""
+_WAITING = 4  # most waiting frames; with fewer, bursts of packets would cause drops
 _FILLED_SHARE = 0.5
 """Filling a gap may take this share of its length, so that slow writing does not fall behind."""
 
 
 class NewestFrames(Iterator[Frame]):
-    """Frames of a live source, read by a thread, for a consumer that may be too slow.
+    """Frames of a live source, read by a thread, for a consumer that may be too slow. Must be closed.
 
-    If too many are waiting, all but the newest are dropped and counted. Frames keep their numbers, so gaps are visible;
-    repeated pictures are left out. An error such as LostConnection is raised after the last frame; for a run, whose
-    results are complete then, this one is kept as ``lost``. Must be closed.
+    If too many are waiting, all but the newest are dropped and counted, and gaps in their numbers remain. Errors are
+    raised after the last frame; a run, whose results are complete then, keeps LostConnection as ``lost``.
     """
 
     def __init__(self, frames: FrameSource, *, is_run: bool = False) -> None:

@@ -23,7 +23,7 @@ _NTSC = Fraction(1000, 1001)
 _USUAL_RATES = tuple(map(Fraction, (24, 25, 30, 48, 50, 60, 100, 120, 240)))
 _USUAL_RATES += tuple(rate * _NTSC for rate in _USUAL_RATES)
 _DEFAULT_RATE = Fraction(25)
-_MIN_RATE, MAX_RATE = Fraction(1, 100_000), Fraction(1000)
+_MIN_RATE, _MAX_RATE = Fraction(1, 100_000), Fraction(1000)
 _FINER_RATES = tuple(
     Fraction(rate)
     for rate in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)
@@ -81,8 +81,8 @@ def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]
     Averages come from rounded times (59.94 appears as 2997/50 or 59939/1000), so a close nominal or usual rate replaces
     them. An average far above the nominal rate counts empty packets, as in AVI, and is ignored.
     """
-    known = [rate for rate in nominal if rate is not None and _MIN_RATE <= rate <= MAX_RATE]
-    if average is None or not _MIN_RATE <= average <= min([MAX_RATE, *(2 * rate for rate in known)]):
+    known = [rate for rate in nominal if rate is not None and _MIN_RATE <= rate <= _MAX_RATE]
+    if average is None or not _MIN_RATE <= average <= min([_MAX_RATE, *(2 * rate for rate in known)]):
         return known[0] if known else _DEFAULT_RATE
     close = [rate for rate in _USUAL_RATES if abs(rate - average) <= average / 2000]
     close += [rate for rate in known if abs(rate - average) <= average / 200]
@@ -130,35 +130,17 @@ def read_first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
 
 
 def read_duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
-    """Duration, and whether it is this stream's own. Matroska has the container's duration, and a tag per stream.
-
-    Both state the end time, so the start is subtracted: parts cut from the middle of a file keep their times.
-    """
+    """Duration, unless it is implausible as in a damaged header, and whether it is this stream's own."""
     if stream.duration is not None and stream.time_base is not None:
-        own_s = _believable_s(float(stream.duration * stream.time_base))
-        if own_s is not None:
+        own_s = float(stream.duration * stream.time_base)
+        if 0 <= own_s < _LONGEST_VIDEO_S:
             return own_s, True
-    tagged_s = _tagged_end_s(stream)
-    if tagged_s is not None and (own_s := _believable_s(tagged_s - max(0.0, read_start_s(stream, 0.0)))) is not None:
-        return own_s, True
     if container.duration is None:
         return None, False
+    # Matroska states the end: parts cut from the middle of a file keep their times.
     start_s = max(0, container.start_time or 0) / av.time_base if "matroska" in container.format.name else 0.0
-    whole_s = _believable_s(container.duration / av.time_base - start_s)
-    return whole_s, whole_s is not None and len(container.streams) == 1
-
-
-def _tagged_end_s(stream: VideoStream) -> float | None:
-    try:
-        hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
-        return float(hours) * 3600 + float(minutes) * 60 + float(seconds)
-    except ValueError:
-        return None
-
-
-def _believable_s(duration_s: float | None) -> float | None:
-    """``duration_s``, or None if it is implausible, as in a damaged header."""
-    return duration_s if duration_s is not None and 0 <= duration_s < _LONGEST_VIDEO_S else None
+    whole_s = container.duration / av.time_base - start_s
+    return (whole_s, len(container.streams) == 1) if 0 <= whole_s < _LONGEST_VIDEO_S else (None, False)
 
 
 GUESSED_TIMES_FORMATS = {"avi"}
@@ -168,17 +150,14 @@ RAW_FORMATS = {"h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu
 _MOST_TIMES, _MOST_BYTES = 100_000, 256 << 20
 """Times are read for at most this many frames and bytes of the file."""
 _EARLIER_S = 0.0005
-_ROUNDED = Fraction(1001, 1000)
 _LONGEST_STEP_S = 10.0  # ffmpeg takes a longer one for a jump where times may restart
 
 
 class FrameTimes(NamedTuple):
-    """Times of a file's frames."""
+    """When each frame of a file is shown, in order; of a large file only the first ones."""
 
     times_s: tuple[float, ...] = ()
-    """When each frame is shown, in order; for a large file, the first frames."""
-    last_duration_s: float = 0.0
-    """How long the last one is shown; 0 if unknown."""
+    last_duration_s: float = 0.0  # how long the last one is shown; 0 if unknown
 
 
 NO_TIMES = FrameTimes()
@@ -248,44 +227,31 @@ class Packets:
 
 
 class Rates(NamedTuple):
-    """The rate at which a stream is decoded, and the stream's own."""
+    """The rate at which a stream is decoded."""
 
     rate: Fraction
-    source_rate: Fraction
-    """Frames per second in the source; more than ``rate`` if that is limited."""
     is_even: bool
-    """Whether frames are evenly spaced, as far as known."""
     places: int | None = None
     """Number of frames at ``rate`` that show all examined frames; None if none were examined."""
 
-    @property
-    def is_bounded(self) -> bool:
-        """Whether the source has more frames per second than can be written."""
-        return self.source_rate > self.rate
-
 
 def choose_rates(times_s: Sequence[float], average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Rates:
-    """Choose the rate of a stream from the times of its first frames (there may be none), its ``average`` rate, and the
-    ``nominal`` ones that it states.
-    """
+    """Choose a rate by the times of the first frames (there may be none), the ``average`` and the ``nominal`` rates."""
     rate = constant_rate(average, nominal)
     if not times_s or not times_s[-1]:
-        return Rates(rate, rate, rate in nominal)
-    measured = Fraction(len(times_s) - 1) / Fraction(times_s[-1])
-    if measured > MAX_RATE * _ROUNDED:
-        return Rates(MAX_RATE, measured.limit_denominator(1000), is_even=True, places=len(times_s))
+        return Rates(rate, rate in nominal)
     chosen = lossless_rate(times_s, rate, nominal)
     pace = Pace(chosen)
     places = 1 + max(pace.place(time_s) or 0 for time_s in times_s)
     # Truncated files lack frames that others refer to.
-    return Rates(chosen, chosen, places == len(times_s) or chosen == rate in nominal, places)
+    return Rates(chosen, places == len(times_s) or chosen == rate in nominal, places)
 
 
 def count_frames(stream: VideoStream, duration_s: float | None, rates: Rates, *, is_length_known: bool) -> int | None:
     """Number of output frames, by the container's count or duration; None if it states neither."""
+    by_duration = None if duration_s is None else round(duration_s * rates.rate)
     if not rates.is_even:
-        return rates.places if duration_s is None else round(duration_s * rates.rate)
-    by_duration = None if duration_s is None else round(duration_s * rates.source_rate)
+        return rates.places if by_duration is None else by_duration
     if not stream.frames:
         return by_duration
     # An edit list can hide frames that are counted.

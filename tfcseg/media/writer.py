@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -36,20 +37,15 @@ _REPRODUCIBLE = ("-fflags", "+bitexact", "-flags:v", "+bitexact")
 class Coding:
     """An encoder and its format."""
 
-    pixels: str
-    """ffmpeg's name of the frames' pixel format."""
-    channels: tuple[int, ...]
-    """Shape of a pixel."""
+    pixels: str  # ffmpeg's name of the frames' pixel format
     container: str
     arguments: Sequence[str]
     filters: Sequence[str] = ()
-    needs_even_size: bool = False
-    """Whether an odd height or width is padded."""
+    needs_even_size: bool = False  # whether an odd height or width is padded
 
 
 H264 = Coding(
     "rgb24",
-    (3,),
     "mp4",
     (
         *("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p"),
@@ -66,7 +62,6 @@ H264 = Coding(
 
 WITH_ALPHA = Coding(
     "rgba",
-    (4,),
     "webm",
     (
         *("-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p", "-auto-alt-ref", "0", "-crf", "24", "-b:v", "0"),
@@ -76,7 +71,7 @@ WITH_ALPHA = Coding(
 )
 """VP9 in WebM, for browsers and compositing programs; colours are not premultiplied."""
 
-LOSSLESS_GRAY = Coding("gray", (), "matroska", ("-c:v", "ffv1", "-color_range", "pc", *_REPRODUCIBLE))
+LOSSLESS_GRAY = Coding("gray", "matroska", ("-c:v", "ffv1", "-color_range", "pc", *_REPRODUCIBLE))
 """Lossless FFV1 with 8 bits."""
 
 
@@ -86,10 +81,8 @@ logger = logging.getLogger(__name__)
 class VideoWriter:
     """Writes frames (H, W[, C]) uint8 to ``path``; ``close`` completes the file, ``abort`` leaves nothing.
 
-    As a context manager it closes at the end of the block, and aborts if the block raises. For H.264 an odd height or
-    width is padded to an even one by repeating the last row or column. Players show pixels ``pixel_aspect`` times as
-    wide as high. Raises OutputError on failure, with the name ``named`` if ``path`` is not where the video will be.
-    Complete files are flushed to disk; `finish_video` adds sound.
+    As a context manager it closes, or aborts if the block raises. Raises OutputError on failure, with the name
+    ``named`` if ``path`` is not where the video will be.
     """
 
     def __init__(
@@ -104,7 +97,6 @@ class VideoWriter:
     ) -> None:
         self.path = Path(path)
         self._named = named or self.path
-        self._shape = (*size, *coding.channels)
         self._frames = 0
         self._video = _scratch(self.path, "video")
         with output_errors(f"{self._named}: cannot be written", f": {self.path.parent}"):
@@ -139,9 +131,6 @@ class VideoWriter:
         """Append one frame of the size given at the start."""
         if self._process is None:
             raise OutputError(f"{self._named}: the video is already closed")
-        if frame.shape != self._shape or frame.dtype != np.uint8:
-            found = f"{frame.dtype} {frame.shape}"
-            raise OutputError(f"{self._named}: a frame is {found}; the video needs uint8 {self._shape}")
         try:
             self._process.write(np.ascontiguousarray(frame).data.cast("B"))
         except BrokenPipeError:
@@ -178,7 +167,6 @@ class VideoWriter:
             self._video.unlink()
 
     def _finish(self, process: FfmpegProcess) -> None:
-        """Wait until all frames are encoded; OutputError if the encoder failed."""
         status = process.wait()
         if status:
             reason = process.last_words() or f"status {status}"
@@ -188,8 +176,7 @@ class VideoWriter:
 def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
     """Add ``sound`` to the complete ``video`` and rename it to ``target``, replacing an existing file.
 
-    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``. Raises OutputError on
-    failure; ``video`` is removed in any case.
+    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``.
     """
     track, joined = _scratch(video, "audio"), _scratch(video, "both")
     finished, method = video, "none"
@@ -209,7 +196,6 @@ def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
 
 
 def _rename(video: Path, target: Path, named: Path) -> None:
-    """Flush ``video`` to disk, and give it its name."""
     with output_errors(f"{named}: cannot be written"):
         sync(video)
         video.replace(target)
@@ -248,17 +234,15 @@ class PartedVideo:
     ) -> None:
         self.path = path
         self._part_at, self._frame_rate, self._sound = part_at, frame_rate, sound
-        self._frames_written, self._pixel_aspect = frames_written, pixel_aspect
+        self._frames_written = frames_written
+        self._settings: dict[str, Any] = {"frame_rate": frame_rate, "pixel_aspect": pixel_aspect, "named": path}
         self._part: VideoWriter | None = None
 
     def write(self, image: Image) -> None:
         """Append one frame, (H, W, 3) uint8 RGB of the same size as the others."""
         if self._part is None:
             size = (image.shape[0], image.shape[1])
-            file = self._part_at(self._frames_written)
-            self._part = VideoWriter(
-                file, size=size, frame_rate=self._frame_rate, pixel_aspect=self._pixel_aspect, named=self.path
-            )
+            self._part = VideoWriter(self._part_at(self._frames_written), size=size, **self._settings)
         self._part.write(image)
         self._frames_written += 1
 
@@ -268,10 +252,7 @@ class PartedVideo:
         return (lambda: None) if part is None else part.close
 
     def finish(self, part_frames: int) -> str:
-        """Join the parts of ``part_frames`` frames, add the sound and name the video; the parts are kept.
-
-        Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``.
-        """
+        """Join the parts of ``part_frames`` frames and add the sound; returns what `finish_video` does."""
         parts = [self._part_at(first) for first in range(0, self._frames_written, part_frames)]
         joined = self._part_at(0).with_name(f"joined-{self.path.name}")
         try:
@@ -293,10 +274,7 @@ class PartedVideo:
 
 
 def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> None:
-    """Join the H.264 videos ``parts``, all encoded alike, into ``target`` without re-encoding.
-
-    Raises OSError or av.FFmpegError on failure.
-    """
+    """Join the H.264 videos ``parts``, all encoded alike, into ``target``; OSError or av.FFmpegError on failure."""
     with av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as joined:
         joined.metadata["comment"] = COMMENT
         stream: VideoStream | None = None

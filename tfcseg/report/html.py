@@ -1,7 +1,7 @@
 """Build self-contained HTML pages: templates, escaping, and a policy that blocks loading from elsewhere.
 
 Jinja2 escapes every value in a template; data for scripts is embedded as JSON in which no character can end the
-element. Text from outside also loses control characters and marks that change the direction of the text.
+element.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import math
 import numbers
 import os
-import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tfcseg.files import replace_atomically
+from tfcseg.spelling import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
 NOTHING = "–"
 """Shown in place of a number that was not measured."""
-
-_CONTROL_PICTURES = 0x2400
-_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def write_html(path: Path, template: str, context: Mapping[str, Any], data: object = None) -> None:
@@ -44,11 +40,6 @@ def write_html(path: Path, template: str, context: Mapping[str, Any], data: obje
         temporary.write_bytes(text.encode("utf-8", "replace"))
 
 
-def plain_text(text: str) -> str:
-    """``text`` on one line: control characters as pictures, invalid bytes and direction marks as �."""
-    return "".join(_visible(letter) for letter in text)
-
-
 def relative_url(path: str, folder: Path) -> str:
     """Address of the file ``path`` for a page in ``folder``: relative, so that both can be moved together."""
     return quote(os.fsencode(os.path.relpath(path, folder)))
@@ -57,14 +48,6 @@ def relative_url(path: str, folder: Path) -> str:
 def data_url(picture: bytes, kind: str = "image/jpeg") -> str:
     """Data URL of ``picture``."""
     return f"data:{kind};base64,{base64.b64encode(picture).decode('ascii')}"
-
-
-def _visible(letter: str) -> str:
-    if ord(letter) < 0x20:
-        return chr(_CONTROL_PICTURES + ord(letter))
-    # Cc: other control characters; Zl, Zp: line ends; Cs: surrogates, which represent invalid bytes.
-    is_hidden = letter in _DIRECTIONS or unicodedata.category(letter) in {"Cc", "Zl", "Zp", "Cs"}
-    return _REPLACEMENT if is_hidden else letter
 
 
 def _embedded(data: object) -> Markup:
@@ -84,7 +67,7 @@ def _environment() -> Environment:
     loader = PackageLoader("tfcseg.report", "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {
-        "plain": plain_text,
+        "plain": visible,
         "number": shown_number,
         "percent": shown_percent,
         "clock": shown_time,
@@ -103,7 +86,7 @@ def shown_number(value: object, decimals: int = 1, unit: str = "") -> str:
     """``value`` for people; a dash if it is no number, or not finite."""
     if not isinstance(value, numbers.Real) or not math.isfinite(value):
         return NOTHING
-    number = f"{float(value):,.{decimals}f}".replace(",", "\u202f")
+    number = f"{float(value):,.{decimals}f}"
     return f"{number} {unit}" if unit else number
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,10 +13,12 @@ from tfcseg.drawing.render import Image
 
 APART_S = 1
 """Minimum distance of moments in all but short videos."""
-
-_ROUNDING_S = 1e-6
 _HALVINGS = 3  # the first slots are 1/8 s
 _SLOTS = 32  # enough for ten moments: each excludes at most its two neighbours
+_ROUNDING_S = 1e-6
+
+PICTURE_PX = 320
+"""Longest side of a picture on a page."""
 
 
 def greatest_moments(times_s: Sequence[float], values: Sequence[float], *, count: int, apart_s: float) -> list[int]:
@@ -33,24 +35,15 @@ def greatest_moments(times_s: Sequence[float], values: Sequence[float], *, count
     return sorted(taken)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Moment:
     """A frame whose labels changed much or are unsure, with its pictures for the page."""
 
     index: int
-    share: float
-    """Share of all pixels whose label differs from the frame before, or is unsure."""
-    changes: tuple[tuple[int, int, float], ...]
+    share: float  # share of all pixels whose label differs from the frame before, or is unsure
+    changes: Sequence[tuple[int, int, float]]
     """The most frequent changes: class before, class after, share of all pixels. Unsure classes are both."""
-    pictures: Mapping[str, bytes]
-    """JPEG files by title, all of one size (`picture_size`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    index: int
-    share: float
-    draw: Callable[[], Moment]
+    pictures: Mapping[str, str]  # data URLs by title, all of one size (`picture_size`)
 
 
 class MomentPool:
@@ -63,28 +56,23 @@ class MomentPool:
         self._frame_rate = frame_rate
         self._halvings = _HALVINGS  # a slot is APART_S / 2**_halvings long
         self._moments: dict[int, Moment] = {}  # by slot
-        self._candidate: _Candidate | None = None  # best frame of the current slot
-
-    @classmethod
-    def holding(cls, moments: Iterable[Moment], frame_rate: Fraction, frames: int) -> MomentPool:
-        """Pool as it was after ``frames`` frames, when it held ``moments``."""
-        pool = cls(frame_rate)
-        pool._grow(frames - 1)
-        pool._moments = {pool._slot(moment.index): moment for moment in moments}
-        return pool
+        self._candidate: tuple[int, float, Callable[[], Moment]] | None = None  # the best of the current slot
 
     def offer(self, index: int, share: float, draw: Callable[[], Moment]) -> None:
         """Consider frame ``index``, later than all before.
 
-        ``draw`` is called when the frame's slot is over, and only if it changed most in it.
+        ``draw`` is called when the frame's slot is over, and only if its share is the greatest in it.
         """
-        slot = self._grow(index)
-        if self._candidate is not None and self._slot(self._candidate.index) != slot:
+        self._join_slots(index)
+        slot, best = self._slot(index), 0.0
+        if self._candidate is not None and self._slot(self._candidate[0]) != slot:
             self._settle()
-        held = self._moments.get(slot)
-        rivals = (held.share if held else 0.0, self._candidate.share if self._candidate else 0.0)
-        if share > max(rivals):
-            self._candidate = _Candidate(index, share, draw)
+        if self._candidate is not None:
+            best = self._candidate[1]
+        if slot in self._moments:
+            best = max(best, self._moments[slot].share)
+        if share > best:
+            self._candidate = index, share, draw
 
     def greatest(self, count: int) -> list[Moment]:
         """Up to ``count`` moments in order of time, a slot or more apart."""
@@ -97,43 +85,39 @@ class MomentPool:
     def held(self) -> list[Moment]:
         """All moments, in order of time."""
         self._settle()
-        return sorted(self._moments.values(), key=lambda moment: moment.index)
+        return [self._moments[slot] for slot in sorted(self._moments)]
+
+    def restore(self, held: Sequence[Moment], frames: int) -> None:
+        """Continue as the pool that held these moments after ``frames`` frames."""
+        self._join_slots(frames - 1)
+        self._moments = {self._slot(moment.index): moment for moment in held}
 
     def _settle(self) -> None:
-        """Draw the candidate and keep it, unless its slot or all others have greater moments."""
-        candidate, self._candidate = self._candidate, None
-        if candidate is None:
+        """Draw the candidate and keep it, unless all other slots have greater moments."""
+        if self._candidate is None:
             return
-        slot = self._slot(candidate.index)
-        held = self._moments.get(slot)
-        if held is None and len(self._moments) == _SLOTS:
-            slot_of_least = min(self._moments, key=lambda other: _rank(self._moments[other]))
-            held = self._moments[slot_of_least]
-            if candidate.share > held.share:
-                del self._moments[slot_of_least]
-        if held is None or candidate.share > held.share:
-            self._moments[slot] = candidate.draw()
+        (index, share, draw), self._candidate = self._candidate, None
+        slot = self._slot(index)
+        if slot not in self._moments and len(self._moments) == _SLOTS:
+            least = min(self._moments.values(), key=_rank)
+            if share <= least.share:
+                return
+            del self._moments[self._slot(least.index)]
+        self._moments[slot] = draw()
+
+    def _join_slots(self, index: int) -> None:
+        """Make slots longer if there would be too many up to frame ``index``; the greatest moment of each stays."""
+        while self._slot(index) >= _SLOTS and self._halvings > 0:
+            self._halvings -= 1
+            self._moments = {self._slot(each.index): each for each in sorted(self._moments.values(), key=_rank)}
 
     def _slot(self, index: int) -> int:
         return int(index * 2**self._halvings // (self._frame_rate * APART_S))
-
-    def _grow(self, index: int) -> int:
-        """Slot of frame ``index``, after joining slots in pairs if there would be too many."""
-        while self._slot(index) >= _SLOTS and self._halvings > 0:
-            self._halvings -= 1
-            earlier, self._moments = self._moments, {}
-            for slot, moment in earlier.items():
-                self._moments[slot // 2] = max(moment, self._moments.get(slot // 2, moment), key=_rank)
-        return self._slot(index)
 
 
 def _rank(moment: Moment) -> tuple[float, int]:
     """Greater change first, then the earlier one."""
     return moment.share, -moment.index
-
-
-PICTURE_PX = 320
-"""Longest side of a picture on a page."""
 
 
 def picture_size(size: Sequence[int]) -> tuple[int, int]:

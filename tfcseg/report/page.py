@@ -24,8 +24,7 @@ _STEADY_MEANINGS = {
     "updated_fraction": "pixels whose class is not that of the mask that was given",
 }
 
-_CLASSES_DRAWN = 11
-"""Classes with their own area over time; the others share one."""
+_CLASSES_DRAWN = 11  # classes with their own area over time; the others share one
 
 
 def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: Sequence[str] = ()) -> None:
@@ -35,7 +34,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
     masks, if they are not numbered.
     """
     classes = _classes(report, recorder)
-    views = _views(path.parent, report, recorder.start_s, mask_names)
+    views = _views(path.parent, report, recorder.start_s, tuple(map(quote, mask_names)))
     drawn = lanes({"": recorder.timeline}, meanings=_STEADY_MEANINGS if report.steady else {})
     context = {
         "title": Path(report.input.path).name or report.input.path,
@@ -57,8 +56,7 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
     write_html(path, "run.html", context, data)
 
 
-def _views(folder: Path, report: Report, start_s: float, mask_names: Sequence[str]) -> list[View]:
-    """Views of the player; ``start_s`` is the time of the first frame in the source."""
+def _views(folder: Path, report: Report, start_s: float, mask_names: tuple[str, ...]) -> list[View]:
     outputs = {key: quote(name) for key, name in report.outputs.items()}
     source = (
         View("source", "Source", "video", outputs["source"])
@@ -73,11 +71,10 @@ def _views(folder: Path, report: Report, start_s: float, mask_names: Sequence[st
     if "side_by_side" in outputs:
         views.append(View("side_by_side", "Side by side", "video", outputs["side_by_side"]))
     if "masks" in outputs:
-        names = tuple(map(quote, mask_names))
-        masks = View("masks", "Masks", "images", outputs["masks"], names=names)
+        masks = View("masks", "Masks", "images", outputs["masks"], names=mask_names)
         if report.steady is None:
             return [*views, masks]
-        given = View("given", "Given masks", "images", relative_url(report.steady.masks, folder), names=names)
+        given = View("given", "Given masks", "images", relative_url(report.steady.masks, folder), names=mask_names)
         # The wipe first: it shows what has changed.
         views += [View("steadied", "Before, after", "wipe", of=("given", "masks")), given, masks]
     return views
@@ -109,5 +106,5 @@ def _moment(moment: Moment, report: Report, recorder: PageRecorder) -> dict[str,
             (" → ".join(dict.fromkeys(names.get(index, "none") for index in (before, after))), share)
             for before, after, share in moment.changes
         ],
-        "pictures": [{"title": title, "data": data} for title, data in moment.pictures.items()],
+        "pictures": moment.pictures,
     }

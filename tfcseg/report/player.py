@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from tfcseg.files import to_json
 from tfcseg.report.html import relative_url
 
+_MERGED = {"low": np.fmin, "high": np.fmax, "total": np.add, "count": np.add}
+"""What a bucket has of each series, and how two buckets become one."""
+
 
 class ThinnedSeries:
     """Takes frames one by one; holds at most ``2 * columns`` buckets, whose length doubles when they are full.
@@ -25,74 +28,66 @@ class ThinnedSeries:
     """
 
     def __init__(self, series: int, columns: int) -> None:
-        shape = (2 * columns, series)
         self.frames = 0
         self.frames_per_bucket = 1
-        self._low, self._high = np.full(shape, np.nan), np.full(shape, np.nan)
-        self._total, self._count = np.zeros(shape), np.zeros(shape, np.int64)
+        self._arrays = {
+            name: np.full((2 * columns, series), np.nan if name in ("low", "high") else 0.0) for name in _MERGED
+        }
 
     def add(self, values: Sequence[float | None] | NDArray[np.float64]) -> None:
         """Append a frame: one value per series; None and NaN are frames that were not measured."""
         bucket = self.frames // self.frames_per_bucket
-        if bucket == len(self._low):
+        if bucket == len(self._arrays["low"]):
             self._halve()
             bucket //= 2
         row = np.array(values, dtype=np.float64)  # None becomes NaN
-        self._low[bucket] = np.fmin(self._low[bucket], row)
-        self._high[bucket] = np.fmax(self._high[bucket], row)
-        is_measured = ~np.isnan(row)
-        self._total[bucket, is_measured] += row[is_measured]
-        self._count[bucket] += is_measured
+        added = {"low": row, "high": row, "total": np.nan_to_num(row), "count": ~np.isnan(row)}
+        for name, merge in _MERGED.items():
+            array = self._arrays[name]
+            array[bucket] = merge(array[bucket], added[name])
         self.frames += 1
 
     @property
     def low(self) -> NDArray[np.float64]:
         """(n, S) least value of each bucket; NaN where nothing was measured, here as below."""
-        return self._low[: self._used]
+        return self._used("low")
 
     @property
     def high(self) -> NDArray[np.float64]:
         """(n, S) greatest value of each bucket."""
-        return self._high[: self._used]
+        return self._used("high")
 
     @property
     def mean(self) -> NDArray[np.float64]:
         """(n, S) mean of each bucket."""
-        count = self._count[: self._used]
-        return np.where(count > 0, self._total[: self._used] / np.maximum(count, 1), np.nan)
+        count = self._used("count")
+        return np.where(count > 0, self._used("total") / np.maximum(count, 1), np.nan)
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
-        """Arrays from which an object of equal size ``load``s the same state."""
-        arrays = {name: array[: self._used] for name, array in self._arrays().items()}
-        return {"frames": np.array([self.frames, self.frames_per_bucket]), **arrays}
+    def state(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Arrays from which an object of equal size ``load``s the same state; their names begin with ``prefix``."""
+        arrays = {f"{prefix}_{name}": self._used(name) for name in _MERGED}
+        return {f"{prefix}_frames": np.array([self.frames, self.frames_per_bucket]), **arrays}
 
-    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+    def load(self, state: Mapping[str, NDArray[Any]], prefix: str) -> None:
         """Continue from ``state``; KeyError or ValueError if it does not fit."""
-        self.frames, self.frames_per_bucket = (int(number) for number in state["frames"])
-        for name, array in self._arrays().items():
-            array[: self._used] = state[name]
+        self.frames, self.frames_per_bucket = (int(number) for number in state[f"{prefix}_frames"])
+        for name in _MERGED:
+            self._used(name)[:] = state[f"{prefix}_{name}"]
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        return {"low": self._low, "high": self._high, "total": self._total, "count": self._count}
-
-    @property
-    def _used(self) -> int:
-        return -(-self.frames // self.frames_per_bucket)
+    def _used(self, name: str) -> NDArray[np.float64]:
+        return self._arrays[name][: -(-self.frames // self.frames_per_bucket)]
 
     def _halve(self) -> None:
-        half = len(self._low) // 2
-        for array, merge in ((self._low, np.fmin), (self._high, np.fmax), (self._total, np.add), (self._count, np.add)):
+        for name, merge in _MERGED.items():
+            array = self._arrays[name]
+            half = len(array) // 2
             array[:half] = merge(array[0::2], array[1::2])
-        self._low[half:] = self._high[half:] = np.nan
-        self._total[half:] = self._count[half:] = 0
+            array[half:] = np.nan if name in ("low", "high") else 0
         self.frames_per_bucket *= 2
 
 
 SERIES = ("label_change", "flow_consistency", "similarity", "updated_fraction", "unsure", "is_keyframe")
 """Columns of a timeline, in order; all are columns of frames.csv."""
-
-COLUMNS = 1024
-"""Buckets of a timeline; there may be up to twice as many."""
 
 _PLAYABLE = (".mp4", ".m4v", ".mov", ".webm", ".ogv", ".mkv")
 """Containers that browsers may play; that depends on their content, and the page says so if not."""
@@ -116,22 +111,17 @@ class View:
     kind: str
     """``video``, ``images`` (a folder of masks by number) or ``wipe`` (one of these over another, up to a line)."""
     url: str = ""
-    start_s: float = 0.0
-    """Time of the first frame in the video."""
-    of: tuple[str, ...] = ()
-    """Keys of the views of a wipe: left, right."""
-    names: tuple[str, ...] = ()
-    """Files of the images, if they are not numbered."""
-    is_first: bool = False
-    """Shown when the page opens."""
+    start_s: float = 0.0  # time of the first frame in the video
+    of: tuple[str, ...] = ()  # keys of the views of a wipe: left, right
+    names: tuple[str, ...] = ()  # files of the images, if they are not numbered
+    is_first: bool = False  # shown when the page opens
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
     """A curve, or the range of values where buckets hold several frames (otherwise ``high`` is None)."""
 
-    key: str
-    title: str
+    name: str
     low: list[float]
     high: list[float] | None
 
@@ -150,7 +140,7 @@ class Lane:
 
 def new_timeline() -> ThinnedSeries:
     """Timeline without frames."""
-    return ThinnedSeries(len(SERIES), COLUMNS)
+    return ThinnedSeries(len(SERIES), columns=1024)
 
 
 def lanes(
@@ -163,12 +153,11 @@ def lanes(
     found = []
     for key in keys:
         column = SERIES.index(key)
-        series = [
-            Series(name, name, line.low[:, column].tolist(), line.high[:, column].tolist() if is_thinned else None)
-            for name, line in timelines.items()
-            if not np.isnan(line.low[:, column]).all()
-            for is_thinned in (line.frames_per_bucket > 1,)
-        ]
+        series = []
+        for name, line in timelines.items():
+            low, high = line.low[:, column], line.high[:, column]
+            if not np.isnan(low).all():
+                series.append(Series(name, low.tolist(), high.tolist() if line.frames_per_bucket > 1 else None))
         if series:
             title, meaning, ideal = _MEANINGS[key]
             least = min(float(np.nanmin(item.low)) for item in series)

@@ -6,12 +6,14 @@ Letters: H image height, W image width, K classes.
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from tfcseg.drawing.render import Image, Labels, covered, mark_difference, overlay, shrink, shrink_labels
 from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
+from tfcseg.report.html import data_url
 from tfcseg.report.moments import Moment, MomentPool, encode_jpeg, picture_size
 from tfcseg.report.player import SERIES, ThinnedSeries, new_timeline
 from tfcseg.report.schema import FrameRow
@@ -31,9 +34,6 @@ _SHARE_COLUMNS = 256  # and up to twice as many
 _STATE_NAME = "page.npz"
 _QUALITY, _TINT = 80, 0.65
 _CHANGES = 3
-
-_Arrays: TypeAlias = dict[str, Any]
-"""NumPy arrays by name."""
 
 
 class PageRecorder:
@@ -93,7 +93,6 @@ class PageRecorder:
         self._previous = labels
 
     def _moment(self, row: FrameRow, image: Image, before: Labels, after: Labels) -> Moment:
-        """Moment of the frame ``image`` (H, W, 3) between labels ``before`` and ``after`` (H, W) of it."""
         size, is_different = picture_size(image.shape), before != after
         pictures = self._pictures(shrink(image, size), {"Labels before": before, "Labels after": after})
         pictures["What changed"] = mark_difference(pictures["Frame"], covered(is_different, size))
@@ -101,11 +100,9 @@ class PageRecorder:
         return Moment(row.frame, row.label_change or 0.0, changes, _encoded(pictures))
 
     def _doubt(self, row: FrameRow, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]) -> Moment:
-        """Moment of the frame ``image`` (H, W, 3) whose ``labels`` (H, W) are unsure in parts of a grid (h, w)."""
         size = picture_size(image.shape)
-        counts = np.bincount(shrink_labels(labels, is_unsure.shape)[is_unsure], minlength=1)
-        most = np.argsort(-counts, kind="stable")[:_CHANGES].tolist()
-        classes = tuple((name, name, float(counts[name] / is_unsure.size)) for name in most if counts[name])
+        unsure = shrink_labels(labels, is_unsure.shape)
+        classes = _greatest_changes(unsure, unsure, is_unsure)
         marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size[::-1], interpolation=cv2.INTER_LINEAR)
         pictures = self._pictures(shrink(image, size), {"Labels": labels})
         pictures["Likely wrong"] = mark_difference(pictures["Frame"], np.asarray(marked, dtype=np.uint8))
@@ -113,26 +110,22 @@ class PageRecorder:
 
     def _pictures(self, frame: Image, maps: Mapping[str, Labels]) -> dict[str, Image]:
         """The ``frame`` (h, w, 3) by itself, and tinted in the colours of each of ``maps`` (H, W)."""
-        size = (frame.shape[0], frame.shape[1])
-        tinted = {
-            title: overlay(frame, shrink_labels(labels, size), self.palette, alpha=_TINT)
-            for title, labels in maps.items()
-        }
+        small = {title: shrink_labels(labels, frame.shape[:2]) for title, labels in maps.items()}
+        tinted = {title: overlay(frame, labels, self.palette, alpha=_TINT) for title, labels in small.items()}
         return {"Frame": frame, **tinted}
 
     def save(self, folder: Path) -> None:
         """Save everything that ``restore`` needs in one file in ``folder``; OutputError on failure."""
-        state: _Arrays = {
-            **{f"timeline_{name}": array for name, array in self.timeline.state().items()},
-            **{f"shares_{name}": array for name, array in self.shares.state().items()},
-            "start_s": np.array(self.start_s),
+        moments = {kind: [asdict(moment) for moment in pool.held()] for kind, pool in self._pools.items()}
+        state: dict[str, Any] = {
+            **self.timeline.state("timeline"),
+            **self.shares.state("shares"),
+            "start_s": self.start_s,
             "peak_shares": self.peak_shares,
             "peak_frames": self.peak_frames,
             "previous": np.zeros(0, np.uint8) if self._previous is None else cv2.imencode(".png", self._previous)[1],
+            "moments": np.frombuffer(json.dumps(moments).encode(), np.uint8),
         }
-        for kind, pool in self._pools.items():
-            for number, moment in enumerate(pool.held()):
-                state |= {f"{kind}_{number}_{name}": array for name, array in _packed(moment).items()}
         with replace_atomically(folder / _STATE_NAME) as partial, partial.open("wb") as file:
             np.savez(file, **state)
 
@@ -142,60 +135,27 @@ class PageRecorder:
         try:
             # Read as a whole, so that a damaged archive fails here and not when an array is first used.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-                state = {name: archive[name] for name in archive.files}
-            self._load(state)
-        except OSError as error:
-            raise OutputError(
-                f"cannot read {str(path)!r}: {error.strerror or error}; run again from the start"
-            ) from error
-        except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, cv2.error) as error:
-            raise OutputError(f"{str(path)!r} is damaged ({error}); run again from the start") from error
+                self._load({name: archive[name] for name in archive.files})
+        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, cv2.error) as error:
+            raise OutputError(f"{str(path)!r} is missing or damaged ({error}); run again from the start") from error
 
-    def _load(self, state: _Arrays) -> None:
-        self.timeline.load(_part(state, "timeline_"))
-        self.shares.load(_part(state, "shares_"))
+    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.timeline.load(state, "timeline")
+        self.shares.load(state, "shares")
         self.start_s = float(state["start_s"])
         self.peak_shares[:], self.peak_frames[:] = state["peak_shares"], state["peak_frames"]
-        for kind in MOMENTS:
-            held: list[Moment] = []
-            while packed := _part(state, f"{kind}_{len(held)}_"):
-                held.append(_unpacked(packed))
-            self._pools[kind] = MomentPool.holding(held, self.frame_rate, self.frames)
+        for kind, held in json.loads(state["moments"].tobytes()).items():
+            self._pools[kind].restore([Moment(**moment) for moment in held], self.frames)
         if state["previous"].size:
             self._previous = np.asarray(cv2.imdecode(state["previous"], cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
-def _greatest_changes(
-    before: Labels, after: Labels, is_different: NDArray[np.bool_]
-) -> tuple[tuple[int, int, float], ...]:
-    """(class before, class after, share of all pixels) of the most frequent changes."""
-    where = np.flatnonzero(is_different)
-    counts = np.bincount(before.ravel()[where].astype(np.int64) * 256 + after.ravel()[where])
-    most = np.argsort(-counts, kind="stable")[:_CHANGES]
-    return tuple(
-        (int(pair) // 256, int(pair) % 256, float(counts[pair] / before.size)) for pair in most if counts[pair]
-    )
+def _greatest_changes(before: Labels, after: Labels, is_counted: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
+    """(class before, class after, share of all pixels) of the most frequent changes among those counted."""
+    counts = np.bincount(before[is_counted].astype(np.int64) * 256 + after[is_counted], minlength=1)
+    most = np.argsort(-counts, kind="stable")[:_CHANGES].tolist()
+    return [(*divmod(pair, 256), float(counts[pair] / before.size)) for pair in most if counts[pair]]
 
 
-def _part(state: Mapping[str, Any], prefix: str) -> _Arrays:
-    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
-
-
-def _encoded(pictures: Mapping[str, Image]) -> dict[str, bytes]:
-    return {title: encode_jpeg(picture, _QUALITY) for title, picture in pictures.items()}
-
-
-def _packed(moment: Moment) -> _Arrays:
-    """Arrays from which `_unpacked` restores the same moment."""
-    return {
-        "numbers": np.array([moment.index, moment.share]),
-        "changes": np.array(moment.changes).reshape(-1, 3),
-        **{f"jpeg_{title}": np.frombuffer(picture, np.uint8) for title, picture in moment.pictures.items()},
-    }
-
-
-def _unpacked(state: _Arrays) -> Moment:
-    index, share = state["numbers"].tolist()
-    changes = tuple((int(one), int(other), float(part)) for one, other, part in state["changes"])
-    pictures = {title: picture.tobytes() for title, picture in _part(state, "jpeg_").items()}
-    return Moment(int(index), share, changes, pictures)
+def _encoded(pictures: Mapping[str, Image]) -> dict[str, str]:
+    return {title: data_url(encode_jpeg(picture, _QUALITY)) for title, picture in pictures.items()}

@@ -39,7 +39,7 @@ const drawLane = (holder, lane, bucket, frames, marked) => {
       const x = (point) => point.split(" ")[0];
       draw(svg, "path", { class: "area", d: `M${x(edge[0])} ${ideal}L${edge.join("L")}L${x(edge[edge.length - 1])} ${ideal}Z` });
     }
-    draw(svg, "path", { class: `line ${lows.length ? "band " : ""}series-${series.key}`, d: `M${[...highs, ...lows].join("L")}${lows.length ? "Z" : ""}` });
+    draw(svg, "path", { class: `line ${lows.length ? "band " : ""}series-${series.name}`, d: `M${[...highs, ...lows].join("L")}${lows.length ? "Z" : ""}` });
   });
   // A line of no length with round ends is a dot, whatever the stretching of the chart.
   if (marked.length) draw(svg, "path", { class: "marks", d: marked.map((frame) => `M${frame + 0.5} 3h0`).join("") });

@@ -237,7 +237,7 @@ const startPlayer = (data) => {
       hover.style.left = tip.style.left = `${100 * share}%`;
       tip.classList.toggle("right", share > 0.6);
       tip.textContent = [`${clock(frame / data.rate)} · frame ${frame}`, ...data.lanes.flatMap((lane) =>
-        valuesAt(lane, frame).map((text, index) => [lane.title, lane.series[index].title, text].filter(Boolean).join(" ")))].join("\n");
+        valuesAt(lane, frame).map((text, index) => [lane.title, lane.series[index].name, text].filter(Boolean).join(" ")))].join("\n");
       if (holder.hasPointerCapture(event.pointerId)) seek(frame);
     };
     holder.addEventListener("pointermove", point);

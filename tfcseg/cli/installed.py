@@ -1,21 +1,65 @@
-"""``tfcseg models``: list the shipped models, or show one."""
+"""``tfcseg doctor`` and ``tfcseg models``: what is installed, and whether it works."""
 
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from tfcseg.cli import options
-from tfcseg.cli.console import one_line, plain
-from tfcseg.cli.results import facts_table, new_table, number, print_json, print_results
+from tfcseg.cli.console import facts_table, is_terminal, new_table, plain, print_json, print_results, stderr
+from tfcseg.report.html import shown_number as number
+from tfcseg.spelling import visible
 
 if TYPE_CHECKING:
+    from tfcseg.doctor.checks import Diagnosis
     from tfcseg.labels.label_sets import LabelSet
     from tfcseg.weights.model_card import ModelCard
+
+_COLOURS = {"ok": "green", "note": "yellow", "broken": "bold red"}
+
+
+def doctor_command(
+    as_json: options.Json = False, verbose: options.Verbose = False, log_file: options.LogFile = None
+) -> None:
+    """Check this installation and say what to do.
+
+    Looks at libraries, ffmpeg, GPU and weights, and makes a short test run.
+
+    Exit code 1 if anything that is required does not work.
+
+    Example: tfcseg doctor
+    """
+    from tfcseg.doctor.checks import examine
+
+    waiting: AbstractContextManager[Any] = stderr.status("examining") if is_terminal() else nullcontext()
+    with waiting as status:
+        diagnosis = examine(lambda name: status.update(visible(f"examining: {name}")) if status else None)
+    if as_json:
+        print_json(diagnosis.to_json())
+    else:
+        _print(diagnosis)
+    if diagnosis.broken:
+        raise typer.Exit(1)
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in diagnosis.findings:
+        table.add_row(f"[{_COLOURS[finding.status]}]{finding.status}[/]", plain(finding.name), plain(finding.found))
+        if finding.advice is not None:
+            table.add_row("", "", plain(f"-> {finding.advice}"))
+    broken = ", ".join(finding.name for finding in diagnosis.broken)
+    print_results(table, f"broken: {broken}" if broken else "Everything that is required works.")
+
 
 _SCORES = {"mIoU": "tfc_miou", "VC8": "tfc_vc8", "VC16": "tfc_vc16"}
 _MEANING = """\
@@ -24,7 +68,7 @@ classes that both the model and these data have, so it does not compare models o
 pixels whose label stays the same over 8 or 16 frames where the true label does. tfcseg models NAME describes one."""
 
 
-def command(
+def models_command(
     name: Annotated[
         str | None,
         typer.Argument(
@@ -69,7 +113,7 @@ def command(
             plain(model["licence"].split(";")[0]),
         )
     data = sorted({str(model["measured"].get("data", "unnamed data")) for model in facts})
-    print_results(table, Text(_MEANING.format(data=one_line(" and ".join(data)))), is_wide=True)
+    print_results(table, Text(_MEANING.format(data=visible(" and ".join(data)))), is_wide=True)
 
 
 def _show_one(name: str, *, as_json: bool) -> None:
@@ -109,7 +153,7 @@ def _class_list(labels: LabelSet) -> Text:
     for index, (name, colour) in enumerate(zip(labels.names, labels.palette, strict=True)):
         text.append(f"{index:>4} ")
         text.append("██", style="rgb({},{},{})".format(*colour))
-        text.append(f" #{bytes(colour).hex()} {one_line(name)}\n")
+        text.append(f" #{bytes(colour).hex()} {visible(name)}\n")
     text.rstrip()
     return text
 
