@@ -19,8 +19,7 @@ from tfcseg.labels.label_sets import CLASS_NAMES, DATA, SCENES, LabelSet
 
 LabelMap = Mapping[str, str]
 
-_MAY_BE_PARTS = ("scenes", "vspw", "coco133")
-"""Sets of which many models and folders have only a part."""
+_MAY_BE_PARTS = ("scenes", "vspw", "coco133")  # sets of which many models and folders have only a part
 
 
 KNOWN_NAMES: Mapping[str, tuple[str, ...]] = {"scenes": SCENES.names, **CLASS_NAMES}

@@ -132,7 +132,7 @@ class FrameFiles:
             elif name == "labels" or frame.steadied is None:
                 writer.write(frame.index, frame.labels)
             elif frame.steadied.mask is not None and self._given is not None:
-                writer.write_like(frame.index, frame.steadied.mask, self._given.form)
+                writer.write(frame.index, frame.steadied.mask, self._given.form)
 
     def write_row(self, row: FrameRow) -> None:
         """Write the measurements of one frame."""
