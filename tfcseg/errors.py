@@ -33,8 +33,7 @@ class InputError(TfcsegError):
 class LostConnection(InputError):  # an end, which users may expect
     """A live source ended. Everything that it had sent is segmented, and all results of a run are complete."""
 
-    report: Report | None = None
-    """Report of the run; None outside of one."""
+    report: Report | None = None  # report of the run; None outside of one
 
 
 class OutputError(TfcsegError):
@@ -76,10 +75,8 @@ class BatchError(TfcsegError):
         named = [(without_passwords(source), str(error)) for source, error in failures.items()]
         reasons = "; ".join(f"{name}: {error.removeprefix(f'{name}: ')}" for name, error in named)
         super().__init__(f"{len(failures)} of {len(failures) + len(reports)} inputs failed: {reasons}")
-        self.failures = failures
-        """The error of each failed input."""
-        self.reports = reports
-        """The reports of the other inputs."""
+        self.failures = failures  # the error of each failed input
+        self.reports = reports  # the reports of the other inputs
 
 
 _FLAG = re.compile(r"(tfcseg [a-z-]+ )?--([a-z]+(?:-[a-z]+)*)( cpu\b)?")

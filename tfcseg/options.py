@@ -34,8 +34,7 @@ class Option:
     flags: tuple[str, ...] = ()  # names on the command line, if they differ from the field's
     default_text: str | None = None  # text that help shows in place of the default; nothing if it is empty
     is_argument: bool = False  # whether commands take it by its place
-    value_of_paper: Any = None
-    """Value for models that do not set one; only for fields that the model fills in."""
+    value_of_paper: Any = None  # value for models that do not set one; only for fields that the model fills in
 
 
 @dataclass(frozen=True, slots=True)

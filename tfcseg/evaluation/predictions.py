@@ -31,8 +31,7 @@ class Predictions:
 
     source: PredictionSource
     labels: LabelSet | None = None  # their classes; None: those of the data set
-    label_map: LabelMap | None = None
-    """Translates ``labels`` to the data set's classes; None: the built-in map."""
+    label_map: LabelMap | None = None  # translates ``labels`` to the data set's classes; None: the built-in map
     mode: str = "predictions"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Model, options, predictions (folder of another program's labels), label_map (file or ``built in``) and threads,

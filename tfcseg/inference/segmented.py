@@ -27,19 +27,15 @@ if TYPE_CHECKING:
     from tfcseg.media.masks import Mask
 
 _SHOWN_CLASSES = 3
-_NOTEBOOK_PX = 960
-"""Maximum longer side of the picture in a notebook."""
+_NOTEBOOK_PX = 960  # maximum longer side of the picture in a notebook
 
 
 class SteadiedMask(NamedTuple):
     """A mask of another program, made steady."""
 
-    given: NDArray[np.uint8]
-    """(H, W) labels as they were."""
-    mask: Mask | None
-    """(H, W) values to write; None: there is none to write."""
-    is_filled: bool
-    """The frame had none."""
+    given: NDArray[np.uint8]  # (H, W) labels as they were
+    mask: Mask | None  # (H, W) values to write; None: there is none to write
+    is_filled: bool  # the frame had none
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -48,10 +44,8 @@ class SegmentedFrame:
 
     index: int
     time_s: float
-    image: Image
-    """(H, W, 3) uint8 RGB, as decoded."""
-    labels: NDArray[np.uint8]
-    """(H, W) class indices."""
+    image: Image  # (H, W, 3) uint8 RGB, as decoded
+    labels: NDArray[np.uint8]  # (H, W) class indices
     is_keyframe: bool
     similarity: NDArray[np.float32] | None
     """w_t of eq. 6 (h, w); None at keyframes."""
@@ -62,14 +56,12 @@ class SegmentedFrame:
     is_held: bool
     """The frame repeats the picture before it: in the source, or in place of one that cannot be read. It may share its
     arrays."""
-    label_set: LabelSet
-    """Names and colours of the classes."""
+    label_set: LabelSet  # names and colours of the classes
     confidence_grid: NDArray[np.uint8] | None = None
     """(h, w) confidence of the labels on the grid of the logits: 255 times the probability that they are right."""
     carried: CarryOver | None = None
     """What a run needs to resume after this frame, at the end of an interval; None from `tfcseg.segment`."""
-    steadied: SteadiedMask | None = None
-    """Of masks that were given: what they were and are."""
+    steadied: SteadiedMask | None = None  # of masks that were given: what they were and are
     ends_group: bool = False
     """Later frames depend on the frames up to this one only through ``carried``: a run can resume here."""
 

@@ -229,16 +229,13 @@ class RunOptions:
     device: DeviceOptions = DeviceOptions()
     start_s: float | None = None
     end_s: float | None = None
-    frame_rate: Fraction | None = None
-    """Frames per second of a folder of images; None: 25."""
+    frame_rate: Fraction | None = None  # frames per second of a folder of images; None: 25
     results: ResultOptions = field(default_factory=ResultOptions)
     overwrite: bool = False
     resume: bool = False
-    skip_finished: bool = False
-    """FinishedError, before anything is loaded, if the same run is finished."""
+    skip_finished: bool = False  # FinishedError, before anything is loaded, if the same run is finished
     allow_network: bool = False
-    steady: SteadyOptions | None = None
-    """Masks that are made steady, in place of the network's own labels."""
+    steady: SteadyOptions | None = None  # masks that are made steady, in place of the network's own labels
 
     @property
     def range_s(self) -> tuple[float | None, float | None]:

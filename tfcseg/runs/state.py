@@ -26,8 +26,7 @@ _STATE_NAME, _LABELS_NAME = "state.json", "labels"
 _KEPT = 2
 """How many of the newest checkpoints, and of those that end a part, are kept: if one is damaged, another serves."""
 
-Identity = Mapping[str, str | float | bool | None]
-"""Everything that determines a run's results: name -> value."""
+Identity = Mapping[str, str | float | bool | None]  # everything that determines a run's results: name -> value
 
 
 @dataclass(frozen=True, slots=True)

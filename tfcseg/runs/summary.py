@@ -40,8 +40,7 @@ _OF_ALL = (
     *("label_change", "flow_consistency", "confidence", "unsure"),
     *("label_change_before", "flow_consistency_before"),
 )
-_OF_COMPUTED = ("similarity", "updated_fraction")
-"""Measured quantities by the frames that they are the mean of."""
+_OF_COMPUTED = ("similarity", "updated_fraction")  # measured quantities by the frames that they are the mean of
 
 
 @dataclass(slots=True)

@@ -99,8 +99,7 @@ class ConvertedModel(NamedTuple):
 class ConvertedEncoder(NamedTuple):
     """A Mix Transformer in our layout, from which training can start."""
 
-    state_dict: dict[str, Tensor]
-    """Tensors of the network's ``backbone``, by their names in the whole network."""
+    state_dict: dict[str, Tensor]  # tensors of the network's ``backbone``, by their names in the whole network
     backbone: str
 
 
