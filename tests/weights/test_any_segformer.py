@@ -197,7 +197,7 @@ def broken(folder, **changes):
         (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda f: (f / "model.safetensors").unlink(), "is a folder without model.safetensors"),
         (lambda f: (f / "preprocessor_config.json").write_text('{"size": "big"}'), "has a size of big"),
-        (lambda f: (f / "preprocessor_config.json").write_text('{"size": 7}'), "size must be a whole number"),
+        (lambda f: (f / "preprocessor_config.json").write_text('{"size": 7}'), "'size' must be a number from 32"),
         (
             lambda f: (f / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1"),
             "git lfs pull",
