@@ -16,11 +16,11 @@ from tfcseg.weights.loading import load_model
 def test_the_curve_of_a_clip_rises(tmp_path):
     model = load_model(str(write_tiny_model(tmp_path / "tiny.safetensors")), device="cpu")
     clip = write_clip(tmp_path / "clip.mp4", 14)
-    curve = fit_evidence(model, [Part(clip, 0, 14, 10.0)], size=32, on_progress=lambda stage, done, total: None)
+    curve = fit_evidence(model, [Part(clip, 0, 14, 10.0)], size=32, on_progress=lambda done, total: None)
     assert len(curve) == 11
     assert all(0 <= low <= high <= 1 for low, high in pairwise(curve))
     with pytest.raises(DataError, match="no clip has more than 4 frames"):
-        fit_evidence(model, [Part(clip, 0, 4, 10.0)], size=32, on_progress=lambda stage, done, total: None)
+        fit_evidence(model, [Part(clip, 0, 4, 10.0)], size=32, on_progress=lambda done, total: None)
 
 
 def test_the_curve_is_agreement_beyond_chance():

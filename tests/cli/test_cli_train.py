@@ -28,7 +28,7 @@ from tfcseg.errors import UsageError
 from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.model.config import ModelConfig
 from tfcseg.training.options import TrainRequest
-from tfcseg.training.request import plan_training, training_precision
+from tfcseg.training.run import plan_training, training_precision
 from tfcseg.weights.loading import load_model, read_card
 from tfcseg.weights.tensor_file import read_tensor_file
 

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from tests.helpers.tiny_model import BACKBONES, NAMES, build_tiny_network, tiny_card
 from tfcseg.model.backbones.mix_transformer import DropPath
 from tfcseg.training.datasets import Sample
-from tfcseg.training.loop import Trainer, TrainOptions
+from tfcseg.training.loop import Trainer
+from tfcseg.training.recipes import TrainOptions
 
 SIDE = 64
 COLOURS = np.array([(230, 30, 30), (30, 200, 40), (40, 60, 220), (220, 210, 60), (120, 120, 120)], np.uint8)

@@ -10,7 +10,7 @@ from tests.helpers.tiny_model import NAMES, build_tiny_network, tiny_card
 from tfcseg.errors import UsageError, WeightsError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.research.publishing import average_files
-from tfcseg.training.recipes import with_classes
+from tfcseg.training.networks import with_classes
 from tfcseg.weights.loading import load_model, read_card, save_model
 
 

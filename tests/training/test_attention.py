@@ -9,8 +9,9 @@ import torch
 
 from tests.helpers.tiny_model import build_tiny_network, moving_clip
 from tfcseg.model.options import InferenceOptions
-from tfcseg.training import attention
-from tfcseg.training.attention import distillation, divergence, draw_points
+from tfcseg.training import objective
+from tfcseg.training.losses import divergence
+from tfcseg.training.objective import attention_losses, draw_points
 
 CORRELATIONS = ("paper", "aligned")
 
@@ -18,6 +19,10 @@ CORRELATIONS = ("paper", "aligned")
 def clips():
     """(2, 3, 3, 64, 64): two clips of three frames in motion."""
     return torch.stack([moving_clip(3, (64, 64), seed=seed) for seed in (5, 6)])
+
+
+def distillation(network, images, correlation):
+    return attention_losses(network, images, torch.empty(0), correlation)["repair"]
 
 
 def frozen_network():
@@ -33,7 +38,7 @@ def frozen_network():
 @pytest.fixture
 def everywhere(monkeypatch):
     """Draw all points, so that nothing is left to chance."""
-    monkeypatch.setattr(attention, "LEAST_SIMILAR", 1.1)
+    monkeypatch.setattr(objective, "LEAST_SIMILAR", 1.1)
 
 
 def test_divergence_by_hand():
@@ -57,16 +62,16 @@ def test_wrong_points_are_drawn_more_often():
     is_wrong = torch.zeros(1, 100, 200, dtype=torch.bool)
     is_wrong[:, :, :100] = True
     points = draw_points(w, is_wrong)
-    assert len(points.y) == len(set(zip(points.y.tolist(), points.x.tolist(), strict=True))) == attention.POINTS
+    assert len(points.y) == len(set(zip(points.y.tolist(), points.x.tolist(), strict=True))) == objective.POINTS
     assert points.y.max() < 50
     share = (points.x < 100).float().mean().item()
-    assert share == pytest.approx((1 + attention.WRONG) / (2 + attention.WRONG), abs=0.1)
+    assert share == pytest.approx((1 + objective.WRONG) / (2 + objective.WRONG), abs=0.1)
 
 
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("correlation", CORRELATIONS)
 def test_untrained_attention_is_as_far_from_the_network_as_interpolation(monkeypatch, correlation):
-    monkeypatch.setattr(attention, "POINTS", 16 * 16)
+    monkeypatch.setattr(objective, "POINTS", 16 * 16)
     network, images = frozen_network(), clips()
     with torch.no_grad():
         found = distillation(network, images, correlation)

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from tfcseg.labels.label_sets import SCENES
-from tfcseg.training.balance import class_shares, rarity_weights
-from tfcseg.training.datasets import StillSource
+from tfcseg.training.datasets import StillSource, Weighted
+from tfcseg.training.distilled import class_shares, donor_weights, rarity_weights
 from tfcseg.training.labelling import Still
-from tfcseg.training.recipes import donor_weights
 
 
 def still_of(folder, name, counts):
@@ -55,7 +54,7 @@ def test_a_source_draws_by_weight(tmp_path):
     stills = [still_of(tmp_path, str(index), np.eye(3, dtype=int)[index] * 16) for index in range(3)]
     for still in stills:
         cv2.imwrite(str(still.image), np.zeros((64, 64, 3), np.uint8))
-    source = StillSource(stills, 32, np.array([0.0, 3.0, 1.0]))
+    source = StillSource(Weighted(stills, np.array([0.0, 3.0, 1.0])), 32)
     samples = [source.draw(np.random.default_rng(seed)).labels for seed in range(200)]
     drawn = [int(labels.sum((0, 2, 3)).argmax()) for labels in samples]
     assert set(drawn) == {1, 2}

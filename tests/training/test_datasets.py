@@ -14,15 +14,14 @@ from tfcseg.training.damage import image_defect
 from tfcseg.training.datasets import (
     ClipSource,
     CollageSource,
-    PairSource,
     PseudoClipSource,
     Sample,
     SampleStream,
     StillSource,
     Weighted,
 )
+from tfcseg.training.distilled import folder_weights
 from tfcseg.training.labelling import Clip, Still, read_rgb
-from tfcseg.training.recipes import folder_weights
 from tfcseg.training.supervised import VspwClipSource, find_sound_frames
 
 CLASSES, CROP = 5, 64
@@ -110,10 +109,9 @@ def test_folders_are_drawn_by_their_weights(tmp_path):
     assert np.abs(np.array(counts) / 400 - [1, 3, 0.5, 1]).max() < 0.2
 
 
-@pytest.mark.parametrize("make", [StillSource, PairSource])
-def test_a_still_without_weight_is_never_drawn(tmp_path, make):
+def test_a_still_without_weight_is_never_drawn(tmp_path):
     stills = [write_still(tmp_path, 0), Still(tmp_path / "missing.png", tmp_path / "missing.npy")]
-    source = make(stills, CROP, np.array([1.0, 0.0]))
+    source = StillSource(Weighted(stills, np.array([1.0, 0.0])), CROP)
     for seed in range(5):
         source.draw(np.random.default_rng(seed))
 
@@ -129,11 +127,11 @@ def test_clips_that_are_too_short_take_their_weights_with_them(tmp_path):
 
 
 def test_a_collage_shows_four_views_at_half_their_size(tmp_path):
-    stills = StillSource([write_still(tmp_path, n) for n in range(3)], CROP)
+    stills = StillSource(Weighted([write_still(tmp_path, n) for n in range(3)]), CROP)
     views = (stills.draw(rng) for rng in [np.random.default_rng(1)] for _ in range(4))
     collage = CollageSource(stills).draw(np.random.default_rng(1))
     for number, view in enumerate(views):
-        for whole, part in zip(collage[:2], view[:2], strict=True):
+        for whole, part in zip(collage, view, strict=True):
             assert (whole.shape, whole.dtype) == (part.shape, part.dtype)
             side = part.shape[-1] // 2
             shown = whole[..., side * (number // 2) :, side * (number % 2) :][..., :side, :side].float()
@@ -145,7 +143,7 @@ def test_a_collage_shows_four_views_at_half_their_size(tmp_path):
 
 
 def test_a_still_is_a_clip_of_one_frame(tmp_path):
-    sample = StillSource([write_still(tmp_path, n) for n in range(2)], CROP).draw(np.random.default_rng(0))
+    sample = StillSource(Weighted([write_still(tmp_path, n) for n in range(2)]), CROP).draw(np.random.default_rng(0))
     assert sample.images.shape == (1, 3, CROP, CROP)
     assert sample.labels.shape == (1, CLASSES, CROP // 4, CROP // 4)
     assert sample.images.dtype == sample.labels.dtype == torch.uint8
@@ -179,7 +177,7 @@ def test_all_frames_of_a_clip_have_one_view(tmp_path):
         cv2.imwrite(str(path), texture)
     source, views = ClipSource([clip], CROP, 4), set()
     for seed in range(8):
-        images, labels, _ = source.draw(np.random.default_rng(seed))
+        images, labels = source.draw(np.random.default_rng(seed))
         assert all(torch.equal(image, images[0]) for image in images)
         assert all(torch.equal(label, labels[0]) for label in labels)
         views.add(images[0].numpy().tobytes())
@@ -194,7 +192,7 @@ def test_short_clips_are_left_out(tmp_path):
 
 
 def test_pseudo_clips_have_an_interval_of_frames(tmp_path):
-    source = PseudoClipSource([write_still(tmp_path, n) for n in range(2)], CROP, 4)
+    source = PseudoClipSource(Weighted([write_still(tmp_path, n) for n in range(2)]), CROP, 4)
     sample = source.draw(np.random.default_rng(0))
     assert sample.images.shape == (4, 3, CROP, CROP)
     assert sample.labels.shape == (4, CLASSES, CROP // 4, CROP // 4)
@@ -219,7 +217,7 @@ def test_vspw_clips_have_hard_labels_of_the_folder(root):
     source = VspwClipSource(dataset, find_sound_frames(dataset), 256, 4)
     seen = set()
     for seed in range(6):
-        images, labels, _ = source.draw(np.random.default_rng(seed))
+        images, labels = source.draw(np.random.default_rng(seed))
         assert images.shape == (4, 3, 256, 256)
         assert labels.shape == (4, 256, 256)
         seen |= set(labels.unique().tolist())

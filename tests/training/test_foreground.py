@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.training import foreground
-from tfcseg.training.foreground import add_foreground
+from tfcseg.training.foreground import Photo, add_foreground
 
 SIDE = 256
 GREEN, BLUE = (20, 230, 20), (20, 20, 230)
@@ -57,7 +57,7 @@ def trees() -> Labelled:
 def put(rng: np.random.Generator, image: NDArray[np.uint8], soft: NDArray[np.uint8]) -> None:
     """Add foreground; the donor of objects and people is the same."""
     sources = {"draw_people": donor, "draw_plants": lambda: showing("plant"), "draw_backdrop": trees}
-    add_foreground(rng, image, soft, draw_donor=donor, **sources)
+    add_foreground(Photo(rng, image, soft), draw_donor=donor, **sources)
 
 
 def changed_cells(image: NDArray[np.uint8], by: int = 0) -> NDArray[np.bool_]:

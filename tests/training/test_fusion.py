@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from tests.helpers.media import run_ffmpeg
 from tests.helpers.tiny_teacher import GREEN, RED, write_teacher
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.training import foreground
+from tfcseg.training.distilled import distilled_material
 from tfcseg.training.fused_labels import fuse_media
 from tfcseg.training.fusion import Meanings, follow_mask, fuse_street, fuse_teachers, grid_mask, is_street, to_bytes
 from tfcseg.training.labelling import find_media, label_media
-from tfcseg.training.recipes import Distillation, distilled_material, recipe_options
+from tfcseg.training.recipes import recipe_options
 from tfcseg.training.teachers import GRID, taught_labels
 from tfcseg.training.truth import is_mask, mask_of, read_truth
 
@@ -286,12 +285,12 @@ def test_material_of_several_teachers_shows_masks_and_rare_classes_more_often(tm
     for i in range(3):
         cv2.imwrite(str(photos / f"{i}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
     image = write_set(tmp_path / "set", {"4": "cow"}, (4, 4))
-    job = Distillation([photos, image.parent], teachers[::-1], tmp_path / "cache")
     options = recipe_options("image", supervised=False, given={"steps": 200, "batch": 1, "crop": 64})
-    material = distilled_material(job, options, 1)
+    material = distilled_material([photos, image.parent], teachers[::-1], tmp_path / "cache", options)
+    train, _ = material.streams(options)
     assert material.labels is SCENES
     assert material.description == "distilled from voc, ade on 3 photos, 1 of them with masks drawn by people"
-    soft = [material.train[i].labels[0].float().mean((1, 2)) for i in range(200)]
+    soft = [train[i].labels[0].float().mean((1, 2)) for i in range(200)]
     assert all(labels.shape == (len(SCENES),) for labels in soft)
     # Red is class 1 of both tiny teachers.
     assert (ADE31.names[RED], VOC21[RED]) == ("wall", "aeroplane")
@@ -314,10 +313,10 @@ def test_a_video_without_a_frame_that_decodes_is_told(tmp_path, teachers):
     start = content.index(b"mdat") + 4
     video.write_bytes(content[:start] + bytes(len(content) - start))
     options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64})
-    job = Distillation([photos], teachers[:1], tmp_path / "cache")
+    job = ([photos], teachers[:1], tmp_path / "cache", options)
     with pytest.raises(DataError, match=r"clip\.mp4: cannot be decoded"):
-        distilled_material(job, options, 1)
-    material = distilled_material(replace(job, skip_bad=True), options, 1)
+        distilled_material(*job)
+    material = distilled_material(*job, skip_bad=True)
     assert material.left_out == [f"{video}: cannot be decoded"]
 
 
@@ -328,16 +327,10 @@ def test_the_street_teacher_is_asked_about_streets_only(tmp_path, teachers):
     for number in range(2):
         cv2.imwrite(str(photos / f"{number}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
     city = write_teacher(tmp_path / "city.tflite", classes=len(CITYSCAPES19))
-    job = Distillation([photos], (*teachers, city), tmp_path / "cache")
-    options = recipe_options(
-        "image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64, "steady_weight": 0.5}
-    )
-    material = distilled_material(job, options, 1)
+    options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64})
+    material = distilled_material([photos], (*teachers, city), tmp_path / "cache", options)
     assert material.labels is SCENES
     assert len(list((tmp_path / "cache" / "stills").glob("*.npy"))) == 4, "two teachers, two photos"
-    sample = material.train[0]
-    assert sample.images.shape[0] == 2, "pairs, since their steadiness has a weight"
-    assert torch.isfinite(sample.motion).all()
 
 
 def test_streets_need_a_teacher_of_things(tmp_path, teachers):

@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tfcseg.training.losses import (
-    WeightedSum,
-    hard_cross_entropy,
-    similarity_loss,
-    soft_cross_entropy,
-    steadiness_loss,
-)
+from tfcseg.training.losses import WeightedSum, hard_cross_entropy, similarity_loss, soft_cross_entropy
 from tfcseg.training.objective import grid_classes
 
 
@@ -153,37 +147,3 @@ def test_grid_classes_of_hard_labels_are_the_cells_centres():
     classes, known = grid_classes(torch.from_numpy(labels), (2, 2))
     assert classes[0, 0].tolist() == [[3, 255], [255, 5]]
     assert known[0, 0].tolist() == [[1, 0], [0, 1]]
-
-
-def pair_of_logits(shift):
-    """Two maps (1, 2, K, s, s) of which the second shows the first moved by so many cells to the left."""
-    wide = torch.randn(1, 3, 8, 16, generator=torch.Generator().manual_seed(0))
-    return torch.stack([wide[..., :8], wide[..., shift : shift + 8]], dim=1)
-
-
-def test_a_pair_that_agrees_costs_its_own_uncertainty_and_no_more():
-    logits, motion = pair_of_logits(2), torch.tensor([[[1.0, 0, 8], [0, 1, 0]]])  # two cells of 4 px
-    loss = steadiness_loss(logits, motion)
-    assert loss.weight == 8 * 6  # two columns of the second image lie outside of the first
-    probabilities = logits[0, 1, :, :, :6].softmax(0)
-    entropy = -(probabilities * probabilities.log()).sum()
-    assert loss.total == pytest.approx(float(entropy), rel=1e-4)
-    wrong = steadiness_loss(logits, torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]))
-    assert wrong.mean() > 1.2 * loss.mean()
-
-
-def test_pairs_of_unknown_motion_do_not_count():
-    logits = torch.cat([pair_of_logits(2)] * 2)
-    motion = torch.stack([torch.full((2, 3), torch.nan), torch.tensor([[1.0, 0, 8], [0, 1, 0]])])
-    both, one = steadiness_loss(logits, motion), steadiness_loss(logits[:1], motion[1:])
-    assert both.weight == one.weight
-    assert both.total == pytest.approx(float(one.total))
-
-
-def test_the_steadiness_loss_draws_both_images_to_their_mean():
-    logits = torch.tensor([2.0, 0.0]).view(1, 1, 2, 1, 1).repeat(1, 2, 1, 4, 4)
-    logits[:, 1] = torch.tensor([0.0, 2.0]).view(2, 1, 1)
-    logits.requires_grad_()
-    steadiness_loss(logits, torch.tensor([[[1.0, 0, 0], [0, 1, 0]]])).mean().backward()
-    assert (logits.grad[:, 0, 0] > 0).all()  # less of the first class in the first image
-    assert (logits.grad[:, 1, 0] < 0).all()  # more of it in the second

@@ -7,7 +7,6 @@ import torch
 
 from tests.helpers.tiny_model import NAMES, build_tiny_network, moving_clip
 from tfcseg.model.options import InferenceOptions
-from tfcseg.training.datasets import UNKNOWN_MOTION
 from tfcseg.training.losses import hard_cross_entropy, soft_cross_entropy
 from tfcseg.training.objective import clip_losses, image_losses, normalise
 from tfcseg.weights.model_card import Preprocessing
@@ -38,7 +37,7 @@ def random_classes(frames=3):
 
 def losses_of(network, images, labels):
     with torch.no_grad():
-        return clip_losses(network, images, labels, "paper", UNKNOWN_MOTION)
+        return clip_losses(network, images, labels, "paper")
 
 
 # --------------------------------------------------------------------------------------------------------------- L_bce
@@ -90,7 +89,7 @@ def test_keyframes_and_the_frames_after_them_count_alike(network, correlation):
     images, classes = moving_images(), random_classes()
     labels = soft_labels(classes)
     with torch.no_grad():
-        found = clip_losses(network, images, labels, correlation, UNKNOWN_MOTION)["seg"]
+        found = clip_losses(network, images, labels, correlation)["seg"]
         key, memory = network.keyframe(images[:, 0])
         rest = network.non_keyframes(
             images[:, 1:].flatten(0, 1), memory, InferenceOptions(correlation=correlation)
@@ -105,7 +104,7 @@ def test_the_image_stage_takes_every_frame_by_itself(network):
     images, classes = moving_images(), random_classes()
     hard = classes.repeat_interleave(4, -1).repeat_interleave(4, -2).to(torch.uint8)
     with torch.no_grad():
-        found = image_losses(network, images, hard, "paper", UNKNOWN_MOTION)
+        found = image_losses(network, images, hard, "paper")
         expected = hard_cross_entropy(network.image(images.flatten(0, 1)), hard.flatten(0, 1).long())
     assert found.keys() == {"seg"}
     assert found["seg"].mean().item() == pytest.approx(expected.mean().item(), rel=1e-5)

@@ -16,8 +16,8 @@ from tests.helpers.supervised_clips import make_clips
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
+from tfcseg.training.networks import start_supervised
 from tfcseg.training.recipes import recipe_options
-from tfcseg.training.supervised import start_supervised
 from tfcseg.weights.convert import convert_pretrained
 from tfcseg.weights.loading import count_parameters, load_model, read_card, save_model
 from tfcseg.weights.tensor_file import write_tensor_file

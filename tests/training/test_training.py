@@ -21,8 +21,8 @@ from tests.helpers.tiny_model import NAMES, build_tiny_network
 from tests.helpers.tiny_training import SIDE, ColouredClips, build_trainer, run, step_records
 from tests.helpers.two_processes import CHANNELS, pass_norm
 from tfcseg.errors import DataError, TfcsegError, WeightsError
-from tfcseg.training.averaging import WeightAverage
-from tfcseg.training.datasets import SampleStream, StillSource
+from tfcseg.training.checkpoints import WeightAverage
+from tfcseg.training.datasets import SampleStream, StillSource, Weighted
 from tfcseg.training.depthwise import DepthwiseConv2d, use_float32_backward
 from tfcseg.training.labelling import Still
 from tfcseg.training.objective import validation_miou
@@ -225,7 +225,7 @@ def test_validation_needs_labels():
 
 def test_bad_data_in_a_worker_process_is_one_line(folder):
     missing = Still(folder / "gone.jpg", folder / "gone.npy")
-    stream = SampleStream([StillSource([missing], 64)], [1], count=100, seed=0)
+    stream = SampleStream([StillSource(Weighted([missing]), 64)], [1], count=100, seed=0)
     trainer, _ = build_trainer(folder, train=stream, workers=1)
     with pytest.raises(DataError) as caught:
         run(trainer)

@@ -28,11 +28,11 @@ from tfcseg.model.options import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD, SIZE_M
 from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.runs.outputs import folder_lock
 from tfcseg.spelling import count_of
-from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source
+from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source, Weighted
 from tfcseg.training.labelling import Clip, Still
 from tfcseg.training.loop import Trainer
 from tfcseg.training.recipes import VALIDATION_SEED, attention_options
-from tfcseg.training.request import training_precision
+from tfcseg.training.run import training_precision
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
 from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT, ModelCard
@@ -125,6 +125,10 @@ class _Adaptation:
         self._plain = load_model(model, device="cpu", precision="fp32", fold=False)
         """For training and saving."""
         self._start = {name: tensor.clone() for name, tensor in self._plain.network.update.state_dict().items()}
+        fixed = [p for name, p in self._plain.network.named_parameters() if not name.startswith("update.")]
+        is_exact = all(torch.equal(p.half().float(), p) for p in fixed)
+        self._dtype = torch.float16 if is_exact else torch.float32
+        """Type of saved weights: half precision if the network's own weights are exact in it."""
         self._size = options.size or self._model.card.preprocessing.size
         self._state: dict[str, Any] = {}
 
@@ -158,7 +162,7 @@ class _Adaptation:
         )
         held = hold_back(self._model, measuring, self._size)
         before = self._once("before", lambda: self._measured(self._model, held))
-        curve = tuple(self._once("curve", lambda: list(self._fit(teaching))))
+        curve = tuple(self._once("curve", lambda: self._fit(teaching)))
         fitted = replace(self._model.card.config, evidence=curve)
         with_curve = self._once("with_curve", lambda: self._measured(_configured(self._model, fitted), held))
         config, after = fitted, with_curve
@@ -206,15 +210,11 @@ class _Adaptation:
             found[name] = measure(model, held, self._size, **options)
         return found
 
-    def _fit(self, teaching: Sequence[Part]) -> tuple[float, ...]:
+    def _fit(self, teaching: Sequence[Part]) -> list[float]:
         each = -(-EXCERPTS // len(teaching))
         excerpts = [excerpt for part in teaching for excerpt in part.excerpts(each, EXCERPT)]
-        return fit_evidence(
-            self._model,
-            excerpts,
-            size=self._size,
-            on_progress=lambda clip, done, total: self._listener.on_progress("fitting the curve", done, total),
-        )
+        on_progress = partial(self._listener.on_progress, "fitting the curve")
+        return list(fit_evidence(self._model, excerpts, size=self._size, on_progress=on_progress))
 
     def _train(self, stills: Sequence[Still], clips: Sequence[Clip], config: ModelConfig) -> None:
         """Train the sparse attention of the plain network; other weights are frozen."""
@@ -226,18 +226,16 @@ class _Adaptation:
             seed=self._options.seed,
         )
         sources: list[Source] = [
-            PseudoClipSource(stills, options.crop, KEYFRAME_INTERVAL),
+            PseudoClipSource(Weighted(stills), options.crop, KEYFRAME_INTERVAL),
             ClipSource(clips, options.crop, KEYFRAME_INTERVAL),
         ]
-        samples = SampleStream(sources, [0.5, 0.5], count=options.steps * BATCH, seed=options.seed)
         precision = "auto" if self._device.precision == "fp16" else self._device.precision  # fp16 gradients underflow
-        validation = SampleStream(sources, [0.5, 0.5], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED)
         trainer = Trainer(
             network=network,
             card=replace(self._plain.card, config=config),
             options=options,
-            train=samples,
-            validation=validation,
+            train=SampleStream(sources, [0.5, 0.5], count=options.steps * BATCH, seed=options.seed),
+            validation=SampleStream(sources, [0.5, 0.5], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
             folder=self._folder / TRAINING,
             device=self._model.device,
             precision=training_precision(precision, self._model.device),
@@ -248,13 +246,6 @@ class _Adaptation:
         )
         trainer.run(validate_every=options.steps, checkpoint_every=CHECKPOINT_EVERY)
         network.load_state_dict(trainer.average.weights)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        """Type of saved weights: half precision if the network's own weights are exact in it."""
-        network = self._plain.network
-        fixed = [p for name, p in network.named_parameters() if not name.startswith("update.")]
-        return torch.float16 if all(torch.equal(p.half().float(), p) for p in fixed) else torch.float32
 
     def _reloaded(self, config: ModelConfig) -> LoadedModel:
         """Save the plain network and load it for inference."""

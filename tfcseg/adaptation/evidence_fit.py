@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfcseg.adaptation.own_labels import Part
+from tfcseg.adaptation.own_labels import OnStep, Part
 from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
@@ -20,7 +20,6 @@ from tfcseg.inference.steps import Steps
 from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import LowFeatures, WeightedLogits
-from tfcseg.options import OnProgress
 from tfcseg.weights.loading import LoadedModel
 
 DISTANCE = 4
@@ -39,7 +38,7 @@ class _Seen(NamedTuple):
 
 
 @torch.inference_mode()
-def fit_evidence(model: LoadedModel, clips: Sequence[Part], *, size: int, on_progress: OnProgress) -> tuple[float, ...]:
+def fit_evidence(model: LoadedModel, clips: Sequence[Part], *, size: int, on_progress: OnStep) -> tuple[float, ...]:
     """Fit the curve, e(w) at w = 0, 0.1, … 1, on excerpts of unlabelled videos, all with the same weight.
 
     ``size`` is the short side of the network's input. Raises DataError if no excerpt is longer than ``DISTANCE``
@@ -49,7 +48,7 @@ def fit_evidence(model: LoadedModel, clips: Sequence[Part], *, size: int, on_pro
     same, other = np.zeros((2, len(EVIDENCE))), np.zeros((2, len(EVIDENCE)))
     pairs = 0
     for done, clip in enumerate(clips):
-        on_progress(str(clip), done, len(clips))
+        on_progress(done, len(clips))
         seen = [
             _Seen(steps.low_features([frame.image])[0], steps.own_logits([frame.image])[0])
             for frame in islice(clip.frames(), 0, FRAMES * DISTANCE, DISTANCE)

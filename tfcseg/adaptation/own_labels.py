@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,11 +99,12 @@ RUN = 8
 FRAMES = 240
 """Labelled frames of all videos together, but at least a run of each."""
 
-OnProgress = Callable[[int, int], None]
+OnStep: TypeAlias = Callable[[int, int], None]
+"""Called with steps done, and steps in all."""
 
 
 def label_parts(
-    network: IntervalNetwork, parts: Sequence[Part], folder: Path, on_progress: OnProgress
+    network: IntervalNetwork, parts: Sequence[Part], folder: Path, on_progress: OnStep
 ) -> tuple[list[Still], list[Clip]]:
     """Label runs of ``parts`` with ``network``: returns first frames as stills, and runs as clips.
 

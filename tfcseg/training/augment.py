@@ -6,7 +6,7 @@ the scene changes between frames. Pixel centres have integer coordinates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -47,8 +47,13 @@ class View:
     jpeg_quality: int | None = None
 
 
-def draw_view(rng: np.random.Generator, source: tuple[int, int], size: int, *, strong: bool = True) -> View:
-    """Draw zoom, aspect, position, flip and a small rotation for a source of (height, width); colours if ``strong``."""
+def draw_view(rng: np.random.Generator, source: Sequence[int], size: int) -> View:
+    """Draw geometry and colours for a source of (height, width)."""
+    return draw_colours(rng, draw_geometry(rng, source, size))
+
+
+def draw_geometry(rng: np.random.Generator, source: Sequence[int], size: int) -> View:
+    """Draw zoom, aspect, position, flip and a small rotation for a source of (height, width)."""
     height, width = source
     step = min(source) / log_uniform(rng, SHORT_SIDE_RANGE_PX)  # source px per output px
     aspect = np.exp(rng.uniform(-0.2, 0.2))
@@ -62,8 +67,7 @@ def draw_view(rng: np.random.Generator, source: tuple[int, int], size: int, *, s
         rng.uniform(min(r, side / 2), max(side - r, side / 2)) for r, side in zip(reach, (width, height), strict=True)
     ]
     offset = np.array(centre) - 0.5 - linear @ np.full(2, (size - 1) / 2)
-    view = View(np.column_stack([linear, offset]), size)
-    return draw_colours(rng, view) if strong else view
+    return View(np.column_stack([linear, offset]), size)
 
 
 def draw_colours(rng: np.random.Generator, view: View) -> View:
@@ -148,7 +152,7 @@ def _motion_kernel(motion_px: tuple[float, float]) -> NDArray[np.float32]:
     return kernel
 
 
-def view_soft_labels(labels: NDArray[np.uint8], source: tuple[int, int], view: View) -> NDArray[np.uint8]:
+def view_soft_labels(labels: NDArray[np.uint8], source: Sequence[int], view: View) -> NDArray[np.uint8]:
     """(G, G, K) soft labels of a source of (height, width) → (s, s, K) at the view's label grid.
 
     Beyond the border all K are 0: no label, which has weight 0 in the loss.

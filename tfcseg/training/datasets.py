@@ -7,6 +7,7 @@ and after every restart: its random numbers are seeded with (seed, n).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -20,11 +21,10 @@ from torch.utils.data import Dataset
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.training.augment import View, by_channels, distort_colours, draw_view, view_image, view_soft_labels
-from tfcseg.training.foreground import add_foreground
+from tfcseg.training.foreground import Photo, add_foreground
 from tfcseg.training.labelling import Clip, Still, read_rgb
-from tfcseg.training.pseudo_clips import Labelled, pseudo_clip, steady_pair
+from tfcseg.training.pseudo_clips import Labelled, pseudo_clip
 
-UNKNOWN_MOTION = torch.full((2, 3), torch.nan)
 _MAX_STEP = 2
 _T = TypeVar("_T")
 
@@ -34,8 +34,6 @@ class Sample(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    motion: Tensor = UNKNOWN_MOTION
-    """(2, 3) from pixels (x, y, 1) of the second image to pixels of the first; NaN if unknown."""
 
 
 class Source(Protocol):
@@ -75,25 +73,17 @@ class Weighted(Generic[_T]):
         return self._items[int(np.searchsorted(self._until, rng.random(), side="right"))]
 
 
+@dataclass(frozen=True, slots=True)
 class StillSource:
     """Random views of labelled stills, as clips of one frame.
 
-    ``people`` and ``plants`` weight the stills whose people and plants may be pasted into others.
+    People of ``people`` and plants of ``plants``, by default of all stills, may be pasted into others.
     """
 
-    def __init__(
-        self,
-        stills: Sequence[Still],
-        crop: int,
-        weights: NDArray[np.float64] | None = None,
-        people: NDArray[np.float64] | None = None,
-        plants: NDArray[np.float64] | None = None,
-    ) -> None:
-        self._stills = Weighted(stills, weights)
-        self._people, self._plants = (
-            self._stills if each is None or not each.any() else Weighted(stills, each) for each in (people, plants)
-        )
-        self._crop = crop
+    stills: Weighted[Still]
+    crop: int
+    people: Weighted[Still] | None = None
+    plants: Weighted[Still] | None = None
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw a view of a still."""
@@ -105,46 +95,32 @@ class StillSource:
         (sharp, soft), view = self._draw_sharp(rng)
         if soft.shape[-1] == len(SCENES):
             add_foreground(
-                *(rng, sharp, soft),
-                draw_donor=lambda: _read(self._stills.draw(rng)),
-                draw_people=lambda: _read(self._people.draw(rng)),
-                draw_plants=lambda: _read(self._plants.draw(rng)),
+                Photo(rng, sharp, soft),
+                draw_donor=lambda: _read(self.stills.draw(rng)),
+                draw_people=lambda: _read((self.people or self.stills).draw(rng)),
+                draw_plants=lambda: _read((self.plants or self.stills).draw(rng)),
                 draw_backdrop=lambda: self._draw_sharp(rng)[0],
             )
         return distort_colours(sharp, view), soft
 
     def _draw_sharp(self, rng: np.random.Generator) -> tuple[Labelled, View]:
         """Draw a still as a view shows it, but without distortion of colours, and the view."""
-        image, labels = _read(self._stills.draw(rng))
-        size = (image.shape[0], image.shape[1])
-        view = draw_view(rng, size, self._crop)
-        return (view_image(image, View(view.matrix, self._crop)), view_soft_labels(labels, size, view)), view
+        image, labels = _read(self.stills.draw(rng))
+        view = draw_view(rng, image.shape[:2], self.crop)
+        sharp = view_image(image, View(view.matrix, self.crop))
+        return (sharp, view_soft_labels(labels, image.shape[:2], view)), view
 
 
+@dataclass(frozen=True, slots=True)
 class CollageSource:
     """Four stills at half their size in one sample, which makes small objects more frequent."""
 
-    def __init__(self, stills: StillSource) -> None:
-        self._stills = stills
+    stills: StillSource
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw four views and arrange them two by two."""
-        views = [self._stills.draw_view(rng) for _ in range(4)]
-        image, labels = (_collage([view[part] for view in views]) for part in range(2))
-        return _sample([image], [labels])
-
-
-class PairSource:
-    """Two images of a still a moment apart."""
-
-    def __init__(self, stills: Sequence[Still], crop: int, weights: NDArray[np.float64] | None = None) -> None:
-        self._stills = Weighted(stills, weights)
-        self._crop = crop
-
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """Draw a pair of views of a still."""
-        images, soft, motion = steady_pair(rng, _read(self._stills.draw(rng)), self._crop)
-        return _sample(images, soft)._replace(motion=torch.from_numpy(motion).float())
+        images, labels = zip(*(self.stills.draw_view(rng) for _ in range(4)), strict=True)
+        return _sample([_collage(images)], [_collage(labels)])
 
 
 class ClipSource:
@@ -170,27 +146,25 @@ class ClipSource:
         if rng.random() < 0.5:
             numbers.reverse()
         images = [read_rgb(clip.frames[n]) for n in numbers]
-        size = (images[0].shape[0], images[0].shape[1])
+        size = images[0].shape[:2]
         view = draw_view(rng, size, self._crop)
         labels = np.load(clip.labels, mmap_mode="r")
         soft = [view_soft_labels(np.array(labels[n]), size, view) for n in numbers]
         return _sample([view_image(image, view) for image in images], soft)
 
 
+@dataclass(frozen=True, slots=True)
 class PseudoClipSource:
     """Clips made from stills: a moving crop, and an object of another still that moves. Labels are exact in time."""
 
-    def __init__(
-        self, stills: Sequence[Still], crop: int, length: int, weights: NDArray[np.float64] | None = None
-    ) -> None:
-        self._stills = Weighted(stills, weights)
-        self._crop = crop
-        self._length = length
+    stills: Weighted[Still]
+    crop: int
+    length: int
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw a scene and an object, and make a clip of them."""
-        scene, donor = (_read(self._stills.draw(rng)) for _ in range(2))
-        return _sample(*pseudo_clip(rng, scene, donor, self._crop, self._length))
+        scene, donor = (_read(self.stills.draw(rng)) for _ in range(2))
+        return _sample(*pseudo_clip(rng, scene, donor, self.crop, self.length))
 
 
 def _read(still: Still) -> Labelled:

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -37,6 +37,9 @@ from tfcseg.training.truth import is_mask
 CLIP_SIDE_PX = 336
 CLIP_RATE_HZ = 15.0
 """VSPW's rate, so that an interval lasts as long in training as in the benchmark."""
+
+OnLabelled: TypeAlias = Callable[[int, int], None]
+"""Called with files labelled so far, and in all."""
 
 STEADY_REACH = 2
 """Frames on each side whose labels, warped by optical flow, are averaged with a frame's own."""
@@ -84,12 +87,12 @@ def label_media(
     cache: Path,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnLabelled = lambda done, total: None,
 ) -> tuple[list[Still], list[Clip]]:
     """Label what is not in the cache yet; return all labelled media.
 
-    Media that cannot be decoded are left out. ``progress(done, total)`` counts files. A killed run resumes where it
-    stopped: files get their names when they are complete.
+    Media that cannot be decoded are left out. A killed run resumes where it stopped: files get their names when they
+    are complete.
     """
     (cache / "stills").mkdir(parents=True, exist_ok=True)
     (cache / "clips").mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,8 +22,7 @@ from tfcseg.errors import DataError, TfcsegError
 from tfcseg.interrupts import noted_interrupts, unseen_interrupts
 from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter
-from tfcseg.training.averaging import WeightAverage
-from tfcseg.training.checkpoints import read_checkpoint, write_checkpoint
+from tfcseg.training.checkpoints import WeightAverage, read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
 from tfcseg.training.depthwise import use_float32_backward
 from tfcseg.training.objective import attention_losses, clip_losses, image_losses, normalise, validation_miou
@@ -34,46 +33,9 @@ from tfcseg.training.processes import (
     sum_over_processes,
     use_cross_process_norm,
 )
+from tfcseg.training.recipes import TrainOptions
 from tfcseg.weights.loading import save_model
 from tfcseg.weights.model_card import ModelCard
-
-
-@dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """Numbers of a training run; a checkpoint made with other numbers is refused."""
-
-    stage: str
-    """``image`` (step 1), ``tfc`` (step 2, clips of one interval) or ``attention`` (the sparse attention alone)."""
-    steps: int
-    batch: int
-    """Samples per step and process."""
-    learning_rate: float
-    head_rate_scale: float = 10.0
-    """Factor on the learning rate for the head and the TFC layer (SegFormer's recipe)."""
-    weight_decay: float = 0.01
-    warmup_steps: int = 100
-    bce_weight: float = 1.0
-    steady_weight: float = 0.0
-    """Weight of `steadiness_loss` on pairs of images (stage ``image``); 0 trains on single images."""
-    max_gradient_norm: float | None = 5.0
-    """Clips gradients; None does not (SegFormer's recipe)."""
-    crop: int = 320
-    """Side of a sample in px."""
-    short_side_px: int = 480
-    """Size of the network's input at inference, for training on a VSPW folder."""
-    init: str = ""
-    """Initial weights, as given by the user."""
-    train_norms: bool = True
-    """False keeps the statistics of batch norm, as step 2 must not change the image network."""
-    averaging: float = 0.999
-    """Decay of the running average of the weights, which is validated and saved."""
-    seed: int = 0
-    frozen: tuple[str, ...] = ()
-    """Prefixes of the names of parameters that are not trained."""
-    correlation: str = "paper"
-    """``paper``, ``aligned``, or ``both`` in turn, so that the same weights work with either."""
-    folder_weights: tuple[tuple[str, float], ...] = ()
-    """(folder, weight): how often its photos and clips are drawn, relative to others."""
 
 
 class Trainer:
@@ -173,12 +135,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.options, self.step) * group["scale"]
         losses = self._losses(batch)
-        weights = {
-            "seg": 1.0,
-            "repair": 1.0,
-            "steady": self.options.steady_weight,
-            "bce": self.options.bce_weight,
-        }
+        weights = {"seg": 1.0, "repair": 1.0, "bce": self.options.bce_weight}
         # Gradients are summed over processes: dividing by their total weight gives the mean over the whole batch.
         totals = {name: sum_over_processes(loss.weight).clamp_min(1e-6) for name, loss in losses.items()}
         loss = torch.stack([weights[name] * losses[name].total / totals[name] for name in losses]).sum()
@@ -202,12 +159,11 @@ class Trainer:
         images = normalise(batch.images.to(self.device, non_blocking=True), self.card.preprocessing)
         labels = batch.labels.to(self.device, non_blocking=True)
         low = self.precision is not torch.float32
-        motion = batch.motion.to(self.device, non_blocking=True)
         correlation = self.options.correlation
         if correlation == "both":
             correlation = CORRELATIONS[self.step % len(CORRELATIONS)]
         with torch.autocast(self.device.type, self.precision, enabled=low):
-            return self.objective(self.network, images, labels, correlation, motion)
+            return self.objective(self.network, images, labels, correlation)
 
     def _validate(self) -> None:
         """Score the averaged weights and save them as last.safetensors, and as best.safetensors if they are best."""
@@ -297,7 +253,6 @@ def load_batches(
         batch_sampler=numbers,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        persistent_workers=False,
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_start_worker,
     )

@@ -1,4 +1,4 @@
-"""Losses of eq. 12, L = L_seg + L_bce, and of steadiness.
+"""Losses of eq. 12, L = L_seg + L_bce.
 
 Shapes: B frames, K classes, h w label grid. A loss is a (sum, weight) pair, so that several processes can compute the
 mean over their joint batch, not a mean of means.
@@ -48,27 +48,6 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor) -> WeightedSum:
     return WeightedSum(total, (labels != NO_CLASS).sum().float())
 
 
-def steadiness_loss(logits: Tensor, motion: Tensor) -> WeightedSum:
-    """Cross entropy of two predictions of the same scene with their mean: they should agree, whatever they are (ours).
-
-    logits (B, 2, K, s, s) of pairs; ``motion`` (B, 2, 3) takes pixels of the second image to the first, both of 4·s px.
-    Positions outside the first image and pairs of unknown motion do not count.
-    """
-    side = logits.shape[-1]
-    known = ~motion.isnan().any(dim=(1, 2))
-    steps = 4 * torch.arange(side, device=logits.device, dtype=torch.float32) + 1.5  # centres of cells in px
-    places = torch.stack([*torch.meshgrid(steps, steps, indexing="xy"), torch.ones(side, side, device=logits.device)])
-    there = torch.einsum("bij,jyx->byxi", motion.nan_to_num(), places)
-    there = (there + 0.5) / (2 * side) - 1  # pixels to [-1, 1]
-    inside = (there.abs() < 1).all(dim=-1) & known[:, None, None]
-    both = logits.float().log_softmax(dim=2)
-    earlier = F.grid_sample(both[:, 0], there, mode="bilinear", padding_mode="border", align_corners=False)
-    later = both[:, 1]
-    mean = ((earlier.exp() + later.exp()) / 2).detach()
-    loss = -0.5 * (mean * (earlier + later)).sum(dim=1)
-    return WeightedSum((inside * loss).sum(), inside.sum().float())
-
-
 def similarity_loss(w_hat: Tensor, unchanged: Tensor, weight: Tensor) -> WeightedSum:
     """L_bce: ŵ_t (B, h, w) in [0, 1] should tell whether the label is ``unchanged`` (B, h, w) in {0, 1} from k to t.
 
@@ -78,3 +57,11 @@ def similarity_loss(w_hat: Tensor, unchanged: Tensor, weight: Tensor) -> Weighte
     right = torch.where(unchanged > 0.5, w_hat, 1 - w_hat).float().clamp(1e-4, 1.0)
     loss = -((1 - right) ** FOCAL_GAMMA) * right.log()
     return WeightedSum((weight * loss).sum(), weight.sum().detach())
+
+
+def divergence(logits: Tensor, target: Tensor) -> WeightedSum:
+    """Kullback-Leibler divergence of the classes of ``logits`` (N, K) from those of ``target`` (N, K)."""
+    total = F.kl_div(
+        logits.float().log_softmax(dim=1), target.float().log_softmax(dim=1), reduction="sum", log_target=True
+    )
+    return WeightedSum(total, torch.tensor(float(len(logits)), device=logits.device))

@@ -1,4 +1,4 @@
-"""Losses of a batch: the image network's (step 1), and eq. 12 over clips of one interval (step 2); validation.
+"""Losses of a batch: the image network's (step 1), eq. 12 over clips of one interval (step 2), the sparse attention's.
 
 Shapes: B clips, T frames (the first is the keyframe), K classes, S crop side, s = S / 4.
 """
@@ -17,21 +17,24 @@ from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.metrics.scores import ConfusionMatrix, mean_iou
 from tfcseg.model.alignment import move
-from tfcseg.model.correlation import interpolation_weight
+from tfcseg.model.correlation import Points, interpolation_weight, similarity
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import TFCSegmenter
-from tfcseg.training.attention import distillation
 from tfcseg.training.datasets import Sample
-from tfcseg.training.losses import (
-    WeightedSum,
-    hard_cross_entropy,
-    similarity_loss,
-    soft_cross_entropy,
-    steadiness_loss,
-)
+from tfcseg.training.losses import WeightedSum, divergence, hard_cross_entropy, similarity_loss, soft_cross_entropy
 from tfcseg.weights.model_card import Preprocessing
 
 Losses = dict[str, WeightedSum]
+
+POINTS = 256
+"""Points per frame, on average: neighbours teach the same, so few points of many frames are better."""
+
+LEAST_SIMILAR = 0.9
+"""Points below this similarity are drawn: more than at eq. 11's 0.8, so that other thresholds work too."""
+
+WRONG = 1.5
+"""How much more often, relative to others, points are drawn where interpolation alone has another label than the
+network. They are rare."""
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -48,19 +51,12 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> WeightedSum:
     return hard_cross_entropy(logits, labels.long())
 
 
-def image_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor) -> Losses:
-    """Step 1: losses of the image network on every frame of images (B, T, 3, S, S).
-
-    Pairs (T = 2) also have `steadiness_loss`.
-    """
-    logits = network.image(images.flatten(0, 1))
-    losses = {"seg": segmentation_loss(logits, labels.flatten(0, 1))}
-    if images.shape[1] == 2:
-        losses["steady"] = steadiness_loss(logits.view(*images.shape[:2], *logits.shape[1:]), motion)
-    return losses
+def image_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str) -> Losses:
+    """Step 1: L_seg of the image network on every frame of images (B, T, 3, S, S)."""
+    return {"seg": segmentation_loss(network.image(images.flatten(0, 1)), labels.flatten(0, 1))}
 
 
-def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor) -> Losses:
+def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str) -> Losses:
     """Step 2, eq. 12: L_seg over the keyframe and its non-keyframes, L_bce over the similarities.
 
     The paper does not say how it averages L_seg over frames; here every labelled pixel has the same weight.
@@ -83,9 +79,35 @@ def clip_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlati
     }
 
 
-def attention_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str, motion: Tensor) -> Losses:
-    """Stage ``attention``: divergence of the sparse attention from the network's labels of each frame by itself."""
-    return {"repair": distillation(network, images, correlation)}
+def attention_losses(network: TFCSegmenter, images: Tensor, labels: Tensor, correlation: str) -> Losses:
+    """Stage ``attention``: divergence of the sparse attention from the network's own labels of each frame by itself.
+
+    Nothing else is trained, so the network runs without gradients, and mode ``image`` stays as it is. Labels are not
+    needed. The loss is taken at points drawn in images (B, T, 3, H, W).
+    """
+    with torch.no_grad():
+        _, memory = network.keyframe(images[:, 0])
+        x1, x2 = network.backbone.encode_low(images[:, 1:].flatten(0, 1))
+        own = network.decode_head.classify(network.embed(x1, x2)[0])
+        options = network.completed(InferenceOptions(correlation=correlation))
+        found = network.between(x1, x2, memory, options)
+        w = similarity(found.moved(memory.level2), found.level2)
+        w_hat = interpolation_weight(w)
+        interpolated = network.interpolated(found, memory, w_hat)
+        points = draw_points(w[:, 0], interpolated.argmax(dim=1) != own.argmax(dim=1))
+    target = own.permute(0, 2, 3, 1)[points.frame, points.y, points.x]
+    return {"repair": divergence(network.updated(found, memory, w_hat, points), target)}
+
+
+def draw_points(w: Tensor, is_wrong: Tensor) -> Points:
+    """Draw at most POINTS points per frame, on average, with similarities w (S, h, w) below LEAST_SIMILAR."""
+    weight = (w < LEAST_SIMILAR).float() * (1 + WRONG * is_wrong)
+    chosen = weight.flatten().nonzero()[:, 0]
+    most = POINTS * len(w)
+    if len(chosen) > most:
+        chosen = torch.multinomial(weight.flatten(), most)
+    height, width = w.shape[1:]
+    return Points(chosen // (height * width), chosen // width % height, chosen % width)
 
 
 def grid_classes(labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -68,15 +68,6 @@ class TrainRequest:
     learning_rate: Annotated[
         float | None, Option("Learning rate.", low=1e-12, high=1, flags=("--lr",), default_text=_RECIPES)
     ] = None
-    steady_weight: Annotated[
-        float | None,
-        Option(
-            "Weight of the loss on disagreement between two views a moment apart (stage image, with --teachers).",
-            low=0,
-            high=100,
-            default_text="0: single images",
-        ),
-    ] = None
     bce_weight: Annotated[
         float | None, Option("Weight of L_bce (stage tfc); 0 trains without it.", low=0, high=100, default_text="1")
     ] = None

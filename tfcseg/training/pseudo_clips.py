@@ -33,9 +33,6 @@ OBJECT_SHARE = (0.01, 0.3)
 CAMERA_PX, OBJECT_PX = 10.0, 14.0
 """Standard deviation of the motion from frame to frame, in output px, for crops of about 320 px."""
 
-PAIR_PX = 4.0
-"""The same between the two images of a pair, like a hand-held camera."""
-
 PASTE_SHARE = 0.7
 
 
@@ -43,48 +40,18 @@ def pseudo_clip(
     rng: np.random.Generator, scene: Labelled, donor: Labelled, crop: int, length: int
 ) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
     """``length`` images (S, S, 3) and soft labels (s, s, K); the camera stands still in a third of the clips."""
-    first, path = _camera(rng, scene, crop, length=length, shift_px=CAMERA_PX, zoom=0.015)
-    images, soft = _views(scene, path, crop)
+    size = scene[0].shape[:2]
+    first = draw_view(rng, size, crop)
+    first = replace(first, blur_px=0.0, motion_px=(0.0, 0.0))  # edges stay where labels change
+    moves = rng.random() > 1 / 3
+    views = [View(matrix, crop) for matrix in _path(rng, first, length, CAMERA_PX * moves, 0.015 * moves)]
+    images = [view_image(scene[0], view) for view in views]
+    soft = [view_soft_labels(scene[1], size, view) for view in views]
     mask = cut_out(rng, donor) if rng.random() < PASTE_SHARE else None
     if mask is not None:
         extent, centre = rng.uniform(0.15, 0.6), rng.uniform(0.1, 0.9, 2) * crop
         paste(rng, donor, mask, images, soft, extent=extent, centre=centre)
     return [distort_colours(_noise(rng, image), first) for image in images], soft
-
-
-def steady_pair(
-    rng: np.random.Generator, scene: Labelled, crop: int
-) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]], NDArray[np.float64]]:
-    """Two images (S, S, 3) of a still a moment apart, their soft labels (s, s, K), and the motion (2, 3) between them.
-
-    The motion takes pixels (x, y, 1) of the second image to the first. Each image has its own noise, and the camera
-    stands still in a third of the pairs, which then differ by nothing else.
-    """
-    first, path = _camera(rng, scene, crop, length=2, shift_px=PAIR_PX, zoom=0.01)
-    images, soft = _views(scene, path, crop)
-    images = [distort_colours(_noise(rng, image), first) for image in images]
-    below = np.array([[0, 0, 1.0]])
-    motion = np.linalg.solve(np.vstack([path[0], below]), np.vstack([path[1], below]))[:2]
-    return images, soft, motion
-
-
-def _camera(
-    rng: np.random.Generator, scene: Labelled, crop: int, *, length: int, shift_px: float, zoom: float
-) -> tuple[View, list[NDArray[np.float64]]]:
-    """Draw a view of a scene, and the path of a camera that starts there."""
-    first = draw_view(rng, (scene[0].shape[0], scene[0].shape[1]), crop)
-    first = replace(first, blur_px=0.0, motion_px=(0.0, 0.0))  # edges stay where labels change
-    moves = rng.random() > 1 / 3
-    return first, _path(rng, first, length, shift_px * moves, zoom * moves)
-
-
-def _views(
-    scene: Labelled, path: Sequence[NDArray[np.float64]], crop: int
-) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
-    """Images and soft labels along a path, without distortion of colours."""
-    views = [View(matrix, crop) for matrix in path]
-    size = (scene[0].shape[0], scene[0].shape[1])
-    return [view_image(scene[0], view) for view in views], [view_soft_labels(scene[1], size, view) for view in views]
 
 
 def _path(rng: np.random.Generator, view: View, length: int, shift_px: float, zoom: float) -> list[NDArray[np.float64]]:

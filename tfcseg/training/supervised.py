@@ -1,4 +1,4 @@
-"""Supervised training on a VSPW folder, as in the paper: clips of one interval, views of them, initial network."""
+"""Supervised training on a VSPW folder, as in the paper: clips of one interval, and views of them."""
 
 from __future__ import annotations
 
@@ -13,29 +13,17 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, open_vspw, read_target
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet
-from tfcseg.model.options import KEYFRAME_INTERVAL, PAPER_OPTIONS
-from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.labels.label_sets import NO_CLASS
+from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.spelling import count_of
 from tfcseg.training.augment import View, view_hard_labels, view_image
 from tfcseg.training.damage import examine, image_defect, refuse
-from tfcseg.training.datasets import Sample, SampleStream
+from tfcseg.training.datasets import Sample
 from tfcseg.training.labelling import read_rgb
-from tfcseg.training.loop import TrainOptions
-from tfcseg.training.recipes import (
-    VALIDATION_SAMPLES,
-    VALIDATION_SEED,
-    Material,
-    start_network,
-    untrained_card,
-    with_classes,
-)
-from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
-from tfcseg.weights.loading import is_ours
-from tfcseg.weights.model_card import ModelCard
+from tfcseg.training.recipes import Material, TrainOptions
 
 
-def vspw_material(root: Path, options: TrainOptions, processes: int, *, skip_bad: bool) -> Material:
+def vspw_material(root: Path, options: TrainOptions, *, skip_bad: bool) -> Material:
     """Clips of one interval from the train split; plain crops of the val split for validation."""
     train, validation = open_vspw(root, "train"), open_vspw(root, "val")
     found, held_out = find_sound_frames(train), find_sound_frames(validation)
@@ -46,46 +34,8 @@ def vspw_material(root: Path, options: TrainOptions, processes: int, *, skip_bad
     crop, size = options.crop, options.short_side_px
     clips = VspwClipSource(train, found, crop, length, short_side_px=size)
     plain = VspwClipSource(validation, held_out, crop, length, short_side_px=size, is_augmented=False)
-    return Material(
-        SampleStream([clips], [1.0], count=options.steps * options.batch * processes, seed=options.seed),
-        SampleStream([plain], [1.0], count=VALIDATION_SAMPLES, seed=VALIDATION_SEED),
-        train.labels,
-        f"supervised on {root.resolve().name} ({count_of(len(train.videos), 'video')})",
-        left_out=left_out,
-    )
-
-
-def start_supervised(
-    backbone: str, labels: LabelSet, init: str | Path | None, short_side_px: int, embed_dim: int | None = None
-) -> tuple[TFCSegmenter, ModelCard]:
-    """Network for the classes ``labels`` and its card, with the paper's options.
-
-    ``init`` is a tfcseg model, or a published SegFormer or ImageNet-trained Mix Transformer, as a file or a Hugging
-    Face folder. Classes with the same names keep their weights. Without ``init``, Lite0 has ImageNet's weights and a
-    Mix Transformer random ones (ImageNet's in the paper; give them with ``init``).
-    """
-    if init is not None and Path(init).exists() and not is_ours(Path(init)):  # else it may be the name of a model
-        network, card = _from_published(Path(init), labels)
-    else:
-        network, card = start_network(backbone, labels, init, embed_dim=embed_dim)
-    config = replace(card.config, defaults=PAPER_OPTIONS)
-    network.config = config
-    return network, replace(
-        card, config=config, labels=labels, preprocessing=replace(card.preprocessing, size=short_side_px)
-    )
-
-
-def _from_published(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
-    """Convert a published network. Its card only names the file, which does not state the training data."""
-    found = convert_pretrained(path)
-    if isinstance(found, ConvertedEncoder):
-        network, card = start_network(found.backbone, labels, None)
-        network.load_state_dict({**network.state_dict(), **found.state_dict})
-        return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
-    network = build_segmenter(found.card.config)
-    network.load_state_dict(found.state_dict)
-    card = untrained_card(found.card.config, found.card.labels, path.resolve().name)
-    return with_classes(network, card, labels)
+    description = f"supervised on {root.resolve().name} ({count_of(len(train.videos), 'video')})"
+    return Material([clips], [1.0], plain, train.labels, description, left_out=left_out)
 
 
 class Sound(NamedTuple):
@@ -112,10 +62,8 @@ class VspwClipSource:
         short_side_px: int = 480,
         is_augmented: bool = True,
     ) -> None:
-        self._crop = crop
-        self._length = length
-        self._short_side_px = short_side_px
-        self._is_augmented = is_augmented
+        self._crop, self._length = crop, length
+        self._short_side_px, self._is_augmented = short_side_px, is_augmented
         self._classes = len(dataset.labels)
         self._runs = [run for run in sound.runs if len(run) >= length]
         if not self._runs:
@@ -135,12 +83,11 @@ class VspwClipSource:
         frames = run[first : first + self._length]
         images = [read_rgb(image) for image, _ in frames]
         targets = [read_target(mask, self._classes)[0] for _, mask in frames]
-        shape, crop, size = targets[0].shape, self._crop, self._short_side_px
-        view = (
-            draw_vspw_view(rng, targets[0], crop, size)
-            if self._is_augmented
-            else crop_view(shape, crop, size, tuple(rng.random(2)), is_flipped=False)
-        )
+        crop, size = self._crop, self._short_side_px
+        if self._is_augmented:
+            view = draw_vspw_view(rng, targets[0], crop, size)
+        else:
+            view = crop_view(targets[0].shape, crop, size, tuple(rng.random(2)), is_flipped=False)
         labels = [view_hard_labels(target, view) for target in targets]
         pixels = np.stack([view_image(image, view) for image in images])
         return Sample(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(labels)))

