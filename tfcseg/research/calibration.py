@@ -19,7 +19,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.options import OnProgress
-from tfcseg.research.held_out.still_sets import StillSet, open_stills
+from tfcseg.research.held_out.still_sets import open_stills
 from tfcseg.research.held_out.stills import translation
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, is_ours, load_model, read_card, save_model
 from tfcseg.weights.model_card import ModelCard
@@ -112,7 +112,18 @@ def calibrate(
     meter = CalibrationMeter(_TEMPERATURES)
     network = IntervalNetwork(model, checked_options(model, mode="image"))
     for each in sets:
-        _add_set(meter, each, model, network, on_progress)
+        table = translation(each, model.labels)
+        can_be_right = np.isin(np.arange(256), table[: len(model.labels)])
+        can_be_right[NO_CLASS] = False
+        for done, still in enumerate(each.stills, 1):
+            image, target = each.read(still)
+            logits = network.logits(image)[0].float().cpu().numpy()  # (K, h, w)
+            wanted = shrink_labels(target, (logits.shape[1], logits.shape[2])).ravel()
+            places = np.flatnonzero(can_be_right[wanted])
+            places = places[:: max(1, len(places) // _LABELS_PER_STILL)]
+            vectors = logits.reshape(len(logits), -1).T[places]
+            meter.update(vectors, table[vectors.argmax(axis=1)] == wanted[places])
+            on_progress(each.name, done, len(each.stills))
     if not meter.count:
         raise DataError(f"the model knows none of the classes in {', '.join(each.name for each in sets)}")
     best, errors = meter.best, 100 * meter.errors
@@ -125,24 +136,6 @@ def calibrate(
         stills=sum(len(each.stills) for each in sets),
         sets=tuple(each.name for each in sets),
     )
-
-
-def _add_set(
-    meter: CalibrationMeter, stills: StillSet, model: LoadedModel, network: IntervalNetwork, on_progress: OnProgress
-) -> None:
-    table = translation(stills, model.labels)
-    can_be_right = np.isin(np.arange(256), table[: len(model.labels)])
-    can_be_right[NO_CLASS] = False
-    for done, still in enumerate(stills.stills):
-        on_progress(stills.name, done, len(stills.stills))
-        image, target = stills.read(still)
-        logits = network.logits(image)[0].float().cpu().numpy()  # (K, h, w)
-        wanted = shrink_labels(target, (logits.shape[1], logits.shape[2])).ravel()
-        places = np.flatnonzero(can_be_right[wanted])
-        places = places[:: max(1, len(places) // _LABELS_PER_STILL)]
-        vectors = logits.reshape(len(logits), -1).T[places]
-        meter.update(vectors, table[vectors.argmax(axis=1)] == wanted[places])
-    on_progress(stills.name, len(stills.stills), len(stills.stills))
 
 
 def write_with_card(weights: Path, target: Path, change: Callable[[ModelCard], ModelCard]) -> None:

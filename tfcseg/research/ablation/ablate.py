@@ -25,10 +25,12 @@ from tfcseg.model.tfc import NonKeyframes, TFCSegmenter
 from tfcseg.options import OnProgress
 from tfcseg.report.schema import ModelConditions, ModelFacts, model_conditions, model_facts
 from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
-from tfcseg.research.ablation.rows import AblatedSegmenter, Row, build_rows, check_rows
+from tfcseg.research.ablation.rows import AblatedSegmenter, Row, build_rows
 from tfcseg.research.ablation.similarity import SimilarityScores, WatchedPredictions
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
+
+logger = logging.getLogger(__name__)
 
 Numbers: TypeAlias = Mapping[str, float | None]
 
@@ -92,9 +94,6 @@ def _sign(number: float | None, base: float | None) -> int | None:
     return (step > 0) - (step < 0)
 
 
-logger = logging.getLogger(__name__)
-
-
 def ablate(
     root: str | Path,
     model: str | Path | LoadedModel = "default",
@@ -111,7 +110,6 @@ def ablate(
     ``without_bce`` are weights with the same classes, trained without L_bce, for an extra row. Failures raise a
     TfcsegError with one line.
     """
-    check_rows(rows or (), has_other_weights=without_bce is not None)
     scope = scope or Scope()
     dataset = open_vspw(root, scope.split)
     loaded = open_model(model, device)
@@ -153,6 +151,8 @@ def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other
     """Choose rows, in the table's order; UsageError for a row that does not exist with these settings."""
     if names is None:
         return [row for row in known if row.name != WITHOUT_BCE or has_other_weights]
+    if WITHOUT_BCE in names and not has_other_weights:
+        raise UsageError(f"row {WITHOUT_BCE} needs weights trained without L_bce; give them with --without-bce")
     missing = set(names) - {row.name for row in known}
     if missing:
         raise UsageError(f"row {min(missing)} is the same as row tfc, or has a shorter interval; leave it out")

@@ -7,14 +7,13 @@ model/tfc.py: B keyframes, T frames per keyframe, K classes, h w grid at stride 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from tfcseg.errors import UsageError
 from tfcseg.model.correlation import inconsistent_points, interpolation_weight, similarity
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter, replace_points
@@ -101,14 +100,6 @@ class Row:
     variant: Variant | None
 
 
-def check_rows(names: Sequence[str], *, has_other_weights: bool) -> None:
-    """Raise UsageError for a row that is named twice, or that needs weights which are not there."""
-    if len(set(names)) < len(names):
-        raise UsageError(f"a row is named twice: {','.join(names)}")
-    if WITHOUT_BCE in names and not has_other_weights:
-        raise UsageError(f"row {WITHOUT_BCE} needs weights trained without L_bce; give them with --without-bce")
-
-
 def build_rows(settings: InferenceOptions) -> list[Row]:
     """All rows for the ``settings`` of the full method, in the table's order.
 
@@ -116,18 +107,6 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
     """
     settings = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
     options = replace(settings, keyframe_carry=0.0)
-    longer = [interval for interval in INTERVALS if interval > options.keyframe_interval]
-    return [
-        *_rows_of_steps(options),
-        *(
-            Row(f"interval-{n}", f"TFC, interval {n}", "tfc", replace(options, keyframe_interval=n), Variant())
-            for n in longer
-        ),
-        *_own_rows(settings, options),
-    ]
-
-
-def _rows_of_steps(options: InferenceOptions) -> list[Row]:
     plain = Variant(weight=0.0, updates=False)
     rows = [
         Row("image", "image", None, replace(options, mode="image", keyframe_interval=1), None),
@@ -135,26 +114,20 @@ def _rows_of_steps(options: InferenceOptions) -> list[Row]:
         Row("interpolation", "+ interpolation", "reuse", options, replace(plain, weight="soft")),
         Row("hard", "+ hard weights", "interpolation", options, replace(plain, weight="hard")),
     ]
+    for weight in FIXED_WEIGHTS:
+        fixed = replace(plain, weight=weight)
+        rows.append(Row(f"weight-{weight:.1f}", f"+ weight {weight:.1f}", "interpolation", options, fixed))
+    for threshold in ABLATED_THRESHOLDS:
+        name, title = f"msda-{threshold:.1f}", f"reuse + MSDA below {threshold:.1f}"
+        rows.append(Row(name, title, "reuse", replace(options, threshold=threshold), replace(plain, updates=True)))
     rows += [
-        Row(f"weight-{weight:.1f}", f"+ weight {weight:.1f}", "interpolation", options, replace(plain, weight=weight))
-        for weight in FIXED_WEIGHTS
-    ]
-    rows += [
-        Row(
-            f"msda-{threshold:.1f}",
-            f"reuse + MSDA below {threshold:.1f}",
-            "reuse",
-            replace(options, threshold=threshold),
-            replace(plain, updates=True),
-        )
-        for threshold in ABLATED_THRESHOLDS
-    ]
-    return [
-        *rows,
         Row("tfc", "TFC", "interpolation", options, Variant()),
         Row("level-1", "TFC, w from level 1", "tfc", options, Variant(level=1)),
         Row(WITHOUT_BCE, "TFC without L_bce", "tfc", options, Variant()),
     ]
+    for n in (n for n in INTERVALS if n > options.keyframe_interval):
+        rows.append(Row(f"interval-{n}", f"TFC, interval {n}", "tfc", replace(options, keyframe_interval=n), Variant()))
+    return rows + _own_rows(settings, options)
 
 
 def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row]:

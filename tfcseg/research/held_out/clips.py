@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 
-from tfcseg.errors import UsageError
 from tfcseg.inference.options import check_variants, variant_options
 from tfcseg.inference.segment import segment_with
 from tfcseg.labels.label_sets import NO_CLASS
@@ -112,11 +111,7 @@ def compare_clips(
     modes: some of ``MODE_VARIANTS``. first_s, max_frames: length of the measured part, which is kept in memory.
     Failures raise a TfcsegError with one line.
     """
-    if not sources or not models:
-        raise UsageError(f"no {'model' if sources else 'clip'} is given")
     check_variants(modes, inference)
-    if max_frames < 2:
-        raise UsageError(f"{max_frames} frames are too few to compare; give 2 or more")
     names = [clip_name(source) for source in sources]
     refuse_doubles(names, "clips")
     make = partial(

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError, UsageError
+from tfcseg.errors import DataError
 from tfcseg.evaluation.scoring import prediction_table
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.metrics.scores import (
@@ -102,10 +102,6 @@ def compare_stills(
 
     Raises DataError for invalid folders, masks or teachers, or classes without a name table.
     """
-    if not folders:
-        raise UsageError("no set of stills is given")
-    if not models and not teachers:
-        raise UsageError("neither a model nor a teacher is given")
     sets = [open_stills(folder) for folder in folders]
     refuse_doubles([each.name for each in sets], "sets")
     jobs = [
@@ -176,10 +172,6 @@ class _ScoredSet:
         self.stills = stills
         self.tables = {name: translation(stills, labels) for name, labels in vocabularies.items()}
 
-    @property
-    def name(self) -> str:
-        return self.stills.name
-
     def count(self, network: Network, first: int) -> Counts:
         """Count (K, K + 1) pixels by class and predicted class, over the stills of a job."""
         table = self.tables[network.labels.name]
@@ -215,7 +207,7 @@ class _ScoredSet:
             vocabulary: tuple(names[k] for k in np.flatnonzero(occurs & self.can_predict(vocabulary)))
             for vocabulary in self.tables
         }
-        return SetFacts(self.name, len(self.stills.stills), classes)
+        return SetFacts(self.stills.name, len(self.stills.stills), classes)
 
 
 def translation(stills: StillSet, labels: LabelSet) -> Labels:
@@ -238,10 +230,10 @@ def _network_scores(
     found: list[NetworkScores] = []
     for (facts, labels), own in zip(networks, counts, strict=True):
         scores = {
-            each.name: {name: each.score(numbers, name, labels.name) for name in vocabularies}
+            each.stills.name: {name: each.score(numbers, name, labels.name) for name in vocabularies}
             for each, numbers in zip(sets, own, strict=True)
         }
-        mean = {name: _mean([scores[each.name][name] for each in sets]) for name in vocabularies}
+        mean = {name: _mean([of[name] for of in scores.values()]) for name in vocabularies}
         found.append(NetworkScores(facts, scores, mean, {}))
     teachers = [each for each in found if each.network.role == "teacher"]
     best = {name: max((each.mean[name] or 0 for each in teachers), default=0) for name in vocabularies}
