@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tfcseg.evaluation.predictions import PredictionWriter
+from tfcseg.evaluation.predictions import write_prediction
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.labels.label_maps import built_in_label_map
 from tfcseg.labels.label_sets import ADE31
@@ -22,7 +22,7 @@ from tfcseg.training.teachers import Teacher
 
 def main(file: str, root: str, out: str) -> None:
     """Label the frames of all videos."""
-    teacher, dataset, write = Teacher(Path(file)), open_vspw(Path(root), "val"), PredictionWriter(out)
+    teacher, dataset = Teacher(Path(file)), open_vspw(Path(root), "val")
     values = np.full(256, 255, np.uint8)
     for name, counterpart in built_in_label_map(ADE31, dataset.labels).items():
         values[ADE31.index(name)] = dataset.labels.index(counterpart)
@@ -30,7 +30,7 @@ def main(file: str, root: str, out: str) -> None:
         for frame in video.frames:
             image = read_image(frame.image)
             labels = cv2.resize(teacher.labels(image), image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-            write(video, frame, values[labels])
+            write_prediction(Path(out), video, frame, values[labels])
 
 
 if __name__ == "__main__":

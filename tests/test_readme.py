@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -143,6 +144,11 @@ def test_pages_state_the_settings_of_the_code():
         page = " ".join((ROOT / "assets" / f"{name}.md").read_text(encoding="utf-8").split())
         for each in words:
             assert each in page, f"{name}.md: {each}"
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "assets").glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_find_what_they_import(script):
+    assert callable(runpy.run_path(str(script), run_name="imported")["main"])
 
 
 def test_public_names_exist():
