@@ -135,7 +135,7 @@ def test_a_run_goes_on_when_its_worker_dies(weights, tmp_path):
     def kill():
         deadline = time.monotonic() + 300
         while not killed and time.monotonic() < deadline:
-            if (out / ".tfcseg" / "journal.jsonl").exists() and len(list((out / "masks").glob("*.png"))) > 250:
+            if (out / ".tfcseg" / "state.json").exists() and len(list((out / "masks").glob("*.png"))) > 250:
                 killed.append(int((out / ".tfcseg" / "lock").read_text()))
                 os.kill(killed[0], signal.SIGKILL)
             time.sleep(0.01)

@@ -62,9 +62,16 @@ def first_of(names: Sequence[str], shown: int, between: str = ", ") -> str:
 
 
 def visible(text: str) -> str:
-    """``text`` on one line: line ends and tabs become blanks, invisible characters escapes such as ``\x1b``."""
+    """``text`` on one line: line ends and tabs become blanks, invisible characters escapes such as ``\x1b``.
+
+    Joiners stay: Persian names and some emoji need them.
+    """
     line = " ".join(part.strip() for part in text.replace("\t", " ").splitlines())
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in line)
+    shown = (each if each.isprintable() or each in _JOINERS else repr(each)[1:-1] for each in line)
+    return "".join(shown)
+
+
+_JOINERS = "\u200c\u200d"
 
 
 def one_line(text: str, limit: int) -> str:

@@ -432,6 +432,22 @@ def test_names_from_outside_never_become_markup(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Straße 映像 🎬", "Straße 映像 🎬"),
+        ("a\nb\tc\x00\x7f", "a b c\\x00\\x7f"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("العربية", "العربية"),
+        ("\u2028", ""),
+        (os.fsdecode(b"\xff.mp4"), "\\udcff.mp4"),
+        ("👨\u200d👩\u200d👧", "👨\u200d👩\u200d👧"),
+    ],
+)
+def test_text_from_outside_stays_on_its_line(text, shown):
+    assert visible(text) == shown
+
+
+@pytest.mark.parametrize(
     ("name", "url"),
     [
         ("javascript:alert(1).mp4", "javascript%3Aalert%281%29.mp4"),

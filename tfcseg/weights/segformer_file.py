@@ -95,10 +95,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[object, obje
 
 
 def _load(path: Path) -> object:
+    others = _others(path)
     with open_weights(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols, which concern the writing program
         try:
-            with torch.serialization.safe_globals([(_Nothing, name) for name in _others(path)]):
+            with torch.serialization.safe_globals([(_Nothing, name) for name in others]):
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001  # damaged files raise errors of many kinds
             raise WeightsError(
