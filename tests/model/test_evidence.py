@@ -43,7 +43,7 @@ def test_evidence_by_hand():
     fewer = torch.tensor([-1.0, 0.2, 0.5, 0.59, 1.0]).view(1, 1, 1, 5)
     assert evidence(fewer, (0.0, 0.2, 1.0)).flatten().tolist() == [0] * 5  # another scene
     both = evidence(torch.cat([w, fewer]), EVIDENCE)
-    torch.testing.assert_close(both.flatten(), torch.tensor([0, 0, 0.25, 0.5, 1.0, 0, 0, 0, 0, 0]))
+    torch.testing.assert_close(both.flatten(), torch.tensor([0, 0, 0.4, 0.6, 1.0, 0, 0, 0, 0, 0]))
 
 
 def test_keyframes_combine_as_a_weighted_mean():

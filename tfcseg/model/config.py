@@ -13,7 +13,7 @@ HEADS = 8
 """Of the deformable attention (Deformable DETR); the heads share the embedding width."""
 
 
-EVIDENCE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.5, 0.75, 1.0)
+EVIDENCE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """e(w) of a model without a fitted curve, at w = 0, 0.1, … 1 (model/evidence.py)."""
 
 
