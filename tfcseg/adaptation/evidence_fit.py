@@ -78,7 +78,8 @@ def _agreement(steps: Steps, before: _Seen, after: _Seen) -> NDArray[np.float64]
     labels = after.own.logits.argmax(dim=1, keepdim=True)
     near_border = _is_near_border(labels)
     counts = np.zeros((2, len(EVIDENCE)))
-    for there, here in ((before.low, after.low), (before.own, after.own)):
+    keyframes = [seen.own.compared_also_by(seen.low) for seen in (before, after)]
+    for there, here in ((before.low, after.low), keyframes):
         found = steps.compare(there.match, here.match, size)
         moved, certain = (move(part, found.rows, 1) for part in (before.own.logits, before.own.weight))
         is_same = moved.argmax(dim=1, keepdim=True) == labels

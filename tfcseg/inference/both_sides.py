@@ -382,7 +382,7 @@ def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
 
 def _own(keyframe: _Slot) -> WeightedLogits:
     assert keyframe.own is not None
-    return keyframe.own.get()
+    return keyframe.own.get().compared_also_by(keyframe.low.get())
 
 
 def reach_for(image: Image) -> int:

@@ -86,8 +86,7 @@ class Steps:
         return [LowFeatures(*(part[row : row + 1] for part in low)) for row in range(len(images))]
 
     def own_logits(self, images: Sequence[Image]) -> list[WeightedLogits]:
-        """Logits of keyframes, each by itself. Keyframes are compared with each other by features of their full size,
-        which there are anyway: at half the size, small moving things would be lost."""
+        """Logits of keyframes, each by itself, with the features of their full size."""
         low = self._network.low_features(self._feeder.to_input(images, self._keyframe_size))
         logits = self._network.logits_from(low)
         parts = WeightedLogits(logits, margin(logits), low.match)

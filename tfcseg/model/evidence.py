@@ -13,7 +13,7 @@ the same label. So an uncertain keyframe has little influence, and nothing comes
 A frame between two keyframes is a mean of both (`mix`). It is computed itself only where it resembles neither, as eq.
 11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages alone
 at full size, and does not mix features of different times. It is compared at half the size, too, and so costs at
-most a quarter of an image. Keyframes are compared with each other at their full size.
+most a quarter of an image. Keyframes are compared with each other at both sizes.
 
 Shapes: T frames, K classes, C channels, h w grid of the logits, h8 w8 grid of what is compared.
 """
@@ -52,6 +52,10 @@ LEAST_COMPUTED_SHARE = 0.02
 LEVEL1_WEIGHT = 0.5
 """Weight of level 1 beside level 2 in what is compared at half the size: level 2 alone misses small things there."""
 
+HALF_SIZE_WEIGHT = 0.7
+"""Weight of the features at half the size beside those at full size, where keyframes are compared with each other: the
+first are steadier under motion blur, the second do not miss small moving things."""
+
 LEAST_WEIGHT = 1e-3
 """Minimum weight of a position in a keyframe: a mean needs weights above zero."""
 
@@ -83,6 +87,12 @@ class WeightedLogits(NamedTuple):
     """(1, 1, h, w): sum of the margins of all keyframes that contributed."""
     match: Tensor
     """(1, C, h8, w8) features of the frame to compare, as in `LowFeatures`, but at its full size."""
+
+    def compared_also_by(self, low: LowFeatures) -> WeightedLogits:
+        """The same, to be compared by the features ``low`` at half the size, too."""
+        half = resize(low.match, (self.match.shape[-2], self.match.shape[-1]))
+        both = torch.cat([self.match, HALF_SIZE_WEIGHT * half], dim=1)
+        return self._replace(match=F.normalize(both, dim=1))
 
 
 class SectionEnd(NamedTuple):
