@@ -41,7 +41,8 @@ _T = TypeVar("_T")
 
 MOST_CHANGED = 0.15
 """A frame becomes a keyframe when the shares of changed positions, summed over the frames since the last keyframe,
-exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many."""
+exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many: with tfc-mosaic every
+ninth frame of a still camera, every fourth of a hand-held walk and every second of a drive."""
 
 REACH = 8
 """A keyframe uses later keyframes up to this many frames ahead."""
