@@ -134,10 +134,10 @@ class ResultWriter:
         self._record(self.measurer.finished(0))
         self._wait_until_saved()
         self._part_start, self._part_legend = self._frames, self.videos.legend_state()
-        self._begin_to_save(self.videos.end_part())
+        self._begin_to_save(self.videos.end_part)
 
-    def _begin_to_save(self, complete_parts: Callable[[], None] = lambda: None) -> None:
-        """Let the saver complete parts and pictures, then write a checkpoint of everything recorded."""
+    def _begin_to_save(self, end_parts: Callable[[], Callable[[], None]] = lambda: lambda: None) -> None:
+        """Let the saver complete what ``end_parts`` ends, and then write a checkpoint of everything recorded."""
         frames, carried, pictures = self.summary.frames, self.carried, self._files.pending()
         checkpoint = Checkpoint(
             frames=frames,
@@ -152,6 +152,7 @@ class ResultWriter:
         if self.recorder and self._state.is_resumable:
             # In a thread that no signal interrupts: half-written zip files print complaints on stderr.
             self._saver.submit(self.recorder.save, self._state.make_pictures(frames)).result()
+        complete_parts = end_parts()  # not before: if the lines above fail, the encoders are still there to be stopped
 
         def save() -> None:
             complete_parts()
