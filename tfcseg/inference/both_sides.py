@@ -158,6 +158,8 @@ class _Slot:
     """Where its positions lie in the keyframe before it, if that was computed."""
     own: _Row[WeightedLogits] | None = None
     """Of a keyframe: its logits by itself."""
+    compared: WeightedLogits | None = None
+    """The same, with the features by which keyframes are compared, once they were needed."""
     ahead: Correspondence | None = None
     """Of a keyframe: where its positions lie in the next one."""
     before: WeightedLogits | None = None
@@ -383,7 +385,9 @@ def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
 
 def _own(keyframe: _Slot) -> WeightedLogits:
     assert keyframe.own is not None
-    return keyframe.own.get().compared_also_by(keyframe.low.get())
+    if keyframe.compared is None:  # every keyframe within reach asks for it
+        keyframe.compared = keyframe.own.get().compared_also_by(keyframe.low.get())
+    return keyframe.compared
 
 
 def reach_for(image: Image) -> int:
