@@ -49,10 +49,9 @@ def fit_evidence(model: LoadedModel, clips: Sequence[Part], *, size: int, on_pro
     pairs = 0
     for done, clip in enumerate(clips):
         on_progress(done, len(clips))
-        seen = [
-            _Seen(steps.low_features([frame.image])[0], steps.own_logits([frame.image])[0])
-            for frame in islice(clip.frames(), 0, FRAMES * DISTANCE, DISTANCE)
-        ]
+        images = [[frame.image] for frame in islice(clip.frames(), 0, FRAMES * DISTANCE, DISTANCE)]
+        lows = [steps.low_features(image) for image in images]
+        seen = [_Seen(low[0], steps.own_logits(image, low)[0]) for image, low in zip(images, lows, strict=True)]
         for gap in (1, 2):
             for before, after in zip(seen, seen[gap:], strict=False):
                 same += _agreement(steps, before, after) / len(seen)

@@ -215,7 +215,9 @@ class _Window:
     def look(self, group: Group[_T]) -> list[_Slot]:
         """Let workers start on frames."""
         slots: list[_Slot] = []
-        for image, row in zip(group.images, self._submit(self._steps.low_features, group.images), strict=True):
+        for image, row in zip(
+            group.images, self._submit(self._steps.low_features, group.images, group.images), strict=True
+        ):
             size = group.label_size or (image.shape[0], image.shape[1])
             begins = group.begins_part and not slots
             slots.append(
@@ -257,15 +259,23 @@ class _Window:
             self._spans[-1].append(slot)
         self._known += count
         images = [slot.image for slot in keyframes if slot.image is not None]
-        for slot, row in zip(keyframes, self._submit(self._steps.own_logits, images), strict=True):
+        seen = list(zip(images, (slot.low for slot in keyframes), strict=True))
+        for slot, row in zip(keyframes, self._submit(self._own_logits, seen, images), strict=True):
             slot.own, slot.found = row, None
         for slot in slots:
             slot.image = None
 
-    def _submit(self, work: Callable[[Sequence[Image]], list[_T]], images: Sequence[Image]) -> list[_Row[_T]]:
-        """Tasks for images of one size each."""
-        runs = [list(run) for _, run in groupby(images, key=lambda image: image.shape)]
+    def _submit(
+        self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S], images: Sequence[Image]
+    ) -> list[_Row[_T]]:
+        """Tasks for ``items``, each with items whose images have one size."""
+        pairs = groupby(zip(items, images, strict=True), key=lambda pair: pair[1].shape)
+        runs = [[item for item, _ in run] for _, run in pairs]
         return [row for run in runs for row in self._tasks.submit(work, run)]
+
+    def _own_logits(self, seen: Sequence[tuple[Image, _Row[LowFeatures]]]) -> list[WeightedLogits]:
+        # Low features were begun earlier, so no worker waits for one behind it.
+        return self._steps.own_logits([image for image, _ in seen], [low.get() for _, low in seen])
 
     def _is_keyframe(self, slot: _Slot) -> bool:
         if not self._spans or slot.begins_part:

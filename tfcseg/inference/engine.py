@@ -23,6 +23,7 @@ from tfcseg.inference.options import describe_method
 from tfcseg.media.frames import Image
 from tfcseg.model.carry_over import Carried
 from tfcseg.model.evidence import CarryOver
+from tfcseg.model.large_areas import corrected, correction
 from tfcseg.model.ops.confidence import confidence_from_logits
 from tfcseg.model.ops.labelling import labels_from_logits
 from tfcseg.model.options import InferenceOptions
@@ -146,7 +147,7 @@ class IntervalNetwork:
 
         def compute(part: Sequence[Image]) -> list[FrameResult]:
             started_s = self.clock()
-            return self._results(self.network.image(self.to_input(part)), label_size or _size(part[0]), started_s)
+            return self._results(self._image_logits(part), label_size or _size(part[0]), started_s)
 
         alike = [list(run) for _, run in groupby(images, key=_size)]
         return [result for run in alike for result in self.in_parts(compute, run, self.chunk)]
@@ -189,6 +190,7 @@ class IntervalNetwork:
         try:
             batch = self.to_input([image])
             _, memory = self.network.keyframe(batch)
+            memory = memory.with_large_areas(self._large_areas([image], memory.logits))
             taken = _if_it_fits(before() if callable(before) else before, batch)
             memory = self.network.carry_over(memory, taken, self.options)
             pass_on(self._carried(memory))
@@ -215,7 +217,19 @@ class IntervalNetwork:
     @torch.inference_mode()
     def logits(self, image: Image) -> Tensor:
         """Logits (1, K, h, w) of a single image, as in mode ``image``."""
-        return self.network.image(self.to_input([image]))
+        return self._image_logits([image])
+
+    def _image_logits(self, images: Sequence[Image]) -> Tensor:
+        """Logits (T, K, h, w) of images, each on its own."""
+        logits = self.network.image(self.to_input(images))
+        return corrected(logits, self._large_areas(images, logits))
+
+    def _large_areas(self, images: Sequence[Image], logits: Tensor) -> Tensor | None:
+        """What ``logits`` (T, K, h, w) of images lack of large areas; None if half the size has no share."""
+        share = self.options.half_size_share
+        if not share:
+            return None
+        return correction(logits, self.network.image(self.to_input(images, self.options.size // 2)), share)
 
     def to_labels(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels (B, H, W) of ``size``, and their confidence (B, h, w)."""

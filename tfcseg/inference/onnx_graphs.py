@@ -2,7 +2,8 @@
 
 They are one-sided TFC with the model's correlation, for frames of one size: a frame refers to the keyframe before it.
 Normalisation is part of them. A keyframe's memory is an output of one graph and an input of the other. Left out are
-sparse attention (eq. 11), whose cost depends on the picture, and the carry-over between keyframes.
+sparse attention (eq. 11), whose cost depends on the picture, the network at half the size, and the carry-over between
+keyframes.
 
 Shapes: K classes, H W input of the network, h w grid of the logits.
 """
@@ -64,7 +65,7 @@ def write_onnx(source: str, path: Path, frame_size: tuple[int, int], size: int |
         raise TfcsegError(f"ONNX graphs need {', '.join(missing)}; run: pip install 'tfcseg[onnx]'")
     model = load_model(source, device="cpu", precision="fp32")
     # With low latency a frame refers to the keyframe before it.
-    given: dict[str, Any] = {"latency": "low", "threshold": 0.0, "keyframe_carry": 0.0} | (
+    given: dict[str, Any] = {"latency": "low", "threshold": 0.0, "keyframe_carry": 0.0, "half_size_share": 0.0} | (
         {} if size is None else {"size": size}
     )
     options = checked_options(model, **given)

@@ -26,6 +26,7 @@ from tfcseg.model.evidence import (
     margin,
     mix,
 )
+from tfcseg.model.large_areas import corrected, correction
 from tfcseg.model.ops.labelling import greatest, labels_from_cells
 
 BETWEEN_SCALE = 2
@@ -63,6 +64,7 @@ class Steps:
         self._network = network.network
         self._size = network.options.size
         self._keyframe_size = round(network.options.size * network.options.keyframe_scale)
+        self._half_size_share = network.options.half_size_share
         self._scale = BETWEEN_SCALE if network.options.mode == "tfc" else 1
         self._curve = network.network.config.evidence
 
@@ -85,12 +87,22 @@ class Steps:
         low = low if self._scale == 1 else low.with_both_levels()
         return [LowFeatures(*(part[row : row + 1] for part in low)) for row in range(len(images))]
 
-    def own_logits(self, images: Sequence[Image]) -> list[WeightedLogits]:
-        """Logits of keyframes, each by itself, with the features of their full size."""
+    def own_logits(self, images: Sequence[Image], halves: Sequence[LowFeatures]) -> list[WeightedLogits]:
+        """Logits of keyframes, each by itself, with the features of their full size; ``halves`` are what `low_features`
+        returned for them."""
         low = self._network.low_features(self._feeder.to_input(images, self._keyframe_size))
         logits = self._network.logits_from(low)
+        if self._half_size_share:
+            logits = corrected(
+                logits, correction(logits, self._half_size_logits(images, halves), self._half_size_share)
+            )
         parts = WeightedLogits(logits, margin(logits), low.match)
         return [WeightedLogits(*(part[row : row + 1] for part in parts)) for row in range(len(images))]
+
+    def _half_size_logits(self, images: Sequence[Image], halves: Sequence[LowFeatures]) -> Tensor:
+        if self._scale == 1:
+            return self._network.image(self._feeder.to_input(images, self._size // BETWEEN_SCALE))
+        return self._network.logits_from(_stacked(halves))
 
     def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Correspondence:
         """Find frames in a keyframe, by the features of each (see `evidence.compare`)."""
@@ -113,7 +125,7 @@ class Steps:
     ) -> list[FrameResult]:
         """Labels of frames between two keyframes, or after the last one; ``ends`` are the keyframes' features."""
         grid = (keyframes[0].labels.shape[-2], keyframes[0].labels.shape[-1])
-        low = LowFeatures(*(torch.cat(parts) for parts in zip(*(frame.low for frame in frames), strict=True)))
+        low = _stacked([frame.low for frame in frames])
         proximity = low.match.new_tensor([frame.proximity for frame in frames])
         known = frames[0].found if len(frames) == 1 else None
         first = known or self.compare(ends[0].match, low.match, grid)
@@ -161,3 +173,7 @@ class Steps:
             certain[where] = self._feeder.confidence(logits[:, :, None, None]).view(-1)
         found = labels_from_cells(cells.view(shape), lambda where: mixture.weighted_mean(row, tables, where), size)
         return found[0].cpu().numpy(), certain.view(shape[1:]).cpu().numpy()
+
+
+def _stacked(low: Sequence[LowFeatures]) -> LowFeatures:
+    return LowFeatures(*(torch.cat(parts) for parts in zip(*low, strict=True)))

@@ -29,6 +29,7 @@ from tfcseg.model.correlation import (
 from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
 from tfcseg.model.evidence import LowFeatures
+from tfcseg.model.large_areas import corrected
 from tfcseg.model.ops.fused import convolve
 from tfcseg.model.ops.sampling import Level
 from tfcseg.model.options import InferenceOptions
@@ -54,6 +55,12 @@ class Keyframe(NamedTuple):
     """Levels 3 and 4 of the fused sum (B, D, h, w); with eq. 4 the same for every frame of the interval."""
     levels: tuple[Tensor, Tensor]
     """x3 and x4 (B, C_l, h_l, w_l)."""
+    large_areas: Tensor | None = None
+    """What the network at half the size adds to the logits of every frame (B, K, r, s); see model/large_areas.py."""
+
+    def with_large_areas(self, missing: Tensor | None) -> Keyframe:
+        """The same, with logits corrected by ``missing`` (B, K, r, s)."""
+        return self._replace(logits=corrected(self.logits, missing), large_areas=missing)
 
     @property
     def carried(self) -> Carried:
@@ -162,7 +169,7 @@ class TFCSegmenter(nn.Module):
         found = self.between(*self.backbone.encode_low(images), memory, used)
         w = similarity(found.moved(memory.level2), found.level2)
         if used.mode == "reuse":
-            return NonKeyframes.of(found, self.decode_head.classify(found.embedding), w)
+            return NonKeyframes.of(found, self._own_logits(found, memory), w)
         w_hat = interpolation_weight(w)
         logits = self.interpolated(found, memory, w_hat)
         if used.mode == "blend" or not self.config.repairs:
@@ -203,7 +210,11 @@ class TFCSegmenter(nn.Module):
 
         The classifier is linear, so its K logits can be interpolated instead of D embeddings.
         """
-        return interpolate(found.moved(memory.logits), self.decode_head.classify(found.embedding), w_hat)
+        return interpolate(found.moved(memory.logits), self._own_logits(found, memory), w_hat)
+
+    def _own_logits(self, found: Between, memory: Keyframe) -> Tensor:
+        """Logits (B·T, K, h, w) of frames before interpolation."""
+        return corrected(self.decode_head.classify(found.embedding), _of_frames(memory, found))
 
     def updated(self, found: Between, memory: Keyframe, w_hat: Tensor, points: Points) -> Tensor:
         """Eqs 7 to 11 at the N ``points``: logits (N, K)."""
@@ -218,7 +229,9 @@ class TFCSegmenter(nn.Module):
         levels = [self._level(x, level, len(position)) for level, x in enumerate(raw)]
         stacks = (points.frame, points.frame, interval, interval)
         cells = None if shift is None else shift.cells
-        return self.decode_head.classify_points(self.update(query, points, (h, w), levels, stacks, shift=cells))
+        logits = self.decode_head.classify_points(self.update(query, points, (h, w), levels, stacks, shift=cells))
+        missing = _of_frames(memory, found)
+        return logits if missing is None else logits + _vectors(resize(missing, (h, w)))[position]
 
     @torch.no_grad()
     def fold(self) -> TFCSegmenter:
@@ -259,6 +272,11 @@ class TFCSegmenter(nn.Module):
         if self.folded_similarity:
             return convolve(x2, cast(nn.Conv2d, self.folded_similarity[0]))
         return self.decode_head.project(x2, 1)
+
+
+def _of_frames(memory: Keyframe, found: Between) -> Tensor | None:
+    """Correction of large areas (B·T, K, r, s) of the frames ``found``."""
+    return None if memory.large_areas is None else per_frame(memory.large_areas, found.x1.shape[0])
 
 
 def _vectors(x: Tensor) -> Tensor:
