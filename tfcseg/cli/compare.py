@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")
-_NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "baseline", "end", "as_json")
+_NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "end", "as_json")
 
 
 Source = Annotated[str, typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.")]
@@ -57,13 +57,6 @@ Frames = Annotated[
         callback=whole_numbers,
     ),
 ]
-Baseline = Annotated[
-    Path | None,
-    typer.Option(
-        help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, "
-        "or DIR/<video>/<frame>.png for a VSPW folder."
-    ),
-]
 
 
 @grouped
@@ -74,7 +67,6 @@ def command(
     output: Output = None,
     modes: Modes = None,
     frames: Frames = None,
-    baseline: Baseline = None,
     choice: options.ModelChoice,
     inference: Annotated[InferenceOptions, Without("mode", "latency")],
     flow_consistency: options.MeasureFlowConsistency = True,
@@ -92,27 +84,39 @@ def command(
     Example: tfcseg compare assets/demo.mp4 --end 0.5 --size 160 -o comparison
     """
     from tfcseg.comparison.dataset import compare_dataset
+    from tfcseg.comparison.pictures import make_frame_grid
     from tfcseg.comparison.plan import Plan
     from tfcseg.comparison.video import compare_video
 
+    chosen = source, output, choice.model
     if frames:
-        _draw_frames(context, output, inference, device)
+        options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
+        with progress(unit="frames", shown=not printing.quiet) as on_progress:
+            path = make_frame_grid(
+                *chosen,
+                frames=list(map(int, frames)),
+                start_s=start,
+                device=device,
+                overwrite=overwrite,
+                allow_network=choice.allow_network,
+                on_progress=on_progress,
+                inference=inference,
+            )
+        print(visible(str(path)))
         return
     is_dataset = _is_vspw(Path(source), scope.split)
     kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
     others = _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS
     options.refuse_given(context, others, f"is for {kind}: {source!r}; leave it out")
     options.check_range(start, end)
-    plan = Plan(modes or DEFAULT_MODES, baseline, inference, flow_consistency)
+    plan = Plan(modes or DEFAULT_MODES, inference, flow_consistency)
     with progress(unit="videos" if is_dataset else "frames", shown=not printing.quiet) as on_progress:
         compare: Callable[..., Comparison] = (
             partial(compare_dataset, scope=scope)
             if is_dataset
             else partial(compare_video, start_s=start, end_s=end, allow_network=choice.allow_network)
         )
-        result = compare(
-            source, output, choice.model, plan, device=device, overwrite=overwrite, on_progress=on_progress
-        )
+        result = compare(*chosen, plan, device=device, overwrite=overwrite, on_progress=on_progress)
     _show(result, source, output, printing)
     fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=scope.skip_bad)
 
@@ -134,30 +138,6 @@ def _show(result: Comparison, source: str, output: Path | None, printing: option
         print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")
 
 
-def _draw_frames(
-    context: typer.Context, output: Path | None, inference: InferenceOptions, device: DeviceOptions
-) -> None:
-    """Draw one picture of a few frames instead of a comparison."""
-    from tfcseg.comparison.frame_grid import make_frame_grid
-
-    given = context.params
-    options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
-    with progress(unit="frames", shown=not given["quiet"]) as on_progress:
-        path = make_frame_grid(
-            given["source"],
-            output,
-            given["model"],
-            frames=given["frames"],
-            start_s=given["start"],
-            device=device,
-            overwrite=given["overwrite"],
-            allow_network=given["allow_network"],
-            on_frame=lambda done, total: on_progress("segmenting", done, total),
-            inference=inference,
-        )
-    print(visible(str(path)))
-
-
 def _is_vspw(path: Path, split: str) -> bool:
     """Whether ``path`` looks like a VSPW folder. Its reader reports what is missing."""
     from tfcseg.evaluation.vspw import LABEL_FILE
@@ -168,9 +148,8 @@ def _is_vspw(path: Path, split: str) -> bool:
 def _print_comparison(result: Comparison) -> None:
     """Print a column per mode, and one that compares a pair: ratios, or differences of percentages."""
     candidate, reference = result.ratio_of
-    titles = result.titles
-    pair = [f"{candidate} to {titles[reference]}"] if candidate != reference else []
-    table = new_table(["", *titles.values(), *pair])
+    pair = [f"{candidate} to {reference}"] if candidate != reference else []
+    table = new_table(["", *result.modes, *pair])
     for metric, title, values in result.rows():
         cells = [number(value, metric.digits) for value in values.values()]
         if pair:

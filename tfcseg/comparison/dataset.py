@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.plan import (
-    BASELINE,
     COMPARE_HTML,
     COMPARE_JSON,
     MAX_SAMPLE,
@@ -19,7 +18,6 @@ from tfcseg.comparison.plan import (
 )
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
-from tfcseg.evaluation.predictions import PredictionFolder, Predictions
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
@@ -47,45 +45,36 @@ def compare_dataset(
     """Score each mode of ``plan`` on a VSPW folder, one after the other.
 
     output: folder, by default ``<root's name>_compare`` in the current one. It gets ``compare.json``, ``compare.html``
-    and a folder per run with what `eval` writes. A baseline is read as
-    ``<baseline>/<video>/<frame>.png`` with classes of the data set. Failures raise a TfcsegError with one line.
+    and a folder per run with what `eval` writes. Failures raise a TfcsegError with one line.
     """
     plan, scope = plan or Plan(), scope or Scope()
     dataset = open_vspw(root, scope.split)
     folder = Path(output) if output is not None else default_output(root, "compare")
-    inputs = [root] if plan.baseline is None else [root, plan.baseline]
-    with claimed_files(folder, _result_names(folder, plan), inputs=inputs, overwrite=overwrite) as clear:
-        baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
+    with claimed_files(folder, _result_names(folder, plan), inputs=[root], overwrite=overwrite) as clear:
         loaded = open_model(model, device)
-        wanted = plan.without_doubles(loaded)
-        runs = wanted.runs(loaded)
+        runs = plan.runs(loaded)
         clear()
         samples = _samples(dataset, scope, max(each.options.keyframe_interval for each in runs))
 
-        def score(name: str, predictions: Predictions) -> Evaluation:
-            evaluation = evaluate(
-                root,
-                predictions,
-                scope,
-                measure_flow_consistency=plan.flow_consistency,
-                on_done=partial(on_progress, name),
-            )
-            write_evaluation(folder / name, evaluation)
-            return evaluation
-
-        evaluations = [] if baseline is None else [score(BASELINE, baseline.scored())]
+        evaluations = []
         for each in runs:
             each.warm_up(loaded, samples[0])
-            predictions = ModelPredictions(loaded, each.options)
-            evaluations.append(score(each.mode, predictions.scored_on(dataset, scope.label_map)))
-        outputs = {} if baseline is None else {BASELINE: BASELINE}
+            evaluation = evaluate(
+                root,
+                ModelPredictions(loaded, each.options).scored_on(dataset, scope.label_map),
+                scope,
+                measure_flow_consistency=plan.flow_consistency,
+                on_done=partial(on_progress, each.mode),
+            )
+            write_evaluation(folder / each.mode, evaluation)
+            evaluations.append(evaluation)
         numbers = list(map(_scores, evaluations))
         result = Comparison(
             kind="vspw",
             input={"path": str(dataset.root), **evaluations[0].extent},
             is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations),
             skipped=evaluations[-1].skipped_by_kind,
-            **common_facts(wanted, loaded, runs, numbers, samples=samples, outputs=outputs),
+            **common_facts(plan, loaded, runs, numbers, samples=samples, outputs={}),
         )
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)
@@ -93,7 +82,7 @@ def compare_dataset(
 
 
 def _result_names(folder: Path, plan: Plan) -> list[str]:
-    runs = sorted({*plan.network_modes, *known_folders(folder)})
+    runs = sorted({*plan.modes, *known_folders(folder)})
     return [COMPARE_JSON, COMPARE_HTML, *(f"{run}/{name}" for run in runs for name in RESULT_FILES)]
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from tfcseg.comparison import DEFAULT_MODES
 from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
-from tfcseg.errors import UsageError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals
@@ -22,8 +21,6 @@ from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.weights.loading import LoadedModel
 
 MAX_SAMPLE = 32  # frames of an interval for warming up and counting FLOPs; bounds memory for any interval
-
-BASELINE = "baseline"  # folder for the scores of another program's masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,63 +42,34 @@ class Plan:
     """The runs to compare. Raises UsageError for options that make no sense."""
 
     modes: Sequence[str] = DEFAULT_MODES
-    baseline: str | Path | None = None  # masks of another program, which replace mode ``image``
     inference: InferenceOptions = InferenceOptions()
     """Options of all modes, except the mode itself and a correlation that its name fixes."""
     flow_consistency: bool = True  # measure flow consistency, which needs optical flow
 
     def __post_init__(self) -> None:
         check_variants(self.modes, self.inference)
-        if not self.network_modes:
-            raise UsageError("the baseline replaces mode 'image'; name another mode to compare it with")
-
-    @property
-    def network_modes(self) -> tuple[str, ...]:
-        """Modes that the network runs, in the order of the result."""
-        return tuple(
-            mode for mode in MODE_VARIANTS if mode in self.modes and (mode != "image" or self.baseline is None)
-        )
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        """(reference, candidate), for ratios and pictures; the same mode twice if there is only one."""
-        return self.shown_modes[0], self.shown_modes[-1]
-
-    @property
-    def shown_modes(self) -> tuple[str, ...]:
-        """Modes of the result: the reference first, the candidate last."""
-        return self.network_modes if self.baseline is None else ("image", *self.network_modes)
-
-    def without_doubles(self, model: LoadedModel) -> Plan:
-        """The plan without duplicate runs: ``tfc-paper`` is dropped if ``tfc`` uses the paper's correlation anyway."""
-        kept = {run.options: run.mode for run in self.runs(model)}
-        names = set(kept.values())
-        return replace(self, modes=[mode for mode in self.modes if mode in names or mode not in self.network_modes])
 
     def runs(self, model: LoadedModel) -> list[Run]:
-        """Runs of the plan, one per mode."""
-        return [Run(mode, variant_options(model, mode, self.inference)) for mode in self.network_modes]
+        """A run per mode: the reference first, the candidate last. Nothing is run twice: ``tfc-paper`` is left out if
+        ``tfc`` uses the paper's correlation anyway."""
+        modes = (mode for mode in MODE_VARIANTS if mode in self.modes)
+        names = {variant_options(model, mode, self.inference): mode for mode in modes}
+        return [Run(mode, options) for options, mode in names.items()]
 
     def to_json(self, runs: Sequence[Run]) -> dict[str, Any]:
         """Return what was compared, with the options that the model filled in."""
         used = asdict(runs[-1].options)
         del used["mode"]
         return {
-            "modes": list(self.shown_modes),
+            "modes": [run.mode for run in runs],
             **used,
-            "baseline": None if self.baseline is None else str(self.baseline),
             "flow_consistency": self.flow_consistency,
         }
 
 
-def titles_of(modes: Iterable[str], baseline: object) -> dict[str, str]:
-    """Titles of ``modes``: their names, but that of the baseline, if there is one, in place of ``image``."""
-    return {mode: BASELINE if mode == "image" and baseline is not None else mode for mode in modes}
-
-
 def known_folders(folder: Path) -> list[str]:
     """Folders below ``folder`` that any earlier comparison may have made."""
-    return sorted(name for name in (BASELINE, *MODE_VARIANTS) if (folder / name).is_dir())
+    return sorted(name for name in MODE_VARIANTS if (folder / name).is_dir())
 
 
 COMPARE_JSON, COMPARE_HTML = "compare.json", "compare.html"
@@ -173,34 +141,28 @@ class Comparison(ModelConditions):
     skipped: Mapping[str, int] = field(default_factory=dict)  # kind -> how many
     warnings: tuple[str, ...] = ()
 
-    @property
-    def titles(self) -> dict[str, str]:
-        """Titles of the modes."""
-        return titles_of(self.modes, self.options["baseline"])
-
     def rows(self) -> Iterator[tuple[Metric, str, dict[str, float | None]]]:
         """Metrics that any mode has, with their titles and the values of all modes."""
         for metric in METRICS:
             values = {mode: numbers.get(metric.key) for mode, numbers in self.modes.items()}
             if any(value is not None for value in values.values()):
-                yield metric, metric.title.format(reference=self.titles[self.ratio_of[1]]), values
+                yield metric, metric.title.format(reference=self.ratio_of[1]), values
 
 
 def common_facts(
     plan: Plan,
     model: LoadedModel,
     runs: Sequence[Run],
-    numbers: Sequence[Numbers],
+    numbers: Sequence[dict[str, float | None]],
     *,
     samples: Sequence[Sequence[Image]],
     outputs: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Fields of `Comparison` that videos and data sets have in common. ``numbers`` are those of the baseline, if there
-    is one, and of ``runs``. FLOPs are counted on ``samples``."""
-    modes = {mode: dict(found) for mode, found in zip(plan.shown_modes, numbers, strict=True)}
-    for run in runs:
-        modes[run.mode] |= count_gflops(model, run.options, samples)
-    reference, candidate = plan.pair
+    """Fields of `Comparison` that videos and data sets have in common; FLOPs are counted on ``samples``."""
+    modes = {
+        run.mode: found | count_gflops(model, run.options, samples) for run, found in zip(runs, numbers, strict=True)
+    }
+    reference, candidate = runs[0].mode, runs[-1].mode
     height, width = samples[0][0].shape[:2]
     return {
         "options": plan.to_json(runs),

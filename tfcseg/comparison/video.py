@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.comparison.page import write_page
+from tfcseg.comparison.pictures import RowPainter, write_picture
 from tfcseg.comparison.plan import (
     COMPARE_HTML,
     COMPARE_JSON,
@@ -23,25 +24,19 @@ from tfcseg.comparison.plan import (
     Run,
     common_facts,
     known_folders,
-    titles_of,
 )
-from tfcseg.drawing.pictures import RowPainter, write_picture
-from tfcseg.errors import DataError
-from tfcseg.exports.labelled_video import read_labels
 from tfcseg.files import claimed_files, refuse_inputs, refuse_results, write_json
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo, prefetch_frames
-from tfcseg.media.mask_folder import list_masks
+from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.media.writer import VideoWriter
-from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.options import OnProgress
 from tfcseg.report.moments import greatest_moments
 from tfcseg.report.schema import Report
 from tfcseg.runs.options import ResultOptions
-from tfcseg.runs.outputs import OutputDir, default_output
+from tfcseg.runs.outputs import OutputDir, default_output, numbered
 from tfcseg.runs.pipeline import run
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
@@ -75,27 +70,24 @@ def compare_video(
     source.check()
     source.check_readable_again("every mode reads the video")
     folder = Path(output) if output is not None else default_output(source, "compare")
-    inputs = [*source.places, *([] if plan.baseline is None else [Path(plan.baseline)])]
-    with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
-        earlier = _claimed_runs(folder, plan, inputs, overwrite=overwrite)
+    with claimed_files(folder, _result_names(folder), inputs=source.places, overwrite=overwrite) as clear:
+        earlier = _claimed_runs(folder, plan, source.places, overwrite=overwrite)
         loaded = open_model(model, device)
-        wanted = plan.without_doubles(loaded)
         job = _VideoComparison(
             source=source,
             start_s=start_s,
             end_s=end_s,
             folder=folder,
-            plan=wanted,
+            plan=plan,
             model=loaded,
-            runs=wanted.runs(loaded),
+            runs=plan.runs(loaded),
             on_progress=on_progress,
         )
         opening = job.read(max(each.options.keyframe_interval for each in job.runs))
-        baseline = job.measure_baseline()
         clear()
         for each in earlier:
             each.discard()
-        result = job.result(baseline, [job.run(each, opening) for each in job.runs])
+        result = job.result([job.run(each, opening) for each in job.runs])
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)
     return result
@@ -123,23 +115,14 @@ class _VideoComparison:
         with self.open(skip_s) as frames:
             return [frame.image for frame in itertools.islice(frames, min(count, MAX_SAMPLE))]
 
+    def read_labels(self, mode: str, index: int) -> NDArray[np.uint8]:
+        """(H, W) class indices that a mode gave a frame."""
+        return read_mask(numbered(OutputDir(self.folder / mode).masks, index))
+
     def with_progress(self, task: str, frames: Iterable[Frame], total: int | None) -> Iterator[Frame]:
         for done, frame in enumerate(frames):
             self.on_progress(task, done, total)
             yield frame
-
-    def measure_baseline(self) -> dict[str, float | None] | None:
-        """Stability of the other program's masks, if any; DataError unless there is exactly one per frame."""
-        if self.plan.baseline is None:
-            return None
-        masks, scores, count = _Masks(self.plan.baseline), StabilityScores(use_flow=self.plan.flow_consistency), 0
-        with self.open() as source:
-            for frame in self.with_progress("baseline", source, source.info.frames_declared):
-                scores.update(frame.image, masks.read(frame, self.model.labels))
-                count += 1
-        if count != len(masks.paths):
-            raise DataError(f"{masks.folder}: {len(masks.paths)} masks for {count} frames; give one per frame")
-        return scores.percentages()
 
     def run(self, each: Run, opening: Sequence[Image]) -> Report:
         """Warm up, then run everything that the command does: this is the speed that users get."""
@@ -159,14 +142,14 @@ class _VideoComparison:
             **asdict(each.options),
         )
 
-    def result(self, baseline: Mapping[str, float | None] | None, reports: Sequence[Report]) -> Comparison:
+    def result(self, reports: Sequence[Report]) -> Comparison:
         agreement, differences = self._compare_frames(reports[0].input.frames_decoded)
-        numbers = [*([] if baseline is None else [baseline]), *map(_numbers, reports)]
+        numbers = list(map(_numbers, reports))
         outputs = {"side_by_side": SIDE_BY_SIDE} | ({"differences": DIFFERENCES} if differences else {})
         samples = self._samples(reports[0])
         facts = common_facts(self.plan, self.model, self.runs, numbers, samples=samples, outputs=outputs)
         for mode, found in facts["modes"].items():
-            found["agreement"] = agreement.get(f"{self.plan.pair[0]}|{mode}")
+            found["agreement"] = agreement.get(f"{self.runs[0].mode}|{mode}")
         source = reports[0].input
         return Comparison(
             kind="video",
@@ -191,22 +174,18 @@ class _VideoComparison:
     def _compare_frames(self, frames: int) -> tuple[dict[str, float], tuple[Difference, ...]]:
         """Write the modes side by side: percentages of pixels with the same label in pairs of modes, and differences.
         Keeps a few bytes per frame."""
-        labels = self.model.labels
-        masks = {mode: _Masks(OutputDir(self.folder / mode).masks) for mode in self.plan.network_modes}
-        if self.plan.baseline is not None:
-            masks = {"image": _Masks(self.plan.baseline), **masks}
-        shown = {title: masks[mode] for mode, title in titles_of(self.plan.pair, self.plan.baseline).items()}
+        shown = list(dict.fromkeys((self.runs[0].mode, self.runs[-1].mode)))
         same: defaultdict[str, float] = defaultdict(float)
         times_s, differing = array("d"), array("d")
         with self.open() as source:
-            painter = RowPainter(labels, (source.info.height, source.info.width), list(shown))
+            painter = RowPainter(self.model.labels, (source.info.height, source.info.width), shown)
             rate = source.info.frame_rate
             with VideoWriter(self.folder / SIDE_BY_SIDE, size=painter.row_size, frame_rate=rate) as writer:
                 for frame in self.with_progress("side by side", prefetch_frames(source), frames):
-                    found = {mode: each.read(frame, labels) for mode, each in masks.items()}
+                    found = {each.mode: self.read_labels(each.mode, frame.index) for each in self.runs}
                     for (a, one), (b, other) in itertools.combinations(found.items(), 2):
                         same[f"{a}|{b}"] += _same(one, other)
-                    results = [found[mode] for mode in dict.fromkeys(self.plan.pair)]
+                    results = [found[mode] for mode in shown]
                     times_s.append(frame.time_s)
                     differing.append(1 - _same(*results) if len(results) == 2 else 0.0)
                     writer.write(painter.draw(frame.image, results))
@@ -214,34 +193,18 @@ class _VideoComparison:
         return agreement, tuple(self._draw_greatest(shown, times_s, differing))
 
     def _draw_greatest(
-        self, shown: Mapping[str, _Masks], times_s: Sequence[float], differing: Sequence[float]
+        self, shown: Sequence[str], times_s: Sequence[float], differing: Sequence[float]
     ) -> Iterator[Difference]:
-        """Write pictures of the frames in which ``shown``, masks by title, differ most."""
-        labels = self.model.labels
+        """Write pictures of the frames in which the modes ``shown`` differ most."""
         for index in greatest_moments(times_s, differing, count=_MAX_PICTURES, apart_s=1.0):
             with open_frames(self.source, start_s=times_s[index]) as frames:
-                frame = replace(next(frames), index=index)
-            results = [each.read(frame, labels) for each in shown.values()]
+                frame = next(frames)
+            results = [self.read_labels(mode, index) for mode in shown]
             # A painter for each: legends follow a video, and these frames are not consecutive.
-            painter = RowPainter(labels, results[0].shape, list(shown), has_difference=True)
+            painter = RowPainter(self.model.labels, results[0].shape, shown, has_difference=True)
             picture = f"{DIFFERENCES}/frame_{index:08d}.png"
             write_picture(self.folder / picture, painter.draw(frame.image, results))
             yield Difference(index, frame.time_s, 100 * differing[index], picture)
-
-
-class _Masks:
-    """``folder/*.png`` in natural order, one per frame of a video; value = class index, 255 = none."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder, self.paths = folder, list_masks(Path(folder))
-
-    def read(self, frame: Frame, labels: LabelSet) -> NDArray[np.uint8]:
-        """(H, W) class indices of ``frame``; DataError if there are none, or not of its size or ``labels``."""
-        count = len(self.paths)
-        if frame.index >= count:
-            raise DataError(f"{self.folder}: {count} masks, but the video has more frames; give one per frame")
-        height, width = frame.image.shape[:2]
-        return read_labels(self.paths[frame.index], (height, width), labels)
 
 
 def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
@@ -259,7 +222,7 @@ def _numbers(report: Report) -> dict[str, float | None]:
 
 def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite: bool) -> list[OutputDir]:
     """Results of earlier runs, also of another plan, which this comparison replaces; refused without ``overwrite``."""
-    earlier = [OutputDir(folder / name) for name in {*known_folders(folder), *plan.network_modes}]
+    earlier = [OutputDir(folder / name) for name in {*known_folders(folder), *plan.modes}]
     for each in earlier:
         results = each.results()
         refuse_inputs((each.path, each.masks, *results), inputs)
