@@ -297,7 +297,6 @@ def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, we
         (["--frames", "2,many"], "--frames"),
         (["--limit", "1"], "--limit is for VSPW folders"),
         (["--start", "2", "--end", "1"], "--end"),
-        (["--protocol", "loose"], "no protocol"),
     ],
 )
 def test_senseless_options_are_refused_before_any_work(clip, tmp_path, options, said):

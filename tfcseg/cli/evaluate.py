@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import typer
 from tfcseg.cli import options
 from tfcseg.cli.console import fail_if_incomplete, new_table, print_json, print_results, print_warning, progress
 from tfcseg.cli.groups import Without, grouped, names_of
-from tfcseg.errors import OutputError, UsageError
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.html import shown_number as number
@@ -36,7 +34,6 @@ GivenMasks = Annotated[
         "DIR/<video> may also be the folder of a run, with masks/ or labels.mkv."
     ),
 ]
-SaveMasks = Annotated[Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.")]
 Output = Annotated[Path | None, options.output_to("Write eval.json, eval.html, per_class.csv, per_video.csv.")]
 
 
@@ -50,7 +47,6 @@ def command(
     inference: Annotated[InferenceOptions, Without("latency")],
     scope: Scope,
     flow_consistency: options.MeasureFlowConsistency = True,
-    save_masks: SaveMasks = None,
     output: Output = None,
     device: DeviceOptions,
     workers: WorkerOptions,
@@ -65,9 +61,8 @@ def command(
 
     Example: tfcseg eval VSPW_480p -o scores
     """
-    from tfcseg.evaluation.evaluate import Recipe, evaluate_recipe
+    from tfcseg.evaluation.evaluate import evaluate
     from tfcseg.evaluation.result import RESULT_FILES, write_evaluation
-    from tfcseg.evaluation.vspw import open_vspw
     from tfcseg.files import claimed_files
 
     if predictions is not None:
@@ -77,23 +72,20 @@ def command(
     with ExitStack() as stack:
         if output is not None:
             stack.enter_context(claimed_files(output, RESULT_FILES, inputs=inputs, overwrite=overwrite))
-        if save_masks is not None:
-            _check_masks_folder(save_masks, [root / "data", *inputs[1:]], overwrite=overwrite)
-        dataset = open_vspw(root, scope.split)
         source = (
             partial(_model_source, choice.model, device, inference, scope.label_map)
             if predictions is None
             else partial(_prediction_source, predictions)
         )
-        recipe = Recipe(root, scope, flow_consistency, source, save_masks)
         on_progress = stack.enter_context(progress(unit="videos", shown=not printing.quiet))
-        videos, count = len(dataset.videos[: scope.limit]), itertools.count(1)
-        result = evaluate_recipe(
-            recipe,
-            workers,
+        result = evaluate(
+            root,
+            source,
+            scope,
+            measure_flow_consistency=flow_consistency,
+            workers=workers,
             uses_gpu=device.may_use_gpu,
-            on_frame=None,
-            on_video=lambda score: on_progress("scoring", next(count), videos),
+            on_done=partial(on_progress, "scoring"),
         )
         if output is not None:
             write_evaluation(output, result)
@@ -134,16 +126,6 @@ def _model_source(
     return ModelPredictions(model, checked_options(model, inference)).scored_on(dataset, label_map)
 
 
-def _check_masks_folder(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
-    """Refuse a mask folder that is an input or not empty."""
-    place = folder.resolve()
-    for path in inputs:
-        if path.resolve() in (place, *place.parents):
-            raise UsageError(f"--save-masks {str(folder)!r} is inside the input {str(path)!r}; choose another folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise OutputError(f"{str(folder)!r} is not empty; use --overwrite or choose another folder")
-
-
 def _print_evaluation(result: Evaluation, name: str) -> None:
     """Print the scores of data set ``name``. VC is shown with the mIoU, since it means little without it."""
     table = new_table(["", "predictable\nclasses", "all\nclasses"])
@@ -154,7 +136,7 @@ def _print_evaluation(result: Evaluation, name: str) -> None:
     table.add_row()
     table.add_row("", "[bold]8 frames[/]", "[bold]16 frames[/]")
     table.add_row(f"VC at mIoU {number(result.miou, 2)}", number(result.vc8, 2), number(result.vc16, 2))
-    table.add_row("windows counted", *(str(windows.counted) for windows in result.windows.values()))
+    table.add_row("windows counted", *(str(windows.vc.count) for windows in result.windows.values()))
     table.add_row("windows dropped", *(str(windows.dropped) for windows in result.windows.values()))
     table.add_row()
     table.add_row("flow consistency along optical flow", number(result.flow_consistency, 2))
@@ -165,4 +147,4 @@ def _print_evaluation(result: Evaluation, name: str) -> None:
         table.add_row(f"left out: {kind}", str(count))
     table.add_row("fps end to end", number(result.speed.fps))
     table.add_row("fps model only", number(result.speed.model_fps))
-    print_results(f"{name} · {result.split} · {result.mode} · protocol {result.protocol}", table)
+    print_results(f"{name} · {result.split} · {result.mode}", table)

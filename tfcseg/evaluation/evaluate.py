@@ -6,26 +6,24 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.predictions import Predictions, write_prediction
+from tfcseg.evaluation.predictions import Predictions
 from tfcseg.evaluation.result import ClassScore, Evaluation, Speed, VideoScore, full_provenance
 from tfcseg.evaluation.scope import Scope
-from tfcseg.evaluation.scoring import OnFrame, Scoring, VideoScorer, prediction_table
-from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, open_vspw
+from tfcseg.evaluation.scoring import Scoring, VideoScorer, prediction_table
+from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.metrics.scores import (
     VC_WINDOWS,
     ConfusionMatrix,
     Counts,
-    Labels,
     Mean,
     WindowScores,
     class_iou,
@@ -40,8 +38,6 @@ from tfcseg.workers import WorkerOptions, work_through
 
 logger = logging.getLogger(__name__)
 
-OnVideo: TypeAlias = Callable[[VideoScore], None]
-
 
 class Scored(NamedTuple):
     """Result of one video."""
@@ -51,94 +47,66 @@ class Scored(NamedTuple):
     model_s: float | None  # seconds in the network, if known
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A folder to score, and the source of the predictions."""
-
-    root: Path
-    scope: Scope
-    measure_flow_consistency: bool
-    source: Callable[[VspwDataset], Predictions]  # called in every process that scores
-    masks: Path | None = None  # folder for the scored masks
-
-    def open(self, on_frame: OnFrame | None = None) -> Callable[[str | None], Any]:
-        """Return a function that scores the video of a name; given None, it returns the settings."""
-        scope = self.scope
-        check(scope)
-        dataset = open_vspw(self.root, scope.split)
-        predictions = self.source(dataset)
-        logger.info(
-            "%d of the %d videos of split %s, VC by protocol %s",
-            *(len(dataset.videos[: scope.limit]), len(dataset.videos), scope.split, scope.protocol),
-            extra={"split": scope.split, "protocol": scope.protocol},
-        )
-        scoring = Scoring(
-            dataset=dataset,
-            table=prediction_table(dataset.labels, predictions.labels, predictions.label_map),
-            scope=scope,
-            measure_flow_consistency=self.measure_flow_consistency,
-            mode=predictions.mode,
-            provenance=predictions.provenance,
-        )
-        clock = predictions.model_s
-
-        def take(video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
-            if self.masks is not None:
-                write_prediction(self.masks, video, frame, labels)
-            if on_frame is not None:
-                on_frame(video, frame, labels)
-
-        def score(name: str | None) -> Scoring | Scored:
-            if name is None:
-                return scoring
-            started_s = clock() if clock else 0.0
-            found, counts = VideoScorer(dataset.read_video(name), scoring).run(predictions.source, take)
-            return Scored(found, counts, clock() - started_s if clock else None)
-
-        return score
-
-
 def evaluate(
     root: str | Path,
-    predictions: Predictions,
+    predictions: Predictions | Callable[[VspwDataset], Predictions],
     scope: Scope = Scope(),
     *,
     measure_flow_consistency: bool = False,
-    on_frame: OnFrame | None = None,
+    workers: WorkerOptions = WorkerOptions(),
+    uses_gpu: bool = False,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Score ``predictions`` for the videos of a split.
+    """Score ``predictions`` for the videos of a split, in this process or on a cluster, with the same scores.
 
     Missing frames, masks and videos do not stop it: they are counted and listed in ``skipped``. DataError if the folder
     or a prediction is not what it should be, or if nothing could be scored.
 
-    The label map of ``scope`` is not read. ``on_frame`` is called with every scored frame and its prediction in classes
-    of the data set, ``on_done`` with the numbers of scored and of all videos, from 0 on.
+    The label map of ``scope`` is not read. ``predictions`` may be a function of the data set, called by every process.
+    ``on_done`` is called with the numbers of scored and of all videos, from 0 on.
     """
-    recipe = Recipe(Path(root), scope, measure_flow_consistency, lambda dataset: predictions)
-    total, done = len(open_vspw(root, scope.split).videos[: scope.limit]), itertools.count()
-    on_done(next(done), total)
-    return evaluate_recipe(
-        recipe,
-        WorkerOptions(),
-        uses_gpu=False,
-        on_frame=on_frame,
-        on_video=lambda score: on_done(next(done), total),
-    )
-
-
-def evaluate_recipe(
-    recipe: Recipe, workers: WorkerOptions, *, uses_gpu: bool, on_frame: OnFrame | None, on_video: OnVideo
-) -> Evaluation:
-    """Score a split in this process or on a cluster; scores and errors are those of `evaluate`. ``on_frame`` is called
-    in this process only."""
-    videos = open_vspw(recipe.root, recipe.scope.split).videos[: recipe.scope.limit]
-    make = partial(recipe.open, on_frame) if workers.ray is None else recipe.open
+    videos = open_vspw(root, scope.split).videos[: scope.limit]
+    make = partial(_scorer, Path(root), predictions, scope, measure_flow_consistency)
+    on_done(0, len(videos))
     answers = work_through(workers, make, [None, *videos], uses_gpu=uses_gpu)
-    return _pool(next(answers), answers, on_video)
+    return _pool(next(answers), answers, lambda done: on_done(done, len(videos)))
 
 
-def _pool(scoring: Scoring, videos: Iterable[Scored], on_video: OnVideo) -> Evaluation:
+def _scorer(
+    root: Path,
+    predictions: Predictions | Callable[[VspwDataset], Predictions],
+    scope: Scope,
+    measure_flow_consistency: bool,
+) -> Callable[[str | None], Any]:
+    """Return a function that scores the video of a name; given None, it returns the settings."""
+    check(scope)
+    dataset = open_vspw(root, scope.split)
+    if not isinstance(predictions, Predictions):
+        predictions = predictions(dataset)
+    used, all_of_split = len(dataset.videos[: scope.limit]), len(dataset.videos)
+    extra = {"split": scope.split}
+    logger.info("%d of the %d videos of split %s", used, all_of_split, scope.split, extra=extra)
+    scoring = Scoring(
+        dataset=dataset,
+        table=prediction_table(dataset.labels, predictions.labels, predictions.label_map),
+        scope=scope,
+        measure_flow_consistency=measure_flow_consistency,
+        mode=predictions.mode,
+        provenance=predictions.provenance,
+    )
+    source, clock = predictions.source, predictions.model_s
+
+    def score(name: str | None) -> Scoring | Scored:
+        if name is None:
+            return scoring
+        started_s = clock() if clock else 0.0
+        found, counts = VideoScorer(dataset.read_video(name), scoring).run(source)
+        return Scored(found, counts, clock() - started_s if clock else None)
+
+    return score
+
+
+def _pool(scoring: Scoring, videos: Iterable[Scored], on_done: Callable[[int], None]) -> Evaluation:
     """Combine ``videos``, which are scored meanwhile, to an evaluation."""
     started_s = time.perf_counter()
     scores: list[VideoScore] = []
@@ -149,7 +117,7 @@ def _pool(scoring: Scoring, videos: Iterable[Scored], on_video: OnVideo) -> Eval
         counts += video.counts
         if video.model_s is not None:
             model_s = (model_s or 0.0) + video.model_s
-        on_video(video.score)
+        on_done(len(scores))
     wall_s = time.perf_counter() - started_s
     dataset = scoring.dataset
     skipped = tuple(itertools.chain(*(score.skipped for score in scores)))
@@ -184,7 +152,6 @@ def _pool(scoring: Scoring, videos: Iterable[Scored], on_video: OnVideo) -> Eval
         classes=classes,
         per_video=tuple(scores),
         confusion=tuple(tuple(row) for row in counts.tolist()),
-        protocol=scoring.scope.protocol,
         mode=scoring.mode,
         dataset=dataset.root.resolve().name,
         labels=dataset.labels,

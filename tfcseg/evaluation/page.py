@@ -1,4 +1,4 @@
-"""Pictures of scored frames, and eval.html: bars per class, confusions, the worst videos.
+"""Pictures of scored frames, and eval.html: bars per class, what is taken for what, the worst videos.
 
 Letters: K classes, H W mask, h w picture.
 """
@@ -36,12 +36,11 @@ if TYPE_CHECKING:
 
 _PER_VIDEO = 8
 _STRETCH = 15  # frames of which the worst one is kept: one second of VSPW
-_OF_FRAME, _OF_ALL = 3, 12  # most confusions that are named, of a frame and of all
+_OF_FRAME = 3  # confusions that are named
 _TINT, _QUALITY = 0.65, 82
 _KEY_SHARE = 0.02  # of a picture, from which a class stands in the key to the colours
 _WORST, _SKIPS, _PICTURED = 10, 50, 8
 _CELLS = 24  # classes with a row of their own in the matrix; the others share one
-_FEW = 1e-4  # confusions below this share of all pixels are not shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,6 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
         "evaluation": evaluation,
         "classes": _class_rows(evaluation),
         "matrix": _matrix(evaluation),
-        "confusions": _confusions(evaluation),
         "worst": videos[:_WORST],
         "others": videos[_WORST:],
         "skipped": evaluation.skipped[:_SKIPS],
@@ -212,23 +210,6 @@ def _matrix(evaluation: Evaluation) -> dict[str, Any]:
             if table[row, column] >= 0.0005
         ],
     }
-
-
-def _confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
-    counts = np.array(evaluation.confusion)
-    wrong = counts[:, :-1].copy()
-    np.fill_diagonal(wrong, 0)
-    total, in_target = max(1, int(counts.sum())), counts.sum(axis=1)
-    return [
-        {
-            "target": evaluation.classes[target].name,
-            "prediction": evaluation.classes[prediction].name,
-            "of_class": float(wrong[target, prediction] / in_target[target]),
-            "of_all": float(wrong[target, prediction] / total),
-        }
-        for target, prediction in _greatest(wrong, _OF_ALL)
-        if wrong[target, prediction] >= _FEW * total
-    ]
 
 
 def _greatest(wrong: Counts, count: int) -> list[tuple[int, int]]:

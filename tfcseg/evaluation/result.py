@@ -113,7 +113,6 @@ class Evaluation:
     per_video: tuple[VideoScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     """(K, K + 1) pixels by class of the ground truth and predicted class, the last column being none."""
-    protocol: str
     mode: str
     dataset: str  # name of its folder
     labels: LabelSet  # the classes of the data set
@@ -133,9 +132,9 @@ class Evaluation:
 
     @property
     def extent(self) -> dict[str, Any]:
-        """What was scored: split, protocol, and numbers of videos, frames, classes and windows."""
-        names = ("split", "protocol", "videos", "frames", "classes_counted", "classes_counted_all")
-        windows = {f"{n}": windows.counted for n, windows in self.windows.items()}
+        """What was scored: split, and numbers of videos, frames, classes and windows."""
+        names = ("split", "videos", "frames", "classes_counted", "classes_counted_all")
+        windows = {f"{n}": windows.vc.count for n, windows in self.windows.items()}
         return {**{name: getattr(self, name) for name in names}, "windows": windows}
 
     def to_json(self) -> dict[str, Any]:
@@ -147,18 +146,13 @@ class Evaluation:
         return {
             "schema": SCHEMA,
             **{key: getattr(self, key) for key in numbers.split()},
-            "windows": {str(n): {"counted": w.counted, "dropped": w.dropped} for n, w in self.windows.items()},
-            "windows_dropped": {
-                str(n): {name: getattr(w, f"dropped_{name}") for name in ("last", "across_gap", "without_target")}
-                for n, w in self.windows.items()
-            },
+            "windows": {str(n): {"counted": w.vc.count, "dropped": w.dropped} for n, w in self.windows.items()},
             "videos": self.videos,
             "frames": self.frames,
             "frames_missing": self.frames_missing,
             "skipped": [asdict(skip) for skip in self.skipped],
             "per_class": {score.name: score.iou for score in self.classes if score.iou is not None},
             "per_class_all": {score.name: score.iou_all for score in self.classes if score.iou_all is not None},
-            "protocol": self.protocol,
             "mode": self.mode,
             "dataset": self.dataset,
             "split": self.split,
@@ -200,7 +194,7 @@ def _video_row(score: VideoScore) -> dict[str, Any]:
     }
     for n, windows in score.windows.items():
         row[f"vc{n}"] = percent(windows.vc.value)
-        row[f"vc{n}_counted"] = windows.counted
+        row[f"vc{n}_counted"] = windows.vc.count
         row[f"vc{n}_dropped"] = windows.dropped
     row["flow_consistency"] = percent(score.flow_consistency.value)
     row["label_change"] = percent(score.label_change.value)

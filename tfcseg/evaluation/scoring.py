@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,8 +34,6 @@ from tfcseg.metrics.scores import (
 )
 
 logger = logging.getLogger(__name__)
-
-OnFrame: TypeAlias = Callable[[VspwVideo, VspwFrame, Labels], None]
 
 _STRAY = 254
 """Marks meaningless values in a lookup table; data sets have at most 253 classes, so it is no class."""
@@ -100,11 +98,11 @@ class VideoScorer:
         self.scoring = scoring
         self.skipped: list[Skip] = []
 
-    def run(self, predict: PredictionSource, on_frame: OnFrame | None) -> tuple[VideoScore, Counts]:
+    def run(self, predict: PredictionSource) -> tuple[VideoScore, Counts]:
         """Score the whole video; also returns its (K, K + 1) counts."""
         scoring = self.scoring
         confusion = ConfusionMatrix(scoring.num_classes)
-        consistency = VideoConsistency(VC_WINDOWS, scoring.scope.protocol)
+        consistency = VideoConsistency()
         stability = StabilityScores(use_flow=scoring.measure_flow_consistency)
         worst = WorstFrames(self.video.name, scoring.is_predictable())
         frames = 0
@@ -112,15 +110,12 @@ class VideoScorer:
             before = confusion.counts.copy()
             confusion.update(target, prediction)
             worst.offer(frame.stem, frame.image, confusion.counts - before, target, prediction)
-            consistency.update(target, prediction, after_gap=after_gap)
+            consistency.update(target, prediction)
             if scoring.measure_flow_consistency:
                 self._measure_flow_consistency(stability, frame, predicted, after_gap)
-            if on_frame is not None:
-                on_frame(self.video, frame, prediction)
             frames += 1
-        usable = frames - 1 if scoring.scope.protocol == "vspw" else frames
         for n in VC_WINDOWS:
-            if frames > 0 and usable < n:
+            if 0 < frames <= n:
                 self._note("too short", None, f"{frames} frames are fewer than a window of {n}")
         counts = only_targets(confusion.counts, scoring.is_predictable())
         score = VideoScore(

@@ -1,53 +1,79 @@
-"""Update the tables in README.md and assets/*.md from the measurements in assets/results.
+"""Tables of results in Markdown: what commands print, and assets/tables.py writes into pages.
 
-A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Kinds are the keys of `TABLES`; without
-one, FILE is a compare.json of ``tfcseg compare``. ``speed`` and ``memory`` read results of ``tfcseg bench -o FILE``,
-``cost`` a file of prices and then such results, ``gains`` compare.json files, ``steadied`` pairs of ``tfcseg eval
---json`` (masks before and after), ``adapted`` those of ``tfcseg adapt --json``, and the others results of ``tfcseg
-research``. The commands print the same tables.
+Tables show things by templates. A thing has a name and an object with numbers; a template has a title and a cell's
+text, which names numbers of the object. A cell whose numbers were not measured is a dash; rows and columns of dashes
+alone are left out.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from string import Formatter
 from typing import Any, TypeAlias
 
-from tfcseg.errors import DataError
 from tfcseg.model.options import keyframe_distance
-from tfcseg.research.grid import cell, table
 from tfcseg.spelling import count_of
 
 Result: TypeAlias = dict[str, Any]
 """Content of a result file, or a part of it."""
 
-MARKED = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+NOTHING = "–"
 
-CHOSE_SETTINGS = {"camvid_street", "halls"}
-"""Inputs on which the shipped weights and settings were chosen."""
 
-COMPARED = (
-    ("mIoU", "{miou:.1f}"),
-    ("VC8", "{vc8:.1f}"),
-    ("VC16", "{vc16:.1f}"),
-    ("flow consistency", "{flow_consistency:.2f} %"),
-    ("labels changed from frame to frame", "{label_change:.2f} %"),
-    ("same labels as `image`", "{agreement:.1f} %"),
-    ("points updated between keyframes", "{updated_fraction:.1f} %"),
-    ("frames per second, network and labels", "{model_fps:.1f}"),
-    ("frames per second, file to files", "{fps:.1f}"),
-    ("GFLOPs per frame", "{gflops_per_frame:.2f}"),
-)
-GAINS = (
-    ("mIoU", "{before.miou:.1f} → {after.miou:.1f}"),
-    ("VC8", "{before.vc8:.1f} → {after.vc8:.1f}"),
-    ("label change, %", "{before.label_change:.2f} → {after.label_change:.2f}"),
-    ("flow consistency, %", "{before.flow_consistency:.2f} → {after.flow_consistency:.2f}"),
-    ("GFLOPs per frame", "{before.gflops_per_frame:.1f} → {after.gflops_per_frame:.1f}"),
-)
+class _NotMeasuredError(Exception):
+    """A template names a number that is missing."""
+
+
+class _Numbers(Formatter):
+    """Fills in ``{keys.of.nested.objects:.1f}``."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        value: Any = kwargs
+        for key in field_name.split("."):
+            value = (value or {}).get(key)
+        if value is None:
+            raise _NotMeasuredError
+        return value, field_name
+
+
+def cell(template: str, numbers: Mapping[str, Any]) -> str:
+    """The template with its numbers, or a dash if one of them is missing."""
+    try:
+        return _Numbers().vformat(template, (), numbers)
+    except _NotMeasuredError:
+        return NOTHING
+
+
+def table(
+    corner: str,
+    templates: Iterable[tuple[str, str]],
+    things: Iterable[tuple[str, Mapping[str, Any]]],
+    *,
+    columns: bool = False,
+) -> str:
+    """Markdown table with a row per thing and a column per template, or the other way round with ``columns``.
+
+    Templates without a format (``{name}``) make columns of text, aligned to the left. ``|`` in a text is escaped.
+    """
+    titles, texts = zip(*templates, strict=True)
+    names, objects = zip(*((_escaped(name), numbers) for name, numbers in things), strict=True)
+    cells = [[_escaped(cell(text, numbers)) for text in texts] for numbers in objects]
+    heads, sides, grid = (names, titles, list(zip(*cells, strict=True))) if columns else (titles, names, cells)
+    kept = [at for at, column in enumerate(zip(*grid, strict=True)) if set(column) - {NOTHING}]
+    rulers = ["---:" if columns or ":" in texts[at] else "---" for at in kept]
+    lines = ["| " + " | ".join([corner, *(heads[at] for at in kept)]).strip() + " |", f"|---|{'|'.join(rulers)}|"]
+    lines += [
+        f"| {side} | {' | '.join(row[at] for at in kept)} |"
+        for side, row in zip(sides, grid, strict=True)
+        if set(row) - {NOTHING}
+    ]
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 ADAPTED = (
     ("VC8", "{vc8:.1f}"),
     ("as `image`", "{agreement:.1f}"),
@@ -62,24 +88,12 @@ SPEEDS = tuple(
         ("to plain", f"{{{part}.plain:.2f}}×"),
     )
 )
-COST = (
-    ("measured on", "{where}"),
-    ("fps, file to files", "{fps:.1f}"),
-    ("processor or GPU hours", "{hours:,.0f} {unit} hours"),
-    ("price", "{currency} {price:,.0f}"),
-)
 SCORES = {"miou": "mIoU", "vc8": "VC8", "vc16": "VC16"}
 MARKS = {"agrees": "✓", "differs": "✗", "unclear": "~"}
 OWN = (*((title, f"{{{key}:.1f}}") for key, title in SCORES.items()), ("updated", "{updated_fraction:.1f} %"))
 PAPERS = (
     *((f"paper: {title}", f"{{paper.{key}:.1f}}") for key, title in SCORES.items()),
     ("like the paper", "{like:}"),
-)
-SIMILARITY = (
-    ("points", "{below:.1f} %"),
-    ("predicted correctly", "{accuracy:.1f} %"),
-    ("precision of changes", "{precision:.1f} %"),
-    ("recall of changes", "{recall:.1f} %"),
 )
 CLIP_SCORES = {
     "flow consistency": "flow_consistency",
@@ -90,47 +104,6 @@ CLIP_SCORES = {
 }
 
 
-def _per_result(make: Callable[[Result], str]) -> Callable[[Sequence[Result]], str]:
-    """Make a function that joins the tables of several results."""
-
-    @wraps(make)
-    def tables(results: Sequence[Result]) -> str:
-        return "\n\n".join(map(make, results)) + "\n"
-
-    return tables
-
-
-@_per_result
-def comparison_table(result: Result) -> str:
-    """A column per mode of a compare.json."""
-    modes = {f"`{mode}`": scores for mode, scores in result["modes"].items()}
-    return table("", COMPARED, modes.items(), columns=True) + "\n\n" + _conditions(result)
-
-
-def gain_table(results: Sequence[Result]) -> str:
-    """A row per compare.json, with each score of `image` and of `tfc`; means of the clips of a `research clips`."""
-    rows = []
-    for result in results:
-        is_clips = result.get("kind") == "clips"
-        modes = result["results"][0]["mean"] if is_clips else result["modes"]
-        name = f"{len(result['clips'])} clips" if is_clips else Path(result["input"]["path"]).name
-        frames = sum(clip["frames"] for clip in result["clips"]) if is_clips else result["input"]["frames"]
-        chose = "yes" if name in CHOSE_SETTINGS else "**no**"
-        rows.append((f"{name}, {frames} frames", {"before": modes["image"], "after": modes["tfc"], "chose": chose}))
-    return table("`image` → `tfc`", (*GAINS, ("chose settings?", "{chose:}")), rows) + "\n"
-
-
-def steadied_table(results: Sequence[Result]) -> str:
-    """A row per pair of evaluations: scores of the masks before and after ``tfcseg steady``."""
-    vc16 = ("VC16", "{before.vc16:.1f} → {after.vc16:.1f}")
-    rows = [
-        (f"{before['dataset']}, {before['frames']} frames", {"before": before, "after": after})
-        for before, after in zip(results[::2], results[1::2], strict=True)
-    ]
-    return table("before → after", (*GAINS[:2], vc16, *GAINS[2:]), rows) + "\n"
-
-
-@_per_result
 def adapted_table(result: Result) -> str:
     """A row per setting of an adaptation's measurements, before and after."""
     when = {"before": "before", "after": "after"}
@@ -144,17 +117,15 @@ def adapted_table(result: Result) -> str:
 
 def benchmark_tables(result: Result) -> str:
     """Speeds and memory of one benchmark, as far as they were measured."""
-    speeds = [_speeds([result])] if result["model_only"] or result["end_to_end"] else []
-    memory = [_memory([result])] if result["memory"] else []
-    return "\n\n".join([*speeds, *memory, _bench_conditions([result])])
+    speeds = [speed_table([result])] if result["model_only"] or result["end_to_end"] else []
+    memory = [memory_table([result])] if result["memory"] else []
+    same = [f"same labels, {pair.replace('|', ' and ')}: {share:.3f} %" for pair, share in result["agreement"].items()]
+    left_out = f"left out: {'; '.join(result['left_out'])}"
+    return "\n\n".join([*speeds, *memory, bench_conditions([result]), *same, left_out])
 
 
 def speed_table(results: Sequence[Result]) -> str:
     """A row per contender of every benchmark: speeds, and ratios to `image` and plain."""
-    return f"{_speeds(results)}\n\n{_bench_conditions(results)}"
-
-
-def _speeds(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         for contender in reversed(result["model_only"] or result["end_to_end"]):
@@ -169,10 +140,6 @@ def _speeds(results: Sequence[Result]) -> str:
 
 def memory_table(results: Sequence[Result]) -> str:
     """A row per contender, a column per benchmark: peak memory of the process and of the GPU, in MiB."""
-    return f"{_memory(results)}\n\n{_bench_conditions(results)}"
-
-
-def _memory(results: Sequence[Result]) -> str:
     rows = [
         (title, f"{{{name}.{key}:.0f}}")
         for name in _distinct(name for result in results for name in result["memory"])
@@ -182,34 +149,6 @@ def _memory(results: Sequence[Result]) -> str:
     return table("peak memory, MiB", rows, columns, columns=True)
 
 
-def cost_table(results: Sequence[Result]) -> str:
-    """A row per benchmark and mode: the price of hours of video; the first of ``results`` has the prices.
-
-    Processors are paid per core and hour, with a core per thread of the benchmark; GPUs per hour.
-    """
-    prices, *benches = results
-    rows = []
-    for bench in benches:
-        is_gpu = bench["device"].startswith("cuda")
-        cores, unit = (1, "GPU") if is_gpu else (bench["threads"], "core")
-        height, width = bench["resolution"]["source"]
-        where = f"{bench['device_name']}{'' if is_gpu else f', {cores} cores'}, {width}×{height}"
-        for mode in (mode for mode in ("image", "tfc") if mode in bench["end_to_end"]):
-            fps = bench["end_to_end"][mode]["fps"]
-            hours = prices["hours"] * prices["frame_rate"] / fps * cores
-            cost = {"hours": hours, "unit": unit, "price": hours * prices["gpu_hour" if is_gpu else "core_hour"]}
-            title = f"{bench['model']['name']}, `{mode}`, {bench['precision']}"
-            rows.append((title, prices | cost | {"where": where, "fps": fps}))
-    stated = (
-        f"{prices['hours']:,} hours of video at {prices['frame_rate']} frames per second, at "
-        f"{prices['currency']} {prices['core_hour']:g} per core and hour"
-    )
-    if any(bench["device"].startswith("cuda") for bench in benches):
-        stated += f" and {prices['currency']} {prices['gpu_hour']:g} per GPU and hour"
-    return f"{table('', COST, rows)}\n\n{stated} ({prices['source']}).\n"
-
-
-@_per_result
 def ablation_table(result: Result) -> str:
     """A row per step of the method: our scores, the paper's, and whether they changed in the same way."""
     rows = []
@@ -226,16 +165,6 @@ def ablation_table(result: Result) -> str:
     return f"{steps}\n\n{summary if found else ''}{_ablation_conditions(result)}"
 
 
-@_per_result
-def similarity_table(result: Result) -> str:
-    """A row per threshold: points below it, and how well this predicts changes of labels."""
-    scores = next(row["similarity"] for row in result["rows"] if row["name"] == "tfc")
-    masks = table("similarity below", SIMILARITY, [(f"{mask['threshold']:g}", mask) for mask in scores["thresholds"]])
-    rule = cell("The label changed at {changed:.1f} % of the points with ground truth.", scores)
-    return f"{masks}\n\n{rule} {_ablation_conditions(result)}"
-
-
-@_per_result
 def still_table(result: Result) -> str:
     """A table per vocabulary, a row per network: mIoU on every set, the mean, and its share of the best teacher's."""
     sets = result["sets"]
@@ -257,7 +186,6 @@ def still_table(result: Result) -> str:
     return "\n\n".join([*tables, note])
 
 
-@_per_result
 def clip_table(result: Result) -> str:
     """A table per model and mode, a row per clip: each score in the first mode and in this one."""
     first, *others = result["modes"]
@@ -297,7 +225,7 @@ def clip_means_table(results: Sequence[Result]) -> str:
     ]
     columns = [("keyframe every", "{every:}"), *((title, f"{{{key}:.2f}}") for title, key in CLIP_SCORES.items())]
     clips = ", ".join(clip["name"] for clip in results[0]["clips"])
-    return table("mode", columns, rows) + f"\n\nMeans over {clips}. {_clip_conditions(results[0])}\n"
+    return table("mode", columns, rows) + f"\n\nMeans over {clips}. {_clip_conditions(results[0])}"
 
 
 def _clip_conditions(result: Result) -> str:
@@ -307,53 +235,6 @@ def _clip_conditions(result: Result) -> str:
         f"The first {result['first_s']:g} s of each clip, at most {result['max_frames']} frames; all in percent. "
         f"Flow consistency along {result['optical_flow']}.{by}"
     )
-
-
-TABLES: dict[str, Callable[[Sequence[Result]], str]] = {
-    "gains": gain_table,
-    "steadied": steadied_table,
-    "adapted": adapted_table,
-    "speed": speed_table,
-    "memory": memory_table,
-    "cost": cost_table,
-    "stills": still_table,
-    "clips": clip_table,
-    "means": clip_means_table,
-    "ablation": ablation_table,
-    "similarity": similarity_table,
-}
-
-
-def documents(root: Path) -> list[Path]:
-    """Files with tables in a checkout of the repository."""
-    return [root / "README.md", *sorted((root / "assets").glob("*.md"))]
-
-
-def write_tables(root: Path) -> list[Path]:
-    """Update the tables in all documents; returns those that changed. DataError if ``root`` is not a checkout."""
-    changed = []
-    try:
-        for document in documents(root):
-            before = document.read_text(encoding="utf-8")
-            after = with_tables(before, root)
-            if after != before:
-                document.write_text(after, encoding="utf-8")
-                changed.append(document)
-    except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}; give a checkout of the repository") from error
-    return changed
-
-
-def with_tables(text: str, root: Path) -> str:
-    """Update every marked table in ``text`` from the results below ``root``."""
-
-    def update(match: re.Match[str]) -> str:
-        words = match[2].split()
-        make = TABLES[words.pop(0)] if words[0] in TABLES else comparison_table
-        results = [json.loads((root / word).read_text(encoding="utf-8")) for word in words]
-        return f"{match[1]}\n{make(results)}\n{match[3]}"
-
-    return MARKED.sub(update, text)
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
@@ -366,7 +247,7 @@ def _ablation_conditions(result: Result) -> str:
     return (
         f"{source['frames']} frames of {source['name']}, {options['correlation']} correlation, keyframe "
         f"{options['keyframe_position']} of {options['keyframe_interval']} frames, threshold {options['threshold']:g}. "
-        f"{_conditions(result)}"
+        f"{conditions(result)}"
     )
 
 
@@ -389,7 +270,8 @@ def _contender_name(result: Result, contender: str) -> str:
     return f"plain {plain['network']}" + ("" if plain["weights"] == "the same" else " in its place")
 
 
-def _conditions(result: Result) -> str:
+def conditions(result: Result) -> str:
+    """Model, machine and size of the input."""
     return (
         f"Model `{result['model']['name']}`, {result['device_name']} ({result['device']}, "
         f"{result['threads']} threads, {result['precision']}), {_network_input(result)}, "
@@ -397,9 +279,9 @@ def _conditions(result: Result) -> str:
     )
 
 
-def _bench_conditions(results: Sequence[Result]) -> str:
+def bench_conditions(results: Sequence[Result]) -> str:
     """Machines (each once) and models of ``results``."""
-    return " ".join([*_distinct(map(_machine, results)), *map(_model_conditions, results)]) + "\n"
+    return " ".join([*_distinct(map(_machine, results)), *map(_model_conditions, results)])
 
 
 def _machine(result: Result) -> str:

@@ -1,13 +1,22 @@
-"""Score every row of the ablation table on a VSPW folder."""
+"""The paper's ablation table, with any tfcseg model and VSPW folder.
+
+A row is the network with steps of the method left out or replaced. Only frames between keyframes change. Variants use
+the network's weights without further training. Shapes as in model/tfc.py: B keyframes, T frames per keyframe, K
+classes, h w grid at stride 4.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
@@ -20,19 +29,145 @@ from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_maps import read_label_map
 from tfcseg.metrics.scores import Mean, percent
+from tfcseg.model.correlation import inconsistent_points, interpolation_weight, similarity
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
-from tfcseg.model.tfc import NonKeyframes, TFCSegmenter
+from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter, replace_points
 from tfcseg.options import OnProgress
 from tfcseg.report.schema import ModelConditions, ModelFacts, model_conditions, model_facts
-from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
-from tfcseg.research.ablation.rows import AblatedSegmenter, Row, build_rows
-from tfcseg.research.ablation.similarity import SimilarityScores, WatchedPredictions
+from tfcseg.research.paper import (
+    ABLATED_THRESHOLDS,
+    FIXED_WEIGHTS,
+    INTERVALS,
+    LARGER_KEYFRAMES,
+    PAPER,
+    SCORES,
+    WITHOUT_BCE,
+)
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
 logger = logging.getLogger(__name__)
 
 Numbers: TypeAlias = Mapping[str, float | None]
+
+Weight: TypeAlias = float | str
+"""ŵ_t of eq. 7: ``soft`` (clamped w_t), ``hard`` (1 where w_t reaches the threshold, else 0), or one number for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Steps between eq. 4 and the class head; by default all of the paper's."""
+
+    weight: Weight = "soft"
+    """0 leaves out interpolation."""
+    updates: bool = True
+    """Whether sparse MSDA updates the points below the threshold (eq. 11)."""
+    level: int = 2
+    """Encoder level compared by w_t, 1 or 2. Aligned correlation always searches at level 2."""
+
+
+class AblatedSegmenter:
+    """``network`` with the steps of ``variant``, for `IntervalNetwork`."""
+
+    def __init__(self, network: TFCSegmenter, variant: Variant) -> None:
+        self._network, self._variant = network, variant
+        self.carry_over = network.carry_over
+
+    def keyframe(self, image: Tensor) -> tuple[Tensor, Keyframe]:
+        """As `TFCSegmenter.keyframe`."""
+        logits, memory = self._network.keyframe(image)
+        if self._variant.level == 1:
+            memory = memory._replace(level2=self._level1(self._network.backbone.encode_low(image)[0]))
+        return logits, memory
+
+    def non_keyframes(self, images: Tensor, memory: Keyframe, options: InferenceOptions) -> NonKeyframes:
+        """Eqs 4 to 11 with the variant's weight, points and level."""
+        network, variant, options = self._network, self._variant, self._network.completed(options)
+        found = network.between(*network.backbone.encode_low(images), memory, options)
+        w = similarity(found.moved(memory.level2), found.level2 if variant.level == 2 else self._level1(found.x1))
+        w_hat = self._weight(w, options.threshold)
+        logits = network.interpolated(found, memory, w_hat)
+        points = inconsistent_points(w, options.threshold if variant.updates else -math.inf)
+        if points.frame.numel():
+            logits = replace_points(logits, points, network.updated(found, memory, w_hat, points))
+        return NonKeyframes.of(found, logits, w, points)
+
+    def _level1(self, x1: Tensor) -> Tensor:
+        """Level 1 as vectors to compare, (B·T, D, h, w)."""
+        return self._network.decode_head.project(x1, 0)
+
+    def _weight(self, w: Tensor, threshold: float) -> Tensor:
+        """ŵ_t for similarities w (B·T, 1, h, w)."""
+        weight = self._variant.weight
+        if weight == "soft":
+            return interpolation_weight(w)
+        if weight == "hard":
+            return (w >= threshold).to(w.dtype)
+        return torch.full_like(w, float(weight))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A way of computing frames between keyframes; without ``variant`` the network is unchanged."""
+
+    name: str
+    title: str
+    builds_on: str | None
+    """Row that its scores are compared with."""
+    options: InferenceOptions
+    variant: Variant | None
+
+
+def build_rows(settings: InferenceOptions) -> list[Row]:
+    """All rows for the ``settings`` of the full method, in the table's order.
+
+    Keyframes carry over results only in row ``carry`` and in rows with both sides, since this would hide other effects.
+    """
+    settings = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
+    options = replace(settings, keyframe_carry=0.0)
+    plain = Variant(weight=0.0, updates=False)
+    rows = [
+        Row("image", "image", None, replace(options, mode="image", keyframe_interval=1), None),
+        Row("reuse", "feature reuse", "image", options, plain),
+        Row("interpolation", "+ interpolation", "reuse", options, replace(plain, weight="soft")),
+        Row("hard", "+ hard weights", "interpolation", options, replace(plain, weight="hard")),
+    ]
+    for weight in FIXED_WEIGHTS:
+        fixed = replace(plain, weight=weight)
+        rows.append(Row(f"weight-{weight:.1f}", f"+ weight {weight:.1f}", "interpolation", options, fixed))
+    for threshold in ABLATED_THRESHOLDS:
+        name, title = f"msda-{threshold:.1f}", f"reuse + MSDA below {threshold:.1f}"
+        rows.append(Row(name, title, "reuse", replace(options, threshold=threshold), replace(plain, updates=True)))
+    rows += [
+        Row("tfc", "TFC", "interpolation", options, Variant()),
+        Row("level-1", "TFC, w from level 1", "tfc", options, Variant(level=1)),
+        Row(WITHOUT_BCE, "TFC without L_bce", "tfc", options, Variant()),
+    ]
+    for n in (n for n in INTERVALS if n > options.keyframe_interval):
+        rows.append(Row(f"interval-{n}", f"TFC, interval {n}", "tfc", replace(options, keyframe_interval=n), Variant()))
+    return rows + _own_rows(settings, options)
+
+
+def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row]:
+    """Rows that are not in the paper, except those with the ``options`` of all rows."""
+    ours = {
+        "aligned": ("TFC, aligned correlation", replace(options, correlation="aligned")),
+        "middle": ("TFC, middle keyframes", replace(options, keyframe_position="middle")),
+        "carry": (f"TFC, keyframes carry {settings.keyframe_carry:g}", settings),
+    }
+    rows = [Row(name, title, "tfc", own, Variant()) for name, (title, own) in ours.items() if own != options]
+    both = replace(options, sides="both")
+    adaptive = replace(both, keyframes="adaptive")
+    larger = replace(adaptive, keyframe_scale=LARGER_KEYFRAMES)
+    return [
+        *rows,
+        Row("blend", "image + interpolation", "image", replace(options, mode="blend"), None),
+        Row("both-full-size", "TFC, both sides, all at full size", "tfc", replace(both, mode="blend"), None),
+        Row("both", "TFC, both sides", "both-full-size", both, None),
+        Row("adaptive", "TFC, both sides, adaptive keyframes", "both", adaptive, None),
+        Row("larger", f"the same, keyframes {LARGER_KEYFRAMES:g} times as large", "adaptive", larger, None),
+    ]
+
 
 DECIMALS = 1
 """Decimals of the paper's numbers. A change that rounds to 0 has no direction."""
@@ -53,7 +188,6 @@ class RowResult:
     vc16: float | None
     updated_fraction: float | None
     """Mean percentage of points that sparse MSDA updates between keyframes; None without frames between them."""
-    similarity: SimilarityScores | None
     paper: Mapping[str, float | None]
     """The paper's numbers by the same keys, if it states them."""
     directions: Mapping[str, str] = field(default_factory=dict)
@@ -131,9 +265,9 @@ def ablate(
     results: list[RowResult] = []
     for row in wanted:
         used = other if other and row.name == WITHOUT_BCE else loaded
-        evaluations[row.name], watched = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
+        evaluations[row.name], updated = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
         base = _scores(evaluations[row.builds_on]) if row.builds_on in evaluations else {}
-        results.append(_row_result(row, evaluations[row.name], watched, base))
+        results.append(_row_result(row, evaluations[row.name], updated, base))
     last = evaluations[wanted[-1].name]
     return Ablation(
         input={"name": dataset.root.resolve().name, **last.extent},
@@ -161,25 +295,21 @@ def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other
 
 def _evaluate(
     dataset: VspwDataset, scope: Scope, model: LoadedModel, row: Row, on_done: Callable[[int, int], None]
-) -> tuple[Evaluation, WatchedPredictions]:
-    """Score ``model`` with a row's steps left out or replaced."""
+) -> tuple[Evaluation, float | None]:
+    """Score ``model`` with a row's steps left out or replaced; also returns the percentage of updated points."""
     label_map = None if scope.label_map is None else read_label_map(scope.label_map, model.labels, dataset.labels)
-    found: list[NonKeyframes] = []
     if row.variant is not None:
-        ablated = AblatedSegmenter(model.network, row.variant, found.append)
+        ablated = AblatedSegmenter(model.network, row.variant)
         model = replace(model, network=cast(TFCSegmenter, ablated))  # it has all that frames go through
-    predictions = ModelPredictions(model, row.options, one_by_one=True)
-    watched = WatchedPredictions(predictions, row.options, found, len(dataset.labels))
+    predictions = ModelPredictions(model, row.options)
     logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})
-    return evaluate(dataset.root, Predictions(watched, model.labels, label_map), scope, on_done=on_done), watched
+    evaluation = evaluate(dataset.root, Predictions(predictions, model.labels, label_map), scope, on_done=on_done)
+    return evaluation, None if row.variant is None else percent(Mean.of(predictions.updated_fractions).value)
 
 
 def _row_result(
-    row: Row, evaluation: Evaluation, watched: WatchedPredictions, base: dict[str, float | None]
+    row: Row, evaluation: Evaluation, updated_fraction: float | None, base: dict[str, float | None]
 ) -> RowResult:
-    updated = percent(Mean.of(watched.updated_fractions).value)
-    # The similarities are worth measuring if no step is left out.
-    is_whole = row.variant is not None and row.variant.updates and row.variant.weight == "soft"
     scores = _scores(evaluation)
     return RowResult(
         name=row.name,
@@ -187,8 +317,7 @@ def _row_result(
         builds_on=row.builds_on,
         keyframe_interval=row.options.keyframe_interval,
         threshold=row.options.threshold,
-        updated_fraction=updated,
-        similarity=watched.similarity.result() if is_whole else None,
+        updated_fraction=updated_fraction,
         paper=PAPER.get(row.name, {}),
         directions=directions(row, scores, base),
         **scores,
