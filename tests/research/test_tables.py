@@ -25,7 +25,6 @@ def result():
     return {
         "kind": "bench",
         "model": {"name": "random-mit_b0", "backbone": "mit_b0", "classes": 150},
-        "random_weights": True,
         "input": {"name": "clip.mp4"},
         "resolution": {"source": [480, 854], "network": [480, 864]},
         "device": "cpu",
@@ -54,18 +53,18 @@ def rows(text):
 def test_speeds_stand_beside_their_ratios(result):
     text = pages.speed_table([result])
     assert rows(text) == [
-        "| MiT-B0, `tfc` | 6.00 | 1.50× | 6.00× | 5.00 | 1.67× |",
-        "| MiT-B0, `image` | 4.00 | – | 4.00× | 3.00 | – |",
-        "| MiT-B0, plain SegFormer-B0 | 1.00 | – | – | – | – |",
+        "| `random-mit_b0`, `tfc` | 6.00 | 1.50× | 6.00× | 5.00 | 1.67× |",
+        "| `random-mit_b0`, `image` | 4.00 | – | 4.00× | 3.00 | – |",
+        "| `random-mit_b0`, plain SegFormer-B0 | 1.00 | – | – | – | – |",
     ]
-    assert "random weights, 150 classes, network input 864×480, 10.0 % of the points updated." in text
+    assert "`random-mit_b0`: 150 classes, network input 864×480, 10.0 % of the points updated." in text
     machine = "Processor (cpu, 2 threads, ours 2 intervals at a time, float32)"
     assert f"{machine}, torch 2.9, transformers 5.1 in float32, clip.mp4 at 854×480" in text
 
 
 def test_another_precision_stands_beside_the_name(result):
     low = {**result, "precision": "bfloat16"}
-    assert rows(pages.speed_table([low]))[1].startswith("| MiT-B0 in bfloat16, `image` |")
+    assert rows(pages.speed_table([low]))[1].startswith("| `random-mit_b0` in bfloat16, `image` |")
 
 
 def test_gains_say_which_inputs_chose_settings():

@@ -257,9 +257,8 @@ def _mode(name: str) -> str:
 
 
 def _model_name(result: Result) -> str:
-    """Name of the model, or of the backbone of random weights, with the precision unless it is float32."""
-    backbone = result["model"]["backbone"].replace("mit_b", "MiT-B").replace("efficientnet_lite0", "EfficientNet-Lite0")
-    name = backbone if result["random_weights"] else f"`{result['model']['name']}`"
+    """Name of the model, with the precision unless it is float32."""
+    name = f"`{result['model']['name']}`"
     return name if result["precision"] == "float32" else f"{name} in {result['precision']}"
 
 
@@ -297,11 +296,9 @@ def _machine(result: Result) -> str:
 
 
 def _model_conditions(result: Result) -> str:
-    weights = "random weights, " if result["random_weights"] else ""
     share = result["updated_fraction"]
     points = "" if share is None else f", {share:.1f} % of the points updated"
-    classes = f"{weights}{result['model']['classes']} classes"
-    return f"{_model_name(result)}: {classes}, {_network_input(result)}{points}."
+    return f"{_model_name(result)}: {result['model']['classes']} classes, {_network_input(result)}{points}."
 
 
 def _network_input(result: Result) -> str:
