@@ -29,7 +29,7 @@ from tfcseg.benchmark.measure import (
 )
 from tfcseg.benchmark.plain import build_plain, segformer_tensors, to_network
 from tfcseg.benchmark.request import Request
-from tfcseg.comparison.flops import count_gflops
+from tfcseg.comparison.plan import count_gflops
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.network_input import network_size

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.helpers.tiny_model import build_tiny_model, moving_images
-from tfcseg.comparison.flops import count_gflops
 from tfcseg.comparison.pictures import MAX_HEIGHT_PX, MAX_WIDTH_PX, RowPainter
-from tfcseg.comparison.plan import Plan, known_folders
+from tfcseg.comparison.plan import Plan, count_gflops, known_folders
 from tfcseg.drawing.render import covered, mark_difference
 from tfcseg.errors import OutputError
 from tfcseg.files import claimed_files

@@ -149,7 +149,7 @@ class _VideoComparison:
         samples = self._samples(reports[0])
         facts = common_facts(self.plan, self.model, self.runs, numbers, samples=samples, outputs=outputs)
         for mode, found in facts["modes"].items():
-            found["agreement"] = agreement.get(f"{self.runs[0].mode}|{mode}")
+            found["agreement"] = agreement.get(mode)
         source = reports[0].input
         return Comparison(
             kind="video",
@@ -160,7 +160,6 @@ class _VideoComparison:
                 "start_s": self.start_s,
                 "end_s": self.end_s,
             },
-            agreement=agreement,
             differences=differences,
             warnings=reports[0].warnings,
             **facts,
@@ -172,8 +171,8 @@ class _VideoComparison:
         return [self.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
 
     def _compare_frames(self, frames: int) -> tuple[dict[str, float], tuple[Difference, ...]]:
-        """Write the modes side by side: percentages of pixels with the same label in pairs of modes, and differences.
-        Keeps a few bytes per frame."""
+        """Write the modes side by side: percentages of pixels with the label of the first mode, by mode, and
+        differences. Keeps a few bytes per frame."""
         shown = list(dict.fromkeys((self.runs[0].mode, self.runs[-1].mode)))
         same: defaultdict[str, float] = defaultdict(float)
         times_s, differing = array("d"), array("d")
@@ -183,13 +182,13 @@ class _VideoComparison:
             with VideoWriter(self.folder / SIDE_BY_SIDE, size=painter.row_size, frame_rate=rate) as writer:
                 for frame in self.with_progress("side by side", prefetch_frames(source), frames):
                     found = {each.mode: self.read_labels(each.mode, frame.index) for each in self.runs}
-                    for (a, one), (b, other) in itertools.combinations(found.items(), 2):
-                        same[f"{a}|{b}"] += _same(one, other)
-                    results = [found[mode] for mode in shown]
+                    shares = {mode: _same(labels, found[shown[0]]) for mode, labels in found.items()}
+                    for mode in found.keys() - shown[:1]:
+                        same[mode] += shares[mode]
                     times_s.append(frame.time_s)
-                    differing.append(1 - _same(*results) if len(results) == 2 else 0.0)
-                    writer.write(painter.draw(frame.image, results))
-        agreement = {pair: 100 * total / len(times_s) for pair, total in same.items()}
+                    differing.append(1 - shares[shown[-1]])
+                    writer.write(painter.draw(frame.image, [found[mode] for mode in shown]))
+        agreement = {mode: 100 * total / len(times_s) for mode, total in same.items()}
         return agreement, tuple(self._draw_greatest(shown, times_s, differing))
 
     def _draw_greatest(

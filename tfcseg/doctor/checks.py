@@ -1,4 +1,4 @@
-"""Check libraries, ffmpeg, processor and GPU, weights and output folder; then segment a small clip."""
+"""Check libraries, ffmpeg, processor and GPU, weights; then segment a small clip."""
 
 from __future__ import annotations
 
@@ -52,18 +52,6 @@ _EXTRAS = {
 }
 """Packages of each, and the feature that needs them."""
 
-_NEEDED_CODECS = {"libx264": "writing videos", "aac": "their sound", "ppm": "reading frames", "h264": "reading videos"}
-_WELCOME_DECODERS = {
-    "HEVC (phones)": {"hevc"},
-    "MPEG-4": {"mpeg4"},
-    "Motion JPEG": {"mjpeg"},
-    "VP8": {"vp8", "libvpx"},
-    "VP9": {"vp9", "libvpx-vp9"},
-    "AV1": {"libdav1d", "libaom-av1", "av1"},
-    "ProRes": {"prores"},
-}
-"""Names of each decoder; any one of them is enough."""
-_LISTED_CODEC = re.compile(r"^ [A-Z.]{6} (\S+)", re.MULTILINE)
 _TIMEOUT_S = 30
 
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -139,7 +127,7 @@ def check_extras() -> Iterator[Finding]:
 
 
 def check_ffmpeg() -> Iterator[Finding]:
-    """Start ffmpeg and read its lists of codecs."""
+    """Start ffmpeg."""
     try:
         path = ffmpeg_path()
         about = ask_ffmpeg(["-version"], timeout_s=_TIMEOUT_S)
@@ -151,20 +139,6 @@ def check_ffmpeg() -> Iterator[Finding]:
         yield Finding("ffmpeg", "broken", f"{path} is not ffmpeg", _REINSTALL_FFMPEG)
         return
     yield Finding("ffmpeg", "ok", f"{found[1]} at {path}")
-    encoders, decoders = (ask_ffmpeg([kind], timeout_s=_TIMEOUT_S) for kind in ("-encoders", "-decoders"))
-    yield codec_finding(set(_LISTED_CODEC.findall(encoders)), set(_LISTED_CODEC.findall(decoders)))
-
-
-def codec_finding(encoders: set[str], decoders: set[str]) -> Finding:
-    """Judge what an ffmpeg with these codecs can do."""
-    available = encoders | (decoders & {"h264"})
-    lacking = [f"{name} ({use})" for name, use in _NEEDED_CODECS.items() if name not in available]
-    unread = [name for name, names in _WELCOME_DECODERS.items() if decoders.isdisjoint(names)]
-    if lacking:
-        return Finding("codecs", "broken", f"ffmpeg lacks {', '.join(lacking)}", _REINSTALL_FFMPEG)
-    if unread:
-        return Finding("codecs", "note", f"videos in {', '.join(unread)} cannot be read", _REINSTALL_FFMPEG)
-    return Finding("codecs", "ok", "writes H.264 with AAC, reads all usual formats")
 
 
 def check_processor() -> Iterator[Finding]:
@@ -215,21 +189,6 @@ def _check_file(record: ModelRecord) -> Finding:
         return Finding(name, "broken", found, _REINSTALL)
     default = ", the default" if record.is_default else ""
     return Finding(name, "ok", f"as shipped{default} (SHA-256 {sha256[:12]}…)")
-
-
-def check_folder() -> Iterator[Finding]:
-    """Write into the current folder, and report the free space."""
-    folder = Path.cwd()
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1 << 20))
-    except OSError as error:
-        found = f"{folder} is not writable ({error.strerror})"
-        yield Finding("folder", "broken", found, "change to a writable folder, or name one with --output")
-    else:
-        yield Finding(
-            "folder", "ok", f"{folder} is writable, {shutil.disk_usage(folder).free / (1 << 30):.1f} GiB free"
-        )
 
 
 def check_by_running() -> Iterator[Finding]:
@@ -314,7 +273,6 @@ CHECKS: dict[str, Callable[[], Iterable[Finding]]] = {
     "processor": check_processor,
     "GPU": check_gpu,
     "weights": check_weights,
-    "folder": check_folder,
     "self-test": check_by_running,
 }
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.scoring import prediction_table
+from tfcseg.evaluation.evaluate import prediction_table
 from tfcseg.labels.label_maps import merged_classes
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Image
