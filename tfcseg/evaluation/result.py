@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -139,24 +139,19 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Content of eval.json: scores, counts, what was left out, and provenance."""
-        numbers = (
-            "miou miou_all wiou wiou_all pixel_accuracy pixel_accuracy_all vc8 vc16 flow_consistency optical_flow "
-            "label_change classes_counted classes_counted_all unpredictable"
-        )
+        named = [(score.name, score.iou, score.iou_all) for score in self.classes]
+        others = {
+            "windows": {str(n): {"counted": w.vc.count, "dropped": w.dropped} for n, w in self.windows.items()},
+            "skipped": [asdict(skip) for skip in self.skipped],
+            "speed": asdict(self.speed),
+        }
+        left_out = ("classes", "per_video", "confusion", "labels", "provenance", *others)
         return {
             "schema": SCHEMA,
-            **{key: getattr(self, key) for key in numbers.split()},
-            "windows": {str(n): {"counted": w.vc.count, "dropped": w.dropped} for n, w in self.windows.items()},
-            "videos": self.videos,
-            "frames": self.frames,
-            "frames_missing": self.frames_missing,
-            "skipped": [asdict(skip) for skip in self.skipped],
-            "per_class": {score.name: score.iou for score in self.classes if score.iou is not None},
-            "per_class_all": {score.name: score.iou_all for score in self.classes if score.iou_all is not None},
-            "mode": self.mode,
-            "dataset": self.dataset,
-            "split": self.split,
-            "speed": asdict(self.speed),
+            **{item.name: getattr(self, item.name) for item in fields(self) if item.name not in left_out},
+            **others,
+            "per_class": {name: iou for name, iou, _ in named if iou is not None},
+            "per_class_all": {name: iou for name, _, iou in named if iou is not None},
             **self.provenance,
         }
 

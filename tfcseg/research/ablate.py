@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -112,8 +112,6 @@ class Row:
 
     name: str
     title: str
-    builds_on: str | None
-    """Row that its scores are compared with."""
     options: InferenceOptions
     variant: Variant | None
 
@@ -127,24 +125,24 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
     options = replace(settings, keyframe_carry=0.0)
     plain = Variant(weight=0.0, updates=False)
     rows = [
-        Row("image", "image", None, replace(options, mode="image", keyframe_interval=1), None),
-        Row("reuse", "feature reuse", "image", options, plain),
-        Row("interpolation", "+ interpolation", "reuse", options, replace(plain, weight="soft")),
-        Row("hard", "+ hard weights", "interpolation", options, replace(plain, weight="hard")),
+        Row("image", "image", replace(options, mode="image", keyframe_interval=1), None),
+        Row("reuse", "feature reuse", options, plain),
+        Row("interpolation", "+ interpolation", options, replace(plain, weight="soft")),
+        Row("hard", "+ hard weights", options, replace(plain, weight="hard")),
     ]
     for weight in FIXED_WEIGHTS:
         fixed = replace(plain, weight=weight)
-        rows.append(Row(f"weight-{weight:.1f}", f"+ weight {weight:.1f}", "interpolation", options, fixed))
+        rows.append(Row(f"weight-{weight:.1f}", f"+ weight {weight:.1f}", options, fixed))
     for threshold in ABLATED_THRESHOLDS:
         name, title = f"msda-{threshold:.1f}", f"reuse + MSDA below {threshold:.1f}"
-        rows.append(Row(name, title, "reuse", replace(options, threshold=threshold), replace(plain, updates=True)))
+        rows.append(Row(name, title, replace(options, threshold=threshold), replace(plain, updates=True)))
     rows += [
-        Row("tfc", "TFC", "interpolation", options, Variant()),
-        Row("level-1", "TFC, w from level 1", "tfc", options, Variant(level=1)),
-        Row(WITHOUT_BCE, "TFC without L_bce", "tfc", options, Variant()),
+        Row("tfc", "TFC", options, Variant()),
+        Row("level-1", "TFC, w from level 1", options, Variant(level=1)),
+        Row(WITHOUT_BCE, "TFC without L_bce", options, Variant()),
     ]
     for n in (n for n in INTERVALS if n > options.keyframe_interval):
-        rows.append(Row(f"interval-{n}", f"TFC, interval {n}", "tfc", replace(options, keyframe_interval=n), Variant()))
+        rows.append(Row(f"interval-{n}", f"TFC, interval {n}", replace(options, keyframe_interval=n), Variant()))
     return rows + _own_rows(settings, options)
 
 
@@ -155,31 +153,26 @@ def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row
         "middle": ("TFC, middle keyframes", replace(options, keyframe_position="middle")),
         "carry": (f"TFC, keyframes carry {settings.keyframe_carry:g}", settings),
     }
-    rows = [Row(name, title, "tfc", own, Variant()) for name, (title, own) in ours.items() if own != options]
+    rows = [Row(name, title, own, Variant()) for name, (title, own) in ours.items() if own != options]
     both = replace(options, sides="both")
     adaptive = replace(both, keyframes="adaptive")
     larger = replace(adaptive, keyframe_scale=LARGER_KEYFRAMES)
     return [
         *rows,
-        Row("blend", "image + interpolation", "image", replace(options, mode="blend"), None),
-        Row("both-full-size", "TFC, both sides, all at full size", "tfc", replace(both, mode="blend"), None),
-        Row("both", "TFC, both sides", "both-full-size", both, None),
-        Row("adaptive", "TFC, both sides, adaptive keyframes", "both", adaptive, None),
-        Row("larger", f"the same, keyframes {LARGER_KEYFRAMES:g} times as large", "adaptive", larger, None),
+        Row("blend", "image + interpolation", replace(options, mode="blend"), None),
+        Row("both-full-size", "TFC, both sides, all at full size", replace(both, mode="blend"), None),
+        Row("both", "TFC, both sides", both, None),
+        Row("adaptive", "TFC, both sides, adaptive keyframes", adaptive, None),
+        Row("larger", f"the same, keyframes {LARGER_KEYFRAMES:g} times as large", larger, None),
     ]
-
-
-DECIMALS = 1
-"""Decimals of the paper's numbers. A change that rounds to 0 has no direction."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """Scores of a row, and whether they changed as in the paper."""
+    """Scores of a row."""
 
     name: str
     title: str
-    builds_on: str | None
     keyframe_interval: int
     threshold: float
     miou: float | None
@@ -190,8 +183,6 @@ class RowResult:
     """Mean percentage of points that sparse MSDA updates between keyframes; None without frames between them."""
     paper: Mapping[str, float | None]
     """The paper's numbers by the same keys, if it states them."""
-    directions: Mapping[str, str] = field(default_factory=dict)
-    """Score -> ``agrees``, ``differs`` or ``unclear`` (one of the two did not change)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,26 +197,6 @@ class Ablation(ModelConditions):
     rows: tuple[RowResult, ...]
     is_incomplete: bool  # data was missing
     skipped: Mapping[str, int]  # kind -> how many
-
-
-def directions(row: Row, scores: Numbers, base: Numbers) -> dict[str, str]:
-    """Compare the signs of the changes from ``base`` to ``scores`` with the paper's, for the scores that it states."""
-    theirs, their_base = PAPER.get(row.name, {}), PAPER.get(row.builds_on or "", {})
-    found = {}
-    for key in SCORES:
-        ours = _sign(scores.get(key), base.get(key))
-        wanted = _sign(theirs.get(key), their_base.get(key))
-        if ours is not None and wanted is not None:
-            found[key] = "agrees" if ours == wanted else "differs" if ours * wanted else "unclear"
-    return found
-
-
-def _sign(number: float | None, base: float | None) -> int | None:
-    """Sign of the difference, rounded to the paper's decimals: -1, 0 or 1."""
-    if number is None or base is None:
-        return None
-    step = round(number - base, DECIMALS)
-    return (step > 0) - (step < 0)
 
 
 def ablate(
@@ -266,8 +237,7 @@ def ablate(
     for row in wanted:
         used = other if other and row.name == WITHOUT_BCE else loaded
         evaluations[row.name], updated = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
-        base = _scores(evaluations[row.builds_on]) if row.builds_on in evaluations else {}
-        results.append(_row_result(row, evaluations[row.name], updated, base))
+        results.append(_row_result(row, evaluations[row.name], updated))
     last = evaluations[wanted[-1].name]
     return Ablation(
         input={"name": dataset.root.resolve().name, **last.extent},
@@ -307,23 +277,14 @@ def _evaluate(
     return evaluation, None if row.variant is None else percent(Mean.of(predictions.updated_fractions).value)
 
 
-def _row_result(
-    row: Row, evaluation: Evaluation, updated_fraction: float | None, base: dict[str, float | None]
-) -> RowResult:
-    scores = _scores(evaluation)
+def _row_result(row: Row, evaluation: Evaluation, updated_fraction: float | None) -> RowResult:
     return RowResult(
         name=row.name,
         title=row.title,
-        builds_on=row.builds_on,
         keyframe_interval=row.options.keyframe_interval,
         threshold=row.options.threshold,
         updated_fraction=updated_fraction,
         paper=PAPER.get(row.name, {}),
-        directions=directions(row, scores, base),
-        **scores,
+        **{key: getattr(evaluation, key) for key in SCORES},
         miou_all=evaluation.miou_all,
     )
-
-
-def _scores(evaluation: Evaluation) -> dict[str, Any]:
-    return {key: getattr(evaluation, key) for key in SCORES}

@@ -33,16 +33,8 @@ from tfcseg.runs.summary import option_facts
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
-HIGHER_IS_BETTER: Mapping[str, bool] = {
-    "flow_consistency": True,
-    "label_change": False,
-    "vc8": True,
-    "vc16": True,
-    "agreement": True,
-}
-"""Scores of a clip, in percent."""
-
 Numbers: TypeAlias = dict[str, "float | None"]
+"""Scores of a clip, in percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +49,13 @@ class ClipFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Change from the first mode to another: differences of means, and how many clips are better."""
-
-    gain: Mapping[str, float]
-    better: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class ModelScores:
-    """A model's ``clips[clip][mode]``, means over clips by mode, and changes from the first mode."""
+    """A model's ``clips[clip][mode]``, and means over clips by mode."""
 
     name: str
     options: Mapping[str, OptionFacts]
     clips: Mapping[str, Mapping[str, Numbers]]
     mean: Mapping[str, Numbers]
-    changes: Mapping[str, Change]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,9 +162,7 @@ def _summarise(
 ) -> ModelScores:
     facts = {mode: option_facts(model, used) for mode, used in options.items()}
     mean = {mode: _means([numbers[mode] for numbers in clips.values()]) for mode in options}
-    first, *others = options
-    changes = {mode: _change(clips, first, mode, mean) for mode in others}
-    return ModelScores(model.card.name, facts, clips, mean, changes)
+    return ModelScores(model.card.name, facts, clips, mean)
 
 
 def _means(clips: Sequence[Numbers]) -> Numbers:
@@ -191,19 +172,3 @@ def _means(clips: Sequence[Numbers]) -> Numbers:
         values = [value for numbers in clips if (value := numbers[key]) is not None]
         found[key] = Mean.of(values).value if values else None
     return found
-
-
-def _change(
-    clips: Mapping[str, Mapping[str, Numbers]], reference: str, candidate: str, mean: Mapping[str, Numbers]
-) -> Change:
-    gain: dict[str, float] = {}
-    better: dict[str, int] = {}
-    for key, is_higher_better in HIGHER_IS_BETTER.items():
-        before, after = mean[reference].get(key), mean[candidate].get(key)
-        if before is None or after is None:
-            continue
-        gain[key] = after - before
-        pairs = [(numbers[reference][key], numbers[candidate][key]) for numbers in clips.values()]
-        steps = [new - old for old, new in pairs if old is not None and new is not None]
-        better[key] = sum(step > 0 if is_higher_better else step < 0 for step in steps)
-    return Change(gain, better)

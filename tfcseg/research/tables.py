@@ -89,12 +89,8 @@ SPEEDS = tuple(
     )
 )
 SCORES = {"miou": "mIoU", "vc8": "VC8", "vc16": "VC16"}
-MARKS = {"agrees": "✓", "differs": "✗", "unclear": "~"}
 OWN = (*((title, f"{{{key}:.1f}}") for key, title in SCORES.items()), ("updated", "{updated_fraction:.1f} %"))
-PAPERS = (
-    *((f"paper: {title}", f"{{paper.{key}:.1f}}") for key, title in SCORES.items()),
-    ("like the paper", "{like:}"),
-)
+PAPERS = tuple((f"paper: {title}", f"{{paper.{key}:.1f}}") for key, title in SCORES.items())
 CLIP_SCORES = {
     "flow consistency": "flow_consistency",
     "labels changed": "label_change",
@@ -150,19 +146,10 @@ def memory_table(results: Sequence[Result]) -> str:
 
 
 def ablation_table(result: Result) -> str:
-    """A row per step of the method: our scores, the paper's, and whether they changed in the same way."""
-    rows = []
-    for row in result["rows"]:
-        like = ", ".join(f"{SCORES[key]} {MARKS[found]}" for key, found in row["directions"].items())
-        rows.append((row["title"], row | {"like": like or None}))
-    found = [direction for row in result["rows"] for direction in row["directions"].values()]
-    agree, differ, unclear = map(found.count, MARKS)
-    summary = (
-        f"Of {len(found)} steps {agree} changed as in the paper (✓), {differ} in the other direction (✗); "
-        f"{unclear} are unclear (~), since one of the two changed by less than 0.1. "
-    )
-    steps = table("", OWN + PAPERS if found else OWN, rows)
-    return f"{steps}\n\n{summary if found else ''}{_ablation_conditions(result)}"
+    """A row per step of the method: our scores, and the paper's if it has more than one of the rows."""
+    rows = [(row["title"], row) for row in result["rows"]]
+    columns = OWN + PAPERS if sum(bool(row["paper"]) for _, row in rows) > 1 else OWN
+    return f"{table('', columns, rows)}\n\n{_ablation_conditions(result)}"
 
 
 def still_table(result: Result) -> str:
@@ -197,18 +184,10 @@ def clip_table(result: Result) -> str:
 
 
 def _clip_rows(result: Result, scores: Result, first: str, mode: str) -> str:
-    def cells(template: str, numbers: Mapping[str, Any], frames: str = "") -> Result:
-        return {"frames": frames} | {key: cell(template.replace("KEY", key), numbers) for key in CLIP_SCORES.values()}
-
-    step, change = f"{{{first}.KEY:.2f}} → {{{mode}.KEY:.2f}}", scores["changes"][mode]
-    rows = [(clip["name"], cells(step, scores["clips"][clip["name"]], str(clip["frames"]))) for clip in result["clips"]]
-    rows += [
-        ("**mean**", cells(step, scores["mean"])),
-        ("**gain**", cells("{gain.KEY:+.2f}", change)),
-        ("**better on**", cells(f"{{better.KEY}} of {len(result['clips'])}", change)),
-    ]
-    columns = [("frames", "{frames:}"), *((title, f"{{{key}:}}") for title, key in CLIP_SCORES.items())]
-    return table(f"`{scores['name']}`, `{first}` → `{mode}`", columns, rows)
+    rows = [(clip["name"], {"frames": clip["frames"], **scores["clips"][clip["name"]]}) for clip in result["clips"]]
+    rows.append(("**mean**", {"frames": "", **scores["mean"]}))
+    step = [(title, f"{{{first}.{key}:.2f}} → {{{mode}.{key}:.2f}}") for title, key in CLIP_SCORES.items()]
+    return table(f"`{scores['name']}`, `{first}` → `{mode}`", [("frames", "{frames:}"), *step], rows)
 
 
 def clip_means_table(results: Sequence[Result]) -> str:
