@@ -20,8 +20,8 @@ from tests.helpers.tiny_model import (
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.model.correlation import similarity
 from tfcseg.model.options import CORRELATIONS, InferenceOptions
-from tfcseg.research.ablate import AblatedSegmenter, Scope, Variant, ablate, build_rows
-from tfcseg.research.paper import PAPER, row_names
+from tfcseg.research.ablate import AblatedSegmenter, Scope, ablate
+from tfcseg.research.paper import PAPER, Variant, build_rows, row_names
 from tfcseg.weights.loading import save_model
 
 TO_VSPW = {"sky": "sky", "road": "grass", "tree": "tree", "person": "person", "car": "car"}

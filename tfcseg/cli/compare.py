@@ -83,10 +83,9 @@ def command(
 
     Example: tfcseg compare assets/demo.mp4 --end 0.5 --size 160 -o comparison
     """
-    from tfcseg.comparison.dataset import compare_dataset
+    from tfcseg.comparison.compare import compare_dataset, compare_video
     from tfcseg.comparison.pictures import make_frame_grid
     from tfcseg.comparison.plan import Plan
-    from tfcseg.comparison.video import compare_video
 
     chosen = source, output, choice.model
     if frames:

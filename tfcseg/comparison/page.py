@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tfcseg.comparison.plan import METRICS, Comparison
+from tfcseg.comparison.plan import Comparison
 from tfcseg.report.html import write_html
 from tfcseg.report.player import SERIES, ThinnedSeries, View, lanes, new_timeline, player_data, source_view
-
-_FIGURES = ("miou", "vc8", "vc16", "label_change", "flow_consistency", "model_fps", "fps", "gflops_per_frame")
 
 
 def write_page(path: Path, comparison: Comparison) -> None:
@@ -21,7 +19,6 @@ def write_page(path: Path, comparison: Comparison) -> None:
     context: dict[str, Any] = {
         "title": Path(comparison.input["path"]).resolve().name,
         "comparison": comparison,
-        "figures": _figures(comparison),
         "table": _table(comparison),
         "pages": {
             name: f"{quote(output)}/{page}"
@@ -71,22 +68,6 @@ def _views(folder: Path, comparison: Comparison, start_s: float) -> list[View]:
         views.append(View("wipe", f"{reference} | {candidate}", "wipe", of=(reference, candidate), is_first=True))
     views.append(View("side_by_side", "Side by side", "video", quote(comparison.outputs["side_by_side"])))
     return views
-
-
-def _figures(comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    """Key, title, value of the candidate and what it is compared with."""
-    candidate, reference = comparison.ratio_of
-    figures = []
-    for metric in METRICS:
-        value = comparison.modes[candidate].get(metric.key)
-        if metric.key not in _FIGURES or value is None:
-            continue
-        other = comparison.modes[reference].get(metric.key)
-        meaning = candidate
-        if candidate != reference and other is not None:
-            meaning = f"{candidate}; {reference} {metric.shown(other)}"
-        figures.append((metric.key, metric.title, metric.shown(value), meaning))
-    return figures
 
 
 def _table(comparison: Comparison) -> list[dict[str, Any]]:

@@ -16,9 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, TfcsegError
-from tfcseg.evaluation.page import WorstFrames
 from tfcseg.evaluation.predictions import Prediction, Predictions, PredictionSource
-from tfcseg.evaluation.result import ClassScore, Evaluation, Skip, SkipKind, Speed, VideoScore, full_provenance
+from tfcseg.evaluation.result import (
+    ClassScore,
+    Evaluation,
+    Skip,
+    SkipKind,
+    Speed,
+    VideoScore,
+    WorstFrames,
+    full_provenance,
+)
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, open_vspw, read_target
 from tfcseg.labels.label_maps import LabelMap, built_in_label_map

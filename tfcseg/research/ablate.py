@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -34,36 +34,11 @@ from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter, replace_points
 from tfcseg.options import OnProgress
 from tfcseg.report.schema import ModelConditions, ModelFacts, model_conditions, model_facts
-from tfcseg.research.paper import (
-    ABLATED_THRESHOLDS,
-    FIXED_WEIGHTS,
-    INTERVALS,
-    LARGER_KEYFRAMES,
-    PAPER,
-    SCORES,
-    WITHOUT_BCE,
-)
+from tfcseg.research.paper import PAPER, SCORES, WITHOUT_BCE, Row, Variant, build_rows
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
 logger = logging.getLogger(__name__)
-
-Numbers: TypeAlias = Mapping[str, float | None]
-
-Weight: TypeAlias = float | str
-"""ŵ_t of eq. 7: ``soft`` (clamped w_t), ``hard`` (1 where w_t reaches the threshold, else 0), or one number for all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """Steps between eq. 4 and the class head; by default all of the paper's."""
-
-    weight: Weight = "soft"
-    """0 leaves out interpolation."""
-    updates: bool = True
-    """Whether sparse MSDA updates the points below the threshold (eq. 11)."""
-    level: int = 2
-    """Encoder level compared by w_t, 1 or 2. Aligned correlation always searches at level 2."""
 
 
 class AblatedSegmenter:
@@ -104,67 +79,6 @@ class AblatedSegmenter:
         if weight == "hard":
             return (w >= threshold).to(w.dtype)
         return torch.full_like(w, float(weight))
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A way of computing frames between keyframes; without ``variant`` the network is unchanged."""
-
-    name: str
-    title: str
-    options: InferenceOptions
-    variant: Variant | None
-
-
-def build_rows(settings: InferenceOptions) -> list[Row]:
-    """All rows for the ``settings`` of the full method, in the table's order.
-
-    Keyframes carry over results only in row ``carry`` and in rows with both sides, since this would hide other effects.
-    """
-    settings = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
-    options = replace(settings, keyframe_carry=0.0)
-    plain = Variant(weight=0.0, updates=False)
-    rows = [
-        Row("image", "image", replace(options, mode="image", keyframe_interval=1), None),
-        Row("reuse", "feature reuse", options, plain),
-        Row("interpolation", "+ interpolation", options, replace(plain, weight="soft")),
-        Row("hard", "+ hard weights", options, replace(plain, weight="hard")),
-    ]
-    for weight in FIXED_WEIGHTS:
-        fixed = replace(plain, weight=weight)
-        rows.append(Row(f"weight-{weight:.1f}", f"+ weight {weight:.1f}", options, fixed))
-    for threshold in ABLATED_THRESHOLDS:
-        name, title = f"msda-{threshold:.1f}", f"reuse + MSDA below {threshold:.1f}"
-        rows.append(Row(name, title, replace(options, threshold=threshold), replace(plain, updates=True)))
-    rows += [
-        Row("tfc", "TFC", options, Variant()),
-        Row("level-1", "TFC, w from level 1", options, Variant(level=1)),
-        Row(WITHOUT_BCE, "TFC without L_bce", options, Variant()),
-    ]
-    for n in (n for n in INTERVALS if n > options.keyframe_interval):
-        rows.append(Row(f"interval-{n}", f"TFC, interval {n}", replace(options, keyframe_interval=n), Variant()))
-    return rows + _own_rows(settings, options)
-
-
-def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row]:
-    """Rows that are not in the paper, except those with the ``options`` of all rows."""
-    ours = {
-        "aligned": ("TFC, aligned correlation", replace(options, correlation="aligned")),
-        "middle": ("TFC, middle keyframes", replace(options, keyframe_position="middle")),
-        "carry": (f"TFC, keyframes carry {settings.keyframe_carry:g}", settings),
-    }
-    rows = [Row(name, title, own, Variant()) for name, (title, own) in ours.items() if own != options]
-    both = replace(options, sides="both")
-    adaptive = replace(both, keyframes="adaptive")
-    larger = replace(adaptive, keyframe_scale=LARGER_KEYFRAMES)
-    return [
-        *rows,
-        Row("blend", "image + interpolation", replace(options, mode="blend"), None),
-        Row("both-full-size", "TFC, both sides, all at full size", replace(both, mode="blend"), None),
-        Row("both", "TFC, both sides", both, None),
-        Row("adaptive", "TFC, both sides, adaptive keyframes", adaptive, None),
-        Row("larger", f"the same, keyframes {LARGER_KEYFRAMES:g} times as large", larger, None),
-    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 
 WITHOUT_BCE = "without-bce"
 """The row that needs other weights."""
@@ -11,9 +15,6 @@ ABLATED_THRESHOLDS = (0.5, 0.8, 1.0)
 FIXED_WEIGHTS = (0.1, 0.9)
 """The paper has 0.1 without saying of which frame. By eq. 7 it is the keyframe's weight; 0.9 is the other reading."""
 INTERVALS = (4, 5, 6, 7, 8, 9)
-
-OURS = ("aligned", "middle", "carry", "blend", "both-full-size", "both", "adaptive", "larger")
-"""Rows that are not in the paper."""
 
 LARGER_KEYFRAMES = 1.2
 """``keyframe_scale`` of the row ``larger``."""
@@ -41,14 +42,84 @@ PAPER: Mapping[str, Mapping[str, float | None]] = {
 }
 """MiT-B0 trained on VSPW, on its validation split (AAAI 2024, ablation study), TFC at interval 4."""
 
+Weight: TypeAlias = float | str
+"""ŵ_t of eq. 7: ``soft`` (clamped w_t), ``hard`` (1 where w_t reaches the threshold, else 0), or one number for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Steps between eq. 4 and the class head; by default all of the paper's."""
+
+    weight: Weight = "soft"
+    """0 leaves out interpolation."""
+    updates: bool = True
+    """Whether sparse MSDA updates the points below the threshold (eq. 11)."""
+    level: int = 2
+    """Encoder level compared by w_t, 1 or 2. Aligned correlation always searches at level 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A way of computing frames between keyframes; without ``variant`` the network is unchanged."""
+
+    name: str
+    title: str
+    options: InferenceOptions
+    variant: Variant | None
+
+
+def build_rows(settings: InferenceOptions) -> list[Row]:
+    """All rows for the ``settings`` of the full method, in the table's order.
+
+    Keyframes carry over results only in row ``carry`` and in rows with both sides, since this would hide other effects.
+    """
+    settings = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
+    options = replace(settings, keyframe_carry=0.0)
+    plain = Variant(weight=0.0, updates=False)
+    rows = [
+        Row("image", "image", replace(options, mode="image", keyframe_interval=1), None),
+        Row("reuse", "feature reuse", options, plain),
+        Row("interpolation", "+ interpolation", options, replace(plain, weight="soft")),
+        Row("hard", "+ hard weights", options, replace(plain, weight="hard")),
+    ]
+    for weight in FIXED_WEIGHTS:
+        fixed = replace(plain, weight=weight)
+        rows.append(Row(f"weight-{weight:.1f}", f"+ weight {weight:.1f}", options, fixed))
+    for threshold in ABLATED_THRESHOLDS:
+        name, title = f"msda-{threshold:.1f}", f"reuse + MSDA below {threshold:.1f}"
+        rows.append(Row(name, title, replace(options, threshold=threshold), replace(plain, updates=True)))
+    rows += [
+        Row("tfc", "TFC", options, Variant()),
+        Row("level-1", "TFC, w from level 1", options, Variant(level=1)),
+        Row(WITHOUT_BCE, "TFC without L_bce", options, Variant()),
+    ]
+    for n in (n for n in INTERVALS if n > options.keyframe_interval):
+        rows.append(Row(f"interval-{n}", f"TFC, interval {n}", replace(options, keyframe_interval=n), Variant()))
+    return rows + _own_rows(settings, options)
+
+
+def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row]:
+    """Rows that are not in the paper, except those with the ``options`` of all rows."""
+    ours = {
+        "aligned": ("TFC, aligned correlation", replace(options, correlation="aligned")),
+        "middle": ("TFC, middle keyframes", replace(options, keyframe_position="middle")),
+        "carry": (f"TFC, keyframes carry {settings.keyframe_carry:g}", settings),
+    }
+    rows = [Row(name, title, own, Variant()) for name, (title, own) in ours.items() if own != options]
+    both = replace(options, sides="both")
+    adaptive = replace(both, keyframes="adaptive")
+    larger = replace(adaptive, keyframe_scale=LARGER_KEYFRAMES)
+    return [
+        *rows,
+        Row("blend", "image + interpolation", replace(options, mode="blend"), None),
+        Row("both-full-size", "TFC, both sides, all at full size", replace(both, mode="blend"), None),
+        Row("both", "TFC, both sides", both, None),
+        Row("adaptive", "TFC, both sides, adaptive keyframes", adaptive, None),
+        Row("larger", f"the same, keyframes {LARGER_KEYFRAMES:g} times as large", larger, None),
+    ]
+
 
 def row_names() -> list[str]:
     """Names of all possible rows."""
-    return [
-        *("image", "reuse", "interpolation", "hard"),
-        *(f"weight-{weight:.1f}" for weight in FIXED_WEIGHTS),
-        *(f"msda-{threshold:.1f}" for threshold in ABLATED_THRESHOLDS),
-        *("tfc", "level-1", WITHOUT_BCE),
-        *(f"interval-{interval}" for interval in INTERVALS),
-        *OURS,
-    ]
+    settings = replace(PAPER_OPTIONS, keyframe_interval=min(INTERVALS) - 1, keyframe_carry=0.5)
+    return [row.name for row in build_rows(settings)]

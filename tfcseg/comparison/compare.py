@@ -1,4 +1,4 @@
-"""Compare modes on one video, each as `run` runs it, and their labels frame by frame."""
+"""Compare modes: on one video, each as `run` runs it, and their labels frame by frame; on a VSPW folder by scores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,11 @@ from tfcseg.comparison.plan import (
     common_facts,
     known_folders,
 )
+from tfcseg.evaluation.evaluate import evaluate
+from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
+from tfcseg.evaluation.scope import Scope
+from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.files import claimed_files, refuse_inputs, refuse_results, write_json
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo, prefetch_frames
@@ -42,7 +48,7 @@ from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
 SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
-_FLOP_SAMPLES = 3  # number of intervals, spread over the video, on which FLOPs are counted
+_FLOP_SAMPLES = 3  # number of intervals, spread over the video or at the beginnings of videos, to count FLOPs on
 _MAX_PICTURES = 6
 
 
@@ -233,3 +239,77 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite
 def _result_names(folder: Path) -> list[str]:
     pictures = [f"{DIFFERENCES}/{path.name}" for path in (folder / DIFFERENCES).glob("frame_*.png")]
     return [COMPARE_JSON, COMPARE_HTML, SIDE_BY_SIDE, *pictures]
+
+
+def compare_dataset(
+    root: str | Path,
+    output: str | Path | None = None,
+    model: str | Path | LoadedModel = "default",
+    plan: Plan | None = None,
+    *,
+    scope: Scope | None = None,
+    device: DeviceOptions = DeviceOptions(),
+    overwrite: bool = False,
+    on_progress: OnProgress = lambda task, done, total: None,
+) -> Comparison:
+    """Score each mode of ``plan`` on a VSPW folder, one after the other.
+
+    output: folder, by default ``<root's name>_compare`` in the current one. It gets ``compare.json``, ``compare.html``
+    and a folder per run with what `eval` writes. Failures raise a TfcsegError with one line.
+    """
+    plan, scope = plan or Plan(), scope or Scope()
+    dataset = open_vspw(root, scope.split)
+    folder = Path(output) if output is not None else default_output(root, "compare")
+    with claimed_files(folder, _results_of_dataset(folder, plan), inputs=[root], overwrite=overwrite) as clear:
+        loaded = open_model(model, device)
+        runs = plan.runs(loaded)
+        clear()
+        samples = _beginnings(dataset, scope, max(each.options.keyframe_interval for each in runs))
+
+        evaluations = []
+        for each in runs:
+            each.warm_up(loaded, samples[0])
+            evaluation = evaluate(
+                root,
+                ModelPredictions(loaded, each.options).scored_on(dataset, scope.label_map),
+                scope,
+                measure_flow_consistency=plan.flow_consistency,
+                on_done=partial(on_progress, each.mode),
+            )
+            write_evaluation(folder / each.mode, evaluation)
+            evaluations.append(evaluation)
+        numbers = list(map(_scores, evaluations))
+        result = Comparison(
+            kind="vspw",
+            input={"path": str(dataset.root), **evaluations[0].extent},
+            is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations),
+            skipped=evaluations[-1].skipped_by_kind,
+            **common_facts(plan, loaded, runs, numbers, samples=samples, outputs={}),
+        )
+        write_page(folder / COMPARE_HTML, result)
+        write_json(folder / COMPARE_JSON, result)
+    return result
+
+
+def _results_of_dataset(folder: Path, plan: Plan) -> list[str]:
+    runs = sorted({*plan.modes, *known_folders(folder)})
+    return [COMPARE_JSON, COMPARE_HTML, *(f"{run}/{name}" for run in runs for name in RESULT_FILES)]
+
+
+def _beginnings(dataset: VspwDataset, scope: Scope, interval: int) -> list[list[Image]]:
+    count = min(interval, MAX_SAMPLE)
+    beginnings = (
+        list(itertools.islice(dataset.readable_images(name), count)) for name in dataset.videos[: scope.limit]
+    )
+    samples = list(itertools.islice(filter(None, beginnings), _FLOP_SAMPLES))
+    if not samples:
+        raise dataset.no_image()
+    return samples
+
+
+def _scores(evaluation: Evaluation) -> dict[str, float | None]:
+    """Scores of one run, and of a network the speed; ``fps`` includes reading, network and scoring."""
+    keys = ("miou", "miou_all", "wiou", "vc8", "vc16", "flow_consistency", "label_change")
+    speed = evaluation.speed
+    speeds = {} if speed.model_fps is None else {"fps": speed.fps, "model_fps": speed.model_fps}
+    return {key: getattr(evaluation, key) for key in keys} | speeds
