@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.files import claimed_files, refuse_inputs, refuse_results, write_json
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo, prefetch_frames
+from tfcseg.media.frames import FrameSource, Image, VideoInfo, prefetch_frames
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
@@ -125,11 +125,6 @@ class _VideoComparison:
         """(H, W) class indices that a mode gave a frame."""
         return read_mask(numbered(OutputDir(self.folder / mode).masks, index))
 
-    def with_progress(self, task: str, frames: Iterable[Frame], total: int | None) -> Iterator[Frame]:
-        for done, frame in enumerate(frames):
-            self.on_progress(task, done, total)
-            yield frame
-
     def run(self, each: Run, opening: Sequence[Image]) -> Report:
         """Warm up, then run everything that the command does: this is the speed that users get."""
         each.warm_up(self.model, opening)
@@ -186,7 +181,8 @@ class _VideoComparison:
             painter = RowPainter(self.model.labels, (source.info.height, source.info.width), shown)
             rate = source.info.frame_rate
             with VideoWriter(self.folder / SIDE_BY_SIDE, size=painter.row_size, frame_rate=rate) as writer:
-                for frame in self.with_progress("side by side", prefetch_frames(source), frames):
+                for frame in prefetch_frames(source):
+                    self.on_progress("side by side", frame.index, frames)
                     found = {each.mode: self.read_labels(each.mode, frame.index) for each in self.runs}
                     shares = {mode: _same(labels, found[shown[0]]) for mode, labels in found.items()}
                     for mode in found.keys() - shown[:1]:

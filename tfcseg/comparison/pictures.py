@@ -130,7 +130,7 @@ def _column(
         return
     # Cells with sharp edges.
     enlarged = np.asarray(cv2.resize(w, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.float32)
-    yield similarity_colours(enlarged), f"similarity, mean {w.mean():.2f}"
+    yield similarity_colours(enlarged), f"similarity, {LEAST_SIMILARITY:g} (dark) to 1"
     if threshold is not None:
         updated = mark_difference(image, covered(enlarged < threshold, size))
         yield updated, f"{100 * (frame.updated_fraction or 0):.1f} % updated"
