@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import typer
-from rich.console import Console
-from rich.markdown import Markdown
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Markdown, TableElement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -113,9 +113,23 @@ def _print_on(console: Console, text: Text | Table | Markdown, soft_wrap: bool) 
     console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
 
 
+class _FoldedTable(TableElement):
+    """Where a terminal is narrow, names and headings are broken, and nothing is cut."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for table in super().__rich_console__(console, options):
+            for column in cast(Table, table).columns:
+                column.overflow = "fold"
+            yield table
+
+
+class _Tables(Markdown):
+    elements: ClassVar = {**Markdown.elements, "table_open": _FoldedTable}
+
+
 def print_tables(text: str, *, on_stderr: bool = False) -> None:
     """Print Markdown (research/tables.py)."""
-    print_results(Markdown("\n".join(map(visible, text.splitlines()))), on_stderr=on_stderr)
+    print_results(_Tables("\n".join(map(visible, text.splitlines()))), on_stderr=on_stderr)
 
 
 def new_table(headings: Iterable[str | Text]) -> Table:
