@@ -77,7 +77,7 @@ def test_label_maps_and_predictions_are_told(tmp_path):
     root = make_vspw(tmp_path / "vspw", {"0_hills": 3})
     masks = write_predictions(root, tmp_path / "masks")
     done = call("eval", root, "--predictions", masks, "-v", "--json")
-    assert "1 of the 1 videos of split val" in done.stderr
+    assert "1 of the 1 videos of split val, VC by protocol vspw" in done.stderr
     assert json.loads(done.stdout)["videos"] == 1
 
 

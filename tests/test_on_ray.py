@@ -202,13 +202,17 @@ def test_scores_are_those_of_one_process(weights, cluster, tmp_path):
     lose_frame(root, "1_b", 170)
     (tmp_path / "map.json").write_text(json.dumps(TO_VSPW))
     command = ["eval", root, "-m", weights, "--label-map", tmp_path / "map.json", "--skip-bad", "--json"]
-    alone = call(*command)
-    shared = call(*command, "--ray", cluster, "--worker-cores", 1)
+    alone = call(*command, "--save-masks", tmp_path / "alone")
+    shared = call(*command, "--save-masks", tmp_path / "shared", "--ray", cluster, "--worker-cores", 1)
     assert shared.returncode == alone.returncode == 0, shared.stderr
     results = [json.loads(done.stdout) for done in (shared, alone)]
     assert results[0] | {"speed": None} == results[1] | {"speed": None}
     assert results[0]["speed"].keys() == results[1]["speed"].keys()
     assert all((results[0]["speed"][name] is None) == (value is None) for name, value in results[1]["speed"].items())
+    masks = {folder: sorted((tmp_path / folder).rglob("*.png")) for folder in ("alone", "shared")}
+    pairs = [*zip(*masks.values(), strict=True)]
+    assert len(pairs) > 25
+    assert all(one.read_bytes() == other.read_bytes() for one, other in pairs)
 
 
 def test_what_is_wrong_with_a_data_set_is_said_as_by_one_process(weights, tmp_path):

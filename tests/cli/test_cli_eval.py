@@ -32,8 +32,8 @@ KEYS = {
         "flow_consistency",
         "optical_flow",
     ),
-    *("label_change", "classes_counted", "classes_counted_all", "unpredictable", "windows"),
-    *("videos", "frames", "frames_missing", "skipped", "per_class", "per_class_all", "mode", "split"),
+    *("label_change", "classes_counted", "classes_counted_all", "unpredictable", "windows", "windows_dropped"),
+    *("videos", "frames", "frames_missing", "skipped", "per_class", "per_class_all", "protocol", "mode", "split"),
     *("schema", "dataset"),
 }
 PROVENANCE = {"tfcseg", "versions", "model", "options", "predictions", "label_map", "threads", "device_name"}
@@ -90,7 +90,7 @@ def test_perfect_predictions_score_100_and_everything_is_written(root, perfect, 
     assert (result["videos"], result["frames"], result["classes_counted"]) == (2, 27, 5)
     assert result["per_class"] == dict.fromkeys(TO_VSPW.values(), 100)
     assert [skip["kind"] for skip in result["skipped"]] == ["too short"]
-    assert (result["mode"], result["split"]) == ("predictions", "val")
+    assert (result["protocol"], result["mode"], result["split"]) == ("vspw", "predictions", "val")
     assert set(result["speed"]) == {"wall_s", "fps", "model_s", "model_fps"}
     assert [row["video"] for row in rows(tmp_path / "out" / "per_video.csv")] == ["0_hills", "1_road"]
     assert len(rows(tmp_path / "out" / "per_class.csv")) == 124
@@ -146,12 +146,31 @@ def test_the_table_never_shows_vc_without_miou(root, perfect):
     assert all(line == line.rstrip() for line in done.stdout.splitlines())
 
 
+def test_protocols_differ_in_the_last_window(root, perfect):
+    strict = scores(
+        call("eval", root, "--predictions", perfect, "--protocol", "strict", "--no-flow-consistency", "--json")
+    )
+    assert strict["protocol"] == "strict"
+    assert strict["windows"] == {"8": {"counted": 13, "dropped": 0}, "16": {"counted": 3, "dropped": 0}}
+    assert strict["flow_consistency"] is None
+
+
 def test_limit_takes_the_first_videos(root, perfect):
     limited = scores(call("eval", root, "--predictions", perfect, "--limit", 1, "--no-flow-consistency", "--json"))
     assert (limited["videos"], limited["frames"], limited["skipped"]) == (1, 18, [])
 
 
 # ------------------------------------------------------------------------------------------------------- a model
+
+
+def test_saved_masks_score_like_the_model_that_made_them(root, model, tmp_path):
+    own = scores(call("eval", root, *model, "--save-masks", tmp_path / "masks", "--no-flow-consistency", "--json"))
+    assert own["mode"] == "tfc"
+    assert 0 < own["miou"] < 100
+    assert len(list((tmp_path / "masks" / "0_hills").glob("*.png"))) == 18
+    again = scores(call("eval", root, "--predictions", tmp_path / "masks", "--no-flow-consistency", "--json"))
+    for score in ("miou_all", "vc8", "vc16", "windows", "pixel_accuracy_all"):
+        assert again[score] == own[score]
 
 
 def test_interval_1_is_the_image_mode(root, model):
@@ -232,8 +251,11 @@ def test_a_folder_that_is_none_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--protocol", "loose"], "there are vspw, strict"),
         (["--mode", "image"], "--mode"),
         (["--size", "64"], "--size"),
+        (["--save-masks", "{predictions}"], "--save-masks"),
+        (["--save-masks", "{root}/data"], "--save-masks"),
         (["-o", "{root}"], "the input"),
     ],
 )
@@ -251,10 +273,13 @@ def test_no_video_at_all_is_a_usage_error(root, perfect):
 
 def test_results_are_not_replaced_without_being_asked(root, perfect, tmp_path):
     (tmp_path / "eval.json").write_text("mine")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "other.png").write_text("mine")
     command = ["eval", root, "--predictions", perfect, "--limit", 1, "--no-flow-consistency"]
-    done = call(*command, "-o", tmp_path)
-    assert done.returncode == 1
-    assert "--overwrite" in done.error
+    for place in (["-o", tmp_path], ["--save-masks", tmp_path / "masks"]):
+        done = call(*command, *place)
+        assert done.returncode == 1
+        assert "--overwrite" in done.error
     assert (tmp_path / "eval.json").read_text() == "mine"
     assert call(*command, "-o", tmp_path, "--overwrite").returncode == 0
     assert json.loads((tmp_path / "eval.json").read_text())["miou"] == 100

@@ -58,6 +58,7 @@ def work(tmp_path_factory):
     (folder / "assets" / "demo.mp4").symlink_to(ROOT / "assets" / "demo.mp4")
     vspw = make_vspw(folder / "VSPW_480p", {"0_hills": 4, "1_road": 4}, size=(64, 96))
     shutil.copy(vspw / "val.txt", vspw / "train.txt")
+    (folder / "README.md").write_text("no tables")
     folder_of_images(folder / "photos", numbered_images(3, (96, 128)), ["a.png", "b.png", "c.png"])
     write_video(folder / "clip.mp4", numbered_images(3, (96, 128)))
     (folder / "clip_masks").mkdir()
@@ -154,6 +155,7 @@ def weights(tmp_path_factory):
         ("run CLIP --size large", "invalid value for '--size'"),
         ("run", "missing argument 'INPUTS"),
         ("eval CLIP --split", "option '--split' requires an argument; see tfcseg"),
+        ("eval CLIP --protocol strit", "no protocol 'strit'; did you mean strict?"),
         ("train CLIP", "missing option '--output' / '-o'; see tfcseg train --help"),
         ("compare CLIP --modes image --modes tcf", "no mode 'tcf'; "),
         ("run CLIP -o out.mp4", "output 'out.mp4' is named like a file"),

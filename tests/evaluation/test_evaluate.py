@@ -104,17 +104,18 @@ def test_ground_truth_scores_a_hundred(root, tmp_path):
     assert not result.is_incomplete
 
 
-def test_scores_are_those_of_the_metrics(root, predictions):
+@pytest.mark.parametrize("protocol", ["vspw", "strict"])
+def test_scores_are_those_of_the_metrics(root, predictions, protocol):
     matrix = ConfusionMatrix(124)
     consistencies = []
     for video in ("0_hills", "1_road"):
-        meter = VideoConsistency([8, 16])
+        meter = VideoConsistency([8, 16], protocol)
         for number, target in targets(root, video).items():
             prediction = worsen(target, video, number)
             matrix.update(target, prediction)
             meter.update(target, prediction)
         consistencies.append(meter.result())
-    result = score(root, predictions)
+    result = score(root, predictions, protocol=protocol)
     assert result.miou == result.miou_all == 100 * mean_iou(matrix.counts)
     assert result.wiou == 100 * weighted_iou(matrix.counts)
     assert result.pixel_accuracy == 100 * pixel_accuracy(matrix.counts)
@@ -152,9 +153,11 @@ def write_label_video(path, maps):
             encoder.write(labels)
 
 
-def test_the_last_window_of_each_video_is_dropped(root, predictions):
-    windows = score(root, predictions).windows[8]
-    assert (windows.vc.count, windows.dropped) == (20 - 8 + 18 - 8, 2)
+def test_protocols_use_different_windows(root, predictions):
+    field, strict = (score(root, predictions, protocol=protocol) for protocol in ("vspw", "strict"))
+    assert (field.windows[8].vc.count, field.windows[8].dropped) == (20 - 8 + 18 - 8, 2)
+    assert (strict.windows[8].vc.count, strict.windows[8].dropped) == (20 - 7 + 18 - 7, 0)
+    assert strict.vc8 < field.vc8  # the wrong strip is constant, and void is not a target
 
 
 def test_limit_takes_the_first_videos_of_the_list(root, predictions):
@@ -164,6 +167,8 @@ def test_limit_takes_the_first_videos_of_the_list(root, predictions):
 
 
 def test_options_are_checked(root, predictions):
+    with pytest.raises(UsageError, match="no protocol 'loose'"):
+        score(root, predictions, protocol="loose")
     with pytest.raises(UsageError, match="limit 0 is less than 1"):
         score(root, predictions, limit=0)
 
@@ -195,8 +200,10 @@ def test_classes_a_model_cannot_predict_are_ignored_or_count_zero(root):
     car = result.classes[VSPW.index("car")]
     assert (car.is_predictable, car.iou, car.iou_all) == (False, None, 0)
     assert car.target_pixels > 0
-    # VC takes the target of all classes. Where the car is, the prediction is nothing, which is constant.
+    # VC takes the target of all classes. Where the car is, the prediction is nothing: constant, but never right.
     assert result.vc8 == 100
+    strict = evaluate(root, Predictions(ade_predictions, ADE31, label_map), Scope(protocol="strict"))
+    assert strict.vc8 < 100
 
 
 def test_the_built_in_map_is_used_unless_one_is_given(root):
@@ -234,13 +241,15 @@ def test_values_beyond_the_classes_are_refused_with_file_and_value(root, predict
 # ----------------------------------------------------------------------------------- missing things are counted, listed
 
 
-def test_missing_frames_are_listed_and_windows_bridge_them(root, predictions):
-    fixture.lose_frame(root, VIDEO, 176)
-    result = score(root, predictions)
-    assert kinds(result) == [("missing frame", VIDEO, "00000177")]
-    assert (result.frames, result.frames_missing) == (37, 1)
-    assert result.is_incomplete
-    assert result.per_video[0].windows[8].vc.count == 19 - 8
+def test_missing_frames_break_strict_windows_only(root, predictions):
+    fixture.lose_frame(root, VIDEO, 176)  # leaves runs of 10 and 9 frames
+    field, strict = (score(root, predictions, protocol=protocol) for protocol in ("vspw", "strict"))
+    assert kinds(strict) == kinds(field) == [("missing frame", VIDEO, "00000177")]
+    assert (strict.frames, strict.frames_missing) == (37, 1)
+    assert strict.is_incomplete
+    assert strict.per_video[0].windows[8].vc.count == (10 - 7) + (9 - 7)
+    assert strict.per_video[0].windows[8].dropped_across_gap == 7
+    assert field.per_video[0].windows[8].vc.count == 19 - 8
 
 
 def test_missing_videos_are_listed(root, predictions):
@@ -270,12 +279,12 @@ def test_a_split_without_masks_cannot_be_scored(root, predictions):
         score(root, predictions)
 
 
-def test_a_missing_mask_is_listed(root, predictions):
+def test_a_missing_mask_is_listed_and_breaks_strict_windows(root, predictions):
     mask_path(root, VIDEO, 176).unlink()
-    result = score(root, predictions)
+    result = score(root, predictions, protocol="strict")
     assert kinds(result) == [("missing mask", VIDEO, "00000176")]
     assert (result.frames, result.frames_missing) == (37, 1)
-    assert result.per_video[0].windows[8].vc.count == 19 - 8
+    assert result.per_video[0].windows[8].vc.count == (10 - 7) + (9 - 7)
 
 
 def test_short_clips_are_listed(tmp_path):
@@ -288,11 +297,13 @@ def test_short_clips_are_listed(tmp_path):
     assert result.windows[8].vc.count == 20 - 8 + 11 - 8
 
 
-def test_a_clip_of_exactly_n_frames_has_no_window(tmp_path):
+def test_a_clip_of_exactly_n_frames_has_a_strict_window_only(tmp_path):
     root = make_vspw(tmp_path / "vspw", {"0_sixteen": 16})
-    result = score(root, write_predictions(root, tmp_path / "predictions"))
-    assert result.vc16 is None
-    assert kinds(result) == [("too short", "0_sixteen", None)]
+    predictions = write_predictions(root, tmp_path / "predictions")
+    field, strict = (score(root, predictions, protocol=protocol) for protocol in ("vspw", "strict"))
+    assert (field.vc16, strict.vc16) == (None, 100)
+    assert kinds(field) == [("too short", "0_sixteen", None)]
+    assert kinds(strict) == []
 
 
 # ----------------------------------------------------------------------- damage stops, or is counted if that is allowed
@@ -306,10 +317,10 @@ def test_damaged_frames_stop_or_are_skipped(root, predictions, damage, where):
     damage(mask_path(root, VIDEO, 176) if where == "mask" else predictions / VIDEO / "00000176.png")
     with pytest.raises(DataError, match=r"00000176.png.*--skip-bad"):
         score(root, predictions)
-    result = score(root, predictions, skip_bad=True)
+    result = score(root, predictions, skip_bad=True, protocol="strict")
     assert kinds(result) == [("bad frame", VIDEO, "00000176")]
     assert result.frames == 37
-    assert result.per_video[0].windows[8].vc.count == 19 - 8
+    assert result.per_video[0].windows[8].vc.count == (10 - 7) + (9 - 7)
     assert result.is_incomplete
 
 
@@ -387,7 +398,6 @@ def test_sources_have_to_yield_one_prediction_per_frame(root):
 
 def test_frames_are_asked_for_one_at_a_time(root, monkeypatch):
     pending: list[Path] = []
-    monkeypatch.setattr(ConfusionMatrix, "update", lambda *frame: pending.clear())
 
     def predict(images: Sequence[Path]) -> Iterator[Prediction]:
         for image, prediction in zip(images, from_mask_beside(images), strict=True):
@@ -395,13 +405,24 @@ def test_frames_are_asked_for_one_at_a_time(root, monkeypatch):
             assert len(pending) == 1
             yield prediction
 
+    monkeypatch.setattr(ConfusionMatrix, "update", lambda *frame: pending.clear())
     evaluate(root, Predictions(from_images(predict)))
 
 
-def test_progress_counts_videos(root):
+def test_saved_predictions_score_the_same(root, tmp_path):
     seen: list[tuple[int, int]] = []
-    result = evaluate(root, Predictions(ade_predictions, ADE31), on_done=lambda *done: seen.append(done))
-    assert seen == [(done, len(result.per_video)) for done in range(len(result.per_video) + 1)]
+    label_map = {name: name for name in ("sky", "grass", "tree", "person")}
+    predictions = Predictions(ade_predictions, ADE31, label_map)
+    first = evaluate(root, predictions, save_masks=tmp_path / "saved", on_done=lambda *done: seen.append(done))
+    assert seen == [(done, len(first.per_video)) for done in range(len(first.per_video) + 1)]
+    second = score(root, tmp_path / "saved")
+    assert (second.miou_all, second.vc8, second.windows) == (first.miou_all, first.vc8, first.windows)
+
+
+def test_predictions_that_cannot_be_saved_are_an_output_error(root, tmp_path):
+    (tmp_path / "saved").write_text("a file")
+    with pytest.raises(OutputError, match="saved"):
+        evaluate(root, Predictions(ade_predictions, ADE31), save_masks=tmp_path / "saved")
 
 
 # ----------------------------------------------------------------------------------------------------------- stability
@@ -454,16 +475,18 @@ def test_writes_the_keys_and_tables_that_are_promised(root, predictions, tmp_pat
     content = json.loads(paths[0].read_text())
     promised = (
         "miou miou_all wiou pixel_accuracy vc8 vc16 flow_consistency classes_counted windows videos frames skipped "
-        "per_class mode speed"
+        "per_class "
+        "protocol mode speed"
     )
     assert set(promised.split()) <= set(content)
     assert content["windows"] == {"8": {"counted": 21, "dropped": 2}, "16": {"counted": 5, "dropped": 2}}
+    assert content["windows_dropped"]["8"] == {"last": 2, "across_gap": 0, "without_target": 0}
     assert content["skipped"] == [
         {"kind": "missing frame", "video": VIDEO, "frame": "00000177", "reason": "1 missing before this one"}
     ]
     assert set(content["per_class"]) == {"sky", "grass", "tree", "car", "person"}
     assert sum(content["per_class"].values()) / content["classes_counted"] == pytest.approx(content["miou"])
-    assert (content["mode"], content["split"]) == ("tfc", "val")
+    assert (content["protocol"], content["mode"], content["split"]) == ("vspw", "tfc", "val")
     assert content["speed"]["model_s"] == 2
     assert content["speed"]["model_fps"] == 37 / 2
 

@@ -190,7 +190,7 @@ EDGE_CASES = (
         22,
         "frames or videos of a data set that are not there",
         "test_cli_eval.py::test_missing_data_is_counted_and_fails_unless_it_is_accepted",
-        "test_evaluate.py::test_missing_frames_are_listed_and_windows_bridge_them",
+        "test_evaluate.py::test_missing_frames_break_strict_windows_only",
         "test_evaluate.py::test_missing_videos_are_listed",
         "test_vspw.py::test_lost_frames_are_gaps",
     ),

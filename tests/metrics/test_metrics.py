@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, UsageError
+from tfcseg.evaluation.scope import PROTOCOLS
 from tfcseg.metrics.scores import (
     ConfusionMatrix,
     Mean,
@@ -46,11 +47,13 @@ def count(num_classes: int, *frames: tuple[Labels, Labels]) -> NDArray[np.int64]
     return matrix.counts
 
 
-def consistency(frames: list[tuple[Labels, Labels]], n: int) -> WindowScores:
-    """VC_n of a video."""
-    meter = VideoConsistency([n])
-    for target, prediction in frames:
-        meter.update(target, prediction)
+def consistency(
+    frames: list[tuple[Labels, Labels]], n: int, protocol: str, gaps: frozenset[int] = frozenset()
+) -> WindowScores:
+    """VC_n of a video; ``gaps`` are the frames before which others are missing."""
+    meter = VideoConsistency([n], protocol)
+    for index, (target, prediction) in enumerate(frames):
+        meter.update(target, prediction, after_gap=index in gaps)
     return meter.result()[n]
 
 
@@ -111,7 +114,7 @@ def test_sizes_have_to_agree():
     with pytest.raises(DataError, match="target is 1 by 2 but prediction is 1 by 3"):
         count(3, (labels([0, 0]), labels([0, 0, 0])))
     with pytest.raises(DataError, match="frame 1 of the video"):
-        consistency([(labels([0, 0]), labels([0, 0])), (labels([0]), labels([0]))], 2)
+        consistency([(labels([0, 0]), labels([0, 0])), (labels([0]), labels([0]))], 2, "vspw")
 
 
 @pytest.mark.parametrize("classes", [0, 255])
@@ -132,38 +135,52 @@ _BY_HAND = [
 def test_vc_of_five_pixels_by_hand_as_the_field_counts():
     # Windows of 2 start at frames 0 and 1; the one at 2 is dropped. Constant target: all five, then all but "moves".
     # Constant prediction among them: right, wrong, moves, void; then right, wrong, void.
-    assert consistency(_BY_HAND, 2) == WindowScores(Mean(4 / 5 + 3 / 4, 2), dropped=1)
+    assert consistency(_BY_HAND, 2, "vspw") == WindowScores(Mean(4 / 5 + 3 / 4, 2), dropped_last=1)
 
 
-def test_void_that_stays_void_is_a_constant_target():
+def test_vc_of_five_pixels_by_hand_in_the_strict_protocol():
+    # Constant target without void: 4, 3, 4 pixels; constant and right: right and moves; right; right, flicker, moves.
+    assert consistency(_BY_HAND, 2, "strict") == WindowScores(Mean(2 / 4 + 1 / 3 + 3 / 4, 3))
+
+
+def test_strict_windows_do_not_bridge_a_gap_and_vspw_windows_do():
+    gaps = frozenset({2})
+    assert consistency(_BY_HAND, 2, "strict", gaps) == WindowScores(Mean(2 / 4 + 3 / 4, 2), dropped_across_gap=1)
+    assert consistency(_BY_HAND, 2, "vspw", gaps) == consistency(_BY_HAND, 2, "vspw")
+
+
+def test_void_that_stays_void_is_a_constant_target_only_as_the_field_counts():
     frames = [(labels([VOID]), labels([index % 2])) for index in range(4)]
-    assert consistency(frames, 3) == WindowScores(Mean(0.0, 1), dropped=1)
+    assert consistency(frames, 3, "vspw") == WindowScores(Mean(0.0, 1), dropped_last=1)
+    assert consistency(frames, 3, "strict") == WindowScores(Mean(0.0, 0), dropped_without_target=2)
 
 
-def test_a_prediction_of_none_can_be_constant():
+def test_a_prediction_of_none_can_be_constant_but_never_right():
     frames = [(labels([0]), labels([VOID]))] * 4
-    assert consistency(frames, 3).vc == Mean(1.0, 1)
+    assert consistency(frames, 3, "vspw").vc == Mean(1.0, 1)
+    assert consistency(frames, 3, "strict").vc == Mean(0.0, 2)
 
 
 @pytest.mark.parametrize("frames", [0, 1, 7, 8, 9, 16, 17, 40])
 def test_number_of_windows(frames):
     still = [(labels([0]), labels([0]))] * frames
     for n in (8, 16):
-        assert consistency(still, n).vc.count == max(0, frames - n)
+        assert consistency(still, n, "vspw").vc.count == max(0, frames - n)
+        assert consistency(still, n, "strict").vc.count == max(0, frames - n + 1)
 
 
 def test_runs_longer_than_any_counter_stay_constant():
     still = [(labels([0]), labels([0]))] * 600
-    assert consistency(still, 255) == WindowScores(Mean(345.0, 345), dropped=1)
+    assert consistency(still, 255, "strict") == WindowScores(Mean(346.0, 346))
 
 
 def test_frames_may_be_overwritten_after_they_were_added():
-    meter = VideoConsistency([2])
+    meter = VideoConsistency([2], "strict")
     target, prediction = labels([0, 1]), labels([0, 1])
     for value in (0, 1, 0):
         target[:] = prediction[:] = value
         meter.update(target, prediction)
-    assert meter.result()[2] == WindowScores(Mean(0.0, 0), dropped=2)
+    assert meter.result()[2] == WindowScores(Mean(0.0, 0), dropped_without_target=2)
 
 
 def test_memory_does_not_grow_with_the_video():
@@ -206,17 +223,21 @@ def slow_iou(counts: list[list[int]]) -> dict[int, float]:
     return found
 
 
-def slow_vc(frames: list[tuple[Labels, Labels]], n: int) -> Iterator[float | None]:
+def slow_vc(frames: list[tuple[Labels, Labels]], n: int, protocol: str, gaps: frozenset[int]) -> Iterator[float | None]:
     """VC of every window in use, None where no target pixel is constant."""
-    for start in range(len(frames) - n):
+    starts = range(len(frames) - n) if protocol == "vspw" else range(len(frames) - n + 1)
+    for start in starts:
         window = frames[start : start + n]
+        if protocol == "strict" and any(index in gaps for index in range(start + 1, start + n)):
+            continue
         constant = both = 0
         for pixel in np.ndindex(window[0][0].shape):
             wanted = [int(target[pixel]) for target, _ in window]
             found = [int(prediction[pixel]) for _, prediction in window]
-            if len(set(wanted)) == 1:
-                constant += 1
-                both += len(set(found)) == 1
+            if len(set(wanted)) > 1 or (protocol == "strict" and wanted[0] == VOID):
+                continue
+            constant += 1
+            both += len(set(found)) == 1 and (protocol == "vspw" or found[0] == wanted[0])
         yield both / constant if constant else None
 
 
@@ -245,6 +266,8 @@ def videos(draw: st.DrawFn, max_frames: int = 9) -> list[tuple[Labels, Labels]]:
     return frames
 
 
+GAPS = st.frozensets(st.integers(1, 8), max_size=3)
+PROTOCOL = st.sampled_from(PROTOCOLS)
 WINDOW = st.integers(2, 5)
 NUM_CLASSES = 5
 """More than ``videos`` use, so that some classes are always absent."""
@@ -266,13 +289,13 @@ def test_counts_and_scores_equal_the_slow_ones(frames):
 
 
 @settings(unhurried, max_examples=300)
-@given(videos(), WINDOW)
-def test_vc_equals_the_slow_one(frames, n):
-    scores = consistency(frames, n)
-    expected = list(slow_vc(frames, n))
+@given(videos(), WINDOW, PROTOCOL, GAPS)
+def test_vc_equals_the_slow_one(frames, n, protocol, gaps):
+    scores = consistency(frames, n, protocol, gaps)
+    expected = list(slow_vc(frames, n, protocol, gaps))
     counted = [value for value in expected if value is not None]
     assert scores.vc.count == len(counted)
-    assert scores.dropped == len(expected) - len(counted) + (len(frames) >= n)
+    assert scores.dropped_without_target == len(expected) - len(counted)
     assert scores.vc.total == pytest.approx(sum(counted))
 
 
@@ -288,8 +311,8 @@ def test_joint_histogram_is_exact_on_noise():
 
 
 @unhurried
-@given(videos(), st.permutations(range(NUM_CLASSES)), WINDOW)
-def test_the_order_of_the_classes_does_not_matter(frames, order, n):
+@given(videos(), st.permutations(range(NUM_CLASSES)), WINDOW, PROTOCOL, GAPS)
+def test_the_order_of_the_classes_does_not_matter(frames, order, n, protocol, gaps):
     table = np.arange(256, dtype=np.uint8)
     table[:NUM_CLASSES] = order
     renamed = [(table[target], table[prediction]) for target, prediction in frames]
@@ -297,49 +320,69 @@ def test_the_order_of_the_classes_does_not_matter(frames, order, n):
     np.testing.assert_array_equal(class_iou(renamed_counts)[list(order)], class_iou(counts))
     for score in (mean_iou, weighted_iou, pixel_accuracy):
         np.testing.assert_array_equal(score(renamed_counts), score(counts))
-    assert consistency(renamed, n) == consistency(frames, n)
+    assert consistency(renamed, n, protocol, gaps) == consistency(frames, n, protocol, gaps)
 
 
 @unhurried
-@given(videos(), videos(), WINDOW)
-def test_videos_pool_by_windows_and_pixels(first, second, n):
+@given(videos(), WINDOW, GAPS, st.integers(0, NUM_CLASSES - 1))
+def test_predictions_on_void_do_not_matter(frames, n, gaps, value):
+    changed = [(target, np.where(target == VOID, np.uint8(value), prediction)) for target, prediction in frames]
+    np.testing.assert_array_equal(count(NUM_CLASSES, *changed), count(NUM_CLASSES, *frames))
+    assert consistency(changed, n, "strict", gaps) == consistency(frames, n, "strict", gaps)
+
+
+@unhurried
+@given(videos(), videos(), WINDOW, PROTOCOL)
+def test_videos_pool_by_windows_and_pixels(first, second, n, protocol):
     np.testing.assert_array_equal(
         count(NUM_CLASSES, *first) + count(NUM_CLASSES, *second), count(NUM_CLASSES, *first, *second)
     )
-    parts = [consistency(frames, n) for frames in (first, second)]
+    parts = [consistency(frames, n, protocol) for frames in (first, second)]
     pooled = WindowScores.pool(parts)
     assert pooled == WindowScores.pool(reversed(parts))
     assert pooled.vc.count == parts[0].vc.count + parts[1].vc.count
     assert pooled.vc.total == parts[0].vc.total + parts[1].vc.total
-    windows = [v for frames in (first, second) for v in slow_vc(frames, n) if v is not None]
+    windows = [v for frames in (first, second) for v in slow_vc(frames, n, protocol, frozenset()) if v is not None]
     if windows:
         assert pooled.vc.value == pytest.approx(sum(windows) / len(windows))
 
 
 @unhurried
-@given(videos(), WINDOW)
-def test_every_window_is_counted_or_dropped(frames, n):
-    scores = consistency(frames, n)
+@given(videos(), WINDOW, PROTOCOL, GAPS)
+def test_every_window_is_counted_or_dropped(frames, n, protocol, gaps):
+    scores = consistency(frames, n, protocol, gaps)
     assert scores.vc.count + scores.dropped == max(0, len(frames) - n + 1)
-    assert scores.dropped >= (len(frames) >= n)
+    assert scores.dropped_last == (protocol == "vspw" and len(frames) >= n)
     assert 0 <= scores.vc.total <= scores.vc.count
 
 
 @unhurried
-@given(videos())
-def test_several_windows_at_once_equal_each_alone(frames):
-    meter = VideoConsistency([2, 3, 5])
+@given(videos(), WINDOW)
+def test_a_strict_gap_splits_a_video_in_two(frames, n):
+    cut = len(frames) // 2
+    if cut:
+        split = WindowScores.pool(consistency(part, n, "strict") for part in (frames[:cut], frames[cut:]))
+        whole = consistency(frames, n, "strict", frozenset({cut}))
+        assert whole.vc.total == pytest.approx(split.vc.total)
+        assert (whole.vc.count, whole.dropped_without_target) == (split.vc.count, split.dropped_without_target)
+
+
+@unhurried
+@given(videos(), PROTOCOL)
+def test_several_windows_at_once_equal_each_alone(frames, protocol):
+    meter = VideoConsistency([2, 3, 5], protocol)
     for target, prediction in frames:
         meter.update(target, prediction)
-    assert meter.result() == {n: consistency(frames, n) for n in (2, 3, 5)}
+    assert meter.result() == {n: consistency(frames, n, protocol) for n in (2, 3, 5)}
 
 
 @unhurried
 @given(videos(), WINDOW)
 def test_ground_truth_is_perfect(frames, n):
     perfect = [(target, target) for target, _ in frames]
-    scores = consistency(perfect, n)
-    assert scores.vc.total == scores.vc.count
+    for protocol in PROTOCOLS:
+        scores = consistency(perfect, n, protocol)
+        assert scores.vc.total == scores.vc.count
     counts = count(NUM_CLASSES, *perfect)
     if counts.sum():
         assert mean_iou(counts) == weighted_iou(counts) == pixel_accuracy(counts) == 1

@@ -12,6 +12,7 @@ import typer
 from tfcseg.cli import options
 from tfcseg.cli.console import fail_if_incomplete, new_table, print_json, print_results, print_warning, progress
 from tfcseg.cli.groups import Without, grouped, names_of
+from tfcseg.errors import OutputError, UsageError
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.html import shown_number as number
@@ -34,6 +35,7 @@ GivenMasks = Annotated[
         "DIR/<video> may also be the folder of a run, with masks/ or labels.mkv."
     ),
 ]
+SaveMasks = Annotated[Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.")]
 Output = Annotated[Path | None, options.output_to("Write eval.json, eval.html, per_class.csv, per_video.csv.")]
 
 
@@ -47,6 +49,7 @@ def command(
     inference: Annotated[InferenceOptions, Without("latency")],
     scope: Scope,
     flow_consistency: options.MeasureFlowConsistency = True,
+    save_masks: SaveMasks = None,
     output: Output = None,
     device: DeviceOptions,
     workers: WorkerOptions,
@@ -72,6 +75,8 @@ def command(
     with ExitStack() as stack:
         if output is not None:
             stack.enter_context(claimed_files(output, RESULT_FILES, inputs=inputs, overwrite=overwrite))
+        if save_masks is not None:
+            _check_masks_folder(save_masks, [root / "data", *inputs[1:]], overwrite=overwrite)
         source = (
             partial(_model_source, choice.model, device, inference, scope.label_map)
             if predictions is None
@@ -83,6 +88,7 @@ def command(
             source,
             scope,
             measure_flow_consistency=flow_consistency,
+            save_masks=save_masks,
             workers=workers,
             uses_gpu=device.may_use_gpu,
             on_done=partial(on_progress, "scoring"),
@@ -126,6 +132,16 @@ def _model_source(
     return ModelPredictions(model, checked_options(model, inference)).scored_on(dataset, label_map)
 
 
+def _check_masks_folder(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
+    """Refuse a mask folder that is an input or not empty."""
+    place = folder.resolve()
+    for path in inputs:
+        if path.resolve() in (place, *place.parents):
+            raise UsageError(f"--save-masks {str(folder)!r} is inside the input {str(path)!r}; choose another folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise OutputError(f"{str(folder)!r} is not empty; use --overwrite or choose another folder")
+
+
 def _print_evaluation(result: Evaluation, name: str) -> None:
     """Print the scores of data set ``name``. VC is shown with the mIoU, since it means little without it."""
     table = new_table(["", "predictable\nclasses", "all\nclasses"])
@@ -147,4 +163,4 @@ def _print_evaluation(result: Evaluation, name: str) -> None:
         table.add_row(f"left out: {kind}", str(count))
     table.add_row("fps end to end", number(result.speed.fps))
     table.add_row("fps model only", number(result.speed.model_fps))
-    print_results(f"{name} · {result.split} · {result.mode}", table)
+    print_results(f"{name} · {result.split} · {result.mode} · protocol {result.protocol}", table)

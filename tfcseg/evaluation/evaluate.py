@@ -29,9 +29,11 @@ from tfcseg.evaluation.result import (
 )
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, open_vspw, read_target
+from tfcseg.files import make_folder
 from tfcseg.labels.label_maps import LabelMap, built_in_label_map
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, name_table
 from tfcseg.media.images import read_image
+from tfcseg.media.masks import write_mask
 from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.metrics.scores import (
     VC_WINDOWS,
@@ -116,11 +118,12 @@ class VideoScorer:
         self.scoring = scoring
         self.skipped: list[Skip] = []
 
-    def run(self, predict: PredictionSource) -> tuple[VideoScore, Counts]:
-        """Score the whole video; also returns its (K, K + 1) counts."""
+    def run(self, predict: PredictionSource, masks: Path | None) -> tuple[VideoScore, Counts]:
+        """Score the whole video; also returns its (K, K + 1) counts. Predictions are written to folder ``masks``, as
+        classes of the data set."""
         scoring = self.scoring
         confusion = ConfusionMatrix(scoring.num_classes)
-        consistency = VideoConsistency()
+        consistency = VideoConsistency(VC_WINDOWS, scoring.scope.protocol)
         stability = StabilityScores(use_flow=scoring.measure_flow_consistency)
         worst = WorstFrames(self.video.name, scoring.is_predictable())
         frames = 0
@@ -128,12 +131,16 @@ class VideoScorer:
             before = confusion.counts.copy()
             confusion.update(target, prediction)
             worst.offer(frame.stem, frame.image, confusion.counts - before, target, prediction)
-            consistency.update(target, prediction)
+            consistency.update(target, prediction, after_gap=after_gap)
             if scoring.measure_flow_consistency:
                 self._measure_flow_consistency(stability, frame, predicted, after_gap)
+            if masks is not None:
+                make_folder(masks / self.video.name)
+                write_mask(masks / self.video.name / f"{frame.stem}.png", prediction, None)
             frames += 1
+        usable = frames - 1 if scoring.scope.protocol == "vspw" else frames
         for n in VC_WINDOWS:
-            if 0 < frames <= n:
+            if frames > 0 and usable < n:
                 self._note("too short", None, f"{frames} frames are fewer than a window of {n}")
         counts = only_targets(confusion.counts, scoring.is_predictable())
         score = VideoScore(
@@ -242,6 +249,7 @@ def evaluate(
     scope: Scope = Scope(),
     *,
     measure_flow_consistency: bool = False,
+    save_masks: Path | None = None,
     workers: WorkerOptions = WorkerOptions(),
     uses_gpu: bool = False,
     on_done: Callable[[int, int], None] = lambda done, total: None,
@@ -252,10 +260,10 @@ def evaluate(
     or a prediction is not what it should be, or if nothing could be scored.
 
     The label map of ``scope`` is not read. ``predictions`` may be a function of the data set, called by every process.
-    ``on_done`` is called with the numbers of scored and of all videos, from 0 on.
+    ``save_masks`` is a folder for the scored labels, in the layout that `PredictionFolder` reads. ``on_done`` is called with the numbers of scored and of all videos, from 0 on.
     """
     videos = open_vspw(root, scope.split).videos[: scope.limit]
-    make = partial(_scorer, Path(root), predictions, scope, measure_flow_consistency)
+    make = partial(_scorer, Path(root), predictions, scope, measure_flow_consistency, save_masks)
     on_done(0, len(videos))
     answers = work_through(workers, make, [None, *videos], uses_gpu=uses_gpu)
     return _pool(next(answers), answers, lambda done: on_done(done, len(videos)))
@@ -266,6 +274,7 @@ def _scorer(
     predictions: Predictions | Callable[[VspwDataset], Predictions],
     scope: Scope,
     measure_flow_consistency: bool,
+    save_masks: Path | None,
 ) -> Callable[[str | None], Any]:
     """Return a function that scores the video of a name; given None, it returns the settings."""
     check(scope)
@@ -273,8 +282,9 @@ def _scorer(
     if not isinstance(predictions, Predictions):
         predictions = predictions(dataset)
     used, all_of_split = len(dataset.videos[: scope.limit]), len(dataset.videos)
-    extra = {"split": scope.split}
-    logger.info("%d of the %d videos of split %s", used, all_of_split, scope.split, extra=extra)
+    extra = {"split": scope.split, "protocol": scope.protocol}
+    text = "%d of the %d videos of split %s, VC by protocol %s"
+    logger.info(text, used, all_of_split, scope.split, scope.protocol, extra=extra)
     scoring = Scoring(
         dataset=dataset,
         table=prediction_table(dataset.labels, predictions.labels, predictions.label_map),
@@ -289,7 +299,7 @@ def _scorer(
         if name is None:
             return scoring
         started_s = clock() if clock else 0.0
-        found, counts = VideoScorer(dataset.read_video(name), scoring).run(source)
+        found, counts = VideoScorer(dataset.read_video(name), scoring).run(source, save_masks)
         return Scored(found, counts, clock() - started_s if clock else None)
 
     return score
@@ -341,6 +351,7 @@ def _pool(scoring: Scoring, videos: Iterable[Scored], on_done: Callable[[int], N
         classes=classes,
         per_video=tuple(scores),
         confusion=tuple(tuple(row) for row in counts.tolist()),
+        protocol=scoring.scope.protocol,
         mode=scoring.mode,
         dataset=dataset.root.resolve().name,
         labels=dataset.labels,

@@ -156,6 +156,7 @@ class Evaluation:
     per_video: tuple[VideoScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     """(K, K + 1) pixels by class of the ground truth and predicted class, the last column being none."""
+    protocol: str
     mode: str
     dataset: str  # name of its folder
     labels: LabelSet  # the classes of the data set
@@ -175,8 +176,8 @@ class Evaluation:
 
     @property
     def extent(self) -> dict[str, Any]:
-        """What was scored: split, and numbers of videos, frames, classes and windows."""
-        names = ("split", "videos", "frames", "classes_counted", "classes_counted_all")
+        """What was scored: split, protocol, and numbers of videos, frames, classes and windows."""
+        names = ("split", "protocol", "videos", "frames", "classes_counted", "classes_counted_all")
         windows = {f"{n}": windows.vc.count for n, windows in self.windows.items()}
         return {**{name: getattr(self, name) for name in names}, "windows": windows}
 
@@ -185,6 +186,10 @@ class Evaluation:
         named = [(score.name, score.iou, score.iou_all) for score in self.classes]
         others = {
             "windows": {str(n): {"counted": w.vc.count, "dropped": w.dropped} for n, w in self.windows.items()},
+            "windows_dropped": {
+                str(n): {name: getattr(w, f"dropped_{name}") for name in ("last", "across_gap", "without_target")}
+                for n, w in self.windows.items()
+            },
             "skipped": [asdict(skip) for skip in self.skipped],
             "speed": asdict(self.speed),
         }

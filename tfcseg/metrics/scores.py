@@ -8,6 +8,7 @@ there is nothing to score. Nothing here knows about files or models.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -148,39 +149,61 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class WindowScores:
-    """VC_n over windows. Every n successive frames of a video are one window, counted in ``vc`` or ``dropped``."""
+    """VC_n over windows. Every n successive frames of a video are one window, counted in ``vc`` or dropped."""
 
     vc: Mean
-    dropped: int = 0
+    dropped_last: int = 0
+    """protocol ``vspw``: the last window of each video, which the official script leaves out"""
+    dropped_across_gap: int = 0  # protocol ``strict``: windows with a missing frame inside
+    dropped_without_target: int = 0  # windows in which no target pixel is constant
+
+    @property
+    def dropped(self) -> int:
+        """How many are left out."""
+        return self.dropped_last + self.dropped_across_gap + self.dropped_without_target
 
     @staticmethod
     def pool(parts: Iterable[WindowScores]) -> WindowScores:
         """Scores over all windows of all parts."""
         parts = list(parts)
-        return WindowScores(Mean.pool(part.vc for part in parts), sum(part.dropped for part in parts))
+        return WindowScores(
+            Mean.pool(part.vc for part in parts),
+            sum(part.dropped_last for part in parts),
+            sum(part.dropped_across_gap for part in parts),
+            sum(part.dropped_without_target for part in parts),
+        )
 
 
 class VideoConsistency:
     """VC_n of one video, for several n (2 to 255) at once, in a few passes per frame and with memory of two frames.
 
     For a window of n frames, ``VC = |{target constant} ∩ {prediction constant}| / |{target constant}|`` over pixels;
-    VC_n is the mean over windows, by the protocol of VSPW: windows start at 0 … L−n−1, so the last one is dropped; the
-    prediction has to be constant, not right; void that stays void is a constant target; missing frames are ignored.
-    Windows without any constant target are dropped.
+    VC_n is the mean over windows. Two protocols:
+
+    ``vspw`` (what the field publishes): windows start at 0 … L−n−1, so the last one is dropped; the prediction has to
+    be constant, not right; void that stays void is a constant target; missing frames are ignored.
+
+    ``strict``: all L−n+1 windows; void pixels left out; the prediction has to be constant and right; a window with a
+    missing frame inside is dropped.
+
+    In both, windows without any constant target are dropped.
 
     Instead of comparing n frames per window, every pixel carries the length of its run of unchanged labels up to now:
     the window of n frames that ends now is constant there if that run has n frames or more.
     """
 
-    def __init__(self, windows: Sequence[int] = VC_WINDOWS) -> None:
-        self._scores: dict[int, list[float]] = {n: [] for n in windows}  # of each counted window
+    def __init__(self, windows: Sequence[int] = VC_WINDOWS, protocol: str = "vspw") -> None:
+        self._protocol = protocol
+        self._totals = dict.fromkeys(windows, 0.0)
+        self._counts: dict[int, Counter[str]] = {n: Counter() for n in windows}
         self._longest = max(windows)  # runs stop growing there: no window needs more, and uint8 is enough
         self._frames = 0
+        self._unbroken_frames = 0
         nothing: Labels = np.empty(0, np.uint8)
         self._target, self._prediction, self._target_run, self._prediction_run = (nothing,) * 4
 
-    def update(self, target: Labels, prediction: Labels) -> None:
-        """Add the next frame, (H, W) each."""
+    def update(self, target: Labels, prediction: Labels, *, after_gap: bool = False) -> None:
+        """Add the next frame, (H, W) each; ``after_gap`` means that frames are missing before it."""
         if self._frames == 0:
             self._target, self._prediction, self._target_run, self._prediction_run = (
                 np.zeros_like(target) for _ in range(4)
@@ -190,33 +213,57 @@ class VideoConsistency:
                 f"frame {self._frames} of the video has a target of {_size(target)} and a prediction of "
                 f"{_size(prediction)}, but the video began with {_size(self._target)}"
             )
-        # Windows that ended with the previous frame: the one that ends with the last frame is never counted.
-        self._count_windows()
-        self._extend(self._target_run, target == self._target)
-        self._extend(self._prediction_run, prediction == self._prediction)
+        if self._protocol == "vspw":
+            # Windows that ended with the previous frame: the one that ends with the last frame is never counted.
+            self._count_windows()
+            self._extend(self._target_run, unchanged=target == self._target)
+            self._extend(self._prediction_run, unchanged=prediction == self._prediction)
+        else:
+            if after_gap:
+                self._unbroken_frames = 0  # runs may continue: a window after the gap needs only its own n frames
+            right = prediction == target
+            self._extend(self._target_run, unchanged=target == self._target, present=target != NO_CLASS)
+            # Where the target is constant, a prediction that is always right is constant, too.
+            self._extend(self._prediction_run, unchanged=right, present=right)
         np.copyto(self._target, target)
         np.copyto(self._prediction, prediction)
         self._frames += 1
+        self._unbroken_frames += 1
+        if self._protocol == "strict":
+            self._count_windows()
 
     def result(self) -> dict[int, WindowScores]:
         """Scores by n, as if the video ended here."""
         return {
-            n: WindowScores(Mean.of(scores), max(0, self._frames - n + 1) - len(scores))
-            for n, scores in self._scores.items()
+            n: WindowScores(
+                Mean(self._totals[n], counts["counted"]),
+                dropped_last=int(self._protocol == "vspw" and self._frames >= n),
+                dropped_across_gap=counts["across gap"],
+                dropped_without_target=counts["without target"],
+            )
+            for n, counts in self._counts.items()
         }
 
-    def _extend(self, run: Labels, is_unchanged: NDArray[np.bool_]) -> None:
-        """Advance runs by one frame, in place: a changed label starts a run of 1."""
-        run *= is_unchanged
-        run += run < self._longest
+    def _extend(self, run: Labels, *, unchanged: NDArray[np.bool_], present: NDArray[np.bool_] | None = None) -> None:
+        """Advance runs by one frame, in place: a changed label starts a run of 1, an absent one has a run of 0."""
+        run *= unchanged
+        grows = run < self._longest
+        run += grows if present is None else grows & present
 
     def _count_windows(self) -> None:
-        for n, scores in self._scores.items():
-            if self._frames >= n:
-                target_constant = int(np.count_nonzero(self._target_run >= n))
-                if target_constant:
-                    both_constant = int(np.count_nonzero(np.minimum(self._target_run, self._prediction_run) >= n))
-                    scores.append(both_constant / target_constant)
+        for n, counts in self._counts.items():
+            if self._frames < n:
+                continue
+            if self._unbroken_frames < n:
+                counts["across gap"] += 1
+                continue
+            target_constant = int(np.count_nonzero(self._target_run >= n))
+            if target_constant == 0:
+                counts["without target"] += 1
+                continue
+            both_constant = int(np.count_nonzero(np.minimum(self._target_run, self._prediction_run) >= n))
+            self._totals[n] += both_constant / target_constant
+            counts["counted"] += 1
 
 
 def percent(share: float) -> float | None:
