@@ -11,7 +11,7 @@ from tests.helpers import vspw_fixture as fixture
 from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import moving_images, write_tiny_model
-from tests.helpers.vspw_fixture import make_vspw
+from tests.helpers.vspw_fixture import make_vspw, write_predictions
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import probe, read_frames
 
@@ -230,6 +230,43 @@ def test_options_reach_the_network(clip, weights, tmp_path):
     assert found["resolution"]["network"] == [96, 160]
 
 
+# ------------------------------------------------------------------------------------------------------ a baseline
+
+
+def test_masks_of_another_program_stand_for_the_image_mode(out, compared, clip, weights, tmp_path):
+    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--baseline", out / "image" / "masks", "--json"]
+    found = result_of(call(*command, "--modes", "image,tfc"))
+    assert found["options"]["baseline"] == str(out / "image" / "masks")
+    own = compared["modes"]["image"]
+    # Here the masks are those of the image mode, so that everything but speed is known.
+    assert found["modes"]["image"] == pytest.approx(
+        {key: own[key] for key in ("flow_consistency", "label_change", "agreement")}
+    )
+    assert found["modes"]["tfc"]["agreement"] == compared["modes"]["tfc"]["agreement"]
+    assert not (tmp_path / "out" / "image").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "00000011.png").unlink(), "one per frame"),
+        (lambda folder: fixture.put_value(folder / "00000003.png", 77), "00000003.png' has the value 77"),
+        (lambda folder: fixture.make_smaller(folder / "00000003.png"), "00000003.png' is 69×43, the video is 71×45"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "no PNG files in this folder"),
+    ],
+)
+def test_a_baseline_that_does_not_fit_is_refused_before_the_runs(out, clip, weights, tmp_path, spoil, said):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for path in (out / "image" / "masks").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    spoil(folder)
+    done = call("compare", clip, "-m", weights, "-o", tmp_path / "out", "--baseline", folder, "--no-flow-consistency")
+    assert done.returncode == 1
+    assert said in done.error
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------------------------------------------- a VSPW folder
 
 
@@ -262,6 +299,30 @@ def test_a_vspw_folder_is_scored_in_every_mode(root, label_map, weights, tmp_pat
     assert found["modes"]["tfc"]["vc8"] != found["modes"]["image"]["vc8"]
 
 
+def test_predictions_of_another_program_are_the_baseline_of_a_vspw_folder(root, label_map, weights, tmp_path):
+    baseline = write_predictions(root, tmp_path / "predictions")
+    options = [
+        "-m",
+        weights,
+        "--label-map",
+        label_map,
+        "--baseline",
+        baseline,
+        "--modes",
+        "tfc",
+        "--no-flow-consistency",
+    ]
+    done = call("compare", root, *options, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert found["modes"]["image"]["miou"] == found["modes"]["image"]["vc16"] == 100
+    assert (tmp_path / "out" / "baseline" / "eval.json").exists()
+    lines = done.stdout.splitlines()
+    assert lines[1].split() == ["baseline", "tfc", "tfc", "to", "baseline"]
+    titles = [line.split("  ")[0] for line in lines]
+    assert titles.index("mIoU (%)") < titles.index("VC8 (%)")
+
+
 def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, weights, tmp_path):
     root = make_vspw(tmp_path / "vspw", {"0_hills": 9, "1_road": 9}, size=(48, 64))
     fixture.lose_video(root, "1_road")
@@ -283,14 +344,17 @@ def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, we
         (["--modes", "image,fast"], "no mode 'fast'"),
         (["--modes", "image,tfc-papr"], "did you mean tfc-paper"),
         (["--modes", "tfc,tfc"], "twice"),
+        (["--modes", "image", "--baseline", "{clip}"], "another mode"),
         (["--modes", "image,tfc-paper", "--sides", "both"], "are for modes tfc and blend"),
         (["--modes", "image,reuse", "--keyframes", "adaptive"], "are for modes tfc and blend"),
         (["--frames", "2,many"], "--frames"),
         (["--limit", "1"], "--limit is for VSPW folders"),
         (["--start", "2", "--end", "1"], "--end"),
+        (["--protocol", "loose"], "no protocol"),
     ],
 )
 def test_senseless_options_are_refused_before_any_work(clip, tmp_path, options, said):
+    options = [option.format(clip=clip) for option in options]
     done = call("compare", clip, "-m", tmp_path / "none.safetensors", "-o", tmp_path / "out", *options)
     assert done.returncode == 2
     assert said in done.error

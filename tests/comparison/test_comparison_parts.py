@@ -138,6 +138,7 @@ def test_the_papers_correlation_is_shown_beside_the_models(model):
         (Plan(inference=InferenceOptions(correlation="aligned")), ("image", "reuse", "tfc-paper", "tfc")),
         (Plan(["tfc-paper", "tfc-aligned"]), ("tfc-paper", "tfc-aligned")),
         (Plan(["tfc", "blend-aligned", "blend"]), ("blend-aligned", "blend", "tfc")),
+        (Plan(["image", "tfc-paper", "tfc"], baseline="masks"), ("tfc",)),
     ],
 )
 def test_nothing_is_run_twice(model, plan, wanted):
@@ -154,9 +155,9 @@ def test_both_sides_are_for_the_modes_that_can_have_them(model, options):
 
 
 def test_folders_of_all_modes_are_known_again(tmp_path):
-    for name in ("image", "tfc-paper", "blend-aligned", "tfc-other", "notes"):
+    for name in ("image", "tfc-paper", "blend-aligned", "baseline", "tfc-other", "notes"):
         (tmp_path / name).mkdir()
-    assert known_folders(tmp_path) == ["blend-aligned", "image", "tfc-paper"]
+    assert known_folders(tmp_path) == ["baseline", "blend-aligned", "image", "tfc-paper"]
 
 
 def test_flops_are_those_of_a_whole_interval_even_if_the_sample_is_shorter(model):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")
-_NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "end", "as_json")
+_NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "baseline", "end", "as_json")
 
 
 Source = Annotated[str, typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.")]
@@ -57,6 +57,13 @@ Frames = Annotated[
         callback=whole_numbers,
     ),
 ]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(
+        help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, "
+        "or DIR/<video>/<frame>.png for a VSPW folder."
+    ),
+]
 
 
 @grouped
@@ -67,6 +74,7 @@ def command(
     output: Output = None,
     modes: Modes = None,
     frames: Frames = None,
+    baseline: Baseline = None,
     choice: options.ModelChoice,
     inference: Annotated[InferenceOptions, Without("mode", "latency")],
     flow_consistency: options.MeasureFlowConsistency = True,
@@ -108,7 +116,7 @@ def command(
     others = _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS
     options.refuse_given(context, others, f"is for {kind}: {source!r}; leave it out")
     options.check_range(start, end)
-    plan = Plan(modes or DEFAULT_MODES, inference, flow_consistency)
+    plan = Plan(modes or DEFAULT_MODES, baseline, inference, flow_consistency)
     with progress(unit="videos" if is_dataset else "frames", shown=not printing.quiet) as on_progress:
         compare: Callable[..., Comparison] = (
             partial(compare_dataset, scope=scope)
@@ -147,8 +155,9 @@ def _is_vspw(path: Path, split: str) -> bool:
 def _print_comparison(result: Comparison) -> None:
     """Print a column per mode, and one that compares a pair: ratios, or differences of percentages."""
     candidate, reference = result.ratio_of
-    pair = [f"{candidate} to {reference}"] if candidate != reference else []
-    table = new_table(["", *result.modes, *pair])
+    titles = result.titles
+    pair = [f"{candidate} to {titles[reference]}"] if candidate != reference else []
+    table = new_table(["", *titles.values(), *pair])
     for metric, title, values in result.rows():
         cells = [number(value, metric.digits) for value in values.values()]
         if pair:

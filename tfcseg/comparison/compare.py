@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tfcseg.comparison.page import write_page
 from tfcseg.comparison.pictures import RowPainter, write_picture
 from tfcseg.comparison.plan import (
+    BASELINE,
     COMPARE_HTML,
     COMPARE_JSON,
     MAX_SAMPLE,
@@ -25,19 +26,25 @@ from tfcseg.comparison.plan import (
     Run,
     common_facts,
     known_folders,
+    titles_of,
 )
+from tfcseg.errors import DataError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.predictions import PredictionFolder, Predictions
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
+from tfcseg.exports.labelled_video import read_labels
 from tfcseg.files import claimed_files, refuse_inputs, refuse_results, write_json
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.media.frames import FrameSource, Image, VideoInfo, prefetch_frames
+from tfcseg.media.mask_folder import list_masks
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.media.writer import VideoWriter
+from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.options import OnProgress
 from tfcseg.report.moments import greatest_moments
 from tfcseg.report.schema import Report
@@ -76,8 +83,9 @@ def compare_video(
     source.check()
     source.check_readable_again("every mode reads the video")
     folder = Path(output) if output is not None else default_output(source, "compare")
-    with claimed_files(folder, _result_names(folder), inputs=source.places, overwrite=overwrite) as clear:
-        earlier = _claimed_runs(folder, plan, source.places, overwrite=overwrite)
+    inputs = [*source.places, *([] if plan.baseline is None else [Path(plan.baseline)])]
+    with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
+        earlier = _claimed_runs(folder, plan, inputs, overwrite=overwrite)
         loaded = open_model(model, device)
         job = _VideoComparison(
             source=source,
@@ -87,13 +95,15 @@ def compare_video(
             plan=plan,
             model=loaded,
             runs=plan.runs(loaded),
+            baseline=[] if plan.baseline is None else list_masks(Path(plan.baseline)),
             on_progress=on_progress,
         )
         opening = job.read(max(each.options.keyframe_interval for each in job.runs))
+        baseline = job.measure_baseline()
         clear()
         for each in earlier:
             each.discard()
-        result = job.result([job.run(each, opening) for each in job.runs])
+        result = job.result(baseline, [job.run(each, opening) for each in job.runs])
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)
     return result
@@ -110,6 +120,7 @@ class _VideoComparison:
     plan: Plan
     model: LoadedModel
     runs: Sequence[Run]
+    baseline: Sequence[Path]  # masks of another program, one per frame; empty without one
     on_progress: OnProgress
 
     def open(self, skip_s: float = 0.0) -> FrameSource:
@@ -123,7 +134,25 @@ class _VideoComparison:
 
     def read_labels(self, mode: str, index: int) -> NDArray[np.uint8]:
         """(H, W) class indices that a mode gave a frame."""
+        if self.baseline and mode == "image":
+            return read_mask(self.baseline[index])
         return read_mask(numbered(OutputDir(self.folder / mode).masks, index))
+
+    def measure_baseline(self) -> list[dict[str, float | None]]:
+        """Stability of the other program's masks, if any; DataError unless there is one that fits for every frame."""
+        if not self.baseline:
+            return []
+        scores, frames, count = StabilityScores(use_flow=self.plan.flow_consistency), 0, len(self.baseline)
+        with self.open() as source:
+            size = source.info.height, source.info.width
+            for frame in source:
+                self.on_progress("baseline", frames, source.info.frames_declared)
+                if frames < count:
+                    scores.update(frame.image, read_labels(self.baseline[frames], size, self.model.labels))
+                frames += 1
+        if frames != count:
+            raise DataError(f"{self.plan.baseline}: {count} masks for {frames} frames; give one per frame")
+        return [scores.percentages()]
 
     def run(self, each: Run, opening: Sequence[Image]) -> Report:
         """Warm up, then run everything that the command does: this is the speed that users get."""
@@ -143,9 +172,9 @@ class _VideoComparison:
             **asdict(each.options),
         )
 
-    def result(self, reports: Sequence[Report]) -> Comparison:
+    def result(self, baseline: Sequence[dict[str, float | None]], reports: Sequence[Report]) -> Comparison:
         agreement, differences = self._compare_frames(reports[0].input.frames_decoded)
-        numbers = list(map(_numbers, reports))
+        numbers = [*baseline, *map(_numbers, reports)]
         outputs = {"side_by_side": SIDE_BY_SIDE} | ({"differences": DIFFERENCES} if differences else {})
         samples = self._samples(reports[0])
         facts = common_facts(self.plan, self.model, self.runs, numbers, samples=samples, outputs=outputs)
@@ -174,35 +203,36 @@ class _VideoComparison:
     def _compare_frames(self, frames: int) -> tuple[dict[str, float], tuple[Difference, ...]]:
         """Write the modes side by side: percentages of pixels with the label of the first mode, by mode, and
         differences. Keeps a few bytes per frame."""
-        shown = list(dict.fromkeys((self.runs[0].mode, self.runs[-1].mode)))
+        modes = self.plan.shown(self.runs)
+        shown = titles_of((modes[0], modes[-1]), self.plan.baseline)
         same: defaultdict[str, float] = defaultdict(float)
         times_s, differing = array("d"), array("d")
         with self.open() as source:
-            painter = RowPainter(self.model.labels, (source.info.height, source.info.width), shown)
+            painter = RowPainter(self.model.labels, (source.info.height, source.info.width), list(shown.values()))
             rate = source.info.frame_rate
             with VideoWriter(self.folder / SIDE_BY_SIDE, size=painter.row_size, frame_rate=rate) as writer:
                 for frame in prefetch_frames(source):
                     self.on_progress("side by side", frame.index, frames)
-                    found = {each.mode: self.read_labels(each.mode, frame.index) for each in self.runs}
-                    shares = {mode: _same(labels, found[shown[0]]) for mode, labels in found.items()}
-                    for mode in found.keys() - shown[:1]:
+                    found = {mode: self.read_labels(mode, frame.index) for mode in modes}
+                    shares = {mode: _same(labels, found[modes[0]]) for mode, labels in found.items()}
+                    for mode in modes[1:]:
                         same[mode] += shares[mode]
                     times_s.append(frame.time_s)
-                    differing.append(1 - shares[shown[-1]])
+                    differing.append(1 - shares[modes[-1]])
                     writer.write(painter.draw(frame.image, [found[mode] for mode in shown]))
         agreement = {mode: 100 * total / len(times_s) for mode, total in same.items()}
         return agreement, tuple(self._draw_greatest(shown, times_s, differing))
 
     def _draw_greatest(
-        self, shown: Sequence[str], times_s: Sequence[float], differing: Sequence[float]
+        self, shown: Mapping[str, str], times_s: Sequence[float], differing: Sequence[float]
     ) -> Iterator[Difference]:
-        """Write pictures of the frames in which the modes ``shown`` differ most."""
+        """Write pictures of the frames in which the modes ``shown``, with their titles, differ most."""
         for index in greatest_moments(times_s, differing, count=_MAX_PICTURES, apart_s=1.0):
             with open_frames(self.source, start_s=times_s[index]) as frames:
                 frame = next(frames)
             results = [self.read_labels(mode, index) for mode in shown]
             # A painter for each: legends follow a video, and these frames are not consecutive.
-            painter = RowPainter(self.model.labels, results[0].shape, shown, has_difference=True)
+            painter = RowPainter(self.model.labels, results[0].shape, list(shown.values()), has_difference=True)
             picture = f"{DIFFERENCES}/frame_{index:08d}.png"
             write_picture(self.folder / picture, painter.draw(frame.image, results))
             yield Difference(index, frame.time_s, 100 * differing[index], picture)
@@ -251,36 +281,40 @@ def compare_dataset(
     """Score each mode of ``plan`` on a VSPW folder, one after the other.
 
     output: folder, by default ``<root's name>_compare`` in the current one. It gets ``compare.json``, ``compare.html``
-    and a folder per run with what `eval` writes. Failures raise a TfcsegError with one line.
+    and a folder per run with what `eval` writes. A baseline is read as ``<baseline>/<video>/<frame>.png``, with classes
+    of the data set. Failures raise a TfcsegError with one line.
     """
     plan, scope = plan or Plan(), scope or Scope()
     dataset = open_vspw(root, scope.split)
     folder = Path(output) if output is not None else default_output(root, "compare")
-    with claimed_files(folder, _results_of_dataset(folder, plan), inputs=[root], overwrite=overwrite) as clear:
+    inputs = [root] if plan.baseline is None else [root, plan.baseline]
+    with claimed_files(folder, _results_of_dataset(folder, plan), inputs=inputs, overwrite=overwrite) as clear:
+        baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
         loaded = open_model(model, device)
         runs = plan.runs(loaded)
         clear()
         samples = _beginnings(dataset, scope, max(each.options.keyframe_interval for each in runs))
 
-        evaluations = []
+        def score(name: str, predictions: Predictions) -> Evaluation:
+            flow = plan.flow_consistency
+            on_done = partial(on_progress, name)
+            evaluation = evaluate(root, predictions, scope, measure_flow_consistency=flow, on_done=on_done)
+            write_evaluation(folder / name, evaluation)
+            return evaluation
+
+        evaluations = [] if baseline is None else [score(BASELINE, baseline.scored())]
         for each in runs:
             each.warm_up(loaded, samples[0])
-            evaluation = evaluate(
-                root,
-                ModelPredictions(loaded, each.options).scored_on(dataset, scope.label_map),
-                scope,
-                measure_flow_consistency=plan.flow_consistency,
-                on_done=partial(on_progress, each.mode),
-            )
-            write_evaluation(folder / each.mode, evaluation)
-            evaluations.append(evaluation)
+            predictions = ModelPredictions(loaded, each.options)
+            evaluations.append(score(each.mode, predictions.scored_on(dataset, scope.label_map)))
+        outputs = {} if baseline is None else {BASELINE: BASELINE}
         numbers = list(map(_scores, evaluations))
         result = Comparison(
             kind="vspw",
             input={"path": str(dataset.root), **evaluations[0].extent},
             is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations),
             skipped=evaluations[-1].skipped_by_kind,
-            **common_facts(plan, loaded, runs, numbers, samples=samples, outputs={}),
+            **common_facts(plan, loaded, runs, numbers, samples=samples, outputs=outputs),
         )
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)

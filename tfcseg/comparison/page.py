@@ -56,8 +56,8 @@ def _read_frames(path: Path) -> tuple[ThinnedSeries, float] | None:
 
 def _views(folder: Path, comparison: Comparison, start_s: float) -> list[View]:
     overlays = [
-        View(mode, mode, "video", f"{quote(mode)}/overlay.mp4")
-        for mode in comparison.modes
+        View(mode, title, "video", f"{quote(mode)}/overlay.mp4")
+        for mode, title in comparison.titles.items()
         if (folder / mode / "overlay.mp4").is_file()
     ]
     candidate, reference = comparison.ratio_of

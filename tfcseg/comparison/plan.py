@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tfcseg.comparison import DEFAULT_MODES
+from tfcseg.errors import UsageError
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals
@@ -128,6 +129,7 @@ def count_flops(work: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
+BASELINE = "baseline"  # title and folder of another program's masks, which stand for mode ``image``
 MAX_SAMPLE = 32  # frames of an interval for warming up and counting FLOPs; bounds memory for any interval
 
 
@@ -150,34 +152,48 @@ class Plan:
     """The runs to compare. Raises UsageError for options that make no sense."""
 
     modes: Sequence[str] = DEFAULT_MODES
+    baseline: str | Path | None = None  # masks of another program, which replace mode ``image``
     inference: InferenceOptions = InferenceOptions()
     """Options of all modes, except the mode itself and a correlation that its name fixes."""
     flow_consistency: bool = True  # measure flow consistency, which needs optical flow
 
     def __post_init__(self) -> None:
         check_variants(self.modes, self.inference)
+        if self.baseline is not None and set(self.modes) == {"image"}:
+            raise UsageError("the baseline replaces mode 'image'; name another mode to compare it with")
 
     def runs(self, model: LoadedModel) -> list[Run]:
         """A run per mode: the reference first, the candidate last. Nothing is run twice: ``tfc-paper`` is left out if
         ``tfc`` uses the paper's correlation anyway."""
-        modes = (mode for mode in MODE_VARIANTS if mode in self.modes)
+        replaced = () if self.baseline is None else ("image",)
+        modes = (mode for mode in MODE_VARIANTS if mode in self.modes and mode not in replaced)
         names = {variant_options(model, mode, self.inference): mode for mode in modes}
         return [Run(mode, options) for options, mode in names.items()]
+
+    def shown(self, runs: Sequence[Run]) -> list[str]:
+        """Modes of the result, of which ``runs`` are run: the reference first, the candidate last."""
+        return [*([] if self.baseline is None else ["image"]), *(run.mode for run in runs)]
 
     def to_json(self, runs: Sequence[Run]) -> dict[str, Any]:
         """Return what was compared, with the options that the model filled in."""
         used = asdict(runs[-1].options)
         del used["mode"]
         return {
-            "modes": [run.mode for run in runs],
+            "modes": self.shown(runs),
             **used,
+            "baseline": None if self.baseline is None else str(self.baseline),
             "flow_consistency": self.flow_consistency,
         }
 
 
+def titles_of(modes: Iterable[str], baseline: object) -> dict[str, str]:
+    """Titles of ``modes``: their names, but that of the baseline, if there is one, in place of ``image``."""
+    return {mode: BASELINE if mode == "image" and baseline is not None else mode for mode in modes}
+
+
 def known_folders(folder: Path) -> list[str]:
     """Folders below ``folder`` that any earlier comparison may have made."""
-    return sorted(name for name in MODE_VARIANTS if (folder / name).is_dir())
+    return sorted(name for name in (BASELINE, *MODE_VARIANTS) if (folder / name).is_dir())
 
 
 COMPARE_JSON, COMPARE_HTML = "compare.json", "compare.html"
@@ -247,12 +263,17 @@ class Comparison(ModelConditions):
     skipped: Mapping[str, int] = field(default_factory=dict)  # kind -> how many
     warnings: tuple[str, ...] = ()
 
+    @property
+    def titles(self) -> dict[str, str]:
+        """Titles of the modes."""
+        return titles_of(self.modes, self.options["baseline"])
+
     def rows(self) -> Iterator[tuple[Metric, str, dict[str, float | None]]]:
         """Metrics that any mode has, with their titles and the values of all modes."""
         for metric in METRICS:
             values = {mode: numbers.get(metric.key) for mode, numbers in self.modes.items()}
             if any(value is not None for value in values.values()):
-                yield metric, metric.title.format(reference=self.ratio_of[1]), values
+                yield metric, metric.title.format(reference=self.titles[self.ratio_of[1]]), values
 
 
 def common_facts(
@@ -264,17 +285,18 @@ def common_facts(
     samples: Sequence[Sequence[Image]],
     outputs: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Fields of `Comparison` that videos and data sets have in common; FLOPs are counted on ``samples``."""
-    modes = {
-        run.mode: found | count_gflops(model, run.options, samples) for run, found in zip(runs, numbers, strict=True)
-    }
-    reference, candidate = runs[0].mode, runs[-1].mode
+    """Fields of `Comparison` that videos and data sets have in common. ``numbers`` are those of the baseline, if there
+    is one, and of ``runs``. FLOPs are counted on ``samples``."""
+    shown = plan.shown(runs)
+    modes = dict(zip(shown, numbers, strict=True))
+    for run in runs:
+        modes[run.mode] |= count_gflops(model, run.options, samples)
     height, width = samples[0][0].shape[:2]
     return {
         "options": plan.to_json(runs),
         "resolution": {"source": (height, width), "network": network_size((height, width), runs[0].options.size)},
         "modes": modes,
-        "ratio_of": (candidate, reference),
+        "ratio_of": (shown[-1], shown[0]),
         "flops": {**FLOPS_FACTS, "frames": sum(map(len, samples))},
         "outputs": {
             **{run.mode: run.mode for run in runs},
