@@ -16,6 +16,7 @@ from tfcseg.inference import both_sides, groups, links, onnx_graphs, steadying, 
 from tfcseg.media import streams, writer
 from tfcseg.model import evidence
 from tfcseg.model.options import LONGEST
+from tfcseg.research import tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,11 +51,10 @@ def test_links_lead_somewhere(path):
 
 
 def test_tables_are_the_committed_measurements():
-    script = runpy.run_path(str(ROOT / "assets" / "tables.py"))
-    assert script["MARKED"].search(README)
-    for document in MARKDOWN:
+    assert tables.MARKED.search(README)
+    for document in tables.documents(ROOT):
         text = document.read_text(encoding="utf-8")
-        assert script["with_tables"](text) == text, "run python assets/tables.py"
+        assert tables.with_tables(text, ROOT) == text, "run tfcseg research tables"
 
 
 def test_measurements_were_made_with_the_shipped_model():
@@ -67,9 +67,9 @@ def test_measurements_were_made_with_the_shipped_model():
         content = json.loads(path.read_text(encoding="utf-8"))
         # Random weights measure speed alone, and those without L_bce are compared with others trained as long.
         # Masks of another program are not made by a model at all; adaptations are of a user's.
-        if not any(content.get(key) for key in ("without_bce", "predictions", "with_curve")):
+        if not any(content.get(key) for key in ("random_weights", "without_bce", "predictions", "with_curve")):
             for model in content.get("models") or [content["model"]]:
-                assert model["sha256"] in shipped or model["name"].startswith("random-"), path.name
+                assert model["sha256"] in shipped, path.name
 
 
 def commands():

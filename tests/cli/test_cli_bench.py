@@ -67,6 +67,7 @@ def test_facts_without_places_of_the_machine(content, media):
     assert facts <= set(content)
     assert content["input"]["name"] == "clip.mp4"
     assert content["plain"]["weights"].startswith("random"), "the tiny model is no SegFormer"
+    assert content["random_weights"] is False
     assert content["left_out"]
     assert str(media) not in json.dumps(content)
     assert not re.search(r"/(tmp|home|root)/", json.dumps(content))
@@ -78,6 +79,17 @@ def test_tables_for_people(media):
     assert re.search(r"^ tiny, tfc +[0-9.]+ +[0-9.]+×", done.stdout, re.MULTILINE)
     assert "not asked for: end-to-end; not asked for: memory" in done.stdout
     assert "file to files" not in done.stdout
+
+
+def test_random_weights_of_any_size(media):
+    random = ("--size", 64, "--backbone", "mit_b1", "--classes", 7)
+    done = call("bench", media / "clip.mp4", *random, *FEW, "--only", "model", "--json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert content["random_weights"] is True
+    assert (content["model"]["backbone"], content["model"]["classes"]) == ("mit_b1", 7)
+    assert content["resolution"] == {"source": [64, 96], "network": [64, 96]}
+    assert content["end_to_end"] == content["memory"] == {}
 
 
 @pytest.mark.slow
@@ -97,6 +109,8 @@ def test_memory_of_every_contender(media):
         (("-",), "read only once"),
         (("--only", "speed"), "no part 'speed'"),
         (("--only", ""), "the argument after '--only' is empty"),
+        (("--backbone", "vgg"), "no backbone 'vgg'"),
+        (("--backbone", "mit_b0", "--model", "other"), "give only one of them"),
         (("--rounds", -1), "less than 1"),
         (("--rounds", 0), "less than 1"),
         (("--frames", 0), "less than 1"),

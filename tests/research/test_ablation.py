@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from tests.helpers.tiny_model import (
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.model.correlation import similarity
 from tfcseg.model.options import CORRELATIONS, InferenceOptions
-from tfcseg.research.ablate import AblatedSegmenter, Scope, ablate
+from tfcseg.research.ablate import AblatedSegmenter, Scope, ablate, directions
 from tfcseg.research.paper import PAPER, Variant, build_rows, row_names
 from tfcseg.weights.loading import save_model
 
@@ -117,15 +118,33 @@ def test_level_1_replaces_only_what_is_compared(network, clip, threshold):
     assert torch.equal(aligned.rows, results(network, clip, "aligned", threshold).shift.rows)
 
 
-# ------------------------------------------------------------------------------------------------------------ rows
+# ------------------------------------------------------------------------------------------------------- directions
 
 
-def test_rows_are_those_that_differ_from_tfc():
+def test_directions_are_signs_of_steps_at_the_papers_precision():
+    rows = {row.name: row for row in build_rows(OPTIONS)}
+    base = {"miou": 70.0, "vc8": 90.0, "vc16": None}
+    # The paper: mIoU -1.4, VC8 +1.6, VC16 +1.4.
+    assert directions(rows["reuse"], {"miou": 69.0, "vc8": 89.0, "vc16": 80.0}, base) == {
+        "miou": "agrees",
+        "vc8": "differs",
+    }
+    assert directions(rows["reuse"], {"miou": 70.04, "vc8": 90.2, "vc16": None}, base) == {
+        "miou": "unclear",
+        "vc8": "agrees",
+    }
+    # The paper's mIoU stays at interval 5.
+    assert directions(rows["interval-5"], {"miou": 70.01, "vc8": 90.0}, base) == {"miou": "agrees", "vc8": "unclear"}
+    assert directions(rows["image"], base, {}) == {}
+
+
+def test_rows_build_on_rows_before_them():
     for interval in (3, 4, 7):
         rows = build_rows(
             replace(OPTIONS, keyframe_interval=interval, correlation="aligned", keyframe_position="middle")
         )
         names = [row.name for row in rows]
+        assert all(row.builds_on in names[:index] for index, row in enumerate(rows) if row.builds_on)
         assert set(names) <= set(row_names())
         assert set(PAPER) <= set(row_names())
         assert [name for name in names if name.startswith("interval")] == [
@@ -249,6 +268,18 @@ def test_every_row_is_something_else(rows):
     assert len(seen) >= len(others) - 1
 
 
+def test_directions_are_told_against_the_row_built_on(rows):
+    for name, row in rows.items():
+        base = rows.get(row["builds_on"] or "")
+        for key, told in row["directions"].items():
+            ours = np.sign(round(row[key] - base[key], 1))
+            theirs = np.sign(round(PAPER[name][key] - PAPER[row["builds_on"]][key], 1))
+            assert told == ("agrees" if ours == theirs else "differs" if ours * theirs else "unclear")
+    assert set(rows["reuse"]["directions"]) == {"miou", "vc8", "vc16"}
+    assert set(rows["level-1"]["directions"]) == {"miou"}
+    assert rows["image"]["directions"] == {}
+
+
 def test_weights_without_l_bce_have_a_row(root, options, others, tmp_path):
     command = ["research", "ablate", root, *options, "--without-bce", others, "--rows", "tfc,without-bce", "--json"]
     done = call(*command)
@@ -258,6 +289,7 @@ def test_weights_without_l_bce_have_a_row(root, options, others, tmp_path):
     own = scores(root, ["-m", others, *options[2:]], "--correlation", "paper")
     assert without["vc8"] == pytest.approx(own["vc8"], abs=1e-5)
     assert without["miou"] != full["miou"]
+    assert set(without["directions"]) == {"vc8"}
     assert found["without_bce"]["sha256"] != found["model"]["sha256"]
 
 
@@ -302,7 +334,7 @@ def test_the_table_shows_both_sides(root, options, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "paper correlation, keyframe first of 4 frames, threshold 0.8" in done.stdout
     (reuse,) = (line for line in done.stdout.splitlines() if line.startswith(" feature reuse"))
-    assert re.search(r"31\.5 +84\.3 +78\.7$", reuse)
+    assert re.search(r"31\.5 +84\.3 +78\.7 +mIoU [✓✗~], VC8 [✓✗~], VC16 [✓✗~]$", reuse)
     assert "…" not in done.stdout  # nothing was cut at 80 columns
     assert done.stderr == f"written: {tmp_path / 'a.json'}\n"
 

@@ -1,15 +1,10 @@
 """Tables of benchmarks are made of what `tfcseg bench` writes, with nothing invented where nothing was measured."""
 
 import json
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from tfcseg.research import tables
-
-pages = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "assets" / "tables.py")))
 
 
 def spread(median):
@@ -25,6 +20,7 @@ def result():
     return {
         "kind": "bench",
         "model": {"name": "random-mit_b0", "backbone": "mit_b0", "classes": 150},
+        "random_weights": True,
         "input": {"name": "clip.mp4"},
         "resolution": {"source": [480, 854], "network": [480, 864]},
         "device": "cpu",
@@ -51,26 +47,26 @@ def rows(text):
 
 
 def test_speeds_stand_beside_their_ratios(result):
-    text = pages.speed_table([result])
+    text = tables.speed_table([result])
     assert rows(text) == [
-        "| `random-mit_b0`, `tfc` | 6.00 | 1.50× | 6.00× | 5.00 | 1.67× |",
-        "| `random-mit_b0`, `image` | 4.00 | – | 4.00× | 3.00 | – |",
-        "| `random-mit_b0`, plain SegFormer-B0 | 1.00 | – | – | – | – |",
+        "| MiT-B0, `tfc` | 6.00 | 1.50× | 6.00× | 5.00 | 1.67× |",
+        "| MiT-B0, `image` | 4.00 | – | 4.00× | 3.00 | – |",
+        "| MiT-B0, plain SegFormer-B0 | 1.00 | – | – | – | – |",
     ]
-    assert "`random-mit_b0`: 150 classes, network input 864×480, 10.0 % of the points updated." in text
+    assert "random weights, 150 classes, network input 864×480, 10.0 % of the points updated." in text
     machine = "Processor (cpu, 2 threads, ours 2 intervals at a time, float32)"
     assert f"{machine}, torch 2.9, transformers 5.1 in float32, clip.mp4 at 854×480" in text
 
 
 def test_another_precision_stands_beside_the_name(result):
     low = {**result, "precision": "bfloat16"}
-    assert rows(pages.speed_table([low]))[1].startswith("| `random-mit_b0` in bfloat16, `image` |")
+    assert rows(tables.speed_table([low]))[1].startswith("| MiT-B0 in bfloat16, `image` |")
 
 
 def test_gains_say_which_inputs_chose_settings():
     street = {"image": {"miou": 50.04, "label_change": 2.0}, "tfc": {"miou": 50.96, "label_change": 1.0}}
     clip = {"image": {"label_change": 3.0}, "tfc": {"label_change": 1.5}}
-    text = pages.gain_table(
+    text = tables.gain_table(
         [
             {"input": {"path": "data/halls", "frames": 9}, "modes": street},
             {"input": {"path": "clip.mp4", "frames": 8}, "modes": clip},
@@ -86,7 +82,7 @@ def test_gains_say_which_inputs_chose_settings():
 
 def test_steadied_masks_stand_beside_those_before():
     before = {"dataset": "street", "frames": 9, "vc8": 92.76, "vc16": None, "miou": 57.38, "label_change": 4.05}
-    text = pages.TABLES["steadied"]([before, before | {"miou": 57.43, "vc8": 96.4, "label_change": 1.98}])
+    text = tables.TABLES["steadied"]([before, before | {"miou": 57.43, "vc8": 96.4, "label_change": 1.98}])
     assert text.startswith("| before → after | mIoU | VC8 | label change, % |\n")
     assert rows(text) == ["| street, 9 frames | 57.4 → 57.4 | 92.8 → 96.4 | 4.05 → 1.98 |"]
 
@@ -98,28 +94,29 @@ def test_adaptations_have_a_row_per_setting_before_and_after():
     )
     result = {"measured_on": "9 frames of 1 video, not trained on", "keeps_attention": False}
     result |= {when: {"image": image, "low_latency": low} for when in ("before", "with_curve", "after")}
-    text = pages.TABLES["adapted"]([result])
+    text = tables.TABLES["adapted"]([result])
     assert rows(text) == [
         "| every frame by itself | 95.0 | 100.0 | – |",
         *(f"| low latency, {when} | 90.0 | 80.0 | 7.0 |" for when in ("before", "after")),
     ]
-    assert len(rows(pages.TABLES["adapted"]([result | {"keeps_attention": True}]))) == 4
+    assert len(rows(tables.TABLES["adapted"]([result | {"keeps_attention": True}]))) == 4
     assert "Percentages, on 9 frames of 1 video, not trained on." in text
 
 
 def test_conditions_that_are_the_same_are_said_once(result):
-    assert pages.speed_table([result, result]).count("Processor") == 1
+    assert tables.speed_table([result, result]).count("Processor") == 1
 
 
 def test_memory_has_a_column_per_benchmark(result):
     other = result | {"memory": {"tfc": {"peak_mib": 700.0, "gpu_peak_mib": 80.0}}}
-    assert rows(pages.memory_table([result, other])) == ["| `tfc` | 600 | 700 |", "| `tfc`, on the GPU | – | 80 |"]
+    assert rows(tables.memory_table([result, other])) == ["| `tfc` | 600 | 700 |", "| `tfc`, on the GPU | – | 80 |"]
 
 
 @pytest.fixture
 def ablation(result):
-    def row(name, numbers, **more):
-        return {"name": name, "title": name, **numbers, "updated_fraction": None, "paper": {}, **more}
+    def row(name, numbers, directions, **more):
+        empty = {"updated_fraction": None, "paper": {}}
+        return {"name": name, "title": name, **numbers, "directions": directions, **empty, **more}
 
     image = {"miou": 76.12, "vc8": 92.9, "vc16": None}
     reuse = {"miou": 72.9, "vc8": 94.3, "vc16": None}
@@ -130,18 +127,21 @@ def ablation(result):
         "input": {"name": "street", "frames": 50},
         "options": {"correlation": "paper", "keyframe_interval": 4, "keyframe_position": "first", "threshold": 0.8},
         "rows": [
-            row("image", image, paper={"miou": 32.9, "vc8": 82.7}),
-            row("reuse", reuse, updated_fraction=0.0, paper={"miou": 31.5}),
+            row("image", image, {}, paper={"miou": 32.9, "vc8": 82.7}),
+            row("reuse", reuse, {"miou": "agrees", "vc8": "differs"}, updated_fraction=0.0),
+            row("tfc", reuse, {"miou": "unclear"}),
         ],
     }
 
 
-def test_an_ablation_stands_beside_the_papers(ablation):
+def test_an_ablation_says_which_steps_went_the_papers_way(ablation):
     text = tables.ablation_table(ablation)
     assert rows(text) == [
-        "| image | 76.1 | 92.9 | – | 32.9 | 82.7 |",
-        "| reuse | 72.9 | 94.3 | 0.0 % | 31.5 | – |",
+        "| image | 76.1 | 92.9 | – | 32.9 | 82.7 | – |",
+        "| reuse | 72.9 | 94.3 | 0.0 % | – | – | mIoU ✓, VC8 ✗ |",
+        "| tfc | 72.9 | 94.3 | – | – | – | mIoU ~ |",
     ]
+    assert "Of 3 steps 1 changed as in the paper (✓), 1 in the other direction (✗); 1 are unclear (~)" in text
     assert "50 frames of street, paper correlation, keyframe first of 4 frames, threshold 0.8. Model `mine`" in text
 
 
@@ -149,12 +149,12 @@ def test_a_marker_names_kind_and_files(result, tmp_path):
     for name in ("one.json", "two.json"):
         (tmp_path / name).write_text(json.dumps(result), encoding="utf-8")
     text = "before\n<!-- table: memory one.json two.json -->\nold\n<!-- end -->\nafter\n"
-    renewed = pages.with_tables(text, tmp_path)
+    renewed = tables.with_tables(text, tmp_path)
     assert "| `tfc` | 600 | 600 |" in renewed
     assert "old" not in renewed
     assert renewed.startswith("before\n<!-- table: memory one.json two.json -->\n")
     assert renewed.endswith("<!-- end -->\nafter\n")
-    assert pages.with_tables(renewed, tmp_path) == renewed
+    assert tables.with_tables(renewed, tmp_path) == renewed
 
 
 def still_score(miou, *, is_complete=True):
@@ -239,11 +239,11 @@ def test_means_over_clips_stand_below_each_other():
 def test_costs_follow_from_speeds_and_prices(result):
     prices = {"hours": 1000, "frame_rate": 25, "currency": "USD", "core_hour": 0.05, "gpu_hour": 2.0, "source": "mine"}
     gpu = result | {"device": "cuda", "device_name": "GPU", "end_to_end": {"tfc": speed(100)}}
-    text = pages.TABLES["cost"]([prices, result, gpu])
+    text = tables.TABLES["cost"]([prices, result, gpu])
     image, tfc, on_gpu = rows(text)
     # 1,000 hours at 25 frames per second and 3 per second measured, on two cores: 1000 · 25 / 3 · 2.
     assert "16,667 core hours | USD 833 |" in image
     assert "10,000 core hours | USD 500 |" in tfc
     assert "250 GPU hours | USD 500 |" in on_gpu
     assert "USD 0.05 per core and hour and USD 2 per GPU and hour (mine)." in text
-    assert "per GPU" not in pages.TABLES["cost"]([prices, result])
+    assert "per GPU" not in tables.TABLES["cost"]([prices, result])

@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from tfcseg.benchmark.plain import REFERENCE_VARIANT, PlainSegformer, build_plain, has_transformers
+from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
@@ -67,6 +68,7 @@ class Contest:
     """The first frames of the video, decoded, to measure the network alone."""
     first_time_s: float
     frame_rate: Fraction
+    weights: str  # name or file, for `load_model`
     model: LoadedModel
     options: InferenceOptions
 
@@ -88,7 +90,7 @@ class Contest:
 
     def open_plain(self) -> PlainSegformer:
         """Build plain SegFormer with the contest's weights, on its device."""
-        unfolded = load_model(self.request.model, device="cpu", precision="fp32", fold=False)
+        unfolded = load_model(self.weights, device="cpu", precision="fp32", fold=False)
         return build_plain(unfolded, self.options.size, self.model.device, self.model.precision)
 
     def end_s(self, contender: str) -> float:
@@ -114,6 +116,7 @@ class Contest:
         options["workers"] = IntervalNetwork(self.model, self.options).workers
         return {
             **facts,
+            "random_weights": self.request.backbone is not None,
             "input": {"name": self.request.video.name, "frame_rate": str(self.frame_rate)},
             "resolution": {"source": self.size, "network": network_size(self.size, self.options.size)},
             "options": options,
@@ -124,7 +127,7 @@ class Contest:
 
 @contextmanager
 def open_contest(request: Request) -> Iterator[Contest]:
-    """Load the model and read the clip; temporary files are removed at the end.
+    """Load the model or make random weights, and read the clip; temporary files are removed at the end.
 
     Raises UsageError, InputError or WeightsError if that fails.
     """
@@ -135,13 +138,18 @@ def open_contest(request: Request) -> Iterator[Contest]:
         images = tuple(frame.image for frame in frames)
         if len({image.shape for image in images}) > 1:
             raise InputError(f"{request.video}: the size of its frames changes; choose another clip")
-        model = load_model(request.model, device=request.device.device, precision=request.device.precision)
+        weights = request.model
+        if request.backbone is not None:
+            file = Path(name) / f"random-{request.backbone}.safetensors"
+            weights = str(write_random_model(file, request.backbone, request.classes, images[:1]))
+        model = load_model(weights, device=request.device.device, precision=request.device.precision)
         yield Contest(
             request=request,
             folder=Path(name),
             images=images,
             first_time_s=frames[0].time_s,
             frame_rate=source.info.frame_rate,
+            weights=weights,
             model=model,
             options=checked_options(model, request.inference),
         )
@@ -315,6 +323,7 @@ class Benchmark(ModelConditions):
     """Content of a bench-*.json; parts that were not measured are empty."""
 
     kind: str = "bench"
+    random_weights: bool
     input: Mapping[str, Any]
     resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
     options: Mapping[str, Any]
@@ -359,7 +368,7 @@ def job_for(contest: Contest, contender: str) -> Callable[[], Memory]:
     return partial(
         _measure_run,
         contender,
-        contest.request.model,
+        contest.weights,
         DeviceOptions(str(contest.model.device), contest.request.device.precision),
         contest.options_of(contender),
         source=contest.request.video,

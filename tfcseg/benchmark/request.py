@@ -27,6 +27,14 @@ class Request:
     parts: Sequence[str] = PARTS
     inference: InferenceOptions = InferenceOptions()
     device: DeviceOptions = DeviceOptions()
+    backbone: Annotated[
+        str | None,
+        Option(
+            "Measure random weights of this backbone: mit_b0 … mit_b5, efficientnet_lite0, mosaic.", default_text=""
+        ),
+    ] = None
+    """Instead of a model."""
+    classes: Annotated[int, Option("Number of classes of the random weights.")] = 150
     frames: Annotated[int, Option("Frames per round for the network alone.", low=1)] = 24
     clip_frames: Annotated[int, Option("Frames per round for whole runs, from file to files.", low=1)] = 96
     plain_frames: Annotated[int, Option("Frames per round for plain SegFormer.", low=1)] = 12

@@ -10,6 +10,7 @@ from tfcseg.benchmark.request import PARTS, Request
 from tfcseg.cli import options
 from tfcseg.cli.console import measured
 from tfcseg.cli.groups import Without, grouped
+from tfcseg.errors import UsageError
 from tfcseg.model.options import InferenceOptions
 from tfcseg.research.tables import benchmark_tables
 from tfcseg.weights.device import DeviceOptions
@@ -34,6 +35,8 @@ def command(
 
     Example: tfcseg bench assets/demo.mp4 --only model --frames 3 --rounds 1
     """
+    if request.backbone is not None and choice.model != "default":
+        raise UsageError("--backbone uses random weights and --model trained ones; give only one of them")
     from tfcseg.benchmark.measure import measure
 
     request = replace(request, model=choice.model, parts=only or PARTS, inference=inference, device=device)

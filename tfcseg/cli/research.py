@@ -256,6 +256,22 @@ def publish(
 
 
 @app.command(cls=Command)
+def tables(
+    root: Annotated[Path, typer.Argument(help="A checkout of the repository.", show_default="here")] = Path(),
+) -> None:
+    """Update the tables in README.md and assets/*.md.
+
+    Reads assets/results and prints the names of the files that changed.
+
+    Example: tfcseg research tables .
+    """
+    from tfcseg.research.tables import write_tables
+
+    for path in write_tables(root):
+        print(visible(str(path)))
+
+
+@app.command(cls=Command)
 def average(
     out: Annotated[Path, typer.Argument(help="Weights file to write.")],
     parts: Annotated[list[str], typer.Argument(metavar="WEIGHTS=SHARE...", help="Files and their shares of the mean.")],

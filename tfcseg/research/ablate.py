@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ from tfcseg.report.schema import ModelConditions, ModelFacts, model_conditions, 
 from tfcseg.research.paper import PAPER, SCORES, WITHOUT_BCE, Row, Variant, build_rows
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
+
+Numbers: TypeAlias = Mapping[str, float | None]
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +85,11 @@ class AblatedSegmenter:
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """Scores of a row."""
+    """Scores of a row, and whether they changed as in the paper."""
 
     name: str
     title: str
+    builds_on: str | None
     keyframe_interval: int
     threshold: float
     miou: float | None
@@ -97,6 +100,8 @@ class RowResult:
     """Mean percentage of points that sparse MSDA updates between keyframes; None without frames between them."""
     paper: Mapping[str, float | None]
     """The paper's numbers by the same keys, if it states them."""
+    directions: Mapping[str, str]
+    """Score -> ``agrees``, ``differs`` or ``unclear`` (one of the two did not change)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +116,26 @@ class Ablation(ModelConditions):
     rows: tuple[RowResult, ...]
     is_incomplete: bool  # data was missing
     skipped: Mapping[str, int]  # kind -> how many
+
+
+def directions(row: Row, scores: Numbers, base: Numbers) -> dict[str, str]:
+    """Compare the signs of the changes from ``base`` to ``scores`` with the paper's, for the scores that it states."""
+    theirs, their_base = PAPER.get(row.name, {}), PAPER.get(row.builds_on or "", {})
+    found = {}
+    for key in SCORES:
+        ours = _sign(scores.get(key), base.get(key))
+        wanted = _sign(theirs.get(key), their_base.get(key))
+        if ours is not None and wanted is not None:
+            found[key] = "agrees" if ours == wanted else "differs" if ours * wanted else "unclear"
+    return found
+
+
+def _sign(number: float | None, base: float | None) -> int | None:
+    """Sign of the difference, rounded to the paper's decimals (one that rounds to 0 has no direction): -1, 0 or 1."""
+    if number is None or base is None:
+        return None
+    step = round(number - base, 1)
+    return (step > 0) - (step < 0)
 
 
 def ablate(
@@ -151,7 +176,8 @@ def ablate(
     for row in wanted:
         used = other if other and row.name == WITHOUT_BCE else loaded
         evaluations[row.name], updated = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
-        results.append(_row_result(row, evaluations[row.name], updated))
+        base = _scores(evaluations[row.builds_on]) if row.builds_on in evaluations else {}
+        results.append(_row_result(row, evaluations[row.name], updated, base))
     last = evaluations[wanted[-1].name]
     return Ablation(
         input={"name": dataset.root.resolve().name, **last.extent},
@@ -191,14 +217,21 @@ def _evaluate(
     return evaluation, None if row.variant is None else percent(Mean.of(predictions.updated_fractions).value)
 
 
-def _row_result(row: Row, evaluation: Evaluation, updated_fraction: float | None) -> RowResult:
+def _scores(evaluation: Evaluation) -> Numbers:
+    return {key: getattr(evaluation, key) for key in SCORES}
+
+
+def _row_result(row: Row, evaluation: Evaluation, updated_fraction: float | None, base: Numbers) -> RowResult:
+    scores = _scores(evaluation)
     return RowResult(
         name=row.name,
         title=row.title,
+        builds_on=row.builds_on,
         keyframe_interval=row.options.keyframe_interval,
         threshold=row.options.threshold,
         updated_fraction=updated_fraction,
         paper=PAPER.get(row.name, {}),
-        **{key: getattr(evaluation, key) for key in SCORES},
+        directions=directions(row, scores, base),
+        **scores,
         miou_all=evaluation.miou_all,
     )

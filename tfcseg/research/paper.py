@@ -64,6 +64,8 @@ class Row:
 
     name: str
     title: str
+    builds_on: str | None
+    """Row that its scores are compared with."""
     options: InferenceOptions
     variant: Variant | None
 
@@ -77,24 +79,24 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
     options = replace(settings, keyframe_carry=0.0)
     plain = Variant(weight=0.0, updates=False)
     rows = [
-        Row("image", "image", replace(options, mode="image", keyframe_interval=1), None),
-        Row("reuse", "feature reuse", options, plain),
-        Row("interpolation", "+ interpolation", options, replace(plain, weight="soft")),
-        Row("hard", "+ hard weights", options, replace(plain, weight="hard")),
+        Row("image", "image", None, replace(options, mode="image", keyframe_interval=1), None),
+        Row("reuse", "feature reuse", "image", options, plain),
+        Row("interpolation", "+ interpolation", "reuse", options, replace(plain, weight="soft")),
+        Row("hard", "+ hard weights", "interpolation", options, replace(plain, weight="hard")),
     ]
     for weight in FIXED_WEIGHTS:
         fixed = replace(plain, weight=weight)
-        rows.append(Row(f"weight-{weight:.1f}", f"+ weight {weight:.1f}", options, fixed))
+        rows.append(Row(f"weight-{weight:.1f}", f"+ weight {weight:.1f}", "interpolation", options, fixed))
     for threshold in ABLATED_THRESHOLDS:
         name, title = f"msda-{threshold:.1f}", f"reuse + MSDA below {threshold:.1f}"
-        rows.append(Row(name, title, replace(options, threshold=threshold), replace(plain, updates=True)))
+        rows.append(Row(name, title, "reuse", replace(options, threshold=threshold), replace(plain, updates=True)))
     rows += [
-        Row("tfc", "TFC", options, Variant()),
-        Row("level-1", "TFC, w from level 1", options, Variant(level=1)),
-        Row(WITHOUT_BCE, "TFC without L_bce", options, Variant()),
+        Row("tfc", "TFC", "interpolation", options, Variant()),
+        Row("level-1", "TFC, w from level 1", "tfc", options, Variant(level=1)),
+        Row(WITHOUT_BCE, "TFC without L_bce", "tfc", options, Variant()),
     ]
     for n in (n for n in INTERVALS if n > options.keyframe_interval):
-        rows.append(Row(f"interval-{n}", f"TFC, interval {n}", replace(options, keyframe_interval=n), Variant()))
+        rows.append(Row(f"interval-{n}", f"TFC, interval {n}", "tfc", replace(options, keyframe_interval=n), Variant()))
     return rows + _own_rows(settings, options)
 
 
@@ -105,17 +107,17 @@ def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row
         "middle": ("TFC, middle keyframes", replace(options, keyframe_position="middle")),
         "carry": (f"TFC, keyframes carry {settings.keyframe_carry:g}", settings),
     }
-    rows = [Row(name, title, own, Variant()) for name, (title, own) in ours.items() if own != options]
+    rows = [Row(name, title, "tfc", own, Variant()) for name, (title, own) in ours.items() if own != options]
     both = replace(options, sides="both")
     adaptive = replace(both, keyframes="adaptive")
     larger = replace(adaptive, keyframe_scale=LARGER_KEYFRAMES)
     return [
         *rows,
-        Row("blend", "image + interpolation", replace(options, mode="blend"), None),
-        Row("both-full-size", "TFC, both sides, all at full size", replace(both, mode="blend"), None),
-        Row("both", "TFC, both sides", both, None),
-        Row("adaptive", "TFC, both sides, adaptive keyframes", adaptive, None),
-        Row("larger", f"the same, keyframes {LARGER_KEYFRAMES:g} times as large", larger, None),
+        Row("blend", "image + interpolation", "image", replace(options, mode="blend"), None),
+        Row("both-full-size", "TFC, both sides, all at full size", "tfc", replace(both, mode="blend"), None),
+        Row("both", "TFC, both sides", "both-full-size", both, None),
+        Row("adaptive", "TFC, both sides, adaptive keyframes", "both", adaptive, None),
+        Row("larger", f"the same, keyframes {LARGER_KEYFRAMES:g} times as large", "adaptive", larger, None),
     ]
 
 

@@ -1,4 +1,10 @@
-"""Tables of results in Markdown: what commands print, and assets/tables.py writes into pages.
+"""Tables of results in Markdown, for commands and for README.md and assets/*.md.
+
+In a page a table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Kinds are the keys of
+`TABLES`; without one, FILE is a compare.json of ``tfcseg compare``. ``speed`` and ``memory`` read results of ``tfcseg
+bench -o FILE``, ``cost`` a file of prices and then such results, ``gains`` compare.json files, ``steadied`` pairs of
+``tfcseg eval --json`` (masks before and after), ``adapted`` those of ``tfcseg adapt --json``, and the others results of
+``tfcseg research``. The commands print the same tables.
 
 Tables show things by templates. A thing has a name and an object with numbers; a template has a title and a cell's
 text, which names numbers of the object. A cell whose numbers were not measured is a dash; rows and columns of dashes
@@ -7,10 +13,15 @@ alone are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from string import Formatter
 from typing import Any, TypeAlias
 
+from tfcseg.errors import DataError
 from tfcseg.model.options import keyframe_distance
 from tfcseg.spelling import count_of
 
@@ -74,6 +85,36 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+MARKED = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+CHOSE_SETTINGS = {"camvid_street", "halls"}
+"""Inputs on which the shipped weights and settings were chosen."""
+
+COMPARED = (
+    ("mIoU", "{miou:.1f}"),
+    ("VC8", "{vc8:.1f}"),
+    ("VC16", "{vc16:.1f}"),
+    ("flow consistency", "{flow_consistency:.2f} %"),
+    ("labels changed from frame to frame", "{label_change:.2f} %"),
+    ("same labels as `image`", "{agreement:.1f} %"),
+    ("points updated between keyframes", "{updated_fraction:.1f} %"),
+    ("frames per second, network and labels", "{model_fps:.1f}"),
+    ("frames per second, file to files", "{fps:.1f}"),
+    ("GFLOPs per frame", "{gflops_per_frame:.2f}"),
+)
+GAINS = (
+    ("mIoU", "{before.miou:.1f} → {after.miou:.1f}"),
+    ("VC8", "{before.vc8:.1f} → {after.vc8:.1f}"),
+    ("label change, %", "{before.label_change:.2f} → {after.label_change:.2f}"),
+    ("flow consistency, %", "{before.flow_consistency:.2f} → {after.flow_consistency:.2f}"),
+    ("GFLOPs per frame", "{before.gflops_per_frame:.1f} → {after.gflops_per_frame:.1f}"),
+)
+COST = (
+    ("measured on", "{where}"),
+    ("fps, file to files", "{fps:.1f}"),
+    ("processor or GPU hours", "{hours:,.0f} {unit} hours"),
+    ("price", "{currency} {price:,.0f}"),
+)
 ADAPTED = (
     ("VC8", "{vc8:.1f}"),
     ("as `image`", "{agreement:.1f}"),
@@ -89,8 +130,12 @@ SPEEDS = tuple(
     )
 )
 SCORES = {"miou": "mIoU", "vc8": "VC8", "vc16": "VC16"}
+MARKS = {"agrees": "✓", "differs": "✗", "unclear": "~"}
 OWN = (*((title, f"{{{key}:.1f}}") for key, title in SCORES.items()), ("updated", "{updated_fraction:.1f} %"))
-PAPERS = tuple((f"paper: {title}", f"{{paper.{key}:.1f}}") for key, title in SCORES.items())
+PAPERS = (
+    *((f"paper: {title}", f"{{paper.{key}:.1f}}") for key, title in SCORES.items()),
+    ("like the paper", "{like:}"),
+)
 CLIP_SCORES = {
     "flow consistency": "flow_consistency",
     "labels changed": "label_change",
@@ -98,6 +143,40 @@ CLIP_SCORES = {
     "VC16": "vc16",
     "same as the teachers": "agreement",
 }
+
+
+def _each(make: Callable[[Result], str], results: Sequence[Result]) -> str:
+    """The tables of several results."""
+    return "\n\n".join(map(make, results))
+
+
+def comparison_table(result: Result) -> str:
+    """A column per mode of a compare.json."""
+    modes = {f"`{mode}`": scores for mode, scores in result["modes"].items()}
+    return table("", COMPARED, modes.items(), columns=True) + "\n\n" + _conditions(result)
+
+
+def gain_table(results: Sequence[Result]) -> str:
+    """A row per compare.json, with each score of `image` and of `tfc`; means of the clips of a `research clips`."""
+    rows = []
+    for result in results:
+        is_clips = result.get("kind") == "clips"
+        modes = result["results"][0]["mean"] if is_clips else result["modes"]
+        name = f"{len(result['clips'])} clips" if is_clips else Path(result["input"]["path"]).name
+        frames = sum(clip["frames"] for clip in result["clips"]) if is_clips else result["input"]["frames"]
+        chose = "yes" if name in CHOSE_SETTINGS else "**no**"
+        rows.append((f"{name}, {frames} frames", {"before": modes["image"], "after": modes["tfc"], "chose": chose}))
+    return table("`image` → `tfc`", (*GAINS, ("chose settings?", "{chose:}")), rows)
+
+
+def steadied_table(results: Sequence[Result]) -> str:
+    """A row per pair of evaluations: scores of the masks before and after ``tfcseg steady``."""
+    vc16 = ("VC16", "{before.vc16:.1f} → {after.vc16:.1f}")
+    rows = [
+        (f"{before['dataset']}, {before['frames']} frames", {"before": before, "after": after})
+        for before, after in zip(results[::2], results[1::2], strict=True)
+    ]
+    return table("before → after", (*GAINS[:2], vc16, *GAINS[2:]), rows)
 
 
 def adapted_table(result: Result) -> str:
@@ -113,15 +192,19 @@ def adapted_table(result: Result) -> str:
 
 def benchmark_tables(result: Result) -> str:
     """Speeds and memory of one benchmark, as far as they were measured."""
-    speeds = [speed_table([result])] if result["model_only"] or result["end_to_end"] else []
-    memory = [memory_table([result])] if result["memory"] else []
+    speeds = [_speeds([result])] if result["model_only"] or result["end_to_end"] else []
+    memory = [_memory([result])] if result["memory"] else []
     same = [f"same labels, {pair.replace('|', ' and ')}: {share:.3f} %" for pair, share in result["agreement"].items()]
     left_out = f"left out: {'; '.join(result['left_out'])}"
-    return "\n\n".join([*speeds, *memory, bench_conditions([result]), *same, left_out])
+    return "\n\n".join([*speeds, *memory, _bench_conditions([result]), *same, left_out])
 
 
 def speed_table(results: Sequence[Result]) -> str:
     """A row per contender of every benchmark: speeds, and ratios to `image` and plain."""
+    return f"{_speeds(results)}\n\n{_bench_conditions(results)}"
+
+
+def _speeds(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         for contender in reversed(result["model_only"] or result["end_to_end"]):
@@ -136,6 +219,10 @@ def speed_table(results: Sequence[Result]) -> str:
 
 def memory_table(results: Sequence[Result]) -> str:
     """A row per contender, a column per benchmark: peak memory of the process and of the GPU, in MiB."""
+    return f"{_memory(results)}\n\n{_bench_conditions(results)}"
+
+
+def _memory(results: Sequence[Result]) -> str:
     rows = [
         (title, f"{{{name}.{key}:.0f}}")
         for name in _distinct(name for result in results for name in result["memory"])
@@ -145,11 +232,47 @@ def memory_table(results: Sequence[Result]) -> str:
     return table("peak memory, MiB", rows, columns, columns=True)
 
 
+def cost_table(results: Sequence[Result]) -> str:
+    """A row per benchmark and mode: the price of hours of video; the first of ``results`` has the prices.
+
+    Processors are paid per core and hour, with a core per thread of the benchmark; GPUs per hour.
+    """
+    prices, *benches = results
+    rows = []
+    for bench in benches:
+        is_gpu = bench["device"].startswith("cuda")
+        cores, unit = (1, "GPU") if is_gpu else (bench["threads"], "core")
+        height, width = bench["resolution"]["source"]
+        where = f"{bench['device_name']}{'' if is_gpu else f', {cores} cores'}, {width}×{height}"
+        for mode in (mode for mode in ("image", "tfc") if mode in bench["end_to_end"]):
+            fps = bench["end_to_end"][mode]["fps"]
+            hours = prices["hours"] * prices["frame_rate"] / fps * cores
+            cost = {"hours": hours, "unit": unit, "price": hours * prices["gpu_hour" if is_gpu else "core_hour"]}
+            title = f"{bench['model']['name']}, `{mode}`, {bench['precision']}"
+            rows.append((title, prices | cost | {"where": where, "fps": fps}))
+    stated = (
+        f"{prices['hours']:,} hours of video at {prices['frame_rate']} frames per second, at "
+        f"{prices['currency']} {prices['core_hour']:g} per core and hour"
+    )
+    if any(bench["device"].startswith("cuda") for bench in benches):
+        stated += f" and {prices['currency']} {prices['gpu_hour']:g} per GPU and hour"
+    return f"{table('', COST, rows)}\n\n{stated} ({prices['source']})."
+
+
 def ablation_table(result: Result) -> str:
-    """A row per step of the method: our scores, and the paper's if it has more than one of the rows."""
-    rows = [(row["title"], row) for row in result["rows"]]
-    columns = OWN + PAPERS if sum(bool(row["paper"]) for _, row in rows) > 1 else OWN
-    return f"{table('', columns, rows)}\n\n{_ablation_conditions(result)}"
+    """A row per step of the method: our scores, the paper's, and whether they changed in the same way."""
+    rows = []
+    for row in result["rows"]:
+        like = ", ".join(f"{SCORES[key]} {MARKS[found]}" for key, found in row["directions"].items())
+        rows.append((row["title"], row | {"like": like or None}))
+    found = [direction for row in result["rows"] for direction in row["directions"].values()]
+    agree, differ, unclear = map(found.count, MARKS)
+    summary = (
+        f"Of {len(found)} steps {agree} changed as in the paper (✓), {differ} in the other direction (✗); "
+        f"{unclear} are unclear (~), since one of the two changed by less than 0.1. "
+    )
+    steps = table("", OWN + PAPERS if found else OWN, rows)
+    return f"{steps}\n\n{summary if found else ''}{_ablation_conditions(result)}"
 
 
 def still_table(result: Result) -> str:
@@ -216,6 +339,52 @@ def _clip_conditions(result: Result) -> str:
     )
 
 
+TABLES: dict[str, Callable[[Sequence[Result]], str]] = {
+    "gains": gain_table,
+    "steadied": steadied_table,
+    "adapted": partial(_each, adapted_table),
+    "speed": speed_table,
+    "memory": memory_table,
+    "cost": cost_table,
+    "stills": partial(_each, still_table),
+    "clips": partial(_each, clip_table),
+    "means": clip_means_table,
+    "ablation": partial(_each, ablation_table),
+}
+
+
+def documents(root: Path) -> list[Path]:
+    """Files with tables in a checkout of the repository."""
+    return [root / "README.md", *sorted((root / "assets").glob("*.md"))]
+
+
+def write_tables(root: Path) -> list[Path]:
+    """Update the tables in all documents; returns those that changed. DataError if ``root`` is not a checkout."""
+    changed = []
+    try:
+        for document in documents(root):
+            before = document.read_text(encoding="utf-8")
+            after = with_tables(before, root)
+            if after != before:
+                document.write_text(after, encoding="utf-8")
+                changed.append(document)
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}; give a checkout of the repository") from error
+    return changed
+
+
+def with_tables(text: str, root: Path) -> str:
+    """Update every marked table in ``text`` from the results below ``root``."""
+
+    def update(match: re.Match[str]) -> str:
+        words = match[2].split()
+        make = TABLES[words.pop(0)] if words[0] in TABLES else partial(_each, comparison_table)
+        results = [json.loads((root / word).read_text(encoding="utf-8")) for word in words]
+        return f"{match[1]}\n{make(results)}\n\n{match[3]}"
+
+    return MARKED.sub(update, text)
+
+
 def _distinct(values: Iterable[Any]) -> list[Any]:
     """Values without repetitions, in order."""
     return list(dict.fromkeys(values))
@@ -226,7 +395,7 @@ def _ablation_conditions(result: Result) -> str:
     return (
         f"{source['frames']} frames of {source['name']}, {options['correlation']} correlation, keyframe "
         f"{options['keyframe_position']} of {options['keyframe_interval']} frames, threshold {options['threshold']:g}. "
-        f"{conditions(result)}"
+        f"{_conditions(result)}"
     )
 
 
@@ -236,8 +405,9 @@ def _mode(name: str) -> str:
 
 
 def _model_name(result: Result) -> str:
-    """Name of the model, with the precision unless it is float32."""
-    name = f"`{result['model']['name']}`"
+    """Name of the model, or of the backbone of random weights, with the precision unless it is float32."""
+    backbone = result["model"]["backbone"].replace("mit_b", "MiT-B").replace("efficientnet_lite0", "EfficientNet-Lite0")
+    name = backbone if result["random_weights"] else f"`{result['model']['name']}`"
     return name if result["precision"] == "float32" else f"{name} in {result['precision']}"
 
 
@@ -248,8 +418,7 @@ def _contender_name(result: Result, contender: str) -> str:
     return f"plain {plain['network']}" + ("" if plain["weights"] == "the same" else " in its place")
 
 
-def conditions(result: Result) -> str:
-    """Model, machine and size of the input."""
+def _conditions(result: Result) -> str:
     return (
         f"Model `{result['model']['name']}`, {result['device_name']} ({result['device']}, "
         f"{result['threads']} threads, {result['precision']}), {_network_input(result)}, "
@@ -257,7 +426,7 @@ def conditions(result: Result) -> str:
     )
 
 
-def bench_conditions(results: Sequence[Result]) -> str:
+def _bench_conditions(results: Sequence[Result]) -> str:
     """Machines (each once) and models of ``results``."""
     return " ".join([*_distinct(map(_machine, results)), *map(_model_conditions, results)])
 
@@ -275,9 +444,10 @@ def _machine(result: Result) -> str:
 
 
 def _model_conditions(result: Result) -> str:
+    weights = "random weights, " if result["random_weights"] else ""
     share = result["updated_fraction"]
     points = "" if share is None else f", {share:.1f} % of the points updated"
-    return f"{_model_name(result)}: {result['model']['classes']} classes, {_network_input(result)}{points}."
+    return f"{_model_name(result)}: {weights}{result['model']['classes']} classes, {_network_input(result)}{points}."
 
 
 def _network_input(result: Result) -> str:

@@ -1,13 +1,12 @@
-"""Write random weights, to measure speed without training: python assets/random_model.py BACKBONE VIDEO OUT [CLASSES].
+"""Random weights, to measure speed without training.
 
 Two numbers depend on the weights: cells on boundaries between classes, which the cost of label maps depends on, and
-points that TFC updates. Classifier biases are chosen to give as many boundaries as a trained network; ``tfcseg bench
---threshold`` changes the share of updated points.
+points that TFC updates. Classifier biases are chosen to give as many boundaries as a trained network; ``--threshold``
+changes the share of updated points.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -19,7 +18,6 @@ from tfcseg.benchmark.plain import to_network
 from tfcseg.errors import UsageError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Image
-from tfcseg.media.reader import read_frames
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.loading import save_model
@@ -55,7 +53,7 @@ def write_random_model(path: Path, backbone: str, classes: int, images: Sequence
         trained_on="nothing: random numbers",
         licence="none needed",
         measured={},
-        created_with="assets/random_model.py",
+        created_with="tfcseg bench",
         description="random weights, for measuring speed",
     )
     with torch.random.fork_rng(devices=[]):
@@ -92,12 +90,3 @@ def boundary_share(labels: Tensor) -> float:
     here = labels[:, :-1, :-1]
     is_mixed = (here != labels[:, 1:, :-1]) | (here != labels[:, :-1, 1:]) | (here != labels[:, 1:, 1:])
     return float(is_mixed.float().mean())
-
-
-def main(backbone: str, video: str, out: str, classes: str = "150") -> None:
-    """Fit the weights to the first frame of a video."""
-    write_random_model(Path(out), backbone, int(classes), [next(iter(read_frames(video))).image])
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
