@@ -21,6 +21,7 @@ from tfcseg.doctor.checks import (
     check_libraries,
     check_processor,
     check_weights,
+    codec_finding,
     self_test_finding,
 )
 from tfcseg.media.ffmpeg import ffmpeg_path
@@ -65,6 +66,7 @@ def test_a_sound_installation(tmp_path, monkeypatch):
     assert all((finding["advice"] is None) == (finding["status"] == "ok") for finding in findings.values())
     default = next(record for record in list_models() if record.is_default)
     assert default.sha256[:12] in findings[f"model {default.name}"]["found"]
+    assert findings["codecs"]["found"].startswith("writes H.264 with AAC")
     assert findings["self-test"]["found"].startswith(f"{FRAMES} frames segmented on ")
     assert list(tmp_path.iterdir()) == []
 
@@ -135,6 +137,19 @@ def test_a_program_that_may_not_be_started(other_ffmpeg, tmp_path):
     (finding,) = check_ffmpeg()
     assert finding.status == "broken"
     assert "IMAGEIO_FFMPEG_EXE" in finding.advice
+
+
+def test_missing_codecs_are_named_by_what_they_are_for():
+    encoders, decoders = (
+        {"libx264", "aac", "ppm"},
+        {"h264", "hevc", "mpeg4", "mjpeg", "vp8", "libvpx-vp9", "av1", "prores"},
+    )
+    assert codec_finding(encoders, decoders).status == "ok"
+    lacking = codec_finding(encoders - {"libx264"}, decoders)
+    assert (lacking.status, lacking.found) == ("broken", "ffmpeg lacks libx264 (writing videos)")
+    lacking = codec_finding(encoders, decoders - {"hevc"})
+    assert (lacking.status, lacking.found) == ("note", "videos in HEVC (phones) cannot be read")
+    assert codec_finding(encoders, decoders - {"h264"}).status == "broken"
 
 
 # ------------------------------------------------------------------------------------------------------------- hardware

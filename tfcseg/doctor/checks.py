@@ -52,6 +52,18 @@ _EXTRAS = {
 }
 """Packages of each, and the feature that needs them."""
 
+_NEEDED_CODECS = {"libx264": "writing videos", "aac": "their sound", "ppm": "reading frames", "h264": "reading videos"}
+_WELCOME_DECODERS = {
+    "HEVC (phones)": {"hevc"},
+    "MPEG-4": {"mpeg4"},
+    "Motion JPEG": {"mjpeg"},
+    "VP8": {"vp8", "libvpx"},
+    "VP9": {"vp9", "libvpx-vp9"},
+    "AV1": {"libdav1d", "libaom-av1", "av1"},
+    "ProRes": {"prores"},
+}
+"""Names of each decoder; any one of them is enough."""
+_LISTED_CODEC = re.compile(r"^ [A-Z.]{6} (\S+)", re.MULTILINE)
 _TIMEOUT_S = 30
 
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -127,7 +139,7 @@ def check_extras() -> Iterator[Finding]:
 
 
 def check_ffmpeg() -> Iterator[Finding]:
-    """Start ffmpeg."""
+    """Start ffmpeg and read its lists of codecs."""
     try:
         path = ffmpeg_path()
         about = ask_ffmpeg(["-version"], timeout_s=_TIMEOUT_S)
@@ -139,6 +151,20 @@ def check_ffmpeg() -> Iterator[Finding]:
         yield Finding("ffmpeg", "broken", f"{path} is not ffmpeg", _REINSTALL_FFMPEG)
         return
     yield Finding("ffmpeg", "ok", f"{found[1]} at {path}")
+    encoders, decoders = (ask_ffmpeg([kind], timeout_s=_TIMEOUT_S) for kind in ("-encoders", "-decoders"))
+    yield codec_finding(set(_LISTED_CODEC.findall(encoders)), set(_LISTED_CODEC.findall(decoders)))
+
+
+def codec_finding(encoders: set[str], decoders: set[str]) -> Finding:
+    """Judge what an ffmpeg with these codecs can do."""
+    available = encoders | (decoders & {"h264"})
+    lacking = [f"{name} ({use})" for name, use in _NEEDED_CODECS.items() if name not in available]
+    unread = [name for name, names in _WELCOME_DECODERS.items() if decoders.isdisjoint(names)]
+    if lacking:
+        return Finding("codecs", "broken", f"ffmpeg lacks {', '.join(lacking)}", _REINSTALL_FFMPEG)
+    if unread:
+        return Finding("codecs", "note", f"videos in {', '.join(unread)} cannot be read", _REINSTALL_FFMPEG)
+    return Finding("codecs", "ok", "writes H.264 with AAC, reads all usual formats")
 
 
 def check_processor() -> Iterator[Finding]:

@@ -260,7 +260,8 @@ def evaluate(
     or a prediction is not what it should be, or if nothing could be scored.
 
     The label map of ``scope`` is not read. ``predictions`` may be a function of the data set, called by every process.
-    ``save_masks`` is a folder for the scored labels, in the layout that `PredictionFolder` reads. ``on_done`` is called with the numbers of scored and of all videos, from 0 on.
+    ``save_masks`` is a folder for the scored labels, in the layout that `PredictionFolder` reads. ``on_done`` is called
+    with the numbers of scored and of all videos, from 0 on.
     """
     videos = open_vspw(root, scope.split).videos[: scope.limit]
     make = partial(_scorer, Path(root), predictions, scope, measure_flow_consistency, save_masks)
