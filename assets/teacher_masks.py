@@ -14,8 +14,7 @@ import numpy as np
 
 from tfcseg.evaluation.predictions import write_prediction
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.labels.label_maps import built_in_label_map
-from tfcseg.labels.label_sets import ADE31
+from tfcseg.labels.label_sets import ADE31, built_in_label_map
 from tfcseg.media.images import read_image
 from tfcseg.training.teachers import Teacher
 

@@ -11,8 +11,7 @@ from typing import Any, TypeAlias
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
 from tfcseg.files import output_errors
-from tfcseg.labels.label_maps import LabelMap
-from tfcseg.labels.label_sets import LabelSet
+from tfcseg.labels.label_sets import LabelMap, LabelSet
 from tfcseg.media.masks import read_label_video, read_mask, write_mask
 from tfcseg.metrics.scores import Labels
 

@@ -17,8 +17,7 @@ from tfcseg.evaluation.predictions import Prediction, PredictionSource
 from tfcseg.evaluation.result import Skip, SkipKind, VideoScore
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, read_target
-from tfcseg.labels.label_maps import LabelMap, built_in_label_map
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet, name_table
+from tfcseg.labels.label_sets import NO_CLASS, LabelMap, LabelSet, built_in_label_map, name_table
 from tfcseg.media.images import read_image
 from tfcseg.metrics.consistency import StabilityScores
 from tfcseg.metrics.scores import (

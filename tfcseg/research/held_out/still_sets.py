@@ -18,8 +18,7 @@ import cv2
 import numpy as np
 
 from tfcseg.errors import DataError
-from tfcseg.labels.label_maps import merged_classes
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette, merged_classes
 from tfcseg.media.frames import Image
 from tfcseg.media.images import read_image
 from tfcseg.media.masks import read_mask
