@@ -5,8 +5,7 @@ Letters: H, W height and width of the video, h w grid of the similarity (stride 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +14,8 @@ import cv2
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
-from PIL import ImageDraw
 
-from tfcseg.drawing.legend import Legend, load_font, printable
+from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, covered, mark_difference, overlay, shrink, shrink_labels, side_by_side
 from tfcseg.files import replace_atomically
 from tfcseg.labels.label_sets import LabelSet
@@ -83,13 +81,10 @@ class RowPainter:
 
 
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000
-ROWS = ("source", "image", "tfc", "similarity", "updated")
+"""Pixels of the panels of a grid together."""
 
 SCALE = (0.5, 1.0)
 """Similarities at the ends of the colour scale: below, everything looks the same; most of a scene is above."""
-_MIN_SHARE = 0.001  # share of all panels below which a class is not in the legend
-
-_PAPER, _INK, _FAINT, _EMPTY = (255, 255, 255), (28, 30, 34), (112, 116, 124), (238, 239, 241)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,123 +96,46 @@ class Column:
 
 
 def draw_frame_grid(columns: Sequence[Column], labels: LabelSet, threshold: float | None) -> Image:
-    """The picture of at least one column.
+    """The picture of at least one column: source, labels of both modes, similarity, updated points.
 
     TFC updated the points below ``threshold``. Their row is left out if there are none, or if no threshold chose them.
     """
-    return _GridPainter(columns, labels, threshold).draw()
+    has_updates = threshold is not None and any(column.frame.updated_fraction for column in columns)
+    height, width = columns[0].frame.image.shape[:2]
+    scale = min(1.0, MAX_WIDTH / (len(columns) * width), MAX_HEIGHT / ((4 + has_updates) * height))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    panels = [_panels(column, labels, size, threshold if has_updates else None) for column in columns]
+    rows = [side_by_side(*zip(*row, strict=True)) for row in zip(*panels, strict=True)]
+    gap = np.zeros((2 * max(1, round(size[0] / 360)), rows[0].shape[1], 3), np.uint8)
+    return np.concatenate([part for row in rows for part in (row, gap)][:-1])
 
 
-class _GridPainter:
-    """Lays the picture out once, then fills it."""
-
-    def __init__(self, columns: Sequence[Column], labels: LabelSet, threshold: float | None) -> None:
-        self._columns, self._labels, self._threshold = columns, labels, threshold
-        has_updates = threshold is not None and any(column.frame.updated_fraction for column in columns)
-        self._rows = ROWS if has_updates else ROWS[:-1]
-        height, width = columns[0].frame.image.shape[:2]
-        scale = min(1.0, 0.86 * MAX_WIDTH / (len(columns) * width), 0.9 * MAX_HEIGHT / (len(self._rows) * height))
-        self._panel: tuple[int, int] = (max(1, round(height * scale)), max(1, round(width * scale)))
-        self._font_px = min(20, max(11, round(self._panel[1] / 24)))
-        self._font = load_font(self._font_px)
-        self._gap = max(4, self._font_px // 2)
-        self._left = self._gap + math.ceil(max(self._font.getlength(row) for row in self._rows)) + 2 * self._gap
-        self._top = round(3.4 * self._font_px)
-        self._right = 5 * self._font_px
-        self._small = [
+def _panels(
+    column: Column, labels: LabelSet, size: tuple[int, int], threshold: float | None
+) -> list[tuple[Image, str]]:
+    """Panels of ``size`` (h, w) from top to bottom, and their titles; keyframes have no similarity."""
+    frame, image = column.frame, shrink(column.frame.image, size)
+    what = ", keyframe" if frame.is_keyframe else ""
+    panels = [(image, f"frame {frame.index}, {frame.time_s:.2f} s{what}")]
+    for name, found in (("image", column.image_labels), ("tfc", frame.labels)):
+        small = shrink_labels(found, size)
+        panel = overlay(image, small, labels.palette_array())
+        Legend(labels, size).draw(panel, class_shares(small, len(labels)))
+        panels.append((panel, name))
+    nothing = np.zeros_like(image)
+    if frame.similarity is None:
+        return [*panels, *[(nothing, "keyframe")] * (1 if threshold is None else 2)]
+    # Cells with sharp edges.
+    w = np.asarray(cv2.resize(frame.similarity, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.float32)
+    panels.append((similarity_colours(w), f"similarity, {SCALE[0]:g} (dark) to {SCALE[1]:g}"))
+    if threshold is not None:
+        panels.append(
             (
-                shrink(column.frame.image, self._panel),
-                shrink_labels(column.image_labels, self._panel),
-                shrink_labels(column.frame.labels, self._panel),
+                mark_difference(image, covered(w < threshold, size)),
+                f"{100 * (frame.updated_fraction or 0):.2g} % updated",
             )
-            for column in columns
-        ]
-
-    def draw(self) -> Image:
-        width = self._left + len(self._columns) * (self._panel[1] + self._gap) + self._right
-        bottom = self._top + len(self._rows) * (self._panel[0] + self._gap)
-        legend = list(self._legend(width))
-        rows = 1 + max((row for row, *_ in legend), default=-1)
-        canvas = PIL.Image.new("RGB", (width, bottom + round(1.8 * self._font_px) * rows + self._gap), _PAPER)
-        pen = ImageDraw.Draw(canvas)
-        for row, name in enumerate(self._rows):
-            middle = self._line(row) + self._panel[0] / 2
-            pen.text((self._left - 2 * self._gap, middle), name, _INK, self._font, anchor="rm")
-        for index in range(len(self._columns)):
-            self._draw_column(canvas, pen, index)
-        self._draw_scale(canvas, pen)
-        for row, left, name, colour in legend:
-            top, side = bottom + self._gap + row * round(1.8 * self._font_px), self._font_px
-            pen.rounded_rectangle((left, top, left + side, top + side), side // 5, colour)
-            pen.text((left + 1.5 * side, top + side / 2), name, _INK, self._font, anchor="lm")
-        return np.asarray(canvas)
-
-    def _draw_column(self, canvas: PIL.Image.Image, pen: ImageDraw.ImageDraw, index: int) -> None:
-        frame, left = self._columns[index].frame, self._left + index * (self._panel[1] + self._gap)
-        percentage = 100 * (frame.updated_fraction or 0)
-        what = "keyframe" if frame.is_keyframe else f"{percentage:.{1 if percentage >= 1 else 2}f} % updated"
-        titles = ((f"frame {frame.index} · {frame.time_s:.2f} s", _INK), (what, _FAINT))
-        for line, (title, colour) in enumerate(titles):
-            pen.text((left, (0.6 + 1.3 * line) * self._font_px), title, colour, self._font)
-        for row, panel in zip(range(len(self._rows)), self._panels(index), strict=False):
-            if panel is not None:
-                canvas.paste(PIL.Image.fromarray(panel), (left, self._line(row)))
-                continue
-            box = (left, self._line(row), left + self._panel[1] - 1, self._line(row) + self._panel[0] - 1)
-            pen.rectangle(box, _EMPTY)
-            middle = (left + self._panel[1] / 2, self._line(row) + self._panel[0] / 2)
-            pen.text(middle, "keyframe", _FAINT, self._font, anchor="mm")
-
-    def _panels(self, index: int) -> Iterator[Image | None]:
-        """Pictures of a column in the order of ``ROWS``; None where keyframes have nothing."""
-        image, by_image, by_tfc = self._small[index]
-        palette = self._labels.palette_array()
-        yield image
-        yield overlay(image, by_image, palette)
-        yield overlay(image, by_tfc, palette)
-        w = self._columns[index].frame.similarity
-        if w is None:
-            yield from (None, None)
-            return
-        # Cells with sharp edges.
-        enlarged = np.asarray(cv2.resize(w, self._panel[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.float32)
-        yield similarity_colours(enlarged)
-        if self._threshold is not None:
-            yield mark_difference(image, covered(enlarged < self._threshold, image.shape[:2]))
-
-    def _draw_scale(self, canvas: PIL.Image.Image, pen: ImageDraw.ImageDraw) -> None:
-        """Colours of the similarity beside its row, with the threshold."""
-        height = self._panel[0]
-        left = canvas.width - self._right + self._gap
-        top = self._line(ROWS.index("similarity"))
-        values = np.linspace(SCALE[1], SCALE[0], height, dtype=np.float32)[:, None].repeat(self._font_px, axis=1)
-        canvas.paste(PIL.Image.fromarray(similarity_colours(values)), (left, top))
-        ticks = {SCALE[1]: f"{SCALE[1]:.1f}", SCALE[0]: f"< {SCALE[0]:.1f}"}
-        if self._threshold is not None and SCALE[0] < self._threshold < SCALE[1]:
-            ticks[self._threshold] = f"{self._threshold:g}"
-        for value, text in ticks.items():
-            y = top + (SCALE[1] - value) / (SCALE[1] - SCALE[0]) * (height - 1)
-            right = left + self._font_px
-            pen.line((right, y, right + self._gap // 2, y), _INK)
-            shown = min(max(y, top + self._font_px / 2), top + height - self._font_px / 2)
-            pen.text((right + self._gap, shown), printable(text, self._font), _INK, self._font, anchor="lm")
-
-    def _legend(self, width: int) -> Iterator[tuple[int, int, str, tuple[int, int, int]]]:
-        """(row, left, name, colour) of each class that the panels show."""
-        shown = [labels for small in self._small for labels in small[1:]]
-        shares = np.mean([class_shares(labels, len(self._labels)) for labels in shown], axis=0)
-        row, left = 0, self._left
-        for index in np.flatnonzero(shares >= _MIN_SHARE).tolist():
-            name = printable(self._labels.names[index], self._font)
-            needed = math.ceil(1.5 * self._font_px + self._font.getlength(name)) + 2 * self._gap
-            if left > self._left and left + needed > width:
-                row, left = row + 1, self._left
-            yield row, left, name, self._labels.palette[index]
-            left += needed
-
-    def _line(self, row: int) -> int:
-        """Upper edge of a row of panels."""
-        return self._top + row * (self._panel[0] + self._gap)
+        )
+    return panels
 
 
 def similarity_colours(w: NDArray[np.float32]) -> Image:
