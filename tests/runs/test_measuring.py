@@ -12,7 +12,7 @@ from tfcseg.labels.label_sets import ADE31
 from tfcseg.media.frames import Frame
 from tfcseg.metrics.consistency import ConsistencyMeter
 from tfcseg.runs import measuring
-from tfcseg.runs.measuring import FrameMeasurer
+from tfcseg.runs.results import FrameMeasurer
 
 IMAGES = moving_images(24, (96, 128))
 

@@ -132,7 +132,7 @@ def _panels(
         panels.append(
             (
                 mark_difference(image, covered(w < threshold, size)),
-                f"{100 * (frame.updated_fraction or 0):.2g} % updated",
+                f"{100 * (frame.updated_fraction or 0):.1f} % updated",
             )
         )
     return panels

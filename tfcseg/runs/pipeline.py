@@ -43,10 +43,9 @@ from tfcseg.report.schema import Report
 from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
 from tfcseg.runs.job import Job, check_mask_names
-from tfcseg.runs.measuring import FrameMeasurer
 from tfcseg.runs.options import ResultOptions, RunOptions, SteadyOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
-from tfcseg.runs.results import ResultWriter
+from tfcseg.runs.results import FrameMeasurer, ResultWriter
 from tfcseg.runs.resuming import identify, refuse_other_run
 from tfcseg.runs.sections import segment_sections
 from tfcseg.runs.state import Checkpoint, RunState, unfinished_frames
