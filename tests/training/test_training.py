@@ -21,10 +21,9 @@ from tests.helpers.tiny_model import NAMES, build_tiny_network
 from tests.helpers.tiny_training import SIDE, ColouredClips, build_trainer, run, step_records
 from tests.helpers.two_processes import TOGETHER
 from tfcseg.errors import DataError, TfcsegError, WeightsError
-from tfcseg.training.checkpoints import WeightAverage
 from tfcseg.training.datasets import SampleStream, StillSource, Weighted
 from tfcseg.training.labelling import Still
-from tfcseg.training.loop import Float32Conv2d, use_float32_depthwise
+from tfcseg.training.loop import Float32Conv2d, WeightAverage, use_float32_depthwise
 from tfcseg.training.objective import validation_miou
 from tfcseg.training.recipes import attention_options
 from tfcseg.weights.loading import load_model
