@@ -6,7 +6,7 @@ import torch
 from tests.helpers.mosaic_reference import MosaicReference
 from tfcseg.model.backbones.mosaic import Mosaic
 from tfcseg.training.loop import use_float32_depthwise
-from tfcseg.weights.mosaic_file import FloatLayer, layer_name
+from tfcseg.training.teachers import FloatLayer, layer_name
 
 
 @pytest.fixture(scope="module")

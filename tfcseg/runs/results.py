@@ -25,10 +25,9 @@ from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.inference.steadied import shown_labels
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.machine import available_cores
-from tfcseg.media.audio import Sound
 from tfcseg.media.frames import Frame, Image, most_waiting
 from tfcseg.media.masks import MaskWriter, read_mask
-from tfcseg.media.writer import PartedVideo
+from tfcseg.media.writer import PartedVideo, Sound
 from tfcseg.metrics.consistency import ConsistencyMeter, Followed, FrameConsistency, Preset
 from tfcseg.report.schema import FrameRow, FrameTable, columns_for
 from tfcseg.runs.job import CARRIED_NAME, Job, save_carried
