@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.labels.label_maps import built_in_label_map
-from tfcseg.labels.label_sets import ADE31
+from tfcseg.labels.label_sets import ADE31, built_in_label_map
 from tfcseg.media.images import read_image
 from tfcseg.media.masks import write_mask
 from tfcseg.training.teachers import Teacher

@@ -105,7 +105,7 @@ def test_results_are_those_of_one_process(clips, weights, cluster, tmp_path):
     bad.write_text("no video")
     log = tmp_path / "log.jsonl"
     done = call(
-        *("run", *clips, bad, "-o", tmp_path / "shared", "-m", weights, "--side-by-side", "--batch-log", log),
+        *("run", *clips, bad, "-o", tmp_path / "shared", "-m", weights, "--side-by-side", "--log-file", log),
         *("--ray", cluster, "--worker-cores", 1),
     )
     assert done.returncode == 1, done.stderr

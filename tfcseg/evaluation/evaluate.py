@@ -30,8 +30,7 @@ from tfcseg.evaluation.result import (
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo, open_vspw, read_target
 from tfcseg.files import make_folder
-from tfcseg.labels.label_maps import LabelMap, built_in_label_map
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet, name_table
+from tfcseg.labels.label_sets import NO_CLASS, LabelMap, LabelSet, built_in_label_map, name_table
 from tfcseg.media.images import read_image
 from tfcseg.media.masks import write_mask
 from tfcseg.metrics.consistency import StabilityScores

@@ -19,7 +19,7 @@ from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals
-from tfcseg.labels.label_maps import read_label_map
+from tfcseg.labels.label_sets import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import model_facts

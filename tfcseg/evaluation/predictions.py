@@ -10,8 +10,7 @@ from typing import Any, TypeAlias
 
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.vspw import VspwVideo
-from tfcseg.labels.label_maps import LabelMap
-from tfcseg.labels.label_sets import LabelSet
+from tfcseg.labels.label_sets import LabelMap, LabelSet
 from tfcseg.media.masks import read_label_video, read_mask
 from tfcseg.metrics.scores import Labels
 

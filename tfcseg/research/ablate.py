@@ -27,7 +27,7 @@ from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
-from tfcseg.labels.label_maps import read_label_map
+from tfcseg.labels.label_sets import read_label_map
 from tfcseg.metrics.scores import Mean, percent
 from tfcseg.model.correlation import inconsistent_points, interpolation_weight, similarity
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.evaluation.evaluate import prediction_table
-from tfcseg.labels.label_maps import merged_classes
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette, merged_classes
 from tfcseg.media.frames import Image
 from tfcseg.media.images import read_image
 from tfcseg.media.masks import read_mask
