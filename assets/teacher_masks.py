@@ -12,11 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tfcseg.evaluation.predictions import write_prediction
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.labels.label_maps import built_in_label_map
-from tfcseg.labels.label_sets import ADE31
+from tfcseg.labels.label_sets import ADE31, built_in_label_map
 from tfcseg.media.images import read_image
+from tfcseg.media.masks import write_mask
 from tfcseg.training.teachers import Teacher
 
 
@@ -27,10 +26,11 @@ def main(file: str, root: str, out: str) -> None:
     for name, counterpart in built_in_label_map(ADE31, dataset.labels).items():
         values[ADE31.index(name)] = dataset.labels.index(counterpart)
     for video in map(dataset.read_video, dataset.videos):
+        Path(out, video.name).mkdir(parents=True, exist_ok=True)
         for frame in video.frames:
             image = read_image(frame.image)
             labels = cv2.resize(teacher.labels(image), image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-            write_prediction(Path(out), video, frame, values[labels])
+            write_mask(Path(out, video.name, f"{frame.stem}.png"), values[labels], None)
 
 
 if __name__ == "__main__":

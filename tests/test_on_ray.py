@@ -16,19 +16,13 @@ from tests.cli.test_cli_eval import TO_VSPW
 from tests.helpers.command_line import call
 from tests.helpers.live_sender import closed_port
 from tests.helpers.media import write_uneven, write_video
-from tests.helpers.still_fixture import paint, paint_mask, write_stills
 from tests.helpers.tiny_model import moving_images, write_tiny_model
-from tests.helpers.tiny_teacher import write_teacher
 from tests.helpers.vspw_fixture import lose_frame, make_vspw, write_predictions
-from tests.research.test_held_out_stills import FACADES, write_scenes_model
 from tests.runs.test_resume_after_kill import assert_same_results
 from tfcseg.cli.evaluate import _prediction_source
 from tfcseg.errors import DataError, UsageError
-from tfcseg.evaluation.evaluate import Recipe, evaluate_recipe
-from tfcseg.evaluation.scope import Scope
+from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.media import writer as video_writer
-from tfcseg.research.held_out.clips import compare_clips
-from tfcseg.research.held_out.stills import compare_stills
 from tfcseg.runs import batch
 from tfcseg.runs.batch import run_on_ray
 from tfcseg.runs.options import RunOptions
@@ -111,7 +105,7 @@ def test_results_are_those_of_one_process(clips, weights, cluster, tmp_path):
     bad.write_text("no video")
     log = tmp_path / "log.jsonl"
     done = call(
-        *("run", *clips, bad, "-o", tmp_path / "shared", "-m", weights, "--side-by-side", "--batch-log", log),
+        *("run", *clips, bad, "-o", tmp_path / "shared", "-m", weights, "--side-by-side", "--log-file", log),
         *("--ray", cluster, "--worker-cores", 1),
     )
     assert done.returncode == 1, done.stderr
@@ -225,26 +219,8 @@ def test_what_is_wrong_with_a_data_set_is_said_as_by_one_process(weights, tmp_pa
     root = make_vspw(tmp_path / "vspw", {"0_a": 3, "1_b": 2}, size=(48, 64))
     predictions = write_predictions(root, tmp_path / "predictions")
     next((predictions / "1_b").glob("*.png")).write_text("no picture")
-    recipe = Recipe(root, Scope(), False, partial(_prediction_source, predictions))
     with pytest.raises(DataError, match=r"1_b.*\.png"):
-        evaluate_recipe(recipe, CREW, uses_gpu=False, on_frame=None, on_video=lambda score: None)
-
-
-@pytest.mark.slow
-def test_clips_and_stills_measure_the_same(clips, tmp_path):
-    teacher = write_teacher(tmp_path / "ade.tflite")
-    student = write_scenes_model(tmp_path / "student.safetensors")
-    image = paint([["blue"] * 4, ["green"] * 4])
-    mask = paint_mask([[FACADES["sky"]] * 4, [FACADES["building"]] * 4])
-    folder = write_stills(tmp_path / "facades" / "test", FACADES, [(image, mask)] * 10)
-    results = [
-        (
-            compare_clips(clips, [str(student)], [str(teacher)], max_frames=6, workers=workers),
-            compare_stills([folder], [str(student)], [str(teacher)], workers=workers),
-        )
-        for workers in (WorkerOptions(), CREW)
-    ]
-    assert results[0] == results[1]
+        evaluate(root, partial(_prediction_source, predictions), workers=CREW)
 
 
 def test_what_cannot_be_done_elsewhere_is_refused(weights):

@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Callable
 from datetime import datetime, timezone
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +39,6 @@ class DecisionPrinter(logging.Handler):
             self._print_line(message)
 
 
-def open_json_lines(path: Path, option: str) -> FileIO:
-    """Open a log to append to. UsageError, which names its ``option``, if the file holds something else; OutputError
-    if it cannot be opened.
-    """
-    try:
-        file = path.open("a+b", buffering=0)
-    except OSError as error:
-        raise OutputError(f"cannot write the log {str(path)!r}: {error.strerror}; choose another {option}") from None
-    if path.is_file():
-        file.seek(0)
-        if file.read(1) not in (b"", b"{"):
-            file.close()
-            raise UsageError(f"{str(path)!r} exists and is not a log of JSON lines; choose another {option}")
-    return file
-
-
 class JsonLines(logging.Handler):
     """Appends records to a file: one JSON object per line with UTC time, level, logger, message and fields.
 
@@ -66,7 +49,16 @@ class JsonLines(logging.Handler):
     def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
         self._path, self._on_failure = path, on_failure
-        self._file = open_json_lines(path, "--log-file")
+        try:
+            self._file = path.open("a+b", buffering=0)
+        except OSError as error:
+            reason = f"cannot write the log {str(path)!r}: {error.strerror}; choose another --log-file"
+            raise OutputError(reason) from None
+        if path.is_file():
+            self._file.seek(0)
+            if self._file.read(1) not in (b"", b"{"):
+                self._file.close()
+                raise UsageError(f"{str(path)!r} exists and is not a log of JSON lines; choose another --log-file")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append one line in a single write, so that lines of processes that share a file do not mix."""

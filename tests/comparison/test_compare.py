@@ -18,7 +18,7 @@ from tfcseg.media.reader import probe, read_frames
 FRAMES, RATE = 12, 5
 KEYS = {
     *("schema", "tfcseg", "kind", "input", "model", "options", "device", "device_name", "precision", "threads"),
-    *("versions", "resolution", "modes", "ratio_of", "ratio", "agreement", "flops", "differences"),
+    *("versions", "resolution", "modes", "ratio_of", "flops", "differences"),
     *("outputs", "is_incomplete", "skipped", "warnings"),
 }
 VIDEO_METRICS = {
@@ -104,20 +104,14 @@ def test_numbers_are_those_of_the_real_command(compared, out):
     assert compared["modes"]["image"]["non_keyframe_ms"] is None
 
 
-def test_ratios_are_tfc_over_image(compared):
+def test_agreement_is_the_share_of_pixels_with_the_label_of_the_first_mode(compared, out):
     assert compared["ratio_of"] == ["tfc", "image"]
-    tfc, image = compared["modes"]["tfc"], compared["modes"]["image"]
-    expected = {key: tfc[key] / image[key] for key in VIDEO_METRICS if tfc[key] is not None and image[key]}
-    assert compared["ratio"] == pytest.approx(expected, rel=1e-4)
-    assert {"fps", "model_fps", "gflops_per_frame", "label_change", "flow_consistency"} <= set(expected)
-
-
-def test_agreement_is_the_share_of_equal_pixels(compared, out):
     found = {mode: masks(out / mode) for mode in compared["modes"]}
-    expected = {f"{a}|{b}": 100 * (found[a] == found[b]).mean() for a, b in itertools.combinations(found, 2)}
-    assert compared["agreement"] == pytest.approx(expected, abs=1e-4)
-    assert compared["agreement"]["image|tfc"] < 100
-    assert compared["modes"]["tfc"]["agreement"] == compared["agreement"]["image|tfc"]
+    expected = {mode: 100 * (found[mode] == found["image"]).mean() for mode in found} | {"image": None}
+    assert {mode: numbers["agreement"] for mode, numbers in compared["modes"].items()} == pytest.approx(
+        expected, abs=1e-4
+    )
+    assert expected["tfc"] < 100
 
 
 def test_flops_follow_the_interval(compared):
@@ -202,8 +196,9 @@ def test_correlations_are_compared_side_by_side(clip, weights, tmp_path):
 def test_interval_1_is_the_image_mode(clip, weights, tmp_path):
     command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "image,tfc", "--json"]
     found = result_of(call(*command, "--keyframe-interval", 1, "--end", 1))
-    assert found["agreement"] == {"image|tfc": 100}
-    assert found["ratio"]["gflops_per_frame"] == 1
+    image, tfc = found["modes"]["image"], found["modes"]["tfc"]
+    assert tfc["agreement"] == 100
+    assert tfc["gflops_per_frame"] == image["gflops_per_frame"]
     assert found["modes"]["image"]["label_change"] == found["modes"]["tfc"]["label_change"]
     assert found["differences"] == []
     assert not (tmp_path / "out" / "differences").exists()
@@ -247,8 +242,7 @@ def test_masks_of_another_program_stand_for_the_image_mode(out, compared, clip, 
     assert found["modes"]["image"] == pytest.approx(
         {key: own[key] for key in ("flow_consistency", "label_change", "agreement")}
     )
-    assert found["agreement"] == {"image|tfc": compared["agreement"]["image|tfc"]}
-    assert set(found["ratio"]) == {"flow_consistency", "label_change"}
+    assert found["modes"]["tfc"]["agreement"] == compared["modes"]["tfc"]["agreement"]
     assert not (tmp_path / "out" / "image").exists()
 
 
@@ -303,9 +297,6 @@ def test_a_vspw_folder_is_scored_in_every_mode(root, label_map, weights, tmp_pat
     alone = result_of(call("eval", root, *options))
     assert all(found["modes"]["tfc"][score] == pytest.approx(alone[score], abs=1e-5) for score in SCORES)
     assert found["modes"]["tfc"]["vc8"] != found["modes"]["image"]["vc8"]
-    assert found["ratio"]["miou"] == pytest.approx(
-        found["modes"]["tfc"]["miou"] / found["modes"]["image"]["miou"], rel=1e-4
-    )
 
 
 def test_predictions_of_another_program_are_the_baseline_of_a_vspw_folder(root, label_map, weights, tmp_path):
@@ -325,7 +316,6 @@ def test_predictions_of_another_program_are_the_baseline_of_a_vspw_folder(root, 
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert found["modes"]["image"]["miou"] == found["modes"]["image"]["vc16"] == 100
-    assert found["ratio"]["miou"] == pytest.approx(found["modes"]["tfc"]["miou"] / 100, rel=1e-4)
     assert (tmp_path / "out" / "baseline" / "eval.json").exists()
     lines = done.stdout.splitlines()
     assert lines[1].split() == ["baseline", "tfc", "tfc", "to", "baseline"]
@@ -342,7 +332,6 @@ def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, we
     assert "missing video" in done.error
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert found["is_incomplete"]
-    assert found["ratio"] == {}
     assert call("compare", root, *options, "-o", tmp_path / "out", "--overwrite", "--skip-bad").returncode == 0
 
 

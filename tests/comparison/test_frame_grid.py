@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, folder_of_images, write_video
 from tests.helpers.tiny_model import moving_images, write_tiny_model
-from tfcseg.drawing.pictures import MAX_HEIGHT, MAX_WIDTH, ROWS, Column, draw_frame_grid, similarity_colours
+from tfcseg.comparison.pictures import MAX_HEIGHT_PX, MAX_WIDTH_PX, draw_frames, similarity_colours
 from tfcseg.drawing.render import overlay
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import ADE31
@@ -61,7 +61,7 @@ def a_frame(index, *, is_keyframe=False, size=(96, 128), seed=0, updated=0.8):
 def test_every_panel_is_in_its_row_and_column():
     first, second = a_frame(4, is_keyframe=True), a_frame(5, seed=1)
     by_image = np.full((96, 128), 12, np.uint8)
-    picture = draw_frame_grid([Column(first, by_image), Column(second, by_image)], ADE31, 0.8)
+    picture = draw_frames([first, second], [by_image] * 2, 0.8)
     palette = ADE31.palette_array()
     w = second.similarity.repeat(4, 0).repeat(4, 1)
     panels = [second.image, overlay(second.image, by_image, palette), overlay(second.image, second.labels, palette)]
@@ -70,7 +70,6 @@ def test_every_panel_is_in_its_row_and_column():
     assert len(set(lefts)) == 1
     steps = np.diff(tops)
     assert len(set(steps)) == 1
-    assert steps[0] > 96
     assert find(picture, first.image) == (tops[0], lefts[0] - (128 + steps[0] - 96))
     marked = picture[tops[3] + steps[0] :][:96, lefts[0] : lefts[0] + 128]
     assert np.array_equal((marked == (255, 64, 48)).all(-1), w < 0.8)
@@ -84,40 +83,19 @@ def test_every_panel_is_in_its_row_and_column():
 def test_without_updated_points_there_is_no_row_of_them():
     frame = a_frame(1)
     heights = [
-        draw_frame_grid([Column(each, each.labels)], ADE31, threshold).shape[0]
+        draw_frames([each], [each.labels], threshold).shape[0]
         for each, threshold in ((frame, 0.8), (a_frame(1, updated=0.0), 0.8), (frame, None))
     ]
-    assert heights[0] > heights[1] + 96
+    assert heights[0] >= heights[1] + 96
     assert heights[1] == heights[2]
-
-
-def test_the_legend_names_what_is_shown():
-    def below(labels):
-        frame = a_frame(1)
-        picture = draw_frame_grid([Column(frame, labels)], ADE31, 0.8)
-        return {tuple(colour) for colour in picture[-40:].reshape(-1, 3).tolist()}
-
-    palette = ADE31.palette
-    shown = below(np.full((96, 128), 12, np.uint8))
-    assert {palette[0], palette[3], palette[12]} <= shown
-    assert palette[20] not in shown
-    assert palette[12] not in below(np.zeros((96, 128), np.uint8))
-
-
-def test_a_row_of_many_classes_is_broken():
-    labels = (np.arange(96 * 128) % 32).reshape(96, 128).astype(np.uint8)
-    few = draw_frame_grid([Column(a_frame(1), np.zeros((96, 128), np.uint8))], ADE31, 0.8)
-    many = draw_frame_grid([Column(a_frame(1), labels)], ADE31, 0.8)
-    assert many.shape[0] > few.shape[0] + 100
-    assert many.shape[1] == few.shape[1]
 
 
 @pytest.mark.parametrize(("size", "count"), [((1080, 1920), 5), ((2000, 300), 1), ((16, 400), 2), ((20, 20), 3)])
 def test_any_size_fits(size, count):
     frames = [a_frame(index, size=size) for index in range(count)]
-    picture = draw_frame_grid([Column(frame, frame.labels) for frame in frames], ADE31, 0.8)
-    assert picture.shape[1] <= 1.1 * MAX_WIDTH
-    assert picture.shape[0] <= 1.1 * MAX_HEIGHT
+    picture = draw_frames(frames, [frame.labels for frame in frames], 0.8)
+    assert picture.shape[1] <= MAX_WIDTH_PX
+    assert picture.shape[0] <= MAX_HEIGHT_PX
 
 
 def test_colours_end_where_the_scale_ends():
@@ -151,7 +129,7 @@ def test_frames_are_those_of_a_run(clip, weights, tmp_path):
         assert marked.mean() == pytest.approx((w < 0.9).mean(), abs=0.02)
         lefts.append(left)
     assert lefts[0] < lefts[1]
-    assert picture.shape[0] > len(ROWS) * SIZE[0]
+    assert picture.shape[0] >= 5 * SIZE[0]
 
 
 def test_a_folder_of_images_and_the_default_name(weights, tmp_path, monkeypatch):

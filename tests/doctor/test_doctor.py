@@ -17,7 +17,6 @@ from tfcseg.doctor.checks import (
     Finding,
     check_extras,
     check_ffmpeg,
-    check_folder,
     check_gpu,
     check_libraries,
     check_processor,
@@ -97,7 +96,7 @@ def test_a_damaged_library_does_not_hide_the_rest(tmp_path):
     assert findings["av"]["status"] == "broken"
     assert findings["av"]["found"] == "cannot be loaded (OSError: libav.so: \x1b[31mno such file or folder)"
     assert findings["av"]["advice"] == "pip install --force-reinstall av"
-    assert findings["opencv"]["status"] == findings["folder"]["status"] == "ok"
+    assert findings["opencv"]["status"] == "ok"
     assert findings["self-test"]["status"] == "broken"
 
 
@@ -218,14 +217,6 @@ def test_missing_weights_and_a_missing_registry_are_found(assets, tmp_path):
     assert finding.status == "broken"
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write to")
-def test_a_folder_that_cannot_be_written_to_is_broken(monkeypatch):
-    monkeypatch.chdir("/proc")
-    (finding,) = check_folder()
-    assert finding.status == "broken"
-    assert "--output" in finding.advice
-
-
 # ------------------------------------------------------------------------------------------------------------ self-test
 
 
@@ -246,5 +237,5 @@ def test_wrong_results_are_broken(wrong, said):
 
 
 def test_everything_that_is_examined_is_known_here():
-    assert list(CHECKS) == [*("libraries", "extras", "ffmpeg", "processor", "GPU", "weights", "folder", "self-test")]
+    assert list(CHECKS) == [*("libraries", "extras", "ffmpeg", "processor", "GPU", "weights", "self-test")]
     assert {finding.name for finding in check_libraries()} > {"tfcseg", "torch", "numpy", "opencv", "av"}

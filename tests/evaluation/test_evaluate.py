@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from tests.helpers.vspw_fixture import (
 )
 from tfcseg.errors import DataError, InputError, OutputError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
-from tfcseg.evaluation.predictions import Prediction, PredictionFolder, Predictions, write_prediction
+from tfcseg.evaluation.predictions import Prediction, PredictionFolder, Predictions
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwVideo
@@ -122,8 +121,8 @@ def test_scores_are_those_of_the_metrics(root, predictions, protocol):
     assert result.pixel_accuracy == 100 * pixel_accuracy(matrix.counts)
     for n, vc in ((8, result.vc8), (16, result.vc16)):
         parts = [part[n] for part in consistencies]
-        assert vc == pytest.approx(100 * sum(part.vc.total for part in parts) / sum(part.counted for part in parts))
-        assert result.windows[n].counted == sum(part.counted for part in parts)
+        assert vc == pytest.approx(100 * sum(part.vc.total for part in parts) / sum(part.vc.count for part in parts))
+        assert result.windows[n].vc.count == sum(part.vc.count for part in parts)
         assert result.windows[n].dropped == sum(part.dropped for part in parts)
     assert 0 < result.vc16 < result.vc8 < 100
     assert 0 < result.miou < 100
@@ -156,8 +155,8 @@ def write_label_video(path, maps):
 
 def test_protocols_use_different_windows(root, predictions):
     field, strict = (score(root, predictions, protocol=protocol) for protocol in ("vspw", "strict"))
-    assert (field.windows[8].counted, field.windows[8].dropped) == (20 - 8 + 18 - 8, 2)
-    assert (strict.windows[8].counted, strict.windows[8].dropped) == (20 - 7 + 18 - 7, 0)
+    assert (field.windows[8].vc.count, field.windows[8].dropped) == (20 - 8 + 18 - 8, 2)
+    assert (strict.windows[8].vc.count, strict.windows[8].dropped) == (20 - 7 + 18 - 7, 0)
     assert strict.vc8 < field.vc8  # the wrong strip is constant, and void is not a target
 
 
@@ -248,9 +247,9 @@ def test_missing_frames_break_strict_windows_only(root, predictions):
     assert kinds(strict) == kinds(field) == [("missing frame", VIDEO, "00000177")]
     assert (strict.frames, strict.frames_missing) == (37, 1)
     assert strict.is_incomplete
-    assert strict.per_video[0].windows[8].counted == (10 - 7) + (9 - 7)
+    assert strict.per_video[0].windows[8].vc.count == (10 - 7) + (9 - 7)
     assert strict.per_video[0].windows[8].dropped_across_gap == 7
-    assert field.per_video[0].windows[8].counted == 19 - 8
+    assert field.per_video[0].windows[8].vc.count == 19 - 8
 
 
 def test_missing_videos_are_listed(root, predictions):
@@ -285,7 +284,7 @@ def test_a_missing_mask_is_listed_and_breaks_strict_windows(root, predictions):
     result = score(root, predictions, protocol="strict")
     assert kinds(result) == [("missing mask", VIDEO, "00000176")]
     assert (result.frames, result.frames_missing) == (37, 1)
-    assert result.per_video[0].windows[8].counted == (10 - 7) + (9 - 7)
+    assert result.per_video[0].windows[8].vc.count == (10 - 7) + (9 - 7)
 
 
 def test_short_clips_are_listed(tmp_path):
@@ -294,8 +293,8 @@ def test_short_clips_are_listed(tmp_path):
     assert kinds(result) == [("too short", "0_short", None)]
     assert result.skipped[0].reason == "11 frames are fewer than a window of 16"
     assert not result.is_incomplete
-    assert result.windows[16].counted == 20 - 16
-    assert result.windows[8].counted == 20 - 8 + 11 - 8
+    assert result.windows[16].vc.count == 20 - 16
+    assert result.windows[8].vc.count == 20 - 8 + 11 - 8
 
 
 def test_a_clip_of_exactly_n_frames_has_a_strict_window_only(tmp_path):
@@ -321,7 +320,7 @@ def test_damaged_frames_stop_or_are_skipped(root, predictions, damage, where):
     result = score(root, predictions, skip_bad=True, protocol="strict")
     assert kinds(result) == [("bad frame", VIDEO, "00000176")]
     assert result.frames == 37
-    assert result.per_video[0].windows[8].counted == (10 - 7) + (9 - 7)
+    assert result.per_video[0].windows[8].vc.count == (10 - 7) + (9 - 7)
     assert result.is_incomplete
 
 
@@ -397,7 +396,7 @@ def test_sources_have_to_yield_one_prediction_per_frame(root):
             evaluate(root, Predictions(lambda video, count=count: [np.zeros((36, 53), np.uint8)] * count))
 
 
-def test_frames_are_asked_for_one_at_a_time(root):
+def test_frames_are_asked_for_one_at_a_time(root, monkeypatch):
     pending: list[Path] = []
 
     def predict(images: Sequence[Path]) -> Iterator[Prediction]:
@@ -406,16 +405,15 @@ def test_frames_are_asked_for_one_at_a_time(root):
             assert len(pending) == 1
             yield prediction
 
-    evaluate(root, Predictions(from_images(predict)), on_frame=lambda video, frame, labels: pending.clear())
+    monkeypatch.setattr(ConfusionMatrix, "update", lambda *frame: pending.clear())
+    evaluate(root, Predictions(from_images(predict)))
 
 
 def test_saved_predictions_score_the_same(root, tmp_path):
     seen: list[tuple[int, int]] = []
     label_map = {name: name for name in ("sky", "grass", "tree", "person")}
-    writer = partial(write_prediction, tmp_path / "saved")
-    first = evaluate(
-        root, Predictions(ade_predictions, ADE31, label_map), on_frame=writer, on_done=lambda *done: seen.append(done)
-    )
+    predictions = Predictions(ade_predictions, ADE31, label_map)
+    first = evaluate(root, predictions, save_masks=tmp_path / "saved", on_done=lambda *done: seen.append(done))
     assert seen == [(done, len(first.per_video)) for done in range(len(first.per_video) + 1)]
     second = score(root, tmp_path / "saved")
     assert (second.miou_all, second.vc8, second.windows) == (first.miou_all, first.vc8, first.windows)
@@ -424,7 +422,7 @@ def test_saved_predictions_score_the_same(root, tmp_path):
 def test_predictions_that_cannot_be_saved_are_an_output_error(root, tmp_path):
     (tmp_path / "saved").write_text("a file")
     with pytest.raises(OutputError, match="saved"):
-        evaluate(root, Predictions(ade_predictions, ADE31), on_frame=partial(write_prediction, tmp_path / "saved"))
+        evaluate(root, Predictions(ade_predictions, ADE31), save_masks=tmp_path / "saved")
 
 
 # ----------------------------------------------------------------------------------------------------------- stability

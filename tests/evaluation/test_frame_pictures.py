@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tfcseg.evaluation.page import WorstFrames, colour_key, draw_frame, unpack, worst_of
+from tfcseg.evaluation.result import WorstFrames, colour_key, draw_frame, unpack, worst_of
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.metrics.scores import ConfusionMatrix
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfcseg.model.backbones.mosaic import BLOCKS
-from tfcseg.weights.mosaic_file import FloatLayer
+from tfcseg.training.teachers import FloatLayer
 
 PYRAMID = "spatial_pyramid_pooling_multikernel_conv"
 Features = dict[str, Tensor]

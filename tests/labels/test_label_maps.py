@@ -8,27 +8,25 @@ from pathlib import Path
 import pytest
 
 from tfcseg.errors import DataError
-from tfcseg.labels.label_maps import (
-    KNOWN_NAMES,
-    built_in_label_map,
-    built_in_maps,
-    merged_classes,
-    merged_names,
-    read_label_map,
-)
 from tfcseg.labels.label_sets import (
     ADE31,
     ADE150,
     CITYSCAPES19,
     COCO133,
     FACADES8,
+    KNOWN_NAMES,
     MSRC23,
     SCENES,
     VOC21,
     VSPW,
     LabelSet,
+    built_in_label_map,
+    built_in_maps,
     distinct_palette,
+    merged_classes,
+    merged_names,
     name_table,
+    read_label_map,
 )
 
 DATA_SETS = ("vspw", "ade150", "cityscapes19", "voc21", "coco133", "msrc23", "facades8")

@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.media import numbered_images, read_number
+from tfcseg.media.probing import constant_rate
 from tfcseg.media.reader import open_frames
-from tfcseg.media.timing import constant_rate
 from tfcseg.media.writer import PartedVideo
 
 FRAMES = 14

@@ -31,8 +31,8 @@ from tests.helpers.media import (
 )
 from tfcseg.errors import InputError, UsageError
 from tfcseg.media.ffmpeg import FfmpegProcess
+from tfcseg.media.probing import Pace, constant_rate, lossless_rate
 from tfcseg.media.reader import open_frames, probe, read_frames
-from tfcseg.media.timing import Pace, constant_rate, lossless_rate
 
 ROOT = Path(__file__).parents[2]
 

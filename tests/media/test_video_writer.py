@@ -17,10 +17,9 @@ import pytest
 from tests.helpers.command_line import interruptible
 from tests.helpers.media import children, numbered_image, numbered_images, read_number, run_ffmpeg, write_clip
 from tfcseg.errors import OutputError
-from tfcseg.media.audio import Sound
 from tfcseg.media.reader import open_frames, probe, read_frames
 from tfcseg.media.source import Source
-from tfcseg.media.writer import VideoWriter, finish_video, is_our_video
+from tfcseg.media.writer import Sound, VideoWriter, finish_video, is_our_video
 
 ROOT = Path(__file__).parents[2]
 SIZE = (48, 64)

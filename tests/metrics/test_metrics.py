@@ -165,8 +165,8 @@ def test_a_prediction_of_none_can_be_constant_but_never_right():
 def test_number_of_windows(frames):
     still = [(labels([0]), labels([0]))] * frames
     for n in (8, 16):
-        assert consistency(still, n, "vspw").counted == max(0, frames - n)
-        assert consistency(still, n, "strict").counted == max(0, frames - n + 1)
+        assert consistency(still, n, "vspw").vc.count == max(0, frames - n)
+        assert consistency(still, n, "strict").vc.count == max(0, frames - n + 1)
 
 
 def test_runs_longer_than_any_counter_stay_constant():
@@ -294,7 +294,7 @@ def test_vc_equals_the_slow_one(frames, n, protocol, gaps):
     scores = consistency(frames, n, protocol, gaps)
     expected = list(slow_vc(frames, n, protocol, gaps))
     counted = [value for value in expected if value is not None]
-    assert scores.counted == len(counted)
+    assert scores.vc.count == len(counted)
     assert scores.dropped_without_target == len(expected) - len(counted)
     assert scores.vc.total == pytest.approx(sum(counted))
 
@@ -340,7 +340,7 @@ def test_videos_pool_by_windows_and_pixels(first, second, n, protocol):
     parts = [consistency(frames, n, protocol) for frames in (first, second)]
     pooled = WindowScores.pool(parts)
     assert pooled == WindowScores.pool(reversed(parts))
-    assert pooled.counted == parts[0].counted + parts[1].counted
+    assert pooled.vc.count == parts[0].vc.count + parts[1].vc.count
     assert pooled.vc.total == parts[0].vc.total + parts[1].vc.total
     windows = [v for frames in (first, second) for v in slow_vc(frames, n, protocol, frozenset()) if v is not None]
     if windows:
@@ -351,9 +351,9 @@ def test_videos_pool_by_windows_and_pixels(first, second, n, protocol):
 @given(videos(), WINDOW, PROTOCOL, GAPS)
 def test_every_window_is_counted_or_dropped(frames, n, protocol, gaps):
     scores = consistency(frames, n, protocol, gaps)
-    assert scores.counted + scores.dropped == max(0, len(frames) - n + 1)
+    assert scores.vc.count + scores.dropped == max(0, len(frames) - n + 1)
     assert scores.dropped_last == (protocol == "vspw" and len(frames) >= n)
-    assert 0 <= scores.vc.total <= scores.counted
+    assert 0 <= scores.vc.total <= scores.vc.count
 
 
 @unhurried
@@ -364,7 +364,7 @@ def test_a_strict_gap_splits_a_video_in_two(frames, n):
         split = WindowScores.pool(consistency(part, n, "strict") for part in (frames[:cut], frames[cut:]))
         whole = consistency(frames, n, "strict", frozenset({cut}))
         assert whole.vc.total == pytest.approx(split.vc.total)
-        assert (whole.counted, whole.dropped_without_target) == (split.counted, split.dropped_without_target)
+        assert (whole.vc.count, whole.dropped_without_target) == (split.vc.count, split.dropped_without_target)
 
 
 @unhurried
@@ -382,7 +382,7 @@ def test_ground_truth_is_perfect(frames, n):
     perfect = [(target, target) for target, _ in frames]
     for protocol in PROTOCOLS:
         scores = consistency(perfect, n, protocol)
-        assert scores.vc.total == scores.counted
+        assert scores.vc.total == scores.vc.count
     counts = count(NUM_CLASSES, *perfect)
     if counts.sum():
         assert mean_iou(counts) == weighted_iou(counts) == pixel_accuracy(counts) == 1

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.helpers.tiny_model import BACKBONES, build_tiny_model
-from tfcseg.comparison.flops import count_flops
+from tfcseg.comparison.plan import count_flops
 from tfcseg.model.ops import fused
 from tfcseg.model.ops.fused import add_and_rectify, apply_linear, convolve
 

@@ -5,8 +5,8 @@ import torch
 
 from tests.helpers.mosaic_reference import MosaicReference
 from tfcseg.model.backbones.mosaic import Mosaic
-from tfcseg.training.depthwise import use_float32_backward
-from tfcseg.weights.mosaic_file import FloatLayer, layer_name
+from tfcseg.training.loop import use_float32_depthwise
+from tfcseg.training.teachers import FloatLayer, layer_name
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_training_step_in_bfloat16_has_nearly_the_gradients_of_float32(backbon
     def gradient(precision):
         network = Mosaic()
         network.load_state_dict(backbone.state_dict())
-        use_float32_backward(network)
+        use_float32_depthwise(network)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             network.encode_low(image)[1].float().square().mean().backward()
         return network.blocks[2].depthwise.conv.weight.grad

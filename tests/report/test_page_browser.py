@@ -17,8 +17,8 @@ from tests.helpers.media import read_number, write_clip, write_video
 from tests.helpers.page_fixture import HOSTILE, PALETTE, RATE, make_report, record
 from tests.helpers.tiny_model import NAMES, build_tiny_model, moving_images
 from tests.helpers.vspw_fixture import make_vspw
+from tfcseg.comparison.compare import compare_video
 from tfcseg.comparison.plan import Plan
-from tfcseg.comparison.video import compare_video
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.predictions import Predictions
 from tfcseg.evaluation.result import write_evaluation

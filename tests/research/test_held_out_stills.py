@@ -16,9 +16,8 @@ from tests.helpers.tiny_teacher import write_teacher
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import COCO133, FACADES8, NO_CLASS, SCENES
 from tfcseg.model.tfc import build_segmenter
-from tfcseg.research.held_out.networks import StudentNetwork, TeacherNetwork
-from tfcseg.research.held_out.still_sets import open_stills
-from tfcseg.research.held_out.stills import compare_stills
+from tfcseg.research.networks import StudentNetwork, TeacherNetwork
+from tfcseg.research.stills import compare_stills, open_stills
 from tfcseg.weights.loading import load_model, save_model
 
 FACADES = {name: number for number, name in enumerate(FACADES8, start=1)}

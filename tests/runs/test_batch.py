@@ -1,4 +1,4 @@
-"""Many inputs: what is finished is skipped, and a log says how each of them ended."""
+"""Many inputs: what is finished is skipped, and the log says how each of them ended."""
 
 import json
 
@@ -26,7 +26,8 @@ def clips(tmp_path_factory):
 
 
 def lines_of(log):
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    records = map(json.loads, log.read_text().splitlines())
+    return [record["fields"] for record in records if record["logger"] == "tfcseg.cli.run"]
 
 
 def test_a_batch_is_told_line_by_line_and_done_once(clips, weights, tmp_path):
@@ -34,7 +35,7 @@ def test_a_batch_is_told_line_by_line_and_done_once(clips, weights, tmp_path):
     bad.write_text("no video")
     names = tmp_path / "inputs.txt"
     names.write_text("\r\n".join(map(str, [bad, *clips])), encoding="utf-8-sig")  # as Windows writes it
-    command = ("run", "--inputs", names, "-o", out, "-m", weights, "--skip-finished", "--batch-log", log, *FAST)
+    command = ("run", "--inputs", names, "-o", out, "-m", weights, "--resume", "--log-file", log, *FAST)
     assert call(*command).returncode == 1
     first = lines_of(log)
     assert [(line["input"], line["status"], line["frames"]) for line in first] == [
@@ -64,17 +65,9 @@ def test_what_is_finished_is_skipped_before_the_model_is_loaded(clips, weights, 
 
     monkeypatch.setattr("tfcseg.weights.loading.open_model", load)
     with pytest.raises(FinishedError, match="holds a finished run"):
-        tfcseg.run(clips[0], tmp_path / "out", weights, results=results, skip_finished=True)
+        tfcseg.run(clips[0], tmp_path / "out", weights, results=results, resume=True)
     with pytest.raises(OutputError, match=r"different run: size was 64 and is now 32; .*overwrite=True"):
-        tfcseg.run(clips[0], tmp_path / "out", weights, results=results, skip_finished=True, size=32)
-
-
-def test_runs_of_other_settings_are_replaced_if_that_is_asked_for(clips, weights, tmp_path):
-    results = tfcseg.ResultOptions(overlay=False, masks=False, html=False, flow_consistency=False)
-    for size in (64, 64, 32):
-        reports = tfcseg.run(clips, tmp_path, weights, results=results, skip_finished=True, overwrite=True, size=size)
-        assert len(reports) == (0 if (tmp_path / "seen").exists() and size == 64 else 2)
-        (tmp_path / "seen").touch()
+        tfcseg.run(clips[0], tmp_path / "out", weights, results=results, resume=True, size=32)
 
 
 def test_an_unfinished_run_is_not_taken_for_a_finished_one(clips, weights, tmp_path, monkeypatch):
@@ -83,22 +76,4 @@ def test_an_unfinished_run_is_not_taken_for_a_finished_one(clips, weights, tmp_p
     with pytest.raises(KeyboardInterrupt):
         tfcseg.run(clips[0], out, weights)
     monkeypatch.undo()
-    with pytest.raises(OutputError, match="holds an unfinished run"):
-        tfcseg.run(clips[0], out, weights, skip_finished=True)
-    assert tfcseg.run(clips[0], out, weights, skip_finished=True, resume=True).speed.resumes == 1
-
-
-def test_a_log_that_cannot_be_written_is_told_at_once(clips, weights, tmp_path):
-    done = call("run", clips[0], "-o", tmp_path / "out", "-m", weights, "--batch-log", tmp_path / "none" / "log")
-    assert done.returncode == 1
-    assert "choose another --batch-log" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_log_is_not_appended_to_a_video(weights, tmp_path):
-    clip = write_clip(tmp_path / "a.mp4", 2)
-    before = clip.read_bytes()
-    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--batch-log", clip)
-    assert (done.returncode, clip.read_bytes()) == (2, before)
-    assert "is not a log of JSON lines; choose another --batch-log" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert tfcseg.run(clips[0], out, weights, resume=True).speed.resumes == 1

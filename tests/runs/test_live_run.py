@@ -240,6 +240,7 @@ def test_a_password_is_printed_and_logged_nowhere(weights, refusing, tmp_path, m
     with pytest.raises(tfcseg.BatchError, match="me@127") as caught:
         tfcseg.run(refusing, model=weights, allow_network=True)
     assert "secret" not in str(caught.value)
+    assert not list(tmp_path.glob("*secret*"))
 
 
 def test_segment_needs_permission_at_once(weights):

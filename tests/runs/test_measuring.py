@@ -11,8 +11,8 @@ from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import ADE31
 from tfcseg.media.frames import Frame
 from tfcseg.metrics.consistency import ConsistencyMeter
-from tfcseg.runs import measuring
-from tfcseg.runs.measuring import FrameMeasurer
+from tfcseg.runs import results
+from tfcseg.runs.results import FrameMeasurer
 
 IMAGES = moving_images(24, (96, 128))
 
@@ -37,7 +37,7 @@ def measured(measurer):
 
 @pytest.mark.parametrize("cores", [1, 16])
 def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
-    monkeypatch.setattr(measuring, "available_cores", lambda: cores)
+    monkeypatch.setattr(results, "available_cores", lambda: cores)
     found = measured(FrameMeasurer(3, use_flow=True, unsure_below=0.5))
     meter = ConsistencyMeter()
     assert [entry.frame.index for entry in found] == list(range(len(IMAGES)))

@@ -376,7 +376,7 @@ def test_masks_of_others_are_not_said_to_be_replaceable(clip, tmp_path):
     (tmp_path / "masks").mkdir()
     theirs = tmp_path / "masks" / "00000000.png"
     cv2.imwrite(str(theirs), np.zeros((4, 4), np.uint8))
-    for options in ({}, {"overwrite": True}, {"resume": True}, {"skip_finished": True}):
+    for options in ({}, {"overwrite": True}, {"resume": True}):
         with pytest.raises(OutputError, match=r"00000000\.png' was not written by tfcseg and is kept; choose another"):
             tfcseg.run(clip, tmp_path, MODEL, **options)
     assert files(tmp_path) == {"masks/00000000.png": theirs.read_bytes()}

@@ -10,8 +10,7 @@ import torch
 from tests.helpers.tiny_model import build_tiny_network, moving_clip
 from tfcseg.model.options import InferenceOptions
 from tfcseg.training import objective
-from tfcseg.training.losses import divergence
-from tfcseg.training.objective import attention_losses, draw_points
+from tfcseg.training.objective import attention_losses, divergence, draw_points
 
 CORRELATIONS = ("paper", "aligned")
 

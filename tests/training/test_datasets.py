@@ -10,7 +10,6 @@ import torch
 from tests.helpers import vspw_fixture as vspw
 from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import open_vspw
-from tfcseg.training.damage import image_defect
 from tfcseg.training.datasets import (
     ClipSource,
     CollageSource,
@@ -21,7 +20,7 @@ from tfcseg.training.datasets import (
     Weighted,
 )
 from tfcseg.training.distilled import folder_weights
-from tfcseg.training.labelling import Clip, Still, read_rgb
+from tfcseg.training.labelling import Clip, Still, image_defect, read_rgb
 from tfcseg.training.supervised import VspwClipSource, find_sound_frames
 
 CLASSES, CROP = 5, 64

@@ -14,8 +14,16 @@ from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.training import foreground
 from tfcseg.training.distilled import distilled_material
-from tfcseg.training.fused_labels import fuse_media
-from tfcseg.training.fusion import Meanings, follow_mask, fuse_street, fuse_teachers, grid_mask, is_street, to_bytes
+from tfcseg.training.fusion import (
+    Meanings,
+    follow_mask,
+    fuse_media,
+    fuse_street,
+    fuse_teachers,
+    grid_mask,
+    is_street,
+    to_bytes,
+)
 from tfcseg.training.labelling import find_media, label_media
 from tfcseg.training.recipes import recipe_options
 from tfcseg.training.teachers import GRID, taught_labels

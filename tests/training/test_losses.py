@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tfcseg.training.losses import WeightedSum, hard_cross_entropy, similarity_loss, soft_cross_entropy
-from tfcseg.training.objective import grid_classes
+from tfcseg.training.objective import WeightedSum, grid_classes, hard_cross_entropy, similarity_loss, soft_cross_entropy
 
 
 def log_shares(logits):

@@ -7,8 +7,7 @@ import torch
 
 from tests.helpers.tiny_model import NAMES, build_tiny_network, moving_clip
 from tfcseg.model.options import InferenceOptions
-from tfcseg.training.losses import hard_cross_entropy, soft_cross_entropy
-from tfcseg.training.objective import clip_losses, image_losses, normalise
+from tfcseg.training.objective import clip_losses, hard_cross_entropy, image_losses, normalise, soft_cross_entropy
 from tfcseg.weights.model_card import Preprocessing
 
 SIDE, GRID = 64, 16

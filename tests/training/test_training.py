@@ -19,12 +19,11 @@ from torch import nn
 
 from tests.helpers.tiny_model import NAMES, build_tiny_network
 from tests.helpers.tiny_training import SIDE, ColouredClips, build_trainer, run, step_records
-from tests.helpers.two_processes import CHANNELS, pass_norm
+from tests.helpers.two_processes import TOGETHER
 from tfcseg.errors import DataError, TfcsegError, WeightsError
-from tfcseg.training.checkpoints import WeightAverage
 from tfcseg.training.datasets import SampleStream, StillSource, Weighted
-from tfcseg.training.depthwise import DepthwiseConv2d, use_float32_backward
 from tfcseg.training.labelling import Still
+from tfcseg.training.loop import Float32Conv2d, WeightAverage, use_float32_depthwise
 from tfcseg.training.objective import validation_miou
 from tfcseg.training.recipes import attention_options
 from tfcseg.weights.loading import load_model
@@ -353,81 +352,41 @@ def test_checkpoints_appear_only_when_complete(folder):
 # -------------------------------------------------------------------------------------------------- depthwise gradients
 
 
-@pytest.mark.parametrize(("kernel", "stride", "bias"), [(5, 1, True), (5, 1, False), (5, 2, False), (3, 2, True)])
-def test_float32_backward_gives_the_plain_gradients(kernel, stride, bias):
-    generator = torch.Generator().manual_seed(kernel + stride)
-    network = nn.Sequential(nn.Conv2d(8, 8, kernel, stride=stride, padding=kernel // 2, groups=8, bias=bias))
-    image = torch.randn(2, 8, 12, 12, generator=generator).bfloat16().float()
-
-    def gradients():
-        network.zero_grad()
-        x = image.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16):
-            y = network(x)
-        (y.float() * torch.linspace(-1, 1, y.shape[-1])).sum().backward()
-        return y, [x.grad, *(parameter.grad for parameter in network.parameters())]
-
-    plain_output, plain = gradients()
-    use_float32_backward(network)
-    assert type(network[0]) is DepthwiseConv2d
-    output, ours = gradients()
-    assert torch.equal(output, plain_output)
-    assert output.dtype == torch.bfloat16
-    for found, expected in zip(ours, plain, strict=True):
-        assert found.dtype == torch.float32
-        assert torch.allclose(found, expected, rtol=0.02, atol=0.02 * expected.abs().max().item())
-
-
-def test_float32_backward_is_closer_to_the_exact_gradient():
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(5, 1, 1), (5, 2, 1), (3, 2, 1), (3, 1, 2)])
+def test_slow_depthwise_convolutions_compute_in_float32(kernel, stride, dilation):
     """The weight gradient is a sum over all positions, which bfloat16 would round."""
-    network = nn.Sequential(nn.Conv2d(4, 4, 5, padding=2, groups=4, bias=False))
+    layer = nn.Conv2d(4, 4, kernel, stride=stride, padding=kernel // 2 * dilation, dilation=dilation, groups=4)
+    network = nn.Sequential(layer)
     image = torch.randn(2, 4, 40, 40, generator=torch.Generator().manual_seed(0)).bfloat16().float()
-    network(image).square().sum().backward()
-    exact = network[0].weight.grad.clone()
+    expected = network(image)
+    expected.square().sum().backward()
+    exact = layer.weight.grad.clone()
     network.zero_grad()
-    use_float32_backward(network)
+    use_float32_depthwise(network)
+    assert type(layer) is Float32Conv2d
+    assert torch.equal(network(image), expected), "without autocast nothing changes"
     with torch.autocast("cpu", torch.bfloat16):
         y = network(image)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, expected.bfloat16())
     y.float().square().sum().backward()
-    assert torch.allclose(network[0].weight.grad, exact, rtol=0.02, atol=0.01 * exact.abs().max().item())
+    assert torch.allclose(layer.weight.grad, exact, rtol=0.02, atol=0.01 * exact.abs().max().item())
 
 
 def test_only_depthwise_convolutions_are_replaced_and_nothing_is_renamed():
     network = build_tiny_network()
     before = {name: tensor.data_ptr() for name, tensor in network.state_dict().items()}
     kinds = {name: (module.groups, module.in_channels) for name, module in convolutions(network)}
-    use_float32_backward(network)
+    use_float32_depthwise(network)
     assert {name: tensor.data_ptr() for name, tensor in network.state_dict().items()} == before
     for name, module in convolutions(network):
         groups, channels = kinds[name]
         is_slow = module.kernel_size != (3, 3) or module.stride != (1, 1)
-        assert isinstance(module, DepthwiseConv2d) == (groups == channels > 1 and is_slow), name
+        assert isinstance(module, Float32Conv2d) == (groups == channels > 1 and is_slow), name
 
 
 def convolutions(network):
     return [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
-
-
-def test_dilated_convolutions_have_the_gradients_of_float32():
-    network = nn.Sequential(nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4))
-    image = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16().float()
-    network(image).square().sum().backward()
-    exact = network[0].weight.grad.clone()
-    network.zero_grad()
-    use_float32_backward(network)
-    assert type(network[0]) is DepthwiseConv2d
-    with torch.autocast("cpu", torch.bfloat16):
-        y = network(image)
-    y.float().square().sum().backward()
-    assert torch.allclose(network[0].weight.grad, exact, rtol=0.02, atol=0.01 * exact.abs().max().item())
-
-
-def test_without_autocast_nothing_changes():
-    network = nn.Sequential(nn.Conv2d(4, 4, 5, padding=2, groups=4))
-    image = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    expected = network(image)
-    use_float32_backward(network)
-    assert torch.equal(network(image), expected)
 
 
 # ----------------------------------------------------------------------------------------------------- two processes
@@ -452,7 +411,7 @@ def processes():
         log = (folder / "run" / "log.jsonl").read_text().splitlines()
         before = torch.get_num_threads()
         torch.set_num_threads(1)
-        trainer, records = build_trainer(folder / "one", stage="tfc", steps=2, batch=4, backbone="mit_b0", drops=False)
+        trainer, records = build_trainer(folder / "one", batch=4, **TOGETHER)
         run(trainer)
         torch.set_num_threads(before)
         yield ranks, log, trainer, records
@@ -496,18 +455,6 @@ def test_only_the_first_process_talks(processes):
     ranks, log, _, _ = processes
     assert ranks[1]["records"] == []
     assert len(log) == len(ranks[0]["records"]) == 3
-
-
-def test_norms_see_the_batches_of_all_processes(processes):
-    ranks, _, _, _ = processes
-    expected = pass_norm(nn.Sequential(nn.BatchNorm2d(CHANNELS)), slice(0, 4))
-    found = [rank["norm"] for rank in ranks]
-    for name in ("output", "input"):
-        assert torch.allclose(torch.cat([part[name] for part in found]), expected[name], atol=1e-4), name
-    for name in ("weight", "bias"):  # gradients are summed later
-        assert torch.allclose(found[0][name] + found[1][name], expected[name], rtol=1e-4, atol=1e-3), name
-    for name in ("mean", "variance"):
-        assert all(torch.allclose(part[name], expected[name], rtol=1e-4) for part in found), name
 
 
 def test_the_first_process_goes_first(processes):

@@ -11,7 +11,7 @@ from tests.helpers.mosaic_reference import MosaicReference
 from tests.helpers.tiny_teacher import write_teacher
 from tfcseg.errors import DataError
 from tfcseg.model.backbones.mosaic import Mosaic
-from tfcseg.weights.mosaic_file import load_mosaic_weights, read_layers
+from tfcseg.training.teachers import load_mosaic_weights, read_layers
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 MOSAIC = SHARED / "teachers" / "mosaic_r4_ade32.tflite"

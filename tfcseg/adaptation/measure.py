@@ -19,7 +19,7 @@ from tfcseg.inference.segment import segment_with
 from tfcseg.media.frames import Image
 from tfcseg.metrics.scores import Labels, VideoConsistency, percent
 from tfcseg.model.options import InferenceOptions
-from tfcseg.research.held_out.networks import ClipTargets, surest
+from tfcseg.research.networks import ClipTargets, surest
 from tfcseg.training.augment import by_channels
 from tfcseg.training.labelling import steady_labels
 from tfcseg.training.teachers import GRID
@@ -74,7 +74,7 @@ def measure(model: LoadedModel, held: Sequence[HeldBack], size: int, **options: 
 
 
 def _score(model: LoadedModel, options: InferenceOptions, part: HeldBack) -> Scores:
-    consistency = VideoConsistency((VC_FRAMES,), "vspw")
+    consistency = VideoConsistency((VC_FRAMES,))
     size = (part.labels[0].shape[0], part.labels[0].shape[1])
     agreement: list[float] = []
     wrong = right = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
@@ -13,7 +12,7 @@ from tfcseg.cli.console import measured
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.errors import UsageError
 from tfcseg.model.options import InferenceOptions
-from tfcseg.research.tables import Result, benchmark_tables
+from tfcseg.research.tables import benchmark_tables
 from tfcseg.weights.device import DeviceOptions
 
 Only = Annotated[list[str] | None, options.some_of("part", PARTS, "Parts to measure.", default=",".join(PARTS))]
@@ -41,10 +40,4 @@ def command(
     from tfcseg.benchmark.measure import measure
 
     request = replace(request, model=choice.model, parts=only or PARTS, inference=inference, device=device)
-    measured(partial(measure, request), _text, inputs=[request.video], file=file, printing=printing)
-
-
-def _text(results: Sequence[Result]) -> str:
-    (result,) = results
-    same = [f"same labels, {pair.replace('|', ' and ')}: {share:.3f} %" for pair, share in result["agreement"].items()]
-    return "\n".join([benchmark_tables(result).rstrip(), *same, f"left out: {'; '.join(result['left_out'])}"])
+    measured(partial(measure, request), benchmark_tables, inputs=[request.video], file=file, printing=printing)

@@ -91,12 +91,25 @@ def command(
 
     Example: tfcseg compare assets/demo.mp4 --end 0.5 --size 160 -o comparison
     """
-    from tfcseg.comparison.dataset import compare_dataset
+    from tfcseg.comparison.compare import compare_dataset, compare_video
+    from tfcseg.comparison.pictures import make_frame_grid
     from tfcseg.comparison.plan import Plan
-    from tfcseg.comparison.video import compare_video
 
+    chosen = source, output, choice.model
     if frames:
-        _draw_frames(context, output, inference, device)
+        options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
+        with progress(unit="frames", shown=not printing.quiet) as on_progress:
+            path = make_frame_grid(
+                *chosen,
+                frames=list(map(int, frames)),
+                start_s=start,
+                device=device,
+                overwrite=overwrite,
+                allow_network=choice.allow_network,
+                on_progress=on_progress,
+                inference=inference,
+            )
+        print(visible(str(path)))
         return
     is_dataset = _is_vspw(Path(source), scope.split)
     kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
@@ -110,9 +123,7 @@ def command(
             if is_dataset
             else partial(compare_video, start_s=start, end_s=end, allow_network=choice.allow_network)
         )
-        result = compare(
-            source, output, choice.model, plan, device=device, overwrite=overwrite, on_progress=on_progress
-        )
+        result = compare(*chosen, plan, device=device, overwrite=overwrite, on_progress=on_progress)
     _show(result, source, output, printing)
     fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=scope.skip_bad)
 
@@ -132,30 +143,6 @@ def _show(result: Comparison, source: str, output: Path | None, printing: option
         for found in result.differences:
             print_line(f"{found.differing:.1f} % differ at {found.time_s:.2f} s: {folder / found.picture}")
         print_line(f"written: {folder}: {', '.join(sorted(result.outputs.values()))}")
-
-
-def _draw_frames(
-    context: typer.Context, output: Path | None, inference: InferenceOptions, device: DeviceOptions
-) -> None:
-    """Draw one picture of a few frames instead of a comparison."""
-    from tfcseg.comparison.frame_grid import make_frame_grid
-
-    given = context.params
-    options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
-    with progress(unit="frames", shown=not given["quiet"]) as on_progress:
-        path = make_frame_grid(
-            given["source"],
-            output,
-            given["model"],
-            frames=given["frames"],
-            start_s=given["start"],
-            device=device,
-            overwrite=given["overwrite"],
-            allow_network=given["allow_network"],
-            on_frame=lambda done, total: on_progress("segmenting", done, total),
-            inference=inference,
-        )
-    print(visible(str(path)))
 
 
 def _is_vspw(path: Path, split: str) -> bool:

@@ -6,19 +6,17 @@ is shown literally, without markup or control characters, on one line.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
-import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Markdown, TableElement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -94,16 +92,18 @@ def print_json(content: Any) -> None:
     sys.stdout.flush()
 
 
-def print_results(*parts: str | Text | Table, is_wide: bool = False, on_stderr: bool = False) -> None:
+def print_results(*parts: str | Text | Table | Markdown, is_wide: bool = False, on_stderr: bool = False) -> None:
     """Print lines and tables; ``is_wide``: tables may be wider than the terminal."""
     is_shown = is_terminal() if on_stderr else sys.stdout.isatty()
     console = Console(stderr=on_stderr, highlight=False, emoji=False, width=None if is_shown else _WIDE)
     for part in parts:
         text = plain(part) if isinstance(part, str) else part
-        _print_on(stderr if on_stderr and is_shown else console, text, is_wide or not isinstance(part, Table))
+        _print_on(
+            stderr if on_stderr and is_shown else console, text, is_wide or not isinstance(part, (Table, Markdown))
+        )
 
 
-def _print_on(console: Console, text: Text | Table, soft_wrap: bool) -> None:
+def _print_on(console: Console, text: Text | Table | Markdown, soft_wrap: bool) -> None:
     """Print, in files without the blanks that fill the lines of a table."""
     if console.is_terminal:
         console.print(text, soft_wrap=soft_wrap)
@@ -113,26 +113,23 @@ def _print_on(console: Console, text: Text | Table, soft_wrap: bool) -> None:
     console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
 
 
+class _FoldedTable(TableElement):
+    """Where a terminal is narrow, names and headings are broken, and nothing is cut."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for table in super().__rich_console__(console, options):
+            for column in cast(Table, table).columns:
+                column.overflow = "fold"
+            yield table
+
+
+class _Tables(Markdown):
+    elements: ClassVar = {**Markdown.elements, "table_open": _FoldedTable}
+
+
 def print_tables(text: str, *, on_stderr: bool = False) -> None:
-    """Print text with Markdown tables (research/tables.py): columns are aligned, and marks such as backticks go."""
-    for is_table, lines in itertools.groupby(text.strip().splitlines(), lambda line: line.startswith("|")):
-        if is_table:
-            print_results(_aligned(lines), on_stderr=on_stderr)
-        else:
-            print_results(*lines, on_stderr=on_stderr)
-
-
-def _aligned(lines: Iterable[str]) -> Table:
-    heads, _, *rows = (
-        [re.sub(r"`|\*\*|\\(?=\|)", "", cell).strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines
-    )
-    corner, *titles = heads
-    widths = [max([12, *(len(row[at]) for row in rows)]) for at in range(1, len(heads))]
-    wrapped = ("\n".join(textwrap.wrap(*pair)) for pair in zip(titles, widths, strict=True))
-    table = new_table([corner, *wrapped])
-    for row in rows:
-        table.add_row(*map(plain, row))
-    return table
+    """Print Markdown (research/tables.py)."""
+    print_results(_Tables("\n".join(map(visible, text.splitlines()))), on_stderr=on_stderr)
 
 
 def new_table(headings: Iterable[str | Text]) -> Table:
@@ -166,7 +163,7 @@ _Result = TypeVar("_Result")
 
 def measured(
     measure: Callable[..., _Result],
-    text: Callable[[list[dict[str, Any]]], str],
+    text: Callable[[dict[str, Any]], str],
     *,
     inputs: Sequence[Path],
     file: ResultFile,
@@ -176,7 +173,7 @@ def measured(
 ) -> _Result:
     """Measure while a bar moves, once the file can be written; write the result (as JSON) and print it.
 
-    ``text`` makes lines and Markdown tables for people of a list of such results.
+    ``text`` makes Markdown for people of the result.
     """
     from tfcseg.files import claimed_files, json_object, write_json
 
@@ -192,7 +189,7 @@ def measured(
     if printing.as_json:
         print_json(json_object(found))
     else:
-        print_tables(text([json_object(found)]))
+        print_tables(text(json_object(found)))
     if output is not None and not printing.quiet:
         print_line(f"written: {output}")
     return found

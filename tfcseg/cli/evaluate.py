@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -65,9 +64,8 @@ def command(
 
     Example: tfcseg eval VSPW_480p -o scores
     """
-    from tfcseg.evaluation.evaluate import Recipe, evaluate_recipe
+    from tfcseg.evaluation.evaluate import evaluate
     from tfcseg.evaluation.result import RESULT_FILES, write_evaluation
-    from tfcseg.evaluation.vspw import open_vspw
     from tfcseg.files import claimed_files
 
     if predictions is not None:
@@ -79,21 +77,21 @@ def command(
             stack.enter_context(claimed_files(output, RESULT_FILES, inputs=inputs, overwrite=overwrite))
         if save_masks is not None:
             _check_masks_folder(save_masks, [root / "data", *inputs[1:]], overwrite=overwrite)
-        dataset = open_vspw(root, scope.split)
         source = (
             partial(_model_source, choice.model, device, inference, scope.label_map)
             if predictions is None
             else partial(_prediction_source, predictions)
         )
-        recipe = Recipe(root, scope, flow_consistency, source, save_masks)
         on_progress = stack.enter_context(progress(unit="videos", shown=not printing.quiet))
-        videos, count = len(dataset.videos[: scope.limit]), itertools.count(1)
-        result = evaluate_recipe(
-            recipe,
-            workers,
+        result = evaluate(
+            root,
+            source,
+            scope,
+            measure_flow_consistency=flow_consistency,
+            save_masks=save_masks,
+            workers=workers,
             uses_gpu=device.may_use_gpu,
-            on_frame=None,
-            on_video=lambda score: on_progress("scoring", next(count), videos),
+            on_done=partial(on_progress, "scoring"),
         )
         if output is not None:
             write_evaluation(output, result)
@@ -154,7 +152,7 @@ def _print_evaluation(result: Evaluation, name: str) -> None:
     table.add_row()
     table.add_row("", "[bold]8 frames[/]", "[bold]16 frames[/]")
     table.add_row(f"VC at mIoU {number(result.miou, 2)}", number(result.vc8, 2), number(result.vc16, 2))
-    table.add_row("windows counted", *(str(windows.counted) for windows in result.windows.values()))
+    table.add_row("windows counted", *(str(windows.vc.count) for windows in result.windows.values()))
     table.add_row("windows dropped", *(str(windows.dropped) for windows in result.windows.values()))
     table.add_row()
     table.add_row("flow consistency along optical flow", number(result.flow_consistency, 2))

@@ -16,10 +16,9 @@ from tfcseg.cli.program import Command
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, PAPER_OPTIONS, InferenceOptions
 from tfcseg.research import tables as markdown
-from tfcseg.research.ablation.paper import row_names
+from tfcseg.research.paper import row_names
 from tfcseg.spelling import visible
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.workers import WorkerOptions
 
 if TYPE_CHECKING:
     from tfcseg.research.calibration import Calibration
@@ -81,25 +80,18 @@ def ablate_command(
 ) -> None:
     """Leave out or replace the steps of TFC one by one.
 
-    Prints mIoU, VC and updated points beside the paper's numbers, and how well the similarity predicts changes.
+    Prints mIoU, VC and updated points beside the paper's numbers.
 
     Example: tfcseg research ablate VSPW_480p --rows image,tfc -o ablation.json
     """
-    from tfcseg.research.ablation.ablate import ablate
+    from tfcseg.research.ablate import ablate
 
     inference = inference.completed_by(PAPER_OPTIONS if settings == "paper" else InferenceOptions())
     measure = partial(
         ablate, root, choice.model, inference, rows=rows or None, without_bce=without_bce, scope=scope, device=device
     )
-    result = measured(measure, _ablation, inputs=[root], file=file, printing=printing, unit="videos")
+    result = measured(measure, markdown.ablation_table, inputs=[root], file=file, printing=printing, unit="videos")
     fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=scope.skip_bad)
-
-
-def _ablation(results: Sequence[markdown.Result]) -> str:
-    table = markdown.ablation_table(results)
-    if any(row["name"] == "tfc" and row["similarity"] is not None for row in results[0]["rows"]):
-        table += f"\n{markdown.similarity_table(results)}"
-    return table
 
 
 @app.command("stills", cls=Command)
@@ -111,7 +103,6 @@ def stills_command(
     allow_network: options.AllowNetwork = False,
     teachers: Teachers = None,
     device: DeviceOptions,
-    workers: WorkerOptions,
     file: options.ResultFile,
     printing: options.Printing,
 ) -> None:
@@ -122,10 +113,10 @@ def stills_command(
 
     Example: tfcseg research stills facades/test --teachers teachers
     """
-    from tfcseg.research.held_out.stills import compare_stills
+    from tfcseg.research.stills import compare_stills
 
     networks = models or ["default"], _teacher_files(teachers)
-    measure = partial(compare_stills, sets, *networks, device=device, workers=workers)
+    measure = partial(compare_stills, sets, *networks, device=device)
     measured(measure, markdown.still_table, inputs=sets, file=file, printing=printing, unit="stills")
 
 
@@ -151,7 +142,6 @@ def clips_command(
     first: Annotated[float, typer.Option(min=0.1, help="Seconds of each clip to use.")] = 8.0,
     max_frames: Annotated[int, typer.Option(min=2, help="Maximum number of frames per clip.")] = 120,
     device: DeviceOptions,
-    workers: WorkerOptions,
     file: options.ResultFile,
     printing: options.Printing,
 ) -> None:
@@ -161,11 +151,11 @@ def clips_command(
 
     Example: tfcseg research clips assets/demo.mp4 --max-frames 6 -t teachers
     """
-    from tfcseg.research.held_out.clips import compare_clips
+    from tfcseg.research.clips import compare_clips
 
     networks = models or ["default"], _teacher_files(teachers)
     measure = partial(compare_clips, sources, *networks, modes=modes or ["image", "tfc"], inference=inference)
-    measure = partial(measure, first_s=first, max_frames=max_frames, device=device, workers=workers)
+    measure = partial(measure, first_s=first, max_frames=max_frames, device=device)
     measured(measure, _clips, inputs=sources, file=file, printing=printing, unit="clips")
 
 
@@ -175,8 +165,8 @@ def _teacher_files(paths: Sequence[Path] | None) -> list[Path]:
     return teacher_files(paths or [])
 
 
-def _clips(results: Sequence[markdown.Result]) -> str:
-    return (markdown.clip_table if len(results[0]["modes"]) > 1 else markdown.clip_means_table)(results)
+def _clips(result: markdown.Result) -> str:
+    return markdown.clip_table(result) if len(result["modes"]) > 1 else markdown.clip_means_table([result])
 
 
 @app.command("calibrate", cls=Command)
@@ -208,11 +198,10 @@ def calibrate_command(
     measured(measure, _calibration, inputs=sets, file=file, printing=printing, unit="stills", write=write)
 
 
-def _calibration(results: Sequence[markdown.Result]) -> str:
-    found = results[0]
+def _calibration(found: markdown.Result) -> str:
     return (
-        f"temperature {found['temperature']:.3f}\n"
-        f"calibration error {found['error']:.2f} % (unfitted: {found['error_unfitted']:.2f} %)\n"
+        f"temperature {found['temperature']:.3f}\n\n"
+        f"calibration error {found['error']:.2f} % (unfitted: {found['error_unfitted']:.2f} %)\n\n"
         f"right labels {found['accuracy']:.2f} % of {found['labels']} on {found['stills']} photos"
     )
 

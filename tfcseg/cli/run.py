@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Listener
 
+logger = logging.getLogger(__name__)
+
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
@@ -43,11 +46,9 @@ InputList = Annotated[
     str | None,
     typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of the same command stopped.")]
-SkipFinished = Annotated[
-    bool, typer.Option("--skip-finished", help="Skip inputs whose run with the same settings is finished.")
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue where the same command stopped; finished inputs are skipped.")
 ]
-BatchLog = Annotated[Path | None, typer.Option(help="Append how each input ended to this file, as JSON lines.")]
 
 
 @grouped
@@ -62,8 +63,6 @@ def command(
     fps: options.FrameRate = None,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
-    skip_finished: SkipFinished = False,
-    batch_log: BatchLog = None,
     allow_network: options.AllowNetwork = False,
     printing: options.Printing,
     results: ResultOptions,
@@ -89,10 +88,9 @@ def command(
         results=results,
         overwrite=overwrite,
         resume=resume,
-        skip_finished=skip_finished,
         allow_network=allow_network,
     )
-    run_all(_find_inputs(inputs, input_list), output, model, job, printing, crew=workers, log_path=batch_log)
+    run_all(_find_inputs(inputs, input_list), output, model, job, printing, crew=workers)
 
 
 def _find_inputs(inputs: list[str] | None, input_list: str | None) -> FoundInputs:
@@ -115,27 +113,24 @@ def run_all(
     printing: options.Printing,
     *,
     crew: WorkerOptions = WorkerOptions(),
-    log_path: Path | None = None,
 ) -> None:
     """Run all inputs; failures of a batch are listed at the end, with exit code 1. A single failure is raised."""
-    from tfcseg.runs.batch import open_batch_log
     from tfcseg.runs.inputs import output_folders
 
-    folders = output_folders(found, output, resume=job.resume or job.skip_finished)
+    folders = output_folders(found, output, resume=job.resume)
     places = [*zip(found.sources, folders, strict=True)]
     contents: list[Any] = []
     failures: list[tuple[str, TfcsegError]] = []
     skipped = 0
-    with open_batch_log(log_path) as log:
-        run_each = _run_each if crew.ray is None else partial(_run_on_ray, crew)
-        for outcome in run_each(places, model, job, quiet=printing.quiet):
-            log(outcome)
-            if outcome.status == "failed" and outcome.error is not None:
-                failures.append((outcome.source, outcome.error))
-            skipped += outcome.status == "skipped"
-            if printing.as_json and (outcome.status != "failed" or outcome.report is not None):
-                contents.append(outcome.content)
-            _show(outcome, is_batch=found.is_batch, quiet=printing.quiet)
+    run_each = _run_each if crew.ray is None else partial(_run_on_ray, crew)
+    for outcome in run_each(places, model, job, quiet=printing.quiet):
+        logger.info("%s: %s", without_passwords(outcome.source), outcome.status, extra=outcome.to_json())
+        if outcome.status == "failed" and outcome.error is not None:
+            failures.append((outcome.source, outcome.error))
+        skipped += outcome.status == "skipped"
+        if printing.as_json and (outcome.status != "failed" or outcome.report is not None):
+            contents.append(outcome.content)
+        _show(outcome, is_batch=found.is_batch, quiet=printing.quiet)
     if skipped and found.is_batch and not printing.quiet:
         print_line(f"{skipped} of {len(places)} inputs were finished before and are skipped")
     if printing.as_json and (contents or found.is_batch):

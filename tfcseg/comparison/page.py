@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tfcseg.comparison.plan import METRICS, Comparison
+from tfcseg.comparison.plan import Comparison
 from tfcseg.report.html import write_html
 from tfcseg.report.player import SERIES, ThinnedSeries, View, lanes, new_timeline, player_data, source_view
-
-_FIGURES = ("miou", "vc8", "vc16", "label_change", "flow_consistency", "model_fps", "fps", "gflops_per_frame")
 
 
 def write_page(path: Path, comparison: Comparison) -> None:
     """Write the page of ``comparison`` beside its results, complete or not at all; OutputError on failure."""
     folder = path.parent
-    names = comparison.titles
     context: dict[str, Any] = {
         "title": Path(comparison.input["path"]).resolve().name,
         "comparison": comparison,
-        "names": names,
-        "figures": _figures(comparison, names),
         "table": _table(comparison),
         "pages": {
             name: f"{quote(output)}/{page}"
@@ -39,7 +33,7 @@ def write_page(path: Path, comparison: Comparison) -> None:
     frames = {mode: found for mode, found in read.items() if found is not None}
     if comparison.kind == "video" and frames:
         timeline, start_s = list(frames.values())[-1]
-        views = _views(folder, comparison, names, start_s)
+        views = _views(folder, comparison, start_s)
         drawn = lanes({mode: series for mode, (series, _) in frames.items()}, ("label_change", "flow_consistency"))
         height, width = comparison.resolution["source"]
         context |= {"views": views, "lanes": drawn, "frames": timeline.frames, "width": width, "height": height}
@@ -60,10 +54,10 @@ def _read_frames(path: Path) -> tuple[ThinnedSeries, float] | None:
     return timeline, start_s
 
 
-def _views(folder: Path, comparison: Comparison, names: Mapping[str, str], start_s: float) -> list[View]:
+def _views(folder: Path, comparison: Comparison, start_s: float) -> list[View]:
     overlays = [
-        View(mode, name, "video", f"{quote(mode)}/overlay.mp4")
-        for mode, name in names.items()
+        View(mode, title, "video", f"{quote(mode)}/overlay.mp4")
+        for mode, title in comparison.titles.items()
         if (folder / mode / "overlay.mp4").is_file()
     ]
     candidate, reference = comparison.ratio_of
@@ -71,26 +65,9 @@ def _views(folder: Path, comparison: Comparison, names: Mapping[str, str], start
     views += overlays
     shown = {view.key for view in overlays}
     if candidate != reference and {candidate, reference} <= shown:
-        title = f"{names[reference]} | {names[candidate]}"
-        views.append(View("wipe", title, "wipe", of=(reference, candidate), is_first=True))
+        views.append(View("wipe", f"{reference} | {candidate}", "wipe", of=(reference, candidate), is_first=True))
     views.append(View("side_by_side", "Side by side", "video", quote(comparison.outputs["side_by_side"])))
     return views
-
-
-def _figures(comparison: Comparison, names: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
-    """Key, title, value of the candidate and what it is compared with."""
-    candidate, reference = comparison.ratio_of
-    figures = []
-    for metric in METRICS:
-        value = comparison.modes[candidate].get(metric.key)
-        if metric.key not in _FIGURES or value is None:
-            continue
-        other = comparison.modes[reference].get(metric.key)
-        meaning = names[candidate]
-        if candidate != reference and other is not None:
-            meaning = f"{names[candidate]}; {names[reference]} {metric.shown(other)}"
-        figures.append((metric.key, metric.title, metric.shown(value), meaning))
-    return figures
 
 
 def _table(comparison: Comparison) -> list[dict[str, Any]]:

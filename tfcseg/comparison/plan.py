@@ -1,29 +1,136 @@
-"""The plan of a comparison, its result and compare.json. Percentages are 0 to 100; None: not measured."""
+"""The plan of a comparison, its result and compare.json; arithmetic per frame, counted on real frames by PyTorch.
+
+Percentages are 0 to 100; None: not measured.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from tfcseg.comparison import DEFAULT_MODES
-from tfcseg.comparison.flops import FLOPS_FACTS, count_gflops
 from tfcseg.errors import UsageError
-from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import check_variants, variant_options
 from tfcseg.media.frames import Image
+from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.report.html import shown_number
 from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.weights.loading import LoadedModel
 
-MAX_SAMPLE = 32  # frames of an interval for warming up and counting FLOPs; bounds memory for any interval
+FLOPS_FACTS = {
+    "counted": "convolutions and matrix products; a multiply-add counts as two",
+    "not_counted": "norms, activations, resizes, similarity, the sampling of MSDA, preprocessing, label upsampling",
+}
+"""Meaning of the numbers, for compare.json."""
 
-BASELINE = "baseline"  # folder for the scores of another program's masks
+
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *others: object, **named: object) -> int:
+    """FLOPs of attention from shapes (B, M, N, d): scores and their product with the values."""
+    batch, heads, queries, depth = query
+    return 2 * batch * heads * queries * key[2] * (depth + value[3])
+
+
+def _convolution_flops(
+    x: torch.Size, weight: torch.Size, *others: object, out_shape: torch.Size, **named: object
+) -> int:
+    """FLOPs of a convolution from shapes: every output position of each picture takes all weights."""
+    return 2 * out_shape[0] * math.prod(out_shape[2:]) * math.prod(weight)
+
+
+def _sum_flops(rest: torch.Size, x: torch.Size, weight: torch.Size, *others: object, **named: object) -> int:
+    return _convolution_flops(x, weight, out_shape=rest)
+
+
+def _linear_flops(x: torch.Size, weight: torch.Size, *others: object, **named: object) -> int:
+    return 2 * math.prod(x) * weight[0]
+
+
+_FORMULAS = {
+    getattr(namespace, name): formula
+    for namespace, name, formula in (
+        (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", _attention_flops),
+        (torch.ops.mkldnn, "_convolution_pointwise", _convolution_flops),
+        (torch.ops.mkldnn, "_convolution_pointwise_", _sum_flops),
+        (torch.ops.mkldnn, "_linear_pointwise", _linear_flops),
+    )
+    if hasattr(namespace, name)  # not every PyTorch is built with oneDNN
+}
+"""Operations that PyTorch's counter misses on the CPU: attention, and convolutions fused with an activation
+(model/ops/fused.py)."""
+
+
+def count_gflops(
+    model: LoadedModel, options: InferenceOptions, samples: Sequence[Sequence[Image]]
+) -> dict[str, float | None]:
+    """GFLOPs of a keyframe, of the mean frame between keyframes (None without any) and of the mean frame.
+
+    samples: beginnings of intervals of (H, W, 3) images. The cost of sparse MSDA depends on their content: the more
+    samples, and the more spread out, the closer to the mean of the video. The mean frame is that of a whole interval.
+    """
+    network = IntervalNetwork(model, options)
+    if options.sides == "both":
+        return _count_both_sides(network, samples)
+    first = keyframe = _count(network, samples[0][:1])
+    if options.carries:  # every other keyframe is compared with the one before
+        keyframe = _count(network, samples[0][:1], network.run(samples[0][:1])[0].carried)
+    interval = options.keyframe_interval
+    rests = [sample[:interval] for sample in samples if len(sample) > 1]
+    if not options.uses_memory or not rests:
+        return _in_giga(keyframe, None, keyframe)
+    extra = sum(_count(network, sample) - first for sample in rests)
+    non_keyframe = extra / sum(len(sample) - 1 for sample in rests)
+    return _in_giga(keyframe, non_keyframe, (keyframe + (interval - 1) * non_keyframe) / interval)
+
+
+def _count_both_sides(network: IntervalNetwork, samples: Sequence[Sequence[Image]]) -> dict[str, float | None]:
+    """The mean frame is that of the samples: their content determines how many keyframes there are."""
+    network.workers = 1  # the counter sees its own thread only
+    results: list[FrameResult] = []
+
+    def segment(images: Sequence[Image]) -> None:
+        for _, found in run_intervals(network, [Group(images, None)]):
+            results.extend(found)
+
+    keyframe = count_flops(lambda: segment(samples[0][:1]))
+    results.clear()
+    total = sum(count_flops(lambda sample=sample: segment(sample)) for sample in samples)  # type: ignore[misc]
+    keyframes = sum(result.is_keyframe for result in results)
+    others = len(results) - keyframes
+    return _in_giga(keyframe, (total - keyframes * keyframe) / others if others else None, total / len(results))
+
+
+def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[str, float | None]:
+    return {
+        "gflops_per_frame": mean / 1e9,
+        "gflops_keyframe": keyframe / 1e9,
+        "gflops_non_keyframe": None if non_keyframe is None else non_keyframe / 1e9,
+    }
+
+
+def _count(network: IntervalNetwork, images: Sequence[Image], before: CarryOver | None = None) -> float:
+    return count_flops(lambda: network.run(images, before=before))
+
+
+def count_flops(work: Callable[[], object]) -> float:
+    """FLOPs of all that PyTorch computes while ``work`` is done, within the limits of `FLOPS_FACTS`."""
+    with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+BASELINE = "baseline"  # title and folder of another program's masks, which stand for mode ``image``
+MAX_SAMPLE = 32  # frames of an interval for warming up and counting FLOPs; bounds memory for any interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,42 +159,27 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_variants(self.modes, self.inference)
-        if not self.network_modes:
+        if self.baseline is not None and set(self.modes) == {"image"}:
             raise UsageError("the baseline replaces mode 'image'; name another mode to compare it with")
 
-    @property
-    def network_modes(self) -> tuple[str, ...]:
-        """Modes that the network runs, in the order of the result."""
-        return tuple(
-            mode for mode in MODE_VARIANTS if mode in self.modes and (mode != "image" or self.baseline is None)
-        )
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        """(reference, candidate), for ratios and pictures; the same mode twice if there is only one."""
-        return self.shown_modes[0], self.shown_modes[-1]
-
-    @property
-    def shown_modes(self) -> tuple[str, ...]:
-        """Modes of the result: the reference first, the candidate last."""
-        return self.network_modes if self.baseline is None else ("image", *self.network_modes)
-
-    def without_doubles(self, model: LoadedModel) -> Plan:
-        """The plan without duplicate runs: ``tfc-paper`` is dropped if ``tfc`` uses the paper's correlation anyway."""
-        kept = {run.options: run.mode for run in self.runs(model)}
-        names = set(kept.values())
-        return replace(self, modes=[mode for mode in self.modes if mode in names or mode not in self.network_modes])
-
     def runs(self, model: LoadedModel) -> list[Run]:
-        """Runs of the plan, one per mode."""
-        return [Run(mode, variant_options(model, mode, self.inference)) for mode in self.network_modes]
+        """A run per mode: the reference first, the candidate last. Nothing is run twice: ``tfc-paper`` is left out if
+        ``tfc`` uses the paper's correlation anyway."""
+        replaced = () if self.baseline is None else ("image",)
+        modes = (mode for mode in MODE_VARIANTS if mode in self.modes and mode not in replaced)
+        names = {variant_options(model, mode, self.inference): mode for mode in modes}
+        return [Run(mode, options) for options, mode in names.items()]
+
+    def shown(self, runs: Sequence[Run]) -> list[str]:
+        """Modes of the result, of which ``runs`` are run: the reference first, the candidate last."""
+        return [*([] if self.baseline is None else ["image"]), *(run.mode for run in runs)]
 
     def to_json(self, runs: Sequence[Run]) -> dict[str, Any]:
         """Return what was compared, with the options that the model filled in."""
         used = asdict(runs[-1].options)
         del used["mode"]
         return {
-            "modes": list(self.shown_modes),
+            "modes": self.shown(runs),
             **used,
             "baseline": None if self.baseline is None else str(self.baseline),
             "flow_consistency": self.flow_consistency,
@@ -156,7 +248,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison(ModelConditions):
-    """Content of compare.json; ``ratio`` is of mode ``ratio_of[0]`` over mode ``ratio_of[1]``."""
+    """Content of compare.json; mode ``ratio_of[0]`` is compared with mode ``ratio_of[1]``."""
 
     kind: str  # "video" or "vspw"
     input: Mapping[str, Any]
@@ -164,8 +256,6 @@ class Comparison(ModelConditions):
     resolution: Mapping[str, tuple[int, int]]  # (height, width) of the source and of the network's input
     modes: Mapping[str, Numbers]
     ratio_of: tuple[str, str]
-    ratio: Mapping[str, float]
-    agreement: Mapping[str, float] = field(default_factory=dict)  # "image|tfc" -> percentage of all pixels
     flops: Mapping[str, Any] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -190,28 +280,23 @@ def common_facts(
     plan: Plan,
     model: LoadedModel,
     runs: Sequence[Run],
-    numbers: Sequence[Numbers],
+    numbers: Sequence[dict[str, float | None]],
     *,
     samples: Sequence[Sequence[Image]],
     outputs: Mapping[str, str],
 ) -> dict[str, Any]:
     """Fields of `Comparison` that videos and data sets have in common. ``numbers`` are those of the baseline, if there
     is one, and of ``runs``. FLOPs are counted on ``samples``."""
-    modes = {mode: dict(found) for mode, found in zip(plan.shown_modes, numbers, strict=True)}
+    shown = plan.shown(runs)
+    modes = dict(zip(shown, numbers, strict=True))
     for run in runs:
         modes[run.mode] |= count_gflops(model, run.options, samples)
-    reference, candidate = plan.pair
     height, width = samples[0][0].shape[:2]
     return {
         "options": plan.to_json(runs),
         "resolution": {"source": (height, width), "network": network_size((height, width), runs[0].options.size)},
         "modes": modes,
-        "ratio_of": (candidate, reference),
-        "ratio": {
-            key: over / under
-            for key, over in modes[candidate].items()
-            if over is not None and (under := modes[reference].get(key)) and candidate != reference
-        },
+        "ratio_of": (shown[-1], shown[0]),
         "flops": {**FLOPS_FACTS, "frames": sum(map(len, samples))},
         "outputs": {
             **{run.mode: run.mode for run in runs},

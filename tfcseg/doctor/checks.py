@@ -1,4 +1,4 @@
-"""Check libraries, ffmpeg, processor and GPU, weights and output folder; then segment a small clip."""
+"""Check libraries, ffmpeg, processor and GPU, weights; then segment a small clip."""
 
 from __future__ import annotations
 
@@ -217,21 +217,6 @@ def _check_file(record: ModelRecord) -> Finding:
     return Finding(name, "ok", f"as shipped{default} (SHA-256 {sha256[:12]}…)")
 
 
-def check_folder() -> Iterator[Finding]:
-    """Write into the current folder, and report the free space."""
-    folder = Path.cwd()
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1 << 20))
-    except OSError as error:
-        found = f"{folder} is not writable ({error.strerror})"
-        yield Finding("folder", "broken", found, "change to a writable folder, or name one with --output")
-    else:
-        yield Finding(
-            "folder", "ok", f"{folder} is writable, {shutil.disk_usage(folder).free / (1 << 30):.1f} GiB free"
-        )
-
-
 def check_by_running() -> Iterator[Finding]:
     """Segment a clip with the default model in a temporary folder and check everything that was written."""
     from tfcseg.weights.loading import load_model
@@ -314,7 +299,6 @@ CHECKS: dict[str, Callable[[], Iterable[Finding]]] = {
     "processor": check_processor,
     "GPU": check_gpu,
     "weights": check_weights,
-    "folder": check_folder,
     "self-test": check_by_running,
 }
 

@@ -19,7 +19,7 @@ from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, VspwVideo
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals
-from tfcseg.labels.label_maps import read_label_map
+from tfcseg.labels.label_sets import read_label_map
 from tfcseg.media.images import read_image
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import model_facts
@@ -32,17 +32,16 @@ _Interval: TypeAlias = list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]]
 class ModelPredictions:
     """Segments videos; intervals consist of readable images.
 
-    ``model_s`` is the time of preprocessing, network and labels so far. ``one_by_one`` computes intervals one after the
-    other, for callers that inspect the network.
+    ``model_s`` is the time of preprocessing, network and labels so far; ``updated_fractions`` are those of frames
+    between keyframes.
     """
 
-    def __init__(self, model: LoadedModel, options: InferenceOptions, *, one_by_one: bool = False) -> None:
+    def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
         self._model, self._options = model, options
         self._network = IntervalNetwork(model, options)
-        if one_by_one:
-            self._network.workers = 1
         self._interval = options.keyframe_interval
         self.model_s = 0.0
+        self.updated_fractions: list[float] = []
 
     def scored_on(self, dataset: VspwDataset, label_map: str | Path | None) -> Predictions:
         """Predictions for ``dataset``; ``label_map`` is the file of a label map, None for the built-in one."""
@@ -71,6 +70,8 @@ class ModelPredictions:
                 else:
                     result = next(remaining)
                     self.model_s += result.model_ms / 1000
+                    if result.updated_fraction is not None:
+                        self.updated_fractions.append(result.updated_fraction)
                     yield result.labels
 
     def _groups(self, video: VspwVideo) -> Iterator[Group[_Interval]]:

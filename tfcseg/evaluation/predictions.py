@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tfcseg.errors import DataError, TfcsegError
-from tfcseg.evaluation.vspw import VspwFrame, VspwVideo
-from tfcseg.files import output_errors
-from tfcseg.labels.label_maps import LabelMap
-from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.masks import read_label_video, read_mask, write_mask
+from tfcseg.evaluation.vspw import VspwVideo
+from tfcseg.labels.label_sets import LabelMap, LabelSet
+from tfcseg.media.masks import read_label_video, read_mask
 from tfcseg.metrics.scores import Labels
 
 LABELS_NAME, MASKS_NAME = "labels.mkv", "masks"
@@ -82,12 +80,3 @@ class PredictionFolder:
                 except DataError as error:
                     prediction = error
                 yield prediction
-
-
-def write_prediction(directory: Path, video: VspwVideo, frame: VspwFrame, labels: Labels) -> None:
-    """Write the (H, W) labels of one frame as an 8-bit gray PNG, where `PredictionFolder` reads it. Raises OutputError
-    if it cannot."""
-    folder = directory / video.name
-    with output_errors(f"cannot write to {str(folder)!r}"):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_mask(folder / f"{frame.stem}.png", labels, None)

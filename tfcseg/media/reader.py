@@ -22,10 +22,9 @@ from tfcseg.errors import InputError, LostConnection
 from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments
 from tfcseg.media.frames import MAX_PIXELS, Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
 from tfcseg.media.images import DEFAULT_FRAME_RATE, composite_on_black, open_images, probe_images
-from tfcseg.media.probing import SourceStream, probe_address, probe_file
+from tfcseg.media.probing import Pace, SourceStream, probe_address, probe_file
 from tfcseg.media.source import Given, Source
 from tfcseg.media.streams import StreamFeed, probe_stream
-from tfcseg.media.timing import Pace
 
 _EXACT_RGB = "flags=bicubic+accurate_rnd+full_chroma_int"
 """Converts with the stream's matrix and range and rounds to the nearest level. Planar RGB is an intermediate format,

@@ -19,8 +19,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.options import OnProgress
-from tfcseg.research.held_out.still_sets import open_stills
-from tfcseg.research.held_out.stills import translation
+from tfcseg.research.stills import open_stills, translation
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, is_ours, load_model, read_card, save_model
 from tfcseg.weights.model_card import ModelCard
 from tfcseg.weights.registry import read_registry, write_registry

@@ -31,7 +31,7 @@ def measure(
 ) -> dict[str, float | str]:
     """Score a weights file on a VSPW folder in modes ``image`` and ``tfc``, for the card's ``measured``.
 
-    mIoU is over the classes that the model knows, in percent; VC follows protocol ``vspw``. ``defaults`` are the
+    mIoU is over the classes that the model knows, in percent. ``defaults`` are the
     model's future ones (see `publish`).
     """
     model = load_model(weights)

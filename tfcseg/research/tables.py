@@ -1,10 +1,14 @@
-"""Update the tables in README.md and assets/*.md from the measurements in assets/results.
+"""Tables of results in Markdown, for commands and for README.md and assets/*.md.
 
-A table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Kinds are the keys of `TABLES`; without
-one, FILE is a compare.json of ``tfcseg compare``. ``speed`` and ``memory`` read results of ``tfcseg bench -o FILE``,
-``cost`` a file of prices and then such results, ``gains`` compare.json files, ``steadied`` pairs of ``tfcseg eval
---json`` (masks before and after), ``adapted`` those of ``tfcseg adapt --json``, and the others results of ``tfcseg
-research``. The commands print the same tables.
+In a page a table stands between ``<!-- table: [KIND] FILE... -->`` and ``<!-- end -->``. Kinds are the keys of
+`TABLES`; without one, FILE is a compare.json of ``tfcseg compare``. ``speed`` and ``memory`` read results of ``tfcseg
+bench -o FILE``, ``cost`` a file of prices and then such results, ``gains`` compare.json files, ``steadied`` pairs of
+``tfcseg eval --json`` (masks before and after), ``adapted`` those of ``tfcseg adapt --json``, and the others results of
+``tfcseg research``. The commands print the same tables.
+
+Tables show things by templates. A thing has a name and an object with numbers; a template has a title and a cell's
+text, which names numbers of the object. A cell whose numbers were not measured is a dash; rows and columns of dashes
+alone are left out.
 """
 
 from __future__ import annotations
@@ -12,17 +16,74 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from functools import partial
 from pathlib import Path
+from string import Formatter
 from typing import Any, TypeAlias
 
 from tfcseg.errors import DataError
 from tfcseg.model.options import keyframe_distance
-from tfcseg.research.grid import cell, table
 from tfcseg.spelling import count_of
 
 Result: TypeAlias = dict[str, Any]
 """Content of a result file, or a part of it."""
+
+NOTHING = "–"
+
+
+class _NotMeasuredError(Exception):
+    """A template names a number that is missing."""
+
+
+class _Numbers(Formatter):
+    """Fills in ``{keys.of.nested.objects:.1f}``."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        value: Any = kwargs
+        for key in field_name.split("."):
+            value = (value or {}).get(key)
+        if value is None:
+            raise _NotMeasuredError
+        return value, field_name
+
+
+def cell(template: str, numbers: Mapping[str, Any]) -> str:
+    """The template with its numbers, or a dash if one of them is missing."""
+    try:
+        return _Numbers().vformat(template, (), numbers)
+    except _NotMeasuredError:
+        return NOTHING
+
+
+def table(
+    corner: str,
+    templates: Iterable[tuple[str, str]],
+    things: Iterable[tuple[str, Mapping[str, Any]]],
+    *,
+    columns: bool = False,
+) -> str:
+    """Markdown table with a row per thing and a column per template, or the other way round with ``columns``.
+
+    Templates without a format (``{name}``) make columns of text, aligned to the left. ``|`` in a text is escaped.
+    """
+    titles, texts = zip(*templates, strict=True)
+    names, objects = zip(*((_escaped(name), numbers) for name, numbers in things), strict=True)
+    cells = [[_escaped(cell(text, numbers)) for text in texts] for numbers in objects]
+    heads, sides, grid = (names, titles, list(zip(*cells, strict=True))) if columns else (titles, names, cells)
+    kept = [at for at, column in enumerate(zip(*grid, strict=True)) if set(column) - {NOTHING}]
+    rulers = ["---:" if columns or ":" in texts[at] else "---" for at in kept]
+    lines = ["| " + " | ".join([corner, *(heads[at] for at in kept)]).strip() + " |", f"|---|{'|'.join(rulers)}|"]
+    lines += [
+        f"| {side} | {' | '.join(row[at] for at in kept)} |"
+        for side, row in zip(sides, grid, strict=True)
+        if set(row) - {NOTHING}
+    ]
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
 
 MARKED = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -48,6 +109,12 @@ GAINS = (
     ("flow consistency, %", "{before.flow_consistency:.2f} → {after.flow_consistency:.2f}"),
     ("GFLOPs per frame", "{before.gflops_per_frame:.1f} → {after.gflops_per_frame:.1f}"),
 )
+COST = (
+    ("measured on", "{where}"),
+    ("fps, file to files", "{fps:.1f}"),
+    ("processor or GPU hours", "{hours:,.0f} {unit} hours"),
+    ("price", "{currency} {price:,.0f}"),
+)
 ADAPTED = (
     ("VC8", "{vc8:.1f}"),
     ("as `image`", "{agreement:.1f}"),
@@ -62,24 +129,12 @@ SPEEDS = tuple(
         ("to plain", f"{{{part}.plain:.2f}}×"),
     )
 )
-COST = (
-    ("measured on", "{where}"),
-    ("fps, file to files", "{fps:.1f}"),
-    ("processor or GPU hours", "{hours:,.0f} {unit} hours"),
-    ("price", "{currency} {price:,.0f}"),
-)
 SCORES = {"miou": "mIoU", "vc8": "VC8", "vc16": "VC16"}
 MARKS = {"agrees": "✓", "differs": "✗", "unclear": "~"}
 OWN = (*((title, f"{{{key}:.1f}}") for key, title in SCORES.items()), ("updated", "{updated_fraction:.1f} %"))
 PAPERS = (
     *((f"paper: {title}", f"{{paper.{key}:.1f}}") for key, title in SCORES.items()),
     ("like the paper", "{like:}"),
-)
-SIMILARITY = (
-    ("points", "{below:.1f} %"),
-    ("predicted correctly", "{accuracy:.1f} %"),
-    ("precision of changes", "{precision:.1f} %"),
-    ("recall of changes", "{recall:.1f} %"),
 )
 CLIP_SCORES = {
     "flow consistency": "flow_consistency",
@@ -90,17 +145,11 @@ CLIP_SCORES = {
 }
 
 
-def _per_result(make: Callable[[Result], str]) -> Callable[[Sequence[Result]], str]:
-    """Make a function that joins the tables of several results."""
-
-    @wraps(make)
-    def tables(results: Sequence[Result]) -> str:
-        return "\n\n".join(map(make, results)) + "\n"
-
-    return tables
+def _each(make: Callable[[Result], str], results: Sequence[Result]) -> str:
+    """The tables of several results."""
+    return "\n\n".join(map(make, results))
 
 
-@_per_result
 def comparison_table(result: Result) -> str:
     """A column per mode of a compare.json."""
     modes = {f"`{mode}`": scores for mode, scores in result["modes"].items()}
@@ -117,7 +166,7 @@ def gain_table(results: Sequence[Result]) -> str:
         frames = sum(clip["frames"] for clip in result["clips"]) if is_clips else result["input"]["frames"]
         chose = "yes" if name in CHOSE_SETTINGS else "**no**"
         rows.append((f"{name}, {frames} frames", {"before": modes["image"], "after": modes["tfc"], "chose": chose}))
-    return table("`image` → `tfc`", (*GAINS, ("chose settings?", "{chose:}")), rows) + "\n"
+    return table("`image` → `tfc`", (*GAINS, ("chose settings?", "{chose:}")), rows)
 
 
 def steadied_table(results: Sequence[Result]) -> str:
@@ -127,10 +176,9 @@ def steadied_table(results: Sequence[Result]) -> str:
         (f"{before['dataset']}, {before['frames']} frames", {"before": before, "after": after})
         for before, after in zip(results[::2], results[1::2], strict=True)
     ]
-    return table("before → after", (*GAINS[:2], vc16, *GAINS[2:]), rows) + "\n"
+    return table("before → after", (*GAINS[:2], vc16, *GAINS[2:]), rows)
 
 
-@_per_result
 def adapted_table(result: Result) -> str:
     """A row per setting of an adaptation's measurements, before and after."""
     when = {"before": "before", "after": "after"}
@@ -146,7 +194,9 @@ def benchmark_tables(result: Result) -> str:
     """Speeds and memory of one benchmark, as far as they were measured."""
     speeds = [_speeds([result])] if result["model_only"] or result["end_to_end"] else []
     memory = [_memory([result])] if result["memory"] else []
-    return "\n\n".join([*speeds, *memory, _bench_conditions([result])])
+    same = [f"same labels, {pair.replace('|', ' and ')}: {share:.3f} %" for pair, share in result["agreement"].items()]
+    left_out = f"left out: {'; '.join(result['left_out'])}"
+    return "\n\n".join([*speeds, *memory, _bench_conditions([result]), *same, left_out])
 
 
 def speed_table(results: Sequence[Result]) -> str:
@@ -206,10 +256,9 @@ def cost_table(results: Sequence[Result]) -> str:
     )
     if any(bench["device"].startswith("cuda") for bench in benches):
         stated += f" and {prices['currency']} {prices['gpu_hour']:g} per GPU and hour"
-    return f"{table('', COST, rows)}\n\n{stated} ({prices['source']}).\n"
+    return f"{table('', COST, rows)}\n\n{stated} ({prices['source']})."
 
 
-@_per_result
 def ablation_table(result: Result) -> str:
     """A row per step of the method: our scores, the paper's, and whether they changed in the same way."""
     rows = []
@@ -226,16 +275,6 @@ def ablation_table(result: Result) -> str:
     return f"{steps}\n\n{summary if found else ''}{_ablation_conditions(result)}"
 
 
-@_per_result
-def similarity_table(result: Result) -> str:
-    """A row per threshold: points below it, and how well this predicts changes of labels."""
-    scores = next(row["similarity"] for row in result["rows"] if row["name"] == "tfc")
-    masks = table("similarity below", SIMILARITY, [(f"{mask['threshold']:g}", mask) for mask in scores["thresholds"]])
-    rule = cell("The label changed at {changed:.1f} % of the points with ground truth.", scores)
-    return f"{masks}\n\n{rule} {_ablation_conditions(result)}"
-
-
-@_per_result
 def still_table(result: Result) -> str:
     """A table per vocabulary, a row per network: mIoU on every set, the mean, and its share of the best teacher's."""
     sets = result["sets"]
@@ -257,7 +296,6 @@ def still_table(result: Result) -> str:
     return "\n\n".join([*tables, note])
 
 
-@_per_result
 def clip_table(result: Result) -> str:
     """A table per model and mode, a row per clip: each score in the first mode and in this one."""
     first, *others = result["modes"]
@@ -269,18 +307,10 @@ def clip_table(result: Result) -> str:
 
 
 def _clip_rows(result: Result, scores: Result, first: str, mode: str) -> str:
-    def cells(template: str, numbers: Mapping[str, Any], frames: str = "") -> Result:
-        return {"frames": frames} | {key: cell(template.replace("KEY", key), numbers) for key in CLIP_SCORES.values()}
-
-    step, change = f"{{{first}.KEY:.2f}} → {{{mode}.KEY:.2f}}", scores["changes"][mode]
-    rows = [(clip["name"], cells(step, scores["clips"][clip["name"]], str(clip["frames"]))) for clip in result["clips"]]
-    rows += [
-        ("**mean**", cells(step, scores["mean"])),
-        ("**gain**", cells("{gain.KEY:+.2f}", change)),
-        ("**better on**", cells(f"{{better.KEY}} of {len(result['clips'])}", change)),
-    ]
-    columns = [("frames", "{frames:}"), *((title, f"{{{key}:}}") for title, key in CLIP_SCORES.items())]
-    return table(f"`{scores['name']}`, `{first}` → `{mode}`", columns, rows)
+    rows = [(clip["name"], {"frames": clip["frames"], **scores["clips"][clip["name"]]}) for clip in result["clips"]]
+    rows.append(("**mean**", {"frames": "", **scores["mean"]}))
+    step = [(title, f"{{{first}.{key}:.2f}} → {{{mode}.{key}:.2f}}") for title, key in CLIP_SCORES.items()]
+    return table(f"`{scores['name']}`, `{first}` → `{mode}`", [("frames", "{frames:}"), *step], rows)
 
 
 def clip_means_table(results: Sequence[Result]) -> str:
@@ -297,7 +327,7 @@ def clip_means_table(results: Sequence[Result]) -> str:
     ]
     columns = [("keyframe every", "{every:}"), *((title, f"{{{key}:.2f}}") for title, key in CLIP_SCORES.items())]
     clips = ", ".join(clip["name"] for clip in results[0]["clips"])
-    return table("mode", columns, rows) + f"\n\nMeans over {clips}. {_clip_conditions(results[0])}\n"
+    return table("mode", columns, rows) + f"\n\nMeans over {clips}. {_clip_conditions(results[0])}"
 
 
 def _clip_conditions(result: Result) -> str:
@@ -312,15 +342,14 @@ def _clip_conditions(result: Result) -> str:
 TABLES: dict[str, Callable[[Sequence[Result]], str]] = {
     "gains": gain_table,
     "steadied": steadied_table,
-    "adapted": adapted_table,
+    "adapted": partial(_each, adapted_table),
     "speed": speed_table,
     "memory": memory_table,
     "cost": cost_table,
-    "stills": still_table,
-    "clips": clip_table,
+    "stills": partial(_each, still_table),
+    "clips": partial(_each, clip_table),
     "means": clip_means_table,
-    "ablation": ablation_table,
-    "similarity": similarity_table,
+    "ablation": partial(_each, ablation_table),
 }
 
 
@@ -349,9 +378,9 @@ def with_tables(text: str, root: Path) -> str:
 
     def update(match: re.Match[str]) -> str:
         words = match[2].split()
-        make = TABLES[words.pop(0)] if words[0] in TABLES else comparison_table
+        make = TABLES[words.pop(0)] if words[0] in TABLES else partial(_each, comparison_table)
         results = [json.loads((root / word).read_text(encoding="utf-8")) for word in words]
-        return f"{match[1]}\n{make(results)}\n{match[3]}"
+        return f"{match[1]}\n{make(results)}\n\n{match[3]}"
 
     return MARKED.sub(update, text)
 
@@ -399,7 +428,7 @@ def _conditions(result: Result) -> str:
 
 def _bench_conditions(results: Sequence[Result]) -> str:
     """Machines (each once) and models of ``results``."""
-    return " ".join([*_distinct(map(_machine, results)), *map(_model_conditions, results)]) + "\n"
+    return " ".join([*_distinct(map(_machine, results)), *map(_model_conditions, results)])
 
 
 def _machine(result: Result) -> str:
@@ -418,8 +447,7 @@ def _model_conditions(result: Result) -> str:
     weights = "random weights, " if result["random_weights"] else ""
     share = result["updated_fraction"]
     points = "" if share is None else f", {share:.1f} % of the points updated"
-    classes = f"{weights}{result['model']['classes']} classes"
-    return f"{_model_name(result)}: {classes}, {_network_input(result)}{points}."
+    return f"{_model_name(result)}: {weights}{result['model']['classes']} classes, {_network_input(result)}{points}."
 
 
 def _network_input(result: Result) -> str:

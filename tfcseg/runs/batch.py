@@ -1,11 +1,9 @@
-"""Run several inputs, here or on a Ray cluster; how each ended, and a log of that as JSON lines."""
+"""Run several inputs, here or on a Ray cluster; and how each ended."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +12,9 @@ from typing import Any
 import torch
 
 from tfcseg.errors import FinishedError, LostConnection, TfcsegError, without_passwords
-from tfcseg.files import output_errors, parse_json, to_json
+from tfcseg.files import parse_json, to_json
 from tfcseg.inference.groups import SECTION_PARTS
 from tfcseg.inference.options import checked_options
-from tfcseg.log import open_json_lines
 from tfcseg.media.reader import probe
 from tfcseg.media.source import Source
 from tfcseg.media.writer import PART_FRAMES
@@ -60,7 +57,7 @@ class Outcome:
             return None
 
     def to_json(self) -> dict[str, Any]:
-        """The line of a log."""
+        """Facts for a log."""
         return {
             "input": without_passwords(self.source),
             "status": self.status,
@@ -91,24 +88,6 @@ def run_input(
     except TfcsegError as failure:
         error = failure
     return Outcome(source, folder, seconds=time.monotonic() - started_s, report=report, error=error)
-
-
-@contextmanager
-def open_batch_log(path: Path | None) -> Iterator[Callable[[Outcome], None]]:
-    """Yield a function that appends the outcome of an input to the log at ``path``, if there is one. Errors are those
-    of `open_json_lines`, and OutputError if the file cannot be written."""
-    if path is None:
-        yield lambda outcome: None
-        return
-    file = open_json_lines(path, "--batch-log")
-
-    def add(outcome: Outcome) -> None:
-        line = json.dumps(outcome.to_json(), ensure_ascii=False) + "\n"
-        with output_errors(f"cannot write {str(path)!r}"):
-            file.write(line.encode("utf-8", "backslashreplace"))  # a name may be no UTF-8
-
-    with file:
-        yield add
 
 
 @dataclass(frozen=True, slots=True)

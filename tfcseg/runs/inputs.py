@@ -129,7 +129,7 @@ def _in_folder(folder: str, notes: list[str], *, is_outer: bool = True) -> list[
 
 def _names(source: str) -> list[str]:
     """Candidate names for an input's results: its name, more and more of its path, and with its suffix."""
-    path = Path(Source.of(source).key)
+    path = Path(without_passwords(Source.of(source).key))
     stem = Source.of(source).title
     before = [part for part in path.parts[:-1] if part != path.anchor]
     names = [

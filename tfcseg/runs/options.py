@@ -233,7 +233,6 @@ class RunOptions:
     results: ResultOptions = field(default_factory=ResultOptions)
     overwrite: bool = False
     resume: bool = False
-    skip_finished: bool = False  # FinishedError, before anything is loaded, if the same run is finished
     allow_network: bool = False
     steady: SteadyOptions | None = None  # masks that are made steady, in place of the network's own labels
 

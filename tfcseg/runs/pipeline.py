@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -44,10 +43,9 @@ from tfcseg.report.schema import Report
 from tfcseg.runs.exporting import check_export, export_results
 from tfcseg.runs.inputs import find_inputs, output_folders
 from tfcseg.runs.job import Job, check_mask_names
-from tfcseg.runs.measuring import FrameMeasurer
 from tfcseg.runs.options import ResultOptions, RunOptions, SteadyOptions
 from tfcseg.runs.outputs import OutputDir, claimed_output, default_output
-from tfcseg.runs.results import ResultWriter
+from tfcseg.runs.results import FrameMeasurer, ResultWriter
 from tfcseg.runs.resuming import identify, refuse_other_run
 from tfcseg.runs.sections import segment_sections
 from tfcseg.runs.state import Checkpoint, RunState, unfinished_frames
@@ -99,7 +97,6 @@ def run(
     results: ResultOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    skip_finished: bool = False,
     allow_network: bool = False,
     on_frame: OnFrame = lambda frame, info: None,
     **options: Any,
@@ -116,8 +113,7 @@ def run(
 
     Any failure raises a TfcsegError with a one-line message. Videos and reports are then complete or absent, masks and
     rows of finished frames stay, and the same call with ``resume`` continues from there. FinishedError, which is not a
-    failure, if nothing is left to resume. With ``skip_finished``, a finished run of the same settings raises it before
-    the model is loaded; one of other settings raises OutputError, unless ``overwrite`` replaces it.
+    failure, if nothing is left to resume; the model is not loaded then.
     """
     inference, written = sort_options("run", options, InferenceOptions, ResultOptions)
     wanted = RunOptions(
@@ -129,7 +125,6 @@ def run(
         results=replace(results or ResultOptions(), **written),
         overwrite=overwrite,
         resume=resume,
-        skip_finished=skip_finished,
         allow_network=allow_network,
     )
     with in_python_words():
@@ -151,7 +146,7 @@ def _run_all(
     reports: dict[str, Report] = {}
     failures: dict[str, TfcsegError] = {}
     base = None if output is None else Path(output)
-    folders = output_folders(found, base, resume=options.resume or options.skip_finished)
+    folders = output_folders(found, base, resume=options.resume)
     for source, folder in zip(found.sources, folders, strict=True):
         try:
             with in_python_words():
@@ -216,12 +211,6 @@ def run_video(
     check_export(options.results, source)
     folder = Path(output) if output is not None else default_output(source)
     shared = on_demand(model, options.device, allow_network=options.allow_network)
-    if options.skip_finished and os.path.lexists(folder):
-        try:
-            refuse_other_run(OutputDir(folder), identify(source, _coloured(shared.known, options), options))
-        except OutputError:
-            if not options.overwrite:
-                raise
     with (
         claimed_output(folder, inputs=options.places(source), overwrite=options.overwrite or options.resume) as out,
         _prepared(out, source, shared, options, is_shared=crew is not None) as job,
@@ -245,7 +234,7 @@ def run_video(
 
 def check_model(model: ModelOnDemand, options: RunOptions) -> None:
     """Load what runs need of the model, so that an unusable one is reported once and not for every input."""
-    _ = model.known if options.skip_finished else model.loaded
+    _ = model.known if options.resume else model.loaded
 
 
 def _coloured(model: _Known, options: RunOptions) -> _Known:
@@ -257,12 +246,11 @@ def _prepared(
     out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions, *, is_shared: bool
 ) -> Iterator[Job]:
     """Check all options against the model, the earlier run and the source, which is opened."""
+    if options.resume:
+        refuse_other_run(out, identify(source, _coloured(model.known, options), options))
     loaded = _coloured(model.loaded, options)
     network = IntervalNetwork(loaded, options.inference_of(loaded))
     options.results.visible(loaded.labels)  # report unknown classes before opening anything
-    identity = identify(source, loaded, options)
-    if options.resume:
-        refuse_other_run(out, identity)
     with open_frames(source, **options.decoding) as frames:
         if options.frame_rate not in (None, frames.info.frame_rate):
             raise UsageError(f"{source.name}: an animation has its own frame rate; --fps is for folders of images")
@@ -274,7 +262,7 @@ def _prepared(
             state=RunState(out.state),
             model=loaded,
             network=network,
-            identity=identity,
+            identity=identify(source, loaded, options),
             frames=frames,
             given=None if options.steady is None else options.steady.open(frames.info),
             is_shared=is_shared,

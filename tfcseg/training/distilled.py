@@ -15,12 +15,10 @@ from tfcseg.media.reader import probe
 from tfcseg.media.source import absolute
 from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.spelling import count_of
-from tfcseg.training.damage import examine, image_defect, refuse
 from tfcseg.training.datasets import ClipSource, CollageSource, PseudoClipSource, Source, StillSource, Weighted
 from tfcseg.training.foreground import PERSON, PLANT
-from tfcseg.training.fused_labels import fuse_media
-from tfcseg.training.fusion import is_street
-from tfcseg.training.labelling import Clip, OnLabelled, Still, find_media, label_media
+from tfcseg.training.fusion import fuse_media, is_street
+from tfcseg.training.labelling import Clip, OnLabelled, Still, examine, find_media, image_defect, label_media, refuse
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of

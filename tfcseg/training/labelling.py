@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ from tfcseg.machine import available_cores
 from tfcseg.media.images import read_image
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from tfcseg.spelling import first_of
 from tfcseg.training.augment import as_bytes, by_channels
 from tfcseg.training.teachers import Teacher, soft_labels
 from tfcseg.training.truth import is_mask
@@ -263,3 +264,43 @@ def _grid_flow(dis: cv2.DISOpticalFlow, source: NDArray[np.uint8], target: NDArr
     size_wh = (source.shape[1] // 2, source.shape[0] // 2)
     halved: NDArray[np.float32] = cv2.resize(flow, size_wh, interpolation=cv2.INTER_AREA) * 0.5
     return halved
+
+
+_T = TypeVar("_T")
+
+_THREADS = 8  # more than cores: they wait for the disk
+_SHOWN = 20
+_WHOLE = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
+"""First and last bytes of complete JPEG and PNG files."""
+
+
+def image_defect(path: Path) -> str | None:
+    """Describe what is wrong with an image file; None if nothing is. Only unusual files are decoded."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(4)
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 8))
+            last = file.read()
+        if size == 0:
+            return "empty"
+        if any(first.startswith(begin) and last.endswith(end) for begin, end in _WHOLE.items()):
+            return None
+        read_image(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except InputError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+def examine(check: Callable[[_T], str | None], items: Iterable[_T]) -> list[str | None]:
+    """Run ``check`` on all items in threads; results in the order of ``items``."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(check, items))
+
+
+def refuse(defects: list[str], where: str) -> None:
+    """Raise DataError with the first defects, if there are any."""
+    if defects:
+        raise DataError(f"{where}: {first_of(defects, _SHOWN, '; ')}; repair them or train with --skip-bad")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -18,20 +21,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from tfcseg.errors import DataError, TfcsegError
+from tfcseg.errors import DataError, TfcsegError, WeightsError
+from tfcseg.files import replace_atomically
 from tfcseg.interrupts import noted_interrupts, unseen_interrupts
 from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter
-from tfcseg.training.checkpoints import WeightAverage, read_checkpoint, write_checkpoint
 from tfcseg.training.datasets import Sample
-from tfcseg.training.depthwise import use_float32_backward
 from tfcseg.training.objective import attention_losses, clip_losses, image_losses, normalise, validation_miou
 from tfcseg.training.processes import (
     copy_from_first,
     start_processes,
     sum_gradients,
     sum_over_processes,
-    use_cross_process_norm,
 )
 from tfcseg.training.recipes import TrainOptions
 from tfcseg.weights.loading import save_model
@@ -61,15 +62,16 @@ class Trainer:
         on_step: Callable[[int, int], None] = lambda step, steps: None,
     ) -> None:
         self.rank, self.world = start_processes(device)
+        if device.type == "cuda" and self.world > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         self.network: TFCSegmenter = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.options, self.folder = card, options, folder
         self.train_samples, self.validation_samples = train, validation
         self.device, self.precision, self.workers, self.dtype = device, precision, workers, dtype
         self.report, self.on_step = report, on_step
         if device.type == "cpu":
-            use_float32_backward(self.network)
+            use_float32_depthwise(self.network)
         if self.world > 1:
-            use_cross_process_norm(self.network)
             copy_from_first(self.network)
         self.objective = {"image": image_losses, "tfc": clip_losses, "attention": attention_losses}[options.stage]
         groups = _parameter_groups(network, options)
@@ -234,7 +236,7 @@ def _set_training(network: TFCSegmenter, *, train_norms: bool) -> None:
             part.eval()  # not trained: no dropout, no updated statistics
     if not train_norms:
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
                 module.eval()
 
 
@@ -277,6 +279,30 @@ def _start_worker(number: int) -> None:
     cv2.setNumThreads(1)  # leave the cores to the network
 
 
+class Float32Conv2d(nn.Conv2d):
+    """A convolution in float32, also under autocast, which gives its result in the lower type."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H', W')."""
+        if not torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float()).to(torch.get_autocast_dtype("cpu"))
+
+
+def use_float32_depthwise(network: nn.Module) -> None:
+    """Make depthwise convolutions that are slow in bfloat16 on CPUs a `Float32Conv2d`, in place.
+
+    Gradients of strided, dilated and 5×5 ones take three to five times as long as in float32: more than half of a
+    training step of both light backbones.
+    """
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.groups == module.in_channels == module.out_channels > 1:
+            is_plain = module.kernel_size == (3, 3) and module.stride == module.dilation == (1, 1)
+            if not is_plain:
+                module.__class__ = Float32Conv2d
+
+
 def _parameter_groups(network: TFCSegmenter, options: TrainOptions) -> list[dict[str, Any]]:
     """Parameters by learning rate and weight decay; norms and biases have no decay (in SegFormer only norms).
 
@@ -294,3 +320,70 @@ def _parameter_groups(network: TFCSegmenter, options: TrainOptions) -> list[dict
     return [
         {"params": parameters, "scale": scale, "weight_decay": decay} for (scale, decay), parameters in groups.items()
     ]
+
+
+CHECKPOINT_FORMAT = "tfcseg-checkpoint-2"
+
+
+class WeightAverage:
+    """Exponential moving average of the weights of ``network``, which is validated and saved."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._network, self._decay = network, decay
+        self.weights: dict[str, Tensor] = {name: t.detach().clone() for name, t in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Add the weights after a step. The decay starts small, so that the initial weights are soon forgotten."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, tensor in self._network.state_dict().items():
+            if tensor.is_floating_point():
+                self.weights[name].lerp_(tensor, 1 - decay)
+            else:
+                self.weights[name].copy_(tensor)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Give the network the averaged weights inside the block, and its own again afterwards."""
+        own = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
+        self._network.load_state_dict(self.weights)
+        try:
+            yield
+        finally:
+            self._network.load_state_dict(own)
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state``; OutputError on failure."""
+    with replace_atomically(path) as partial:
+        try:
+            torch.save({"format": CHECKPOINT_FORMAT, **state}, partial)
+        except RuntimeError as error:  # torch's way to report a full disk
+            raise OSError(str(error).splitlines()[0]) from None
+
+
+def read_checkpoint(
+    path: Path, options: Mapping[str, Any], network: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Any]:
+    """Read a checkpoint, running no code in it.
+
+    Raises WeightsError if its options or tensors differ from ``options`` and ``network``.
+    """
+    state: Any = None
+    with suppress(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError):
+        # torch.save writes zip archives; anything else would be an old-style pickle.
+        if zipfile.is_zipfile(path):
+            state = torch.load(path, map_location=device, weights_only=True)
+    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
+        raise WeightsError(f"{path} is not a tfcseg checkpoint, or a damaged one; train into another folder")
+    saved = state["options"]
+    other = [f"{name} {saved[name]}, now {value}" for name, value in options.items() if saved.get(name, value) != value]
+    if other:
+        raise WeightsError(f"{path} was made with other options ({'; '.join(other)}); train into another folder")
+    if _shapes(state["network"]) != _shapes(network):
+        raise WeightsError(f"{path} belongs to a network of another kind or size; train into another folder")
+    return state
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}

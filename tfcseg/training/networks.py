@@ -14,10 +14,10 @@ from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.training.processes import processes_in_all
 from tfcseg.training.recipes import Material, TrainOptions
+from tfcseg.training.teachers import load_mosaic_weights
 from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
 from tfcseg.weights.loading import created_with, is_ours, load_model
 from tfcseg.weights.model_card import BACKBONES, IMAGENET_PREPROCESSING, ModelCard, Preprocessing
-from tfcseg.weights.mosaic_file import load_mosaic_weights
 
 PREPROCESSING = {
     "mosaic": Preprocessing(544, (128.0, 128.0, 128.0), (127.5, 127.5, 127.5)),

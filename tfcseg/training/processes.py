@@ -10,7 +10,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from tfcseg.errors import TfcsegError
 
@@ -114,35 +113,3 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     dist.all_reduce(flat)
     for parameter, gradient in zip(trainable, torch.split(flat, [p.numel() for p in trainable]), strict=True):
         parameter.grad = gradient.view_as(parameter).clone()
-
-
-class CrossProcessBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes, on any device (torch's own SyncBatchNorm needs GPUs)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise (B, C, H, W); in training by the mean and variance of all processes' batches."""
-        if not self.training or not dist.is_initialized():
-            return super().forward(input)
-        x = input.float()
-        count = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
-        sums = torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count])
-        sums = all_reduce(sums)  # type: ignore[no-untyped-call]  # with gradient
-        total, squares, number = torch.split(sums, [x.shape[1], x.shape[1], 1])
-        mean = total / number
-        variance = (squares / number - mean * mean).clamp_min(0)
-        with torch.no_grad():
-            momentum = 0.0 if self.momentum is None else self.momentum
-            unbiased = variance * (number / (number - 1).clamp_min(1))
-            self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
-            self.running_var.lerp_(unbiased, momentum)  # type: ignore[union-attr]
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        normalised: Tensor = (x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
-        return normalised.to(input.dtype)
-
-
-def use_cross_process_norm(network: nn.Module) -> None:
-    """Make every batch norm in ``network`` a `CrossProcessBatchNorm`, in place; same parameters and names."""
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = CrossProcessBatchNorm

@@ -17,9 +17,8 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.spelling import count_of
 from tfcseg.training.augment import View, view_hard_labels, view_image
-from tfcseg.training.damage import examine, image_defect, refuse
 from tfcseg.training.datasets import Sample
-from tfcseg.training.labelling import read_rgb
+from tfcseg.training.labelling import examine, image_defect, read_rgb, refuse
 from tfcseg.training.recipes import Material, TrainOptions
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,15 @@ from tfcseg.errors import DataError
 from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import DATA, SCENES
 from tfcseg.media.masks import read_mask
-from tfcseg.training.fusion import VOC_NAMES, Meanings
+
+VOC_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "table",
+    "motorbike": "motorcycle",
+    "pottedplant": "plant",
+    "tvmonitor": "television",
+}
+"""SCENES' names of VOC's classes; all others have the same name, and background has none."""
 
 MASKS, IMAGES, CLASSES = "masks", "images", "classes.json"
 
@@ -36,6 +45,13 @@ most frequent classes are "other".
 
 PAVED = ("road", "sidewalk", "floor")
 """Meanings of "road" in a data set without pavement, which uses it for all paved ground."""
+
+
+class Meanings(NamedTuple):
+    """Classes that each value of a mask may stand for, ``allowed`` (256, S), and the likeliest, ``main`` (256,)."""
+
+    allowed: NDArray[np.bool_]
+    main: NDArray[np.intp]
 
 
 def mask_of(image: Path) -> Path | None:

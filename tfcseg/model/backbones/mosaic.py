@@ -2,7 +2,7 @@
 Information and encoded Context", 2021): a MobileNet without norms and with dilated last blocks, and a pyramid of
 pooled context.
 
-Weights come from the published TensorFlow Lite file (tfcseg/weights/mosaic_file.py), where every norm is merged into
+Weights come from the published TensorFlow Lite file (tfcseg/training/teachers.py), where every norm is merged into
 its convolution. The all-MLP head replaces the published decoder.
 
 Shapes: B batch, C channels, H W image (multiples of 32), h w = H/16, W/16.

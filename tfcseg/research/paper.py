@@ -1,29 +1,46 @@
-"""Rows of the ablation table: the network with steps of the method left out or replaced, and the row it builds on.
-
-Only frames between keyframes change. Variants use the network's weights without further training. Shapes as in
-model/tfc.py: B keyframes, T frames per keyframe, K classes, h w grid at stride 4.
-"""
+"""Rows and numbers of the paper's ablation study. Does not load torch."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import torch
-from torch import Tensor
+from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 
-from tfcseg.model.correlation import inconsistent_points, interpolation_weight, similarity
-from tfcseg.model.options import InferenceOptions
-from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter, replace_points
-from tfcseg.research.ablation.paper import (
-    ABLATED_THRESHOLDS,
-    FIXED_WEIGHTS,
-    INTERVALS,
-    LARGER_KEYFRAMES,
-    WITHOUT_BCE,
-)
+WITHOUT_BCE = "without-bce"
+"""The row that needs other weights."""
+
+ABLATED_THRESHOLDS = (0.5, 0.8, 1.0)
+FIXED_WEIGHTS = (0.1, 0.9)
+"""The paper has 0.1 without saying of which frame. By eq. 7 it is the keyframe's weight; 0.9 is the other reading."""
+INTERVALS = (4, 5, 6, 7, 8, 9)
+
+LARGER_KEYFRAMES = 1.2
+"""``keyframe_scale`` of the row ``larger``."""
+
+SCORES = ("miou", "vc8", "vc16")
+
+PAPER: Mapping[str, Mapping[str, float | None]] = {
+    "image": {"miou": 32.9, "vc8": 82.7, "vc16": 77.3},
+    "reuse": {"miou": 31.5, "vc8": 84.3, "vc16": 78.7},
+    "interpolation": {"miou": 32.0, "vc8": 85.0, "vc16": 79.3},
+    "hard": {"miou": 32.0, "vc8": 83.7, "vc16": 78.0},
+    "weight-0.1": {"miou": 31.0, "vc8": 85.9, "vc16": 80.5},
+    "weight-0.9": {"miou": 31.0, "vc8": 85.9, "vc16": 80.5},
+    "msda-0.5": {"miou": 31.9, "vc8": 84.3},
+    "msda-0.8": {"miou": 32.7, "vc8": 84.2},
+    "msda-1.0": {"miou": 33.8, "vc8": 79.0},
+    "tfc": {"miou": 32.9, "vc8": 85.3, "vc16": 80.0},
+    "level-1": {"miou": 31.6},
+    WITHOUT_BCE: {"vc8": 83.1},
+    "interval-5": {"miou": 32.9, "vc8": 85.8},
+    "interval-6": {"miou": 32.8, "vc8": 85.8},
+    "interval-7": {"miou": 32.7, "vc8": 86.0},
+    "interval-8": {"miou": 32.6, "vc8": 86.4},
+    "interval-9": {"miou": 32.4, "vc8": 86.6},
+}
+"""MiT-B0 trained on VSPW, on its validation split (AAAI 2024, ablation study), TFC at interval 4."""
 
 Weight: TypeAlias = float | str
 """ŵ_t of eq. 7: ``soft`` (clamped w_t), ``hard`` (1 where w_t reaches the threshold, else 0), or one number for all."""
@@ -39,53 +56,6 @@ class Variant:
     """Whether sparse MSDA updates the points below the threshold (eq. 11)."""
     level: int = 2
     """Encoder level compared by w_t, 1 or 2. Aligned correlation always searches at level 2."""
-
-
-class AblatedSegmenter:
-    """``network`` with the steps of ``variant``, for `IntervalNetwork`.
-
-    ``on_result`` is called with each result for frames between keyframes, in order.
-    """
-
-    def __init__(
-        self, network: TFCSegmenter, variant: Variant, on_result: Callable[[NonKeyframes], None] = lambda result: None
-    ) -> None:
-        self._network, self._variant, self._on_result = network, variant, on_result
-        self.carry_over = network.carry_over
-
-    def keyframe(self, image: Tensor) -> tuple[Tensor, Keyframe]:
-        """As `TFCSegmenter.keyframe`."""
-        logits, memory = self._network.keyframe(image)
-        if self._variant.level == 1:
-            memory = memory._replace(level2=self._level1(self._network.backbone.encode_low(image)[0]))
-        return logits, memory
-
-    def non_keyframes(self, images: Tensor, memory: Keyframe, options: InferenceOptions) -> NonKeyframes:
-        """Eqs 4 to 11 with the variant's weight, points and level."""
-        network, variant, options = self._network, self._variant, self._network.completed(options)
-        found = network.between(*network.backbone.encode_low(images), memory, options)
-        w = similarity(found.moved(memory.level2), found.level2 if variant.level == 2 else self._level1(found.x1))
-        w_hat = self._weight(w, options.threshold)
-        logits = network.interpolated(found, memory, w_hat)
-        points = inconsistent_points(w, options.threshold if variant.updates else -math.inf)
-        if points.frame.numel():
-            logits = replace_points(logits, points, network.updated(found, memory, w_hat, points))
-        result = NonKeyframes.of(found, logits, w, points)
-        self._on_result(result)
-        return result
-
-    def _level1(self, x1: Tensor) -> Tensor:
-        """Level 1 as vectors to compare, (B·T, D, h, w)."""
-        return self._network.decode_head.project(x1, 0)
-
-    def _weight(self, w: Tensor, threshold: float) -> Tensor:
-        """ŵ_t for similarities w (B·T, 1, h, w)."""
-        weight = self._variant.weight
-        if weight == "soft":
-            return interpolation_weight(w)
-        if weight == "hard":
-            return (w >= threshold).to(w.dtype)
-        return torch.full_like(w, float(weight))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +119,9 @@ def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row
         Row("adaptive", "TFC, both sides, adaptive keyframes", "both", adaptive, None),
         Row("larger", f"the same, keyframes {LARGER_KEYFRAMES:g} times as large", "adaptive", larger, None),
     ]
+
+
+def row_names() -> list[str]:
+    """Names of all possible rows."""
+    settings = replace(PAPER_OPTIONS, keyframe_interval=min(INTERVALS) - 1, keyframe_carry=0.5)
+    return [row.name for row in build_rows(settings)]

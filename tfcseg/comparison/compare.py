@@ -1,19 +1,22 @@
-"""Compare modes on one video, each as `run` runs it, and their labels frame by frame."""
+"""Compare modes: on one video, each as `run` runs it, and their labels frame by frame; on a VSPW folder by scores."""
 
 from __future__ import annotations
 
 import itertools
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.comparison.page import write_page
+from tfcseg.comparison.pictures import RowPainter, write_picture
 from tfcseg.comparison.plan import (
+    BASELINE,
     COMPARE_HTML,
     COMPARE_JSON,
     MAX_SAMPLE,
@@ -25,14 +28,19 @@ from tfcseg.comparison.plan import (
     known_folders,
     titles_of,
 )
-from tfcseg.drawing.pictures import RowPainter, write_picture
 from tfcseg.errors import DataError
+from tfcseg.evaluation.evaluate import evaluate
+from tfcseg.evaluation.model_source import ModelPredictions
+from tfcseg.evaluation.predictions import PredictionFolder, Predictions
+from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
+from tfcseg.evaluation.scope import Scope
+from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.exports.labelled_video import read_labels
 from tfcseg.files import claimed_files, refuse_inputs, refuse_results, write_json
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.labels.label_sets import LabelSet
-from tfcseg.media.frames import Frame, FrameSource, Image, VideoInfo, prefetch_frames
+from tfcseg.media.frames import FrameSource, Image, VideoInfo, prefetch_frames
 from tfcseg.media.mask_folder import list_masks
+from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.media.writer import VideoWriter
@@ -41,13 +49,13 @@ from tfcseg.options import OnProgress
 from tfcseg.report.moments import greatest_moments
 from tfcseg.report.schema import Report
 from tfcseg.runs.options import ResultOptions
-from tfcseg.runs.outputs import OutputDir, default_output
+from tfcseg.runs.outputs import OutputDir, default_output, numbered
 from tfcseg.runs.pipeline import run
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
 SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
-_FLOP_SAMPLES = 3  # number of intervals, spread over the video, on which FLOPs are counted
+_FLOP_SAMPLES = 3  # number of intervals, spread over the video or at the beginnings of videos, to count FLOPs on
 _MAX_PICTURES = 6
 
 
@@ -79,15 +87,15 @@ def compare_video(
     with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
         earlier = _claimed_runs(folder, plan, inputs, overwrite=overwrite)
         loaded = open_model(model, device)
-        wanted = plan.without_doubles(loaded)
         job = _VideoComparison(
             source=source,
             start_s=start_s,
             end_s=end_s,
             folder=folder,
-            plan=wanted,
+            plan=plan,
             model=loaded,
-            runs=wanted.runs(loaded),
+            runs=plan.runs(loaded),
+            baseline=[] if plan.baseline is None else list_masks(Path(plan.baseline)),
             on_progress=on_progress,
         )
         opening = job.read(max(each.options.keyframe_interval for each in job.runs))
@@ -112,6 +120,7 @@ class _VideoComparison:
     plan: Plan
     model: LoadedModel
     runs: Sequence[Run]
+    baseline: Sequence[Path]  # masks of another program, one per frame; empty without one
     on_progress: OnProgress
 
     def open(self, skip_s: float = 0.0) -> FrameSource:
@@ -123,23 +132,27 @@ class _VideoComparison:
         with self.open(skip_s) as frames:
             return [frame.image for frame in itertools.islice(frames, min(count, MAX_SAMPLE))]
 
-    def with_progress(self, task: str, frames: Iterable[Frame], total: int | None) -> Iterator[Frame]:
-        for done, frame in enumerate(frames):
-            self.on_progress(task, done, total)
-            yield frame
+    def read_labels(self, mode: str, index: int) -> NDArray[np.uint8]:
+        """(H, W) class indices that a mode gave a frame."""
+        if self.baseline and mode == "image":
+            return read_mask(self.baseline[index])
+        return read_mask(numbered(OutputDir(self.folder / mode).masks, index))
 
-    def measure_baseline(self) -> dict[str, float | None] | None:
-        """Stability of the other program's masks, if any; DataError unless there is exactly one per frame."""
-        if self.plan.baseline is None:
-            return None
-        masks, scores, count = _Masks(self.plan.baseline), StabilityScores(use_flow=self.plan.flow_consistency), 0
+    def measure_baseline(self) -> list[dict[str, float | None]]:
+        """Stability of the other program's masks, if any; DataError unless there is one that fits for every frame."""
+        if not self.baseline:
+            return []
+        scores, frames, count = StabilityScores(use_flow=self.plan.flow_consistency), 0, len(self.baseline)
         with self.open() as source:
-            for frame in self.with_progress("baseline", source, source.info.frames_declared):
-                scores.update(frame.image, masks.read(frame, self.model.labels))
-                count += 1
-        if count != len(masks.paths):
-            raise DataError(f"{masks.folder}: {len(masks.paths)} masks for {count} frames; give one per frame")
-        return scores.percentages()
+            size = source.info.height, source.info.width
+            for frame in source:
+                self.on_progress("baseline", frames, source.info.frames_declared)
+                if frames < count:
+                    scores.update(frame.image, read_labels(self.baseline[frames], size, self.model.labels))
+                frames += 1
+        if frames != count:
+            raise DataError(f"{self.plan.baseline}: {count} masks for {frames} frames; give one per frame")
+        return [scores.percentages()]
 
     def run(self, each: Run, opening: Sequence[Image]) -> Report:
         """Warm up, then run everything that the command does: this is the speed that users get."""
@@ -159,14 +172,14 @@ class _VideoComparison:
             **asdict(each.options),
         )
 
-    def result(self, baseline: Mapping[str, float | None] | None, reports: Sequence[Report]) -> Comparison:
+    def result(self, baseline: Sequence[dict[str, float | None]], reports: Sequence[Report]) -> Comparison:
         agreement, differences = self._compare_frames(reports[0].input.frames_decoded)
-        numbers = [*([] if baseline is None else [baseline]), *map(_numbers, reports)]
+        numbers = [*baseline, *map(_numbers, reports)]
         outputs = {"side_by_side": SIDE_BY_SIDE} | ({"differences": DIFFERENCES} if differences else {})
         samples = self._samples(reports[0])
         facts = common_facts(self.plan, self.model, self.runs, numbers, samples=samples, outputs=outputs)
         for mode, found in facts["modes"].items():
-            found["agreement"] = agreement.get(f"{self.plan.pair[0]}|{mode}")
+            found["agreement"] = agreement.get(mode)
         source = reports[0].input
         return Comparison(
             kind="video",
@@ -177,7 +190,6 @@ class _VideoComparison:
                 "start_s": self.start_s,
                 "end_s": self.end_s,
             },
-            agreement=agreement,
             differences=differences,
             warnings=reports[0].warnings,
             **facts,
@@ -189,59 +201,41 @@ class _VideoComparison:
         return [self.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
 
     def _compare_frames(self, frames: int) -> tuple[dict[str, float], tuple[Difference, ...]]:
-        """Write the modes side by side: percentages of pixels with the same label in pairs of modes, and differences.
-        Keeps a few bytes per frame."""
-        labels = self.model.labels
-        masks = {mode: _Masks(OutputDir(self.folder / mode).masks) for mode in self.plan.network_modes}
-        if self.plan.baseline is not None:
-            masks = {"image": _Masks(self.plan.baseline), **masks}
-        shown = {title: masks[mode] for mode, title in titles_of(self.plan.pair, self.plan.baseline).items()}
+        """Write the modes side by side: percentages of pixels with the label of the first mode, by mode, and
+        differences. Keeps a few bytes per frame."""
+        modes = self.plan.shown(self.runs)
+        shown = titles_of((modes[0], modes[-1]), self.plan.baseline)
         same: defaultdict[str, float] = defaultdict(float)
         times_s, differing = array("d"), array("d")
         with self.open() as source:
-            painter = RowPainter(labels, (source.info.height, source.info.width), list(shown))
+            painter = RowPainter(self.model.labels, (source.info.height, source.info.width), list(shown.values()))
             rate = source.info.frame_rate
             with VideoWriter(self.folder / SIDE_BY_SIDE, size=painter.row_size, frame_rate=rate) as writer:
-                for frame in self.with_progress("side by side", prefetch_frames(source), frames):
-                    found = {mode: each.read(frame, labels) for mode, each in masks.items()}
-                    for (a, one), (b, other) in itertools.combinations(found.items(), 2):
-                        same[f"{a}|{b}"] += _same(one, other)
-                    results = [found[mode] for mode in dict.fromkeys(self.plan.pair)]
+                for frame in prefetch_frames(source):
+                    self.on_progress("side by side", frame.index, frames)
+                    found = {mode: self.read_labels(mode, frame.index) for mode in modes}
+                    shares = {mode: _same(labels, found[modes[0]]) for mode, labels in found.items()}
+                    for mode in modes[1:]:
+                        same[mode] += shares[mode]
                     times_s.append(frame.time_s)
-                    differing.append(1 - _same(*results) if len(results) == 2 else 0.0)
-                    writer.write(painter.draw(frame.image, results))
-        agreement = {pair: 100 * total / len(times_s) for pair, total in same.items()}
+                    differing.append(1 - shares[modes[-1]])
+                    writer.write(painter.draw(frame.image, [found[mode] for mode in shown]))
+        agreement = {mode: 100 * total / len(times_s) for mode, total in same.items()}
         return agreement, tuple(self._draw_greatest(shown, times_s, differing))
 
     def _draw_greatest(
-        self, shown: Mapping[str, _Masks], times_s: Sequence[float], differing: Sequence[float]
+        self, shown: Mapping[str, str], times_s: Sequence[float], differing: Sequence[float]
     ) -> Iterator[Difference]:
-        """Write pictures of the frames in which ``shown``, masks by title, differ most."""
-        labels = self.model.labels
+        """Write pictures of the frames in which the modes ``shown``, with their titles, differ most."""
         for index in greatest_moments(times_s, differing, count=_MAX_PICTURES, apart_s=1.0):
             with open_frames(self.source, start_s=times_s[index]) as frames:
-                frame = replace(next(frames), index=index)
-            results = [each.read(frame, labels) for each in shown.values()]
+                frame = next(frames)
+            results = [self.read_labels(mode, index) for mode in shown]
             # A painter for each: legends follow a video, and these frames are not consecutive.
-            painter = RowPainter(labels, results[0].shape, list(shown), has_difference=True)
+            painter = RowPainter(self.model.labels, results[0].shape, list(shown.values()), has_difference=True)
             picture = f"{DIFFERENCES}/frame_{index:08d}.png"
             write_picture(self.folder / picture, painter.draw(frame.image, results))
             yield Difference(index, frame.time_s, 100 * differing[index], picture)
-
-
-class _Masks:
-    """``folder/*.png`` in natural order, one per frame of a video; value = class index, 255 = none."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder, self.paths = folder, list_masks(Path(folder))
-
-    def read(self, frame: Frame, labels: LabelSet) -> NDArray[np.uint8]:
-        """(H, W) class indices of ``frame``; DataError if there are none, or not of its size or ``labels``."""
-        count = len(self.paths)
-        if frame.index >= count:
-            raise DataError(f"{self.folder}: {count} masks, but the video has more frames; give one per frame")
-        height, width = frame.image.shape[:2]
-        return read_labels(self.paths[frame.index], (height, width), labels)
 
 
 def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
@@ -259,7 +253,7 @@ def _numbers(report: Report) -> dict[str, float | None]:
 
 def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite: bool) -> list[OutputDir]:
     """Results of earlier runs, also of another plan, which this comparison replaces; refused without ``overwrite``."""
-    earlier = [OutputDir(folder / name) for name in {*known_folders(folder), *plan.network_modes}]
+    earlier = [OutputDir(folder / name) for name in {*known_folders(folder), *plan.modes}]
     for each in earlier:
         results = each.results()
         refuse_inputs((each.path, each.masks, *results), inputs)
@@ -271,3 +265,81 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite
 def _result_names(folder: Path) -> list[str]:
     pictures = [f"{DIFFERENCES}/{path.name}" for path in (folder / DIFFERENCES).glob("frame_*.png")]
     return [COMPARE_JSON, COMPARE_HTML, SIDE_BY_SIDE, *pictures]
+
+
+def compare_dataset(
+    root: str | Path,
+    output: str | Path | None = None,
+    model: str | Path | LoadedModel = "default",
+    plan: Plan | None = None,
+    *,
+    scope: Scope | None = None,
+    device: DeviceOptions = DeviceOptions(),
+    overwrite: bool = False,
+    on_progress: OnProgress = lambda task, done, total: None,
+) -> Comparison:
+    """Score each mode of ``plan`` on a VSPW folder, one after the other.
+
+    output: folder, by default ``<root's name>_compare`` in the current one. It gets ``compare.json``, ``compare.html``
+    and a folder per run with what `eval` writes. A baseline is read as ``<baseline>/<video>/<frame>.png``, with classes
+    of the data set. Failures raise a TfcsegError with one line.
+    """
+    plan, scope = plan or Plan(), scope or Scope()
+    dataset = open_vspw(root, scope.split)
+    folder = Path(output) if output is not None else default_output(root, "compare")
+    inputs = [root] if plan.baseline is None else [root, plan.baseline]
+    with claimed_files(folder, _results_of_dataset(folder, plan), inputs=inputs, overwrite=overwrite) as clear:
+        baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
+        loaded = open_model(model, device)
+        runs = plan.runs(loaded)
+        clear()
+        samples = _beginnings(dataset, scope, max(each.options.keyframe_interval for each in runs))
+
+        def score(name: str, predictions: Predictions) -> Evaluation:
+            flow = plan.flow_consistency
+            on_done = partial(on_progress, name)
+            evaluation = evaluate(root, predictions, scope, measure_flow_consistency=flow, on_done=on_done)
+            write_evaluation(folder / name, evaluation)
+            return evaluation
+
+        evaluations = [] if baseline is None else [score(BASELINE, baseline.scored())]
+        for each in runs:
+            each.warm_up(loaded, samples[0])
+            predictions = ModelPredictions(loaded, each.options)
+            evaluations.append(score(each.mode, predictions.scored_on(dataset, scope.label_map)))
+        outputs = {} if baseline is None else {BASELINE: BASELINE}
+        numbers = list(map(_scores, evaluations))
+        result = Comparison(
+            kind="vspw",
+            input={"path": str(dataset.root), **evaluations[0].extent},
+            is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations),
+            skipped=evaluations[-1].skipped_by_kind,
+            **common_facts(plan, loaded, runs, numbers, samples=samples, outputs=outputs),
+        )
+        write_page(folder / COMPARE_HTML, result)
+        write_json(folder / COMPARE_JSON, result)
+    return result
+
+
+def _results_of_dataset(folder: Path, plan: Plan) -> list[str]:
+    runs = sorted({*plan.modes, *known_folders(folder)})
+    return [COMPARE_JSON, COMPARE_HTML, *(f"{run}/{name}" for run in runs for name in RESULT_FILES)]
+
+
+def _beginnings(dataset: VspwDataset, scope: Scope, interval: int) -> list[list[Image]]:
+    count = min(interval, MAX_SAMPLE)
+    beginnings = (
+        list(itertools.islice(dataset.readable_images(name), count)) for name in dataset.videos[: scope.limit]
+    )
+    samples = list(itertools.islice(filter(None, beginnings), _FLOP_SAMPLES))
+    if not samples:
+        raise dataset.no_image()
+    return samples
+
+
+def _scores(evaluation: Evaluation) -> dict[str, float | None]:
+    """Scores of one run, and of a network the speed; ``fps`` includes reading, network and scoring."""
+    keys = ("miou", "miou_all", "wiou", "vc8", "vc16", "flow_consistency", "label_change")
+    speed = evaluation.speed
+    speeds = {} if speed.model_fps is None else {"fps": speed.fps, "model_fps": speed.model_fps}
+    return {key: getattr(evaluation, key) for key in keys} | speeds

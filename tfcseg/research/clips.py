@@ -9,11 +9,10 @@ Shapes: T frames, H W their size.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -25,26 +24,17 @@ from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.metrics.consistency import StabilityScores
-from tfcseg.metrics.scores import VC_WINDOWS, Mean, VideoConsistency, percent
+from tfcseg.metrics.scores import Mean, VideoConsistency, percent
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
 from tfcseg.report.schema import OptionFacts
-from tfcseg.research.held_out.networks import ClipTargets, HeldOutConditions, Judges, made_by, refuse_doubles
+from tfcseg.research.networks import ClipTargets, HeldOutConditions, Judges, made_by, refuse_doubles
 from tfcseg.runs.summary import option_facts
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
-from tfcseg.workers import WorkerOptions, work_through
-
-HIGHER_IS_BETTER: Mapping[str, bool] = {
-    "flow_consistency": True,
-    "label_change": False,
-    "vc8": True,
-    "vc16": True,
-    "agreement": True,
-}
-"""Scores of a clip, in percent."""
 
 Numbers: TypeAlias = dict[str, "float | None"]
+"""Scores of a clip, in percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +49,13 @@ class ClipFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Change from the first mode to another: differences of means, and clips that are better or worse."""
-
-    gain: Mapping[str, float]
-    better: Mapping[str, int]
-    worse: Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
 class ModelScores:
-    """A model's ``clips[clip][mode]``, means over clips by mode, and changes from the first mode."""
+    """A model's ``clips[clip][mode]``, and means over clips by mode."""
 
     name: str
     options: Mapping[str, OptionFacts]
     clips: Mapping[str, Mapping[str, Numbers]]
     mean: Mapping[str, Numbers]
-    changes: Mapping[str, Change]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +83,6 @@ def compare_clips(
     first_s: float = 8.0,
     max_frames: int = 120,
     device: DeviceOptions = DeviceOptions(),
-    workers: WorkerOptions = WorkerOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> ClipsResult:
     """Run ``models`` in ``modes`` on the beginnings of videos or folders of frames; VC needs teachers.
@@ -114,76 +93,34 @@ def compare_clips(
     check_variants(modes, inference)
     names = [clip_name(source) for source in sources]
     refuse_doubles(names, "clips")
-    make = partial(
-        _open_models, models, teachers, modes, inference, first_s=first_s, max_frames=max_frames, device=device
-    )
-    jobs: list[_NamedClip | None] = [None, *zip(names, sources, strict=True)]
-    measured = work_through(workers, make, jobs, uses_gpu=device.may_use_gpu)
-    options, facts = next(measured)
-    found: list[ClipFacts] = []
-    scores: list[dict[str, dict[str, Numbers]]] = [{} for _ in options]
-    on_progress("clips", 0, len(names))
-    for clip, numbers in measured:
-        for own, of_model in zip(scores, numbers, strict=True):
-            own[clip.name] = of_model
-        found.append(clip)
-        on_progress("clips", len(found), len(names))
-    return ClipsResult(
-        modes=tuple(modes),
-        first_s=first_s,
-        max_frames=max_frames,
-        optical_flow=StabilityScores().flow_name,
-        clips=tuple(found),
-        results=tuple(_summarise(name, chosen, own) for (name, chosen), own in zip(options, scores, strict=True)),
-        **facts,
-    )
-
-
-_NamedClip: TypeAlias = "tuple[str, str | Path]"
-"""Name and path of a clip."""
-
-
-def _open_models(
-    models: Sequence[str | Path],
-    teachers: Sequence[str | Path],
-    modes: Sequence[str],
-    inference: InferenceOptions | None,
-    *,
-    first_s: float,
-    max_frames: int,
-    device: DeviceOptions,
-) -> Callable[[_NamedClip | None], Any]:
-    """Load models and teachers; arguments are those of `compare_clips`.
-
-    Returns a function that measures a clip: its facts, and scores by mode for each model. For None, it returns the
-    name of each model with its options by mode, and the facts of `ClipsResult` about models and teachers.
-    """
     loaded = [open_model(model, device) for model in models]
     refuse_doubles([model.card.name for model in loaded], "models")
     options = [{mode: variant_options(model, mode, inference) for mode in modes} for model in loaded]
     judges = Judges(teachers) if teachers else None
-
-    def work(clip: _NamedClip | None) -> Any:
-        if clip is None:
-            named = [
-                (model.card.name, {mode: option_facts(model, used) for mode, used in chosen.items()})
-                for model, chosen in zip(loaded, options, strict=True)
-            ]
-            names, classes = (judges.names, len(judges.labels)) if judges else ((), None)
-            return named, {"teachers": names, "target_classes": classes, **made_by(loaded)}
-        name, source = clip
+    clips: list[ClipFacts] = []
+    scores: list[dict[str, dict[str, Numbers]]] = [{} for _ in loaded]
+    on_progress("clips", 0, len(names))
+    for name, source in zip(names, sources, strict=True):
         with open_frames(source, end_s=first_s) as found:
             images = [frame.image for frame in itertools.islice(found, max_frames)]
         targets = None if judges is None else judges.label(images)
-        numbers = [
-            {mode: _measure(model, used, images, targets) for mode, used in chosen.items()}
-            for model, chosen in zip(loaded, options, strict=True)
-        ]
+        for model, chosen, own in zip(loaded, options, scores, strict=True):
+            own[name] = {mode: _measure(model, used, images, targets) for mode, used in chosen.items()}
         sure = None if targets is None else 100 * targets.sure
         size = (images[0].shape[0], images[0].shape[1])
-        return ClipFacts(name, len(images), float(found.info.frame_rate), size, sure), numbers
-
-    return work
+        clips.append(ClipFacts(name, len(images), float(found.info.frame_rate), size, sure))
+        on_progress("clips", len(clips), len(names))
+    return ClipsResult(
+        modes=tuple(modes),
+        teachers=() if judges is None else judges.names,
+        target_classes=None if judges is None else len(judges.labels),
+        first_s=first_s,
+        max_frames=max_frames,
+        optical_flow=StabilityScores().flow_name,
+        clips=tuple(clips),
+        results=tuple(_summarise(*each) for each in zip(loaded, options, scores, strict=True)),
+        **made_by(loaded),
+    )
 
 
 def clip_name(source: Given) -> str:
@@ -196,7 +133,7 @@ def _measure(
     model: LoadedModel, options: InferenceOptions, images: Sequence[Image], targets: ClipTargets | None
 ) -> Numbers:
     """Measure all scores of a clip with ``options``; None for scores that cannot be computed."""
-    stability, consistency = StabilityScores(), VideoConsistency(VC_WINDOWS, "vspw")
+    stability, consistency = StabilityScores(), VideoConsistency()
     agreement: list[float] = []
     size = (images[0].shape[0], images[0].shape[1])
     at_size = iter(()) if targets is None else targets.at(size)
@@ -221,12 +158,11 @@ def _measure(
 
 
 def _summarise(
-    name: str, options: Mapping[str, OptionFacts], clips: Mapping[str, Mapping[str, Numbers]]
+    model: LoadedModel, options: Mapping[str, InferenceOptions], clips: Mapping[str, Mapping[str, Numbers]]
 ) -> ModelScores:
-    modes = list(options)
-    mean = {mode: _means([numbers[mode] for numbers in clips.values()]) for mode in modes}
-    changes = {mode: _change(clips, modes[0], mode, mean) for mode in modes[1:]}
-    return ModelScores(name, options, clips, mean, changes)
+    facts = {mode: option_facts(model, used) for mode, used in options.items()}
+    mean = {mode: _means([numbers[mode] for numbers in clips.values()]) for mode in options}
+    return ModelScores(model.card.name, facts, clips, mean)
 
 
 def _means(clips: Sequence[Numbers]) -> Numbers:
@@ -236,24 +172,3 @@ def _means(clips: Sequence[Numbers]) -> Numbers:
         values = [value for numbers in clips if (value := numbers[key]) is not None]
         found[key] = Mean.of(values).value if values else None
     return found
-
-
-def _change(
-    clips: Mapping[str, Mapping[str, Numbers]], reference: str, candidate: str, mean: Mapping[str, Numbers]
-) -> Change:
-    gain: dict[str, float] = {}
-    better: dict[str, int] = {}
-    worse: dict[str, tuple[str, ...]] = {}
-    for key, is_higher_better in HIGHER_IS_BETTER.items():
-        before, after = mean[reference].get(key), mean[candidate].get(key)
-        if before is None or after is None:
-            continue
-        gain[key] = after - before
-        steps = {
-            name: (new - old) * (1 if is_higher_better else -1)
-            for name, numbers in clips.items()
-            if (new := numbers[candidate][key]) is not None and (old := numbers[reference][key]) is not None
-        }
-        better[key] = sum(step > 0 for step in steps.values())
-        worse[key] = tuple(name for name, step in steps.items() if step < 0)
-    return Change(gain, better, worse)

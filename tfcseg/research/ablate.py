@@ -1,13 +1,22 @@
-"""Score every row of the ablation table on a VSPW folder."""
+"""The paper's ablation table, with any tfcseg model and VSPW folder.
+
+A row is the network with steps of the method left out or replaced. Only frames between keyframes change. Variants use
+the network's weights without further training. Shapes as in model/tfc.py: B keyframes, T frames per keyframe, K
+classes, h w grid at stride 4.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
@@ -18,24 +27,60 @@ from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
-from tfcseg.labels.label_maps import read_label_map
+from tfcseg.labels.label_sets import read_label_map
 from tfcseg.metrics.scores import Mean, percent
+from tfcseg.model.correlation import inconsistent_points, interpolation_weight, similarity
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
-from tfcseg.model.tfc import NonKeyframes, TFCSegmenter
+from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter, replace_points
 from tfcseg.options import OnProgress
 from tfcseg.report.schema import ModelConditions, ModelFacts, model_conditions, model_facts
-from tfcseg.research.ablation.paper import PAPER, SCORES, WITHOUT_BCE
-from tfcseg.research.ablation.rows import AblatedSegmenter, Row, build_rows
-from tfcseg.research.ablation.similarity import SimilarityScores, WatchedPredictions
+from tfcseg.research.paper import PAPER, SCORES, WITHOUT_BCE, Row, Variant, build_rows
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
-logger = logging.getLogger(__name__)
-
 Numbers: TypeAlias = Mapping[str, float | None]
 
-DECIMALS = 1
-"""Decimals of the paper's numbers. A change that rounds to 0 has no direction."""
+logger = logging.getLogger(__name__)
+
+
+class AblatedSegmenter:
+    """``network`` with the steps of ``variant``, for `IntervalNetwork`."""
+
+    def __init__(self, network: TFCSegmenter, variant: Variant) -> None:
+        self._network, self._variant = network, variant
+        self.carry_over = network.carry_over
+
+    def keyframe(self, image: Tensor) -> tuple[Tensor, Keyframe]:
+        """As `TFCSegmenter.keyframe`."""
+        logits, memory = self._network.keyframe(image)
+        if self._variant.level == 1:
+            memory = memory._replace(level2=self._level1(self._network.backbone.encode_low(image)[0]))
+        return logits, memory
+
+    def non_keyframes(self, images: Tensor, memory: Keyframe, options: InferenceOptions) -> NonKeyframes:
+        """Eqs 4 to 11 with the variant's weight, points and level."""
+        network, variant, options = self._network, self._variant, self._network.completed(options)
+        found = network.between(*network.backbone.encode_low(images), memory, options)
+        w = similarity(found.moved(memory.level2), found.level2 if variant.level == 2 else self._level1(found.x1))
+        w_hat = self._weight(w, options.threshold)
+        logits = network.interpolated(found, memory, w_hat)
+        points = inconsistent_points(w, options.threshold if variant.updates else -math.inf)
+        if points.frame.numel():
+            logits = replace_points(logits, points, network.updated(found, memory, w_hat, points))
+        return NonKeyframes.of(found, logits, w, points)
+
+    def _level1(self, x1: Tensor) -> Tensor:
+        """Level 1 as vectors to compare, (B·T, D, h, w)."""
+        return self._network.decode_head.project(x1, 0)
+
+    def _weight(self, w: Tensor, threshold: float) -> Tensor:
+        """ŵ_t for similarities w (B·T, 1, h, w)."""
+        weight = self._variant.weight
+        if weight == "soft":
+            return interpolation_weight(w)
+        if weight == "hard":
+            return (w >= threshold).to(w.dtype)
+        return torch.full_like(w, float(weight))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +98,9 @@ class RowResult:
     vc16: float | None
     updated_fraction: float | None
     """Mean percentage of points that sparse MSDA updates between keyframes; None without frames between them."""
-    similarity: SimilarityScores | None
     paper: Mapping[str, float | None]
     """The paper's numbers by the same keys, if it states them."""
-    directions: Mapping[str, str] = field(default_factory=dict)
+    directions: Mapping[str, str]
     """Score -> ``agrees``, ``differs`` or ``unclear`` (one of the two did not change)."""
 
 
@@ -87,10 +131,10 @@ def directions(row: Row, scores: Numbers, base: Numbers) -> dict[str, str]:
 
 
 def _sign(number: float | None, base: float | None) -> int | None:
-    """Sign of the difference, rounded to the paper's decimals: -1, 0 or 1."""
+    """Sign of the difference, rounded to the paper's decimals (one that rounds to 0 has no direction): -1, 0 or 1."""
     if number is None or base is None:
         return None
-    step = round(number - base, DECIMALS)
+    step = round(number - base, 1)
     return (step > 0) - (step < 0)
 
 
@@ -131,9 +175,9 @@ def ablate(
     results: list[RowResult] = []
     for row in wanted:
         used = other if other and row.name == WITHOUT_BCE else loaded
-        evaluations[row.name], watched = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
+        evaluations[row.name], updated = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
         base = _scores(evaluations[row.builds_on]) if row.builds_on in evaluations else {}
-        results.append(_row_result(row, evaluations[row.name], watched, base))
+        results.append(_row_result(row, evaluations[row.name], updated, base))
     last = evaluations[wanted[-1].name]
     return Ablation(
         input={"name": dataset.root.resolve().name, **last.extent},
@@ -161,25 +205,23 @@ def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other
 
 def _evaluate(
     dataset: VspwDataset, scope: Scope, model: LoadedModel, row: Row, on_done: Callable[[int, int], None]
-) -> tuple[Evaluation, WatchedPredictions]:
-    """Score ``model`` with a row's steps left out or replaced."""
+) -> tuple[Evaluation, float | None]:
+    """Score ``model`` with a row's steps left out or replaced; also returns the percentage of updated points."""
     label_map = None if scope.label_map is None else read_label_map(scope.label_map, model.labels, dataset.labels)
-    found: list[NonKeyframes] = []
     if row.variant is not None:
-        ablated = AblatedSegmenter(model.network, row.variant, found.append)
+        ablated = AblatedSegmenter(model.network, row.variant)
         model = replace(model, network=cast(TFCSegmenter, ablated))  # it has all that frames go through
-    predictions = ModelPredictions(model, row.options, one_by_one=True)
-    watched = WatchedPredictions(predictions, row.options, found, len(dataset.labels))
+    predictions = ModelPredictions(model, row.options)
     logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})
-    return evaluate(dataset.root, Predictions(watched, model.labels, label_map), scope, on_done=on_done), watched
+    evaluation = evaluate(dataset.root, Predictions(predictions, model.labels, label_map), scope, on_done=on_done)
+    return evaluation, None if row.variant is None else percent(Mean.of(predictions.updated_fractions).value)
 
 
-def _row_result(
-    row: Row, evaluation: Evaluation, watched: WatchedPredictions, base: dict[str, float | None]
-) -> RowResult:
-    updated = percent(Mean.of(watched.updated_fractions).value)
-    # The similarities are worth measuring if no step is left out.
-    is_whole = row.variant is not None and row.variant.updates and row.variant.weight == "soft"
+def _scores(evaluation: Evaluation) -> Numbers:
+    return {key: getattr(evaluation, key) for key in SCORES}
+
+
+def _row_result(row: Row, evaluation: Evaluation, updated_fraction: float | None, base: Numbers) -> RowResult:
     scores = _scores(evaluation)
     return RowResult(
         name=row.name,
@@ -187,14 +229,9 @@ def _row_result(
         builds_on=row.builds_on,
         keyframe_interval=row.options.keyframe_interval,
         threshold=row.options.threshold,
-        updated_fraction=updated,
-        similarity=watched.similarity.result() if is_whole else None,
+        updated_fraction=updated_fraction,
         paper=PAPER.get(row.name, {}),
         directions=directions(row, scores, base),
         **scores,
         miou_all=evaluation.miou_all,
     )
-
-
-def _scores(evaluation: Evaluation) -> dict[str, Any]:
-    return {key: getattr(evaluation, key) for key in SCORES}

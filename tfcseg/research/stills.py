@@ -4,24 +4,31 @@ Since networks know different classes, each set is scored once per *vocabulary*,
 Name tables give its classes in a data set. Ground truth of other classes is void; elsewhere, predictions of other
 classes are wrong. Networks that lack some of the classes score 0 on them, and ``is_complete`` is false.
 
-Shapes: K classes of a data set.
+A set is a folder::
+
+    SET/  images/<name>.jpg   masks/<name>.png (value = id)   classes.json here or in the folder above: {id: name}
+
+Ids 0 and 255 are void, whatever their names. Shapes: H W image, K classes of a data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
-from tfcseg.evaluation.scoring import prediction_table
-from tfcseg.labels.label_sets import LabelSet
+from tfcseg.evaluation.evaluate import prediction_table
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette, merged_classes
+from tfcseg.media.frames import Image
+from tfcseg.media.images import read_image
+from tfcseg.media.masks import read_mask
+from tfcseg.media.source import IMAGE_SUFFIXES
 from tfcseg.metrics.scores import (
     ConfusionMatrix,
     Counts,
@@ -34,7 +41,7 @@ from tfcseg.metrics.scores import (
     pixel_accuracy,
 )
 from tfcseg.options import OnProgress
-from tfcseg.research.held_out.networks import (
+from tfcseg.research.networks import (
     HeldOutConditions,
     Network,
     NetworkFacts,
@@ -43,10 +50,90 @@ from tfcseg.research.held_out.networks import (
     made_by,
     refuse_doubles,
 )
-from tfcseg.research.held_out.still_sets import StillSet, open_stills
+from tfcseg.training.truth import CLASSES, find_classes, read_classes
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import open_model
-from tfcseg.workers import WorkerOptions, work_through
+
+_VOID_IDS = (0, 255)
+_UNNAMED = 254
+"""Marks values that classes.json does not name; sets have fewer classes than this."""
+
+
+class Still(NamedTuple):
+    """An image and its mask."""
+
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StillSet:
+    """A folder of labelled stills, some of whose classes are merged for scoring (``merged_classes``)."""
+
+    name: str
+    """Names of the folder and the one above: ``coco/test``."""
+    labels: LabelSet
+    """Classes in the order of their ids, including merged ones."""
+    merged: Labels
+    """(256,) class index -> class index for scoring; NO_CLASS stays."""
+    values: Labels
+    """(256,) value of a mask -> class index for scoring."""
+    stills: tuple[Still, ...]
+
+    def read(self, still: Still) -> tuple[Image, Labels]:
+        """Read (H, W, 3) image and (H', W') target, NO_CLASS = void; DataError for a value without a name."""
+        raw = read_mask(still.mask)
+        target = np.asarray(cv2.LUT(raw, self.values), dtype=np.uint8)
+        is_unnamed = target == _UNNAMED
+        if is_unnamed.any():
+            raise DataError(f"{still.mask}: value {raw[is_unnamed].min()} is not named in {CLASSES}")
+        return read_image(still.image), target
+
+
+def open_stills(folder: str | Path) -> StillSet:
+    """List the stills of a folder; DataError says what is missing."""
+    folder = Path(folder)
+    for part in ("images", "masks"):
+        if not (folder / part).is_dir():
+            raise DataError(f"{folder}: has no folder {part}; labelled stills have images/, masks/ and {CLASSES}")
+    file = find_classes(folder)
+    if file is None:
+        raise DataError(f"{folder}: has no {CLASSES}, also not above; it names the masks' values, {{id: name}}")
+    ids = _ids_by_name(file)
+    path = folder.resolve()
+    name = f"{path.parent.name}/{path.name}".lstrip("/")
+    labels = LabelSet(name, tuple(ids), distinct_palette(len(ids)))
+    stands_for = merged_classes(labels)
+    scored_as = [labels.index(stands_for.get(own, own)) for own in labels.names]
+    merged = np.full(256, NO_CLASS, np.uint8)
+    merged[: len(ids)] = scored_as
+    values = np.full(256, _UNNAMED, np.uint8)
+    values[list(ids.values())] = scored_as
+    values[list(_VOID_IDS)] = NO_CLASS
+    return StillSet(name, labels, merged, values, _list_stills(folder))
+
+
+def _ids_by_name(file: Path) -> Mapping[str, int]:
+    """Read {name: id} in the order of ids, without void."""
+    ids = read_classes(file)
+    named = {name: number for number, name in sorted(ids.items()) if number not in _VOID_IDS}
+    if not 0 < len(named) < _UNNAMED:
+        raise DataError(f"{file}: names {len(named)} classes besides void; give 1 to {_UNNAMED - 1}")
+    if len(named) < len(set(ids) - set(_VOID_IDS)):
+        raise DataError(f"{file}: names a class twice")
+    return named
+
+
+def _list_stills(folder: Path) -> tuple[Still, ...]:
+    entries = sorted((folder / "images").iterdir())
+    found = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    stills = tuple(Still(path, folder / "masks" / f"{path.stem}.png") for path in found)
+    if not stills:
+        raise DataError(f"{folder / 'images'}: has no images")
+    lacking = [still.mask for still in stills if not still.mask.is_file()]
+    if lacking:
+        raise DataError(f"{lacking[0]}: no such mask ({len(lacking)} of {len(stills)} images have none)")
+    return stills
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +182,6 @@ def compare_stills(
     teachers: Sequence[str | Path] = (),
     *,
     device: DeviceOptions = DeviceOptions(),
-    workers: WorkerOptions = WorkerOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> StillsResult:
     """Score ``models`` (mode ``image``) and ``teachers`` (.tflite files) on folders of labelled stills.
@@ -104,65 +190,17 @@ def compare_stills(
     """
     sets = [open_stills(folder) for folder in folders]
     refuse_doubles([each.name for each in sets], "sets")
-    jobs = [
-        _Pile(network, index, first)
-        for network in range(len(teachers) + len(models))
-        for index, each in enumerate(sets)
-        for first in range(0, len(each.stills), _PILE)
-    ]
-    make = partial(_open_networks, sets, models, teachers, device)
-    counted = work_through(workers, make, [None, *jobs], uses_gpu=device.may_use_gpu)
-    networks, facts = next(counted)
-    scored = _scored_sets(sets, [labels for _, labels in networks])
-    counts = [[ConfusionMatrix(len(each.labels)).counts for each in sets] for _ in networks]
-    for job, found in zip(jobs, counted, strict=True):
-        counts[job.network][job.set] += found
-        total = len(sets[job.set].stills)
-        stage = f"{networks[job.network][0].name} on {sets[job.set].name}"
-        on_progress(stage, min(job.first + _PILE, total), total)
-    return StillsResult(
-        sets=tuple(each.facts(own) for each, own in zip(scored, counts[0], strict=True)),
-        networks=tuple(_network_scores(networks, scored, counts)),
-        **facts,
-    )
-
-
-_PILE = 8
-"""Stills per job of a worker."""
-
-
-class _Pile(NamedTuple):
-    """Indices of network, set and first still of a job."""
-
-    network: int
-    set: int
-    first: int
-
-
-def _open_networks(
-    sets: Sequence[StillSet], models: Sequence[str | Path], teachers: Sequence[str | Path], device: DeviceOptions
-) -> Callable[[_Pile | None], Any]:
-    """Load the networks; arguments are those of `compare_stills`.
-
-    Returns a function that counts (K, K + 1) pixels by class and predicted class; for None, it returns the facts and
-    classes of the networks, and conditions.
-    """
     loaded = [open_model(model, device) for model in models]
     networks: list[Network] = [*(TeacherNetwork(Path(path)) for path in teachers), *map(StudentNetwork, loaded)]
     refuse_doubles([network.facts.name for network in networks], "networks")
-    scored = _scored_sets(sets, [network.labels for network in networks])
-
-    def work(pile: _Pile | None) -> Any:
-        if pile is None:
-            return [(network.facts, network.labels) for network in networks], made_by(loaded)
-        return scored[pile.set].count(networks[pile.network], pile.first)
-
-    return work
-
-
-def _scored_sets(sets: Sequence[StillSet], known: Sequence[LabelSet]) -> list[_ScoredSet]:
-    vocabularies = {labels.name: labels for labels in known}
-    return [_ScoredSet(each, vocabularies) for each in sets]
+    vocabularies = {network.labels.name: network.labels for network in networks}
+    scored = [_ScoredSet(each, vocabularies) for each in sets]
+    counts = [[each.count(network, on_progress) for each in scored] for network in networks]
+    return StillsResult(
+        sets=tuple(each.facts(own) for each, own in zip(scored, counts[0], strict=True)),
+        networks=tuple(_network_scores(networks, scored, counts)),
+        **made_by(loaded),
+    )
 
 
 class _ScoredSet:
@@ -172,14 +210,15 @@ class _ScoredSet:
         self.stills = stills
         self.tables = {name: translation(stills, labels) for name, labels in vocabularies.items()}
 
-    def count(self, network: Network, first: int) -> Counts:
-        """Count (K, K + 1) pixels by class and predicted class, over the stills of a job."""
+    def count(self, network: Network, on_progress: OnProgress) -> Counts:
+        """Count (K, K + 1) pixels by class and predicted class."""
         table = self.tables[network.labels.name]
         confusion = ConfusionMatrix(len(self.stills.labels))
-        for still in self.stills.stills[first : first + _PILE]:
+        for done, still in enumerate(self.stills.stills, 1):
             image, target = self.stills.read(still)
             labels = network.predict(image, (target.shape[0], target.shape[1]))
             confusion.update(target, np.asarray(cv2.LUT(labels, table), dtype=np.uint8))
+            on_progress(f"{network.facts.name} on {self.stills.name}", done, len(self.stills.stills))
         return confusion.counts
 
     def can_predict(self, vocabulary: str) -> NDArray[np.bool_]:
@@ -223,18 +262,18 @@ def translation(stills: StillSet, labels: LabelSet) -> Labels:
 
 
 def _network_scores(
-    networks: Sequence[tuple[NetworkFacts, LabelSet]], sets: Sequence[_ScoredSet], counts: Sequence[Sequence[Counts]]
+    networks: Sequence[Network], sets: Sequence[_ScoredSet], counts: Sequence[Sequence[Counts]]
 ) -> list[NetworkScores]:
     """Scores of all networks, from their ``counts`` on each set; students are compared with the best teacher."""
     vocabularies = list(sets[0].tables)
     found: list[NetworkScores] = []
-    for (facts, labels), own in zip(networks, counts, strict=True):
+    for network, own in zip(networks, counts, strict=True):
         scores = {
-            each.stills.name: {name: each.score(numbers, name, labels.name) for name in vocabularies}
+            each.stills.name: {name: each.score(numbers, name, network.labels.name) for name in vocabularies}
             for each, numbers in zip(sets, own, strict=True)
         }
         mean = {name: _mean([of[name] for of in scores.values()]) for name in vocabularies}
-        found.append(NetworkScores(facts, scores, mean, {}))
+        found.append(NetworkScores(network.facts, scores, mean, {}))
     teachers = [each for each in found if each.network.role == "teacher"]
     best = {name: max((each.mean[name] or 0 for each in teachers), default=0) for name in vocabularies}
     for number, each in enumerate(found):

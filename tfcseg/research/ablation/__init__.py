@@ -1,1 +1,0 @@
-"""The paper's ablation table, with any tfcseg model and VSPW folder."""

@@ -1,1 +1,0 @@
-"""Measure models on held-out data: accuracy on labelled stills, stability on unlabelled clips."""
