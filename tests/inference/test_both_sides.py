@@ -55,7 +55,13 @@ def clip():
     return moving_images(30)
 
 
-@pytest.mark.parametrize("options", [FIXED, ADAPTIVE, FIXED | {"mode": "blend", "keyframe_interval": 3}])
+TWO_SIZES = {"half_size_share": 0.5}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [FIXED, ADAPTIVE, FIXED | {"mode": "blend", "keyframe_interval": 3} | TWO_SIZES, ADAPTIVE | TWO_SIZES],
+)
 def test_results_depend_neither_on_groups_nor_on_workers(clip, options, torch_threads):
     torch_threads(1)  # rounding may differ with their number
     images = clip[:14]
@@ -85,8 +91,9 @@ def test_keyframes_of_large_images_are_nearer(clip, monkeypatch):
 
 def test_a_still_video_stays_still(clip):
     image = [clip[0]]
-    (wanted,) = run(image, mode="image")
-    for options in (FIXED, ADAPTIVE):
+    larger = {"keyframe_scale": 1.5, "half_size_share": 0.5}
+    for options in (FIXED, ADAPTIVE, FIXED | larger, FIXED | larger | {"mode": "blend"}):
+        (wanted,) = run(image, **{name: value for name, value in options.items() if name in larger}, mode="image")
         for result in run(image * 18, **options):
             assert (result.labels == wanted.labels).all()
             assert result.updated_fraction in (None, 0.0)

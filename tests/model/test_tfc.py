@@ -30,7 +30,8 @@ def same_results(actual, wanted):
 
 def rows(memory, index):
     """Part of the intervals of a memory."""
-    return Keyframe(*(part[index] for part in memory[:-1]), tuple(level[index] for level in memory.levels))
+    parts = {name: part[index] for name, part in memory._asdict().items() if isinstance(part, torch.Tensor)}
+    return Keyframe(**parts, levels=tuple(level[index] for level in memory.levels))
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
@@ -185,7 +186,7 @@ def test_a_memory_can_be_used_again(network, clip, keyframe):
     _, memory, threshold = keyframe
     before = copy.deepcopy(memory)
     first = network.non_keyframes(clip[1:], memory, InferenceOptions(threshold=threshold))
-    for part, kept in zip([*memory[:-1], *memory.levels], [*before[:-1], *before.levels], strict=True):
+    for part, kept in zip([*memory[:5], *memory.levels], [*before[:5], *before.levels], strict=True):
         assert torch.equal(part, kept)
     again = network.non_keyframes(clip[1:], memory, InferenceOptions(threshold=threshold))
     assert torch.equal(again.logits, first.logits)

@@ -20,7 +20,7 @@ from tests.helpers.tiny_model import (
 )
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.model.correlation import similarity
-from tfcseg.model.options import CORRELATIONS, InferenceOptions
+from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.research.ablate import AblatedSegmenter, Scope, ablate, directions
 from tfcseg.research.paper import PAPER, Variant, build_rows, row_names
 from tfcseg.weights.loading import save_model
@@ -31,7 +31,7 @@ ROWS = [
     *("tfc", "level-1", "interval-5", "interval-6", "interval-7", "interval-8", "interval-9"),
     *("aligned", "middle", "blend", "both-full-size", "both", "adaptive", "larger"),
 ]
-OPTIONS = InferenceOptions("tfc", 4, 0.8, 64, "paper", "first", 0.0)
+OPTIONS = replace(PAPER_OPTIONS, size=64)
 PLAIN = Variant(weight=0.0, updates=False)
 
 
@@ -57,7 +57,7 @@ def threshold(network, clip):
 @torch.inference_mode()
 def results(network, clip, correlation, threshold):
     _, memory = network.keyframe(clip[:1])
-    return network.non_keyframes(clip[1:], memory, InferenceOptions(correlation=correlation, threshold=threshold))
+    return network.non_keyframes(clip[1:], memory, replace(PAPER_OPTIONS, correlation=correlation, threshold=threshold))
 
 
 @pytest.mark.parametrize("correlation", CORRELATIONS)
@@ -74,7 +74,7 @@ def test_with_all_steps_it_is_the_network_bit_for_bit(network, clip, threshold, 
 @torch.inference_mode()
 def test_with_no_step_it_is_plain_reuse_bit_for_bit(network, clip, correlation):
     _, memory = network.keyframe(clip[:1])
-    own = network.non_keyframes(clip[1:], memory, InferenceOptions(mode="reuse", correlation=correlation))
+    own = network.non_keyframes(clip[1:], memory, replace(PAPER_OPTIONS, mode="reuse", correlation=correlation))
     ablated = results(AblatedSegmenter(network, PLAIN), clip, correlation, 0.9)
     assert torch.equal(ablated.logits, own.logits)
     assert torch.equal(ablated.similarity, own.similarity)

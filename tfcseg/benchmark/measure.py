@@ -91,7 +91,7 @@ class Contest:
     def open_plain(self) -> PlainSegformer:
         """Build plain SegFormer with the contest's weights, on its device."""
         unfolded = load_model(self.weights, device="cpu", precision="fp32", fold=False)
-        return build_plain(unfolded, self.options.size, self.model.device, self.model.precision)
+        return build_plain(unfolded, self.options.keyframe_size, self.model.device, self.model.precision)
 
     def end_s(self, contender: str) -> float:
         """End of the part for whole runs; plain SegFormer gets fewer frames, which all cost the same."""
@@ -118,7 +118,7 @@ class Contest:
             **facts,
             "random_weights": self.request.backbone is not None,
             "input": {"name": self.request.video.name, "frame_rate": str(self.frame_rate)},
-            "resolution": {"source": self.size, "network": network_size(self.size, self.options.size)},
+            "resolution": {"source": self.size, "network": network_size(self.size, self.options.keyframe_size)},
             "options": options,
             "plain": plain,
             "rounds": self.request.rounds,
@@ -401,7 +401,7 @@ def _measure_run(
     with TemporaryDirectory() as folder:
         if contender == PLAIN:
             unfolded = load_model(weights, device="cpu", precision="fp32", fold=False)
-            plain = build_plain(unfolded, options.size, target, resolve_precision(device.precision, target))
+            plain = build_plain(unfolded, options.keyframe_size, target, resolve_precision(device.precision, target))
             before_mib = peak_mib()
             frames = run_plain(plain, unfolded.labels, source, end_s, Path(folder))
         else:

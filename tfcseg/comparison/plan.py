@@ -294,7 +294,10 @@ def common_facts(
     height, width = samples[0][0].shape[:2]
     return {
         "options": plan.to_json(runs),
-        "resolution": {"source": (height, width), "network": network_size((height, width), runs[0].options.size)},
+        "resolution": {
+            "source": (height, width),
+            "network": network_size((height, width), runs[0].options.keyframe_size),
+        },
         "modes": modes,
         "ratio_of": (shown[-1], shown[0]),
         "flops": {**FLOPS_FACTS, "frames": sum(map(len, samples))},

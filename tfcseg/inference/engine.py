@@ -72,7 +72,7 @@ class IntervalNetwork:
         self.network = model.network
         self.options, self.labels = options, model.labels
         self._temperature = model.temperature
-        self._input = NetworkInput(model, options.size)
+        self._input = NetworkInput(model, options.keyframe_size if options.mode == "image" else options.size)
         self._batch = BATCH
         # Single frames suit a CPU's caches, batches suit a GPU's many cores.
         self.chunk = BATCH if model.device.type == "cuda" else 1
@@ -211,7 +211,7 @@ class IntervalNetwork:
         ]
 
     def to_input(self, images: Sequence[Image], size: int | None = None) -> Tensor:
-        """(T, 3, H', W') normalised; ``size`` is the options', if None."""
+        """(T, 3, H', W') normalised; ``size`` is the options' (in mode ``image`` that of keyframes), if None."""
         return self._input.batch(images, size)
 
     @torch.inference_mode()

@@ -32,7 +32,7 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
         )
     if complete.sides == "one" and complete.keyframes == "adaptive":
         raise UsageError("adaptive keyframes need both sides")
-    if complete.sides == "one" and complete.keyframe_scale != 1:
+    if complete.sides == "one" and complete.keyframe_scale != 1 and complete.mode != "image":
         raise UsageError("larger keyframes need both sides")
     if complete.mode == "image":
         complete = replace(complete, keyframe_interval=1)
@@ -54,16 +54,16 @@ def _sided(wanted: InferenceOptions) -> InferenceOptions:
         )
     is_one = wanted.sides is None and any(getattr(wanted, name) is not None for name in ONE_SIDED)
     if not can_be_both or is_one or wanted.sides == "one":
-        return replace(
-            wanted, sides="one", keyframes=wanted.keyframes or "fixed", keyframe_scale=wanted.keyframe_scale or 1.0
-        )
+        scale = wanted.keyframe_scale or (THE_MODELS if wanted.mode == "image" else 1.0)
+        return replace(wanted, sides="one", keyframes=wanted.keyframes or "fixed", keyframe_scale=scale)
     return wanted
 
 
 def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> InferenceOptions:
     """Complete ``options`` for another mode, with one side where two are impossible."""
     if mode not in BOTH_SIDED:
-        options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS, keyframe_scale=THE_MODELS)
+        scale = options.keyframe_scale if mode == "image" else THE_MODELS
+        options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS, keyframe_scale=scale)
     return checked_options(model, options, mode=mode)
 
 

@@ -63,7 +63,7 @@ class Steps:
         self._feeder = network
         self._network = network.network
         self._size = network.options.size
-        self._keyframe_size = round(network.options.size * network.options.keyframe_scale)
+        self._keyframe_size = network.options.keyframe_size
         self._half_size_share = network.options.half_size_share
         self._scale = BETWEEN_SCALE if network.options.mode == "tfc" else 1
         self._curve = network.network.config.evidence

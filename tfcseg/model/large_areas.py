@@ -24,8 +24,8 @@ AREAS = 4
 
 def correction(logits: Tensor, half: Tensor, share: float) -> Tensor:
     """What logits (B, K, h, w) lack of the means over large areas (B, K, r, s); ``half`` (B, K, hh, wh)."""
-    short = min(logits.shape[-2:])
-    grid = tuple(round(AREAS * side / short) for side in logits.shape[-2:])
+    height, width = logits.shape[-2:]
+    grid = round(AREAS * height / min(height, width)), round(AREAS * width / min(height, width))
     return share * (F.adaptive_avg_pool2d(half, grid) - F.adaptive_avg_pool2d(logits, grid))
 
 

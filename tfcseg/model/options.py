@@ -123,8 +123,8 @@ class InferenceOptions:
     keyframe_scale: Annotated[
         float,
         Option(
-            "See keyframes this many times as large as --size says (with --sides both): finds more small things, but "
-            "is slower, and worse in close-ups.",
+            "See keyframes this many times as large as --size says (with --sides both, or every frame in mode image): "
+            "finds more small things, but is slower.",
             low=1,
             high=2,
             value_of_paper=1.0,
@@ -157,6 +157,11 @@ class InferenceOptions:
         """Index of the keyframe among the ``frames`` of an interval (the last one of a video may be shorter)."""
         middle = self.keyframe_interval // 2 if self.keyframe_position == "middle" else 0
         return min(middle, frames - 1)
+
+    @property
+    def keyframe_size(self) -> int:
+        """Short side of a keyframe as the network sees it, in px."""
+        return round(self.size * self.keyframe_scale)
 
     @property
     def longest_interval(self) -> int:

@@ -183,7 +183,7 @@ def ablate(
         input={"name": dataset.root.resolve().name, **last.extent},
         without_bce=None if other is None else model_facts(other),
         options={key: value for key, value in asdict(options).items() if key not in ("mode", "latency")},
-        resolution={"source": size, "network": network_size(size, options.size)},
+        resolution={"source": size, "network": network_size(size, options.keyframe_size)},
         rows=tuple(results),
         is_incomplete=any(evaluation.is_incomplete for evaluation in evaluations.values()),
         skipped=last.skipped_by_kind,

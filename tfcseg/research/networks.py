@@ -83,7 +83,7 @@ class StudentNetwork:
             label_set=self.labels.name,
             classes=len(self.labels),
             sha256=model.sha256,
-            input=f"mode image, short side {options.size}",
+            input=f"mode image, short side {options.keyframe_size}",
         )
 
     def predict(self, image: Image, size: tuple[int, int]) -> Labels:

@@ -75,11 +75,14 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
 
     Keyframes carry over results only in row ``carry`` and in rows with both sides, since this would hide other effects.
     """
+    larger = settings.keyframe_scale if settings.keyframe_scale > 1 else LARGER_KEYFRAMES
+    image = replace(settings, mode="image", sides="one", keyframes="fixed", keyframe_interval=1, keyframe_carry=0.0)
     settings = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
     options = replace(settings, keyframe_carry=0.0)
     plain = Variant(weight=0.0, updates=False)
     rows = [
-        Row("image", "image", None, replace(options, mode="image", keyframe_interval=1), None),
+        Row("image", "image", None, image, None),
+        Row("one-size", "image, at one size", "image", replace(image, half_size_share=0.0), None),
         Row("reuse", "feature reuse", "image", options, plain),
         Row("interpolation", "+ interpolation", "reuse", options, replace(plain, weight="soft")),
         Row("hard", "+ hard weights", "interpolation", options, replace(plain, weight="hard")),
@@ -97,11 +100,12 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
     ]
     for n in (n for n in INTERVALS if n > options.keyframe_interval):
         rows.append(Row(f"interval-{n}", f"TFC, interval {n}", "tfc", replace(options, keyframe_interval=n), Variant()))
-    return rows + _own_rows(settings, options)
+    rows = [row for row in rows if row.name != "one-size" or image.half_size_share]
+    return rows + _own_rows(settings, options, larger)
 
 
-def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row]:
-    """Rows that are not in the paper, except those with the ``options`` of all rows."""
+def _own_rows(settings: InferenceOptions, options: InferenceOptions, scale: float) -> list[Row]:
+    """Rows that are not in the paper, except those with the ``options`` of all rows; ``scale`` of larger keyframes."""
     ours = {
         "aligned": ("TFC, aligned correlation", replace(options, correlation="aligned")),
         "middle": ("TFC, middle keyframes", replace(options, keyframe_position="middle")),
@@ -110,18 +114,18 @@ def _own_rows(settings: InferenceOptions, options: InferenceOptions) -> list[Row
     rows = [Row(name, title, "tfc", own, Variant()) for name, (title, own) in ours.items() if own != options]
     both = replace(options, sides="both")
     adaptive = replace(both, keyframes="adaptive")
-    larger = replace(adaptive, keyframe_scale=LARGER_KEYFRAMES)
+    larger = replace(adaptive, keyframe_scale=scale)
     return [
         *rows,
         Row("blend", "image + interpolation", "image", replace(options, mode="blend"), None),
         Row("both-full-size", "TFC, both sides, all at full size", "tfc", replace(both, mode="blend"), None),
         Row("both", "TFC, both sides", "both-full-size", both, None),
         Row("adaptive", "TFC, both sides, adaptive keyframes", "both", adaptive, None),
-        Row("larger", f"the same, keyframes {LARGER_KEYFRAMES:g} times as large", "adaptive", larger, None),
+        Row("larger", f"the same, keyframes {scale:g} times as large", "adaptive", larger, None),
     ]
 
 
 def row_names() -> list[str]:
     """Names of all possible rows."""
-    settings = replace(PAPER_OPTIONS, keyframe_interval=min(INTERVALS) - 1, keyframe_carry=0.5)
+    settings = replace(PAPER_OPTIONS, keyframe_interval=min(INTERVALS) - 1, keyframe_carry=0.5, half_size_share=0.5)
     return [row.name for row in build_rows(settings)]
