@@ -76,7 +76,7 @@ def test_gains_say_which_inputs_chose_settings():
     assert rows(text) == [
         "| halls, 9 frames | 50.0 → 51.0 | 2.00 → 1.00 | yes |",
         "| clip.mp4, 8 frames | – | 3.00 → 1.50 | **no** |",
-        "| 2 clips, 7 frames | – | 3.00 → 1.50 | **no** |",
+        "| 2 clips, 7 frames | – | 3.00 → 1.50 | partly |",
     ]
 
 
