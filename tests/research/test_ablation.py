@@ -12,13 +12,17 @@ from tests.helpers import vspw_fixture as fixture
 from tests.helpers.command_line import call
 from tests.helpers.tiny_model import (
     BACKBONES,
+    build_tiny_model,
     build_tiny_network,
     halving_threshold,
     moving_clip,
+    moving_images,
     tiny_card,
     write_tiny_model,
 )
 from tests.helpers.vspw_fixture import make_vspw
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.options import checked_options
 from tfcseg.model.correlation import similarity
 from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.research.ablate import AblatedSegmenter, Scope, ablate, directions
@@ -116,6 +120,23 @@ def test_level_1_replaces_only_what_is_compared(network, clip, threshold):
     assert (found.similarity - results(network, clip, "paper", threshold).similarity).abs().mean() > 1e-2
     aligned = results(ablated, clip, "aligned", threshold).shift
     assert torch.equal(aligned.rows, results(network, clip, "aligned", threshold).shift.rows)
+
+
+def test_with_all_steps_at_two_sizes_it_is_the_method():
+    model = build_tiny_model(keyframe_interval=3)
+    options = checked_options(model, sides="one", half_size_share=0.5, size=128)
+    images = moving_images(3)
+    ablated = replace(model, network=AblatedSegmenter(model.network, Variant()))
+    for result, wanted in zip(*(IntervalNetwork(each, options).run(images) for each in (ablated, model)), strict=True):
+        assert (result.labels == wanted.labels).all()
+
+
+def test_the_second_size_has_a_row_if_it_has_a_share():
+    rows = {row.name: row.options for row in build_rows(replace(OPTIONS, half_size_share=0.5, keyframe_scale=1.18))}
+    assert (rows["image"].half_size_share, rows["one-size"].half_size_share) == (0.5, 0)
+    assert rows["image"].keyframe_scale == rows["one-size"].keyframe_scale == rows["larger"].keyframe_scale == 1.18
+    assert rows["adaptive"].keyframe_scale == 1
+    assert "one-size" not in [row.name for row in build_rows(OPTIONS)]
 
 
 # ------------------------------------------------------------------------------------------------------- directions
