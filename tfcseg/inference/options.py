@@ -33,7 +33,7 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
     if complete.sides == "one" and complete.keyframes == "adaptive":
         raise UsageError("adaptive keyframes need both sides")
     if complete.sides == "one" and complete.keyframe_scale != 1 and complete.mode != "image":
-        raise UsageError("larger keyframes need both sides")
+        raise UsageError("larger keyframes need both sides (--sides both), or mode image")
     if complete.mode == "image":
         complete = replace(complete, keyframe_interval=1)
     return complete if complete.mode in BOTH_SIDED else replace(complete, keyframe_carry=0.0)
@@ -61,10 +61,17 @@ def _sided(wanted: InferenceOptions) -> InferenceOptions:
 
 def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> InferenceOptions:
     """Complete ``options`` for another mode, with one side where two are impossible."""
-    if mode not in BOTH_SIDED:
-        scale = options.keyframe_scale if mode == "image" else THE_MODELS
-        options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS, keyframe_scale=scale)
+    if mode == "image":
+        options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS)
+    elif mode not in BOTH_SIDED:
+        options = _one_sided(model, options)
     return checked_options(model, options, mode=mode)
+
+
+def _one_sided(model: LoadedModel, options: InferenceOptions) -> InferenceOptions:
+    """Return ``options`` with one side, and all frames as large as keyframes are, so that modes can be compared."""
+    complete = options.completed_by(replace(model.card.config.defaults, size=model.card.preprocessing.size))
+    return replace(options, sides="one", keyframes=THE_MODELS, keyframe_scale=1.0, size=complete.keyframe_size)
 
 
 def describe_method(options: InferenceOptions) -> str:
@@ -89,7 +96,7 @@ def variant_options(
     mode, _, correlation = variant.partition("-")
     wanted = replace(options or InferenceOptions(), **given)
     if correlation:
-        wanted = replace(wanted, correlation=correlation, sides="one", keyframes=THE_MODELS, keyframe_scale=THE_MODELS)
+        wanted = _one_sided(model, replace(wanted, correlation=correlation))
     return in_mode(model, wanted, mode)
 
 

@@ -451,8 +451,6 @@ def _model_conditions(result: Result) -> str:
 
 
 def _network_input(result: Result) -> str:
-    """Size of the network's input; rows of an ablation name larger keyframes themselves."""
+    """Size of images and keyframes as the network sees them."""
     height, width = result["resolution"]["network"]
-    scale = 1 if "rows" in result else result["options"].get("keyframe_scale", 1)
-    larger = f", in `tfc` {scale:g} times that for keyframes" if scale > 1 else ""
-    return f"network input {width}×{height}{larger}"
+    return f"network input {width}×{height}"
