@@ -261,7 +261,5 @@ class Printing:
 class ResultFile:
     """Where a result goes."""
 
-    output: Annotated[Path | None, output_to("Write the result to this file: JSON, or weights with fitted values.")] = (
-        None
-    )
+    output: Annotated[Path | None, output_to("Write the result to this file.")] = None
     overwrite: Overwrite = False

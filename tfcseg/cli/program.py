@@ -49,6 +49,8 @@ class Program(TyperGroup):
             sys.stdout.flush()
         except (TfcsegError, _TyperUsageError) as error:
             code = _report(error)
+        except typer.Abort:  # interrupted while an error or an interruption was being reported
+            code = _report(Interrupted("interrupted"))
         finally:
             logging.captureWarnings(False)
         sys.exit(code)
