@@ -17,6 +17,7 @@ from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.steps import Steps
+from tfcseg.media.frames import Image
 from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import LowFeatures, WeightedLogits
@@ -49,9 +50,8 @@ def fit_evidence(model: LoadedModel, clips: Sequence[Part], *, size: int, on_pro
     pairs = 0
     for done, clip in enumerate(clips):
         on_progress(done, len(clips))
-        images = [[frame.image] for frame in islice(clip.frames(), 0, FRAMES * DISTANCE, DISTANCE)]
-        lows = [steps.low_features(image) for image in images]
-        seen = [_Seen(low[0], steps.own_logits(image, low)[0]) for image, low in zip(images, lows, strict=True)]
+        frames = islice(clip.frames(), 0, FRAMES * DISTANCE, DISTANCE)
+        seen = [_look(steps, [frame.image]) for frame in frames]
         for gap in (1, 2):
             for before, after in zip(seen, seen[gap:], strict=False):
                 same += _agreement(steps, before, after) / len(seen)
@@ -60,6 +60,11 @@ def fit_evidence(model: LoadedModel, clips: Sequence[Part], *, size: int, on_pro
     if not pairs:
         raise DataError(f"no clip has more than {DISTANCE} frames; give longer ones")
     return _curve(same, other)
+
+
+def _look(steps: Steps, image: Sequence[Image]) -> _Seen:
+    low = steps.low_features(image)
+    return _Seen(low[0], steps.own_logits(image, low)[0])
 
 
 def _upside_down(seen: _Seen) -> _Seen:

@@ -25,7 +25,7 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
     wanted = _sided(wanted)
     if wanted.latency == "low" and wanted.keyframe_position is None:
         wanted = replace(wanted, keyframe_position="first")
-    complete = wanted.completed_by(replace(model.card.config.defaults, size=model.card.preprocessing.size))
+    complete = _completed(model, wanted)
     if complete.latency == "low" and complete.keyframe_position != "first":
         raise UsageError(
             f"low latency cannot wait for a keyframe in the {complete.keyframe_position} of its interval; use first"
@@ -37,6 +37,10 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
     if complete.mode == "image":
         complete = replace(complete, keyframe_interval=1)
     return complete if complete.mode in BOTH_SIDED else replace(complete, keyframe_carry=0.0)
+
+
+def _completed(model: Known, options: InferenceOptions) -> InferenceOptions:
+    return options.completed_by(replace(model.card.config.defaults, size=model.card.preprocessing.size))
 
 
 BOTH_SIDED = ("tfc", "blend")  # modes that can compare with the keyframes on both sides
@@ -70,8 +74,8 @@ def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> Inferen
 
 def _one_sided(model: LoadedModel, options: InferenceOptions) -> InferenceOptions:
     """Return ``options`` with one side, and all frames as large as keyframes are, so that modes can be compared."""
-    complete = options.completed_by(replace(model.card.config.defaults, size=model.card.preprocessing.size))
-    return replace(options, sides="one", keyframes=THE_MODELS, keyframe_scale=1.0, size=complete.keyframe_size)
+    size = _completed(model, options).keyframe_size
+    return replace(options, sides="one", keyframes=THE_MODELS, keyframe_scale=1.0, size=size)
 
 
 def describe_method(options: InferenceOptions) -> str:
