@@ -21,8 +21,8 @@ from tfcseg.model.evidence import (
 
 def logits_of(*logits, weight=1.0):
     """Two classes on a grid of one row."""
-    values = torch.tensor(logits).view(1, 1, 1, -1)
-    return WeightedLogits(torch.cat([values, -values], 1), torch.full_like(values, weight), torch.zeros(1, 1, 1, 1))
+    values, nothing = torch.tensor(logits).view(1, 1, 1, -1), torch.zeros(1, 1, 1, 1)
+    return WeightedLogits(torch.cat([values, -values], 1), torch.full_like(values, weight), nothing, nothing)
 
 
 def alike(*values, rows=None):
@@ -48,12 +48,12 @@ def test_evidence_by_hand():
 
 def test_keyframes_combine_as_a_weighted_mean():
     own, other = logits_of(1.0, 1.0, 1.0, weight=2.0), logits_of(-3.0, -3.0, -3.0, weight=4.0)
-    found = combine(own, other, alike(1.0, 0.5, 0.0), carry=0.5)
-    # 0.5 · e · 4 = 2, 1, 0 beside the own 2.
+    found = combine(own, other, alike(1.0, 0.5, 0.0))
+    # e · min(4, MOST_WEIGHT) = 2, 1, 0 beside the own 2.
     torch.testing.assert_close(found.logits[0, 0, 0], torch.tensor([-1.0, -1 / 3, 1.0]))
     torch.testing.assert_close(found.weight.flatten(), torch.tensor([4.0, 3.0, 2.0]))
-    moved = combine(own, logits_of(5.0, 6.0, 7.0), alike(1.0, 1.0, 1.0, rows=torch.tensor([2, 2, 0])), carry=2.0)
-    torch.testing.assert_close(moved.logits[0, 0, 0], torch.tensor([4.0, 4.0, 3.0]))
+    moved = combine(own, logits_of(4.0, 6.0, 7.0), alike(1.0, 1.0, 1.0, rows=torch.tensor([2, 2, 0])))
+    torch.testing.assert_close(moved.logits[0, 0, 0], torch.tensor([3.0, 3.0, 2.0]))
 
 
 def test_uncertain_keyframes_have_little_influence():
@@ -133,8 +133,9 @@ def test_a_still_picture_stays_bit_for_bit():
     network = build_tiny_network().fold()
     images = moving_clip(1)
     logits = network.image(images)
-    found = WeightedLogits(logits, margin(logits), network.low_features(images).match)
-    like = compare(found.match, found.match, (16, 24), EVIDENCE)
+    low = network.low_features(images).at_size((16, 24))
+    found = WeightedLogits.of(logits, low, low)
+    like = compare(found.match, found.match, (16, 24), EVIDENCE).placed_by_pixels(found.picture, found.picture)
     assert like.rows is None
     combined = combine(found, combine(found, found, like), like)
     assert torch.equal(combined.logits, found.logits)

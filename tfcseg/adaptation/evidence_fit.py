@@ -82,9 +82,8 @@ def _agreement(steps: Steps, before: _Seen, after: _Seen) -> NDArray[np.float64]
     labels = after.own.logits.argmax(dim=1, keepdim=True)
     near_border = _is_near_border(labels)
     counts = np.zeros((2, len(EVIDENCE)))
-    keyframes = [seen.own.compared_also_by(seen.low) for seen in (before, after)]
-    for there, here in ((before.low, after.low), keyframes):
-        found = steps.compare(there.match, here.match, size)
+    for there, here in ((before.low, after.low), (before.own, after.own)):
+        found = steps.compare(there.match, here.match, size).placed_by_pixels(there.picture, here.picture)
         moved, certain = (move(part, found.rows, 1) for part in (before.own.logits, before.own.weight))
         is_same = moved.argmax(dim=1, keepdim=True) == labels
         weight = (certain * after.own.weight * near_border).float()

@@ -44,7 +44,7 @@ MOST_CHANGED = 0.15
 exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many: with tfc-mosaic every
 ninth frame of a still camera, every fourth of a hand-held walk and every second of a drive."""
 
-REACH = 8
+REACH = 16
 """A keyframe uses later keyframes up to this many frames ahead."""
 
 MOST_HELD_BYTES = 2**28
@@ -158,8 +158,6 @@ class _Slot:
     """Where its positions lie in the keyframe before it, if that was computed."""
     own: _Row[WeightedLogits] | None = None
     """Of a keyframe: its logits by itself."""
-    compared: WeightedLogits | None = None
-    """The same, with the features by which keyframes are compared, once they were needed."""
     ahead: Correspondence | None = None
     """Of a keyframe: where its positions lie in the next one."""
     before: WeightedLogits | None = None
@@ -316,7 +314,7 @@ class _Window:
     def _combine_around(self, position: int) -> None:
         """Combine a span's keyframe with the keyframes before and after it."""
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
-        own = [_own(slot) for slot in (keyframe, *others) if slot.index <= keyframe.horizon]
+        own = [slot.own.get() for slot in (keyframe, *others) if slot.own and slot.index <= keyframe.horizon]
         started_s = self._tasks.clock()
         before = self._with_earlier(keyframe, own[0])
         after: WeightedLogits | None = None
@@ -343,8 +341,7 @@ class _Window:
             return own
         found = None if slot is None else slot.ahead
         if found is None:
-            grid = (own.logits.shape[-2], own.logits.shape[-1])
-            found = self._steps.compare(other.match, own.match, grid)
+            found = self._steps.compare_keyframes(other, own)
         if slot is not None:
             slot.ahead = found
         return combine(own, other, found)
@@ -391,13 +388,6 @@ def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
     similarity = None if is_keyframe else np.zeros((0, 0), np.float32)
     future.set_result(([FrameResult(np.zeros((0, 0), np.uint8), 0.0, similarity=similarity)], 0.0))
     return _Row(future, 0)
-
-
-def _own(keyframe: _Slot) -> WeightedLogits:
-    assert keyframe.own is not None
-    if keyframe.compared is None:  # every keyframe within reach asks for it
-        keyframe.compared = keyframe.own.get().compared_also_by(keyframe.low.get())
-    return keyframe.compared
 
 
 def reach_for(image: Image) -> int:

@@ -23,7 +23,6 @@ from tfcseg.model.evidence import (
     Side,
     WeightedLogits,
     compare,
-    margin,
     mix,
 )
 from tfcseg.model.large_areas import corrected, correction
@@ -84,19 +83,19 @@ class Steps:
     def low_features(self, images: Sequence[Image]) -> list[LowFeatures]:
         """Low-level features of frames that may lie between keyframes."""
         low = self._network.low_features(self._feeder.to_input(images, self._size // self._scale))
+        low = low.at_size(self.grid(images[0]))
         low = low if self._scale == 1 else low.with_both_levels()
         return [LowFeatures(*(part[row : row + 1] for part in low)) for row in range(len(images))]
 
     def own_logits(self, images: Sequence[Image], halves: Sequence[LowFeatures]) -> list[WeightedLogits]:
-        """Logits of keyframes, each by itself, with the features of their full size; ``halves`` are what `low_features`
-        returned for them."""
+        """Logits of keyframes, each by itself; ``halves`` are what `low_features` returned for them."""
         low = self._network.low_features(self._feeder.to_input(images, self._keyframe_size))
         logits = self._network.logits_from(low)
         if self._half_size_share:
             logits = corrected(
                 logits, correction(logits, self._half_size_logits(images, halves), self._half_size_share)
             )
-        parts = WeightedLogits(logits, margin(logits), low.match)
+        parts = WeightedLogits.of(logits, low, _stacked(halves))
         return [WeightedLogits(*(part[row : row + 1] for part in parts)) for row in range(len(images))]
 
     def _half_size_logits(self, images: Sequence[Image], halves: Sequence[LowFeatures]) -> Tensor:
@@ -107,6 +106,11 @@ class Steps:
     def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Correspondence:
         """Find frames in a keyframe, by the features of each (see `evidence.compare`)."""
         return compare(keyframe, others, grid, self._curve)
+
+    def compare_keyframes(self, other: WeightedLogits, keyframe: WeightedLogits) -> Correspondence:
+        """Find a keyframe in another one, by features and pixels."""
+        found = self.compare(other.match, keyframe.match, (keyframe.logits.shape[-2], keyframe.logits.shape[-1]))
+        return found.placed_by_pixels(other.picture, keyframe.picture)
 
     def prepare(self, final: WeightedLogits) -> PreparedKeyframe:
         """Prepare the final logits of a keyframe for the frames around it."""
@@ -127,11 +131,11 @@ class Steps:
         grid = (keyframes[0].labels.shape[-2], keyframes[0].labels.shape[-1])
         low = _stacked([frame.low for frame in frames])
         proximity = low.match.new_tensor([frame.proximity for frame in frames])
-        known = frames[0].found if len(frames) == 1 else None
-        first = known or self.compare(ends[0].match, low.match, grid)
-        sides = [Side(keyframes[0].final, first, proximity)]
-        if len(keyframes) > 1:
-            sides.append(Side(keyframes[1].final, self.compare(ends[1].match, low.match, grid), 1 - proximity))
+        known = [frames[0].found if len(frames) == 1 else None, None]
+        sides = []
+        for keyframe, end, found, near in zip(keyframes, ends, known, (proximity, 1 - proximity), strict=False):
+            found = found or self.compare(end.match, low.match, grid)
+            sides.append(Side(keyframe.final, found.placed_by_pixels(end.picture, low.picture), near))
         mixture = mix(sides)
         computed = mixture.own_fraction.nonzero()[:, 0]
         own = dict(zip(computed.tolist(), self._own(low, computed, grid), strict=True))

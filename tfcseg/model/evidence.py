@@ -4,11 +4,12 @@ In a recorded video, later frames are known, too. Every keyframe has logits y an
 they are. Keyframes are combined with those before and after them as a non-keyframe is with its keyframe (eq. 7), but
 as a weighted mean, so that many keyframes outweigh one:
 
-    P = carry · e(w) ⊙ n_o,   y' = (n ⊙ y + P ⊙ y_o) / (n + P),   n' = n + P                    (`combine`)
+    P = e(w) ⊙ min(n_o, limit),   y' = (n ⊙ y + P ⊙ y_o) / (n + P),   n' = n + P                (`combine`)
 
 y_o and n_o are those of the other keyframe, moved along with the scene (model/alignment.py). e(w) is the model's
 evidence curve, fitted or chosen by hand: how much more often than by chance two positions of similarity w (eq. 6) have
-the same label. So an uncertain keyframe has little influence, and nothing comes from another scene.
+the same label. So an uncertain keyframe has little influence, and nothing comes from another scene. The limit makes
+older keyframes fade: all of them together never outweigh a certain frame by more than that.
 
 A frame between two keyframes is a mean of both (`mix`). It is computed itself only where it resembles neither, as eq.
 11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages alone
@@ -27,12 +28,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfcseg.model.alignment import find_matches, move
+from tfcseg.model.alignment import find_matches, move, place_by_pixels
 from tfcseg.model.carry_over import Carried
 from tfcseg.model.decode_head import resize
 
-CARRY = 0.95
-"""Share of its weight that a keyframe's logits keep on their way to the next keyframe."""
+MOST_WEIGHT = 2.0
+"""Most weight that all keyframes on one side of a keyframe have; one that is certain by itself has 1."""
 
 CHANGED = 0.7
 """Similarity below which a position counts as changed."""
@@ -70,6 +71,12 @@ class LowFeatures(NamedTuple):
     x2: Tensor
     match: Tensor
     """What is compared: level 2 as `Keyframe.match`, normalised (T, C, h8, w8)."""
+    picture: Tensor
+    """The input (T, 3, H, W), or `at_size` of the logits, (T, 3, h, w)."""
+
+    def at_size(self, size: tuple[int, int]) -> LowFeatures:
+        """The same, with a ``picture`` of ``size`` (h, w)."""
+        return self._replace(picture=F.adaptive_avg_pool2d(self.picture, size))
 
     def with_both_levels(self) -> LowFeatures:
         """The same, with a ``match`` of levels 1 and 2 at the size of level 1."""
@@ -86,13 +93,16 @@ class WeightedLogits(NamedTuple):
     weight: Tensor
     """(1, 1, h, w): sum of the margins of all keyframes that contributed."""
     match: Tensor
-    """(1, C, h8, w8) features of the frame to compare, as in `LowFeatures`, but at its full size."""
+    """(1, C, h8, w8) features of the frame to compare, of both sizes."""
+    picture: Tensor
+    """(1, 3, h, w), as in `LowFeatures`."""
 
-    def compared_also_by(self, low: LowFeatures) -> WeightedLogits:
-        """The same, to be compared by the features ``low`` at half the size, too."""
-        half = resize(low.match, (self.match.shape[-2], self.match.shape[-1]))
-        both = torch.cat([self.match, HALF_SIZE_WEIGHT * half], dim=1)
-        return self._replace(match=F.normalize(both, dim=1))
+    @classmethod
+    def of(cls, logits: Tensor, full: LowFeatures, half: LowFeatures) -> WeightedLogits:
+        """``logits`` of T keyframes, to be compared by features of the ``full`` and of ``half`` the size."""
+        resized = resize(half.match, (full.match.shape[-2], full.match.shape[-1]))
+        match = F.normalize(torch.cat([full.match, HALF_SIZE_WEIGHT * resized], dim=1), dim=1)
+        return cls(logits, margin(logits), match, half.picture)
 
 
 class SectionEnd(NamedTuple):
@@ -101,6 +111,7 @@ class SectionEnd(NamedTuple):
     logits: Tensor
     weight: Tensor
     match: Tensor
+    picture: Tensor
     latest_logits: Tensor
     latest_weight: Tensor
 
@@ -111,7 +122,8 @@ class SectionEnd(NamedTuple):
 
     def split(self) -> tuple[WeightedLogits, WeightedLogits]:
         """Those of all keyframes, and of those since the end began."""
-        return WeightedLogits(*self[:3]), WeightedLogits(self.latest_logits, self.latest_weight, self.match)
+        everything = WeightedLogits(*self[:4])
+        return everything, everything._replace(logits=self.latest_logits, weight=self.latest_weight)
 
 
 CarryOver: TypeAlias = Carried | WeightedLogits | SectionEnd
@@ -127,6 +139,10 @@ class Correspondence(NamedTuple):
     """w of eq. 6 (T, 1, h, w)."""
     evidence: Tensor
     """e(w) (T, 1, h, w), 0 in another scene."""
+
+    def placed_by_pixels(self, other: Tensor, pictures: Tensor) -> Correspondence:
+        """The same, with better places: ``other`` (1, 3, h, w) is the other frame's picture."""
+        return self._replace(rows=place_by_pixels(self.rows, other, pictures))
 
 
 def margin(logits: Tensor) -> Tensor:
@@ -173,17 +189,15 @@ def _rows(cells: Tensor, fine: tuple[int, int]) -> Tensor:
     return (y * w + x).flatten()
 
 
-def combine(
-    keyframe: WeightedLogits, other: WeightedLogits, found: Correspondence, carry: float = CARRY
-) -> WeightedLogits:
+def combine(keyframe: WeightedLogits, other: WeightedLogits, found: Correspondence) -> WeightedLogits:
     """Combine a keyframe's logits with those of another one; ``found`` says where its positions lie in the other.
 
     A lerp keeps equal logits bit-identical, whatever the weights.
     """
-    added = carry * found.evidence * move(other.weight, found.rows, 1)
+    added = found.evidence * move(other.weight.clamp_max(MOST_WEIGHT), found.rows, 1)
     weight = keyframe.weight + added
     logits = torch.lerp(keyframe.logits, move(other.logits, found.rows, 1), added / weight)
-    return WeightedLogits(logits, weight, keyframe.match)
+    return keyframe._replace(logits=logits, weight=weight)
 
 
 class Side(NamedTuple):

@@ -144,7 +144,7 @@ class TFCSegmenter(nn.Module):
     def low_features(self, images: Tensor) -> LowFeatures:
         """Run the low stages on images (T, 3, H, W): features to compare, and to continue from in `logits_from`."""
         x1, x2 = self.backbone.encode_low(images)
-        return LowFeatures(x1, x2, F.normalize(self._correlated(x2), dim=1))
+        return LowFeatures(x1, x2, F.normalize(self._correlated(x2), dim=1), images)
 
     def logits_from(self, low: LowFeatures) -> Tensor:
         """Logits (T, K, h, w) of the image network, continued from low-level features."""
