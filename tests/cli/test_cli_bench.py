@@ -111,6 +111,7 @@ def test_memory_of_every_contender(media):
         (("--only", ""), "the argument after '--only' is empty"),
         (("--backbone", "vgg"), "no backbone 'vgg'"),
         (("--backbone", "mit_b0", "--model", "other"), "give only one of them"),
+        (("--classes", 7), "--classes is for random weights; add --backbone, or leave it out"),
         (("--rounds", -1), "less than 1"),
         (("--rounds", 0), "less than 1"),
         (("--frames", 0), "less than 1"),
