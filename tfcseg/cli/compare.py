@@ -75,7 +75,8 @@ def command(
     modes: Modes = None,
     frames: Frames = None,
     baseline: Baseline = None,
-    choice: options.ModelChoice,
+    model: options.Model = "default",
+    allow_network: options.AllowNetworkForVideos = False,
     inference: Annotated[InferenceOptions, Without("mode", "latency")],
     flow_consistency: options.MeasureFlowConsistency = True,
     start: options.Start = None,
@@ -95,7 +96,7 @@ def command(
     from tfcseg.comparison.pictures import make_frame_grid
     from tfcseg.comparison.plan import Plan
 
-    chosen = source, output, choice.model
+    chosen = source, output, model
     if frames:
         options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
         with progress(unit="frames", shown=not printing.quiet) as on_progress:
@@ -105,7 +106,7 @@ def command(
                 start_s=start,
                 device=device,
                 overwrite=overwrite,
-                allow_network=choice.allow_network,
+                allow_network=allow_network,
                 on_progress=on_progress,
                 inference=inference,
             )
@@ -121,7 +122,7 @@ def command(
         compare: Callable[..., Comparison] = (
             partial(compare_dataset, scope=scope)
             if is_dataset
-            else partial(compare_video, start_s=start, end_s=end, allow_network=choice.allow_network)
+            else partial(compare_video, start_s=start, end_s=end, allow_network=allow_network)
         )
         result = compare(*chosen, plan, device=device, overwrite=overwrite, on_progress=on_progress)
     _show(result, source, output, printing)

@@ -179,6 +179,10 @@ def on_disk(context: typer.Context, model: str | None) -> str | None:
     return str(find_on_hub(name, allow_network=context.params.get("allow_network", False), notify=print_line))
 
 
+def _network(help: str) -> Any:
+    return typer.Option("--allow-network", help=help, is_eager=True)
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -190,13 +194,9 @@ Model = Annotated[
         callback=on_disk,
     ),
 ]
-AllowNetwork = Annotated[
-    bool,
-    typer.Option(
-        "--allow-network",
-        help="Fetch models ORG/NAME from the Hugging Face hub, and read videos at addresses (https://…, rtsp://…).",
-        is_eager=True,
-    ),
+AllowNetwork = Annotated[bool, _network("Fetch models ORG/NAME from the Hugging Face hub.")]
+AllowNetworkForVideos = Annotated[
+    bool, _network("Fetch models ORG/NAME from the Hugging Face hub, and read videos at addresses such as https://….")
 ]
 VspwFolder = Annotated[Path, typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.")]
 Start = Annotated[
