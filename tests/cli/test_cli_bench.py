@@ -132,7 +132,7 @@ def test_results_are_kept_unless_asked(media, tmp_path):
     kept.write_text("mine")
     done = call("bench", media / "clip.mp4", "--model", media / "tiny.safetensors", *FEW, "--only", "model", "-o", kept)
     assert done.returncode == 1
-    assert "already holds results (b.json); use --overwrite" in done.error
+    assert done.error == f"{str(kept)!r} already exists; use --overwrite or choose another output"
     assert kept.read_text() == "mine"
     done = call("bench", tmp_path / "none.mp4", *FEW, "-o", kept, "--overwrite")
     assert done.returncode == 1

@@ -258,7 +258,7 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite
         results = each.results()
         refuse_inputs((each.path, each.masks, *results), inputs)
         if not overwrite:
-            refuse_results(each.path, results)
+            refuse_results(results)
     return earlier
 
 
