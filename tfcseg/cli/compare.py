@@ -22,6 +22,7 @@ from tfcseg.cli.console import (
 from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.cli.options import whole_numbers
 from tfcseg.comparison import DEFAULT_MODES
+from tfcseg.errors import UsageError
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions, keyframe_distance
 from tfcseg.report.html import shown_number as number
@@ -60,8 +61,8 @@ Frames = Annotated[
 Baseline = Annotated[
     Path | None,
     typer.Option(
-        help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, "
-        "or DIR/<video>/<frame>.png for a VSPW folder."
+        help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, or the folder of "
+        "a run; for a VSPW folder DIR/<video>/<frame>.png."
     ),
 ]
 
@@ -97,6 +98,10 @@ def command(
     from tfcseg.comparison.plan import Plan
 
     chosen = source, output, model
+    is_dataset = _is_vspw(Path(source), scope.split)
+    if frames and is_dataset:
+        clip = str(Path(source, "data", "<video>", "origin"))
+        raise UsageError(f"--frames needs one video, but {source!r} is a VSPW folder; give one of it: {clip!r}")
     if frames:
         options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
         with progress(unit="frames", shown=not printing.quiet) as on_progress:
@@ -112,7 +117,6 @@ def command(
             )
         print(visible(str(path)))
         return
-    is_dataset = _is_vspw(Path(source), scope.split)
     kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
     others = _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS
     options.refuse_given(context, others, f"is for {kind}: {source!r}; leave it out")
