@@ -99,11 +99,8 @@ def command(
 
     chosen = source, output, model
     is_dataset = _is_vspw(Path(source), scope.split)
-    if frames and is_dataset:
-        clip = str(Path(source, "data", "<video>", "origin"))
-        raise UsageError(f"--frames needs one video, but {source!r} is a VSPW folder; give one of it: {clip!r}")
     if frames:
-        options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
+        _check_frames(context, source, is_dataset=is_dataset)
         with progress(unit="frames", shown=not printing.quiet) as on_progress:
             path = make_frame_grid(
                 *chosen,
@@ -131,6 +128,13 @@ def command(
         result = compare(*chosen, plan, device=device, overwrite=overwrite, on_progress=on_progress)
     _show(result, source, output, printing)
     fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=scope.skip_bad)
+
+
+def _check_frames(context: typer.Context, source: str, *, is_dataset: bool) -> None:
+    if is_dataset:
+        clip = str(Path(source, "data", "<video>", "origin"))
+        raise UsageError(f"--frames needs one video, but {source!r} is a VSPW folder; give one of it: {clip!r}")
+    options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
 
 
 def _show(result: Comparison, source: str, output: Path | None, printing: options.Printing) -> None:
