@@ -107,6 +107,7 @@ def test_memory_of_every_contender(media):
     ("arguments", "message"),
     [
         (("-",), "read only once"),
+        (("https://host/clip.mp4",), "https:/host/clip.mp4: is an address, but only files are read here"),
         (("--only", "speed"), "no part 'speed'"),
         (("--only", ""), "the argument after '--only' is empty"),
         (("--backbone", "vgg"), "no backbone 'vgg'"),
