@@ -169,7 +169,7 @@ def weights(tmp_path_factory):
         ("compare CLIP -o out.png", "output 'out.png' is named like a file"),
         ("run CLIP CLIP -o results.json", "output 'results.json' is named like a file"),
         ("run CLIP --end 1:75", "'1:75' is not a time"),
-        ("run CLIP --classes ,", "no class ','"),
+        ("run CLIP --classes ,", "invalid value for '--classes': the list is empty; leave"),
         ("run CLIP -m WEIGHTS --classes persn -o OUT", "no class 'persn' in label set 'street'; did you mean person?"),
     ],
 )
