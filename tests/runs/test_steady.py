@@ -206,6 +206,8 @@ def test_what_cannot_be_used(tmp_path, model):
     assert "no such folder" in refused(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     assert "no PNG files" in refused(tmp_path / "empty")
+    (tmp_path / "empty" / "masks").mkdir()
+    assert refused(tmp_path / "empty").endswith(f"; those of a run are in {str(tmp_path / 'empty' / 'masks')!r}")
     many = write_masks(tmp_path / "many", [square()] * 13)
     assert "13 masks do not fit the 12 frames" in refused(many)
     small = write_masks(tmp_path / "small", [square()[:32]] * FRAMES)
