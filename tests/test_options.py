@@ -1,5 +1,6 @@
 """An option is one field: a field that is added shows up wherever options are, without another line."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -69,6 +70,12 @@ def test_a_new_field_is_an_option_everywhere(tmp_path):
 def test_defaults_are_allowed_and_explained(options):
     check(options())
     assert all(field.option.help.endswith(".") for field in declared(options))
+
+
+@pytest.mark.parametrize("name", ["keyframe_carry", "keyframe_scale", "half_size_share"])
+def test_help_states_the_bounds_of_what_nobody_could_guess(name):
+    (option,) = (field.option for field in declared(InferenceOptions) if field.name == name)
+    assert re.search(rf"\b{option.low}\b.* to {option.high}\b", option.help)
 
 
 @pytest.mark.parametrize(

@@ -38,11 +38,11 @@ def claimed_files(
     """
     existing = [path for name in names if os.path.lexists(path := folder / name)]
     refuse_inputs([folder, *existing], inputs)
-    if not overwrite:
-        refuse_results(folder, existing)
     for path in existing:
         if path.is_dir() and not path.is_symlink():
             raise OutputError(f"{str(path)!r} is a folder and cannot be replaced; choose another name")
+    if not overwrite:
+        refuse_results(existing)
 
     def clear() -> None:
         for path in existing:
@@ -70,13 +70,12 @@ def removed_if_unused(folder: Path) -> Iterator[None]:
         raise
 
 
-def refuse_results(folder: Path, existing: Sequence[Path]) -> None:
-    """Raise OutputError if there are ``existing`` results in ``folder``."""
+def refuse_results(existing: Sequence[Path]) -> None:
+    """Raise OutputError if there are ``existing`` results."""
     if existing:
-        names = [str(path.relative_to(folder)) for path in existing]
-        raise OutputError(
-            f"{str(folder)!r} already holds results ({first_of(names, 1)}); use --overwrite or choose another folder"
-        )
+        names = first_of([repr(str(path)) for path in existing], 1)
+        exist = "exists" if len(existing) == 1 else "exist"
+        raise OutputError(f"{names} already {exist}; use --overwrite or choose another output")
 
 
 def refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None:

@@ -107,10 +107,12 @@ def test_memory_of_every_contender(media):
     ("arguments", "message"),
     [
         (("-",), "read only once"),
+        (("https://host/clip.mp4",), "https:/host/clip.mp4: is an address, but only files are read here"),
         (("--only", "speed"), "no part 'speed'"),
         (("--only", ""), "the argument after '--only' is empty"),
         (("--backbone", "vgg"), "no backbone 'vgg'"),
         (("--backbone", "mit_b0", "--model", "other"), "give only one of them"),
+        (("--classes", 7), "--classes is for random weights; add --backbone, or leave it out"),
         (("--rounds", -1), "less than 1"),
         (("--rounds", 0), "less than 1"),
         (("--frames", 0), "less than 1"),
@@ -131,7 +133,7 @@ def test_results_are_kept_unless_asked(media, tmp_path):
     kept.write_text("mine")
     done = call("bench", media / "clip.mp4", "--model", media / "tiny.safetensors", *FEW, "--only", "model", "-o", kept)
     assert done.returncode == 1
-    assert "already holds results (b.json); use --overwrite" in done.error
+    assert done.error == f"{str(kept)!r} already exists; use --overwrite or choose another output"
     assert kept.read_text() == "mine"
     done = call("bench", tmp_path / "none.mp4", *FEW, "-o", kept, "--overwrite")
     assert done.returncode == 1

@@ -115,6 +115,13 @@ def test_help_shows_every_name_whole_on_80_columns(name, monkeypatch):
             assert {*option.opts, *option.secondary_opts} <= set(names)
 
 
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_speaks_of_videos_on_the_network_where_they_are_read(name):
+    (option,) = [each for each in COMMANDS[name].params if each.name == "allow_network"] or [None]
+    if option is not None:
+        assert ("read videos at addresses" in option.help) == (name in ("run", "steady", "compare"))
+
+
 @pytest.mark.parametrize("group", ["", "research"])
 def test_summaries_of_commands_are_whole_on_80_columns(group, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
@@ -162,7 +169,7 @@ def weights(tmp_path_factory):
         ("compare CLIP -o out.png", "output 'out.png' is named like a file"),
         ("run CLIP CLIP -o results.json", "output 'results.json' is named like a file"),
         ("run CLIP --end 1:75", "'1:75' is not a time"),
-        ("run CLIP --classes ,", "no class ','"),
+        ("run CLIP --classes ,", "invalid value for '--classes': the list is empty; leave"),
         ("run CLIP -m WEIGHTS --classes persn -o OUT", "no class 'persn' in label set 'street'; did you mean person?"),
     ],
 )

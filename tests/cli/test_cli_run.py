@@ -212,7 +212,7 @@ def test_existing_results_are_refused_before_the_model_loads(clip, weights, tmp_
     (out / "report.json").write_text('{"tfcseg": "0.1.0"}')
     done = call("run", clip, "-o", out, "-m", "no-such-model")
     assert done.returncode == 1
-    assert "already holds results" in one_line(done)
+    assert f"{str(out / 'report.json')!r} already exists" in one_line(done)
     assert "--overwrite" in one_line(done)
     assert call("run", clip, "-o", out, "-m", weights, "--overwrite").returncode == 0
     assert json.loads((out / "report.json").read_text())["schema"] == 1

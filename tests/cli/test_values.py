@@ -62,6 +62,13 @@ def test_lists_take_commas_and_repetition():
         whole_numbers(["1,2.5"])
 
 
+def test_a_list_of_commas_alone_is_refused_everywhere(clip, tmp_path):
+    for name in ("--export", "--classes", "--exclude"):
+        done = call("run", clip, name, ",", "-o", tmp_path / "out")
+        assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+        assert f"'{name}': the list is empty; leave the option out for its default" in done.error
+
+
 def test_names_are_matched_without_regard_to_case():
     assert one_of("mode", ("tfc",))("TFC") == "tfc"
     assert locate_weights("DEFAULT") == locate_weights("Tfc-Mosaic")

@@ -246,6 +246,19 @@ def test_masks_of_another_program_stand_for_the_image_mode(out, compared, clip, 
     assert not (tmp_path / "out" / "image").exists()
 
 
+@pytest.mark.parametrize("part", [("--start", 0.5), ("--end", 1), ("--start", 0.5, "--end", 1.5)])
+def test_masks_of_the_whole_video_are_a_baseline_for_a_part(part, out, clip, weights, tmp_path):
+    """The masks are those of mode image, which labels every frame on its own: so no pixel differs from theirs."""
+    quick = ("--modes", "image", "--no-flow-consistency", "-q")
+    assert call("compare", clip, "-m", weights, "-o", tmp_path / "alone", *part, *quick).returncode == 0
+    for given in (out / "image", tmp_path / "alone" / "image" / "masks"):  # of the whole video, of the part
+        command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", *part, "--baseline", given, "--overwrite"]
+        found = result_of(
+            call(*command, "--modes", "reuse", "--keyframe-interval", 1, "--no-flow-consistency", "--json")
+        )
+        assert found["modes"]["reuse"]["agreement"] == 100
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -365,6 +378,13 @@ def test_options_of_videos_are_refused_for_a_vspw_folder(root, tmp_path):
     done = call("compare", root, "--start", 1, "-o", tmp_path / "out")
     assert done.returncode == 2
     assert "--start is for videos" in done.error
+
+
+def test_frames_of_a_vspw_folder_are_refused_with_the_name_of_a_clip(root, tmp_path):
+    done = call("compare", root, "--frames", "1,3", "-o", tmp_path / "out.png")
+    assert done.returncode == 2
+    assert done.error.startswith("--frames needs one video, but")
+    assert done.error.endswith(f"give one of it: '{root}/data/<video>/origin'")
 
 
 def test_a_stream_cannot_be_read_twice(tmp_path):

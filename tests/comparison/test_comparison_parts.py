@@ -181,8 +181,9 @@ def test_claimed_files_are_made_room_for_only_if_asked(tmp_path):
 
 def test_a_folder_in_the_place_of_a_file_is_told_before_any_work(tmp_path):
     (tmp_path / "a.json").mkdir()
-    with pytest.raises(OutputError, match=r"a\.json' is a folder"), claimed_files(tmp_path, ["a.json"], overwrite=True):
-        pass
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"a\.json' is a folder"):
+            claimed_files(tmp_path, ["a.json"], overwrite=overwrite).__enter__()
 
 
 def test_a_folder_that_was_made_in_vain_goes_again(tmp_path):

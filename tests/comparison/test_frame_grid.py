@@ -154,10 +154,11 @@ def test_jpeg_by_its_name(clip, weights, tmp_path):
         (["--frames", "2,2"], 2, "a frame is named twice: 2,2"),
         (["--frames", "-1"], 2, "frames are counted from 0; there is no frame -1"),
         (["--frames", ",".join(map(str, range(13)))], 2, "a picture shows 1 to 12 frames, not 13"),
+        (["--frames", "1", "--start", "1.8"], 1, "street.mkv: has 1 frame, so there is no frame 1; choose"),
         (["--frames", "3,10"], 1, "street.mkv: has 10 frames, so there is no frame 10; choose smaller numbers"),
         (["--frames", "1", "--keyframe-interval", "0"], 2, "--keyframe-interval 0"),
         (["-o", "{folder}/s.gif"], 2, "is not a picture; give a file that ends in .png or .jpg"),
-        (["-o", "{folder}/old.png"], 1, "already holds results (old.png); use --overwrite"),
+        (["-o", "{folder}/old.png"], 1, "{folder}/old.png' already exists; use --overwrite"),
     ],
 )
 def test_what_makes_no_picture_is_refused(clip, weights, tmp_path, given, code, said):
@@ -166,7 +167,7 @@ def test_what_makes_no_picture_is_refused(clip, weights, tmp_path, given, code, 
     words = [*frames, "-o", tmp_path / "s.png", *(word.format(folder=tmp_path) for word in given)]
     done = call("compare", clip, "-m", weights, *words)
     assert (done.returncode, done.stdout) == (code, "")
-    assert said in done.error
+    assert said.format(folder=tmp_path) in done.error
     assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
     assert (tmp_path / "old.png").read_bytes() == b"mine"
 

@@ -285,8 +285,13 @@ def test_sides_and_keyframes_that_do_not_go_together():
         options(sides="both", mode="reuse")
     with pytest.raises(UsageError, match="adaptive keyframes need both sides"):
         options(sides="one", keyframes="adaptive")
-    with pytest.raises(UsageError, match="larger keyframes need both sides"):
-        options(sides="one", keyframe_scale=1.2)
+    for small in ({"sides": "one"}, {"mode": "reuse"}, {"latency": "low"}, {"threshold": 0.5}):
+        with pytest.raises(UsageError, match=r"larger keyframes need both sides .* tfc and blend, without low latency"):
+            options(keyframe_scale=1.2, **small)
+    for larger in ({}, {"sides": "one"}, {"latency": "low"}, {"threshold": 0.5}):
+        assert checked_options(MODEL, mode="image", keyframe_scale=1.2, **larger).keyframe_scale == 1.2
+    with pytest.raises(UsageError, match="they work in modes tfc and blend only"):
+        options(mode="image", sides="both", keyframe_scale=1.2)
 
 
 def test_a_full_gpu_takes_frames_in_halves(clip):

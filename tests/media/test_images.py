@@ -145,8 +145,11 @@ def test_bad_images_first_take_the_first_good_one(tmp_path):
 def test_folders_with_nothing_to_read(tmp_path):
     with pytest.raises(InputError, match=r"no images in this folder \(0 other entries\); wanted: avif, bmp"):
         open_frames(tmp_path)
-    (tmp_path / "clip.mp4").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_bytes(b"x")
     with pytest.raises(InputError, match=r"no images in this folder \(1 other entry\)"):
+        probe(tmp_path)
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    with pytest.raises(InputError, match="holds no images, but 1 video; name one video instead"):
         probe(tmp_path)
     (tmp_path / "0.png").write_bytes(b"")
     (tmp_path / "1.jpg").write_bytes(b"text")

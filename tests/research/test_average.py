@@ -48,6 +48,8 @@ def test_a_model_has_no_say_in_classes_that_it_lacks(tmp_path):
 def test_a_file_without_a_share_is_named(tmp_path, part):
     with pytest.raises(UsageError, match=f"'{part}' is not WEIGHTS=SHARE, with a share above 0"):
         average_files(tmp_path / "out", [part])
+    done = call("research", "average", tmp_path / "out", part)
+    assert done.error == f"'{part}' is not WEIGHTS=SHARE, with a share above 0"
 
 
 def test_networks_of_different_shapes_are_refused(tmp_path):

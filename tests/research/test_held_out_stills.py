@@ -241,7 +241,7 @@ def test_the_command_writes_and_prints(facades, teacher, student, tmp_path):
     assert json.loads(call(*line, "--overwrite", "--json", "-q").stdout) == result
     refused = call(*line)
     assert refused.returncode == 1
-    assert "already holds results" in refused.error
+    assert "already exists" in refused.error
 
 
 def test_a_folder_without_teachers_is_told_in_one_line(facades, tmp_path):

@@ -95,7 +95,7 @@ def test_masks_are_called_like_the_files_if_wanted(shots, weights, tmp_path):
             same = read_mask(named / f"{Path(name).stem}.png") == read_mask(numbered / f"{index:08d}.png")
             assert same.all()
     done = call("run", shots, "-o", tmp_path / "source", "-m", weights, *QUICK)
-    assert "already holds results" in done.error
+    assert "more already exist; use" in done.error
     (tmp_path / "source" / "masks" / "mine.png").write_bytes((shots / SHOTS[0]).read_bytes())
     run(shots, "-o", tmp_path / "source", "-m", weights, "--overwrite")
     assert len(list((tmp_path / "source" / "masks").iterdir())) == len(SHOTS) + 1, "and nothing of others is removed"

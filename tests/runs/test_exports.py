@@ -220,7 +220,7 @@ def test_mattes_of_earlier_classes_go_when_others_take_their_place(out):
 def test_what_is_there_is_not_replaced_unasked(out):
     done = call("export", out, "--to", "coco,video")
     assert done.returncode == 1
-    assert "already holds results (coco.json and 1 more); use --overwrite" in done.error
+    assert f"{str(out / 'coco.json')!r} and 1 more already exist; use --overwrite" in done.error
 
 
 def test_mattes_find_the_source_or_say_what_is_missing(clip, out, tmp_path):

@@ -171,7 +171,8 @@ def test_a_folder_of_videos_stands_for_them(here, weights):
     assert found.sources == ("videos/clip2.MOV", "videos/clip10.mp4")
     done = call("run", "videos/", "-o", "outs", "-m", weights, *QUICK, "--json")
     assert done.returncode == 0, done.stderr
-    assert "videos/: treated as a folder of videos; 2 pictures in it are skipped" in done.stderr
+    note = "videos/: treated as a folder of videos; skipped in it: 2 pictures; name these, too, to run them"
+    assert done.stderr == f"warning: {note}\n"
     assert [Path(report["input"]["path"]).name for report in json.loads(done.stdout)] == ["clip2.MOV", "clip10.mp4"]
     assert frames_done(Path("outs")) == {"clip2_tfcseg": 3, "clip10_tfcseg": 2}
 
@@ -188,9 +189,24 @@ def test_a_folder_of_folders_stands_for_them(here):
 def test_a_folder_of_images_stays_one_input(here):
     folder_of_images(here / "frames", numbered_images(3), ["0.png", "1.png", "2.png"])
     clip("frames/overlay.mp4", 2)
-    assert find_inputs(["frames"]) == Inputs(("frames",), False)
+    note = "frames: treated as a folder of pictures; skipped in it: 1 video; name these, too, to run them"
+    assert find_inputs(["frames"]) == Inputs(("frames",), False, (note,))
     Path("empty").mkdir()
     assert find_inputs(["empty"]) == Inputs(("empty",), False)
+
+
+def test_folders_beside_videos_or_pictures_are_not_left_out_without_a_word(here):
+    clip("videos/clip.mp4", 2), clip("videos/more/clip.mp4", 2), clip("videos/clip_tfcseg/overlay.mp4", 2)
+    folder_of_images(here / "videos" / "frames", numbered_images(1), ["0.png"])
+    Path("videos/empty").mkdir()
+    Path("videos/frames/again").symlink_to("..")
+    found = find_inputs(["videos"])
+    assert found.sources == ("videos/clip.mp4",)
+    note = "videos: treated as a folder of videos; skipped in it: 2 folders; name these, too, to run them"
+    assert found.notes == (note,)
+    found = find_inputs(["videos/frames"])
+    assert found.sources == ("videos/frames",)
+    assert "a folder of pictures; skipped in it: 1 folder;" in found.notes[0]
 
 
 def test_patterns_that_the_shell_left_alone(here, weights):

@@ -319,7 +319,7 @@ def test_each_result_alone_is_refused_without_overwrite(tmp_path, finished, name
     for path in finished.results():
         if path != finished.path / name:
             path.unlink()
-    with pytest.raises(OutputError, match=r"already holds results .*--overwrite") as caught:
+    with pytest.raises(OutputError, match=r"already exists; use --overwrite") as caught:
         prepare_output(finished.path, inputs=[])
     assert name in one_line(caught)
     assert files_below(finished.path) == {name}

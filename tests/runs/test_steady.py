@@ -189,7 +189,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, model, monkeypatc
 def test_results_are_not_replaced_unasked(tmp_path, model):
     given, video = write_masks(tmp_path / "given", flickering()), clip(tmp_path / "a.mkv")
     assert run(video, given, tmp_path / "out", model).returncode == 0
-    assert "already holds results" in run(video, given, tmp_path / "out", model).error
+    assert "more already exist; use" in run(video, given, tmp_path / "out", model).error
     assert run(video, given, tmp_path / "out", model, "--overwrite").returncode == 0
     assert "is the input" in run(video, tmp_path / "out" / "masks", tmp_path / "out", model, "--overwrite").error
 
@@ -206,6 +206,8 @@ def test_what_cannot_be_used(tmp_path, model):
     assert "no such folder" in refused(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     assert "no PNG files" in refused(tmp_path / "empty")
+    (tmp_path / "empty" / "masks").mkdir()
+    assert refused(tmp_path / "empty").endswith(f"; those of a run are in {str(tmp_path / 'empty' / 'masks')!r}")
     many = write_masks(tmp_path / "many", [square()] * 13)
     assert "13 masks do not fit the 12 frames" in refused(many)
     small = write_masks(tmp_path / "small", [square()[:32]] * FRAMES)

@@ -24,6 +24,7 @@ from tfcseg.files import identity
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.media.frames import Frame, Image
 from tfcseg.media.reader import probe, read_frames
+from tfcseg.media.source import Source
 from tfcseg.report.moments import encode_jpeg
 from tfcseg.spelling import count_of
 from tfcseg.training.labelling import CLIP_RATE_HZ, Clip, Still, save_labels, steady_labels
@@ -84,6 +85,7 @@ def split_videos(videos: Sequence[Path], validate: Sequence[Path]) -> tuple[list
 
 
 def _whole(video: Path, parts: int) -> Part:
+    Source.of(video).check_readable_again("adapt reads every video several times")
     info = probe(video)
     if info.frames_declared is None:
         raise DataError(f"{video} does not state its length; copy it into another file with ffmpeg first")

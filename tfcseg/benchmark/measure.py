@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from tfcseg.benchmark.plain import REFERENCE_VARIANT, PlainSegformer, build_plain, has_transformers
 from tfcseg.benchmark.random_model import write_random_model
-from tfcseg.benchmark.request import PARTS, Request
+from tfcseg.benchmark.request import CLASSES, PARTS, Request
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.errors import InputError, TfcsegError
@@ -141,7 +141,7 @@ def open_contest(request: Request) -> Iterator[Contest]:
         weights = request.model
         if request.backbone is not None:
             file = Path(name) / f"random-{request.backbone}.safetensors"
-            weights = str(write_random_model(file, request.backbone, request.classes, images[:1]))
+            weights = str(write_random_model(file, request.backbone, request.classes or CLASSES, images[:1]))
         model = load_model(weights, device=request.device.device, precision=request.device.precision)
         yield Contest(
             request=request,

@@ -14,6 +14,7 @@ from tfcseg.options import Option, check
 from tfcseg.weights.device import DeviceOptions
 
 PARTS = ("model", "end-to-end", "memory")
+CLASSES = 150  # of random weights
 DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
 """Only in a copy of the repository."""
 
@@ -34,7 +35,10 @@ class Request:
         ),
     ] = None
     """Instead of a model."""
-    classes: Annotated[int, Option("Number of classes of the random weights.")] = 150
+    classes: Annotated[
+        int | None,
+        Option("Number of classes of the random weights, 2 to 254.", low=2, high=254, default_text=str(CLASSES)),
+    ] = None
     frames: Annotated[int, Option("Frames per round for the network alone.", low=1)] = 24
     clip_frames: Annotated[int, Option("Frames per round for whole runs, from file to files.", low=1)] = 96
     plain_frames: Annotated[int, Option("Frames per round for plain SegFormer.", low=1)] = 12
@@ -46,4 +50,6 @@ class Request:
         check(self)
         if self.video == DEMO and not DEMO.is_file():
             raise UsageError("there is no demo clip here; name a video to measure")
+        if self.classes is not None and self.backbone is None:
+            raise UsageError("--classes is for random weights; add --backbone, or leave it out")
         Source.of(self.video).check_readable_again("every round reads the clip")

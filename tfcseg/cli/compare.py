@@ -22,6 +22,7 @@ from tfcseg.cli.console import (
 from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.cli.options import whole_numbers
 from tfcseg.comparison import DEFAULT_MODES
+from tfcseg.errors import UsageError
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions, keyframe_distance
 from tfcseg.report.html import shown_number as number
@@ -60,8 +61,8 @@ Frames = Annotated[
 Baseline = Annotated[
     Path | None,
     typer.Option(
-        help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, "
-        "or DIR/<video>/<frame>.png for a VSPW folder."
+        help="Masks of another program instead of mode image: DIR/*.png, one per frame of the video, or the folder of "
+        "a run; for a VSPW folder DIR/<video>/<frame>.png."
     ),
 ]
 
@@ -75,7 +76,8 @@ def command(
     modes: Modes = None,
     frames: Frames = None,
     baseline: Baseline = None,
-    choice: options.ModelChoice,
+    model: options.Model = "default",
+    allow_network: options.AllowNetworkForVideos = False,
     inference: Annotated[InferenceOptions, Without("mode", "latency")],
     flow_consistency: options.MeasureFlowConsistency = True,
     start: options.Start = None,
@@ -95,9 +97,10 @@ def command(
     from tfcseg.comparison.pictures import make_frame_grid
     from tfcseg.comparison.plan import Plan
 
-    chosen = source, output, choice.model
+    chosen = source, output, model
+    is_dataset = _is_vspw(Path(source), scope.split)
     if frames:
-        options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
+        _check_frames(context, source, is_dataset=is_dataset)
         with progress(unit="frames", shown=not printing.quiet) as on_progress:
             path = make_frame_grid(
                 *chosen,
@@ -105,13 +108,12 @@ def command(
                 start_s=start,
                 device=device,
                 overwrite=overwrite,
-                allow_network=choice.allow_network,
+                allow_network=allow_network,
                 on_progress=on_progress,
                 inference=inference,
             )
         print(visible(str(path)))
         return
-    is_dataset = _is_vspw(Path(source), scope.split)
     kind = "videos, but this is a VSPW folder" if is_dataset else "VSPW folders, which this is not"
     others = _VIDEO_OPTIONS if is_dataset else _DATASET_OPTIONS
     options.refuse_given(context, others, f"is for {kind}: {source!r}; leave it out")
@@ -121,11 +123,18 @@ def command(
         compare: Callable[..., Comparison] = (
             partial(compare_dataset, scope=scope)
             if is_dataset
-            else partial(compare_video, start_s=start, end_s=end, allow_network=choice.allow_network)
+            else partial(compare_video, start_s=start, end_s=end, allow_network=allow_network)
         )
         result = compare(*chosen, plan, device=device, overwrite=overwrite, on_progress=on_progress)
     _show(result, source, output, printing)
     fail_if_incomplete(result.skipped, is_incomplete=result.is_incomplete, skip_bad=scope.skip_bad)
+
+
+def _check_frames(context: typer.Context, source: str, *, is_dataset: bool) -> None:
+    if is_dataset:
+        clip = str(Path(source, "data", "<video>", "origin"))
+        raise UsageError(f"--frames needs one video, but {source!r} is a VSPW folder; give one of it: {clip!r}")
+    options.refuse_given(context, _NOT_FOR_FRAMES, "has no effect here; leave it out with --frames")
 
 
 def _show(result: Comparison, source: str, output: Path | None, printing: options.Printing) -> None:

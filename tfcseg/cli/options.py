@@ -72,6 +72,12 @@ def split_list(values: Sequence[str] | None) -> list[str]:
     return words
 
 
+def refuse_empty_list(values: Sequence[str] | None) -> Sequence[str] | None:
+    """Return ``values`` as they are, for an option's ``callback``; refuse a list of commas alone."""
+    split_list(values)
+    return values
+
+
 def names_in(known: Known) -> Sequence[str]:
     """The names themselves."""
     return known() if callable(known) else known
@@ -179,6 +185,10 @@ def on_disk(context: typer.Context, model: str | None) -> str | None:
     return str(find_on_hub(name, allow_network=context.params.get("allow_network", False), notify=print_line))
 
 
+def _network(help: str) -> Any:
+    return typer.Option("--allow-network", help=help, is_eager=True)
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -190,13 +200,9 @@ Model = Annotated[
         callback=on_disk,
     ),
 ]
-AllowNetwork = Annotated[
-    bool,
-    typer.Option(
-        "--allow-network",
-        help="Fetch models ORG/NAME from the Hugging Face hub, and read videos at addresses (https://…, rtsp://…).",
-        is_eager=True,
-    ),
+AllowNetwork = Annotated[bool, _network("Fetch models ORG/NAME from the Hugging Face hub.")]
+AllowNetworkForVideos = Annotated[
+    bool, _network("Fetch models ORG/NAME from the Hugging Face hub, and read videos at addresses such as https://….")
 ]
 VspwFolder = Annotated[Path, typer.Argument(help="Folder with data/, <split>.txt and label_num_dic_final.json.")]
 Start = Annotated[

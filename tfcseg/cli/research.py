@@ -286,6 +286,6 @@ def average(
     from tfcseg.files import claimed_files
     from tfcseg.research.publishing import average_files
 
-    files = [part.rpartition("=")[0] for part in parts]
+    files = [part.rpartition("=")[0] or part for part in parts]
     with claimed_files(out.parent, [out.name], inputs=files, overwrite=overwrite):
         print(visible(average_files(out, parts).description))

@@ -31,7 +31,7 @@ from tfcseg.comparison.plan import (
 from tfcseg.errors import DataError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
-from tfcseg.evaluation.predictions import PredictionFolder, Predictions
+from tfcseg.evaluation.predictions import MASKS_NAME, PredictionFolder, Predictions
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, write_evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
@@ -95,7 +95,7 @@ def compare_video(
             plan=plan,
             model=loaded,
             runs=plan.runs(loaded),
-            baseline=[] if plan.baseline is None else list_masks(Path(plan.baseline)),
+            baseline=_masks_of(plan, source, start_s, end_s),
             on_progress=on_progress,
         )
         opening = job.read(max(each.options.keyframe_interval for each in job.runs))
@@ -107,6 +107,25 @@ def compare_video(
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)
     return result
+
+
+def _masks_of(plan: Plan, source: Source, start_s: float | None, end_s: float | None) -> list[Path]:
+    """The baseline's masks, if there is one; where it has one for each frame of the whole video, those of the part."""
+    if plan.baseline is None:
+        return []
+    folder = Path(plan.baseline)
+    masks = list_masks(folder / MASKS_NAME if (folder / MASKS_NAME).is_dir() else folder)
+    if start_s is None and end_s is None:
+        return masks
+    with open_frames(source, start_s=start_s, end_s=end_s) as part:
+        wanted_s = {frame.time_s for frame in part}
+    if len(wanted_s) == len(masks):
+        return masks
+    with open_frames(source) as whole:
+        times_s = [frame.time_s for frame in whole]
+    if len(times_s) != len(masks):
+        return masks  # which fit neither; this is told later
+    return [mask for time_s, mask in zip(times_s, masks, strict=True) if time_s in wanted_s]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +170,8 @@ class _VideoComparison:
                     scores.update(frame.image, read_labels(self.baseline[frames], size, self.model.labels))
                 frames += 1
         if frames != count:
-            raise DataError(f"{self.plan.baseline}: {count} masks for {frames} frames; give one per frame")
+            advice = "give one per frame of the video, or of the part that is compared"
+            raise DataError(f"{self.plan.baseline}: {count} masks for {frames} frames; {advice}")
         return [scores.percentages()]
 
     def run(self, each: Run, opening: Sequence[Image]) -> Report:
@@ -258,7 +278,7 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite
         results = each.results()
         refuse_inputs((each.path, each.masks, *results), inputs)
         if not overwrite:
-            refuse_results(each.path, results)
+            refuse_results(results)
     return earlier
 
 

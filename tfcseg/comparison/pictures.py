@@ -28,6 +28,7 @@ from tfcseg.media.source import Given, Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
 from tfcseg.runs.outputs import default_output
+from tfcseg.spelling import count_of
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
@@ -177,7 +178,7 @@ def make_frame_grid(
                 if frame.index >= wanted[-1]:
                     break
             else:
-                why = f"has {count} frames, so there is no frame {wanted[-1]}; choose smaller numbers"
+                why = f"has {count_of(count, 'frame')}, so there is no frame {wanted[-1]}; choose smaller numbers"
                 raise InputError(f"{read.info.path}: {why}")
         alone = [next(iter(segment([frame.image], loaded, mode="image", size=options.size))).labels for frame in found]
         write_picture(path, draw_frames(found, alone, options.threshold if options.sides == "one" else None))

@@ -31,9 +31,9 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
             f"low latency cannot wait for a keyframe in the {complete.keyframe_position} of its interval; use first"
         )
     if complete.sides == "one" and complete.keyframes == "adaptive":
-        raise UsageError("adaptive keyframes need both sides")
+        raise UsageError(f"adaptive keyframes need {_BOTH}")
     if complete.sides == "one" and complete.keyframe_scale != 1 and complete.mode != "image":
-        raise UsageError("larger keyframes need both sides (--sides both), or mode image")
+        raise UsageError(f"larger keyframes need {_BOTH}, or mode image")
     if complete.mode == "image":
         complete = replace(complete, keyframe_interval=1)
     return complete if complete.mode in BOTH_SIDED else replace(complete, keyframe_carry=0.0)
@@ -44,6 +44,7 @@ def _completed(model: Known, options: InferenceOptions) -> InferenceOptions:
 
 
 BOTH_SIDED = ("tfc", "blend")  # modes that can compare with the keyframes on both sides
+_BOTH = "both sides (--sides both, in modes tfc and blend, without low latency)"
 
 ONE_SIDED = ("threshold", "correlation", "keyframe_position", "keyframe_carry")
 """Options that have no effect with both sides: giving one selects one side."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, check_size, select_frames
-from tfcseg.media.source import IMAGE_SUFFIXES, Source
+from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Source
 from tfcseg.spelling import count_of, first_of
 
 DEFAULT_FRAME_RATE = Fraction(25)
@@ -87,6 +87,9 @@ def _list_folder(directory: Path) -> tuple[list[Path], int]:
     images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir()]
     images.sort(key=lambda entry: natural_key(entry.name))
     others = len(entries) - len(images)
+    videos = sum(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries)
+    if videos and not images:
+        raise InputError(f"{directory}: holds no images, but {count_of(videos, 'video')}; name one video instead")
     if not images:
         kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
         raise InputError(f"{directory}: no images in this folder ({count_of(others, 'other entry')}); wanted: {kinds}")

@@ -139,7 +139,8 @@ def list_masks(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: no such folder; masks are read from a folder of one PNG per frame")
     found = [path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith(".")]
     if not found:
-        raise DataError(f"{folder}: no PNG files in this folder; masks are one PNG per frame")
+        hint = f"; those of a run are in {str(folder / 'masks')!r}" if (folder / "masks").is_dir() else ""
+        raise DataError(f"{folder}: no PNG files in this folder; masks are one PNG per frame{hint}")
     return sorted(found, key=lambda path: natural_key(path.name))
 
 

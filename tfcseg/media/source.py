@@ -36,6 +36,7 @@ LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "tcp", "srt")
 """Schemes of addresses that send frames as they are filmed."""
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_PATH_OF_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # paths have one slash where there were two
 _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
 
 
@@ -57,9 +58,12 @@ class Source:
         return cls(str(given), _kind(str(given), is_path=isinstance(given, Path)), allow_network, live)
 
     def check(self) -> None:
-        """Raise UsageError for an empty name, and for an address without permission or of an unknown scheme."""
+        """Raise UsageError for an empty name, and for an address that is a path, of an unknown scheme, or without
+        permission."""
         if not self.given:
             raise UsageError("the input is empty: a file, a folder or - is needed")
+        if self.kind == "file" and _PATH_OF_ADDRESS.match(self.given) and not os.path.lexists(self.given):
+            raise UsageError(f"{self.name}: is an address, but only files are read here; save it to a file first")
         if self.kind != "address":
             return
         if self.scheme not in (*SERVER_SCHEMES, *LIVE_SCHEMES):

@@ -123,7 +123,7 @@ class InferenceOptions:
     keyframe_scale: Annotated[
         float,
         Option(
-            "See keyframes this many times as large as --size says (with --sides both, or every frame in mode image): "
+            "See keyframes 1 to 2 times as large as --size says (with --sides both, or every frame in mode image): "
             "finds more small things, but is slower.",
             low=1,
             high=2,

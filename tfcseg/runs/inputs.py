@@ -20,6 +20,7 @@ from tfcseg.media.images import natural_key
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Source
 from tfcseg.runs.outputs import default_output
 from tfcseg.runs.resuming import holds_input
+from tfcseg.spelling import count_of
 
 _LONGEST_NAME = 200
 
@@ -104,7 +105,7 @@ def _matches(name: str) -> list[str]:
 
 
 def _in_folder(folder: str, notes: list[str], *, is_outer: bool = True) -> list[str]:
-    """The folder itself if it holds images; else its videos, or recursively what its folders hold."""
+    """The folder itself if it holds images; else its videos, or what its folders hold. What is left out is noted."""
     try:
         with os.scandir(folder) as entries:
             found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: natural_key(e.name))
@@ -118,13 +119,18 @@ def _in_folder(folder: str, notes: list[str], *, is_outer: bool = True) -> list[
         [path for path in files if Path(path).suffix.lower() in suffixes]
         for suffixes in (VIDEO_SUFFIXES, IMAGE_SUFFIXES)
     )
-    if videos and len(videos) >= len(images):  # at most as many pictures, such as a thumbnail for each
-        if images:
-            notes.append(f"{folder}: treated as a folder of videos; {len(images)} pictures in it are skipped")
-        return videos
-    if images or not is_outer:
-        return [folder] if images else []
-    return [source for inner in folders for source in _in_folder(inner, notes, is_outer=False)] or [folder]
+    inner_notes: list[str] = []
+    inner = [_in_folder(each, inner_notes, is_outer=False) for each in folders if is_outer]
+    if not (videos or images):
+        notes += inner_notes
+        return [source for sources in inner for source in sources] or [folder] * is_outer
+    is_videos = len(videos) >= len(images)  # at most as many pictures, such as a thumbnail for each
+    others = ((len(images), "picture") if is_videos else (len(videos), "video")), (sum(map(bool, inner)), "folder")
+    skipped = ", ".join(count_of(number, noun) for number, noun in others if number)
+    if skipped:
+        kind = "videos" if is_videos else "pictures"
+        notes.append(f"{folder}: treated as a folder of {kind}; skipped in it: {skipped}; name these, too, to run them")
+    return videos if is_videos else [folder]
 
 
 def _names(source: str) -> list[str]:

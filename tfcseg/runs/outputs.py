@@ -149,7 +149,7 @@ def _is_own_list(path: Path) -> bool:
 def _refuse_results(output: OutputDir) -> None:
     frames = unfinished_frames(output.path)
     if frames is None:
-        refuse_results(output.path, output.own_results())
+        refuse_results(output.own_results())
     elif output.holds_frames():
         raise OutputError(
             f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
