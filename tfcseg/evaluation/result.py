@@ -98,7 +98,8 @@ class VideoScore:
     flow_consistency: Mean
     label_change: Mean
     skipped: tuple[Skip, ...]
-    worst_frames: tuple[WorstFrame, ...] = field(default=(), compare=False)
+    worst_frames: tuple[WorstFrame, ...] = field(compare=False)
+    model_s: float | None = field(default=None, compare=False)  # seconds in the network, if known
 
 
 @dataclass(frozen=True, slots=True)
