@@ -148,17 +148,15 @@ def _runs(part: Part, count: int) -> list[list[int]]:
 
 
 def _read_runs(part: Part, runs: Sequence[Sequence[int]], size: int) -> Iterator[list[Image]]:
-    """Yield the images of each run."""
-    waiting = iter(runs)
-    wanted, images = set(next(waiting)), list[Image]()
-    for index, frame in enumerate(part.frames(), start=part.start):
+    """Yield the images of each run, all of which have as many, in the order of the video."""
+    images: list[Image] = []
+    wanted = {index for run in runs for index in run}
+    for index, frame in zip(range(part.start, runs[-1][-1] + 1), part.frames(), strict=False):
         if index in wanted:
             images.append(shrunk(frame.image, size))
-            if len(images) == len(wanted):
-                yield images
-                wanted, images = set(next(waiting, ())), []
-                if not wanted:
-                    return
+        if len(images) == len(runs[0]):
+            yield images
+            images = []
 
 
 def _label_run(network: IntervalNetwork, images: Sequence[Image], folder: Path) -> None:

@@ -175,9 +175,23 @@ def ablate(
     results: list[RowResult] = []
     for row in wanted:
         used = other if other and row.name == WITHOUT_BCE else loaded
-        evaluations[row.name], updated = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
+        evaluation, updated = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
+        evaluations[row.name], scores = evaluation, _scores(evaluation)
         base = _scores(evaluations[row.builds_on]) if row.builds_on in evaluations else {}
-        results.append(_row_result(row, evaluations[row.name], updated, base))
+        results.append(
+            RowResult(
+                name=row.name,
+                title=row.title,
+                builds_on=row.builds_on,
+                keyframe_interval=row.options.keyframe_interval,
+                threshold=row.options.threshold,
+                updated_fraction=updated,
+                paper=PAPER.get(row.name, {}),
+                directions=directions(row, scores, base),
+                miou_all=evaluation.miou_all,
+                **scores,
+            )
+        )
     last = evaluations[wanted[-1].name]
     return Ablation(
         input={"name": dataset.root.resolve().name, **last.extent},
@@ -219,19 +233,3 @@ def _evaluate(
 
 def _scores(evaluation: Evaluation) -> Numbers:
     return {key: getattr(evaluation, key) for key in SCORES}
-
-
-def _row_result(row: Row, evaluation: Evaluation, updated_fraction: float | None, base: Numbers) -> RowResult:
-    scores = _scores(evaluation)
-    return RowResult(
-        name=row.name,
-        title=row.title,
-        builds_on=row.builds_on,
-        keyframe_interval=row.options.keyframe_interval,
-        threshold=row.options.threshold,
-        updated_fraction=updated_fraction,
-        paper=PAPER.get(row.name, {}),
-        directions=directions(row, scores, base),
-        **scores,
-        miou_all=evaluation.miou_all,
-    )
