@@ -245,7 +245,7 @@ class _Adaptation:
             dtype=self._dtype,
         )
         trainer.run(validate_every=options.steps, checkpoint_every=CHECKPOINT_EVERY)
-        network.load_state_dict(trainer.average.weights)
+        network.load_state_dict(trainer.average.state_dict())
 
     def _reloaded(self, config: ModelConfig) -> LoadedModel:
         """Save the plain network and load it for inference."""

@@ -215,25 +215,22 @@ def measure_model_only(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Time preprocessing, network and labels on the clip's decoded frames: fields of `Benchmark`."""
     labels: dict[str, list[NDArray[np.uint8]]] = {}
     updated: list[float] = []
+    plain = contest.open_plain() if PLAIN in contest.contenders else None
 
-    def label(mode: str) -> int:
-        frames = list(segment_with(contest.images, contest.model, contest.options_of(mode)))
-        labels[mode] = [frame.labels for frame in frames]
+    def label(name: str) -> int:
+        if name == PLAIN and plain is not None:
+            labels[name] = [plain.labels(image) for image in contest.images[: contest.request.plain_frames]]
+            return len(labels[name])
+        frames = list(segment_with(contest.images, contest.model, contest.options_of(name)))
+        labels[name] = [frame.labels for frame in frames]
         updated[:] = [frame.updated_fraction for frame in frames if frame.updated_fraction is not None] or updated
         return len(frames)
 
     tasks = {name: partial(label, name) for name in contest.contenders}
-    compared = [(IMAGE, TFC)]
-    if PLAIN in tasks:
-        plain = contest.open_plain()
-        compared += [(PLAIN, IMAGE)] if plain.has_same_weights else []
-
-        def label_plainly(name: str) -> int:
-            labels[name] = [plain.labels(image) for image in contest.images[: contest.request.plain_frames]]
-            return len(labels[name])
-
-        tasks[PLAIN] = partial(label_plainly, PLAIN)
     speeds = _speeds(contest, "model_only", tasks, on_step)
+    compared = [(IMAGE, TFC)]
+    if plain is not None and plain.has_same_weights:
+        compared.append((PLAIN, IMAGE))
     agreement = {}
     for first, second in compared:
         if first in labels and second in labels:

@@ -23,10 +23,10 @@ from tfcseg.comparison.plan import (
     Comparison,
     Difference,
     Plan,
-    Run,
     common_facts,
     known_folders,
     titles_of,
+    warm_up,
 )
 from tfcseg.errors import DataError
 from tfcseg.evaluation.evaluate import evaluate
@@ -45,6 +45,7 @@ from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.media.writer import VideoWriter
 from tfcseg.metrics.consistency import StabilityScores
+from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
 from tfcseg.report.moments import greatest_moments
 from tfcseg.report.schema import Report
@@ -98,12 +99,12 @@ def compare_video(
             baseline=[] if plan.baseline is None else list_masks(Path(plan.baseline)),
             on_progress=on_progress,
         )
-        opening = job.read(max(each.options.keyframe_interval for each in job.runs))
+        opening = job.read(max(options.keyframe_interval for options in job.runs.values()))
         baseline = job.measure_baseline()
         clear()
         for each in earlier:
             each.discard()
-        result = job.result(baseline, [job.run(each, opening) for each in job.runs])
+        result = job.result(baseline, [job.run(mode, opening) for mode in job.runs])
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)
     return result
@@ -119,7 +120,7 @@ class _VideoComparison:
     folder: Path
     plan: Plan
     model: LoadedModel
-    runs: Sequence[Run]
+    runs: Mapping[str, InferenceOptions]  # by mode, which names the folder of its results, too
     baseline: Sequence[Path]  # masks of another program, one per frame; empty without one
     on_progress: OnProgress
 
@@ -154,22 +155,22 @@ class _VideoComparison:
             raise DataError(f"{self.plan.baseline}: {count} masks for {frames} frames; give one per frame")
         return [scores.percentages()]
 
-    def run(self, each: Run, opening: Sequence[Image]) -> Report:
+    def run(self, mode: str, opening: Sequence[Image]) -> Report:
         """Warm up, then run everything that the command does: this is the speed that users get."""
-        each.warm_up(self.model, opening)
+        warm_up(self.model, self.runs[mode], opening)
 
         def on_frame(frame: SegmentedFrame, info: VideoInfo) -> None:
-            self.on_progress(each.mode, frame.index + 1, info.frames_declared)
+            self.on_progress(mode, frame.index + 1, info.frames_declared)
 
         return run(
             self.source,
-            self.folder / each.mode,
+            self.folder / mode,
             self.model,
             start_s=self.start_s,
             end_s=self.end_s,
             results=ResultOptions(flow_consistency=self.plan.flow_consistency),
             on_frame=on_frame,
-            **asdict(each.options),
+            **asdict(self.runs[mode]),
         )
 
     def result(self, baseline: Sequence[dict[str, float | None]], reports: Sequence[Report]) -> Comparison:
@@ -196,7 +197,7 @@ class _VideoComparison:
         )
 
     def _samples(self, report: Report) -> list[list[Image]]:
-        count = max(each.options.longest_interval for each in self.runs)
+        count = max(options.longest_interval for options in self.runs.values())
         starts = {report.input.frames_decoded * part // _FLOP_SAMPLES for part in range(_FLOP_SAMPLES)}
         return [self.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
 
@@ -293,7 +294,7 @@ def compare_dataset(
         loaded = open_model(model, device)
         runs = plan.runs(loaded)
         clear()
-        samples = _beginnings(dataset, scope, max(each.options.keyframe_interval for each in runs))
+        samples = _beginnings(dataset, scope, max(options.keyframe_interval for options in runs.values()))
 
         def score(name: str, predictions: Predictions) -> Evaluation:
             flow = plan.flow_consistency
@@ -303,10 +304,10 @@ def compare_dataset(
             return evaluation
 
         evaluations = [] if baseline is None else [score(BASELINE, baseline.scored())]
-        for each in runs:
-            each.warm_up(loaded, samples[0])
-            predictions = ModelPredictions(loaded, each.options)
-            evaluations.append(score(each.mode, predictions.scored_on(dataset, scope.label_map)))
+        for mode, options in runs.items():
+            warm_up(loaded, options, samples[0])
+            predictions = ModelPredictions(loaded, options)
+            evaluations.append(score(mode, predictions.scored_on(dataset, scope.label_map)))
         outputs = {} if baseline is None else {BASELINE: BASELINE}
         numbers = list(map(_scores, evaluations))
         result = Comparison(

@@ -134,7 +134,7 @@ class VideoScorer:
         for n in VC_WINDOWS:
             if self._frames > 0 and usable < n:
                 self._note("too short", None, f"{self._frames} frames are fewer than a window of {n}")
-        counts = only_targets(self.confusion.counts, scoring.is_predictable())
+        counts, stability = only_targets(self.confusion.counts, scoring.is_predictable()), self._stability.means()
         return VideoScore(
             name=video.name,
             frames=self._frames,
@@ -142,7 +142,8 @@ class VideoScorer:
             miou=percent(mean_iou(counts)),
             pixel_accuracy=percent(pixel_accuracy(counts)),
             windows=self._consistency.result(),
-            **self._stability.means(),
+            flow_consistency=stability["flow_consistency"],
+            label_change=stability["label_change"],
             skipped=tuple(self.skipped),
             worst_frames=self._worst.frames(),
         )

@@ -19,15 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import (
-    class_shares,
-    colorize,
-    covered,
-    mark_difference,
-    overlay,
-    shrink,
-    shrink_labels,
-)
+from tfcseg.drawing.render import class_shares, colorize, covered, mark_difference, overlay, shrink, shrink_labels
 from tfcseg.errors import InputError
 from tfcseg.files import make_folder, replace_atomically, write_json
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet

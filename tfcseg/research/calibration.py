@@ -43,7 +43,7 @@ class CalibrationMeter:
     def update(self, logits: NDArray[np.float32], is_right: NDArray[np.bool_]) -> None:
         """Add labels: their ``logits`` (N, K), and whether the largest names the right class (N,)."""
         self.count += len(is_right)
-        self._right += np.count_nonzero(is_right)
+        self._right += int(is_right.sum())
         behind = logits - logits.max(axis=1, keepdims=True)
         for row, temperature in enumerate(self.temperatures):
             sure = 1 / np.exp(behind / temperature).sum(axis=1)

@@ -64,10 +64,9 @@ class VspwClipSource:
         self._crop, self._length = crop, length
         self._short_side_px, self._is_augmented = short_side_px, is_augmented
         self._classes = len(dataset.labels)
-        self._runs = [run for run in sound.runs if len(run) >= length]
-        if not self._runs:
+        self._starts = [(run, first) for run in sound.runs for first in range(len(run) - length + 1)]
+        if not self._starts:
             raise DataError(f"{dataset.root}: no video of split {dataset.split} has {length} labelled frames in a row")
-        self._ends = np.cumsum([len(run) - length + 1 for run in self._runs])
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw a clip, whose first frame is the keyframe.
@@ -75,10 +74,7 @@ class VspwClipSource:
         The paper does not say how it samples clips. Here all clips of the split are equally likely, so longer videos
         are drawn more often.
         """
-        number = int(rng.integers(self._ends[-1]))
-        which = int(np.searchsorted(self._ends, number, side="right"))
-        run = self._runs[which]
-        first = number - int(self._ends[which]) + len(run) - self._length + 1
+        run, first = self._starts[rng.integers(len(self._starts))]
         frames = run[first : first + self._length]
         images = [read_rgb(image) for image, _ in frames]
         targets = [read_target(mask, self._classes)[0] for _, mask in frames]
