@@ -22,7 +22,7 @@ from tests.helpers.tiny_training import SIDE, ColouredClips, build_trainer, run,
 from tests.helpers.two_processes import TOGETHER
 from tfcseg.errors import DataError, TfcsegError, WeightsError
 from tfcseg.training.datasets import SampleStream, StillSource, Weighted
-from tfcseg.training.labelling import Still
+from tfcseg.training.labelling import Taught
 from tfcseg.training.loop import Float32Conv2d, use_float32_depthwise
 from tfcseg.training.objective import validation_miou
 from tfcseg.training.recipes import attention_options
@@ -223,7 +223,7 @@ def test_validation_needs_labels():
 
 
 def test_bad_data_in_a_worker_process_is_one_line(folder):
-    missing = Still(folder / "gone.jpg", folder / "gone.npy")
+    missing = Taught(folder / "gone.jpg", folder / "gone.npy")
     stream = SampleStream([StillSource(Weighted([missing]), 64)], [1], count=100, seed=0)
     trainer, _ = build_trainer(folder, train=stream, workers=1)
     with pytest.raises(DataError) as caught:

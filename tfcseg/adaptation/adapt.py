@@ -29,7 +29,7 @@ from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.runs.outputs import folder_lock
 from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source, Weighted
-from tfcseg.training.labelling import Clip, Still
+from tfcseg.training.labelling import Taught
 from tfcseg.training.loop import Trainer
 from tfcseg.training.recipes import VALIDATION_SEED, attention_options
 from tfcseg.training.run import training_precision
@@ -216,7 +216,7 @@ class _Adaptation:
         on_progress = partial(self._listener.on_progress, "fitting the curve")
         return list(fit_evidence(self._model, excerpts, size=self._size, on_progress=on_progress))
 
-    def _train(self, stills: Sequence[Still], clips: Sequence[Clip], config: ModelConfig) -> None:
+    def _train(self, stills: Sequence[Taught], clips: Sequence[Taught], config: ModelConfig) -> None:
         """Train the sparse attention of the plain network; other weights are frozen."""
         network = self._plain.network
         network.config = config

@@ -26,7 +26,7 @@ from tfcseg.media.frames import Frame, Image
 from tfcseg.media.reader import probe, read_frames
 from tfcseg.report.moments import encode_jpeg
 from tfcseg.spelling import count_of
-from tfcseg.training.labelling import CLIP_RATE_HZ, Clip, Still, save_labels, steady_labels
+from tfcseg.training.labelling import CLIP_RATE_HZ, Taught, save_labels, steady_labels
 
 HELD_BACK = 0.2
 """Share of every video, at its end, that is held out for measuring if no other videos are given."""
@@ -105,15 +105,15 @@ OnStep: TypeAlias = Callable[[int, int], None]
 
 def label_parts(
     network: IntervalNetwork, parts: Sequence[Part], folder: Path, on_progress: OnStep
-) -> tuple[list[Still], list[Clip]]:
+) -> tuple[list[Taught], list[Taught]]:
     """Label runs of ``parts`` with ``network``: returns first frames as stills, and runs as clips.
 
     ``on_progress`` counts runs. Runs that are already labelled are skipped.
     """
     plan = [_runs(part, max(1, FRAMES // (RUN * len(parts)))) for part in parts]
     total, done = sum(map(len, plan)), 0
-    stills: list[Still] = []
-    clips: list[Clip] = []
+    stills: list[Taught] = []
+    clips: list[Taught] = []
     for number, (part, runs) in enumerate(zip(parts, plan, strict=True)):
         folders = [folder / f"{number:03}_{run:02}" for run in range(len(runs))]
         if not all((each / "labels.npy").exists() for each in folders):
@@ -124,8 +124,8 @@ def label_parts(
         for each in folders:
             frames = tuple(sorted(each.glob("*.jpg")))
             if frames:  # a video may have fewer frames than it states
-                clips.append(Clip(part.video, frames, each / "labels.npy"))
-                stills.append(Still(frames[0], each / "still.npy"))
+                clips.append(Taught(part.video, each / "labels.npy", frames))
+                stills.append(Taught(frames[0], each / "still.npy"))
     return stills, clips
 
 

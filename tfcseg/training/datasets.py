@@ -22,7 +22,7 @@ from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.training.augment import View, by_channels, distort_colours, draw_view, view_image, view_soft_labels
 from tfcseg.training.foreground import Photo, add_foreground
-from tfcseg.training.labelling import Clip, Still, read_rgb
+from tfcseg.training.labelling import Taught, read_rgb
 from tfcseg.training.pseudo_clips import Labelled, pseudo_clip
 
 _MAX_STEP = 2
@@ -80,10 +80,10 @@ class StillSource:
     People of ``people`` and plants of ``plants``, by default of all stills, may be pasted into others.
     """
 
-    stills: Weighted[Still]
+    stills: Weighted[Taught]
     crop: int
-    people: Weighted[Still] | None = None
-    plants: Weighted[Still] | None = None
+    people: Weighted[Taught] | None = None
+    plants: Weighted[Taught] | None = None
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw a view of a still."""
@@ -127,7 +127,7 @@ class ClipSource:
     """Runs of ``length`` frames of real videos, with a varying step between frames, so that motion varies."""
 
     def __init__(
-        self, clips: Sequence[Clip], crop: int, length: int, weights: NDArray[np.float64] | None = None
+        self, clips: Sequence[Taught], crop: int, length: int, weights: NDArray[np.float64] | None = None
     ) -> None:
         kept = [number for number, clip in enumerate(clips) if len(clip.frames) >= length]
         if not kept:
@@ -157,7 +157,7 @@ class ClipSource:
 class PseudoClipSource:
     """Clips made from stills: a moving crop, and an object of another still that moves. Labels are exact in time."""
 
-    stills: Weighted[Still]
+    stills: Weighted[Taught]
     crop: int
     length: int
 
@@ -167,8 +167,8 @@ class PseudoClipSource:
         return _sample(*pseudo_clip(rng, scene, donor, self.crop, self.length))
 
 
-def _read(still: Still) -> Labelled:
-    return read_rgb(still.image), np.load(still.labels)
+def _read(still: Taught) -> Labelled:
+    return read_rgb(still.source), np.load(still.labels)
 
 
 def _collage(quarters: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

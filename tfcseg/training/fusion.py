@@ -25,6 +25,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.machine import available_cores
-from tfcseg.training.labelling import Clip, OnLabelled, Still, save_labels
+from tfcseg.training.labelling import OnLabelled, Taught, save_labels
 from tfcseg.training.truth import VOC_NAMES, Meanings, class_file, mask_of, read_truth
 
 SURE, DOUBTFUL = 0.8, 0.3
@@ -200,8 +201,6 @@ def grid_mask(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
     return middle
 
 
-Labelled = tuple[Sequence[Still], Sequence[Clip]]
-
 _VERSION = b"fused-8"
 
 
@@ -213,13 +212,13 @@ class _Job(NamedTuple):
 
 
 def fuse_media(
-    scene: Labelled,
-    things: Labelled,
+    scene: Sequence[Taught],
+    things: Sequence[Taught],
     cache: Path,
     *,
-    street: Labelled = ((), ()),
+    street: Sequence[Taught] = (),
     progress: OnLabelled = lambda done, total: None,
-) -> tuple[list[Still], list[Clip]]:
+) -> list[Taught]:
     """Fuse labels of the same images and videos; masks beside images overrule the teachers.
 
     ``scene`` has the labels of ADE31's teachers, ``things`` those of VOC's, and ``street`` those of Cityscapes' for
@@ -228,26 +227,19 @@ def fuse_media(
     """
     folder = cache / "fused"
     folder.mkdir(parents=True, exist_ok=True)
-    things_of, street_of = (
-        {still.image: still.labels for still in stills} | {clip.video: clip.labels for clip in clips}
-        for stills, clips in (things, street)
-    )
-
-    def job(source: Path, labels: Path, mask: Path | None) -> _Job:
-        in_street = [street_of[source]] if source in street_of else []
-        taught = (labels, things_of[source], *in_street)
-        return _Job(taught, mask, folder / f"{_key(taught, mask)}.npy")
-
-    still_jobs = [(own, job(own.image, own.labels, mask_of(own.image))) for own in scene[0] if own.image in things_of]
-    clip_jobs = [(own, job(own.video, own.labels, None)) for own in scene[1] if own.video in things_of]
-    jobs = [each for _, each in (*still_jobs, *clip_jobs) if not each.target.exists()]
+    things_of, street_of = ({each.source: each.labels for each in found} for found in (things, street))
+    kept = [each for each in scene if each.source in things_of]
+    jobs: list[_Job] = []
+    for each in kept:
+        in_street = [street_of[each.source]] if each.source in street_of else []
+        taught = (each.labels, things_of[each.source], *in_street)
+        mask = None if each.frames else mask_of(each.source)
+        jobs.append(_Job(taught, mask, folder / f"{_key(taught, mask)}.npy"))
+    missing = [job for job in jobs if not job.target.exists()]
     with ThreadPoolExecutor(available_cores()) as pool:  # NumPy releases the GIL
-        for done, _ in enumerate(pool.map(_fuse, jobs), start=1):
-            progress(done, len(jobs))
-    return (
-        [Still(own.image, each.target) for own, each in still_jobs],
-        [Clip(own.video, own.frames, each.target) for own, each in clip_jobs],
-    )
+        for done, _ in enumerate(pool.map(_fuse, missing), start=1):
+            progress(done, len(missing))
+    return [replace(each, labels=job.target) for each, job in zip(kept, jobs, strict=True)]
 
 
 def _key(taught: Sequence[Path], mask: Path | None) -> str:

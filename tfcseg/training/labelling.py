@@ -39,6 +39,8 @@ CLIP_SIDE_PX = 336
 CLIP_RATE_HZ = 15.0
 """VSPW's rate, so that an interval lasts as long in training as in the benchmark."""
 
+_OF_CLIP = "labels.npy"
+
 OnLabelled: TypeAlias = Callable[[int, int], None]
 """Called with files labelled so far, and in all."""
 
@@ -47,20 +49,13 @@ STEADY_REACH = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Still:
-    """An image with its soft labels on disk."""
+class Taught:
+    """An image or a video with its soft labels on disk."""
 
-    image: Path
+    source: Path
     labels: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """Consecutive frames of one video with their soft labels on disk."""
-
-    video: Path
-    frames: tuple[Path, ...]
-    labels: Path
+    frames: tuple[Path, ...] = ()
+    """Consecutive frames of a video; empty for an image."""
 
 
 def find_media(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -82,38 +77,40 @@ def find_media(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def label_media(
-    images: Sequence[Path],
-    videos: Sequence[Path],
+    media: Sequence[Path],
     teachers: Sequence[Path],
     cache: Path,
     *,
     workers: int | None = None,
     progress: OnLabelled = lambda done, total: None,
-) -> tuple[list[Still], list[Clip]]:
-    """Label what is not in the cache yet; return all labelled media.
+) -> list[Taught]:
+    """Label the images and videos that are not in the cache yet; return all labelled media.
 
     Media that cannot be decoded are left out. A killed run resumes where it stopped: files get their names when they
     are complete.
     """
     (cache / "stills").mkdir(parents=True, exist_ok=True)
     (cache / "clips").mkdir(parents=True, exist_ok=True)
-    signature = _signature(teachers)
-    stills = [Still(path, cache / "stills" / f"{_key(signature, path)}.npy") for path in images]
-    folders = [(path, cache / "clips" / _key(signature, path)) for path in videos]
-    jobs: list[tuple[Path, Path]] = [(s.image, s.labels) for s in stills if not s.labels.exists()]
-    jobs += [(path, folder) for path, folder in folders if not (folder / "labels.npy").exists()]
-    if jobs:
+    signature, jobs = _signature(teachers), list[tuple[Path, Path]]()
+    for path in media:
+        key, is_image = _key(signature, path), path.suffix.lower() in IMAGE_SUFFIXES
+        jobs.append((path, cache / "stills" / f"{key}.npy" if is_image else cache / "clips" / key / _OF_CLIP))
+    missing = [job for job in jobs if not _is_complete(job[1])]
+    if missing:
         count = workers or available_cores()
         # Forking a process that runs torch threads may deadlock.
         with ProcessPoolExecutor(count, get_context("spawn"), _start_worker, (tuple(teachers),)) as pool:
-            for done, _ in enumerate(pool.map(_label_file, jobs, chunksize=1), start=1):
-                progress(done, len(jobs))
-    clips = [
-        Clip(path, tuple(sorted(folder.glob("*.jpg"))), folder / "labels.npy")
-        for path, folder in folders
-        if (folder / "labels.npy").exists()
+            for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
+                progress(done, len(missing))
+    return [
+        Taught(path, labels, tuple(sorted(labels.parent.glob("*.jpg"))) if labels.name == _OF_CLIP else ())
+        for path, labels in jobs
+        if _is_complete(labels)
     ]
-    return [still for still in stills if still.labels.exists()], clips
+
+
+def _is_complete(labels: Path) -> bool:
+    return labels.exists() and (labels.name != _OF_CLIP or any(labels.parent.glob("*.jpg")))
 
 
 def _signature(teachers: Sequence[Path]) -> str:
@@ -139,14 +136,13 @@ def _start_worker(paths: tuple[Path, ...]) -> None:
 
 
 def _label_file(job: tuple[Path, Path]) -> None:
-    source, target = job
-    if target.suffix == ".npy":
-        with suppress(DataError):  # reported by the caller, which finds no labels
-            save_labels(target, soft_labels(_worker_teachers, read_rgb(source), tiles=True))
-        return
-    target.mkdir(exist_ok=True)
-    with suppress(InputError):  # likewise
-        save_rows(target / "labels.npy", steadied(_labelled_frames(source, target)))
+    source, labels = job
+    with suppress(DataError, InputError):  # reported by the caller, which finds no labels
+        if labels.name == _OF_CLIP:
+            labels.parent.mkdir(exist_ok=True)
+            save_rows(labels, steadied(_labelled_frames(source, labels.parent)))
+        else:
+            save_labels(labels, soft_labels(_worker_teachers, read_rgb(source), tiles=True))
 
 
 def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
