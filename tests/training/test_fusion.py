@@ -212,7 +212,7 @@ def test_a_set_without_pavement_calls_all_paved_ground_road(tmp_path, names, mea
 def test_masks_are_not_trained_on(tmp_path):
     image = write_set(tmp_path, {"4": "cow"}, (4, 0))
     assert is_mask(mask_of(image))
-    assert find_media([tmp_path]) == ([image], [])
+    assert find_media([tmp_path]) == [image]
 
 
 def test_an_image_without_class_names_has_no_mask(tmp_path):

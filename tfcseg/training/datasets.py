@@ -43,23 +43,6 @@ class Source(Protocol):
         """Draw a random clip."""
 
 
-class SampleStream(Dataset[Sample]):
-    """``count`` numbered samples from several sources, drawn in proportion to ``shares``."""
-
-    def __init__(self, sources: Sequence[Source], shares: Sequence[float], *, count: int, seed: int) -> None:
-        self._sources = sources
-        self._shares = np.array(shares) / sum(shares)
-        self._count = count
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, number: int) -> Sample:
-        rng = np.random.default_rng((self._seed, number))
-        return self._sources[rng.choice(len(self._sources), p=self._shares)].draw(rng)
-
-
 class Weighted(Generic[_T]):
     """Items to draw in proportion to ``weights``, by default all equally often."""
 
@@ -71,6 +54,21 @@ class Weighted(Generic[_T]):
     def draw(self, rng: np.random.Generator) -> _T:
         """Draw one item."""
         return self._items[int(np.searchsorted(self._until, rng.random(), side="right"))]
+
+
+class SampleStream(Dataset[Sample]):
+    """``count`` numbered samples from several sources, drawn in proportion to ``shares``."""
+
+    def __init__(self, sources: Sequence[Source], shares: Sequence[float], *, count: int, seed: int) -> None:
+        self._sources = Weighted(sources, np.array(shares))
+        self._count, self._seed = count, seed
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Sample:
+        rng = np.random.default_rng((self._seed, number))
+        return self._sources.draw(rng).draw(rng)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,16 @@ from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, CollageSource, PseudoClipSource, Source, StillSource, Weighted
 from tfcseg.training.foreground import PERSON, PLANT
 from tfcseg.training.fusion import fuse_media, is_street
-from tfcseg.training.labelling import OnLabelled, Taught, examine, find_media, image_defect, label_media, refuse
+from tfcseg.training.labelling import (
+    OnLabelled,
+    Taught,
+    examine,
+    find_media,
+    image_defect,
+    is_image,
+    label_media,
+    refuse,
+)
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
@@ -52,7 +61,10 @@ def distilled_material(
 
     Raises DataError for damaged files, unless ``skip_bad``.
     """
-    sound, defects = _examined(media)
+    found = find_media(media)
+    examined = list(zip(found, examine(_defect, found), strict=True))
+    defects = [f"{path}: {defect}" for path, defect in examined if defect]
+    sound = [path for path, defect in examined if not defect]
     if not skip_bad:
         refuse(defects, "damaged files")
     taught = _label(sound, teachers, cache, progress)
@@ -94,20 +106,9 @@ def distilled_material(
     return Material(sources, shares, validation, labels, description, left_out=defects + unlabelled)
 
 
-def _examined(media: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Undamaged images and then videos, and one line for each damaged file."""
-    defects: list[str] = []
-    sound: list[Path] = []
-    for paths, check in zip(find_media(media), (image_defect, _video_defect), strict=True):
-        for path, defect in zip(paths, examine(check, paths), strict=True):
-            if defect:
-                defects.append(f"{path}: {defect}")
-            else:
-                sound.append(path)
-    return sound, defects
-
-
-def _video_defect(path: Path) -> str | None:
+def _defect(path: Path) -> str | None:
+    if is_image(path):
+        return image_defect(path)
     try:
         probe(path)
     except InputError as error:

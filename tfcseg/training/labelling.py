@@ -58,22 +58,24 @@ class Taught:
     """Consecutive frames of a video; empty for an image."""
 
 
-def find_media(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """List (images, videos) below ``roots``, sorted, without hidden files and masks; DataError if there are none."""
-    images: list[Path] = []
-    videos: list[Path] = []
+def find_media(roots: Sequence[Path]) -> list[Path]:
+    """List images and videos below ``roots``, sorted, without hidden files and masks; DataError if there are none."""
+    found: list[Path] = []
     for root in roots:
         if not root.exists():
             raise DataError(f"{root} does not exist")
-        for path in [root] if root.is_file() else filter(Path.is_file, sorted(root.rglob("[!.]*"))):
-            suffix = path.suffix.lower()
-            if suffix in IMAGE_SUFFIXES and not is_mask(path):
-                images.append(path)
-            elif suffix in VIDEO_SUFFIXES:
-                videos.append(path)
-    if not images and not videos:
+        files = [root] if root.is_file() else filter(Path.is_file, sorted(root.rglob("[!.]*")))
+        found += [
+            path for path in files if path.suffix.lower() in VIDEO_SUFFIXES or (is_image(path) and not is_mask(path))
+        ]
+    if not found:
         raise DataError(f"no images or videos below {', '.join(str(root) for root in roots)}")
-    return images, videos
+    return found
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image, by its name."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def label_media(
@@ -93,8 +95,8 @@ def label_media(
     (cache / "clips").mkdir(parents=True, exist_ok=True)
     signature, jobs = _signature(teachers), list[tuple[Path, Path]]()
     for path in media:
-        key, is_image = _key(signature, path), path.suffix.lower() in IMAGE_SUFFIXES
-        jobs.append((path, cache / "stills" / f"{key}.npy" if is_image else cache / "clips" / key / _OF_CLIP))
+        key = _key(signature, path)
+        jobs.append((path, cache / "stills" / f"{key}.npy" if is_image(path) else cache / "clips" / key / _OF_CLIP))
     missing = [job for job in jobs if not _is_complete(job[1])]
     if missing:
         count = workers or available_cores()
