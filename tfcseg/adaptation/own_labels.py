@@ -9,11 +9,10 @@ Layout (whatever is deleted is made again):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from tfcseg.files import identity
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.media.frames import Frame, Image
 from tfcseg.media.reader import probe, read_frames
+from tfcseg.options import OnStep
 from tfcseg.report.moments import encode_jpeg
 from tfcseg.spelling import count_of
 from tfcseg.training.labelling import CLIP_RATE_HZ, Taught, save_labels, steady_labels
@@ -98,9 +98,6 @@ RUN = 8
 
 FRAMES = 240
 """Labelled frames of all videos together, but at least a run of each."""
-
-OnStep: TypeAlias = Callable[[int, int], None]
-"""Called with steps done, and steps in all."""
 
 
 def label_parts(

@@ -23,7 +23,7 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ from tfcseg.media.masks import MaskWriter
 from tfcseg.media.reader import open_frames
 from tfcseg.media.writer import VideoWriter
 from tfcseg.model.options import InferenceOptions
-from tfcseg.options import OnProgress
+from tfcseg.options import OnProgress, OnStep
 from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.pipeline import run_video
@@ -154,9 +154,6 @@ def open_contest(request: Request) -> Iterator[Contest]:
             options=checked_options(model, request.inference),
         )
 
-
-OnStep: TypeAlias = Callable[[int, int], None]
-"""Called after each step with steps done, and steps in total."""
 
 RATIOS = ((IMAGE, PLAIN), (TFC, PLAIN), (TFC, IMAGE))
 """Speed of the first over speed of the second, where both were measured."""

@@ -64,7 +64,7 @@ def compare_video(
     source: Given,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
-    plan: Plan | None = None,
+    plan: Plan = Plan(),
     *,
     start_s: float | None = None,
     end_s: float | None = None,
@@ -79,7 +79,6 @@ def compare_video(
     ``side_by_side.mp4``, pictures of the greatest differences, and a folder per run with all that `run` writes. Every
     run is warmed up before its clock starts. Any failure raises a TfcsegError with one line.
     """
-    plan = plan or Plan()
     source = Source.of(source, allow_network=allow_network)
     source.check()
     source.check_readable_again("every mode reads the video")
@@ -272,9 +271,9 @@ def compare_dataset(
     root: str | Path,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
-    plan: Plan | None = None,
+    plan: Plan = Plan(),
     *,
-    scope: Scope | None = None,
+    scope: Scope = Scope(),
     device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
     on_progress: OnProgress = lambda task, done, total: None,
@@ -285,7 +284,6 @@ def compare_dataset(
     and a folder per run with what `eval` writes. A baseline is read as ``<baseline>/<video>/<frame>.png``, with classes
     of the data set. Failures raise a TfcsegError with one line.
     """
-    plan, scope = plan or Plan(), scope or Scope()
     dataset = open_vspw(root, scope.split)
     folder = Path(output) if output is not None else default_output(root, "compare")
     inputs = [root] if plan.baseline is None else [root, plan.baseline]

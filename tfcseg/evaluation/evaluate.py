@@ -49,7 +49,7 @@ from tfcseg.metrics.scores import (
     pixel_accuracy,
     weighted_iou,
 )
-from tfcseg.options import check
+from tfcseg.options import OnStep, check
 from tfcseg.workers import WorkerOptions, work_through
 
 logger = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ def evaluate(
     save_masks: Path | None = None,
     workers: WorkerOptions = WorkerOptions(),
     uses_gpu: bool = False,
-    on_done: Callable[[int, int], None] = lambda done, total: None,
+    on_done: OnStep = lambda done, total: None,
 ) -> Evaluation:
     """Score ``predictions`` for the videos of a split, in this process or on a cluster, with the same scores.
 

@@ -289,8 +289,7 @@ def worst_of(videos: Iterable[Sequence[WorstFrame]], count: int) -> list[WorstFr
 
 
 def _pack(labels: Labels) -> bytes:
-    encoded: bytes = cv2.imencode(".png", labels)[1].tobytes()
-    return encoded
+    return bytes(cv2.imencode(".png", labels)[1])
 
 
 def unpack(packed: bytes) -> Labels:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,18 +21,16 @@ from torch import Tensor
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
-from tfcseg.evaluation.predictions import Predictions
 from tfcseg.evaluation.result import Evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
-from tfcseg.labels.label_sets import read_label_map
 from tfcseg.metrics.scores import Mean, percent
 from tfcseg.model.correlation import inconsistent_points, interpolation_weight, similarity
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter, replace_points
-from tfcseg.options import OnProgress
+from tfcseg.options import OnProgress, OnStep
 from tfcseg.report.schema import ModelConditions, ModelFacts, model_conditions, model_facts
 from tfcseg.research.paper import PAPER, SCORES, WITHOUT_BCE, Row, Variant, build_rows
 from tfcseg.weights.device import DeviceOptions
@@ -145,7 +143,7 @@ def ablate(
     *,
     rows: Sequence[str] | None = None,
     without_bce: str | Path | LoadedModel | None = None,
-    scope: Scope | None = None,
+    scope: Scope = Scope(),
     device: DeviceOptions = DeviceOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Ablation:
@@ -154,7 +152,6 @@ def ablate(
     ``without_bce`` are weights with the same classes, trained without L_bce, for an extra row. Failures raise a
     TfcsegError with one line.
     """
-    scope = scope or Scope()
     dataset = open_vspw(root, scope.split)
     loaded = open_model(model, device)
     other = None if without_bce is None else open_model(without_bce, device)
@@ -218,16 +215,15 @@ def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other
 
 
 def _evaluate(
-    dataset: VspwDataset, scope: Scope, model: LoadedModel, row: Row, on_done: Callable[[int, int], None]
+    dataset: VspwDataset, scope: Scope, model: LoadedModel, row: Row, on_done: OnStep
 ) -> tuple[Evaluation, float | None]:
     """Score ``model`` with a row's steps left out or replaced; also returns the percentage of updated points."""
-    label_map = None if scope.label_map is None else read_label_map(scope.label_map, model.labels, dataset.labels)
     if row.variant is not None:
         ablated = AblatedSegmenter(model.network, row.variant)
         model = replace(model, network=cast(TFCSegmenter, ablated))  # it has all that frames go through
     predictions = ModelPredictions(model, row.options)
     logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})
-    evaluation = evaluate(dataset.root, Predictions(predictions, model.labels, label_map), scope, on_done=on_done)
+    evaluation = evaluate(dataset.root, predictions.scored_on(dataset, scope.label_map), scope, on_done=on_done)
     return evaluation, None if row.variant is None else percent(Mean.of(predictions.updated_fractions).value)
 
 

@@ -14,20 +14,12 @@ from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, SCENES, VOC21
 from tfcseg.media.reader import probe
 from tfcseg.media.source import absolute
 from tfcseg.model.options import KEYFRAME_INTERVAL
+from tfcseg.options import OnStep
 from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, CollageSource, PseudoClipSource, Source, StillSource, Weighted
 from tfcseg.training.foreground import PERSON, PLANT
 from tfcseg.training.fusion import fuse_media, is_street
-from tfcseg.training.labelling import (
-    OnLabelled,
-    Taught,
-    examine,
-    find_media,
-    image_defect,
-    is_image,
-    label_media,
-    refuse,
-)
+from tfcseg.training.labelling import Taught, examine, find_media, image_defect, is_image, label_media, refuse
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
@@ -55,7 +47,7 @@ def distilled_material(
     options: TrainOptions,
     *,
     skip_bad: bool = False,
-    progress: OnLabelled = lambda done, total: None,
+    progress: OnStep = lambda done, total: None,
 ) -> Material:
     """Label the media (once); sources are stills in stage ``image``, clips and pseudo-clips in ``tfc``.
 
@@ -116,7 +108,7 @@ def _defect(path: Path) -> str | None:
     return None
 
 
-def _label(media: Sequence[Path], teachers: Sequence[Path], cache: Path, progress: OnLabelled) -> list[Taught]:
+def _label(media: Sequence[Path], teachers: Sequence[Path], cache: Path, progress: OnStep) -> list[Taught]:
     """Label all media in the classes of `taught_labels`."""
     groups = teachers_by_classes(teachers)
     city = groups.pop(len(CITYSCAPES19), None)

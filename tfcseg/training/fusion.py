@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.machine import available_cores
-from tfcseg.training.labelling import OnLabelled, Taught, save_labels
+from tfcseg.options import OnStep
+from tfcseg.training.labelling import Taught, save_labels
 from tfcseg.training.truth import VOC_NAMES, Meanings, class_file, mask_of, read_truth
 
 SURE, DOUBTFUL = 0.8, 0.3
@@ -157,8 +158,7 @@ def _contradicts(ade: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[
     firm = ade[..., 1:].max(-1) > FIRM
     is_person = ade[..., _PERSON] > FIRM
     no_animal = new[..., ~_IS_ANIMAL].sum(-1) > DOUBTFUL
-    contradiction: NDArray[np.bool_] = (doubted & firm) | (is_person & no_animal)
-    return contradiction
+    return np.asarray((doubted & firm) | (is_person & no_animal))
 
 
 def follow_mask(soft: NDArray[np.float32], mask: NDArray[np.uint8], meanings: Meanings) -> NDArray[np.float32]:
@@ -177,14 +177,13 @@ def follow_mask(soft: NDArray[np.float32], mask: NDArray[np.uint8], meanings: Me
     share = kept.sum(-1, keepdims=True)
     main = np.arange(soft.shape[-1]) == meanings.main[mask][..., None]
     seen = kept / np.maximum(share, LEAST_SHARE)
-    followed: NDArray[np.float32] = np.where(share >= LEAST_SHARE, seen, kept + (1 - share) * main)
-    return np.where(has_truth, followed, soft).astype(np.float32)
+    followed = np.where(share >= LEAST_SHARE, seen, kept + (1 - share) * main)
+    return np.asarray(np.where(has_truth, followed, soft), np.float32)
 
 
 def to_bytes(soft: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Probabilities as uint8, 255 = certain."""
-    scaled: NDArray[np.uint8] = np.rint(255 * soft.clip(0, 1)).astype(np.uint8)
-    return scaled
+    return np.asarray(np.rint(255 * soft.clip(0, 1)), np.uint8)
 
 
 def grid_mask(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
@@ -217,7 +216,7 @@ def fuse_media(
     cache: Path,
     *,
     street: Sequence[Taught] = (),
-    progress: OnLabelled = lambda done, total: None,
+    progress: OnStep = lambda done, total: None,
 ) -> list[Taught]:
     """Fuse labels of the same images and videos; masks beside images overrule the teachers.
 

@@ -15,10 +15,10 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ from tfcseg.machine import available_cores
 from tfcseg.media.images import read_image
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from tfcseg.options import OnStep
 from tfcseg.spelling import first_of
 from tfcseg.training.augment import as_bytes, by_channels
 from tfcseg.training.teachers import Teacher, soft_labels
@@ -40,9 +41,6 @@ CLIP_RATE_HZ = 15.0
 """VSPW's rate, so that an interval lasts as long in training as in the benchmark."""
 
 _OF_CLIP = "labels.npy"
-
-OnLabelled: TypeAlias = Callable[[int, int], None]
-"""Called with files labelled so far, and in all."""
 
 STEADY_REACH = 2
 """Frames on each side whose labels, warped by optical flow, are averaged with a frame's own."""
@@ -59,7 +57,7 @@ class Taught:
 
 
 def find_media(roots: Sequence[Path]) -> list[Path]:
-    """List images and videos below ``roots``, sorted, without hidden files and masks; DataError if there are none."""
+    """List images, and then videos, below ``roots``, sorted, without hidden files and masks; DataError without any."""
     found: list[Path] = []
     for root in roots:
         if not root.exists():
@@ -70,7 +68,7 @@ def find_media(roots: Sequence[Path]) -> list[Path]:
         ]
     if not found:
         raise DataError(f"no images or videos below {', '.join(str(root) for root in roots)}")
-    return found
+    return sorted(found, key=is_image, reverse=True)  # keeps the order of those that are equal
 
 
 def is_image(path: Path) -> bool:
@@ -84,7 +82,7 @@ def label_media(
     cache: Path,
     *,
     workers: int | None = None,
-    progress: OnLabelled = lambda done, total: None,
+    progress: OnStep = lambda done, total: None,
 ) -> list[Taught]:
     """Label the images and videos that are not in the cache yet; return all labelled media.
 
@@ -156,20 +154,19 @@ def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
 
 def save_rows(path: Path, rows: Iterable[NDArray[np.uint8]]) -> None:
     """Write arrays of the same shape as one, (T, …), one by one, as `save_labels` does; no file without arrays."""
-    partial = path.with_suffix(".partial.npy")
-    count, shape = 0, ()
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is None:
+        return
+    partial, count = path.with_suffix(".partial.npy"), 0
     with partial.open("wb") as file:
-        for row in rows:
-            if not count:
-                shape = row.shape
-                _write_header(file, (0, *shape))
+        _write_header(file, (0, *first.shape))
+        for row in chain([first], rows):
             file.write(np.ascontiguousarray(row).data)
             count += 1
-        if count:
-            file.seek(0)
-            _write_header(file, (count, *shape))  # the same length: NumPy reserves space for the number of rows
-    if count:
-        partial.replace(path)
+        file.seek(0)
+        _write_header(file, (count, *first.shape))  # the same length: NumPy reserves space for the number of rows
+    partial.replace(path)
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
@@ -252,16 +249,14 @@ def _averaged(dis: cv2.DISOpticalFlow, window: Sequence[_Seen], at: int) -> NDAr
         moved = by_channels(warp, window[other].labels)
         total += moved * trusted
         weight += trusted
-    mean: NDArray[np.uint8] = np.rint(total / weight).astype(np.uint8)
-    return mean
+    return np.asarray(np.rint(total / weight), np.uint8)
 
 
 def _grid_flow(dis: cv2.DISOpticalFlow, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Flow from ``source`` to ``target`` (2 h, 2 w) as (h, w, 2), in cells of the grid."""
     flow = dis.calc(source, target, None)  # type: ignore[call-overload]  # None: a new array
     size_wh = (source.shape[1] // 2, source.shape[0] // 2)
-    halved: NDArray[np.float32] = cv2.resize(flow, size_wh, interpolation=cv2.INTER_AREA) * 0.5
-    return halved
+    return np.asarray(cv2.resize(flow, size_wh, interpolation=cv2.INTER_AREA) * 0.5, np.float32)
 
 
 _T = TypeVar("_T")

@@ -27,6 +27,7 @@ from tfcseg.files import replace_atomically
 from tfcseg.interrupts import noted_interrupts, unseen_interrupts
 from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.options import OnStep
 from tfcseg.training.datasets import Sample
 from tfcseg.training.objective import attention_losses, clip_losses, image_losses, normalise, validation_miou
 from tfcseg.training.processes import copy_from_first, start_processes, sum_gradients, sum_over_processes
@@ -55,7 +56,7 @@ class Trainer:
         workers: int,
         dtype: torch.dtype = torch.float16,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
-        on_step: Callable[[int, int], None] = lambda step, steps: None,
+        on_step: OnStep = lambda step, steps: None,
     ) -> None:
         self.rank, self.world = start_processes(device)
         if device.type == "cuda" and self.world > 1:
