@@ -80,16 +80,15 @@ def distilled_material(
         sources = [photos, CollageSource(photos)]
         shares = [(1 - COLLAGE_SHARE) * float(weights.sum()), COLLAGE_SHARE * float(weights.sum())]
         validation = StillSource(Weighted(held_out), options.crop)
-        if clips:
-            # Frames of a clip resemble each other: ten of them count as one photo.
-            sources.append(ClipSource(clips, options.crop, 1, clip_weights))
-            shares.append(float(np.dot([len(clip.frames) for clip in clips], clip_weights)) / 10)
+        # Frames of a clip resemble each other: ten of them count as one photo.
+        length, clip_share = 1, float(np.dot([len(clip.frames) for clip in clips], clip_weights)) / 10
     else:
-        sources, shares = [PseudoClipSource(Weighted(kept, weights), options.crop, KEYFRAME_INTERVAL)], [0.5]
-        validation = PseudoClipSource(Weighted(held_out), options.crop, KEYFRAME_INTERVAL)
-        if clips:
-            sources.append(ClipSource(clips, options.crop, KEYFRAME_INTERVAL, clip_weights))
-            shares.append(0.5)
+        length, clip_share = KEYFRAME_INTERVAL, 0.5
+        sources, shares = [PseudoClipSource(Weighted(kept, weights), options.crop, length)], [0.5]
+        validation = PseudoClipSource(Weighted(held_out), options.crop, length)
+    if clips:
+        sources.append(ClipSource(clips, options.crop, length, clip_weights))
+        shares.append(clip_share)
     labels = taught_labels(teachers)
     seen = count_of(len(kept), "photo") + (f" and {count_of(len(clips), 'video clip')}" if clips else "")
     if labels is SCENES and drawn.any():
