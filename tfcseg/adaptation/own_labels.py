@@ -47,9 +47,6 @@ class Part:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __str__(self) -> str:
-        return str(self.video)
-
     def frames(self) -> Iterator[Frame]:
         """Read the frames; fewer if the video has fewer than its container states."""
         return islice(read_frames(self.video), self.start, self.stop)
@@ -66,8 +63,7 @@ class Part:
 def split_videos(videos: Sequence[Path], validate: Sequence[Path]) -> tuple[list[Part], list[Part]]:
     """Parts for training and parts for measuring, which are ``validate`` or else the ends of ``videos``.
 
-    Raises UsageError for a video in both lists, DataError for one that is too short or of unknown length, InputError
-    for one that cannot be read.
+    UsageError for a video in both lists, DataError or InputError for one too short, of unknown length or unreadable.
     """
     for video in validate:
         if identity(video) in map(identity, videos):

@@ -1,7 +1,6 @@
 """Measure contenders in turn: the network alone, whole runs from file to files, and memory.
 
-They take turns after a warm-up, and all work of the device is included. Memory is measured in a process of its own for
-each run.
+They take turns after a warm-up, and all work of the device is included. Memory is that of a process of its own.
 """
 
 from __future__ import annotations

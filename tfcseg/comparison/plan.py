@@ -66,8 +66,7 @@ _FORMULAS = {
     )
     if hasattr(namespace, name)  # not every PyTorch is built with oneDNN
 }
-"""Operations that PyTorch's counter misses on the CPU: attention, and convolutions fused with an activation
-(model/ops/fused.py)."""
+"""What PyTorch's counter misses on the CPU: attention, and convolutions with an activation (model/ops/fused.py)."""
 
 
 def count_gflops(

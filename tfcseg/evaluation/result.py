@@ -1,7 +1,6 @@
 """Result of an evaluation and its files: eval.json, per_class.csv, per_video.csv, and eval.html with pictures.
 
-The page has bars per class, what is taken for what, the worst videos and frames. Letters: K classes, H W mask, h w
-picture.
+The page has bars per class, what is taken for what, the worst videos and frames. K classes, H W mask, h w picture.
 """
 
 from __future__ import annotations
@@ -298,8 +297,7 @@ def unpack(packed: bytes) -> Labels:
 
 
 def draw_frame(image: Path | None, target: Labels, prediction: Labels, labels: LabelSet) -> list[dict[str, Any]]:
-    """JPEG files with their titles: frame, truth, prediction, and where that is wrong. Labels are (h, w). Without the
-    image they are drawn alone."""
+    """JPEG files with titles: frame, truth, prediction, where it is wrong; without the image the (h, w) labels alone."""
     palette = labels.palette_array()
     maps = {"Truth": target, "Prediction": prediction}
     filmed = None

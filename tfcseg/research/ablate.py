@@ -1,8 +1,7 @@
 """The paper's ablation table, with any tfcseg model and VSPW folder.
 
 A row is the network with steps of the method left out or replaced. Only frames between keyframes change. Variants use
-the network's weights without further training. Shapes as in model/tfc.py: B keyframes, T frames per keyframe, K
-classes, h w grid at stride 4.
+the network's weights without further training. Shapes as in model/tfc.py: B keyframes, T frames of each, h w stride 4.
 """
 
 from __future__ import annotations
@@ -149,8 +148,7 @@ def ablate(
 ) -> Ablation:
     """Score ``rows`` of the paper's ablation table, by default all; each changes ``settings``, by default the paper's.
 
-    ``without_bce`` are weights with the same classes, trained without L_bce, for an extra row. Failures raise a
-    TfcsegError with one line.
+    ``without_bce``: weights with the same classes, trained without L_bce. Failures raise a TfcsegError with one line.
     """
     dataset = open_vspw(root, scope.split)
     loaded = open_model(model, device)

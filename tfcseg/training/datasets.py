@@ -127,10 +127,10 @@ class ClipSource:
     def __init__(
         self, clips: Sequence[Taught], crop: int, length: int, weights: NDArray[np.float64] | None = None
     ) -> None:
-        kept = [number for number, clip in enumerate(clips) if len(clip.frames) >= length]
-        if not kept:
+        is_long = np.array([len(clip.frames) >= length for clip in clips], np.float64)
+        if not is_long.any():
             raise DataError(f"no video has {length} frames to train on")
-        self._clips = Weighted([clips[number] for number in kept], None if weights is None else weights[kept])
+        self._clips = Weighted(clips, is_long if weights is None else is_long * weights)
         self._crop = crop
         self._length = length
 

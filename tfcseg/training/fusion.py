@@ -8,8 +8,7 @@ things; all else is background. Cityscapes' teacher knows streets only. Per posi
 3. Where VOC predicts a class that both know, their probabilities are averaged.
 4. Where they contradict each other and neither is much more confident, there is no label.
 5. In images of streets, Cityscapes' teacher is averaged in with a smaller weight. Its classes that stand for several
-   of ours (vegetation) are divided as by the other teachers; those that only it knows (poles, fences, signs) take its
-   probability.
+   of ours (vegetation) are divided as by the other teachers; those that only it knows (poles, signs) take its own.
 6. A mask states which classes are right: the teachers' probabilities are restricted to these.
 
 Shapes: G grid side; A = ADE31's classes, V = Pascal VOC's, C = Cityscapes', S = SCENES'. Probabilities are 0 to 1 over
@@ -27,7 +26,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +70,7 @@ POLE_GAIN = 2
 on a street clip without harming people and cars."""
 
 STREET_SHARE, INDOORS_SHARE = 0.05, 0.2
-"""An image of a street has at least the first share of paved ground and cars, and less than the second of indoor
-classes."""
+"""A street has at least the first share of paved ground and cars, and less than the second of indoor classes."""
 
 _STREET = {"road": 1.0, "sidewalk": 1.0, "car": 0.5}
 _INDOORS = [ADE31.index(name) for name in ("floor", "ceiling", "bed", "cabinet", "table", "sofa", "shelf", "rug")]
@@ -203,13 +200,6 @@ def grid_mask(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
 _VERSION = b"fused-8"
 
 
-class _Job(NamedTuple):
-    taught: tuple[Path, ...]
-    """Labels of ADE31's teachers, of VOC's and, in streets, of Cityscapes'."""
-    mask: Path | None
-    target: Path
-
-
 def fuse_media(
     scene: Sequence[Taught],
     things: Sequence[Taught],
@@ -228,17 +218,17 @@ def fuse_media(
     folder.mkdir(parents=True, exist_ok=True)
     things_of, street_of = ({each.source: each.labels for each in found} for found in (things, street))
     kept = [each for each in scene if each.source in things_of]
-    jobs: list[_Job] = []
+    jobs: list[tuple[Sequence[Path], Path | None, Path]] = []
     for each in kept:
         in_street = [street_of[each.source]] if each.source in street_of else []
         taught = (each.labels, things_of[each.source], *in_street)
         mask = None if each.frames else mask_of(each.source)
-        jobs.append(_Job(taught, mask, folder / f"{_key(taught, mask)}.npy"))
-    missing = [job for job in jobs if not job.target.exists()]
+        jobs.append((taught, mask, folder / f"{_key(taught, mask)}.npy"))
+    missing = [job for job in jobs if not job[-1].exists()]
     with ThreadPoolExecutor(available_cores()) as pool:  # NumPy releases the GIL
-        for done, _ in enumerate(pool.map(_fuse, missing), start=1):
+        for done, _ in enumerate(pool.map(lambda job: _fuse(*job), missing), start=1):
             progress(done, len(missing))
-    return [replace(each, labels=job.target) for each, job in zip(kept, jobs, strict=True)]
+    return [replace(each, labels=target) for each, (*_, target) in zip(kept, jobs, strict=True)]
 
 
 def _key(taught: Sequence[Path], mask: Path | None) -> str:
@@ -252,19 +242,20 @@ def _key(taught: Sequence[Path], mask: Path | None) -> str:
     return digest.hexdigest()[:24]
 
 
-def _fuse(job: _Job) -> None:
-    taught = [np.load(labels, mmap_mode="r") for labels in job.taught]
+def _fuse(files: Sequence[Path], mask: Path | None, target: Path) -> None:
+    """Fuse labels of ADE31's teachers, of VOC's and, in streets, of Cityscapes', and write them to ``target``."""
+    taught = [np.load(labels, mmap_mode="r") for labels in files]
     if len({labels.shape[:-1] for labels in taught}) > 1:
-        raise DataError(f"{job.taught[0]} and {job.taught[1]} do not label the same frames; delete both, label again")
+        raise DataError(f"{files[0]} and {files[1]} do not label the same frames; delete both, label again")
     if taught[0].ndim == 4:
         # Frame by frame: a whole clip in float32 would take gigabytes.
-        save_labels(job.target, np.stack([to_bytes(_fused(*frame)) for frame in zip(*taught, strict=True)]))
+        save_labels(target, np.stack([to_bytes(_fused(*frame)) for frame in zip(*taught, strict=True)]))
         return
     fused = _fused(*taught)
-    if job.mask is not None:
-        values, meanings = read_truth(job.mask)
+    if mask is not None:
+        values, meanings = read_truth(mask)
         fused = follow_mask(fused, grid_mask(values, fused.shape[0]), meanings)
-    save_labels(job.target, to_bytes(fused))
+    save_labels(target, to_bytes(fused))
 
 
 def _fused(scene: NDArray[np.uint8], things: NDArray[np.uint8], *street: NDArray[np.uint8]) -> NDArray[np.float32]:

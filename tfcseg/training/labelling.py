@@ -86,8 +86,7 @@ def label_media(
 ) -> list[Taught]:
     """Label the images and videos that are not in the cache yet; return all labelled media.
 
-    Media that cannot be decoded are left out. A killed run resumes where it stopped: files get their names when they
-    are complete.
+    Media that cannot be decoded are left out. A killed run resumes: files get their names when they are complete.
     """
     (cache / "stills").mkdir(parents=True, exist_ok=True)
     (cache / "clips").mkdir(parents=True, exist_ok=True)
