@@ -297,7 +297,7 @@ def unpack(packed: bytes) -> Labels:
 
 
 def draw_frame(image: Path | None, target: Labels, prediction: Labels, labels: LabelSet) -> list[dict[str, Any]]:
-    """JPEG files with titles: frame, truth, prediction, where it is wrong; without the image the (h, w) labels alone."""
+    """JPEG files with titles: frame, truth, prediction, where it is wrong; without the image, the (h, w) labels."""
     palette = labels.palette_array()
     maps = {"Truth": target, "Prediction": prediction}
     filmed = None

@@ -1,7 +1,7 @@
 """The paper's ablation table, with any tfcseg model and VSPW folder.
 
 A row is the network with steps of the method left out or replaced. Only frames between keyframes change. Variants use
-the network's weights without further training. Shapes as in model/tfc.py: B keyframes, T frames of each, h w stride 4.
+the network's weights without further training. As in model/tfc.py: B keyframes, T frames of each, h w grid at stride 4.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _MOST_CHANNELS = 128
 
 
 MOTION_SHARE, MOTION_RANGE_PX = 0.25, (3, 32)
-"""Share of views with motion blur, as in videos, and its length (log-uniform). Without it, blurred grass becomes fur."""
+"""Share of views with motion blur, as in videos, and its length (log-uniform). Else blurred grass is taken for fur."""
 
 
 @dataclass(frozen=True, slots=True)
