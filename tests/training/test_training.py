@@ -228,7 +228,7 @@ def test_bad_data_in_a_worker_process_is_one_line(folder):
     trainer, _ = build_trainer(folder, train=stream, workers=1)
     with pytest.raises(DataError) as caught:
         run(trainer)
-    assert str(caught.value) == f"{missing.image}: the image cannot be read: No such file or directory"
+    assert str(caught.value) == f"{missing.source}: the image cannot be read: No such file or directory"
 
 
 # ------------------------------------------------------------------------------------------------------------ resuming

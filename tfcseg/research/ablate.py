@@ -170,23 +170,10 @@ def ablate(
     results: list[RowResult] = []
     for row in wanted:
         used = other if other and row.name == WITHOUT_BCE else loaded
-        evaluation, updated = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
-        evaluations[row.name], scores = evaluation, _scores(evaluation)
         base = _scores(evaluations[row.builds_on]) if row.builds_on in evaluations else {}
-        results.append(
-            RowResult(
-                name=row.name,
-                title=row.title,
-                builds_on=row.builds_on,
-                keyframe_interval=row.options.keyframe_interval,
-                threshold=row.options.threshold,
-                updated_fraction=updated,
-                paper=PAPER.get(row.name, {}),
-                directions=directions(row, scores, base),
-                miou_all=evaluation.miou_all,
-                **scores,
-            )
-        )
+        on_done = partial(on_progress, row.title)
+        evaluations[row.name], result = _score_row(dataset, scope, used, row, base=base, on_done=on_done)
+        results.append(result)
     last = evaluations[wanted[-1].name]
     return Ablation(
         input={"name": dataset.root.resolve().name, **last.extent},
@@ -212,17 +199,29 @@ def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other
     return [row for row in known if row.name in names]
 
 
-def _evaluate(
-    dataset: VspwDataset, scope: Scope, model: LoadedModel, row: Row, on_done: OnStep
-) -> tuple[Evaluation, float | None]:
-    """Score ``model`` with a row's steps left out or replaced; also returns the percentage of updated points."""
+def _score_row(
+    dataset: VspwDataset, scope: Scope, model: LoadedModel, row: Row, *, base: Numbers, on_done: OnStep
+) -> tuple[Evaluation, RowResult]:
+    """Score ``model`` with a row's steps left out or replaced, and compare its scores with those of ``base``."""
     if row.variant is not None:
         ablated = AblatedSegmenter(model.network, row.variant)
         model = replace(model, network=cast(TFCSegmenter, ablated))  # it has all that frames go through
     predictions = ModelPredictions(model, row.options)
     logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})
     evaluation = evaluate(dataset.root, predictions.scored_on(dataset, scope.label_map), scope, on_done=on_done)
-    return evaluation, None if row.variant is None else percent(Mean.of(predictions.updated_fractions).value)
+    scores = _scores(evaluation)
+    return evaluation, RowResult(
+        name=row.name,
+        title=row.title,
+        builds_on=row.builds_on,
+        keyframe_interval=row.options.keyframe_interval,
+        threshold=row.options.threshold,
+        updated_fraction=None if row.variant is None else percent(Mean.of(predictions.updated_fractions).value),
+        paper=PAPER.get(row.name, {}),
+        directions=directions(row, scores, base),
+        miou_all=evaluation.miou_all,
+        **scores,
+    )
 
 
 def _scores(evaluation: Evaluation) -> Numbers:

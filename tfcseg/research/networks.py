@@ -62,22 +62,34 @@ def teacher_network(path: Path) -> Network:
     """Open a teacher, whose input is the whole image scaled to a square; see `open_teacher`."""
     teacher, labels = open_teacher(path)
     height, width = teacher.size
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    seen = f"the image squeezed to {width}×{height}"
+    facts = NetworkFacts(
+        name=path.stem,
+        role="teacher",
+        label_set=labels.name,
+        classes=len(labels),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        input=f"the image squeezed to {width}×{height}",
+    )
 
     def predict(image: Image, size: tuple[int, int]) -> Labels:
         found = cv2.resize(teacher.labels(image), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         return np.asarray(found, dtype=np.uint8)
 
-    return Network(NetworkFacts(path.stem, "teacher", labels.name, len(labels), sha256, seen), labels, predict)
+    return Network(facts, labels, predict)
 
 
 def student_network(model: LoadedModel) -> Network:
     """A tfcseg model in mode ``image``, at its default size."""
     options = checked_options(model, mode="image")
     network, labels = IntervalNetwork(model, options), model.labels
-    seen = f"mode image, short side {options.keyframe_size}"
-    facts = NetworkFacts(model.card.name, "student", labels.name, len(labels), model.sha256, seen)
+    facts = NetworkFacts(
+        name=model.card.name,
+        role="student",
+        label_set=labels.name,
+        classes=len(labels),
+        sha256=model.sha256,
+        input=f"mode image, short side {options.keyframe_size}",
+    )
     return Network(facts, labels, lambda image, size: network.run([image], size)[0].labels)
 
 
