@@ -10,13 +10,13 @@ import pytest
 from typer.main import get_command
 
 import tfcseg
-from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import app
 from tfcseg.inference import both_sides, groups, links, onnx_graphs, steadying, votes
 from tfcseg.media import streams, writer
 from tfcseg.model import evidence
 from tfcseg.model.options import LONGEST
 from tfcseg.research import tables
+from tfcseg.training.options import AdaptOptions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,6 +16,9 @@ from tfcseg.spelling import find_name, hint
 OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with the current task, items done, and items in all if known."""
 
+OnStep: TypeAlias = Callable[[int, int], None]
+"""Called with items done, and items in all."""
+
 THE_MODELS: Any = None
 """Default of fields that the model fills in: None until then, although the type does not say so."""
 

@@ -16,9 +16,10 @@ from tests.helpers.media import folder_of_images, write_video
 from tests.helpers.segformer_reference import build_reference
 from tests.helpers.tiny_model import moving_images, write_tiny_model
 from tfcseg import segment
-from tfcseg.adaptation.adapt import AdaptListener, _is_better, adapt, work_folder
-from tfcseg.adaptation.options import AdaptOptions
+from tfcseg.adaptation.adapt import _is_better, adapt, work_folder
 from tfcseg.adaptation.own_labels import Part, split_videos
+from tfcseg.training.options import AdaptOptions
+from tfcseg.training.run import TrainListener
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import load_model, read_card, save_model
 from tfcseg.weights.tensor_file import read_tensor_file
@@ -120,7 +121,7 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_file(work, adapted, tmp_p
     job = ([work / "a.mp4", work / "b.mp4"], work / "tiny.safetensors", output, QUICK)
     cpu = DeviceOptions("cpu", "fp32")
     with interruptible(), pytest.raises(KeyboardInterrupt):
-        adapt(*job, device=cpu, listener=AdaptListener(stop))
+        adapt(*job, device=cpu, listener=TrainListener(stop))
     assert not output.exists()
     assert (work_folder(output) / "training" / "checkpoint.pt").exists()
 
@@ -131,7 +132,7 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_file(work, adapted, tmp_p
         "use --overwrite to start again"
     )
     steps = []
-    adapt(*job, device=cpu, listener=AdaptListener(lambda stage, done, total: steps.append((stage, done))))
+    adapt(*job, device=cpu, listener=TrainListener(lambda stage, done, total: steps.append((stage, done))))
     assert [done for stage, done in steps if stage == "training"] == [3]
     assert not [stage for stage, _ in steps if stage in {"labelling", "fitting the curve"}]
     assert output.read_bytes() == adapted[0].read_bytes()

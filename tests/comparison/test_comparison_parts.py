@@ -125,8 +125,8 @@ def test_the_papers_correlation_is_shown_beside_the_models(model):
     )
     aligned = dataclasses.replace(model, card=dataclasses.replace(model.card, config=config))
     plan = Plan()
-    assert [run.mode for run in plan.runs(aligned)] == ["image", "reuse", "tfc-paper", "tfc"]
-    found = [(run.mode, run.options.mode, run.options.correlation) for run in plan.runs(aligned)]
+    assert list(plan.runs(aligned)) == ["image", "reuse", "tfc-paper", "tfc"]
+    found = [(mode, options.mode, options.correlation) for mode, options in plan.runs(aligned).items()]
     assert found[2:] == [("tfc-paper", "tfc", "paper"), ("tfc", "tfc", "aligned")]
     assert plan.to_json(plan.runs(aligned))["correlation"] == "aligned"
 
@@ -142,13 +142,13 @@ def test_the_papers_correlation_is_shown_beside_the_models(model):
     ],
 )
 def test_nothing_is_run_twice(model, plan, wanted):
-    assert tuple(run.mode for run in plan.runs(model)) == wanted
+    assert tuple(plan.runs(model)) == wanted
 
 
 @pytest.mark.parametrize("options", [{"sides": "both"}, {"sides": "both", "keyframes": "adaptive"}])
 def test_both_sides_are_for_the_modes_that_can_have_them(model, options):
     plan = Plan(["image", "reuse", "tfc-paper", "blend", "tfc"], inference=InferenceOptions(**options))
-    used = {run.mode: run.options for run in plan.runs(model)}
+    used = plan.runs(model)
     assert [mode for mode in used if used[mode].sides == "both"] == ["blend", "tfc"]
     assert {used[mode].keyframes for mode in ("blend", "tfc")} == {options.get("keyframes", "fixed")}
     assert {used[mode].keyframes for mode in ("image", "reuse", "tfc-paper")} == {"fixed"}

@@ -16,7 +16,7 @@ from tests.helpers.tiny_teacher import write_teacher
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import COCO133, FACADES8, NO_CLASS, SCENES
 from tfcseg.model.tfc import build_segmenter
-from tfcseg.research.networks import StudentNetwork, TeacherNetwork
+from tfcseg.research.networks import student_network, teacher_network
 from tfcseg.research.stills import compare_stills, open_stills
 from tfcseg.weights.loading import load_model, save_model
 
@@ -186,7 +186,7 @@ def test_a_student_predicts_as_in_mode_image(facades, student):
     """Scores are those of its own labels, computed here pixel by pixel."""
     result = compare_stills([facades], [student])
     stills = open_stills(facades)
-    network = StudentNetwork(load_model(student))
+    network = student_network(load_model(student))
     image, target = stills.read(stills.stills[0])
     names = np.array(SCENES.names)[network.predict(image, target.shape)]
     meant = {"building": ("building", "house"), "sky": ("sky",), "door": ("door",)}
@@ -199,7 +199,7 @@ def test_a_student_predicts_as_in_mode_image(facades, student):
 
 
 def test_a_teacher_is_stretched_over_the_mask(teacher):
-    network = TeacherNetwork(teacher)
+    network = teacher_network(teacher)
     labels = network.predict(paint([["blue", "green"]], (50, 200)), (30, 70))
     assert labels.shape == (30, 70)
     assert (labels[:, :33] == 3).all()

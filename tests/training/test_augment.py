@@ -13,7 +13,6 @@ from tfcseg.training.augment import (
     SHORT_SIDE_RANGE_PX,
     View,
     distort_colours,
-    draw_geometry,
     draw_view,
     view_hard_labels,
     view_image,
@@ -26,7 +25,7 @@ SEEDS = range(12)
 
 
 def plain_view(seed, size=96, source=SOURCE):
-    return draw_geometry(np.random.default_rng(seed), source, size)
+    return View(draw_view(np.random.default_rng(seed), source, size).matrix, size)
 
 
 def ramps(height, width):

@@ -7,7 +7,7 @@ import pytest
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.training.datasets import StillSource, Weighted
 from tfcseg.training.distilled import class_shares, donor_weights, rarity_weights
-from tfcseg.training.labelling import Still
+from tfcseg.training.labelling import Taught
 
 
 def still_of(folder, name, counts):
@@ -18,7 +18,7 @@ def still_of(folder, name, counts):
         labels[row : row + 4 * count, :, index] = 255
         row += 4 * count
     np.save(folder / f"{name}.npy", labels)
-    return Still(folder / f"{name}.png", folder / f"{name}.npy")
+    return Taught(folder / f"{name}.png", folder / f"{name}.npy")
 
 
 def test_shares_are_those_of_the_labels(tmp_path):
@@ -28,7 +28,7 @@ def test_shares_are_those_of_the_labels(tmp_path):
 
 def test_labels_without_a_class_have_no_shares(tmp_path):
     np.save(tmp_path / "none.npy", np.zeros((8, 8, 3), np.uint8))
-    assert not class_shares([Still(tmp_path / "none.png", tmp_path / "none.npy")]).any()
+    assert not class_shares([Taught(tmp_path / "none.png", tmp_path / "none.npy")]).any()
 
 
 def test_weights_by_hand():
@@ -53,7 +53,7 @@ def test_a_source_draws_by_weight(tmp_path):
     """A weight of 0 is never drawn, three quarters are three quarters; the labels tell which photo it was."""
     stills = [still_of(tmp_path, str(index), np.eye(3, dtype=int)[index] * 16) for index in range(3)]
     for still in stills:
-        cv2.imwrite(str(still.image), np.zeros((64, 64, 3), np.uint8))
+        cv2.imwrite(str(still.source), np.zeros((64, 64, 3), np.uint8))
     source = StillSource(Weighted(stills, np.array([0.0, 3.0, 1.0])), 32)
     samples = [source.draw(np.random.default_rng(seed)).labels for seed in range(200)]
     drawn = [int(labels.sum((0, 2, 3)).argmax()) for labels in samples]

@@ -20,7 +20,7 @@ from tfcseg.training.datasets import (
     Weighted,
 )
 from tfcseg.training.distilled import folder_weights
-from tfcseg.training.labelling import Clip, Still, image_defect, read_rgb
+from tfcseg.training.labelling import Taught, image_defect, read_rgb
 from tfcseg.training.supervised import VspwClipSource, find_sound_frames
 
 CLASSES, CROP = 5, 64
@@ -48,7 +48,7 @@ def write_frames(folder, count, *, distinct=True):
     for n in range(count):
         labels[n, ..., n if distinct else 0] = 255
     np.save(folder / "labels.npy", labels)
-    return Clip(folder / "clip.mp4", tuple(paths), folder / "labels.npy")
+    return Taught(folder / "clip.mp4", folder / "labels.npy", tuple(paths))
 
 
 def write_still(folder, number):
@@ -56,7 +56,7 @@ def write_still(folder, number):
     rng = np.random.default_rng(number)
     cv2.imwrite(str(folder / f"{number}.png"), rng.integers(0, 256, (90, 120, 3), dtype=np.uint8))
     np.save(folder / f"{number}.npy", rng.integers(0, 52, (128, 128, CLASSES), dtype=np.uint8))
-    return Still(folder / f"{number}.png", folder / f"{number}.npy")
+    return Taught(folder / f"{number}.png", folder / f"{number}.npy")
 
 
 def numbers_of(sample):
@@ -109,7 +109,7 @@ def test_folders_are_drawn_by_their_weights(tmp_path):
 
 
 def test_a_still_without_weight_is_never_drawn(tmp_path):
-    stills = [write_still(tmp_path, 0), Still(tmp_path / "missing.png", tmp_path / "missing.npy")]
+    stills = [write_still(tmp_path, 0), Taught(tmp_path / "missing.png", tmp_path / "missing.npy")]
     source = StillSource(Weighted(stills, np.array([1.0, 0.0])), CROP)
     for seed in range(5):
         source.draw(np.random.default_rng(seed))

@@ -212,7 +212,7 @@ def test_a_set_without_pavement_calls_all_paved_ground_road(tmp_path, names, mea
 def test_masks_are_not_trained_on(tmp_path):
     image = write_set(tmp_path, {"4": "cow"}, (4, 0))
     assert is_mask(mask_of(image))
-    assert find_media([tmp_path]) == ([image], [])
+    assert find_media([tmp_path]) == [image]
 
 
 def test_an_image_without_class_names_has_no_mask(tmp_path):
@@ -247,8 +247,8 @@ def test_media_are_labelled_by_both_and_by_masks(tmp_path, teachers):
     image = write_set(tmp_path / "set", {"4": "cow"}, (4, 0))
     video = tmp_path / "clip.mp4"
     run_ffmpeg("-f", "lavfi", "-i", "color=0x14c81e:s=64x64:r=15:d=0.4", "-pix_fmt", "yuv420p", str(video))
-    scene, things = (label_media([image], [video], [path], tmp_path / "cache") for path in teachers)
-    (still,), (clip,) = fuse_media(scene, things, tmp_path / "cache")
+    scene, things = (label_media([image, video], [path], tmp_path / "cache") for path in teachers)
+    still, clip = fuse_media(scene, things, tmp_path / "cache")
     labels = np.load(still.labels)
     assert labels.shape == (GRID, GRID, len(SCENES))
     assert labels[GRID // 2, 10].argmax() == SCENES.index("cow"), "what the mask says"
@@ -262,13 +262,13 @@ def test_media_are_labelled_by_both_and_by_masks(tmp_path, teachers):
 
 def test_fusing_is_done_once_and_again_when_a_mask_changes(tmp_path, teachers):
     image = write_set(tmp_path / "set", {"4": "cow", "5": "sheep"}, (4, 0))
-    scene, things = (label_media([image], [], [path], tmp_path / "cache") for path in teachers)
-    first = fuse_media(scene, things, tmp_path / "cache")[0][0].labels
+    scene, things = (label_media([image], [path], tmp_path / "cache") for path in teachers)
+    first = fuse_media(scene, things, tmp_path / "cache")[0].labels
     written_ns = first.stat().st_mtime_ns
-    assert fuse_media(scene, things, tmp_path / "cache")[0][0].labels == first
+    assert fuse_media(scene, things, tmp_path / "cache")[0].labels == first
     assert first.stat().st_mtime_ns == written_ns
     cv2.imwrite(str(mask_of(image)), np.full((60, 80), 5, np.uint8))
-    second = fuse_media(scene, things, tmp_path / "cache")[0][0].labels
+    second = fuse_media(scene, things, tmp_path / "cache")[0].labels
     assert second != first
     assert np.load(second)[5, 5].argmax() == SCENES.index("sheep")
 

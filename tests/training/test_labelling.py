@@ -105,9 +105,9 @@ def test_media_are_found_in_folders_and_as_files(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "folder.jpg").mkdir()
-    images, videos = find_media([tmp_path / "b", tmp_path / "c.webp", tmp_path / "a"])
-    assert images == [tmp_path / "b" / "1.png", tmp_path / "b" / "2.JPG", tmp_path / "b" / "3.tif", tmp_path / "c.webp"]
-    assert videos == [tmp_path / "a" / "clip.mp4", tmp_path / "a" / "tape.mts"]
+    found = find_media([tmp_path / "b", tmp_path / "c.webp", tmp_path / "a"])
+    wanted = ["b/1.png", "b/2.JPG", "b/3.tif", "c.webp", "a/clip.mp4", "a/tape.mts"]
+    assert found == [tmp_path / name for name in wanted]
 
 
 def test_a_missing_root_is_named(tmp_path):
@@ -132,10 +132,10 @@ def test_labels_are_made_once_and_a_killed_run_goes_on(tmp_path, teacher):
 
     def label(paths):
         told.clear()
-        return label_media(paths, [], [teacher], cache, workers=1, progress=lambda *counts: told.append(counts))[0]
+        return label_media(paths, [teacher], cache, workers=1, progress=lambda *counts: told.append(counts))
 
     stills = label([*images, broken])
-    assert [still.image for still in stills] == images, "what cannot be read is left out"
+    assert [still.source for still in stills] == images, "what cannot be read is left out"
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     for still in stills:
         soft = np.load(still.labels)
@@ -172,7 +172,7 @@ def test_videos_become_frames_at_15_hz(tmp_path, teacher):
     run_ffmpeg(*["-f", "lavfi", "-i", "color=red:size=720x400:rate=30:duration=0.4", "-pix_fmt", "yuv420p"], video)
     empty = tmp_path / "empty.mp4"
     empty.write_bytes(b"")
-    _, clips = label_media([], [video, empty], [teacher], tmp_path / "cache", workers=1)
+    clips = label_media([video, empty], [teacher], tmp_path / "cache", workers=1)
     (clip,) = clips  # of the empty one there is nothing to train on
     assert len(clip.frames) == 6, "0.4 s at 15 Hz"
     frame = cv2.imread(str(clip.frames[0]))
@@ -284,7 +284,7 @@ def test_frames_are_those_that_a_run_sees(tmp_path, teacher):
     """A video that was filmed upright with a turned camera, at 30 frames per second: every second frame, upright."""
     plain = write_clip(tmp_path / "plain.mp4", 12, size=(64, 48), rate="30")
     video = write_rotated(tmp_path / "turned.mp4", plain, 90)
-    _, (clip,) = label_media([], [video], [teacher], tmp_path / "cache", workers=1)
+    (clip,) = label_media([video], [teacher], tmp_path / "cache", workers=1)
     wanted = [frame.image for frame in read_frames(video)][::2]
     for path, image in zip(clip.frames, wanted, strict=True):
         assert np.abs(read_rgb(path).astype(int) - image).mean() < 4
@@ -302,7 +302,7 @@ def test_names_that_are_no_utf8_are_read_like_others(tmp_path, teacher):
     image = write_image(tmp_path / "plain.png", quartered()).rename(folder / "\udcff.png")
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=size=120x90:rate=15:duration=0.2", tmp_path / "plain.mp4")
     video = (tmp_path / "plain.mp4").rename(folder / "\udcff.mp4")
-    stills, clips = label_media([image], [video], [teacher], folder / "cache", workers=1)
-    assert quarter_labels(np.load(stills[0].labels)) == QUARTERS
-    assert [len(clip.frames) for clip in clips] == [3]
-    assert read_rgb(clips[0].frames[0]).shape == (90, 120, 3)
+    still, clip = label_media([image, video], [teacher], folder / "cache", workers=1)
+    assert quarter_labels(np.load(still.labels)) == QUARTERS
+    assert len(clip.frames) == 3
+    assert read_rgb(clip.frames[0]).shape == (90, 120, 3)

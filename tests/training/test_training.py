@@ -22,8 +22,8 @@ from tests.helpers.tiny_training import SIDE, ColouredClips, build_trainer, run,
 from tests.helpers.two_processes import TOGETHER
 from tfcseg.errors import DataError, TfcsegError, WeightsError
 from tfcseg.training.datasets import SampleStream, StillSource, Weighted
-from tfcseg.training.labelling import Still
-from tfcseg.training.loop import Float32Conv2d, WeightAverage, use_float32_depthwise
+from tfcseg.training.labelling import Taught
+from tfcseg.training.loop import Float32Conv2d, use_float32_depthwise
 from tfcseg.training.objective import validation_miou
 from tfcseg.training.recipes import attention_options
 from tfcseg.weights.loading import load_model
@@ -96,7 +96,7 @@ def test_norms_keep_their_statistics_when_told(folder):
     changed = differing(before, trainer.network.state_dict())
     assert statistics
     assert not set(statistics) & set(changed)
-    assert not set(statistics) & set(differing(before, trainer.average.weights))
+    assert not set(statistics) & set(differing(before, trainer.average.state_dict()))
     assert any(name.endswith("norm.weight") for name in changed)
 
 
@@ -108,7 +108,7 @@ def test_stage_attention_trains_the_attention_alone(folder):
     changed = differing(before, trainer.network.state_dict())
     assert changed
     assert all(name.startswith("update.") for name in changed)
-    assert not set(differing(before, trainer.average.weights)) - set(changed)
+    assert not set(differing(before, trainer.average.state_dict())) - set(changed)
     assert all(record["repair"] > 0 for record in step_records(records))
 
 
@@ -160,31 +160,31 @@ def test_the_log_is_json_lines_of_what_is_reported(folder):
     assert step_records(records)[-1]["eta_s"] == 0
 
 
-def test_an_error_leaves_no_averaged_weights_in_the_network():
-    network = build_tiny_network()
-    average = WeightAverage(network, decay=0.5)
-    own = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    average.weights["decode_head.classifier.bias"] += 1
+def test_an_error_leaves_no_averaged_weights_in_the_network(folder, monkeypatch):
+    trainer, _ = build_trainer(folder, steps=1)
+    folder.mkdir()
+    own = tensors(trainer.network)
+    trainer.average.decode_head.classifier.bias += 1
 
-    def fail():
-        with average.in_use():
-            assert differing(own, network.state_dict()) == ["decode_head.classifier.bias"]
-            raise DataError("no labelled pixel")
+    def fail(path, network, *others, **named):
+        assert differing(own, network.state_dict()) == ["decode_head.classifier.bias"]
+        raise DataError("no labelled pixel")
 
+    monkeypatch.setattr("tfcseg.training.loop.save_model", fail)
     with pytest.raises(DataError):
-        fail()
-    assert differing(own, network.state_dict()) == []
+        trainer._validate()
+    assert differing(own, trainer.network.state_dict()) == []
 
 
 def test_the_best_is_the_average_and_can_be_loaded(folder):
     trainer, _ = build_trainer(folder, steps=3)
     run(trainer)
-    assert differing(trainer.average.weights, trainer.network.state_dict()), "an average lags behind"
+    assert differing(trainer.average.state_dict(), trainer.network.state_dict()), "an average lags behind"
     for file in ("best.safetensors", "last.safetensors"):
         loaded = load_model(folder / file, device="cpu", fold=False)
         assert loaded.labels.names == NAMES
         for name, tensor in loaded.network.state_dict().items():
-            assert torch.allclose(tensor, trainer.average.weights[name], rtol=1e-3, atol=1e-6), name
+            assert torch.allclose(tensor, trainer.average.state_dict()[name], rtol=1e-3, atol=1e-6), name
 
 
 def test_worse_weights_do_not_replace_the_best(folder):
@@ -223,12 +223,12 @@ def test_validation_needs_labels():
 
 
 def test_bad_data_in_a_worker_process_is_one_line(folder):
-    missing = Still(folder / "gone.jpg", folder / "gone.npy")
+    missing = Taught(folder / "gone.jpg", folder / "gone.npy")
     stream = SampleStream([StillSource(Weighted([missing]), 64)], [1], count=100, seed=0)
     trainer, _ = build_trainer(folder, train=stream, workers=1)
     with pytest.raises(DataError) as caught:
         run(trainer)
-    assert str(caught.value) == f"{missing.image}: the image cannot be read: No such file or directory"
+    assert str(caught.value) == f"{missing.source}: the image cannot be read: No such file or directory"
 
 
 # ------------------------------------------------------------------------------------------------------------ resuming
@@ -261,7 +261,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(folder):
         [r[key] for key in losses] for r in step_records(expected)
     ]
     assert differing(whole.network.state_dict(), resumed.network.state_dict()) == []
-    assert differing(whole.average.weights, resumed.average.weights) == []
+    assert differing(whole.average.state_dict(), resumed.average.state_dict()) == []
     assert resumed.best == whole.best
 
 

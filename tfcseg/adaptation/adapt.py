@@ -17,7 +17,6 @@ import torch
 
 from tfcseg.adaptation.evidence_fit import fit_evidence
 from tfcseg.adaptation.measure import LOW, SETTINGS, HeldBack, Scores, hold_back, measure
-from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.adaptation.own_labels import Part, label_parts, split_videos
 from tfcseg.errors import UsageError
 from tfcseg.files import read_json_object, replace_atomically
@@ -29,10 +28,11 @@ from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.runs.outputs import folder_lock
 from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source, Weighted
-from tfcseg.training.labelling import Clip, Still
+from tfcseg.training.labelling import Taught
 from tfcseg.training.loop import Trainer
+from tfcseg.training.options import AdaptOptions
 from tfcseg.training.recipes import VALIDATION_SEED, attention_options
-from tfcseg.training.run import training_precision
+from tfcseg.training.run import TrainListener, training_precision
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
 from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT, ModelCard
@@ -49,15 +49,6 @@ VALIDATION_SAMPLES = 16
 
 EXCERPT, EXCERPTS = 48, 8
 """The curve is fitted on excerpts of at most this many frames, at least this many excerpts in all."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptListener:
-    """Functions that are called during an adaptation."""
-
-    on_progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None
-    on_record: Callable[[dict[str, Any]], None] = lambda record: None
-    """A record of the training's log."""
 
 
 Measured: TypeAlias = dict[str, Scores]
@@ -89,7 +80,7 @@ def adapt(
     validate: Sequence[Path] = (),
     device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
-    listener: AdaptListener = AdaptListener(),
+    listener: TrainListener = TrainListener(),
 ) -> AdaptResult:
     """Adapt TFC to ``model`` on ``videos`` and write the file ``output``.
 
@@ -116,7 +107,7 @@ class _Adaptation:
     """The steps of an adaptation; their results are kept in ``state.json``, so that a later call resumes."""
 
     def __init__(
-        self, folder: Path, model: str, options: AdaptOptions, device: DeviceOptions, listener: AdaptListener
+        self, folder: Path, model: str, options: AdaptOptions, device: DeviceOptions, listener: TrainListener
     ) -> None:
         self._folder, self._options, self._listener = folder, options, listener
         self._device = device
@@ -216,7 +207,7 @@ class _Adaptation:
         on_progress = partial(self._listener.on_progress, "fitting the curve")
         return list(fit_evidence(self._model, excerpts, size=self._size, on_progress=on_progress))
 
-    def _train(self, stills: Sequence[Still], clips: Sequence[Clip], config: ModelConfig) -> None:
+    def _train(self, stills: Sequence[Taught], clips: Sequence[Taught], config: ModelConfig) -> None:
         """Train the sparse attention of the plain network; other weights are frozen."""
         network = self._plain.network
         network.config = config
@@ -245,7 +236,7 @@ class _Adaptation:
             dtype=self._dtype,
         )
         trainer.run(validate_every=options.steps, checkpoint_every=CHECKPOINT_EVERY)
-        network.load_state_dict(trainer.average.weights)
+        network.load_state_dict(trainer.average.state_dict())
 
     def _reloaded(self, config: ModelConfig) -> LoadedModel:
         """Save the plain network and load it for inference."""

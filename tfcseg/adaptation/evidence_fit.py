@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfcseg.adaptation.own_labels import OnStep, Part
+from tfcseg.adaptation.own_labels import Part
 from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
@@ -21,6 +21,7 @@ from tfcseg.media.frames import Image
 from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import LowFeatures, WeightedLogits
+from tfcseg.options import OnStep
 from tfcseg.weights.loading import LoadedModel
 
 DISTANCE = 4

@@ -57,7 +57,8 @@ def hold_back(model: LoadedModel, parts: Sequence[Part], size: int) -> list[Held
     for part in parts:
         images = [shrunk(frame.image, size) for frame in islice(part.frames(), most)]
         if len(images) < LEAST_FRAMES:
-            raise DataError(f"{part} has fewer frames than it states; copy it into another file with ffmpeg first")
+            what = "has fewer frames than it states; copy it into another file with ffmpeg first"
+            raise DataError(f"{part.video} {what}")
         soft = [probabilities(network, image) for image in images]
         squares = np.stack([by_channels(lambda some: cv2.resize(some, (GRID, GRID)), each) for each in soft])
         targets = ClipTargets(model.labels, np.stack([surest(each) for each in steady_labels(images, squares)]))

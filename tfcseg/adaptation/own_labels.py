@@ -9,11 +9,10 @@ Layout (whatever is deleted is made again):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +24,10 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.media.frames import Frame, Image
 from tfcseg.media.reader import probe, read_frames
 from tfcseg.media.source import Source
+from tfcseg.options import OnStep
 from tfcseg.report.moments import encode_jpeg
 from tfcseg.spelling import count_of
-from tfcseg.training.labelling import CLIP_RATE_HZ, Clip, Still, save_labels, steady_labels
+from tfcseg.training.labelling import CLIP_RATE_HZ, Taught, save_labels, steady_labels
 
 HELD_BACK = 0.2
 """Share of every video, at its end, that is held out for measuring if no other videos are given."""
@@ -48,9 +48,6 @@ class Part:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __str__(self) -> str:
-        return str(self.video)
-
     def frames(self) -> Iterator[Frame]:
         """Read the frames; fewer if the video has fewer than its container states."""
         return islice(read_frames(self.video), self.start, self.stop)
@@ -67,8 +64,7 @@ class Part:
 def split_videos(videos: Sequence[Path], validate: Sequence[Path]) -> tuple[list[Part], list[Part]]:
     """Parts for training and parts for measuring, which are ``validate`` or else the ends of ``videos``.
 
-    Raises UsageError for a video in both lists, DataError for one that is too short or of unknown length, InputError
-    for one that cannot be read.
+    UsageError for a video in both lists, DataError or InputError for one too short, of unknown length or unreadable.
     """
     for video in validate:
         if identity(video) in map(identity, videos):
@@ -101,21 +97,18 @@ RUN = 8
 FRAMES = 240
 """Labelled frames of all videos together, but at least a run of each."""
 
-OnStep: TypeAlias = Callable[[int, int], None]
-"""Called with steps done, and steps in all."""
-
 
 def label_parts(
     network: IntervalNetwork, parts: Sequence[Part], folder: Path, on_progress: OnStep
-) -> tuple[list[Still], list[Clip]]:
+) -> tuple[list[Taught], list[Taught]]:
     """Label runs of ``parts`` with ``network``: returns first frames as stills, and runs as clips.
 
     ``on_progress`` counts runs. Runs that are already labelled are skipped.
     """
     plan = [_runs(part, max(1, FRAMES // (RUN * len(parts)))) for part in parts]
     total, done = sum(map(len, plan)), 0
-    stills: list[Still] = []
-    clips: list[Clip] = []
+    stills: list[Taught] = []
+    clips: list[Taught] = []
     for number, (part, runs) in enumerate(zip(parts, plan, strict=True)):
         folders = [folder / f"{number:03}_{run:02}" for run in range(len(runs))]
         if not all((each / "labels.npy").exists() for each in folders):
@@ -126,8 +119,8 @@ def label_parts(
         for each in folders:
             frames = tuple(sorted(each.glob("*.jpg")))
             if frames:  # a video may have fewer frames than it states
-                clips.append(Clip(part.video, frames, each / "labels.npy"))
-                stills.append(Still(frames[0], each / "still.npy"))
+                clips.append(Taught(part.video, each / "labels.npy", frames))
+                stills.append(Taught(frames[0], each / "still.npy"))
     return stills, clips
 
 
@@ -150,17 +143,15 @@ def _runs(part: Part, count: int) -> list[list[int]]:
 
 
 def _read_runs(part: Part, runs: Sequence[Sequence[int]], size: int) -> Iterator[list[Image]]:
-    """Yield the images of each run."""
-    waiting = iter(runs)
-    wanted, images = set(next(waiting)), list[Image]()
-    for index, frame in enumerate(part.frames(), start=part.start):
+    """Yield the images of each run, all of which have as many, in the order of the video."""
+    images: list[Image] = []
+    wanted = {index for run in runs for index in run}
+    for index, frame in zip(range(part.start, runs[-1][-1] + 1), part.frames(), strict=False):
         if index in wanted:
             images.append(shrunk(frame.image, size))
-            if len(images) == len(wanted):
-                yield images
-                wanted, images = set(next(waiting, ())), []
-                if not wanted:
-                    return
+        if len(images) == len(runs[0]):
+            yield images
+            images = []
 
 
 def _label_run(network: IntervalNetwork, images: Sequence[Image], folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Measure contenders in turn: the network alone, whole runs from file to files, and memory.
 
-They take turns after a warm-up, and all work of the device is included. Memory is measured in a process of its own for
-each run.
+They take turns after a warm-up, and all work of the device is included. Memory is that of a process of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +45,7 @@ from tfcseg.media.masks import MaskWriter
 from tfcseg.media.reader import open_frames
 from tfcseg.media.writer import VideoWriter
 from tfcseg.model.options import InferenceOptions
-from tfcseg.options import OnProgress
+from tfcseg.options import OnProgress, OnStep
 from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.pipeline import run_video
@@ -155,9 +154,6 @@ def open_contest(request: Request) -> Iterator[Contest]:
         )
 
 
-OnStep: TypeAlias = Callable[[int, int], None]
-"""Called after each step with steps done, and steps in total."""
-
 RATIOS = ((IMAGE, PLAIN), (TFC, PLAIN), (TFC, IMAGE))
 """Speed of the first over speed of the second, where both were measured."""
 
@@ -215,25 +211,22 @@ def measure_model_only(contest: Contest, on_step: OnStep) -> dict[str, Any]:
     """Time preprocessing, network and labels on the clip's decoded frames: fields of `Benchmark`."""
     labels: dict[str, list[NDArray[np.uint8]]] = {}
     updated: list[float] = []
+    plain = contest.open_plain() if PLAIN in contest.contenders else None
 
-    def label(mode: str) -> int:
-        frames = list(segment_with(contest.images, contest.model, contest.options_of(mode)))
-        labels[mode] = [frame.labels for frame in frames]
+    def label(name: str) -> int:
+        if name == PLAIN and plain is not None:
+            labels[name] = [plain.labels(image) for image in contest.images[: contest.request.plain_frames]]
+            return len(labels[name])
+        frames = list(segment_with(contest.images, contest.model, contest.options_of(name)))
+        labels[name] = [frame.labels for frame in frames]
         updated[:] = [frame.updated_fraction for frame in frames if frame.updated_fraction is not None] or updated
         return len(frames)
 
     tasks = {name: partial(label, name) for name in contest.contenders}
-    compared = [(IMAGE, TFC)]
-    if PLAIN in tasks:
-        plain = contest.open_plain()
-        compared += [(PLAIN, IMAGE)] if plain.has_same_weights else []
-
-        def label_plainly(name: str) -> int:
-            labels[name] = [plain.labels(image) for image in contest.images[: contest.request.plain_frames]]
-            return len(labels[name])
-
-        tasks[PLAIN] = partial(label_plainly, PLAIN)
     speeds = _speeds(contest, "model_only", tasks, on_step)
+    compared = [(IMAGE, TFC)]
+    if plain is not None and plain.has_same_weights:
+        compared.append((PLAIN, IMAGE))
     agreement = {}
     for first, second in compared:
         if first in labels and second in labels:

@@ -1,7 +1,6 @@
 """Plain SegFormer, frame by frame, as in the examples of ``transformers``.
 
-For every frame: resize and normalise, run the network of ``transformers``, resize logits to the image, argmax. Only
-the weights are tfcseg's.
+For every frame: resize, normalise, run the network of ``transformers``, resize logits, argmax. The weights are ours.
 
 Shapes: K classes, H W source image, H' W' network input.
 """

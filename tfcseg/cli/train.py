@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tfcseg.adaptation.options import AdaptOptions
 from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, print_facts, print_json, print_line, print_tables, print_warning, progress
 from tfcseg.cli.groups import grouped
 from tfcseg.errors import Interrupted, UsageError
 from tfcseg.report.html import shown_number as number
 from tfcseg.spelling import visible
-from tfcseg.training.options import TrainRequest
+from tfcseg.training.options import AdaptOptions, TrainRequest
 from tfcseg.weights.device import DeviceOptions
 
 if TYPE_CHECKING:
@@ -74,9 +73,6 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
     facts = {"training": ""}
     with progress(shown=shown, has_time=False) as on_progress:
 
-        def advance(what: str, done: int, total: int) -> None:
-            on_progress(what, done, total, facts.get(what, ""))
-
         def show(record: dict[str, Any]) -> None:
             line = describe(record)
             if is_live and "lr" in record:
@@ -85,10 +81,9 @@ def _listener(*, shown: bool) -> Iterator[TrainListener]:
                 print_line(line)
 
         yield TrainListener(
-            on_labelled=lambda done, total: advance("labelling", done, total),
-            on_note=print_warning,
-            on_step=lambda step, steps: advance("training", step, steps),
+            on_progress=lambda what, done, total: on_progress(what, done, total, facts.get(what, "")),
             on_record=show,
+            on_note=print_warning,
         )
 
 
@@ -129,8 +124,9 @@ def adapt_command(
     """
     if output.suffix != ".safetensors":
         raise UsageError(f"{str(output)!r} is not a weights file; give one that ends in .safetensors")
-    from tfcseg.adaptation.adapt import AdaptListener, adapt, work_folder
+    from tfcseg.adaptation.adapt import adapt, work_folder
     from tfcseg.files import claimed_files
+    from tfcseg.training.run import TrainListener
 
     measured_on = validate or []
 
@@ -148,7 +144,7 @@ def adapt_command(
                 validate=measured_on,
                 device=device,
                 overwrite=overwrite,
-                listener=AdaptListener(on_progress, show),
+                listener=TrainListener(on_progress, show),
             )
     except KeyboardInterrupt:
         kept = f"progress is kept in {work_folder(output)}; run the same command again to continue"

@@ -23,10 +23,10 @@ from tfcseg.comparison.plan import (
     Comparison,
     Difference,
     Plan,
-    Run,
     common_facts,
     known_folders,
     titles_of,
+    warm_up,
 )
 from tfcseg.errors import DataError
 from tfcseg.evaluation.evaluate import evaluate
@@ -45,6 +45,7 @@ from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
 from tfcseg.media.writer import VideoWriter
 from tfcseg.metrics.consistency import StabilityScores
+from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
 from tfcseg.report.moments import greatest_moments
 from tfcseg.report.schema import Report
@@ -63,7 +64,7 @@ def compare_video(
     source: Given,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
-    plan: Plan | None = None,
+    plan: Plan = Plan(),
     *,
     start_s: float | None = None,
     end_s: float | None = None,
@@ -78,7 +79,6 @@ def compare_video(
     ``side_by_side.mp4``, pictures of the greatest differences, and a folder per run with all that `run` writes. Every
     run is warmed up before its clock starts. Any failure raises a TfcsegError with one line.
     """
-    plan = plan or Plan()
     source = Source.of(source, allow_network=allow_network)
     source.check()
     source.check_readable_again("every mode reads the video")
@@ -98,12 +98,12 @@ def compare_video(
             baseline=_masks_of(plan, source, start_s, end_s),
             on_progress=on_progress,
         )
-        opening = job.read(max(each.options.keyframe_interval for each in job.runs))
+        opening = job.read(max(options.keyframe_interval for options in job.runs.values()))
         baseline = job.measure_baseline()
         clear()
         for each in earlier:
             each.discard()
-        result = job.result(baseline, [job.run(each, opening) for each in job.runs])
+        result = job.result(baseline, [job.run(mode, opening) for mode in job.runs])
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)
     return result
@@ -138,7 +138,7 @@ class _VideoComparison:
     folder: Path
     plan: Plan
     model: LoadedModel
-    runs: Sequence[Run]
+    runs: Mapping[str, InferenceOptions]  # by mode, which names the folder of its results, too
     baseline: Sequence[Path]  # masks of another program, one per frame; empty without one
     on_progress: OnProgress
 
@@ -174,22 +174,22 @@ class _VideoComparison:
             raise DataError(f"{self.plan.baseline}: {count} masks for {frames} frames; {advice}")
         return [scores.percentages()]
 
-    def run(self, each: Run, opening: Sequence[Image]) -> Report:
+    def run(self, mode: str, opening: Sequence[Image]) -> Report:
         """Warm up, then run everything that the command does: this is the speed that users get."""
-        each.warm_up(self.model, opening)
+        warm_up(self.model, self.runs[mode], opening)
 
         def on_frame(frame: SegmentedFrame, info: VideoInfo) -> None:
-            self.on_progress(each.mode, frame.index + 1, info.frames_declared)
+            self.on_progress(mode, frame.index + 1, info.frames_declared)
 
         return run(
             self.source,
-            self.folder / each.mode,
+            self.folder / mode,
             self.model,
             start_s=self.start_s,
             end_s=self.end_s,
             results=ResultOptions(flow_consistency=self.plan.flow_consistency),
             on_frame=on_frame,
-            **asdict(each.options),
+            **asdict(self.runs[mode]),
         )
 
     def result(self, baseline: Sequence[dict[str, float | None]], reports: Sequence[Report]) -> Comparison:
@@ -216,7 +216,7 @@ class _VideoComparison:
         )
 
     def _samples(self, report: Report) -> list[list[Image]]:
-        count = max(each.options.longest_interval for each in self.runs)
+        count = max(options.longest_interval for options in self.runs.values())
         starts = {report.input.frames_decoded * part // _FLOP_SAMPLES for part in range(_FLOP_SAMPLES)}
         return [self.read(count, start / float(report.input.frame_rate)) for start in sorted(starts)]
 
@@ -291,9 +291,9 @@ def compare_dataset(
     root: str | Path,
     output: str | Path | None = None,
     model: str | Path | LoadedModel = "default",
-    plan: Plan | None = None,
+    plan: Plan = Plan(),
     *,
-    scope: Scope | None = None,
+    scope: Scope = Scope(),
     device: DeviceOptions = DeviceOptions(),
     overwrite: bool = False,
     on_progress: OnProgress = lambda task, done, total: None,
@@ -304,7 +304,6 @@ def compare_dataset(
     and a folder per run with what `eval` writes. A baseline is read as ``<baseline>/<video>/<frame>.png``, with classes
     of the data set. Failures raise a TfcsegError with one line.
     """
-    plan, scope = plan or Plan(), scope or Scope()
     dataset = open_vspw(root, scope.split)
     folder = Path(output) if output is not None else default_output(root, "compare")
     inputs = [root] if plan.baseline is None else [root, plan.baseline]
@@ -313,7 +312,7 @@ def compare_dataset(
         loaded = open_model(model, device)
         runs = plan.runs(loaded)
         clear()
-        samples = _beginnings(dataset, scope, max(each.options.keyframe_interval for each in runs))
+        samples = _beginnings(dataset, scope, max(options.keyframe_interval for options in runs.values()))
 
         def score(name: str, predictions: Predictions) -> Evaluation:
             flow = plan.flow_consistency
@@ -323,10 +322,10 @@ def compare_dataset(
             return evaluation
 
         evaluations = [] if baseline is None else [score(BASELINE, baseline.scored())]
-        for each in runs:
-            each.warm_up(loaded, samples[0])
-            predictions = ModelPredictions(loaded, each.options)
-            evaluations.append(score(each.mode, predictions.scored_on(dataset, scope.label_map)))
+        for mode, options in runs.items():
+            warm_up(loaded, options, samples[0])
+            predictions = ModelPredictions(loaded, options)
+            evaluations.append(score(mode, predictions.scored_on(dataset, scope.label_map)))
         outputs = {} if baseline is None else {BASELINE: BASELINE}
         numbers = list(map(_scores, evaluations))
         result = Comparison(

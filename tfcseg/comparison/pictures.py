@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -172,12 +173,10 @@ def make_frame_grid(
         options = checked_options(loaded, inference)
         found, count = [], 0
         with open_frames(source, start_s=start_s) as read, closing(segment_with(read, loaded, options)) as segmented:
-            for count, frame in enumerate(segmented, 1):
+            for count, frame in enumerate(islice(segmented, wanted[-1] + 1), 1):
                 on_progress("segmenting", count, wanted[-1] + 1)
                 found += [frame] if frame.index in wanted else []
-                if frame.index >= wanted[-1]:
-                    break
-            else:
+            if count <= wanted[-1]:
                 why = f"has {count_of(count, 'frame')}, so there is no frame {wanted[-1]}; choose smaller numbers"
                 raise InputError(f"{read.info.path}: {why}")
         alone = [next(iter(segment([frame.image], loaded, mode="image", size=options.size))).labels for frame in found]

@@ -66,8 +66,7 @@ _FORMULAS = {
     )
     if hasattr(namespace, name)  # not every PyTorch is built with oneDNN
 }
-"""Operations that PyTorch's counter misses on the CPU: attention, and convolutions fused with an activation
-(model/ops/fused.py)."""
+"""What PyTorch's counter misses on the CPU: attention, and convolutions with an activation (model/ops/fused.py)."""
 
 
 def count_gflops(
@@ -133,18 +132,11 @@ BASELINE = "baseline"  # title and folder of another program's masks, which stan
 MAX_SAMPLE = 32  # frames of an interval for warming up and counting FLOPs; bounds memory for any interval
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One pass of the network over the data."""
-
-    mode: str  # one of ``MODE_VARIANTS``, and the folder of its results, below the comparison's
-    options: InferenceOptions
-
-    def warm_up(self, model: LoadedModel, images: Sequence[Image]) -> None:
-        """Run the network on the beginning of an interval, so that first-time costs are not measured."""
-        first = images[: min(MAX_SAMPLE, self.options.keyframe_interval)]
-        for _ in run_intervals(IntervalNetwork(model, self.options), [Group(first, None)]):
-            pass
+def warm_up(model: LoadedModel, options: InferenceOptions, images: Sequence[Image]) -> None:
+    """Run the network on the beginning of an interval, so that first-time costs are not measured."""
+    first = images[: min(MAX_SAMPLE, options.keyframe_interval)]
+    for _ in run_intervals(IntervalNetwork(model, options), [Group(first, None)]):
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,21 +154,21 @@ class Plan:
         if self.baseline is not None and set(self.modes) == {"image"}:
             raise UsageError("the baseline replaces mode 'image'; name another mode to compare it with")
 
-    def runs(self, model: LoadedModel) -> list[Run]:
-        """A run per mode: the reference first, the candidate last. Nothing is run twice: ``tfc-paper`` is left out if
-        ``tfc`` uses the paper's correlation anyway."""
+    def runs(self, model: LoadedModel) -> dict[str, InferenceOptions]:
+        """Options of the run of each mode: the reference first, the candidate last. Nothing is run twice: ``tfc-paper``
+        is left out if ``tfc`` uses the paper's correlation anyway."""
         replaced = () if self.baseline is None else ("image",)
         modes = (mode for mode in MODE_VARIANTS if mode in self.modes and mode not in replaced)
         names = {variant_options(model, mode, self.inference): mode for mode in modes}
-        return [Run(mode, options) for options, mode in names.items()]
+        return {mode: options for options, mode in names.items()}
 
-    def shown(self, runs: Sequence[Run]) -> list[str]:
+    def shown(self, runs: Iterable[str]) -> list[str]:
         """Modes of the result, of which ``runs`` are run: the reference first, the candidate last."""
-        return [*([] if self.baseline is None else ["image"]), *(run.mode for run in runs)]
+        return [*([] if self.baseline is None else ["image"]), *runs]
 
-    def to_json(self, runs: Sequence[Run]) -> dict[str, Any]:
+    def to_json(self, runs: Mapping[str, InferenceOptions]) -> dict[str, Any]:
         """Return what was compared, with the options that the model filled in."""
-        used = asdict(runs[-1].options)
+        used = asdict(list(runs.values())[-1])
         del used["mode"]
         return {
             "modes": self.shown(runs),
@@ -279,7 +271,7 @@ class Comparison(ModelConditions):
 def common_facts(
     plan: Plan,
     model: LoadedModel,
-    runs: Sequence[Run],
+    runs: Mapping[str, InferenceOptions],
     numbers: Sequence[dict[str, float | None]],
     *,
     samples: Sequence[Sequence[Image]],
@@ -289,20 +281,18 @@ def common_facts(
     is one, and of ``runs``. FLOPs are counted on ``samples``."""
     shown = plan.shown(runs)
     modes = dict(zip(shown, numbers, strict=True))
-    for run in runs:
-        modes[run.mode] |= count_gflops(model, run.options, samples)
-    height, width = samples[0][0].shape[:2]
+    for mode, options in runs.items():
+        modes[mode] |= count_gflops(model, options, samples)
+    size = samples[0][0].shape[0], samples[0][0].shape[1]
+    keyframe_size = next(iter(runs.values())).keyframe_size
     return {
         "options": plan.to_json(runs),
-        "resolution": {
-            "source": (height, width),
-            "network": network_size((height, width), runs[0].options.keyframe_size),
-        },
+        "resolution": {"source": size, "network": network_size(size, keyframe_size)},
         "modes": modes,
         "ratio_of": (shown[-1], shown[0]),
         "flops": {**FLOPS_FACTS, "frames": sum(map(len, samples))},
         "outputs": {
-            **{run.mode: run.mode for run in runs},
+            **{mode: mode for mode in runs},
             **outputs,
             "page": COMPARE_HTML,
             "compare": COMPARE_JSON,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -49,7 +49,7 @@ from tfcseg.metrics.scores import (
     pixel_accuracy,
     weighted_iou,
 )
-from tfcseg.options import check
+from tfcseg.options import OnStep, check
 from tfcseg.workers import WorkerOptions, work_through
 
 logger = logging.getLogger(__name__)
@@ -101,103 +101,83 @@ def prediction_table(dataset: LabelSet, model: LabelSet | None, label_map: Label
     return table
 
 
-class _ScoredFrame(NamedTuple):
-    frame: VspwFrame
-    target: Labels
-    predicted: Labels  # as the source gave it
-    prediction: Labels  # in classes of the data set
-    after_gap: bool
-
-
 class VideoScorer:
-    """One video: pairs frames with predictions, decides what to leave out, and feeds the accumulators."""
+    """One video: pairs frames with predictions, decides what to leave out, and feeds the accumulators.
 
-    def __init__(self, video: VspwVideo, scoring: Scoring) -> None:
-        self.video = video
-        self.scoring = scoring
+    Predictions are written to folder ``masks``, as classes of the data set.
+    """
+
+    def __init__(self, video: VspwVideo, scoring: Scoring, masks: Path | None) -> None:
+        self.video, self.scoring, self.masks = video, scoring, masks
         self.skipped: list[Skip] = []
+        self._frames = 0
+        self._shape: tuple[int, ...] | None = None  # of the frame before
+        self.confusion = ConfusionMatrix(scoring.num_classes)
+        self._consistency = VideoConsistency(VC_WINDOWS, scoring.scope.protocol)
+        self._stability = StabilityScores(use_flow=scoring.measure_flow_consistency)
+        self._worst = WorstFrames(video.name, scoring.is_predictable())
 
-    def run(self, predict: PredictionSource, masks: Path | None) -> tuple[VideoScore, Counts]:
-        """Score the whole video; also returns its (K, K + 1) counts. Predictions are written to folder ``masks``, as
-        classes of the data set."""
-        scoring = self.scoring
-        confusion = ConfusionMatrix(scoring.num_classes)
-        consistency = VideoConsistency(VC_WINDOWS, scoring.scope.protocol)
-        stability = StabilityScores(use_flow=scoring.measure_flow_consistency)
-        worst = WorstFrames(self.video.name, scoring.is_predictable())
-        frames = 0
-        for frame, target, predicted, prediction, after_gap in self._scored_frames(predict):
-            before = confusion.counts.copy()
-            confusion.update(target, prediction)
-            worst.offer(frame.stem, frame.image, confusion.counts - before, target, prediction)
-            consistency.update(target, prediction, after_gap=after_gap)
-            if scoring.measure_flow_consistency:
-                self._measure_flow_consistency(stability, frame, predicted, after_gap)
-            if masks is not None:
-                make_folder(masks / self.video.name)
-                write_mask(masks / self.video.name / f"{frame.stem}.png", prediction, None)
-            frames += 1
-        usable = frames - 1 if scoring.scope.protocol == "vspw" else frames
-        for n in VC_WINDOWS:
-            if frames > 0 and usable < n:
-                self._note("too short", None, f"{frames} frames are fewer than a window of {n}")
-        counts = only_targets(confusion.counts, scoring.is_predictable())
-        score = VideoScore(
-            name=self.video.name,
-            frames=frames,
-            frames_missing=sum(self.video.missing_before) + sum(skip.kind in _ABSENT for skip in self.skipped),
-            miou=percent(mean_iou(counts)),
-            pixel_accuracy=percent(pixel_accuracy(counts)),
-            windows=consistency.result(),
-            **stability.means(),
-            skipped=tuple(self.skipped),
-            worst_frames=worst.frames(),
-        )
-        return score, confusion.counts
-
-    def _scored_frames(self, predict: PredictionSource) -> Iterator[_ScoredFrame]:
-        video = self.video
+    def run(self, predict: PredictionSource) -> VideoScore:
+        """Score the whole video."""
+        video, scoring = self.video, self.scoring
         if not video.frames:
             self._note("missing video", None, "no frame of it is in data/")
-            return
-        if not any(frame.mask for frame in video.frames):  # as in the public test split
+        elif not any(frame.mask for frame in video.frames):  # as in the public test split
             self._note("no masks", None, f"{len(video.frames)} frames without masks")
-            return
-        after_gap = False
-        shape: tuple[int, ...] | None = None
-        for frame, missing, predicted in zip(video.frames, video.missing_before, predict(video), strict=True):
-            if missing:
-                self._note("missing frame", frame, f"{missing} missing before this one")
-                after_gap = True
-            scored = self._pair(frame, predicted, after_gap, shape)
-            after_gap = scored is None
-            if scored is not None:
-                shape = scored.target.shape
-                yield scored
+        else:
+            after_gap = False
+            for frame, missing, predicted in zip(video.frames, video.missing_before, predict(video), strict=True):
+                if missing:
+                    self._note("missing frame", frame, f"{missing} missing before this one")
+                after_gap = not self._add(frame, predicted, after_gap=after_gap or missing > 0)
+        usable = self._frames - 1 if scoring.scope.protocol == "vspw" else self._frames
+        for n in VC_WINDOWS:
+            if self._frames > 0 and usable < n:
+                self._note("too short", None, f"{self._frames} frames are fewer than a window of {n}")
+        counts, stability = only_targets(self.confusion.counts, scoring.is_predictable()), self._stability.means()
+        return VideoScore(
+            name=video.name,
+            frames=self._frames,
+            frames_missing=sum(video.missing_before) + sum(skip.kind in _ABSENT for skip in self.skipped),
+            miou=percent(mean_iou(counts)),
+            pixel_accuracy=percent(pixel_accuracy(counts)),
+            windows=self._consistency.result(),
+            flow_consistency=stability["flow_consistency"],
+            label_change=stability["label_change"],
+            skipped=tuple(self.skipped),
+            worst_frames=self._worst.frames(),
+        )
 
-    def _pair(
-        self, frame: VspwFrame, predicted: Prediction, after_gap: bool, shape: tuple[int, ...] | None
-    ) -> _ScoredFrame | None:
+    def _add(self, frame: VspwFrame, predicted: Prediction, *, after_gap: bool) -> bool:
+        """Score the next frame; False if it has to be left out."""
         if frame.mask is None:
-            self._note("missing mask", frame, "the image has no mask")
-            return None
+            return self._note("missing mask", frame, "the image has no mask")
         if isinstance(predicted, TfcsegError):
             # Predictors from images cannot help an image that was never there.
-            self._note("missing image" if frame.image is None else "bad frame", frame, str(predicted))
-            return None
+            return self._note("missing image" if frame.image is None else "bad frame", frame, str(predicted))
         try:
             target, stray = read_target(frame.mask, self.scoring.num_classes)
         except DataError as error:
-            self._note("bad frame", frame, str(error))
-            return None
+            return self._note("bad frame", frame, str(error))
         for value, pixels in stray.items():
             self._note("stray values", frame, f"{frame.mask}: value {value} is not a class ({pixels} pixels)")
-        for what, other in (("its prediction", predicted.shape), ("the mask before it", shape)):
+        for what, other in (("its prediction", predicted.shape), ("the mask before it", self._shape)):
             if other is not None and other != target.shape:
                 reason = f"{frame.mask}: the mask's (height, width) is {target.shape}, but that of {what} {other}"
-                self._note("bad frame", frame, reason)
-                return None
-        return _ScoredFrame(frame, target, predicted, self._translate(frame, predicted), after_gap)
+                return self._note("bad frame", frame, reason)
+        prediction = self._translate(frame, predicted)
+        before = self.confusion.counts.copy()
+        self.confusion.update(target, prediction)
+        self._worst.offer(frame.stem, frame.image, self.confusion.counts - before, target, prediction)
+        self._consistency.update(target, prediction, after_gap=after_gap)
+        if self.scoring.measure_flow_consistency:
+            self._measure_flow_consistency(frame, predicted, after_gap=after_gap)
+        if self.masks is not None:
+            make_folder(self.masks / self.video.name)
+            write_mask(self.masks / self.video.name / f"{frame.stem}.png", prediction, None)
+        self._frames += 1
+        self._shape = target.shape
+        return True
 
     def _translate(self, frame: VspwFrame, predicted: Labels) -> Labels:
         prediction = np.asarray(cv2.LUT(predicted, self.scoring.table), dtype=np.uint8)
@@ -210,11 +190,9 @@ class VideoScorer:
             )
         return prediction
 
-    def _measure_flow_consistency(
-        self, stability: StabilityScores, frame: VspwFrame, predicted: Labels, after_gap: bool
-    ) -> None:
+    def _measure_flow_consistency(self, frame: VspwFrame, predicted: Labels, *, after_gap: bool) -> None:
         if after_gap or frame.image is None:
-            stability.restart()
+            self._stability.restart()
         if frame.image is None:
             return
         try:
@@ -222,24 +200,17 @@ class VideoScorer:
             if image.shape[:2] != predicted.shape:
                 sizes = f"{image.shape[:2]}, but that of the labels {predicted.shape}"
                 raise DataError(f"{frame.image}: the image's (height, width) is {sizes}")
-            stability.update(image, predicted)
+            self._stability.update(image, predicted)
         except TfcsegError as error:
             self._note("bad frame", frame, str(error))
-            stability.restart()
+            self._stability.restart()
 
-    def _note(self, kind: SkipKind, frame: VspwFrame | None, reason: str) -> None:
+    def _note(self, kind: SkipKind, frame: VspwFrame | None, reason: str) -> Literal[False]:
         """List what is left out; damage stops the evaluation unless it may be skipped."""
         if kind in _DAMAGE and not self.scoring.scope.skip_bad:
             raise DataError(f"{reason}; --skip-bad skips and counts it")
         self.skipped.append(Skip(kind, self.video.name, frame.stem if frame else None, reason))
-
-
-class Scored(NamedTuple):
-    """Result of one video."""
-
-    score: VideoScore
-    counts: Counts
-    model_s: float | None  # seconds in the network, if known
+        return False
 
 
 def evaluate(
@@ -251,7 +222,7 @@ def evaluate(
     save_masks: Path | None = None,
     workers: WorkerOptions = WorkerOptions(),
     uses_gpu: bool = False,
-    on_done: Callable[[int, int], None] = lambda done, total: None,
+    on_done: OnStep = lambda done, total: None,
 ) -> Evaluation:
     """Score ``predictions`` for the videos of a split, in this process or on a cluster, with the same scores.
 
@@ -295,29 +266,28 @@ def _scorer(
     )
     source, clock = predictions.source, predictions.model_s
 
-    def score(name: str | None) -> Scoring | Scored:
+    def score(name: str | None) -> Scoring | tuple[VideoScore, Counts]:
         if name is None:
             return scoring
         started_s = clock() if clock else 0.0
-        found, counts = VideoScorer(dataset.read_video(name), scoring).run(source, save_masks)
-        return Scored(found, counts, clock() - started_s if clock else None)
+        scorer = VideoScorer(dataset.read_video(name), scoring, save_masks)
+        found = scorer.run(source)
+        return replace(found, model_s=clock() - started_s if clock else None), scorer.confusion.counts
 
     return score
 
 
-def _pool(scoring: Scoring, videos: Iterable[Scored], on_done: Callable[[int], None]) -> Evaluation:
+def _pool(scoring: Scoring, videos: Iterable[tuple[VideoScore, Counts]], on_done: Callable[[int], None]) -> Evaluation:
     """Combine ``videos``, which are scored meanwhile, to an evaluation."""
     started_s = time.perf_counter()
     scores: list[VideoScore] = []
-    model_s: float | None = None
     counts = ConfusionMatrix(scoring.num_classes).counts
-    for video in videos:
-        scores.append(video.score)
-        counts += video.counts
-        if video.model_s is not None:
-            model_s = (model_s or 0.0) + video.model_s
+    for score, added in videos:
+        scores.append(score)
+        counts += added
         on_done(len(scores))
     wall_s = time.perf_counter() - started_s
+    model_s = sum(score.model_s or 0.0 for score in scores) or None
     dataset = scoring.dataset
     skipped = tuple(itertools.chain(*(score.skipped for score in scores)))
     frames = sum(score.frames for score in scores)

@@ -32,8 +32,7 @@ _Interval: TypeAlias = list[tuple[VspwFrame, NDArray[np.uint8] | TfcsegError]]
 class ModelPredictions:
     """Segments videos; intervals consist of readable images.
 
-    ``model_s`` is the time of preprocessing, network and labels so far; ``updated_fractions`` are those of frames
-    between keyframes.
+    ``model_s``: time of preprocessing, network and labels so far; ``updated_fractions``: of frames between keyframes.
     """
 
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:

@@ -1,7 +1,6 @@
 """Result of an evaluation and its files: eval.json, per_class.csv, per_video.csv, and eval.html with pictures.
 
-The page has bars per class, what is taken for what, the worst videos and frames. Letters: K classes, H W mask, h w
-picture.
+The page has bars per class, what is taken for what, the worst videos and frames. K classes, H W mask, h w picture.
 """
 
 from __future__ import annotations
@@ -19,15 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import (
-    class_shares,
-    colorize,
-    covered,
-    mark_difference,
-    overlay,
-    shrink,
-    shrink_labels,
-)
+from tfcseg.drawing.render import class_shares, colorize, covered, mark_difference, overlay, shrink, shrink_labels
 from tfcseg.errors import InputError
 from tfcseg.files import make_folder, replace_atomically, write_json
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
@@ -98,7 +89,8 @@ class VideoScore:
     flow_consistency: Mean
     label_change: Mean
     skipped: tuple[Skip, ...]
-    worst_frames: tuple[WorstFrame, ...] = field(default=(), compare=False)
+    worst_frames: tuple[WorstFrame, ...] = field(compare=False)
+    model_s: float | None = field(default=None, compare=False)  # seconds in the network, if known
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,8 +288,7 @@ def worst_of(videos: Iterable[Sequence[WorstFrame]], count: int) -> list[WorstFr
 
 
 def _pack(labels: Labels) -> bytes:
-    encoded: bytes = cv2.imencode(".png", labels)[1].tobytes()
-    return encoded
+    return bytes(cv2.imencode(".png", labels)[1])
 
 
 def unpack(packed: bytes) -> Labels:
@@ -306,8 +297,7 @@ def unpack(packed: bytes) -> Labels:
 
 
 def draw_frame(image: Path | None, target: Labels, prediction: Labels, labels: LabelSet) -> list[dict[str, Any]]:
-    """JPEG files with their titles: frame, truth, prediction, and where that is wrong. Labels are (h, w). Without the
-    image they are drawn alone."""
+    """JPEG files with titles: frame, truth, prediction, where it is wrong; without the image, the (h, w) labels."""
     palette = labels.palette_array()
     maps = {"Truth": target, "Prediction": prediction}
     filmed = None

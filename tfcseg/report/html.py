@@ -1,7 +1,6 @@
 """Build self-contained HTML pages: templates, escaping, and a policy that blocks loading from elsewhere.
 
-Jinja2 escapes every value in a template; data for scripts is embedded as JSON in which no character can end the
-element.
+Jinja2 escapes every value in a template; data for scripts is JSON in which no character can end the element.
 """
 
 from __future__ import annotations

@@ -128,5 +128,4 @@ def picture_size(size: Sequence[int]) -> tuple[int, int]:
 
 def encode_jpeg(picture: Image, quality: int) -> bytes:
     """JPEG file of ``picture`` (H, W, 3), ``quality`` 0 to 100."""
-    encoded: bytes = cv2.imencode(".jpg", picture[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
-    return encoded
+    return bytes(cv2.imencode(".jpg", picture[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1])

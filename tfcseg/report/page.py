@@ -30,8 +30,7 @@ _CLASSES_DRAWN = 11  # classes with their own area over time; the others share o
 def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: Sequence[str] = ()) -> None:
     """Write the page of a finished run, complete or not at all; OutputError on failure.
 
-    Its source is looked up at ``report.input.path``, relative to the current folder. ``mask_names`` are the files of
-    masks, if they are not numbered.
+    Its source is at ``report.input.path``, from the current folder. ``mask_names``: files of masks, if not numbered.
     """
     classes = _classes(report, recorder)
     views = _views(path.parent, report, recorder.start_s, tuple(map(quote, mask_names)))

@@ -39,8 +39,7 @@ _CHANGES = 3
 class PageRecorder:
     """Sees every frame of a run in order; ``palette`` is (K, 3) RGB.
 
-    Memory does not grow with the video: series are thinned to their extremes, and pictures of only a few moments are
-    kept.
+    Memory does not grow with the video: series are thinned to their extremes, and pictures of few moments are kept.
     """
 
     def __init__(self, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5) -> None:
@@ -93,26 +92,26 @@ class PageRecorder:
         self._previous = labels
 
     def _moment(self, row: FrameRow, image: Image, before: Labels, after: Labels) -> Moment:
-        size, is_different = picture_size(image.shape), before != after
-        pictures = self._pictures(shrink(image, size), {"Labels before": before, "Labels after": after})
-        pictures["What changed"] = mark_difference(pictures["Frame"], covered(is_different, size))
+        is_different = before != after
+        marked = covered(is_different, picture_size(image.shape))
+        pictures = self._pictures(image, {"Labels before": before, "Labels after": after}, {"What changed": marked})
         changes = _greatest_changes(before, after, is_different)
-        return Moment(row.frame, row.label_change or 0.0, changes, _encoded(pictures))
+        return Moment(row.frame, row.label_change or 0.0, changes, pictures)
 
     def _doubt(self, row: FrameRow, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]) -> Moment:
-        size = picture_size(image.shape)
-        unsure = shrink_labels(labels, is_unsure.shape)
-        classes = _greatest_changes(unsure, unsure, is_unsure)
-        marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size[::-1], interpolation=cv2.INTER_LINEAR)
-        pictures = self._pictures(shrink(image, size), {"Labels": labels})
-        pictures["Likely wrong"] = mark_difference(pictures["Frame"], np.asarray(marked, dtype=np.uint8))
-        return Moment(row.frame, row.unsure or 0.0, classes, _encoded(pictures))
+        unsure, size_wh = shrink_labels(labels, is_unsure.shape), picture_size(image.shape)[::-1]
+        marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size_wh, interpolation=cv2.INTER_LINEAR)
+        pictures = self._pictures(image, {"Labels": labels}, {"Likely wrong": np.asarray(marked, dtype=np.uint8)})
+        return Moment(row.frame, row.unsure or 0.0, _greatest_changes(unsure, unsure, is_unsure), pictures)
 
-    def _pictures(self, frame: Image, maps: Mapping[str, Labels]) -> dict[str, Image]:
-        """The ``frame`` (h, w, 3) by itself, and tinted in the colours of each of ``maps`` (H, W)."""
+    def _pictures(self, image: Image, maps: Mapping[str, Labels], marks: Mapping[str, Labels]) -> dict[str, str]:
+        """Data URLs: the image (H, W, 3), its ``maps`` (H, W) in colours, and ``marks`` (h, w) as `covered` returns."""
+        frame = shrink(image, picture_size(image.shape))
         small = {title: shrink_labels(labels, frame.shape[:2]) for title, labels in maps.items()}
         tinted = {title: overlay(frame, labels, self.palette, alpha=_TINT) for title, labels in small.items()}
-        return {"Frame": frame, **tinted}
+        marked = {title: mark_difference(frame, coverage) for title, coverage in marks.items()}
+        pictures = {"Frame": frame, **tinted, **marked}
+        return {title: data_url(encode_jpeg(picture, _QUALITY)) for title, picture in pictures.items()}
 
     def save(self, folder: Path) -> None:
         """Save everything that ``restore`` needs in one file in ``folder``; OutputError on failure."""
@@ -155,7 +154,3 @@ def _greatest_changes(before: Labels, after: Labels, is_counted: NDArray[np.bool
     counts = np.bincount(before[is_counted].astype(np.int64) * 256 + after[is_counted], minlength=1)
     most = np.argsort(-counts, kind="stable")[:_CHANGES].tolist()
     return [(*divmod(pair, 256), float(counts[pair] / before.size)) for pair in most if counts[pair]]
-
-
-def _encoded(pictures: Mapping[str, Image]) -> dict[str, str]:
-    return {title: data_url(encode_jpeg(picture, _QUALITY)) for title, picture in pictures.items()}

@@ -235,8 +235,7 @@ def columns_for(*, has_sources: bool = False, has_before: bool = False) -> tuple
 class FrameTable:
     """Writes frames.csv row by row: what is done is on disk even if the run is cut short. Raises OutputError.
 
-    ``keep_bytes`` of a table that an earlier run has begun stay, and rows are added to them. ``columns`` are those to
-    write (`columns_for`).
+    Rows are added to ``keep_bytes`` of a table that an earlier run has begun. ``columns``: see `columns_for`.
     """
 
     def __init__(self, path: Path, keep_bytes: int = 0, columns: Sequence[str] = columns_for()) -> None:

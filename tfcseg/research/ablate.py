@@ -1,15 +1,14 @@
 """The paper's ablation table, with any tfcseg model and VSPW folder.
 
 A row is the network with steps of the method left out or replaced. Only frames between keyframes change. Variants use
-the network's weights without further training. Shapes as in model/tfc.py: B keyframes, T frames per keyframe, K
-classes, h w grid at stride 4.
+the network's weights without further training. As in model/tfc.py: B keyframes, T frames of each, h w grid at stride 4.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,18 +20,16 @@ from torch import Tensor
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.model_source import ModelPredictions
-from tfcseg.evaluation.predictions import Predictions
 from tfcseg.evaluation.result import Evaluation
 from tfcseg.evaluation.scope import Scope
 from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
-from tfcseg.labels.label_sets import read_label_map
 from tfcseg.metrics.scores import Mean, percent
 from tfcseg.model.correlation import inconsistent_points, interpolation_weight, similarity
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter, replace_points
-from tfcseg.options import OnProgress
+from tfcseg.options import OnProgress, OnStep
 from tfcseg.report.schema import ModelConditions, ModelFacts, model_conditions, model_facts
 from tfcseg.research.paper import PAPER, SCORES, WITHOUT_BCE, Row, Variant, build_rows
 from tfcseg.weights.device import DeviceOptions
@@ -145,16 +142,14 @@ def ablate(
     *,
     rows: Sequence[str] | None = None,
     without_bce: str | Path | LoadedModel | None = None,
-    scope: Scope | None = None,
+    scope: Scope = Scope(),
     device: DeviceOptions = DeviceOptions(),
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Ablation:
     """Score ``rows`` of the paper's ablation table, by default all; each changes ``settings``, by default the paper's.
 
-    ``without_bce`` are weights with the same classes, trained without L_bce, for an extra row. Failures raise a
-    TfcsegError with one line.
+    ``without_bce``: weights with the same classes, trained without L_bce. Failures raise a TfcsegError with one line.
     """
-    scope = scope or Scope()
     dataset = open_vspw(root, scope.split)
     loaded = open_model(model, device)
     other = None if without_bce is None else open_model(without_bce, device)
@@ -175,9 +170,10 @@ def ablate(
     results: list[RowResult] = []
     for row in wanted:
         used = other if other and row.name == WITHOUT_BCE else loaded
-        evaluations[row.name], updated = _evaluate(dataset, scope, used, row, partial(on_progress, row.title))
         base = _scores(evaluations[row.builds_on]) if row.builds_on in evaluations else {}
-        results.append(_row_result(row, evaluations[row.name], updated, base))
+        on_done = partial(on_progress, row.title)
+        evaluations[row.name], result = _score_row(dataset, scope, used, row, base=base, on_done=on_done)
+        results.append(result)
     last = evaluations[wanted[-1].name]
     return Ablation(
         input={"name": dataset.root.resolve().name, **last.extent},
@@ -203,35 +199,30 @@ def _wanted_rows(known: Sequence[Row], names: Sequence[str] | None, *, has_other
     return [row for row in known if row.name in names]
 
 
-def _evaluate(
-    dataset: VspwDataset, scope: Scope, model: LoadedModel, row: Row, on_done: Callable[[int, int], None]
-) -> tuple[Evaluation, float | None]:
-    """Score ``model`` with a row's steps left out or replaced; also returns the percentage of updated points."""
-    label_map = None if scope.label_map is None else read_label_map(scope.label_map, model.labels, dataset.labels)
+def _score_row(
+    dataset: VspwDataset, scope: Scope, model: LoadedModel, row: Row, *, base: Numbers, on_done: OnStep
+) -> tuple[Evaluation, RowResult]:
+    """Score ``model`` with a row's steps left out or replaced, and compare its scores with those of ``base``."""
     if row.variant is not None:
         ablated = AblatedSegmenter(model.network, row.variant)
         model = replace(model, network=cast(TFCSegmenter, ablated))  # it has all that frames go through
     predictions = ModelPredictions(model, row.options)
     logger.info("row %s: %s", row.name, row.title, extra={"row": row.name, **asdict(row.options)})
-    evaluation = evaluate(dataset.root, Predictions(predictions, model.labels, label_map), scope, on_done=on_done)
-    return evaluation, None if row.variant is None else percent(Mean.of(predictions.updated_fractions).value)
-
-
-def _scores(evaluation: Evaluation) -> Numbers:
-    return {key: getattr(evaluation, key) for key in SCORES}
-
-
-def _row_result(row: Row, evaluation: Evaluation, updated_fraction: float | None, base: Numbers) -> RowResult:
+    evaluation = evaluate(dataset.root, predictions.scored_on(dataset, scope.label_map), scope, on_done=on_done)
     scores = _scores(evaluation)
-    return RowResult(
+    return evaluation, RowResult(
         name=row.name,
         title=row.title,
         builds_on=row.builds_on,
         keyframe_interval=row.options.keyframe_interval,
         threshold=row.options.threshold,
-        updated_fraction=updated_fraction,
+        updated_fraction=None if row.variant is None else percent(Mean.of(predictions.updated_fractions).value),
         paper=PAPER.get(row.name, {}),
         directions=directions(row, scores, base),
-        **scores,
         miou_all=evaluation.miou_all,
+        **scores,
     )
+
+
+def _scores(evaluation: Evaluation) -> Numbers:
+    return {key: getattr(evaluation, key) for key in SCORES}

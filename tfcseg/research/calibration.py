@@ -34,31 +34,28 @@ class CalibrationMeter:
 
     def __init__(self, temperatures: NDArray[np.float64]) -> None:
         self.temperatures = temperatures
-        self._labels, self._right = (np.zeros((len(temperatures), _BINS), np.int64) for _ in range(2))
-        self._confidence = np.zeros((len(temperatures), _BINS))
+        self.count = 0
+        """Number of labels added."""
+        self._right = 0
+        self._gaps = np.zeros((len(temperatures), _BINS))  # sums of confidences, less the right labels
         self._log_loss = np.zeros(len(temperatures))
 
     def update(self, logits: NDArray[np.float32], is_right: NDArray[np.bool_]) -> None:
         """Add labels: their ``logits`` (N, K), and whether the largest names the right class (N,)."""
+        self.count += len(is_right)
+        self._right += int(is_right.sum())
         behind = logits - logits.max(axis=1, keepdims=True)
         for row, temperature in enumerate(self.temperatures):
             sure = 1 / np.exp(behind / temperature).sum(axis=1)
             chance = np.clip(np.where(is_right, sure, 1 - sure), _LEAST, 1)
             self._log_loss[row] -= float(np.log(chance).sum())
             bins = np.minimum((sure * _BINS).astype(np.int64), _BINS - 1)
-            self._labels[row] += np.bincount(bins, minlength=_BINS)
-            self._right[row] += np.bincount(bins[is_right], minlength=_BINS)
-            self._confidence[row] += np.bincount(bins, weights=sure, minlength=_BINS)
-
-    @property
-    def count(self) -> int:
-        """Number of labels added."""
-        return int(self._labels[0].sum())
+            self._gaps[row] += np.bincount(bins, weights=sure - is_right, minlength=_BINS)
 
     @property
     def accuracy(self) -> float:
         """Share of the labels that are right; NaN without any."""
-        return float(self._right[0].sum() / self.count) if self.count else float("nan")
+        return self._right / self.count if self.count else float("nan")
 
     @property
     def errors(self) -> NDArray[np.float64]:
@@ -66,8 +63,7 @@ class CalibrationMeter:
 
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3.
         """
-        gaps = np.abs(self._confidence - self._right)
-        return np.asarray(gaps.sum(axis=1) / max(1, self.count))
+        return np.asarray(np.abs(self._gaps).sum(axis=1) / max(1, self.count))
 
     @property
     def best(self) -> int:

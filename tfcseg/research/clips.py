@@ -110,6 +110,15 @@ def compare_clips(
         size = (images[0].shape[0], images[0].shape[1])
         clips.append(ClipFacts(name, len(images), float(found.info.frame_rate), size, sure))
         on_progress("clips", len(clips), len(names))
+    results = [
+        ModelScores(
+            name=model.card.name,
+            options={mode: option_facts(model, used) for mode, used in chosen.items()},
+            clips=own,
+            mean={mode: _means([numbers[mode] for numbers in own.values()]) for mode in modes},
+        )
+        for model, chosen, own in zip(loaded, options, scores, strict=True)
+    ]
     return ClipsResult(
         modes=tuple(modes),
         teachers=() if judges is None else judges.names,
@@ -118,7 +127,7 @@ def compare_clips(
         max_frames=max_frames,
         optical_flow=StabilityScores().flow_name,
         clips=tuple(clips),
-        results=tuple(_summarise(*each) for each in zip(loaded, options, scores, strict=True)),
+        results=tuple(results),
         **made_by(loaded),
     )
 
@@ -155,14 +164,6 @@ def _measure(
         return stability.percentages()
     found: Numbers = {f"vc{n}": percent(scores.vc.value) for n, scores in consistency.result().items()}
     return stability.percentages() | found | {"agreement": percent(Mean.of(agreement).value)}
-
-
-def _summarise(
-    model: LoadedModel, options: Mapping[str, InferenceOptions], clips: Mapping[str, Mapping[str, Numbers]]
-) -> ModelScores:
-    facts = {mode: option_facts(model, used) for mode, used in options.items()}
-    mean = {mode: _means([numbers[mode] for numbers in clips.values()]) for mode in options}
-    return ModelScores(model.card.name, facts, clips, mean)
 
 
 def _means(clips: Sequence[Numbers]) -> Numbers:

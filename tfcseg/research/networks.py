@@ -6,10 +6,10 @@ Shapes: H W image, T frames, G the teachers' grid, A ADE31's classes, V Pascal V
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -49,49 +49,48 @@ class NetworkFacts:
     """Preprocessing of images."""
 
 
-class TeacherNetwork:
-    """A teacher, whose input is the whole image scaled to a square."""
+class Network(NamedTuple):
+    """A network, image in, labels out."""
 
-    def __init__(self, path: Path) -> None:
-        self.teacher, self.labels = open_teacher(path)
-        height, width = self.teacher.size
-        self.facts = NetworkFacts(
-            name=path.stem,
-            role="teacher",
-            label_set=self.labels.name,
-            classes=len(self.labels),
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            input=f"the image squeezed to {width}×{height}",
-        )
-
-    def predict(self, image: Image, size: tuple[int, int]) -> Labels:
-        """Predict class indices of an (H, W, 3) image at ``size`` (height, width)."""
-        labels = cv2.resize(self.teacher.labels(image), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        return np.asarray(labels, dtype=np.uint8)
+    facts: NetworkFacts
+    labels: LabelSet
+    predict: Callable[[Image, tuple[int, int]], Labels]
+    """Class indices of an (H, W, 3) image at a size (height, width)."""
 
 
-class StudentNetwork:
+def teacher_network(path: Path) -> Network:
+    """Open a teacher, whose input is the whole image scaled to a square; see `open_teacher`."""
+    teacher, labels = open_teacher(path)
+    height, width = teacher.size
+    facts = NetworkFacts(
+        name=path.stem,
+        role="teacher",
+        label_set=labels.name,
+        classes=len(labels),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        input=f"the image squeezed to {width}×{height}",
+    )
+
+    def predict(image: Image, size: tuple[int, int]) -> Labels:
+        found = cv2.resize(teacher.labels(image), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        return np.asarray(found, dtype=np.uint8)
+
+    return Network(facts, labels, predict)
+
+
+def student_network(model: LoadedModel) -> Network:
     """A tfcseg model in mode ``image``, at its default size."""
-
-    def __init__(self, model: LoadedModel) -> None:
-        options = checked_options(model, mode="image")
-        self._network = IntervalNetwork(model, options)
-        self.labels = model.labels
-        self.facts = NetworkFacts(
-            name=model.card.name,
-            role="student",
-            label_set=self.labels.name,
-            classes=len(self.labels),
-            sha256=model.sha256,
-            input=f"mode image, short side {options.keyframe_size}",
-        )
-
-    def predict(self, image: Image, size: tuple[int, int]) -> Labels:
-        """Predict class indices of an (H, W, 3) image at ``size`` (height, width)."""
-        return self._network.run([image], size)[0].labels
-
-
-Network: TypeAlias = TeacherNetwork | StudentNetwork
+    options = checked_options(model, mode="image")
+    network, labels = IntervalNetwork(model, options), model.labels
+    facts = NetworkFacts(
+        name=model.card.name,
+        role="student",
+        label_set=labels.name,
+        classes=len(labels),
+        sha256=model.sha256,
+        input=f"mode image, short side {options.keyframe_size}",
+    )
+    return Network(facts, labels, lambda image, size: network.run([image], size)[0].labels)
 
 
 def open_teacher(path: Path) -> tuple[Teacher, LabelSet]:

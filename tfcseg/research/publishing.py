@@ -31,8 +31,7 @@ def measure(
 ) -> dict[str, float | str]:
     """Score a weights file on a VSPW folder in modes ``image`` and ``tfc``, for the card's ``measured``.
 
-    mIoU is over the classes that the model knows, in percent. ``defaults`` are the
-    model's future ones (see `publish`).
+    mIoU is over the classes that the model knows, in percent. ``defaults`` are the model's future ones (see `publish`).
     """
     model = load_model(weights)
     model = replace(model, card=replace(model.card, config=_with_defaults(model.card.config, defaults)))

@@ -45,10 +45,10 @@ from tfcseg.research.networks import (
     HeldOutConditions,
     Network,
     NetworkFacts,
-    StudentNetwork,
-    TeacherNetwork,
     made_by,
     refuse_doubles,
+    student_network,
+    teacher_network,
 )
 from tfcseg.training.truth import CLASSES, find_classes, read_classes
 from tfcseg.weights.device import DeviceOptions
@@ -191,7 +191,7 @@ def compare_stills(
     sets = [open_stills(folder) for folder in folders]
     refuse_doubles([each.name for each in sets], "sets")
     loaded = [open_model(model, device) for model in models]
-    networks: list[Network] = [*(TeacherNetwork(Path(path)) for path in teachers), *map(StudentNetwork, loaded)]
+    networks = [*(teacher_network(Path(path)) for path in teachers), *map(student_network, loaded)]
     refuse_doubles([network.facts.name for network in networks], "networks")
     vocabularies = {network.labels.name: network.labels for network in networks}
     scored = [_ScoredSet(each, vocabularies) for each in sets]

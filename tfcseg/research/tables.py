@@ -31,19 +31,15 @@ Result: TypeAlias = dict[str, Any]
 NOTHING = "–"
 
 
-class _NotMeasuredError(Exception):
-    """A template names a number that is missing."""
-
-
 class _Numbers(Formatter):
-    """Fills in ``{keys.of.nested.objects:.1f}``."""
+    """Fills in ``{keys.of.nested.objects:.1f}``; KeyError for a number that is missing."""
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
         value: Any = kwargs
         for key in field_name.split("."):
             value = (value or {}).get(key)
         if value is None:
-            raise _NotMeasuredError
+            raise KeyError(field_name)
         return value, field_name
 
 
@@ -51,7 +47,7 @@ def cell(template: str, numbers: Mapping[str, Any]) -> str:
     """The template with its numbers, or a dash if one of them is missing."""
     try:
         return _Numbers().vformat(template, (), numbers)
-    except _NotMeasuredError:
+    except KeyError:
         return NOTHING
 
 

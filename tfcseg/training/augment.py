@@ -7,7 +7,7 @@ the scene changes between frames. Pixel centres have integer coordinates.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -24,8 +24,7 @@ _MOST_CHANNELS = 128
 
 
 MOTION_SHARE, MOTION_RANGE_PX = 0.25, (3, 32)
-"""Share of views with motion blur, and its length (log-uniform). Videos are full of it, photos are not: without it, a
-network takes blurred grass for fur."""
+"""Share of views with motion blur, as in videos, and its length (log-uniform). Else blurred grass is taken for fur."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +47,14 @@ class View:
 
 
 def draw_view(rng: np.random.Generator, source: Sequence[int], size: int) -> View:
-    """Draw geometry and colours for a source of (height, width)."""
-    return draw_colours(rng, draw_geometry(rng, source, size))
+    """Draw a view of a source of (height, width): zoom, aspect, position, flip, a small rotation, and distortions.
 
+    Each kind of photometric distortion is applied independently of the others.
+    """
 
-def draw_geometry(rng: np.random.Generator, source: Sequence[int], size: int) -> View:
-    """Draw zoom, aspect, position, flip and a small rotation for a source of (height, width)."""
+    def maybe(share: float, low: float, high: float, neutral: float) -> float:
+        return float(rng.uniform(low, high)) if rng.random() < share else neutral
+
     height, width = source
     step = min(source) / log_uniform(rng, SHORT_SIDE_RANGE_PX)  # source px per output px
     aspect = np.exp(rng.uniform(-0.2, 0.2))
@@ -67,17 +68,9 @@ def draw_geometry(rng: np.random.Generator, source: Sequence[int], size: int) ->
         rng.uniform(min(r, side / 2), max(side - r, side / 2)) for r, side in zip(reach, (width, height), strict=True)
     ]
     offset = np.array(centre) - 0.5 - linear @ np.full(2, (size - 1) / 2)
-    return View(np.column_stack([linear, offset]), size)
-
-
-def draw_colours(rng: np.random.Generator, view: View) -> View:
-    """Draw a photometric distortion; each kind is applied independently of the others."""
-
-    def maybe(share: float, low: float, high: float, neutral: float) -> float:
-        return float(rng.uniform(low, high)) if rng.random() < share else neutral
-
-    return replace(
-        view,
+    return View(
+        np.column_stack([linear, offset]),
+        size,
         brightness=maybe(0.5, -48, 48, 0.0),
         contrast=maybe(0.5, 0.5, 1.6, 1.0),
         saturation=maybe(0.5, 0.5, 1.5, 1.0) if rng.random() > 0.05 else 0.0,

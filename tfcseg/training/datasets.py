@@ -22,7 +22,7 @@ from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import SCENES
 from tfcseg.training.augment import View, by_channels, distort_colours, draw_view, view_image, view_soft_labels
 from tfcseg.training.foreground import Photo, add_foreground
-from tfcseg.training.labelling import Clip, Still, read_rgb
+from tfcseg.training.labelling import Taught, read_rgb
 from tfcseg.training.pseudo_clips import Labelled, pseudo_clip
 
 _MAX_STEP = 2
@@ -43,23 +43,6 @@ class Source(Protocol):
         """Draw a random clip."""
 
 
-class SampleStream(Dataset[Sample]):
-    """``count`` numbered samples from several sources, drawn in proportion to ``shares``."""
-
-    def __init__(self, sources: Sequence[Source], shares: Sequence[float], *, count: int, seed: int) -> None:
-        self._sources = sources
-        self._shares = np.array(shares) / sum(shares)
-        self._count = count
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, number: int) -> Sample:
-        rng = np.random.default_rng((self._seed, number))
-        return self._sources[rng.choice(len(self._sources), p=self._shares)].draw(rng)
-
-
 class Weighted(Generic[_T]):
     """Items to draw in proportion to ``weights``, by default all equally often."""
 
@@ -73,6 +56,21 @@ class Weighted(Generic[_T]):
         return self._items[int(np.searchsorted(self._until, rng.random(), side="right"))]
 
 
+class SampleStream(Dataset[Sample]):
+    """``count`` numbered samples from several sources, drawn in proportion to ``shares``."""
+
+    def __init__(self, sources: Sequence[Source], shares: Sequence[float], *, count: int, seed: int) -> None:
+        self._sources = Weighted(sources, np.array(shares))
+        self._count, self._seed = count, seed
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Sample:
+        rng = np.random.default_rng((self._seed, number))
+        return self._sources.draw(rng).draw(rng)
+
+
 @dataclass(frozen=True, slots=True)
 class StillSource:
     """Random views of labelled stills, as clips of one frame.
@@ -80,10 +78,10 @@ class StillSource:
     People of ``people`` and plants of ``plants``, by default of all stills, may be pasted into others.
     """
 
-    stills: Weighted[Still]
+    stills: Weighted[Taught]
     crop: int
-    people: Weighted[Still] | None = None
-    plants: Weighted[Still] | None = None
+    people: Weighted[Taught] | None = None
+    plants: Weighted[Taught] | None = None
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw a view of a still."""
@@ -127,12 +125,12 @@ class ClipSource:
     """Runs of ``length`` frames of real videos, with a varying step between frames, so that motion varies."""
 
     def __init__(
-        self, clips: Sequence[Clip], crop: int, length: int, weights: NDArray[np.float64] | None = None
+        self, clips: Sequence[Taught], crop: int, length: int, weights: NDArray[np.float64] | None = None
     ) -> None:
-        kept = [number for number, clip in enumerate(clips) if len(clip.frames) >= length]
-        if not kept:
+        is_long = np.array([len(clip.frames) >= length for clip in clips], np.float64)
+        if not is_long.any():
             raise DataError(f"no video has {length} frames to train on")
-        self._clips = Weighted([clips[number] for number in kept], None if weights is None else weights[kept])
+        self._clips = Weighted(clips, is_long if weights is None else is_long * weights)
         self._crop = crop
         self._length = length
 
@@ -157,7 +155,7 @@ class ClipSource:
 class PseudoClipSource:
     """Clips made from stills: a moving crop, and an object of another still that moves. Labels are exact in time."""
 
-    stills: Weighted[Still]
+    stills: Weighted[Taught]
     crop: int
     length: int
 
@@ -167,8 +165,8 @@ class PseudoClipSource:
         return _sample(*pseudo_clip(rng, scene, donor, self.crop, self.length))
 
 
-def _read(still: Still) -> Labelled:
-    return read_rgb(still.image), np.load(still.labels)
+def _read(still: Taught) -> Labelled:
+    return read_rgb(still.source), np.load(still.labels)
 
 
 def _collage(quarters: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -14,11 +14,12 @@ from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, SCENES, VOC21
 from tfcseg.media.reader import probe
 from tfcseg.media.source import absolute
 from tfcseg.model.options import KEYFRAME_INTERVAL
+from tfcseg.options import OnStep
 from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, CollageSource, PseudoClipSource, Source, StillSource, Weighted
 from tfcseg.training.foreground import PERSON, PLANT
 from tfcseg.training.fusion import fuse_media, is_street
-from tfcseg.training.labelling import Clip, OnLabelled, Still, examine, find_media, image_defect, label_media, refuse
+from tfcseg.training.labelling import Taught, examine, find_media, image_defect, is_image, label_media, refuse
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
@@ -46,26 +47,30 @@ def distilled_material(
     options: TrainOptions,
     *,
     skip_bad: bool = False,
-    progress: OnLabelled = lambda done, total: None,
+    progress: OnStep = lambda done, total: None,
 ) -> Material:
     """Label the media (once); sources are stills in stage ``image``, clips and pseudo-clips in ``tfc``.
 
     Raises DataError for damaged files, unless ``skip_bad``.
     """
-    images, videos, defects = _examined(media)
+    found = find_media(media)
+    examined = list(zip(found, examine(_defect, found), strict=True))
+    defects = [f"{path}: {defect}" for path, defect in examined if defect]
+    sound = [path for path, defect in examined if not defect]
     if not skip_bad:
         refuse(defects, "damaged files")
-    stills, clips = _label(images, videos, teachers, cache, progress)
-    labelled = {still.image for still in stills} | {clip.video for clip in clips}
-    unlabelled = [f"{path}: cannot be decoded" for path in (*images, *videos) if path not in labelled]
+    taught = _label(sound, teachers, cache, progress)
+    stills, clips = [each for each in taught if not each.frames], [each for each in taught if each.frames]
+    labelled = {each.source for each in taught}
+    unlabelled = [f"{path}: cannot be decoded" for path in sound if path not in labelled]
     if not skip_bad:
         refuse(unlabelled, "some files could not be labelled")
     held_out, kept = stills[::HELD_OUT_EVERY], [s for i, s in enumerate(stills) if i % HELD_OUT_EVERY]
     if not kept:
         raise DataError(f"{len(stills)} readable images: at least 2 are needed (videos alone cannot validate)")
-    drawn = np.array([mask_of(still.image) is not None for still in kept])
-    weights = folder_weights([still.image for still in kept], options.folder_weights)
-    clip_weights = folder_weights([clip.video for clip in clips], options.folder_weights)
+    drawn = np.array([mask_of(still.source) is not None for still in kept])
+    weights = folder_weights([still.source for still in kept], options.folder_weights)
+    clip_weights = folder_weights([clip.source for clip in clips], options.folder_weights)
     sources: list[Source]
     validation: Source
     if options.stage == "image":
@@ -75,16 +80,15 @@ def distilled_material(
         sources = [photos, CollageSource(photos)]
         shares = [(1 - COLLAGE_SHARE) * float(weights.sum()), COLLAGE_SHARE * float(weights.sum())]
         validation = StillSource(Weighted(held_out), options.crop)
-        if clips:
-            # Frames of a clip resemble each other: ten of them count as one photo.
-            sources.append(ClipSource(clips, options.crop, 1, clip_weights))
-            shares.append(float(np.dot([len(clip.frames) for clip in clips], clip_weights)) / 10)
+        # Frames of a clip resemble each other: ten of them count as one photo.
+        length, clip_share = 1, float(np.dot([len(clip.frames) for clip in clips], clip_weights)) / 10
     else:
-        sources, shares = [PseudoClipSource(Weighted(kept, weights), options.crop, KEYFRAME_INTERVAL)], [0.5]
-        validation = PseudoClipSource(Weighted(held_out), options.crop, KEYFRAME_INTERVAL)
-        if clips:
-            sources.append(ClipSource(clips, options.crop, KEYFRAME_INTERVAL, clip_weights))
-            shares.append(0.5)
+        length, clip_share = KEYFRAME_INTERVAL, 0.5
+        sources, shares = [PseudoClipSource(Weighted(kept, weights), options.crop, length)], [0.5]
+        validation = PseudoClipSource(Weighted(held_out), options.crop, length)
+    if clips:
+        sources.append(ClipSource(clips, options.crop, length, clip_weights))
+        shares.append(clip_share)
     labels = taught_labels(teachers)
     seen = count_of(len(kept), "photo") + (f" and {count_of(len(clips), 'video clip')}" if clips else "")
     if labels is SCENES and drawn.any():
@@ -93,18 +97,9 @@ def distilled_material(
     return Material(sources, shares, validation, labels, description, left_out=defects + unlabelled)
 
 
-def _examined(media: Sequence[Path]) -> tuple[list[Path], list[Path], list[str]]:
-    """(images, videos, defects): undamaged files, and one line for each damaged one."""
-    defects: list[str] = []
-    sound: list[list[Path]] = []
-    for paths, check in zip(find_media(media), (image_defect, _video_defect), strict=True):
-        found = list(zip(paths, examine(check, paths), strict=True))
-        defects += [f"{path}: {defect}" for path, defect in found if defect]
-        sound.append([path for path, defect in found if not defect])
-    return sound[0], sound[1], defects
-
-
-def _video_defect(path: Path) -> str | None:
+def _defect(path: Path) -> str | None:
+    if is_image(path):
+        return image_defect(path)
     try:
         probe(path)
     except InputError as error:
@@ -112,28 +107,25 @@ def _video_defect(path: Path) -> str | None:
     return None
 
 
-def _label(
-    images: Sequence[Path], videos: Sequence[Path], teachers: Sequence[Path], cache: Path, progress: OnLabelled
-) -> tuple[list[Still], list[Clip]]:
+def _label(media: Sequence[Path], teachers: Sequence[Path], cache: Path, progress: OnStep) -> list[Taught]:
     """Label all media in the classes of `taught_labels`."""
     groups = teachers_by_classes(teachers)
     city = groups.pop(len(CITYSCAPES19), None)
     label = partial(label_media, cache=cache, progress=progress)
-    labelled = {known: label(images, videos, group) for known, group in groups.items()}
+    labelled = {known: label(media, group) for known, group in groups.items()}
     if len(groups) == 1:
         return next(iter(labelled.values()))
     scene, things = labelled[len(ADE31)], labelled[len(VOC21)]
-    street: tuple[list[Still], list[Clip]] = ([], [])
+    street: list[Taught] = []
     if city is not None:
-        # This teacher takes every room for a street, so it labels streets only.
-        streets = [still.image for still in scene[0] if is_street(np.load(still.labels))]
-        moving = [clip.video for clip in scene[1] if is_street(np.load(clip.labels, mmap_mode="r")[0])]
-        street = label(streets, moving, city)
+        # This teacher takes every room for a street, so it labels streets only. Of a clip, the first frame counts.
+        loaded = ((each, np.load(each.labels, mmap_mode="r")) for each in scene)
+        street = label([each.source for each, soft in loaded if is_street(soft[0] if each.frames else soft)], city)
     return fuse_media(scene, things, cache, street=street, progress=progress)
 
 
 def _photos(
-    stills: Sequence[Still],
+    stills: Sequence[Taught],
     crop: int,
     weights: NDArray[np.float64],
     shares: NDArray[np.float64],
@@ -156,7 +148,7 @@ def donor_weights(shares: NDArray[np.float64], label: int) -> NDArray[np.float64
     return np.where((own > DONOR_SHARES[0]) & (own < DONOR_SHARES[1]), own, 0.0)
 
 
-def class_shares(stills: Sequence[Still]) -> NDArray[np.float64]:
+def class_shares(stills: Sequence[Taught]) -> NDArray[np.float64]:
     """(N, K): share of each class in the soft labels of each still; all 0 without labels."""
     # Every fourth row and column: labels are smooth, and all files are read before training starts.
     shares = [np.load(still.labels, mmap_mode="r")[::4, ::4].sum((0, 1), dtype=np.float64) for still in stills]

@@ -8,8 +8,7 @@ things; all else is background. Cityscapes' teacher knows streets only. Per posi
 3. Where VOC predicts a class that both know, their probabilities are averaged.
 4. Where they contradict each other and neither is much more confident, there is no label.
 5. In images of streets, Cityscapes' teacher is averaged in with a smaller weight. Its classes that stand for several
-   of ours (vegetation) are divided as by the other teachers; those that only it knows (poles, fences, signs) take its
-   probability.
+   of ours (vegetation) are divided as by the other teachers; those that only it knows (poles, signs) take its own.
 6. A mask states which classes are right: the teachers' probabilities are restricted to these.
 
 Shapes: G grid side; A = ADE31's classes, V = Pascal VOC's, C = Cityscapes', S = SCENES'. Probabilities are 0 to 1 over
@@ -25,8 +24,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +33,8 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.machine import available_cores
-from tfcseg.training.labelling import Clip, OnLabelled, Still, save_labels
+from tfcseg.options import OnStep
+from tfcseg.training.labelling import Taught, save_labels
 from tfcseg.training.truth import VOC_NAMES, Meanings, class_file, mask_of, read_truth
 
 SURE, DOUBTFUL = 0.8, 0.3
@@ -70,8 +70,7 @@ POLE_GAIN = 2
 on a street clip without harming people and cars."""
 
 STREET_SHARE, INDOORS_SHARE = 0.05, 0.2
-"""An image of a street has at least the first share of paved ground and cars, and less than the second of indoor
-classes."""
+"""A street has at least the first share of paved ground and cars, and less than the second of indoor classes."""
 
 _STREET = {"road": 1.0, "sidewalk": 1.0, "car": 0.5}
 _INDOORS = [ADE31.index(name) for name in ("floor", "ceiling", "bed", "cabinet", "table", "sofa", "shelf", "rug")]
@@ -156,8 +155,7 @@ def _contradicts(ade: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[
     firm = ade[..., 1:].max(-1) > FIRM
     is_person = ade[..., _PERSON] > FIRM
     no_animal = new[..., ~_IS_ANIMAL].sum(-1) > DOUBTFUL
-    contradiction: NDArray[np.bool_] = (doubted & firm) | (is_person & no_animal)
-    return contradiction
+    return np.asarray((doubted & firm) | (is_person & no_animal))
 
 
 def follow_mask(soft: NDArray[np.float32], mask: NDArray[np.uint8], meanings: Meanings) -> NDArray[np.float32]:
@@ -176,14 +174,13 @@ def follow_mask(soft: NDArray[np.float32], mask: NDArray[np.uint8], meanings: Me
     share = kept.sum(-1, keepdims=True)
     main = np.arange(soft.shape[-1]) == meanings.main[mask][..., None]
     seen = kept / np.maximum(share, LEAST_SHARE)
-    followed: NDArray[np.float32] = np.where(share >= LEAST_SHARE, seen, kept + (1 - share) * main)
-    return np.where(has_truth, followed, soft).astype(np.float32)
+    followed = np.where(share >= LEAST_SHARE, seen, kept + (1 - share) * main)
+    return np.asarray(np.where(has_truth, followed, soft), np.float32)
 
 
 def to_bytes(soft: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Probabilities as uint8, 255 = certain."""
-    scaled: NDArray[np.uint8] = np.rint(255 * soft.clip(0, 1)).astype(np.uint8)
-    return scaled
+    return np.asarray(np.rint(255 * soft.clip(0, 1)), np.uint8)
 
 
 def grid_mask(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
@@ -200,26 +197,17 @@ def grid_mask(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
     return middle
 
 
-Labelled = tuple[Sequence[Still], Sequence[Clip]]
-
 _VERSION = b"fused-8"
 
 
-class _Job(NamedTuple):
-    taught: tuple[Path, ...]
-    """Labels of ADE31's teachers, of VOC's and, in streets, of Cityscapes'."""
-    mask: Path | None
-    target: Path
-
-
 def fuse_media(
-    scene: Labelled,
-    things: Labelled,
+    scene: Sequence[Taught],
+    things: Sequence[Taught],
     cache: Path,
     *,
-    street: Labelled = ((), ()),
-    progress: OnLabelled = lambda done, total: None,
-) -> tuple[list[Still], list[Clip]]:
+    street: Sequence[Taught] = (),
+    progress: OnStep = lambda done, total: None,
+) -> list[Taught]:
     """Fuse labels of the same images and videos; masks beside images overrule the teachers.
 
     ``scene`` has the labels of ADE31's teachers, ``things`` those of VOC's, and ``street`` those of Cityscapes' for
@@ -228,26 +216,19 @@ def fuse_media(
     """
     folder = cache / "fused"
     folder.mkdir(parents=True, exist_ok=True)
-    things_of, street_of = (
-        {still.image: still.labels for still in stills} | {clip.video: clip.labels for clip in clips}
-        for stills, clips in (things, street)
-    )
-
-    def job(source: Path, labels: Path, mask: Path | None) -> _Job:
-        in_street = [street_of[source]] if source in street_of else []
-        taught = (labels, things_of[source], *in_street)
-        return _Job(taught, mask, folder / f"{_key(taught, mask)}.npy")
-
-    still_jobs = [(own, job(own.image, own.labels, mask_of(own.image))) for own in scene[0] if own.image in things_of]
-    clip_jobs = [(own, job(own.video, own.labels, None)) for own in scene[1] if own.video in things_of]
-    jobs = [each for _, each in (*still_jobs, *clip_jobs) if not each.target.exists()]
+    things_of, street_of = ({each.source: each.labels for each in found} for found in (things, street))
+    kept = [each for each in scene if each.source in things_of]
+    jobs: list[tuple[Sequence[Path], Path | None, Path]] = []
+    for each in kept:
+        in_street = [street_of[each.source]] if each.source in street_of else []
+        taught = (each.labels, things_of[each.source], *in_street)
+        mask = None if each.frames else mask_of(each.source)
+        jobs.append((taught, mask, folder / f"{_key(taught, mask)}.npy"))
+    missing = [job for job in jobs if not job[-1].exists()]
     with ThreadPoolExecutor(available_cores()) as pool:  # NumPy releases the GIL
-        for done, _ in enumerate(pool.map(_fuse, jobs), start=1):
-            progress(done, len(jobs))
-    return (
-        [Still(own.image, each.target) for own, each in still_jobs],
-        [Clip(own.video, own.frames, each.target) for own, each in clip_jobs],
-    )
+        for done, _ in enumerate(pool.map(lambda job: _fuse(*job), missing), start=1):
+            progress(done, len(missing))
+    return [replace(each, labels=target) for each, (*_, target) in zip(kept, jobs, strict=True)]
 
 
 def _key(taught: Sequence[Path], mask: Path | None) -> str:
@@ -261,19 +242,20 @@ def _key(taught: Sequence[Path], mask: Path | None) -> str:
     return digest.hexdigest()[:24]
 
 
-def _fuse(job: _Job) -> None:
-    taught = [np.load(labels, mmap_mode="r") for labels in job.taught]
+def _fuse(files: Sequence[Path], mask: Path | None, target: Path) -> None:
+    """Fuse labels of ADE31's teachers, of VOC's and, in streets, of Cityscapes', and write them to ``target``."""
+    taught = [np.load(labels, mmap_mode="r") for labels in files]
     if len({labels.shape[:-1] for labels in taught}) > 1:
-        raise DataError(f"{job.taught[0]} and {job.taught[1]} do not label the same frames; delete both, label again")
+        raise DataError(f"{files[0]} and {files[1]} do not label the same frames; delete both, label again")
     if taught[0].ndim == 4:
         # Frame by frame: a whole clip in float32 would take gigabytes.
-        save_labels(job.target, np.stack([to_bytes(_fused(*frame)) for frame in zip(*taught, strict=True)]))
+        save_labels(target, np.stack([to_bytes(_fused(*frame)) for frame in zip(*taught, strict=True)]))
         return
     fused = _fused(*taught)
-    if job.mask is not None:
-        values, meanings = read_truth(job.mask)
+    if mask is not None:
+        values, meanings = read_truth(mask)
         fused = follow_mask(fused, grid_mask(values, fused.shape[0]), meanings)
-    save_labels(job.target, to_bytes(fused))
+    save_labels(target, to_bytes(fused))
 
 
 def _fused(scene: NDArray[np.uint8], things: NDArray[np.uint8], *street: NDArray[np.uint8]) -> NDArray[np.float32]:

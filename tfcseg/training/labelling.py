@@ -15,10 +15,10 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ from tfcseg.machine import available_cores
 from tfcseg.media.images import read_image
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from tfcseg.options import OnStep
 from tfcseg.spelling import first_of
 from tfcseg.training.augment import as_bytes, by_channels
 from tfcseg.training.teachers import Teacher, soft_labels
@@ -39,81 +40,76 @@ CLIP_SIDE_PX = 336
 CLIP_RATE_HZ = 15.0
 """VSPW's rate, so that an interval lasts as long in training as in the benchmark."""
 
-OnLabelled: TypeAlias = Callable[[int, int], None]
-"""Called with files labelled so far, and in all."""
+_OF_CLIP = "labels.npy"
 
 STEADY_REACH = 2
 """Frames on each side whose labels, warped by optical flow, are averaged with a frame's own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Still:
-    """An image with its soft labels on disk."""
+class Taught:
+    """An image or a video with its soft labels on disk."""
 
-    image: Path
+    source: Path
     labels: Path
+    frames: tuple[Path, ...] = ()
+    """Consecutive frames of a video; empty for an image."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """Consecutive frames of one video with their soft labels on disk."""
-
-    video: Path
-    frames: tuple[Path, ...]
-    labels: Path
-
-
-def find_media(roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """List (images, videos) below ``roots``, sorted, without hidden files and masks; DataError if there are none."""
-    images: list[Path] = []
-    videos: list[Path] = []
+def find_media(roots: Sequence[Path]) -> list[Path]:
+    """List images, and then videos, below ``roots``, sorted, without hidden files and masks; DataError without any."""
+    found: list[Path] = []
     for root in roots:
         if not root.exists():
             raise DataError(f"{root} does not exist")
-        for path in [root] if root.is_file() else filter(Path.is_file, sorted(root.rglob("[!.]*"))):
-            suffix = path.suffix.lower()
-            if suffix in IMAGE_SUFFIXES and not is_mask(path):
-                images.append(path)
-            elif suffix in VIDEO_SUFFIXES:
-                videos.append(path)
-    if not images and not videos:
+        files = [root] if root.is_file() else filter(Path.is_file, sorted(root.rglob("[!.]*")))
+        found += [
+            path for path in files if path.suffix.lower() in VIDEO_SUFFIXES or (is_image(path) and not is_mask(path))
+        ]
+    if not found:
         raise DataError(f"no images or videos below {', '.join(str(root) for root in roots)}")
-    return images, videos
+    return sorted(found, key=is_image, reverse=True)  # keeps the order of those that are equal
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image, by its name."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def label_media(
-    images: Sequence[Path],
-    videos: Sequence[Path],
+    media: Sequence[Path],
     teachers: Sequence[Path],
     cache: Path,
     *,
     workers: int | None = None,
-    progress: OnLabelled = lambda done, total: None,
-) -> tuple[list[Still], list[Clip]]:
-    """Label what is not in the cache yet; return all labelled media.
+    progress: OnStep = lambda done, total: None,
+) -> list[Taught]:
+    """Label the images and videos that are not in the cache yet; return all labelled media.
 
-    Media that cannot be decoded are left out. A killed run resumes where it stopped: files get their names when they
-    are complete.
+    Media that cannot be decoded are left out. A killed run resumes: files get their names when they are complete.
     """
     (cache / "stills").mkdir(parents=True, exist_ok=True)
     (cache / "clips").mkdir(parents=True, exist_ok=True)
-    signature = _signature(teachers)
-    stills = [Still(path, cache / "stills" / f"{_key(signature, path)}.npy") for path in images]
-    folders = [(path, cache / "clips" / _key(signature, path)) for path in videos]
-    jobs: list[tuple[Path, Path]] = [(s.image, s.labels) for s in stills if not s.labels.exists()]
-    jobs += [(path, folder) for path, folder in folders if not (folder / "labels.npy").exists()]
-    if jobs:
+    signature, jobs = _signature(teachers), list[tuple[Path, Path]]()
+    for path in media:
+        key = _key(signature, path)
+        jobs.append((path, cache / "stills" / f"{key}.npy" if is_image(path) else cache / "clips" / key / _OF_CLIP))
+    missing = [job for job in jobs if not _is_complete(job[1])]
+    if missing:
         count = workers or available_cores()
         # Forking a process that runs torch threads may deadlock.
         with ProcessPoolExecutor(count, get_context("spawn"), _start_worker, (tuple(teachers),)) as pool:
-            for done, _ in enumerate(pool.map(_label_file, jobs, chunksize=1), start=1):
-                progress(done, len(jobs))
-    clips = [
-        Clip(path, tuple(sorted(folder.glob("*.jpg"))), folder / "labels.npy")
-        for path, folder in folders
-        if (folder / "labels.npy").exists()
+            for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
+                progress(done, len(missing))
+    return [
+        Taught(path, labels, tuple(sorted(labels.parent.glob("*.jpg"))) if labels.name == _OF_CLIP else ())
+        for path, labels in jobs
+        if _is_complete(labels)
     ]
-    return [still for still in stills if still.labels.exists()], clips
+
+
+def _is_complete(labels: Path) -> bool:
+    return labels.exists() and (labels.name != _OF_CLIP or any(labels.parent.glob("*.jpg")))
 
 
 def _signature(teachers: Sequence[Path]) -> str:
@@ -139,14 +135,13 @@ def _start_worker(paths: tuple[Path, ...]) -> None:
 
 
 def _label_file(job: tuple[Path, Path]) -> None:
-    source, target = job
-    if target.suffix == ".npy":
-        with suppress(DataError):  # reported by the caller, which finds no labels
-            save_labels(target, soft_labels(_worker_teachers, read_rgb(source), tiles=True))
-        return
-    target.mkdir(exist_ok=True)
-    with suppress(InputError):  # likewise
-        save_rows(target / "labels.npy", steadied(_labelled_frames(source, target)))
+    source, labels = job
+    with suppress(DataError, InputError):  # reported by the caller, which finds no labels
+        if labels.name == _OF_CLIP:
+            labels.parent.mkdir(exist_ok=True)
+            save_rows(labels, steadied(_labelled_frames(source, labels.parent)))
+        else:
+            save_labels(labels, soft_labels(_worker_teachers, read_rgb(source), tiles=True))
 
 
 def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
@@ -158,20 +153,19 @@ def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
 
 def save_rows(path: Path, rows: Iterable[NDArray[np.uint8]]) -> None:
     """Write arrays of the same shape as one, (T, …), one by one, as `save_labels` does; no file without arrays."""
-    partial = path.with_suffix(".partial.npy")
-    count, shape = 0, ()
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is None:
+        return
+    partial, count = path.with_suffix(".partial.npy"), 0
     with partial.open("wb") as file:
-        for row in rows:
-            if not count:
-                shape = row.shape
-                _write_header(file, (0, *shape))
+        _write_header(file, (0, *first.shape))
+        for row in chain([first], rows):
             file.write(np.ascontiguousarray(row).data)
             count += 1
-        if count:
-            file.seek(0)
-            _write_header(file, (count, *shape))  # the same length: NumPy reserves space for the number of rows
-    if count:
-        partial.replace(path)
+        file.seek(0)
+        _write_header(file, (count, *first.shape))  # the same length: NumPy reserves space for the number of rows
+    partial.replace(path)
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
@@ -254,16 +248,14 @@ def _averaged(dis: cv2.DISOpticalFlow, window: Sequence[_Seen], at: int) -> NDAr
         moved = by_channels(warp, window[other].labels)
         total += moved * trusted
         weight += trusted
-    mean: NDArray[np.uint8] = np.rint(total / weight).astype(np.uint8)
-    return mean
+    return np.asarray(np.rint(total / weight), np.uint8)
 
 
 def _grid_flow(dis: cv2.DISOpticalFlow, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Flow from ``source`` to ``target`` (2 h, 2 w) as (h, w, 2), in cells of the grid."""
     flow = dis.calc(source, target, None)  # type: ignore[call-overload]  # None: a new array
     size_wh = (source.shape[1] // 2, source.shape[0] // 2)
-    halved: NDArray[np.float32] = cv2.resize(flow, size_wh, interpolation=cv2.INTER_AREA) * 0.5
-    return halved
+    return np.asarray(cv2.resize(flow, size_wh, interpolation=cv2.INTER_AREA) * 0.5, np.float32)
 
 
 _T = TypeVar("_T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import pickle
@@ -9,7 +10,7 @@ import signal
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -26,14 +27,10 @@ from tfcseg.files import replace_atomically
 from tfcseg.interrupts import noted_interrupts, unseen_interrupts
 from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.options import OnStep
 from tfcseg.training.datasets import Sample
 from tfcseg.training.objective import attention_losses, clip_losses, image_losses, normalise, validation_miou
-from tfcseg.training.processes import (
-    copy_from_first,
-    start_processes,
-    sum_gradients,
-    sum_over_processes,
-)
+from tfcseg.training.processes import copy_from_first, start_processes, sum_gradients, sum_over_processes
 from tfcseg.training.recipes import TrainOptions
 from tfcseg.weights.loading import save_model
 from tfcseg.weights.model_card import ModelCard
@@ -59,7 +56,7 @@ class Trainer:
         workers: int,
         dtype: torch.dtype = torch.float16,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
-        on_step: Callable[[int, int], None] = lambda step, steps: None,
+        on_step: OnStep = lambda step, steps: None,
     ) -> None:
         self.rank, self.world = start_processes(device)
         if device.type == "cuda" and self.world > 1:
@@ -77,7 +74,8 @@ class Trainer:
         groups = _parameter_groups(network, options)
         self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.trained = [p for group in groups for p in group["params"]]
-        self.average = WeightAverage(network, options.averaging)
+        self.average: TFCSegmenter = copy.deepcopy(self.network).requires_grad_(False).eval()
+        """The network with an exponential moving average of the weights, which is validated and saved."""
         self.step, self.best = 0, -math.inf
 
     def run(self, *, validate_every: int, checkpoint_every: int, log_every: int = 20) -> float:
@@ -145,7 +143,7 @@ class Trainer:
             raise TfcsegError(f"the loss is {loss.item()} at step {self.step}: start again with a lower --lr")
         if loss.requires_grad or self.world > 1:  # sparse attention alone has no gradient where nothing changed
             self._descend(loss)
-        self.average.update(self.step)
+        self._update_average()
         shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
         return {name: float(value) for name, value in shares.items()}
 
@@ -156,6 +154,16 @@ class Trainer:
         if self.options.max_gradient_norm is not None:
             nn.utils.clip_grad_norm_(self.trained, self.options.max_gradient_norm)
         self.optimizer.step()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Add the weights after a step. The decay starts small, so that the initial weights are soon forgotten."""
+        decay = min(self.options.averaging, (1 + self.step) / (10 + self.step))
+        for mean, tensor in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if tensor.is_floating_point():
+                mean.lerp_(tensor, 1 - decay)
+            else:
+                mean.copy_(tensor)
 
     def _losses(self, batch: Sample) -> dict[str, Any]:
         images = normalise(batch.images.to(self.device, non_blocking=True), self.card.preprocessing)
@@ -171,23 +179,21 @@ class Trainer:
         """Score the averaged weights and save them as last.safetensors, and as best.safetensors if they are best."""
         if self.rank:
             return
-        with self.average.in_use():
-            score = 100 * validation_miou(self.predict, self.validation_samples, self.network.config.num_classes)
-            self._log({"step": self.step, "validation_miou": round(score, 3), "best": round(max(score, self.best), 3)})
-            save_model(self.folder / "last.safetensors", self.network, self.card, dtype=self.dtype)
-            if score > self.best:
-                self.best = score
-                save_model(self.folder / "best.safetensors", self.network, self.card, dtype=self.dtype)
+        score = 100 * validation_miou(self.predict, self.validation_samples, self.network.config.num_classes)
+        self._log({"step": self.step, "validation_miou": round(score, 3), "best": round(max(score, self.best), 3)})
+        save_model(self.folder / "last.safetensors", self.average, self.card, dtype=self.dtype)
+        if score > self.best:
+            self.best = score
+            save_model(self.folder / "best.safetensors", self.average, self.card, dtype=self.dtype)
 
     def predict(self, sample: Sample) -> Tensor:
-        """Logits (T, K, s, s) of a sample; except in stage ``image`` by the paper's method."""
-        self.network.eval()
+        """Logits (T, K, s, s) of a sample with averaged weights; except in stage ``image`` by the paper's method."""
         images = normalise(sample.images.to(self.device), self.card.preprocessing)
         with torch.inference_mode():
             if self.options.stage == "image":
-                return self.network.image(images)
-            first, memory = self.network.keyframe(images[:1])
-            return torch.cat([first, self.network.non_keyframes(images[1:], memory, PAPER_OPTIONS).logits])
+                return self.average.image(images)
+            first, memory = self.average.keyframe(images[:1])
+            return torch.cat([first, self.average.non_keyframes(images[1:], memory, PAPER_OPTIONS).logits])
 
     def _log(self, record: dict[str, Any]) -> None:
         if self.rank:
@@ -197,20 +203,23 @@ class Trainer:
         self.report(record)
 
     def save_checkpoint(self) -> None:
-        """Save everything needed to resume."""
+        """Save everything needed to resume; OutputError on failure."""
         if self.rank:
             return
-        write_checkpoint(
-            self.folder / "checkpoint.pt",
-            {
-                "options": asdict(self.options),
-                "network": self.network.state_dict(),
-                "average": self.average.weights,
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "best": self.best,
-            },
-        )
+        state = {
+            "format": CHECKPOINT_FORMAT,
+            "options": asdict(self.options),
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "best": self.best,
+        }
+        with replace_atomically(self.folder / "checkpoint.pt") as partial:
+            try:
+                torch.save(state, partial)
+            except RuntimeError as error:  # torch's way to report a full disk
+                raise OSError(str(error).splitlines()[0]) from None
 
     def resume(self) -> None:
         """Load the folder's checkpoint, if there is one; WeightsError if it was made with other options."""
@@ -219,8 +228,9 @@ class Trainer:
             return
         state = read_checkpoint(path, asdict(self.options), self.network.state_dict(), self.device)
         self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average.weights, self.step, self.best = state["average"], int(state["step"]), float(state["best"])
+        self.step, self.best = int(state["step"]), float(state["best"])
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:
@@ -323,43 +333,6 @@ def _parameter_groups(network: TFCSegmenter, options: TrainOptions) -> list[dict
 
 
 CHECKPOINT_FORMAT = "tfcseg-checkpoint-2"
-
-
-class WeightAverage:
-    """Exponential moving average of the weights of ``network``, which is validated and saved."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self._network, self._decay = network, decay
-        self.weights: dict[str, Tensor] = {name: t.detach().clone() for name, t in network.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Add the weights after a step. The decay starts small, so that the initial weights are soon forgotten."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        for name, tensor in self._network.state_dict().items():
-            if tensor.is_floating_point():
-                self.weights[name].lerp_(tensor, 1 - decay)
-            else:
-                self.weights[name].copy_(tensor)
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Give the network the averaged weights inside the block, and its own again afterwards."""
-        own = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
-        self._network.load_state_dict(self.weights)
-        try:
-            yield
-        finally:
-            self._network.load_state_dict(own)
-
-
-def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state``; OutputError on failure."""
-    with replace_atomically(path) as partial:
-        try:
-            torch.save({"format": CHECKPOINT_FORMAT, **state}, partial)
-        except RuntimeError as error:  # torch's way to report a full disk
-            raise OSError(str(error).splitlines()[0]) from None
 
 
 def read_checkpoint(

@@ -32,8 +32,7 @@ def start_network(
     """Network and card to start from: weights of ``init``, else ImageNet's for Lite0, else random.
 
     ``init`` is a tfcseg model; or a published SegFormer or ImageNet-trained Mix Transformer, as a file or a Hugging
-    Face folder; or a published TensorFlow Lite file of MOSAIC, whose encoder is used. Classes with the same names keep
-    their weights.
+    Face folder; or a published TensorFlow Lite file of MOSAIC's encoder. Classes of the same names keep their weights.
     """
     path = None if init is None else Path(init)
     is_mosaic = path is not None and path.suffix == ".tflite"

@@ -88,8 +88,7 @@ LEAST_SIMILAR = 0.9
 """Points below this similarity are drawn: more than at eq. 11's 0.8, so that other thresholds work too."""
 
 WRONG = 1.5
-"""How much more often, relative to others, points are drawn where interpolation alone has another label than the
-network. They are rare."""
+"""How much more often points are drawn where interpolation alone has another label than the network; they are rare."""
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -1,4 +1,4 @@
-"""Options of a training run."""
+"""Options of a training run, and of an adaptation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from tfcseg.model.options import SIZE_MULTIPLE
-from tfcseg.options import Option
+from tfcseg.options import THE_MODELS, Option
 from tfcseg.weights.device import DEVICES
 
 STAGES = ("image", "tfc", "attention")
@@ -100,3 +100,16 @@ class TrainRequest:
     skip_bad: Annotated[bool, Option("Skip damaged files instead of stopping.")] = False
     name: Annotated[str | None, Option("Name of the model in its card.", default_text="the output folder's")] = None
     licence: Annotated[str, Option("Licence of the model in its card.")] = "not stated"
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptOptions:
+    """Options of an adaptation."""
+
+    size: Annotated[int, Option("Short side of the network's input, in pixels.", low=SIZE_MULTIPLE, high=4096)] = (
+        THE_MODELS
+    )
+    steps: Annotated[
+        int, Option("Training steps of the sparse attention; 0 fits the curve alone.", low=0, high=1_000_000)
+    ] = 300
+    seed: Annotated[int, Option("Random seed.", low=0, high=2**31 - 1)] = 0

@@ -59,8 +59,7 @@ def start_processes(device: torch.device) -> tuple[int, int]:
 def first_process_first(task: Callable[[], _T]) -> _T:
     """Run ``task`` in the first process, then in the others; returns its result.
 
-    Slow results that are kept on disk (labels) are then computed once. Raises FirstProcessError in the other processes
-    if the first one failed.
+    Results that are kept on disk (labels) are then computed once. If it fails, the others raise FirstProcessError.
     """
     if not dist.is_initialized():
         return task()

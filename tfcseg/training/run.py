@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.media.source import absolute
 from tfcseg.model.config import HEADS
 from tfcseg.model.options import SIZE_MULTIPLE
-from tfcseg.options import check
+from tfcseg.options import OnProgress, OnStep, check
 from tfcseg.training.distilled import distilled_material
-from tfcseg.training.labelling import OnLabelled
 from tfcseg.training.loop import Trainer
 from tfcseg.training.networks import start_network, start_supervised, trained_card
 from tfcseg.training.options import TrainRequest
@@ -53,14 +53,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TrainListener:
-    """Functions that are called during a training."""
+    """Functions that are called during a training or an adaptation."""
 
-    on_labelled: OnLabelled = lambda done, total: None
-    on_note: Callable[[str], None] = lambda note: None
-    """A warning before training begins."""
-    on_step: Callable[[int, int], None] = lambda step, steps: None
+    on_progress: OnProgress = lambda stage, done, total: None
+    """Stages are ``labelling``, ``training`` and those of an adaptation."""
     on_record: Callable[[dict[str, Any]], None] = lambda record: None
     """A record of log.jsonl."""
+    on_note: Callable[[str], None] = lambda note: None
+    """A warning before training begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) ->
         network, start = start_network(backbone, labels, request.init, embed_dim=request.embed_dim)
     if request.backbone not in {None, start.config.backbone}:
         raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
-    material = first_process_first(lambda: _material(request, plan, listener.on_labelled))
+    material = first_process_first(lambda: _material(request, plan, partial(listener.on_progress, "labelling")))
     for defect in material.left_out[:_SHOWN]:
         listener.on_note(f"skipped: {defect}")
     if len(material.left_out) > _SHOWN:
@@ -153,11 +153,11 @@ def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) ->
         precision=plan.precision,
         workers=plan.workers,
         report=listener.on_record,
-        on_step=listener.on_step,
+        on_step=partial(listener.on_progress, "training"),
     )
 
 
-def _material(request: TrainRequest, plan: TrainPlan, on_labelled: OnLabelled) -> Material:
+def _material(request: TrainRequest, plan: TrainPlan, on_labelled: OnStep) -> Material:
     if plan.is_supervised:
         return vspw_material(request.data[0], plan.options, skip_bad=request.skip_bad)
     media = (request.data, plan.teachers, plan.cache)

@@ -64,21 +64,16 @@ class VspwClipSource:
         self._crop, self._length = crop, length
         self._short_side_px, self._is_augmented = short_side_px, is_augmented
         self._classes = len(dataset.labels)
-        self._runs = [run for run in sound.runs if len(run) >= length]
-        if not self._runs:
+        self._starts = [(run, first) for run in sound.runs for first in range(len(run) - length + 1)]
+        if not self._starts:
             raise DataError(f"{dataset.root}: no video of split {dataset.split} has {length} labelled frames in a row")
-        self._ends = np.cumsum([len(run) - length + 1 for run in self._runs])
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw a clip, whose first frame is the keyframe.
 
-        The paper does not say how it samples clips. Here all clips of the split are equally likely, so longer videos
-        are drawn more often.
+        The paper does not say how it samples. Here all clips are equally likely: longer videos are drawn more often.
         """
-        number = int(rng.integers(self._ends[-1]))
-        which = int(np.searchsorted(self._ends, number, side="right"))
-        run = self._runs[which]
-        first = number - int(self._ends[which]) + len(run) - self._length + 1
+        run, first = self._starts[rng.integers(len(self._starts))]
         frames = run[first : first + self._length]
         images = [read_rgb(image) for image, _ in frames]
         targets = [read_target(mask, self._classes)[0] for _, mask in frames]
@@ -141,8 +136,7 @@ CROP_TRIALS = 10
 def draw_vspw_view(rng: np.random.Generator, labels: NDArray[np.uint8], crop: int, short_side_px: int) -> View:
     """Draw a view of ``crop`` px for a clip whose keyframe has ``labels`` (H, W).
 
-    ``short_side_px`` is the short side at inference. Whether a crop has enough classes is decided by the keyframe, as
-    the paper names no frame.
+    ``short_side_px`` is that at inference. The keyframe decides whether there are enough classes; the paper names none.
     """
     scaled_px = short_side_px * rng.uniform(*RESIZE_RANGE)
     is_flipped = bool(rng.random() < 0.5)
@@ -179,8 +173,7 @@ def _is_varied(labels: NDArray[np.uint8]) -> bool:
 def _distorted(rng: np.random.Generator, view: View) -> View:
     """Draw a photometric distortion for the whole clip; each kind is applied in half of the views.
 
-    SegFormer adds brightness, then multiplies by contrast. A view applies contrast around 128, so its brightness
-    includes the difference.
+    SegFormer adds brightness before contrast. A view has contrast around 128, so its brightness has the difference.
     """
 
     def maybe(low: float, high: float, neutral: float) -> float:

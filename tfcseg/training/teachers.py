@@ -112,8 +112,7 @@ def teachers_by_classes(paths: Sequence[Path]) -> dict[int, list[Path]]:
 def taught_labels(paths: Sequence[Path]) -> LabelSet:
     """Classes of a student of these teachers: SCENES if one knows Pascal VOC's, else ADE31.
 
-    Raises DataError if none knows ADE31's classes, since the others know only objects or streets, or if one knows
-    Cityscapes' and none Pascal VOC's.
+    Raises DataError if none knows ADE31's classes, or if one knows Cityscapes' and none Pascal VOC's.
     """
     groups = teachers_by_classes(paths)
     if len(ADE31) not in groups:
@@ -127,14 +126,10 @@ def taught_labels(paths: Sequence[Path]) -> LabelSet:
 def soft_labels(teachers: Sequence[Teacher], image: NDArray[np.uint8], *, tiles: bool) -> NDArray[np.uint8]:
     """Mean of the teachers' probabilities as (GRID, GRID, K) uint8 (255 = certain).
 
-    ``tiles`` adds two square tiles at the image's ends, labelled by the teachers in turn and averaged in at their
-    positions.
+    ``tiles`` adds two square tiles at the image's ends, labelled by the teachers in turn, to the mean at their places.
     """
-    total = np.zeros((GRID, GRID, teachers[0].num_classes), np.float32)
-    views = np.zeros((GRID, GRID, 1), np.float32)
-    for teacher in teachers:
-        total += teacher.probabilities(image)
-        views += 1
+    total = np.sum([teacher.probabilities(image) for teacher in teachers], axis=0)
+    views = np.full((GRID, GRID, 1), len(teachers), np.float32)
     if tiles:
         shape = image.shape[:2]
         side = min(*shape, round(TILE_SHARE * max(shape)))
@@ -148,7 +143,7 @@ def soft_labels(teachers: Sequence[Teacher], image: NDArray[np.uint8], *, tiles:
             here = (slice(cell_y, cell_y + cells_wh[1]), slice(cell_x, cell_x + cells_wh[0]))
             total[here] += cv2.resize(tile, cells_wh, interpolation=cv2.INTER_LINEAR)
             views[here] += 1
-    return np.rint(total * (255.0 / views)).astype(np.uint8)
+    return np.asarray(np.rint(total * (255.0 / views)), np.uint8)
 
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")

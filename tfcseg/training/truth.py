@@ -39,8 +39,7 @@ MEANINGS: Mapping[str, tuple[str, ...]] = {
 }
 """Classes of SCENES that a name in ``classes.json`` may stand for, the likeliest first.
 
-In a street scene, doors and windows may be labelled as part of a building. Things in ADE20K that are not among its 31
-most frequent classes are "other".
+In a street, doors and windows may be labelled as part of a building. Things outside of ADE20K's 31 are "other".
 """
 
 PAVED = ("road", "sidewalk", "floor")
