@@ -1,6 +1,7 @@
 """Keyframes before and after: what the results depend on, and what not."""
 
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tfcseg.inference import both_sides
 from tfcseg.inference.both_sides import LEAST_REACH, REACH, reach_for
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
-from tfcseg.inference.intervals import run_intervals
+from tfcseg.inference.intervals import run_intervals, stream
 from tfcseg.inference.options import checked_options
 from tfcseg.media.reader import read_frames
 from tfcseg.model.evidence import WeightedLogits
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 MODEL = build_tiny_model()
 ADAPTIVE = {"sides": "both", "keyframes": "adaptive"}
 FIXED = {"sides": "both", "keyframes": "fixed"}
+PAST = {"sides": "past", "keyframes": "adaptive", "half_size_share": 0.5, "keyframe_scale": 1.5}
 
 
 def run(images, *, at_once=1, workers=1, before=None, part=None, model=MODEL, **options):
@@ -60,7 +62,7 @@ TWO_SIZES = {"half_size_share": 0.5}
 
 @pytest.mark.parametrize(
     "options",
-    [FIXED, ADAPTIVE, FIXED | {"mode": "blend", "keyframe_interval": 3} | TWO_SIZES, ADAPTIVE | TWO_SIZES],
+    [FIXED, ADAPTIVE, FIXED | {"mode": "blend", "keyframe_interval": 3} | TWO_SIZES, ADAPTIVE | TWO_SIZES, PAST],
 )
 def test_results_depend_neither_on_groups_nor_on_workers(clip, options, torch_threads):
     torch_threads(1)  # rounding may differ with their number
@@ -146,7 +148,30 @@ def test_a_reversed_video_has_the_reversed_result():
         assert (result.labels == other.labels).mean() > 0.99
 
 
-@pytest.mark.parametrize("options", [FIXED, ADAPTIVE])
+@pytest.mark.parametrize("options", [PAST, PAST | {"keyframes": "fixed"}, PAST | {"mode": "blend"}])
+def test_low_latency_waits_for_nothing_and_has_the_results_of_the_past(clip, options):
+    network = IntervalNetwork(MODEL, checked_options(MODEL, latency="low", **options))
+    asked, results = [], []
+
+    def live():
+        for index, image in enumerate(clip):
+            asked.append(index)
+            yield image
+
+    for result in stream(network, live()):
+        results.append(result)
+        assert len(asked) == len(results)  # before the next image is asked for
+    wanted = run(clip, **options)
+    assert 1 < len(keyframes(wanted)) < len(clip)
+    assert_same(results, wanted)
+    # Nor do later frames change those before them.
+    assert_same(run(clip[:11], **options), wanted[:11])
+    # It goes on from any frame, since each has what it carries over.
+    again = stream(network, iter(clip[15:]), results[14].carried)
+    assert_same(list(again), run(clip, part=15, **options)[15:])
+
+
+@pytest.mark.parametrize("options", [FIXED, ADAPTIVE, PAST])
 def test_a_run_that_goes_on_is_the_same(clip, options):
     """A part begins with the 15th frame; what those before it hand on comes with the frame before it."""
     whole = run(clip, part=15, **options)
@@ -281,17 +306,28 @@ def test_sides_and_keyframes_that_do_not_go_together():
     assert options(threshold=0.5) == ("one", "fixed")
     with pytest.raises(UsageError, match="need the next keyframe"):
         options(sides="both", latency="low")
-    with pytest.raises(UsageError, match="need the next keyframe"):
-        options(sides="both", mode="reuse")
-    with pytest.raises(UsageError, match="adaptive keyframes need both sides"):
+    assert options(sides="past", latency="low") == ("past", "fixed")
+    with pytest.raises(UsageError, match="adaptive keyframes need --sides past or both, in modes tfc and blend"):
         options(sides="one", keyframes="adaptive")
     for small in ({"sides": "one"}, {"mode": "reuse"}, {"latency": "low"}, {"threshold": 0.5}):
-        with pytest.raises(UsageError, match=r"larger keyframes need both sides .* tfc and blend, without low latency"):
+        with pytest.raises(UsageError, match="larger keyframes need --sides past or both, in modes tfc and blend"):
             options(keyframe_scale=1.2, **small)
     for larger in ({}, {"sides": "one"}, {"latency": "low"}, {"threshold": 0.5}):
         assert checked_options(MODEL, mode="image", keyframe_scale=1.2, **larger).keyframe_scale == 1.2
-    with pytest.raises(UsageError, match="they work in modes tfc and blend only"):
-        options(mode="image", sides="both", keyframe_scale=1.2)
+    for sides in ("past", "both"):
+        with pytest.raises(UsageError, match=f"--sides {sides} works in modes tfc and blend only"):
+            options(mode="image", sides=sides, keyframe_scale=1.2)
+
+
+def test_low_latency_of_a_model_with_both_sides_uses_the_past():
+    config = replace(MODEL.card.config, defaults=checked_options(MODEL, keyframe_scale=1.2, **ADAPTIVE))
+    model = replace(MODEL, card=replace(MODEL.card, config=config))
+    assert checked_options(model).sides == "both"
+    found = checked_options(model, latency="low")
+    assert (found.sides, found.keyframes, found.keyframe_scale) == ("past", "adaptive", 1.2)
+    for one in ({"sides": "one"}, {"threshold": 0.5}, {"mode": "reuse"}):
+        found = checked_options(model, latency="low", **one)
+        assert (found.sides, found.keyframes, found.keyframe_scale) == ("one", "fixed", 1)
 
 
 def test_a_full_gpu_takes_frames_in_halves(clip):

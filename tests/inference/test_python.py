@@ -153,7 +153,7 @@ def test_run_takes_options_of_results_by_name(clip, tmp_path):
 def test_messages_advise_arguments_and_not_options_of_a_command(clip, tmp_path):
     out = tmp_path / "out"
     tfcseg.run(clip, out, MODEL, flow_consistency=False, overlay=False, html=False)
-    with pytest.raises(tfcseg.OutputError, match="use overwrite=True or choose another folder"):
+    with pytest.raises(tfcseg.OutputError, match="use overwrite=True or choose another output"):
         tfcseg.run(clip, out, MODEL)
     with pytest.raises(UsageError, match="resume=True continues what overwrite=True removes"):
         tfcseg.run(clip, out, MODEL, resume=True, overwrite=True)

@@ -93,11 +93,11 @@ def test_adaptations_have_a_row_per_setting_before_and_after():
         {"vc8": 90.0, "agreement": 80.0, "corrected": 7.0},
     )
     result = {"measured_on": "9 frames of 1 video, not trained on", "keeps_attention": False}
-    result |= {when: {"image": image, "low_latency": low} for when in ("before", "with_curve", "after")}
+    result |= {when: {"image": image, "one_side": low} for when in ("before", "with_curve", "after")}
     text = tables.TABLES["adapted"]([result])
     assert rows(text) == [
         "| every frame by itself | 95.0 | 100.0 | – |",
-        *(f"| low latency, {when} | 90.0 | 80.0 | 7.0 |" for when in ("before", "after")),
+        *(f"| one side, {when} | 90.0 | 80.0 | 7.0 |" for when in ("before", "after")),
     ]
     assert len(rows(tables.TABLES["adapted"]([result | {"keeps_attention": True}]))) == 4
     assert "Percentages, on 9 frames of 1 video, not trained on." in text

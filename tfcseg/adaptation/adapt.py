@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 
 from tfcseg.adaptation.evidence_fit import fit_evidence
-from tfcseg.adaptation.measure import LOW, SETTINGS, HeldBack, Scores, hold_back, measure
+from tfcseg.adaptation.measure import ONE_SIDE, SETTINGS, HeldBack, Scores, hold_back, measure
 from tfcseg.adaptation.own_labels import Part, label_parts, split_videos
 from tfcseg.errors import UsageError
 from tfcseg.files import read_json_object, replace_atomically
@@ -163,9 +163,9 @@ class _Adaptation:
             trained = self._once("after", lambda: self._measured(self._reloaded(attentive), held))
             # Compare at the same threshold, which also affects what keyframes carry over.
             without = replace(attentive, repairs=fitted.repairs)
-            how = SETTINGS[LOW]
+            how = SETTINGS[ONE_SIDE]
             plain = self._once("without", lambda: measure(_configured(self._model, without), held, self._size, **how))
-            if _is_better(plain, trained[LOW]):
+            if _is_better(plain, trained[ONE_SIDE]):
                 config, after = attentive, trained
         result = AdaptResult(
             **model_conditions(self._model),

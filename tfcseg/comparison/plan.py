@@ -78,8 +78,8 @@ def count_gflops(
     samples, and the more spread out, the closer to the mean of the video. The mean frame is that of a whole interval.
     """
     network = IntervalNetwork(model, options)
-    if options.sides == "both":
-        return _count_both_sides(network, samples)
+    if options.sides != "one":
+        return _count_weighed(network, samples)
     first = keyframe = _count(network, samples[0][:1])
     if options.carries:  # every other keyframe is compared with the one before
         keyframe = _count(network, samples[0][:1], network.run(samples[0][:1])[0].carried)
@@ -92,7 +92,7 @@ def count_gflops(
     return _in_giga(keyframe, non_keyframe, (keyframe + (interval - 1) * non_keyframe) / interval)
 
 
-def _count_both_sides(network: IntervalNetwork, samples: Sequence[Sequence[Image]]) -> dict[str, float | None]:
+def _count_weighed(network: IntervalNetwork, samples: Sequence[Sequence[Image]]) -> dict[str, float | None]:
     """The mean frame is that of the samples: their content determines how many keyframes there are."""
     network.workers = 1  # the counter sees its own thread only
     results: list[FrameResult] = []

@@ -1,7 +1,8 @@
-"""Run a video through the network with keyframes on both sides of every frame (model/evidence.py), in a bounded window.
+"""Run a video through the network with weighed keyframes before and after frames (model/evidence.py), in a window.
 
 Frames are compared in order to decide which of them are keyframes. A keyframe is finished once all keyframes up to
-``reach`` frames after it are known; the frames after it are finished once the next keyframe is. Results therefore
+``REACH`` frames after it are known; the frames after it are finished once the next keyframe is. With ``past``, only
+those before it are used, and low latency waits for nothing. Results therefore
 depend neither on how many frames arrive at once nor on the number of workers nor on where a run was stopped: the first
 frame of a part is a keyframe, and is combined with the carry-over of those before it. That of a section is combined
 only with those at the end of the section before, so that several machines can share a video.
@@ -197,6 +198,7 @@ class _Window:
 
     def __init__(self, network: IntervalNetwork, tasks: _Tasks, before: CarryOver | None) -> None:
         self._options = network.options
+        self._sees_later = network.options.sides == "both"
         self._steps = Steps(network)
         self._tasks = tasks
         self._before, self._latest = self._steps.restored(before)
@@ -225,7 +227,7 @@ class _Window:
                     image=image,
                     label_size=size,
                     grid=self._steps.grid(image),
-                    horizon=self._count + reach_for(image),
+                    horizon=self._count + (reach_for(image) if self._sees_later else 0),
                     low=row,
                     section=Section.GOES_ON if slots else group.section,
                     is_wanted=group.is_wanted,
@@ -297,6 +299,9 @@ class _Window:
     @torch.inference_mode()
     def settle(self, is_end: bool = False) -> None:
         """Let workers finish what can be finished; at the end of the video that is everything."""
+        if self._options.latency == "low":
+            self._finish_known()
+            return
         while self._spans:
             keyframes = [span[0] for span in list(self._spans)[:2]]
             if not is_end and not (len(keyframes) == 2 and self._is_ready(keyframes[1])):
@@ -304,7 +309,21 @@ class _Window:
             for position, keyframe in enumerate(keyframes):
                 if keyframe.final is None:
                     self._combine_around(position)
-            self._finish(self._spans.popleft(), keyframes[1] if len(keyframes) > 1 else None)
+            span = self._spans.popleft()
+            self._finish(span[0], span, keyframes[1] if len(keyframes) > 1 and self._sees_later else None)
+
+    def _finish_known(self) -> None:
+        """Finish all frames whose keyframe is known, and keep the last keyframe."""
+        while self._spans:
+            span = self._spans[0]
+            if span[0].final is None:
+                self._combine_around(0)
+            if unfinished := [slot for slot in span if slot.result is None]:
+                self._finish(span[0], unfinished, None)
+            del span[1:]
+            if len(self._spans) == 1:
+                return
+            self._spans.popleft()
 
     def _is_ready(self, keyframe: _Slot) -> bool:
         """Whether all keyframes that it may use are known and computed. Until then, workers get more frames."""
@@ -346,20 +365,20 @@ class _Window:
             slot.ahead = found
         return combine(own, other, found)
 
-    def _finish(self, span: list[_Slot], after: _Slot | None) -> None:
-        """Let workers turn a keyframe and the frames behind it into labels."""
-        keyframe, *others = span
-        span[-1].carried = keyframe.carry_over
+    def _finish(self, keyframe: _Slot, frames: list[_Slot], after: _Slot | None) -> None:
+        """Let workers turn ``frames``, from a keyframe on or behind it, into labels."""
+        frames[-1].carried = keyframe.carry_over
         if not keyframe.is_wanted:
-            for slot in span:
+            for slot in frames:
                 slot.result = _nothing(slot is keyframe)
             return
+        others = [slot for slot in frames if slot is not keyframe]
         ends = [keyframe, *([after] if after is not None and after.grid == keyframe.grid else [])]
         started_s = self._tasks.clock()
         prepared = [self._prepared(slot) for slot in ends]
         keyframe.seconds += self._tasks.clock() - started_s
         low = [slot.low.get() for slot in ends]
-        length = (span[-1].index + 1 if after is None else after.index) - keyframe.index
+        length = (frames[-1].index + 1 if after is None else after.index) - keyframe.index
 
         def between(slot: _Slot) -> FrameBetween:
             proximity = 1 - (slot.index - keyframe.index) / length
@@ -371,7 +390,8 @@ class _Window:
         def finish_others(slots: Sequence[_Slot]) -> list[FrameResult]:
             return self._steps.between([between(slot) for slot in slots], prepared, low)
 
-        (keyframe.result,) = self._tasks.submit(finish_keyframe, [keyframe])
+        if keyframe.result is None:
+            (keyframe.result,) = self._tasks.submit(finish_keyframe, [keyframe])
         for slot, row in zip(others, self._tasks.submit(finish_others, others), strict=True):
             slot.result = row
 

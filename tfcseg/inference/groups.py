@@ -34,10 +34,10 @@ class Group(Generic[_T]):
     subject: _T  # returned with the results
     label_size: tuple[int, int] | None = None  # (height, width) of the labels; None: the images' size
     begins_part: bool = False
-    """A run may have been stopped before this group: with both sides its first frame is a keyframe."""
-    section: Section = Section.GOES_ON  # with both sides: the border at its first frame
+    """A run may have been stopped before this group: unless sides are ``one``, its first frame is a keyframe."""
+    section: Section = Section.GOES_ON  # unless sides are ``one``: the border at its first frame
     is_wanted: bool = True
-    """With both sides: whether its labels are needed; if not, its keyframes serve the carry-over alone."""
+    """Unless sides are ``one``: whether its labels are needed; if not, its keyframes serve the carry-over alone."""
 
 
 MOST_FRAMES = 500

@@ -19,6 +19,7 @@ import torch
 from tfcseg.inference.both_sides import run_both_sides
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group
+from tfcseg.media.frames import Image
 from tfcseg.model.evidence import CarryOver
 
 _T = TypeVar("_T")
@@ -36,7 +37,7 @@ def run_intervals(
     Takes up to ``network.workers`` + 1 groups from the iterable before yielding the first result, and holds no more;
     fewer for large frames (``MOST_HELD_BYTES``).
     """
-    if network.options.sides == "both":
+    if network.options.sides != "one":
         yield from run_both_sides(network, groups, before)
         return
     if network.workers > 1:
@@ -49,6 +50,15 @@ def run_intervals(
         del group  # nothing of it is held while waiting for the frames of the next one
         yield subject, results
         del subject, results
+
+
+def stream(network: IntervalNetwork, images: Iterable[Image], before: CarryOver | None = None) -> Iterator[FrameResult]:
+    """Yield results frame by frame with low latency, each before the next image is requested."""
+    if network.options.sides == "one":
+        yield from network.stream(images, before)
+        return
+    for _, results in run_both_sides(network, (Group([image], None) for image in images), before):
+        yield from results
 
 
 def _run_beside(

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 def checked_options(model: Known, options: InferenceOptions | None = None, **given: Any) -> InferenceOptions:
     """Return ``options`` with the ``given`` fields replaced, completed with the model's defaults.
 
-    Raises UsageError for values that make no sense. Low latency needs the keyframe first and one side, which then
-    become the defaults; modes that do not interpolate need one side.
+    Raises UsageError for values that make no sense. Low latency cannot wait for later keyframes, which changes the
+    defaults; modes that do not interpolate need one side.
     """
     wanted = replace(options or InferenceOptions(), **given)
     check(wanted)
-    wanted = _sided(wanted)
+    wanted = _sided(model, wanted)
     if wanted.latency == "low" and wanted.keyframe_position is None:
         wanted = replace(wanted, keyframe_position="first")
     complete = _completed(model, wanted)
@@ -31,44 +31,45 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
             f"low latency cannot wait for a keyframe in the {complete.keyframe_position} of its interval; use first"
         )
     if complete.sides == "one" and complete.keyframes == "adaptive":
-        raise UsageError(f"adaptive keyframes need {_BOTH}")
+        raise UsageError(f"adaptive keyframes need {_WEIGHED}")
     if complete.sides == "one" and complete.keyframe_scale != 1 and complete.mode != "image":
-        raise UsageError(f"larger keyframes need {_BOTH}, or mode image")
+        raise UsageError(f"larger keyframes need {_WEIGHED}, or mode image")
     if complete.mode == "image":
         complete = replace(complete, keyframe_interval=1)
-    return complete if complete.mode in BOTH_SIDED else replace(complete, keyframe_carry=0.0)
+    return complete if complete.mode in WEIGHED else replace(complete, keyframe_carry=0.0)
 
 
 def _completed(model: Known, options: InferenceOptions) -> InferenceOptions:
     return options.completed_by(replace(model.card.config.defaults, size=model.card.preprocessing.size))
 
 
-BOTH_SIDED = ("tfc", "blend")  # modes that can compare with the keyframes on both sides
-_BOTH = "both sides (--sides both, in modes tfc and blend, without low latency)"
+WEIGHED = ("tfc", "blend")  # modes that can weigh several keyframes
+_WEIGHED = "--sides past or both, in modes tfc and blend"
 
 ONE_SIDED = ("threshold", "correlation", "keyframe_position", "keyframe_carry")
-"""Options that have no effect with both sides: giving one selects one side."""
+"""Options that only have an effect with one side: giving one selects one side."""
 
 
-def _sided(wanted: InferenceOptions) -> InferenceOptions:
-    """Return ``wanted`` with one side where two are impossible or not requested; UsageError if they are."""
-    can_be_both = wanted.latency == "normal" and wanted.mode in BOTH_SIDED
-    if wanted.sides == "both" and not can_be_both:
-        raise UsageError(
-            "both sides need the next keyframe: they work in modes tfc and blend only, without low latency"
-        )
+def _sided(model: Known, wanted: InferenceOptions) -> InferenceOptions:
+    """Return ``wanted`` with one side, or only the past, where more is impossible or not requested; UsageError if it is
+    requested, but impossible."""
+    if wanted.sides in ("past", "both") and wanted.mode not in WEIGHED:
+        raise UsageError(f"--sides {wanted.sides} works in modes {' and '.join(WEIGHED)} only")
+    if wanted.sides == "both" and wanted.latency == "low":
+        raise UsageError("both sides need the next keyframe, and low latency waits for nothing; use --sides past")
     is_one = wanted.sides is None and any(getattr(wanted, name) is not None for name in ONE_SIDED)
-    if not can_be_both or is_one or wanted.sides == "one":
+    if wanted.mode not in WEIGHED or is_one or wanted.sides == "one":
         scale = wanted.keyframe_scale or (THE_MODELS if wanted.mode == "image" else 1.0)
         return replace(wanted, sides="one", keyframes=wanted.keyframes or "fixed", keyframe_scale=scale)
-    return wanted
+    waits = _completed(model, wanted).sides == "both" and wanted.latency == "low"
+    return replace(wanted, sides="past") if waits else wanted
 
 
 def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> InferenceOptions:
-    """Complete ``options`` for another mode, with one side where two are impossible."""
+    """Complete ``options`` for another mode, with one side where more is impossible."""
     if mode == "image":
         options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS)
-    elif mode not in BOTH_SIDED:
+    elif mode not in WEIGHED:
         options = _one_sided(model, options)
     return checked_options(model, options, mode=mode)
 
@@ -82,11 +83,11 @@ def _one_sided(model: LoadedModel, options: InferenceOptions) -> InferenceOption
 def describe_method(options: InferenceOptions) -> str:
     """Describe in a few words which keyframes frames refer to, and how."""
     larger = f", keyframes {options.keyframe_scale:g} times as large" if options.keyframe_scale > 1 else ""
-    if options.keyframes == "adaptive":
-        return f"adaptive keyframes, at most {options.longest_interval} frames apart, both sides{larger}"
     frames = f"keyframe interval {options.keyframe_interval}"
-    if options.sides == "both":
-        return f"{frames}, both sides{larger}"
+    if options.keyframes == "adaptive":
+        frames = f"adaptive keyframes, at most {options.longest_interval} frames apart"
+    if options.sides != "one":
+        return f"{frames}, {'both sides' if options.sides == 'both' else 'only those before'}{larger}"
     return (
         f"{frames} ({options.keyframe_position}), threshold {options.threshold:g}, {options.correlation} correlation, "
         f"carry {options.keyframe_carry:g}"
@@ -109,6 +110,6 @@ def check_variants(variants: Sequence[str], options: InferenceOptions | None = N
     """Raise UsageError if some of ``MODE_VARIANTS`` are named twice, or if ``options`` cannot be for any of them."""
     if len(set(variants)) < len(variants):
         raise UsageError(f"a mode is named twice: {','.join(variants)}")
-    needs_both = options is not None and (options.sides == "both" or options.keyframes == "adaptive")
-    if needs_both and not {*variants} & {*BOTH_SIDED}:
-        raise UsageError("both sides and adaptive keyframes are for modes tfc and blend; name one of them")
+    is_weighed = options is not None and (options.sides in ("past", "both") or options.keyframes == "adaptive")
+    if is_weighed and not {*variants} & {*WEIGHED}:
+        raise UsageError("--sides past or both and adaptive keyframes are for modes tfc and blend; name one of them")

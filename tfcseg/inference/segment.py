@@ -17,7 +17,7 @@ import numpy as np
 from tfcseg.errors import UsageError, in_python_words
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.groups import Group, begins_part, is_shown_by, pictures, section_at
-from tfcseg.inference.intervals import run_intervals
+from tfcseg.inference.intervals import run_intervals, stream
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import LabelSet
@@ -164,12 +164,12 @@ def segment_frames(
         yield from _stream(frames, network, before, part_frames)
         return
     groups = _groups(pictures(frames, part_frames), network.frames_at_once, part_frames, wanted_from)
-    both = network.options.sides == "both"
+    is_weighed = network.options.sides != "one"
     for group, results in run_intervals(network, groups, before):
         while group:
             shown, result = group.pop(0), results.pop(0)
-            # With both sides, a run can resume after any frame with a carry-over, wherever groups end.
-            is_last = result.carried is not None if both else not group
+            # Where keyframes are weighed, a run can resume after any frame with a carry-over, wherever groups end.
+            is_last = result.carried is not None if is_weighed else not group
             *repeated, last = [_segmented(network.labels, frame, result, frame is shown[0]) for frame in shown]
             yield from (replace(frame, carried=None) for frame in repeated)
             yield replace(last, ends_group=is_last)
@@ -218,7 +218,8 @@ def _stream(
             yield _segmented(network.labels, shown[-1], result, False)
             continue
         if result is None or begins_part(frame, part_frames):
-            results = network.stream((images.popleft() for _ in count()), before if result is None else result.carried)
+            live = (images.popleft() for _ in count())
+            results = stream(network, live, before if result is None else result.carried)
         images.append(frame.image)
         shown, result = [frame], next(results)
         yield _segmented(network.labels, frame, result)

@@ -34,9 +34,9 @@ KEYFRAME_POSITIONS = ("first", "middle")
 """Which frame of an interval is its keyframe. ``first``: the paper's; no frame waits for a later one. ``middle``:
 frames refer to the nearest keyframe, before or after them; this halves the distance, but they must wait for it."""
 
-SIDES = ("one", "both")
-"""Keyframes that frames refer to. ``one``: that of their interval (the paper). ``both`` (ours): those before and after
-them (model/evidence.py), in modes ``tfc`` and ``blend``."""
+SIDES = ("one", "past", "both")
+"""Keyframes that frames refer to. ``one``: that of their interval (the paper). ``past`` and ``both`` (ours): those
+before them, or before and after them, weighed by evidence (model/evidence.py), in modes ``tfc`` and ``blend``."""
 
 KEYFRAMES = ("fixed", "adaptive")
 """``fixed``: every n-th frame. ``adaptive`` (ours): where the scene has changed, at most four intervals apart."""
@@ -104,18 +104,18 @@ class InferenceOptions:
     sides: Annotated[
         str,
         Option(
-            "Compare frames with the keyframe of their interval (one, the paper) or with those before and after "
-            "(both: steadier and faster).",
+            "Compare frames with the keyframe of their interval (one, the paper), or weigh those before (past) or "
+            "before and after (both: steadier and faster).",
             choices=SIDES,
             value_of_paper="one",
         ),
     ] = THE_MODELS
-    """With ``both``, ``threshold``, ``correlation``, ``keyframe_position`` and ``keyframe_carry`` have no effect."""
+    """``threshold``, ``correlation``, ``keyframe_position`` and ``keyframe_carry`` only have an effect with ``one``."""
     keyframes: Annotated[
         str,
         Option(
             "Place keyframes at a fixed interval, or where the scene has changed, at most four intervals apart "
-            "(adaptive; needs --sides both).",
+            "(adaptive; needs --sides past or both).",
             choices=KEYFRAMES,
             value_of_paper="fixed",
         ),
@@ -123,8 +123,8 @@ class InferenceOptions:
     keyframe_scale: Annotated[
         float,
         Option(
-            "See keyframes 1 to 2 times as large as --size says (with --sides both, or every frame in mode image): "
-            "finds more small things, but is slower.",
+            "See keyframes 1 to 2 times as large as --size says (with --sides past or both, or every frame in mode "
+            "image): finds more small things, but is slower.",
             low=1,
             high=2,
             value_of_paper=1.0,
@@ -147,6 +147,7 @@ class InferenceOptions:
             choices=LATENCIES,
         ),
     ] = "normal"
+    """``low`` takes ``past`` for ``both``, if that is the model's choice."""
 
     def completed_by(self, defaults: InferenceOptions) -> InferenceOptions:
         """Fill fields that are None from ``defaults``."""
@@ -171,7 +172,7 @@ class InferenceOptions:
     @property
     def carries(self) -> bool:
         """Whether keyframes take anything over from earlier ones."""
-        return self.uses_memory and (self.keyframe_carry > 0 or self.sides == "both")
+        return self.uses_memory and (self.keyframe_carry > 0 or self.sides != "one")
 
     @property
     def uses_memory(self) -> bool:

@@ -78,8 +78,8 @@ class SectionJob:
 
     @property
     def first_read(self) -> int:
-        """First frame that is needed: with both sides, where the end of the section before begins."""
-        return max(0, self.first - self.part_frames) if self.inference.sides == "both" else self.first
+        """First frame that is needed: where keyframes are weighed, where the end of the section before begins."""
+        return self.first if self.inference.sides == "one" else max(0, self.first - self.part_frames)
 
     def do(self, model: ModelOnDemand) -> list[PackedFrame]:
         """Segment the frames; none if the video ends before them."""
