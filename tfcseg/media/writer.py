@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tfcseg.errors import OutputError, TfcsegError
 from tfcseg.files import output_errors, sync
 from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments
-from tfcseg.media.frames import Image, select_frames
+from tfcseg.media.frames import select_frames
 from tfcseg.media.probing import SourceStream, probe_address, probe_file
 from tfcseg.media.source import Source
 
@@ -217,62 +217,15 @@ def part_length(frames_at_once: int) -> int:
     return -(-PART_FRAMES // frames_at_once) * frames_at_once
 
 
-class PartedVideo:
-    """Writes (H, W, 3) RGB frames in parts, which ``finish`` joins to ``path``, a .mp4; OutputError on failure.
-
-    ``part_at`` returns the file of the part that begins with a frame; the first ``frames_written`` frames are already
-    in parts.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        part_at: Callable[[int], Path],
-        frame_rate: Fraction,
-        sound: Sound | None,
-        frames_written: int,
-        *,
-        pixel_aspect: Fraction = Fraction(1),
-    ) -> None:
-        self.path = path
-        self._part_at, self._frame_rate, self._sound = part_at, frame_rate, sound
-        self._frames_written = frames_written
-        self._settings: dict[str, Any] = {"frame_rate": frame_rate, "pixel_aspect": pixel_aspect, "named": path}
-        self._part: VideoWriter | None = None
-
-    def write(self, image: Image) -> None:
-        """Append one frame, (H, W, 3) uint8 RGB of the same size as the others."""
-        if self._part is None:
-            size = (image.shape[0], image.shape[1])
-            self._part = VideoWriter(self._part_at(self._frames_written), size=size, **self._settings)
-        self._part.write(image)
-        self._frames_written += 1
-
-    def end_part(self) -> Callable[[], None]:
-        """Start a new part with the next frame; returns a function that completes the current one, in any thread."""
-        part, self._part = self._part, None
-        return (lambda: None) if part is None else part.close
-
-    def finish(self, part_frames: int) -> str:
-        """Join the parts of ``part_frames`` frames and add the sound; returns what `finish_video` does."""
-        parts = [self._part_at(first) for first in range(0, self._frames_written, part_frames)]
-        joined = self._part_at(0).with_name(f"joined-{self.path.name}")
-        try:
-            join_parts(parts, joined, self._frame_rate)
-        except (OSError, av.FFmpegError) as error:
-            raise OutputError(f"{self.path}: its parts cannot be joined: {error.strerror or error}") from error
-        return finish_video(joined, self.path, self._sound)
-
-    def stop(self) -> None:
-        """Make a ``write`` in another thread fail soon; ``abort`` follows."""
-        if (part := self._part) is not None:
-            part.stop()
-
-    def abort(self) -> None:
-        """Remove the unfinished part; complete ones are kept."""
-        if self._part is not None:
-            self._part.abort()
-            self._part = None
+def finish_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction, sound: Sound | None) -> str:
+    """Join ``parts`` to ``target``, a .mp4, and add the sound; returns what `finish_video` does. OutputError on
+    failure."""
+    joined = parts[0].with_name(f"joined-{target.name}")
+    try:
+        join_parts(parts, joined, frame_rate)
+    except (OSError, av.FFmpegError) as error:
+        raise OutputError(f"{target}: its parts cannot be joined: {error.strerror or error}") from error
+    return finish_video(joined, target, sound)
 
 
 def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> None:

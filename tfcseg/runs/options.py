@@ -237,11 +237,6 @@ class RunOptions:
     steady: SteadyOptions | None = None  # masks that are made steady, in place of the network's own labels
 
     @property
-    def range_s(self) -> tuple[float | None, float | None]:
-        """Start and end in seconds."""
-        return self.start_s, self.end_s
-
-    @property
     def decoding(self) -> dict[str, Any]:
         """Arguments of `open_frames`."""
         rate = {} if self.frame_rate is None else {"frame_rate": self.frame_rate}

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.machine import available_cores
 from tfcseg.media.frames import Frame, Image, most_waiting
 from tfcseg.media.masks import MaskWriter, read_mask
-from tfcseg.media.writer import PartedVideo, Sound
+from tfcseg.media.writer import Sound, VideoWriter, finish_parts
 from tfcseg.metrics.consistency import ConsistencyMeter, Followed, FrameConsistency, Preset
 from tfcseg.report.schema import FrameRow, FrameTable, columns_for
 from tfcseg.runs.job import CARRIED_NAME, Job, save_carried
@@ -191,43 +190,46 @@ class ResultWriter:
 
 
 class Videos:
-    """The videos of a run, which draw each frame once; with a ``checkpoint``, the parts after it. OutputError if a
-    video cannot be written."""
+    """The videos of a run, which draw each frame once and are written in parts; with a ``checkpoint``, the parts after
+    it. OutputError if a video cannot be written."""
 
     def __init__(self, job: Job, checkpoint: Checkpoint | None) -> None:
-        options, info, labels = job.options, job.info, job.labels
-        sound = None if info.audio is None else Sound(info.source, *job.run.range_s)
-        self._videos = {
-            name: PartedVideo(
-                getattr(job.out, name),
-                partial(job.state.part, name),
-                info.frame_rate,
-                sound,
-                checkpoint.part_start if checkpoint else 0,
-                pixel_aspect=info.pixel_aspect,
-            )
-            for name in options.videos
-        }
+        options, labels = job.options, job.labels
+        self._job, self._names = job, options.videos
+        self._parts: dict[str, VideoWriter] = {}
+        self._written = checkpoint.part_start if checkpoint else 0
         self._palette, self._alpha = labels.palette_array(), options.alpha
         self._visible = options.visible(labels)
         always = np.flatnonzero(self._visible).tolist() if options.classes else ()
-        self._legend = Legend(labels, (info.height, info.width), always) if options.legend else None
+        self._legend = Legend(labels, (job.info.height, job.info.width), always) if options.legend else None
         if self._legend is not None and checkpoint is not None and checkpoint.legend is not None:
             self._legend.restore(checkpoint.legend)
 
     def write(self, image: Image, labels: Labels, shares: NDArray[np.float64]) -> None:
         """Append one frame, (H, W, 3) RGB, with its (H, W) ``labels`` and the (K,) ``shares`` of its classes."""
-        if "source" in self._videos:
-            self._videos["source"].write(image)
-        if not self._videos.keys() - {"source"}:
-            return
-        picture = overlay(image, labels, self._palette, alpha=self._alpha, visible=self._visible)
-        if self._legend is not None:
-            self._legend.draw(picture, shares * self._visible)
-        if "overlay" in self._videos:
-            self._videos["overlay"].write(picture)
-        if "side_by_side" in self._videos:
-            self._videos["side_by_side"].write(side_by_side([image, picture], ["source", "tfcseg"]))
+        pictures = {"source": image}
+        if {*self._names} - {"source"}:
+            picture = overlay(image, labels, self._palette, alpha=self._alpha, visible=self._visible)
+            if self._legend is not None:
+                self._legend.draw(picture, shares * self._visible)
+            pictures["overlay"] = picture
+        if "side_by_side" in self._names:
+            pictures["side_by_side"] = side_by_side([image, picture], ["source", "tfcseg"])
+        for name in self._names:
+            if name not in self._parts:
+                self._parts[name] = self._new_part(name, pictures[name])
+            self._parts[name].write(pictures[name])
+        self._written += 1
+
+    def _new_part(self, name: str, first: Image) -> VideoWriter:
+        info, path = self._job.info, self._job.state.part(name, self._written)
+        return VideoWriter(
+            path,
+            size=(first.shape[0], first.shape[1]),
+            frame_rate=info.frame_rate,
+            pixel_aspect=info.pixel_aspect,
+            named=getattr(self._job.out, name),
+        )
 
     def legend_state(self) -> dict[str, Any] | None:
         """State of the legend in JSON types; None without a legend."""
@@ -235,30 +237,33 @@ class Videos:
 
     def end_part(self) -> Callable[[], None]:
         """Let the next frame start new parts; returns a function that completes these, in any thread."""
-        endings = [video.end_part() for video in self._videos.values()]
+        parts, self._parts = self._parts, {}
 
         def complete() -> None:
-            for ending in endings:
-                ending()
+            for part in parts.values():
+                part.close()
 
         return complete
 
     def finish(self, part_frames: int) -> str | None:
         """Join the parts and name the videos; returns what happened to the sound, None without a video."""
-        sound = None
-        for video in self._videos.values():
-            sound = video.finish(part_frames)
-        return sound
+        info, run = self._job.info, self._job.run
+        sound = None if info.audio is None else Sound(info.source, run.start_s, run.end_s)
+        happened = None
+        for name in self._names:
+            parts = [self._job.state.part(name, first) for first in range(0, self._written, part_frames)]
+            happened = finish_parts(parts, getattr(self._job.out, name), info.frame_rate, sound)
+        return happened
 
     def stop(self) -> None:
         """Make a ``write`` in another thread fail soon; ``abort`` follows."""
-        for video in self._videos.values():
-            video.stop()
+        for part in [*self._parts.values()]:
+            part.stop()
 
     def abort(self) -> None:
         """Drop the parts that are being written."""
-        for video in self._videos.values():
-            video.abort()
+        for part in self._parts.values():
+            part.abort()
 
 
 class FrameFiles:
