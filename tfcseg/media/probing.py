@@ -14,7 +14,6 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
@@ -65,12 +64,11 @@ class SourceStream:
     is_seekable: bool  # whether the container has an index with exact times
     keeps_times: bool
     """Whether times never restart, so the decoder can keep them; otherwise they count from the streams in use."""
-    container_start_s: float
     first_time_s: float  # time of frame 0, from the start of the container
     decoder_zero_s: float | None  # the same time on the decoder's clock; None for the time of its first frame
     is_length_known: bool  # whether ``frames_declared`` is of this stream, not of the longest one in the container
     audio_index: int | None
-    audio_start_s: float
+    audio_lead_s: float  # from ffmpeg's zero for audio to the start of the container; negative if audio starts later
 
 
 def probe_file(source: Source) -> SourceStream:
@@ -211,7 +209,8 @@ def _describe_stream(
     first_s = max(container_start_s, read_first_time_s(stream, frame)) if has_times else container_start_s
     zero_s = first_s if keeps_times else first_s - read_start_s(stream, first_s)
     has_alpha, decoder = _find_alpha(stream, frame)
-    audio = _heard_audio(container)
+    # The track that players choose: the default, else the first.
+    audio = max(container.streams.audio, key=lambda each: bool(each.disposition & Disposition.default), default=None)
     info = VideoInfo(
         source=source,
         width=width,
@@ -239,18 +238,14 @@ def _describe_stream(
         times=times,
         is_seekable=bool(formats & _SEEKABLE_FORMATS),
         keeps_times=keeps_times,
-        container_start_s=container_start_s,
         first_time_s=first_s - container_start_s,
         decoder_zero_s=zero_s if has_times else None,
         is_length_known=is_length_known and keeps_times,
         audio_index=None if audio is None else audio.index,
-        audio_start_s=container_start_s if audio is None else read_start_s(audio, container_start_s),
+        audio_lead_s=0.0
+        if audio is None or keeps_times
+        else container_start_s - read_start_s(audio, container_start_s),
     )
-
-
-def _heard_audio(container: InputContainer) -> AudioStream | None:
-    """The track that players choose: the default, else the first."""
-    return max(container.streams.audio, key=lambda track: bool(track.disposition & Disposition.default), default=None)
 
 
 def _pixel_aspect(stream: VideoStream, rotation: int) -> Fraction:
@@ -432,9 +427,7 @@ class Packets:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
         self._packets = container.demux(stream)
-        # PyAV types the context as always present, but it is missing for codecs without a decoder.
-        context: Any = stream.codec_context
-        self._is_vp8 = context is not None and context.codec.canonical_name == "vp8"
+        self._is_vp8 = _codec_name(stream) == "vp8"
         self._bytes = 0
         self._shown: list[tuple[Fraction, Fraction]] = []
         self._last_dts = -(2**63)

@@ -303,7 +303,7 @@ def cut_audio(sound: Sound, target: Path) -> tuple[str, float | None]:
         return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})", None
     if not _has_sound(target):
         return "none", None
-    return method, max(0.0, -_skipped_s(stream, video_s))
+    return method, max(0.0, -(video_s + stream.audio_lead_s))
 
 
 def _has_sound(track: Path) -> bool:
@@ -330,7 +330,7 @@ def add_audio(video: Path, track: Path, delay_s: float, target: Path) -> str:
 def _extract(
     stream: SourceStream, target: Path, video_s: float, duration_s: float | None, codec: tuple[str, ...]
 ) -> str:
-    skipped_s = _skipped_s(stream, video_s)
+    skipped_s = video_s + stream.audio_lead_s
     cut = ["-ss", f"{skipped_s:.6f}"] if skipped_s > _UNHEARD_S else []
     exact = ["-copypriorss", "0"] if cut else []
     # Seeking is exact only with an index; otherwise the beginning is read and discarded.
@@ -341,13 +341,6 @@ def _extract(
         *after,
         *("-map", f"0:{stream.audio_index}", *codec, *exact, *limit, "-f", "mp4", f"file:{target}"),
     )
-
-
-def _skipped_s(stream: SourceStream, video_s: float) -> float:
-    """Seconds from ffmpeg's zero for audio to the first written frame; negative if audio starts later."""
-    if stream.keeps_times:
-        return video_s
-    return stream.container_start_s + video_s - stream.audio_start_s
 
 
 def _run(*arguments: str) -> str:
