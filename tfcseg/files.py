@@ -200,14 +200,7 @@ def write_json(path: Path, result: object) -> None:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
-def json_object(result: object) -> dict[str, Any]:
-    """Convert a dataclass or mapping to the JSON object that `write_json` writes."""
-    content = to_json(result)
-    assert isinstance(content, dict)
-    return content
-
-
-def to_json(value: object, decimals: int = 6, other: Callable[[object], object] | None = None) -> object:
+def to_json(value: object, decimals: int = 6, other: Callable[[object], object] | None = None) -> Any:
     """``value`` in plain JSON types: dataclasses as objects, numbers rounded, None for NaN and infinities. ``other``
     converts anything else; without it, TypeError."""
     if value is None or isinstance(value, bool | str):

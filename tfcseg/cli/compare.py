@@ -129,13 +129,13 @@ def command(
 
 
 def _show(result: Comparison, source: str, output: Path | None, printing: options.Printing) -> None:
-    from tfcseg.files import json_object
+    from tfcseg.files import to_json
     from tfcseg.runs.outputs import default_output
 
     for warning in result.warnings:
         print_warning(warning)
     if printing.as_json:
-        print_json(json_object(result))
+        print_json(to_json(result))
     else:
         _print_comparison(result)
     if not printing.quiet:

@@ -175,7 +175,7 @@ def measured(
 
     ``text`` makes Markdown for people of the result.
     """
-    from tfcseg.files import claimed_files, json_object, write_json
+    from tfcseg.files import claimed_files, to_json, write_json
 
     with ExitStack() as stack:
         output = file.output
@@ -187,9 +187,9 @@ def measured(
         if output is not None:
             (write or write_json)(output, found)
     if printing.as_json:
-        print_json(json_object(found))
+        print_json(to_json(found))
     else:
-        print_tables(text(json_object(found)))
+        print_tables(text(to_json(found)))
     if output is not None and not printing.quiet:
         print_line(f"written: {output}")
     return found

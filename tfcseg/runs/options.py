@@ -116,11 +116,6 @@ class ResultOptions:
         return _UNSURE_BELOW if self.unsure is None else self.unsure
 
     @property
-    def writes_anything(self) -> bool:
-        """Whether any result is written."""
-        return bool(self.kinds or self.formats)
-
-    @property
     def page(self) -> bool:
         """Whether report.html is written."""
         return self.report if self.html is None else self.html
