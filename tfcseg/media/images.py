@@ -20,6 +20,7 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
+from tfcseg.files import errors_as
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, check_size, select_frames
 from tfcseg.media.source import IMAGE_SUFFIXES, Source
 from tfcseg.spelling import count_of, first_of
@@ -80,10 +81,8 @@ def _list_folder(directory: Path) -> tuple[list[Path], int]:
     """Images in natural order, frame 2 before frame 10, and how many other entries there are."""
     if not directory.is_dir():
         return [directory], 0
-    try:
+    with errors_as(InputError, f"{directory}: the folder cannot be read"):
         entries = [entry for entry in directory.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"{directory}: the folder cannot be read: {error.strerror}") from None
     images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir()]
     images.sort(key=lambda entry: natural_key(entry.name))
     others = len(entries) - len(images)
@@ -174,10 +173,8 @@ class _Decoded(NamedTuple):
 
 def _decode(path: Path) -> _Decoded:
     """Decode to (H, W, 3) RGB, upright, on black."""
-    try:
+    with errors_as(InputError, f"{path}: the image cannot be read"):
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: the image cannot be read: {error.strerror}") from None
     if not data:
         raise InputError(f"{path}: the image is empty (0 bytes)")
     if data[4:12] in _AVIF and not PIL.features.check("avif"):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngInfo
 
 from tfcseg.errors import DataError, OutputError
-from tfcseg.files import make_folder, replace_atomically
+from tfcseg.files import errors_as, make_folder, replace_atomically
 
 Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W) values: class indices or ids of instances."""
@@ -73,11 +73,8 @@ class MaskForm:
 
 def read_header(path: Path) -> PngHeader:
     """Read the header of a mask; DataError if it is not a PNG, or of a kind that cannot hold values."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(26)
-    except OSError as error:
-        raise DataError(f"cannot read mask {str(path)!r}: {error.strerror or error}") from error
+    with errors_as(DataError, f"cannot read mask {str(path)!r}"), path.open("rb") as file:
+        start = file.read(26)
     if start[:8] != _PNG_SIGNATURE or start[12:16] != b"IHDR" or len(start) < 26:
         raise DataError(f"mask {str(path)!r} is not a PNG file; masks are index PNGs")
     width, height, bits, colour_type = struct.unpack(">IIBB", start[16:26])
