@@ -55,10 +55,9 @@ def open_images(
     """
     wanted = select_frames(frame_rate, start_s, end_s)
     info, paths, stand_in = _examine(source, frame_rate)
-    if wanted.first >= len(paths):
+    if wanted.start >= len(paths):
         raise InputError(f"{source.name}: the images end before the start of the requested range")
-    stop = None if wanted.length is None else wanted.first + wanted.length
-    info = replace(info, names=info.names[wanted.first : stop])
+    info = replace(info, names=info.names[wanted])
     warnings = list(info.warnings)
     return FrameSource(info, _read_images(paths, wanted, frame_rate, stand_in, warnings), warnings)
 
@@ -129,10 +128,9 @@ def _read_images(
     fitted: list[str] = []
     with_alpha: list[str] = []
     with_more: list[str] = []
-    stop = None if wanted.length is None else wanted.first + wanted.length
     image = stand_in
-    for index, path in enumerate(paths[wanted.first : stop]):
-        time_s = float((wanted.first + index) / frame_rate)
+    for index, path in enumerate(paths[wanted]):
+        time_s = float((wanted.start + index) / frame_rate)
         try:
             decoded = _decode(path)
         except InputError as error:

@@ -293,8 +293,8 @@ def cut_audio(sound: Sound, target: Path) -> tuple[str, float | None]:
         return f"dropped: {error}", None
     if stream.audio_index is None:
         return "none", None
-    video_s = stream.first_time_s + float(wanted.first / rate)
-    duration_s = None if wanted.length is None else float(wanted.length / rate)
+    video_s = stream.first_time_s + float(wanted.start / rate)
+    duration_s = None if wanted.stop is None else float((wanted.stop - wanted.start) / rate)
     method = "copied" if stream.info.audio in _COPIED_CODECS else "aac"
     reason = _extract(stream, target, video_s, duration_s, _COPY if method == "copied" else _AAC)
     if reason and method == "copied":
