@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import PIL.features
@@ -67,7 +66,7 @@ def read_image(path: Path) -> Image:
 
     Raises InputError if it is empty, damaged or not an image.
     """
-    return _decode(path).image
+    return _decode(path)[0]
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -132,15 +131,14 @@ def _read_images(
     for index, path in enumerate(paths[wanted]):
         time_s = float((wanted.start + index) / frame_rate)
         try:
-            decoded = _decode(path)
+            found, had_alpha, has_more = _decode(path)
         except InputError as error:
             unreadable.append(str(error).removeprefix(f"{path.parent}/"))
             yield Frame(index, time_s, image, is_held=True)
             continue
-        found = decoded.image
-        if decoded.had_alpha:
+        if had_alpha:
             with_alpha.append(path.name)
-        if decoded.has_more:
+        if has_more:
             with_more.append(path.name)
         if found.shape[:2] != (height, width):
             fitted.append(f"{path.name} ({found.shape[1]}x{found.shape[0]})")
@@ -163,14 +161,8 @@ def fit_image(image: Image, size: tuple[int, int]) -> Image:
     return np.array(PIL.ImageOps.pad(PIL.Image.fromarray(image), size[::-1], PIL.Image.Resampling.BILINEAR))
 
 
-class _Decoded(NamedTuple):
-    image: Image
-    had_alpha: bool
-    has_more: bool  # whether the file holds further pictures
-
-
-def _decode(path: Path) -> _Decoded:
-    """Decode to (H, W, 3) RGB, upright, on black."""
+def _decode(path: Path) -> tuple[Image, bool, bool]:
+    """(H, W, 3) RGB, upright, on black; whether it had alpha, and whether the file holds further pictures."""
     with errors_as(InputError, f"{path}: the image cannot be read"):
         data = path.read_bytes()
     if not data:
@@ -193,8 +185,8 @@ def _decode(path: Path) -> _Decoded:
         what = "the image is cut off" if "truncated" in str(error) else "not an image, or a damaged one"
         raise InputError(f"{path}: {what}") from error
     if pixels.shape[2] == 3:
-        return _Decoded(pixels, False, has_more)
-    return _Decoded(composite_on_black(pixels), bool(pixels[..., 3].min() < 255), has_more)
+        return pixels, False, has_more
+    return composite_on_black(pixels), bool(pixels[..., 3].min() < 255), has_more
 
 
 def _open(data: bytes) -> PIL.Image.Image:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +133,7 @@ class ResultWriter:
         self.videos.abort()
         self._files.abort()
 
-    def _record(self, measured: Iterable[MeasuredFrame]) -> None:
+    def _record(self, measured: Iterable[tuple[SegmentedFrame, NDArray[np.float64], FrameRow]]) -> None:
         for frame, shares, row in measured:
             self.summary.add(row, shares)
             if frame.steadied is not None:
@@ -351,14 +351,6 @@ _MAX_WORKERS = 4
 _CORES_PER_WORKER = 4  # other cores decode, encode and, without a GPU, run the network
 
 
-class MeasuredFrame(NamedTuple):
-    """A frame with all its measurements."""
-
-    frame: SegmentedFrame
-    shares: NDArray[np.float64]  # (K,) share of the pixels of each class
-    row: FrameRow
-
-
 class FrameMeasurer:
     """Takes frames in order and returns them measured, in order; ``use_flow`` measures flow consistency, along a flow
     of that ``preset``. Labels with a probability below ``unsure_below`` are unsure.
@@ -392,8 +384,11 @@ class FrameMeasurer:
         self._pending.append((frame, shares, followed))
         return shares
 
-    def finished(self, max_pending: int | None = None) -> Iterator[MeasuredFrame]:
-        """Return the next measured frames; waits until at most ``max_pending`` remain, by default a few."""
+    def finished(
+        self, max_pending: int | None = None
+    ) -> Iterator[tuple[SegmentedFrame, NDArray[np.float64], FrameRow]]:
+        """Return the next measured frames, with the (K,) shares of their classes; waits until at most ``max_pending``
+        remain, by default a few."""
         if max_pending is None:
             max_pending = most_waiting(*self._pending[-1][0].labels.shape) if self._pending else 0
         while self._pending:
@@ -403,7 +398,7 @@ class FrameMeasurer:
             frame, shares, _ = self._pending.popleft()
             maps = [frame.labels] if frame.steadied is None else [frame.labels, frame.steadied.given]
             changes = self._meter.repeat() if followed is None else self._meter.compare(maps, followed.result())
-            yield MeasuredFrame(frame, shares, _row(frame, changes, self._unsure_below))
+            yield frame, shares, _row(frame, changes, self._unsure_below)
 
     def close(self) -> None:
         """Stop the threads and drop unfinished frames."""
