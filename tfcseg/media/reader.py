@@ -198,10 +198,9 @@ def _at_constant_rate(
             yield position, image, False
             position, is_shown = position + 1, True
     counted.has_ended = True
-    times = stream.times
-    if last is None or last_s is None or not times.times_s or last_s < times.times_s[-1] - _ROUNDING_S:
+    if last is None or last_s is None or not stream.times_s or last_s < stream.times_s[-1] - _ROUNDING_S:
         return
-    while position < min(stop, round((last_s + times.last_duration_s) * stream.info.frame_rate)):
+    while position < min(stop, round((last_s + stream.last_duration_s) * stream.info.frame_rate)):
         yield position, last, is_shown
         counted.repeated += is_shown
         position, is_shown = position + 1, True
@@ -282,10 +281,10 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, i
 
 def _skip(stream: SourceStream, lead_s: float) -> list[str]:
     """Filters that drop frames before the one shown ``lead_s`` after frame 0, if times are known."""
-    before = bisect.bisect_right(stream.times.times_s, lead_s)
+    before = bisect.bisect_right(stream.times_s, lead_s)
     if before < _LEFT_MARGIN or stream.decoder_zero_s is None or not stream.is_timed:
         return []
-    return [f"trim=start={stream.decoder_zero_s + stream.times.times_s[before - _LEFT_MARGIN] - 0.0005:.6f}"]
+    return [f"trim=start={stream.decoder_zero_s + stream.times_s[before - _LEFT_MARGIN] - 0.0005:.6f}"]
 
 
 def _longest_gap(info: VideoInfo) -> int:
