@@ -68,7 +68,6 @@ class ResultWriter:
         self.measurer = FrameMeasurer(
             len(self.labels), use_flow=options.flow_consistency, preset=preset, unsure_below=options.unsure_below
         )
-        self.optical_flow = self.measurer.flow_name
         self.videos = Videos(job, checkpoint)
         self._files = FrameFiles(job, checkpoint)
         self._saver = ThreadPoolExecutor(1, "tfcseg-save")

@@ -122,7 +122,7 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
         stability=StabilityFacts(
             label_change=mean("label_change"),
             flow_consistency=mean("flow_consistency"),
-            optical_flow=writer.optical_flow,
+            optical_flow=writer.measurer.flow_name,
             similarity=mean("similarity"),
             updated_fraction=mean("updated_fraction"),
             keyframes=summary.keyframes,
@@ -135,7 +135,7 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
             job.model.temperature,
             job.model.calibration_error,
         ),
-        classes=_class_facts(writer.labels, summary),
+        classes=_class_facts(job.labels, summary),
         outputs=writer.outputs | exported.files,
         warnings=tuple(warnings),
         steady=None if job.given is None else _steady_facts(job.given, summary),
