@@ -35,7 +35,6 @@ _DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")
 _NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "baseline", "end", "as_json")
 
-
 Source = Annotated[str, typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.")]
 Output = Annotated[
     Path | None, options.output_to("Folder for the results; with --frames a picture file.", "<name>_compare")

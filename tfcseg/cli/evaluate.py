@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions), "label_map")
 _NOTES_SHOWN = 10
 
-
 GivenMasks = Annotated[
     Path | None,
     typer.Option(

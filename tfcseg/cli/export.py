@@ -49,7 +49,6 @@ def command(
 
 _FRAME_SIZE = "1280x720"
 
-
 ConvertSource = Annotated[
     str,
     typer.Argument(

@@ -41,7 +41,6 @@ Inputs = Annotated[
     ),
 ]
 
-
 InputList = Annotated[
     str | None,
     typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),

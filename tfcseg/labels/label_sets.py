@@ -37,7 +37,6 @@ VSPW, CITYSCAPES19, VOC21, ADE150, COCO133, MSRC23, FACADES8 = (
 parsing benchmark. COCO's panoptic categories in the order of their ids, which have gaps. MSRC v2 by its usual ids,
 from 1. LabelMe facades."""
 
-
 NO_CLASS = 255
 """Label value for "none of the classes" in 8-bit labels; targets use it as ``ignore_index``."""
 
@@ -124,7 +123,6 @@ SCENES = _scenes("scenes", 51)
 
 Classes that several of them have are one class here, by ADE31's name."""
 
-
 Palette: TypeAlias = tuple[tuple[int, int, int], ...]
 
 CLASS_COLOURS: Mapping[str, Palette] = {
@@ -170,7 +168,6 @@ def _colour(name: str, value: object) -> tuple[int, int, int]:
 LabelMap = Mapping[str, str]
 
 _MAY_BE_PARTS = ("scenes", "vspw", "coco133")  # sets of which many models and folders have only a part
-
 
 KNOWN_NAMES: Mapping[str, tuple[str, ...]] = {"scenes": SCENES.names, **CLASS_NAMES}
 

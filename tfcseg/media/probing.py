@@ -413,7 +413,6 @@ _MOST_TIMES, _MOST_BYTES = 100_000, 256 << 20
 _EARLIER_S = 0.0005
 _LONGEST_STEP_S = 10.0  # ffmpeg takes a longer one for a jump where times may restart
 
-
 _Times: TypeAlias = tuple[Sequence[float], float]  # of frames, and how long the last one is shown
 _NO_TIMES: _Times = ((), 0.0)
 

@@ -76,7 +76,6 @@ WITH_ALPHA = Coding(
 LOSSLESS_GRAY = Coding("gray", "matroska", ("-c:v", "ffv1", "-color_range", "pc", *_REPRODUCIBLE))
 """Lossless FFV1 with 8 bits."""
 
-
 logger = logging.getLogger(__name__)
 
 

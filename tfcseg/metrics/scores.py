@@ -25,9 +25,6 @@ Counts: TypeAlias = NDArray[np.int64]
 VC_WINDOWS = (8, 16)  # window lengths n that are usually reported
 
 
-# ---------------------------------------------------------------------------------------------------- confusion matrix
-
-
 def joint_histogram(target: Labels, prediction: Labels) -> Counts:
     """(256, 256) pixel counts: entry [a, b] is the number of pixels with target value a and predicted value b.
 
@@ -79,9 +76,6 @@ def _size(labels: Labels) -> str:
     return " by ".join(str(length) for length in labels.shape)
 
 
-# ---------------------------------------------------------------------------------- scores of a (K, K + 1) count matrix
-
-
 def class_iou(counts: Counts) -> NDArray[np.float64]:
     """(K,) ``IoU_c = TP / (TP + FP + FN)``; NaN for classes without ground-truth pixels."""
     true_positives = np.diagonal(counts)
@@ -118,9 +112,6 @@ def pixel_accuracy(counts: Counts) -> float:
 def only_targets(counts: Counts, kept: NDArray[np.bool_]) -> Counts:
     """Leave out the ground truth of classes outside ``kept`` (K,), as if it were void."""
     return np.where(kept[:, None], counts, 0)
-
-
-# -------------------------------------------------------------------------------------------------- video consistency
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,10 @@ def _load(path: Path) -> object:
             with torch.serialization.safe_globals([(_Nothing, name) for name in others]):
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001  # damaged files raise errors of many kinds
+            line = _COLOURS_OF_TERMINALS.sub("", str(error)).partition("\n")[0].partition(". ")[0]
+            reason = one_line(line, _MAX_REASON) or type(error).__name__
             raise WeightsError(
-                f"{path} is damaged or holds more than tensors, which is not opened ({_first_words(error)})"
+                f"{path} is damaged or holds more than tensors, which is not opened ({reason})"
             ) from None
 
 
@@ -103,11 +105,6 @@ def _others(path: Path) -> list[str]:
                 "save its state_dict alone"
             )
     return found
-
-
-def _first_words(error: Exception) -> str:
-    line = _COLOURS_OF_TERMINALS.sub("", str(error)).partition("\n")[0].partition(". ")[0]
-    return one_line(line, _MAX_REASON) or type(error).__name__
 
 
 def _is_named_array(item: tuple[object, object]) -> bool:
