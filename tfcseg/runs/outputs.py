@@ -119,14 +119,8 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
     output = OutputDir(Path(directory))
     refuse_inputs((output.path, output.masks, *output.results()), inputs)
     with removed_if_unused(output.path), folder_lock(output.path):
-        frames = unfinished_frames(output.path)
-        if not overwrite and frames is None:
-            refuse_results(output.path, output.own_results())
-        elif not overwrite and output.holds_frames():
-            raise OutputError(
-                f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
-                "--overwrite to start again, or choose another folder"
-            )
+        if not overwrite:
+            _refuse_results(output)
         yield output
 
 
@@ -150,6 +144,17 @@ def _is_own_list(path: Path) -> bool:
             case [{"index": 0, "name": _, "colour": _}, *_]:
                 return True
     return False
+
+
+def _refuse_results(output: OutputDir) -> None:
+    frames = unfinished_frames(output.path)
+    if frames is None:
+        refuse_results(output.path, output.own_results())
+    elif output.holds_frames():
+        raise OutputError(
+            f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
+            "--overwrite to start again, or choose another folder"
+        )
 
 
 _ATTEMPTS = 100
