@@ -11,10 +11,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfcseg.errors import DataError, OutputError, UsageError
+from tfcseg.errors import DataError, OutputError, TfcsegError, UsageError
 from tfcseg.spelling import first_of
 
 _SUFFIXES_OF_FILES = (
@@ -93,12 +94,15 @@ def refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None:
 
 
 @contextmanager
-def output_errors(what: str, advice: str = "") -> Iterator[None]:
-    """Raise OutputError ``what: reason advice`` for an OSError inside."""
+def errors_as(kind: type[TfcsegError], what: str, advice: str = "") -> Iterator[None]:
+    """Raise an error of this ``kind``, ``what: reason advice``, for an OSError inside."""
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{what}: {error.strerror or error}{advice}") from error
+        raise kind(f"{what}: {error.strerror or error}{advice}") from error
+
+
+output_errors = partial(errors_as, OutputError)
 
 
 def make_folder(folder: Path) -> None:
@@ -199,14 +203,7 @@ def write_json(path: Path, result: object) -> None:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
-def json_object(result: object) -> dict[str, Any]:
-    """Convert a dataclass or mapping to the JSON object that `write_json` writes."""
-    content = to_json(result)
-    assert isinstance(content, dict)
-    return content
-
-
-def to_json(value: object, decimals: int = 6, other: Callable[[object], object] | None = None) -> object:
+def to_json(value: object, decimals: int = 6, other: Callable[[object], object] | None = None) -> Any:
     """``value`` in plain JSON types: dataclasses as objects, numbers rounded, None for NaN and infinities. ``other``
     converts anything else; without it, TypeError."""
     if value is None or isinstance(value, bool | str):

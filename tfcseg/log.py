@@ -13,8 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tfcseg.errors import OutputError, UsageError
-from tfcseg.files import to_json
+from tfcseg.errors import UsageError
+from tfcseg.files import output_errors, to_json
 
 ROOT = logging.getLogger("tfcseg")
 PYTHON_WARNINGS = logging.getLogger("py.warnings")
@@ -49,11 +49,8 @@ class JsonLines(logging.Handler):
     def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
         self._path, self._on_failure = path, on_failure
-        try:
+        with output_errors(f"cannot write the log {str(path)!r}", "; choose another --log-file"):
             self._file = path.open("a+b", buffering=0)
-        except OSError as error:
-            reason = f"cannot write the log {str(path)!r}: {error.strerror}; choose another --log-file"
-            raise OutputError(reason) from None
         if path.is_file():
             self._file.seek(0)
             if self._file.read(1) not in (b"", b"{"):

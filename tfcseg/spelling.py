@@ -21,12 +21,8 @@ def find_name(word: str, known: Sequence[str]) -> str | None:
 
 def words_of(texts: str | Iterable[str]) -> list[str]:
     """Words of one or several comma-separated lists, without blanks around them."""
-    return [
-        word.strip()
-        for text in ([texts] if isinstance(texts, str) else texts)
-        for word in text.split(",")
-        if word.strip()
-    ]
+    words = (texts if isinstance(texts, str) else ",".join(texts)).split(",")
+    return [word.strip() for word in words if word.strip()]
 
 
 def known_name(what: str, word: str, known: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ from tests.helpers.command_line import call
 from tfcseg.doctor.checks import (
     CHECKS,
     FRAMES,
-    Diagnosis,
     Finding,
     check_extras,
     check_ffmpeg,
@@ -115,7 +114,7 @@ def test_a_check_that_fails_itself_is_a_finding(monkeypatch):
 def test_what_is_shown_is_not_interpreted(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     bad = Finding("GPU", "broken", "[red]x[/red] :smile: \x1b[31m\nnext", "[bold]do[/] this")
-    monkeypatch.setattr("tfcseg.doctor.checks.examine", lambda on_check: Diagnosis((bad,)))
+    monkeypatch.setattr("tfcseg.doctor.checks.examine", lambda on_check: [bad])
     done = call("doctor")
     assert "[red]x[/red] :smile: \\x1b[31m next" in done.stdout
     assert "[bold]do[/] this" in done.stdout

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.helpers.media import numbered_images, read_number
 from tfcseg.media.probing import constant_rate
 from tfcseg.media.reader import open_frames
-from tfcseg.media.writer import PartedVideo
+from tfcseg.media.writer import VideoWriter, finish_parts
 
 FRAMES = 14
 IMAGES = numbered_images(FRAMES, (32, 32))
@@ -18,13 +18,13 @@ IMAGES = numbered_images(FRAMES, (32, 32))
 
 def write(folder, rate, part_frames, **options):
     """All of ``IMAGES``; the parts begin at multiples of ``part_frames``."""
-    video = PartedVideo(folder / "out.mp4", lambda first: folder / f"{first:04d}.mp4", rate, None, 0, **options)
-    for number, image in enumerate(IMAGES, 1):
-        video.write(image)
-        if number % part_frames == 0:
-            video.end_part()()
-    video.end_part()()
-    video.finish(part_frames)
+    parts = []
+    for first in range(0, FRAMES, part_frames):
+        parts.append(folder / f"{first:04d}.mp4")
+        with VideoWriter(parts[-1], size=(32, 32), frame_rate=rate, **options) as part:
+            for image in IMAGES[first : first + part_frames]:
+                part.write(image)
+    finish_parts(parts, folder / "out.mp4", rate, None)
     return folder / "out.mp4"
 
 

@@ -40,13 +40,13 @@ def test_rows_are_those_of_a_single_meter(monkeypatch, cores):
     monkeypatch.setattr(results, "available_cores", lambda: cores)
     found = measured(FrameMeasurer(3, use_flow=True, unsure_below=0.5))
     meter = ConsistencyMeter()
-    assert [entry.frame.index for entry in found] == list(range(len(IMAGES)))
-    for entry, frame in zip(found, frames(), strict=True):
+    assert [frame.index for frame, *_ in found] == list(range(len(IMAGES)))
+    for (_, shares, row), frame in zip(found, frames(), strict=True):
         wanted = meter.update(frame.image, frame.labels)
-        assert (entry.row.label_change, entry.row.flow_consistency) == wanted
-        assert entry.row.similarity == (None if frame.is_keyframe else pytest.approx(frame.index / 100))
-        assert entry.shares.sum() == pytest.approx(1)
-    assert any(entry.row.flow_consistency is not None for entry in found)
+        assert (row.label_change, row.flow_consistency) == wanted
+        assert row.similarity == (None if frame.is_keyframe else pytest.approx(frame.index / 100))
+        assert shares.sum() == pytest.approx(1)
+    assert any(row.flow_consistency is not None for *_, row in found)
 
 
 @pytest.mark.parametrize("preset", ["medium", "fast"])
@@ -56,9 +56,9 @@ def test_images_may_be_followed_before_labels_are_known(preset):
         measurer.follow(Frame(index, index / 25, image, is_held=False))
     found = measured(measurer)
     meter = ConsistencyMeter(preset=preset)
-    for entry, frame in zip(found, frames(), strict=True):
+    for (*_, row), frame in zip(found, frames(), strict=True):
         wanted = meter.update(frame.image, frame.labels)
-        assert (entry.row.label_change, entry.row.flow_consistency) == wanted
+        assert (row.label_change, row.flow_consistency) == wanted
     assert measurer.flow_name == f"opencv-dis-{preset}-160"
 
 

@@ -36,7 +36,6 @@ _DATASET_OPTIONS = names_of(Scope)
 _VIDEO_OPTIONS = ("start", "end")
 _NOT_FOR_FRAMES = (*_DATASET_OPTIONS, "modes", "baseline", "end", "as_json")
 
-
 Source = Annotated[str, typer.Argument(metavar="INPUT|ROOT", help="A video, a folder of images, or a VSPW folder.")]
 Output = Annotated[
     Path | None, options.output_to("Folder for the results; with --frames a picture file.", "<name>_compare")
@@ -138,13 +137,13 @@ def _check_frames(context: typer.Context, source: str, *, is_dataset: bool) -> N
 
 
 def _show(result: Comparison, source: str, output: Path | None, printing: options.Printing) -> None:
-    from tfcseg.files import json_object
+    from tfcseg.files import to_json
     from tfcseg.runs.outputs import default_output
 
     for warning in result.warnings:
         print_warning(warning)
     if printing.as_json:
-        print_json(json_object(result))
+        print_json(to_json(result))
     else:
         _print_comparison(result)
     if not printing.quiet:

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -93,24 +93,18 @@ def print_json(content: Any) -> None:
 
 
 def print_results(*parts: str | Text | Table | Markdown, is_wide: bool = False, on_stderr: bool = False) -> None:
-    """Print lines and tables; ``is_wide``: tables may be wider than the terminal."""
+    """Print lines and tables; ``is_wide``: tables may be wider than the terminal. Files do not get the blanks that fill
+    the lines of a table."""
     is_shown = is_terminal() if on_stderr else sys.stdout.isatty()
     console = Console(stderr=on_stderr, highlight=False, emoji=False, width=None if is_shown else _WIDE)
+    if on_stderr and is_shown:
+        console = stderr
     for part in parts:
         text = plain(part) if isinstance(part, str) else part
-        _print_on(
-            stderr if on_stderr and is_shown else console, text, is_wide or not isinstance(part, (Table, Markdown))
-        )
-
-
-def _print_on(console: Console, text: Text | Table | Markdown, soft_wrap: bool) -> None:
-    """Print, in files without the blanks that fill the lines of a table."""
-    if console.is_terminal:
-        console.print(text, soft_wrap=soft_wrap)
-        return
-    with console.capture() as printed:
-        console.print(text, soft_wrap=soft_wrap)
-    console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
+        with nullcontext() if console.is_terminal else console.capture() as printed:
+            console.print(text, soft_wrap=is_wide or not isinstance(part, (Table, Markdown)))
+        if printed is not None:
+            console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
 
 
 class _FoldedTable(TableElement):
@@ -175,7 +169,7 @@ def measured(
 
     ``text`` makes Markdown for people of the result.
     """
-    from tfcseg.files import claimed_files, json_object, write_json
+    from tfcseg.files import claimed_files, to_json, write_json
 
     with ExitStack() as stack:
         output = file.output
@@ -187,9 +181,9 @@ def measured(
         if output is not None:
             (write or write_json)(output, found)
     if printing.as_json:
-        print_json(json_object(found))
+        print_json(to_json(found))
     else:
-        print_tables(text(json_object(found)))
+        print_tables(text(to_json(found)))
     if output is not None and not printing.quiet:
         print_line(f"written: {output}")
     return found

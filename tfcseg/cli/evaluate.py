@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions), "label_map")
 _NOTES_SHOWN = 10
 
-
 GivenMasks = Annotated[
     Path | None,
     typer.Option(
@@ -100,7 +99,7 @@ def command(
 
 
 def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
-    from tfcseg.files import json_object
+    from tfcseg.files import to_json
 
     if not printing.quiet:
         for skip in result.skipped[:_NOTES_SHOWN]:
@@ -110,7 +109,7 @@ def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
             more = len(result.skipped) - _NOTES_SHOWN
             print_warning(f"{more} more like this; --json and eval.json list them all")
     if printing.as_json:
-        print_json(json_object(result.to_json()))
+        print_json(to_json(result.to_json()))
     else:
         _print_evaluation(result, root.resolve().name)
 

@@ -10,11 +10,13 @@ import typer
 
 from tfcseg.cli import options
 from tfcseg.cli.console import print_line, print_warning, progress
-from tfcseg.cli.groups import Only, Without, grouped
+from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.errors import UsageError
 from tfcseg.exports import FORMATS
 from tfcseg.runs.options import ResultOptions
 from tfcseg.spelling import visible
+
+_OTHER_RESULTS = {*names_of(ResultOptions)} - {"classes", "exclude", "palette"}
 
 
 @grouped
@@ -24,7 +26,7 @@ def command(
     to: Annotated[
         list[str] | None, options.some_of("format", FORMATS, f"What to write: {', '.join(FORMATS)}.", default="all")
     ] = None,
-    results: Annotated[ResultOptions, Only("classes", "exclude", "palette")],
+    results: Annotated[ResultOptions, Without(*_OTHER_RESULTS)],
     source: Annotated[
         str | None, typer.Option(help="The video, for mattes.", show_default="where the run read it, or source.mp4")
     ] = None,
@@ -48,7 +50,6 @@ def command(
 
 
 _FRAME_SIZE = "1280x720"
-
 
 ConvertSource = Annotated[
     str,

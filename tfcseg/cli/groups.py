@@ -23,18 +23,6 @@ class Without:
     def __init__(self, *names: str, default_text: str = "the model's") -> None:
         self.names, self.default_text = names, default_text
 
-    def has(self, name: str) -> bool:
-        """Whether the command takes a field."""
-        return name not in self.names
-
-
-class Only(Without):
-    """Leaves out all other fields: ``Annotated[ResultOptions, Only("palette")]``."""
-
-    def has(self, name: str) -> bool:
-        """Whether the command takes a field."""
-        return name in self.names
-
 
 def grouped(command: _Command) -> _Command:
     """Give a command all fields of its dataclasses as options; it is called with the dataclasses."""
@@ -84,7 +72,7 @@ def _parameters(annotation: Any) -> tuple[Any, list[inspect.Parameter]]:
     name = group.__name__
     heading = f"{name.removesuffix('Options')} options" if name.endswith("Options") else None
     own = [_parameter(field, wanted.default_text, heading) for field in declared(group)]
-    return annotation, [each for each in shared + own if wanted.has(each.name)]
+    return annotation, [each for each in shared + own if each.name not in wanted.names]
 
 
 def _parameter(field: Declared, default_text: str, heading: str | None) -> inspect.Parameter:

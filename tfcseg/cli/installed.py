@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +14,12 @@ from rich.text import Text
 
 from tfcseg.cli import options
 from tfcseg.cli.console import facts_table, is_terminal, new_table, plain, print_json, print_results, stderr
+from tfcseg.files import to_json
 from tfcseg.report.html import shown_number as number
 from tfcseg.spelling import visible
 
 if TYPE_CHECKING:
-    from tfcseg.doctor.checks import Diagnosis
+    from tfcseg.doctor.checks import Finding
     from tfcseg.labels.label_sets import LabelSet
     from tfcseg.weights.model_card import ModelCard
 
@@ -35,30 +37,30 @@ def doctor_command(
 
     Example: tfcseg doctor
     """
-    from tfcseg.doctor.checks import examine
+    from tfcseg.doctor.checks import SCHEMA, examine
 
     waiting: AbstractContextManager[Any] = stderr.status("examining") if is_terminal() else nullcontext()
     with waiting as status:
-        diagnosis = examine(lambda name: status.update(visible(f"examining: {name}")) if status else None)
+        findings = examine(lambda name: status.update(visible(f"examining: {name}")) if status else None)
+    broken = [finding.name for finding in findings if finding.status == "broken"]
     if as_json:
-        print_json(diagnosis.to_json())
+        print_json({"schema": SCHEMA, "is_healthy": not broken, "findings": to_json(findings)})
     else:
-        _print(diagnosis)
-    if diagnosis.broken:
+        _print(findings, broken)
+    if broken:
         raise typer.Exit(1)
 
 
-def _print(diagnosis: Diagnosis) -> None:
+def _print(findings: Sequence[Finding], broken: Sequence[str]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for finding in diagnosis.findings:
+    for finding in findings:
         table.add_row(f"[{_COLOURS[finding.status]}]{finding.status}[/]", plain(finding.name), plain(finding.found))
         if finding.advice is not None:
             table.add_row("", "", plain(f"-> {finding.advice}"))
-    broken = ", ".join(finding.name for finding in diagnosis.broken)
-    print_results(table, f"broken: {broken}" if broken else "Everything that is required works.")
+    print_results(table, f"broken: {', '.join(broken)}" if broken else "Everything that is required works.")
 
 
 _SCORES = {"mIoU": "tfc_miou", "VC8": "tfc_vc8", "VC16": "tfc_vc16"}

@@ -41,7 +41,6 @@ Inputs = Annotated[
     ),
 ]
 
-
 InputList = Annotated[
     str | None,
     typer.Option("--inputs", help="Also read inputs from this file, or from stdin (-), one per line.", metavar="FILE"),
@@ -76,7 +75,7 @@ def command(
     """
     from tfcseg.runs.options import RunOptions
 
-    if not (results.writes_anything or printing.as_json):
+    if not (results.kinds or results.formats or printing.as_json):
         raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
     job = RunOptions(

@@ -153,10 +153,10 @@ def adapt_command(
 
 
 def _show_adapted(result: AdaptResult, printing: options.Printing) -> None:
-    from tfcseg.files import json_object
+    from tfcseg.files import to_json
     from tfcseg.research.tables import adapted_table
 
-    content = json_object(result)
+    content = to_json(result)
     if not printing.quiet:
         print_tables(adapted_table(content), on_stderr=True)
         if result.steps and not result.keeps_attention:

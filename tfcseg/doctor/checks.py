@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,23 +88,6 @@ class Finding:
     """``note``: something optional is missing. ``broken``: something needed does not work."""
     found: str
     advice: str | None = None  # none if nothing needs to be done
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """All findings, in order."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def broken(self) -> tuple[Finding, ...]:
-        """Findings without which tfcseg does not work."""
-        return tuple(finding for finding in self.findings if finding.status == "broken")
-
-    def to_json(self) -> dict[str, Any]:
-        """Content of ``tfcseg doctor --json``."""
-        findings = [asdict(finding) for finding in self.findings]
-        return {"schema": SCHEMA, "is_healthy": not self.broken, "findings": findings}
 
 
 def check_libraries() -> Iterator[Finding]:
@@ -303,7 +286,7 @@ CHECKS: dict[str, Callable[[], Iterable[Finding]]] = {
 }
 
 
-def examine(on_check: Callable[[str], None] = lambda name: None) -> Diagnosis:
+def examine(on_check: Callable[[str], None] = lambda name: None) -> list[Finding]:
     """Run all checks, which takes a few seconds. ``on_check`` is called with the name of the next one."""
     findings: list[Finding] = []
     for name, check in CHECKS.items():
@@ -314,7 +297,7 @@ def examine(on_check: Callable[[str], None] = lambda name: None) -> Diagnosis:
             logger.info("the check of %s failed", name, exc_info=True)
             advice = "mend what is broken above, then look again"
             findings.append(Finding(name, "broken", f"the check failed ({_on_one_line(error)})", advice))
-    return Diagnosis(tuple(findings))
+    return findings
 
 
 def _on_one_line(error: Exception) -> str:

@@ -73,12 +73,10 @@ def shown_classes(masks: MaskFolder) -> LabelSet:
     for value, given in masks.classes.colours.items():
         if value < NO_CLASS:
             palette[value] = given
-    used: dict[str, int] = {}
-    names = []
+    names: list[str] = []
     for value in range(NO_CLASS):
         name = masks.classes.names.get(value, f"{value}")
-        names.append(f"{name} ({value})" if name in used else name)
-        used[name] = value
+        names.append(f"{name} ({value})" if name in names else name)
     return LabelSet("masks", tuple(names), tuple(palette))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,7 +92,9 @@ def link_frames(
 ) -> Iterator[LinkedFrame]:
     """Add masks, which ``read`` returns by index, and links to the frame before."""
     before: FrameFeatures | None = None
-    for group in _groups(frames):
+    # Always the same frames are prepared together, since a network's results may depend on that.
+    for _, together in groupby(frames, lambda frame: frame.index // frames_at_once(frame.image.nbytes)):
+        group = list(together)
         started_s = time.perf_counter()
         # Each group begins with features, so it depends on no earlier group.
         is_known = before is not None and before.match is not None
@@ -106,18 +109,6 @@ def link_frames(
             link = None if before is None else still_link(now) if now is before else linker.link(before, now)
             before = now
             yield LinkedFrame(frame, mask, link, sure, void, seconds=time.perf_counter() - started_s)
-
-
-def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    """Group frames that are prepared together: always the same ones, since a network's results may depend on that."""
-    group: list[Frame] = []
-    for frame in frames:
-        group.append(frame)
-        if (frame.index + 1) % frames_at_once(frame.image.nbytes) == 0:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def steady(frames: Iterable[LinkedFrame], first: int = 0) -> Iterator[tuple[LinkedFrame, Mask | None, float]]:

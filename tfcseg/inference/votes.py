@@ -33,7 +33,6 @@ of rare labels end at 255."""
 CARRY = 0.92
 """Share of its lead that a label keeps from frame to frame, where it is sure to be of the same thing."""
 
-
 _STRIP_PX = 1 << 16
 
 

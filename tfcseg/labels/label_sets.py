@@ -37,7 +37,6 @@ VSPW, CITYSCAPES19, VOC21, ADE150, COCO133, MSRC23, FACADES8 = (
 parsing benchmark. COCO's panoptic categories in the order of their ids, which have gaps. MSRC v2 by its usual ids,
 from 1. LabelMe facades."""
 
-
 NO_CLASS = 255
 """Label value for "none of the classes" in 8-bit labels; targets use it as ``ignore_index``."""
 
@@ -88,35 +87,25 @@ class LabelSet:
 
 def distinct_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     """``count`` distinguishable RGB colours: the bit-reversal palette of Pascal VOC, without its black."""
-    colours = []
-    for label in range(1, count + 1):
-        channels = [0, 0, 0]
-        rest, bit = label, 7
-        while rest:
-            for channel in range(3):
-                channels[channel] |= ((rest >> channel) & 1) << bit
-            rest >>= 3
-            bit -= 1
-        colours.append((channels[0], channels[1], channels[2]))
-    return tuple(colours)
+    labels = np.arange(1, count + 1)[:, None, None]
+    bits = np.arange(8)
+    is_set = labels >> (3 * bits + np.arange(3)[:, None]) & 1  # (count, 3 channels, 8 bits)
+    return tuple((red, green, blue) for red, green, blue in (is_set << 7 - bits).sum(axis=-1).tolist())
 
 
-def name_table(
-    source: LabelSet, target: LabelSet, pairs: Mapping[str, str] | Iterable[tuple[str, str]]
-) -> NDArray[np.int64]:
+def name_table(source: LabelSet, target: LabelSet, pairs: Mapping[str, str]) -> NDArray[np.int64]:
     """(K_source,) table: target index of each source class, -1 where ``pairs`` names no counterpart.
 
     Several source classes may map to one target class. Unknown names raise DataError.
     """
     table = np.full(len(source), -1, dtype=np.int64)
-    for source_name, target_name in dict(pairs).items():
+    for source_name, target_name in pairs.items():
         table[source.index(source_name)] = target.index(target_name)
     return table
 
 
 _SCENE_COLOURS: dict[str, tuple[int, int, int]] = {
-    name: (red, green, blue)
-    for name, (red, green, blue) in json.loads((Path(__file__).parent / "data/scenes.json").read_bytes()).items()
+    name: (red, green, blue) for name, (red, green, blue) in json.loads((DATA / "scenes.json").read_bytes()).items()
 }
 """The classes of scenes with their colours, which follow what they show: blues for sky and water, greens for plants,
 red for people. The nearest two are ΔE 20.6 apart (CIE76, D65; 10 in CIEDE2000)."""
@@ -133,7 +122,6 @@ SCENES = _scenes("scenes", 51)
 """ADE31, Pascal VOC's further classes (animals, vehicles and things) and Cityscapes' (things that stand in streets).
 
 Classes that several of them have are one class here, by ADE31's name."""
-
 
 Palette: TypeAlias = tuple[tuple[int, int, int], ...]
 
@@ -180,7 +168,6 @@ def _colour(name: str, value: object) -> tuple[int, int, int]:
 LabelMap = Mapping[str, str]
 
 _MAY_BE_PARTS = ("scenes", "vspw", "coco133")  # sets of which many models and folders have only a part
-
 
 KNOWN_NAMES: Mapping[str, tuple[str, ...]] = {"scenes": SCENES.names, **CLASS_NAMES}
 

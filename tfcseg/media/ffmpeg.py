@@ -24,6 +24,7 @@ from typing import BinaryIO, cast
 import imageio_ffmpeg
 
 from tfcseg.errors import TfcsegError, without_passwords
+from tfcseg.files import errors_as
 from tfcseg.media.source import Source
 
 VIDEO_FORMATS = (
@@ -101,7 +102,7 @@ class FfmpegProcess:
     ) -> None:
         """Start it; it also inherits the file descriptor ``passes``."""
         command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-y", *arguments]
-        try:
+        with errors_as(TfcsegError, f"cannot start ffmpeg ({command[0]})"):
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE if writes_input else subprocess.DEVNULL,
@@ -114,8 +115,6 @@ class FfmpegProcess:
                 # Some static builds crash in the system's character-set modules, on names in transport streams.
                 env={**os.environ, "GCONV_PATH": os.devnull},
             )
-        except OSError as error:
-            raise TfcsegError(f"cannot start ffmpeg ({command[0]}): {error.strerror}") from None
         with contextlib.suppress(AttributeError, OSError):  # larger pipes need fewer reads; not all systems have them
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ Image: TypeAlias = NDArray[np.uint8]
 
 MAX_PIXELS = 100_000_000
 """Limit for a frame, three times 8K, since a damaged header can claim more than fits into memory."""
+
+FrameRange: TypeAlias = "slice[int, int | None, None]"
+"""The selected part of the constant-rate sequence; without a stop, to the end."""
 
 _ROUNDING_S = 0.001  # tolerance of limits in time: containers round times to milliseconds
 
@@ -60,13 +63,6 @@ class Frame:
     time_s: float  # time in the source, from the start of the file
     image: Image  # own memory, not changed by later frames
     is_held: bool  # whether it repeats the image before it, in the source or in place of an unreadable one
-
-
-class FrameRange(NamedTuple):
-    """The selected part of the constant-rate sequence."""
-
-    first: int
-    length: int | None  # None: to the end
 
 
 class FrameSource:
@@ -140,13 +136,13 @@ def select_frames(
         raise UsageError(f"the end of the range ({end_s:g} s) must lie after its start ({start_s or 0:g} s)")
     first = 0 if start_s is None else _first_frame_at(start_s - first_time_s, frame_rate)
     if end_s is None or end_s == float("inf"):
-        return FrameRange(first, None)
-    count = _first_frame_at(end_s - first_time_s, frame_rate) - first
-    if count < 1:
+        return slice(first, None)
+    stop = _first_frame_at(end_s - first_time_s, frame_rate)
+    if stop <= first:
         raise UsageError(
             f"no frame lies between {start_s or 0:g} s and {end_s:g} s at {float(frame_rate):g} frames per second"
         )
-    return FrameRange(first, count)
+    return slice(first, stop)
 
 
 def _first_frame_at(time_s: float, frame_rate: Fraction) -> int:

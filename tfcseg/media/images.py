@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import PIL.features
@@ -20,6 +19,7 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
+from tfcseg.files import errors_as
 from tfcseg.media.frames import Frame, FrameRange, FrameSource, Image, VideoInfo, check_size, select_frames
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Source
 from tfcseg.spelling import count_of, first_of
@@ -54,10 +54,9 @@ def open_images(
     """
     wanted = select_frames(frame_rate, start_s, end_s)
     info, paths, stand_in = _examine(source, frame_rate)
-    if wanted.first >= len(paths):
+    if wanted.start >= len(paths):
         raise InputError(f"{source.name}: the images end before the start of the requested range")
-    stop = None if wanted.length is None else wanted.first + wanted.length
-    info = replace(info, names=info.names[wanted.first : stop])
+    info = replace(info, names=info.names[wanted])
     warnings = list(info.warnings)
     return FrameSource(info, _read_images(paths, wanted, frame_rate, stand_in, warnings), warnings)
 
@@ -67,7 +66,7 @@ def read_image(path: Path) -> Image:
 
     Raises InputError if it is empty, damaged or not an image.
     """
-    return _decode(path).image
+    return _decode(path)[0]
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -80,10 +79,8 @@ def _list_folder(directory: Path) -> tuple[list[Path], int]:
     """Images in natural order, frame 2 before frame 10, and how many other entries there are."""
     if not directory.is_dir():
         return [directory], 0
-    try:
+    with errors_as(InputError, f"{directory}: the folder cannot be read"):
         entries = [entry for entry in directory.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"{directory}: the folder cannot be read: {error.strerror}") from None
     images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir()]
     images.sort(key=lambda entry: natural_key(entry.name))
     others = len(entries) - len(images)
@@ -133,20 +130,18 @@ def _read_images(
     fitted: list[str] = []
     with_alpha: list[str] = []
     with_more: list[str] = []
-    stop = None if wanted.length is None else wanted.first + wanted.length
     image = stand_in
-    for index, path in enumerate(paths[wanted.first : stop]):
-        time_s = float((wanted.first + index) / frame_rate)
+    for index, path in enumerate(paths[wanted]):
+        time_s = float((wanted.start + index) / frame_rate)
         try:
-            decoded = _decode(path)
+            found, had_alpha, has_more = _decode(path)
         except InputError as error:
             unreadable.append(str(error).removeprefix(f"{path.parent}/"))
             yield Frame(index, time_s, image, is_held=True)
             continue
-        found = decoded.image
-        if decoded.had_alpha:
+        if had_alpha:
             with_alpha.append(path.name)
-        if decoded.has_more:
+        if has_more:
             with_more.append(path.name)
         if found.shape[:2] != (height, width):
             fitted.append(f"{path.name} ({found.shape[1]}x{found.shape[0]})")
@@ -169,18 +164,10 @@ def fit_image(image: Image, size: tuple[int, int]) -> Image:
     return np.array(PIL.ImageOps.pad(PIL.Image.fromarray(image), size[::-1], PIL.Image.Resampling.BILINEAR))
 
 
-class _Decoded(NamedTuple):
-    image: Image
-    had_alpha: bool
-    has_more: bool  # whether the file holds further pictures
-
-
-def _decode(path: Path) -> _Decoded:
-    """Decode to (H, W, 3) RGB, upright, on black."""
-    try:
+def _decode(path: Path) -> tuple[Image, bool, bool]:
+    """(H, W, 3) RGB, upright, on black; whether it had alpha, and whether the file holds further pictures."""
+    with errors_as(InputError, f"{path}: the image cannot be read"):
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: the image cannot be read: {error.strerror}") from None
     if not data:
         raise InputError(f"{path}: the image is empty (0 bytes)")
     if data[4:12] in _AVIF and not PIL.features.check("avif"):
@@ -201,8 +188,8 @@ def _decode(path: Path) -> _Decoded:
         what = "the image is cut off" if "truncated" in str(error) else "not an image, or a damaged one"
         raise InputError(f"{path}: {what}") from error
     if pixels.shape[2] == 3:
-        return _Decoded(pixels, False, has_more)
-    return _Decoded(composite_on_black(pixels), bool(pixels[..., 3].min() < 255), has_more)
+        return pixels, False, has_more
+    return composite_on_black(pixels), bool(pixels[..., 3].min() < 255), has_more
 
 
 def _open(data: bytes) -> PIL.Image.Image:

@@ -58,7 +58,6 @@ class MaskFolder:
 
     path: Path
     files: Mapping[int, Path]  # files by frame
-    frames: int | None  # number of frames of the video, if known
     pattern: tuple[str, int, int] | None
     """Prefix, number of digits, and number of the first frame in file names; None without numbers."""
     names_of_frames: Sequence[str]  # files of the frames, for folders of images
@@ -130,7 +129,7 @@ def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, 
     if void is None:
         is_binary = all(np.isin(mask, (0, largest)).all() for mask, _ in some)
         void = None if is_binary or form.mode in ("1", "RGB") else largest
-    return MaskFolder(folder, files, info.frames_declared, pattern, info.names, classes=classes, form=form, void=void)
+    return MaskFolder(folder, files, pattern, info.names, classes, form=form, void=void)
 
 
 def list_masks(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngInfo
 
 from tfcseg.errors import DataError, OutputError
-from tfcseg.files import make_folder, replace_atomically
+from tfcseg.files import errors_as, make_folder, replace_atomically
 
 Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W) values: class indices or ids of instances."""
@@ -34,7 +34,8 @@ Labels: TypeAlias = NDArray[np.uint8]
 _PNG_SIGNATURE, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _Entry = TypeVar("_Entry", np.uint8, np.uint16)
 
-_COLOUR_TYPES = {0: "gray", 2: "RGB colour", 3: "palette", 4: "gray with alpha", 6: "RGB colour with alpha"}
+_PALETTE = 3
+_COLOUR_TYPES = {0: "gray", 2: "RGB colour", _PALETTE: "palette", 4: "gray with alpha", 6: "RGB colour with alpha"}
 
 
 class PngHeader(NamedTuple):
@@ -48,11 +49,6 @@ class PngHeader(NamedTuple):
     def is_colour(self) -> bool:
         """Whether pixels are colours, not values."""
         return self.colour_type in (2, 6)
-
-    @property
-    def is_palette(self) -> bool:
-        """Whether values are indices of a palette."""
-        return self.colour_type == 3
 
     @property
     def kind(self) -> str:
@@ -77,17 +73,14 @@ class MaskForm:
 
 def read_header(path: Path) -> PngHeader:
     """Read the header of a mask; DataError if it is not a PNG, or of a kind that cannot hold values."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(26)
-    except OSError as error:
-        raise DataError(f"cannot read mask {str(path)!r}: {error.strerror or error}") from error
+    with errors_as(DataError, f"cannot read mask {str(path)!r}"), path.open("rb") as file:
+        start = file.read(26)
     if start[:8] != _PNG_SIGNATURE or start[12:16] != b"IHDR" or len(start) < 26:
         raise DataError(f"mask {str(path)!r} is not a PNG file; masks are index PNGs")
     width, height, bits, colour_type = struct.unpack(">IIBB", start[16:26])
     header = PngHeader((height, width), bits, colour_type)
     is_gray = colour_type == 0 and bits in (1, 8, 16)
-    if not (is_gray or header.is_palette or (header.is_colour and bits == 8)):
+    if not (is_gray or colour_type == _PALETTE or (header.is_colour and bits == 8)):
         raise DataError(
             f"mask {str(path)!r} is a PNG of {header.kind}; give palette PNGs, or gray ones of 8 or 16 bits"
         )
@@ -250,7 +243,7 @@ def read_mask(path: str | Path) -> Labels:
     """Read (H, W) class indices from a palette PNG or an 8-bit gray PNG; DataError for anything else."""
     header = read_header(Path(path))
     # Only these hold plain indices: Pillow stretches gray of fewer bits to 0..255.
-    if not (header.is_palette or header.kind == "8-bit gray"):
+    if not (header.colour_type == _PALETTE or header.kind == "8-bit gray"):
         raise DataError(f"mask {str(path)!r} is a PNG of {header.kind}; masks are palette or 8-bit gray PNGs")
     return read_values(Path(path))[0].astype(np.uint8, copy=False)
 

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
@@ -61,16 +60,16 @@ class SourceStream:
     is_decodable: bool  # whether a frame near the beginning could be decoded
     is_timed: bool  # whether frames have times; raw streams only have a rate
     rates: Rates
-    times: FrameTimes
+    times_s: Sequence[float]  # when each frame of a file is shown, in order; of a large file only the first ones
+    last_duration_s: float  # how long the last of them is shown; 0 if unknown
     is_seekable: bool  # whether the container has an index with exact times
     keeps_times: bool
     """Whether times never restart, so the decoder can keep them; otherwise they count from the streams in use."""
-    container_start_s: float
     first_time_s: float  # time of frame 0, from the start of the container
     decoder_zero_s: float | None  # the same time on the decoder's clock; None for the time of its first frame
     is_length_known: bool  # whether ``frames_declared`` is of this stream, not of the longest one in the container
     audio_index: int | None
-    audio_start_s: float
+    audio_lead_s: float  # from ffmpeg's zero for audio to the start of the container; negative if audio starts later
 
 
 def probe_file(source: Source) -> SourceStream:
@@ -132,7 +131,7 @@ def _describe_container(container: InputContainer, source: Source, *, is_file: b
     packets = Packets(container, stream)
     frame = _decode_first_frame(packets, stream)
     # The times of a stream's frames would take its whole data.
-    times = packets.look_up_times(read_first_time_s(stream, frame)) if is_file else NO_TIMES
+    times = packets.look_up_times(read_first_time_s(stream, frame)) if is_file else _NO_TIMES
     return _describe_stream(container, stream, frame, times, source)
 
 
@@ -195,15 +194,16 @@ def _decode_first_frame(packets: Packets, stream: VideoStream) -> VideoFrame | N
 
 
 def _describe_stream(
-    container: InputContainer, stream: VideoStream, frame: VideoFrame | None, times: FrameTimes, source: Source
+    container: InputContainer, stream: VideoStream, frame: VideoFrame | None, times: _Times, source: Source
 ) -> SourceStream:
+    times_s, last_duration_s = times
     formats = set(container.format.name.split(","))
     rotation = frame.rotation % 360 if frame is not None else 0
     size_wh = (frame.width, frame.height) if frame is not None else (stream.width, stream.height)
     width, height = reversed(size_wh) if rotation % 180 == 90 else size_wh
     is_timed = not formats & RAW_FORMATS
     average = stream.average_rate if is_timed else stream.guessed_rate
-    rates = choose_rates(times.times_s, average, (stream.guessed_rate, stream.base_rate))
+    rates = choose_rates(times_s, average, (stream.guessed_rate, stream.base_rate))
     duration_s, is_length_known = read_duration(container, stream) if is_timed else (None, False)
     keeps_times = not container.format.flags & TIME_JUMPS_FLAG
     container_start_s = (container.start_time or 0) / av.time_base
@@ -211,7 +211,8 @@ def _describe_stream(
     first_s = max(container_start_s, read_first_time_s(stream, frame)) if has_times else container_start_s
     zero_s = first_s if keeps_times else first_s - read_start_s(stream, first_s)
     has_alpha, decoder = _find_alpha(stream, frame)
-    audio = _heard_audio(container)
+    # The track that players choose: the default, else the first.
+    audio = max(container.streams.audio, key=lambda each: bool(each.disposition & Disposition.default), default=None)
     info = VideoInfo(
         source=source,
         width=width,
@@ -236,21 +237,18 @@ def _describe_stream(
         is_decodable=frame is not None,
         is_timed=is_timed,
         rates=rates,
-        times=times,
+        times_s=times_s,
+        last_duration_s=last_duration_s,
         is_seekable=bool(formats & _SEEKABLE_FORMATS),
         keeps_times=keeps_times,
-        container_start_s=container_start_s,
         first_time_s=first_s - container_start_s,
         decoder_zero_s=zero_s if has_times else None,
         is_length_known=is_length_known and keeps_times,
         audio_index=None if audio is None else audio.index,
-        audio_start_s=container_start_s if audio is None else read_start_s(audio, container_start_s),
+        audio_lead_s=0.0
+        if audio is None or keeps_times
+        else container_start_s - read_start_s(audio, container_start_s),
     )
-
-
-def _heard_audio(container: InputContainer) -> AudioStream | None:
-    """The track that players choose: the default, else the first."""
-    return max(container.streams.audio, key=lambda track: bool(track.disposition & Disposition.default), default=None)
 
 
 def _pixel_aspect(stream: VideoStream, rotation: int) -> Fraction:
@@ -415,15 +413,8 @@ _MOST_TIMES, _MOST_BYTES = 100_000, 256 << 20
 _EARLIER_S = 0.0005
 _LONGEST_STEP_S = 10.0  # ffmpeg takes a longer one for a jump where times may restart
 
-
-class FrameTimes(NamedTuple):
-    """When each frame of a file is shown, in order; of a large file only the first ones."""
-
-    times_s: tuple[float, ...] = ()
-    last_duration_s: float = 0.0  # how long the last one is shown; 0 if unknown
-
-
-NO_TIMES = FrameTimes()
+_Times: TypeAlias = tuple[Sequence[float], float]  # of frames, and how long the last one is shown
+_NO_TIMES: _Times = ((), 0.0)
 
 
 class Packets:
@@ -432,9 +423,7 @@ class Packets:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
         self._packets = container.demux(stream)
-        # PyAV types the context as always present, but it is missing for codecs without a decoder.
-        context: Any = stream.codec_context
-        self._is_vp8 = context is not None and context.codec.canonical_name == "vp8"
+        self._is_vp8 = _codec_name(stream) == "vp8"
         self._bytes = 0
         self._shown: list[tuple[Fraction, Fraction]] = []
         self._last_dts = -(2**63)
@@ -458,14 +447,14 @@ class Packets:
                 self._shown.append((packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base))
         return packet
 
-    def look_up_times(self, first_s: float) -> FrameTimes:
+    def look_up_times(self, first_s: float) -> _Times:
         """Read further packets, up to a limit; times count from ``first_s``, the time of the first decodable frame.
 
-        Returns `NO_TIMES` if frames have no times, or if times restart.
+        There are none if frames have no times, or if times restart.
         """
         formats = set(self._container.format.name.split(","))
         if formats & (RAW_FORMATS | GUESSED_TIMES_FORMATS):
-            return NO_TIMES
+            return _NO_TIMES
         is_whole = False
         with suppress(av.FFmpegError):
             for _ in self:
@@ -477,9 +466,9 @@ class Packets:
         may_jump = self._container.format.flags & TIME_JUMPS_FLAG
         steps = (after[0] - before[0] for before, after in itertools.pairwise(shown))
         if not self._is_timed or not shown or (may_jump and max(steps, default=0) > _LONGEST_STEP_S):
-            return NO_TIMES
-        times_s = tuple(float(time_s - shown[0][0]) for time_s, _ in shown)
-        return FrameTimes(times_s, self._last_duration_s(times_s[-1], float(shown[-1][1])) if is_whole else 0.0)
+            return _NO_TIMES
+        times_s = [float(time_s - shown[0][0]) for time_s, _ in shown]
+        return times_s, self._last_duration_s(times_s[-1], float(shown[-1][1])) if is_whole else 0.0
 
     def _last_duration_s(self, last_s: float, own_s: float) -> float:
         """How long players show the frame at ``last_s``; some formats state durations from decoding time."""

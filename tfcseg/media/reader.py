@@ -176,8 +176,8 @@ def _at_constant_rate(
 ) -> Iterator[tuple[int, Image, bool]]:
     """Yield position at the constant rate, image, and whether it repeats the frame before, for ``wanted`` frames."""
     pace = Pace(stream.info.frame_rate, _longest_gap(stream.info))
-    stop = math.inf if wanted.length is None else wanted.first + wanted.length
-    position, is_shown = wanted.first, False
+    stop = math.inf if wanted.stop is None else wanted.stop
+    position, is_shown = wanted.start, False
     last: Image | None = None
     last_s: float | None = None
     for number, (time_s, image) in enumerate(pictures):
@@ -198,10 +198,9 @@ def _at_constant_rate(
             yield position, image, False
             position, is_shown = position + 1, True
     counted.has_ended = True
-    times = stream.times
-    if last is None or last_s is None or not times.times_s or last_s < times.times_s[-1] - _ROUNDING_S:
+    if last is None or last_s is None or not stream.times_s or last_s < stream.times_s[-1] - _ROUNDING_S:
         return
-    while position < min(stop, round((last_s + times.last_duration_s) * stream.info.frame_rate)):
+    while position < min(stop, round((last_s + stream.last_duration_s) * stream.info.frame_rate)):
         yield position, last, is_shown
         counted.repeated += is_shown
         position, is_shown = position + 1, True
@@ -213,7 +212,7 @@ def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int
         raise InputError(f"{name}: the decoder died after {count} frames: {words}")
     if count:
         return
-    if wanted.first and not status:
+    if wanted.start and not status:
         raise InputError(f"{name}: the video ends before the start of the requested range")
     source = stream.info.source
     hint = "; if it is live, use --latency low" if source.kind == "address" and not source.is_live else ""
@@ -246,16 +245,15 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted:
 
 def _missing_frames(stream: SourceStream, wanted: FrameRange, count: int) -> int:
     """Number of frames that the container claims and that are missing; 0 if this may be rounding."""
-    expected = max(0, (stream.info.frames_declared or 0) - wanted.first)
-    if wanted.length is not None:
-        expected = min(expected, wanted.length)
+    declared = stream.info.frames_declared or 0
+    expected = max(0, (declared if wanted.stop is None else min(declared, wanted.stop)) - wanted.start)
     return expected - count if expected - count > max(1, expected // 100) else 0
 
 
 def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is_piped: bool) -> list[str]:
     """Arguments for ffmpeg to return pictures, and their times through the file descriptor ``times``."""
     info = stream.info
-    lead_s = float(wanted.first / info.frame_rate)
+    lead_s = float(wanted.start / info.frame_rate)
     options = ["-max_pixels", str(MAX_PIXELS), "-dts_error_threshold", f"{_longest_gap(info) / 30:.6f}"]
     options += [] if stream.decoder is None else ["-c:v", stream.decoder]
     options += ["-thread_type", "slice"] if info.source.is_live else []  # frame threads delay a frame per thread
@@ -283,10 +281,10 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, i
 
 def _skip(stream: SourceStream, lead_s: float) -> list[str]:
     """Filters that drop frames before the one shown ``lead_s`` after frame 0, if times are known."""
-    before = bisect.bisect_right(stream.times.times_s, lead_s)
+    before = bisect.bisect_right(stream.times_s, lead_s)
     if before < _LEFT_MARGIN or stream.decoder_zero_s is None or not stream.is_timed:
         return []
-    return [f"trim=start={stream.decoder_zero_s + stream.times.times_s[before - _LEFT_MARGIN] - 0.0005:.6f}"]
+    return [f"trim=start={stream.decoder_zero_s + stream.times_s[before - _LEFT_MARGIN] - 0.0005:.6f}"]
 
 
 def _longest_gap(info: VideoInfo) -> int:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from tfcseg.errors import InputError, LostConnection
+from tfcseg.files import errors_as
 from tfcseg.media.ffmpeg import VIDEO_FORMATS, FfmpegProcess
 from tfcseg.media.frames import Frame, FrameSource
 from tfcseg.media.probing import SourceStream, probe_readable, require_beginning
@@ -121,13 +122,11 @@ class StreamFeed:
 def _open_pipe(name: str, connection: FfmpegProcess | None) -> BinaryIO:
     if name == "-" and sys.stdin is not None and sys.stdin.isatty():
         raise InputError("-: stdin is a terminal; pipe a video into it or name a file")
-    try:
+    with errors_as(InputError, f"{name}: the stream cannot be read"):
         if connection is not None:
             number = os.dup(connection.output.fileno())
         else:
             number = os.dup(0) if name == "-" else os.open(name, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{name}: the stream cannot be read: {error.strerror}") from None
     return os.fdopen(number, "rb", buffering=0)
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tfcseg.errors import OutputError, TfcsegError
 from tfcseg.files import output_errors, sync
 from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments
-from tfcseg.media.frames import Image, select_frames
+from tfcseg.media.frames import select_frames
 from tfcseg.media.probing import SourceStream, probe_address, probe_file
 from tfcseg.media.source import Source
 
@@ -75,7 +75,6 @@ WITH_ALPHA = Coding(
 
 LOSSLESS_GRAY = Coding("gray", "matroska", ("-c:v", "ffv1", "-color_range", "pc", *_REPRODUCIBLE))
 """Lossless FFV1 with 8 bits."""
-
 
 logger = logging.getLogger(__name__)
 
@@ -217,62 +216,15 @@ def part_length(frames_at_once: int) -> int:
     return -(-PART_FRAMES // frames_at_once) * frames_at_once
 
 
-class PartedVideo:
-    """Writes (H, W, 3) RGB frames in parts, which ``finish`` joins to ``path``, a .mp4; OutputError on failure.
-
-    ``part_at`` returns the file of the part that begins with a frame; the first ``frames_written`` frames are already
-    in parts.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        part_at: Callable[[int], Path],
-        frame_rate: Fraction,
-        sound: Sound | None,
-        frames_written: int,
-        *,
-        pixel_aspect: Fraction = Fraction(1),
-    ) -> None:
-        self.path = path
-        self._part_at, self._frame_rate, self._sound = part_at, frame_rate, sound
-        self._frames_written = frames_written
-        self._settings: dict[str, Any] = {"frame_rate": frame_rate, "pixel_aspect": pixel_aspect, "named": path}
-        self._part: VideoWriter | None = None
-
-    def write(self, image: Image) -> None:
-        """Append one frame, (H, W, 3) uint8 RGB of the same size as the others."""
-        if self._part is None:
-            size = (image.shape[0], image.shape[1])
-            self._part = VideoWriter(self._part_at(self._frames_written), size=size, **self._settings)
-        self._part.write(image)
-        self._frames_written += 1
-
-    def end_part(self) -> Callable[[], None]:
-        """Start a new part with the next frame; returns a function that completes the current one, in any thread."""
-        part, self._part = self._part, None
-        return (lambda: None) if part is None else part.close
-
-    def finish(self, part_frames: int) -> str:
-        """Join the parts of ``part_frames`` frames and add the sound; returns what `finish_video` does."""
-        parts = [self._part_at(first) for first in range(0, self._frames_written, part_frames)]
-        joined = self._part_at(0).with_name(f"joined-{self.path.name}")
-        try:
-            join_parts(parts, joined, self._frame_rate)
-        except (OSError, av.FFmpegError) as error:
-            raise OutputError(f"{self.path}: its parts cannot be joined: {error.strerror or error}") from error
-        return finish_video(joined, self.path, self._sound)
-
-    def stop(self) -> None:
-        """Make a ``write`` in another thread fail soon; ``abort`` follows."""
-        if (part := self._part) is not None:
-            part.stop()
-
-    def abort(self) -> None:
-        """Remove the unfinished part; complete ones are kept."""
-        if self._part is not None:
-            self._part.abort()
-            self._part = None
+def finish_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction, sound: Sound | None) -> str:
+    """Join ``parts`` to ``target``, a .mp4, and add the sound; returns what `finish_video` does. OutputError on
+    failure."""
+    joined = parts[0].with_name(f"joined-{target.name}")
+    try:
+        join_parts(parts, joined, frame_rate)
+    except (OSError, av.FFmpegError) as error:
+        raise OutputError(f"{target}: its parts cannot be joined: {error.strerror or error}") from error
+    return finish_video(joined, target, sound)
 
 
 def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> None:
@@ -340,8 +292,8 @@ def cut_audio(sound: Sound, target: Path) -> tuple[str, float | None]:
         return f"dropped: {error}", None
     if stream.audio_index is None:
         return "none", None
-    video_s = stream.first_time_s + float(wanted.first / rate)
-    duration_s = None if wanted.length is None else float(wanted.length / rate)
+    video_s = stream.first_time_s + float(wanted.start / rate)
+    duration_s = None if wanted.stop is None else float((wanted.stop - wanted.start) / rate)
     method = "copied" if stream.info.audio in _COPIED_CODECS else "aac"
     reason = _extract(stream, target, video_s, duration_s, _COPY if method == "copied" else _AAC)
     if reason and method == "copied":
@@ -350,7 +302,7 @@ def cut_audio(sound: Sound, target: Path) -> tuple[str, float | None]:
         return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})", None
     if not _has_sound(target):
         return "none", None
-    return method, max(0.0, -_skipped_s(stream, video_s))
+    return method, max(0.0, -(video_s + stream.audio_lead_s))
 
 
 def _has_sound(track: Path) -> bool:
@@ -377,7 +329,7 @@ def add_audio(video: Path, track: Path, delay_s: float, target: Path) -> str:
 def _extract(
     stream: SourceStream, target: Path, video_s: float, duration_s: float | None, codec: tuple[str, ...]
 ) -> str:
-    skipped_s = _skipped_s(stream, video_s)
+    skipped_s = video_s + stream.audio_lead_s
     cut = ["-ss", f"{skipped_s:.6f}"] if skipped_s > _UNHEARD_S else []
     exact = ["-copypriorss", "0"] if cut else []
     # Seeking is exact only with an index; otherwise the beginning is read and discarded.
@@ -388,13 +340,6 @@ def _extract(
         *after,
         *("-map", f"0:{stream.audio_index}", *codec, *exact, *limit, "-f", "mp4", f"file:{target}"),
     )
-
-
-def _skipped_s(stream: SourceStream, video_s: float) -> float:
-    """Seconds from ffmpeg's zero for audio to the first written frame; negative if audio starts later."""
-    if stream.keeps_times:
-        return video_s
-    return stream.container_start_s + video_s - stream.audio_start_s
 
 
 def _run(*arguments: str) -> str:

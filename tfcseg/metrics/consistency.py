@@ -216,7 +216,9 @@ def _followed(flow: cv2.DISOpticalFlow, previous: Gray, current: Gray) -> Follow
     origin_y = np.arange(height, dtype=np.float32)[:, None] + backward[..., 1]
     is_inside = (origin_x > -0.5) & (origin_x < width - 0.5) & (origin_y > -0.5) & (origin_y < height - 0.5)
     forward_at_origin = np.asarray(cv2.remap(forward, origin_x, origin_y, cv2.INTER_LINEAR), dtype=np.float32)
-    is_followed = is_inside & _flows_agree(forward_at_origin, backward)
+    # Going forth and back returns to the start (the test of Sundaram et al., ECCV 2010).
+    length = _squared(forward_at_origin) + _squared(backward)
+    is_followed = is_inside & (_squared(forward_at_origin + backward) < 0.01 * length + 0.5)
     count = np.count_nonzero(is_followed)
     return None if count < _MIN_FOLLOWED * is_followed.size else Followed(origin_x, origin_y, is_followed, int(count))
 
@@ -229,12 +231,6 @@ def _flow_between(flow: cv2.DISOpticalFlow, first: Gray, second: Gray) -> NDArra
     # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
     no_guess = np.empty((1, 1, 2), dtype=np.float32)
     return np.asarray(flow.calc(first, second, no_guess), dtype=np.float32)
-
-
-def _flows_agree(forward: NDArray[np.float32], backward: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(h, w) where going forth and back returns to the start (the test of Sundaram et al., ECCV 2010)."""
-    length = _squared(forward) + _squared(backward)
-    return np.asarray(_squared(forward + backward) < 0.01 * length + 0.5)
 
 
 def _squared(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -25,9 +25,6 @@ Counts: TypeAlias = NDArray[np.int64]
 VC_WINDOWS = (8, 16)  # window lengths n that are usually reported
 
 
-# ---------------------------------------------------------------------------------------------------- confusion matrix
-
-
 def joint_histogram(target: Labels, prediction: Labels) -> Counts:
     """(256, 256) pixel counts: entry [a, b] is the number of pixels with target value a and predicted value b.
 
@@ -39,8 +36,6 @@ def joint_histogram(target: Labels, prediction: Labels) -> Counts:
     pairs = target.ravel().astype(np.uint16)
     pairs <<= 8
     pairs |= prediction.ravel()
-    if pairs.size == 0:
-        return np.zeros((256, 256), dtype=np.int64)
     starts = np.concatenate(([0], np.flatnonzero(pairs[1:] != pairs[:-1]) + 1))
     lengths = np.diff(starts, append=pairs.size)
     # float64 weights count exactly up to 2^53 pixels, far beyond one frame.
@@ -79,9 +74,6 @@ def _size(labels: Labels) -> str:
     return " by ".join(str(length) for length in labels.shape)
 
 
-# ---------------------------------------------------------------------------------- scores of a (K, K + 1) count matrix
-
-
 def class_iou(counts: Counts) -> NDArray[np.float64]:
     """(K,) ``IoU_c = TP / (TP + FP + FN)``; NaN for classes without ground-truth pixels."""
     true_positives = np.diagonal(counts)
@@ -118,9 +110,6 @@ def pixel_accuracy(counts: Counts) -> float:
 def only_targets(counts: Counts, kept: NDArray[np.bool_]) -> Counts:
     """Leave out the ground truth of classes outside ``kept`` (K,), as if it were void."""
     return np.where(kept[:, None], counts, 0)
-
-
-# -------------------------------------------------------------------------------------------------- video consistency
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class RunJob:
     folder: Path
     options: RunOptions
 
-    def do(self, model: ModelOnDemand) -> Outcome:
+    def __call__(self, model: ModelOnDemand) -> Outcome:
         """Run it."""
         return run_input(self.source, self.folder, model, self.options)
 
@@ -109,17 +109,14 @@ class RunJob:
         return replace(self, options=replace(self.options, resume=True, overwrite=False))
 
 
-@dataclass(frozen=True, slots=True)
-class _PlaceJob:
-    """Asks where a worker's network runs, and in which precision."""
-
-    def do(self, model: ModelOnDemand) -> tuple[torch.device, torch.dtype]:
-        return model.loaded.device, model.loaded.precision
+def _place_of(model: ModelOnDemand) -> tuple[torch.device, torch.dtype]:
+    """Where a worker's network runs, and in which precision."""
+    return model.loaded.device, model.loaded.precision
 
 
 def _make(model: str, options: RunOptions) -> Any:
     shared = ModelOnDemand(model, options.device, allow_network=options.allow_network)
-    return lambda job: job.do(shared)
+    return lambda job: job(shared)
 
 
 def run_on_ray(
@@ -175,7 +172,7 @@ def _run_shared(
     """Run one video here, and its network on all workers."""
     started_s = time.monotonic()
     try:
-        ((device, precision),) = crew.in_order([_PlaceJob()])
+        ((device, precision),) = crew.in_order([_place_of])
         loaded = ModelOnDemand(model, replace(options.device, device="cpu", precision="fp32")).loaded
     except TfcsegError as error:
         return Outcome(*place, seconds=time.monotonic() - started_s, error=error)

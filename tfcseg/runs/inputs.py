@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfcseg.errors import InputError, UsageError, without_passwords
+from tfcseg.files import errors_as
 from tfcseg.media.images import natural_key
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Source
 from tfcseg.runs.outputs import default_output
@@ -58,10 +59,8 @@ def find_inputs(names: Iterable[str]) -> Inputs:
 
 def read_list(path: str) -> list[str]:
     """Read names of inputs from a file or stdin (``-``), one per line or null-separated; raises InputError."""
-    try:
+    with errors_as(InputError, f"{path}: the list of inputs cannot be read"):
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: the list of inputs cannot be read: {error.strerror}") from None
     data = data.removeprefix(codecs.BOM_UTF8)
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
     found = [os.fsdecode(name) for name in names if name.strip()]

@@ -10,7 +10,6 @@ import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -170,11 +169,8 @@ def load_carried(path: Path) -> CarryOver:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             kind = next(each for each in (SectionEnd, WeightedLogits, Carried) if {*each._fields} <= {*arrays.files})
-            return kind(*(_restored(arrays[name]) for name in kind._fields))
+            # Keep the network's memory order: sums over channels then round as before.
+            tensors = (torch.from_numpy(arrays[name]) for name in kind._fields)
+            return kind(*(tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors))
     except (OSError, ValueError, StopIteration, EOFError, zipfile.BadZipFile) as error:
         raise OutputError(f"cannot read {str(path)!r} ({error}); run again from the start") from error
-
-
-def _restored(array: Any) -> torch.Tensor:
-    # Keep the network's memory order: sums over channels then round as before.
-    return torch.from_numpy(array).contiguous(memory_format=torch.channels_last)

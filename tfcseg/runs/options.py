@@ -116,11 +116,6 @@ class ResultOptions:
         return _UNSURE_BELOW if self.unsure is None else self.unsure
 
     @property
-    def writes_anything(self) -> bool:
-        """Whether any result is written."""
-        return bool(self.kinds or self.formats)
-
-    @property
     def page(self) -> bool:
         """Whether report.html is written."""
         return self.report if self.html is None else self.html
@@ -235,11 +230,6 @@ class RunOptions:
     resume: bool = False
     allow_network: bool = False
     steady: SteadyOptions | None = None  # masks that are made steady, in place of the network's own labels
-
-    @property
-    def range_s(self) -> tuple[float | None, float | None]:
-        """Start and end in seconds."""
-        return self.start_s, self.end_s
 
     @property
     def decoding(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ from tfcseg.runs.sections import segment_sections
 from tfcseg.runs.state import Checkpoint, RunState, unfinished_frames
 from tfcseg.runs.summary import build_report
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.loading import Known, LoadedModel, ModelOnDemand, on_demand
+from tfcseg.weights.loading import Known, LoadedModel, ModelOnDemand
 from tfcseg.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,8 @@ def run(
     with in_python_words():
         if isinstance(source, str | Path | int | Source):
             return run_video(source, output, model, wanted, Listener(on_frame))
-        return _run_all(source, output, on_demand(model, wanted.device, allow_network=allow_network), wanted, on_frame)
+        shared = ModelOnDemand(model, wanted.device, allow_network=allow_network)
+        return _run_all(source, output, shared, wanted, on_frame)
 
 
 def _run_all(
@@ -210,10 +211,11 @@ def run_video(
     options = options.for_source(source)
     check_export(options.results, source)
     folder = Path(output) if output is not None else default_output(source)
-    shared = on_demand(model, options.device, allow_network=options.allow_network)
+    if not isinstance(model, ModelOnDemand):
+        model = ModelOnDemand(model, options.device, allow_network=options.allow_network)
     with (
         claimed_output(folder, inputs=options.places(source), overwrite=options.overwrite or options.resume) as out,
-        _prepared(out, source, shared, options, is_shared=crew is not None) as job,
+        _prepared(out, source, model, options, is_shared=crew is not None) as job,
     ):
         if not options.resume:
             out.remove_results()  # only once it is certain that new ones will be written

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.machine import available_cores
 from tfcseg.media.frames import Frame, Image, most_waiting
 from tfcseg.media.masks import MaskWriter, read_mask
-from tfcseg.media.writer import PartedVideo, Sound
+from tfcseg.media.writer import Sound, VideoWriter, finish_parts
 from tfcseg.metrics.consistency import ConsistencyMeter, Followed, FrameConsistency, Preset
 from tfcseg.report.schema import FrameRow, FrameTable, columns_for
 from tfcseg.runs.job import CARRIED_NAME, Job, save_carried
@@ -69,7 +68,6 @@ class ResultWriter:
         self.measurer = FrameMeasurer(
             len(self.labels), use_flow=options.flow_consistency, preset=preset, unsure_below=options.unsure_below
         )
-        self.optical_flow = self.measurer.flow_name
         self.videos = Videos(job, checkpoint)
         self._files = FrameFiles(job, checkpoint)
         self._saver = ThreadPoolExecutor(1, "tfcseg-save")
@@ -134,7 +132,7 @@ class ResultWriter:
         self.videos.abort()
         self._files.abort()
 
-    def _record(self, measured: Iterable[MeasuredFrame]) -> None:
+    def _record(self, measured: Iterable[tuple[SegmentedFrame, NDArray[np.float64], FrameRow]]) -> None:
         for frame, shares, row in measured:
             self.summary.add(row, shares)
             if frame.steadied is not None:
@@ -191,43 +189,46 @@ class ResultWriter:
 
 
 class Videos:
-    """The videos of a run, which draw each frame once; with a ``checkpoint``, the parts after it. OutputError if a
-    video cannot be written."""
+    """The videos of a run, which draw each frame once and are written in parts; with a ``checkpoint``, the parts after
+    it. OutputError if a video cannot be written."""
 
     def __init__(self, job: Job, checkpoint: Checkpoint | None) -> None:
-        options, info, labels = job.options, job.info, job.labels
-        sound = None if info.audio is None else Sound(info.source, *job.run.range_s)
-        self._videos = {
-            name: PartedVideo(
-                getattr(job.out, name),
-                partial(job.state.part, name),
-                info.frame_rate,
-                sound,
-                checkpoint.part_start if checkpoint else 0,
-                pixel_aspect=info.pixel_aspect,
-            )
-            for name in options.videos
-        }
+        options, labels = job.options, job.labels
+        self._job, self._names = job, options.videos
+        self._parts: dict[str, VideoWriter] = {}
+        self._written = checkpoint.part_start if checkpoint else 0
         self._palette, self._alpha = labels.palette_array(), options.alpha
         self._visible = options.visible(labels)
         always = np.flatnonzero(self._visible).tolist() if options.classes else ()
-        self._legend = Legend(labels, (info.height, info.width), always) if options.legend else None
+        self._legend = Legend(labels, (job.info.height, job.info.width), always) if options.legend else None
         if self._legend is not None and checkpoint is not None and checkpoint.legend is not None:
             self._legend.restore(checkpoint.legend)
 
     def write(self, image: Image, labels: Labels, shares: NDArray[np.float64]) -> None:
         """Append one frame, (H, W, 3) RGB, with its (H, W) ``labels`` and the (K,) ``shares`` of its classes."""
-        if "source" in self._videos:
-            self._videos["source"].write(image)
-        if not self._videos.keys() - {"source"}:
-            return
-        picture = overlay(image, labels, self._palette, alpha=self._alpha, visible=self._visible)
-        if self._legend is not None:
-            self._legend.draw(picture, shares * self._visible)
-        if "overlay" in self._videos:
-            self._videos["overlay"].write(picture)
-        if "side_by_side" in self._videos:
-            self._videos["side_by_side"].write(side_by_side([image, picture], ["source", "tfcseg"]))
+        pictures = {"source": image}
+        if {*self._names} - {"source"}:
+            picture = overlay(image, labels, self._palette, alpha=self._alpha, visible=self._visible)
+            if self._legend is not None:
+                self._legend.draw(picture, shares * self._visible)
+            pictures["overlay"] = picture
+        if "side_by_side" in self._names:
+            pictures["side_by_side"] = side_by_side([image, picture], ["source", "tfcseg"])
+        for name in self._names:
+            if name not in self._parts:
+                self._parts[name] = self._new_part(name, pictures[name])
+            self._parts[name].write(pictures[name])
+        self._written += 1
+
+    def _new_part(self, name: str, first: Image) -> VideoWriter:
+        info, path = self._job.info, self._job.state.part(name, self._written)
+        return VideoWriter(
+            path,
+            size=(first.shape[0], first.shape[1]),
+            frame_rate=info.frame_rate,
+            pixel_aspect=info.pixel_aspect,
+            named=getattr(self._job.out, name),
+        )
 
     def legend_state(self) -> dict[str, Any] | None:
         """State of the legend in JSON types; None without a legend."""
@@ -235,30 +236,33 @@ class Videos:
 
     def end_part(self) -> Callable[[], None]:
         """Let the next frame start new parts; returns a function that completes these, in any thread."""
-        endings = [video.end_part() for video in self._videos.values()]
+        parts, self._parts = self._parts, {}
 
         def complete() -> None:
-            for ending in endings:
-                ending()
+            for part in parts.values():
+                part.close()
 
         return complete
 
     def finish(self, part_frames: int) -> str | None:
         """Join the parts and name the videos; returns what happened to the sound, None without a video."""
-        sound = None
-        for video in self._videos.values():
-            sound = video.finish(part_frames)
-        return sound
+        info, run = self._job.info, self._job.run
+        sound = None if info.audio is None else Sound(info.source, run.start_s, run.end_s)
+        happened = None
+        for name in self._names:
+            parts = [self._job.state.part(name, first) for first in range(0, self._written, part_frames)]
+            happened = finish_parts(parts, getattr(self._job.out, name), info.frame_rate, sound)
+        return happened
 
     def stop(self) -> None:
         """Make a ``write`` in another thread fail soon; ``abort`` follows."""
-        for video in self._videos.values():
-            video.stop()
+        for part in [*self._parts.values()]:
+            part.stop()
 
     def abort(self) -> None:
         """Drop the parts that are being written."""
-        for video in self._videos.values():
-            video.abort()
+        for part in self._parts.values():
+            part.abort()
 
 
 class FrameFiles:
@@ -346,14 +350,6 @@ _MAX_WORKERS = 4
 _CORES_PER_WORKER = 4  # other cores decode, encode and, without a GPU, run the network
 
 
-class MeasuredFrame(NamedTuple):
-    """A frame with all its measurements."""
-
-    frame: SegmentedFrame
-    shares: NDArray[np.float64]  # (K,) share of the pixels of each class
-    row: FrameRow
-
-
 class FrameMeasurer:
     """Takes frames in order and returns them measured, in order; ``use_flow`` measures flow consistency, along a flow
     of that ``preset``. Labels with a probability below ``unsure_below`` are unsure.
@@ -387,8 +383,11 @@ class FrameMeasurer:
         self._pending.append((frame, shares, followed))
         return shares
 
-    def finished(self, max_pending: int | None = None) -> Iterator[MeasuredFrame]:
-        """Return the next measured frames; waits until at most ``max_pending`` remain, by default a few."""
+    def finished(
+        self, max_pending: int | None = None
+    ) -> Iterator[tuple[SegmentedFrame, NDArray[np.float64], FrameRow]]:
+        """Return the next measured frames, with the (K,) shares of their classes; waits until at most ``max_pending``
+        remain, by default a few."""
         if max_pending is None:
             max_pending = most_waiting(*self._pending[-1][0].labels.shape) if self._pending else 0
         while self._pending:
@@ -398,7 +397,7 @@ class FrameMeasurer:
             frame, shares, _ = self._pending.popleft()
             maps = [frame.labels] if frame.steadied is None else [frame.labels, frame.steadied.given]
             changes = self._meter.repeat() if followed is None else self._meter.compare(maps, followed.result())
-            yield MeasuredFrame(frame, shares, _row(frame, changes, self._unsure_below))
+            yield frame, shares, _row(frame, changes, self._unsure_below)
 
     def close(self) -> None:
         """Stop the threads and drop unfinished frames."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from tfcseg.errors import FinishedError, OutputError
-from tfcseg.files import json_object, parse_json
+from tfcseg.files import parse_json, to_json
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.ffmpeg import ffmpeg_path
 from tfcseg.media.source import Source
@@ -47,7 +47,8 @@ def identify(source: Source, model: Known, run: RunOptions) -> Identity | None:
         "export": ", ".join(results.formats),
         **({} if run.steady is None else run.steady.identity()),
     }
-    return json_object({name.replace("_", " "): value for name, value in identity.items()})
+    found: Identity = to_json({name.replace("_", " "): value for name, value in identity.items()})
+    return found
 
 
 def _class_names(labels: LabelSet, chosen: str | Sequence[str]) -> str:

@@ -81,7 +81,7 @@ class SectionJob:
         """First frame that is needed: where keyframes are weighed, where the end of the section before begins."""
         return self.first if self.inference.sides == "one" else max(0, self.first - self.part_frames)
 
-    def do(self, model: ModelOnDemand) -> list[PackedFrame]:
+    def __call__(self, model: ModelOnDemand) -> list[PackedFrame]:
         """Segment the frames; none if the video ends before them."""
         network = IntervalNetwork(model.loaded, self.inference)
         skipped = self.first_read if self.start_s is None else 0

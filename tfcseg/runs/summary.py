@@ -122,7 +122,7 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
         stability=StabilityFacts(
             label_change=mean("label_change"),
             flow_consistency=mean("flow_consistency"),
-            optical_flow=writer.optical_flow,
+            optical_flow=writer.measurer.flow_name,
             similarity=mean("similarity"),
             updated_fraction=mean("updated_fraction"),
             keyframes=summary.keyframes,
@@ -135,7 +135,7 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
             job.model.temperature,
             job.model.calibration_error,
         ),
-        classes=_class_facts(writer.labels, summary),
+        classes=_class_facts(job.labels, summary),
         outputs=writer.outputs | exported.files,
         warnings=tuple(warnings),
         steady=None if job.given is None else _steady_facts(job.given, summary),
@@ -151,7 +151,7 @@ def option_facts(model: Known, options: InferenceOptions) -> OptionFacts:
 
 
 def _input_facts(job: Job, writer: ResultWriter, live: NewestFrames | None) -> InputFacts:
-    info, (start_s, end_s) = job.info, job.run.range_s
+    info = job.info
     return InputFacts(
         path=info.path,
         frames_decoded=job.frames.frames_decoded if live is None else writer.summary.frames,
@@ -162,8 +162,8 @@ def _input_facts(job: Job, writer: ResultWriter, live: NewestFrames | None) -> I
         duration_s=info.duration_s,
         rotation=info.rotation,
         audio=writer.audio if info.audio is None else f"{info.audio} ({writer.audio or 'not written'})",
-        start_s=start_s,
-        end_s=end_s,
+        start_s=job.run.start_s,
+        end_s=job.run.end_s,
         pixel_aspect=info.pixel_aspect,
         frames_repeated=writer.summary.repeated,
         frames_dropped=0 if live is None else live.dropped,

@@ -131,7 +131,10 @@ def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
 def _convert_model(source: SegformerFile) -> ConvertedModel:
     path = source.path
     renamed = _rename(path, source.tensors)
-    _order_levels(path, renamed)
+    fuse = renamed.get("decode_head.fuse.weight")
+    if fuse is None or fuse.dim() != 4:
+        raise WeightsError(f"{path} has no decode head (a backbone alone?); convert a whole segmentation network")
+    renamed["decode_head.fuse.weight"] = torch.cat(fuse.chunk(NUM_LEVELS, dim=1)[::-1], dim=1)
     config = _infer_config(path, renamed)
     with torch.device("meta"):
         expected = build_segmenter(config).state_dict()
@@ -223,13 +226,6 @@ def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor
     if 2 * sum(our_name(name) is not None for name in found) < max(1, len(found)):
         raise WeightsError(f"{path} has none of a SegFormer's tensors; {ADVICE}")
     return found
-
-
-def _order_levels(path: Path, renamed: dict[str, Tensor]) -> None:
-    fuse = renamed.get("decode_head.fuse.weight")
-    if fuse is None or fuse.dim() != 4:
-        raise WeightsError(f"{path} has no decode head (a backbone alone?); convert a whole segmentation network")
-    renamed["decode_head.fuse.weight"] = torch.cat(fuse.chunk(NUM_LEVELS, dim=1)[::-1], dim=1)
 
 
 def _join_keys_and_values(path: Path, renamed: dict[str, Tensor]) -> None:

@@ -250,13 +250,6 @@ class ModelOnDemand:
         return KnownModel(card, device, precision, sha256 or hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def on_demand(
-    model: str | Path | LoadedModel | ModelOnDemand, device: DeviceOptions, *, allow_network: bool = False
-) -> ModelOnDemand:
-    """Make a `ModelOnDemand` of ``model``, unless it is one."""
-    return model if isinstance(model, ModelOnDemand) else ModelOnDemand(model, device, allow_network=allow_network)
-
-
 def resolve_device(device: str) -> torch.device:
     """Device by name; UsageError if it is not available."""
     has_cuda = torch.cuda.is_available()

@@ -68,8 +68,10 @@ class ModelCard:
 
     def to_metadata(self) -> dict[str, str]:
         """Return the text entries for a file's header."""
+        config = dataclasses.asdict(self.config)
+        defaults = config.pop("defaults")
         objects = {
-            "config": _config_entries(self.config),
+            "config": config | {field.name: defaults[field.name] for field in MODEL_FIELDS},
             "labels": dataclasses.asdict(self.labels),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "measured": dict(self.measured),
@@ -110,12 +112,6 @@ def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, obj
         return parse(value)
     except (ValueError, DataError) as error:
         raise ValueError(f"{key}: {error}") from None
-
-
-def _config_entries(config: ModelConfig) -> dict[str, object]:
-    entries = dataclasses.asdict(config)
-    defaults = entries.pop("defaults")
-    return entries | {field.name: defaults[field.name] for field in MODEL_FIELDS}
 
 
 def _config(values: dict[str, object]) -> ModelConfig:

@@ -114,9 +114,7 @@ def _preprocessing(path: Path, values: Mapping[str, object]) -> Preprocessing:
     match values.get("size", SIZE_PX):
         case {"height": int(height), "width": int(width)}:
             size = min(height, width)
-        case {"shortest_edge": int(size)}:
-            pass
-        case int(size):
+        case {"shortest_edge": int(size)} | int(size):
             pass
         case other:
             raise WeightsError(f"{path}: its preprocessor_config.json has a size of {str(other)[:60]}; correct it")

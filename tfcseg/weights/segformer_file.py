@@ -31,13 +31,6 @@ _STARTS = (
 ADVICE = "tfcseg runs SegFormers; tfcseg steady, eval --predictions and compare --baseline take masks of any program"
 
 
-def refuse_other_model_type(path: Path, config: object) -> None:
-    """Raise WeightsError if ``config``, the content of a folder's config.json, is not a SegFormer's."""
-    found = config.get("model_type") if isinstance(config, dict) else None
-    if found != "segformer":
-        raise WeightsError(f"{path} is a {repr(found)[:60]} model by its config.json; {ADVICE}")
-
-
 def refuse_other_format(path: Path) -> None:
     """Raise WeightsError if the first bytes or the suffix show that the file holds no PyTorch weights."""
     with path.open("rb") as file:
@@ -60,20 +53,10 @@ _MAX_REASON = 200
 class _Nothing:
     """Replaces an object that is not needed, and ignores its content."""
 
-    def __init__(self, *args: object, **named: object) -> None:
+    def __init__(self, *content: object, **named: object) -> None:
         pass
 
-    def __setstate__(self, state: object) -> None:
-        pass
-
-    def append(self, item: object) -> None:
-        pass
-
-    def extend(self, items: object) -> None:
-        pass
-
-    def __setitem__(self, key: object, value: object) -> None:
-        pass
+    __setstate__ = append = extend = __setitem__ = __init__
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[object, object]]:
@@ -102,8 +85,10 @@ def _load(path: Path) -> object:
             with torch.serialization.safe_globals([(_Nothing, name) for name in others]):
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001  # damaged files raise errors of many kinds
+            line = _COLOURS_OF_TERMINALS.sub("", str(error)).partition("\n")[0].partition(". ")[0]
+            reason = one_line(line, _MAX_REASON) or type(error).__name__
             raise WeightsError(
-                f"{path} is damaged or holds more than tensors, which is not opened ({_first_words(error)})"
+                f"{path} is damaged or holds more than tensors, which is not opened ({reason})"
             ) from None
 
 
@@ -120,11 +105,6 @@ def _others(path: Path) -> list[str]:
                 "save its state_dict alone"
             )
     return found
-
-
-def _first_words(error: Exception) -> str:
-    line = _COLOURS_OF_TERMINALS.sub("", str(error)).partition("\n")[0].partition(". ")[0]
-    return one_line(line, _MAX_REASON) or type(error).__name__
 
 
 def _is_named_array(item: tuple[object, object]) -> bool:
@@ -166,7 +146,10 @@ def weights_in(folder: Path) -> Path:
     """Find the weights file in a Hugging Face folder; WeightsError lists other files there."""
     config = folder / "config.json"
     if config.is_file():
-        refuse_other_model_type(folder, read_beside(config, "get it again"))
+        content = read_beside(config, "get it again")
+        kind = content.get("model_type") if isinstance(content, dict) else None
+        if kind != "segformer":
+            raise WeightsError(f"{folder} is a {repr(kind)[:60]} model by its config.json; {ADVICE}")
     file_ = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
     if file_ is not None:
         return file_

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from safetensors import SafetensorError, safe_open
 
 from tfcseg.errors import WeightsError
-from tfcseg.files import parse_json
+from tfcseg.files import errors_as, parse_json
 from tfcseg.spelling import one_line
 
 FILE_LIMIT_BYTES = 2 << 30  # enough for a SegFormer-B5 checkpoint in float32 with its optimiser state
@@ -51,10 +51,8 @@ def open_weights(path: Path) -> BinaryIO:
     """Open a regular file of acceptable size; WeightsError otherwise."""
     if not path.is_file():
         raise WeightsError(f"no weights file {path}")
-    try:
+    with errors_as(WeightsError, f"cannot read weights {path}"):
         file = path.open("rb")
-    except OSError as error:
-        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from None
     if os.fstat(file.fileno()).st_size > FILE_LIMIT_BYTES:
         file.close()
         raise WeightsError(f"{path} is larger than {FILE_LIMIT_BYTES >> 30} GiB, too large for weights of ours")
