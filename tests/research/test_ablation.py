@@ -33,7 +33,7 @@ TO_VSPW = {"sky": "sky", "road": "grass", "tree": "tree", "person": "person", "c
 ROWS = [
     *("image", "reuse", "interpolation", "hard", "weight-0.1", "weight-0.9", "msda-0.5", "msda-0.8", "msda-1.0"),
     *("tfc", "level-1", "interval-5", "interval-6", "interval-7", "interval-8", "interval-9"),
-    *("aligned", "middle", "blend", "both-full-size", "both", "adaptive", "larger"),
+    *("aligned", "middle", "blend", "both-full-size", "both", "adaptive", "larger", "past"),
 ]
 OPTIONS = replace(PAPER_OPTIONS, size=64)
 PLAIN = Variant(weight=0.0, updates=False)
@@ -172,9 +172,10 @@ def test_rows_build_on_rows_before_them():
             f"interval-{n}" for n in range(max(4, interval + 1), 10)
         ]
         assert all(row.options.correlation == "aligned" for row in rows)
-        assert names[-5:] == ["blend", "both-full-size", "both", "adaptive", "larger"]
-        assert {row.name for row in rows if row.options.sides == "both"} == set(names[-4:])
-        assert [row.name for row in rows if row.options.keyframe_scale > 1] == ["larger"]
+        assert names[-6:] == ["blend", "both-full-size", "both", "adaptive", "larger", "past"]
+        assert {row.name for row in rows if row.options.sides == "both"} == set(names[-5:-1])
+        assert {row.name for row in rows if row.options.sides == "past"} == {"past"}
+        assert [row.name for row in rows if row.options.keyframe_scale > 1] == ["larger", "past"]
         assert not {"aligned", "middle", "carry"} & set(names)
 
 

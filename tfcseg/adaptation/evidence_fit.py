@@ -18,7 +18,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.steps import Steps
 from tfcseg.media.frames import Image
-from tfcseg.model.alignment import move
+from tfcseg.model.alignment import move, surroundings
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import LowFeatures, WeightedLogits
 from tfcseg.options import OnStep
@@ -84,7 +84,8 @@ def _agreement(steps: Steps, before: _Seen, after: _Seen) -> NDArray[np.float64]
     near_border = _is_near_border(labels)
     counts = np.zeros((2, len(EVIDENCE)))
     for there, here in ((before.low, after.low), (before.own, after.own)):
-        found = steps.compare(there.match, here.match, size).placed_by_pixels(there.picture, here.picture)
+        found = steps.compare(there.match, here.match, size)
+        found = found.placed_by_pixels(surroundings(there.picture), here.picture)
         moved, certain = (move(part, found.rows, 1) for part in (before.own.logits, before.own.weight))
         is_same = moved.argmax(dim=1, keepdim=True) == labels
         weight = (certain * after.own.weight * near_border).float()

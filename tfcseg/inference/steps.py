@@ -13,6 +13,7 @@ from torch import Tensor
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
+from tfcseg.model.alignment import surroundings
 from tfcseg.model.decode_head import resize
 from tfcseg.model.evidence import (
     CarryOver,
@@ -53,6 +54,8 @@ class PreparedKeyframe(NamedTuple):
     """(1, h, w) at the size of the logits."""
     confidence: Tensor
     """(1, h, w) uint8, as in `FrameResult`."""
+    around: Tensor
+    """Its `alignment.surroundings`."""
 
 
 class Steps:
@@ -110,13 +113,13 @@ class Steps:
     def compare_keyframes(self, other: WeightedLogits, keyframe: WeightedLogits) -> Correspondence:
         """Find a keyframe in another one, by features and pixels."""
         found = self.compare(other.match, keyframe.match, (keyframe.logits.shape[-2], keyframe.logits.shape[-1]))
-        return found.placed_by_pixels(other.picture, keyframe.picture)
+        return found.placed_by_pixels(surroundings(other.picture), keyframe.picture)
 
     def prepare(self, final: WeightedLogits) -> PreparedKeyframe:
         """Prepare the final logits of a keyframe for the frames around it."""
         logits = final.logits.detach().permute(0, 2, 3, 1)
         labels, confidence = greatest(logits), self._feeder.confidence(final.logits)
-        return PreparedKeyframe(final, logits.flatten(0, 2), labels, confidence)
+        return PreparedKeyframe(final, logits.flatten(0, 2), labels, confidence, surroundings(final.picture))
 
     def keyframe_result(self, prepared: PreparedKeyframe, label_size: tuple[int, int]) -> FrameResult:
         """Labels of a keyframe."""
@@ -135,7 +138,7 @@ class Steps:
         sides = []
         for keyframe, end, found, near in zip(keyframes, ends, known, (proximity, 1 - proximity), strict=False):
             found = found or self.compare(end.match, low.match, grid)
-            sides.append(Side(keyframe.final, found.placed_by_pixels(end.picture, low.picture), near))
+            sides.append(Side(keyframe.final, found.placed_by_pixels(keyframe.around, low.picture), near))
         mixture = mix(sides)
         computed = mixture.own_fraction.nonzero()[:, 0]
         own = dict(zip(computed.tolist(), self._own(low, computed, grid), strict=True))

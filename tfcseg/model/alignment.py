@@ -183,16 +183,22 @@ def move(keyframe: Tensor, rows: Tensor | None, frames: int) -> Tensor:
     return vectors.index_select(0, rows).view(frames, h, w, channels).permute(0, 3, 1, 2)
 
 
-def place_by_pixels(rows: Tensor | None, keyframe: Tensor, pictures: Tensor) -> Tensor | None:
+def surroundings(picture: Tensor) -> Tensor:
+    """(3, h·w, 9): colours of the 3×3 positions around each one of a picture (1, 3, h, w), for `place_by_pixels`."""
+    padded = F.pad(picture, (1,) * 4, mode="replicate")
+    return padded.unfold(2, 3, 1).unfold(3, 3, 1).reshape(3, -1, 9)
+
+
+def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Tensor | None:
     """Correct matches ``rows`` (T·h·w,) in the h·w positions of a keyframe by at most one position, to where colours
     differ least; None if nothing moved.
 
-    keyframe (1, 3, h, w), pictures (T, 3, h, w): normalised colours. Differences are averaged over 3×3 positions.
+    ``around`` (3, h·w, 9): `surroundings` of the keyframe. pictures (T, 3, h, w): normalised colours. Differences are
+    averaged over 3×3 positions.
     """
     frames, _, h, w = pictures.shape
     here = torch.arange(h * w, device=pictures.device).repeat(frames)
     there = here if rows is None else rows
-    around = F.pad(keyframe, (1,) * 4, mode="replicate").unfold(2, 3, 1).unfold(3, 3, 1).reshape(3, h * w, 9)
     own = pictures.permute(1, 0, 2, 3).reshape(3, -1, 1)
     difference = around.index_select(1, there).sub_(own).abs_().mean(dim=0)
     difference = _smooth(difference.view(frames, h, w, 9))

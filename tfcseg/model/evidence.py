@@ -140,9 +140,9 @@ class Correspondence(NamedTuple):
     evidence: Tensor
     """e(w) (T, 1, h, w), 0 in another scene."""
 
-    def placed_by_pixels(self, other: Tensor, pictures: Tensor) -> Correspondence:
-        """The same, with better places: ``other`` (1, 3, h, w) is the other frame's picture."""
-        return self._replace(rows=place_by_pixels(self.rows, other, pictures))
+    def placed_by_pixels(self, around: Tensor, pictures: Tensor) -> Correspondence:
+        """The same, with better places; ``around`` are `alignment.surroundings` of the other frame."""
+        return self._replace(rows=place_by_pixels(self.rows, around, pictures))
 
 
 def margin(logits: Tensor) -> Tensor:

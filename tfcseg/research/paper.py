@@ -73,7 +73,7 @@ class Row:
 def build_rows(settings: InferenceOptions) -> list[Row]:
     """All rows for the ``settings`` of the full method, in the table's order.
 
-    Keyframes carry over results only in row ``carry`` and in rows with both sides, since this would hide other effects.
+    Keyframes carry over results only in row ``carry`` and in rows that weigh them, since this would hide other effects.
     """
     larger = settings.keyframe_scale if settings.keyframe_scale > 1 else LARGER_KEYFRAMES
     image = replace(settings, mode="image", sides="one", keyframes="fixed", keyframe_interval=1, keyframe_carry=0.0)
@@ -122,6 +122,7 @@ def _own_rows(settings: InferenceOptions, options: InferenceOptions, scale: floa
         Row("both", "TFC, both sides", "both-full-size", both, None),
         Row("adaptive", "TFC, both sides, adaptive keyframes", "both", adaptive, None),
         Row("larger", f"the same, keyframes {scale:g} times as large", "adaptive", larger, None),
+        Row("past", "the same, only keyframes before a frame", "larger", replace(larger, sides="past"), None),
     ]
 
 
