@@ -119,7 +119,7 @@ def test_pages_state_the_settings_of_the_code():
     section = f"{groups.SECTION_PARTS * writer.PART_FRAMES:,} frames"
     stated = {
         "method": [
-            f"P = {evidence.CARRY} ·",
+            f"min(n_o, {evidence.MOST_WEIGHT:g})",
             f"1 − e / {evidence.ENOUGH_EVIDENCE} where e < {evidence.ENOUGH_EVIDENCE}",
             f"at least {100 * evidence.LEAST_COMPUTED_SHARE:g} % of the positions",
             f"w < {evidence.CHANGED}",

@@ -117,6 +117,14 @@ class _Tasks:
             rows += [_Row(future, row) for row in range(len(part))]
         return rows
 
+    def submit_alike(
+        self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S], images: Sequence[Image]
+    ) -> list[_Row[_T]]:
+        """The same; ``work`` is given items whose ``images`` have one size."""
+        pairs = groupby(zip(items, images, strict=True), key=lambda pair: pair[1].shape)
+        runs = [[item for item, _ in run] for _, run in pairs]
+        return [row for run in runs for row in self.submit(work, run)]
+
     def combine(self, work: Callable[..., None], *values: Any) -> None:
         """Do work that combines results of tasks, beside the workers."""
         if self._combiner is None:
@@ -215,9 +223,8 @@ class _Window:
     def look(self, group: Group[_T]) -> list[_Slot]:
         """Let workers start on frames."""
         slots: list[_Slot] = []
-        for image, row in zip(
-            group.images, self._submit(self._steps.low_features, group.images, group.images), strict=True
-        ):
+        rows = self._tasks.submit_alike(self._steps.low_features, group.images, group.images)
+        for image, row in zip(group.images, rows, strict=True):
             size = group.label_size or (image.shape[0], image.shape[1])
             begins = group.begins_part and not slots
             slots.append(
@@ -260,18 +267,10 @@ class _Window:
         self._known += count
         images = [slot.image for slot in keyframes if slot.image is not None]
         seen = list(zip(images, (slot.low for slot in keyframes), strict=True))
-        for slot, row in zip(keyframes, self._submit(self._own_logits, seen, images), strict=True):
+        for slot, row in zip(keyframes, self._tasks.submit_alike(self._own_logits, seen, images), strict=True):
             slot.own, slot.found = row, None
         for slot in slots:
             slot.image = None
-
-    def _submit(
-        self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S], images: Sequence[Image]
-    ) -> list[_Row[_T]]:
-        """Tasks for ``items``, each with items whose images have one size."""
-        pairs = groupby(zip(items, images, strict=True), key=lambda pair: pair[1].shape)
-        runs = [[item for item, _ in run] for _, run in pairs]
-        return [row for run in runs for row in self._tasks.submit(work, run)]
 
     def _own_logits(self, seen: Sequence[tuple[Image, _Row[LowFeatures]]]) -> list[WeightedLogits]:
         # Low features were begun earlier, so no worker waits for one behind it.
