@@ -40,10 +40,10 @@ from tfcseg.model.evidence import (
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-MOST_CHANGED = 0.15
+MOST_CHANGED = 0.12
 """A frame becomes a keyframe when the shares of changed positions, summed over the frames since the last keyframe,
 exceed this. At a cut the first frame does. Steady scenes get few keyframes, moving ones many: with tfc-mosaic every
-ninth frame of a still camera, every fourth of a hand-held walk and every second of a drive."""
+eighth frame of a still camera, every sixth of a hand-held walk and every third of a drive."""
 
 REACH = 16
 """A keyframe uses later keyframes up to this many frames ahead."""

@@ -53,10 +53,6 @@ LEAST_COMPUTED_SHARE = 0.02
 LEVEL1_WEIGHT = 0.5
 """Weight of level 1 beside level 2 in what is compared at half the size: level 2 alone misses small things there."""
 
-HALF_SIZE_WEIGHT = 0.7
-"""Weight of the features at half the size beside those at full size, where keyframes are compared with each other: the
-first are steadier under motion blur, the second do not miss small moving things."""
-
 LEAST_WEIGHT = 1e-3
 """Minimum weight of a position in a keyframe: a mean needs weights above zero."""
 
@@ -99,9 +95,10 @@ class WeightedLogits(NamedTuple):
 
     @classmethod
     def of(cls, logits: Tensor, full: LowFeatures, half: LowFeatures) -> WeightedLogits:
-        """``logits`` of T keyframes, to be compared by features of the ``full`` and of ``half`` the size."""
+        """``logits`` of T keyframes, to be compared by features of the ``full`` size, which do not miss small moving
+        things, and of ``half`` the size, which are steadier under motion blur."""
         resized = resize(half.match, (full.match.shape[-2], full.match.shape[-1]))
-        match = F.normalize(torch.cat([full.match, HALF_SIZE_WEIGHT * resized], dim=1), dim=1)
+        match = F.normalize(torch.cat([full.match, resized], dim=1), dim=1)
         return cls(logits, margin(logits), match, half.picture)
 
 
