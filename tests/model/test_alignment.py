@@ -168,10 +168,11 @@ def test_colours_place_what_moved_by_one_position():
     """Two frames, one moved by a row and a column, the other still: every position from where it was."""
     scene = picture(width=17, height=13)
     keyframe, moved = scene[..., 1:, 1:], scene[..., :-1, :-1]
-    rows = place_by_pixels(None, surroundings(keyframe), torch.cat([moved, keyframe])).view(2, 12, 16)
+    rows = place_by_pixels(None, surroundings(keyframe), torch.cat([moved, keyframe])).rows.view(2, 12, 16)
     here = torch.arange(12 * 16).view(12, 16)
     assert torch.equal(rows[0, 1:, 1:], here[:-1, :-1])
     assert torch.equal(rows[1], here)
+    assert place_by_pixels(None, surroundings(keyframe), keyframe).difference.max() == 0
     # At the edge, neighbours outside of the picture are its own edge.
     assert rows.min() >= 0
     assert rows.max() < 12 * 16
@@ -181,21 +182,21 @@ def test_colours_correct_a_match_by_at_most_one_position():
     scene = picture(width=20)
     keyframe, moved = scene[..., :16], scene[..., 3:19]  # moved by three columns
     columns = (torch.arange(16) + 2).clamp(max=15).repeat(12) + 16 * torch.arange(12).repeat_interleave(16)
-    found = place_by_pixels(columns, surroundings(keyframe), moved).view(12, 16) % 16
+    found = place_by_pixels(columns, surroundings(keyframe), moved).rows.view(12, 16) % 16
     assert torch.equal(found[:, :12], (torch.arange(12) + 3).expand(12, 12))
 
 
 def test_noise_below_the_penalty_moves_nothing():
     flat = torch.full((1, 3, 6, 8), 0.5)
     faint = flat + COLOUR_PENALTY / 2 * picture(1, 6, 8)
-    assert place_by_pixels(None, surroundings(flat), flat) is None
-    assert place_by_pixels(None, surroundings(faint), flat) is None
+    assert place_by_pixels(None, surroundings(flat), flat).rows is None
+    assert place_by_pixels(None, surroundings(faint), flat).rows is None
     strong = flat + 20 * COLOUR_PENALTY * picture(1, 6, 8)
-    assert place_by_pixels(None, surroundings(strong), flat) is not None
+    assert place_by_pixels(None, surroundings(strong), flat).rows is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_colours_place_in_half_precision_too(dtype):
     scene = picture(width=17).to(dtype)
-    found = place_by_pixels(None, surroundings(scene[..., 1:]), scene[..., :-1]).view(12, 16) % 16
+    found = place_by_pixels(None, surroundings(scene[..., 1:]), scene[..., :-1]).rows.view(12, 16) % 16
     assert (found[:, 1:] == torch.arange(15)).float().mean() > 0.95

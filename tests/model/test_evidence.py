@@ -8,6 +8,7 @@ from tfcseg.model.alignment import surroundings
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import (
     ENOUGH_EVIDENCE,
+    HALVING_DIFFERENCE,
     Correspondence,
     Side,
     WeightedLogits,
@@ -163,3 +164,12 @@ def test_matches_are_places_on_the_grid_of_the_logits():
     assert (like.evidence > 0).float().mean() > 0.7
     unlike = compare(scene[..., :16], -scene[..., :16], (32, 64), EVIDENCE)
     assert unlike.evidence.max() == 0
+
+
+def test_other_colours_are_less_evidence():
+    grey = torch.zeros(1, 3, 4, 6)
+    found = Correspondence(None, torch.ones(1, 1, 4, 6), torch.full((1, 1, 4, 6), 0.8))
+    for difference, left in ((0, 0.8), (HALVING_DIFFERENCE, 0.4), (-2 * HALVING_DIFFERENCE, 0.16)):
+        placed = found.placed_by_pixels(surroundings(grey), grey + difference)
+        torch.testing.assert_close(placed.evidence[..., 1:-1, 1:-1], torch.full((1, 1, 2, 4), left))
+        assert placed.rows is None

@@ -189,9 +189,18 @@ def surroundings(picture: Tensor) -> Tensor:
     return padded.unfold(2, 3, 1).unfold(3, 3, 1).reshape(3, -1, 9)
 
 
-def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Tensor | None:
+class Placed(NamedTuple):
+    """Matches that colours have placed."""
+
+    rows: Tensor | None
+    """(T·h·w,) row of each position's match among the h·w positions of the keyframe; None: nothing moved."""
+    difference: Tensor
+    """(T, 1, h, w) mean difference of normalised colours around each match."""
+
+
+def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Placed:
     """Correct matches ``rows`` (T·h·w,) in the h·w positions of a keyframe by at most one position, to where colours
-    differ least; None if nothing moved.
+    differ least.
 
     ``around`` (3, h·w, 9): `surroundings` of the keyframe. pictures (T, 3, h, w): normalised colours. Differences are
     averaged over 3×3 positions.
@@ -201,13 +210,14 @@ def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Te
     there = here if rows is None else rows
     own = pictures.permute(1, 0, 2, 3).reshape(3, -1, 1)
     difference = around.index_select(1, there).sub_(own).abs_().mean(dim=0)
-    difference = _smooth(difference.view(frames, h, w, 9))
+    difference = _smooth(difference.view(frames, h, w, 9)).view(-1, 9)
     offsets = AROUND.to(pictures.device)
     difference += COLOUR_PENALTY * offsets.to(difference.dtype).norm(dim=1)
-    y, x = offsets[difference.view(-1, 9).argmin(dim=1)].unbind(1)
+    least, best = difference.min(dim=1)
+    y, x = offsets[best].unbind(1)
     y, x = (there // w + y).clamp_(0, h - 1), (there % w + x).clamp_(0, w - 1)
     found = y * w + x
-    return None if torch.equal(found, here) else found
+    return Placed(None if torch.equal(found, here) else found, least.view(frames, 1, h, w))
 
 
 def _smooth(x: Tensor) -> Tensor:

@@ -53,6 +53,9 @@ LEAST_COMPUTED_SHARE = 0.02
 LEVEL1_WEIGHT = 0.5
 """Weight of level 1 beside level 2 in what is compared at half the size: level 2 alone misses small things there."""
 
+HALVING_DIFFERENCE = 0.3
+"""Difference of normalised colours (17 of 255 levels) that halves the evidence."""
+
 LEAST_WEIGHT = 1e-3
 """Minimum weight of a position in a keyframe: a mean needs weights above zero."""
 
@@ -138,8 +141,10 @@ class Correspondence(NamedTuple):
     """e(w) (T, 1, h, w), 0 in another scene."""
 
     def placed_by_pixels(self, around: Tensor, pictures: Tensor) -> Correspondence:
-        """The same, with better places; ``around`` are `alignment.surroundings` of the other frame."""
-        return self._replace(rows=place_by_pixels(self.rows, around, pictures))
+        """The same, with better places, and less evidence where colours differ there; ``around`` are
+        `alignment.surroundings` of the other frame."""
+        rows, difference = place_by_pixels(self.rows, around, pictures)
+        return self._replace(rows=rows, evidence=self.evidence / (1 + (difference / HALVING_DIFFERENCE) ** 2))
 
 
 def margin(logits: Tensor) -> Tensor:
