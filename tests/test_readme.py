@@ -123,6 +123,7 @@ def test_pages_state_the_settings_of_the_code():
             f"1 − e / {evidence.ENOUGH_EVIDENCE} where e < {evidence.ENOUGH_EVIDENCE}",
             f"at least {100 * evidence.LEAST_COMPUTED_SHARE:g} % of the positions",
             f"w < {evidence.CHANGED}",
+            f"1 + (d / {evidence.HALVING_DIFFERENCE})²",
             f"add up to {both_sides.MOST_CHANGED}",
             f"the next {both_sides.REACH} frames",
             f"after {LONGEST} intervals",
