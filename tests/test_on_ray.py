@@ -146,7 +146,7 @@ def test_a_run_goes_on_when_its_worker_dies(weights, tmp_path):
     assert_same_results(out, tmp_path / "alone" / "clip")
 
 
-@pytest.mark.parametrize("options", [{}, {"sides": "one"}], ids=["both sides", "one side"])
+@pytest.mark.parametrize("options", [{}, {"sides": "past"}, {"sides": "one"}], ids=["both sides", "past", "one side"])
 def test_workers_share_a_long_video(long_clip, weights, short_parts, tmp_path, options):
     wanted = dataclasses.replace(OPTIONS, inference=tfcseg.InferenceOptions(**options))
     seen = []

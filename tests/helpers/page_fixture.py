@@ -48,7 +48,7 @@ def make_report(path="clip.mp4", names=NAMES, **outputs: str) -> Report:
         tfcseg="0.1.0",
         input=InputFacts(path, 60, None, 64, 48, RATE, 2.0, 0, None),
         model=ModelFacts(names[0], "mit_b0", "ab" * 32, len(names), 3_752_694, names[-1], names[0], names[-1]),
-        options=OptionFacts("tfc", 4, 0.8, None, "paper", "first", 0.0, device="cpu", precision="float32"),
+        options=OptionFacts("tfc", 4, 0.8, None, "paper", "first", 0.0, "one", device="cpu", precision="float32"),
         speed=SpeedFacts(12.3456789, 20.25, None, 61.23456, 22.0),
         stability=StabilityFacts(0.0123, 0.97, "opencv-dis-medium-240", 0.9, 0.05, 63),
         confidence=ConfidenceFacts(0.8, 0.1, 0.5, 1.5, 0.04),

@@ -224,6 +224,16 @@ def test_another_size_begins_anew(clip, at_once):
     assert_same(results[6:], run(others, **ADAPTIVE))
 
 
+@pytest.mark.parametrize("at_once", [1, 4])
+@pytest.mark.parametrize("options", [FIXED, ADAPTIVE, PAST])
+def test_a_size_that_only_the_network_at_half_the_size_tells_apart_begins_anew(at_once, options):
+    """Inputs of keyframes are as large for both, those of the frames between them are not."""
+    images = [*moving_images(2, (64, 218)), *moving_images(3, (64, 230))]
+    results = run(images, at_once=at_once, **options)
+    assert {0, 2} <= set(keyframes(results))
+    assert [result.labels.shape for result in results] == [image.shape[:2] for image in images]
+
+
 @pytest.mark.parametrize("options", [FIXED, ADAPTIVE])
 def test_few_frames_are_read_ahead(clip, options, torch_threads):
     """However long a video is, the window holds two intervals, the frames after them and what keeps workers busy."""

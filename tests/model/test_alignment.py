@@ -200,3 +200,9 @@ def test_colours_place_in_half_precision_too(dtype):
     scene = picture(width=17).to(dtype)
     found = place_by_pixels(None, surroundings(scene[..., 1:]), scene[..., :-1]).rows.view(12, 16) % 16
     assert (found[:, 1:] == torch.arange(15)).float().mean() > 0.95
+
+
+def test_where_all_colours_are_as_different_nothing_moves_in_half_precision():
+    """The penalty is less than a step of bfloat16 there."""
+    black, white = torch.full((1, 3, 6, 8), -2.0), torch.full((1, 3, 6, 8), 2.5)
+    assert place_by_pixels(None, surroundings(black.bfloat16()), white.bfloat16()).rows is None

@@ -281,6 +281,7 @@ def test_numbers_are_those_of_the_report(page):
     [
         ("one", "fixed", "63: one in 4, first of its interval", True),
         ("both", "fixed", "63: one in 4", False),
+        ("past", "fixed", "63: one in 4", False),
         ("both", "adaptive", "63: where the scene has changed", False),
     ],
 )

@@ -204,6 +204,7 @@ def test_any_choice_of_results_can_be_resumed(clip, tmp_path, options):
     [
         *({}, {"latency": "low"}, {"mode": "blend", "keyframe_position": "middle"}),
         *({"sides": "both"}, {"sides": "both", "keyframes": "adaptive"}),
+        *({"sides": "past"}, {"sides": "past", "latency": "low"}),
     ],
 )
 def test_what_keyframes_carry_over_survives_an_interrupt(clip, tmp_path, options):

@@ -2,10 +2,10 @@
 
 Frames are compared in order to decide which of them are keyframes. A keyframe is finished once all keyframes up to
 ``REACH`` frames after it are known; the frames after it are finished once the next keyframe is. With ``past``, only
-those before it are used, and low latency waits for nothing. Results therefore
-depend neither on how many frames arrive at once nor on the number of workers nor on where a run was stopped: the first
-frame of a part is a keyframe, and is combined with the carry-over of those before it. That of a section is combined
-only with those at the end of the section before, so that several machines can share a video.
+those before it are used, and low latency waits for nothing. Results therefore depend neither on how many frames arrive
+at once nor on the number of workers nor on where a run was stopped: the first frame of a part is a keyframe, and is
+combined with the carry-over of those before it. That of a section is combined only with those at the end of the section
+before, so that several machines can share a video.
 
 On a CPU every worker computes its own frame on a share of the cores.
 """
@@ -153,6 +153,7 @@ class _Slot:
     begins_part: bool
     image: Image | None
     """Held until it is known whether the frame is a keyframe."""
+    image_size: tuple[int, int]
     label_size: tuple[int, int]
     grid: tuple[int, int]
     """(h, w) of its logits."""
@@ -225,14 +226,15 @@ class _Window:
         slots: list[_Slot] = []
         rows = self._tasks.submit_alike(self._steps.low_features, group.images, group.images)
         for image, row in zip(group.images, rows, strict=True):
-            size = group.label_size or (image.shape[0], image.shape[1])
+            size = (image.shape[0], image.shape[1])
             begins = group.begins_part and not slots
             slots.append(
                 _Slot(
                     index=self._count,
                     begins_part=begins,
                     image=image,
-                    label_size=size,
+                    image_size=size,
+                    label_size=group.label_size or size,
                     grid=self._steps.grid(image),
                     horizon=self._count + (reach_for(image) if self._sees_later else 0),
                     low=row,
@@ -280,7 +282,7 @@ class _Window:
         if not self._spans or slot.begins_part:
             return True
         keyframe = self._spans[-1][0]
-        if slot.grid != keyframe.grid:  # another size starts afresh
+        if slot.image_size != keyframe.image_size:  # another size starts afresh
             return True
         assert slot.image is not None
         longest = min(self._options.longest_interval, max(self._options.keyframe_interval, _most_held(slot.image)))
@@ -372,7 +374,7 @@ class _Window:
                 slot.result = _nothing(slot is keyframe)
             return
         others = [slot for slot in frames if slot is not keyframe]
-        ends = [keyframe, *([after] if after is not None and after.grid == keyframe.grid else [])]
+        ends = [keyframe, *([after] if after is not None and after.image_size == keyframe.image_size else [])]
         started_s = self._tasks.clock()
         prepared = [self._prepared(slot) for slot in ends]
         keyframe.seconds += self._tasks.clock() - started_s

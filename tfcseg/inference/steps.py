@@ -1,4 +1,4 @@
-"""The steps of two-sided inference on a model: from images to features, logits and labels."""
+"""The steps of inference with weighed keyframes: from images to features, logits and labels."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Steps:
     def between(
         self, frames: Sequence[FrameBetween], keyframes: Sequence[PreparedKeyframe], ends: Sequence[LowFeatures]
     ) -> list[FrameResult]:
-        """Labels of frames between two keyframes, or after the last one; ``ends`` are the keyframes' features."""
+        """Labels of frames between two keyframes, or after one; ``ends`` are the keyframes' features."""
         grid = (keyframes[0].labels.shape[-2], keyframes[0].labels.shape[-1])
         low = _stacked([frame.low for frame in frames])
         proximity = low.match.new_tensor([frame.proximity for frame in frames])

@@ -209,7 +209,8 @@ def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Pl
     here = torch.arange(h * w, device=pictures.device).repeat(frames)
     there = here if rows is None else rows
     own = pictures.permute(1, 0, 2, 3).reshape(3, -1, 1)
-    difference = around.index_select(1, there).sub_(own).abs_().mean(dim=0)
+    # In half precision, differences would hide the penalty, and take six times as long on a CPU.
+    difference = around.index_select(1, there).sub_(own).abs_().mean(dim=0, dtype=torch.float32)
     difference = _smooth(difference.view(frames, h, w, 9)).view(-1, 9)
     offsets = AROUND.to(pictures.device)
     difference += COLOUR_PENALTY * offsets.to(difference.dtype).norm(dim=1)
@@ -217,7 +218,7 @@ def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Pl
     y, x = offsets[best].unbind(1)
     y, x = (there // w + y).clamp_(0, h - 1), (there % w + x).clamp_(0, w - 1)
     found = y * w + x
-    return Placed(None if torch.equal(found, here) else found, least.view(frames, 1, h, w))
+    return Placed(None if torch.equal(found, here) else found, least.view(frames, 1, h, w).to(pictures.dtype))
 
 
 def _smooth(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Two-sided evidence (ours, not the paper's): combine a frame's logits with those of frames before and after it.
+"""Evidence (ours, not the paper's): combine a frame's logits with those of keyframes before it, and after it.
 
 In a recorded video, later frames are known, too. Every keyframe has logits y and a weight n that measures how certain
 they are. Keyframes are combined with those before and after them as a non-keyframe is with its keyframe (eq. 7), but
@@ -90,7 +90,7 @@ class WeightedLogits(NamedTuple):
     logits: Tensor
     """(1, K, h, w)."""
     weight: Tensor
-    """(1, 1, h, w): sum of the margins of all keyframes that contributed."""
+    """(1, 1, h, w): its margin, and what other keyframes added."""
     match: Tensor
     """(1, C, h8, w8) features of the frame to compare, of both sizes."""
     picture: Tensor
@@ -226,7 +226,7 @@ class Mixture(NamedTuple):
     """How the logits of two keyframes are combined in T frames between them; they are computed only where needed."""
 
     sides: Sequence[Side]
-    """One after the last keyframe."""
+    """One without a later keyframe."""
     second: Tensor
     """(T, 1, h, w): share of the second side."""
     similarity: Tensor
@@ -258,7 +258,7 @@ class Mixture(NamedTuple):
 
 
 def mix(sides: Sequence[Side]) -> Mixture:
-    """Combine the sides of frames between two keyframes, or after the last one."""
+    """Combine the sides of frames between two keyframes, or after one."""
     weights = [side.weights() for side in sides]
     best = sides[0].found
     second = torch.zeros_like(weights[0])
