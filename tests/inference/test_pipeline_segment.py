@@ -218,6 +218,22 @@ def test_low_latency_reads_no_frame_ahead():
     assert number == 5
 
 
+@pytest.mark.parametrize("options", [{}, {"sides": "past"}])
+def test_after_a_gap_the_next_frame_is_a_keyframe(options):
+    """A live source drops frames; a few do no harm."""
+    images = moving_images(60)
+
+    def keyframes(indices):
+        frames = [Frame(index, index / 10, images[index], is_held=False) for index in indices]
+        found = list(tfcseg.segment(iter(frames), MODEL, latency="low", **options))
+        assert [frame.index for frame in found] == indices
+        return [frame.index for frame in found if frame.is_keyframe]
+
+    assert keyframes([0, 1, 2, 40, 41, 42]) == [0, 40]
+    assert keyframes([0, 3, 5, 7]) == [0, 7]  # four were dropped
+    assert keyframes([0, 3, 5, 6]) == [0]
+
+
 def test_a_failing_source_fails_after_its_complete_intervals():
     def frames():
         yield from moving_images(5)

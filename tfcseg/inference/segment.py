@@ -210,6 +210,7 @@ def _stream(
 ) -> Iterator[SegmentedFrame]:
     images: deque[Image] = deque()
     shown: list[Frame] = []
+    dropped = 0  # since the last keyframe
     result: FrameResult | None = None
     results: Iterator[FrameResult] = iter(())
     for frame in frames:
@@ -217,11 +218,14 @@ def _stream(
             shown.append(replace(frame, image=shown[0].image, is_held=True))
             yield _segmented(network.labels, shown[-1], result, False)
             continue
-        if result is None or begins_part(frame, part_frames):
+        dropped += frame.index - shown[-1].index - 1 if shown else 0
+        # Where a live source has moved on, a keyframe from before shows too little of what is there now.
+        if result is None or begins_part(frame, part_frames) or dropped >= network.options.keyframe_interval:
             live = (images.popleft() for _ in count())
             results = stream(network, live, before if result is None else result.carried)
         images.append(frame.image)
         shown, result = [frame], next(results)
+        dropped = 0 if result.is_keyframe else dropped
         yield _segmented(network.labels, frame, result)
 
 
