@@ -315,6 +315,15 @@ def test_what_was_not_measured_has_no_lane(tmp_path):
     assert [lane["key"] for lane in Page(tmp_path / "report.html").data["lanes"]] == ["label_change"]
 
 
+def test_repeated_frames_are_no_keyframes(tmp_path):
+    recorder = PageRecorder(PALETTE, RATE)
+    for row, (image, labels) in zip(rows_of(6), scenes(6), strict=True):
+        held = replace(row, is_keyframe=row.frame < 4, is_held=row.frame in (1, 2))
+        recorder.add(held, class_shares(labels, len(NAMES)), image, labels)
+    page_of(tmp_path, recorder)
+    assert Page(tmp_path / "report.html").data["keyframes"] == [0, 3]
+
+
 @pytest.mark.parametrize("frames", [1, 2])
 def test_the_shortest_videos_have_pages(tmp_path, frames):
     page_of(tmp_path, record(frames))

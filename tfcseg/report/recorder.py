@@ -10,7 +10,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,8 @@ class PageRecorder:
         index, previous = self.frames, self._previous
         if index == 0:
             self.start_s = row.time_s
-        self.timeline.add([getattr(row, name) for name in SERIES])
+        drawn = replace(row, is_keyframe=row.is_keyframe and not row.is_held)  # a repeated keyframe is none
+        self.timeline.add([getattr(drawn, name) for name in SERIES])
         self.shares.add(shares)
         is_peak = shares > self.peak_shares
         self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
