@@ -167,7 +167,7 @@ def test_a_run_is_saved_every_few_seconds(clip, tmp_path, monkeypatch, options, 
             copies.append(copy_of_running(tmp_path / "out", tmp_path / "killed"))
 
     tfcseg.run(clip, tmp_path / "out", MODEL, on_frame=on_frame, **options)
-    assert safe <= first_frame(clip, copies[0], **options)[1] <= 12
+    assert safe <= first_frame(clip, copies[0], **options)[1] <= 14  # the frame after the one that was shown
     assert_same_results(copies[0], tmp_path / "out")
 
 
