@@ -18,7 +18,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.steps import Steps
 from tfcseg.media.frames import Image
-from tfcseg.model.alignment import move, surroundings
+from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import LowFeatures, WeightedLogits
 from tfcseg.options import OnStep
@@ -79,13 +79,10 @@ def _agreement(steps: Steps, before: _Seen, after: _Seen) -> NDArray[np.float64]
 
     Both comparisons count: that of frames between keyframes, and that of keyframes with each other.
     """
-    size = (after.own.logits.shape[-2], after.own.logits.shape[-1])
     labels = after.own.logits.argmax(dim=1, keepdim=True)
     near_border = _is_near_border(labels)
     counts = np.zeros((2, len(EVIDENCE)))
-    for there, here in ((before.low, after.low), (before.own, after.own)):
-        found = steps.compare(there.match, here.match, size)
-        found = found.placed_by_pixels(surroundings(there.picture), here.picture)
+    for found in (steps.compare_closely(before.low, after.low), steps.compare_closely(before.own, after.own)):
         moved, certain = (move(part, found.rows, 1) for part in (before.own.logits, before.own.weight))
         is_same = moved.argmax(dim=1, keepdim=True) == labels
         weight = (certain * after.own.weight * near_border).float()

@@ -361,7 +361,7 @@ class _Window:
             return own
         found = None if slot is None else slot.ahead
         if found is None:
-            found = self._steps.compare_keyframes(other, own)
+            found = self._steps.compare_closely(other, own)
         if slot is not None:
             slot.ahead = found
         return combine(own, other, found)

@@ -44,7 +44,7 @@ def _completed(model: Known, options: InferenceOptions) -> InferenceOptions:
 
 
 WEIGHED = ("tfc", "blend")  # modes that can weigh several keyframes
-_WEIGHED = "--sides past or both, in modes tfc and blend"
+_WEIGHED = f"--sides past or both, in modes {' and '.join(WEIGHED)}"
 
 ONE_SIDED = ("threshold", "correlation", "keyframe_position", "keyframe_carry")
 """Options that only have an effect with one side: giving one selects one side."""
@@ -61,8 +61,9 @@ def _sided(model: Known, wanted: InferenceOptions) -> InferenceOptions:
     if wanted.mode not in WEIGHED or is_one or wanted.sides == "one":
         scale = wanted.keyframe_scale or (THE_MODELS if wanted.mode == "image" else 1.0)
         return replace(wanted, sides="one", keyframes=wanted.keyframes or "fixed", keyframe_scale=scale)
-    waits = _completed(model, wanted).sides == "both" and wanted.latency == "low"
-    return replace(wanted, sides="past") if waits else wanted
+    if wanted.latency == "low" and _completed(model, wanted).sides == "both":
+        return replace(wanted, sides="past")
+    return wanted
 
 
 def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> InferenceOptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from tfcseg.model.ops.labelling import greatest, labels_from_cells
 
 BETWEEN_SCALE = 2
 """Frames between keyframes are processed at 1 / this of the network's size (at full size in mode ``blend``)."""
+
+
+_Seen = TypeVar("_Seen", LowFeatures, WeightedLogits)
 
 
 class FrameBetween(NamedTuple):
@@ -110,10 +113,10 @@ class Steps:
         """Find frames in a keyframe, by the features of each (see `evidence.compare`)."""
         return compare(keyframe, others, grid, self._curve)
 
-    def compare_keyframes(self, other: WeightedLogits, keyframe: WeightedLogits) -> Correspondence:
-        """Find a keyframe in another one, by features and pixels."""
-        found = self.compare(other.match, keyframe.match, (keyframe.logits.shape[-2], keyframe.logits.shape[-1]))
-        return found.placed_by_pixels(surroundings(other.picture), keyframe.picture)
+    def compare_closely(self, other: _Seen, frame: _Seen) -> Correspondence:
+        """Find a frame in another one, by features and pixels; either both are keyframes or neither."""
+        found = self.compare(other.match, frame.match, (frame.picture.shape[-2], frame.picture.shape[-1]))
+        return found.placed_by_pixels(surroundings(other.picture), frame.picture)
 
     def prepare(self, final: WeightedLogits) -> PreparedKeyframe:
         """Prepare the final logits of a keyframe for the frames around it."""

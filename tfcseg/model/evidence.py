@@ -8,8 +8,8 @@ as a weighted mean, so that many keyframes outweigh one:
 
 y_o and n_o are those of the other keyframe, moved along with the scene (model/alignment.py). e(w) is the model's
 evidence curve, fitted or chosen by hand: how much more often than by chance two positions of similarity w (eq. 6) have
-the same label. So an uncertain keyframe has little influence, and nothing comes from another scene. The limit makes
-older keyframes fade: all of them together never outweigh a certain frame by more than that.
+the same label. So an uncertain keyframe has little influence, and nothing comes from another scene. The limit bounds
+the weight of all earlier (or later) keyframes together, so that older ones fade.
 
 A frame between two keyframes is a mean of both (`mix`). It is computed itself only where it resembles neither, as eq.
 11 applies sparse attention there, but by the whole network at half the size: this is cheaper than the low stages alone
