@@ -19,18 +19,11 @@ from tfcseg.inference.segment import segment
 from tfcseg.media.reader import read_frames
 from tfcseg.weights.loading import LoadedModel, load_model
 
-PAPER = {
-    "sides": "one",
-    "correlation": "paper",
-    "keyframe_carry": 0.0,
-    "keyframe_position": "first",
-    "threshold": 0.8,
-    "keyframe_interval": 4,
-}
+PAPER = {"sides": "one", "correlation": "paper", "threshold": 0.8, "keyframe_interval": 4}
 STEPS: dict[str, dict[str, Any]] = {
     "every frame by itself": {"mode": "image"},
     "the paper's TFC": PAPER,
-    "aligned, carried over": PAPER | {"correlation": "aligned", "keyframe_carry": 0.9, "threshold": 0.6},
+    "only keyframes before": {"sides": "past", "keyframes": "fixed", "keyframe_interval": 4},
     "both sides": {"sides": "both", "keyframes": "fixed", "keyframe_interval": 4},
     "both sides, adaptive": {"sides": "both", "keyframes": "adaptive", "keyframe_interval": 4},
 }

@@ -179,14 +179,6 @@ def test_a_shared_video_survives_a_worker_and_can_be_resumed(long_clip, weights,
     assert_same_results(tmp_path / "long", tmp_path / "alone")
 
 
-def test_one_side_that_carries_over_stays_with_one_worker(long_clip, weights, short_parts, tmp_path):
-    wanted = dataclasses.replace(OPTIONS, inference=tfcseg.InferenceOptions(sides="one", keyframe_carry=0.9))
-    seen = []
-    found = share([long_clip], tmp_path, weights, wanted, on_frame=lambda frame, info: seen.append(frame))
-    assert found["long"].status == "done"
-    assert seen == []
-
-
 @pytest.mark.slow
 def test_uneven_times_are_read_alike(weights, short_parts, tmp_path):
     kept = [number for number in range(60) if number % 7 != 3 and not 20 < number < 26]

@@ -72,7 +72,7 @@ def test_defaults_are_allowed_and_explained(options):
     assert all(field.option.help.endswith(".") for field in declared(options))
 
 
-@pytest.mark.parametrize("name", ["keyframe_carry", "keyframe_scale", "half_size_share"])
+@pytest.mark.parametrize("name", ["keyframe_scale", "half_size_share"])
 def test_help_states_the_bounds_of_what_nobody_could_guess(name):
     (option,) = (field.option for field in declared(InferenceOptions) if field.name == name)
     assert re.search(rf"\b{option.low}\b.* to {option.high}\b", option.help)
@@ -83,7 +83,7 @@ def test_help_states_the_bounds_of_what_nobody_could_guess(name):
     [
         (InferenceOptions(mode="tfd"), "no mode 'tfd'; did you mean tfc?"),
         (InferenceOptions(keyframe_interval=0), "keyframe interval 0 is not between 1 and 1000"),
-        (InferenceOptions(keyframe_carry=1.5), "keyframe carry 1.5 is not between 0 and 1"),
+        (InferenceOptions(half_size_share=1.5), "half size share 1.5 is not between 0 and 1"),
         (ResultOptions(alpha=-1), "alpha -1 is not between 0 and 1"),
     ],
 )
@@ -105,7 +105,7 @@ def test_commands_name_the_option_and_python_the_field(tmp_path):
     [
         ({"sides": "both", "keyframes": "adaptive"}, "adaptive keyframes, at most 16 frames apart, both sides"),
         ({"sides": "both", "keyframe_interval": 3}, "keyframe interval 3, both sides"),
-        ({}, "keyframe interval 4 (first), threshold 0.8, paper correlation, carry 0"),
+        ({}, "keyframe interval 4, threshold 0.8, paper correlation"),
     ],
 )
 def test_the_method_in_words(options, words):

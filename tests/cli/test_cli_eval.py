@@ -101,7 +101,7 @@ def test_several_threads_score_the_same(root, model, torch_threads):
     results = []
     for threads in (1, 3):
         torch_threads(threads)
-        done = call("eval", root, *model, "--keyframe-carry", "0.9", "--no-flow-consistency", "--json", "-q")
+        done = call("eval", root, *model, "--sides", "past", "--no-flow-consistency", "--json", "-q")
         assert done.returncode == 0, done.stderr
         results.append(json.loads(done.stdout))
     alone, together = results

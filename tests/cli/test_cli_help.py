@@ -159,7 +159,7 @@ def weights(tmp_path_factory):
         ("run CLIP --mode tcf", "no mode 'tcf'; did you mean tfc?"),
         ("run CLIP --mode TCF", "no mode 'TCF'; did you mean tfc?"),
         ("run CLIP --correlation align", "no correlation 'align'; did you mean aligned?"),
-        ("run CLIP --keyframe-position last", "no keyframe position 'last'; there are first, middle"),
+        ("run CLIP --sides none", "no sides 'none'; did you mean one?"),
         ("run CLIP --precision fp61", "no precision 'fp61'; did you mean fp16"),
         ("run CLIP --size large", "invalid value for '--size'"),
         ("run", "missing argument 'INPUTS"),

@@ -133,7 +133,7 @@ def test_several_threads_write_the_same(clip, weights, tmp_path, torch_threads):
     """Intervals are then computed at the same time; rounding may differ, order and content do not."""
     for threads in (1, 3):
         torch_threads(threads)
-        options = ("--keyframe-carry", "0.9", "--no-overlay", "--no-report", "-m", weights)
+        options = ("--sides", "past", "--no-overlay", "--no-report", "-m", weights)
         assert call("run", clip, "-o", tmp_path / str(threads), *options).returncode == 0
     alone, together = (
         [read_mask(tmp_path / threads / "masks" / f"{n:08d}.png") for n in range(FRAMES)] for threads in "13"
@@ -221,7 +221,7 @@ def test_existing_results_are_refused_before_the_model_loads(clip, weights, tmp_
 @pytest.mark.parametrize(
     "mistake",
     [
-        *(("--alpha", 7), ("--classes", "persn"), ("-m", "tfc-none"), ("--keyframe-carry", 2)),
+        *(("--alpha", 7), ("--classes", "persn"), ("-m", "tfc-none"), ("--half-size-share", 2)),
         *(("--start", 1000), ("--correlation", "align")),
     ],
     ids=lambda mistake: mistake[0],
@@ -265,8 +265,7 @@ def test_output_that_is_the_input_is_refused_even_with_overwrite(clip, weights, 
         ("--device", "tpu"),
         ("--precision", "fp8"),
         ("--correlation", "psychic"),
-        ("--keyframe-position", "last"),
-        ("--keyframe-carry", "2"),
+        ("--half-size-share", "2"),
         ("--start", "3", "--end", "2"),
         ("--no-overlay", "--no-masks", "--no-csv", "--no-report"),
         ("--no-such-option",),

@@ -177,18 +177,18 @@ def test_the_table_has_a_column_per_mode(clip, weights, tmp_path):
 
 
 def test_correlations_are_compared_side_by_side(clip, weights, tmp_path):
-    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "image,blend,tfc-paper,tfc"]
+    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "image,reuse,tfc-paper,tfc"]
     done = call(*command, "--correlation", "aligned", "--end", 1.2, "--no-flow-consistency")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1].split() == [*("image", "blend", "tfc-paper", "tfc"), *("tfc", "to", "image")]
+    assert done.stdout.splitlines()[1].split() == [*("image", "reuse", "tfc-paper", "tfc"), *("tfc", "to", "image")]
     assert max(map(len, done.stdout.splitlines())) <= 80
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert found["options"]["modes"] == list(found["modes"]) == ["image", "blend", "tfc-paper", "tfc"]
-    for mode, wanted in {"blend": "aligned", "tfc-paper": "paper", "tfc": "aligned"}.items():
+    assert found["options"]["modes"] == list(found["modes"]) == ["image", "reuse", "tfc-paper", "tfc"]
+    for mode, wanted in {"reuse": "aligned", "tfc-paper": "paper", "tfc": "aligned"}.items():
         report = json.loads((tmp_path / "out" / mode / "report.json").read_text())
         assert report["options"]["correlation"] == wanted
     assert found["modes"]["tfc-paper"]["gflops_non_keyframe"] != found["modes"]["tfc"]["gflops_non_keyframe"]
-    assert found["modes"]["blend"]["updated_fraction"] == 0
+    assert found["modes"]["reuse"]["updated_fraction"] == 0
     page = (tmp_path / "out" / "compare.html").read_text()
     assert '<th scope="col" class="num series-tfc-paper">tfc-paper</th>' in page
 
@@ -206,8 +206,7 @@ def test_interval_1_is_the_image_mode(clip, weights, tmp_path):
 
 def test_options_reach_the_network(clip, weights, tmp_path):
     wanted = {
-        **{"keyframe_interval": 3, "threshold": 0.5, "size": 96, "correlation": "paper"},
-        **{"keyframe_position": "middle", "keyframe_carry": 0.5},
+        **{"keyframe_interval": 3, "threshold": 0.5, "size": 96, "correlation": "paper", "half_size_share": 0.5},
     }
     options = itertools.chain(*((f"--{name.replace('_', '-')}", value) for name, value in wanted.items()))
     command = [
@@ -358,8 +357,8 @@ def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, we
         (["--modes", "image,tfc-papr"], "did you mean tfc-paper"),
         (["--modes", "tfc,tfc"], "twice"),
         (["--modes", "image", "--baseline", "{clip}"], "another mode"),
-        (["--modes", "image,tfc-paper", "--sides", "both"], "are for modes tfc and blend"),
-        (["--modes", "image,reuse", "--keyframes", "adaptive"], "are for modes tfc and blend"),
+        (["--modes", "image,tfc-paper", "--sides", "both"], "are for mode tfc"),
+        (["--modes", "image,reuse", "--keyframes", "adaptive"], "are for mode tfc"),
         (["--frames", "2,many"], "--frames"),
         (["--limit", "1"], "--limit is for VSPW folders"),
         (["--start", "2", "--end", "1"], "--end"),

@@ -97,28 +97,6 @@ def test_flops_grow_with_the_points_that_are_updated(model):
     assert none < some < all_points
 
 
-def test_flops_of_blending_are_those_of_the_full_network_on_every_frame(model):
-    blend, tfc, image = (
-        count_gflops(model, checked_options(model, mode=mode, threshold=0.0), [moving_images(4)])
-        for mode in ("blend", "tfc", "image")
-    )
-    assert blend["gflops_keyframe"] == tfc["gflops_keyframe"]
-    assert tfc["gflops_non_keyframe"] < image["gflops_per_frame"] <= blend["gflops_non_keyframe"]
-    assert blend["gflops_non_keyframe"] == blend["gflops_keyframe"]  # with paper correlation, nothing is searched
-
-
-@pytest.mark.parametrize(("correlation", "costs"), [("paper", False), ("aligned", True)])
-def test_flops_of_a_keyframe_hold_its_search_in_the_one_before(model, correlation, costs):
-    with_carry, without = (
-        count_gflops(model, checked_options(model, correlation=correlation, keyframe_carry=carry), [moving_images(4)])
-        for carry in (0.9, 0.0)
-    )
-    assert (with_carry["gflops_keyframe"] > without["gflops_keyframe"]) == costs
-    assert with_carry["gflops_non_keyframe"] == without["gflops_non_keyframe"]
-    more = with_carry["gflops_keyframe"] - without["gflops_keyframe"]
-    assert with_carry["gflops_per_frame"] == pytest.approx(without["gflops_per_frame"] + more / 4)
-
-
 def test_the_papers_correlation_is_shown_beside_the_models(model):
     config = dataclasses.replace(
         model.card.config, defaults=dataclasses.replace(model.card.config.defaults, correlation="aligned")
@@ -137,7 +115,7 @@ def test_the_papers_correlation_is_shown_beside_the_models(model):
         (Plan(), ("image", "reuse", "tfc")),  # the model's is the paper's
         (Plan(inference=InferenceOptions(correlation="aligned")), ("image", "reuse", "tfc-paper", "tfc")),
         (Plan(["tfc-paper", "tfc-aligned"]), ("tfc-paper", "tfc-aligned")),
-        (Plan(["tfc", "blend-aligned", "blend"]), ("blend-aligned", "blend", "tfc")),
+        (Plan(["tfc", "reuse-aligned", "reuse"]), ("reuse-aligned", "reuse", "tfc")),
         (Plan(["image", "tfc-paper", "tfc"], baseline="masks"), ("tfc",)),
     ],
 )
@@ -147,17 +125,17 @@ def test_nothing_is_run_twice(model, plan, wanted):
 
 @pytest.mark.parametrize("options", [{"sides": "both"}, {"sides": "both", "keyframes": "adaptive"}])
 def test_both_sides_are_for_the_modes_that_can_have_them(model, options):
-    plan = Plan(["image", "reuse", "tfc-paper", "blend", "tfc"], inference=InferenceOptions(**options))
+    plan = Plan(["image", "reuse", "tfc-paper", "tfc"], inference=InferenceOptions(**options))
     used = plan.runs(model)
-    assert [mode for mode in used if used[mode].sides == "both"] == ["blend", "tfc"]
-    assert {used[mode].keyframes for mode in ("blend", "tfc")} == {options.get("keyframes", "fixed")}
+    assert [mode for mode in used if used[mode].sides == "both"] == ["tfc"]
+    assert used["tfc"].keyframes == options.get("keyframes", "fixed")
     assert {used[mode].keyframes for mode in ("image", "reuse", "tfc-paper")} == {"fixed"}
 
 
 def test_folders_of_all_modes_are_known_again(tmp_path):
-    for name in ("image", "tfc-paper", "blend-aligned", "baseline", "tfc-other", "notes"):
+    for name in ("image", "tfc-paper", "reuse-aligned", "baseline", "tfc-other", "notes"):
         (tmp_path / name).mkdir()
-    assert known_folders(tmp_path) == ["baseline", "blend-aligned", "image", "tfc-paper"]
+    assert known_folders(tmp_path) == ["baseline", "image", "reuse-aligned", "tfc-paper"]
 
 
 def test_flops_are_those_of_a_whole_interval_even_if_the_sample_is_shorter(model):

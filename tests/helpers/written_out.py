@@ -127,8 +127,6 @@ def non_keyframe(
     mixed = (x1_t, x2_t, x3_k, x4_k)  # (4)
     z_k = displace(embed(head, (x1_k, x2_k, x3_k, x4_k)), cells)  # (2)
     z_t = embed(head, mixed, coarse_rows)
-    if mode == "blend":
-        z_t = embed(head, (x1_t, x2_t, *backbone.encode_high(x2_t)))  # nothing of the keyframe's
     size = z_k.shape[-2:]
     a, b = (enlarge(linear(head.projections[1], x2), size) for x2 in (x2_k, x2_t))
     a = displace(a, cells)
@@ -137,8 +135,6 @@ def non_keyframe(
         return classify(head, z_t)[0], w[0]
     w_hat = w.clamp(0, 1)
     z = w_hat * z_k + (1 - w_hat) * z_t  # (7)
-    if mode == "blend":
-        return classify(head, z)[0], w[0]
     grids = [linear(head.projections[level], x)[0].permute(1, 2, 0) for level, x in enumerate(mixed)]
     updated = z.clone()
     for y, x in (w[0] < threshold).nonzero().tolist():  # (11)

@@ -62,7 +62,7 @@ TWO_SIZES = {"half_size_share": 0.5}
 
 @pytest.mark.parametrize(
     "options",
-    [FIXED, ADAPTIVE, FIXED | {"mode": "blend", "keyframe_interval": 3} | TWO_SIZES, ADAPTIVE | TWO_SIZES, PAST],
+    [FIXED, ADAPTIVE, FIXED | {"keyframe_interval": 3} | TWO_SIZES, ADAPTIVE | TWO_SIZES, PAST],
 )
 def test_results_depend_neither_on_groups_nor_on_workers(clip, options, torch_threads):
     torch_threads(1)  # rounding may differ with their number
@@ -94,7 +94,7 @@ def test_keyframes_of_large_images_are_nearer(clip, monkeypatch):
 def test_a_still_video_stays_still(clip):
     image = [clip[0]]
     larger = {"keyframe_scale": 1.5, "half_size_share": 0.5}
-    for options in (FIXED, ADAPTIVE, FIXED | larger, FIXED | larger | {"mode": "blend"}):
+    for options in (FIXED, ADAPTIVE, FIXED | larger):
         (wanted,) = run(image, **{name: value for name, value in options.items() if name in larger}, mode="image")
         for result in run(image * 18, **options):
             assert (result.labels == wanted.labels).all()
@@ -148,7 +148,7 @@ def test_a_reversed_video_has_the_reversed_result():
         assert (result.labels == other.labels).mean() > 0.99
 
 
-@pytest.mark.parametrize("options", [PAST, PAST | {"keyframes": "fixed"}, PAST | {"mode": "blend"}])
+@pytest.mark.parametrize("options", [PAST, PAST | {"keyframes": "fixed"}])
 def test_low_latency_waits_for_nothing_and_has_the_results_of_the_past(clip, options):
     network = IntervalNetwork(MODEL, checked_options(MODEL, latency="low", **options))
     asked, results = [], []
@@ -317,15 +317,15 @@ def test_sides_and_keyframes_that_do_not_go_together():
     with pytest.raises(UsageError, match="need the next keyframe"):
         options(sides="both", latency="low")
     assert options(sides="past", latency="low") == ("past", "fixed")
-    with pytest.raises(UsageError, match="adaptive keyframes need --sides past or both, in modes tfc and blend"):
+    with pytest.raises(UsageError, match="adaptive keyframes need --sides past or both, in mode tfc"):
         options(sides="one", keyframes="adaptive")
     for small in ({"sides": "one"}, {"mode": "reuse"}, {"latency": "low"}, {"threshold": 0.5}):
-        with pytest.raises(UsageError, match="larger keyframes need --sides past or both, in modes tfc and blend"):
+        with pytest.raises(UsageError, match="larger keyframes need --sides past or both, in mode tfc"):
             options(keyframe_scale=1.2, **small)
     for larger in ({}, {"sides": "one"}, {"latency": "low"}, {"threshold": 0.5}):
         assert checked_options(MODEL, mode="image", keyframe_scale=1.2, **larger).keyframe_scale == 1.2
     for sides in ("past", "both"):
-        with pytest.raises(UsageError, match=f"--sides {sides} works in modes tfc and blend only"):
+        with pytest.raises(UsageError, match=f"--sides {sides} works in mode tfc only"):
             options(mode="image", sides=sides, keyframe_scale=1.2)
 
 

@@ -78,20 +78,10 @@ def test_options_default_to_the_model():
     assert (given.size, given.correlation) == (32, "paper")
 
 
-def test_carry_is_for_modes_that_interpolate():
-    config = with_defaults(keyframe_carry=0.7)
-    model = dataclasses.replace(MODEL, card=dataclasses.replace(MODEL.card, config=config))
-    found = {mode: checked_options(model, mode=mode).keyframe_carry for mode in MODES}
-    assert found == {"tfc": 0.7, "blend": 0.7, "reuse": 0, "image": 0}
-    assert checked_options(model).carries
-    assert not checked_options(model, keyframe_carry=0.0).carries
-    assert not checked_options(model, keyframe_interval=1).carries
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "fast"}, "no mode 'fast'; there are tfc, blend, reuse, image"),
+        ({"mode": "fast"}, "no mode 'fast'; there are tfc, reuse, image"),
         ({"correlation": "optical"}, "no correlation 'optical'; there are paper, aligned"),
         ({"keyframe_interval": 0}, "interval 0 is not between 1 and 1000"),
         ({"keyframe_interval": -4}, "interval -4 is not"),
@@ -99,8 +89,9 @@ def test_carry_is_for_modes_that_interpolate():
         ({"threshold": -0.1}, "threshold -0.1 is not between 0 and 1"),
         ({"threshold": 1.5}, "threshold 1.5 is not"),
         ({"threshold": float("nan")}, "threshold nan is not"),
-        ({"keyframe_carry": -0.1}, "keyframe carry -0.1 is not between 0 and 1"),
-        ({"keyframe_carry": float("nan")}, "keyframe carry nan is not"),
+        ({"half_size_share": -0.1}, "half size share -0.1 is not between 0 and 1"),
+        ({"half_size_share": float("nan")}, "half size share nan is not"),
+        ({"latency": "none"}, "no latency 'none'; there are normal, low"),
         ({"size": 31}, "size 31 is not between 32 and 4096"),
         ({"size": 4097}, "size 4097 is not"),
     ],
@@ -215,9 +206,6 @@ class SmallDevice:
         self._reserve(image)
         return self._network.keyframe(image)
 
-    def carry_over(self, memory, before, options=None):
-        return self._network.carry_over(memory, before, options)
-
     def image(self, image):
         self._reserve(image)
         return self._network.image(image)
@@ -250,27 +238,10 @@ def test_a_frame_that_does_not_fit_is_reported(mode):
         run(moving_images(2), model=model, mode=mode)
 
 
-def test_the_middle_frame_can_be_the_keyframe():
-    images = moving_images(9)
-    results = run(images[:4], keyframe_position="middle")
-    assert [result.is_keyframe for result in results] == [False, False, True, False]
-    turned = run([images[2], images[0], images[1], images[3]])
-    assert_same(results, [turned[1], turned[2], turned[0], turned[3]])
-    last = run(images[:2], keyframe_position="middle")  # a shorter interval, as at the end of a video
-    assert [result.is_keyframe for result in last] == [False, True]
-    assert run(images[:1], keyframe_position="middle")[0].is_keyframe
-
-
 def in_turn(network, images):
-    """Results interval by interval, each handed what the one before it hands on."""
-    length, results, before = network.options.keyframe_interval, [], None
-    for first in range(0, len(images), length):
-        results += network.run(images[first : first + length], before=before)
-        before = results[-1].carried
-    return results
-
-
-CARRYING = {"keyframe_carry": 0.9, "correlation": "aligned", "threshold": 0.5}
+    """Results interval by interval."""
+    length = network.options.keyframe_interval
+    return [result for first in range(0, len(images), length) for result in network.run(images[first : first + length])]
 
 
 def test_images_of_any_sizes_are_computed_in_batches_that_fit():
@@ -287,24 +258,7 @@ def test_images_of_any_sizes_are_computed_in_batches_that_fit():
     assert IntervalNetwork(MODEL, checked_options(MODEL)).frames_at_once == 4
 
 
-def test_what_is_carried_over_is_handed_on_by_the_last_result():
-    network = IntervalNetwork(MODEL, checked_options(MODEL, **CARRYING))
-    first = network.run(moving_images(4))
-    assert [result.carried is not None for result in first] == [False, False, False, True]
-    images = moving_images(8)[4:]
-    assert (network.run(images, before=first[-1].carried)[0].labels != network.run(images)[0].labels).any()
-    assert_same(network.run(moving_images(4)), first)  # the network itself has kept nothing
-    assert [result.carried for result in run(moving_images(4))] == [None] * 4
-
-
-def test_images_of_another_size_begin_anew():
-    network = IntervalNetwork(MODEL, checked_options(MODEL, **CARRYING))
-    before = network.run(moving_images(4))[-1].carried
-    others = moving_images(4, (64, 160))
-    assert_same(network.run(others, before=before), network.run(others))
-
-
-@pytest.mark.parametrize("options", [*({"mode": mode} for mode in MODES), CARRYING])
+@pytest.mark.parametrize("options", [*({"mode": mode} for mode in MODES), {"correlation": "aligned"}])
 def test_low_latency_gives_the_same_labels(options):
     images = moving_images(7)
     network = IntervalNetwork(MODEL, checked_options(MODEL, **options, latency="low"))
@@ -328,14 +282,3 @@ def test_low_latency_refuses_a_change_of_size_within_an_interval():
     next(results)
     with pytest.raises(UsageError, match=r"45×70 and 64×96"):
         next(results)
-
-
-def test_low_latency_needs_the_keyframe_first():
-    config = with_defaults(keyframe_position="middle")
-    model = dataclasses.replace(MODEL, card=dataclasses.replace(MODEL.card, config=config))
-    assert checked_options(model).keyframe_position == "middle"
-    assert checked_options(model, latency="low").keyframe_position == "first"
-    with pytest.raises(UsageError, match="low latency cannot wait for a keyframe in the middle"):
-        checked_options(model, latency="low", keyframe_position="middle")
-    with pytest.raises(UsageError, match="no latency 'none'; there are normal, low"):
-        checked_options(model, latency="none")

@@ -45,8 +45,7 @@ def assert_same(results, wanted):
     "options",
     [
         {},
-        {"keyframe_carry": 0.9, "correlation": "aligned"},
-        {"keyframe_position": "middle", "keyframe_carry": 0.5},
+        {"correlation": "aligned"},
         {"mode": "image"},
     ],
 )
@@ -56,18 +55,16 @@ def test_side_by_side_is_one_after_the_other(workers, options):
     length = 1 if options.get("mode") == "image" else 4
     wanted = list(run_intervals(network(1, **options), groups(images, length)))
     assert_same(list(run_intervals(network(workers, **options), groups(images, length))), wanted)
-    # From the middle on, with what the first part hands on.
-    before = wanted[1][1][-1].carried
     rest = groups(images, length)[2:]
-    assert_same(list(run_intervals(network(workers, **options), rest, before)), wanted[2:])
+    assert_same(list(run_intervals(network(workers, **options), rest)), wanted[2:])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interval_without_images_hands_on_what_it_was_given(workers):
+def test_an_interval_without_images_has_no_results(workers):
     images = moving_images(8)
     full = groups(images)
     gap = Group([], "gap")
-    own = network(workers, keyframe_carry=0.9)
+    own = network(workers)
     wanted = list(run_intervals(own, full))
     first, nothing, second = run_intervals(own, [full[0], gap, full[1]])
     assert nothing == ("gap", [])
@@ -81,11 +78,10 @@ def test_labels_have_the_size_asked_for():
         assert [result.labels.shape for result in results] == [(30, 41)] * 4
 
 
-@pytest.mark.parametrize("carry", [0.0, 0.9])
-def test_a_bad_interval_stops_after_those_before_it(carry):
+def test_a_bad_interval_stops_after_those_before_it():
     images = moving_images(8)
     bad = Group([*moving_images(2), *moving_images(1, (64, 96))], "bad")
-    found = run_intervals(network(2, keyframe_carry=carry), [*groups(images), bad, *groups(images)])
+    found = run_intervals(network(2), [*groups(images), bad, *groups(images)])
     assert [next(found)[0], next(found)[0]] == [0, 4]
     with pytest.raises(UsageError, match="64×96"):
         next(found)
@@ -98,7 +94,7 @@ def test_what_came_before_an_unreadable_frame_is_not_lost(workers):
         yield from groups(moving_images(12))
         raise InputError("clip.mp4: damaged")
 
-    found = run_intervals(network(workers, keyframe_carry=0.9), until_it_breaks())
+    found = run_intervals(network(workers), until_it_breaks())
     assert [next(found)[0] for _ in range(3)] == [0, 4, 8]
     with pytest.raises(InputError, match="damaged"):
         next(found)

@@ -40,7 +40,7 @@ def normalised(images):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize(
-    ("mode", "correlation"), [("tfc", "paper"), ("tfc", "aligned"), ("reuse", "paper"), ("blend", "aligned")]
+    ("mode", "correlation"), [("tfc", "paper"), ("tfc", "aligned"), ("reuse", "paper"), ("reuse", "aligned")]
 )
 @torch.inference_mode()
 def test_streaming_is_the_whole_clip_at_once(backbone, mode, correlation):
@@ -69,7 +69,6 @@ def test_interval_1_is_the_image_network_bit_for_bit():
     images = moving_images(3, (64, 96))
     every = segment(images, keyframe_interval=1)
     assert_same(every, segment(images, mode="image"))
-    assert_same(every, segment(images, mode="blend", keyframe_interval=1, keyframe_carry=1.0))
     for frame, image in zip(every, images, strict=True):
         assert (frame.is_keyframe, frame.similarity, frame.updated_fraction) == (True, None, None)
         with torch.inference_mode():
@@ -79,12 +78,12 @@ def test_interval_1_is_the_image_network_bit_for_bit():
 
 def test_modes_differ():
     """Otherwise an option that is dropped on its way to the network would not show."""
-    images = moving_images(4)
+    images = moving_images(6)
     variants = [
         segment(images, **options)[3].labels
         for options in (
-            *({}, {"mode": "reuse"}, {"mode": "blend"}, {"mode": "image"}, {"threshold": 1.0}),
-            {"correlation": "aligned"},
+            *({}, {"mode": "reuse"}, {"mode": "image"}, {"threshold": 1.0}),
+            *({"correlation": "aligned"}, {"sides": "past"}, {"sides": "both"}),
         )
     ]
     for labels, other in itertools.combinations(variants, 2):
@@ -106,23 +105,18 @@ def test_a_keyframe_forgets_what_was_before():
     )
 
 
-def test_with_carry_a_keyframe_remembers_the_one_before():
+def test_where_keyframes_are_weighed_one_remembers_those_before():
     images = moving_images(12)
-    carried, fresh = segment(images, keyframe_carry=0.9), segment(images)
-    assert_same(carried[:4], fresh[:4])
-    for first in (4, 8):  # the frames of an interval lean on a keyframe that leans on the one before
-        assert (carried[first].labels != fresh[first].labels).any()
-        assert (carried[first + 1].labels != fresh[first + 1].labels).any()
-    assert not any(frame.carried for frame in carried)  # whoever keeps the frames keeps nothing else
-    assert_same(segment(images, keyframe_carry=0.9, mode="image"), segment(images, mode="image"))
-    assert_same(segment(images, keyframe_carry=0.9, mode="reuse"), segment(images, mode="reuse"))
+    carried, fresh = segment(images, sides="past"), segment(images[4:], sides="past")
+    assert (carried[4].labels != fresh[0].labels).any()
+    assert not any(frame.carried for frame in carried)  # callers that keep the frames keep nothing else
 
 
-@pytest.mark.parametrize("carry", [0.0, 0.9])
-def test_two_videos_do_not_affect_each_other(carry):
+@pytest.mark.parametrize("sides", ["one", "past"])
+def test_two_videos_do_not_affect_each_other(sides):
     first, second = moving_images(6), moving_images(6, (50, 61), seed=1)
-    wanted = segment(first, keyframe_carry=carry), segment(second, keyframe_carry=carry)
-    both = [tfcseg.segment(images, MODEL, keyframe_carry=carry) for images in (first, second)]
+    wanted = segment(first, sides=sides), segment(second, sides=sides)
+    both = [tfcseg.segment(images, MODEL, sides=sides) for images in (first, second)]
     pairs = list(zip(*both, strict=True))
     assert_same([pair[0] for pair in pairs], wanted[0])
     assert_same([pair[1] for pair in pairs], wanted[1])

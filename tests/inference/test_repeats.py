@@ -43,8 +43,8 @@ def shown(times):
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=9), st.sampled_from(["normal", "low"]))
 def test_repeats_change_no_result(times, latency):
     """Labels are those of the video without its repeats: intervals count pictures."""
-    wanted = segment(IMAGES[: len(times)], latency=latency, keyframe_carry=0.8)
-    found = segment(shown(times), latency=latency, keyframe_carry=0.8)
+    wanted = segment(IMAGES[: len(times)], latency=latency, sides="past")
+    found = segment(shown(times), latency=latency, sides="past")
     assert [frame.index for frame in found] == list(range(sum(times)))
     rest = iter(found)
     for count, own in zip(times, wanted, strict=True):
@@ -132,14 +132,14 @@ def test_rows_masks_and_report(still, tmp_path):
 @pytest.mark.parametrize("latency", ["normal", "low"])
 @pytest.mark.parametrize("at", [5, 10, 14, 17])
 def test_resumed_runs_end_alike(still, tmp_path, at, latency):
-    tfcseg.run(still, tmp_path / "whole", MODEL, keyframe_carry=0.8, latency=latency)
+    tfcseg.run(still, tmp_path / "whole", MODEL, sides="past", latency=latency)
 
     def stop(frame, info):
         if frame.index == at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tfcseg.run(still, tmp_path / "out", MODEL, keyframe_carry=0.8, latency=latency, on_frame=stop)
+        tfcseg.run(still, tmp_path / "out", MODEL, sides="past", latency=latency, on_frame=stop)
     assert unfinished_frames(tmp_path / "out") is not None
-    tfcseg.run(still, tmp_path / "out", MODEL, keyframe_carry=0.8, latency=latency, resume=True)
+    tfcseg.run(still, tmp_path / "out", MODEL, sides="past", latency=latency, resume=True)
     assert_same_results(tmp_path / "out", tmp_path / "whole")

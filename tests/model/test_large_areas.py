@@ -46,7 +46,7 @@ def test_the_image_network_sees_two_sizes():
     assert not torch.equal(wanted, logits)
 
 
-@pytest.mark.parametrize("mode", ["tfc", "reuse", "blend"])
+@pytest.mark.parametrize("mode", ["tfc", "reuse"])
 @pytest.mark.parametrize("latency", ["low", "normal"])
 def test_a_still_picture_has_the_labels_of_the_image_network(mode, latency):
     image = moving_images(1)[0]

@@ -15,7 +15,7 @@ from tfcseg.model.options import CORRELATIONS, InferenceOptions
 from tfcseg.model.tfc import Keyframe, build_segmenter
 
 SIZE = (32, 64)
-MODES = [(mode, correlation) for mode in ("reuse", "blend", "tfc") for correlation in CORRELATIONS]
+MODES = [(mode, correlation) for mode in ("reuse", "tfc") for correlation in CORRELATIONS]
 
 
 def close(actual, wanted, tolerance=1e-8):
@@ -127,20 +127,6 @@ def test_a_still_clip_stays_what_it_is(single, mode, correlation):
     close(three.similarity, torch.ones_like(three.similarity), 1e-6)
     assert three.updated_fraction.tolist() == [0, 0, 0]
     close(three.logits, logits.expand(3, -1, -1, -1), 1e-4)
-
-
-@torch.inference_mode()
-def test_blending_with_a_keyframe_that_nothing_is_like_is_the_image_network(single):
-    """And no more than that: the keyframe's own frame blends into the keyframe."""
-    image = moving_clip(2, SIZE)
-    memory = single.keyframe(image[:1])[1]
-    unlike = memory._replace(level2=-single.keyframe(image[1:])[1].level2)
-    result = single.non_keyframes(image[1:], unlike, InferenceOptions(mode="blend", correlation="paper"))
-    assert result.similarity.max() < 0
-    assert torch.equal(result.logits, single.image(image[1:]))
-    assert result.updated_fraction.tolist() == [0]
-    blended = single.non_keyframes(image[1:], memory, InferenceOptions(mode="blend", correlation="paper"))
-    assert not torch.equal(blended.logits, result.logits)
 
 
 @pytest.mark.parametrize("correlation", CORRELATIONS)

@@ -33,7 +33,7 @@ TO_VSPW = {"sky": "sky", "road": "grass", "tree": "tree", "person": "person", "c
 ROWS = [
     *("image", "reuse", "interpolation", "hard", "weight-0.1", "weight-0.9", "msda-0.5", "msda-0.8", "msda-1.0"),
     *("tfc", "level-1", "interval-5", "interval-6", "interval-7", "interval-8", "interval-9"),
-    *("aligned", "middle", "blend", "both-full-size", "both", "adaptive", "larger", "past"),
+    *("aligned", "both", "adaptive", "larger", "past"),
 ]
 OPTIONS = replace(PAPER_OPTIONS, size=64)
 PLAIN = Variant(weight=0.0, updates=False)
@@ -161,9 +161,7 @@ def test_directions_are_signs_of_steps_at_the_papers_precision():
 
 def test_rows_build_on_rows_before_them():
     for interval in (3, 4, 7):
-        rows = build_rows(
-            replace(OPTIONS, keyframe_interval=interval, correlation="aligned", keyframe_position="middle")
-        )
+        rows = build_rows(replace(OPTIONS, keyframe_interval=interval, correlation="aligned"))
         names = [row.name for row in rows]
         assert all(row.builds_on in names[:index] for index, row in enumerate(rows) if row.builds_on)
         assert set(names) <= set(row_names())
@@ -172,17 +170,11 @@ def test_rows_build_on_rows_before_them():
             f"interval-{n}" for n in range(max(4, interval + 1), 10)
         ]
         assert all(row.options.correlation == "aligned" for row in rows)
-        assert names[-6:] == ["blend", "both-full-size", "both", "adaptive", "larger", "past"]
-        assert {row.name for row in rows if row.options.sides == "both"} == set(names[-5:-1])
+        assert names[-4:] == ["both", "adaptive", "larger", "past"]
+        assert {row.name for row in rows if row.options.sides == "both"} == set(names[-4:-1])
         assert {row.name for row in rows if row.options.sides == "past"} == {"past"}
         assert [row.name for row in rows if row.options.keyframe_scale > 1] == ["larger", "past"]
-        assert not {"aligned", "middle", "carry"} & set(names)
-
-
-def test_keyframes_carry_over_in_a_row_of_its_own():
-    rows = build_rows(replace(OPTIONS, keyframe_carry=0.7))
-    assert [row.name for row in rows if row.options.keyframe_carry] == ["carry"]
-    assert "TFC, keyframes carry 0.7" in [row.title for row in rows]
+        assert "aligned" not in names
 
 
 # ------------------------------------------------------------------------------------------------------ the command
@@ -240,7 +232,7 @@ def test_all_rows_with_the_papers_settings(content, rows):
     assert list(rows) == ROWS
     assert (content["kind"], content["input"]["name"], content["input"]["frames"]) == ("ablation", "vspw", 18)
     assert content["resolution"] == {"source": [48, 64], "network": [64, 96]}
-    paper = {"correlation": "paper", "keyframe_interval": 4, "keyframe_position": "first", "threshold": 0.8}
+    paper = {"correlation": "paper", "keyframe_interval": 4, "threshold": 0.8}
     assert paper.items() <= content["options"].items()
     assert content["without_bce"] is None
     assert rows["tfc"]["paper"] == {"miou": 32.9, "vc8": 85.3, "vc16": 80.0}
@@ -256,8 +248,6 @@ def test_all_rows_with_the_papers_settings(content, rows):
         ("tfc", []),
         ("interval-6", ["--keyframe-interval", 6]),
         ("aligned", ["--correlation", "aligned"]),
-        ("middle", ["--keyframe-position", "middle"]),
-        ("blend", ["--mode", "blend"]),
     ],
 )
 def test_rows_of_the_method_score_as_eval_does(rows, root, options, row, wanted):
@@ -318,10 +308,7 @@ def test_weights_without_l_bce_have_a_row(root, options, others, tmp_path):
 def test_the_models_own_settings(root, options, tmp_path):
     card = tiny_card(keyframe_interval=3)
     network = build_tiny_network()
-    config = network.config = replace(
-        card.config,
-        defaults=replace(card.config.defaults, correlation="aligned", keyframe_position="middle", keyframe_carry=0.5),
-    )
+    config = network.config = replace(card.config, defaults=replace(card.config.defaults, correlation="aligned"))
     path = tmp_path / "own.safetensors"
     save_model(path, network, replace(card, config=config))
     command = [
@@ -334,18 +321,15 @@ def test_the_models_own_settings(root, options, tmp_path):
         "--settings",
         "model",
         "--rows",
-        "tfc,interval-4,carry",
+        "tfc,interval-4",
     ]
     done = call(*command, "--threshold", 0.7, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    wanted = {"correlation": "aligned", "keyframe_interval": 3, "keyframe_position": "middle", "threshold": 0.7}
-    assert (wanted | {"keyframe_carry": 0.5}).items() <= found["options"].items()
-    plain, longer, carried = found["rows"]
-    assert carried["vc8"] == pytest.approx(
-        scores(root, ["-m", path, *options[2:]], "--threshold", 0.7)["vc8"], abs=1e-5
-    )
-    assert carried["vc8"] != plain["vc8"]
+    wanted = {"correlation": "aligned", "keyframe_interval": 3, "threshold": 0.7}
+    assert wanted.items() <= found["options"].items()
+    plain, longer = found["rows"]
+    assert plain["vc8"] == pytest.approx(scores(root, ["-m", path, *options[2:]], "--threshold", 0.7)["vc8"], abs=1e-5)
     assert longer["keyframe_interval"] == 4
 
 
@@ -354,7 +338,7 @@ def test_the_table_shows_both_sides(root, options, tmp_path):
         "research", "ablate", root, *options, "--rows", "image,reuse,msda-1.0,aligned,tfc", "-o", tmp_path / "a.json"
     )
     assert done.returncode == 0, done.stderr
-    assert "paper correlation, keyframe first of 4 frames, threshold 0.8" in done.stdout
+    assert "paper correlation, keyframe interval 4, threshold 0.8" in done.stdout
     (reuse,) = (line for line in done.stdout.splitlines() if line.startswith(" feature reuse"))
     assert re.search(r"31\.5 +84\.3 +78\.7 +mIoU [✓✗~], VC8 [✓✗~], VC16 [✓✗~]$", reuse)
     assert "…" not in done.stdout  # nothing was cut at 80 columns

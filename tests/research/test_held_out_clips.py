@@ -198,7 +198,7 @@ def test_what_cannot_be_compared_is_refused(clip, student):
     for arguments, message in (
         ({"modes": ["tfc", "tfc"]}, "a mode is named twice"),
         ({"modes": ["tfc"], "inference": InferenceOptions(keyframe_interval=0)}, "keyframe interval 0 is not between"),
-        ({"modes": ["image"], "inference": InferenceOptions(sides="both")}, "are for modes tfc and blend"),
+        ({"modes": ["image"], "inference": InferenceOptions(sides="both")}, "are for mode tfc"),
         ({"sources": [clip, clip]}, "two clips are called 'walk'"),
         ({"models": [student, student]}, "two models are called 'tiny'"),
     ):

@@ -44,12 +44,12 @@ def test_the_card_says_what_was_measured_and_the_weights_are_the_same(weights, t
         tmp_path / "zoo",
         weights,
         "one",
-        defaults=InferenceOptions(correlation="aligned", threshold=0.5, keyframe_carry=0.7),
+        defaults=InferenceOptions(correlation="aligned", threshold=0.5, half_size_share=0.7),
     )
     card = read_card(path)
     assert (card.name, card.description, dict(card.measured)) == ("one", "for tests", MEASURED)
     used = card.config.defaults
-    assert (used.correlation, used.threshold, used.keyframe_carry) == ("aligned", 0.5, 0.7)
+    assert (used.correlation, used.threshold, used.half_size_share) == ("aligned", 0.5, 0.7)
     assert tiny_card().config.defaults.correlation == "paper"
     published = load_model("default", assets=tmp_path / "zoo", fold=False).network.state_dict()
     for name, tensor in build_tiny_network().state_dict().items():

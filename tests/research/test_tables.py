@@ -125,7 +125,7 @@ def ablation(result):
         "model": {"name": "mine"},
         "versions": {"torch": "2.9"},
         "input": {"name": "street", "frames": 50},
-        "options": {"correlation": "paper", "keyframe_interval": 4, "keyframe_position": "first", "threshold": 0.8},
+        "options": {"correlation": "paper", "keyframe_interval": 4, "threshold": 0.8},
         "rows": [
             row("image", image, {}, paper={"miou": 32.9, "vc8": 82.7}),
             row("reuse", reuse, {"miou": "agrees", "vc8": "differs"}, updated_fraction=0.0),
@@ -142,7 +142,7 @@ def test_an_ablation_says_which_steps_went_the_papers_way(ablation):
         "| tfc | 72.9 | 94.3 | – | – | – | mIoU ~ |",
     ]
     assert "Of 3 steps 1 changed as in the paper (✓), 1 in the other direction (✗); 1 are unclear (~)" in text
-    assert "50 frames of street, paper correlation, keyframe first of 4 frames, threshold 0.8. Model `mine`" in text
+    assert "50 frames of street, paper correlation, keyframe interval 4, threshold 0.8. Model `mine`" in text
 
 
 def test_a_marker_names_kind_and_files(result, tmp_path):

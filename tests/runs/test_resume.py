@@ -124,12 +124,12 @@ def test_what_a_part_has_so_far_is_safe_and_drawn_again(clip, tmp_path, monkeypa
     """Also in the midst of a part; the encoder, which cannot be saved, begins with the part once more."""
     monkeypatch.setattr(video_writer, "PART_FRAMES", 16)
     results = ResultOptions(**options)
-    tfcseg.run(clip, tmp_path / "alone", MODEL, results=results, keyframe_carry=0.9)
+    tfcseg.run(clip, tmp_path / "alone", MODEL, results=results, sides="both")
     for at in (5, 9, 17):
         resume = at > 5
-        interrupt(clip, tmp_path / "out", at=at, safe=0, results=results, keyframe_carry=0.9, resume=resume)
+        interrupt(clip, tmp_path / "out", at=at, safe=0, results=results, sides="both", resume=resume)
         assert unfinished_frames(tmp_path / "out") == min(FRAMES, at // 4 * 4 + 4)
-    report = tfcseg.run(clip, tmp_path / "out", MODEL, results=results, keyframe_carry=0.9, resume=True)
+    report = tfcseg.run(clip, tmp_path / "out", MODEL, results=results, sides="both", resume=True)
     assert report.speed.resumes == 3
     ours, others = files(tmp_path / "out"), files(tmp_path / "alone")
     assert ours.keys() == others.keys()
@@ -202,17 +202,15 @@ def test_any_choice_of_results_can_be_resumed(clip, tmp_path, options):
 @pytest.mark.parametrize(
     "options",
     [
-        *({}, {"latency": "low"}, {"mode": "blend", "keyframe_position": "middle"}),
         *({"sides": "both"}, {"sides": "both", "keyframes": "adaptive"}),
-        *({"sides": "past"}, {"sides": "past", "latency": "low"}),
+        *({"sides": "past"}, {"sides": "past", "latency": "low"}, {"sides": "both", "keyframe_interval": 1}),
     ],
 )
 def test_what_keyframes_carry_over_survives_an_interrupt(clip, tmp_path, options):
-    options = {"keyframe_carry": 0.9, "threshold": 0.3, **options}
     interrupt(clip, tmp_path / "out", **options)
     _, first = first_frame(clip, tmp_path / "out", **options)
     # With low latency nobody knows whether the next frame begins an interval: only parts are safe.
-    if "keyframes" in options:  # the scene says where intervals end
+    if {"keyframes", "keyframe_interval"} & {*options}:  # intervals end elsewhere
         assert SAFE - 4 < first <= SAFE
     else:
         assert first == (2 * PART_FRAMES if "latency" in options else SAFE)
@@ -225,7 +223,7 @@ def test_what_keyframes_carry_over_survives_an_interrupt(clip, tmp_path, options
 
 
 def test_a_run_whose_carried_keyframe_is_damaged_goes_on_from_the_part_before(clip, tmp_path):
-    out, options = tmp_path / "out", {"keyframe_carry": 0.9, "threshold": 0.3}
+    out, options = tmp_path / "out", {"sides": "both"}
     interrupt(clip, out, **options)
     (out / STATE_FOLDER / "at-00000012" / "carried.npz").write_bytes(b"PK")
     _, first = first_frame(clip, out, **options)
@@ -277,7 +275,7 @@ def test_a_folder_of_images_can_be_resumed(tmp_path):
         ({"threshold": 0.5}, "threshold was 0.8 and is now 0.5"),
         ({"keyframe_interval": 2}, "keyframe interval was 4 and is now 2"),
         ({"mode": "reuse"}, "mode was tfc and is now reuse"),
-        ({"keyframe_carry": 0.5}, "keyframe carry was 0.0 and is now 0.5"),
+        ({"half_size_share": 0.5}, "half size share was 0.0 and is now 0.5"),
         ({"end_s": 0.5}, "end was not given and is now 0.5"),
         ({"results": ResultOptions(alpha=0.3)}, "alpha was 0.55 and is now 0.3"),
         ({"results": ResultOptions(flow_consistency=False)}, "flow consistency was on and is now off"),

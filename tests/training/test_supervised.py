@@ -105,16 +105,15 @@ def test_an_encoder_gets_a_head(encoder):
 def test_a_model_of_ours_is_trained_on_as_the_paper_does(tmp_path):
     """Whatever it was made for: aligned correlation and another threshold are no part of the recipe."""
     first = load_model(write_tiny_model(tmp_path / "tiny.safetensors"), device="cpu", precision="fp32", fold=False)
-    config = {"keyframe_interval": 7, "threshold": 0.5, "correlation": "aligned", "keyframe_position": "middle"}
-    config["keyframe_carry"] = 0.9
+    config = {"keyframe_interval": 7, "threshold": 0.5, "correlation": "aligned", "sides": "both"}
     card = first.card.to_metadata()
     card["config"] = json.dumps(json.loads(card["config"]) | config)
     tensors = load_file(tmp_path / "tiny.safetensors")
     write_tensor_file(tmp_path / "other.safetensors", tensors, card)
     network, card = start_supervised("mit_b0", LABELS, tmp_path / "other.safetensors", 240)
     assert (card.config.defaults.keyframe_interval, card.config.defaults.threshold) == (4, 0.8)
-    assert (card.config.defaults.correlation, card.config.defaults.keyframe_position) == ("paper", "first")
-    assert card.config.defaults.keyframe_carry == network.config.defaults.keyframe_carry == 0.0
+    assert card.config.defaults.correlation == network.config.defaults.correlation == "paper"
+    assert card.config.defaults.sides == network.config.defaults.sides == "one"
     assert card.preprocessing.size == 240
     assert (card.labels, card.config.num_classes) == (LABELS, 6)
     save_model(tmp_path / "start.safetensors", network, card)  # network and card fit each other

@@ -187,12 +187,12 @@ _LABELS = dataclasses.asdict(LABELS)
 _PREPROCESSING = dataclasses.asdict(IMAGENET_PREPROCESSING)
 
 
-def test_files_from_before_keyframes_carried_anything_over_load(damaged):
-    older = {key: value for key, value in _CONFIG.items() if key != "keyframe_carry"}
-    path = damaged(metadata={"config": json.dumps(older)})
-    assert read_card(path).config.defaults.keyframe_carry == 0
-    path = damaged(metadata={"config": changed(_CONFIG, keyframe_carry=0.5)})
-    assert load_model(path, device="cpu").network.config.defaults.keyframe_carry == 0.5
+def test_options_that_a_file_leaves_out_are_the_papers(damaged):
+    fewer = {key: value for key, value in _CONFIG.items() if key != "half_size_share"}
+    path = damaged(metadata={"config": json.dumps(fewer)})
+    assert read_card(path).config.defaults.half_size_share == 0
+    path = damaged(metadata={"config": changed(_CONFIG, half_size_share=0.5)})
+    assert load_model(path, device="cpu").network.config.defaults.half_size_share == 0.5
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_files_from_before_keyframes_carried_anything_over_load(damaged):
         ({"config": changed(_CONFIG, backbone="mit_b6")}, "config: unknown backbone 'mit_b6'"),
         ({"config": changed(_CONFIG, backbone=[])}, "config: unknown backbone"),
         ({"config": changed(_CONFIG, correlation="none")}, "config: unknown correlation 'none'"),
-        ({"config": changed(_CONFIG, keyframe_carry=1.5)}, "'keyframe_carry' must be a number from 0 to 1, not 1.5"),
+        ({"config": changed(_CONFIG, half_size_share=1.5)}, "'half_size_share' must be a number from 0 to 1, not 1.5"),
         ({"config": changed(_CONFIG, embed_dim=10**9)}, "'embed_dim' must be a number from 1 to 2048"),
         ({"config": changed(_CONFIG, embed_dim=16.0)}, "embed_dim must be a whole number"),
         ({"config": changed(_CONFIG, embed_dim=15)}, "embed_dim 15 is not a multiple of 2 heads"),

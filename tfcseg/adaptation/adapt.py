@@ -23,7 +23,7 @@ from tfcseg.files import read_json_object, replace_atomically
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.model.config import ModelConfig
-from tfcseg.model.options import KEYFRAME_INTERVAL, SIMILARITY_THRESHOLD, SIZE_MULTIPLE
+from tfcseg.model.options import KEYFRAME_INTERVAL, SIZE_MULTIPLE
 from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.runs.outputs import folder_lock
 from tfcseg.spelling import count_of
@@ -158,14 +158,10 @@ class _Adaptation:
         with_curve = self._once("with_curve", lambda: self._measured(_configured(self._model, fitted), held))
         config, after = fitted, with_curve
         if self._options.steps:
-            attentive = _attentive(fitted)
+            attentive = replace(fitted, repairs=True)
             self._train(stills, clips, attentive)
             trained = self._once("after", lambda: self._measured(self._reloaded(attentive), held))
-            # Compare at the same threshold, which also affects what keyframes carry over.
-            without = replace(attentive, repairs=fitted.repairs)
-            how = SETTINGS[ONE_SIDE]
-            plain = self._once("without", lambda: measure(_configured(self._model, without), held, self._size, **how))
-            if _is_better(plain, trained[ONE_SIDE]):
+            if _is_better(with_curve[ONE_SIDE], trained[ONE_SIDE]):
                 config, after = attentive, trained
         result = AdaptResult(
             **model_conditions(self._model),
@@ -267,12 +263,6 @@ def _configured(model: LoadedModel, config: ModelConfig) -> LoadedModel:
     """Change the configuration of ``model``, in place."""
     model.network.config = config
     return replace(model, card=replace(model.card, config=config))
-
-
-def _attentive(config: ModelConfig) -> ModelConfig:
-    """Turn on sparse attention, with a threshold above 0."""
-    threshold = config.defaults.threshold or SIMILARITY_THRESHOLD
-    return replace(config, repairs=True, defaults=replace(config.defaults, threshold=threshold))
 
 
 def _is_better(without: Scores, trained: Scores) -> bool:

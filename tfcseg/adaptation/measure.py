@@ -34,7 +34,7 @@ ONE_SIDE = "one_side"
 SETTINGS: dict[str, dict[str, str]] = {
     "image": {"mode": "image"},
     "tfc": {},
-    ONE_SIDE: {"sides": "one", "keyframe_position": "first"},
+    ONE_SIDE: {"sides": "one"},
 }
 """Measured settings: every frame by itself, the model's defaults, and one side, where sparse attention is used."""
 

@@ -67,7 +67,7 @@ def ablate_command(
     settings: Annotated[
         str,
         typer.Option(
-            help="Take correlation, interval, keyframe position and threshold from the paper or the model.",
+            help="Take correlation, interval and threshold from the paper or the model.",
             callback=options.one_of("settings", _SETTINGS),
             autocompletion=options.completing(_SETTINGS),
         ),

@@ -22,7 +22,6 @@ from tfcseg.inference.intervals import run_intervals
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import check_variants, variant_options
 from tfcseg.media.frames import Image
-from tfcseg.model.evidence import CarryOver
 from tfcseg.model.options import MODE_VARIANTS, InferenceOptions
 from tfcseg.report.html import shown_number
 from tfcseg.report.schema import ModelConditions, model_conditions
@@ -80,14 +79,12 @@ def count_gflops(
     network = IntervalNetwork(model, options)
     if options.sides != "one":
         return _count_weighed(network, samples)
-    first = keyframe = _count(network, samples[0][:1])
-    if options.carries:  # every other keyframe is compared with the one before
-        keyframe = _count(network, samples[0][:1], network.run(samples[0][:1])[0].carried)
+    keyframe = _count(network, samples[0][:1])
     interval = options.keyframe_interval
     rests = [sample[:interval] for sample in samples if len(sample) > 1]
     if not options.uses_memory or not rests:
         return _in_giga(keyframe, None, keyframe)
-    extra = sum(_count(network, sample) - first for sample in rests)
+    extra = sum(_count(network, sample) - keyframe for sample in rests)
     non_keyframe = extra / sum(len(sample) - 1 for sample in rests)
     return _in_giga(keyframe, non_keyframe, (keyframe + (interval - 1) * non_keyframe) / interval)
 
@@ -117,8 +114,8 @@ def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[s
     }
 
 
-def _count(network: IntervalNetwork, images: Sequence[Image], before: CarryOver | None = None) -> float:
-    return count_flops(lambda: network.run(images, before=before))
+def _count(network: IntervalNetwork, images: Sequence[Image]) -> float:
+    return count_flops(lambda: network.run(images))
 
 
 def count_flops(work: Callable[[], object]) -> float:

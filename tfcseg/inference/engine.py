@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TypeVar
 
@@ -21,7 +21,6 @@ from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.network_input import NetworkInput
 from tfcseg.inference.options import describe_method
 from tfcseg.media.frames import Image
-from tfcseg.model.carry_over import Carried
 from tfcseg.model.evidence import CarryOver
 from tfcseg.model.large_areas import corrected, correction
 from tfcseg.model.ops.confidence import confidence_from_logits
@@ -51,7 +50,7 @@ class FrameResult:
     similarity: NDArray[np.float32] | None = None  # w_t (h, w) in [-1, 1]; None at keyframes
     updated_fraction: float | None = None  # share of points updated by sparse MSDA; None at keyframes
     carried: CarryOver | None = None
-    """Carry-over for the next interval; only at the end of an interval, and if keyframes carry anything."""
+    """Carry-over for the next keyframe; only before one, and where keyframes are weighed."""
 
     @property
     def is_keyframe(self) -> bool:
@@ -61,9 +60,6 @@ class FrameResult:
 
 class IntervalNetwork:
     """Runs intervals of frames of any length through a model; keeps no state between intervals.
-
-    The caller passes on what an interval takes over from the one before: ``before`` is the last result's ``carried``,
-    None at the start of a video.
 
     A GPU computes up to ``BATCH`` frames at once. If its memory is full, it continues with half as many, down to one.
     """
@@ -95,7 +91,7 @@ class IntervalNetwork:
         is_interval = self.options.uses_memory and self.options.sides == "one"
         return self.options.keyframe_interval if is_interval else self.chunk
 
-    def stream(self, images: Iterable[Image], before: CarryOver | None = None) -> Iterator[FrameResult]:
+    def stream(self, images: Iterable[Image]) -> Iterator[FrameResult]:
         """Yield results frame by frame, each before the next image is requested: low latency for live input."""
         memory: Keyframe | None = None
         key_size = (0, 0)
@@ -106,41 +102,25 @@ class IntervalNetwork:
                     result = self._images([image], size)[0]
                 elif memory is None or index % self.options.keyframe_interval == 0:
                     key_size = size
-                    result, memory = self._keyframe(image, size, before)
-                    before = self._carried(memory)
+                    result, memory = self._keyframe(image, size)
                 else:
                     _check_sizes({key_size, size})
                     result = self._others([image], memory, size)[0]
-            yield replace(result, carried=before)
+            yield result
 
     @torch.inference_mode()
-    def run(
-        self,
-        images: Sequence[Image],
-        label_size: tuple[int, int] | None = None,
-        before: CarryOver | Callable[[], CarryOver | None] | None = None,
-        *,
-        pass_on: Callable[[CarryOver | None], None] = lambda carried: None,
-    ) -> list[FrameResult]:
+    def run(self, images: Sequence[Image], label_size: tuple[int, int] | None = None) -> list[FrameResult]:
         """Compute ``images`` ((H, W, 3) uint8 RGB), the frames of one interval in order; in mode ``image``, any frames.
 
-        ``label_size`` (height, width) is the size of the labels if it differs from the images'. ``before`` may be a
-        function that waits for its value; it is called when the value is needed. ``pass_on`` receives the carry-over
-        for the next interval as soon as it is known. Raises UsageError if the images of an interval differ in size.
+        ``label_size`` (height, width) is the size of the labels if it differs from the images'. Raises UsageError if
+        the images of an interval differ in size.
         """
         if not images or not self.options.uses_memory:
             return self._images(images, label_size)
         _check_sizes({_size(image) for image in images})
         size = label_size or _size(images[0])
-        key = self.options.keyframe_of(len(images))
-        keyframe, memory = self._keyframe(images[key], size, before, pass_on)
-        others = self._others([image for index, image in enumerate(images) if index != key], memory, size)
-        results = [*others[:key], keyframe, *others[key:]]
-        results[-1] = replace(results[-1], carried=self._carried(memory))
-        return results
-
-    def _carried(self, memory: Keyframe) -> Carried | None:
-        return memory.carried if self.options.carries else None
+        keyframe, memory = self._keyframe(images[0], size)
+        return [keyframe, *self._others(images[1:], memory, size)]
 
     def _images(self, images: Sequence[Image], label_size: tuple[int, int] | None) -> list[FrameResult]:
         """Frames that no other frame refers to: the image network, with logits bit-identical to keyframes'."""
@@ -179,21 +159,11 @@ class IntervalNetwork:
         needed = f"one frame at --size {self.options.size}"
         return TfcsegError(f"too little GPU memory for {needed}; use a smaller --size or --device cpu")
 
-    def _keyframe(
-        self,
-        image: Image,
-        size: tuple[int, int],
-        before: CarryOver | Callable[[], CarryOver | None] | None,
-        pass_on: Callable[[CarryOver | None], None] = lambda carried: None,
-    ) -> tuple[FrameResult, Keyframe]:
+    def _keyframe(self, image: Image, size: tuple[int, int]) -> tuple[FrameResult, Keyframe]:
         started_s = self.clock()
         try:
-            batch = self.to_input([image])
-            _, memory = self.network.keyframe(batch)
+            _, memory = self.network.keyframe(self.to_input([image]))
             memory = memory.with_large_areas(self._large_areas([image], memory.logits))
-            taken = _if_it_fits(before() if callable(before) else before, batch)
-            memory = self.network.carry_over(memory, taken, self.options)
-            pass_on(self._carried(memory))
             return self._results(memory.logits, size, started_s)[0], memory
         except torch.OutOfMemoryError:
             raise self._too_large() from None
@@ -251,14 +221,6 @@ def _workers(model: LoadedModel, options: InferenceOptions) -> int:
 
 def _size(image: Image) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
-
-
-def _if_it_fits(before: CarryOver | None, batch: Tensor) -> Carried | None:
-    """Convert to what a ``batch`` (T, 3, H, W) needs; None if its images have another size, so that the video starts
-    anew."""
-    if not isinstance(before, Carried) or not before.fits((batch.shape[-2], batch.shape[-1])):
-        return None
-    return Carried(before.logits.to(batch), before.match.to(batch))  # a resumed run read it from a file
 
 
 def _check_sizes(sizes: set[tuple[int, int]]) -> None:

@@ -1,8 +1,7 @@
 """Run intervals of a video through the network, several at the same time, with results in order.
 
 Operations on one frame are too small to keep many cores busy: they wait for each other after each one. On a CPU every
-worker therefore computes its own interval on a share of the cores. The carry-over of a keyframe is passed on as soon as
-it is known, long before its interval is finished.
+worker therefore computes its own interval on a share of the cores.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ in memory."""
 def run_intervals(
     network: IntervalNetwork, groups: Iterable[Group[_T]], before: CarryOver | None = None
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
-    """Yield subject and results of each of ``groups``, consecutive intervals of a video; ``before`` is for the first.
+    """Yield subject and results of each of ``groups``, consecutive intervals of a video. ``before`` is the carry-over
+    of earlier keyframes, where keyframes are weighed.
 
     Takes up to ``network.workers`` + 1 groups from the iterable before yielding the first result, and holds no more;
     fewer for large frames (``MOST_HELD_BYTES``).
@@ -41,12 +41,11 @@ def run_intervals(
         yield from run_both_sides(network, groups, before)
         return
     if network.workers > 1:
-        yield from _run_beside(network, iter(groups), before)
+        yield from _run_beside(network, iter(groups))
         return
     rest = iter(groups)
     while (group := next(rest, None)) is not None:
-        subject, results = group.subject, network.run(group.images, group.label_size, before)
-        before = results[-1].carried if results else before
+        subject, results = group.subject, network.run(group.images, group.label_size)
         del group  # nothing of it is held while waiting for the frames of the next one
         yield subject, results
         del subject, results
@@ -55,21 +54,17 @@ def run_intervals(
 def stream(network: IntervalNetwork, images: Iterable[Image], before: CarryOver | None = None) -> Iterator[FrameResult]:
     """Yield results frame by frame with low latency, each before the next image is requested."""
     if network.options.sides == "one":
-        yield from network.stream(images, before)
+        yield from network.stream(images)
         return
     for _, results in run_both_sides(network, (Group([image], None) for image in images), before):
         yield from results
 
 
-def _run_beside(
-    network: IntervalNetwork, groups: Iterator[Group[_T]], before: CarryOver | None
-) -> Iterator[tuple[_T, list[FrameResult]]]:
+def _run_beside(network: IntervalNetwork, groups: Iterator[Group[_T]]) -> Iterator[tuple[_T, list[FrameResult]]]:
     threads = torch.get_num_threads()
     pending: deque[tuple[_T, int, Future[list[FrameResult]]]] = deque()  # in the middle the bytes of its images
     at_once = 1
     failure: Exception | None = None
-    carry_over: Future[CarryOver | None] = Future()
-    carry_over.set_result(before)
     with ExitStack() as stack:
         # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
         stack.callback(torch.set_num_threads, threads)
@@ -84,11 +79,9 @@ def _run_beside(
                     and sum(size for _, size, _ in pending) < MOST_HELD_BYTES
                     and (group := next(groups, None)) is not None
                 ):
-                    passed: Future[CarryOver | None] = Future()
-                    future = pool.submit(_run_one, network, group, carry_over, passed)
+                    future = pool.submit(network.run, group.images, group.label_size)
                     pending.append((group.subject, sum(image.nbytes for image in group.images), future))
                     at_once = min(network.workers, max(at_once, len(pending)))
-                    carry_over = passed
                     del group
             except Exception as error:  # noqa: BLE001  # raised once everything before it is done
                 failure = error
@@ -101,15 +94,3 @@ def _run_beside(
                 raise failure
             else:
                 return
-
-
-def _run_one(
-    network: IntervalNetwork, group: Group[_T], before: Future[CarryOver | None], passed: Future[CarryOver | None]
-) -> list[FrameResult]:
-    """Compute one interval in a worker: waits for ``before`` when it needs it, and always answers ``passed``. Groups
-    start in order, so the one waited for is always running."""
-    try:
-        return network.run(group.images, group.label_size, before.result, pass_on=passed.set_result)
-    finally:
-        if not passed.done():
-            passed.set_result(None if group.images else before.result())

@@ -1,9 +1,8 @@
 """Write a network as two ONNX graphs, which run without PyTorch: one for keyframes, one for the frames between them.
 
-They are one-sided TFC with the model's correlation, for frames of one size: a frame refers to the keyframe before it.
+They are one-sided TFC with aligned correlation, for frames of one size: a frame refers to the keyframe before it.
 Normalisation is part of them. A keyframe's memory is an output of one graph and an input of the other. Left out are
-sparse attention (eq. 11), whose cost depends on the picture, the network at half the size, and the carry-over between
-keyframes.
+sparse attention (eq. 11), whose cost depends on the picture, and the network at half the size.
 
 Shapes: K classes, H W input of the network, h w grid of the logits.
 """
@@ -64,8 +63,7 @@ def write_onnx(source: str, path: Path, frame_size: tuple[int, int], size: int |
     if missing:
         raise TfcsegError(f"ONNX graphs need {', '.join(missing)}; run: pip install 'tfcseg[onnx]'")
     model = load_model(source, device="cpu", precision="fp32")
-    # With low latency a frame refers to the keyframe before it.
-    given: dict[str, Any] = {"latency": "low", "threshold": 0.0, "keyframe_carry": 0.0, "half_size_share": 0.0} | (
+    given: dict[str, Any] = {"sides": "one", "correlation": "aligned", "threshold": 0.0, "half_size_share": 0.0} | (
         {} if size is None else {"size": size}
     )
     options = checked_options(model, **given)
@@ -146,7 +144,6 @@ def _facts(model: LoadedModel, options: InferenceOptions, frame_size: tuple[int,
         "palette": model.labels.palette,
         "keyframe_interval": options.keyframe_interval,
         "frame_size": frame_size,
-        "correlation": options.correlation,
     }
 
 

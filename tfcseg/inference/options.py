@@ -18,47 +18,40 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
     """Return ``options`` with the ``given`` fields replaced, completed with the model's defaults.
 
     Raises UsageError for values that make no sense. Low latency cannot wait for later keyframes, which changes the
-    defaults; modes that do not interpolate need one side.
+    defaults; modes other than ``tfc`` need one side.
     """
     wanted = replace(options or InferenceOptions(), **given)
     check(wanted)
-    wanted = _sided(model, wanted)
-    if wanted.latency == "low" and wanted.keyframe_position is None:
-        wanted = replace(wanted, keyframe_position="first")
-    complete = _completed(model, wanted)
-    if complete.latency == "low" and complete.keyframe_position != "first":
-        raise UsageError(
-            f"low latency cannot wait for a keyframe in the {complete.keyframe_position} of its interval; use first"
-        )
+    complete = _completed(model, _sided(model, wanted))
     if complete.sides == "one" and complete.keyframes == "adaptive":
         raise UsageError(f"adaptive keyframes need {_WEIGHED}")
     if complete.sides == "one" and complete.keyframe_scale != 1 and complete.mode != "image":
         raise UsageError(f"larger keyframes need {_WEIGHED}, or mode image")
     if complete.mode == "image":
         complete = replace(complete, keyframe_interval=1)
-    return complete if complete.mode in WEIGHED else replace(complete, keyframe_carry=0.0)
+    return complete
 
 
 def _completed(model: Known, options: InferenceOptions) -> InferenceOptions:
     return options.completed_by(replace(model.card.config.defaults, size=model.card.preprocessing.size))
 
 
-WEIGHED = ("tfc", "blend")  # modes that can weigh several keyframes
-_WEIGHED = f"--sides past or both, in modes {' and '.join(WEIGHED)}"
+WEIGHED = "tfc"  # the mode that can weigh several keyframes
+_WEIGHED = f"--sides past or both, in mode {WEIGHED}"
 
-ONE_SIDED = ("threshold", "correlation", "keyframe_position", "keyframe_carry")
+ONE_SIDED = ("threshold", "correlation")
 """Options that only have an effect with one side: giving one selects one side."""
 
 
 def _sided(model: Known, wanted: InferenceOptions) -> InferenceOptions:
     """Return ``wanted`` with one side, or only the past, where more is impossible or not requested; UsageError if it is
     requested, but impossible."""
-    if wanted.sides in ("past", "both") and wanted.mode not in WEIGHED:
-        raise UsageError(f"--sides {wanted.sides} works in modes {' and '.join(WEIGHED)} only")
+    if wanted.sides in ("past", "both") and wanted.mode != WEIGHED:
+        raise UsageError(f"--sides {wanted.sides} works in mode {WEIGHED} only")
     if wanted.sides == "both" and wanted.latency == "low":
         raise UsageError("both sides need the next keyframe, and low latency waits for nothing; use --sides past")
     is_one = wanted.sides is None and any(getattr(wanted, name) is not None for name in ONE_SIDED)
-    if wanted.mode not in WEIGHED or is_one or wanted.sides == "one":
+    if wanted.mode != WEIGHED or is_one or wanted.sides == "one":
         scale = wanted.keyframe_scale or (THE_MODELS if wanted.mode == "image" else 1.0)
         return replace(wanted, sides="one", keyframes=wanted.keyframes or "fixed", keyframe_scale=scale)
     if wanted.latency == "low" and _completed(model, wanted).sides == "both":
@@ -70,7 +63,7 @@ def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> Inferen
     """Complete ``options`` for another mode, with one side where more is impossible."""
     if mode == "image":
         options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS)
-    elif mode not in WEIGHED:
+    elif mode != WEIGHED:
         options = _one_sided(model, options)
     return checked_options(model, options, mode=mode)
 
@@ -89,10 +82,7 @@ def describe_method(options: InferenceOptions) -> str:
         frames = f"adaptive keyframes, at most {options.longest_interval} frames apart"
     if options.sides != "one":
         return f"{frames}, {'both sides' if options.sides == 'both' else 'only those before'}{larger}"
-    return (
-        f"{frames} ({options.keyframe_position}), threshold {options.threshold:g}, {options.correlation} correlation, "
-        f"carry {options.keyframe_carry:g}"
-    )
+    return f"{frames}, threshold {options.threshold:g}, {options.correlation} correlation"
 
 
 def variant_options(
@@ -112,5 +102,5 @@ def check_variants(variants: Sequence[str], options: InferenceOptions | None = N
     if len(set(variants)) < len(variants):
         raise UsageError(f"a mode is named twice: {','.join(variants)}")
     is_weighed = options is not None and (options.sides in ("past", "both") or options.keyframes == "adaptive")
-    if is_weighed and not {*variants} & {*WEIGHED}:
-        raise UsageError("--sides past or both and adaptive keyframes are for modes tfc and blend; name one of them")
+    if is_weighed and WEIGHED not in variants:
+        raise UsageError(f"--sides past or both and adaptive keyframes are for mode {WEIGHED}; name it, too")

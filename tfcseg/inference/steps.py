@@ -30,7 +30,7 @@ from tfcseg.model.large_areas import corrected, correction
 from tfcseg.model.ops.labelling import greatest, labels_from_cells
 
 BETWEEN_SCALE = 2
-"""Frames between keyframes are processed at 1 / this of the network's size (at full size in mode ``blend``)."""
+"""Frames between keyframes are processed at 1 / this of the network's size."""
 
 
 _Seen = TypeVar("_Seen", LowFeatures, WeightedLogits)
@@ -70,12 +70,11 @@ class Steps:
         self._size = network.options.size
         self._keyframe_size = network.options.keyframe_size
         self._half_size_share = network.options.half_size_share
-        self._scale = BETWEEN_SCALE if network.options.mode == "tfc" else 1
         self._curve = network.network.config.evidence
 
     def restored(self, carry_over: CarryOver | None) -> tuple[WeightedLogits | None, WeightedLogits | None]:
         """Carry-over of all keyframes and of the latest, in the network's device and type: it may come from a file."""
-        if not isinstance(carry_over, WeightedLogits | SectionEnd):
+        if carry_over is None:
             return None, None
         like = next(self._network.parameters())
         parts = type(carry_over)(*(part.to(device=like.device, dtype=like.dtype) for part in carry_over))
@@ -88,9 +87,8 @@ class Steps:
 
     def low_features(self, images: Sequence[Image]) -> list[LowFeatures]:
         """Low-level features of frames that may lie between keyframes."""
-        low = self._network.low_features(self._feeder.to_input(images, self._size // self._scale))
-        low = low.at_size(self.grid(images[0]))
-        low = low if self._scale == 1 else low.with_both_levels()
+        low = self._network.low_features(self._feeder.to_input(images, self._size // BETWEEN_SCALE))
+        low = low.at_size(self.grid(images[0])).with_both_levels()
         return [LowFeatures(*(part[row : row + 1] for part in low)) for row in range(len(images))]
 
     def own_logits(self, images: Sequence[Image], halves: Sequence[LowFeatures]) -> list[WeightedLogits]:
@@ -98,16 +96,10 @@ class Steps:
         low = self._network.low_features(self._feeder.to_input(images, self._keyframe_size))
         logits = self._network.logits_from(low)
         if self._half_size_share:
-            logits = corrected(
-                logits, correction(logits, self._half_size_logits(images, halves), self._half_size_share)
-            )
+            half = self._network.logits_from(_stacked(halves))
+            logits = corrected(logits, correction(logits, half, self._half_size_share))
         parts = WeightedLogits.of(logits, low, _stacked(halves))
         return [WeightedLogits(*(part[row : row + 1] for part in parts)) for row in range(len(images))]
-
-    def _half_size_logits(self, images: Sequence[Image], halves: Sequence[LowFeatures]) -> Tensor:
-        if self._scale == 1:
-            return self._network.image(self._feeder.to_input(images, self._size // BETWEEN_SCALE))
-        return self._network.logits_from(_stacked(halves))
 
     def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Correspondence:
         """Find frames in a keyframe, by the features of each (see `evidence.compare`)."""

@@ -29,7 +29,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfcseg.model.alignment import find_matches, move, place_by_pixels
-from tfcseg.model.carry_over import Carried
 from tfcseg.model.decode_head import resize
 
 MOST_WEIGHT = 2.0
@@ -126,8 +125,8 @@ class SectionEnd(NamedTuple):
         return everything, everything._replace(logits=self.latest_logits, weight=self.latest_weight)
 
 
-CarryOver: TypeAlias = Carried | WeightedLogits | SectionEnd
-"""Carry-over from an interval's keyframes to the next one, on one side or both."""
+CarryOver: TypeAlias = WeightedLogits | SectionEnd
+"""Carry-over from keyframes to later ones."""
 
 
 class Correspondence(NamedTuple):

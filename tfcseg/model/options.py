@@ -17,26 +17,21 @@ SIMILARITY_THRESHOLD = 0.8
 SIZE_MULTIPLE = 32
 """Sides of network inputs are multiples of this, the deepest stride."""
 
-MODES = ("tfc", "blend", "reuse", "image")
-"""``image``: every frame is a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11. ``blend`` (ours): the full
-network on every frame, then eqs 5 to 7; nothing is reused, so nothing needs an update."""
+MODES = ("tfc", "reuse", "image")
+"""``image``: every frame is a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11, or with keyframes weighed."""
 
 CORRELATIONS = ("paper", "aligned")
 """``paper``: eq. 6 compares the same position. ``aligned``: the position's best match nearby (model/alignment.py)."""
 
 MODE_VARIANTS = (
     "image",
-    *(f"{mode}{suffix}" for mode in ("reuse", "blend", "tfc") for suffix in ("-paper", "-aligned", "")),
+    *(f"{mode}{suffix}" for mode in ("reuse", "tfc") for suffix in ("-paper", "-aligned", "")),
 )
 """Modes alone and with a fixed correlation, from the simplest to the full method."""
 
-KEYFRAME_POSITIONS = ("first", "middle")
-"""Which frame of an interval is its keyframe. ``first``: the paper's; no frame waits for a later one. ``middle``:
-frames refer to the nearest keyframe, before or after them; this halves the distance, but they must wait for it."""
-
 SIDES = ("one", "past", "both")
 """Keyframes that frames refer to. ``one``: that of their interval (the paper). ``past`` and ``both`` (ours): those
-before them, or before and after them, weighed by evidence (model/evidence.py), in modes ``tfc`` and ``blend``."""
+before them, or before and after them, weighed by evidence (model/evidence.py), in mode ``tfc``."""
 
 KEYFRAMES = ("fixed", "adaptive")
 """``fixed``: every n-th frame. ``adaptive`` (ours): where the scene has changed, at most four intervals apart."""
@@ -55,8 +50,7 @@ class InferenceOptions:
     mode: Annotated[
         str,
         Option(
-            "tfc: the method. image: every frame on its own. reuse: keyframe features reused unchanged. blend: the "
-            "full network on every frame, then smoothed in time.",
+            "tfc: the method. image: every frame on its own. reuse: keyframe features reused unchanged.",
             choices=MODES,
         ),
     ] = "tfc"
@@ -83,24 +77,6 @@ class InferenceOptions:
             value_of_paper="paper",
         ),
     ] = THE_MODELS
-    keyframe_position: Annotated[
-        str,
-        Option(
-            "Which frame of an interval is its keyframe. The paper uses the first.",
-            choices=KEYFRAME_POSITIONS,
-            value_of_paper="first",
-        ),
-    ] = THE_MODELS
-    keyframe_carry: Annotated[
-        float,
-        Option(
-            "How much a keyframe keeps of the previous one where both look alike: 0 (paper) to 1 (steadiest).",
-            low=0,
-            high=1,
-            value_of_paper=0.0,
-        ),
-    ] = THE_MODELS
-    """0 in modes without interpolation (model/carry_over.py)."""
     sides: Annotated[
         str,
         Option(
@@ -110,7 +86,7 @@ class InferenceOptions:
             value_of_paper="one",
         ),
     ] = THE_MODELS
-    """``threshold``, ``correlation``, ``keyframe_position`` and ``keyframe_carry`` only have an effect with ``one``."""
+    """``threshold`` and ``correlation`` only have an effect with ``one``."""
     keyframes: Annotated[
         str,
         Option(
@@ -154,11 +130,6 @@ class InferenceOptions:
         missing = [field.name for field in declared(InferenceOptions) if getattr(self, field.name) is None]
         return replace(self, **{name: getattr(defaults, name) for name in missing})
 
-    def keyframe_of(self, frames: int) -> int:
-        """Index of the keyframe among the ``frames`` of an interval (the last one of a video may be shorter)."""
-        middle = self.keyframe_interval // 2 if self.keyframe_position == "middle" else 0
-        return min(middle, frames - 1)
-
     @property
     def keyframe_size(self) -> int:
         """Short side of a keyframe as the network sees it, in px."""
@@ -172,7 +143,7 @@ class InferenceOptions:
     @property
     def carries(self) -> bool:
         """Whether keyframes take anything over from earlier ones."""
-        return self.uses_memory and (self.keyframe_carry > 0 or self.sides != "one")
+        return self.mode != "image" and self.sides != "one"
 
     @property
     def uses_memory(self) -> bool:

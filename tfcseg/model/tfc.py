@@ -16,7 +16,6 @@ from tfcseg.model.alignment import Shift, find_shift, move
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0
 from tfcseg.model.backbones.mix_transformer import MixTransformer, build_mix_transformer
 from tfcseg.model.backbones.mosaic import Mosaic
-from tfcseg.model.carry_over import Carried, Carrying, carry_over
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.correlation import (
     Points,
@@ -61,11 +60,6 @@ class Keyframe(NamedTuple):
     def with_large_areas(self, missing: Tensor | None) -> Keyframe:
         """The same, with logits corrected by ``missing`` (B, K, r, s)."""
         return self._replace(logits=corrected(self.logits, missing), large_areas=missing)
-
-    @property
-    def carried(self) -> Carried:
-        """Carry-over for the keyframes after these."""
-        return Carried(self.logits, self.match)
 
 
 class Between(NamedTuple):
@@ -127,16 +121,6 @@ class TFCSegmenter(nn.Module):
         logits, level2 = self.decode_head.classify(z), resize(match, (x1.shape[-2], x1.shape[-1]))
         return logits, Keyframe(z, logits, level2, match, high=high, levels=levels)
 
-    def carry_over(self, memory: Keyframe, before: Carried | None, options: InferenceOptions | None = None) -> Keyframe:
-        """``memory`` of a single keyframe, which takes over ``keyframe_carry`` of what the one ``before`` it left where
-        both agree (model/carry_over.py).
-        """
-        used = self.completed(options)
-        if before is None or not used.keyframe_carry:
-            return memory
-        how = Carrying(used.keyframe_carry, used.threshold, used.correlation == "aligned")
-        return memory._replace(logits=carry_over(memory.carried, before, how))
-
     def image(self, image: Tensor) -> Tensor:
         """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit-identical to `keyframe`."""
         return self.decode_head.classify(self.embed(*self.backbone.encode_low(image))[0])
@@ -162,8 +146,8 @@ class TFCSegmenter(nn.Module):
         """Eqs 4 to 11 for any number of frames per keyframe at once.
 
         images (B·T, 3, H, W), the frames of an interval together; ``memory`` of the B keyframes. Mode ``reuse`` is eq.
-        4 alone (no interpolation, no MSDA), ``blend`` eqs 5 to 7 alone, on the full network's z_t. Options that are
-        None take the configuration's values. Frames refer only to their keyframe, never to each other.
+        4 alone (no interpolation, no MSDA). Options that are None take the configuration's values. Frames refer only
+        to their keyframe, never to each other.
         """
         used = self.completed(options)
         found = self.between(*self.backbone.encode_low(images), memory, used)
@@ -172,7 +156,7 @@ class TFCSegmenter(nn.Module):
             return NonKeyframes.of(found, self._own_logits(found, memory), w)
         w_hat = interpolation_weight(w)
         logits = self.interpolated(found, memory, w_hat)
-        if used.mode == "blend" or not self.config.repairs:
+        if not self.config.repairs:
             return NonKeyframes.of(found, logits, w)
         points = inconsistent_points(w, used.threshold)
         if points.frame.numel():
@@ -184,11 +168,10 @@ class TFCSegmenter(nn.Module):
         return (options or InferenceOptions()).completed_by(self.config.defaults)
 
     def between(self, x1: Tensor, x2: Tensor, memory: Keyframe, options: InferenceOptions) -> Between:
-        """Eqs 2 and 4 from the low levels (B·T, C_l, h_l, w_l) on; in mode ``blend`` without eq. 4."""
+        """Eqs 2 and 4 from the low levels (B·T, C_l, h_l, w_l) on."""
         match = self._correlated(x2)
         shift = find_shift(memory.match, match) if options.correlation == "aligned" else None
-        is_whole = options.mode == "blend"
-        z_t = self.embed(x1, x2)[0] if is_whole else self._mixed_embedding(x1, x2, memory, shift)
+        z_t = self._mixed_embedding(x1, x2, memory, shift)
         return Between(x1, x2, z_t, resize(match, (x1.shape[-2], x1.shape[-1])), shift)
 
     def _mixed_embedding(self, x1: Tensor, x2: Tensor, memory: Keyframe, shift: Shift | None) -> Tensor:

@@ -45,7 +45,7 @@ class AblatedSegmenter:
 
     def __init__(self, network: TFCSegmenter, variant: Variant) -> None:
         self._network, self._variant = network, variant
-        self.image, self.carry_over = network.image, network.carry_over
+        self.image = network.image
 
     def keyframe(self, image: Tensor) -> tuple[Tensor, Keyframe]:
         """As `TFCSegmenter.keyframe`."""

@@ -71,14 +71,10 @@ class Row:
 
 
 def build_rows(settings: InferenceOptions) -> list[Row]:
-    """All rows for the ``settings`` of the full method, in the table's order.
-
-    Keyframes carry over results only in row ``carry`` and in rows that weigh them, since this would hide other effects.
-    """
+    """All rows for the ``settings`` of the full method, in the table's order."""
     larger = settings.keyframe_scale if settings.keyframe_scale > 1 else LARGER_KEYFRAMES
-    image = replace(settings, mode="image", sides="one", keyframes="fixed", keyframe_interval=1, keyframe_carry=0.0)
-    settings = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
-    options = replace(settings, keyframe_carry=0.0)
+    image = replace(settings, mode="image", sides="one", keyframes="fixed", keyframe_interval=1)
+    options = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
     plain = Variant(weight=0.0, updates=False)
     rows = [
         Row("image", "image", None, image, None),
@@ -101,25 +97,18 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
     for n in (n for n in INTERVALS if n > options.keyframe_interval):
         rows.append(Row(f"interval-{n}", f"TFC, interval {n}", "tfc", replace(options, keyframe_interval=n), Variant()))
     rows = [row for row in rows if row.name != "one-size" or image.half_size_share]
-    return rows + _own_rows(settings, options, larger)
+    return rows + _own_rows(options, larger)
 
 
-def _own_rows(settings: InferenceOptions, options: InferenceOptions, scale: float) -> list[Row]:
-    """Rows that are not in the paper, except those with the ``options`` of all rows; ``scale`` of larger keyframes."""
-    ours = {
-        "aligned": ("TFC, aligned correlation", replace(options, correlation="aligned")),
-        "middle": ("TFC, middle keyframes", replace(options, keyframe_position="middle")),
-        "carry": (f"TFC, keyframes carry {settings.keyframe_carry:g}", settings),
-    }
-    rows = [Row(name, title, "tfc", own, Variant()) for name, (title, own) in ours.items() if own != options]
+def _own_rows(options: InferenceOptions, scale: float) -> list[Row]:
+    """Rows that are not in the paper, but change its ``options``; ``scale`` of larger keyframes."""
+    aligned = replace(options, correlation="aligned")
     both = replace(options, sides="both")
     adaptive = replace(both, keyframes="adaptive")
     larger = replace(adaptive, keyframe_scale=scale)
     return [
-        *rows,
-        Row("blend", "image + interpolation", "image", replace(options, mode="blend"), None),
-        Row("both-full-size", "TFC, both sides, all at full size", "tfc", replace(both, mode="blend"), None),
-        Row("both", "TFC, both sides", "both-full-size", both, None),
+        *([] if aligned == options else [Row("aligned", "TFC, aligned correlation", "tfc", aligned, Variant())]),
+        Row("both", "TFC, both sides", "tfc", both, None),
         Row("adaptive", "TFC, both sides, adaptive keyframes", "both", adaptive, None),
         Row("larger", f"the same, keyframes {scale:g} times as large", "adaptive", larger, None),
         Row("past", "the same, only keyframes before a frame", "larger", replace(larger, sides="past"), None),
@@ -128,5 +117,5 @@ def _own_rows(settings: InferenceOptions, options: InferenceOptions, scale: floa
 
 def row_names() -> list[str]:
     """Names of all possible rows."""
-    settings = replace(PAPER_OPTIONS, keyframe_interval=min(INTERVALS) - 1, keyframe_carry=0.5, half_size_share=0.5)
+    settings = replace(PAPER_OPTIONS, keyframe_interval=min(INTERVALS) - 1, half_size_share=0.5)
     return [row.name for row in build_rows(settings)]

@@ -392,9 +392,8 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 def _ablation_conditions(result: Result) -> str:
     options, source = result["options"], result["input"]
     return (
-        f"{source['frames']} frames of {source['name']}, {options['correlation']} correlation, keyframe "
-        f"{options['keyframe_position']} of {options['keyframe_interval']} frames, threshold {options['threshold']:g}. "
-        f"{_conditions(result)}"
+        f"{source['frames']} frames of {source['name']}, {options['correlation']} correlation, keyframe interval "
+        f"{options['keyframe_interval']}, threshold {options['threshold']:g}. {_conditions(result)}"
     )
 
 

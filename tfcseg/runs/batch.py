@@ -18,7 +18,6 @@ from tfcseg.inference.options import checked_options
 from tfcseg.media.reader import probe
 from tfcseg.media.source import Source
 from tfcseg.media.writer import PART_FRAMES
-from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import Report
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
@@ -131,7 +130,7 @@ def run_on_ray(
     for source, _ in places:
         Source.of(source).check_readable_again("--ray reads it elsewhere")
     known = ModelOnDemand(model, options.device, allow_network=options.allow_network).known
-    can_share = _can_share(checked_options(known, options.inference))
+    can_share = checked_options(known, options.inference).latency != "low"
     make = partial(_make, model, options)
     with ray_workers(workers, make, uses_gpu=options.device.may_use_gpu) as crew:
         is_few = can_share and len(places) < len(crew)
@@ -145,12 +144,6 @@ def run_on_ray(
             yield found
         for place in shared:
             yield _run_shared(crew, place, model, options, listener)
-
-
-def _can_share(options: InferenceOptions) -> bool:
-    """Whether sections of a video can be segmented apart: with one side, keyframes depend on all earlier ones."""
-    is_chain = options.sides == "one" and options.carries
-    return not (is_chain or options.latency == "low")
 
 
 def _is_long(source: str, options: RunOptions) -> bool:

@@ -23,7 +23,6 @@ from tfcseg.media.frames import FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.masks import is_whole_mask
 from tfcseg.media.writer import part_length
-from tfcseg.model.carry_over import Carried
 from tfcseg.model.evidence import CarryOver, SectionEnd, WeightedLogits
 from tfcseg.report.recorder import PageRecorder
 from tfcseg.runs.options import ResultOptions, RunOptions
@@ -168,7 +167,7 @@ def load_carried(path: Path) -> CarryOver:
     """Load what `save_carried` wrote, as float32 on the CPU; raise OutputError if it is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            kind = next(each for each in (SectionEnd, WeightedLogits, Carried) if {*each._fields} <= {*arrays.files})
+            kind = next(each for each in (SectionEnd, WeightedLogits) if {*each._fields} <= {*arrays.files})
             # Keep the network's memory order: sums over channels then round as before.
             tensors = (torch.from_numpy(arrays[name]) for name in kind._fields)
             return kind(*(tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors))

@@ -31,9 +31,6 @@ DESCRIPTION = "without TFC's own weights, so its sparse attention is off"  # par
 DEFAULTS = replace(
     PAPER_OPTIONS,
     keyframe_interval=3,
-    correlation="aligned",
-    keyframe_position="middle",
-    keyframe_carry=0.9,
     sides="both",
 )
 """Default options of a network without TFC's weights."""
