@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from tfcseg.model.alignment import (
+    BLOCKS,
     COLOUR_PENALTY,
     DISTANCE_PENALTY,
+    STRIP,
     find_shift,
     match_scores,
     move,
@@ -85,6 +87,37 @@ def test_scores_are_smoothed_cosines_less_the_distance():
         around = [cosine(t, y + i, x + j, dy, dx) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         wanted = sum(around) / 9 - 0.01 * (dy**2 + dx**2) ** 0.5
         assert scores[t, dy + 3, dx + 3, y, x].item() == pytest.approx(wanted, abs=1e-12)
+
+
+def unit(batch, seed, size):
+    return torch.nn.functional.normalize(textured(batch=batch, seed=seed, size=size), dim=1)
+
+
+def test_strips_of_columns_are_compared_as_the_whole_map_is():
+    height, width = 5, 2 * STRIP + 5
+    keyframe, current = unit(2, 0, (height, width)), unit(6, 1, (height, width))
+    padded = torch.nn.functional.pad(keyframe, (3,) * 4).repeat_interleave(3, 0)
+    steps = [(y, x) for y in range(7) for x in range(7)]
+    cosines = [(current * padded[..., y : y + height, x : x + width]).sum(1) for y, x in steps]
+    penalty = 0.01 * (torch.tensor(steps, dtype=torch.float64) - 3).norm(dim=1).view(-1, 1, 1)
+    wanted = torch.nn.functional.avg_pool2d(torch.stack(cosines, 1), 3, 1, 1) - penalty
+    torch.testing.assert_close(match_scores(keyframe, current, 3, 0.01), wanted, rtol=0, atol=1e-12)
+
+
+def test_many_blocks_are_compared_as_few_are():
+    height, width = 12, 48
+    keyframe, current = unit(2, 0, (height, width)), unit(4, 1, (height, width))
+    near = torch.randint(-8, 9, (4, 2, 6, 24), generator=torch.Generator().manual_seed(2))
+    assert near[:, 0].numel() > 4 * BLOCKS
+    every = torch.einsum("tcp,tcq->tpq", current.flatten(2), keyframe.flatten(2).repeat_interleave(2, 0))
+    there = near.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    wanted = []
+    for i, j in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
+        y, x = torch.arange(height)[:, None] + there[:, 0] + i, torch.arange(width) + there[:, 1] + j
+        rows = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        wanted.append(every.gather(2, rows.view(4, -1, 1)).view(4, height, width) * inside)
+    torch.testing.assert_close(near_cosines(keyframe, current, near), torch.stack(wanted, 1), rtol=0, atol=1e-12)
 
 
 def test_near_scores_are_the_same_around_a_displacement():
