@@ -219,6 +219,33 @@ def test_colours_correct_a_match_by_at_most_one_position():
     assert torch.equal(found[:, :12], (torch.arange(12) + 3).expand(12, 12))
 
 
+def test_surroundings_are_the_colours_around():
+    scene = picture(width=7, height=5)
+    padded = torch.nn.functional.pad(scene, (1,) * 4, mode="replicate")
+    around = torch.nn.functional.unfold(padded, 3).view(3, 9, 35).transpose(1, 2)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert torch.equal(surroundings(scene.contiguous(memory_format=layout)), around)
+    assert surroundings(scene.half()).dtype == torch.float32
+
+
+def test_places_are_where_the_mean_difference_is_least():
+    """Of several frames of an odd size, anywhere in the keyframe."""
+    keyframe, frames = picture(0, 5, 7).double(), torch.cat([picture(seed, 5, 7).double() for seed in (1, 2)])
+    rows = torch.randint(35, (70,), generator=torch.Generator().manual_seed(3))
+    found = place_by_pixels(rows, surroundings(keyframe), frames)
+    y, x = (rows // 7).view(2, 5, 7), (rows % 7).view(2, 5, 7)
+    scores, places = [], []
+    for i, j in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
+        there = (y + i).clamp(0, 4) * 7 + (x + j).clamp(0, 6)
+        moved = keyframe.view(3, 35)[:, there.view(-1)].view(3, 2, 5, 7).transpose(0, 1)
+        mean = torch.nn.functional.avg_pool2d((moved - frames).abs().mean(1), 3, 1, 1)
+        scores.append(mean + COLOUR_PENALTY * (i * i + j * j) ** 0.5)
+        places.append(there)
+    least, best = torch.stack(scores).min(0)
+    assert torch.equal(found.rows, torch.stack(places).gather(0, best[None]).flatten())
+    torch.testing.assert_close(found.difference[:, 0], least, rtol=0, atol=1e-7)
+
+
 def test_noise_below_the_penalty_moves_nothing():
     flat = torch.full((1, 3, 6, 8), 0.5)
     faint = flat + COLOUR_PENALTY / 2 * picture(1, 6, 8)

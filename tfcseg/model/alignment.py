@@ -197,9 +197,17 @@ def move(keyframe: Tensor, rows: Tensor | None, frames: int) -> Tensor:
 
 
 def surroundings(picture: Tensor) -> Tensor:
-    """(3, h·w, 9): colours of the 3×3 positions around each one of a picture (1, 3, h, w), for `place_by_pixels`."""
-    padded = F.pad(picture, (1,) * 4, mode="replicate")
-    return padded.unfold(2, 3, 1).unfold(3, 3, 1).reshape(3, -1, 9)
+    """(3, h·w, 9): colours of the 3×3 positions around each one of a picture (1, 3, h, w), for `place_by_pixels`; at
+    least float32."""
+    h, w = picture.shape[-2:]
+    padded = F.pad(_colours(picture), (1,) * 4, mode="replicate")
+    return torch.stack([padded[:, :, y : y + h, x : x + w] for y in range(3) for x in range(3)], dim=-1).view(3, -1, 9)
+
+
+def _colours(pictures: Tensor) -> Tensor:
+    """Pictures (T, 3, h, w) one colour after the other. In half precision differences would hide the penalty, and take
+    six times as long on a CPU."""
+    return pictures.to(torch.promote_types(pictures.dtype, torch.float32)).contiguous()
 
 
 class Placed(NamedTuple):
@@ -221,14 +229,13 @@ def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Pl
     frames, _, h, w = pictures.shape
     here = torch.arange(h * w, device=pictures.device).repeat(frames)
     there = here if rows is None else rows
-    own = pictures.permute(1, 0, 2, 3).reshape(3, -1, 1)
-    # In half precision, differences would hide the penalty, and take six times as long on a CPU.
-    difference = around.index_select(1, there).sub_(own).abs_().mean(dim=0, dtype=torch.float32)
+    own = _colours(pictures).transpose(0, 1).reshape(3, -1, 1)
+    difference = around.index_select(1, there).sub_(own).abs_().mean(dim=0)
     difference = _smooth(difference.view(frames, h, w, 9)).view(-1, 9)
     offsets = AROUND.to(pictures.device)
     difference += COLOUR_PENALTY * offsets.to(difference.dtype).norm(dim=1)
     least, best = difference.min(dim=1)
-    y, x = offsets[best].unbind(1)
+    y, x = (axis.index_select(0, best) for axis in offsets.unbind(1))
     y, x = (there // w + y).clamp_(0, h - 1), (there % w + x).clamp_(0, w - 1)
     found = y * w + x
     return Placed(None if torch.equal(found, here) else found, least.view(frames, 1, h, w).to(pictures.dtype))
