@@ -140,7 +140,7 @@ def near_cosines(keyframe: Tensor, current: Tensor, near: Tensor) -> Tensor:
     at_once = BLOCKS if is_cached else len(blocks)
     products = [
         torch.bmm(part, vectors.index_select(0, there.flatten()).view(-1, 16, channels).transpose(1, 2))
-        for part, there in zip(blocks.split(at_once), rows.view(-1, 16).split(at_once), strict=True)
+        for part, there in zip(torch.split(blocks, at_once), torch.split(rows.view(-1, 16), at_once), strict=True)
     ]
     cosines = torch.cat(products).mul_(inside.view(-1, 1, 16))
     # Position (i, j) of a block compares with rows i … i + 2 and columns j … j + 2 of the window. A block has 16
