@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from tfcseg.model.alignment import (
+    BLOCKS,
     COLOUR_PENALTY,
     DISTANCE_PENALTY,
+    STRIP,
     find_shift,
     match_scores,
     move,
@@ -85,6 +87,37 @@ def test_scores_are_smoothed_cosines_less_the_distance():
         around = [cosine(t, y + i, x + j, dy, dx) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         wanted = sum(around) / 9 - 0.01 * (dy**2 + dx**2) ** 0.5
         assert scores[t, dy + 3, dx + 3, y, x].item() == pytest.approx(wanted, abs=1e-12)
+
+
+def unit(batch, seed, size):
+    return torch.nn.functional.normalize(textured(batch=batch, seed=seed, size=size), dim=1)
+
+
+def test_strips_of_columns_are_compared_as_the_whole_map_is():
+    height, width = 5, 2 * STRIP + 5
+    keyframe, current = unit(2, 0, (height, width)), unit(6, 1, (height, width))
+    padded = torch.nn.functional.pad(keyframe, (3,) * 4).repeat_interleave(3, 0)
+    steps = [(y, x) for y in range(7) for x in range(7)]
+    cosines = [(current * padded[..., y : y + height, x : x + width]).sum(1) for y, x in steps]
+    penalty = 0.01 * (torch.tensor(steps, dtype=torch.float64) - 3).norm(dim=1).view(-1, 1, 1)
+    wanted = torch.nn.functional.avg_pool2d(torch.stack(cosines, 1), 3, 1, 1) - penalty
+    torch.testing.assert_close(match_scores(keyframe, current, 3, 0.01), wanted, rtol=0, atol=1e-12)
+
+
+def test_many_blocks_are_compared_as_few_are():
+    height, width = 12, 48
+    keyframe, current = unit(2, 0, (height, width)), unit(4, 1, (height, width))
+    near = torch.randint(-8, 9, (4, 2, 6, 24), generator=torch.Generator().manual_seed(2))
+    assert near[:, 0].numel() > 4 * BLOCKS
+    every = torch.einsum("tcp,tcq->tpq", current.flatten(2), keyframe.flatten(2).repeat_interleave(2, 0))
+    there = near.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    wanted = []
+    for i, j in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
+        y, x = torch.arange(height)[:, None] + there[:, 0] + i, torch.arange(width) + there[:, 1] + j
+        rows = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        wanted.append(every.gather(2, rows.view(4, -1, 1)).view(4, height, width) * inside)
+    torch.testing.assert_close(near_cosines(keyframe, current, near), torch.stack(wanted, 1), rtol=0, atol=1e-12)
 
 
 def test_near_scores_are_the_same_around_a_displacement():
@@ -184,6 +217,33 @@ def test_colours_correct_a_match_by_at_most_one_position():
     columns = (torch.arange(16) + 2).clamp(max=15).repeat(12) + 16 * torch.arange(12).repeat_interleave(16)
     found = place_by_pixels(columns, surroundings(keyframe), moved).rows.view(12, 16) % 16
     assert torch.equal(found[:, :12], (torch.arange(12) + 3).expand(12, 12))
+
+
+def test_surroundings_are_the_colours_around():
+    scene = picture(width=7, height=5)
+    padded = torch.nn.functional.pad(scene, (1,) * 4, mode="replicate")
+    around = torch.nn.functional.unfold(padded, 3).view(3, 9, 35).transpose(1, 2)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert torch.equal(surroundings(scene.contiguous(memory_format=layout)), around)
+    assert surroundings(scene.half()).dtype == torch.float32
+
+
+def test_places_are_where_the_mean_difference_is_least():
+    """Of several frames of an odd size, anywhere in the keyframe."""
+    keyframe, frames = picture(0, 5, 7).double(), torch.cat([picture(seed, 5, 7).double() for seed in (1, 2)])
+    rows = torch.randint(35, (70,), generator=torch.Generator().manual_seed(3))
+    found = place_by_pixels(rows, surroundings(keyframe), frames)
+    y, x = (rows // 7).view(2, 5, 7), (rows % 7).view(2, 5, 7)
+    scores, places = [], []
+    for i, j in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
+        there = (y + i).clamp(0, 4) * 7 + (x + j).clamp(0, 6)
+        moved = keyframe.view(3, 35)[:, there.view(-1)].view(3, 2, 5, 7).transpose(0, 1)
+        mean = torch.nn.functional.avg_pool2d((moved - frames).abs().mean(1), 3, 1, 1)
+        scores.append(mean + COLOUR_PENALTY * (i * i + j * j) ** 0.5)
+        places.append(there)
+    least, best = torch.stack(scores).min(0)
+    assert torch.equal(found.rows, torch.stack(places).gather(0, best[None]).flatten())
+    torch.testing.assert_close(found.difference[:, 0], least, rtol=0, atol=1e-7)
 
 
 def test_noise_below_the_penalty_moves_nothing():

@@ -178,4 +178,6 @@ class Steps:
 
 
 def _stacked(low: Sequence[LowFeatures]) -> LowFeatures:
+    if len(low) == 1:  # `torch.cat` would copy it
+        return low[0]
     return LowFeatures(*(torch.cat(parts) for parts in zip(*low, strict=True)))

@@ -32,6 +32,12 @@ COLOUR_PENALTY = 0.01
 """Normalised colour (about half a grey level) by which a neighbour must match better per cell of distance; without it,
 noise would shift flat regions."""
 
+STRIP = 16
+"""Columns that are compared at once: with fewer, less of a product is far from its diagonal."""
+
+BLOCKS = 128
+"""Blocks of positions that are compared at once on a CPU: what is gathered for them stays in the cache."""
+
 AROUND = torch.tensor([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)])
 
 
@@ -92,17 +98,22 @@ def match_scores(keyframe: Tensor, current: Tensor, reach: int, penalty: float) 
     per cell of distance. Outside of the keyframe the cosine is 0. The result is channels_last.
     """
     batch, channels, h, w = keyframe.shape
-    frames, side, wide = current.shape[0], 2 * reach + 1, w + 2 * reach
+    frames, side = current.shape[0], 2 * reach + 1
     padded = F.pad(keyframe.permute(0, 2, 3, 1), (0, 0) + (reach,) * 4)  # (B, h + 2R, w + 2R, C)
-    # One product per row: all positions of a row of T frames with the keyframe's S rows around it. For one keyframe,
-    # the overlapping rows are a view.
-    lines = padded.unfold(1, side, 1).permute(0, 1, 4, 2, 3).reshape(batch * h, side * wide, channels)
-    rows = current.view(batch, -1, channels, h, w).permute(0, 3, 1, 4, 2).reshape(batch * h, -1, channels)
-    product = torch.bmm(rows, lines.transpose(1, 2)).view(batch, h, -1, w, side, wide)
-    # For each x of the row, only columns x … x + 2R of the product are near: a band beside the diagonal.
-    strides = product.stride()
-    band = product.as_strided((*product.shape[:5], side), (*strides[:3], strides[3] + 1, strides[4], 1))
-    scores = _smooth(band.permute(0, 2, 1, 3, 4, 5).reshape(frames, h, w, side * side))
+    own = current.view(batch, -1, channels, h, w).permute(0, 3, 1, 4, 2)  # (B, h, T, w, C)
+    bands = []
+    for left in range(0, w, STRIP):
+        rows = own[:, :, :, left : left + STRIP]
+        wide = rows.shape[3] + 2 * reach
+        # One product per row: all positions of a row of T frames with the keyframe's S rows around it. For one
+        # keyframe, the overlapping rows are a view.
+        lines = padded[:, :, left : left + wide].contiguous().unfold(1, side, 1).permute(0, 1, 4, 2, 3)
+        lines = lines.reshape(batch * h, side * wide, channels).transpose(1, 2)
+        product = torch.bmm(rows.reshape(batch * h, -1, channels), lines).view(*rows.shape[:4], side, wide)
+        # For each x of the row, only columns x … x + 2R of the product are near: a band beside the diagonal.
+        strides = product.stride()
+        bands.append(product.as_strided((*product.shape[:5], side), (*strides[:3], strides[3] + 1, strides[4], 1)))
+    scores = _smooth(torch.cat(bands, dim=3).transpose(1, 2).reshape(frames, h, w, side * side))
     offsets = torch.arange(-reach, reach + 1, device=current.device, dtype=current.dtype)
     distance = torch.hypot(*torch.meshgrid(offsets, offsets, indexing="ij")).flatten()
     return scores.sub_(penalty * distance).permute(0, 3, 1, 2)
@@ -123,9 +134,15 @@ def near_cosines(keyframe: Tensor, current: Tensor, near: Tensor) -> Tensor:
     inside = ((y >= 0) & (y < h))[..., :, None] & ((x >= 0) & (x < w))[..., None, :]
     interval = torch.arange(frames, device=near.device).view(-1, 1, 1, 1, 1) // (frames // batch)
     rows = (interval * h + y.clamp(0, h - 1)[..., :, None]) * w + x.clamp(0, w - 1)[..., None, :]
-    windows = keyframe.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, rows.flatten()).view(-1, 16, channels)
+    vectors = keyframe.permute(0, 2, 3, 1).reshape(-1, channels)
     blocks = current.view(frames, channels, h // 2, 2, w // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, channels)
-    cosines = torch.bmm(blocks, windows.transpose(1, 2)).mul_(inside.view(-1, 1, 16))
+    is_cached = near.device.type == "cpu" and not torch.compiler.is_exporting()
+    at_once = BLOCKS if is_cached else len(blocks)
+    products = [
+        torch.bmm(part, vectors.index_select(0, there.flatten()).view(-1, 16, channels).transpose(1, 2))
+        for part, there in zip(torch.split(blocks, at_once), torch.split(rows.view(-1, 16), at_once), strict=True)
+    ]
+    cosines = torch.cat(products).mul_(inside.view(-1, 1, 16))
     # Position (i, j) of a block compares with rows i … i + 2 and columns j … j + 2 of the window. A block has 16
     # numbers per position, four per row of the window: the next i begins 2 · 16 + 4 numbers later, the next j 16 + 1.
     own = cosines.view(frames, h // 2, w // 2, 64)
@@ -150,19 +167,15 @@ def refine(scores: Tensor, near: Tensor, best: Tensor) -> Tensor:
     A parabola through the ``best`` score (B·T, h8, w8) and its neighbours places moving positions to half a cell of
     stride 8. Positions that did not move by a whole cell stay: there, an asymmetric score is texture, not motion.
     """
-    y, x = best // 3 - 1, best % 3 - 1
-    there = near.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    moved_y, moved_x = there[:, 0] + y, there[:, 1] + x
-    still = (moved_y == 0) & (moved_x == 0)
-    parts = []
-    for offset, moved, stride in ((y, moved_y, 3), (x, moved_x, 1)):
-        inner = (offset == 0) & ~still  # at the window's edge a neighbour is missing
-        here, step = best.unsqueeze(1), stride * inner.long().unsqueeze(1)
-        low, mid, high = (scores.gather(1, here + sign * step) for sign in (-1, 0, 1))
-        curve = (low - 2 * mid + high).clamp(max=-1e-6)
-        fraction = (0.5 * (low - high) / curve).clamp(-0.5, 0.5).squeeze(1)
-        parts.append((2 * (moved + fraction * inner)).round())
-    return torch.stack(parts, dim=1).to(scores.dtype)
+    offset = torch.stack([best // 3, best % 3], dim=1) - 1
+    moved = near.repeat_interleave(2, 2).repeat_interleave(2, 3) + offset
+    # At the window's edge a neighbour is missing.
+    inner = (offset == 0) & (moved != 0).any(dim=1, keepdim=True)
+    step = inner * torch.tensor([3, 1], device=best.device).view(2, 1, 1)
+    low, mid, high = (scores.gather(1, best.unsqueeze(1) + sign * step) for sign in (-1, 0, 1))
+    curve = (low - 2 * mid + high).clamp(max=-1e-6)
+    fraction = (0.5 * (low - high) / curve).clamp(-0.5, 0.5)
+    return (2 * (moved + fraction * inner)).round().to(scores.dtype)
 
 
 def _best(scores: Tensor) -> Tensor:
@@ -184,9 +197,17 @@ def move(keyframe: Tensor, rows: Tensor | None, frames: int) -> Tensor:
 
 
 def surroundings(picture: Tensor) -> Tensor:
-    """(3, h·w, 9): colours of the 3×3 positions around each one of a picture (1, 3, h, w), for `place_by_pixels`."""
-    padded = F.pad(picture, (1,) * 4, mode="replicate")
-    return padded.unfold(2, 3, 1).unfold(3, 3, 1).reshape(3, -1, 9)
+    """(3, h·w, 9): colours of the 3×3 positions around each one of a picture (1, 3, h, w), for `place_by_pixels`; at
+    least float32."""
+    h, w = picture.shape[-2:]
+    padded = F.pad(_colours(picture), (1,) * 4, mode="replicate")
+    return torch.stack([padded[:, :, y : y + h, x : x + w] for y in range(3) for x in range(3)], dim=-1).view(3, -1, 9)
+
+
+def _colours(pictures: Tensor) -> Tensor:
+    """Pictures (T, 3, h, w) one colour after the other. In half precision differences would hide the penalty, and take
+    six times as long on a CPU."""
+    return pictures.to(torch.promote_types(pictures.dtype, torch.float32)).contiguous()
 
 
 class Placed(NamedTuple):
@@ -208,14 +229,13 @@ def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Pl
     frames, _, h, w = pictures.shape
     here = torch.arange(h * w, device=pictures.device).repeat(frames)
     there = here if rows is None else rows
-    own = pictures.permute(1, 0, 2, 3).reshape(3, -1, 1)
-    # In half precision, differences would hide the penalty, and take six times as long on a CPU.
-    difference = around.index_select(1, there).sub_(own).abs_().mean(dim=0, dtype=torch.float32)
+    own = _colours(pictures).transpose(0, 1).reshape(3, -1, 1)
+    difference = around.index_select(1, there).sub_(own).abs_().mean(dim=0)
     difference = _smooth(difference.view(frames, h, w, 9)).view(-1, 9)
     offsets = AROUND.to(pictures.device)
     difference += COLOUR_PENALTY * offsets.to(difference.dtype).norm(dim=1)
     least, best = difference.min(dim=1)
-    y, x = offsets[best].unbind(1)
+    y, x = (axis.index_select(0, best) for axis in offsets.unbind(1))
     y, x = (there // w + y).clamp_(0, h - 1), (there % w + x).clamp_(0, w - 1)
     found = y * w + x
     return Placed(None if torch.equal(found, here) else found, least.view(frames, 1, h, w).to(pictures.dtype))

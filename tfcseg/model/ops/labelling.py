@@ -46,6 +46,7 @@ def labels_from_cells(coarse: Tensor, logits_at: Callable[[Tensor], Tensor], siz
     ``logits_at`` returns logits (N, K) of some of the B·h·w cells, given indices (N,) of those beside borders.
     """
     frames, h, w = coarse.shape
+    coarse = coarse.to(torch.uint8)
     mixed = _is_mixed(coarse)
     where = _nonzero(_with_neighbours(mixed).flatten())
     logits = logits_at(where)
@@ -56,7 +57,7 @@ def labels_from_cells(coarse: Tensor, logits_at: Callable[[Tensor], Tensor], siz
     cells = _Cells(logits, slots, (h, w))
     grid = _Grid(frames, (h, w), size, logits)
     pairs = _find_pairs(cells, coarse, mixed)
-    labels = grid.enlarge(coarse.to(torch.uint8)).view(-1)
+    labels = grid.enlarge(coarse).view(-1)
     for pixels in torch.split(_nonzero(grid.enlarge(pairs.found).flatten()), PIXELS):
         cell, across, down = grid.places(pixels)
         here, right, below, opposite = (lead.index_select(0, cell) for lead in pairs.leads)
@@ -135,9 +136,10 @@ def _find_pairs(cells: _Cells, coarse: Tensor, mixed: Tensor) -> _Pairs:
     classes = torch.zeros(count, 2, dtype=torch.uint8, device=every.device)
     leads = torch.zeros(4, count, dtype=every.dtype, device=every.device)
     for cell in torch.split(_nonzero(mixed.flatten()), max(1, CHUNK_VALUES // (4 * every.shape[1]))):
-        winners = coarse.view(-1).index_select(0, _neighbours(cell, h, w).T.flatten()).view(4, -1)
-        two = torch.stack([winners.amin(0), winners.amax(0)], 1)
-        logits = every.index_select(0, cells.corners(cell).T.flatten()).view(4, -1, every.shape[1])
+        corners = _neighbours(cell, h, w).T.flatten()
+        winners = coarse.view(-1).index_select(0, corners).view(4, -1)
+        two = torch.stack(winners.aminmax(dim=0), 1).long()
+        logits = every.index_select(0, cells.slots.index_select(0, corners)).view(4, -1, every.shape[1])
         first, second = torch.split(logits.gather(2, two.expand(4, -1, -1)), 1, dim=2)
         slack = ROUNDING * (first.abs() + second.abs())
         ahead = [(logits - (torch.lerp(first, second, share) - slack)).amax(0) for share in MEANS]
