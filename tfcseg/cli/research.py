@@ -289,3 +289,24 @@ def average(
     files = [part.rpartition("=")[0] or part for part in parts]
     with claimed_files(out.parent, [out.name], inputs=files, overwrite=overwrite):
         print(visible(average_files(out, parts).description))
+
+
+@app.command("add-things", cls=Command)
+def add_things(
+    weights: Annotated[Path, typer.Argument(help="A weights file.")],
+    teacher: Annotated[Path, typer.Argument(help="A .tflite file of DeepLabv3 with MobileNetV2 and VOC's classes.")],
+    out: Annotated[Path, typer.Argument(help="Weights file to write.")],
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Give a model a second network, for animals, vehicles and furniture.
+
+    Its classes are those of Pascal VOC that the model has, except people and cars.
+
+    Example: tfcseg research add-things my.safetensors deeplabv3.tflite things.safetensors
+    """
+    from tfcseg.files import claimed_files
+    from tfcseg.research import publishing
+
+    with claimed_files(out.parent, [out.name], inputs=[str(weights), str(teacher)], overwrite=overwrite):
+        card = publishing.add_things(weights, teacher, out)
+        print(visible(", ".join(card.labels.names[number] for number in card.config.things)))

@@ -21,8 +21,9 @@ from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.network_input import NetworkInput
 from tfcseg.inference.options import describe_method
 from tfcseg.media.frames import Image
+from tfcseg.model.decode_head import resize
 from tfcseg.model.evidence import CarryOver
-from tfcseg.model.large_areas import corrected, correction
+from tfcseg.model.large_areas import correction
 from tfcseg.model.ops.confidence import confidence_from_logits
 from tfcseg.model.ops.labelling import labels_from_logits
 from tfcseg.model.options import InferenceOptions
@@ -163,7 +164,7 @@ class IntervalNetwork:
         started_s = self.clock()
         try:
             _, memory = self.network.keyframe(self.to_input([image]))
-            memory = memory.with_large_areas(self._large_areas([image], memory.logits))
+            memory = memory.with_added(self.added([image], memory.logits))
             return self._results(memory.logits, size, started_s)[0], memory
         except torch.OutOfMemoryError:
             raise self._too_large() from None
@@ -192,14 +193,23 @@ class IntervalNetwork:
     def _image_logits(self, images: Sequence[Image]) -> Tensor:
         """Logits (T, K, h, w) of images, each on its own."""
         logits = self.network.image(self.to_input(images))
-        return corrected(logits, self._large_areas(images, logits))
+        added = self.added(images, logits)
+        return logits if added is None else logits + added
 
-    def _large_areas(self, images: Sequence[Image], logits: Tensor) -> Tensor | None:
-        """What ``logits`` (T, K, h, w) of images lack of large areas; None if half the size has no share."""
-        share = self.options.half_size_share
-        if not share:
-            return None
-        return correction(logits, self.network.image(self.to_input(images, self.options.size // 2)), share)
+    def added(self, images: Sequence[Image], logits: Tensor, half: Tensor | None = None) -> Tensor | None:
+        """What half the size adds to the ``logits`` (T, K, h, w) of images: large areas, by the network's own logits
+        ``half`` (T, K, ·, ·), if they are known already, and things. None if both have no share."""
+        network, areas, things = self.network, self.options.half_size_share, self.options.things_share
+        total: Tensor | None = None
+        if things or (areas and half is None):
+            batch = self.to_input(images, self.options.size // 2)
+        if areas:
+            missing = correction(logits, network.image(batch) if half is None else half, areas)
+            total = resize(missing, (logits.shape[-2], logits.shape[-1]))
+        if things:
+            found = things * network.logits_of_things(batch, logits.shape)
+            total = found if total is None else total.add_(found)
+        return total
 
     def to_labels(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels (B, H, W) of ``size``, and their confidence (B, h, w)."""

@@ -2,7 +2,7 @@
 
 They are one-sided TFC with aligned correlation, for frames of one size: a frame refers to the keyframe before it.
 Normalisation is part of them. A keyframe's memory is an output of one graph and an input of the other. Left out are
-sparse attention (eq. 11), whose cost depends on the picture, and the network at half the size.
+sparse attention (eq. 11), whose cost depends on the picture, the network at half the size, and the second network.
 
 Shapes: K classes, H W input of the network, h w grid of the logits.
 """
@@ -63,9 +63,13 @@ def write_onnx(source: str, path: Path, frame_size: tuple[int, int], size: int |
     if missing:
         raise TfcsegError(f"ONNX graphs need {', '.join(missing)}; run: pip install 'tfcseg[onnx]'")
     model = load_model(source, device="cpu", precision="fp32")
-    given: dict[str, Any] = {"sides": "one", "correlation": "aligned", "threshold": 0.0, "half_size_share": 0.0} | (
-        {} if size is None else {"size": size}
-    )
+    given: dict[str, Any] = {
+        "sides": "one",
+        "correlation": "aligned",
+        "threshold": 0.0,
+        "half_size_share": 0.0,
+        "things_share": 0.0,
+    } | ({} if size is None else {"size": size})
     options = checked_options(model, **given)
     height, width = network_size(frame_size, options.size)
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)

@@ -23,6 +23,8 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
     wanted = replace(options or InferenceOptions(), **given)
     check(wanted)
     complete = _completed(model, _sided(model, wanted))
+    if complete.things_share and not model.card.config.things:
+        raise UsageError(f"{model.card.name} has no second network for things; leave out --things-share")
     if complete.sides == "one" and complete.keyframes == "adaptive":
         raise UsageError(f"adaptive keyframes need {_WEIGHED}")
     if complete.sides == "one" and complete.keyframe_scale != 1 and complete.mode != "image":

@@ -26,7 +26,6 @@ from tfcseg.model.evidence import (
     compare,
     mix,
 )
-from tfcseg.model.large_areas import corrected, correction
 from tfcseg.model.ops.labelling import greatest, labels_from_cells
 
 BETWEEN_SCALE = 2
@@ -69,7 +68,7 @@ class Steps:
         self._network = network.network
         self._size = network.options.size
         self._keyframe_size = network.options.keyframe_size
-        self._half_size_share = network.options.half_size_share
+        self._has_large_areas = network.options.half_size_share > 0
         self._curve = network.network.config.evidence
 
     def restored(self, carry_over: CarryOver | None) -> tuple[WeightedLogits | None, WeightedLogits | None]:
@@ -95,9 +94,9 @@ class Steps:
         """Logits of keyframes, each by itself; ``halves`` are what `low_features` returned for them."""
         low = self._network.low_features(self._feeder.to_input(images, self._keyframe_size))
         logits = self._network.logits_from(low)
-        if self._half_size_share:
-            half = self._network.logits_from(_stacked(halves))
-            logits = corrected(logits, correction(logits, half, self._half_size_share))
+        half = self._network.logits_from(_stacked(halves)) if self._has_large_areas else None
+        added = self._feeder.added(images, logits, half)
+        logits = logits if added is None else logits + added
         parts = WeightedLogits.of(logits, low, _stacked(halves))
         return [WeightedLogits(*(part[row : row + 1] for part in parts)) for row in range(len(images))]
 

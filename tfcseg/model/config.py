@@ -31,5 +31,7 @@ class ModelConfig:
     """Options that apply unless the user sets them; the input size is in the card's preprocessing."""
     evidence: tuple[float, ...] = EVIDENCE
     """e(w) at w = 0, 0.1, … 1: fitted to clips by ``tfcseg adapt``, else `EVIDENCE`."""
+    things: tuple[int, ...] = ()
+    """Classes of the second network's things, one each; without any there is no second network (model/things.py)."""
     repairs: bool = True
     """Whether sparse MSDA updates points (eq. 11). Other programs' weights come without it."""

@@ -4,7 +4,7 @@ A network that sees a picture at a high resolution finds small things, but sees 
 becomes a bottle, a ceiling becomes a wall. At half the size it is the other way round. So the logits y of the image
 keep their details, and their means over large areas come from both sizes (as in a pyramid with two bands):
 
-    y' = y + share · resize(pool(y_half) − pool(y))                                        (`correction`, `corrected`)
+    y' = y + share · resize(pool(y_half) − pool(y))                                                     (`correction`)
 
 At ``share`` 0.5, an area's mean is that of both sizes. Frames between keyframes take the correction of their keyframe.
 
@@ -16,8 +16,6 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfcseg.model.decode_head import resize
-
 AREAS = 4
 """Areas along the short side of the picture."""
 
@@ -27,8 +25,3 @@ def correction(logits: Tensor, half: Tensor, share: float) -> Tensor:
     height, width = logits.shape[-2:]
     grid = round(AREAS * height / min(height, width)), round(AREAS * width / min(height, width))
     return share * (F.adaptive_avg_pool2d(half, grid) - F.adaptive_avg_pool2d(logits, grid))
-
-
-def corrected(logits: Tensor, missing: Tensor | None) -> Tensor:
-    """Logits (B, K, h, w) with the ``missing`` part (B, K, r, s) added; None: nothing is missing."""
-    return logits if missing is None else logits + resize(missing, (logits.shape[-2], logits.shape[-1]))

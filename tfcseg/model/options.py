@@ -116,6 +116,16 @@ class InferenceOptions:
             value_of_paper=0.0,
         ),
     ] = THE_MODELS
+    things_share: Annotated[
+        float,
+        Option(
+            "What the model's second network, for animals, vehicles and furniture, adds to their logits: 0 (nothing, "
+            "the paper) to 1. For models that have one.",
+            low=0,
+            high=1,
+            value_of_paper=0.0,
+        ),
+    ] = THE_MODELS
     latency: Annotated[
         str,
         Option(

@@ -28,10 +28,10 @@ from tfcseg.model.correlation import (
 from tfcseg.model.decode_head import DecodeHead, pointwise, resize
 from tfcseg.model.deformable import SparseUpdate
 from tfcseg.model.evidence import LowFeatures
-from tfcseg.model.large_areas import corrected
 from tfcseg.model.ops.fused import convolve
 from tfcseg.model.ops.sampling import Level
 from tfcseg.model.options import InferenceOptions
+from tfcseg.model.things import Things, as_logits
 
 Backbone: TypeAlias = MixTransformer | EfficientNetLite0 | Mosaic
 """Four levels (``channels``) at strides 4, 8, 16 and 32 (MOSAIC: 16) in two halves: ``encode_low`` and ``encode_high``
@@ -54,12 +54,12 @@ class Keyframe(NamedTuple):
     """Levels 3 and 4 of the fused sum (B, D, h, w); with eq. 4 the same for every frame of the interval."""
     levels: tuple[Tensor, Tensor]
     """x3 and x4 (B, C_l, h_l, w_l)."""
-    large_areas: Tensor | None = None
-    """What the network at half the size adds to the logits of every frame (B, K, r, s); see model/large_areas.py."""
+    added: Tensor | None = None
+    """What half the size adds to the logits of every frame (B, K, h, w): model/large_areas.py, model/things.py."""
 
-    def with_large_areas(self, missing: Tensor | None) -> Keyframe:
-        """The same, with logits corrected by ``missing`` (B, K, r, s)."""
-        return self._replace(logits=corrected(self.logits, missing), large_areas=missing)
+    def with_added(self, added: Tensor | None) -> Keyframe:
+        """The same, with ``added`` (B, K, h, w) in its logits; None: nothing."""
+        return self if added is None else self._replace(logits=self.logits + added, added=added)
 
 
 class Between(NamedTuple):
@@ -110,6 +110,7 @@ class TFCSegmenter(nn.Module):
         self.backbone = backbone
         self.decode_head = DecodeHead(backbone.channels, config.embed_dim, config.num_classes)
         self.update = SparseUpdate(config.embed_dim, config.heads, config.points, config.ffn_dim)
+        self.things = Things(len(config.things)) if config.things else None
         self.folded_values = nn.ModuleList()
         self.folded_similarity = nn.ModuleList()
 
@@ -133,6 +134,11 @@ class TFCSegmenter(nn.Module):
     def logits_from(self, low: LowFeatures) -> Tensor:
         """Logits (T, K, h, w) of the image network, continued from low-level features."""
         return self.decode_head.classify(self.embed(low.x1, low.x2)[0])
+
+    def logits_of_things(self, images: Tensor, shape: torch.Size) -> Tensor:
+        """What the second network says of images (T, 3, H', W'), of any size, for logits of ``shape`` (T, K, h, w)."""
+        assert self.things is not None
+        return as_logits(self.things(images), self.config.things, shape)
 
     def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Eqs 1 and 2 from the low stages on: z (B, D, h, w), its part from levels 3 and 4, x3 and x4."""
@@ -197,7 +203,8 @@ class TFCSegmenter(nn.Module):
 
     def _own_logits(self, found: Between, memory: Keyframe) -> Tensor:
         """Logits (B·T, K, h, w) of frames before interpolation."""
-        return corrected(self.decode_head.classify(found.embedding), _of_frames(memory, found))
+        logits = self.decode_head.classify(found.embedding)
+        return logits if memory.added is None else logits + found.moved(memory.added)
 
     def updated(self, found: Between, memory: Keyframe, w_hat: Tensor, points: Points) -> Tensor:
         """Eqs 7 to 11 at the N ``points``: logits (N, K)."""
@@ -213,8 +220,7 @@ class TFCSegmenter(nn.Module):
         stacks = (points.frame, points.frame, interval, interval)
         cells = None if shift is None else shift.cells
         logits = self.decode_head.classify_points(self.update(query, points, (h, w), levels, stacks, shift=cells))
-        missing = _of_frames(memory, found)
-        return logits if missing is None else logits + _vectors(resize(missing, (h, w)))[position]
+        return logits if memory.added is None else logits + _vectors(memory.added)[there]
 
     @torch.no_grad()
     def fold(self) -> TFCSegmenter:
@@ -255,11 +261,6 @@ class TFCSegmenter(nn.Module):
         if self.folded_similarity:
             return convolve(x2, cast(nn.Conv2d, self.folded_similarity[0]))
         return self.decode_head.project(x2, 1)
-
-
-def _of_frames(memory: Keyframe, found: Between) -> Tensor | None:
-    """Correction of large areas (B·T, K, r, s) of the frames ``found``."""
-    return None if memory.large_areas is None else per_frame(memory.large_areas, found.x1.shape[0])
 
 
 def _vectors(x: Tensor) -> Tensor:

@@ -17,8 +17,12 @@ from tfcseg.evaluation.predictions import Predictions
 from tfcseg.evaluation.scope import Scope
 from tfcseg.files import make_folder
 from tfcseg.inference.options import checked_options, describe_method
+from tfcseg.labels.label_sets import VOC21
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
+from tfcseg.model.things import Things
+from tfcseg.training.teachers import load_things
+from tfcseg.training.truth import VOC_NAMES
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
 from tfcseg.weights.model_card import TEXT_LIMIT, ModelCard
 from tfcseg.weights.registry import read_registry, write_registry
@@ -103,6 +107,42 @@ def check_registry(folder: Path, name: str) -> dict[str, Any]:
     if Path(name).name != name or not name:
         raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
     return {"default": name, **read_registry(folder)}
+
+
+DRAWN_BETTER = ("person", "car")
+"""Things that the second network leaves to the image network, which finds and draws them better."""
+
+_CENTRED = ((126.5, 128.5), (126.5, 128.5))  # mean and std of pixels that become −1…1
+
+
+def add_things(weights: Path, teacher: Path, out: Path) -> ModelCard:
+    """Write the model ``weights`` with a second network to ``out``; returns its card.
+
+    ``teacher``: a TensorFlow Lite file of DeepLabv3 with MobileNetV2 and Pascal VOC's classes, of which those are used
+    that the model has, except `DRAWN_BETTER`. Raises WeightsError if the model's pixels are not −1…1, or it has none of
+    the classes, DataError for another file.
+    """
+    model = load_model(weights, device="cpu", precision="fp32", fold=False)
+    numbers = model.card.preprocessing
+    for values, (low, high) in zip((numbers.mean, numbers.std), _CENTRED, strict=True):
+        if not all(low <= value <= high for value in values):
+            raise WeightsError(f"{model.card.name} has a mean of {numbers.mean}; the second network needs about 127.5")
+    names = [VOC_NAMES.get(name, name) for name in VOC21]
+    used = [at for at, name in enumerate(names) if name in model.labels.names and name not in DRAWN_BETTER]
+    if not used:
+        raise WeightsError(f"{model.card.name} has no class of Pascal VOC's things")
+    network = model.network
+    network.things = Things(len(used))
+    load_things(network.things, teacher, used)
+    config = network.config = replace(
+        network.config,
+        things=tuple(model.labels.index(names[at]) for at in used),
+        defaults=replace(network.config.defaults, things_share=1.0),
+    )
+    origin = f"{model.card.trained_on}; things: {teacher.stem}"
+    card = replace(model.card, config=config, measured={}, trained_on=origin, created_with=created_with())
+    save_model(out, network, card, dtype=torch.float16)
+    return card
 
 
 CLASSIFIER = "decode_head.classifier."

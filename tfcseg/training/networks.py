@@ -106,13 +106,15 @@ def _untrained_card(config: ModelConfig, labels: LabelSet, trained_on: str) -> M
 
 
 def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
-    """Replace the classifier by one for ``labels``; classes with the same names keep their weights."""
-    if card.labels.names == labels.names:
+    """Replace the classifier by one for ``labels``; classes with the same names keep their weights. A second network is
+    left out: it is not trained, and belongs to other classes."""
+    if card.labels.names == labels.names and not network.config.things:
         return network, card
-    config = replace(network.config, num_classes=len(labels))
+    defaults = replace(network.config.defaults, things_share=0.0)
+    config = replace(network.config, num_classes=len(labels), things=(), defaults=defaults)
     grown = build_segmenter(config)
     known = [(labels.names.index(name), own) for own, name in enumerate(card.labels.names) if name in labels.names]
-    state = network.state_dict()
+    state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("things.")}
     fresh = grown.decode_head.classifier.state_dict(prefix="decode_head.classifier.")
     for name, rows in fresh.items():
         for new, own in known:

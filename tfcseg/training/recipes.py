@@ -127,6 +127,6 @@ def attention_options(*, steps: int, batch: int) -> TrainOptions:
         max_gradient_norm=1.0,
         averaging=0.99,
         train_norms=False,
-        frozen=("backbone.", "decode_head."),
+        frozen=("backbone.", "decode_head.", "things."),
         correlation="both",
     )

@@ -1,6 +1,6 @@
-"""TensorFlow Lite files: teachers, whose ensemble labels images, and MOSAIC's published weights to start from.
+"""TensorFlow Lite files: teachers, whose ensemble labels images, and published weights to start from.
 
-Teachers' labels are cached on disk (tfcseg/training/labelling.py); training itself does not run them. MOSAIC's weights
+Teachers' labels are cached on disk (tfcseg/training/labelling.py); training itself does not run them. Published weights
 are 8-bit with one scale and zero point per tensor, biases 32-bit; norms are already folded in.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, SCENES, VOC21, LabelSet
 from tfcseg.model.backbones.mosaic import Mosaic
+from tfcseg.model.things import Things
 
 GRID = 128
 """Soft labels are (GRID, GRID, K) over the image scaled to a square: the resolution of the teachers' logits."""
@@ -190,7 +191,7 @@ def read_layers(path: str | Path) -> dict[str, FloatLayer]:
         weight, bias = (tensors[int(index)] for index in operation["inputs"][1:3])
         found = _LAYER.search(weight["name"])
         if found is None or weight["dtype"] is not np.uint8:
-            raise DataError(f"{path}: {weight['name']!r} is not a quantised weight of MOSAIC")
+            raise DataError(f"{path}: {weight['name']!r} is not an 8-bit weight")
         # Convolutions are (C_out, k, k, C_in), depthwise ones (1, k, k, C).
         order = (0, 3, 1, 2) if operation["op_name"] == "CONV_2D" else (3, 0, 1, 2)
         scale, zero_point = tensors[int(operation["outputs"][0])]["quantization"]
@@ -204,22 +205,57 @@ def read_layers(path: str | Path) -> dict[str, FloatLayer]:
 
 def load_mosaic_weights(backbone: Mosaic, path: str | Path) -> None:
     """Copy encoder and context pyramid of a published MOSAIC file into ``backbone``; DataError if shapes differ."""
+    _copy(read_layers(path), layer_name, backbone, path)
+
+
+def load_things(network: Things, path: str | Path, outputs: Sequence[int]) -> None:
+    """Copy a published DeepLabv3 with MobileNetV2 into ``network``: of its outputs the background, 0, and the things
+    ``outputs``; DataError if shapes differ."""
     layers = read_layers(path)
-    state = backbone.state_dict()
+    logits = layers.get(_OF_THINGS["classifier"])
+    if logits is None or len(logits.bias) <= max(outputs):
+        raise DataError(f"{path} has no output {max(outputs)}")
+    rows = [0, *outputs]
+    layers[_OF_THINGS["classifier"]] = logits._replace(weight=logits.weight[rows], bias=logits.bias[rows])
+    _copy(layers, _layer_of_things, network, path)
+
+
+def _copy(layers: Mapping[str, FloatLayer], named: Callable[[str], str], network: nn.Module, path: str | Path) -> None:
+    """Copy ``layers`` of a file into the convolutions of ``network``, whose names ``named`` translates."""
+    state = network.state_dict()
     for name in [name.removesuffix(".weight") for name in state if name.endswith(".weight")]:
-        layer = layers.get(layer_name(name))
+        layer = layers.get(named(name))
         if layer is None or layer.weight.shape != state[f"{name}.weight"].shape:
-            raise DataError(f"{path} has no {layer_name(name)} of MOSAIC's shape")
+            raise DataError(f"{path} has no {named(name)} of the shape {tuple(state[f'{name}.weight'].shape)}")
         state[f"{name}.weight"], state[f"{name}.bias"] = layer.weight, layer.bias
-    backbone.load_state_dict(state)
+    network.load_state_dict(state)
+
+
+_OF_THINGS = {
+    "stem": "MobilenetV2/Conv",
+    "here": "aspp0",
+    "picture": "image_pooling",
+    "joined": "concat_projection",
+    "classifier": "logits/semantic",
+}
+
+
+def _layer_of_things(name: str) -> str:
+    """Name in the file of a convolution of `Things`, such as ``blocks.3.expand``."""
+    part, *rest = name.split(".")
+    return f"MobilenetV2/{_block(rest)}" if part == "blocks" else _OF_THINGS[part]
+
+
+def _block(number_and_part: Sequence[str]) -> str:
+    number, part = int(number_and_part[0]), number_and_part[1]
+    return f"expanded_conv{f'_{number}' if number else ''}/{part}"
 
 
 def layer_name(name: str) -> str:
     """Name in the file of a convolution of our backbone, such as ``blocks.3.expand.conv``."""
     parts = name.split(".")
     if parts[0] == "blocks":
-        number = int(parts[1])
-        return f"MobilenetV3/expanded_conv{f'_{number}' if number else ''}/{parts[2]}"
+        return f"MobilenetV3/{_block(parts[1:])}"
     if parts[0] == "context":
         pyramid = "spatial_pyramid_pooling_multikernel_conv"
         if parts[1] == "project":

@@ -122,14 +122,19 @@ def _config(values: dict[str, object]) -> ModelConfig:
         raise ValueError(f"repairs must be true or false, not {_shown(repairs)}")  # noqa: TRY004  # as above
     defaults = {field.name: _default(field, values.pop(field.name)) for field in MODEL_FIELDS if field.name in values}
     curve = _sequence("evidence", values.pop("evidence", list(EVIDENCE)), len(EVIDENCE))
+    things = _sequence("things", values.pop("things", []))
     _require_keys(values, set(_CONFIG_BOUNDS))
+    classes = _CONFIG_BOUNDS["num_classes"]
     config = ModelConfig(
         backbone=backbone,
         defaults=dataclasses.replace(PAPER_OPTIONS, **defaults),
         repairs=repairs,
         evidence=tuple(_number("evidence", value, 0, 1) for value in curve),
+        things=tuple(_integer("things", value, 0, classes[1] - 1) for value in things),
         **{key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()},
     )
+    if any(number >= config.num_classes for number in config.things):
+        raise ValueError(f"things are classes 0 to {config.num_classes - 1}, not {max(config.things)}")
     if config.embed_dim % config.heads:
         raise ValueError(f"embed_dim {config.embed_dim} is not a multiple of {config.heads} heads")
     return config

@@ -1,0 +1,110 @@
+"""A second network for things (ours, not the paper's).
+
+The image network has seen few animals, vehicles and pieces of furniture. DeepLabv3 with MobileNetV2, trained on many,
+sees keyframes at half the size. How much it prefers a thing t to the background is added to the logit of its class c:
+
+    y'_c = y_c + share · resize(max(0, u_t − u_background))
+
+Its map is coarse. People and cars, which the image network finds and draws better, are therefore left out.
+
+Weights come from a published TensorFlow Lite file (tfcseg/training/teachers.py), where norms are merged into the
+convolutions.
+
+Shapes: B images, C channels, T things, K classes, h w positions, one at every 16th pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tfcseg.model.ops.fused import convolve
+
+
+class Stage(NamedTuple):
+    """Inverted residuals of MobileNetV2 (Sandler et al., table 2), at stride 16 as in DeepLab: the last are dilated."""
+
+    expansion: int
+    channels: int
+    blocks: int
+    stride: int = 1
+    dilation: int = 1
+
+
+STEM_CHANNELS = 32
+STAGES = (
+    Stage(1, 16, 1),
+    Stage(6, 24, 2, stride=2),
+    Stage(6, 32, 3, stride=2),
+    Stage(6, 64, 4, stride=2),
+    Stage(6, 96, 3),
+    Stage(6, 160, 1),
+    Stage(6, 160, 2, dilation=2),
+    Stage(6, 320, 1, dilation=2),
+)
+HEAD_CHANNELS = 256
+
+
+class Things(nn.Module):
+    """The second network."""
+
+    def __init__(self, things: int) -> None:
+        super().__init__()
+        self.stem = _conv(3, STEM_CHANNELS, 3, stride=2)
+        blocks, channels = [], STEM_CHANNELS
+        for stage in STAGES:
+            for number in range(stage.blocks):
+                blocks.append(_Block(channels, stage, stage.stride if number == 0 else 1))
+                channels = stage.channels
+        self.blocks = nn.ModuleList(blocks)
+        self.here, self.picture = _conv(channels, HEAD_CHANNELS), _conv(channels, HEAD_CHANNELS)
+        self.joined = _conv(2 * HEAD_CHANNELS, HEAD_CHANNELS)
+        self.classifier = _conv(HEAD_CHANNELS, 1 + things)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), normalised to about −1…1, sides multiples of 16 → lead over the background (B, T, h, w),
+        0 where there is none."""
+        # As in training, sides are 16 n + 1, so that there are positions at the first and at the last pixel.
+        x = convolve(F.pad(images, (0, 1, 0, 1), mode="replicate"), self.stem, "relu6")
+        for block in self.blocks:
+            x = block(x)
+        picture = convolve(x.mean(dim=(2, 3), keepdim=True), self.picture, "relu6")
+        here = convolve(x, self.here, "relu6")
+        joined = convolve(torch.cat([picture.expand_as(here), here], dim=1), self.joined, "relu6")
+        background, things = convolve(joined, self.classifier).tensor_split([1], dim=1)
+        return (things - background).clamp_min(0)
+
+
+class _Block(nn.Module):
+    """Expand 1×1, depthwise 3×3, project 1×1; a shortcut where the shape stays the same."""
+
+    def __init__(self, in_channels: int, stage: Stage, stride: int) -> None:
+        super().__init__()
+        width = stage.expansion * in_channels
+        self.expand = _conv(in_channels, width) if stage.expansion > 1 else None
+        self.depthwise = _conv(width, width, 3, stride=stride, dilation=stage.dilation, groups=width)
+        self.project = _conv(width, stage.channels)
+        self._has_shortcut = stride == 1 and in_channels == stage.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else convolve(x, self.expand, "relu6")
+        y = convolve(convolve(y, self.depthwise, "relu6"), self.project)
+        return x + y if self._has_shortcut else y
+
+
+def _conv(
+    in_channels: int, channels: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    padding = dilation * (kernel // 2)
+    return nn.Conv2d(in_channels, channels, kernel, stride, padding, dilation=dilation, groups=groups)
+
+
+def as_logits(leads: Tensor, classes: Sequence[int], shape: torch.Size) -> Tensor:
+    """What ``leads`` (B, T, h, w) of things, each one of the ``classes``, add to logits of ``shape`` (B, K, H, W)."""
+    total = leads.new_zeros(shape[0], shape[1], *leads.shape[2:])
+    total = total.index_add(1, torch.tensor(classes, device=leads.device), leads)
+    return F.interpolate(total, (shape[2], shape[3]), mode="bilinear", align_corners=True)
